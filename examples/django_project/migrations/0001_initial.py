@@ -1,0 +1,32 @@
+"""The table of entries."""
+
+from __future__ import annotations
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    """Make the table."""
+
+    initial = True
+    dependencies = ()
+    operations = (
+        migrations.CreateModel(
+            name="Entry",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("name", models.CharField(max_length=80)),
+                ("text", models.CharField(max_length=500)),
+                ("written", models.DateTimeField(auto_now_add=True)),
+            ],
+            options={"ordering": ("-id",)},
+        ),
+    )

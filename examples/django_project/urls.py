@@ -1,0 +1,13 @@
+"""Which address leads to which view."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path("", views.guest_book, name="guest-book"),
+    path("export", views.export, name="export"),
+    path("slow", views.slow, name="slow"),
+]

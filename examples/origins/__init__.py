@@ -1,0 +1,1 @@
+"""The programs that this server grew from: does what they asked for work?"""

@@ -1,0 +1,1 @@
+"""Real processes, real sockets: what a user would see. The only tests that have any."""

@@ -1,0 +1,289 @@
+"""Start `twistd` as a user would, talk to it, stop it, and see that it has ended.
+
+The servers are other processes, so tests may block on plain sockets. It knows the
+command line and the log; it must never import the server it starts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from unittest import TestCase
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 20.0
+STOP_SECONDS = 15.0
+ANSWER_SECONDS = 15.0
+
+# The script `twistd` does this; by way of the interpreter it is certainly ours.
+# Like the script, it does not put the current directory on the path.
+TWISTD = (
+    sys.executable,
+    "-c",
+    "import sys; del sys.path[0]; from twisted.scripts.twistd import run; run()",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response that was read to its end."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8."""
+        return self.body.decode("utf-8")
+
+
+class RawClient:
+    """A socket that sends what it is told to, and reads with a time limit."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.received = b""
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        self.socket.sendall(data)
+
+    def read_until(self, mark: bytes) -> bytes:
+        """Read up to and with `mark`; what follows it is kept for the next call.
+
+        Raises:
+            AssertionError: the server closed the connection or fell silent first.
+        """
+        while mark not in self.received:
+            try:
+                data = self.socket.recv(65536)
+            except TimeoutError:
+                data = b""
+            if not data:
+                raise AssertionError(f"{mark!r} is not in {self.received!r}")
+            self.received += data
+        end = self.received.index(mark) + len(mark)
+        found, self.received = self.received[:end], self.received[end:]
+        return found
+
+    def read_all(self) -> bytes:
+        """Read until the server closes; whether by an end or a reset is all one."""
+        while True:
+            try:
+                data = self.socket.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                found, self.received = self.received, b""
+                return found
+            self.received += data
+
+
+class ServerProcess:
+    """One `twistd -n`, from its start to its end.
+
+    Args:
+        arguments: what follows `twistd -n --pidfile=`.
+        environ: added to the environment of this process.
+
+    Attributes:
+        process: the child.
+        ports: the TCP ports it listens on, in the order of its endpoints.
+    """
+
+    def __init__(
+        self, *arguments: str, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self._log = tempfile.NamedTemporaryFile(prefix="twistd-", suffix=".log")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [*TWISTD, "-n", "--pidfile=", *arguments],
+            cwd=CHECKOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        self.ports: list[int] = []
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid
+
+    @property
+    def port(self) -> int:
+        """The first TCP port."""
+        return self.ports[0]
+
+    def log(self) -> str:
+        """Everything the process has written so far."""
+        return Path(self._log.name).read_text("utf-8", "replace")
+
+    def wait_listening(self, endpoints: int = 1) -> None:
+        """Wait until that many endpoints are listened on.
+
+        Raises:
+            AssertionError: the process ended, or took too long; with its log.
+        """
+        started = time.monotonic()
+        while True:
+            # Twisted logs it once the socket listens: a client may connect now,
+            # and is served as soon as the application is loaded.
+            found = re.findall(r" starting on (\S+)$", self.log(), re.MULTILINE)
+            if len(found) >= endpoints:
+                self.ports = [int(place) for place in found if place.isdigit()]
+                return
+            if self.process.poll() is not None:
+                raise AssertionError(f"twistd ended at once:\n{self.log()}")
+            if time.monotonic() - started > START_SECONDS:
+                raise AssertionError(f"twistd does not listen:\n{self.log()}")
+            time.sleep(0.02)
+
+    def wait_logged(self, pattern: str, seconds: float = ANSWER_SECONDS) -> None:
+        """Wait until a line of the log matches.
+
+        Raises:
+            AssertionError: no line did in time; with the log.
+        """
+        started = time.monotonic()
+        while not re.search(pattern, self.log()):
+            if time.monotonic() - started > seconds:
+                raise AssertionError(f"{pattern!r} is not logged:\n{self.log()}")
+            time.sleep(0.02)
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait_ended(self, seconds: float = STOP_SECONDS) -> None:
+        """Wait until the process has ended in good order.
+
+        twistd ends itself by the signal that stopped it, after everything else:
+        a shell or a supervisor takes that for the success it is.
+
+        Raises:
+            AssertionError: it still runs, or ended otherwise; with its log.
+        """
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"twistd does not stop:\n{self.log()}") from None
+        if status not in (0, -signal.SIGTERM) or "Server Shut Down." not in self.log():
+            raise AssertionError(f"twistd ended with status {status}:\n{self.log()}")
+
+    def kill(self) -> None:
+        """End the process, whatever state it is in, and forget its log."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+    def resident_kib(self) -> int:
+        """How much memory the process holds, in KiB, as Linux counts it."""
+        status = Path(f"/proc/{self.pid}/status").read_text("ascii")
+        found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+        if found is None:
+            raise AssertionError(f"no VmRSS in {status}")
+        return int(found[1])
+
+    def connect(self, port: int | None = None) -> RawClient:
+        """Open a TCP connection to the first port, or to another."""
+        address = (LOOPBACK, port or self.port)
+        return RawClient(socket.create_connection(address, timeout=ANSWER_SECONDS))
+
+    def fetch(
+        self,
+        path: str,
+        method: str = "GET",
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request on a connection of its own, and read the whole response.
+
+        Raises:
+            AssertionError: there was none, or it broke off; with the server's log.
+        """
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, ANSWER_SECONDS)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise AssertionError(
+                f"{method} {path}: {error!r}; the server's log:\n{self.log()}"
+            ) from error
+        finally:
+            connection.close()
+
+
+def start(
+    test: TestCase,
+    *arguments: str,
+    endpoints: int = 1,
+    environ: Mapping[str, str] | None = None,
+) -> ServerProcess:
+    """Start a server of the test's own; it is gone when the test ends.
+
+    Args:
+        test: whose cleanup ends the process.
+        arguments: of `twistd -n`: a plugin's name and its options, or `-y` a file.
+        endpoints: how many it is to listen on.
+        environ: added to the environment.
+    """
+    server = ServerProcess(*arguments, environ=environ)
+    test.addCleanup(server.kill)
+    server.wait_listening(endpoints)
+    return server
+
+
+def serve(test: TestCase, app: str, *options: str) -> ServerProcess:
+    """Serve an application with options, for this test alone, on a free port."""
+    listen = f"--listen=tcp:0:interface={LOOPBACK}"
+    return start(test, "greenwsgi", f"--app={app}", listen, *options)
+
+
+_shared: dict[str, ServerProcess] = {}
+
+
+def shared(app: str) -> ServerProcess:
+    """Serve an application for all tests of this process that only send it requests.
+
+    trial has no fixture for a class of tests, and starting Python takes longer
+    than most of them.
+    """
+    server = _shared.get(app)
+    if server is None:
+        server = _shared[app] = ServerProcess(
+            "greenwsgi", f"--app={app}", f"--listen=tcp:0:interface={LOOPBACK}"
+        )
+        atexit.register(server.kill)
+        server.wait_listening()
+    return server

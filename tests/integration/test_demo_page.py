@@ -1,0 +1,109 @@
+"""The page of the built-in demonstration, in a browser: do its buttons work?"""
+
+from __future__ import annotations
+
+import re
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from .browser import NAMES, Browser, find_browser
+from .processes import LOOPBACK, shared
+
+DEMO = "txgreenwsgi.demo:app"
+
+
+class PageTests(SynchronousTestCase):
+    """A visitor with a browser."""
+
+    def setUp(self) -> None:
+        """Open the page."""
+        executable = find_browser()
+        if executable is None:
+            raise SkipTest(f"no browser is installed: none of {', '.join(NAMES)}")
+        self.server = shared(DEMO)
+        self.browser = Browser(self, executable)
+        self.browser.open(f"http://{LOOPBACK}:{self.server.port}/")
+
+    def press(self, selector: str) -> None:
+        """Click on a button."""
+        self.browser.run(f"document.querySelector({selector!r}).click()")
+
+    def text(self, name: str) -> str:
+        """What an element says."""
+        return str(self.browser.run(f"document.getElementById('{name}').innerText"))
+
+    def wait_text(self, name: str, pattern: str) -> re.Match[str]:
+        """Wait until an element's text matches, a JavaScript and Python pattern."""
+        self.browser.wait_true(
+            f"/{pattern}/.test(document.getElementById('{name}').innerText)"
+        )
+        found = re.search(pattern, self.text(name))
+        if found is None:
+            raise AssertionError(f"{pattern!r} is not in {self.text(name)!r}")
+        return found
+
+    def test_everything_at_once(self) -> None:
+        """All demonstrations work, side by side, and the page loads nothing else."""
+        self.wait_text("headline", r"\d+ requests? in flight")
+        self.press("#sleep-form button")
+        self.wait_text("flight", r"/sleep")
+        slept = self.wait_text("sleep-result", r"200 sleeps .* took ([\d.]+) s")
+        self.assertLess(float(slept[1]), 4.0)
+        self.assertEqual(
+            self.browser.run("document.querySelectorAll('#dots .awake').length"), 200
+        )
+
+        self.press("#stream-form button")
+        self.wait_text("stream-result", r"Block [1-4] of 10 arrived")
+        self.wait_text("stream-result", r"the last of 10 after")
+        self.assertEqual(
+            self.browser.run("document.querySelectorAll('#timeline li').length"), 10
+        )
+
+        self.press("#upload-form button")
+        self.wait_text("upload-result", r"has counted (0\.[1-9]|[123]\.\d) of 4\.0 MiB")
+        self.wait_text("upload-result", r"counted 4,194,304 bytes")
+        self.assertEqual(
+            self.browser.run("document.getElementById('upload-bar').value"), 1
+        )
+
+        for what in ("timer", "thread", "name"):
+            self.press(f"[data-what={what}]")
+        for what in ("timer", "thread", "name"):
+            self.wait_text(f"wait-{what}", r".+, after [\d.]+ s")
+        self.assertIn("127.0.0.1", self.text("wait-name"))
+
+        self.assertEqual(self.browser.complaints, [])
+        loaded = "performance.getEntriesByType('resource').map((each) => each.name)"
+        here = f"http://{LOOPBACK}:{self.server.port}/"
+        elsewhere = [url for url in self.browser.run(loaded) if here not in url]
+        self.assertEqual(elsewhere, [])
+
+    def test_refusals_are_told(self) -> None:
+        """What the server refuses is told in its own words, and can be tried again."""
+        self.browser.run(
+            "document.getElementById('sleepers').setAttribute('max', '4000'),"
+            "document.getElementById('sleepers').value = 4000"
+        )
+        self.press("#sleep-form button")
+        self.wait_text("sleep-result", r"answered 400: tasks=1000: give a number")
+        self.browser.run("document.getElementById('sleepers').value = 40")
+        self.press("#sleep-form button")
+        self.wait_text("sleep-result", r"40 sleeps")
+
+    def test_fits_a_phone(self) -> None:
+        """On a narrow screen nothing sticks out, in the light and in the dark."""
+        self.browser.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=360,
+            height=740,
+            deviceScaleFactor=2,
+            mobile=True,
+        )
+        for scheme in ("light", "dark"):
+            self.browser.call(
+                "Emulation.setEmulatedMedia",
+                features=[{"name": "prefers-color-scheme", "value": scheme}],
+            )
+            wide = self.browser.run("document.documentElement.scrollWidth")
+            self.assertLessEqual(wide, 360)

@@ -1,0 +1,112 @@
+"""Every kind of endpoint that a server is likely to listen on."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+import ssl
+import tempfile
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.trial.unittest import SynchronousTestCase
+
+from .processes import ANSWER_SECONDS, LOOPBACK, RawClient, start
+
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def write_certificate(directory: Path) -> tuple[Path, Path]:
+    """Make a key and a certificate for the loopback address, good for an hour.
+
+    Returns:
+        The paths of the certificate and of the key, both PEM.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    address = x509.IPAddress(ipaddress.ip_address(LOOPBACK))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_path = directory / "certificate.pem"
+    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path = directory / "key.pem"
+    key_path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate_path, key_path
+
+
+class EndpointTests(SynchronousTestCase):
+    """The same application on different endpoints."""
+
+    def test_unix_socket(self) -> None:
+        """A UNIX socket is served, and is gone when the server is."""
+        # Not below `mktemp()`: the path of a UNIX socket is at most 107 bytes.
+        with tempfile.TemporaryDirectory() as directory:
+            path = f"{directory}/web"
+            app = "--app=examples.hello:app"
+            server = start(self, "greenwsgi", app, f"--listen=unix:{path}")
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(ANSWER_SECONDS)
+            with RawClient(sock) as client:
+                sock.connect(path)
+                client.send(GET)
+                answer = client.read_all()
+            self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
+            self.assertTrue(answer.endswith(b"\r\n\r\nHello, world!\n"), answer)
+            server.ask_to_stop()
+            server.wait_ended()
+            self.assertFalse(Path(path).exists())
+
+    def test_tls(self) -> None:
+        """TLS is served, in HTTP/1.1, by a certificate that the client checks."""
+        directory = Path(self.mktemp())
+        directory.mkdir(parents=True)
+        certificate, key = write_certificate(directory)
+        server = start(
+            self,
+            "greenwsgi",
+            "--app=examples.flask_app:app",
+            f"--listen=ssl:0:interface={LOOPBACK}"
+            f":certKey={certificate.absolute()}:privateKey={key.absolute()}",
+        )
+        context = ssl.create_default_context(cafile=str(certificate))
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        plain = server.connect().socket
+        secure = context.wrap_socket(plain, server_hostname=LOOPBACK)
+        with RawClient(secure) as client:
+            client.send(
+                b"GET /stream?lines=3 HTTP/1.1\r\nHost: localhost\r\n"
+                b"Connection: close\r\n\r\n"
+            )
+            answer = client.read_all()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
+        self.assertIn(b"line 3 of 3\n", answer)
+        self.assertNotEqual(secure.selected_alpn_protocol(), "h2")
+
+    def test_several_at_once(self) -> None:
+        """One process listens on all the endpoints it is given."""
+        listen = f"--listen=tcp:0:interface={LOOPBACK}"
+        app = "--app=examples.hello:app"
+        server = start(self, "greenwsgi", app, listen, listen, endpoints=2)
+        for port in server.ports:
+            with server.connect(port) as client:
+                client.send(GET)
+                self.assertIn(b"Hello, world!", client.read_all())

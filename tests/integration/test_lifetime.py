@@ -1,0 +1,100 @@
+"""What a process does over its life: many requests at once, its memory, its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from .processes import serve
+
+if TYPE_CHECKING:
+    from .processes import ServerProcess
+
+SLEEPER = "examples.flask_app:app"
+CONCURRENT = 500
+SLEEP = b"GET /sleep?seconds=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+def sleep_together(server: ServerProcess, count: int) -> float:
+    """Send that many requests that each sleep for a second, then read all answers.
+
+    Returns:
+        The seconds from the first byte sent to the last received.
+    """
+    clients = [server.connect() for _ in range(count)]
+    started = time.monotonic()
+    for client in clients:
+        client.send(SLEEP)
+    for client in clients:
+        with client:
+            answer = client.read_all()
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            raise AssertionError(f"{answer!r}; the log:\n{server.log()}")
+    return time.monotonic() - started
+
+
+class ConcurrencyTests(SynchronousTestCase):
+    """Many requests that wait."""
+
+    def test_five_hundred_sleepers(self) -> None:
+        """500 requests that sleep for a second take little more than one second."""
+        server = serve(self, SLEEPER)
+        self.assertLess(sleep_together(server, CONCURRENT), 3.0)
+
+    def test_memory_is_given_back(self) -> None:
+        """After a crowd has left, the process is as small as after the last one."""
+        if not Path("/proc/self/status").exists():
+            raise SkipTest(f"{sys.platform} does not tell a process's memory in /proc")
+        server = serve(self, SLEEPER)
+        sleep_together(server, CONCURRENT)  # imports, caches, the allocator's arenas
+        before = server.resident_kib()
+        sleep_together(server, CONCURRENT)
+        after = server.resident_kib()
+        self.assertLess(after, before * 1.10)
+
+
+class StopTests(SynchronousTestCase):
+    """SIGTERM."""
+
+    def test_request_in_flight_completes(self) -> None:
+        """A request that was begun is answered, then the process exits."""
+        server = serve(self, SLEEPER)
+        with server.connect() as client, server.connect() as idle:
+            idle.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            idle.read_until(b"</form>")
+            client.send(SLEEP)
+            time.sleep(0.3)  # it sleeps by now; what is tested is a signal amid that
+            started = time.monotonic()
+            server.ask_to_stop()
+            answer = client.read_all()
+            self.assertIn(b'"slept":1.0', answer)
+            # A connection that waits for its next request holds up nothing.
+            self.assertEqual(idle.read_all().strip(b"\n"), b"")
+            server.wait_ended()
+        self.assertLess(time.monotonic() - started, 4.0)
+
+    def test_new_connections_are_refused(self) -> None:
+        """While it drains, the process listens no more."""
+        server = serve(self, SLEEPER)
+        with server.connect() as client:
+            client.send(SLEEP)
+            time.sleep(0.3)
+            server.ask_to_stop()
+            time.sleep(0.2)
+            self.assertRaises(ConnectionRefusedError, server.connect)
+            self.assertIn(b'"slept":1.0', client.read_all())
+
+    def test_grace_ends(self) -> None:
+        """A request that does not end within the grace does not keep the process."""
+        server = serve(self, SLEEPER, "--graceful-timeout=0.5")
+        with server.connect() as client:
+            client.send(SLEEP.replace(b"seconds=1", b"seconds=9"))
+            time.sleep(0.3)
+            started = time.monotonic()
+            server.ask_to_stop()
+            server.wait_ended()
+        self.assertLess(time.monotonic() - started, 4.0)

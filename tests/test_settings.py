@@ -1,0 +1,299 @@
+"""Settings: each value is checked, and each refusal says what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi.settings import (
+    Setting,
+    SettingError,
+    Settings,
+    described,
+    parse,
+    shown,
+)
+
+
+def setting_named(name: str) -> Setting:
+    """What is known of one setting."""
+    return {each: setting for each, setting, _default in described()}[name]
+
+
+class SettingsTests(SynchronousTestCase):
+    """Settings given as keyword arguments."""
+
+    def refusal(self, **keywords: Any) -> str:
+        """What is said of settings that are refused."""
+        return str(self.assertRaises(SettingError, Settings.from_keywords, **keywords))
+
+    def test_defaults(self) -> None:
+        """Without being told anything a server has limits that protect it."""
+        settings = Settings()
+        self.assertEqual(settings.max_in_flight, 10000)
+        self.assertEqual(settings.max_queued, 1000)
+        self.assertEqual(settings.max_body, 1024 * 1024 * 1024)
+        self.assertEqual(settings.header_timeout, 20.0)
+        self.assertEqual(settings.graceful_timeout, 30.0)
+        self.assertEqual(settings.request_timeout, 0.0)
+        self.assertEqual(settings.on_disconnect, "continue")
+        self.assertFalse(settings.display_tracebacks)
+
+    def test_every_default_is_allowed(self) -> None:
+        """Each default can be written on a command line, and means itself."""
+        for name, setting, default in described():
+            if setting.kind in ("flag", "pairs"):
+                continue
+            self.assertEqual(parse(setting, shown(setting, default)), default, name)
+
+    def test_settings_do_not_change(self) -> None:
+        """A running server's settings cannot be changed under it."""
+        settings = Settings()
+        with self.assertRaises(dataclasses.FrozenInstanceError):
+            settings.max_body = 1  # type: ignore[misc]
+
+    def test_unknown_name(self) -> None:
+        """A misspelled setting is refused, and the right name is offered."""
+        self.assertEqual(
+            self.refusal(max_inflight=5),
+            "max_inflight=5 is not a setting: did you mean max_in_flight?",
+        )
+
+    def test_unknown_name_near_none(self) -> None:
+        """A name like no other is refused with the list of those there are."""
+        message = self.refusal(zzz=5)
+        self.assertIn("zzz=5 is not a setting: give max_in_flight, ", message)
+
+    def test_below_minimum(self) -> None:
+        """A number below the least that works is refused with that least."""
+        self.assertEqual(
+            self.refusal(max_in_flight=0),
+            "max_in_flight=0 is out of range: give a whole number, at least 1",
+        )
+
+    def test_meaning_of_zero(self) -> None:
+        """Where 0 has a meaning of its own, a refusal tells it."""
+        self.assertEqual(
+            self.refusal(max_body=-1),
+            "max_body=-1 is out of range: give a number of bytes, at least 0 "
+            "(0: no limit)",
+        )
+
+    def test_wrong_types(self) -> None:
+        """A value of the wrong type is refused, named and corrected."""
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({"max_headers": "5"}, "max_headers='5' is not a whole number: give"),
+            ({"max_headers": 5.0}, "max_headers=5.0 is not a whole number: give"),
+            ({"max_headers": True}, "max_headers=True is not a whole number: give"),
+            ({"keep_alive": "5"}, "keep_alive='5' is not a number of seconds: give"),
+            ({"keep_alive": None}, "keep_alive=None is not a number of seconds: "),
+            ({"keep_alive": True}, "keep_alive=True is not a number of seconds: "),
+            ({"max_body": 1e9}, "max_body=1000000000.0 is not a number of bytes: "),
+            ({"display_tracebacks": 1}, "display_tracebacks=1 is not a flag: give"),
+            ({"server_header": b"x"}, "server_header=b'x' is not text: give a str"),
+            ({"on_disconnect": 1}, "on_disconnect=1 is not text: give a str"),
+        ]
+        for keywords, message in cases:
+            self.assertIn(message, self.refusal(**keywords))
+
+    def test_seconds_that_are_no_time(self) -> None:
+        """Neither "not a number" nor infinity nor a negative is a time."""
+        for value in (float("nan"), float("inf"), -0.1):
+            self.assertIn(
+                f"keep_alive={value!r} is out of range: give a number of seconds, at "
+                "least 0 (0: close after each response)",
+                self.refusal(keep_alive=value),
+            )
+
+    def test_whole_seconds(self) -> None:
+        """Seconds may be given as a whole number."""
+        keep_alive = Settings(keep_alive=5).keep_alive
+        self.assertEqual((keep_alive, type(keep_alive)), (5.0, float))
+
+    def test_choice(self) -> None:
+        """A word that is none of the choices is refused with the choices."""
+        self.assertEqual(
+            self.refusal(on_disconnect="stop"),
+            "on_disconnect='stop' is none of its values: give continue or cancel",
+        )
+        self.assertEqual(Settings(on_disconnect="cancel").on_disconnect, "cancel")
+
+    def test_pairs_of_any_form(self) -> None:
+        """Pairs may be given as a dict or as any sequence of pairs."""
+        expected = (("X-A", "1"), ("X-B", "2"))
+        for given in (
+            {"X-A": "1", "X-B": "2"},
+            [("X-A", "1"), ("X-B", "2")],
+            [["X-A", "1"], ["X-B", "2"]],
+            iter([("X-A", "1"), ("X-B", "2")]),
+        ):
+            settings = Settings.from_keywords(add_header=given)
+            self.assertEqual(settings.add_header, expected)
+
+    def test_what_is_not_pairs(self) -> None:
+        """Anything else than pairs of text is refused."""
+        for given in ("X-A: 1", [("a", "b", "c")], 5, None, [("X-A", 1)], [(1, "x")]):
+            self.assertEqual(
+                self.refusal(add_header=given),
+                f"add_header={given!r} is not made of pairs of text: give a list of "
+                "(name, value) tuples of str",
+            )
+
+    def test_headers_that_would_split_a_response(self) -> None:
+        """No header can be added that breaks out of its line."""
+        for value in ("a\r\nSet-Cookie: x", "a\nb", "a\0b", "a\x7fb", " a", "a ", "é"):
+            self.assertIn(
+                "cannot stand in a header field: give visible ASCII characters",
+                self.refusal(add_header=[("X-A", value)]),
+            )
+        for name in ("", "X A", "X:A", "X\r\nA", "Ä"):
+            self.assertIn(
+                "has no field name: give letters, digits and hyphens",
+                self.refusal(add_header=[(name, "a")]),
+            )
+
+    def test_headers_that_frame_a_message(self) -> None:
+        """The fields that say where a message ends are the server's own."""
+        for name in ("Content-Length", "transfer-encoding", "Connection", "UPGRADE"):
+            self.assertIn(
+                f"add_header '{name}': '1' is decided by the server for each "
+                "response: leave it out",
+                self.refusal(add_header=[(name, "1")]),
+            )
+
+    def test_environ(self) -> None:
+        """Variables for the environ are kept as they are given."""
+        settings = Settings(environ=(("app.mode", "a = b"), ("EMPTY", "")))
+        self.assertEqual(settings.environ, (("app.mode", "a = b"), ("EMPTY", "")))
+
+    def test_environ_that_is_the_servers(self) -> None:
+        """What PEP 3333 has the server set cannot be replaced from outside."""
+        self.assertEqual(
+            self.refusal(environ={"wsgi.input": "x"}),
+            "environ 'wsgi.input'='x' is set by the server, as PEP 3333 says: give "
+            "a name that does not begin with 'wsgi.'",
+        )
+
+    def test_environ_that_is_no_variable(self) -> None:
+        """A name with spaces, or a value with a NUL, is no variable."""
+        for pair in (("", "x"), ("a b", "x"), ("a=b", "x"), ("a", "x\0")):
+            self.assertIn("cannot be a variable: give", self.refusal(environ=[pair]))
+
+    def test_server_header(self) -> None:
+        """The Server field may be changed or left out, but not broken."""
+        self.assertEqual(Settings(server_header="").server_header, "")
+        self.assertEqual(Settings(server_header="a/1 (b)").server_header, "a/1 (b)")
+        self.assertEqual(
+            self.refusal(server_header="a\r\nb: c"),
+            "server_header='a\\r\\nb: c' cannot stand in a header field: give "
+            "visible ASCII characters, or nothing to send no such field",
+        )
+
+    def test_url_scheme(self) -> None:
+        """Only a scheme, without "://", is taken for wsgi.url_scheme."""
+        self.assertEqual(Settings(url_scheme="https").url_scheme, "https")
+        self.assertEqual(
+            self.refusal(url_scheme="https://"),
+            "url_scheme='https://' is not a URL scheme: give https or http, or "
+            "nothing to go by the connection",
+        )
+
+
+class ParseTests(SynchronousTestCase):
+    """Settings written as text."""
+
+    def test_bytes(self) -> None:
+        """Sizes may be written with a suffix, of either case."""
+        setting = setting_named("max_body")
+        for text, value in [
+            ("0", 0),
+            ("65536", 65536),
+            ("64K", 65536),
+            ("64k", 65536),
+            ("10M", 10 * 1024 * 1024),
+            ("10MB", 10 * 1024 * 1024),
+            ("10MiB", 10 * 1024 * 1024),
+            ("1G", 1024**3),
+        ]:
+            self.assertEqual(parse(setting, text), value, text)
+
+    def test_bytes_refused(self) -> None:
+        """What is not a size is refused with examples of what is."""
+        for text in ("", "x", "1.5M", "-1", "1T", "1 M", "1M\n", "0x10", "\u0661"):
+            error = self.assertRaises(
+                SettingError, parse, setting_named("max_body"), text
+            )
+            self.assertEqual(
+                str(error),
+                f"{text!r} is not a number of bytes: give 65536, 64K, 10M or 1G",
+            )
+
+    def test_seconds(self) -> None:
+        """Times are seconds, with or without a fraction or an "s"."""
+        setting = setting_named("keep_alive")
+        for text, value in [("30", 30.0), ("0.5", 0.5), (".5", 0.5), ("2.", 2.0)]:
+            self.assertEqual(parse(setting, text), value)
+        self.assertEqual(parse(setting, "30s"), 30.0)
+        for text in ("", ".", "nan", "inf", "-1", "1m", "1e3", "1_0"):
+            self.assertRaises(SettingError, parse, setting, text)
+
+    def test_counts(self) -> None:
+        """Counts are decimal digits and nothing else."""
+        setting = setting_named("max_headers")
+        self.assertEqual(parse(setting, "5"), 5)
+        for text in ("", "five", "1_000", "+5", "-5", " 5", "5.0", "\u0665"):
+            self.assertRaises(SettingError, parse, setting, text)
+
+    def test_pairs(self) -> None:
+        """A header is written with a colon, a variable with an equals sign."""
+        header, variable = setting_named("add_header"), setting_named("environ")
+        self.assertEqual(parse(header, "X-A:  b: c "), ("X-A", "b: c"))
+        self.assertEqual(parse(variable, "A=b = c "), ("A", "b = c "))
+        error = self.assertRaises(SettingError, parse, header, "X-A=b")
+        self.assertEqual(str(error), "'X-A=b' has no ':': give \"Name: value\"")
+
+    def test_shown(self) -> None:
+        """Values are shown as one would type them."""
+        body, wait = setting_named("max_body"), setting_named("keep_alive")
+        for setting, value, text in [
+            (body, 1024**3, "1G"),
+            (body, 1536 * 1024, "1536K"),
+            (body, 1000, "1000"),
+            (body, 0, "0"),
+            (wait, 15.0, "15"),
+            (wait, 0.25, "0.25"),
+            (setting_named("max_in_flight"), 10000000, "10000000"),
+            (setting_named("display_tracebacks"), False, "off"),
+            (setting_named("display_tracebacks"), True, "on"),
+            (setting_named("add_header"), (("A", "b"), ("C", "d")), "A: b, C: d"),
+            (setting_named("environ"), (("A", "b"),), "A=b"),
+            (setting_named("server_header"), "x", "x"),
+        ]:
+            self.assertEqual(shown(setting, value), text)
+
+
+class ImportTests(SynchronousTestCase):
+    """What comes with the settings."""
+
+    def test_light(self) -> None:
+        """Reading the settings imports neither Twisted nor greenlet."""
+        program = (
+            "import importlib.util, sys\n"
+            "spec = importlib.util.spec_from_file_location('settings', sys.argv[1])\n"
+            "module = importlib.util.module_from_spec(spec)\n"
+            "sys.modules['settings'] = module\n"
+            "spec.loader.exec_module(module)\n"
+            "print(sorted({'twisted', 'greenlet', 'txgreenwsgi'} & set(sys.modules)))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, inspect.getfile(Settings)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self.assertEqual(done.stdout, "[]\n")

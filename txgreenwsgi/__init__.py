@@ -1,0 +1,47 @@
+"""Serve WSGI applications on Twisted's reactor, one greenlet a request.
+
+To read the code, follow a request: `_server/channel.py`, `_http/parser.py`,
+`_server/exchange.py`, `_wsgi/gateway.py`, `_server/output.py`. What makes
+waiting possible is in `_switching/greenlets.py`. `ARCHITECTURE.md` has the map.
+"""
+
+from ._server.service import service
+from ._server.site import GreenSite
+from ._switching.errors import (
+    Cancelled,
+    ClientDisconnected,
+    NotInGreenlet,
+    RequestTimeout,
+    TimedOut,
+)
+from ._switching.greenlets import Suspension, Task, current_task
+from ._switching.readiness import poll, select, wait_readable, wait_writable
+from ._switching.timeouts import shield, timeout
+from ._switching.waiting import in_greenlet, react, sleep, spawn, suspend, wait
+from ._wsgi.input import recv
+
+__all__ = [
+    "Cancelled",
+    "ClientDisconnected",
+    "GreenSite",
+    "NotInGreenlet",
+    "RequestTimeout",
+    "Suspension",
+    "Task",
+    "TimedOut",
+    "current_task",
+    "in_greenlet",
+    "poll",
+    "react",
+    "recv",
+    "select",
+    "service",
+    "shield",
+    "sleep",
+    "spawn",
+    "suspend",
+    "timeout",
+    "wait",
+    "wait_readable",
+    "wait_writable",
+]

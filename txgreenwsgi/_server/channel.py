@@ -1,0 +1,483 @@
+"""One connection: bytes in, exchanges in turn, pressure both ways.
+
+The parser's events wait in an inbox; `_pump` hands them out, one exchange at a
+time, and runs in the reactor greenlet only. While the inbox holds what nobody
+can use yet, reading from the client is paused.
+
+This file owns a transport. It must never know the application.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import (
+    IProtocol,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txgreenwsgi._http.head import END, Refusal, RequestHead
+from txgreenwsgi._http.parser import RequestParser
+from txgreenwsgi.monitoring.records import ExchangeRecord
+
+from .exchange import DRAIN_BYTES, Exchange
+from .output import SocketOutput, output_for
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from txgreenwsgi._http.parser import Event
+
+    from .output import Output
+    from .site import GreenSite
+
+__all__ = ["Channel"]
+
+_log = Logger(namespace="txgreenwsgi")
+
+#: A connection that is being closed has so many seconds for it.
+_CLOSE_SECONDS = 5.0
+
+_REASONS = {
+    400: "400 Bad Request",
+    408: "408 Request Timeout",
+    413: "413 Content Too Large",
+    414: "414 URI Too Long",
+    417: "417 Expectation Failed",
+    431: "431 Request Header Fields Too Large",
+    501: "501 Not Implemented",
+    503: "503 Service Unavailable",
+    505: "505 HTTP Version Not Supported",
+}
+
+
+@implementer(IProtocol)
+class Channel:
+    """The Twisted protocol of one connection.
+
+    Attributes:
+        site: what all connections share.
+        transport: None before the connection is made and after it is lost.
+        output: the way out.
+        exchange: the one that runs; None between requests.
+        connected: whether the client is there, as far as is known.
+        closing: whether no further request is begun.
+        closing_now: whether the transport was told to close.
+        reading_paused: whether the transport was told to stop reading.
+    """
+
+    __slots__ = (
+        "_begin_queued",
+        "_close_at",
+        "_discarded",
+        "_inbox",
+        "_lingering",
+        "_names",
+        "_parser",
+        "_pumping",
+        "_since",
+        "closing",
+        "closing_now",
+        "connected",
+        "exchange",
+        "output",
+        "reading_paused",
+        "site",
+        "transport",
+    )
+
+    output: Output
+
+    def __init__(self, site: GreenSite) -> None:
+        self.site = site
+        self.transport: Any = None
+        self.exchange: Exchange | None = None
+        self.connected = False
+        self.closing = False
+        self.closing_now = False
+        self.reading_paused = False
+        self._parser = RequestParser(site.limits)
+        self._inbox: deque[Event] = deque()
+        self._pumping = False
+        self._lingering = False
+        self._discarded = 0
+        # Since when the connection has been idle, or its head has been coming.
+        self._since = 0.0
+        self._close_at = 0.0
+        self._names: tuple[str, str, str, str, str] | None = None
+        self._begin_queued: Any = None
+
+    # What the transport calls.
+
+    def makeConnection(self, transport: Any) -> None:
+        """The connection is there."""
+        self.transport = transport
+        self.connected = True
+        self._since = self.site.reactor.seconds()
+        if ITCPTransport.providedBy(transport):
+            # Head and body leave in one send, so there is nothing to gather.
+            transport.setTcpNoDelay(True)
+        self.output = output_for(transport, self._broken)
+        self.site.connection_made(self)
+
+    def connectionMade(self) -> None:
+        """Part of IProtocol; everything is done in `makeConnection`."""
+
+    def logPrefix(self) -> str:
+        """What Twisted's log lines call us."""
+        return "txgreenwsgi"
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self.closing_now:
+            # Only to be seen: a close with unread bytes resets the connection,
+            # and the client would lose the response.
+            self._discarded += len(data)
+            if self._discarded > DRAIN_BYTES:
+                self.abort()
+            return
+        parser = self._parser
+        was_idle = parser.idle
+        self._inbox.extend(parser.feed(data))
+        if was_idle and self.exchange is None:
+            self._since = self.site.reactor.seconds()
+        if not self._pumping:
+            self._pump()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is gone: by the client, by us, or by the network."""
+        self.connected = False
+        self.closing = self.closing_now = True
+        self._inbox.clear()
+        self.site.connection_lost(self)
+        exchange = self.exchange
+        self.exchange = None
+        begin, self._begin_queued = self._begin_queued, None
+        if begin is not None and exchange is not None:
+            # It waited for a place, and never ran.
+            self.site.pool.leave(begin)
+            self.site.exchanges.discard(exchange)
+        elif exchange is not None:
+            exchange.client_lost()
+        self.transport = None
+
+    def hung_up(self) -> None:
+        """The client has gone while reading was paused."""
+        self.abort()
+
+    def _broken(self) -> None:
+        """A send failed: the connection is gone, and the reactor does not know yet."""
+        self.connected = False
+        self.abort()
+
+    # Handing out what was read.
+
+    def _pump(self) -> None:
+        self._pumping = True
+        inbox = self._inbox
+        try:
+            while inbox:
+                exchange = self.exchange
+                if exchange is None:
+                    if self.closing:
+                        inbox.clear()
+                        break
+                    event = inbox.popleft()
+                    if type(event) is RequestHead:
+                        self._begin(event)
+                    elif type(event) is Refusal:
+                        self._refuse(event)
+                elif exchange.body_complete:
+                    break  # the next request waits for this one's end
+                else:
+                    self._hand_body(exchange, inbox.popleft())
+        finally:
+            self._pumping = False
+        self._see_to_reading()
+
+    def _hand_body(self, exchange: Exchange, event: Event) -> None:
+        if event is END:
+            exchange.body_ended()
+            if exchange.over and (exchange.task is None or exchange.task.done):
+                self._next_exchange()
+        elif type(event) is Refusal:
+            exchange.body_refused(event)
+        else:
+            exchange.body_received(event)  # type: ignore[arg-type]
+
+    def _begin(self, head: RequestHead) -> None:
+        self.exchange = exchange = Exchange(self, head)
+        self.site.exchanges.add(exchange)
+        inbox = self._inbox
+        # What has come with the head is there before the application asks.
+        while inbox and not exchange.body_complete:
+            self._hand_body(exchange, inbox.popleft())
+        site = self.site
+        limit = site.settings.max_body
+        if limit and head.content_length is not None and head.content_length > limit:
+            self._refuse_exchange(
+                exchange, "413 Content Too Large", f"at most {limit} bytes are taken"
+            )
+        elif site.pool.take():
+            exchange.begin_task()
+        else:
+            self._queue(exchange)
+
+    def _queue(self, exchange: Exchange) -> None:
+        """Have the exchange begin when another one ends; or refuse it."""
+
+        def begin() -> None:
+            self._begin_queued = None
+            exchange.begin_task()
+
+        if self.site.pool.queue(begin):
+            self._begin_queued = begin
+        else:
+            self._refuse_exchange(
+                exchange, "503 Service Unavailable", "too many requests at once", 1
+            )
+
+    def _refuse_exchange(
+        self, exchange: Exchange, status: str, text: str, retry_after: int = 0
+    ) -> None:
+        exchange.refuse(status, text, retry_after)
+        self.site.exchange_ended(exchange)
+        self.exchange = None
+        self.close_lingering()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer what is no request; nothing after it is ever interpreted."""
+        status = _REASONS.get(refusal.status, "400 Bad Request")
+        _log.info(
+            "refused a request from {address}: {status}, {reason}",
+            address=self.names()[2] or "a UNIX socket",
+            status=refusal.status,
+            reason=refusal.reason,
+        )
+        data, code = self.site.plain_response(status, refusal.reason)
+        if self.site.observers:
+            _, _, address, port, _ = self.names()
+            self.site.observe(
+                ExchangeRecord(
+                    address,
+                    port,
+                    self.site.unix_time(),
+                    0.0,
+                    "",
+                    "",
+                    "",
+                    code,
+                    len(refusal.reason) + 1,
+                    self.site.next_request_id(),
+                    "",
+                    "",
+                    "refused",
+                )
+            )
+        self.output.send_last(data)
+        self.close_lingering()
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """The task of the exchange has ended. Called in the reactor greenlet."""
+        site = self.site
+        begin = site.pool.give_back()
+        site.exchange_ended(exchange)
+        if self.connected and not self.closing_now:
+            if not exchange.keep_alive or self.closing or not exchange.over:
+                if exchange.body_complete:
+                    self.close()
+                else:
+                    self.close_lingering()
+            elif exchange.body_complete:
+                self._next_exchange()
+            else:
+                # The rest of the body is drained first: see _hand_body.
+                self._since = site.reactor.seconds()
+                if self.reading_paused:
+                    self.read_on()
+        if self.closing_now:
+            self.exchange = None
+        if begin is not None:
+            # From the top of the stack: a chain of short requests is no recursion.
+            site.hub.at_next_turn(begin)
+
+    def _next_exchange(self) -> None:
+        """Go on with the next request, which may have come already."""
+        self.exchange = None
+        self._since = self.site.reactor.seconds()
+        if self.closing:
+            self.close()
+        elif self._inbox and not self._pumping:
+            self._pump()
+        elif self.reading_paused:
+            self._see_to_reading()
+
+    # Pressure towards the client.
+
+    def _see_to_reading(self) -> None:
+        """Pause reading while nobody can use what would come, else go on."""
+        exchange = self.exchange
+        wanted = not (
+            exchange is not None
+            and not self.closing_now
+            and (
+                (exchange.body_complete and self._inbox)
+                or exchange.held >= self.site.settings.input_window
+            )
+        )
+        if wanted and self.reading_paused:
+            self.read_on()
+        elif not wanted and not self.reading_paused and self.transport is not None:
+            self.reading_paused = True
+            self.transport.pauseProducing()
+            self.site.watch_for_hangup(self)
+
+    def read_on(self) -> None:
+        """The application has taken what was held: read again."""
+        self.reading_paused = False
+        if self.transport is not None:
+            self.site.stop_watching_for_hangup(self)
+            self.transport.resumeProducing()
+
+    # Closing.
+
+    def may_live_on(self, exchange: Exchange) -> bool:
+        """Whether the connection can serve another request after `exchange`."""
+        if self.closing or not self.site.settings.keep_alive:
+            return False
+        if self.site.stopping and not self._inbox:
+            # What was read is answered; what was not is for another server.
+            return False
+        if exchange.body_complete:
+            return True
+        if exchange.head.expects_continue and not exchange.continued:
+            # The client may send the body or not; nobody can tell which.
+            return False
+        return exchange.most_left_to_come <= DRAIN_BYTES
+
+    def stop(self) -> None:
+        """The server stops: close if no request has come, else after it."""
+        if self.exchange is not None or self.closing_now:
+            return
+        if not self._parser.idle or self._bytes_wait():
+            # A request is on its way. It is answered, and the connection closed.
+            return
+        self.close()
+
+    def _bytes_wait(self) -> bool:
+        """Whether the kernel holds bytes of the client that we have not read."""
+        if not isinstance(self.output, SocketOutput):
+            return False
+        try:
+            return bool(
+                self.transport.getHandle().recv(
+                    1, socket.MSG_PEEK | socket.MSG_DONTWAIT
+                )
+            )
+        except (OSError, AttributeError):
+            return False
+
+    def close(self) -> None:
+        """Close in good order: what was sent arrives."""
+        if self.closing_now:
+            return
+        self._begin_closing()
+        self.output.detach()
+        self.transport.loseConnection()
+
+    def close_lingering(self) -> None:
+        """Close, but read what still comes for a while.
+
+        A close with unread bytes in the kernel resets the connection, and the
+        client may lose the response to it (RFC 9112 section 9.6).
+        """
+        if self.closing_now:
+            return
+        half_close = getattr(self.transport, "loseWriteConnection", None)
+        if half_close is None or not isinstance(self.output, SocketOutput):
+            self.close()
+            return
+        self._begin_closing()
+        self.output.detach()
+        self._lingering = True
+        half_close()
+
+    def _begin_closing(self) -> None:
+        self.closing = self.closing_now = True
+        self._close_at = self.site.reactor.seconds() + _CLOSE_SECONDS
+        self._inbox.clear()
+        if self.reading_paused:
+            self.read_on()
+
+    def abort(self) -> None:
+        """Close at once, so that the client sees that something is missing."""
+        self.closing = self.closing_now = True
+        self._close_at = self.site.reactor.seconds() + _CLOSE_SECONDS
+        if self.transport is not None:
+            self.output.detach()
+            self.transport.abortConnection()
+
+    def check(self, now: float) -> None:
+        """See to the deadlines of this connection."""
+        settings = self.site.settings
+        if self.closing_now:
+            if now >= self._close_at:
+                self.abort()
+            return
+        exchange = self.exchange
+        if exchange is not None:
+            if self._begin_queued is not None:
+                limit = settings.queue_timeout
+                if limit and now - exchange.started >= limit:
+                    self.site.pool.leave(self._begin_queued)
+                    self._begin_queued = None
+                    self._refuse_exchange(
+                        exchange,
+                        "503 Service Unavailable",
+                        f"no place became free in {limit:g} seconds",
+                        1,
+                    )
+            elif exchange.over:
+                # The rest of the body is being drained.
+                if now - self._since >= _CLOSE_SECONDS:
+                    self.close_lingering()
+            else:
+                exchange.check(now)
+        elif not self._parser.idle:
+            limit = settings.header_timeout
+            if limit and now - self._since >= limit:
+                self._refuse(Refusal(408, f"no whole head in {limit:g} seconds"))
+        else:
+            limit = settings.keep_alive or settings.header_timeout
+            if limit and now - self._since >= limit:
+                self.close()
+
+    # Names for the environ and the log.
+
+    def names(self) -> tuple[str, str, str, str, str]:
+        """SERVER_NAME, SERVER_PORT, REMOTE_ADDR, REMOTE_PORT and the URL scheme."""
+        names = self._names
+        if names is None:
+            transport = self.transport
+            scheme = self.site.settings.url_scheme or (
+                "https" if ISSLTransport.providedBy(transport) else "http"
+            )
+            host = transport.getHost()
+            if isinstance(host, (IPv4Address, IPv6Address)):
+                server = host.host, str(host.port)
+            else:
+                # A UNIX socket has neither, and neither may be empty (PEP 3333).
+                server = "localhost", "443" if scheme == "https" else "80"
+            peer = transport.getPeer()
+            if isinstance(peer, (IPv4Address, IPv6Address)):
+                remote = peer.host, str(peer.port)
+            else:
+                remote = "", ""
+            names = self._names = (*server, *remote, scheme)
+        return names

@@ -1,0 +1,650 @@
+"""One request and its response.
+
+An exchange begins at the end of the request's head, before the body has come,
+and lives in a task of its own. The channel gives it the pieces of the body; the
+gateway takes them out by `receive` and puts the response in by `begin`, `write`
+and `finish`. Whatever ends the exchange early sets `cut`, the error that any
+further use of the connection raises.
+
+This file knows one connection's channel. It must never know the parser.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txgreenwsgi._http.framing import CHUNKED, CLOSE, LENGTH, NONE, choose_framing
+from txgreenwsgi._http.writer import CONTINUE, LAST_CHUNK, ResponseHead
+from txgreenwsgi._switching.errors import (
+    Cancelled,
+    ClientDisconnected,
+    RequestTimeout,
+)
+from txgreenwsgi._switching.greenlets import (
+    SLICE_SECONDS,
+    Suspension,
+    Task,
+    require_task,
+)
+from txgreenwsgi._switching.waiting import sleep
+from txgreenwsgi._wsgi.errors import Errors
+from txgreenwsgi._wsgi.gateway import serve
+from txgreenwsgi._wsgi.input import Input
+from txgreenwsgi.monitoring.records import ExchangeRecord
+
+if TYPE_CHECKING:
+    from txgreenwsgi._http.head import Refusal, RequestHead
+    from txgreenwsgi._wsgi.files import FileWrapper
+
+    from .channel import Channel
+
+__all__ = ["BadBody", "Exchange"]
+
+_log = Logger(namespace="txgreenwsgi")
+
+#: Blocks at least this long are sent beside their head and chunk framing, not
+#: copied behind it.
+_LONG_BLOCK = 16384
+
+#: What an application leaves of a request body is read and thrown away up to
+#: this size, so that the connection lives on; beyond, it is closed.
+DRAIN_BYTES = 256 * 1024
+
+_NEVER = float("inf")
+
+
+class BadBody(OSError):
+    """The rest of the request body cannot be had; the client has to be told why.
+
+    Attributes:
+        status: the status to answer with, if the application does not answer.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Exchange:
+    """One request and its response, from the end of the head to the last byte.
+
+    Attributes:
+        head: the request's.
+        request_id: what logs call it.
+        started: when the head was complete, by the reactor's clock.
+        task: the one that runs the application; None before it begins.
+        body_complete: whether the whole request body has come.
+        over: whether nothing more is sent or read for it.
+        keep_alive: whether the connection may serve another request after it.
+        continued: whether 100 Continue was sent.
+        cut: what a further use of the connection raises; None while all is well.
+        code: the status that was sent; 0 before.
+        iterating: whether the application's iterable is being asked for blocks.
+        bodiless: whether this kind of response has no body.
+        deadline: when the request has taken too long, by the reactor's clock.
+    """
+
+    __slots__ = (
+        "_bad_body",
+        "_channel",
+        "_drained",
+        "_framing",
+        "_left",
+        "_outcome",
+        "_output",
+        "_pieces",
+        "_reader",
+        "_received",
+        "_site",
+        "_started_unix",
+        "bodiless",
+        "body_complete",
+        "bytes_sent",
+        "code",
+        "continued",
+        "cut",
+        "deadline",
+        "head",
+        "held",
+        "iterating",
+        "keep_alive",
+        "over",
+        "request_id",
+        "started",
+        "task",
+    )
+
+    def __init__(self, channel: Channel, head: RequestHead) -> None:
+        self._channel = channel
+        self._site = site = channel.site
+        self._output = channel.output
+        self.head = head
+        self.request_id = site.next_request_id()
+        self.started = now = site.reactor.seconds()
+        self._started_unix = time() if site.observers else 0.0
+        self.task: Task[None] | None = None
+        self.body_complete = False
+        self.over = False
+        self.keep_alive = False
+        self.cut: BaseException | None = None
+        self.code = 0
+        self.bytes_sent = 0
+        self.iterating = False
+        self.bodiless = False
+        limit = site.settings.request_timeout
+        self.deadline = now + limit if limit else _NEVER
+        self._pieces: deque[bytes] = deque()
+        self.held = 0
+        self._received = 0
+        self._drained = 0
+        self._bad_body: BaseException | None = None
+        self._reader: Suspension | None = None
+        self.continued = False
+        self._framing = NONE
+        self._left = 0
+        self._outcome = "finished"
+
+    # The request's side: called by the channel, in the reactor greenlet.
+
+    def begin_task(self) -> None:
+        """Run the application, until it first parks. A place is taken for it."""
+        hub = self._site.hub
+        self.task = task = Task(
+            hub, self._run, (), None, self._site.context.copy(), "request"
+        )
+        task.call_at_end(self._task_ended)
+        hub.start(task)
+
+    def _task_ended(self) -> None:
+        self._channel.exchange_ended(self)
+
+    def body_received(self, piece: bytes) -> None:
+        """A piece of the body has come."""
+        if self.over or self._bad_body is not None:
+            self._drained += len(piece)
+            if self._drained > DRAIN_BYTES:
+                self._channel.close_lingering()
+            return
+        self._received += len(piece)
+        limit = self._site.settings.max_body
+        if limit and self._received > limit:
+            self._fail_body(BadBody(413, f"the body is longer than {limit} bytes"))
+            return
+        self._pieces.append(piece)
+        self.held += len(piece)
+        if self._reader is not None:
+            self._reader.resume()
+
+    def body_ended(self) -> None:
+        """The whole body has come."""
+        self.body_complete = True
+        if self._reader is not None:
+            self._reader.resume()
+
+    def body_refused(self, refusal: Refusal) -> None:
+        """What comes is no body; nothing that follows can be trusted."""
+        self._fail_body(BadBody(refusal.status, refusal.reason))
+
+    def _fail_body(self, error: BaseException) -> None:
+        self._bad_body = error
+        self._pieces.clear()
+        self.held = 0
+        self._channel.closing = True
+        if self._reader is not None:
+            self._reader.resume()
+
+    @property
+    def most_left_to_come(self) -> float:
+        """How many bytes of the request body may still come, at most."""
+        if self.body_complete:
+            return 0
+        if self.head.content_length is None:
+            return _NEVER
+        return self.head.content_length - self._received - self._drained
+
+    def end_early(
+        self, error: BaseException, outcome: str, every_wait: bool = False
+    ) -> None:
+        """Nothing more can be read or written: raise `error` wherever it is tried.
+
+        What the application waits for in order to read or write ends now, and a
+        response that is being iterated ends with it. Otherwise the application
+        goes on, unless `every_wait` is to end.
+        """
+        if self.over or self.cut is not None:
+            return
+        self.cut = error
+        self._outcome = outcome
+        self._pieces.clear()
+        self.held = 0
+        if self._reader is not None:
+            self._reader.abandon(error)
+        elif self._output.waiting is not None:
+            self._output.waiting.abandon(error)
+        elif self.task is not None and (every_wait or self.iterating):
+            self.task.interrupt(error)
+
+    def client_lost(self) -> None:
+        """The connection is gone."""
+        self.end_early(
+            ClientDisconnected("the client has closed the connection"),
+            "disconnected",
+            every_wait=self._site.settings.on_disconnect == "cancel",
+        )
+
+    def cancel(self) -> None:
+        """The server stops and has waited long enough."""
+        self.end_early(
+            Cancelled("the server is stopping"), "cancelled", every_wait=True
+        )
+
+    def check(self, now: float) -> None:
+        """See to the deadlines of this exchange."""
+        settings = self._site.settings
+        if now >= self.deadline and self.cut is None:
+            self._time_out(now - self.started)
+        elif self._reader is not None:
+            limit = settings.body_timeout
+            if limit and now - self._reader.since >= limit:
+                self._fail_body(
+                    BadBody(408, f"no byte of the body came for {limit:g} seconds")
+                )
+        elif self._output.waiting is not None:
+            limit = settings.write_timeout
+            if limit and now - self._output.waiting.since >= limit:
+                _log.info(
+                    "{request}: the client took no byte for {limit:g} seconds, "
+                    "the connection is closed",
+                    request=self,
+                    limit=limit,
+                )
+                self._outcome = "timeout"
+                self._channel.abort()
+
+    def _time_out(self, seconds: float) -> None:
+        _log.warn(
+            "{request} timed out after {seconds:.1f} seconds",
+            request=self,
+            seconds=seconds,
+        )
+        error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
+        answered = self.code
+        if not answered:
+            self._answer_last("504 Gateway Timeout")
+        self.end_early(error, "timeout", every_wait=True)
+        if answered:
+            self._channel.abort()
+        else:
+            self._channel.close_lingering()
+
+    def __repr__(self) -> str:
+        target = self.head.target.decode("latin-1")
+        return f"{self.head.method} {target} (request {self.request_id})"
+
+    # The task's side.
+
+    def _run(self) -> None:
+        """The life of the task: call the application, answer its failure."""
+        try:
+            serve(self._site.application, self._environ(), self)
+        except BaseException as error:  # SystemExit too: it is only a request
+            self._failed(error)
+            if self.task is not None and self.task._dying:
+                raise
+
+    def _environ(self) -> dict[str, Any]:
+        head = self.head
+        channel = self._channel
+        environ = self._site.environ.copy()
+        environ.update(head.variables)
+        environ["REQUEST_METHOD"] = head.method
+        # RFC 9112 section 3.2.4: the asterisk names the server, not a path.
+        environ["PATH_INFO"] = head.path if head.path != "*" else ""
+        environ["QUERY_STRING"] = head.query
+        environ["SERVER_PROTOCOL"] = head.version
+        environ["RAW_URI"] = environ["REQUEST_URI"] = head.target.decode("latin-1")
+        (
+            environ["SERVER_NAME"],
+            environ["SERVER_PORT"],
+            environ["REMOTE_ADDR"],
+            environ["REMOTE_PORT"],
+            environ["wsgi.url_scheme"],
+        ) = channel.names()
+        environ["wsgi.input"] = Input(self)
+        environ["wsgi.errors"] = Errors(self.request_id)
+        environ["txgreenwsgi.request_id"] = self.request_id
+        environ["txgreenwsgi.client_disconnected"] = self.client_disconnected
+        environ["waitress.client_disconnected"] = self.client_disconnected
+        environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
+        return environ
+
+    def client_disconnected(self) -> bool:
+        """Whether the client is known to be gone. Never parks."""
+        return not self._channel.connected
+
+    def set_request_timeout(self, seconds: float | None) -> None:
+        """Give this request `seconds` from now; None for as long as it takes.
+
+        Never parks. Replaces the server's setting for this request.
+        """
+        if seconds is not None and not seconds > 0:
+            raise ValueError(
+                f"a request timeout is a number of seconds > 0 or None, not {seconds!r}"
+            )
+        self.deadline = (
+            _NEVER if seconds is None else self._site.reactor.seconds() + seconds
+        )
+
+    # What wsgi.input reads.
+
+    def receive(self) -> bytes:
+        """The next piece of the body, b"" at the end. May park."""
+        while True:
+            if self.cut is not None:
+                raise self.cut
+            if self._pieces:
+                piece = self._pieces.popleft()
+                self.held -= len(piece)
+                if self._channel.reading_paused:
+                    self._channel.read_on()
+                return piece
+            if self._bad_body is not None:
+                raise self._bad_body
+            if self.body_complete:
+                return b""
+            if self.over:
+                raise ValueError("wsgi.input was read after the request had ended")
+            if self._reader is not None:
+                raise RuntimeError(
+                    "two tasks read the body of one request at the same time"
+                )
+            if self.head.expects_continue and not self.continued and not self.code:
+                # RFC 9110 section 10.1.1: only now is the body wanted.
+                self.continued = True
+                self._output.send(CONTINUE)
+                continue
+            self._reader = suspension = Suspension(
+                require_task("wsgi.input"), "the request body"
+            )
+            if self._channel.reading_paused:
+                self._channel.read_on()
+            try:
+                suspension.wait()
+            finally:
+                self._reader = None
+
+    def reader_turn(self) -> None:
+        """Park for a turn; a request that ended early raises. May park."""
+        if self.cut is not None:
+            raise self.cut
+        sleep(0)
+
+    # What the gateway writes.
+
+    def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
+        """Send the head and the first block in one piece. May park."""
+        if self.cut is not None:
+            raise self.cut
+        lines, more = self._frame(head, length)
+        start = head.encode(*self._site.common_lines(), lines)
+        self.code = head.code
+        if self.bodiless or not block:
+            self._output.send(start)
+            return
+        if self._framing is LENGTH:
+            block = self._cut_to_length(block)
+        self.bytes_sent = len(block)
+        if self._framing is CHUNKED:
+            start += b"%x\r\n" % len(block)
+            end = b"\r\n"
+        else:
+            end = b""
+        if len(block) < _LONG_BLOCK:
+            self._output.send(start + block + end)
+        else:
+            self._output.send_parts(start, block, end)
+        if more and not (self._framing is LENGTH and not self._left):
+            self._handed_over()
+
+    def _frame(self, head: ResponseHead, length: int | None) -> tuple[bytes, bool]:
+        """Decide on the framing: the lines that tell it, and whether a body follows."""
+        request = self.head
+        lines = self._site.lines_to_add(head)
+        declared = head.content_length
+        inferred = declared is None and length is not None
+        framing = choose_framing(
+            request.method, request.version, head.code, length if inferred else declared
+        )
+        self.bodiless = framing is NONE
+        if framing is LENGTH or (
+            # A HEAD response tells the length that a GET would have, if it is known.
+            inferred
+            and length
+            and request.method == "HEAD"
+            and head.code not in (204, 304)
+        ):
+            if inferred:
+                lines += b"Content-Length: %d\r\n" % (length or 0)
+                declared = length
+            self._left = declared or 0
+        elif framing is CHUNKED:
+            lines += b"Transfer-Encoding: chunked\r\n"
+        self._framing = framing
+        self.keep_alive = (
+            request.keep_alive
+            and framing is not CLOSE
+            and self._channel.may_live_on(self)
+        )
+        if not self.keep_alive:
+            lines += b"Connection: close\r\n"
+        elif request.version == "HTTP/1.0":
+            lines += b"Connection: keep-alive\r\n"
+        return lines, not self.bodiless
+
+    def write(self, block: bytes) -> None:
+        """Send a further block. Parks while the client is behind."""
+        if self.cut is not None:
+            raise self.cut
+        if self.bodiless:
+            return
+        framing = self._framing
+        if framing is LENGTH:
+            block = self._cut_to_length(block)
+        self.bytes_sent += len(block)
+        if framing is CHUNKED:
+            if len(block) < _LONG_BLOCK:
+                self._output.send(b"%x\r\n%b\r\n" % (len(block), block))
+            else:
+                self._output.send_parts(b"%x\r\n" % len(block), block, b"\r\n")
+        else:
+            self._output.send(block)
+        self._handed_over()
+
+    def _handed_over(self) -> None:
+        """No block is delayed behind what the application does next (PEP 3333)."""
+        self._output.hand_over()
+        hub = self._site.hub
+        # A fast client must not be fed for ever while the others wait.
+        if hub.reactor.seconds() - hub.turned > SLICE_SECONDS:
+            sleep(0)
+
+    def _cut_to_length(self, block: bytes) -> bytes:
+        """As much of `block` as Content-Length leaves room for."""
+        if len(block) > self._left:
+            if not self._left:
+                raise _TooLong
+            block = block[: self._left]
+            self._left = 0
+            self._log_too_long()
+            return block
+        self._left -= len(block)
+        return block
+
+    def _log_too_long(self) -> None:
+        if self._outcome != "error":
+            self._outcome = "error"
+            _log.error(
+                "{request}: the body is longer than its Content-Length; it was cut "
+                "there",
+                request=self,
+            )
+
+    def send_file(self, head: ResponseHead | None, body: FileWrapper) -> bool:
+        """Send a whole body by the kernel; False where it cannot. May park."""
+        if head is None:
+            return False
+        found = body.regular_file()
+        if found is None:
+            return False
+        fd, offset, count = found
+        if self.cut is not None:
+            raise self.cut
+        if head.content_length is not None:
+            count = min(count, head.content_length)
+        lines, has_body = self._frame(head, count)
+        if not has_body:
+            count = 0
+        start = head.encode(*self._site.common_lines(), lines)
+        self.code = head.code
+        if not count:
+            self._output.send(start)
+            return True
+        sent = self._output.send_file(start, fd, offset, count)
+        if sent is None:
+            self._output.send(start)
+            for block in body:
+                self.write(block)
+        else:
+            self._left -= sent
+            self.bytes_sent = sent
+        return True
+
+    def turn(self) -> None:
+        """Give the reactor a turn: the application yielded b"". May park."""
+        if self.cut is not None:
+            raise self.cut
+        sleep(0)
+
+    def finish(self) -> None:
+        """The body is complete; a client that was promised more is cut off."""
+        if self.cut is not None:
+            raise self.cut
+        if self._framing is CHUNKED:
+            self._output.send(LAST_CHUNK)
+        elif self._framing is LENGTH and self._left:
+            _log.error(
+                "{request}: the body ended {left} bytes before its Content-Length; "
+                "the connection is closed",
+                request=self,
+                left=self._left,
+            )
+            self._outcome = "error"
+            self.keep_alive = False
+        self.over = True
+
+    # When the application fails.
+
+    def _failed(self, error: BaseException) -> None:
+        """Answer an exception of the application, or cut the connection."""
+        if isinstance(error, _TooLong):
+            # The client has all that it was promised.
+            self._log_too_long()
+            self.over = True
+            return
+        if self.over:
+            # The response was complete: it was close() that failed.
+            self._log_failure(error)
+            return
+        ours = self.cut is not None and (
+            error is self.cut
+            or isinstance(error, (ClientDisconnected, RequestTimeout, Cancelled))
+        )
+        if not ours and error is not self._bad_body:
+            self._log_failure(error)
+        self.keep_alive = False
+        if self.cut is None:
+            self._outcome = "error"
+        self.over = True
+        if not self._channel.connected or self._channel.closing_now:
+            return
+        if self.code:
+            # RFC 9112 section 8: an incomplete message, for the client to see.
+            if self._framing is CLOSE:
+                self._channel.abort()
+            return
+        if isinstance(self.cut, Cancelled):
+            self._answer_last("503 Service Unavailable")
+        elif error is self._bad_body and isinstance(error, BadBody):
+            self._answer_last(_STATUS_LINES.get(error.status, "400 Bad Request"), error)
+        else:
+            self._answer_last("500 Internal Server Error", error)
+
+    def _log_failure(self, error: BaseException) -> None:
+        _log.failure("{request} failed", failure=Failure(error), request=self)
+
+    def _answer_last(self, status: str, error: BaseException | None = None) -> None:
+        """A plain answer of the server's own, after which the connection closes."""
+        text = status[4:] + "\n"
+        if error is not None:
+            if isinstance(error, BadBody):
+                text += f"{error}\n"
+            elif self._site.settings.display_tracebacks:
+                text += "\n" + "".join(traceback.format_exception(error))
+        data, self.code = self._site.plain_response(
+            status, text, bodiless=self.head.method == "HEAD"
+        )
+        self.keep_alive = False
+        self._output.send_last(data)
+
+    def refuse(self, status: str, text: str, retry_after: int = 0) -> None:
+        """Answer without the application. Call from the reactor greenlet."""
+        data, self.code = self._site.plain_response(
+            status, text, retry_after, bodiless=self.head.method == "HEAD"
+        )
+        self._outcome = "refused"
+        self.over = True
+        self._output.send_last(data)
+
+    # For those who watch.
+
+    def record(self) -> ExchangeRecord:
+        """What is known of it, now that it has ended."""
+        head = self.head
+        channel = self._channel
+        _, _, address, port, _ = channel.names()
+        return ExchangeRecord(
+            address,
+            port,
+            self._started_unix,
+            self._site.reactor.seconds() - self.started,
+            head.method,
+            head.target.decode("latin-1"),
+            head.version,
+            self.code,
+            self.bytes_sent,
+            self.request_id,
+            head.variables.get("HTTP_REFERER", ""),
+            head.variables.get("HTTP_USER_AGENT", ""),
+            self._outcome,
+        )
+
+
+class _TooLong(AssertionError):
+    """Raised into an application that goes on after its Content-Length."""
+
+    def __init__(self) -> None:
+        super().__init__("the response is longer than its Content-Length")
+
+
+_STATUS_LINES = {
+    400: "400 Bad Request",
+    408: "408 Request Timeout",
+    413: "413 Content Too Large",
+    431: "431 Request Header Fields Too Large",
+}

@@ -1,0 +1,107 @@
+"""`with timeout(seconds)` and `with shield()`: what may interrupt a task, and when.
+
+It knows tasks. It must never switch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import TimedOut
+from .greenlets import require_task
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from twisted.internet.interfaces import IDelayedCall
+
+    from .greenlets import Task
+
+__all__ = ["shield", "timeout"]
+
+
+class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
+    """A block whose waits end by `TimedOut` once `seconds` have passed.
+
+    Use as a context manager, in a task; never parks by itself. The exception is
+    raised at the wait the task is in when the time is over, or at the next one
+    inside the block, once. Code that never waits is not interrupted.
+
+    Args:
+        seconds: the limit, by the reactor's clock; None for none.
+
+    Attributes:
+        expired: whether the time was over before the block ended.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        if seconds is not None and not seconds >= 0:
+            raise ValueError(
+                f"timeout() takes a number of seconds >= 0 or None, not {seconds!r}"
+            )
+        self.seconds = seconds
+        self.expired = False
+        self._task: Task[Any] | None = None
+        self._call: IDelayedCall | None = None
+        self._error: TimedOut | None = None
+
+    def __enter__(self) -> timeout:
+        """Start the clock."""
+        self._task = task = require_task("timeout()")
+        if self.seconds is not None:
+            self._error = TimedOut(f"timed out after {self.seconds:g} seconds")
+            shields = task._shields
+            self._call = task.hub.reactor.callLater(
+                self.seconds, self._expire, task, self._error, shields
+            )
+        return self
+
+    def _expire(self, task: Task[Any], error: TimedOut, shields: int) -> None:
+        self.expired = True
+        task.interrupt(error, shields)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the clock; an expiry that was not raised yet never is."""
+        task, self._task = self._task, None
+        call, self._call = self._call, None
+        mine, self._error = self._error, None
+        if call is not None and call.active():
+            call.cancel()
+        if task is not None and mine is not None:
+            task.withdraw(mine)
+
+
+class shield:  # noqa: N801 - used as a function
+    """A block whose waits nothing outside can interrupt.
+
+    Use as a context manager, in a task, round what must not be cut in half: a
+    commit, a protocol exchange. Cancellations, deadlines and lost clients wait
+    until the block is left, and are raised at the next wait after it. Timeouts
+    given inside the block work. A process that exits does not wait for it
+    longer than its grace.
+    """
+
+    def __init__(self) -> None:
+        self._task: Task[Any] | None = None
+
+    def __enter__(self) -> shield:
+        """Raise the shield."""
+        self._task = require_task("shield()")
+        self._task._shields += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Lower it."""
+        task, self._task = self._task, None
+        if task is not None:
+            task._shields -= 1

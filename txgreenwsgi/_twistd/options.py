@@ -1,0 +1,374 @@
+"""The command line of `twistd greenwsgi` and `twist greenwsgi`.
+
+This file knows words, and how to refuse wrong ones with a remedy. It must
+never import the reactor (twistd has not chosen it yet), nor the application
+(which is to be imported after twistd has forked and shed its privileges).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import re
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from twisted.internet.endpoints import serverFromString
+from twisted.python import usage
+
+from txgreenwsgi.monitoring.accesslog import FORMATS
+from txgreenwsgi.settings import (
+    Setting,
+    SettingError,
+    Settings,
+    described,
+    parse,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["DEFAULT_APP", "DEFAULT_LISTEN", "Options", "markdown_table"]
+
+DEFAULT_APP: Final = "txgreenwsgi.demo:app"
+DEFAULT_LISTEN: Final = "tcp:8080"
+
+# Options that are not settings of the server: name, form of the value,
+# default, meaning.
+_COMMAND: Final = (
+    (
+        "app",
+        "SPEC",
+        DEFAULT_APP,
+        "The WSGI application to serve: package.module:name, "
+        "package.module:factory(), or a module with an `application` or `app`. "
+        "Without it, a demonstration is served.",
+    ),
+    ("wsgi", "SPEC", None, "Another name for --app."),
+    (
+        "listen",
+        "ENDPOINT",
+        DEFAULT_LISTEN,
+        "Where to listen, as an endpoint string: tcp:8080, "
+        "tcp:8080:interface=127.0.0.1, unix:/run/app.sock, ssl:443:privateKey=key.pem. "
+        "May be repeated.",
+    ),
+    (
+        "chdir",
+        "DIRECTORY",
+        None,
+        "Change to this directory before the application is imported, and look for "
+        "modules there. Without it, they are looked for in the current directory.",
+    ),
+    (
+        "access-log",
+        "FILE",
+        None,
+        "Append a line for each request to this file; - is the standard output.",
+    ),
+    ("logfile", "FILE", None, "Another name for --access-log."),
+    (
+        "access-log-format",
+        "|".join(FORMATS),
+        "combined",
+        "combined: Apache's, then the seconds taken and the request's id. json: "
+        "one object a line.",
+    ),
+)
+
+_USE_LISTEN: Final = "give --listen an endpoint string instead"
+# What `twist web` still takes, and what to say in its place.
+_RETIRED: Final = {
+    **dict.fromkeys(["-p", "--port"], f"{_USE_LISTEN}: --listen tcp:8080"),
+    **dict.fromkeys(
+        ["--https", "-c", "--certificate", "-k", "--privkey"],
+        f"{_USE_LISTEN}: --listen ssl:443:privateKey=key.pem:certKey=cert.pem",
+    ),
+    **dict.fromkeys(
+        ["-n", "--notracebacks"],
+        "leave it out: tracebacks are shown with --display-tracebacks only (and "
+        "twistd's own -n stands before the word greenwsgi)",
+    ),
+}
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _meaning(setting: Setting, default: Any) -> str:
+    """What `--help` says of a setting."""
+    notes = []
+    if setting.kind in ("bytes", "seconds"):
+        notes.append(setting.kind)
+    if setting.choices:
+        notes.append(" or ".join(setting.choices))
+    if setting.kind not in ("flag", "pairs"):
+        notes.append(f"default: {shown(setting, default) or 'none'}")
+    if setting.off:
+        zero = "0" if setting.kind in ("count", "bytes", "seconds") else "empty"
+        notes.append(f"{zero}: {setting.off}")
+    return setting.meaning + (f" [{'; '.join(notes)}]" if notes else "")
+
+
+def _reader(name: str, setting: Setting) -> Callable[[str], Any]:
+    """What turns the text after an option into the value of its setting."""
+
+    def read(text: str) -> Any:
+        try:
+            value = parse(setting, text)
+            # Each is judged as it is read, so that the text can be named.
+            Settings.from_keywords(
+                **{name: [value] if setting.kind == "pairs" else value}
+            )
+        except SettingError as error:
+            raise usage.UsageError(
+                f"--{_option(name)} {text!r} {error.problem}: {error.remedy}"
+            ) from None
+        return value
+
+    return read
+
+
+class Options(usage.Options):
+    """What was said on the command line.
+
+    Attributes:
+        settings: The server's settings. There once the options are parsed, as
+            are the keys: "app" (str), "listen" (a list of endpoint strings),
+            "chdir" and "access-log" (str or None), "access-log-format" (str).
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "Serves a WSGI application, each request in a greenlet on the reactor's "
+        "thread. Example: twistd -n greenwsgi --app myproject.wsgi:application "
+        "--listen tcp:8080"
+    )
+
+    optParameters: Final = [
+        [_option(name), None, None, _meaning(setting, default), _reader(name, setting)]
+        for name, setting, default in described()
+        if setting.kind not in ("flag", "pairs")
+    ]
+    optFlags: Final = [
+        [_option(name), None, _meaning(setting, default)]
+        for name, setting, default in described()
+        if setting.kind == "flag"
+    ]
+    compData = usage.Completions(
+        multiUse=["listen", "add-header", "environ"],
+        optActions={
+            "access-log": usage.CompleteFiles("*.log"),
+            "access-log-format": usage.CompleteList(list(FORMATS)),
+            "chdir": usage.CompleteDirs(),
+            "on-disconnect": usage.CompleteList(["continue", "cancel"]),
+        },
+    )
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self["app"] = None
+        self["listen"] = []
+        self["chdir"] = None
+        self["access-log"] = None
+        self["access-log-format"] = "combined"
+        self["add-header"] = []
+        self["environ"] = []
+        self.settings = Settings()
+        for name, _form, default, meaning in _COMMAND:
+            self.docs[name] = meaning + (f" [default: {default}]" if default else "")
+        for name, setting, default in described():
+            self.docs[_option(name)] = _meaning(setting, default)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse a command line; say what to use instead of what we refuse."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as error:
+            unknown = re.match(r"option (--?[\w-]+) not recognized", str(error))
+            if not unknown:
+                raise
+            name = unknown[1]
+            remedy = _RETIRED.get(name)
+            if remedy is None:
+                known = ["--" + option.rstrip("=") for option in self.longOpt]
+                near = difflib.get_close_matches(name, known, n=2)
+                remedy = (
+                    f"did you mean {' or '.join(near)}?"
+                    if near
+                    else "--help lists the options"
+                )
+            raise usage.UsageError(f"{name} is not an option here: {remedy}") from None
+
+    def parseArgs(self, *rest: str) -> None:
+        """Refuse what stands beside the options."""
+        if rest:
+            raise usage.UsageError(
+                f"{rest[0]!r} is not an option: to serve that application give "
+                f"--app {rest[0]}"
+            )
+
+    def opt_app(self, spec: str) -> None:
+        if not spec.strip():
+            raise usage.UsageError(
+                f"--app {spec!r} is empty: give package.module:name, for instance "
+                "--app myproject.wsgi:application"
+            )
+        self["app"] = spec
+
+    # Not `opt_wsgi = opt_app`: usage.Options takes a second long name of one
+    # method for the only one.
+    def opt_wsgi(self, spec: str) -> None:
+        self.opt_app(spec)
+
+    def opt_listen(self, endpoint: str) -> None:
+        self._check_endpoint(endpoint)
+        self["listen"].append(endpoint)
+
+    def opt_chdir(self, directory: str) -> None:
+        if self._paths_are_final() and not os.path.isdir(directory):
+            raise usage.UsageError(
+                f"--chdir {directory!r} is not a directory: give the one that the "
+                "application's modules are in"
+            )
+        self["chdir"] = directory
+
+    def opt_access_log(self, path: str) -> None:
+        if path == "-" and self._becomes_a_daemon():
+            raise usage.UsageError(
+                "--access-log '-' cannot be: a daemon has no standard output; give "
+                "a file, or run twistd with -n (--nodaemon)"
+            )
+        if not path or (self._paths_are_final() and os.path.isdir(path)):
+            raise usage.UsageError(
+                f"--access-log {path!r} is not a file: give the path of one to "
+                "append to, or - for the standard output"
+            )
+        self["access-log"] = path
+
+    def opt_logfile(self, path: str) -> None:
+        self.opt_access_log(path)
+
+    opt_l = opt_logfile
+
+    def opt_access_log_format(self, name: str) -> None:
+        if name not in FORMATS:
+            raise usage.UsageError(
+                f"--access-log-format {name!r} is no format: give "
+                f"{' or '.join(FORMATS)}"
+            )
+        self["access-log-format"] = name
+
+    def opt_add_header(self, text: str) -> None:
+        self["add-header"].append(_READ["add_header"](text))
+
+    def opt_environ(self, text: str) -> None:
+        self["environ"].append(_READ["environ"](text))
+
+    def opt_version(self) -> NoReturn:
+        """Say which versions these are, and exit."""
+        print(
+            f"txgreenwsgi {version('txgreenwsgi')} (Twisted {version('Twisted')}, "
+            f"greenlet {version('greenlet')}, httptools {version('httptools')}, "
+            f"{platform.python_implementation()} {platform.python_version()})"
+        )
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """Fill in what was not said, and make the settings."""
+        self["app"] = self["app"] or DEFAULT_APP
+        self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+        given = {
+            name: bool(value) if setting.kind == "flag" else value
+            for name, setting, _default in described()
+            if (value := self[_option(name)]) is not None
+        }
+        self.settings = Settings.from_keywords(**given)
+
+    def _paths_are_final(self) -> bool:
+        """Will a path mean then what it means now?
+
+        Not under twistd's --chroot, nor (if it is relative) its --rundir.
+        """
+        parent: Mapping[str, Any] = self.parent or {}
+        return not parent.get("chroot") and parent.get("rundir", ".") == "."
+
+    def _becomes_a_daemon(self) -> bool:
+        parent: Mapping[str, Any] = self.parent or {}
+        return not parent.get("nodaemon", True) and not parent.get("debug")
+
+    def _check_endpoint(self, text: str) -> None:
+        """Refuse an endpoint string that no reactor could listen on."""
+        address = re.fullmatch(
+            r"(?:(localhost|[0-9.]*|\[[0-9a-f:.]+\]):)?([0-9]{1,5})", text
+        )
+        if address:  # as in the command lines of other servers
+            host, number = (address[1] or "").strip("[]"), address[2]
+            kind = "tcp6" if ":" in host else "tcp"
+            host = host.replace("localhost", "127.0.0.1").replace(":", "\\:")
+            raise usage.UsageError(
+                f"--listen {text!r} is not an endpoint string: give {kind}:{number}"
+                + (f":interface={host}" if host else "")
+            )
+        port = re.match(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|\Z)", text)
+        if port and int(port[1]) > 65535:
+            raise usage.UsageError(
+                f"--listen {text!r} names no port: give one from 0 to 65535"
+            )
+        try:
+            # An endpoint makes use of its reactor when it listens, not before.
+            serverFromString(object(), text)
+        except OSError as error:
+            if self._paths_are_final():
+                raise usage.UsageError(
+                    f"--listen {text!r} needs a file that cannot be read: {error}; "
+                    "give the path of one that can be"
+                ) from None
+        except ImportError as error:
+            raise usage.UsageError(
+                f"--listen {text!r} needs something that is not installed ({error}): "
+                "pip install 'txgreenwsgi[tls]' brings what TLS takes"
+            ) from None
+        except Exception as error:
+            # Endpoint parsers, which are plug-ins, tell of a wrong string by
+            # whatever comes to hand: TypeError, KeyError, StopIteration ...
+            raise usage.UsageError(
+                f"--listen {text!r} is not an endpoint string that works "
+                f"({type(error).__name__}: {error}): give one such as tcp:8080, "
+                "tcp:8080:interface=127.0.0.1 or unix:/run/app.sock"
+            ) from None
+
+
+_READ: Final = {
+    name: _reader(name, setting)
+    for name, setting, _default in described()
+    if setting.kind == "pairs"
+}
+
+
+def markdown_table() -> str:
+    """Every option in a table, for the documentation."""
+    rows = [
+        (f"--{name} {form}", default or "", meaning)
+        for name, form, default, meaning in _COMMAND
+    ]
+    forms = {"count": "N", "bytes": "SIZE", "seconds": "SECONDS", "flag": ""}
+    for name, setting, default in described():
+        form = setting.form or "|".join(setting.choices) or forms[setting.kind]
+        zero = "0" if setting.kind in ("count", "bytes", "seconds") else "Empty"
+        meaning = setting.meaning + (f" {zero}: {setting.off}." if setting.off else "")
+        rows.append(
+            (f"--{_option(name)} {form}".strip(), shown(setting, default), meaning)
+        )
+    lines = ["| Option | Default | Meaning |", "|---|---|---|"]
+    for option, default, meaning in rows:
+        shown_default = f"`{default}`" if default else ""
+        lines.append(
+            f"| `{option}` | {shown_default} | {meaning} |".replace(
+                "|json", r"\|json"
+            ).replace("continue|cancel", r"continue\|cancel")
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,186 @@
+"""From parsed options to the service that twistd runs.
+
+This file knows in which order things start and stop. It must neither import
+the reactor nor the application before the service starts: twistd has daemonized
+and shed its privileges by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from zope.interface import implementer
+
+from txgreenwsgi._server.service import GreenService
+from txgreenwsgi._twistd.find_app import AppNotFound, find_app
+from txgreenwsgi._twistd.options import Options
+from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi.monitoring.accesslog import AccessLog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from _typeshed.wsgi import WSGIApplication
+    from twisted.internet.interfaces import IReactorTime
+
+__all__ = ["CannotStart", "Options", "makeService"]
+
+
+class CannotStart(Exception):
+    """The command line asks for what cannot be had; the message says what.
+
+    Where the stack of our own code would say nothing more to the user, this
+    ends the process with the message alone.
+    """
+
+
+def makeService(options: Options) -> IService:
+    """The service that serves what the options say.
+
+    Imports neither the reactor nor the application, opens nothing.
+    """
+
+    def load_app() -> WSGIApplication:
+        _enter(options["chdir"])
+        try:
+            return find_app(options["app"])
+        except AppNotFound as error:
+            if error.__cause__ is not None:
+                raise  # something of the application's own: show where
+            raise CannotStart(str(error)) from None
+
+    log = None
+    if options["access-log"] is not None:
+        log = AccessLog(options["access-log"], options["access-log-format"])
+    green = GreenService(
+        load_app,
+        options["listen"],
+        options.settings,
+        observers=[log.observe] if log is not None else [],
+    )
+    watchdog = Watchdog(
+        options.settings.graceful_timeout, green.cut_short, _log_path(options)
+    )
+    return _CommandService(green, log, watchdog)
+
+
+def _enter(directory: str | None) -> None:
+    """Make the application's modules importable, from where it expects to be."""
+    if directory is not None:
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            raise CannotStart(
+                f"--chdir {directory!r} cannot be entered ({error}): give the "
+                "directory that the application's modules are in"
+            ) from None
+    here = os.getcwd()
+    if sys.path[0] != here:
+        sys.path.insert(0, here)
+
+
+def _log_path(options: Options) -> str:
+    """The file that twistd logs to as a daemon, "" if it does not.
+
+    To be asked before twistd leaves the directory it was started in.
+    """
+    parent: Any = options.parent or {}
+    if parent.get("nodaemon", True) or parent.get("debug") or parent.get("syslog"):
+        return ""
+    return os.path.abspath(parent.get("logfile") or "twistd.log")
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    """Let the process end by a message where that says it all.
+
+    Both twistd and twist let what is raised while a service starts end the
+    process, with status 1 and its traceback. For an error of the application's
+    that is what helps. For a wrong word in the command it is not, and the hook
+    that prints tracebacks is the one place to say so: a SystemExit would leave
+    twistd's pidfile behind.
+    """
+    try:
+        yield
+    except CannotListenError as error:
+        sys.excepthook = _print_message
+        raise CannotStart(
+            f"{error} Give --listen another endpoint, or stop what is there."
+        ) from error
+    except CannotStart:
+        sys.excepthook = _print_message
+        raise
+
+
+def _print_message(
+    kind: type[BaseException],
+    error: BaseException,
+    traceback: TracebackType | None,
+) -> None:
+    if isinstance(error, CannotStart):
+        print(f"txgreenwsgi cannot start: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+@implementer(IService)
+class _CommandService(Service):
+    """The server and what belongs to the process: access log and signals.
+
+    Not a MultiService, which stops all its children at the same time: the
+    access log must outlive the last request.
+    """
+
+    def __init__(
+        self, green: GreenService, log: AccessLog | None, watchdog: Watchdog
+    ) -> None:
+        self._green = green
+        self._log = log
+        self._watchdog = watchdog
+
+    def privilegedStartService(self) -> None:
+        """Listen, while ports below 1024 may still be opened."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        with _telling():
+            self._green.privilegedStartService()
+
+    def startService(self) -> None:
+        """Open the access log, import the application and begin to serve."""
+        from twisted.internet import reactor
+
+        super().startService()  # type: ignore[no-untyped-call]
+        with _telling():
+            if self._log is not None:
+                self._open_log(self._log, reactor)
+            self._green.startService()
+        reactor.callWhenRunning(self._watchdog.install, reactor)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop serving; when the last request has ended, close the access log."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        stopped = maybeDeferred(self._green.stopService)
+        if self._log is not None:
+            stopped.addBoth(self._close_log, self._log)
+        return stopped
+
+    @staticmethod
+    def _open_log(log: AccessLog, clock: IReactorTime) -> None:
+        try:
+            log.open(clock)
+        except OSError as error:
+            raise CannotStart(
+                f"--access-log cannot be opened ({error}): give a file that this "
+                "user may write"
+            ) from error
+
+    @staticmethod
+    def _close_log(result: Any, log: AccessLog) -> Any:
+        log.close()
+        return result

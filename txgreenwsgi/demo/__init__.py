@@ -1,0 +1,100 @@
+"""The application that is served when none is named: a page that shows what works.
+
+Plain WSGI on the standard library and the public names of txgreenwsgi, one path a
+demonstration. Anybody may visit it, so it bounds whatever a visitor can ask for:
+seconds, blocks, bytes, tasks and threads. It must never know how it is served.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from .answers import Refused, begin, send_json
+from .deferreds import wait_for_deferred
+from .flow import sleep_many, stream
+from .page import PAGE, POLICY
+from .uploads import follow, receive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    View = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
+
+__all__ = ["app"]
+
+MOST_REQUESTS_SHOWN = 100
+
+
+def _page(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    begin(
+        start_response,
+        "text/html; charset=utf-8",
+        HTTPStatus.OK,
+        ("Content-Security-Policy", POLICY),
+        ("Referrer-Policy", "no-referrer"),
+    )
+    return [PAGE]
+
+
+def _requests(
+    environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Tell what is in flight: no address, no query, nothing that a visitor sent."""
+    in_flight = environ["txgreenwsgi.requests"]()
+    shown = [
+        {
+            "method": record.method,
+            "path": record.path[:200],
+            "age": round(record.age, 2),
+            "waiting_on": str(record.waiting_on or ""),
+            "ours": record.request_id == environ["txgreenwsgi.request_id"],
+        }
+        for record in in_flight[:MOST_REQUESTS_SHOWN]
+    ]
+    return send_json(start_response, {"count": len(in_flight), "requests": shown})
+
+
+_VIEWS: dict[str, tuple[str, View]] = {
+    "/": ("GET", _page),
+    "/sleep": ("GET", sleep_many),
+    "/stream": ("GET", stream),
+    "/upload": ("POST", receive),
+    "/progress": ("GET", follow),
+    "/deferred": ("GET", wait_for_deferred),
+    "/requests": ("GET", _requests),
+}
+
+
+def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Serve the page and what it asks for. May park.
+
+    `GET /` is the page; the paths of `_VIEWS` answer in JSON, those that stream
+    with one JSON value a line. What is refused is told in JSON, too.
+    """
+    path = environ.get("PATH_INFO", "")
+    if not path:
+        # Mounted below a prefix and asked for without the slash: the page's
+        # addresses are relative, so they need it.
+        location = environ.get("SCRIPT_NAME", "") + "/"
+        return send_json(
+            start_response,
+            {"see": location},
+            HTTPStatus.MOVED_PERMANENTLY,
+            ("Location", location),
+        )
+    try:
+        method, view = _VIEWS.get(path, ("", None))
+        if view is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here but the page")
+        asked = environ["REQUEST_METHOD"]
+        if asked != method and (asked, method) != ("HEAD", "GET"):
+            refused = {"error": f"use {method}"}
+            allow = ("Allow", "GET, HEAD" if method == "GET" else method)
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+            return send_json(start_response, refused, status, allow)
+        return view(environ, start_response)
+    except Refused as refusal:
+        return send_json(start_response, {"error": refusal.reason}, refusal.status)
