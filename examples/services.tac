@@ -34,4 +34,7 @@ StreamServerEndpointService(
     serverFromString(reactor, chat_endpoint), ChatFactory(room)
 ).setServiceParent(application)
 
-txgreenwsgi.service(make_app(room), listen=[web_endpoint]).setServiceParent(application)
+# A browser that listens for ever would use up any grace: let it be a short one.
+txgreenwsgi.service(
+    make_app(room), listen=[web_endpoint], graceful_timeout=2.0
+).setServiceParent(application)

@@ -94,7 +94,7 @@ class Settings:
     max_connections: int = _setting(
         0,
         "count",
-        "Connections that may be open at once; further ones wait to be accepted.",
+        "Connections that may be open at once; further ones are closed at once.",
         off="no limit",
     )
     max_body: int = _setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -35,7 +36,8 @@ class PageTests(SynchronousTestCase):
     def wait_text(self, name: str, pattern: str) -> re.Match[str]:
         """Wait until an element's text matches, a JavaScript and Python pattern."""
         self.browser.wait_true(
-            f"/{pattern}/.test(document.getElementById('{name}').innerText)"
+            f"RegExp({json.dumps(pattern)})"
+            f".test(document.getElementById('{name}').innerText)"
         )
         found = re.search(pattern, self.text(name))
         if found is None:

@@ -57,7 +57,10 @@ class FlaskTests(SynchronousTestCase):
     def test_json(self) -> None:
         """JSON goes in and out."""
         answer = shared(FLASK).fetch(
-            "/json", "POST", '{"a": [1, "é"]}', {"Content-Type": "application/json"}
+            "/json",
+            "POST",
+            json.dumps({"a": [1, "é"]}, ensure_ascii=False).encode("utf-8"),
+            {"Content-Type": "application/json"},
         )
         self.assertEqual(
             json.loads(answer.body),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import textwrap
@@ -70,6 +71,8 @@ class FindAppTests(SynchronousTestCase):
         self.directory = os.path.abspath(self.mktemp())
         os.mkdir(self.directory)
         self.patch(sys, "path", [self.directory, *sys.path])
+        # Else a module written twice in a second may be the first one again.
+        self.patch(sys, "dont_write_bytecode", True)
         self.addCleanup(self.forget)
         self.module("findme/__init__.py", "here = True")
         self.module("findme/site.py", SITE)
@@ -86,6 +89,7 @@ class FindAppTests(SynchronousTestCase):
         os.makedirs(os.path.dirname(whole), exist_ok=True)
         with open(whole, "w") as file:
             file.write(textwrap.dedent(source))
+        importlib.invalidate_caches()
 
     def answer(self, spec: str) -> str:
         """What the application of that spec answers."""
@@ -232,13 +236,14 @@ class FindAppTests(SynchronousTestCase):
         """What cannot be called is refused, and said what it is."""
         self.assertEqual(
             self.refusal("findme.site:number"),
-            "that is a int (5), which cannot be called; a WSGI application is a "
+            "that is 5 of type int, which cannot be called; a WSGI application is a "
             "callable that takes environ and start_response",
         )
         self.assertEqual(
             self.refusal("findme.site:number()"),
-            "number cannot be called, it is a int (5); leave the parentheses out",
+            "number cannot be called, it is 5 of type int; leave the parentheses out",
         )
+        self.forget()
         self.module("findme/__init__.py", "from findme import site as app")
         self.assertIn(
             "that is the module findme.site, which cannot be called",

@@ -249,10 +249,9 @@ def _candidates(owner: object) -> str:
 
 
 def _what(found: object) -> str:
-    kind = type(found)
     if inspect.ismodule(found):
         return f"the module {found.__name__}"
-    return f"a {kind.__name__} ({found!r:.60})"
+    return f"{found!r:.60} of type {type(found).__name__}"
 
 
 def _check_app(spec: str, found: Any, call_it: str) -> None:

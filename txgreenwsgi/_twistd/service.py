@@ -144,12 +144,13 @@ class _CommandService(Service):
         self._green = green
         self._log = log
         self._watchdog = watchdog
+        self._listening = False
 
     def privilegedStartService(self) -> None:
         """Listen, while ports below 1024 may still be opened."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         with _telling():
-            self._green.privilegedStartService()
+            self._listen()
 
     def startService(self) -> None:
         """Open the access log, import the application and begin to serve."""
@@ -157,14 +158,21 @@ class _CommandService(Service):
 
         super().startService()  # type: ignore[no-untyped-call]
         with _telling():
+            if not self._listening:  # twist has no privileged start
+                self._listen()
             if self._log is not None:
                 self._open_log(self._log, reactor)
             self._green.startService()
         reactor.callWhenRunning(self._watchdog.install, reactor)
 
+    def _listen(self) -> None:
+        self._green.privilegedStartService()
+        self._listening = True
+
     def stopService(self) -> Deferred[None]:
         """Stop serving; when the last request has ended, close the access log."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._listening = False
         stopped = maybeDeferred(self._green.stopService)
         if self._log is not None:
             stopped.addBoth(self._close_log, self._log)
