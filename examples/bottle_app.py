@@ -69,13 +69,13 @@ keep_in_context(bottle.LocalRequest, bottle.LocalResponse)
 app = bottle.Bottle()
 
 
-@app.get("/")  # type: ignore[untyped-decorator]
+@app.get("/")
 def index() -> dict[str, str]:
     """Answer in JSON, which is what Bottle makes of a dict."""
     return {"greeting": "hello", "framework": f"Bottle {bottle.__version__}"}
 
 
-@app.get("/hello/<name>")  # type: ignore[untyped-decorator]
+@app.get("/hello/<name>")
 def hello(name: str) -> str:
     """Greet, after sleeping for `?seconds=`; the request is still ours afterwards."""
     seconds = bottle.request.query.get("seconds", 0.0, type=float)
@@ -86,7 +86,7 @@ def hello(name: str) -> str:
     return f"Hello, {name}, at {bottle.request.path}!\n"
 
 
-@app.put("/count")  # type: ignore[untyped-decorator]
+@app.put("/count")
 def count() -> dict[str, int]:
     """Count the bytes of an upload as they arrive, keeping none of them. Parks."""
     stream = bottle.request.environ["wsgi.input"]
@@ -97,7 +97,7 @@ def count() -> dict[str, int]:
     return {"bytes": size, "blocks": blocks}
 
 
-@app.get("/countdown/<start:int>")  # type: ignore[untyped-decorator]
+@app.get("/countdown/<start:int>")
 def countdown(start: int) -> Iterator[str]:
     """Count down from `start`, at most 10, sending each number as it is reached."""
     bottle.response.content_type = "text/plain; charset=utf-8"

@@ -99,7 +99,7 @@ class ChatProtocol(LineOnlyReceiver):
 
     def connectionMade(self) -> None:
         """Ask for a name."""
-        self.transport.write(b"Your name?\n")
+        self._show("Your name?")
 
     def lineReceived(self, line: bytes) -> None:
         """Take the name, then say what comes."""
@@ -116,7 +116,7 @@ class ChatProtocol(LineOnlyReceiver):
         self._room.leave(self._show)
 
     def _show(self, line: str) -> None:
-        self.transport.write(line.encode("utf-8") + b"\n")
+        self.sendLine(line.encode("utf-8"))
 
 
 class ChatFactory(Factory):

@@ -139,6 +139,12 @@ class RefusalTests(SynchronousTestCase):
             answer = Answer(target)
             self.assertEqual((answer.status, answer.json["error"]), (400, bounds))
 
+    def test_too_many_fields(self) -> None:
+        """A query of a great many fields is refused, and is no error of ours."""
+        answer = Answer("/sleep?" + "a=1&" * 5000)
+        self.assertEqual(answer.status, 400)
+        self.assertEqual(answer.json["error"], "give at most 10 fields")
+
     def test_upload_keys(self) -> None:
         """A key is a few hexadecimal digits, and nothing else."""
         for key in ("", "short", "x" * 16, "0" * 65, "0" * 8 + "%0A"):

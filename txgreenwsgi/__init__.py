@@ -5,6 +5,8 @@ To read the code, follow a request: `_server/channel.py`, `_http/parser.py`,
 waiting possible is in `_switching/greenlets.py`. `ARCHITECTURE.md` has the map.
 """
 
+from typing import TYPE_CHECKING
+
 from ._server.service import service
 from ._server.site import GreenSite
 from ._switching.errors import (
@@ -20,10 +22,24 @@ from ._switching.timeouts import shield, timeout
 from ._switching.waiting import in_greenlet, react, sleep, spawn, suspend, wait
 from ._wsgi.input import recv
 
+if TYPE_CHECKING:
+    from .web import GreenWSGIResource
+
+
+def __getattr__(name: str) -> object:
+    # twisted.web costs 0.2 s to import, and the command does without it.
+    if name == "GreenWSGIResource":
+        from .web import GreenWSGIResource
+
+        return GreenWSGIResource
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "Cancelled",
     "ClientDisconnected",
     "GreenSite",
+    "GreenWSGIResource",
     "NotInGreenlet",
     "RequestTimeout",
     "Suspension",

@@ -72,7 +72,7 @@ class PageTests(SynchronousTestCase):
         for what in ("timer", "thread", "name"):
             self.press(f"[data-what={what}]")
         for what in ("timer", "thread", "name"):
-            self.wait_text(f"wait-{what}", r".+, after [\d.]+ s")
+            self.wait_text(f"wait-{what}", r".+, after [\d.]+\s+s")
         self.assertIn("127.0.0.1", self.text("wait-name"))
 
         self.assertEqual(self.browser.complaints, [])
@@ -88,7 +88,7 @@ class PageTests(SynchronousTestCase):
             "document.getElementById('sleepers').value = 4000"
         )
         self.press("#sleep-form button")
-        self.wait_text("sleep-result", r"answered 400: tasks=1000: give a number")
+        self.wait_text("sleep-result", r"answered 400: tasks=2000: give a number")
         self.browser.run("document.getElementById('sleepers').value = 40")
         self.press("#sleep-form button")
         self.wait_text("sleep-result", r"40 sleeps")

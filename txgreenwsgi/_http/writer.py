@@ -175,6 +175,19 @@ class ResponseHead:
             )
         self.content_length = int(value)
 
+    @property
+    def reason(self) -> bytes:
+        """What the status line says behind the code."""
+        return self._lines[0][len(b"HTTP/1.1 200 ") : -len(b"\r\n")]
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """The checked fields, for a writer that is not ours."""
+        pairs = []
+        for line in self._lines[1:]:
+            name, _, value = line[:-2].partition(b": ")
+            pairs.append((name, value))
+        return pairs
+
     def has(self, name: bytes) -> bool:
         """Whether the application gave a field; `name` in lower case."""
         start = name + b":"

@@ -26,8 +26,16 @@ class Refused(Exception):
 
 
 def query_value(environ: WSGIEnvironment, name: str) -> str:
-    """Give the first value of a query field, or an empty string."""
-    fields = parse_qs(environ.get("QUERY_STRING", ""), max_num_fields=10)
+    """Give the first value of a query field, or an empty string.
+
+    Raises:
+        Refused: 400 if there are more fields than anything here asks for.
+    """
+    query: str = environ.get("QUERY_STRING", "")
+    try:
+        fields = parse_qs(query, max_num_fields=10)
+    except ValueError:
+        raise Refused(HTTPStatus.BAD_REQUEST, "give at most 10 fields") from None
     return fields.get(name, [""])[0]
 
 

@@ -35,7 +35,7 @@ _in_threads: set[Deferred[str]] = set()
 def _timer() -> Deferred[str]:
     from twisted.internet import reactor
 
-    return deferLater(reactor, 0.8, lambda: "the reactor's clock rang")
+    return deferLater(reactor, 0.8, lambda: "the clock rang")
 
 
 def _digest() -> str:

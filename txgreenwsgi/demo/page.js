@@ -1,8 +1,8 @@
 "use strict";
 
-// A browser opens only six connections to one server. Four sleepers leave one
-// for the table and one for whatever else is tried meanwhile.
-const SLEEPING_REQUESTS = 4;
+// A browser opens only six connections to one server. Two that sleep leave two for
+// an upload and who watches it, one for a stream and one for the table.
+const SLEEPING_REQUESTS = 2;
 
 const $ = (id) => document.getElementById(id);
 const seconds = (since) => ((performance.now() - since) / 1000).toFixed(2);
@@ -186,7 +186,7 @@ for (const button of document.querySelectorAll("[data-what]")) {
     report.textContent = "waiting…";
     const answer = await (await ask(`deferred?what=${what}`)).json();
     report.classList.add("done");
-    report.textContent = `${answer.result}, after ${answer.seconds.toFixed(2)} s`;
+    report.textContent = `${answer.result}, after ${answer.seconds.toFixed(2)}\u00a0s`;
   }));
 }
 
