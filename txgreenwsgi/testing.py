@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from io import BytesIO
@@ -169,15 +170,23 @@ class MemoryReactor(Clock):
             if not self.turn():
                 return
 
+    def advance(self, amount: float) -> None:
+        """Let time pass, and make the calls that are due then.
+
+        As in a real reactor's turn, what those calls put off to "now" is due in
+        the next turn: `sleep(0)` is a whole turn here too.
+        """
+        self.rightNow += amount
+        for call in sorted(self.calls, key=lambda call: call.getTime()):
+            if call.active() and call.getTime() <= self.rightNow:
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+
     def turn(self) -> bool:
         """One turn; whether anything was done in it."""
-        done = False
-        due = [
-            call for call in self.getDelayedCalls() if call.getTime() <= self.seconds()
-        ]
-        if due:
-            self.advance(0)
-            done = True
+        done = any(call.getTime() <= self.rightNow for call in self.getDelayedCalls())
+        self.advance(0)
         for reader in list(self._readers):
             if reader in self._readers and reader.socket.readable():
                 done = True
@@ -487,8 +496,7 @@ def _open_files() -> set[str]:
     except OSError:
         return files
     for number in numbers:
-        try:
+        # The descriptor that listdir used itself is closed by now.
+        with suppress(OSError):
             files.add(f"{number} -> {os.readlink(f'/proc/self/fd/{number}')}")
-        except OSError:
-            continue  # the descriptor of listdir itself
     return files

@@ -215,14 +215,13 @@ class ResourceExchange:
             request=self,
             seconds=seconds,
         )
-        answered = self._code
-        self._end_early(
-            RequestTimeout(f"the request took longer than {seconds:g} seconds"), True
-        )
-        if answered:
+        if self._code:
             self._abort()
         else:
             self._answer(504, b"Gateway Timeout", "Gateway Timeout\n")
+        self._end_early(
+            RequestTimeout(f"the request took longer than {seconds:g} seconds"), True
+        )
 
     def _run(self) -> None:
         try:

@@ -1,0 +1,362 @@
+"""An application as a resource of twisted.web, driven in memory on a Clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from wsgiref.validate import validator
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import Data
+
+import txgreenwsgi
+from txgreenwsgi import ClientDisconnected, GreenWSGIResource, RequestTimeout
+from txgreenwsgi.testing import MemoryClient, MemoryReactor, MemoryServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Environ = dict[str, Any]
+    StartResponse = Callable[..., Any]
+
+TEXT = [("Content-Type", "text/plain")]
+
+
+def shown(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """Answers with what the gateway made of the request."""
+    body = environ["wsgi.input"].read(-1)
+    start_response("200 OK", [*TEXT, ("X-Script", environ["SCRIPT_NAME"])])
+    return [
+        b"|".join(
+            [
+                environ["REQUEST_METHOD"].encode(),
+                environ["PATH_INFO"].encode("latin-1"),
+                environ["QUERY_STRING"].encode(),
+                body,
+            ]
+        )
+    ]
+
+
+class TreeServer(MemoryServer):
+    """twisted.web's Site in memory, with a resource at its root."""
+
+    def __init__(self, root: Resource, resource: GreenWSGIResource) -> None:
+        super().__init__(shown)
+        self.reactor = MemoryReactor()
+        self.resource = resource
+        self.tree = Site(root, reactor=self.reactor)
+
+    def connect(self, room: float = float("inf")) -> MemoryClient:
+        """A connection to twisted.web instead of to our own channel."""
+        ours, self.site = self.site, self.tree  # type: ignore[assignment]
+        try:
+            return super().connect(room)
+        finally:
+            self.site = ours
+
+
+class ResourceTests(SynchronousTestCase):
+    """What a user of twisted.web gets."""
+
+    def serve(
+        self, app: Any, root: Resource | None = None, **settings: Any
+    ) -> TreeServer:
+        """The application as the root, or wherever the test puts it."""
+        reactor = MemoryReactor()
+        resource = GreenWSGIResource(app, reactor=reactor, **settings)
+        server = TreeServer(root or resource, resource)
+        server.reactor = reactor
+        server.tree = Site(root or resource, reactor=reactor)
+        if root is not None:
+            root.putChild(b"app", resource)
+        self.addCleanup(self.check, server)
+        return server
+
+    def check(self, server: TreeServer) -> None:
+        """Nothing may be left when the clients have gone."""
+        server.close()
+        self.assertEqual(server.tasks, [])
+        self.assertEqual(server.resource.site.exchanges, set())
+
+    def exchange(self, server: TreeServer, request: bytes) -> MemoryClient:
+        """A connection on which `request` was sent."""
+        client = server.connect()
+        client.send(request)
+        server.advance(0)
+        return client
+
+    def test_at_the_root(self) -> None:
+        """An application at the root sees the whole path."""
+        for app, target, expected in [
+            (shown, "/", b"GET|/||"),
+            (validator(shown), "/a/b%20c?d=e", b"GET|/a/b c|d=e|"),
+        ]:
+            server = self.serve(app)
+            client = self.exchange(
+                server, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            )
+            [response] = client.responses()
+            self.assertEqual(response.body, expected)
+            self.assertEqual(response.header("X-Script"), "")
+            # The validator hides how many blocks there are.
+            self.assertEqual(
+                response.header("Content-Length"),
+                str(len(expected)) if app is shown else None,
+            )
+
+    def test_below_the_root(self) -> None:
+        """An application somewhere in the tree is told where, by SCRIPT_NAME."""
+        server = self.serve(shown, Resource())
+        for target, expected in [("/app", b"GET|||"), ("/app/x/y", b"GET|/x/y||")]:
+            client = self.exchange(
+                server, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            )
+            [response] = client.responses()
+            self.assertEqual(response.body, expected)
+            self.assertEqual(response.header("X-Script"), "/app")
+
+    def test_children_beside_a_root_application(self) -> None:
+        """Children of the resource are served, everything else is the application's."""
+        server = self.serve(shown)
+        server.resource.putChild(b"data", Data(b"static", "text/plain"))
+        bodies = [
+            self.exchange(server, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
+            .responses()[0]
+            .body
+            for target in (b"/data", b"/other")
+        ]
+        self.assertEqual(bodies, [b"static", b"GET|/other||"])
+
+    def test_body(self) -> None:
+        """The body that twisted.web has read is wsgi.input, chunked or not."""
+        server = self.serve(shown)
+        for framing in (
+            b"Content-Length: 5\r\n\r\nhello",
+            b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ):
+            client = self.exchange(server, b"POST / HTTP/1.1\r\nHost: x\r\n" + framing)
+            self.assertEqual(client.responses()[0].body, b"POST|/||hello")
+
+    def test_wait(self) -> None:
+        """An application waits for a Deferred while twisted.web serves others."""
+        deferred: Deferred[bytes] = Deferred()
+
+        def waits(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            start_response("200 OK", TEXT)
+            return [txgreenwsgi.wait(deferred)]
+
+        server = self.serve(waits)
+        client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual(client.received, b"")
+        [request] = server.resource.site.requests()
+        self.assertEqual((request.method, request.state), ("GET", "parked"))
+        deferred.callback(b"fired")
+        server.settle()
+        self.assertEqual(client.responses()[0].body, b"fired")
+
+    def test_each_block_is_handed_over(self) -> None:
+        """A block is with the client before the next one is computed."""
+        seen: list[bytes] = []
+
+        def streams(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            start_response("200 OK", TEXT)
+            yield b"one"
+            seen.append(client.received)
+            yield b"two"
+
+        server = self.serve(streams)
+        client = server.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.settle()
+        self.assertIn(b"one", seen[0])
+        self.assertEqual(client.responses()[0].body, b"onetwo")
+
+    def test_back_pressure(self) -> None:
+        """A client that does not read stops the application, not the server."""
+        taken: list[int] = []
+
+        def endless(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            start_response("200 OK", TEXT)
+            for number in range(1000):
+                taken.append(number)
+                yield b"x" * 10000
+
+        server = self.serve(endless)
+        client = server.connect(room=50000)
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertLess(len(taken), 40)
+        client.disconnect()
+        self.assertEqual(server.tasks, [])
+
+    def test_failure_before_the_head(self) -> None:
+        """An exception is a plain 500, with the traceback in the log only."""
+
+        def fails(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            raise ZeroDivisionError("secret")
+
+        server = self.serve(fails)
+        client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        [response] = client.responses()
+        self.assertEqual(
+            (response.status, response.body), (500, b"Internal Server Error\n")
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_display_tracebacks(self) -> None:
+        """With display_tracebacks the client sees it."""
+
+        def fails(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            raise ZeroDivisionError("told")
+
+        server = self.serve(fails, display_tracebacks=True)
+        client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertIn(b"ZeroDivisionError: told", client.responses()[0].body)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_failure_after_the_head(self) -> None:
+        """Once the head is sent the connection is cut: no clean end."""
+
+        def fails(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            start_response("200 OK", TEXT)
+            yield b"part"
+            raise ZeroDivisionError
+
+        server = self.serve(fails)
+        client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.settle()
+        self.assertTrue(client.closed)
+        self.assertNotIn(b"0\r\n\r\n", client.received)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_body_longer_than_its_length(self) -> None:
+        """A body is cut at its Content-Length, and the connection lives on."""
+
+        def long(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            start_response("200 OK", [*TEXT, ("Content-Length", "3")])
+            return [b"abc", b"def"]
+
+        server = self.serve(long)
+        client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        server.settle()
+        self.assertEqual([r.body for r in client.responses()], [b"abc", b"abc"])
+
+    def test_body_shorter_than_its_length(self) -> None:
+        """A body that ends too early cuts the connection."""
+
+        def short(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            start_response("200 OK", [*TEXT, ("Content-Length", "30")])
+            return [b"abc"]
+
+        server = self.serve(short)
+        client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.settle()
+        self.assertTrue(client.closed)
+
+    def test_head_and_204(self) -> None:
+        """Responses that have no body have none on the wire."""
+
+        def quiet(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            start_response(
+                "204 No Content" if environ["PATH_INFO"] == "/204" else "200 OK", []
+            )
+            return [b"body"]
+
+        server = self.serve(quiet)
+        for request in (b"HEAD /", b"GET /204"):
+            client = self.exchange(server, request + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertTrue(client.received.endswith(b"\r\n\r\n"))
+
+    def test_disconnect(self) -> None:
+        """A generator that is parked is closed at once when its client goes."""
+        ended: list[type[BaseException] | None] = []
+
+        def naps(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            start_response("200 OK", TEXT)
+            yield b"first"
+            try:
+                txgreenwsgi.sleep(3600)
+            except ClientDisconnected as error:
+                ended.append(type(error))
+                raise
+
+        server = self.serve(naps)
+        client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.settle()
+        client.disconnect()
+        self.assertEqual(ended, [ClientDisconnected])
+
+    def test_request_timeout(self) -> None:
+        """A request that takes too long is a 504."""
+        ended: list[BaseException] = []
+
+        def naps(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            try:
+                txgreenwsgi.sleep(3600)
+            except RequestTimeout as error:
+                ended.append(error)
+                raise
+            return []
+
+        server = self.serve(naps, request_timeout=5)
+        client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.advance(5)
+        self.assertEqual(client.responses()[0].status, 504)
+        self.assertEqual(len(ended), 1)
+
+    def test_places(self) -> None:
+        """Requests beyond max_in_flight wait, and beyond the queue are refused."""
+
+        def naps(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            txgreenwsgi.sleep(1)
+            start_response("200 OK", TEXT)
+            return [b"done"]
+
+        server = self.serve(naps, max_in_flight=1, max_queued=1)
+        clients = [
+            self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            for _ in range(3)
+        ]
+        self.assertEqual(clients[2].responses()[0].status, 503)
+        self.assertEqual(clients[2].responses()[0].header("Retry-After"), "1")
+        server.advance(1)
+        server.advance(1)
+        self.assertEqual([c.responses()[0].status for c in clients[:2]], [200, 200])
+
+    def test_hyphens_and_underscores(self) -> None:
+        """X_Foo cannot pose as X-Foo, and Proxy does not become HTTP_PROXY."""
+        seen: list[Environ] = []
+
+        def keeps(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            seen.append(environ)
+            return shown(environ, start_response)
+
+        server = self.serve(keeps)
+        self.exchange(
+            server,
+            b"GET / HTTP/1.1\r\nHost: x\r\nX-Foo: real\r\nX_Foo: false\r\n"
+            b"Proxy: evil\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n",
+        )
+        self.assertEqual(seen[0]["HTTP_X_FOO"], "real")
+        self.assertNotIn("HTTP_PROXY", seen[0])
+        self.assertEqual(seen[0]["HTTP_COOKIE"], "a=1; b=2")
+
+    def test_not_an_application(self) -> None:
+        """What cannot be called is refused when the tree is built."""
+        self.assertRaises(TypeError, GreenWSGIResource, "app")
+
+    def test_transport(self) -> None:
+        """twisted.web's channel works on the transport it always had."""
+        resource = GreenWSGIResource(shown, reactor=MemoryReactor())
+        channel = Site(resource, reactor=resource.site.reactor).buildProtocol(None)
+        transport = StringTransport()
+        channel.makeConnection(transport)
+        channel.dataReceived(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        resource.site.reactor.settle()
+        self.assertIn(b"GET|/x||", transport.value())
+        channel.connectionLost(Failure(ConnectionDone()))
