@@ -23,7 +23,7 @@ from txgreenwsgi import GreenWSGIResource
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from twisted.web.iweb import IRequest
 
 
@@ -46,24 +46,9 @@ class Clock(Resource):
         return time.strftime("%H:%M:%S\n", time.gmtime()).encode("ascii")
 
 
-class Root(Resource):
-    """An application at the root, and children beside it."""
-
-    def __init__(self, app: WSGIApplication) -> None:
-        super().__init__()
-        self._app = GreenWSGIResource(app)
-
-    def getChild(self, path: bytes, request: IRequest) -> Resource:
-        """Lead whatever is no child to the application, with its whole path."""
-        # twisted.web has taken the first segment off; the application wants it.
-        request.prepath.pop()
-        request.postpath.insert(0, path)
-        return self._app
-
-
 def make_root() -> Resource:
-    """Build the tree."""
-    root = Root(where_am_i)
+    """Build the tree: what is no child of the root goes to its application."""
+    root = GreenWSGIResource(where_am_i)
     root.putChild(b"clock", Clock())
     root.putChild(b"flask", GreenWSGIResource(flask_app.app))
     return root

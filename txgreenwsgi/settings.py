@@ -133,7 +133,8 @@ class Settings:
     body_timeout: float = _setting(
         30.0,
         "seconds",
-        "How long the application may wait for the next byte of a request body.",
+        "How long the application may wait for the next byte of a request body; "
+        "then its read fails, and the client is answered 408.",
         off="no limit",
     )
     write_timeout: float = _setting(

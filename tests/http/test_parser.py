@@ -1028,6 +1028,9 @@ class LimitTests(SynchronousTestCase):
         for pieces in ([good], bytewise(good)):
             self.assertIs(events(pieces, self.limits)[-1], END)
         self.assertEqual(self._refused(CHUNKED + b"0\r\n", b"A: b\r\n")[0], 431)
+        beyond = CHUNKED + b"0\r\n" + b"A: b\r\n" * 4 + b"A: bc\r\n\r\n"
+        for pieces in ([beyond], bytewise(beyond)):
+            self.assertEqual(outcome(events(pieces, self.limits)), 431)
 
     def test_no_trailers(self) -> None:
         """A limit of 0 still lets a chunked body end."""

@@ -93,6 +93,16 @@ class PageTests(SynchronousTestCase):
         self.press("#sleep-form button")
         self.wait_text("sleep-result", r"40 sleeps")
 
+    def test_too_large_a_file(self) -> None:
+        """A file above the limit is refused before it is sent."""
+        self.browser.run(
+            "(() => { const chosen = new DataTransfer();"
+            "chosen.items.add(new File([new Uint8Array(33 << 20)], 'large'));"
+            "document.getElementById('file').files = chosen.files; })()"
+        )
+        self.press("#upload-form button")
+        self.wait_text("upload-result", r"at most 32 MiB")
+
     def test_fits_a_phone(self) -> None:
         """On a narrow screen nothing sticks out, in the light and in the dark."""
         self.browser.call(

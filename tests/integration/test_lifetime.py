@@ -12,7 +12,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from .processes import serve
 
 if TYPE_CHECKING:
-    from .processes import ServerProcess
+    from .processes import RawClient, ServerProcess
 
 SLEEPER = "examples.flask_app:app"
 CONCURRENT = 500
@@ -60,41 +60,46 @@ class ConcurrencyTests(SynchronousTestCase):
 class StopTests(SynchronousTestCase):
     """SIGTERM."""
 
+    def begin(self, server: ServerProcess, lines: int) -> RawClient:
+        """Ask for a response that takes a tenth of a second a line; read its first."""
+        client = server.connect()
+        self.addCleanup(client.socket.close)
+        client.send(b"GET /stream?lines=%d HTTP/1.1\r\nHost: x\r\n\r\n" % lines)
+        client.read_until(b"line 1 of ")
+        return client
+
     def test_request_in_flight_completes(self) -> None:
-        """A request that was begun is answered, then the process exits."""
+        """A request that was begun is answered to its end, then the process exits."""
         server = serve(self, SLEEPER)
-        with server.connect() as client, server.connect() as idle:
-            idle.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            idle.read_until(b"</form>")
-            client.send(SLEEP)
-            time.sleep(0.3)  # it sleeps by now; what is tested is a signal amid that
+        with server.connect() as idle:
+            idle.send(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+            idle.read_until(b"\r\n\r\n")
+            client = self.begin(server, 8)
             started = time.monotonic()
             server.ask_to_stop()
-            answer = client.read_all()
-            self.assertIn(b'"slept":1.0', answer)
+            self.assertIn(b"line 8 of 8\n\r\n0\r\n\r\n", client.read_all())
             # A connection that waits for its next request holds up nothing.
-            self.assertEqual(idle.read_all().strip(b"\n"), b"")
+            self.assertEqual(idle.read_all(), b"")
             server.wait_ended()
         self.assertLess(time.monotonic() - started, 4.0)
 
     def test_new_connections_are_refused(self) -> None:
-        """While it drains, the process listens no more."""
+        """While what was begun is finished, the process listens no more."""
         server = serve(self, SLEEPER)
-        with server.connect() as client:
-            client.send(SLEEP)
-            time.sleep(0.3)
-            server.ask_to_stop()
-            time.sleep(0.2)
-            self.assertRaises(ConnectionRefusedError, server.connect)
-            self.assertIn(b'"slept":1.0', client.read_all())
+        client = self.begin(server, 8)
+        server.ask_to_stop()
+        server.wait_logged(rf"Port {server.port} Closed")
+        self.assertRaises(ConnectionRefusedError, server.connect)
+        client.read_until(b"line 8 of 8\n")
+        server.wait_ended()
 
     def test_grace_ends(self) -> None:
         """A request that does not end within the grace does not keep the process."""
         server = serve(self, SLEEPER, "--graceful-timeout=0.5")
-        with server.connect() as client:
-            client.send(SLEEP.replace(b"seconds=1", b"seconds=9"))
-            time.sleep(0.3)
-            started = time.monotonic()
-            server.ask_to_stop()
-            server.wait_ended()
+        client = self.begin(server, 100)
+        started = time.monotonic()
+        server.ask_to_stop()
+        # The client can tell that this is not all of it.
+        self.assertNotIn(b"0\r\n\r\n", client.read_all())
+        server.wait_ended()
         self.assertLess(time.monotonic() - started, 4.0)

@@ -37,6 +37,7 @@ from txgreenwsgi._wsgi.errors import Errors
 from txgreenwsgi._wsgi.gateway import serve
 from txgreenwsgi._wsgi.input import Input
 from txgreenwsgi.monitoring.records import ExchangeRecord
+from txgreenwsgi.origins import take_turn
 
 if TYPE_CHECKING:
     from txgreenwsgi._http.head import Refusal, RequestHead
@@ -526,10 +527,10 @@ class Exchange:
         return True
 
     def turn(self) -> None:
-        """Give the reactor a turn: the application yielded b"". May park."""
+        """The application yielded b"": wait for what it asked for. May park."""
         if self.cut is not None:
             raise self.cut
-        sleep(0)
+        take_turn()
 
     def finish(self) -> None:
         """The body is complete; a client that was promised more is cut off."""

@@ -21,6 +21,7 @@ from txgreenwsgi._http.writer import ResponseHead, date_field
 from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi._switching.pool import Pool
 from txgreenwsgi._wsgi.environ import base_environ
+from txgreenwsgi.origins import EXTENSIONS
 from txgreenwsgi.settings import Settings
 
 from .channel import Channel
@@ -115,7 +116,7 @@ class GreenSite(Factory):
             fields=self.settings.max_headers,
             target=self.settings.max_target,
         )
-        self.environ = base_environ(
+        self.environ = EXTENSIONS | base_environ(
             self.settings.server_header or "txgreenwsgi",
             self.settings.max_in_flight > 1,
             self.settings.environ,

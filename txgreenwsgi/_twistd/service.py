@@ -41,10 +41,14 @@ class CannotStart(Exception):
     """
 
 
-def makeService(options: Options) -> IService:
+def makeService(options: Options, reactor: Any = None) -> IService:
     """The service that serves what the options say.
 
     Imports neither the reactor nor the application, opens nothing.
+
+    Args:
+        options: parsed ones.
+        reactor: the one installed when the service starts, by default.
     """
 
     def load_app() -> WSGIApplication:
@@ -64,11 +68,12 @@ def makeService(options: Options) -> IService:
         options["listen"],
         options.settings,
         observers=[log.observe] if log is not None else [],
+        reactor=reactor,
     )
     watchdog = Watchdog(
         options.settings.graceful_timeout, green.cut_short, _log_path(options)
     )
-    return _CommandService(green, log, watchdog)
+    return _CommandService(green, log, watchdog, reactor)
 
 
 def _enter(directory: str | None) -> None:
@@ -139,31 +144,39 @@ class _CommandService(Service):
     """
 
     def __init__(
-        self, green: GreenService, log: AccessLog | None, watchdog: Watchdog
+        self,
+        green: GreenService,
+        log: AccessLog | None,
+        watchdog: Watchdog,
+        reactor: Any = None,
     ) -> None:
         self._green = green
         self._log = log
         self._watchdog = watchdog
+        self._reactor = reactor
         self._listening = False
 
     def privilegedStartService(self) -> None:
         """Listen, while ports below 1024 may still be opened."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._watchdog.prepare()
         with _telling():
             self._listen()
 
     def startService(self) -> None:
         """Open the access log, import the application and begin to serve."""
-        from twisted.internet import reactor
-
         super().startService()  # type: ignore[no-untyped-call]
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
         with _telling():
             if not self._listening:  # twist has no privileged start
                 self._listen()
             if self._log is not None:
-                self._open_log(self._log, reactor)
+                self._open_log(self._log, self._reactor)
             self._green.startService()
-        reactor.callWhenRunning(self._watchdog.install, reactor)
+        self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
 
     def _listen(self) -> None:
         self._green.privilegedStartService()

@@ -12,6 +12,7 @@ a thread of its own, in C.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import signal
 import sys
@@ -55,10 +56,24 @@ class Watchdog:
         self._cut_short = cut_short
         self._stacks_path = stacks_path
         self._stacks: TextIO | None = None
-        self._stacks_trouble: OSError | None = None
         self._reactor: Any = None
         self._before: dict[int, Any] = {}
         self._asked = 0
+
+    def prepare(self) -> None:
+        """Open the file for the stacks, while that is allowed.
+
+        Call before the process sheds its privileges.
+        """
+        if self._stacks_path:
+            try:
+                self._stacks = self._open_stacks()
+            except OSError as error:
+                self._log.warn(
+                    "should the process have to be killed, its stacks go to standard "
+                    "error: {error}",
+                    error=error,
+                )
 
     def install(self, reactor: Any) -> None:
         """Take over SIGTERM and SIGINT. Call once the reactor runs.
@@ -83,7 +98,8 @@ class Watchdog:
         self._asked += 1
         name = signal.Signals(number).name
         if self._asked > 1:
-            self._arm(MARGIN_SECONDS)
+            if self._asked == 2:  # later ones do not move the deadline
+                self._arm(MARGIN_SECONDS)
             self._reactor.callFromThread(self._hurry, name)
             return
         self._arm(self._grace_seconds + MARGIN_SECONDS)
@@ -104,21 +120,17 @@ class Watchdog:
         There is no disarming: the interpreter does that as the last of its
         acts, when the threads that could keep it from ending have ended.
         """
-        if self._stacks is None:
-            self._stacks = self._open_stacks()
-        faulthandler.dump_traceback_later(seconds, exit=True, file=self._stacks)
+        if self._stacks_path:
+            # Opened anew: the log may have been rotated since.
+            with contextlib.suppress(OSError):
+                self._stacks = self._open_stacks()
+        file = self._stacks or sys.__stderr__
+        assert file is not None
+        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
 
     def _open_stacks(self) -> TextIO:
         # A daemon's standard error leads nowhere: the log is where one looks.
-        if self._stacks_path:
-            try:
-                return open(self._stacks_path, "a", encoding="utf-8")
-            except OSError as error:
-                # Under another uid or root directory by now: told later on,
-                # since logging here might interrupt logging.
-                self._stacks_trouble = error
-        assert sys.__stderr__ is not None
-        return sys.__stderr__
+        return open(self._stacks_path, "a", encoding="utf-8")
 
     def _announce(self, name: str) -> None:
         self._log.info(
@@ -127,12 +139,6 @@ class Watchdog:
             name=name,
             seconds=self._grace_seconds,
         )
-        if self._stacks_trouble is not None:
-            self._log.warn(
-                "should the process have to be killed, its stacks go to standard "
-                "error: {error}",
-                error=self._stacks_trouble,
-            )
 
     def _stop(self, name: str) -> None:
         try:

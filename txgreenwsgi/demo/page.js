@@ -3,6 +3,7 @@
 // A browser opens only six connections to one server. Two that sleep leave two for
 // an upload and who watches it, one for a stream and one for the table.
 const SLEEPING_REQUESTS = 2;
+const MOST_UPLOAD_BYTES = 32 * 1048576;
 
 const $ = (id) => document.getElementById(id);
 const seconds = (since) => ((performance.now() - since) / 1000).toFixed(2);
@@ -147,6 +148,8 @@ $("blocks").addEventListener("input", () => {
 onSubmit($("upload-form"), $("upload-result"), async () => {
   const body = $("file").files[0] || new Blob([new Uint8Array(4 * 1048576)]);
   const size = Math.max(body.size, 1);
+  // The server says so too, but a browser that is still sending may not hear it.
+  if (size > MOST_UPLOAD_BYTES) throw new Error("Choose a file of at most 32 MiB.");
   const key = [...crypto.getRandomValues(new Uint8Array(16))]
     .map((byte) => byte.toString(16).padStart(2, "0")).join("");
   const report = $("upload-result");

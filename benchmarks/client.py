@@ -1,0 +1,317 @@
+"""A client for what wrk does not measure: bulk, single blocks, crowds.
+
+Blocking sockets and one big buffer, so that the server is what takes the time.
+Every response is checked to its last byte count. It trusts the framing of a
+server that was asked well: it is no client for the open network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .apps import BULK_BYTES, CHUNK_BYTES, CHUNK_COUNT
+from .process import CannotMeasure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+__all__ = ["Crowd", "ask", "blocks_per_second", "download", "upload"]
+
+_TIMEOUT_SECONDS = 30
+_LONG_READ = 1024 * 1024
+_END = b"\r\n\r\n"
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What matters of the head of a response."""
+
+    status: int
+    length: int | None
+    chunked: bool
+    close: bool
+
+
+def _connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), _TIMEOUT_SECONDS)
+    # A timeout of Python's would cost a poll() before each call.
+    connection.settimeout(None)
+    timeout = struct.pack("ll", _TIMEOUT_SECONDS, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _request(path: str, body_length: int | None = None) -> bytes:
+    lines = [
+        f"{'GET' if body_length is None else 'POST'} {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+    ]
+    if body_length is not None:
+        lines.append(f"Content-Length: {body_length}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _receive(connection: socket.socket) -> bytes:
+    data = connection.recv(65536)
+    if not data:
+        raise CannotMeasure("the server closed the connection too early")
+    return data
+
+
+def _read_head(connection: socket.socket) -> tuple[_Head, bytes]:
+    """The head of a response, and what came with it of the body."""
+    data = b""
+    while _END not in data:
+        data += _receive(connection)
+    text, _, rest = data.partition(_END)
+    first, *lines = text.decode("latin-1").split("\r\n")
+    protocol, status, _ = first.split(" ", 2)
+    fields = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields[name.lower()] = value.strip().lower()
+    length = fields.get("content-length")
+    connection_field = fields.get("connection", "")
+    head = _Head(
+        int(status),
+        None if length is None else int(length),
+        "chunked" in fields.get("transfer-encoding", ""),
+        "close" in connection_field
+        or (protocol == "HTTP/1.0" and "keep-alive" not in connection_field),
+    )
+    if head.status != 200:
+        raise CannotMeasure(f"answered {first!r}")
+    return head, rest
+
+
+def _read_response(connection: socket.socket) -> tuple[_Head, bytes]:
+    """A whole short response."""
+    head, body = _read_head(connection)
+    if head.chunked:
+        while not (_LAST_CHUNK in b"\r\n" + body):
+            body += _receive(connection)
+        return head, _unchunked(body)[0]
+    if head.length is None:
+        while data := connection.recv(65536):
+            body += data
+        return head, body
+    while len(body) < head.length:
+        body += _receive(connection)
+    return head, body
+
+
+def _unchunked(data: bytes) -> tuple[bytes, int]:
+    """A body out of its chunks, and how many there were."""
+    pieces = []
+    position = 0
+    while True:
+        end = data.index(b"\r\n", position)
+        size = int(data[position:end], 16)
+        if not size:
+            return b"".join(pieces), len(pieces)
+        pieces.append(data[end + 2 : end + 2 + size])
+        position = end + 2 + size + 2
+
+
+def ask(
+    port: int, path: str = "/", body: bytes | None = None, tls: bool = False
+) -> bytes:
+    """The body of the response to one request on a connection of its own.
+
+    Raises:
+        CannotMeasure: the answer is not 200, or incomplete.
+        OSError: the connection failed, or nothing came for a long time.
+    """
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(_connect(port))
+        if tls:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE  # made a moment ago, by us
+            connection = stack.enter_context(context.wrap_socket(connection))
+        request = _request(path, None if body is None else len(body))
+        connection.sendall(request + (body or b""))
+        return _read_response(connection)[1]
+
+
+def download(port: int, seconds: float) -> float:
+    """Bytes per second of bulk responses, one after the other on one connection.
+
+    Raises:
+        CannotMeasure: a response is not of the length it must have.
+        OSError: as `ask`.
+    """
+    buffer = bytearray(_LONG_READ)
+    request = _request("/")
+    total = 0
+    connection = _connect(port)
+    try:
+        begun = time.perf_counter()
+        while True:
+            connection.sendall(request)
+            head, rest = _read_head(connection)
+            if head.length != BULK_BYTES:
+                raise CannotMeasure(f"Content-Length is {head.length}")
+            left = BULK_BYTES - len(rest)
+            while left:
+                count = connection.recv_into(buffer, min(left, _LONG_READ))
+                if not count:
+                    raise CannotMeasure(f"{left} bytes of the response are missing")
+                left -= count
+            total += BULK_BYTES
+            taken = time.perf_counter() - begun
+            if taken >= seconds:
+                return total / taken
+            if head.close:
+                connection.close()
+                connection = _connect(port)
+    finally:
+        connection.close()
+
+
+def blocks_per_second(port: int, seconds: float) -> tuple[float, str]:
+    """Blocks of the application's per second, in responses of many short ones.
+
+    Returns:
+        The rate, and a remark if blocks were not sent as they were yielded.
+
+    Raises:
+        CannotMeasure: a response is not complete.
+        OSError: as `ask`.
+    """
+    # Each block in a chunk of its own, and room to spare.
+    buffer = bytearray(2 * CHUNK_COUNT * (CHUNK_BYTES + 16))
+    view = memoryview(buffer)
+    request = _request("/")
+    responses, taken, remark = 0, 0.0, ""
+    connection = _connect(port)
+    try:
+        while not responses or taken < seconds:
+            begun = time.perf_counter()
+            connection.sendall(request)
+            head, rest = _read_head(connection)
+            filled = len(rest)
+            buffer[:filled] = rest
+            while not (
+                filled == head.length
+                if head.length is not None
+                else head.chunked and buffer.endswith(_LAST_CHUNK, 0, filled)
+            ):
+                count = connection.recv_into(view[filled:])
+                if not count:
+                    break
+                filled += count
+            taken += time.perf_counter() - begun
+            responses += 1
+            body, count = bytes(view[:filled]), 0
+            if head.chunked:
+                body, count = _unchunked(body)
+                if count < CHUNK_COUNT:
+                    remark = f"joins blocks: {CHUNK_COUNT} came in {count} chunks"
+            else:
+                remark = "does not send the body in chunks"
+            if len(body) != CHUNK_BYTES * CHUNK_COUNT:
+                raise CannotMeasure(f"the body has {len(body)} bytes")
+            if head.close:
+                connection.close()
+                connection = _connect(port)
+        return responses * CHUNK_COUNT / taken, remark
+    finally:
+        connection.close()
+
+
+def upload(port: int, seconds: float) -> float:
+    """Bytes per second of bulk request bodies, one after the other.
+
+    Raises:
+        CannotMeasure: the application has not read all of one.
+        OSError: as `ask`.
+    """
+    block = memoryview(bytes(_LONG_READ))
+    request = _request("/", BULK_BYTES)
+    total = 0
+    connection = _connect(port)
+    try:
+        begun = time.perf_counter()
+        while True:
+            connection.sendall(request)
+            for _ in range(BULK_BYTES // _LONG_READ):
+                connection.sendall(block)
+            head, body = _read_response(connection)
+            if int(body) != BULK_BYTES:
+                raise CannotMeasure(f"the application has read {int(body)} bytes")
+            total += BULK_BYTES
+            taken = time.perf_counter() - begun
+            if taken >= seconds:
+                return total / taken
+            if head.close:
+                connection.close()
+                connection = _connect(port)
+    finally:
+        connection.close()
+
+
+class Crowd:
+    """Many connections to one server, to be used in a `with` statement.
+
+    Attributes:
+        connections: those that are open, in the order they were made.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.connections: list[socket.socket] = []
+
+    def __enter__(self) -> Crowd:
+        """Itself, empty."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close all connections."""
+        for connection in self.connections:
+            connection.close()
+
+    def grow(self, count: int) -> Sequence[socket.socket]:
+        """Open `count` more connections, which are returned."""
+        new = [_connect(self._port) for _ in range(count)]
+        self.connections += new
+        return new
+
+    @staticmethod
+    def send(connections: Sequence[socket.socket], path: str) -> None:
+        """Ask for `path` on each, without waiting for answers."""
+        request = _request(path)
+        for connection in connections:
+            connection.sendall(request)
+
+    @staticmethod
+    def read(connections: Sequence[socket.socket], expected: bytes) -> None:
+        """Read one response from each.
+
+        Raises:
+            CannotMeasure: a response is not what it must be, or does not come.
+        """
+        for position, connection in enumerate(connections):
+            try:
+                body = _read_response(connection)[1]
+            except (CannotMeasure, OSError) as error:
+                raise CannotMeasure(
+                    f"only {position} of {len(connections)} were answered ({error})"
+                ) from error
+            if body != expected:
+                raise CannotMeasure(f"one was answered {body!r:.40}")

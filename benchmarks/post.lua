@@ -1,0 +1,4 @@
+-- One KiB to be echoed.
+wrk.method = "POST"
+wrk.body = string.rep("0123456789abcdef", 64)
+wrk.headers["Content-Type"] = "application/octet-stream"

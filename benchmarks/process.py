@@ -1,0 +1,157 @@
+"""Server processes: started on one CPU, watched, and ended.
+
+Only what was started here is ever signalled. The file must never know which
+server it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["CannotMeasure", "Process", "free_port", "running"]
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 3.0
+_ROOT = Path(__file__).parent.parent
+
+
+class CannotMeasure(Exception):
+    """There is no figure, and the message says why."""
+
+
+class Process:
+    """A server and the processes it has started.
+
+    Attributes:
+        port: where it listens on 127.0.0.1.
+    """
+
+    def __init__(self, leader: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self._leader = leader
+        self._log = log
+        self.port = port
+
+    def alive(self) -> bool:
+        """Whether the process that was started is there."""
+        return self._leader.poll() is None
+
+    def last_words(self) -> str:
+        """The last line it has printed that is not empty."""
+        with open(self._log, "rb") as log:
+            log.seek(max(0, self._log.stat().st_size - 4096))
+            lines = log.read().decode("utf-8", "replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def rss_bytes(self) -> int:
+        """Resident memory of all its processes together, in bytes."""
+        total = 0
+        for directory in Path("/proc").iterdir():
+            if not directory.name.isdecimal():
+                continue
+            try:
+                if os.getpgid(int(directory.name)) == self._leader.pid:
+                    pages = int((directory / "statm").read_text().split()[1])
+                    total += pages * os.sysconf("SC_PAGE_SIZE")
+            except (ProcessLookupError, FileNotFoundError):
+                continue  # it has ended since the directory was listed
+        return total
+
+    def wait_until_listening(self) -> None:
+        """Return when the port takes connections.
+
+        Raises:
+            CannotMeasure: it ended, or did not listen in time.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if not self.alive():
+                raise CannotMeasure(f"did not start: {self.last_words()}")
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise CannotMeasure(f"did not listen within {_START_SECONDS:.0f} s")
+
+    def stop(self) -> None:
+        """End it, and what is left of what it has started."""
+        self._leader.terminate()
+        try:
+            self._leader.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass  # the next signal cannot be ignored
+        # The group is the one made for it, so nobody else is in it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._leader.pid, signal.SIGKILL)
+        self._leader.wait()
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], port: int, cpu: int, variables: Mapping[str, str]
+) -> Iterator[Process]:
+    """A server that listens on `port`, pinned to `cpu`, ended on the way out.
+
+    Args:
+        command: its words.
+        port: the one that the words tell it to listen on.
+        cpu: where it and its threads and children run.
+        variables: added to its environment.
+
+    Raises:
+        CannotMeasure: it did not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory:
+        log = Path(directory) / "output"
+        with open(log, "wb") as output:
+            leader = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=_ROOT,
+                env={**os.environ, "PYTHONPATH": str(_ROOT), **variables},
+                start_new_session=True,
+                # Before exec, so that there is no thread it could miss.
+                preexec_fn=functools.partial(os.sched_setaffinity, 0, {cpu}),
+            )
+        process = Process(leader, port, log)
+        try:
+            process.wait_until_listening()
+            yield process
+        finally:
+            process.stop()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing uses.
+
+    Below the range that outgoing connections take theirs from: a connection
+    tried there before the server listens can meet itself and succeed.
+
+    Raises:
+        CannotMeasure: none was found.
+    """
+    for _ in range(100):
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise CannotMeasure("found no free port between 20000 and 32000")

@@ -1,0 +1,267 @@
+"""What is measured: each scenario asks one application in one way.
+
+This file must never know which server it asks.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from . import client
+from .apps import AWAKE, HELLO
+from .process import CannotMeasure, Process
+from .wrk import requests_per_second
+
+__all__ = ["SCENARIOS", "Measured", "Scenario"]
+
+_MIB = 1024 * 1024
+# So many connections at once are asked, until the server has caught up: fewer
+# than any server's queue of connections to accept.
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure in the scenario's unit, and a remark on it ("" if none)."""
+
+    figure: float
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One column of the table.
+
+    Attributes:
+        name: what it is called in options and headings.
+        title: what it asks for, in a few words.
+        unit: of its figures.
+        app: "package.module:name" of what is served.
+        wants: what a server must be able to do: "application" to call one,
+            "tls", "sleep" to hold thousands of sleeping requests at once.
+        needs: the distribution that the application needs, "" if none.
+        measure: asks a server for so many seconds.
+    """
+
+    name: str
+    title: str
+    unit: str
+    app: str
+    measure: Callable[[Process, int], Measured]
+    wants: tuple[str, ...] = ("application",)
+    needs: str = ""
+
+    @property
+    def less_is_better(self) -> bool:
+        """Whether a low figure is the good one."""
+        return self.unit.startswith("KiB")
+
+    @property
+    def uses_wrk(self) -> bool:
+        """Whether it needs that program."""
+        return self.unit == "requests/s"
+
+
+def _wrk(
+    process: Process,
+    seconds: int,
+    *,
+    connections: int = 200,
+    script: str = "",
+    fields: tuple[str, ...] = (),
+    tls: bool = False,
+    post: bytes | None = None,
+    expected: bytes | None = None,
+) -> Measured:
+    """Have one response checked, then let wrk count the rest."""
+    body = client.ask(process.port, "/", post, tls)
+    if not body if expected is None else body != expected:
+        raise CannotMeasure(f"answered {body!r:.40}")
+    url = f"http{'s' if tls else ''}://127.0.0.1:{process.port}/"
+    rate, remark = requests_per_second(url, connections, seconds, script, fields)
+    return Measured(rate, remark)
+
+
+def _download(process: Process, seconds: int) -> Measured:
+    client.download(process.port, 0)  # one to warm up
+    return Measured(client.download(process.port, seconds) / 1e6)
+
+
+def _upload(process: Process, seconds: int) -> Measured:
+    client.upload(process.port, 0)
+    return Measured(client.upload(process.port, seconds) / 1e6)
+
+
+def _chunks(process: Process, seconds: int) -> Measured:
+    client.blocks_per_second(process.port, 0)
+    rate, remark = client.blocks_per_second(process.port, seconds)
+    return Measured(rate, remark)
+
+
+def _need_files(count: int) -> None:
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed < count + 100:
+        raise CannotMeasure(
+            f"{allowed} open files are allowed: allow more by ulimit -n {count + 100}"
+        )
+
+
+def _kib_each(before: int, after: int, count: int) -> Measured:
+    return Measured((after - before) / count / 1024)
+
+
+def _idle(process: Process, seconds: int, count: int) -> Measured:
+    _need_files(count)
+    client.ask(process.port)
+    before = process.rss_bytes()
+    with client.Crowd(process.port) as crowd:
+        for _ in range(count // _BATCH):
+            new = crowd.grow(_BATCH)
+            crowd.send(new, "/")
+            crowd.read(new, HELLO)
+        time.sleep(0.2)
+        after = process.rss_bytes()
+        # Whoever has closed some of them has not held them all.
+        for first in range(0, count, _BATCH):
+            again = crowd.connections[first : first + _BATCH]
+            crowd.send(again, "/")
+            crowd.read(again, HELLO)
+    return _kib_each(before, after, count)
+
+
+def _asleep(process: Process, seconds: int, count: int) -> Measured:
+    _need_files(count)
+    client.ask(process.port, "/count")
+    before = process.rss_bytes()
+    # Long enough for the slowest to take them all in.
+    until = time.time() + 3 + count / 1000
+    with client.Crowd(process.port) as crowd:
+        for _ in range(count // _BATCH):
+            new = crowd.grow(_BATCH)
+            crowd.send(new, f"/?until={until}")
+            while (there := int(client.ask(process.port, "/count"))) < len(
+                crowd.connections
+            ):
+                if time.time() > until - 0.5:
+                    raise CannotMeasure(f"only {there} of {count} slept in time")
+                time.sleep(0.01)
+        after = process.rss_bytes()
+        crowd.read(crowd.connections, AWAKE)
+    return _kib_each(before, after, count)
+
+
+_POSTED = b"0123456789abcdef" * 64
+
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario(
+        "hello",
+        "one short line, 200 connections kept alive",
+        "requests/s",
+        "benchmarks.apps:hello",
+        partial(_wrk, expected=HELLO),
+        wants=(),
+    ),
+    Scenario(
+        "browser",
+        "the same, asked with a browser's 12 fields; cookie and query change",
+        "requests/s",
+        "benchmarks.apps:hello",
+        partial(_wrk, script="browser.lua", expected=HELLO),
+        wants=(),
+    ),
+    Scenario(
+        "connect",
+        "the same, with a connection for each request, 50 at once",
+        "requests/s",
+        "benchmarks.apps:hello",
+        partial(_wrk, connections=50, fields=("Connection: close",), expected=HELLO),
+        wants=(),
+    ),
+    Scenario(
+        "post",
+        "1 KiB posted and echoed, 200 connections",
+        "requests/s",
+        "benchmarks.apps:echo",
+        partial(_wrk, script="post.lua", post=_POSTED, expected=_POSTED),
+    ),
+    Scenario(
+        "flask",
+        "JSON from Flask, 50 connections",
+        "requests/s",
+        "benchmarks.flask_app:app",
+        partial(_wrk, connections=50),
+        needs="Flask",
+    ),
+    Scenario(
+        "django",
+        "a table of 20 rows from a Django template, 50 connections",
+        "requests/s",
+        "benchmarks.django_app:app",
+        partial(_wrk, connections=50),
+        needs="Django",
+    ),
+    Scenario(
+        "tls",
+        "hello over TLS, 200 connections",
+        "requests/s",
+        "benchmarks.apps:hello",
+        partial(_wrk, tls=True, expected=HELLO),
+        wants=("tls",),
+    ),
+    Scenario(
+        "chunks",
+        "20,000 blocks of 100 bytes, each yielded, in one response of unknown length",
+        "blocks/s",
+        "benchmarks.apps:chunks",
+        _chunks,
+    ),
+    Scenario(
+        "generator",
+        "256 MiB yielded in blocks of 64 KiB",
+        "MB/s",
+        "benchmarks.apps:generator",
+        _download,
+    ),
+    Scenario(
+        "file",
+        "256 MiB by wsgi.file_wrapper",
+        "MB/s",
+        "benchmarks.apps:file",
+        _download,
+    ),
+    Scenario(
+        "upload",
+        "256 MiB posted, read in pieces of 64 KiB",
+        "MB/s",
+        "benchmarks.apps:upload",
+        _upload,
+    ),
+    Scenario(
+        "idle",
+        "memory of each of 5,000 connections kept alive after a request",
+        "KiB each",
+        "benchmarks.apps:hello",
+        partial(_idle, count=5000),
+        wants=(),
+    ),
+    Scenario(
+        "asleep-5000",
+        "memory of each of 5,000 requests asleep at once",
+        "KiB each",
+        "benchmarks.apps:asleep",
+        partial(_asleep, count=5000),
+        wants=("application", "sleep"),
+    ),
+    Scenario(
+        "asleep-10000",
+        "memory of each of 10,000 requests asleep at once",
+        "KiB each",
+        "benchmarks.apps:asleep",
+        partial(_asleep, count=10_000),
+        wants=("application", "sleep"),
+    ),
+)

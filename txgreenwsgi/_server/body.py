@@ -1,0 +1,175 @@
+"""The body of one request, on its way from the connection to `wsgi.input`.
+
+The channel puts its pieces in, a task takes them out by `receive`. Whatever
+makes the rest of the body unreachable becomes `error`, which every further read
+raises: a read is never silently short.
+
+This file parks the task that reads. It must never know the response.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from txgreenwsgi._http.writer import CONTINUE
+from txgreenwsgi._switching.greenlets import Suspension, require_task
+from txgreenwsgi._switching.waiting import sleep
+
+if TYPE_CHECKING:
+    from txgreenwsgi._http.head import RequestHead
+
+    from .channel import Channel
+
+__all__ = ["DRAIN_BYTES", "BadBody", "RequestBody"]
+
+#: What an application leaves of a request body is read and thrown away up to
+#: this size, so that the connection lives on; beyond, it is closed.
+DRAIN_BYTES = 256 * 1024
+
+_NEVER_ENDS = float("inf")
+
+
+class BadBody(OSError):
+    """The rest of the request body cannot be had; the client has to be told why.
+
+    Attributes:
+        status: the status to answer with, if the application does not answer.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class RequestBody:
+    """The pieces of one request's body.
+
+    Attributes:
+        complete: whether all of it has come.
+        held: how many bytes have come and were not taken.
+        error: what a read raises; None while all is well.
+        reader: the wait of the task that reads; None while none waits.
+        client_waits: whether the client sends nothing until it has a
+            100 Continue or the response.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_drained",
+        "_dropped",
+        "_length",
+        "_pieces",
+        "_received",
+        "client_waits",
+        "complete",
+        "error",
+        "held",
+        "reader",
+    )
+
+    def __init__(self, channel: Channel, head: RequestHead) -> None:
+        self._channel = channel
+        self._length = head.content_length
+        self._pieces: deque[bytes] = deque()
+        self._received = 0
+        self._drained = 0
+        self._dropped = False
+        self.client_waits = head.expects_continue
+        self.complete = False
+        self.held = 0
+        self.error: BaseException | None = None
+        self.reader: Suspension | None = None
+
+    # Called by the channel and the exchange, in the reactor greenlet.
+
+    def received(self, piece: bytes) -> None:
+        """A piece of the body has come."""
+        if self._dropped or self.error is not None:
+            self._drained += len(piece)
+            if self._drained > DRAIN_BYTES:
+                self._channel.close_lingering()
+            return
+        self._received += len(piece)
+        limit = self._channel.site.settings.max_body
+        if limit and self._received > limit:
+            self.fail(BadBody(413, f"the body is longer than {limit} bytes"))
+            return
+        self._pieces.append(piece)
+        self.held += len(piece)
+        if self.reader is not None:
+            self.reader.resume()
+
+    def ended(self) -> None:
+        """The whole body has come."""
+        self.complete = True
+        if self.reader is not None:
+            self.reader.resume()
+
+    def fail(self, error: BadBody) -> None:
+        """The rest is no body, or not wanted; what follows is never interpreted."""
+        self._channel.closing = True
+        self.cut(error)
+        if self.reader is not None:
+            self.reader.resume()
+
+    def cut(self, error: BaseException) -> None:
+        """Every further read raises `error`; who reads now is told by the caller."""
+        if self.error is None:
+            self.error = error
+        self._pieces.clear()
+        self.held = 0
+
+    def drop(self) -> None:
+        """The request is over: what was not read never will be."""
+        self._dropped = True
+        if not self.complete or self._pieces:
+            self.cut(ValueError("wsgi.input was read after the request had ended"))
+
+    @property
+    def most_left_to_come(self) -> float:
+        """How many bytes of the body may still come, at most."""
+        if self.complete:
+            return 0
+        if self._length is None:
+            return _NEVER_ENDS
+        return self._length - self._received - self._drained
+
+    # What wsgi.input calls, in a task.
+
+    def receive(self) -> bytes:
+        """The next piece, b"" at the end. May park."""
+        channel = self._channel
+        while True:
+            if self._pieces:
+                piece = self._pieces.popleft()
+                self.held -= len(piece)
+                if channel.reading_paused:
+                    channel.see_to_reading()
+                return piece
+            if self.error is not None:
+                raise self.error
+            if self.complete:
+                return b""
+            if self.reader is not None:
+                raise RuntimeError(
+                    "two tasks read the body of one request at the same time"
+                )
+            if self.client_waits:
+                # RFC 9110 section 10.1.1: only now is the body wanted.
+                self.client_waits = False
+                channel.output.send(CONTINUE)
+                continue
+            self.reader = suspension = Suspension(
+                require_task("wsgi.input"), "the request body"
+            )
+            try:
+                suspension.wait()
+            finally:
+                self.reader = None
+
+    def reader_turn(self) -> None:
+        """Park for a turn; a request that ended early raises. May park."""
+        if self.error is not None:
+            raise self.error
+        sleep(0)

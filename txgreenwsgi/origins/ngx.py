@@ -1,0 +1,138 @@
+"""`ngx.*`: poll and sleep by yielding, as in nginx's WSGI module (2008).
+
+Source: Manlio Perillo's mod_wsgi for nginx, and the hub that eventlet had for it.
+
+    conn = environ["ngx.connection_wrapper"](sock.fileno())
+    environ["ngx.poll_register"](conn, environ["ngx.WSGI_POLLIN"])
+    state = environ["ngx.poll"](1000)
+    yield b""
+    conn, flags = state()
+
+A connection stays registered until `ngx.poll_unregister`. What `state()` gives
+after a timeout is not handed down: here it is `(None, 0)`. Of several connections
+that are ready it gives one, and the others at the next polls, in turn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .pauses import READ, WRITE, pause_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Application = Callable[..., Iterable[bytes]]
+    State = Callable[[], "tuple[Connection | None, int]"]
+
+__all__ = ["WSGI_POLLIN", "WSGI_POLLOUT", "Connection", "adapt"]
+
+WSGI_POLLIN = 1
+WSGI_POLLOUT = 4
+
+
+class Connection:
+    """A descriptor that can be polled; `ngx.connection_wrapper` makes them."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._fd
+
+
+class _Poller:
+    """The registered connections of one request."""
+
+    def __init__(self) -> None:
+        self._flags: dict[Connection, int] = {}
+
+    def register(self, conn: Connection, flags: int) -> None:
+        """Poll `conn` from now on, for a sum of WSGI_POLLIN and WSGI_POLLOUT."""
+        if not flags or flags & ~(WSGI_POLLIN | WSGI_POLLOUT):
+            raise ValueError(
+                "the flags of ngx.poll_register are ngx.WSGI_POLLIN, "
+                f"ngx.WSGI_POLLOUT or their sum, not {flags!r}"
+            )
+        self._flags[conn] = flags
+
+    def unregister(self, conn: Connection) -> None:
+        """Poll `conn` no more.
+
+        Raises:
+            RuntimeError: it is not registered.
+        """
+        if self._flags.pop(conn, None) is None:
+            raise RuntimeError(f"{conn!r} is not registered")
+
+    def poll(self, timeout: float | None = None, /) -> State:
+        """Ask to be resumed when a connection is ready. The yield parks.
+
+        Args:
+            timeout: milliseconds; None or negative for no limit.
+
+        Returns:
+            A callable for after the yield: which connection, with which flags.
+        """
+        pause = pause_of("ngx.poll()")
+        seconds = None if timeout is None or timeout < 0 else timeout / 1000
+        for conn, flags in self._flags.items():
+            events = READ * bool(flags & WSGI_POLLIN) | WRITE * bool(
+                flags & WSGI_POLLOUT
+            )
+            pause.watch(conn, events, seconds)
+        if not self._flags:
+            pause.suspend(seconds)  # for the time, or until the request is ended
+        before = pause.ready
+        found: tuple[Connection | None, int] | None = None
+
+        def state() -> tuple[Connection | None, int]:
+            nonlocal found
+            if found is not None:
+                return found
+            if pause.ready is before:  # nothing was yielded yet
+                return None, 0
+            found = None, 0
+            for fd, events in pause.ready:
+                if isinstance(fd, Connection) and fd in self._flags:
+                    found = fd, self._took(fd, events)
+                    break
+            return found
+
+        return state
+
+    def _took(self, conn: Connection, events: int) -> int:
+        """The flags of a connection that is ready; it is the last of the next poll."""
+        flags = self._flags.pop(conn)
+        self._flags[conn] = flags
+        happened = WSGI_POLLIN * bool(events & READ) | WSGI_POLLOUT * bool(
+            events & WRITE
+        )
+        # A hang-up or an error is for whoever reads or writes to find out.
+        return happened & flags or flags
+
+    def sleep(self, timeout: float, /) -> None:
+        """Ask to be resumed after so many milliseconds. The yield parks."""
+        pause_of("ngx.sleep()").limit(timeout / 1000)
+
+
+def adapt(application: Application) -> Application:
+    """The application with nginx's `ngx.*` in its environ."""
+
+    def adapted(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        poller = _Poller()
+        environ.update(
+            {
+                "ngx.WSGI_POLLIN": WSGI_POLLIN,
+                "ngx.WSGI_POLLOUT": WSGI_POLLOUT,
+                "ngx.connection_wrapper": Connection,
+                "ngx.poll": poller.poll,
+                "ngx.poll_register": poller.register,
+                "ngx.poll_unregister": poller.unregister,
+                "ngx.sleep": poller.sleep,
+            }
+        )
+        return application(environ, start_response)
+
+    return adapted

@@ -1,0 +1,111 @@
+"""The functions of uWSGI's `uwsgi` module that an asynchronous application uses.
+
+Source: the uWSGI documentation, "uWSGI asynchronous/non-blocking modes", and
+`uwsgi_pymodule.c`. After `wait_fd_read`, `wait_fd_write` (several may be called)
+or `async_sleep` the application either yields `b""`, or calls `suspend()`, at any
+call depth. Timeouts are in seconds, 0 meaning none. Whether it was a timeout is
+told by `environ["x-wsgiorg.fdevent.timeout"]`.
+
+`import uwsgi` finds these functions once `prepare()` was called: the command's
+`--origin uwsgi` does it before it imports the application, `adapt()` does it too.
+Only what is here exists: `hasattr(uwsgi, "cache_get")` is false.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .pauses import READ, WRITE, find_pause, pause_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .pauses import Descriptor
+
+    Application = Callable[..., Iterable[bytes]]
+
+__all__ = [
+    "adapt",
+    "async_sleep",
+    "module",
+    "prepare",
+    "ready_fd",
+    "suspend",
+    "wait_fd_read",
+    "wait_fd_write",
+]
+
+
+def wait_fd_read(fd: Descriptor, timeout: float = 0) -> bytes:
+    """Ask to go on when `fd` can be read from; an empty block, to be yielded."""
+    pause_of("uwsgi.wait_fd_read()").watch(fd, READ, timeout or None)
+    return b""
+
+
+def wait_fd_write(fd: Descriptor, timeout: float = 0) -> bytes:
+    """Ask to go on when `fd` can be written to; an empty block, to be yielded."""
+    pause_of("uwsgi.wait_fd_write()").watch(fd, WRITE, timeout or None)
+    return b""
+
+
+def async_sleep(timeout: float) -> bytes:
+    """Ask to go on after so many seconds; an empty block, to be yielded."""
+    pause_of("uwsgi.async_sleep()").limit(timeout)
+    return b""
+
+
+def suspend() -> None:
+    """Wait for what was asked for; at least for a turn of the reactor. May park."""
+    pause_of("uwsgi.suspend()").wait()
+
+
+def ready_fd() -> int:
+    """The descriptor that ended the last wait; -1 after a timeout. Never parks."""
+    pause = find_pause()
+    for fd, events in pause.ready if pause is not None else ():
+        if not events & select.POLLNVAL:
+            return fd if isinstance(fd, int) else fd.fileno()
+    return -1
+
+
+def _make_module() -> ModuleType:
+    made = ModuleType("uwsgi", __doc__)
+    for function in (wait_fd_read, wait_fd_write, async_sleep, suspend, ready_fd):
+        setattr(made, function.__name__, function)
+    return made
+
+
+#: What `import uwsgi` is to find.
+module = _make_module()
+
+
+def prepare() -> None:
+    """Let `import uwsgi` find `module`, unless this is a real uWSGI. Never parks."""
+    sys.modules.setdefault("uwsgi", module)
+
+
+def adapt(application: Application) -> Application:
+    """The application with the `uwsgi` module, and `uwsgi.ready_fd` in its environ.
+
+    The key has the descriptor that ended the last wait by a yield; None after a
+    timeout, as uWSGI sets it.
+    """
+    prepare()
+
+    def adapted(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        environ["uwsgi.ready_fd"] = None
+        blocks = application(environ, start_response)
+        try:
+            for block in blocks:
+                yield block
+                fd = ready_fd()
+                environ["uwsgi.ready_fd"] = None if fd < 0 else fd
+        finally:
+            close = getattr(blocks, "close", None)
+            if close is not None:
+                close()
+
+    return adapted
