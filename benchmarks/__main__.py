@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -25,7 +25,7 @@ from .chart import svg
 from .process import CannotMeasure, free_port, running
 from .results import Results
 from .scenarios import SCENARIOS, Measured, Scenario
-from .servers import SERVERS, Launch, Server
+from .servers import SERVERS, Launch, Server, is_installed
 from .table import markdown, shown
 
 if TYPE_CHECKING:
@@ -65,6 +65,12 @@ def _options() -> argparse.ArgumentParser:
         type=int,
         default=2,
         help="how long each measurement asks (default: 2)",
+    )
+    parser.add_argument(
+        "--per-cpu",
+        action="store_true",
+        help="count by the CPU time of the server, not by the clock: for a machine "
+        "that others use",
     )
     parser.add_argument(
         "--output",
@@ -116,11 +122,14 @@ def main(arguments: Sequence[str]) -> int:
             for number in range(1, options.rounds + 1):
                 for server in servers:
                     outcome = measurement.outcome(scenario, server)
+                    if options.per_cpu and not isinstance(outcome, str):
+                        outcome = outcome.per_cpu()
                     results.add(scenario, server, outcome)
                     _tell(scenario, number, server, outcome)
-    text = markdown(
-        results, _about(servers, options.rounds, options.seconds, load_before)
-    )
+    about = _about(servers, options.rounds, options.seconds, load_before)
+    if options.per_cpu:
+        about.insert(0, "a second is one of the server's CPU time, not of the clock")
+    text = markdown(results, about)
     print(text)
     for name, content in (("benchmarks.md", text), ("benchmarks.svg", svg(results))):
         (options.output / name).write_text(content)
@@ -148,7 +157,7 @@ class _Measurement:
             if want in server.cannot:
                 return server.cannot[want]
         missing = server.missing()
-        if scenario.needs and not _is_installed(scenario.needs):
+        if scenario.needs and not is_installed(scenario.needs):
             missing.append(scenario.needs)
         if missing:
             return f"not installed (pip install {' '.join(missing)})"
@@ -215,6 +224,8 @@ def _tell(
         text = f"- ({outcome})"
     else:
         text = f"{shown(outcome.figure)} {scenario.unit}"
+        if outcome.busy is not None:
+            text += f", {outcome.busy:.0%} busy"
         if outcome.remark:
             text += f" ({outcome.remark})"
     line = f"{scenario.name}, round {number}, {server.name}: {text}"
@@ -232,7 +243,7 @@ def _about(
     versions = ", ".join(
         f"{name} {version(name)}"
         for name in sorted(distributions, key=str.lower)
-        if _is_installed(name)
+        if is_installed(name)
     )
     return [
         f"{rounds} rounds of all servers in turn, {seconds} s each; one process of a "
@@ -251,14 +262,6 @@ def _cpu_model() -> str:
         if name.strip() == "model name":
             return f"{os.cpu_count()} x {value.strip()}"
     return f"{os.cpu_count()} x {platform.machine()}"
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        version(distribution)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _listed() -> str:
@@ -316,12 +319,17 @@ def _two_cpus() -> tuple[int, int]:
 def _make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
+        # Now, and not when all has been measured.
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise _CannotRun(
-            f"--output {str(path)!r} cannot be made ({error}): give a directory that "
-            "you may write"
+            f"--output {str(path)!r} cannot be written to ({error}): give a directory "
+            "that you may write"
         ) from error
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -77,7 +77,9 @@ def file(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     """Much, from a file, by the server's file wrapper if it has one."""
     _start(start_response, BULK_BYTES)
     wrap = environ.get("wsgi.file_wrapper", FileWrapper)
-    wrapped: Iterable[bytes] = wrap(open(os.environ[FILE_VARIABLE], "rb"), BLOCK_BYTES)
+    # Whoever wraps it closes it, when the response is over.
+    opened = open(os.environ[FILE_VARIABLE], "rb")  # noqa: SIM115
+    wrapped: Iterable[bytes] = wrap(opened, BLOCK_BYTES)
     return wrapped
 
 

@@ -84,7 +84,7 @@ def serve_by_twisted(port: int, certificate: str | None, key: str | None) -> Non
     class Factory(ServerFactory):
         noisy = False
 
-        def buildProtocol(self, addr: IAddress) -> Canned:  # noqa: N802 (Twisted's)
+        def buildProtocol(self, addr: IAddress | None) -> Canned:  # noqa: N802 (Twisted's)
             return Canned()
 
     reactor: Any = installed

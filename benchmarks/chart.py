@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["svg"]
 
 # In pixels.
-_PANEL_WIDTH = 300
+_PANEL_WIDTH = 310
 _GAP = 24
-_NAME_WIDTH = 118
-_FIGURE_WIDTH = 46
+_NAME_WIDTH = 138
+_FIGURE_WIDTH = 56
 _BAR_PITCH = 15
 _BAR_HEIGHT = 10
 _TITLE_HEIGHT = 26
@@ -40,59 +40,55 @@ text.ours { font-weight: bold }
 
 
 def svg(results: Results) -> str:
-    """A picture of all medians; bars of one panel have one scale."""
-    panel_height = _TITLE_HEIGHT + _BAR_PITCH * len(results.servers)
-    rows = -(-len(results.scenarios) // _COLUMNS)
+    """A picture of all medians; the bars of one panel have one scale."""
+    lines = []
+    top = height = 0
+    for number, scenario in enumerate(results.scenarios):
+        column = number % _COLUMNS
+        if column == 0:
+            top = height
+        panel, panel_height = _panel(results, scenario)
+        height = max(height, top + panel_height + _GAP)
+        x = column * (_PANEL_WIDTH + _GAP)
+        lines += [f'<g transform="translate({x} {top})">', *panel, "</g>"]
     columns = min(_COLUMNS, len(results.scenarios))
     width = columns * (_PANEL_WIDTH + _GAP) - _GAP
-    height = rows * (panel_height + _GAP) - _GAP
-    lines = [
+    height -= _GAP
+    head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" role="img">',
         "<title>WSGI servers side by side</title>",
         f"<style>{_STYLE}</style>",
     ]
-    for number, scenario in enumerate(results.scenarios):
-        row, column = divmod(number, _COLUMNS)
-        x = column * (_PANEL_WIDTH + _GAP)
-        y = row * (panel_height + _GAP)
-        lines.append(f'<g transform="translate({x} {y})">')
-        lines += _panel(results, scenario)
-        lines.append("</g>")
-    lines.append("</svg>")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*head, *lines, "</svg>"]) + "\n"
 
 
-def _panel(results: Results, scenario: Scenario) -> list[str]:
+def _panel(results: Results, scenario: Scenario) -> tuple[list[str], int]:
+    """The elements of one panel, and its height."""
     unit = scenario.unit
     if scenario.less_is_better:
         unit += ", less is better"
     heading = escape(f"{scenario.name}, {unit}")
     lines = [f'<text class="title" x="0" y="12">{heading}</text>']
-    medians = [results.median(scenario, server) for server in results.servers]
-    longest = max((median for median in medians if median is not None), default=0.0)
+    medians = [
+        (server, median)
+        for server in results.servers
+        if (median := results.median(scenario, server)) is not None
+    ]
+    longest = max((median for _, median in medians), default=0.0)
     room = _PANEL_WIDTH - _NAME_WIDTH - _FIGURE_WIDTH
-    for number, (server, median) in enumerate(
-        zip(results.servers, medians, strict=True)
-    ):
+    for number, (server, median) in enumerate(medians):
         top = _TITLE_HEIGHT + number * _BAR_PITCH
         base = top + _BAR_HEIGHT - 1
         ours = " ours" if server.kind == "ours" else ""
-        lines.append(
+        # Memory may come out below zero, by what was freed meanwhile.
+        length = max(1.0, room * median / longest) if longest > 0 else 1.0
+        lines += [
             f'<text class="name{ours}" x="{_NAME_WIDTH - 6}" y="{base}">'
-            f"{escape(server.name)}</text>"
-        )
-        length = 0.0
-        if median is not None and longest > 0:
-            # Memory may come out below zero, by what was freed meanwhile.
-            length = max(1.0, room * median / longest)
-            lines.append(
-                f'<rect class="{server.kind}" x="{_NAME_WIDTH}" y="{top}" '
-                f'width="{length:.1f}" height="{_BAR_HEIGHT}" rx="1.5"/>'
-            )
-        figure = "-" if median is None else shown(median)
-        lines.append(
+            f"{escape(server.name)}</text>",
+            f'<rect class="{server.kind}" x="{_NAME_WIDTH}" y="{top}" '
+            f'width="{length:.1f}" height="{_BAR_HEIGHT}" rx="1.5"/>',
             f'<text class="figure{ours}" x="{_NAME_WIDTH + length + 5:.1f}" '
-            f'y="{base}">{figure}</text>'
-        )
-    return lines
+            f'y="{base}">{shown(median)}</text>',
+        ]
+    return lines, _TITLE_HEIGHT + _BAR_PITCH * len(medians)

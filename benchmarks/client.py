@@ -22,12 +22,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-__all__ = ["Crowd", "ask", "blocks_per_second", "download", "upload"]
+__all__ = ["Counted", "Crowd", "ask", "blocks", "download", "upload"]
 
 _TIMEOUT_SECONDS = 30
 _LONG_READ = 1024 * 1024
 _END = b"\r\n\r\n"
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many came, in how many seconds, and a remark on them ("" if none)."""
+
+    count: int
+    seconds: float
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ def _read_response(connection: socket.socket) -> tuple[_Head, bytes]:
     """A whole short response."""
     head, body = _read_head(connection)
     if head.chunked:
-        while not (_LAST_CHUNK in b"\r\n" + body):
+        while _LAST_CHUNK not in b"\r\n" + body:
             body += _receive(connection)
         return head, _unchunked(body)[0]
     if head.length is None:
@@ -112,7 +121,7 @@ def _read_response(connection: socket.socket) -> tuple[_Head, bytes]:
 
 def _unchunked(data: bytes) -> tuple[bytes, int]:
     """A body out of its chunks, and how many there were."""
-    pieces = []
+    pieces: list[bytes] = []
     position = 0
     while True:
         end = data.index(b"\r\n", position)
@@ -144,8 +153,8 @@ def ask(
         return _read_response(connection)[1]
 
 
-def download(port: int, seconds: float) -> float:
-    """Bytes per second of bulk responses, one after the other on one connection.
+def download(port: int, seconds: float) -> Counted:
+    """Bytes of bulk responses, one after the other on one connection.
 
     Raises:
         CannotMeasure: a response is not of the length it must have.
@@ -171,7 +180,7 @@ def download(port: int, seconds: float) -> float:
             total += BULK_BYTES
             taken = time.perf_counter() - begun
             if taken >= seconds:
-                return total / taken
+                return Counted(total, taken)
             if head.close:
                 connection.close()
                 connection = _connect(port)
@@ -179,11 +188,10 @@ def download(port: int, seconds: float) -> float:
         connection.close()
 
 
-def blocks_per_second(port: int, seconds: float) -> tuple[float, str]:
-    """Blocks of the application's per second, in responses of many short ones.
+def blocks(port: int, seconds: float) -> Counted:
+    """Blocks of the application's, in responses of many short ones.
 
-    Returns:
-        The rate, and a remark if blocks were not sent as they were yielded.
+    There is a remark if blocks were not sent as they were yielded.
 
     Raises:
         CannotMeasure: a response is not complete.
@@ -225,13 +233,13 @@ def blocks_per_second(port: int, seconds: float) -> tuple[float, str]:
             if head.close:
                 connection.close()
                 connection = _connect(port)
-        return responses * CHUNK_COUNT / taken, remark
+        return Counted(responses * CHUNK_COUNT, taken, remark)
     finally:
         connection.close()
 
 
-def upload(port: int, seconds: float) -> float:
-    """Bytes per second of bulk request bodies, one after the other.
+def upload(port: int, seconds: float) -> Counted:
+    """Bytes of bulk request bodies, one after the other.
 
     Raises:
         CannotMeasure: the application has not read all of one.
@@ -253,7 +261,7 @@ def upload(port: int, seconds: float) -> float:
             total += BULK_BYTES
             taken = time.perf_counter() - begun
             if taken >= seconds:
-                return total / taken
+                return Counted(total, taken)
             if head.close:
                 connection.close()
                 connection = _connect(port)
@@ -270,6 +278,7 @@ class Crowd:
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self._answered = 0
         self.connections: list[socket.socket] = []
 
     def __enter__(self) -> Crowd:
@@ -299,19 +308,20 @@ class Crowd:
         for connection in connections:
             connection.sendall(request)
 
-    @staticmethod
-    def read(connections: Sequence[socket.socket], expected: bytes) -> None:
+    def read(self, connections: Sequence[socket.socket], expected: bytes) -> None:
         """Read one response from each.
 
         Raises:
             CannotMeasure: a response is not what it must be, or does not come.
         """
-        for position, connection in enumerate(connections):
+        for connection in connections:
             try:
                 body = _read_response(connection)[1]
             except (CannotMeasure, OSError) as error:
                 raise CannotMeasure(
-                    f"only {position} of {len(connections)} were answered ({error})"
+                    f"{len(self.connections)} connections at once, and after "
+                    f"{self._answered:,} responses: {error}"
                 ) from error
             if body != expected:
                 raise CannotMeasure(f"one was answered {body!r:.40}")
+            self._answered += 1

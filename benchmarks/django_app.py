@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.conf import settings  # type: ignore[import-untyped, unused-ignore]
-from django.core.wsgi import (  # type: ignore[import-untyped, unused-ignore]
-    get_wsgi_application,
-)
-from django.shortcuts import render  # type: ignore[import-untyped, unused-ignore]
-from django.urls import path  # type: ignore[import-untyped, unused-ignore]
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.shortcuts import render
+from django.urls import path
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
-    from django.http import (  # type: ignore[import-untyped, unused-ignore]
-        HttpRequest,
-        HttpResponse,
-    )
+    from django.http import HttpRequest, HttpResponse
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><title>{{ title }}</title>
@@ -60,7 +55,10 @@ settings.configure(
 def index(request: HttpRequest) -> HttpResponse:
     """A table of twenty rows."""
     rows = [{"number": number, "name": f"row <{number}>"} for number in range(20)]
-    return render(request, "rows.html", {"title": "Rows & columns", "rows": rows})
+    page: HttpResponse = render(
+        request, "rows.html", {"title": "Rows & columns", "rows": rows}
+    )
+    return page
 
 
 urlpatterns = [path("", index)]

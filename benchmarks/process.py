@@ -57,17 +57,27 @@ class Process:
 
     def rss_bytes(self) -> int:
         """Resident memory of all its processes together, in bytes."""
-        total = 0
+        pages = sum(int(text.split()[1]) for text in self._read_all("statm"))
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu_seconds(self) -> float:
+        """CPU time that all its processes together have used so far."""
+        # After the name in parentheses, which may hold anything: proc(5).
+        fields = [text.rpartition(")")[2].split() for text in self._read_all("stat")]
+        ticks = sum(int(line[11]) + int(line[12]) for line in fields)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _read_all(self, name: str) -> list[str]:
+        """The file of that name in /proc of each of its processes."""
+        texts = []
         for directory in Path("/proc").iterdir():
-            if not directory.name.isdecimal():
-                continue
-            try:
-                if os.getpgid(int(directory.name)) == self._leader.pid:
-                    pages = int((directory / "statm").read_text().split()[1])
-                    total += pages * os.sysconf("SC_PAGE_SIZE")
-            except (ProcessLookupError, FileNotFoundError):
-                continue  # it has ended since the directory was listed
-        return total
+            # The group is the one made for it: whoever is in it is its own.
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if directory.name.isdecimal() and (
+                    os.getpgid(int(directory.name)) == self._leader.pid
+                ):
+                    texts.append((directory / name).read_text())
+        return texts
 
     def wait_until_listening(self) -> None:
         """Return when the port takes connections.
@@ -90,11 +100,8 @@ class Process:
     def stop(self) -> None:
         """End it, and what is left of what it has started."""
         self._leader.terminate()
-        try:
-            self._leader.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass  # the next signal cannot be ignored
-        # The group is the one made for it, so nobody else is in it.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._leader.wait(_STOP_SECONDS)  # the next signal cannot be ignored
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._leader.pid, signal.SIGKILL)
         self._leader.wait()

@@ -88,8 +88,9 @@ class Results:
 
     def remarks(self, scenario: Scenario, server: Server) -> list[str]:
         """What there is to say about a figure, or about its absence."""
-        remarks = [
-            outcome if isinstance(outcome, str) else outcome.remark
-            for outcome in self._outcomes[scenario.name, server.name]
-        ]
-        return list(dict.fromkeys(remark for remark in remarks if remark))
+        outcomes = self._outcomes[scenario.name, server.name]
+        remarks = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        # A remark may have a number in it that is another one in each round.
+        measured = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+        remarks += [outcome.remark for outcome in measured if outcome.remark][-1:]
+        return list(dict.fromkeys(remarks))

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from . import client
 from .apps import AWAKE, HELLO
 from .process import CannotMeasure, Process
-from .wrk import requests_per_second
+from .wrk import count_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["SCENARIOS", "Measured", "Scenario"]
 
@@ -26,10 +29,22 @@ _BATCH = 250
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure in the scenario's unit, and a remark on it ("" if none)."""
+    """What one turn of one server gave.
+
+    Attributes:
+        figure: in the scenario's unit.
+        remark: what is to be said of it, "" if nothing.
+        busy: for how much of the time the server had its CPU, from 0 to 1; None
+            where time is not what is measured.
+    """
 
     figure: float
     remark: str = ""
+    busy: float | None = None
+
+    def per_cpu(self) -> Measured:
+        """The same, by the CPU time of the server instead of the clock."""
+        return replace(self, figure=self.figure / self.busy) if self.busy else self
 
 
 @dataclass(frozen=True)
@@ -82,24 +97,39 @@ def _wrk(
     if not body if expected is None else body != expected:
         raise CannotMeasure(f"answered {body!r:.40}")
     url = f"http{'s' if tls else ''}://127.0.0.1:{process.port}/"
-    rate, remark = requests_per_second(url, connections, seconds, script, fields)
-    return Measured(rate, remark)
+    return _rate(
+        process,
+        lambda: count_requests(url, connections, seconds, script, fields),
+    )
+
+
+def _rate(
+    process: Process, ask: Callable[[], client.Counted], scale: float = 1.0
+) -> Measured:
+    """What is counted, by the second; with the CPU time that it took."""
+    before = process.cpu_seconds()
+    counted = ask()
+    used = process.cpu_seconds() - before
+    return Measured(
+        counted.count * scale / counted.seconds,
+        counted.remark,
+        used / counted.seconds,
+    )
 
 
 def _download(process: Process, seconds: int) -> Measured:
     client.download(process.port, 0)  # one to warm up
-    return Measured(client.download(process.port, seconds) / 1e6)
+    return _rate(process, lambda: client.download(process.port, seconds), 1e-6)
 
 
 def _upload(process: Process, seconds: int) -> Measured:
     client.upload(process.port, 0)
-    return Measured(client.upload(process.port, seconds) / 1e6)
+    return _rate(process, lambda: client.upload(process.port, seconds), 1e-6)
 
 
 def _chunks(process: Process, seconds: int) -> Measured:
-    client.blocks_per_second(process.port, 0)
-    rate, remark = client.blocks_per_second(process.port, seconds)
-    return Measured(rate, remark)
+    client.blocks(process.port, 0)
+    return _rate(process, lambda: client.blocks(process.port, seconds))
 
 
 def _need_files(count: int) -> None:

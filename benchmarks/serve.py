@@ -81,7 +81,7 @@ def _twist_web(spec: str, port: int, certificate: str | None, key: str | None) -
     from twisted.internet import reactor as installed
     from twisted.web import server, tap
 
-    def log_nothing(site: server.Site, request: server.Request) -> None:
+    def log_nothing(self: object, request: object) -> None:
         """In place of the line that Site writes even where there is no file."""
 
     server.Site.log = log_nothing  # type: ignore[method-assign]
@@ -90,9 +90,9 @@ def _twist_web(spec: str, port: int, certificate: str | None, key: str | None) -
         listen = f"tcp:{where}"
     else:
         listen = f"ssl:{where}:privateKey={key}:certKey={certificate}"
-    options: Any = tap.Options()  # type: ignore[no-untyped-call]
+    options: Any = tap.Options()
     options.parseOptions(["--listen", listen, "--wsgi", spec.replace(":", ".")])
-    service: Any = tap.makeService(options)  # type: ignore[no-untyped-call]
+    service: Any = tap.makeService(options)
     service.privilegedStartService()
     service.startService()
     reactor: Any = installed

@@ -16,7 +16,7 @@ from .serve import KEEP_ALIVE_SECONDS, MOST_CONNECTIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["OURS", "SERVERS", "Launch", "Server"]
+__all__ = ["OURS", "SERVERS", "Launch", "Server", "is_installed"]
 
 #: The one that all others are compared with.
 OURS = "txgreenwsgi"
@@ -77,13 +77,16 @@ class Server:
 
     def missing(self) -> list[str]:
         """The distributions that it needs and that are not installed."""
-        missing = []
-        for name in self.needs:
-            try:
-                version(name)
-            except PackageNotFoundError:
-                missing.append(name)
-        return missing
+        return [name for name in self.needs if not is_installed(name)]
+
+
+def is_installed(distribution: str) -> bool:
+    """Whether this Python has it."""
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _own_script(name: str) -> Callable[[Launch], list[str]]:
@@ -143,7 +146,8 @@ def _granian(launch: Launch) -> list[str]:
     words = [sys.executable, "-m", "granian", "--interface", "wsgi"]
     words += ["--workers", "1", "--blocking-threads", "1", "--no-ws"]
     words += ["--host", "127.0.0.1", "--port", str(launch.port)]
-    words += ["--log-level", "warning"]
+    # Connections beyond this wait for one to close, by default at the 1024th.
+    words += ["--backpressure", str(MOST_CONNECTIONS), "--log-level", "warning"]
     if launch.certificate is not None:
         words += ["--ssl-certificate", str(launch.certificate)]
         words += ["--ssl-keyfile", str(launch.key)]
@@ -199,7 +203,7 @@ SERVERS: tuple[Server, ...] = (
         why="four threads",
     ),
     Server(
-        "twist web",
+        "twist-web",
         "peer",
         ("Twisted",),
         _own_script("twist-web"),
@@ -207,7 +211,7 @@ SERVERS: tuple[Server, ...] = (
         why="twist web --wsgi, its access log taken out",
     ),
     Server(
-        "limit: epoll",
+        "epoll-limit",
         "limit",
         (),
         _own_script("epoll"),
@@ -215,7 +219,7 @@ SERVERS: tuple[Server, ...] = (
         why="a bare loop of CPython, " + _CANNED,
     ),
     Server(
-        "limit: Twisted",
+        "twisted-limit",
         "limit",
         ("Twisted",),
         _own_script("twisted"),

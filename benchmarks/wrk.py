@@ -1,4 +1,4 @@
-"""Requests per second, by wrk: https://github.com/wg/wrk.
+"""Requests, counted by wrk: https://github.com/wg/wrk.
 
 It knows wrk's words and the lines it prints. One thread of it is faster than
 anything measured here.
@@ -11,15 +11,17 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .client import Counted
 from .process import CannotMeasure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["requests_per_second"]
+__all__ = ["count_requests"]
 
 _SPARE_SECONDS = 20
 _HERE = Path(__file__).parent
+_COUNT = re.compile(r"^\s*(\d+) requests in ", re.M)
 _RATE = re.compile(r"^Requests/sec:\s+([\d.]+)", re.M)
 _REFUSED = re.compile(r"^\s*Non-2xx or 3xx responses: (\d+)", re.M)
 _BROKEN = re.compile(
@@ -27,13 +29,13 @@ _BROKEN = re.compile(
 )
 
 
-def requests_per_second(
+def count_requests(
     url: str,
     connections: int,
     seconds: int,
     script: str = "",
     fields: Sequence[str] = (),
-) -> tuple[float, str]:
+) -> Counted:
     """Ask for `url` on all connections for so many seconds.
 
     Args:
@@ -44,7 +46,7 @@ def requests_per_second(
         fields: "Name: value" of further header fields.
 
     Returns:
-        Complete responses per second, and a remark on what failed, "" if nothing.
+        The complete responses, with a remark on what failed.
 
     Raises:
         CannotMeasure: wrk failed, or no request was answered.
@@ -65,10 +67,9 @@ def requests_per_second(
         )
     except subprocess.TimeoutExpired:
         raise CannotMeasure("wrk did not end") from None
-    found = _RATE.search(ran.stdout)
-    if ran.returncode or found is None:
+    count, rate = _COUNT.search(ran.stdout), _RATE.search(ran.stdout)
+    if ran.returncode or count is None or rate is None:
         raise CannotMeasure(f"wrk failed: {ran.stderr.strip() or ran.stdout.strip()}")
-    rate = float(found[1])
     problems = []
     if refused := _REFUSED.search(ran.stdout):
         problems.append(f"{refused[1]} responses were no success")
@@ -76,6 +77,8 @@ def requests_per_second(
         words = ("connections failed", "reads failed", "writes failed", "timeouts")
         counts = zip(broken.groups(), words, strict=True)
         problems += [f"{count} {word}" for count, word in counts if count != "0"]
-    if not rate:
+    if count[1] == "0":
         raise CannotMeasure(", ".join(problems) or "no request was answered")
-    return rate, ", ".join(problems)
+    # The time that is printed is rounded to ten milliseconds; the rate is not.
+    taken = int(count[1]) / float(rate[1])
+    return Counted(int(count[1]), taken, ", ".join(problems))

@@ -170,6 +170,18 @@ class Settings:
         "from the client pauses.",
         minimum=1,
     )
+    buffer_input: bool = _setting(
+        False,
+        "flag",
+        "Receive the whole request body before the application is called; without "
+        "it, reading wsgi.input waits for what has not come yet.",
+    )
+    buffer_memory: int = _setting(
+        1024**2,
+        "bytes",
+        "How much of a body that is received before is held in memory; a longer one "
+        "goes to a temporary file.",
+    )
     on_disconnect: str = _setting(
         "continue",
         "choice",

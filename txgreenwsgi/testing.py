@@ -14,6 +14,7 @@ slowly, hangs up in the middle, and then asserts that nothing is left.
 from __future__ import annotations
 
 import os
+import select
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ._server.site import GreenSite
 from ._switching.greenlets import Hub, Task, hub_of
@@ -127,6 +130,7 @@ class _MemoryConnection(TCPConnection):
 
     def __init__(self, skt: _MemorySocket, protocol: Any, reactor: Any) -> None:
         super().__init__(skt, protocol, reactor)  # type: ignore[arg-type]
+        self.ends_at = skt
         self.logstr = "memory"
 
     def getHost(self) -> IPv4Address:
@@ -136,8 +140,13 @@ class _MemoryConnection(TCPConnection):
         return IPv4Address("TCP", "192.0.2.1", 4321)
 
 
+@implementer(IReactorFDSet)
 class MemoryReactor(Clock):
-    """A Clock that also turns the connections in memory."""
+    """A Clock that also turns the connections in memory.
+
+    It watches real descriptors too, a pipe of the test's own for instance, but
+    never waits for one: it looks at them when it turns.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +154,7 @@ class MemoryReactor(Clock):
         self._writers: list[Any] = []
 
     def addReader(self, reader: Any) -> None:
-        """Watch a connection for bytes from the client."""
+        """Watch a connection for bytes from the client; or a descriptor."""
         if reader not in self._readers:
             self._readers.append(reader)
 
@@ -155,7 +164,7 @@ class MemoryReactor(Clock):
             self._readers.remove(reader)
 
     def addWriter(self, writer: Any) -> None:
-        """Watch a connection for room towards the client."""
+        """Watch a connection for room towards the client; or a descriptor."""
         if writer not in self._writers:
             self._writers.append(writer)
 
@@ -163,6 +172,21 @@ class MemoryReactor(Clock):
         """Stop that."""
         if writer in self._writers:
             self._writers.remove(writer)
+
+    def getReaders(self) -> list[Any]:
+        """What is watched to be read from."""
+        return list(self._readers)
+
+    def getWriters(self) -> list[Any]:
+        """What is watched to be written to."""
+        return list(self._writers)
+
+    def removeAll(self) -> list[Any]:
+        """Stop watching everything."""
+        watched = list({*self._readers, *self._writers})
+        self._readers.clear()
+        self._writers.clear()
+        return watched
 
     def settle(self) -> None:
         """Turn until nothing is left to do at this moment of the clock."""
@@ -188,11 +212,11 @@ class MemoryReactor(Clock):
         done = any(call.getTime() <= self.rightNow for call in self.getDelayedCalls())
         self.advance(0)
         for reader in list(self._readers):
-            if reader in self._readers and reader.socket.readable():
+            if reader in self._readers and _is_readable(reader):
                 done = True
                 self._lost(reader, reader.doRead(), reading=True)
         for writer in list(self._writers):
-            if writer in self._writers and writer.socket.writable():
+            if writer in self._writers and _is_writable(writer):
                 done = True
                 self._lost(writer, writer.doWrite(), reading=False)
         return done
@@ -207,6 +231,18 @@ class MemoryReactor(Clock):
         else:
             self.removeWriter(connection)
             connection.connectionLost(Failure(why))
+
+
+def _is_readable(reader: Any) -> bool:
+    if isinstance(reader, _MemoryConnection):
+        return reader.ends_at.readable()
+    return bool(select.select([reader], [], [], 0)[0])
+
+
+def _is_writable(writer: Any) -> bool:
+    if isinstance(writer, _MemoryConnection):
+        return writer.ends_at.writable()
+    return bool(select.select([], [writer], [], 0)[1])
 
 
 @dataclass(frozen=True)
@@ -301,6 +337,7 @@ class MemoryClient:
         self._disconnect_after = float("inf")
         self.socket.client_gone = True
         self.socket.to_server.clear()
+        self.socket.to_client.clear()
         self._server.reactor.settle()
 
     def disconnect_after(self, size: int) -> None:

@@ -14,6 +14,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -32,6 +33,7 @@ from ._switching.waiting import sleep
 from ._wsgi.errors import Errors
 from ._wsgi.gateway import serve
 from ._wsgi.input import Input
+from .origins import take_turn
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -72,6 +74,7 @@ class GreenWSGIResource(Resource):
         # For what requests share: settings, environ, places, the table.
         self.site = GreenSite(application, reactor=reactor, **settings)
         self._leaf = _Leaf(self)
+        self._stops_with_reactor = False
 
     def getChild(self, path: bytes, request: Request) -> IResource:
         """The application, for a name that no child has."""
@@ -84,6 +87,11 @@ class GreenWSGIResource(Resource):
     def render(self, request: Request) -> int:
         """Begin the request's task. Called by twisted.web."""
         site = self.site
+        if not self._stops_with_reactor:
+            # twisted.web drops its requests when the reactor stops.
+            self._stops_with_reactor = True
+            if IReactorCore.providedBy(site.reactor):
+                site.reactor.addSystemEventTrigger("before", "shutdown", site.stop)
         exchange = ResourceExchange(site, request)
         if site.pool.take():
             exchange.begin_task()
@@ -339,9 +347,23 @@ class ResourceExchange:
 
     def reader_turn(self) -> None:
         """Park for a turn. May park."""
-        self.turn()
+        if self.cut is not None:
+            raise self.cut
+        sleep(0)
 
     # What the gateway writes.
+
+    def begin_iteration(self) -> None:
+        """The application's iterable is asked for blocks from here on."""
+        if self.cut is not None:
+            raise self.cut
+        self.iterating = True
+
+    def end_iteration(self) -> None:
+        """`close()` is called next: what was to end the iteration is not for it."""
+        self.iterating = False
+        if self.task is not None and isinstance(self.cut, ClientDisconnected):
+            self.task.withdraw(self.cut)
 
     def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
         """Send the head and the first block. May park."""
@@ -404,10 +426,10 @@ class ResourceExchange:
         return False
 
     def turn(self) -> None:
-        """Give the reactor a turn. May park."""
+        """The application yielded b"": wait for what it asked for. May park."""
         if self.cut is not None:
             raise self.cut
-        sleep(0)
+        take_turn()
 
     def finish(self) -> None:
         """The body is complete."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "ALPHABET",
     "GOOD",
+    "LINES",
     "NothingKnown",
     "bytewise",
     "events",
@@ -67,7 +69,7 @@ GOOD: dict[str, bytes] = {
     ),
     "a chunked body": (
         b"POST /items HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b"5\r\nhello\r\n00A\r\n 0123456\r\n\r\n0\r\n\r\n"
+        b"5\r\nhello\r\n01a\r\n 0123456\r\n 0123456789abcde\r\n0\r\n\r\n"
     ),
     "chunk extensions and trailers": (
         b"POST /items HTTP/1.1\r\nHost: x\r\ntransfer-encoding: Chunked\r\n\r\n"
@@ -152,12 +154,12 @@ def outcome(found: list[Event]) -> int:
 
 
 # What framing depends on, and what is near it in the tables of parsers.
-_ALPHABET = [
+ALPHABET = [
     *(bytes((byte,)) for byte in b'\r\n\t\0\x01\x0b\x7f\x80\xff :;,="\\/?#@*%_-+.0159'),
     *(b"\r\n", b"\r\n\r\n", b"\n\r", b"  ", b"0x", b"chunked", b", ", b"HTTP/1.0"),
     *(b"a", b"g", b"G", b"F", b"close", b"100-continue", b"[", b"]", b"http://"),
 ]
-_LINES = [
+LINES = [
     *(b"Host: y", b"Content-Length: 3", b"Content-Length: 5", b"Connection: close"),
     *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"X_A: 1", b"A: 1"),
     *(b"Expect: 100-continue", b"Expect: more", b"Connection: upgrade", b"Upgrade: x"),
@@ -172,14 +174,14 @@ def mutated(chance: random.Random) -> bytes:
         at = chance.randrange(len(stream) + 1)
         match chance.randrange(5):
             case 0:
-                stream = stream[:at] + chance.choice(_ALPHABET) + stream[at:]
+                stream = stream[:at] + chance.choice(ALPHABET) + stream[at:]
             case 1:
-                stream = stream[:at] + chance.choice(_ALPHABET) + stream[at + 1 :]
+                stream = stream[:at] + chance.choice(ALPHABET) + stream[at + 1 :]
             case 2:
                 stream = stream[:at] + stream[at + chance.randrange(1, 4) :]
             case 3:
                 end = stream.find(b"\r\n", at) + 2
-                stream = stream[:end] + chance.choice(_LINES) + b"\r\n" + stream[end:]
+                stream = stream[:end] + chance.choice(LINES) + b"\r\n" + stream[end:]
             case _:
                 lines = stream.split(b"\r\n")
                 lines.insert(chance.randrange(len(lines)), chance.choice(lines))

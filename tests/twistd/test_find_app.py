@@ -63,6 +63,9 @@ SITE = """
 """
 
 
+MAKE_DICT = "findme.builtin:make(a=1)"
+
+
 class FindAppTests(SynchronousTestCase):
     """Specs against modules in a directory that is on the path."""
 
@@ -287,6 +290,11 @@ class FindAppTests(SynchronousTestCase):
         """A callable that does not tell what it takes is believed."""
         self.module("findme/builtin.py", "app = dict")
         self.assertIs(find_app("findme.builtin:app"), dict)
+
+    def test_built_in_factory(self) -> None:
+        """Nor is a factory of C's asked what it takes."""
+        self.module("findme/builtin.py", "make = dict")
+        self.assertIn("that is {'a': 1} of type dict", self.refusal(MAKE_DICT))
 
     def assert_shows(self, spec: str, error: type[BaseException], line: str) -> None:
         """The user's own error leaves with the line that it happened in."""

@@ -12,6 +12,7 @@ from twisted.python.usage import UsageError
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
+from txgreenwsgi._twistd import options
 from txgreenwsgi._twistd.options import Options, markdown_table
 from txgreenwsgi.settings import Settings, described
 
@@ -74,6 +75,8 @@ class OptionsTests(SynchronousTestCase):
             "max_headers": ("50", 50),
             "max_target": ("1K", 1024),
             "input_window": ("1M", 1048576),
+            "buffer_input": ("", True),
+            "buffer_memory": ("64K", 65536),
             "on_disconnect": ("cancel", "cancel"),
             "display_tracebacks": ("", True),
             "add_header": ("X-A: b", (("X-A", "b"),)),
@@ -84,8 +87,8 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(list(said), [name for name, _s, _d in described()])
         arguments = [
             f"--{name.replace('_', '-')}"
-            + ("" if name == "display_tracebacks" else f"={text}")
-            for name, (text, _value) in said.items()
+            + ("" if isinstance(value, bool) else f"={text}")
+            for name, (text, value) in said.items()
         ]
         self.assertEqual(
             parsed(*arguments).settings,
@@ -269,6 +272,19 @@ class RefusalTests(SynchronousTestCase):
         message = self.refusal("--listen", f"ssl:443:privateKey={path}")
         self.assertIn("needs a file that cannot be read: [Errno 2]", message)
         self.assertIn("; give the path of one that can be", message)
+
+    def test_not_installed(self) -> None:
+        """What takes more to be installed is refused with how to install it."""
+
+        def not_installed(_reactor: object, _text: str) -> None:
+            raise ImportError("No module named 'OpenSSL'")
+
+        self.patch(options, "serverFromString", not_installed)
+        self.assertEqual(
+            self.refusal("--listen=ssl:443"),
+            "--listen 'ssl:443' needs something that is not installed (No module named "
+            "'OpenSSL'): pip install 'txgreenwsgi[tls]' brings what TLS takes",
+        )
 
     def test_paths_of_another_directory(self) -> None:
         """Paths that twistd's -d or --chroot will move are not judged yet."""

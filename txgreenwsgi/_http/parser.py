@@ -58,7 +58,7 @@ class RequestParser:
     """Reads the requests of one connection.
 
     Keeps at most one incomplete head (`HeadLimits.size`) or one incomplete line of a
-    chunked body, and nothing else of a body.
+    chunked body, and nothing else of a body; and what it was told to leave unread.
 
     Args:
         limits: What a client may send.
@@ -75,6 +75,8 @@ class RequestParser:
         "_lines",
         "_pending",
         "_state",
+        "_unread",
+        "_unread_from",
     )
 
     def __init__(
@@ -91,6 +93,13 @@ class RequestParser:
         self._keep_alive = True  # what the request whose body is being read asked for
         self._left = 0  # bytes that its body still lacks
         self._body: ChunkedBody | None = None
+        self._unread = b""
+        self._unread_from = 0  # where in it the next request begins
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes behind the end of a request were left for another `feed`."""
+        return bool(self._unread)
 
     @property
     def idle(self) -> bool:
@@ -99,9 +108,11 @@ class RequestParser:
         Empty lines before a request line do not count. Also True behind a request
         that ends the connection; False after a `Refusal`.
         """
-        return not self._pending and self._state in ("head", "closed")
+        return (
+            not self._pending and not self._unread and self._state in ("head", "closed")
+        )
 
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, data: bytes, one: bool = False) -> list[Event]:
         """Return what these bytes bring, in order.
 
         For each request: its `RequestHead`; the pieces of its body as non-empty
@@ -110,13 +121,33 @@ class RequestParser:
         of all, in the midst of a body too: what is fed after it is ignored.
 
         Bad input never raises. Never parks.
+
+        Args:
+            data: what has come; b"" to go on with what was left unread.
+            one: whether to stop at the end of a request, and only keep what comes
+                behind it. A head takes many times its bytes in memory, so the next
+                is better left unread until somebody wants it.
         """
         events: list[Event] = []
         start = 0
+        if self._unread:
+            if not data:
+                data, start = self._unread, self._unread_from
+            else:
+                data = self._unread[self._unread_from :] + data
+                if one:
+                    self._unread, self._unread_from = data, 0
+                    return events
+            self._unread = b""
         try:
             while start < len(data):
                 state = self._state
                 if state == "head":
+                    if one and events:
+                        # Only an END can stand before a head.
+                        self._unread = data
+                        self._unread_from = start
+                        break
                     start = self._read_head(data, start, events)
                 elif state == "length":
                     piece = data[start : start + self._left]
@@ -133,11 +164,15 @@ class RequestParser:
                 else:
                     break
         except Malformed as malformed:
-            self._state = "refused"
-            self._pending = b""
-            self._body = None
+            self.stop()
             events.append(Refusal(malformed.status, malformed.reason))
         return events
+
+    def stop(self) -> None:
+        """Forget what was kept: nothing that comes from now on is read."""
+        self._state = "refused"
+        self._pending = self._unread = b""
+        self._body = None
 
     def _end(self, events: list[Event]) -> None:
         events.append(END)
@@ -147,18 +182,14 @@ class RequestParser:
     def _read_head(self, data: bytes, start: int, events: list[Event]) -> int:
         """Read on in a head from `start`; return where reading stopped."""
         stopped = len(data)
-        moved = 0
         known = len(self._pending)
         size_limit = self._limits.size
         if known:
-            # No more than one byte beyond the limit: enough to tell.
-            data = self._pending + data[start : start + size_limit + 1 - known]
-            moved = start - known
-            start = 0
+            # Here `start` is 0: what is pending is where the last feed stopped. No
+            # more than one byte beyond the limit, which is enough to tell.
+            data = self._pending + data[: size_limit + 1 - known]
         elif self._leading or data[start] < 0x20:
             start = self._skip_empty_lines(data, start)
-            if start == stopped:
-                return stopped
         end = data.find(_HEAD_END, start + max(0, known - 3), start + size_limit)
         if end < 0:
             self._pending = data[start : start + size_limit + 1]
@@ -190,7 +221,7 @@ class RequestParser:
             self._body = ChunkedBody(
                 self._limits.chunk_extensions, self._limits.trailers
             )
-        return moved + end + len(_HEAD_END)
+        return end + len(_HEAD_END) - known
 
     def _skip_empty_lines(self, data: bytes, start: int) -> int:
         while start < len(data) and data[start] == b"\r\n"[self._leading % 2]:

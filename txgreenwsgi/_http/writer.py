@@ -40,6 +40,7 @@ _HOP_BY_HOP = frozenset(
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _FORBIDDEN_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)  # in 64 bits, as others count
 _STATUS = re.compile(r"([1-9][0-9][0-9]) [^\x00-\x1f\x7f]*", re.ASCII)
 
 # Applications answer with the same fields again and again. Each entry is a
@@ -169,9 +170,10 @@ class ResponseHead:
             return
         if self.content_length is not None:
             raise InvalidField("the response has two Content-Length fields")
-        if not (value.isascii() and value.isdigit()):
+        if not _LENGTH.fullmatch(value):
             raise InvalidField(
-                f"Content-Length is a number of bytes, not {value!r} (RFC 9110 8.6)"
+                f"Content-Length is a number of bytes, not {value!r:.60} (RFC 9110 "
+                "section 8.6)"
             )
         self.content_length = int(value)
 

@@ -27,6 +27,9 @@ __all__ = ["DRAIN_BYTES", "BadBody", "RequestBody"]
 #: this size, so that the connection lives on; beyond, it is closed.
 DRAIN_BYTES = 256 * 1024
 
+#: So many pieces are held at most: one of few bytes takes some 60 as an object.
+_MOST_PIECES = 1024
+
 _NEVER_ENDS = float("inf")
 
 
@@ -85,9 +88,10 @@ class RequestBody:
 
     def received(self, piece: bytes) -> None:
         """A piece of the body has come."""
-        if self._dropped or self.error is not None:
+        if self.error is not None or self._dropped:
             self._drained += len(piece)
-            if self._drained > DRAIN_BYTES:
+            # While the application runs, the way to the client stays open.
+            if self._dropped and self._drained > DRAIN_BYTES:
                 self._channel.close_lingering()
             return
         self._received += len(piece)
@@ -125,6 +129,14 @@ class RequestBody:
         self._dropped = True
         if not self.complete or self._pieces:
             self.cut(ValueError("wsgi.input was read after the request had ended"))
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should come until some of it is taken."""
+        return (
+            self.held >= self._channel.site.settings.input_window
+            or len(self._pieces) >= _MOST_PIECES
+        )
 
     @property
     def most_left_to_come(self) -> float:

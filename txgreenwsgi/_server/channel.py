@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITCPTransport,
 )
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -26,10 +27,13 @@ from txgreenwsgi._http.head import END, Refusal, RequestHead
 from txgreenwsgi._http.parser import RequestParser
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
-from .exchange import DRAIN_BYTES, Exchange
+from .body import DRAIN_BYTES, BadBody
+from .exchange import Exchange
 from .output import SocketOutput, output_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.python.failure import Failure
 
     from txgreenwsgi._http.parser import Event
@@ -41,7 +45,8 @@ __all__ = ["Channel"]
 
 _log = Logger(namespace="txgreenwsgi")
 
-#: A connection that is being closed has so many seconds for it.
+#: A connection that is being closed has so many seconds for it, and so has what
+#: is left of the body of a request that was answered.
 _CLOSE_SECONDS = 5.0
 
 _REASONS = {
@@ -75,9 +80,7 @@ class Channel:
     __slots__ = (
         "_begin_queued",
         "_close_at",
-        "_discarded",
         "_inbox",
-        "_lingering",
         "_names",
         "_parser",
         "_pumping",
@@ -105,8 +108,6 @@ class Channel:
         self._parser = RequestParser(site.limits)
         self._inbox: deque[Event] = deque()
         self._pumping = False
-        self._lingering = False
-        self._discarded = 0
         # Since when the connection has been idle, or its head has been coming.
         self._since = 0.0
         self._close_at = 0.0
@@ -136,15 +137,12 @@ class Channel:
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client."""
         if self.closing_now:
-            # Only to be seen: a close with unread bytes resets the connection,
-            # and the client would lose the response.
-            self._discarded += len(data)
-            if self._discarded > DRAIN_BYTES:
-                self.abort()
+            # Read and thrown away, as long as the close may take: unread bytes
+            # would reset the connection, and the client would lose the response.
             return
         parser = self._parser
         was_idle = parser.idle
-        self._inbox.extend(parser.feed(data))
+        self._inbox.extend(parser.feed(data, one=True))
         if was_idle and self.exchange is None:
             self._since = self.site.reactor.seconds()
         if not self._pumping:
@@ -155,16 +153,16 @@ class Channel:
         self.connected = False
         self.closing = self.closing_now = True
         self._inbox.clear()
+        self._parser.stop()
         self.site.connection_lost(self)
         exchange = self.exchange
         self.exchange = None
-        begin, self._begin_queued = self._begin_queued, None
-        if begin is not None and exchange is not None:
-            # It waited for a place, and never ran.
-            self.site.pool.leave(begin)
-            self.site.exchanges.discard(exchange)
-        elif exchange is not None:
+        if exchange is not None:
             exchange.client_lost()
+            if self._leave_queue():
+                self.site.exchange_ended(exchange)
+            elif not exchange.served:
+                self.site.orphans.add(exchange)
         self.transport = None
 
     def hung_up(self) -> None:
@@ -174,49 +172,56 @@ class Channel:
     def _broken(self) -> None:
         """A send failed: the connection is gone, and the reactor does not know yet."""
         self.connected = False
+        if self.exchange is not None:
+            self.exchange.client_lost()
         self.abort()
 
     # Handing out what was read.
 
     def _pump(self) -> None:
         self._pumping = True
-        inbox = self._inbox
+        inbox, parser = self._inbox, self._parser
         try:
-            while inbox:
+            while inbox or parser.has_unread:
                 exchange = self.exchange
                 if exchange is None:
                     if self.closing:
                         inbox.clear()
+                        parser.stop()
                         break
+                    if not inbox:
+                        inbox.extend(parser.feed(b"", one=True))
+                        continue
                     event = inbox.popleft()
                     if type(event) is RequestHead:
                         self._begin(event)
                     elif type(event) is Refusal:
                         self._refuse(event)
-                elif exchange.body_complete:
+                elif exchange.body.complete:
                     break  # the next request waits for this one's end
                 else:
                     self._hand_body(exchange, inbox.popleft())
         finally:
             self._pumping = False
-        self._see_to_reading()
+        self.see_to_reading()
 
     def _hand_body(self, exchange: Exchange, event: Event) -> None:
         if event is END:
-            exchange.body_ended()
-            if exchange.over and (exchange.task is None or exchange.task.done):
+            exchange.body.ended()
+            if self.exchange is exchange and exchange.served:
+                # What the application had left of it was drained.
                 self._next_exchange()
         elif type(event) is Refusal:
-            exchange.body_refused(event)
+            exchange.body.fail(BadBody(event.status, event.reason))
         else:
-            exchange.body_received(event)  # type: ignore[arg-type]
+            exchange.body.received(event)  # type: ignore[arg-type]
 
     def _begin(self, head: RequestHead) -> None:
         self.exchange = exchange = Exchange(self, head)
         self.site.exchanges.add(exchange)
         inbox = self._inbox
         # What has come with the head is there before the application asks.
-        while inbox and not exchange.body_complete:
+        while inbox and not exchange.body.complete:
             self._hand_body(exchange, inbox.popleft())
         site = self.site
         limit = site.settings.max_body
@@ -231,25 +236,49 @@ class Channel:
 
     def _queue(self, exchange: Exchange) -> None:
         """Have the exchange begin when another one ends; or refuse it."""
+        site = self.site
 
         def begin() -> None:
-            self._begin_queued = None
-            exchange.begin_task()
+            if self._begin_queued is begin:
+                self._begin_queued = None
+                exchange.begin_task()
+            else:
+                # It was refused, or its client left, after the place was taken.
+                self._begin_other(site.pool.give_back())
 
-        if self.site.pool.queue(begin):
+        if site.pool.queue(begin):
             self._begin_queued = begin
+            self.names()  # for its record, when the connection is lost
         else:
             self._refuse_exchange(
                 exchange, "503 Service Unavailable", "too many requests at once", 1
             )
+
+    def _leave_queue(self) -> bool:
+        """Give up waiting for a place; whether the exchange did."""
+        begin, self._begin_queued = self._begin_queued, None
+        if begin is None:
+            return False
+        self.site.pool.leave(begin)
+        return True
+
+    def _begin_other(self, begin: Callable[[], object] | None) -> None:
+        """Begin what has waited for the place that became free, if anything has."""
+        if begin is not None:
+            # From the top of the stack: a chain of short requests is no recursion.
+            self.site.hub.at_next_turn(begin)
+
+    def refuse_queued(self, reason: str) -> None:
+        """Answer the exchange that waits for a place, without the application."""
+        if self.exchange is not None and self._leave_queue():
+            self._refuse_exchange(self.exchange, "503 Service Unavailable", reason, 1)
 
     def _refuse_exchange(
         self, exchange: Exchange, status: str, text: str, retry_after: int = 0
     ) -> None:
         exchange.refuse(status, text, retry_after)
         self.site.exchange_ended(exchange)
-        self.exchange = None
-        self.close_lingering()
+        self._close_behind(exchange)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what is no request; nothing after it is ever interpreted."""
@@ -260,7 +289,7 @@ class Channel:
             status=refusal.status,
             reason=refusal.reason,
         )
-        data, code = self.site.plain_response(status, refusal.reason)
+        data, code, length = self.site.plain_response(status, refusal.reason)
         if self.site.observers:
             _, _, address, port, _ = self.names()
             self.site.observe(
@@ -273,7 +302,7 @@ class Channel:
                     "",
                     "",
                     code,
-                    len(refusal.reason) + 1,
+                    length,
                     self.site.next_request_id(),
                     "",
                     "",
@@ -285,61 +314,62 @@ class Channel:
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """The task of the exchange has ended. Called in the reactor greenlet."""
-        site = self.site
-        begin = site.pool.give_back()
-        site.exchange_ended(exchange)
-        if self.connected and not self.closing_now:
-            if not exchange.keep_alive or self.closing or not exchange.over:
-                if exchange.body_complete:
-                    self.close()
-                else:
-                    self.close_lingering()
-            elif exchange.body_complete:
-                self._next_exchange()
-            else:
-                # The rest of the body is drained first: see _hand_body.
-                self._since = site.reactor.seconds()
-                if self.reading_paused:
-                    self.read_on()
-        if self.closing_now:
+        begin = self.site.pool.give_back()
+        self.site.exchange_ended(exchange)
+        if self.exchange is not exchange:
+            pass  # the connection is lost
+        elif self.closing_now:
             self.exchange = None
-        if begin is not None:
-            # From the top of the stack: a chain of short requests is no recursion.
-            site.hub.at_next_turn(begin)
+        elif not exchange.keep_alive or self.closing or not exchange.over:
+            self._close_behind(exchange)
+        elif exchange.body.complete:
+            self._next_exchange()
+        else:
+            # The rest of the body is drained first: see _hand_body.
+            self._since = self.site.reactor.seconds()
+            if self.reading_paused:
+                self.see_to_reading()
+        self._begin_other(begin)
 
     def _next_exchange(self) -> None:
         """Go on with the next request, which may have come already."""
-        self.exchange = None
+        exchange = self.exchange
         self._since = self.site.reactor.seconds()
-        if self.closing:
-            self.close()
-        elif self._inbox and not self._pumping:
+        if self.closing and exchange is not None:
+            self._close_behind(exchange)
+            return
+        self.exchange = None
+        if self._request_waits and not self._pumping:
             self._pump()
-        elif self.reading_paused:
-            self._see_to_reading()
+            return
+        if self.reading_paused:
+            self.see_to_reading()
+        if self.site.stopping:
+            self.stop()
+
+    @property
+    def _request_waits(self) -> bool:
+        """Whether there is more behind the request that is served now."""
+        return bool(self._inbox) or self._parser.has_unread
 
     # Pressure towards the client.
 
-    def _see_to_reading(self) -> None:
+    def see_to_reading(self) -> None:
         """Pause reading while nobody can use what would come, else go on."""
         exchange = self.exchange
         wanted = not (
             exchange is not None
             and not self.closing_now
-            and (
-                (exchange.body_complete and self._inbox)
-                or exchange.held >= self.site.settings.input_window
-            )
+            and (exchange.body.full or (exchange.body.complete and self._request_waits))
         )
         if wanted and self.reading_paused:
-            self.read_on()
+            self._read_on()
         elif not wanted and not self.reading_paused and self.transport is not None:
             self.reading_paused = True
             self.transport.pauseProducing()
             self.site.watch_for_hangup(self)
 
-    def read_on(self) -> None:
-        """The application has taken what was held: read again."""
+    def _read_on(self) -> None:
         self.reading_paused = False
         if self.transport is not None:
             self.site.stop_watching_for_hangup(self)
@@ -351,27 +381,29 @@ class Channel:
         """Whether the connection can serve another request after `exchange`."""
         if self.closing or not self.site.settings.keep_alive:
             return False
-        if self.site.stopping and not self._inbox:
+        if self.site.stopping and not self._request_waits:
             # What was read is answered; what was not is for another server.
             return False
-        if exchange.body_complete:
+        body = exchange.body
+        if body.complete:
             return True
-        if exchange.head.expects_continue and not exchange.continued:
+        if body.client_waits:
             # The client may send the body or not; nobody can tell which.
             return False
-        return exchange.most_left_to_come <= DRAIN_BYTES
+        return body.most_left_to_come <= DRAIN_BYTES
 
     def stop(self) -> None:
         """The server stops: close if no request has come, else after it."""
         if self.exchange is not None or self.closing_now:
             return
-        if not self._parser.idle or self._bytes_wait():
-            # A request is on its way. It is answered, and the connection closed.
-            return
-        self.close()
+        if not self._more_comes():
+            self.close()
+        # Else a request is on its way. It is answered, and the connection closed.
 
-    def _bytes_wait(self) -> bool:
-        """Whether the kernel holds bytes of the client that we have not read."""
+    def _more_comes(self) -> bool:
+        """Whether the client has sent more than was interpreted, as far as we see."""
+        if self._inbox or not self._parser.idle:
+            return True
         if not isinstance(self.output, SocketOutput):
             return False
         try:
@@ -388,8 +420,22 @@ class Channel:
         if self.closing_now:
             return
         self._begin_closing()
+        transport = self.transport
         self.output.detach()
-        self.transport.loseConnection()
+        transport.loseConnection()
+        below = getattr(transport, "transport", None)
+        if isinstance(below, Connection):
+            # TLS would wait for the client to say goodbye too, which it need not
+            # (RFC 8446 section 6.1). All we have sent is in the buffer below.
+            below.loseConnection()
+
+    def _close_behind(self, exchange: Exchange) -> None:
+        """Close after the last exchange."""
+        if exchange.body.complete and not self._more_comes():
+            self.close()
+        else:
+            self.close_lingering()
+        self.exchange = None
 
     def close_lingering(self) -> None:
         """Close, but read what still comes for a while.
@@ -399,21 +445,25 @@ class Channel:
         """
         if self.closing_now:
             return
-        half_close = getattr(self.transport, "loseWriteConnection", None)
-        if half_close is None or not isinstance(self.output, SocketOutput):
-            self.close()
-            return
         self._begin_closing()
         self.output.detach()
-        self._lingering = True
-        half_close()
+        if isinstance(self.output, SocketOutput):
+            self.transport.loseWriteConnection()
+        else:
+            # TLS says goodbye, and reads until the client has done so too.
+            self.transport.loseConnection()
 
     def _begin_closing(self) -> None:
         self.closing = self.closing_now = True
-        self._close_at = self.site.reactor.seconds() + _CLOSE_SECONDS
+        seconds = _CLOSE_SECONDS
+        if not isinstance(self.output, SocketOutput):
+            # The transport may still hold a part of the response.
+            seconds = self.site.settings.write_timeout or float("inf")
+        self._close_at = self.site.reactor.seconds() + seconds
         self._inbox.clear()
+        self._parser.stop()
         if self.reading_paused:
-            self.read_on()
+            self._read_on()
 
     def abort(self) -> None:
         """Close at once, so that the client sees that something is missing."""
@@ -432,23 +482,16 @@ class Channel:
             return
         exchange = self.exchange
         if exchange is not None:
+            if exchange.served:
+                if now - self._since >= _CLOSE_SECONDS:
+                    self.close_lingering()
+                return
             if self._begin_queued is not None:
                 limit = settings.queue_timeout
                 if limit and now - exchange.started >= limit:
-                    self.site.pool.leave(self._begin_queued)
-                    self._begin_queued = None
-                    self._refuse_exchange(
-                        exchange,
-                        "503 Service Unavailable",
-                        f"no place became free in {limit:g} seconds",
-                        1,
-                    )
-            elif exchange.over:
-                # The rest of the body is being drained.
-                if now - self._since >= _CLOSE_SECONDS:
-                    self.close_lingering()
-            else:
-                exchange.check(now)
+                    self.refuse_queued(f"no place became free in {limit:g} seconds")
+                    return
+            exchange.check(now)
         elif not self._parser.idle:
             limit = settings.header_timeout
             if limit and now - self._since >= limit:
@@ -457,6 +500,8 @@ class Channel:
             limit = settings.keep_alive or settings.header_timeout
             if limit and now - self._since >= limit:
                 self.close()
+            elif self.site.stopping:
+                self.stop()
 
     # Names for the environ and the log.
 

@@ -1,10 +1,9 @@
 """One request and its response.
 
 An exchange begins at the end of the request's head, before the body has come,
-and lives in a task of its own. The channel gives it the pieces of the body; the
-gateway takes them out by `receive` and puts the response in by `begin`, `write`
-and `finish`. Whatever ends the exchange early sets `cut`, the error that any
-further use of the connection raises.
+and lives in a task of its own. The gateway puts the response in by `begin`,
+`write` and `finish`. Whatever ends the exchange early sets `cut`, the error that
+any further use of the connection raises.
 
 This file knows one connection's channel. It must never know the parser.
 """
@@ -12,7 +11,6 @@ This file knows one connection's channel. It must never know the parser.
 from __future__ import annotations
 
 import traceback
-from collections import deque
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,32 +18,31 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txgreenwsgi._http.framing import CHUNKED, CLOSE, LENGTH, NONE, choose_framing
-from txgreenwsgi._http.writer import CONTINUE, LAST_CHUNK, ResponseHead
+from txgreenwsgi._http.writer import LAST_CHUNK, ResponseHead
 from txgreenwsgi._switching.errors import (
     Cancelled,
     ClientDisconnected,
     RequestTimeout,
 )
-from txgreenwsgi._switching.greenlets import (
-    SLICE_SECONDS,
-    Suspension,
-    Task,
-    require_task,
-)
+from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task
 from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.errors import Errors
 from txgreenwsgi._wsgi.gateway import serve
 from txgreenwsgi._wsgi.input import Input
+from txgreenwsgi._wsgi.read_ahead import read_ahead
 from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
 
+from .body import BadBody, RequestBody
+
 if TYPE_CHECKING:
-    from txgreenwsgi._http.head import Refusal, RequestHead
+    from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._wsgi.files import FileWrapper
+    from txgreenwsgi._wsgi.input import BodySource
 
     from .channel import Channel
 
-__all__ = ["BadBody", "Exchange"]
+__all__ = ["Exchange"]
 
 _log = Logger(namespace="txgreenwsgi")
 
@@ -53,23 +50,11 @@ _log = Logger(namespace="txgreenwsgi")
 #: copied behind it.
 _LONG_BLOCK = 16384
 
-#: What an application leaves of a request body is read and thrown away up to
-#: this size, so that the connection lives on; beyond, it is closed.
-DRAIN_BYTES = 256 * 1024
+#: More than this at once would keep the kernel, and so the reactor, busy with
+#: one file.
+_FILE_BYTES = 1024 * 1024
 
 _NEVER = float("inf")
-
-
-class BadBody(OSError):
-    """The rest of the request body cannot be had; the client has to be told why.
-
-    Attributes:
-        status: the status to answer with, if the application does not answer.
-    """
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class Exchange:
@@ -80,10 +65,9 @@ class Exchange:
         request_id: what logs call it.
         started: when the head was complete, by the reactor's clock.
         task: the one that runs the application; None before it begins.
-        body_complete: whether the whole request body has come.
-        over: whether nothing more is sent or read for it.
+        body: the request's, as it comes.
+        over: whether nothing more is sent for it.
         keep_alive: whether the connection may serve another request after it.
-        continued: whether 100 Continue was sent.
         cut: what a further use of the connection raises; None while all is well.
         code: the status that was sent; 0 before.
         iterating: whether the application's iterable is being asked for blocks.
@@ -92,27 +76,21 @@ class Exchange:
     """
 
     __slots__ = (
-        "_bad_body",
         "_channel",
-        "_drained",
+        "_errors",
         "_framing",
         "_left",
         "_outcome",
         "_output",
-        "_pieces",
-        "_reader",
-        "_received",
         "_site",
         "_started_unix",
         "bodiless",
-        "body_complete",
+        "body",
         "bytes_sent",
         "code",
-        "continued",
         "cut",
         "deadline",
         "head",
-        "held",
         "iterating",
         "keep_alive",
         "over",
@@ -126,11 +104,12 @@ class Exchange:
         self._site = site = channel.site
         self._output = channel.output
         self.head = head
+        self.body = RequestBody(channel, head)
         self.request_id = site.next_request_id()
         self.started = now = site.reactor.seconds()
         self._started_unix = time() if site.observers else 0.0
         self.task: Task[None] | None = None
-        self.body_complete = False
+        self._errors: Errors | None = None
         self.over = False
         self.keep_alive = False
         self.cut: BaseException | None = None
@@ -140,18 +119,11 @@ class Exchange:
         self.bodiless = False
         limit = site.settings.request_timeout
         self.deadline = now + limit if limit else _NEVER
-        self._pieces: deque[bytes] = deque()
-        self.held = 0
-        self._received = 0
-        self._drained = 0
-        self._bad_body: BaseException | None = None
-        self._reader: Suspension | None = None
-        self.continued = False
         self._framing = NONE
         self._left = 0
         self._outcome = "finished"
 
-    # The request's side: called by the channel, in the reactor greenlet.
+    # Its life: called by the channel and the site, in the reactor greenlet.
 
     def begin_task(self) -> None:
         """Run the application, until it first parks. A place is taken for it."""
@@ -163,73 +135,44 @@ class Exchange:
         hub.start(task)
 
     def _task_ended(self) -> None:
+        self.body.drop()
+        if self._errors is not None:
+            self._errors.flush()
         self._channel.exchange_ended(self)
 
-    def body_received(self, piece: bytes) -> None:
-        """A piece of the body has come."""
-        if self.over or self._bad_body is not None:
-            self._drained += len(piece)
-            if self._drained > DRAIN_BYTES:
-                self._channel.close_lingering()
-            return
-        self._received += len(piece)
-        limit = self._site.settings.max_body
-        if limit and self._received > limit:
-            self._fail_body(BadBody(413, f"the body is longer than {limit} bytes"))
-            return
-        self._pieces.append(piece)
-        self.held += len(piece)
-        if self._reader is not None:
-            self._reader.resume()
-
-    def body_ended(self) -> None:
-        """The whole body has come."""
-        self.body_complete = True
-        if self._reader is not None:
-            self._reader.resume()
-
-    def body_refused(self, refusal: Refusal) -> None:
-        """What comes is no body; nothing that follows can be trusted."""
-        self._fail_body(BadBody(refusal.status, refusal.reason))
-
-    def _fail_body(self, error: BaseException) -> None:
-        self._bad_body = error
-        self._pieces.clear()
-        self.held = 0
-        self._channel.closing = True
-        if self._reader is not None:
-            self._reader.resume()
-
     @property
-    def most_left_to_come(self) -> float:
-        """How many bytes of the request body may still come, at most."""
-        if self.body_complete:
-            return 0
-        if self.head.content_length is None:
-            return _NEVER
-        return self.head.content_length - self._received - self._drained
+    def served(self) -> bool:
+        """Whether the application is through with it."""
+        return self.task is not None and self.task.done
 
     def end_early(
         self, error: BaseException, outcome: str, every_wait: bool = False
     ) -> None:
         """Nothing more can be read or written: raise `error` wherever it is tried.
 
-        What the application waits for in order to read or write ends now, and a
-        response that is being iterated ends with it. Otherwise the application
-        goes on, unless `every_wait` is to end.
+        What is waited for in order to read or write ends now, and a response
+        that is being iterated ends with it. Otherwise the application goes on,
+        unless `every_wait` is to end.
         """
         if self.over or self.cut is not None:
             return
         self.cut = error
         self._outcome = outcome
-        self._pieces.clear()
-        self.held = 0
-        if self._reader is not None:
-            self._reader.abandon(error)
-        elif self._output.waiting is not None:
-            self._output.waiting.abandon(error)
-        elif self.task is not None and (every_wait or self.iterating):
-            self.task.interrupt(error)
+        self.body.cut(error)
+        task = self.task
+        told = False
+        for wait in (self.body.reader, self._output.waiting):
+            if wait is not None:
+                # It may be the wait of another task, which the application made.
+                told |= wait._task is task
+                wait.abandon(error)
+        if (
+            task is not None
+            and not told
+            and (every_wait or self.iterating)
+            and task.state != "running"  # then it is told by what it has called
+        ):
+            task.interrupt(error)
 
     def client_lost(self) -> None:
         """The connection is gone."""
@@ -241,44 +184,70 @@ class Exchange:
 
     def cancel(self) -> None:
         """The server stops and has waited long enough."""
-        self.end_early(
-            Cancelled("the server is stopping"), "cancelled", every_wait=True
-        )
+        if self.task is None:
+            self._channel.refuse_queued("the server is stopping")
+        else:
+            self._interrupt(Cancelled("the server is stopping"), "cancelled")
+
+    def _interrupt(self, error: BaseException, outcome: str) -> None:
+        """End the wait that the application is in, whatever it waits for."""
+        if self.task is not None and (self.over or self.cut is not None):
+            # The client has its response, or is gone.
+            self.task.interrupt(error)
+        else:
+            self.end_early(error, outcome, every_wait=True)
 
     def check(self, now: float) -> None:
-        """See to the deadlines of this exchange."""
+        """See to the deadlines of the request, and of a client that sends or reads."""
         settings = self._site.settings
-        if now >= self.deadline and self.cut is None:
+        if now >= self.deadline:
             self._time_out(now - self.started)
-        elif self._reader is not None:
+            return
+        reader = self.body.reader
+        if reader is not None:
             limit = settings.body_timeout
-            if limit and now - self._reader.since >= limit:
-                self._fail_body(
+            if limit and now - reader.since >= limit:
+                self.body.fail(
                     BadBody(408, f"no byte of the body came for {limit:g} seconds")
                 )
-        elif self._output.waiting is not None:
+        writer = self._output.waiting
+        if writer is not None:
             limit = settings.write_timeout
-            if limit and now - self._output.waiting.since >= limit:
+            if limit and now - writer.since >= limit:
                 _log.info(
                     "{request}: the client took no byte for {limit:g} seconds, "
                     "the connection is closed",
                     request=self,
                     limit=limit,
                 )
-                self._outcome = "timeout"
+                self.end_early(
+                    ClientDisconnected(
+                        f"the client took no byte for {limit:g} seconds"
+                    ),
+                    "timeout",
+                )
                 self._channel.abort()
 
     def _time_out(self, seconds: float) -> None:
+        self.deadline = _NEVER
+        if self.task is None:
+            self._channel.refuse_queued(
+                f"no place became free in {seconds:.1f} seconds"
+            )
+            return
         _log.warn(
             "{request} timed out after {seconds:.1f} seconds",
             request=self,
             seconds=seconds,
         )
         error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
+        if self.over or self.cut is not None:
+            self._interrupt(error, "timeout")
+            return
         answered = self.code
         if not answered:
             self._answer_last("504 Gateway Timeout")
-        self.end_early(error, "timeout", every_wait=True)
+        self._interrupt(error, "timeout")
         if answered:
             self._channel.abort()
         else:
@@ -292,14 +261,20 @@ class Exchange:
 
     def _run(self) -> None:
         """The life of the task: call the application, answer its failure."""
+        site = self._site
         try:
-            serve(self._site.application, self._environ(), self)
+            if site.settings.buffer_input:
+                memory = site.settings.buffer_memory
+                with read_ahead(self.body, site.reactor, memory) as body:
+                    serve(site.application, self._environ(body), self)
+            else:
+                serve(site.application, self._environ(self.body), self)
         except BaseException as error:  # SystemExit too: it is only a request
-            self._failed(error)
             if self.task is not None and self.task._dying:
                 raise
+            self._failed(error)
 
-    def _environ(self) -> dict[str, Any]:
+    def _environ(self, body: BodySource) -> dict[str, Any]:
         head = self.head
         channel = self._channel
         environ = self._site.environ.copy()
@@ -317,12 +292,15 @@ class Exchange:
             environ["REMOTE_PORT"],
             environ["wsgi.url_scheme"],
         ) = channel.names()
-        environ["wsgi.input"] = Input(self)
-        environ["wsgi.errors"] = Errors(self.request_id)
+        environ["wsgi.input"] = Input(body)
+        environ["wsgi.errors"] = self._errors = Errors(self.request_id)
         environ["txgreenwsgi.request_id"] = self.request_id
         environ["txgreenwsgi.client_disconnected"] = self.client_disconnected
         environ["waitress.client_disconnected"] = self.client_disconnected
         environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
+        if self._site.settings.environ:
+            # The deployer knows better than the client and the connection.
+            environ.update(self._site.settings.environ)
         return environ
 
     def client_disconnected(self) -> bool:
@@ -342,63 +320,41 @@ class Exchange:
             _NEVER if seconds is None else self._site.reactor.seconds() + seconds
         )
 
-    # What wsgi.input reads.
+    # What the gateway writes.
 
-    def receive(self) -> bytes:
-        """The next piece of the body, b"" at the end. May park."""
-        while True:
-            if self.cut is not None:
-                raise self.cut
-            if self._pieces:
-                piece = self._pieces.popleft()
-                self.held -= len(piece)
-                if self._channel.reading_paused:
-                    self._channel.read_on()
-                return piece
-            if self._bad_body is not None:
-                raise self._bad_body
-            if self.body_complete:
-                return b""
-            if self.over:
-                raise ValueError("wsgi.input was read after the request had ended")
-            if self._reader is not None:
-                raise RuntimeError(
-                    "two tasks read the body of one request at the same time"
-                )
-            if self.head.expects_continue and not self.continued and not self.code:
-                # RFC 9110 section 10.1.1: only now is the body wanted.
-                self.continued = True
-                self._output.send(CONTINUE)
-                continue
-            self._reader = suspension = Suspension(
-                require_task("wsgi.input"), "the request body"
-            )
-            if self._channel.reading_paused:
-                self._channel.read_on()
-            try:
-                suspension.wait()
-            finally:
-                self._reader = None
+    def begin_iteration(self) -> None:
+        """The application's iterable is asked for blocks from here on.
 
-    def reader_turn(self) -> None:
-        """Park for a turn; a request that ended early raises. May park."""
+        A client that is gone then interrupts whatever the iterable waits for.
+        """
         if self.cut is not None:
             raise self.cut
-        sleep(0)
+        self.iterating = True
 
-    # What the gateway writes.
+    def end_iteration(self) -> None:
+        """`close()` is called next: what was to end the iteration is not for it."""
+        self.iterating = False
+        if self.task is not None and isinstance(self.cut, ClientDisconnected):
+            self.task.withdraw(self.cut)
+
+    def _refuse_if_ended(self) -> None:
+        if self.cut is not None:
+            raise self.cut
+        if self.over:
+            # Another task has kept the `write` of this request. What it sends
+            # would be taken for a part of the next response.
+            raise ValueError("the response was written to after its end")
 
     def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
         """Send the head and the first block in one piece. May park."""
-        if self.cut is not None:
-            raise self.cut
-        lines, more = self._frame(head, length)
-        start = head.encode(*self._site.common_lines(), lines)
-        self.code = head.code
+        self._refuse_if_ended()
+        start = self._start(head, length)
         if self.bodiless or not block:
             self._output.send(start)
             return
         if self._framing is LENGTH:
+            if not self._left:
+                self._output.send(start)
             block = self._cut_to_length(block)
         self.bytes_sent = len(block)
         if self._framing is CHUNKED:
@@ -410,11 +366,11 @@ class Exchange:
             self._output.send(start + block + end)
         else:
             self._output.send_parts(start, block, end)
-        if more and not (self._framing is LENGTH and not self._left):
+        if not (self._framing is LENGTH and not self._left):
             self._handed_over()
 
-    def _frame(self, head: ResponseHead, length: int | None) -> tuple[bytes, bool]:
-        """Decide on the framing: the lines that tell it, and whether a body follows."""
+    def _start(self, head: ResponseHead, length: int | None) -> bytes:
+        """Decide on the framing; the bytes of the head that tells it."""
         request = self.head
         lines = self._site.lines_to_add(head)
         declared = head.content_length
@@ -446,13 +402,16 @@ class Exchange:
             lines += b"Connection: close\r\n"
         elif request.version == "HTTP/1.0":
             lines += b"Connection: keep-alive\r\n"
-        return lines, not self.bodiless
+        self.code = head.code
+        # A client that has the response asks for no 100 Continue any more.
+        self.body.client_waits = False
+        return head.encode(*self._site.common_lines(), lines)
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks while the client is behind."""
-        if self.cut is not None:
-            raise self.cut
+        self._refuse_if_ended()
         if self.bodiless:
+            self._handed_over()  # it may write for ever
             return
         framing = self._framing
         if framing is LENGTH:
@@ -508,22 +467,24 @@ class Exchange:
             raise self.cut
         if head.content_length is not None:
             count = min(count, head.content_length)
-        lines, has_body = self._frame(head, count)
-        if not has_body:
-            count = 0
-        start = head.encode(*self._site.common_lines(), lines)
-        self.code = head.code
-        if not count:
+        start = self._start(head, count)
+        if self.bodiless or not count:
             self._output.send(start)
             return True
-        sent = self._output.send_file(start, fd, offset, count)
-        if sent is None:
-            self._output.send(start)
-            for block in body:
-                self.write(block)
-        else:
+        while count:
+            sent = self._output.send_file(start, fd, offset, min(count, _FILE_BYTES))
+            if sent is None:
+                self._output.send(start)
+                for block in body.blocks(count):
+                    self.write(block)
+                return True
+            start = b""
+            offset += sent
+            count = count - sent if sent else 0  # the file has become shorter
             self._left -= sent
-            self.bytes_sent = sent
+            self.bytes_sent += sent
+            if count:
+                self._output.turn()
         return True
 
     def turn(self) -> None:
@@ -562,11 +523,11 @@ class Exchange:
             # The response was complete: it was close() that failed.
             self._log_failure(error)
             return
-        ours = self.cut is not None and (
-            error is self.cut
-            or isinstance(error, (ClientDisconnected, RequestTimeout, Cancelled))
+        ours = self.cut is not None and isinstance(
+            error, (ClientDisconnected, RequestTimeout, Cancelled)
         )
-        if not ours and error is not self._bad_body:
+        bad_body = error is self.body.error and isinstance(error, BadBody)
+        if not ours and not bad_body:
             self._log_failure(error)
         self.keep_alive = False
         if self.cut is None:
@@ -581,7 +542,7 @@ class Exchange:
             return
         if isinstance(self.cut, Cancelled):
             self._answer_last("503 Service Unavailable")
-        elif error is self._bad_body and isinstance(error, BadBody):
+        elif bad_body and isinstance(error, BadBody):
             self._answer_last(_STATUS_LINES.get(error.status, "400 Bad Request"), error)
         else:
             self._answer_last("500 Internal Server Error", error)
@@ -597,7 +558,7 @@ class Exchange:
                 text += f"{error}\n"
             elif self._site.settings.display_tracebacks:
                 text += "\n" + "".join(traceback.format_exception(error))
-        data, self.code = self._site.plain_response(
+        data, self.code, self.bytes_sent = self._site.plain_response(
             status, text, bodiless=self.head.method == "HEAD"
         )
         self.keep_alive = False
@@ -605,7 +566,7 @@ class Exchange:
 
     def refuse(self, status: str, text: str, retry_after: int = 0) -> None:
         """Answer without the application. Call from the reactor greenlet."""
-        data, self.code = self._site.plain_response(
+        data, self.code, self.bytes_sent = self._site.plain_response(
             status, text, retry_after, bodiless=self.head.method == "HEAD"
         )
         self._outcome = "refused"

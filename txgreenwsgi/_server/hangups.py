@@ -12,6 +12,7 @@ while reading is paused is noticed when it is read from or written to again.
 from __future__ import annotations
 
 import select
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -38,6 +39,7 @@ class Hangups:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._channels: dict[int, Channel] = {}
+        self._fds: dict[Channel, int] = {}
         self._epoll: Any = None
 
     def watch(self, channel: Channel) -> None:
@@ -48,26 +50,26 @@ class Hangups:
         if fd < 0 or not IReactorFDSet.providedBy(self._reactor):
             return
         if self._epoll is None:
-            self._epoll = select.epoll()
+            try:
+                self._epoll = select.epoll()
+            except OSError:
+                return  # no descriptor is left for it: as where there is no epoll
         # One report is enough; it also keeps a half-closed client from being
         # reported without end.
         self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
         if not self._channels:
             self._reactor.addReader(self)
         self._channels[fd] = channel
+        self._fds[channel] = fd
 
     def forget(self, channel: Channel) -> None:
         """Its transport reads again, or is gone."""
-        for fd, watched in self._channels.items():
-            if watched is channel:
-                break
-        else:
+        fd = self._fds.pop(channel, None)
+        if fd is None:
             return
         del self._channels[fd]
-        try:
+        with suppress(OSError):  # closed: the kernel has dropped it
             self._epoll.unregister(fd)
-        except OSError:
-            pass  # closed: the kernel has dropped it
         if not self._channels:
             self._reactor.removeReader(self)
             self._epoll.close()

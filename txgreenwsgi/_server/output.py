@@ -14,6 +14,7 @@ This file knows transports and parks tasks. It must never know HTTP.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,9 +34,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "output_for"]
 
-#: More than this in one call would keep the kernel, and so the reactor, busy
-#: with one file.
-_SENDFILE_BYTES = 1024 * 1024
+#: What `sendfile` says of a file that it cannot send, or that cannot be read.
+_FILE_ERRORS = frozenset(
+    {
+        errno.EINVAL,
+        errno.EIO,
+        errno.ENOSYS,
+        errno.EOPNOTSUPP,
+        errno.EOVERFLOW,
+        errno.ESTALE,
+    }
+)
+
+#: A transport is given so much at once: it tells that the client is behind, and
+#: that the client has caught up, between one piece and the next.
+_PIECE_BYTES = 65536
 
 # Linux holds back a short packet until the next send: a head leaves with the
 # first bytes of its file.
@@ -46,6 +59,8 @@ _CAN_SENDFILE = hasattr(os, "sendfile")
 
 class Output(Protocol):
     """What an exchange sends through. Everything but `send_last` may park.
+
+    One task sends at a time.
 
     Attributes:
         waiting: the suspension of the task that waits for the client.
@@ -63,9 +78,12 @@ class Output(Protocol):
         """Send a head and `count` bytes of a file by the kernel.
 
         Returns:
-            How many bytes of the file were sent; None, with nothing sent, where
-            the kernel cannot.
+            How many bytes of the file were sent, 0 at its end; None, with
+            nothing sent, where the kernel cannot.
         """
+
+    def turn(self) -> None:
+        """Park for a turn of the reactor; nobody else sends in between."""
 
     def hand_over(self) -> None:
         """Return when what was sent has left this process, as far as it can."""
@@ -95,11 +113,15 @@ class SocketOutput:
         self.waiting: Suspension | None = None
 
     def send(self, data: bytes) -> None:
+        if self.waiting is not None:
+            raise _two_writers()
         sent = self._send_some(data)
         if sent != len(data):
             self._send_rest(memoryview(data)[sent:])
 
     def send_parts(self, *parts: bytes) -> None:
+        if self.waiting is not None:
+            raise _two_writers()
         try:
             sent = self._socket.sendmsg(parts)
         except BlockingIOError:
@@ -132,6 +154,8 @@ class SocketOutput:
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> int | None:
         if not _CAN_SENDFILE or self._socket.fileno() < 0:
             return None
+        if self.waiting is not None:
+            raise _two_writers()
         if head:
             try:
                 sent = self._socket.send(head, _MSG_MORE)
@@ -143,21 +167,32 @@ class SocketOutput:
         left = count
         while left:
             try:
-                sent = os.sendfile(
-                    self._socket.fileno(), fd, offset, min(left, _SENDFILE_BYTES)
-                )
+                sent = os.sendfile(self._socket.fileno(), fd, offset, left)
             except BlockingIOError:
                 self._wait_writable()
                 continue
             except OSError as error:
-                raise self._lost() from error
+                if error.errno not in _FILE_ERRORS:
+                    raise self._lost() from error
+                # Some file systems cannot do it, and an error of the disk is
+                # the application's to know: reading the file tells which.
+                block = os.pread(fd, min(left, _PIECE_BYTES), offset)
+                self._send_rest(memoryview(block))
+                sent = len(block)
             if sent == 0:
                 break  # the file has become shorter
             offset += sent
             left -= sent
-            if left and sent == _SENDFILE_BYTES:
-                sleep(0)
         return count - left
+
+    def turn(self) -> None:
+        task = require_task("write()")
+        self.waiting = suspension = Suspension(task, "a turn")
+        task.hub.at_next_turn(suspension.resume)
+        try:
+            suspension.wait()
+        finally:
+            self.waiting = None
 
     def hand_over(self) -> None:
         pass
@@ -174,9 +209,8 @@ class SocketOutput:
             self._transport.write(data[sent:])
 
     def detach(self) -> None:
-        if self.waiting is not None:
-            self.waiting = None
-            self._transport.unregisterProducer()
+        # Who waits goes on waiting, for the connection to be lost.
+        self._transport.unregisterProducer()
 
     def _lost(self) -> ClientDisconnected:
         self._broken()
@@ -224,6 +258,15 @@ class TransportOutput:
         transport.registerProducer(self, True)
 
     def send(self, data: bytes) -> None:
+        if self.waiting is not None:
+            raise _two_writers()
+        if len(data) <= _PIECE_BYTES:
+            self._send_piece(data)
+            return
+        for start in range(0, len(data), _PIECE_BYTES):
+            self._send_piece(data[start : start + _PIECE_BYTES])
+
+    def _send_piece(self, data: bytes) -> None:
         self._transport.write(data)
         while self._paused:
             self.waiting = suspension = Suspension(
@@ -237,6 +280,9 @@ class TransportOutput:
     def send_parts(self, *parts: bytes) -> None:
         for part in parts:
             self.send(part)
+
+    def turn(self) -> None:
+        sleep(0)
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> int | None:
         return None
@@ -265,6 +311,10 @@ class TransportOutput:
 
     def stopProducing(self) -> None:
         self._paused = False
+
+
+def _two_writers() -> RuntimeError:
+    return RuntimeError("two tasks write the response of one request at the same time")
 
 
 def output_for(transport: ITransport, broken: Callable[[], object]) -> Output:

@@ -10,19 +10,25 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    FirstError,
+    gatherResults,
+    maybeDeferred,
+)
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 
 from txgreenwsgi.settings import Settings
 
+from .accepting import Accepting
 from .site import GreenSite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from twisted.internet.interfaces import IListeningPort
+    from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
     from twisted.python.failure import Failure
 
     from txgreenwsgi._wsgi.gateway import Application
@@ -71,10 +77,12 @@ class GreenService(Service):
         self._listen = list(listen)
         self._opening: list[Deferred[IListeningPort]] = []
         self._privileged = False
+        self._refusal: Failure | None = None
         self.ports: list[IListeningPort] = []
         self.site = GreenSite(
             None, settings or Settings(), observers=observers, reactor=reactor
         )
+        self._accepting: Accepting | None = None
 
     def privilegedStartService(self) -> None:
         """Listen, while the process may still use low ports.
@@ -106,19 +114,28 @@ class GreenService(Service):
             opened.addCallbacks(
                 self._opened, self._not_opened, errbackArgs=(str(listen),)
             )
+            refusal, self._refusal = self._refusal, None
+            if refusal is not None:
+                self._close_ports()
+                refusal.raiseException()
 
     def _opened(self, port: IListeningPort) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())
         self.ports.append(port)
+        if self._accepting is None:
+            self._accepting = Accepting(self.site.reactor)
+        self._accepting.watch(port)
         return port
 
-    def _not_opened(self, failure: Failure, listen: str) -> Failure | None:
-        failure.cleanFailure()
-        if not self.running and self._privileged:
-            failure.raiseException()
+    def _not_opened(self, failure: Failure, listen: str) -> None:
+        if failure.check(CancelledError):
+            return  # we have stopped meanwhile
+        if self._privileged and not self.running:
+            # Whoever starts us is still there to be told.
+            self._refusal = failure
+            return
         _log.failure("cannot listen on {listen}", failure=failure, listen=listen)
         self.site.reactor.callWhenRunning(self.site.reactor.stop)
-        return None
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, then let requests end; see `GreenSite.stop`.
@@ -131,11 +148,20 @@ class GreenService(Service):
         for opening in self._opening:
             opening.cancel()
         self._opening.clear()
+        return self._close_ports().addBoth(self._closed)
+
+    def _close_ports(self) -> Deferred[Any]:
         ports, self.ports = self.ports, []
-        closed = gatherResults(
+        if self._accepting is not None:
+            self._accepting.forget()
+        return gatherResults(
             [maybeDeferred(port.stopListening) for port in ports], consumeErrors=True
-        )
-        return closed.addBoth(self._closed)
+        ).addErrback(self._not_closed)
+
+    def _not_closed(self, failure: Failure) -> None:
+        failure.trap(FirstError)
+        error: Any = failure.value
+        _log.failure("a port cannot be closed", failure=error.subFailure)
 
     def _closed(self, result: Any) -> Deferred[None]:
         return self.site.stop()

@@ -13,8 +13,10 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from txgreenwsgi._http.parser import HeadLimits
 from txgreenwsgi._http.writer import ResponseHead, date_field
@@ -70,6 +72,7 @@ class RequestInFlight:
     waiting_on: str
 
 
+@implementer(IProtocolNegotiationFactory)
 class GreenSite(Factory):
     """Serves a WSGI application on every connection of any stream endpoint.
 
@@ -84,8 +87,8 @@ class GreenSite(Factory):
     Attributes:
         stopping: whether connections close after their next response.
         connections: the channels of all open connections.
-        exchanges: all that have begun and not ended; their connections may be
-            lost.
+        exchanges: all that have begun and not ended.
+        orphans: those of them whose connection is lost.
     """
 
     noisy = False
@@ -109,6 +112,7 @@ class GreenSite(Factory):
         self.stopping = False
         self.connections: set[Channel] = set()
         self.exchanges: set[Exchange] = set()
+        self.orphans: set[Exchange] = set()
         self.context: Context = copy_context()
         self.pool = Pool(self.settings.max_in_flight, self.settings.max_queued)
         self.limits = HeadLimits(
@@ -134,6 +138,8 @@ class GreenSite(Factory):
         self._date_second = 0
         server = self.settings.server_header
         self._server_line = f"Server: {server}\r\n".encode("latin-1") if server else b""
+        if any(name.lower() == "server" for name, _ in self.settings.add_header):
+            self._server_line = b""
         self._added = [
             (name.lower().encode("latin-1"), f"{name}: {value}\r\n".encode("latin-1"))
             for name, value in self.settings.add_header
@@ -158,11 +164,15 @@ class GreenSite(Factory):
         return self._hub
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
-        """A channel for a new connection; None, to close it, when there are too many."""
+        """A channel for a new connection; None closes it: there are too many."""
         most = self.settings.max_connections
         if most and len(self.connections) >= most:
             return None
         return Channel(self)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What TLS offers by ALPN (RFC 7301): without it, clients that ask fail."""
+        return [b"http/1.1"]
 
     def next_request_id(self) -> str:
         """A name for a request, unlike that of any other of any process."""
@@ -192,8 +202,12 @@ class GreenSite(Factory):
 
     def plain_response(
         self, status: str, text: str, retry_after: int = 0, bodiless: bool = False
-    ) -> tuple[bytes, int]:
-        """A whole response of the server's own that closes the connection."""
+    ) -> tuple[bytes, int, int]:
+        """A whole response of the server's own that closes the connection.
+
+        Returns:
+            Its bytes, its status code, and how many of the bytes are its body.
+        """
         body = (text.rstrip("\n") + "\n").encode("utf-8", "replace")
         fields = [
             ("Content-Type", "text/plain; charset=utf-8"),
@@ -204,7 +218,9 @@ class GreenSite(Factory):
         head = ResponseHead(status, fields)
         added = self.lines_to_add(head)
         data = head.encode(*self.common_lines(), added + b"Connection: close\r\n")
-        return data if bodiless else data + body, head.code
+        if bodiless:
+            return data, head.code, 0
+        return data + body, head.code, len(body)
 
     # Who is connected.
 
@@ -218,20 +234,21 @@ class GreenSite(Factory):
         """A connection has ended."""
         self.connections.discard(channel)
         self.stop_watching_for_hangup(channel)
-        if not self.connections:
-            if self._check_call is not None:
-                self._check_call.cancel()
-                self._check_call = None
-            self._tell_if_empty()
+        self._rest_if_empty()
 
     def _check(self) -> None:
         self._check_call = self.reactor.callLater(_CHECK_SECONDS, self._check)
         now = self.reactor.seconds()
-        for channel in list(self.connections):
-            try:
-                channel.check(now)
-            except Exception:
-                _log.failure("looking at the deadlines of a connection failed")
+        everything: list[Channel | Exchange] = [*self.connections, *self.orphans]
+        for checked in everything:
+            self._check_one(checked, now)
+
+    def _check_one(self, checked: Channel | Exchange, now: float) -> None:
+        try:
+            checked.check(now)
+        except Exception:
+            # The others have deadlines too.
+            _log.failure("looking at the deadlines of {it} failed", it=checked)
 
     def watch_for_hangup(self, channel: Channel) -> None:
         """Tell the channel if its client goes away while nothing is read from it."""
@@ -249,26 +266,22 @@ class GreenSite(Factory):
     def exchange_ended(self, exchange: Exchange) -> None:
         """Forget the exchange and tell the observers."""
         self.exchanges.discard(exchange)
+        self.orphans.discard(exchange)
         if self.observers:
             self.observe(exchange.record())
-        if self._emptied:
-            self._tell_if_empty()
+        if not self.connections:
+            self._rest_if_empty()
 
     def observe(self, record: ExchangeRecord) -> None:
         """Give a record to the observers."""
         for observer in self.observers:
-            try:
-                observer(record)
-            except Exception:
-                _log.failure(
-                    "an observer of requests failed: {observer}", observer=observer
-                )
+            _tell(observer, record)
 
     def requests(self) -> list[RequestInFlight]:
         """The table of requests in flight, the oldest first. Never parks."""
         now = self.reactor.seconds()
         table = []
-        for exchange in sorted(self.exchanges, key=lambda exchange: exchange.started):
+        for exchange in sorted(self.exchanges, key=_age_order):
             task = exchange.task
             waiting_on = None if task is None else task.waiting_on
             table.append(
@@ -301,8 +314,8 @@ class GreenSite(Factory):
         self._emptied.append(done)
         for channel in list(self.connections):
             channel.stop()
-        self._tell_if_empty()
-        if not done.called:
+        self._rest_if_empty()
+        if not done.called and self._end_call is None:
             grace = (
                 self.settings.graceful_timeout
                 if grace_seconds is None
@@ -325,25 +338,52 @@ class GreenSite(Factory):
         for channel in list(self.connections):
             if channel.exchange is None:
                 channel.close()
-        self._tell_if_empty()
+        self._rest_if_empty()
 
     def _end_connections(self) -> None:
         for exchange in list(self.exchanges):
             task = exchange.task
             if task is not None:
-                _log.warn("{request} did not end by itself", request=exchange)
+                _log.warn(
+                    "{request} did not end by itself: it waits on {what}",
+                    request=exchange,
+                    what=_in_words(task.waiting_on),
+                )
                 task.kill()
+        if self.exchanges:
+            # What not even that has ended must not keep the process alive.
+            self.exchanges.clear()
+            self.orphans.clear()
         for channel in list(self.connections):
             channel.abort()
-        self._tell_if_empty()
+        self._rest_if_empty()
 
-    def _tell_if_empty(self) -> None:
-        if self._emptied and not self.connections and not self.exchanges:
-            emptied, self._emptied = self._emptied, []
-            if self._end_call is not None and self._end_call.active():
+    def _rest_if_empty(self) -> None:
+        """Nothing is left to be looked at: stop looking, and tell who waits for it."""
+        if self.connections or self.exchanges:
+            return
+        if self._check_call is not None:
+            self._check_call.cancel()
+            self._check_call = None
+        if self._end_call is not None:
+            if self._end_call.active():
                 self._end_call.cancel()
-            for done in emptied:
-                done.callback(None)
+            self._end_call = None
+        emptied, self._emptied = self._emptied, []
+        for done in emptied:
+            done.callback(None)
+
+
+def _tell(observer: Callable[[ExchangeRecord], object], record: ExchangeRecord) -> None:
+    try:
+        observer(record)
+    except Exception:
+        _log.failure("an observer of requests failed: {observer}", observer=observer)
+
+
+def _age_order(exchange: Exchange) -> tuple[float, int, str]:
+    # Identities count up: they tell which of one moment was first.
+    return exchange.started, len(exchange.request_id), exchange.request_id
 
 
 def _in_words(waiting_on: object) -> str:

@@ -1,4 +1,4 @@
-"""Places where a wait would hang or corrupt, each told by one clear error.
+"""Calls that would hang or corrupt, each told by one clear error.
 
 It knows threads, signals and the collector. It must never switch.
 """
@@ -10,27 +10,37 @@ import signal
 import sys
 import threading
 import time
-from functools import wraps
-from types import CodeType
+from functools import partial, wraps
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.internet.threads import blockingCallFromThread
+from twisted.python import threadable
 
 from .errors import NotInGreenlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
-__all__ = ["guard_reactor", "refuse_bad_moment", "why_not_here"]
+__all__ = [
+    "guard_reactor",
+    "refuse_bad_moment",
+    "refuse_free_threading",
+    "refuse_other_thread",
+    "require_seconds",
+    "why_not_here",
+    "why_not_in_thread",
+]
 
-# The ident of the thread in which the collector is running finalizers.
-_collecting_thread: int | None = None
+#: The ident of the thread in which the collector is running finalizers, or None.
+collecting_thread: int | None = None
 
 
 def _note_collection(phase: str, _info: dict[str, int]) -> None:
-    global _collecting_thread
-    _collecting_thread = threading.get_ident() if phase == "start" else None
+    global collecting_thread
+    collecting_thread = get_ident() if phase == "start" else None
 
 
 gc.callbacks.append(_note_collection)
@@ -47,6 +57,11 @@ def _find_handler_codes() -> frozenset[CodeType]:
     codes = set()
     for number in signal.valid_signals():
         handler: Any = signal.getsignal(number)
+        while isinstance(handler, partial):
+            handler = handler.func
+        if not hasattr(handler, "__code__") and not hasattr(handler, "__func__"):
+            # A number, a builtin, or an object that can be called.
+            handler = vars(type(handler)).get("__call__")
         code = getattr(getattr(handler, "__func__", handler), "__code__", None)
         # Twisted's and ours run no code of anybody else.
         module = getattr(handler, "__module__", None) or ""
@@ -63,7 +78,7 @@ def refuse_bad_moment() -> None:
             is about to wait: it would stop whatever it interrupted.
     """
     global _handler_codes, _look_again_at
-    if _collecting_thread is not None and _collecting_thread == threading.get_ident():
+    if collecting_thread is not None and collecting_thread == get_ident():
         raise NotInGreenlet(
             "the garbage collector is running: a __del__ method or a weakref "
             "callback cannot wait; hand the work to spawn() instead"
@@ -102,7 +117,61 @@ def why_not_here(what: str) -> str:
     )
 
 
-def guard_reactor(reactor: Any, current_task: Callable[[], object]) -> None:
+def why_not_in_thread(what: str) -> str:
+    """The message for `what` that was called in a thread that is not the reactor's."""
+    return (
+        f"{what} was called in the thread {threading.current_thread().name!r}, and "
+        "the reactor runs in another: hand the function over by "
+        "reactor.callFromThread(spawn, function)"
+    )
+
+
+def refuse_other_thread(what: str) -> None:
+    """Raise when the reactor runs in another thread than this.
+
+    Raises:
+        NotInGreenlet: it does, and `what` was asked for here.
+    """
+    if threadable.ioThread not in (None, get_ident()):
+        raise NotInGreenlet(why_not_in_thread(what))
+
+
+def refuse_free_threading() -> None:
+    """Raise in a Python that runs without its global lock.
+
+    Raises:
+        RuntimeError: it does; greenlets and threads would corrupt each other.
+    """
+    gil_enabled = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
+    if gil_enabled is not None and not gil_enabled():
+        raise RuntimeError(
+            "txgreenwsgi does not support free-threaded Python: use the ordinary "
+            "build, or switch the global lock on with PYTHON_GIL=1"
+        )
+
+
+def require_seconds(what: str, seconds: Any) -> None:
+    """Raise unless `seconds` is a number that is not negative.
+
+    Raises:
+        ValueError: it is negative or NaN.
+        TypeError: it is no number.
+    """
+    try:
+        if seconds >= 0:
+            return
+    except TypeError:
+        raise TypeError(
+            f"{what} takes a number of seconds >= 0, not {seconds!r}"
+        ) from None
+    raise ValueError(f"{what} takes a number of seconds >= 0, not {seconds!r}")
+
+
+def guard_reactor(
+    reactor: Any,
+    current_task: Callable[[], object],
+    in_reactor_thread: Callable[[], bool],
+) -> None:
     """Make calls that would deadlock `reactor` inside a task raise instead.
 
     `reactor.iterate()` and `reactor.run()` in a task would turn the reactor
@@ -130,14 +199,10 @@ def guard_reactor(reactor: Any, current_task: Callable[[], object]) -> None:
     if IReactorFromThreads.providedBy(reactor):
         call_from_thread = reactor.callFromThread
         blocking_code = blockingCallFromThread.__code__
-        home = threading.get_ident()
 
         @wraps(call_from_thread)
         def guarded_call(*args: Any, **kwargs: Any) -> Any:
-            if (
-                sys._getframe(1).f_code is blocking_code
-                and threading.get_ident() == home
-            ):
+            if sys._getframe(1).f_code is blocking_code and in_reactor_thread():
                 raise NotInGreenlet(
                     "blockingCallFromThread was called in the reactor's own thread, "
                     "where it would wait for itself for ever: in a task use "

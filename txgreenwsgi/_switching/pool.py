@@ -44,7 +44,7 @@ class Pool:
         return False
 
     def queue(self, begin: Callable[[], object]) -> bool:
-        """Have `begin` called once a place is taken for it; False if the queue is full."""
+        """Put `begin` in line for a place; False if the queue is full."""
         if len(self._queue) >= self.most_queued:
             return False
         self._queue.append(begin)

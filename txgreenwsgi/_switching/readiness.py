@@ -13,8 +13,10 @@ It knows descriptors and the reactor. It must never switch.
 
 from __future__ import annotations
 
+import errno
 import os
 import select as stdlib_select
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import (
@@ -25,7 +27,9 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from .errors import NotInGreenlet
-from .greenlets import Suspension, require_task
+from .greenlets import SLICE_SECONDS, Suspension, require_task
+from .guards import require_seconds
+from .waiting import sleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,16 +48,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Poll", "poll", "select", "wait_readable", "wait_writable"]
 
+# The kernel's own, whatever `txgreenwsgi.monkey` makes of the module later.
+_kernel_poll = stdlib_select.poll
+_kernel_epoll: Any = getattr(stdlib_select, "epoll", None)
+
 _READ = stdlib_select.POLLIN | stdlib_select.POLLPRI
 _WRITE = stdlib_select.POLLOUT
 _ENDED = stdlib_select.POLLHUP | stdlib_select.POLLERR | stdlib_select.POLLNVAL
 
+# A file, as fstat tells it from others: device and inode.
+_File = tuple[int, int]
+
 # The descriptors that parked tasks wait on: (number, direction) -> the task, and
 # which file it was then: the number may since belong to another.
-_Claims = dict[tuple[int, int], "tuple[Task[Any], tuple[int, int]]"]
+_Claims = dict[tuple[int, int], "tuple[Task[Any], _File | None]"]
 
 
 def _fileno(fd: Descriptor) -> int:
+    if not isinstance(fd, int) and not hasattr(fd, "fileno"):
+        raise TypeError(
+            f"{fd!r} is no file descriptor: give an int or an object with fileno()"
+        )
     number = fd if isinstance(fd, int) else fd.fileno()
     if number < 0:
         raise ValueError(f"{fd!r} has no open file descriptor (fileno() is {number})")
@@ -77,7 +92,8 @@ class _Watch:
     def doRead(self) -> None:
         self._tell()
 
-    doWrite = doRead
+    def doWrite(self) -> None:
+        self._tell()
 
     def connectionLost(self, reason: Failure) -> None:
         self._tell()
@@ -90,16 +106,24 @@ class _EpollWatch:
         self, reactor: Any, interest: dict[int, int], tell: Callable[[], object]
     ) -> None:
         self._reactor = reactor
-        self._epoll = stdlib_select.epoll(len(interest))
+        self._count = len(interest)
+        self._epoll = _kernel_epoll()
         try:
             for fd, events in interest.items():
-                # epoll's event bits are poll's.
-                self._epoll.register(fd, events)
+                # A regular file cannot be registered. It is always ready, so
+                # what was asked for is something that it never has.
+                with suppress(PermissionError):
+                    # epoll's event bits are poll's.
+                    self._epoll.register(fd, events)
             self._watch = _Watch(self._epoll.fileno(), tell)
             reactor.addReader(self._watch)
         except BaseException:
             self._epoll.close()
             raise
+
+    def ready(self) -> list[tuple[int, int]]:
+        ready: list[tuple[int, int]] = self._epoll.poll(0, self._count)
+        return ready
 
     def stop(self) -> None:
         self._reactor.removeReader(self._watch)
@@ -107,17 +131,24 @@ class _EpollWatch:
 
 
 class _DuplicateWatch:
-    """Duplicates of the descriptors, for platforms that have no epoll."""
+    """Duplicates of the descriptors, for platforms that have no epoll.
+
+    A reactor does not tell of urgent data (POLLPRI), so these alone end no wait.
+    """
 
     def __init__(
         self, reactor: Any, interest: dict[int, int], tell: Callable[[], object]
     ) -> None:
         self._reactor = reactor
+        self._kernel = _kernel_poll()
         self._watches: list[_Watch] = []
+        self._originals: dict[int, int] = {}
         try:
             for fd, events in interest.items():
                 watch = _Watch(os.dup(fd), tell)
                 self._watches.append(watch)
+                self._originals[watch.fileno()] = fd
+                self._kernel.register(watch.fileno(), events)
                 if events & _WRITE:
                     reactor.addWriter(watch)
                 if events & _READ or not events & _WRITE:
@@ -126,12 +157,15 @@ class _DuplicateWatch:
             self.stop()
             raise
 
+    def ready(self) -> list[tuple[int, int]]:
+        return [(self._originals[fd], events) for fd, events in self._kernel.poll(0)]
+
     def stop(self) -> None:
-        for watch in self._watches:
+        watches, self._watches = self._watches, []
+        for watch in watches:
             self._reactor.removeReader(watch)
             self._reactor.removeWriter(watch)
             os.close(watch.fileno())
-        self._watches = []
 
 
 _watch: type[_EpollWatch | _DuplicateWatch] = (
@@ -144,64 +178,120 @@ def _claims_of(hub: Hub) -> _Claims:
     return claims
 
 
+def _file_of(fd: int) -> _File | None:
+    """Which file the descriptor is open on; None if it is not open."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _wait_for_events(
     interest: dict[int, int], timeout: float | None, waiting_on: str
 ) -> list[tuple[int, int]]:
     """The (fd, events) that are ready, as `poll` gives them; [] on a timeout."""
     task = require_task(waiting_on)
-    hub = task.hub
-    kernel = stdlib_select.poll()
+    reactor = task.hub.reactor
+    kernel = _kernel_poll()
     for fd, events in interest.items():
         kernel.register(fd, events)
+    if timeout != 0:
+        # A loop round data that is always there must not keep the reactor, nor
+        # escape its own timeout. Before we look: what is ready may be taken by
+        # another task in that turn.
+        task.raise_pending()
+        if reactor.seconds() - task.hub.turned > SLICE_SECONDS and not task._dying:
+            sleep(0)
     ready = kernel.poll(0)
     if ready or timeout == 0:
         return ready
-    if not IReactorFDSet.providedBy(hub.reactor):
+    # Others may change what a Poll object watches meanwhile.
+    return _park_until_ready(task, dict(interest), timeout, waiting_on)
+
+
+def _park_until_ready(
+    task: Task[Any], interest: dict[int, int], timeout: float | None, waiting_on: str
+) -> list[tuple[int, int]]:
+    reactor: Any = task.hub.reactor
+    if interest and not IReactorFDSet.providedBy(reactor):
         raise NotInGreenlet(
             f"{waiting_on} needs a reactor that watches file descriptors; "
-            f"{hub.reactor!r} does not"
+            f"{reactor!r} does not"
         )
-    reactor = hub.reactor
-    claims = _claims_of(hub)
+    files = {fd: _file_of(fd) for fd in interest}
+    claims = _claims_of(task.hub)
+    mine = _claim(claims, task, interest, files)
+    deadline = None if timeout is None else reactor.seconds() + timeout
+    try:
+        while True:
+            suspension = Suspension(task, waiting_on)
+            ready, late = _park_once(suspension, reactor, interest, deadline)
+            if ready or late:
+                break
+        # Closed meanwhile, and perhaps opened anew: not what was waited on. Of
+        # those that nobody reports only a wait that failed asks: it takes time.
+        closed = {fd for fd in ready or interest if _file_of(fd) != files[fd]}
+        ready.update(dict.fromkeys(closed, stdlib_select.POLLNVAL))
+        return [(fd, ready[fd]) for fd in interest if fd in ready]
+    finally:
+        for key, claim in mine.items():
+            if claims.get(key) is claim:
+                del claims[key]
+
+
+def _claim(
+    claims: _Claims,
+    task: Task[Any],
+    interest: dict[int, int],
+    files: dict[int, _File | None],
+) -> _Claims:
+    """Enter what `task` is about to wait on in `claims`; what was entered.
+
+    Raises:
+        RuntimeError: another task waits on the same already.
+    """
     mine: _Claims = {}
     for fd, events in interest.items():
-        status = os.fstat(fd)
-        claim = (task, (status.st_dev, status.st_ino))
         for direction in (_READ, _WRITE):
             if not events & direction:
                 continue
-            mine[fd, direction] = claim
+            mine[fd, direction] = (task, files[fd])
             other = claims.get((fd, direction))
-            if other is not None and other[1] == claim[1]:
+            if other is not None and other[1] == files[fd]:
                 raise RuntimeError(
                     f"file descriptor {fd} is waited on for "
                     f"{'reading' if direction == _READ else 'writing'} by {other[0]!r} "
                     "already: two tasks cannot share one direction of a descriptor"
                 )
     claims.update(mine)
-    deadline = None if timeout is None else reactor.seconds() + timeout
+    return mine
+
+
+def _park_once(
+    suspension: Suspension,
+    reactor: Any,
+    interest: dict[int, int],
+    deadline: float | None,
+) -> tuple[dict[int, int], bool]:
+    """Park until the reactor is told something; what is ready, and if it is late.
+
+    Nothing may be: what woke us can be a descriptor that another task has read
+    from meanwhile.
+    """
+    watch = _watch(reactor, interest, suspension.resume) if interest else None
     call = None
     try:
-        while not ready:
-            suspension = Suspension(task, waiting_on)
-            if deadline is not None:
-                left = max(0.0, deadline - reactor.seconds())
-                call = reactor.callLater(left, suspension.resume, "late")
-            watch = _watch(reactor, interest, suspension.resume)
-            try:
-                late = suspension.wait()
-            finally:
-                watch.stop()
-                if call is not None and call.active():
-                    call.cancel()
-            ready = kernel.poll(0)
-            if late:
-                break
+        if deadline is not None:
+            left = max(0.0, deadline - reactor.seconds())
+            call = reactor.callLater(left, suspension.resume, True)
+        late = bool(suspension.wait())
+        return dict(() if watch is None else watch.ready()), late
     finally:
-        for key, claim in mine.items():
-            if claims.get(key) is claim:
-                del claims[key]
-    return ready
+        if call is not None and call.active():
+            call.cancel()
+        if watch is not None:
+            watch.stop()
 
 
 def wait_readable(fd: Descriptor, timeout: float | None = None) -> bool:
@@ -230,12 +320,16 @@ def wait_writable(fd: Descriptor, timeout: float | None = None) -> bool:
 
 
 def _wait_one(fd: Descriptor, events: int, timeout: float | None, what: str) -> bool:
+    if timeout is not None:
+        require_seconds(f"{what}(timeout)", timeout)
     number = _fileno(fd)
     ready = _wait_for_events({number: events}, timeout, f"{what}({number})")
     if not ready:
         return False
     if ready[0][1] & stdlib_select.POLLNVAL:
-        raise ValueError(f"file descriptor {number} is not open")
+        raise ValueError(
+            f"file descriptor {number} is not open, or was closed while {what}() waited"
+        )
     return True
 
 
@@ -311,8 +405,12 @@ def select(
         Three lists of the objects given; all empty when the time was over.
 
     Raises:
-        ValueError: a descriptor is not open.
+        OSError: a descriptor is not open (EBADF), as `select.select` tells it.
+        ValueError: `timeout` or a descriptor is negative.
+        RuntimeError: another task waits on one in the same direction.
     """
+    if timeout is not None:
+        require_seconds("select(timeout)", timeout)
     asked: list[tuple[Sequence[Any], int, int]] = [
         (list(rlist), stdlib_select.POLLIN, stdlib_select.POLLIN | _ENDED),
         (list(wlist), stdlib_select.POLLOUT, stdlib_select.POLLOUT | _ENDED),
@@ -328,7 +426,11 @@ def select(
     )
     for number, events in ready.items():
         if events & stdlib_select.POLLNVAL:
-            raise ValueError(f"file descriptor {number} is not open")
+            raise OSError(errno.EBADF, f"file descriptor {number} is not open")
+        if interest[number] == stdlib_select.POLLPRI:
+            # The end of what is watched for nothing else is exceptional; to leave
+            # it out would look like a timeout.
+            ready[number] |= stdlib_select.POLLPRI
     readable, writable, exceptional = (
         [fd for fd in objects if ready.get(_fileno(fd), 0) & answers]
         for objects, _, answers in asked

@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import TimedOut
-from .greenlets import require_task
+from .guards import require_seconds
+from .running import require_task
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from .greenlets import Task
+    from .tasks import Task
 
 __all__ = ["shield", "timeout"]
 
@@ -35,10 +36,8 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
     """
 
     def __init__(self, seconds: float | None) -> None:
-        if seconds is not None and not seconds >= 0:
-            raise ValueError(
-                f"timeout() takes a number of seconds >= 0 or None, not {seconds!r}"
-            )
+        if seconds is not None:
+            require_seconds("timeout()", seconds)
         self.seconds = seconds
         self.expired = False
         self._task: Task[Any] | None = None
@@ -47,12 +46,14 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
 
     def __enter__(self) -> timeout:
         """Start the clock."""
+        if self._task is not None:
+            raise RuntimeError(_ENTERED_TWICE.format("timeout(seconds)"))
         self._task = task = require_task("timeout()")
+        self.expired = False
         if self.seconds is not None:
             self._error = TimedOut(f"timed out after {self.seconds:g} seconds")
-            shields = task._shields
             self._call = task.hub.reactor.callLater(
-                self.seconds, self._expire, task, self._error, shields
+                self.seconds, self._expire, task, self._error, task._shields
             )
         return self
 
@@ -91,6 +92,8 @@ class shield:  # noqa: N801 - used as a function
 
     def __enter__(self) -> shield:
         """Raise the shield."""
+        if self._task is not None:
+            raise RuntimeError(_ENTERED_TWICE.format("shield()"))
         self._task = require_task("shield()")
         self._task._shields += 1
         return self
@@ -105,3 +108,6 @@ class shield:  # noqa: N801 - used as a function
         task, self._task = self._task, None
         if task is not None:
             task._shields -= 1
+
+
+_ENTERED_TWICE = "this {0} is in use: write `with {0}:` anew for each block"

@@ -97,15 +97,14 @@ def _import(spec: str, name: str) -> ModuleType:
 
 def _import_longest(spec: str, dotted: str) -> tuple[ModuleType, list[str]]:
     """The module at the beginning of a dotted name, and the names after it."""
-    parts = dotted.split(".")
-    for length in range(len(parts), 0, -1):
-        name = ".".join(parts[:length])
-        try:
-            return _import(spec, name), parts[length:]
-        except AppNotFound as error:
-            if isinstance(error.__cause__, SystemExit) or length == 1:
-                raise
-    raise AssertionError("a name has at least one part")
+    try:
+        return _import(spec, dotted), []
+    except AppNotFound as error:
+        shorter, _, name = dotted.rpartition(".")
+        if not shorter or error.__cause__ is not None:
+            raise
+    module, attributes = _import_longest(spec, shorter)
+    return module, [*attributes, name]
 
 
 def _is_about(error: ModuleNotFoundError, name: str) -> bool:

@@ -18,6 +18,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from txgreenwsgi.monitoring.accesslog import FORMATS
+from txgreenwsgi.origins import NAMES
 from txgreenwsgi.settings import (
     Setting,
     SettingError,
@@ -61,6 +62,14 @@ _COMMAND: Final = (
         None,
         "Change to this directory before the application is imported, and look for "
         "modules there. Without it, they are looked for in the current directory.",
+    ),
+    (
+        "origin",
+        "NAME",
+        None,
+        "Give the application the interface of another server that it was written "
+        f"for: {', '.join(NAMES[:-1])} or {NAMES[-1]} (see docs/origins.md). May be "
+        "repeated.",
     ),
     (
         "access-log",
@@ -138,7 +147,8 @@ class Options(usage.Options):
     Attributes:
         settings: The server's settings. There once the options are parsed, as
             are the keys: "app" (str), "listen" (a list of endpoint strings),
-            "chdir" and "access-log" (str or None), "access-log-format" (str).
+            "origin" (a list of names), "chdir" and "access-log" (str or None),
+            "access-log-format" (str).
     """
 
     synopsis = "[options]"
@@ -159,12 +169,13 @@ class Options(usage.Options):
         if setting.kind == "flag"
     ]
     compData = usage.Completions(
-        multiUse=["listen", "add-header", "environ"],
+        multiUse=["listen", "add-header", "environ", "origin"],
         optActions={
             "access-log": usage.CompleteFiles("*.log"),
             "access-log-format": usage.CompleteList(list(FORMATS)),
             "chdir": usage.CompleteDirs(),
             "on-disconnect": usage.CompleteList(["continue", "cancel"]),
+            "origin": usage.CompleteList(list(NAMES)),
         },
     )
 
@@ -172,6 +183,7 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self["app"] = None
         self["listen"] = []
+        self["origin"] = []
         self["chdir"] = None
         self["access-log"] = None
         self["access-log-format"] = "combined"
@@ -227,6 +239,14 @@ class Options(usage.Options):
     def opt_listen(self, endpoint: str) -> None:
         self._check_endpoint(endpoint)
         self["listen"].append(endpoint)
+
+    def opt_origin(self, name: str) -> None:
+        if name not in NAMES:
+            raise usage.UsageError(
+                f"--origin {name!r} is no system that is known: give "
+                f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
+            )
+        self["origin"].append(name)
 
     def opt_chdir(self, directory: str) -> None:
         if self._paths_are_final() and not os.path.isdir(directory):

@@ -22,6 +22,7 @@ from txgreenwsgi._twistd.find_app import AppNotFound, find_app
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.watchdog import Watchdog
 from txgreenwsgi.monitoring.accesslog import AccessLog
+from txgreenwsgi.origins import adapt, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     def load_app() -> WSGIApplication:
         _enter(options["chdir"])
         try:
-            return find_app(options["app"])
+            prepare(options["origin"])
+            return adapt(find_app(options["app"]), options["origin"])
         except AppNotFound as error:
             if error.__cause__ is not None:
                 raise  # something of the application's own: show where

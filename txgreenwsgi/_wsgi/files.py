@@ -27,7 +27,9 @@ _SMALLEST_BLOCK = 65536
 
 
 class FileWrapper:
-    """Blocks of a file-like object (PEP 3333, "Optional Platform-Specific File Handling").
+    """Blocks of a file-like object.
+
+    PEP 3333, "Optional Platform-Specific File Handling".
 
     Args:
         filelike: something with `read(size)`, and `close()` perhaps.
@@ -40,7 +42,20 @@ class FileWrapper:
 
     def __iter__(self) -> Iterator[bytes]:
         """What is left of the file, block by block."""
-        while block := self.filelike.read(self.block_size):
+        return self.blocks(None)
+
+    def blocks(self, limit: int | None) -> Iterator[bytes]:
+        """What is left of the file, block by block; at most `limit` bytes of it.
+
+        A file may be longer than what is asked of it: a range, for one.
+        """
+        while limit is None or limit > 0:
+            size = self.block_size if limit is None else min(self.block_size, limit)
+            block = self.filelike.read(size)
+            if not block:
+                break
+            if limit is not None:
+                limit -= len(block)
             yield block
 
     def close(self) -> None:

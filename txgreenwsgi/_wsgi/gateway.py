@@ -25,11 +25,17 @@ if TYPE_CHECKING:
     Application = Callable[..., Iterable[bytes]]
 
     class ResponseSink(Protocol):
-        """Where a response goes. All but `iterating` are called in the task."""
+        """Where a response goes. All methods are called in the task."""
 
-        #: Set while the application's iterable is asked for blocks: a client
-        #: that is gone then interrupts it.
-        iterating: bool
+        #: Whether the response has no body, whatever the application gives;
+        #: known once it has begun.
+        bodiless: bool
+
+        def begin_iteration(self) -> None:
+            """The application's iterable is about to be asked for blocks."""
+
+        def end_iteration(self) -> None:
+            """It has been, and its `close()` is about to be called."""
 
         def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
             """Send the head with the first block; `length` is the body's, if known."""
@@ -83,6 +89,11 @@ class StartResponse:
         elif self.head is not None:
             raise AssertionError(
                 "start_response was called twice without exc_info (PEP 3333)"
+            )
+        if self.sent:
+            raise AssertionError(
+                "start_response was called when the head had been sent, with an "
+                "exc_info that tells of no error (PEP 3333)"
             )
         self.head = ResponseHead(status, headers)
         return self.write
@@ -141,31 +152,43 @@ def serve(
     start = StartResponse(sink)
     blocks = application(environ, start)
     try:
-        sink.iterating = True
         kind = type(blocks)
-        if kind is FileWrapper and _send_file(start, blocks, sink):  # type: ignore[arg-type]
-            pass
-        elif (kind is list or kind is tuple) and len(blocks) == 1:  # type: ignore[arg-type]
+        if (kind is list or kind is tuple) and len(blocks) == 1:  # type: ignore[arg-type]
             block = blocks[0]  # type: ignore[index]
-            start.send(block, len(block))
+            start.send(block, len(block) if isinstance(block, bytes) else None)
+        elif kind is FileWrapper and _send_file(start, blocks, sink):  # type: ignore[arg-type]
+            pass
         else:
-            count = len(blocks) if hasattr(kind, "__len__") else None  # type: ignore[arg-type]
-            for block in blocks:
-                if block:
-                    start.send(block, len(block) if count == 1 else None)
-                else:
-                    _as_bytes(block)
-                    sink.turn()
+            sink.begin_iteration()
+            _send_blocks(start, blocks, sink)
         if not start.sent:
             head = start.head_to_send()
             start.sent = True
             sink.begin(head, 0, b"")
         sink.finish()
     finally:
-        sink.iterating = False
         close = getattr(blocks, "close", None)
         if close is not None:
+            sink.end_iteration()
             _close(close)
+
+
+def _send_blocks(
+    start: StartResponse, blocks: Iterable[bytes], sink: ResponseSink
+) -> None:
+    kind: Any = type(blocks)
+    count = len(blocks) if hasattr(kind, "__len__") else None  # type: ignore[arg-type]
+    if kind is FileWrapper and start.head is not None and not start.sent:
+        blocks = blocks.blocks(start.head.content_length)  # type: ignore[attr-defined]
+    for block in blocks:
+        if block:
+            start.send(block, len(block) if count == 1 else None)
+            if sink.bodiless:
+                # Nothing of the rest is sent, and it may have no end.
+                break
+        else:
+            _as_bytes(block)
+            sink.turn()
 
 
 def _send_file(start: StartResponse, blocks: FileWrapper, sink: ResponseSink) -> bool:

@@ -55,33 +55,32 @@ class Input:
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Exactly `size` bytes, fewer only at the end; everything by default."""
-        if size is None or size < 0:
-            pieces = [self._piece]
-            self._piece = b""
-            while piece := self._receive():
-                pieces.append(piece)
-            return b"".join(pieces)
         held = self._piece
-        if size < len(held):
+        if size is None or size < 0:
+            size = -1
+        elif size < len(held):
             self._piece = held[size:]
             return held[:size]
-        if size == len(held):
-            if size == 0:
-                return b""
+        elif size == len(held):
             self._piece = b""
             return held
-        self._piece = b""
-        pieces = [held] if held else []
+        pieces: list[bytes] = [held] if held else []
         missing = size - len(held)
-        while missing:
-            piece = self._receive()
-            if not piece:
-                break
-            if len(piece) > missing:
-                self._piece = piece[missing:]
-                piece = piece[:missing]
-            missing -= len(piece)
-            pieces.append(piece)
+        self._piece = b""
+        try:
+            while missing:
+                piece = self._receive()
+                if not piece:
+                    break
+                if 0 < missing < len(piece):
+                    self._piece = piece[missing:]
+                    piece = piece[:missing]
+                missing -= len(piece)
+                pieces.append(piece)
+        except BaseException:
+            # An interrupted read has read nothing: the next one begins here.
+            self._piece = b"".join(pieces)
+            raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def readline(self, size: int | None = -1, /) -> bytes:
@@ -89,12 +88,16 @@ class Input:
         limit = -1 if size is None or size < 0 else size
         if limit == 0:
             return b""
-        pieces = []
+        pieces: list[bytes] = []
         length = 0
         piece, self._piece = self._piece, b""
         while True:
             if not piece:
-                piece = self._receive()
+                try:
+                    piece = self._receive()
+                except BaseException:
+                    self._piece = b"".join(pieces)
+                    raise
                 if not piece:
                     break
             end = piece.find(b"\n") + 1 or len(piece)

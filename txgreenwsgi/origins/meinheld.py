@@ -5,17 +5,21 @@ Source: Yutaka Matsubara's meinheld (from 2010), `meinheld/middleware.py` and
 `suspend(timeout)` switches away from any call depth; `resume(*args, **kwargs)`
 makes it return. Both raise IOError when it is not their turn.
 
-meinheld resumes in its own thread only; here any thread may.
+meinheld resumes in its own thread only; here any thread may. The application goes
+on at the reactor's next turn, not inside the call of `resume`.
 """
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from txgreenwsgi._switching.greenlets import Hub
 
     Application = Callable[..., Iterable[bytes]]
 
@@ -28,7 +32,8 @@ class Continuation:
     """The rest of one request, to be gone on with by whoever has it."""
 
     def __init__(self) -> None:
-        self._suspension: Suspension | None = None
+        self._suspends = False
+        self._suspended: list[tuple[Suspension, Hub]] = []
 
     def suspend(self, timeout: float = 0) -> Any:
         """Park until `resume` is called; what was given to it. May park.
@@ -47,29 +52,39 @@ class Continuation:
         """
         if not timeout >= 0:
             raise ValueError(f"a timeout is a number of seconds >= 0, not {timeout!r}")
-        if self._suspension is not None:
+        if self._suspends:
             raise OSError("already suspended")
-        self._suspension = suspension = Suspension(
-            require_task("Continuation.suspend()"), CONTINUATION_KEY, timeout or None
-        )
+        task = require_task("Continuation.suspend()")
+        suspension = Suspension(task, CONTINUATION_KEY, timeout or None)
+        self._suspends = True
+        self._suspended.append((suspension, task.hub))
         try:
             return suspension.wait()
         finally:
-            self._suspension = None
+            self._suspended.clear()
+            self._suspends = False
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Make `suspend` return. Never parks; call from any thread.
 
         Raises:
-            OSError: it is not suspended, or was resumed already.
+            OSError: it is not suspended, or was resumed before.
         """
-        suspension = self._suspension
-        if suspension is None:
-            raise OSError("not suspended or dead")
+        try:
+            # Taken by whoever is first, in whatever thread: pop() is atomic.
+            suspension, hub = self._suspended.pop()
+        except IndexError:
+            raise OSError("not suspended or dead") from None
         positional = args[0] if len(args) == 1 else args
         value = positional if not kwargs else (positional, kwargs) if args else kwargs
-        if not suspension.resume(value):
-            raise OSError("already resumed")
+
+        def resume() -> None:
+            suspension.resume(value)
+
+        if get_ident() == hub.thread:
+            hub.at_next_turn(resume)
+        else:
+            hub.call_from_thread(resume)
 
 
 def adapt(application: Application) -> Application:

@@ -13,6 +13,7 @@ in the files beside it.
 from __future__ import annotations
 
 import select
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from txgreenwsgi._switching.greenlets import Suspension, current_task, require_task
@@ -22,7 +23,7 @@ from txgreenwsgi._switching.waiting import sleep, spawn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txgreenwsgi._switching.greenlets import Task
+    from txgreenwsgi._switching.greenlets import Hub, Task
 
     class HasFileno(Protocol):
         """What stands for a descriptor besides an int."""
@@ -50,19 +51,23 @@ class Resume:
     """Ends one suspension; what `x-wsgiorg.suspend` returns. Call from any thread.
 
     Attributes:
-        called: whether it was called before the suspension ended otherwise.
+        called: whether it is what ended the suspension, or will be.
     """
 
-    __slots__ = ("_suspension", "_unused", "called")
+    __slots__ = ("_claim", "_hub", "_suspension", "called")
 
-    def __init__(self) -> None:
+    def __init__(self, hub: Hub, claim: list[None]) -> None:
         self.called = False
+        self._hub = hub
         self._suspension: Suspension | None = None
-        # Taken out by whoever is first, in whatever thread: pop() is atomic.
-        self._unused: list[None] = [None]
+        # One item, for all that may end one wait: whoever is first takes it out,
+        # in whatever thread, for pop() is atomic.
+        self._claim = claim
 
     def __call__(self) -> bool:
         """Resume the application. Never parks.
+
+        The application goes on at the reactor's next turn, not inside this call.
 
         Returns:
             True if the application was suspended and will go on for this; False
@@ -70,14 +75,20 @@ class Resume:
             for no more than a turn), or has gone on before.
         """
         try:
-            self._unused.pop()
+            self._claim.pop()
         except IndexError:
             return False
         # In this order, and `attach` in the other: one of both sees the other,
         # whatever thread this is.
         self.called = True
         suspension = self._suspension
-        return suspension is not None and suspension.resume()
+        if suspension is None:
+            return False
+        if get_ident() == self._hub.thread:
+            self._hub.at_next_turn(suspension.resume)
+        else:
+            self._hub.call_from_thread(suspension.resume)
+        return True
 
     def attach(self, suspension: Suspension) -> None:
         """The application is about to be suspended by `suspension`."""
@@ -85,7 +96,7 @@ class Resume:
 
     def expire(self) -> None:
         """The application has gone on: it cannot be resumed any more."""
-        self._unused.clear()
+        self._claim.clear()
         self._suspension = None
 
 
@@ -102,6 +113,7 @@ class Pause:
     """
 
     __slots__ = (
+        "_claim",
         "_resumes",
         "_suspend_seconds",
         "_task",
@@ -117,6 +129,7 @@ class Pause:
         self._watched: list[tuple[Descriptor, int, int]] = []
         self._watch_seconds: float | None = None
         self._resumes: list[Resume] = []
+        self._claim: list[None] = [None]
         self._suspend_seconds: float | None = None
         self.ready: list[tuple[Descriptor, int]] = []
         self.timed_out = False
@@ -143,7 +156,7 @@ class Pause:
     def suspend(self, seconds: float | None) -> Resume:
         """Wait to be resumed, for at most so many seconds."""
         self._suspend_seconds = _sooner(self._suspend_seconds, seconds)
-        resume = Resume()
+        resume = Resume(self._task.hub, self._claim)
         self._resumes.append(resume)
         return resume
 
@@ -154,6 +167,7 @@ class Pause:
         """
         watched, self._watched = self._watched, []
         resumes, self._resumes = self._resumes, []
+        self._claim = [None]
         watch_seconds, self._watch_seconds = self._watch_seconds, None
         if not watched and not resumes and watch_seconds is None:
             sleep(0)
@@ -199,7 +213,11 @@ class Pause:
             sleep(0)
             return dict(ready), False
         if resumes:
-            return self._wait_for_either(suspension, poll, bool(interest), seconds)
+            ready, late = self._wait_for_either(
+                suspension, poll, bool(interest), seconds
+            )
+            # One that was told it would resume us is right, whatever came since.
+            return dict(ready), late and not any(resume.called for resume in resumes)
         if not interest:
             sleep(seconds or 0)
             return {}, True
@@ -210,7 +228,7 @@ class Pause:
 
     def _wait_for_either(
         self, suspension: Suspension, poll: Poll, polls: bool, seconds: float | None
-    ) -> tuple[dict[int, int], bool]:
+    ) -> tuple[list[tuple[int, int]], bool]:
         """Wait for a resumption, the time, and descriptors if `polls`."""
         call = None
         if seconds is not None:
@@ -227,7 +245,7 @@ class Pause:
             if watcher is not None and not watcher.done:
                 watcher.cancel()
                 watcher = None
-        return dict(watcher.wait() if watcher is not None else ()), late
+        return watcher.wait() if watcher is not None else [], late
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:

@@ -1,0 +1,134 @@
+"""Echo over loopback, in blocking code made green: ours against gevent's.
+
+The same program, plain `socket` and `threading`, runs patched by each in a
+process of its own: a server, and clients in the same process, so that what is
+measured is the switching and not the network.
+
+    python -m benchmarks.green_sockets --gevent /path/to/python-with-gevent
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+CLIENTS = 50
+ROUND_TRIPS = 300
+CONNECTIONS = 60
+MESSAGE = b"x" * 100
+
+
+def _serve(listener: socket.socket) -> None:
+    def echo(connection: socket.socket) -> None:
+        with connection:
+            while data := connection.recv(4096):
+                connection.sendall(data)
+
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=echo, args=(connection,), daemon=True).start()
+
+
+def _echoes(address: Any) -> None:
+    with socket.create_connection(address) as sock:
+        for _ in range(ROUND_TRIPS):
+            sock.sendall(MESSAGE)
+            sock.recv(4096)
+
+
+def _connections(address: Any) -> None:
+    for _ in range(CONNECTIONS):
+        with socket.create_connection(address) as sock:
+            sock.sendall(MESSAGE)
+            sock.recv(4096)
+
+
+def _seconds(work: Any, address: Any, clients: int) -> float:
+    threads = [threading.Thread(target=work, args=(address,)) for _ in range(clients)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - began
+
+
+def measure() -> dict[str, float]:
+    """Operations a second, with the library as it is patched now."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    threading.Thread(target=_serve, args=(listener,), daemon=True).start()
+    address = listener.getsockname()
+    _seconds(_connections, address, 5)
+    found = {
+        "round trips, one client": ROUND_TRIPS / _seconds(_echoes, address, 1),
+        f"round trips, {CLIENTS} clients": CLIENTS
+        * ROUND_TRIPS
+        / _seconds(_echoes, address, CLIENTS),
+        f"connections, {CLIENTS} clients": CLIENTS
+        * CONNECTIONS
+        / _seconds(_connections, address, CLIENTS),
+    }
+    listener.close()
+    return found
+
+
+def _run_as(flavour: str) -> None:
+    def report() -> None:
+        print(json.dumps(measure()), flush=True)
+
+    if flavour == "gevent":
+        importlib.import_module("gevent.monkey").patch_all()
+        report()
+    else:
+        from txgreenwsgi import monkey
+
+        monkey.patch_all(warn=False)
+        monkey.run(report)
+
+
+def _ask(flavour: str, python: str, times: int) -> dict[str, float]:
+    runs = []
+    for _ in range(times):
+        done = subprocess.run(
+            [python, __file__, "--as", flavour],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+        runs.append(json.loads(done.stdout))
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gevent", metavar="PYTHON", help="an interpreter with gevent")
+    parser.add_argument("--times", type=int, default=5, help="runs; the median counts")
+    parser.add_argument("--as", dest="flavour", help=argparse.SUPPRESS)
+    said = parser.parse_args()
+    if said.flavour:
+        _run_as(said.flavour)
+        return
+    ours = _ask("txgreenwsgi", sys.executable, said.times)
+    theirs = _ask("gevent", said.gevent, said.times) if said.gevent else {}
+    for name, rate in ours.items():
+        line = f"{name}: {rate:,.0f}/s"
+        if name in theirs:
+            line += f"; gevent {theirs[name]:,.0f}/s, so {rate / theirs[name]:.2f} x"
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Fuzz the parser and the channel, guided by which of our lines an input reaches.
+
+    pip install "txgreenwsgi[test,fuzz]"
+    python -m tests.fuzz [DIRECTORY] [libFuzzer's options, such as -max_total_time=600]
+
+The directory keeps what was found to reach new lines, from run to run; by default it
+is a new one. The first input that breaks anything ends the run, is written down and
+printed. It knows atheris, and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import atheris
+
+with atheris.instrument_imports(include=["txgreenwsgi"]):
+    from tests.fuzz.inputs import dictionary, run, seeds
+
+
+def _escaped(word: bytes) -> str:
+    return '"' + "".join(f"\\x{byte:02x}" for byte in word) + '"'
+
+
+def main(arguments: list[str]) -> None:
+    """Fuzz until something breaks or the time is over."""
+    directories = [argument for argument in arguments if not argument.startswith("-")]
+    options = [argument for argument in arguments if argument.startswith("-")]
+    if not directories:
+        directories = [tempfile.mkdtemp(prefix="fuzz-")]
+    begin = Path(tempfile.mkdtemp(prefix="seeds-"))
+    for number, seed in enumerate(seeds()):
+        (begin / str(number)).write_bytes(seed)
+    words = begin.with_suffix(".dict")
+    words.write_text("\n".join(_escaped(word) for word in dictionary() if word) + "\n")
+    fuzzer: Any = atheris
+    fuzzer.Setup(
+        ["fuzz", f"-dict={words}", "-max_len=2000", *options, *directories, str(begin)],
+        run,
+    )
+    fuzzer.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,93 @@
+"""Programs in processes of their own, under a reactor of their own.
+
+It knows how to start one, and that each ends in time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+#: No program here needs a tenth of it.
+END_SECONDS = 30.0
+
+
+class ChildTestCase(SynchronousTestCase):
+    """Tests of programs.
+
+    Attributes:
+        reactor: the module of `twisted.internet` that installs the reactor, as
+            "asyncioreactor"; "" for the default one.
+    """
+
+    reactor = ""
+
+    def start(self, program: str) -> subprocess.Popen[str]:
+        """Start one; it is gone when the test ends."""
+        lines = [textwrap.dedent(program)]
+        if self.reactor:
+            lines.insert(
+                0, f"from twisted.internet import {self.reactor} as chosen_reactor"
+            )
+            lines.insert(1, self.install())
+        child = subprocess.Popen(
+            [sys.executable, "-X", "dev", "-W", "ignore", "-c", "\n".join(lines)],
+            cwd=CHECKOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(self._end, child)
+        return child
+
+    def install(self) -> str:
+        """The statement that installs the reactor."""
+        return "chosen_reactor.install()"
+
+    def _end(self, child: subprocess.Popen[str]) -> None:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
+
+    def finish(
+        self, child: subprocess.Popen[str], status: int | Sequence[int] = 0
+    ) -> tuple[str, str]:
+        """What a program has written to its output and its errors when it has ended.
+
+        Raises:
+            AssertionError: it does not end in time, or with another status.
+        """
+        try:
+            output, errors = child.communicate(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            output, errors = child.communicate()
+            raise AssertionError(f"it does not end:\n{output}\n{errors}") from None
+        expected = [status] if isinstance(status, int) else status
+        self.assertIn(child.returncode, expected, f"{output}\n{errors}")
+        return output, errors
+
+    def run_program(self, program: str, status: int = 0) -> tuple[str, str]:
+        """Run one to its end; its output and its errors."""
+        return self.finish(self.start(program), status)
+
+    def interrupt(self, child: subprocess.Popen[str], mark: str) -> None:
+        """Send SIGINT, as Ctrl-C does, once the program has written `mark`."""
+        assert child.stdout is not None
+        line = child.stdout.readline()
+        self.assertEqual(line.strip(), mark)
+        child.send_signal(signal.SIGINT)

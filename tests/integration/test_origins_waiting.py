@@ -1,0 +1,452 @@
+"""The examples that wait by calling, over real connections."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from examples.origins import a13_producer, a14_chargen
+
+from .processes import LOOPBACK, ServerProcess, serve, shared, start
+from .upstreams import Upstream, database
+
+
+class WaitCallbackTests(SynchronousTestCase):
+    """A9: a database driver with a wait callback."""
+
+    def setUp(self) -> None:
+        """A database, and the example that asks it."""
+        self.database = Upstream(self, database)
+        self.server = serve(
+            self,
+            "examples.origins.a09_wait_callback:app",
+            f"--environ=DATABASE={self.database.address}",
+        )
+
+    def test_query(self) -> None:
+        """An answer that comes in pieces is waited for."""
+        self.assertEqual(self.server.fetch("/?select+one").text, "SELECT ONE\n")
+
+    def test_many_at_once(self) -> None:
+        """Fifty slow queries take as long as a few: nobody is blocked."""
+        query = "x" * 30  # takes 0.2 s
+        started = time.monotonic()
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(
+                pool.map(lambda _: self.server.fetch(f"/?{query}").text, range(50))
+            )
+        self.assertEqual(set(answers), {query.upper() + "\n"})
+        self.assertLess(time.monotonic() - started, 4.0)
+
+    def test_silent(self) -> None:
+        """A database that says nothing is given up, while others are served."""
+        started = time.monotonic()
+        with self.server.connect() as client:
+            client.send(b"GET /?HANG HTTP/1.0\r\n\r\n")
+            self.assertEqual(self.server.fetch("/?quick").text, "QUICK\n")
+            self.assertLess(time.monotonic() - started, 2.5)
+            self.assertIn(b"504 Gateway Timeout", client.read_all())
+        self.assertGreater(time.monotonic() - started, 2.9)
+
+    def test_gone(self) -> None:
+        """A database that goes away, or is not there, is a 503."""
+        answer = self.server.fetch("/?GO+AWAY")
+        self.assertEqual(answer.status, 503)
+        self.assertIn("gone away", answer.text)
+        with socket.create_server((LOOPBACK, 0)) as closed:
+            nowhere = closed.getsockname()[1]
+        server = serve(
+            self,
+            "examples.origins.a09_wait_callback:app",
+            f"--environ=DATABASE={LOOPBACK}:{nowhere}",
+        )
+        answer = server.fetch("/?x")
+        self.assertEqual(answer.status, 503)
+        self.assertIn("refused", answer.text)
+
+
+class FifoTests(SynchronousTestCase):
+    """A11: lines of a FIFO, to all who listen."""
+
+    def setUp(self) -> None:
+        """A FIFO, and the example that reads it."""
+        if not hasattr(os, "mkfifo"):
+            raise SkipTest(f"{sys.platform} has no FIFOs")
+        self.fifo = Path(self.mktemp()).absolute()
+        self.fifo.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(self.fifo)
+        self.server = serve(
+            self, "examples.origins.a11_fifo_comet:app", f"--environ=FIFO={self.fifo}"
+        )
+
+    def write(self, text: bytes) -> None:
+        """Write into the FIFO as a program would, and close it."""
+        started = time.monotonic()
+        while True:
+            try:
+                fd = os.open(self.fifo, os.O_WRONLY | os.O_NONBLOCK)
+                break
+            except OSError:  # nobody reads it yet
+                self.assertLess(time.monotonic() - started, 5.0)
+                time.sleep(0.02)
+        try:
+            os.write(fd, text)
+        finally:
+            os.close(fd)
+
+    def listen(self) -> Any:
+        """Somebody who listens."""
+        client = self.server.connect()
+        self.addCleanup(client.socket.close)
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.read_until(b"listening\n")
+        return client
+
+    def test_all_hear(self) -> None:
+        """All who listen get each line, from several writers, also in parts."""
+        one, two = self.listen(), self.listen()
+        self.write(b"tea is ready\n")
+        self.write(b"cake ")
+        self.write(b"too\nlast\n")
+        for client in (one, two):
+            for line in (b"tea is ready\n", b"cake too\n", b"last\n"):
+                client.read_until(line)
+
+    def test_one_goes(self) -> None:
+        """One who goes does not disturb the other; then nobody reads any more."""
+        one, two = self.listen(), self.listen()
+        one.socket.close()
+        self.write(b"still there?\n")
+        two.read_until(b"still there?\n")
+        two.socket.close()
+        started = time.monotonic()
+        while True:
+            try:
+                os.close(os.open(self.fifo, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:
+                break  # the FIFO has no reader
+            self.assertLess(time.monotonic() - started, 5.0)
+            time.sleep(0.02)
+        three = self.listen()
+        self.write(b"hello again\n")
+        three.read_until(b"hello again\n")
+        self.assertNotIn("Traceback", self.server.log())
+
+
+class ProducerTests(SynchronousTestCase):
+    """A13: a hundred megabytes."""
+
+    APP = "examples.origins.a13_producer:app"
+    SIZE = a13_producer.BLOCKS * a13_producer.BLOCK_BYTES
+
+    def receive(self, path: bytes) -> tuple[int, int]:
+        """Read slowly at first, then to the end: KiB before, and while it is slow."""
+        server = serve(self, self.APP)
+        self.assertEqual(server.fetch("/small").text, "small\n")
+        before = server.resident_kib()
+        digest = hashlib.sha256()
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            sock.settimeout(15.0)
+            sock.connect((LOOPBACK, server.port))
+            sock.sendall(b"GET %b HTTP/1.0\r\n\r\n" % path)
+            with sock.makefile("rb") as response:
+                while response.readline() != b"\r\n":
+                    pass
+                digest.update(response.read(1 << 20))
+                time.sleep(1.0)
+                # The producer stands; others do not.
+                self.assertEqual(server.fetch("/small").text, "small\n")
+                meanwhile = server.resident_kib()
+                size = 1 << 20
+                while data := response.read(1 << 20):
+                    digest.update(data)
+                    size += len(data)
+        self.assertEqual(size, self.SIZE)
+        expected = hashlib.sha256()
+        for block in a13_producer.blocks():
+            expected.update(block)
+        self.assertEqual(digest.digest(), expected.digest())
+        return before, meanwhile
+
+    def test_slow_reader(self) -> None:
+        """Written or yielded, a slow reader costs no memory, and gets every byte."""
+        if not Path("/proc/self/status").exists():
+            raise SkipTest(f"{sys.platform} does not tell a process's memory in /proc")
+        for path in (b"/write", b"/yield"):
+            before, meanwhile = self.receive(path)
+            self.assertLess(meanwhile - before, 8 * 1024)
+
+    def test_reader_goes(self) -> None:
+        """A reader that goes in the middle ends it; others are served."""
+        server = serve(self, self.APP)
+        for path in (b"/write", b"/yield"):
+            with server.connect() as client:
+                client.send(b"GET %b HTTP/1.0\r\n\r\n" % path)
+                client.read_until(b"\r\n\r\n")
+            self.assertEqual(server.fetch("/small").text, "small\n")
+        self.assertNotIn("Traceback", server.log())
+
+
+class ChargenTests(SynchronousTestCase):
+    """A14: characters until the client has enough."""
+
+    def test_until_the_client_goes(self) -> None:
+        """The lines are RFC 864's; then the write raises, and `finally` runs."""
+        server = serve(self, "examples.origins.a14_chargen:app")
+        expected = a14_chargen.lines()
+        with server.connect() as client:
+            client.send(b"GET / HTTP/1.0\r\n\r\n")
+            client.read_until(b"\r\n\r\n")
+            for _ in range(200):
+                self.assertEqual(client.read_until(b"\r\n"), next(expected))
+        server.wait_logged(r"chargen: ClientDisconnected: .*closed")
+        server.wait_logged(r"chargen: over after \d+ lines")
+        self.assertNotIn("Traceback", server.log())
+
+    def test_others_are_served(self) -> None:
+        """One that never ends, for a client that reads as fast, stops nobody."""
+        server = serve(self, "examples.origins.a14_chargen:app")
+        with server.connect() as greedy, server.connect() as other:
+            greedy.send(b"GET / HTTP/1.0\r\n\r\n")
+            greedy.read_until(b"\r\n\r\n")
+            other.send(b"GET / HTTP/1.0\r\n\r\n")
+            started = time.monotonic()
+            while b"!" not in other.received:
+                greedy.received = b""
+                greedy.socket.recv(1 << 20)
+                other.socket.settimeout(0.01)
+                try:
+                    other.received += other.socket.recv(100)
+                except TimeoutError:
+                    self.assertLess(time.monotonic() - started, 5.0)
+
+
+class LongPollTests(SynchronousTestCase):
+    """A15: a chat by long polling."""
+
+    def setUp(self) -> None:
+        """A chat in which nothing was said."""
+        self.server = serve(self, "examples.origins.a15_long_poll:app")
+
+    def listen(self, after: int, seconds: float = 10.0) -> Any:
+        """What was said after a line; waits for it."""
+        return json.loads(
+            self.server.fetch(f"/listen?after={after}&seconds={seconds}").body
+        )
+
+    def say(self, text: str) -> None:
+        """Say something."""
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = self.server.fetch("/say", "POST", urlencode({"text": text}), form)
+        self.assertEqual(answer.status, 204)
+
+    def wait_for_listeners(self, count: int) -> None:
+        """Wait until so many wait."""
+        started = time.monotonic()
+        while json.loads(self.server.fetch("/listeners").body)["waiting"] != count:
+            self.assertLess(time.monotonic() - started, 5.0)
+            time.sleep(0.02)
+
+    def test_all_hear_at_once(self) -> None:
+        """Thirty who wait all get what is said, as soon as it is said."""
+        with ThreadPoolExecutor(30) as pool:
+            waiting = [pool.submit(self.listen, 0) for _ in range(30)]
+            self.wait_for_listeners(30)
+            started = time.monotonic()
+            self.say("hello")
+            answers = [each.result() for each in waiting]
+            self.assertLess(time.monotonic() - started, 3.0)
+        self.assertEqual(answers, [{"lines": ["hello"], "next": 1}] * 30)
+        # What was said already is answered without a wait.
+        self.assertEqual(self.listen(0), {"lines": ["hello"], "next": 1})
+
+    def test_nothing_is_said(self) -> None:
+        """After the time the answer is that nothing was said."""
+        started = time.monotonic()
+        self.assertEqual(self.listen(0, 0.3), {"lines": [], "next": 0})
+        self.assertGreater(time.monotonic() - started, 0.28)
+        self.wait_for_listeners(0)
+
+    def test_one_goes(self) -> None:
+        """One who goes while waiting is not missed; the others still hear."""
+        with self.server.connect() as client:
+            client.send(b"GET /listen?after=0&seconds=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.wait_for_listeners(1)
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(self.listen, 0)
+            self.wait_for_listeners(2)
+            self.say("anybody?")
+            self.assertEqual(other.result()["lines"], ["anybody?"])
+        self.wait_for_listeners(0)
+
+
+class TemplateTests(SynchronousTestCase):
+    """A16: a template that flushes."""
+
+    APP = "examples.origins.a16_template_flush:app"
+
+    def test_top_comes_first(self) -> None:
+        """The client has part 1 before part 2 is found out, and so on."""
+        with shared(self.APP).connect() as client:
+            started = time.monotonic()
+            client.send(b"GET /?<b> HTTP/1.0\r\n\r\n".replace(b"<b>", b"Ann"))
+            client.read_until(b"Slow news for Ann")
+            top = time.monotonic() - started
+            client.read_until(b"item 1 &lt;of&gt; 2")
+            first = time.monotonic() - started
+            client.read_until(b"item 2")
+            client.read_until(b"</ul>")
+            last = time.monotonic() - started
+        self.assertLess(top, 0.4)
+        self.assertGreater(first, 0.45)
+        self.assertLess(first, 0.95)
+        self.assertGreater(last, 0.95)
+
+    def test_client_goes(self) -> None:
+        """A client that goes after part 1 is noticed at the next flush."""
+        server = serve(self, self.APP)
+        with server.connect() as client:
+            client.send(b"GET / HTTP/1.0\r\n\r\n")
+            client.read_until(b"Slow news")
+        time.sleep(0.7)
+        self.assertIn("Slow news for you", server.fetch("/").text)
+        self.assertNotIn("Traceback", server.log())
+
+
+class CounterTests(SynchronousTestCase):
+    """A17: counting while requests are interleaved."""
+
+    APP = "examples.origins.a17_counters:app"
+
+    def counts(self, path: str) -> list[str]:
+        """What ten interleaved requests count."""
+        with ThreadPoolExecutor(10) as pool:
+            return list(
+                pool.map(
+                    lambda steps: shared(self.APP).fetch(f"{path}?{steps}").text,
+                    range(1, 11),
+                )
+            )
+
+    def test_context_variable(self) -> None:
+        """A context variable belongs to the request: all count right."""
+        self.assertEqual(
+            self.counts("/context"),
+            [f"{steps} steps, counted {steps}\n" for steps in range(1, 11)],
+        )
+
+    def test_thread_local(self) -> None:
+        """A bare thread-local belongs to all requests: they count each other's."""
+        wrong = [
+            answer
+            for answer in self.counts("/local")
+            if len(set(re.findall(r"\d+", answer))) > 1
+        ]
+        self.assertGreater(len(wrong), 3)
+
+    def test_alone(self) -> None:
+        """Alone, both count right."""
+        for path in ("/local", "/context"):
+            answer = shared(self.APP).fetch(f"{path}?4").text
+            self.assertEqual(answer, "4 steps, counted 4\n")
+
+
+class FiveDeepTests(SynchronousTestCase):
+    """A18: five functions deep, without a yield."""
+
+    APP = "examples.origins.a18_five_deep:app"
+
+    def test_bill(self) -> None:
+        """It waits inside a sort key, a property and a generator."""
+        started = time.monotonic()
+        answer = shared(self.APP).fetch("/?cherry,fig,apple")
+        self.assertEqual(answer.text, "fig apple cherry: 140\n")
+        self.assertGreater(time.monotonic() - started, 0.28)
+
+    def test_error(self) -> None:
+        """What is raised at the bottom is caught at the top."""
+        answer = shared(self.APP).fetch("/?fig,stone")
+        self.assertEqual((answer.status, answer.text), (404, "stone is no fruit\n"))
+
+    def test_many_at_once(self) -> None:
+        """Twenty take as long as one."""
+        started = time.monotonic()
+        with ThreadPoolExecutor(20) as pool:
+            answers = set(
+                pool.map(lambda _: shared(self.APP).fetch("/?a,bb,ccc").text, range(20))
+            )
+        self.assertEqual(answers, {"a bb ccc: 60\n"})
+        self.assertLess(time.monotonic() - started, 2.5)
+
+
+class DjangoTests(SynchronousTestCase):
+    """A20: Django, fifty slow views at once, transactions isolated."""
+
+    def setUp(self) -> None:
+        """Django with an empty database."""
+        path = Path(self.mktemp())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.server: ServerProcess = start(
+            self,
+            "greenwsgi",
+            "--app=examples.origins.a20_django:app",
+            f"--listen=tcp:0:interface={LOOPBACK}",
+            environ={"NOTES_DATABASE": str(path.absolute())},
+        )
+
+    def get(self, path: str) -> Any:
+        """What a view answers."""
+        return json.loads(self.server.fetch(path).body)
+
+    def test_slow_views_and_writers(self) -> None:
+        """Fifty that are slow inside a transaction, and writers beside them.
+
+        The slow ones take as long as one, and each sees one state of the database
+        from its beginning to its end, whatever is committed meanwhile.
+        """
+        with ThreadPoolExecutor(60) as pool:
+            started = time.monotonic()
+            slow = [pool.submit(self.get, "/slow?seconds=1") for _ in range(50)]
+            wrote = [pool.submit(self.get, f"/write?text={n}") for n in range(10)]
+            self.assertEqual(
+                {each.result()["kept"] for each in wrote}, {True}, self.server.log()
+            )
+            found = [each.result() for each in slow]
+            self.assertLess(time.monotonic() - started, 5.0)
+        for seen in found:
+            self.assertEqual(seen["before"], seen["after"])
+        self.assertEqual(len(self.get("/notes")["notes"]), 10)
+
+    def test_transactions_are_isolated(self) -> None:
+        """What one request writes and takes back is never seen by another."""
+        self.get("/write?text=kept")
+        with ThreadPoolExecutor(1) as pool:
+            lost = pool.submit(self.get, "/write?text=lost&fail=1&seconds=0.6")
+            for _ in range(10):
+                self.assertEqual(
+                    self.get("/notes"), {"notes": ["kept"], "in_a_transaction": False}
+                )
+                time.sleep(0.02)
+            self.assertFalse(lost.done())
+            self.assertEqual(lost.result(), {"seen": 2, "kept": False})
+        self.assertEqual(self.get("/notes")["notes"], ["kept"])
+
+    def test_writer_whose_client_goes(self) -> None:
+        """A writer whose client goes ends, and the next one has its turn."""
+        with self.server.connect() as client:
+            client.send(b"GET /write?text=x&seconds=0.5 HTTP/1.0\r\n\r\n")
+            time.sleep(0.1)
+        self.assertEqual(self.get("/write?text=y")["kept"], True)
+        self.assertEqual(self.get("/notes")["notes"], ["x", "y"])

@@ -1,0 +1,60 @@
+"""The examples in the README, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from .processes import CHECKOUT, LOOPBACK, serve, start
+
+
+def examples() -> list[str]:
+    """The README's blocks of Python, in order."""
+    text = (CHECKOUT / "README.md").read_text("utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+class ReadmeExampleTests(SynchronousTestCase):
+    """Each example does what the README says of it."""
+
+    def setUp(self) -> None:
+        """Write the three examples to files."""
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir()
+        self.flask, self.deferred, self.tac = examples()
+
+    def test_flask(self) -> None:
+        """Ten sleeping requests at once take the time of one."""
+        (self.directory / "hello.py").write_text(self.flask)
+        server = serve(self, "hello:app", f"--chdir={self.directory}")
+        started = time.monotonic()
+        clients = [server.connect() for _ in range(10)]
+        for client in clients:
+            client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        for client in clients:
+            with client:
+                self.assertTrue(client.read_all().endswith(b"\r\n\r\nHello\n"))
+        self.assertLess(time.monotonic() - started, 5)
+
+    def test_deferred(self) -> None:
+        """A view waits for a Deferred, and answers with what it brought."""
+        other = serve(self, "examples.hello:app")
+        source = self.deferred.replace(
+            "http://example.net/", f"http://{LOOPBACK}:{other.port}/"
+        )
+        self.assertNotEqual(source, self.deferred)
+        (self.directory / "fetches.py").write_text(source)
+        server = serve(self, "fetches:app", f"--chdir={self.directory}")
+        self.assertEqual(server.fetch("/").body, other.fetch("/").body)
+
+    def test_tac(self) -> None:
+        """The server runs as one service of an application among others."""
+        source = self.tac.replace("tcp:8080", f"tcp:0:interface={LOOPBACK}")
+        self.assertNotEqual(source, self.tac)
+        path = self.directory / "web.tac"
+        path.write_text(source)
+        server = start(self, "-y", str(path))
+        self.assertEqual(server.fetch("/").text, "Hello\n")

@@ -1,0 +1,125 @@
+"""Tasks on a clock, and a connection in memory for them.
+
+It knows the public test tools and how tasks are made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi._switching.greenlets import Task, hub_of
+from txgreenwsgi.net import Connection
+from txgreenwsgi.net.connection import End
+from txgreenwsgi.testing import MemoryReactor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class TaskTestCase(SynchronousTestCase):
+    """Runs functions in tasks; no task and no timer may be left behind."""
+
+    def setUp(self) -> None:
+        """A clock that nobody turns but the test."""
+        self.reactor = MemoryReactor()
+        self.hub = hub_of(self.reactor)
+        self.addCleanup(self._assert_nothing_left)
+
+    def _assert_nothing_left(self) -> None:
+        self.reactor.settle()
+        left = [(task, task.waiting_on) for task in self.hub.tasks]
+        self.assertEqual([*left, *self.reactor.getDelayedCalls()], [])
+
+    def begin(self, function: Callable[..., T], *args: Any) -> Task[T]:
+        """Run a function in a task until it parks or ends."""
+        task: Task[T] = Task(self.hub, function, args, name="test")
+        self.hub.spawn(task)
+        self.reactor.settle()
+        return task
+
+    def result(self, task: Task[T]) -> T:
+        """What a task has returned by now; what it raised is raised."""
+        self.assertTrue(task.done, f"{task} waits for {task.waiting_on}")
+        found: list[T] = []
+        failed: list[Failure] = []
+        task.deferred().addCallbacks(found.append, failed.append)
+        for failure in failed:
+            failure.raiseException()
+        return found[0]
+
+    def run_now(self, function: Callable[..., T], *args: Any) -> T:
+        """What a function gives that needs not wait."""
+        return self.result(self.begin(function, *args))
+
+
+class Transport(StringTransport):
+    """A transport in memory that may be slow: then each write is one too many."""
+
+    slow = False
+
+    def write(self, data: bytes) -> None:
+        """Take it, and pause the producer if this is slow."""
+        super().write(data)
+        if self.slow:
+            producer: Any = self.producer
+            producer.pauseProducing()
+
+
+class Peer:
+    """The other end of a connection in memory."""
+
+    def __init__(self, test: TaskTestCase) -> None:
+        self.reactor = test.reactor
+        self.transport = Transport()
+        self.connection = Connection(test.hub)
+        self.end = End(self.connection)
+        self.end.makeConnection(self.transport)
+        test.addCleanup(self.end_connection)
+
+    @property
+    def paused(self) -> bool:
+        """Whether this peer was told to wait with what it sends."""
+        return self.transport.producerState == "paused"
+
+    @property
+    def received(self) -> bytes:
+        """What has arrived here."""
+        data: bytes = self.transport.value()
+        return data
+
+    def send(self, *pieces: bytes) -> None:
+        """Send pieces, which arrive as they are."""
+        for piece in pieces:
+            self.end.dataReceived(piece)
+            self.reactor.settle()
+
+    def half_close(self) -> None:
+        """Send no more."""
+        self.end.readConnectionLost()
+        self.reactor.settle()
+
+    def end_connection(self, reason: Exception | None = None) -> None:
+        """The connection ends, in good order if there is no other reason."""
+        if not self.connection.lost:
+            self.end.connectionLost(Failure(reason or ConnectionDone()))
+            self.reactor.settle()
+
+    def lose_connection(self) -> None:
+        """The connection breaks."""
+        self.end_connection(ConnectionLost("reset"))
+
+    def take_no_more(self) -> None:
+        """Be behind with every piece from now on."""
+        self.transport.slow = True
+
+    def take(self) -> None:
+        """Catch up with what was written."""
+        self.end.resumeProducing()
+        self.reactor.settle()

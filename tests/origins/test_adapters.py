@@ -1,0 +1,594 @@
+"""The opt-in interfaces: nginx, AWSGI, uWSGI, pause_output, Tornado, meinheld."""
+
+from __future__ import annotations
+
+import importlib
+import select
+import sys
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi import spawn
+from txgreenwsgi.origins import (
+    NAMES,
+    UnknownOrigin,
+    adapt,
+    awsgi,
+    meinheld,
+    ngx,
+    pause_output,
+    prepare,
+    tornado,
+    uwsgi,
+)
+
+from .serving import GET, TEXT, ServedTestCase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .serving import Environ, StartResponse
+
+
+class NamesTests(SynchronousTestCase):
+    """The adapters by their names."""
+
+    def test_every_name_is_a_module(self) -> None:
+        """Each name has a module that adapts, and names its source."""
+        for name in NAMES:
+            module = importlib.import_module(f"txgreenwsgi.origins.{name}")
+            self.assertTrue(callable(module.adapt))
+            self.assertIn("Source:", module.__doc__ or "")
+
+    def test_all_at_once(self) -> None:
+        """Several may be given; the application finds them all."""
+        seen: Environ = {}
+
+        def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            seen.update(environ)
+            return []
+
+        names = [name for name in NAMES if name != "awsgi"]
+        list(adapt(app, names)({}, None))
+        for key in ("ngx.poll", "wsgi.pause_output", "async.suspend", "uwsgi.ready_fd"):
+            self.assertIn(key, seen)
+        self.assertIsInstance(seen["meinheld.continuation"], meinheld.Continuation)
+
+    def test_unknown(self) -> None:
+        """An unknown name is told, with the known ones."""
+        for function in (prepare, lambda names: adapt(lambda e, s: [], names)):
+            with self.assertRaisesRegex(UnknownOrigin, "'nginx' is none .* or uwsgi"):
+                function(["nginx"])
+
+
+class NgxTests(ServedTestCase):
+    """The `ngx.*` keys."""
+
+    def test_poll(self) -> None:
+        """After the yield `state()` gives the connection that is ready, and how."""
+        ours, theirs = self.pair()
+        told: list[Any] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            conn = environ["ngx.connection_wrapper"](ours.fileno())
+            environ["ngx.poll_register"](conn, environ["ngx.WSGI_POLLIN"])
+            state = environ["ngx.poll"](1000)
+            told.append(state())
+            yield b""
+            told.append((state()[0] is conn, state()[1]))
+            ours.recv(1)
+            environ["ngx.poll"](1000)
+            yield b""
+            told.append(state()[1])
+            start_response("200 OK", TEXT)
+            yield b"done"
+
+        server = self.serve(ngx.adapt(app))
+        client = self.get(server)
+        self.assertEqual(told, [(None, 0)])
+        theirs.send(b"x")
+        server.settle()
+        self.assertEqual(told, [(None, 0), (True, ngx.WSGI_POLLIN)])
+        server.advance(1.0)
+        # What a state has told it tells again, whatever was polled since.
+        self.assertEqual(told[2], ngx.WSGI_POLLIN)
+        self.assertEqual(self.body(client), "done")
+
+    def test_timeout(self) -> None:
+        """After a timeout `state()` gives (None, 0)."""
+        ours, _theirs = self.pair()
+        told: list[Any] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            conn = environ["ngx.connection_wrapper"](ours.fileno())
+            environ["ngx.poll_register"](conn, environ["ngx.WSGI_POLLIN"])
+            state = environ["ngx.poll"](250)
+            yield b""
+            told.append(state())
+            start_response("200 OK", TEXT)
+            yield b"done"
+
+        server = self.serve(ngx.adapt(app))
+        client = self.get(server)
+        server.advance(0.2)
+        self.assertEqual(told, [])
+        server.advance(0.1)
+        self.assertEqual(told, [(None, 0)])
+        self.assertEqual(self.body(client), "done")
+
+    def test_several_in_turn(self) -> None:
+        """Of several that are always ready each is given in turn."""
+        ones = [self.pair()[0] for _ in range(3)]
+        told: list[int] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            for one in ones:
+                conn = environ["ngx.connection_wrapper"](one.fileno())
+                environ["ngx.poll_register"](conn, environ["ngx.WSGI_POLLOUT"])
+            for _ in range(6):
+                state = environ["ngx.poll"](-1)
+                yield b""
+                conn, flags = state()
+                told.append(conn.fileno())
+                assert flags == environ["ngx.WSGI_POLLOUT"]
+            start_response("200 OK", TEXT)
+            yield b"done"
+
+        self.assertEqual(self.body(self.get(self.serve(ngx.adapt(app)))), "done")
+        self.assertEqual(told, [one.fileno() for one in ones] * 2)
+
+    def test_hang_up(self) -> None:
+        """A hang-up is told with the flags that were registered."""
+        ours, theirs = self.pair()
+        theirs.close()
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            conn = environ["ngx.connection_wrapper"](ours.fileno())
+            environ["ngx.poll_register"](conn, environ["ngx.WSGI_POLLIN"])
+            state = environ["ngx.poll"]()
+            yield b""
+            start_response("200 OK", TEXT)
+            yield str(state()[1]).encode()
+
+        self.assertEqual(self.body(self.get(self.serve(ngx.adapt(app)))), "1")
+
+    def test_unregister(self) -> None:
+        """What is unregistered is not polled; twice is a RuntimeError."""
+        ours, theirs = self.pair()
+        theirs.send(b"x")
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            conn = environ["ngx.connection_wrapper"](ours.fileno())
+            environ["ngx.poll_register"](conn, environ["ngx.WSGI_POLLIN"])
+            environ["ngx.poll_unregister"](conn)
+            try:
+                environ["ngx.poll_unregister"](conn)
+            except RuntimeError as error:
+                start_response("200 OK", TEXT)
+                yield str(error).encode()
+            state = environ["ngx.poll"](1000)
+            yield b""
+            yield f"; {state()}".encode()
+
+        server = self.serve(ngx.adapt(app))
+        client = self.get(server)
+        self.assertNotIn(b"None", client.received)
+        server.advance(1.0)
+        self.assertRegex(self.body(client), r"is not registered; \(None, 0\)")
+
+    def test_unregistered_during_the_poll(self) -> None:
+        """What is ready, but was unregistered meanwhile, is not given."""
+        ours, theirs = self.pair()
+        theirs.send(b"x")
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            conn = environ["ngx.connection_wrapper"](ours.fileno())
+            environ["ngx.poll_register"](conn, environ["ngx.WSGI_POLLIN"])
+            state = environ["ngx.poll"](1000)
+            yield b""
+            environ["ngx.poll_unregister"](conn)
+            start_response("200 OK", TEXT)
+            yield str(state()).encode()
+
+        self.assertEqual(self.body(self.get(self.serve(ngx.adapt(app)))), "(None, 0)")
+
+    def test_wrong_flags(self) -> None:
+        """Flags that are none are refused, with the right ones."""
+        for flags in (0, 2, 5 | 8):
+            with self.assertRaisesRegex(ValueError, r"ngx\.WSGI_POLLIN"):
+                ngx._Poller().register(ngx.Connection(0), flags)
+
+    def test_sleep(self) -> None:
+        """`ngx.sleep(ms)` and a yield pass the time."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            environ["ngx.sleep"](700)
+            yield b""
+            start_response("200 OK", TEXT)
+            yield b"awake"
+
+        server = self.serve(ngx.adapt(app))
+        client = self.get(server)
+        server.advance(0.6)
+        self.assertEqual(client.received, b"")
+        server.advance(0.1)
+        self.assertEqual(self.body(client), "awake")
+
+
+class SuspensionTests(ServedTestCase):
+    """`wsgi.pause_output` and `async.suspend`."""
+
+    def test_resumed(self) -> None:
+        """Both suspend at the empty block, until their callable is called."""
+        for adapter, key, answer in (
+            (pause_output.adapt, "wsgi.pause_output", None),
+            (tornado.adapt, "async.suspend", True),
+        ):
+            resumes: list[Any] = []
+
+            def app(
+                environ: Environ,
+                start_response: StartResponse,
+                key: str = key,
+                resumes: list[Any] = resumes,
+            ) -> Iterator[bytes]:
+                resumes.append(environ[key]())
+                yield b""
+                start_response("200 OK", TEXT)
+                yield b"resumed"
+
+            server = self.serve(adapter(app))
+            client = self.get(server)
+            server.advance(3600.0)
+            self.assertEqual(client.received, b"")
+            self.assertIs(resumes[0](), answer)
+            client.settle()
+            self.assertEqual(self.body(client), "resumed")
+
+
+class MeinheldTests(ServedTestCase):
+    """The `meinheld.continuation`."""
+
+    def setUp(self) -> None:
+        """No continuation yet."""
+        self.found: list[meinheld.Continuation] = []
+
+    def suspending(self, timeout: float = 0) -> Any:
+        """An application that is suspended three calls deep."""
+
+        def deep(environ: Environ, depth: int) -> Any:
+            if depth:
+                return deep(environ, depth - 1)
+            return environ[meinheld.CONTINUATION_KEY].suspend(timeout)
+
+        def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            self.found.append(environ[meinheld.CONTINUATION_KEY])
+            try:
+                value = deep(environ, 3)
+            except TimeoutError:
+                value = "timed out"
+            start_response("200 OK", TEXT)
+            return [repr(value).encode()]
+
+        return meinheld.adapt(app)
+
+    def test_values(self) -> None:
+        """`suspend()` returns what `resume` was given, as greenlet's switch does."""
+        server = self.serve(self.suspending())
+        for args, kwargs, value in (
+            ((), {}, ()),
+            ((1,), {}, 1),
+            ((1, 2), {}, (1, 2)),
+            ((), {"a": 1}, {"a": 1}),
+            ((1,), {"a": 1}, (1, {"a": 1})),
+            ((1, 2), {"a": 1}, ((1, 2), {"a": 1})),
+        ):
+            client = self.get(server)
+            self.found.pop().resume(*args, **kwargs)
+            client.settle()
+            self.assertEqual(self.body(client), repr(value))
+
+    def test_timeout(self) -> None:
+        """A timeout is raised by `suspend`."""
+        server = self.serve(self.suspending(3))
+        client = self.get(server)
+        server.advance(3.0)
+        self.assertEqual(self.body(client), "'timed out'")
+
+    def test_resumed_when_not_suspended(self) -> None:
+        """`resume` is an OSError before the suspension, and the second time."""
+        continuation = meinheld.Continuation()
+        with self.assertRaisesRegex(OSError, "not suspended"):
+            continuation.resume()
+        server = self.serve(self.suspending())
+        errors: list[str] = []
+
+        def twice() -> None:
+            self.found[0].resume()
+            try:
+                self.found[0].resume()
+            except OSError as error:
+                errors.append(str(error))
+
+        def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            if environ["PATH_INFO"] == "/":
+                return list(self.suspending()(environ, start_response))
+            # In a task: whom it resumes goes on at the reactor's next turn.
+            twice()
+            start_response("200 OK", TEXT)
+            return [b"resumed"]
+
+        server.site.application = app
+        client = self.get(server)
+        server.connect().send(GET.replace(b"GET /", b"GET /resume"))
+        client.settle()
+        self.assertEqual(self.body(client), "()")
+        self.assertEqual(errors, ["not suspended or dead"])
+
+    def test_suspended_twice(self) -> None:
+        """Two tasks of a request cannot be suspended by one continuation."""
+
+        def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            continuation = environ[meinheld.CONTINUATION_KEY]
+            other = spawn(continuation.suspend)
+            environ["txgreenwsgi.sleep"](0)
+            try:
+                continuation.suspend()
+            except OSError as error:
+                start_response("200 OK", TEXT)
+                return [str(error).encode()]
+            finally:
+                continuation.resume()
+                other.wait()
+            return []
+
+        self.assertEqual(
+            self.body(self.get(self.serve(meinheld.adapt(app)))), "already suspended"
+        )
+
+    def test_negative_timeout(self) -> None:
+        """A negative timeout is a ValueError."""
+        with self.assertRaisesRegex(ValueError, ">= 0, not -1"):
+            meinheld.Continuation().suspend(-1)
+
+
+class UwsgiTests(ServedTestCase):
+    """The `uwsgi` module."""
+
+    def test_module(self) -> None:
+        """`import uwsgi` finds the functions; a real uWSGI is left alone."""
+        with patch.dict(sys.modules):
+            sys.modules.pop("uwsgi", None)
+            prepare(["uwsgi"])
+            found = importlib.import_module("uwsgi")
+            self.assertIs(found, uwsgi.module)
+            self.assertIs(found.wait_fd_read, uwsgi.wait_fd_read)
+            self.assertFalse(hasattr(found, "adapt"))
+            sys.modules["uwsgi"] = real = type(sys)("uwsgi")
+            uwsgi.adapt(lambda environ, start_response: [])
+            self.assertIs(sys.modules["uwsgi"], real)
+
+    def test_yielding(self) -> None:
+        """Several waits, one yield; which is ready is told by function and environ."""
+        (one, _), (two, to_two) = self.pair(), self.pair()
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            uwsgi.module.wait_fd_read(one.fileno(), 2)
+            yield uwsgi.module.wait_fd_read(two.fileno())
+            start_response("200 OK", TEXT)
+            ready = [uwsgi.module.ready_fd(), environ["uwsgi.ready_fd"]]
+            late = environ["x-wsgiorg.fdevent.timeout"]
+            yield f"{ready} {bool(late)};".encode()
+
+        server = self.serve(uwsgi.adapt(app))
+        client = self.get(server)
+        to_two.send(b"x")
+        server.settle()
+        fd = two.fileno()
+        self.assertEqual(self.body(client), f"{[fd, fd]} False;")
+        two.recv(1)
+        client = self.get(server)
+        server.advance(2.0)
+        self.assertEqual(self.body(client), "[-1, None] True;")
+
+    def test_suspending(self) -> None:
+        """`suspend()` waits at any depth, without a yield."""
+        ours, theirs = self.pair()
+        self.fill(ours)
+
+        def deep() -> int:
+            uwsgi.module.wait_fd_write(ours, 5)
+            uwsgi.module.suspend()
+            ready: int = uwsgi.module.ready_fd()
+            return ready
+
+        def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            uwsgi.module.suspend()  # nothing asked for: a turn
+            first = deep()
+            uwsgi.module.async_sleep(3)
+            uwsgi.module.suspend()
+            start_response("200 OK", TEXT)
+            late = bool(environ["x-wsgiorg.fdevent.timeout"])
+            return [f"{first} {uwsgi.module.ready_fd()} {late}".encode()]
+
+        server = self.serve(uwsgi.adapt(app))
+        client = self.get(server)
+        while not select.select([], [ours], [], 0)[1]:
+            theirs.recv(1 << 20)
+        server.settle()
+        self.assertEqual(client.received, b"")
+        server.advance(3.0)
+        self.assertEqual(self.body(client), f"{ours.fileno()} -1 True")
+
+    def test_closed(self) -> None:
+        """The application's own `close` is called."""
+        closed: list[str] = []
+
+        class Blocks:
+            def __iter__(self) -> Iterator[bytes]:
+                yield b"block"
+
+            def close(self) -> None:
+                closed.append("closed")
+
+        def app(environ: Environ, start_response: StartResponse) -> Any:
+            start_response("200 OK", TEXT)
+            return Blocks()
+
+        for module in (uwsgi, awsgi):
+            self.assertEqual(
+                self.body(self.get(self.serve(module.adapt(app)))), "block"
+            )
+        self.assertEqual(closed, ["closed", "closed"])
+
+
+class AwsgiTests(ServedTestCase):
+    """AWSGI applications."""
+
+    POST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 6\r\n\r\n"
+
+    def test_environ(self) -> None:
+        """The keys are those of AWSGI, and start_response returns nothing."""
+        seen: Environ = {}
+
+        def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            seen.update(environ)
+            seen["write"] = start_response("200 OK", TEXT)
+            return [b"done"]
+
+        self.assertEqual(self.body(self.get(self.serve(awsgi.adapt(app)))), "done")
+        self.assertEqual(seen["awsgi.version"], (1, 0))
+        self.assertIs(bool(seen["awsgi.timeout"]), False)
+        self.assertIsNone(seen["write"])
+        self.assertNotIn("wsgi.version", seen)
+        self.assertNotIn("wsgi.input", seen)
+
+    def echo(self, timeout: float | None = None, size: int = 4) -> Any:
+        """An application that repeats the body as it comes."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
+            body = environ["awsgi.input"]
+            start_response("200 OK", TEXT)
+            while True:
+                yield environ["awsgi.readable"](body, timeout)
+                if environ["awsgi.timeout"]:
+                    yield b"(silence)"
+                    return
+                data = body.recv(size)
+                if not data:
+                    yield b"(end)"
+                    return
+                yield b"<%b>" % data
+
+        return awsgi.adapt(app)
+
+    def test_recv(self) -> None:
+        """`recv` gives what has come, at most so much; b"" at the end only."""
+        client = self.serve(self.echo()).connect()
+        client.send(self.POST + b"ab")
+        client.send(b"cde")
+        client.send(b"f")
+        self.assertEqual(self.body(client), "<ab><cde><f>(end)")
+
+    def test_recv_at_most(self) -> None:
+        """`recv` gives at most what was asked for, and keeps the rest."""
+        client = self.serve(self.echo(size=4)).connect()
+        client.send(self.POST + b"abcdef")
+        self.assertEqual(self.body(client), "<abcd><ef>(end)")
+
+    def test_chunked(self) -> None:
+        """A chunked body arrives decoded."""
+        client = self.serve(self.echo(size=100)).connect()
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\nabc\r\n0\r\n\r\n"
+        )
+        self.assertEqual(self.body(client), "<abc>(end)")
+
+    def test_silence(self) -> None:
+        """A client that says nothing is timed out; what comes later is not lost."""
+        server = self.serve(self.echo(1.0))
+        client = server.connect()
+        client.send(self.POST + b"abc")
+        server.advance(1.0)
+        self.assertEqual(self.body(client), "<abc>(silence)")
+
+    def test_recv_without_asking(self) -> None:
+        """`recv` without a yield before waits, and does not fail."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
+            start_response("200 OK", TEXT)
+            yield environ["awsgi.input"].recv(10)
+
+        client = self.serve(awsgi.adapt(app)).connect()
+        client.send(self.POST)
+        client.send(b"abcdef")
+        self.assertEqual(self.body(client), "abcdef")
+
+    def test_disconnect(self) -> None:
+        """A client that is gone gives b"", as AWSGI has it."""
+        got: list[bytes] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
+            body = environ["awsgi.input"]
+            yield environ["awsgi.readable"](body)
+            got.append(body.recv(10))
+            yield environ["awsgi.readable"](body)
+            got.append(body.recv(10))
+            start_response("200 OK", TEXT)
+
+        server = self.serve(awsgi.adapt(app))
+        client = server.connect()
+        client.send(self.POST + b"abc")
+        client.disconnect()
+        self.assertEqual(got, [b"abc", b""])
+
+    def test_descriptors(self) -> None:
+        """Descriptors are waited for as well, and time out."""
+        ours, theirs = self.pair()
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
+            start_response("200 OK", TEXT)
+            yield environ["awsgi.readable"](ours, 1.0)
+            yield b"late " if environ["awsgi.timeout"] else b"ready "
+            yield environ["awsgi.writable"](ours, 1.0)
+            yield b"late " if environ["awsgi.timeout"] else b"ready "
+            yield b""
+            theirs.send(b"x")
+            yield environ["awsgi.readable"](ours)
+            yield b"late" if environ["awsgi.timeout"] else b"ready"
+
+        server = self.serve(awsgi.adapt(app))
+        client = self.get(server)
+        server.advance(1.0)
+        self.assertEqual(self.body(client), "late ready ready")
+
+    def test_replaced_input(self) -> None:
+        """Middleware that has replaced wsgi.input is not bypassed: an error says so."""
+
+        def replacing(environ: Environ, start_response: StartResponse) -> Any:
+            environ["wsgi.input"] = object()
+            return self.echo()(environ, start_response)
+
+        client = self.serve(replacing).connect()
+        client.send(self.POST)
+        self.assertEqual(client.responses()[0].status, 500)
+        (error,) = self.flushLoggedErrors(RuntimeError)
+        self.assertIn("middleware has replaced it", error.getErrorMessage())
+
+    def test_time_limit_around_it(self) -> None:
+        """Somebody else's limit is not taken for the application's."""
+
+        def limited(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
+            with environ["txgreenwsgi.timeout"](0.5):
+                yield from self.echo(5.0)(environ, start_response)
+
+        server = self.serve(limited)
+        client = server.connect()
+        client.send(self.POST)
+        server.advance(0.5)
+        self.assertEqual(client.responses()[0].status, 500)
+        (error,) = self.flushLoggedErrors(TimeoutError)
+        self.assertIn("0.5 seconds", error.getErrorMessage())

@@ -1,0 +1,459 @@
+"""The body of a request: when it is asked for, how much is held, what is drained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .application import TEXT, application
+from .wire import WireTestCase, chunked, get, post
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txgreenwsgi.testing import MemoryClient
+
+    from .application import Environ, Start
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def upload(target: str, size: int, *fields: str) -> bytes:
+    """The head of a POST whose body has so many bytes."""
+    return get(target, *fields, f"Content-Length: {size}", method="POST")
+
+
+class ArrivalTests(WireTestCase):
+    """The application and its body, which comes as it comes."""
+
+    def test_application_starts_at_the_end_of_the_head(self) -> None:
+        """It runs before the body has come, and may answer before that."""
+        client = self.connected(application)
+        client.send(upload("/echo-slices?size=3", 6))
+        self.assertEqual(client.received, b"")
+        client.send(b"abc")
+        self.assertIn(b"\r\n\r\n3\r\nabc\r\n", client.received)
+        client.send(b"def")
+        self.assertEqual(self.only(client).body, b"abcdef")
+
+    def test_body_that_came_with_the_head(self) -> None:
+        """What has come is there when the application asks: it does not wait."""
+        waited: list[bool] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            task = environ["txgreenwsgi.current_task"]()
+            body = environ["wsgi.input"].read()
+            waited.append(task.parked_seconds > 0 or body != b"abc")
+            start("200 OK", TEXT)
+            return [body]
+
+        server = self.serve(app)
+        server.connect().send(post("/", b"abc"))
+        self.assertEqual(waited, [False])
+
+    def test_length_of_a_chunked_body(self) -> None:
+        """It is unknown: frameworks read to the end, as wsgi.input_terminated says."""
+        environ: Environ = {}
+
+        def app(given: Environ, start: Start) -> Iterable[bytes]:
+            environ.update(given)
+            return application(given, start)
+
+        client = self.connected(app)
+        client.send(chunked("/echo", b"abc", b"def"))
+        self.assertEqual(self.only(client).body, b"abcdef")
+        self.assertNotIn("CONTENT_LENGTH", environ)
+        self.assertIs(environ["wsgi.input_terminated"], True)
+
+    def test_trailers(self) -> None:
+        """Trailers are no fields, and the connection serves the next request."""
+        client = self.connected(application)
+        trailers = b"X-Forwarded-For: 1.2.3.4\r\nContent-Length: 5\r\n"
+        client.send(chunked("/environ", b"abc", trailers=trailers) + get("/"))
+        environ, hello = client.responses()
+        self.assertNotIn(b"1.2.3.4", environ.body)
+        self.assertEqual(hello.body, b"hello\n")
+
+    def test_recv(self) -> None:
+        """recv() gives what is there, however little, and b"" only at the end."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            while data := environ["txgreenwsgi.recv"](environ, 4):
+                yield b"<%b>" % data
+
+        client = self.connected(app)
+        client.send(upload("/", 9))
+        for piece in (b"a", b"bc", b"defghi"):
+            client.send(piece)
+        self.assertEqual(self.only(client).body, b"<a><bc><defg><hi>")
+
+    def test_reading_at_the_end_takes_turns(self) -> None:
+        """An application that reads at the end for ever does not stop all others."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            if environ["PATH_INFO"] == "/forever":
+                while not environ["wsgi.input"].read(1):
+                    pass
+            return application(environ, start)
+
+        server = self.serve(app)
+        server.connect().send(get("/forever"))
+        self.assertEqual(server.request().body, b"hello\n")
+
+    def test_two_readers(self) -> None:
+        """Two tasks that read one body at once are told so: neither gets a part."""
+        errors: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            def read_too() -> None:
+                try:
+                    environ["wsgi.input"].read()
+                except RuntimeError as error:
+                    errors.append(str(error))
+
+            other = environ["txgreenwsgi.spawn"](read_too)
+            body = environ["wsgi.input"].read()
+            other.wait()
+            start("200 OK", TEXT)
+            return [body]
+
+        client = self.connected(app)
+        client.send(upload("/", 3))
+        client.send(b"abc")
+        self.assertEqual(self.only(client).body, b"abc")
+        self.assertEqual(
+            errors, ["two tasks read the body of one request at the same time"]
+        )
+
+    def test_read_after_the_end_of_the_request(self) -> None:
+        """A task that reads the body of a request that is over gets an error."""
+        errors: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            def read_later() -> None:
+                environ["txgreenwsgi.sleep"](1)
+                try:
+                    environ["wsgi.input"].read()
+                except ValueError as error:
+                    errors.append(str(error))
+
+            environ["txgreenwsgi.spawn"](read_later)
+            start("200 OK", TEXT)
+            return [b"early\n"]
+
+        server = self.serve(app)
+        client = server.connect()
+        client.send(post("/", b"abc") + upload("/", 3))
+        client.send(b"ab")
+        server.advance(1)
+        client.send(b"c")
+        self.assertEqual(
+            errors, ["wsgi.input was read after the request had ended"] * 2
+        )
+
+    def test_reader_of_another_task(self) -> None:
+        """A task of the application's own may read the body, and is told of its end."""
+        errors: list[type] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            def read() -> None:
+                try:
+                    environ["wsgi.input"].read()
+                except OSError as error:
+                    errors.append(type(error))
+                    raise
+
+            environ["txgreenwsgi.spawn"](read).wait()
+            return application(environ, start)
+
+        client = self.connected(app)
+        client.send(upload("/", 3))
+        client.disconnect()
+        self.assertEqual([each.__name__ for each in errors], ["ClientDisconnected"])
+        self.assertEqual(self.outcomes(), [(0, "disconnected")])
+
+
+class ContinueTests(WireTestCase):
+    """100 Continue (RFC 9110 section 10.1.1)."""
+
+    def test_sent_when_the_application_reads(self) -> None:
+        """The client is told to send when, and only when, its body is wanted."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(upload("/echo-slices?pause=1", 3, "Expect: 100-continue"))
+        self.assertEqual(client.received, b"")
+        server.advance(1)
+        self.assertTrue(client.received.endswith(CONTINUE), client.received)
+        client.send(b"abc")
+        server.advance(1)
+        server.advance(1)
+        self.assertEqual(self.only(client).body, b"abc")
+        self.assertEqual(client.received.count(CONTINUE), 1)
+
+    def test_not_sent_to_who_is_refused(self) -> None:
+        """An answer without reading sends none, and the connection closes."""
+        client = self.connected(application)
+        client.send(upload("/unread", 3, "Expect: 100-continue"))
+        response = self.only(client)
+        self.assertNotIn(CONTINUE, client.received)
+        self.assertEqual(response.status, 403)
+        self.assertEqual(response.header("Connection"), "close")
+        self.assertTrue(client.closed)
+        # The client sends it nevertheless: it is no request.
+        client.send(b"abc" + get("/"))
+        self.assertEqual(len(client.responses()), 1)
+
+    def test_not_sent_after_the_response_has_begun(self) -> None:
+        """Who reads only after that gets what comes, without an interim response."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            yield b"go on: "
+            yield environ["wsgi.input"].read()
+
+        client = self.connected(app)
+        client.send(upload("/", 3, "Expect: 100-continue"))
+        client.send(b"abc")
+        self.assertEqual(self.only(client).body, b"go on: abc")
+        self.assertNotIn(CONTINUE, client.received)
+
+    def test_not_sent_to_http_1_0(self) -> None:
+        """HTTP/1.0 does not know it, so the field is ignored."""
+        client = self.connected(application)
+        head = upload("/echo", 3, "Expect: 100-continue")
+        client.send(head.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        self.assertEqual(client.received, b"")
+        client.send(b"abc")
+        self.assertEqual(self.only(client).body, b"abc")
+
+    def test_not_sent_when_the_body_is_there(self) -> None:
+        """A client that has not waited needs no answer."""
+        client = self.connected(application)
+        client.send(upload("/echo", 3, "Expect: 100-continue") + b"abc")
+        self.assertEqual(self.only(client).body, b"abc")
+        self.assertNotIn(CONTINUE, client.received)
+
+    def test_the_connection_goes_on(self) -> None:
+        """After a body that was asked for, the next request is served."""
+        client = self.connected(application)
+        client.send(upload("/echo", 3, "Expect: 100-continue"))
+        client.send(b"abc")
+        client.send(get("/"))
+        self.assertEqual(
+            [each.body for each in client.responses()], [b"abc", b"hello\n"]
+        )
+
+    def test_too_large(self) -> None:
+        """A body that is declared too large is refused before it is sent."""
+        client = self.connected(application, max_body=10)
+        client.send(upload("/echo", 11, "Expect: 100-continue"))
+        self.assertEqual(self.only(client).status, 413)
+        self.assertNotIn(CONTINUE, client.received)
+
+
+class PressureTests(WireTestCase):
+    """How much is read of a body that nobody takes."""
+
+    def test_window(self) -> None:
+        """Reading pauses at the window, and goes on when the application reads."""
+        server = self.serve(application, input_window=1000)
+        client = server.connect()
+        client.send(upload("/echo-slices?size=100000&pause=1", 300_000))
+        client.send(b"x" * 300_000, 10_000)
+        self.assertTrue(client.channel.reading_paused)
+        self.assertNotIn(client.transport, server.reactor._readers)
+        body = client.channel.exchange.body
+        self.assertLessEqual(body.held, 1000 + client.transport.bufferSize)
+        server.advance(1)
+        for _ in range(4):
+            server.advance(1)
+        self.assertEqual(self.only(client).body, b"x" * 300_000)
+
+    def test_window_of_small_chunks(self) -> None:
+        """However small the pieces are, taking one does not let in many."""
+        held: list[int] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.sleep"](1)
+            while environ["txgreenwsgi.recv"](environ, 1):
+                held.append(client.channel.exchange.body.held)
+                environ["txgreenwsgi.sleep"](0)
+            start("200 OK", TEXT)
+            return [b"%d" % len(held)]
+
+        server = self.serve(app, input_window=1000)
+        client = server.connect()
+        client.send(chunked("/", *[b"x"] * 15_000))
+        self.assertTrue(client.channel.reading_paused)
+        server.advance(1)
+        for _ in range(100):
+            server.settle()
+        self.assertEqual(self.only(client).body, b"15000")
+        self.assertLess(max(held), 1000 + client.transport.bufferSize // 6)
+
+    def test_pipelined_requests_wait(self) -> None:
+        """Requests behind one that runs are not read on without end."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(get("/sleep") + get("/") * 5000)
+        self.assertTrue(client.channel.reading_paused)
+        self.assertGreater(len(client.socket.to_server), 80_000)
+        server.advance(1)
+        for _ in range(10):
+            server.settle()
+        self.assertEqual(len(client.responses()), 5001)
+
+    def test_a_body_is_read_though_others_wait_behind_it(self) -> None:
+        """What was read of later requests does not stop the body before them."""
+        server = self.serve(application, input_window=1000)
+        client = server.connect()
+        client.send(post("/echo-slices?size=500&pause=1", b"x" * 5000) + get("/"))
+        for _ in range(12):
+            server.advance(1)
+        self.assertEqual(
+            [each.body for each in client.responses()], [b"x" * 5000, b"hello\n"]
+        )
+
+
+class EarlyResponseTests(WireTestCase):
+    """Responses to requests whose body is still coming (RFC 9112 section 9.3)."""
+
+    def test_short_rest_is_drained(self) -> None:
+        """The rest is read and thrown away, then the next request is served."""
+        client = self.connected(application)
+        client.send(upload("/unread", 50_000))
+        self.assertEqual(self.only(client).status, 403)
+        # It looks like a request, and is none.
+        client.send(get("/evil") + b"x" * (50_000 - len(get("/evil"))), 1000)
+        client.send(get("/"))
+        self.assertEqual([each.status for each in client.responses()], [403, 200])
+        self.assertFalse(client.closed)
+
+    def test_rest_is_drained_though_nothing_was_read(self) -> None:
+        """Also when so much had come that reading was paused."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(upload("/sleep", 200_000) + b"x" * 200_000 + get("/"))
+        self.assertTrue(client.channel.reading_paused)
+        server.advance(1)
+        self.assertEqual([each.status for each in client.responses()], [200, 200])
+
+    def test_long_rest_closes(self) -> None:
+        """A long rest is not waited for: the response says so, and arrives."""
+        client = self.connected(application)
+        client.send(upload("/unread", 10_000_000))
+        response = self.only(client)
+        self.assertEqual(response.header("Connection"), "close")
+        self.assertTrue(client.closed)
+        # Read, so that the connection is not reset under the response; see
+        # RFC 9112 section 9.6.
+        client.send(b"x" * 5_000_000)
+        self.assertFalse(client.reset)
+        self.assertEqual(len(client.socket.to_server), 0)
+        client.send(b"x" * 5_000_000 + get("/"))
+        self.assertEqual(len(client.responses()), 1)
+
+    def test_unknown_rest_closes(self) -> None:
+        """A chunked body has no known end, so its connection closes."""
+        client = self.connected(application)
+        client.send(get("/unread", "Transfer-Encoding: chunked", method="POST"))
+        self.assertEqual(self.only(client).header("Connection"), "close")
+        self.assertTrue(client.closed)
+        client.send(b"3\r\nabc\r\n0\r\n\r\n" + get("/"))
+        self.assertEqual(len(client.responses()), 1)
+
+    def test_rest_that_does_not_come(self) -> None:
+        """A client that sends neither the rest nor anything else is not waited for."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(upload("/unread", 100) + b"x" * 50)
+        self.assertFalse(client.closed)
+        server.advance(4)
+        self.assertFalse(client.closed)
+        for _ in range(10):
+            server.advance(0.5)
+        self.assertTrue(client.closed)
+
+    def test_lingering_ends(self) -> None:
+        """A client that neither reads nor closes is cut off after a while."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(upload("/unread", 10_000_000))
+        self.assertEqual(len(server.site.connections), 1)
+        for _ in range(12):
+            server.advance(0.5)
+            client.send(b"x")
+        self.assertEqual(len(server.site.connections), 0)
+
+    def test_response_while_the_body_comes(self) -> None:
+        """Reading and writing may take turns."""
+        client = self.connected(application)
+        client.send(upload("/echo-slices?size=10", 30))
+        for number in range(3):
+            client.send(b"%d" % number * 10)
+            self.assertIn(b"%d" % number * 10, client.received)
+        client.send(get("/"))
+        self.assertEqual(len(client.responses()), 2)
+
+
+class MaxBodyTests(WireTestCase):
+    """--max-body."""
+
+    def ask(self, request: bytes, app: Any = application) -> MemoryClient:
+        """The client after it has sent a request to a server that takes 10 bytes."""
+        client = self.connected(app, max_body=10)
+        client.send(request)
+        return client
+
+    def test_at_the_limit(self) -> None:
+        """A body of just the limit is taken."""
+        self.assertEqual(self.only(self.ask(post("/echo", b"x" * 10))).status, 200)
+        self.assertEqual(
+            self.only(self.ask(chunked("/echo", *[b"x"] * 10))).status, 200
+        )
+
+    def test_declared(self) -> None:
+        """A longer one is refused by its length, without the application."""
+        client = self.ask(post("/echo", b"x" * 11) + get("/"))
+        self.assertEqual(self.only(client).status, 413)
+        self.assertEqual(self.only(client).body, b"at most 10 bytes are taken\n")
+        self.assertTrue(client.closed)
+        self.assertEqual(self.outcomes(), [(413, "refused")])
+
+    def test_found_while_reading(self) -> None:
+        """A chunked one is refused when it has become too long."""
+        client = self.ask(chunked("/echo", b"x" * 6, b"x" * 6) + get("/"))
+        self.assertEqual(self.only(client).status, 413)
+        self.assertTrue(client.closed)
+        self.assertEqual(self.outcomes(), [(413, "error")])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_application_that_copes(self) -> None:
+        """An application may catch the error and answer by itself, at its leisure."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            try:
+                environ["wsgi.input"].read()
+            except OSError as error:
+                environ["txgreenwsgi.sleep"](1)
+                start("400 Bad Request", TEXT)
+                return [f"{error}\n".encode()]
+            raise AssertionError("the body was too long")
+
+        server = self.serve(app, max_body=10)
+        client = server.connect()
+        client.send(get("/", "Transfer-Encoding: chunked", method="POST"))
+        client.send(b"b\r\n01234567890\r\n")
+        # The rest is read and thrown away, however much it is.
+        client.send(b"80000\r\n" + b"x" * 0x80000 + b"\r\n0\r\n\r\n")
+        server.advance(1)
+        response = self.only(client)
+        self.assertEqual(response.status, 400)
+        self.assertEqual(response.body, b"the body is longer than 10 bytes\n")
+        self.assertTrue(client.closed)
+
+    def test_no_limit(self) -> None:
+        """0 is no limit."""
+        client = self.connected(application, max_body=0)
+        client.send(post("/echo", b"x" * 1_000_000))
+        self.assertEqual(len(self.only(client).body), 1_000_000)

@@ -1,0 +1,288 @@
+"""What the connections of a server share: names, records, the table of requests."""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
+from zope.interface.verify import verifyObject
+
+from txgreenwsgi import GreenSite
+from txgreenwsgi._switching.greenlets import hub_of
+from txgreenwsgi.settings import SettingError, Settings
+
+from .application import TEXT, application
+from .wire import WireTestCase, get, post
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .application import Environ, Start
+
+
+class SiteTests(WireTestCase):
+    """`GreenSite`."""
+
+    def test_is_a_factory(self) -> None:
+        """It works behind every stream endpoint."""
+        verifyObject(IProtocolFactory, GreenSite(application))
+
+    def test_settings(self) -> None:
+        """Settings come as an object or by name, and not as both."""
+        self.assertEqual(GreenSite(application, max_body=5).settings.max_body, 5)
+        settings = Settings(max_body=7)
+        self.assertIs(GreenSite(application, settings).settings, settings)
+        error = self.assertRaises(
+            TypeError, GreenSite, application, settings, max_body=5, keep_alive=1
+        )
+        self.assertIn("not both: max_body, keep_alive", str(error))
+        error = self.assertRaises(SettingError, GreenSite, application, max_boddy=5)
+        self.assertIn("did you mean max_body?", str(error))
+
+    def test_reactor_is_the_installed_one(self) -> None:
+        """Without a reactor the installed one is used, once it is needed."""
+        from twisted.internet import reactor
+
+        site = GreenSite(application)
+        self.assertIs(site.reactor, reactor)
+        self.assertIs(site.hub, hub_of(reactor))
+
+    def test_alpn(self) -> None:
+        """TLS clients that ask for a protocol by name are offered this one."""
+        self.assertEqual(GreenSite(application).acceptableProtocols(), [b"http/1.1"])
+
+    def test_request_ids(self) -> None:
+        """Each request has a name of its own, in its environ and in the log."""
+        seen: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            seen.append(environ["txgreenwsgi.request_id"])
+            environ["wsgi.errors"].write("a line\n")
+            return application(environ, start)
+
+        one, other = self.recorded(app), self.recorded(app)
+        for server in (one, one, other):
+            server.request()
+        self.assertEqual(len(set(seen)), 3)
+        self.assertEqual(seen, [record.request_id for record in self.records])
+        for request_id in seen:
+            self.assert_logged("a line", request_id)
+
+    def test_errors_without_a_newline(self) -> None:
+        """What an application writes to wsgi.errors is logged, at its end at last."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["wsgi.errors"].write("no newline")
+            self.assertEqual(self.logged(), [])
+            return application(environ, start)
+
+        self.serve(app).request()
+        self.assert_logged("no newline")
+
+    def test_context(self) -> None:
+        """Each request has contextvars of its own, inherited from the site's."""
+        variable = ContextVar("variable", default="none")
+        seen: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            seen.append(variable.get())
+            variable.set("changed")
+            return application(environ, start)
+
+        variable.set("the site's")
+        server = self.serve(app)
+        variable.set("later")
+        server.request()
+        server.request()
+        self.assertEqual(seen, ["the site's"] * 2)
+        self.assertEqual(variable.get(), "later")
+
+
+class TableTests(WireTestCase):
+    """The table of requests in flight."""
+
+    def test_table(self) -> None:
+        """It tells of each request what it is, how old, and what it waits on."""
+        server = self.serve(application, max_in_flight=2)
+        requests = [
+            get("/sleep?seconds=5"),
+            get("/echo%20", "Content-Length: 5", method="POST").replace(b"%20", b""),
+            get("/queued%41", method="DELETE"),
+        ]
+        for request in requests:
+            server.connect().send(request)
+            server.advance(1)
+        table = server.site.requests()
+        self.assertEqual(
+            [
+                (each.method, each.path, each.age, each.state, each.waiting_on)
+                for each in table
+            ],
+            [
+                ("GET", "/sleep", 3.0, "parked", "sleep(5)"),
+                ("POST", "/echo", 2.0, "parked", "the request body"),
+                ("DELETE", "/queuedA", 1.0, "queued", ""),
+            ],
+        )
+        self.assertEqual(len({each.request_id for each in table}), 3)
+        server.advance(5)
+
+    def test_from_the_application(self) -> None:
+        """An application finds it in its environ, and itself in it."""
+        seen: list[Any] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            seen.extend(environ["txgreenwsgi.requests"]())
+            return application(environ, start)
+
+        self.serve(app).request("GET", "/here")
+        (mine,) = seen
+        self.assertEqual(
+            (mine.path, mine.state, mine.waiting_on), ("/here", "running", "")
+        )
+        with self.assertRaises(AttributeError):
+            mine.path = "/there"
+
+    def test_waiting_on_an_object(self) -> None:
+        """Whatever a task waits on is told in words."""
+        deferred: Deferred[None] = Deferred()
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.wait"](deferred)
+            return application(environ, start)
+
+        server = self.serve(app)
+        server.connect().send(get("/"))
+        (request,) = server.site.requests()
+        self.assertIn("<Deferred at ", request.waiting_on)
+        deferred.callback(None)
+
+
+class ObserverTests(WireTestCase):
+    """Observers, which are told of each exchange that has ended."""
+
+    def test_record(self) -> None:
+        """A record says who asked for what, and what came of it."""
+        server = self.recorded(application)
+        client = server.connect()
+        before = time.time()
+        client.send(
+            post("/echo?x=%20", b"abc", "Referer: http://r/", "User-Agent: tests")
+        )
+        (record,) = self.records
+        self.assertEqual(record.remote_addr, "192.0.2.1")
+        self.assertEqual(record.remote_port, "4321")
+        self.assertEqual(record.method, "POST")
+        self.assertEqual(record.target, "/echo?x=%20")
+        self.assertEqual(record.version, "HTTP/1.1")
+        self.assertEqual(record.status, 200)
+        self.assertEqual(record.bytes_sent, 3)
+        self.assertEqual(record.referer, "http://r/")
+        self.assertEqual(record.user_agent, "tests")
+        self.assertEqual(record.outcome, "finished")
+        self.assertTrue(before - 1 <= record.started <= time.time() + 1)
+
+    def test_duration(self) -> None:
+        """The duration is that of the request, not of its connection."""
+        server = self.recorded(application)
+        client = server.connect()
+        server.advance(3)
+        client.send(get("/sleep?seconds=2"))
+        server.advance(2)
+        self.assertEqual(self.records[0].duration, 2)
+
+    def test_bytes_sent(self) -> None:
+        """Bytes of the body are counted, without framing; none where none is sent."""
+        for request, count in (
+            (get("/stream?count=3&size=1000"), 3000),
+            (get("/stream?count=3&size=100000"), 300_000),
+            (get("/written"), 14),
+            (get("/", method="HEAD"), 0),
+            (get("/no-content"), 0),
+            (get("/memory-file"), 10),
+            (get("/empty"), 0),
+        ):
+            self.connected(application).send(request)
+            self.assertEqual(self.records[-1].bytes_sent, count, request)
+
+    def test_observer_that_raises(self) -> None:
+        """One that fails is logged, and disturbs neither the others nor the client."""
+
+        def fail(record: Any) -> None:
+            raise ValueError
+
+        server = self.serve(application, observers=[fail, self.records.append])
+        self.assertEqual(server.request().body, b"hello\n")
+        self.assertEqual(len(self.records), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assert_logged("an observer of requests failed", "fail")
+
+    def test_deadlines_that_cannot_be_looked_at(self) -> None:
+        """A connection that fails when it is looked at does not hide the others."""
+        server = self.serve(application, keep_alive=1)
+        clients = [server.connect() for _ in range(3)]
+
+        class Broken:
+            def check(self, now: float) -> None:
+                raise ValueError
+
+        broken: Any = Broken()
+        server.site.connections.add(broken)
+        server.advance(1)
+        server.site.connection_lost(broken)
+        self.assertEqual([client.closed for client in clients], [True] * 3)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class KeepAliveTests(WireTestCase):
+    """Many requests on a connection."""
+
+    def test_a_thousand_pipelined(self) -> None:
+        """A thousand requests sent at once are answered in order."""
+        client = self.connected(application)
+        client.send(
+            b"".join(get(f"/echo?{number}", method="POST") for number in range(500))
+            + b"".join(post("/echo", b"%d" % number) for number in range(500))
+        )
+        self.assertEqual(
+            [each.body for each in client.responses()],
+            [b""] * 500 + [b"%d" % number for number in range(500)],
+        )
+        targets = [record.target for record in self.records[:500]]
+        self.assertEqual(targets, [f"/echo?{number}" for number in range(500)])
+
+    def test_a_thousand_pipelined_that_wait(self) -> None:
+        """Also when each of them waits a little; and the stack does not grow."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(get("/stream?count=2&size=1&pause=0.01") * 1000)
+        for _ in range(2100):
+            server.reactor.advance(0.01)
+            client.settle()
+        self.assertEqual([each.body for each in client.responses()], [b"AB"] * 1000)
+
+    def test_one_at_a_time(self) -> None:
+        """A request does not begin before the one in front of it has ended."""
+        seen: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            seen.append("begin " + environ["PATH_INFO"])
+            environ["txgreenwsgi.sleep"](1)
+            start("200 OK", TEXT)
+            yield b"x"
+            environ["txgreenwsgi.sleep"](1)
+            seen.append("end " + environ["PATH_INFO"])
+
+        server = self.serve(app)
+        client = server.connect()
+        client.send(get("/1") + get("/2") + get("/3"))
+        for _ in range(6):
+            server.advance(1)
+        self.assertEqual(
+            seen,
+            ["begin /1", "end /1", "begin /2", "end /2", "begin /3", "end /3"],
+        )
+        self.assertEqual(len(client.responses()), 3)

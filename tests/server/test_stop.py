@@ -1,0 +1,396 @@
+"""A server that is told to stop: it finishes what it has begun, and always ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
+
+from txgreenwsgi import Cancelled, NotInGreenlet
+
+from .application import TEXT, application
+from .wire import WireTestCase, get
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from txgreenwsgi.testing import MemoryServer
+
+    from .application import Environ, Start
+    from .wire import App
+
+
+class StopTests(WireTestCase):
+    """`GreenSite.stop`, which the service calls when it listens no more."""
+
+    def setUp(self) -> None:
+        """Have lists for what applications notice, and for the end."""
+        super().setUp()
+        self.noticed: list[object] = []
+        self.ended: list[float] = []
+
+    def stop(self, server: MemoryServer, grace: float | None = None) -> None:
+        """Tell the server to stop, and note when it has."""
+
+        def end(_: None) -> None:
+            self.ended.append(server.reactor.seconds())
+
+        server.site.stop(grace).addCallback(end)
+        server.settle()
+
+    def test_nothing_to_do(self) -> None:
+        """Without connections it ends at once."""
+        server = self.serve(application)
+        self.stop(server)
+        self.assertEqual(self.ended, [0])
+
+    def test_idle_connections(self) -> None:
+        """Connections that wait for a request are closed at once."""
+        server = self.serve(application)
+        fresh, used = server.connect(), server.connect()
+        used.send(get("/"))
+        self.stop(server)
+        self.assertEqual([fresh.closed, used.closed], [True, True])
+        self.assertEqual(self.ended, [0])
+
+    def test_request_in_flight(self) -> None:
+        """It is answered, told that the connection closes, and then all ends."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(get("/sleep?seconds=3"))
+        self.stop(server)
+        server.advance(2)
+        self.assertEqual(self.ended, [])
+        server.advance(1)
+        response = self.only(client)
+        self.assertEqual(response.body, b"slept\n")
+        self.assertEqual(response.header("Connection"), "close")
+        self.assertTrue(client.closed)
+        self.assertEqual(self.ended, [3])
+        self.assertEqual(self.logged(LogLevel.warn), [])
+
+    def test_response_that_has_begun(self) -> None:
+        """One whose head has promised another request is closed after it too."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(get("/stream?count=3&pause=1"))
+        server.advance(1)
+        self.stop(server)
+        server.advance(1)
+        server.advance(1)
+        self.assertEqual(self.only(client).body, b"AAAABBBBCCCC")
+        self.assertIsNone(self.only(client).header("Connection"))
+        self.assertTrue(client.closed)
+        self.assertEqual(self.ended, [3])
+
+    def test_pipelined_requests(self) -> None:
+        """What was read is answered, the last one with Connection: close."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(get("/sleep") + get("/") + get("/blocks"))
+        self.stop(server)
+        server.advance(1)
+        responses = client.responses()
+        self.assertEqual([each.status for each in responses], [200] * 3)
+        self.assertEqual(
+            [each.header("Connection") for each in responses], [None, None, "close"]
+        )
+        self.assertEqual(self.ended, [1])
+
+    def test_request_that_has_come_unread(self) -> None:
+        """A request that the kernel has and we have not read is answered."""
+        server = self.serve(application)
+        client = server.connect()
+        client.socket.to_server += get("/")
+        self.stop(server)
+        self.assertEqual(self.only(client).body, b"hello\n")
+        self.assertEqual(self.only(client).header("Connection"), "close")
+        self.assertEqual(self.ended, [0])
+
+    def test_half_a_head(self) -> None:
+        """A request that is on its way is waited for."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(get("/")[:9])
+        self.stop(server)
+        server.advance(2)
+        self.assertFalse(client.closed)
+        client.send(get("/")[9:])
+        self.assertEqual(self.only(client).status, 200)
+        self.assertEqual(self.ended, [2])
+
+    def test_bytes_that_are_no_request(self) -> None:
+        """An empty line, which is no request, keeps nothing open."""
+        server = self.serve(application)
+        client = server.connect()
+        client.socket.to_server += b"\r\n"
+        self.stop(server)
+        server.advance(0.25)
+        self.assertTrue(client.closed)
+        self.assertEqual(self.ended, [0.25])
+
+    def test_body_that_is_drained(self) -> None:
+        """The rest of a body that nobody reads is drained before the close."""
+        server = self.serve(application)
+        client = server.connect()
+        client.send(get("/unread", "Content-Length: 9", method="POST"))
+        self.stop(server)
+        client.send(b"012345678")
+        self.assertTrue(client.closed)
+        self.assertEqual(self.ended, [0])
+
+    def test_queued_requests(self) -> None:
+        """Requests that wait for a place are begun in their turn."""
+        server = self.serve(application, max_in_flight=1)
+        clients = [server.connect() for _ in range(3)]
+        for client in clients:
+            client.send(get("/sleep"))
+        self.stop(server)
+        for _ in range(3):
+            server.advance(1)
+        self.assertEqual([self.only(client).status for client in clients], [200] * 3)
+        self.assertEqual(self.ended, [3])
+
+    def wait_on(self, environ: Environ, ignored: type[BaseException]) -> None:
+        """Sleep a second, whatever happens."""
+        try:
+            environ["txgreenwsgi.sleep"](1)
+        except ignored:
+            self.noticed.append("told")
+
+    def waiting(self, *, after: float = 0, shielded: float = 0) -> App:
+        """An application that waits for ever, and `after` seconds when told to end."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            if environ["PATH_INFO"] == "/begun":
+                start("200 OK", TEXT)(b"begun")
+            try:
+                if shielded:
+                    with environ["txgreenwsgi.shield"]():
+                        environ["txgreenwsgi.sleep"](shielded)
+                environ["txgreenwsgi.suspend"]().wait()
+            except Cancelled:
+                self.noticed.append("told")
+                if after:
+                    environ["txgreenwsgi.sleep"](after)
+                self.noticed.append("done")
+                raise
+            return []
+
+        return app
+
+    def test_grace_is_over(self) -> None:
+        """What takes longer than --graceful-timeout is told to end: 503, or a cut."""
+        server = self.recorded(self.waiting(), graceful_timeout=5)
+        silent, begun = server.connect(), server.connect()
+        silent.send(get("/silent"))
+        begun.send(get("/begun"))
+        self.stop(server)
+        server.advance(4)
+        self.assertEqual(self.noticed, [])
+        server.advance(1)
+        self.assertEqual(self.noticed, ["told", "done"] * 2)
+        self.assertEqual(self.only(silent).status, 503)
+        self.assertTrue(begun.closed)
+        self.assertTrue(begun.received.endswith(b"5\r\nbegun\r\n"))
+        self.assertEqual(self.ended, [5])
+        self.assertEqual(
+            sorted(self.outcomes()), [(200, "cancelled"), (503, "cancelled")]
+        )
+        for target in ("/silent", "/begun"):
+            self.assert_logged(
+                f"GET {target} (request ", "is cut off: the server stops"
+            )
+
+    def test_no_grace(self) -> None:
+        """With a grace of 0 requests are told at once."""
+        server = self.serve(self.waiting(), graceful_timeout=0)
+        server.connect().send(get("/"))
+        self.stop(server)
+        self.assertEqual(self.noticed, ["told", "done"])
+        self.assertEqual(self.ended, [0])
+
+    def test_own_grace(self) -> None:
+        """Whoever stops the server may give another grace than the settings."""
+        server = self.serve(self.waiting())
+        server.connect().send(get("/"))
+        self.stop(server, 2)
+        server.advance(2)
+        self.assertEqual(self.ended, [2])
+
+    def test_cut_short(self) -> None:
+        """The grace can be ended: a second signal does that."""
+        server = self.serve(self.waiting())
+        server.connect().send(get("/"))
+        server.site.cut_short()  # it has not been told to stop: nothing happens
+        self.stop(server)
+        server.advance(3)
+        server.site.cut_short()
+        server.settle()
+        self.assertEqual(self.ended, [3])
+
+    def test_told_twice(self) -> None:
+        """Being told twice changes nothing; both hear of the end."""
+        server = self.serve(self.waiting(), graceful_timeout=5)
+        server.connect().send(get("/"))
+        self.stop(server)
+        server.advance(3)
+        self.stop(server, 100)
+        server.advance(2)
+        self.assertEqual(self.ended, [5, 5])
+
+    def test_clean_up_that_waits(self) -> None:
+        """What was told to end has a second for it."""
+        server = self.serve(self.waiting(after=0.5), graceful_timeout=5)
+        server.connect().send(get("/"))
+        self.stop(server)
+        server.advance(5)
+        self.assertEqual(self.noticed, ["told"])
+        server.advance(0.5)
+        self.assertEqual(self.noticed, ["told", "done"])
+        self.assertEqual(self.ended, [5.5])
+
+    def test_clean_up_that_takes_too_long(self) -> None:
+        """After that second it is gone, whatever it does; its `finally` blocks run."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            try:
+                while True:
+                    self.wait_on(environ, Cancelled)
+            finally:
+                self.noticed.append("finally")
+                self.assertRaises(NotInGreenlet, environ["txgreenwsgi.sleep"], 1)
+
+        server = self.serve(app, graceful_timeout=5)
+        client = server.connect()
+        client.send(get("/stubborn"))
+        self.stop(server)
+        for _ in range(6):
+            server.advance(1)
+        self.assertEqual(self.noticed, ["told", "finally"])
+        self.assertEqual(self.ended, [6])
+        self.assertTrue(client.closed)
+        self.assert_logged("GET /stubborn (request ", "did not end by itself")
+        self.flushLoggedErrors()
+
+    def test_shield(self) -> None:
+        """A shield holds for that second, and not for ever."""
+        server = self.serve(self.waiting(shielded=100), graceful_timeout=5)
+        server.connect().send(get("/"))
+        self.stop(server)
+        for _ in range(6):
+            server.advance(1)
+        self.assertEqual(self.ended, [6])
+        self.assertEqual(self.noticed, [])
+
+    def test_what_ignores_everything(self) -> None:
+        """A task that cannot be ended at all does not keep the server."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            while True:
+                self.wait_on(environ, BaseException)
+
+        server = self.recorded(app, graceful_timeout=5)
+        server.connect().send(get("/"))
+        self.stop(server)
+        for _ in range(7):
+            server.advance(1)
+        self.assertEqual(self.ended, [6])
+        self.assertEqual(server.site.exchanges, set())
+        self.assertTrue(self.noticed)
+        server.hub.tasks.clear()
+
+    def test_client_is_gone(self) -> None:
+        """A request that goes on without its client is told to end like any other."""
+        server = self.recorded(self.waiting(after=0.5), graceful_timeout=5)
+        client = server.connect()
+        client.send(get("/"))
+        client.disconnect()
+        self.stop(server)
+        server.advance(5)
+        self.assertEqual(self.noticed, ["told"])
+        server.advance(0.5)
+        self.assertEqual(self.noticed, ["told", "done"])
+        self.assertEqual(self.ended, [5.5])
+        self.assertEqual(self.outcomes(), [(0, "disconnected")])
+        self.flushLoggedErrors()
+
+    def test_close_that_never_ends(self) -> None:
+        """A close() that waits for ever is told too."""
+
+        class Stuck:
+            def __init__(stuck, environ: Environ) -> None:  # noqa: N805
+                stuck.environ = environ
+
+            def __iter__(stuck) -> Iterator[bytes]:  # noqa: N805
+                return iter([b"whole"])
+
+            def close(stuck) -> None:  # noqa: N805
+                stuck.environ["txgreenwsgi.wait"](Deferred())
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            return Stuck(environ)
+
+        server = self.serve(app, graceful_timeout=5)
+        client = server.connect()
+        client.send(get("/"))
+        self.stop(server)
+        server.advance(5)
+        self.assertEqual(self.only(client).body, b"whole")
+        self.assertEqual(self.ended, [5])
+        self.assertEqual(len(self.flushLoggedErrors(Cancelled)), 1)
+
+    def test_queue_at_the_end_of_the_grace(self) -> None:
+        """Requests that still wait for a place are answered 503, not begun."""
+        server = self.recorded(
+            self.waiting(after=0.5), graceful_timeout=5, max_in_flight=1
+        )
+        first, second = server.connect(), server.connect()
+        first.send(get("/"))
+        second.send(get("/"))
+        self.stop(server)
+        server.advance(5)
+        self.assertEqual(self.only(second).status, 503)
+        self.assertEqual(self.only(second).body, b"the server is stopping\n")
+        server.advance(0.5)
+        self.assertEqual(self.noticed, ["told", "done"])
+        self.assertEqual(self.ended, [5.5])
+
+    def test_client_that_neither_reads_nor_leaves(self) -> None:
+        """A connection that does not close by itself is cut in the end."""
+        server = self.serve(application, graceful_timeout=5)
+        client = server.connect(room=100)
+        client.send(get("/stream?size=100000"))
+        self.stop(server)
+        for _ in range(6):
+            server.advance(1)
+        self.assertEqual(self.ended, [6])
+        self.assertTrue(client.reset)
+
+    def test_lingering_connection(self) -> None:
+        """One that lingers for its client is cut in the end."""
+        server = self.serve(application, graceful_timeout=0.5)
+        client = server.connect()
+        client.send(get("/unread", "Content-Length: 1000000", method="POST"))
+        self.stop(server)
+        server.advance(0.5)
+        self.assertEqual(self.ended, [])
+        server.advance(1)
+        self.assertEqual(self.ended, [1.5])
+
+    def test_observers(self) -> None:
+        """Every request that was begun is told to the observers, before the end."""
+        told: list[int] = []
+
+        def note(record: Any) -> None:
+            told.append(len(self.ended))
+
+        server = self.serve(self.waiting(), observers=[note], graceful_timeout=5)
+        for _ in range(3):
+            server.connect().send(get("/"))
+        self.stop(server)
+        server.advance(5)
+        self.assertEqual(told, [0, 0, 0])
+        self.assertEqual(self.ended, [5])

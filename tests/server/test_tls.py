@@ -1,0 +1,219 @@
+"""What is different over TLS: bytes go through Twisted's transport."""
+
+from __future__ import annotations
+
+from http.client import HTTPResponse, IncompleteRead
+from io import BytesIO
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from .application import TEXT, application
+from .test_routes import CASES
+from .tls import TLSClient
+from .wire import WireTestCase, get
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .application import Environ, Start
+
+
+class TLSTests(WireTestCase):
+    """The server behind Twisted's TLS."""
+
+    def secure(
+        self, app: Any = application, room: float = float("inf"), **settings: Any
+    ) -> TLSClient:
+        """A client of a server of its own."""
+        self.server = self.recorded(app, **settings)
+        return TLSClient(self.server, room)
+
+    def body(self, client: TLSClient, method: str = "GET") -> bytes:
+        """The body of the first response."""
+
+        class Sock:
+            def makefile(self, mode: str) -> BytesIO:
+                return BytesIO(client.received)
+
+        response = HTTPResponse(Sock(), method=method)  # type: ignore[arg-type]
+        response.begin()
+        return response.read()
+
+    def test_routes(self) -> None:
+        """Every route answers as it does without TLS."""
+        for name, case in CASES.items():
+            client = self.secure()
+            client.send(case.request)
+            self.assertEqual(self.body(client, case.method), case.body, name)
+
+    def test_environ(self) -> None:
+        """The application is told that the scheme is https."""
+        client = self.secure()
+        client.send(get("/environ"))
+        self.assertIn(b'"wsgi.url_scheme": "https"', self.body(client))
+
+    def test_close(self) -> None:
+        """A connection that ends says goodbye, and does not wait for the client's."""
+        client = self.secure()
+        client.send(get("/", "Connection: close"))
+        self.assertEqual(self.body(client), b"hello\n")
+        self.assertTrue(client.goodbye)
+        self.assertTrue(client.closed)
+
+    def test_cut(self) -> None:
+        """A response that is cut off ends without a goodbye (RFC 8446 section 6.1)."""
+        client = self.secure(request_timeout=5)
+        client.send(get("/stream?count=100&pause=1", version="HTTP/1.0"))
+        for _ in range(6):
+            self.server.advance(1)
+            client.read()
+        self.assertTrue(client.received.endswith(b"AAAABBBBCCCCDDDD"))
+        self.assertTrue(client.closed)
+        self.assertFalse(client.goodbye)
+
+    def test_broken_stream(self) -> None:
+        """An application that fails in its stream is seen by the client to have."""
+
+        def app(environ: Environ, start: Start) -> Iterator[bytes]:
+            start("200 OK", TEXT)
+            yield b"some"
+            raise KeyError
+
+        client = self.secure(app)
+        client.send(get("/"))
+        self.assertRaises(IncompleteRead, self.body, client)
+        self.flushLoggedErrors(KeyError)
+
+    def test_each_block_is_handed_over(self) -> None:
+        """A block has left before the application goes on (PEP 3333, Buffering)."""
+        seen: list[int] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", TEXT)
+            sent = [client.plain.socket.sent]
+            for _ in range(3):
+                write(b"block")
+                sent.append(client.plain.socket.sent)
+            seen.extend(after - before for before, after in pairwise(sent))
+            return []
+
+        client = self.secure(app)
+        client.send(get("/"))
+        self.assertEqual(len(seen), 3)
+        self.assertGreater(min(seen), 5)
+
+    def test_slow_reader(self) -> None:
+        """A client that does not read is given a bounded number of blocks."""
+        taken: list[int] = []
+
+        def app(environ: Environ, start: Start) -> Iterator[bytes]:
+            start("200 OK", TEXT)
+            for number in range(30):
+                taken.append(number)
+                yield b"x" * 65536
+
+        client = self.secure(app, room=100_000)
+        client.send(get("/"))
+        self.assertLess(len(taken), 6)
+        (task,) = self.server.tasks
+        self.assertEqual(task.waiting_on, "the client to take more")
+        while client.read(50_000):
+            pass
+        self.assertEqual(len(self.body(client)), 30 * 65536)
+
+    def test_slow_reader_of_one_block(self) -> None:
+        """A large block is handed on piece by piece, as the client takes it."""
+        size = 1_000_000
+        client = self.secure(room=100_000, write_timeout=5)
+        client.send(get(f"/stream?count=1&size={size}"))
+        transport = client.plain.transport
+        for _ in range(40):
+            held = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+            self.assertLess(held, 300_000)
+            self.server.advance(1)
+            client.read(30_000)
+        self.assertEqual(len(self.body(client)), size)
+
+    def test_last_bytes_to_a_slow_reader(self) -> None:
+        """The end of a response is not cut because the client takes its time."""
+        client = self.secure(room=10_000, write_timeout=60)
+        client.send(get("/stream?count=1&size=60000", "Connection: close"))
+        self.assertEqual(self.records[0].outcome, "finished")
+        for _ in range(30):
+            self.server.advance(1)
+            client.read(3000)
+        self.assertEqual(len(self.body(client)), 60_000)
+        self.assertTrue(client.goodbye)
+
+    def test_reader_that_stops(self) -> None:
+        """A client that takes nothing for --write-timeout is cut off."""
+        client = self.secure(room=100_000, write_timeout=5)
+        client.send(get("/stream?count=100&size=100000"))
+        for _ in range(6):
+            self.server.advance(1)
+        self.assertEqual(self.outcomes(), [(200, "timeout")])
+        self.assertTrue(client.closed)
+        self.assertEqual(self.server.tasks, [])
+
+    def test_client_leaves(self) -> None:
+        """A client that leaves interrupts the stream that waits for it."""
+        for room in (100_000, float("inf")):
+            client = self.secure(room=room)
+            client.send(get("/stream?count=100&size=100000&pause=1"))
+            self.server.advance(1)
+            client.disconnect()
+            self.assertEqual(self.server.tasks, [])
+            self.assert_nothing_left(self.server)
+        self.assertEqual(self.outcomes(), [(200, "disconnected")] * 2)
+
+    def test_early_response(self) -> None:
+        """An early response arrives though the client goes on sending."""
+        client = self.secure()
+        client.send(get("/unread", "Content-Length: 5000000", method="POST"))
+        client.send(b"x" * 1_000_000)
+        client.send(b"x" * 1_000_000)
+        self.assertEqual(self.body(client), b"no\n")
+        self.assertFalse(client.plain.reset)
+
+    def test_paused_upload(self) -> None:
+        """An upload that nobody reads is held to the window."""
+        client = self.secure(input_window=1000)
+        size = 500_000
+        client.send(get("/sleep", f"Content-Length: {size}", method="POST"))
+        client.send(b"x" * size)
+        self.assertTrue(client.channel.reading_paused)
+        self.assertGreater(len(client.plain.socket.to_server), 300_000)
+        self.server.advance(1)
+        client.read()
+        self.assertEqual(self.body(client), b"slept\n")
+
+    def test_two_writers(self) -> None:
+        """Two tasks that write at once are told so."""
+        errors: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", TEXT)
+
+            def write_too() -> None:
+                error = self.assertRaises(RuntimeError, write, b"b")
+                errors.append(str(error))
+
+            environ["txgreenwsgi.spawn"](write_too)
+            write(b"a" * 500_000)
+            return []
+
+        client = self.secure(app, room=100_000)
+        client.send(get("/"))
+        self.assertEqual(len(errors), 1)
+        while client.read():
+            pass
+        self.assertEqual(self.body(client), b"a" * 500_000)
+
+    def test_refusal(self) -> None:
+        """What is no request is refused, and the connection closed."""
+        client = self.secure()
+        client.send(b"nonsense\r\n\r\n" + get("/"))
+        self.assertIn(b"HTTP/1.1 400", client.received)
+        self.assertEqual(client.received.count(b"HTTP/1.1"), 1)
+        self.server.advance(100)
+        self.assertTrue(client.closed)

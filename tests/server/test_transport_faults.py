@@ -1,0 +1,275 @@
+"""Connections that break, in every state that a connection can be in.
+
+The kernel may tell of it by an error of any kind, from `send` or from `recv`, or the
+client goes silently. Whatever it is: nothing is logged as an error, for it is none of
+the server's; the application's `close()` is called; nothing is left behind; and
+nobody else's request notices.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi.testing import LeakCheckMixin
+
+from .logged import Logged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from txgreenwsgi.testing import MemoryClient
+
+    Environ = dict[str, Any]
+    Start = Callable[..., Any]
+
+LARGE = bytes(300_000)
+UPLOAD = 200_000
+
+#: What the kernel says of connections that are gone, or of itself.
+ERRORS = [
+    errno.EPIPE,
+    errno.ECONNRESET,
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.ENOTCONN,
+    errno.ENOBUFS,
+    errno.EBADF,
+    errno.EIO,
+]
+
+
+class Application:
+    """Waits in each of the ways in which an application can wait.
+
+    Attributes:
+        opened: how many responses were begun.
+        closed: how many of them had their `close()` called.
+    """
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.closed = 0
+
+    def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
+        """Do what the path says; all end within a minute by themselves."""
+        sleep = environ["txgreenwsgi.sleep"]
+        match environ["PATH_INFO"]:
+            case "/sleep":
+                sleep(2)
+            case "/read":
+                environ["wsgi.input"].read()
+            case "/late":
+                sleep(2)
+                environ["wsgi.input"].read()
+            case "/write":
+                write = start_response("200 OK", [])
+                for _ in range(3):
+                    write(LARGE)
+                    sleep(1)
+                return []
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        self.opened += 1
+        return _Response(self, environ["PATH_INFO"], sleep)
+
+
+class _Response:
+    def __init__(self, app: Application, path: str, sleep: Any) -> None:
+        self._app = app
+        self._path = path
+        self._sleep = sleep
+
+    def __iter__(self) -> Iterator[bytes]:
+        match self._path:
+            case "/large":
+                yield LARGE
+            case "/stream":
+                for _ in range(5):
+                    yield b"some"
+                    self._sleep(1)
+            case "/turns":
+                for _ in range(5):
+                    yield b""
+                    self._sleep(1)
+                yield b"done"
+            case _:
+                yield b"unharmed"
+
+    def close(self) -> None:
+        self._app.closed += 1
+
+
+def _request(path: bytes, fields: bytes = b"", body: bytes = b"") -> bytes:
+    return b"POST %b HTTP/1.1\r\nHost: x\r\n%b\r\n%b" % (path, fields, body)
+
+
+_LENGTH = b"Content-Length: %d\r\n" % UPLOAD
+_EXPECT = _LENGTH + b"Expect: 100-continue\r\n"
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+#: How a connection comes into a state: the bytes the client has sent. It reads no
+#: more than 10,000 bytes of what it gets.
+STATES: dict[str, bytes] = {
+    "before the first byte": b"",
+    "in a request line": b"GET /sle",
+    "in a head": b"GET /sleep HTTP/1.1\r\nHost: x\r\nX-",
+    "while the application sleeps": _request(b"/sleep"),
+    "while the application waits for a body": _request(b"/read", _LENGTH),
+    "in the midst of a body": _request(b"/read", _LENGTH, b"abc"),
+    "in the midst of a chunk": _request(b"/read", _CHUNKED, b"5\r\nab"),
+    "while the client waits for 100 Continue": _request(b"/late", _EXPECT),
+    "while reading is paused": _request(b"/late", _LENGTH, bytes(UPLOAD - 1)),
+    "while a whole body waits to be read": _request(b"/late", _LENGTH, bytes(UPLOAD)),
+    "between two blocks": _request(b"/stream"),
+    "between two empty blocks": _request(b"/turns"),
+    "while a large block waits for the client": _request(b"/large"),
+    "in write(), while it waits for the client": _request(b"/write"),
+    "behind a response, with the connection idle": _request(b"/"),
+    "behind a response, with the next head begun": _request(b"/") + b"GET /",
+    "behind a response, with the body still coming": _request(b"/", _LENGTH, b"abc"),
+    "behind the last response": _request(b"/", b"Connection: close\r\n"),
+    "behind the last response, with a body still coming": _request(
+        b"/", b"Connection: close\r\n" + _LENGTH, b"abc"
+    ),
+    "behind a refusal": b"what?\r\n\r\n",
+    "behind a refusal in a body": _request(b"/read", _CHUNKED, b"x\r\n"),
+    "with a second request waiting": _request(b"/sleep") + _request(b"/stream"),
+    "with a second request begun": _request(b"/sleep") + b"GET /st",
+    "with a refusal waiting": _request(b"/sleep") + b"what?\r\n\r\n",
+}
+
+
+def _break_send(client: MemoryClient, number: int) -> None:
+    def send(data: bytes | memoryview, flags: int = 0) -> int:
+        raise OSError(number, "send")
+
+    client.socket.send = send  # type: ignore[method-assign]
+
+
+def _break_receive(client: MemoryClient, number: int) -> None:
+    def receive(size: int, flags: int = 0) -> bytes:
+        raise OSError(number, "recv")
+
+    client.socket.recv = receive  # type: ignore[method-assign]
+    client.socket.client_closed = True  # the kernel calls it readable
+
+
+def _break_both(client: MemoryClient, number: int) -> None:
+    _break_send(client, number)
+    _break_receive(client, number)
+
+
+#: How a connection breaks. The number is one of `ERRORS`.
+BREAKS: dict[str, Callable[[MemoryClient, int], object]] = {
+    "send fails": _break_send,
+    "recv fails": _break_receive,
+    "both fail": _break_both,
+    "the client resets": lambda client, number: client.disconnect(),
+    "the client ends": lambda client, number: client.end(),
+    "the reactor tells": lambda client, number: client.transport.connectionLost(
+        Failure(ConnectionLost())
+    ),
+    "an abort comes first": lambda client, number: (
+        client.transport.abortConnection() if client.transport.connected else None
+    ),
+}
+
+
+class TransportFaultTests(LeakCheckMixin, SynchronousTestCase):
+    """Every state, every way to break."""
+
+    def setUp(self) -> None:
+        """Collect the log."""
+        self.logged = Logged(self)
+
+    def break_in(
+        self,
+        state: str,
+        how: str,
+        number: int,
+        **settings: Any,
+    ) -> None:
+        """One connection, brought into a state and broken, and one beside it."""
+        app = Application()
+        case = f"{state}: {how} ({errno.errorcode[number]}), {settings}"
+        server = self.serve(app, **settings)
+        beside = server.connect()
+        beside.send(_request(b"/sleep"))
+        client = server.connect(room=10_000)
+        client.send(STATES[state])
+        BREAKS[how](client, number)
+        server.settle()
+        server.advance(2)
+        beside.send(_request(b"/"))
+        if "max_in_flight" not in settings:
+            self.assert_unharmed(beside, case)
+        # What waited has been told, or has gone on and ended by itself.
+        for _ in range(70):
+            server.advance(1)
+        self.assert_unharmed(beside, case)
+        beside.disconnect()
+        self.assertEqual(server.tasks, [], case)
+        self.assertEqual(list(server.site.exchanges), [], case)
+        self.assertEqual(app.opened, app.closed, case)
+        server.advance(100)
+        self.assertEqual(list(server.site.connections), [], case)
+        self.assertEqual(server.reactor.getDelayedCalls(), [], case)
+        self.assertEqual(self.logged.errors(), [], case)
+
+    def assert_unharmed(self, beside: MemoryClient, case: str) -> None:
+        """The request beside was answered, and so was the next one behind it."""
+        bodies = [response.body for response in beside.responses()]
+        self.assertEqual(bodies, [b"unharmed", b"unharmed"], case)
+
+    def test_every_state(self) -> None:
+        """A connection that breaks ends what hangs on it, and nothing else."""
+        for state in STATES:
+            for how in BREAKS:
+                self.break_in(state, how, errno.ECONNRESET)
+
+    def test_every_error(self) -> None:
+        """It does not matter by which error the kernel tells."""
+        for number in ERRORS:
+            for state in (
+                "in a head",
+                "in the midst of a body",
+                "between two blocks",
+                "while a large block waits for the client",
+                "behind a refusal",
+            ):
+                for how in ("send fails", "recv fails", "both fail"):
+                    self.break_in(state, how, number)
+
+    def test_every_state_with_cancelling(self) -> None:
+        """Nor does it matter when the request's own waits are cancelled."""
+        for state in STATES:
+            for how in ("both fail", "the client resets", "the reactor tells"):
+                self.break_in(state, how, errno.EPIPE, on_disconnect="cancel")
+
+    def test_every_state_in_the_queue(self) -> None:
+        """Nor when the request still waits for its place."""
+        for state in STATES:
+            for how in BREAKS:
+                self.break_in(state, how, errno.EPIPE, max_in_flight=1, queue_timeout=0)
+
+    def test_every_state_without_keep_alive(self) -> None:
+        """Nor when connections are closed after each response."""
+        for state in STATES:
+            if state.startswith("behind a response"):
+                continue
+            for how in ("send fails", "recv fails", "the client resets"):
+                app = Application()
+                server = self.serve(app, keep_alive=0)
+                client = server.connect(room=10_000)
+                client.send(STATES[state])
+                BREAKS[how](client, errno.ECONNRESET)
+                for _ in range(160):
+                    server.advance(1)
+                self.assertEqual(server.tasks, [], (state, how))
+                self.assertEqual(app.opened, app.closed, (state, how))
+                self.assertEqual(list(server.site.connections), [], (state, how))
+                self.assertEqual(self.logged.errors(), [], (state, how))

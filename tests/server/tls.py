@@ -1,0 +1,152 @@
+"""TLS in memory: Twisted's TLS over Twisted's TCP connection, and a client's end.
+
+The client is the standard library's `ssl` on two buffers. It knows TLS. It must never
+know HTTP.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from OpenSSL.crypto import X509, PKey
+from twisted.internet.ssl import CertificateOptions
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from txgreenwsgi.testing import MemoryClient
+
+if TYPE_CHECKING:
+    from txgreenwsgi.testing import MemoryServer
+
+__all__ = ["TLSClient"]
+
+
+def _options() -> CertificateOptions:
+    """What a server needs: a key and a certificate that nobody has to believe."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .sign(key, SHA256())
+    )
+    return CertificateOptions(
+        privateKey=PKey.from_cryptography_key(key),
+        certificate=X509.from_cryptography(certificate),
+    )
+
+
+_OPTIONS = _options()
+
+
+class TLSClient:
+    """The client's end of a TLS connection to a server in memory.
+
+    Args:
+        server: whose site is connected to.
+        room: as in `MemoryServer.connect`, in bytes of ciphertext.
+
+    Attributes:
+        plain: the connection below TLS.
+        received: all plaintext that was read so far.
+        goodbye: whether the server has ended TLS in good order.
+    """
+
+    def __init__(self, server: MemoryServer, room: float = float("inf")) -> None:
+        site = server.site
+        factory = TLSMemoryBIOFactory(_OPTIONS, False, site, clock=server.reactor)
+        self.plain = _Plain(server, factory)
+        self.received = b""
+        self.goodbye = False
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing)
+        self._seen = 0
+        self._shaken = False
+        self._turn()
+        self.plain.read_slowly(room)
+
+    @property
+    def channel(self) -> Any:
+        """The protocol above TLS."""
+        return self.plain.channel.wrappedProtocol
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server has closed the TCP connection."""
+        return self.plain.closed
+
+    def send(self, data: bytes) -> None:
+        """Send plaintext, and read what comes."""
+        self._tls.write(data)
+        self._turn()
+
+    def read(self, size: int | None = None) -> bytes:
+        """Let so many bytes of ciphertext through; for slow readers."""
+        before = len(self.received)
+        self.plain.read(size)
+        self._turn()
+        return self.received[before:]
+
+    def disconnect(self) -> None:
+        """Go away without a goodbye."""
+        self.plain.disconnect()
+
+    def _turn(self) -> None:
+        while True:
+            progress = self._take()
+            outgoing = self._outgoing.read()
+            if outgoing:
+                self.plain.send(outgoing)
+            if not progress and not outgoing:
+                self.plain.settle()
+                if self._seen == len(self.plain.received):
+                    return
+
+    def _take(self) -> bool:
+        """Decrypt what has come; whether anything was done."""
+        new = self.plain.received[self._seen :]
+        self._seen += len(new)
+        self._incoming.write(new)
+        try:
+            if not self._shaken:
+                self._tls.do_handshake()
+                self._shaken = True
+            while data := self._tls.read(65536):
+                self.received += data
+            self.goodbye = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.goodbye = True
+        return bool(new)
+
+
+class _Plain(MemoryClient):
+    """The connection below: as in memory, with TLS in the place of the channel."""
+
+    def __init__(self, server: MemoryServer, factory: Any) -> None:
+        site = server.site
+        server.site = factory
+        try:
+            super().__init__(server, float("inf"))
+        finally:
+            server.site = site
+        server._clients.append(self)
+
+    def read_slowly(self, room: float) -> None:
+        """From now on the server may send so many bytes before the client reads."""
+        self.socket.room = room
+        self._reads_by_itself = room == float("inf")

@@ -1,0 +1,147 @@
+"""Run one of CPython's test modules in this process, and tell of each test.
+
+A program of its own, run by `compare.py` with one interpreter or another, so it
+imports nothing of this project but what it is told to patch with:
+
+    python child.py FLAVOUR MODULE REPORT [DONE]
+
+FLAVOUR is what patches: none, txgreenwsgi, gevent or eventlet. REPORT is a file
+to which a line of JSON is appended as each test starts and ends. DONE is a file
+of test ids that are not to run again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import unittest
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# What these need is not there: the internet, and a lot of time or space.
+_RESOURCES = ("cpu", "subprocess", "walltime", "decimal")
+
+
+class Report(unittest.TestResult):
+    """Tells a file how each test ends."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._file = open(path, "a", buffering=1)  # noqa: SIM115 - until the end
+        self._outcome = ""
+        self._detail = ""
+
+    def _tell(self, what: str, test: Any, detail: str = "") -> None:
+        self._file.write(json.dumps([what, test.id(), detail]) + "\n")
+
+    def _note(self, outcome: str, detail: str = "") -> None:
+        if self._outcome not in ("fail", "error"):
+            self._outcome, self._detail = outcome, detail
+
+    def startTest(self, test: Any) -> None:
+        super().startTest(test)
+        self._outcome, self._detail = "", ""
+        self._tell("start", test)
+
+    def stopTest(self, test: Any) -> None:
+        super().stopTest(test)
+        self._tell(self._outcome or "pass", test, self._detail)
+
+    def addError(self, test: Any, err: Any) -> None:
+        detail = self._exc_info_to_string(err, test)  # type: ignore[attr-defined]
+        if isinstance(test, unittest.TestCase):
+            self._note("fail", detail)
+        else:  # setUpClass or setUpModule
+            self._tell("fail", test, detail)
+
+    addFailure = addError
+
+    def addSkip(self, test: Any, reason: str) -> None:
+        if isinstance(test, unittest.TestCase):
+            self._note("skip", reason)
+
+    def addExpectedFailure(self, test: Any, err: Any) -> None:
+        self._note("skip", "expected")
+
+    def addUnexpectedSuccess(self, test: Any) -> None:
+        self._note("fail", "unexpected success")
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+        if err is not None:
+            self.addError(test, err)
+
+
+def _flat(suite: Any) -> Iterator[Any]:
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from _flat(test)
+        else:
+            yield test
+
+
+def run_tests(module_name: str, report: str, done: frozenset[str]) -> None:
+    """Run the tests of `test.<module_name>` that are not in `done`."""
+    support: Any = importlib.import_module("test.support")
+    support.use_resources = list(_RESOURCES)
+    if module_name == "test_socketserver":
+        support.use_resources.append("network")  # it means this machine
+    support.verbose = 0
+    module = importlib.import_module(f"test.{module_name}")
+    loaded = unittest.defaultTestLoader.loadTestsFromModule(module)
+    suite = unittest.TestSuite(
+        test for test in _flat(loaded) if test.id() not in done
+    )
+    suite.run(Report(report))
+
+
+def _run_plain(main: Callable[[], None]) -> None:
+    main()
+
+
+def _run_green(main: Callable[[], None]) -> None:
+    from txgreenwsgi import monkey
+
+    monkey.patch_all()
+    status = monkey.run(main)
+    if status:
+        raise SystemExit(status)
+
+
+def _run_gevent(main: Callable[[], None]) -> None:
+    importlib.import_module("gevent.monkey").patch_all()
+    main()
+
+
+def _run_eventlet(main: Callable[[], None]) -> None:
+    importlib.import_module("eventlet").monkey_patch()
+    main()
+
+
+_RUN = {
+    "none": _run_plain,
+    "txgreenwsgi": _run_green,
+    "gevent": _run_gevent,
+    "eventlet": _run_eventlet,
+}
+
+
+def main(flavour: str, module: str, report: str, done_path: str = "") -> None:
+    """Patch by `flavour`, then run the tests."""
+    done: frozenset[str] = frozenset()
+    if done_path:
+        with open(done_path) as file:
+            done = frozenset(file.read().splitlines())
+    _RUN[flavour](lambda: run_tests(module, report, done))
+    with open(report, "a") as file:
+        file.write(json.dumps(["end", module, ""]) + "\n")
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # this folder's modules are none of the tests'
+    main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # threads that a test has left behind must not hold us up

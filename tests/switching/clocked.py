@@ -1,0 +1,93 @@
+"""Tests of tasks on a clock that moves when told to: no reactor, no sleeping."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from greenlet import gettrace, settrace
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi import sleep
+from txgreenwsgi._switching.greenlets import Task, hub_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+def after(seconds: float, value: T) -> T:
+    """Sleep, then return something."""
+    sleep(seconds)
+    return value
+
+
+class ClockTestCase(SynchronousTestCase):
+    """A clock and its hub; what a test leaves parked is ended after it."""
+
+    def setUp(self) -> None:
+        """Make them."""
+        self.clock = self.make_clock()
+        self.hub = hub_of(self.clock)
+        self.addCleanup(self.hub.close)
+
+    def make_clock(self) -> Clock:
+        """What the hub takes for its reactor."""
+        return Clock()
+
+    def start(self, function: Callable[..., T], *args: Any) -> Task[T]:
+        """A task that has run until it first parked."""
+        task: Task[T] = Task(self.hub, function, args, name=function.__qualname__)
+        self.hub.start(task)
+        return task
+
+    def spawn(self, function: Callable[..., T], *args: Any) -> Task[T]:
+        """A task that begins at the next turn."""
+        task: Task[T] = Task(self.hub, function, args, name=function.__qualname__)
+        self.hub.spawn(task)
+        return task
+
+    def turn(self, turns: int = 1) -> None:
+        """Let the reactor have its turn."""
+        for _ in range(turns):
+            self.clock.advance(0)
+
+    def result_of(self, task: Task[T]) -> T:
+        """What a task that has ended returned, or raised."""
+        self.assertTrue(task.done, f"{task} has not ended")
+        result: T = self.successResultOf(task.deferred())
+        return result
+
+    def error_of(self, task: Task[Any], kind: type[BaseException]) -> BaseException:
+        """What a task that has ended failed with."""
+        self.assertTrue(task.done, f"{task} has not ended")
+        error: BaseException = self.failureResultOf(task.deferred()).value
+        self.assertIsInstance(error, kind)
+        # Twisted takes it away from what a Deferred failed with, up to version 25.
+        return error.with_traceback(task._traceback)
+
+    def assert_nothing_left(self) -> None:
+        """No task, no delayed call."""
+        self.assertEqual(list(self.hub.tasks), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class SwitchCount:
+    """How many times greenlets were switched inside the `with` block."""
+
+    def __init__(self) -> None:
+        self.switches = 0
+
+    def __enter__(self) -> SwitchCount:
+        """Begin to count."""
+        self._before = gettrace()
+        settrace(self._count)
+        return self
+
+    def _count(self, event: str, args: object) -> None:
+        self.switches += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        settrace(self._before)

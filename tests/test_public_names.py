@@ -1,0 +1,116 @@
+"""The names that programs may rely on: what is public, and nothing else.
+
+A change here is a change for every user: it belongs in CHANGELOG.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txgreenwsgi
+from txgreenwsgi.settings import Settings
+
+PUBLIC: dict[str, set[str]] = {
+    "txgreenwsgi": {
+        *("GreenSite", "GreenWSGIResource", "service"),
+        *("wait", "sleep", "spawn", "in_greenlet", "react", "suspend"),
+        *("wait_readable", "wait_writable", "poll", "select"),
+        *("timeout", "shield", "current_task", "recv"),
+        *("Task", "Suspension"),
+        *("NotInGreenlet", "TimedOut", "ClientDisconnected"),
+        *("RequestTimeout", "Cancelled"),
+    },
+    "txgreenwsgi.testing": {
+        *("LeakCheckMixin", "MemoryServer", "MemoryClient", "MemoryReactor"),
+        "Response",
+    },
+    "txgreenwsgi.settings": {
+        *("Setting", "SettingError", "Settings", "described", "parse", "shown"),
+    },
+    "txgreenwsgi.web": {"GreenWSGIResource"},
+}
+
+#: How the functions that everybody calls are called.
+SIGNATURES = {
+    "wait": ["awaitable", "timeout"],
+    "sleep": ["seconds"],
+    "spawn": ["function", "args", "kwargs"],
+    "in_greenlet": ["function"],
+    "suspend": ["timeout"],
+    "timeout": ["seconds"],
+    "shield": [],
+    "wait_readable": ["fd", "timeout"],
+    "wait_writable": ["fd", "timeout"],
+    "select": ["rlist", "wlist", "xlist", "timeout"],
+    "current_task": [],
+    "recv": ["environ", "size"],
+    "service": ["app", "listen", "observers", "reactor", "settings"],
+    "GreenSite": ["application", "settings", "observers", "reactor", "keywords"],
+    "GreenWSGIResource": ["application", "reactor", "settings"],
+}
+
+
+class PublicNameTests(SynchronousTestCase):
+    """`__all__` of the public modules."""
+
+    def test_names(self) -> None:
+        """Each module has exactly these names, and each of them is there."""
+        for module_name, names in PUBLIC.items():
+            module = import_module(module_name)
+            self.assertEqual(set(module.__all__), names, module_name)
+            for name in names:
+                self.assertIsNotNone(getattr(module, name))
+
+    def test_signatures(self) -> None:
+        """Functions take these arguments, by these names."""
+        for name, expected in SIGNATURES.items():
+            signature = inspect.signature(getattr(txgreenwsgi, name))
+            self.assertEqual(list(signature.parameters), expected, name)
+
+    def test_unknown_name(self) -> None:
+        """A name that does not exist is an AttributeError, as of any module."""
+        error = self.assertRaises(AttributeError, getattr, txgreenwsgi, "nothing")
+        self.assertIn("'nothing'", str(error))
+
+    def test_errors(self) -> None:
+        """What interrupts a wait can be caught as what drivers expect."""
+        self.assertTrue(issubclass(txgreenwsgi.TimedOut, TimeoutError))
+        self.assertTrue(issubclass(txgreenwsgi.RequestTimeout, TimeoutError))
+        self.assertTrue(
+            issubclass(txgreenwsgi.ClientDisconnected, ConnectionResetError)
+        )
+        self.assertTrue(issubclass(txgreenwsgi.Cancelled, Exception))
+        self.assertTrue(issubclass(txgreenwsgi.NotInGreenlet, RuntimeError))
+
+    def test_settings(self) -> None:
+        """No setting that a deployment may have given goes away."""
+        names = {field.name for field in dataclasses.fields(Settings)}
+        self.assertLessEqual(
+            {
+                *("max_in_flight", "max_queued", "queue_timeout", "max_connections"),
+                *("max_body", "request_timeout", "graceful_timeout", "keep_alive"),
+                *("header_timeout", "body_timeout", "write_timeout"),
+                *("max_header_size", "max_headers", "max_target", "input_window"),
+                *("on_disconnect", "display_tracebacks", "add_header", "environ"),
+                *("server_header", "url_scheme"),
+            },
+            names,
+        )
+
+    def test_import_is_light(self) -> None:
+        """Importing the package installs no reactor, and imports no twisted.web."""
+        code = (
+            "import sys, txgreenwsgi, txgreenwsgi.testing; "
+            "print([name for name in ('twisted.internet.reactor', 'twisted.web') "
+            "if name in sys.modules])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        self.assertEqual((done.stdout, done.stderr), ("[]\n", ""))

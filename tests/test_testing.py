@@ -1,0 +1,255 @@
+"""`txgreenwsgi.testing`: it behaves as a network would, and finds what is left."""
+
+from __future__ import annotations
+
+import os
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+
+from twisted.trial.reporter import TestResult
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi import sleep, spawn, suspend
+from txgreenwsgi.testing import LeakCheckMixin, MemoryReactor, MemoryServer, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+    """Echo; or wait a second; or leave something behind."""
+    path = environ["PATH_INFO"]
+    if path == "/sleep":
+        sleep(1)
+    elif path == "/task":
+        spawn(lambda: suspend().wait())
+    elif path == "/file":
+        environ["keep"](os.pipe())
+    start("200 OK", [("Content-Type", "text/plain"), ("X-A", "1"), ("X-A", "2")])
+    return [environ["REQUEST_METHOD"].encode() + b" ", environ["wsgi.input"].read()]
+
+
+class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
+    """`MemoryServer` and `MemoryClient`."""
+
+    def test_request(self) -> None:
+        """One call asks for one response, on a connection of its own."""
+        server = self.serve(app)
+        response = server.request("POST", "/", [("X-B", "1")], b"body")
+        self.assertIsInstance(response, Response)
+        self.assertEqual((response.status, response.reason), (200, "OK"))
+        self.assertEqual(response.body, b"POST body")
+        self.assertEqual(response.header("content-type"), "text/plain")
+        self.assertEqual(response.header("X-A"), "1, 2")
+        self.assertIsNone(response.header("X-B"))
+        self.assertEqual(server.site.connections, set())
+        self.assertEqual(server.request("HEAD").body, b"")
+
+    def test_request_that_waits(self) -> None:
+        """A response that is not there yet is told, with what the request waits on."""
+        server = self.serve(app)
+        error = self.assertRaises(AssertionError, server.request, "GET", "/sleep")
+        self.assertIn("0 responses to GET /sleep", str(error))
+        self.assertIn("sleep(1)", str(error))
+        server.advance(1)
+
+    def test_time(self) -> None:
+        """Time passes when it is told to, and not by itself."""
+        server = self.serve(app)
+        client = server.connect()
+        client.send(GET.replace(b"/ ", b"/sleep "))
+        server.advance(0.5)
+        server.settle()
+        self.assertEqual(client.received, b"")
+        self.assertEqual(len(server.tasks), 1)
+        self.assertEqual(server.hub.tasks, set(server.tasks))
+        server.advance(0.5)
+        self.assertEqual(client.responses()[0].body, b"GET ")
+
+    def test_pieces(self) -> None:
+        """Bytes can be sent as they might come, one by one."""
+        client = self.serve(app).connect()
+        client.send(GET, 1)
+        client.send(GET, 7)
+        self.assertEqual(len(client.responses()), 2)
+
+    def test_slow_reader(self) -> None:
+        """A client may leave what was sent to it, and take it bit by bit."""
+        client = self.serve(app).connect(room=10)
+        client.send(GET)
+        self.assertEqual(client.received, b"")
+        self.assertEqual(client.read(4), b"HTTP")
+        self.assertEqual(client.read(), b"/1.1 200 O"[:10])
+        while client.read():
+            pass
+        self.assertEqual(len(client.responses()), 1)
+
+    def test_disconnect(self) -> None:
+        """A client may go away, at once or after so many bytes."""
+        server = self.serve(app)
+        client = server.connect()
+        client.disconnect()
+        self.assertEqual(server.site.connections, set())
+        client = server.connect()
+        client.disconnect_after(4)
+        client.send(GET)
+        self.assertEqual(client.received, b"HTTP")
+        self.assertEqual(server.site.connections, set())
+        client = server.connect()
+        client.disconnect_after(0)
+        self.assertEqual(server.site.connections, set())
+
+    def test_end(self) -> None:
+        """A client may end its side: servers take that for its going."""
+        client = self.serve(app).connect()
+        client.end()
+        self.assertTrue(client.closed)
+        self.assertFalse(client.reset)
+
+    def test_responses(self) -> None:
+        """What was received is read as a client would; half a response is an error."""
+        client = self.serve(app).connect()
+        self.assertEqual(client.responses(), [])
+        client.send(b"HEAD" + GET[3:] + GET)
+        head, get = client.responses(["HEAD", "GET"])
+        self.assertEqual((head.body, get.body), (b"", b"GET "))
+        client.received = client.received[:-9]
+        self.assertRaises(HTTPException, client.responses, ["HEAD", "GET"])
+
+    def test_refused_connection(self) -> None:
+        """A connection that the server does not take is closed at once."""
+        server = self.serve(app, max_connections=1)
+        server.connect()
+        self.assertTrue(server.connect().closed)
+
+    def test_settings_and_observers(self) -> None:
+        """Settings and observers are those of a real server."""
+        seen: list[object] = []
+        server = self.serve(app, observers=[seen.append], server_header="mine")
+        self.assertEqual(server.request().header("Server"), "mine")
+        self.assertEqual(len(seen), 1)
+
+    def test_close(self) -> None:
+        """All its clients can go away at once."""
+        server = self.serve(app)
+        for _ in range(3):
+            server.connect()
+        server.close()
+        self.assertEqual(server.site.connections, set())
+
+
+class MemoryReactorTests(SynchronousTestCase):
+    """`MemoryReactor`."""
+
+    def test_turns(self) -> None:
+        """What is put off to now, in a turn, is done in the next."""
+        reactor = MemoryReactor()
+        done: list[str] = []
+
+        def first() -> None:
+            done.append("first")
+            reactor.callLater(0, done.append, "second")
+
+        reactor.callLater(0, first)
+        self.assertTrue(reactor.turn())
+        self.assertEqual(done, ["first"])
+        self.assertTrue(reactor.turn())
+        self.assertEqual(done, ["first", "second"])
+        self.assertFalse(reactor.turn())
+
+    def test_settle_gives_up(self) -> None:
+        """What never rests does not hang a test."""
+        reactor = MemoryReactor()
+        turns: list[int] = []
+
+        def again() -> None:
+            turns.append(1)
+            reactor.callLater(0, again)
+
+        again()
+        reactor.settle()
+        self.assertGreater(len(turns), 100)
+
+    def test_descriptors(self) -> None:
+        """It watches real descriptors too, whenever it turns."""
+        reactor = MemoryReactor()
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        self.addCleanup(os.close, writer)
+
+        class Reader:
+            def fileno(self) -> int:
+                return reader
+
+            def doRead(self) -> None:
+                read.append(os.read(reader, 100))
+
+        read: list[bytes] = []
+        watched = Reader()
+        reactor.addReader(watched)
+        reactor.settle()
+        self.assertEqual(read, [])
+        os.write(writer, b"abc")
+        reactor.settle()
+        self.assertEqual(read, [b"abc"])
+        self.assertEqual(reactor.getReaders(), [watched])
+        self.assertEqual(reactor.removeAll(), [watched])
+        self.assertEqual((reactor.getReaders(), reactor.getWriters()), ([], []))
+
+
+class LeakCheckTests(SynchronousTestCase):
+    """`LeakCheckMixin`."""
+
+    def check(self, target: str, **settings: Any) -> str:
+        """What is said of a test that has asked for a target and left it at that."""
+        kept: list[tuple[int, int]] = []
+
+        class Case(LeakCheckMixin, SynchronousTestCase):
+            def test(self) -> None:
+                server = self.serve(app, environ=[("A", "b")], **settings)
+                server.site.environ["keep"] = kept.append
+                server.connect().send(GET.replace(b"/ ", target.encode() + b" "))
+
+        result = TestResult()
+        Case("test").run(result)
+        for pair in kept:
+            for descriptor in pair:
+                os.close(descriptor)
+        return "".join(str(error) for _, error in result.errors)
+
+    def test_nothing(self) -> None:
+        """A test that leaves nothing passes."""
+        self.assertEqual(self.check("/"), "")
+
+    def test_request_in_flight(self) -> None:
+        """A request that goes on without its client is named."""
+        message = self.check("/sleep")
+        self.assertIn("these were left behind", message)
+        self.assertIn("waits on sleep(1)", message)
+        self.assertIn("GET /sleep", message)
+
+    def test_cancelled_request(self) -> None:
+        """One that ends with its client is no leak."""
+        self.assertEqual(self.check("/sleep", on_disconnect="cancel"), "")
+
+    def test_task(self) -> None:
+        """A task that a request has left running is named."""
+        self.assertIn("suspend()", self.check("/task"))
+
+    def test_open_file(self) -> None:
+        """A file that a request has left open is named, where the system can tell."""
+        message = self.check("/file")
+        if os.path.isdir("/proc/self/fd"):
+            self.assertIn("left open", message)
+            self.assertIn("pipe:", message)
+
+    def test_without_a_case(self) -> None:
+        """A server can be used without the mixin, and asked at any time."""
+        server = MemoryServer(app)
+        self.assertEqual(server.request().status, 200)
+        LeakCheckMixin().assert_nothing_left(server)
+        client = server.connect()
+        self.assertRaises(AssertionError, LeakCheckMixin().assert_nothing_left, server)
+        client.disconnect()

@@ -1,0 +1,465 @@
+"""The methods of a green socket.
+
+A socket without a time limit is a blocking one to the kernel, as anywhere else;
+a task uses it with MSG_DONTWAIT. One with a time limit is non-blocking to the
+kernel, as anywhere else, and to the original class too, which would else wait
+by itself; the limit is kept here. In the reactor greenlet and in threads the
+first kind is left to the original, and the second waits by `poll`, as the
+original would.
+
+It knows sockets and tasks. Who resolves names is `_resolver.py`'s business.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket as _standard
+from time import monotonic
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from . import _events, _resolver
+from ._events import READ, WRITE
+from ._place import give_way, here, may_park
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from txgreenwsgi._switching.greenlets import Task
+
+__all__ = ["GreenSocket"]
+
+_DONTWAIT: int = getattr(_socket, "MSG_DONTWAIT", 0)
+_WAITALL: int = getattr(_socket, "MSG_WAITALL", 0)
+_C = _socket.socket
+_recv = _C.recv
+_send = _C.send
+_gettimeout = _C.gettimeout
+_settimeout = _C.settimeout
+_NOT_YET = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
+#: How often a full queue of a UNIX listener is tried: no event tells of it.
+_RETRY_SECONDS = 0.005
+
+
+class GreenSocket(_standard.socket):
+    """`socket.socket`, whose methods park the task instead of blocking."""
+
+    __slots__ = ("_entry", "_seconds")
+
+    # A TLS socket's C code blocks if the descriptor does; it says True here.
+    _never_blocking = False
+
+    def __init__(
+        self,
+        family: int = -1,
+        type: int = -1,  # noqa: A002 - the original's
+        proto: int = -1,
+        fileno: int | None = None,
+    ) -> None:
+        self._entry: _events.Entry | None = None
+        super().__init__(family, type, proto, fileno)
+        self._take_timeout()
+
+    # Time limits.
+
+    def _take_timeout(self) -> None:
+        """Keep the limit that the original class was given, and make it forget."""
+        self._seconds = seconds = _gettimeout(self)
+        if seconds or (seconds is None and self._never_blocking):
+            _settimeout(self, 0.0)
+
+    def settimeout(self, value: float | None, /) -> None:
+        """Limit each operation to `value` seconds; None for no limit."""
+        _settimeout(self, value)
+        self._take_timeout()
+
+    def gettimeout(self) -> float | None:
+        """The limit of each operation, in seconds; None for none."""
+        return self._seconds
+
+    @property
+    def timeout(self) -> float | None:  # type: ignore[override]
+        """The limit of each operation, in seconds; None for none."""
+        return self._seconds
+
+    def setblocking(self, flag: bool, /) -> None:
+        """`settimeout(None)` or `settimeout(0.0)`."""
+        _C.setblocking(self, flag)
+        self._take_timeout()
+
+    def getblocking(self) -> bool:
+        """Do operations wait?"""
+        return self._seconds != 0.0
+
+    # Waiting.
+
+    def _wait(
+        self, task: Task[Any] | None, direction: int, deadline: float | None
+    ) -> None:
+        """Wait until the kernel may have changed its mind. May park.
+
+        Raises:
+            TimeoutError: `deadline` has passed.
+            OSError: the socket is closed, or was during the wait.
+        """
+        left = None
+        if deadline is not None:
+            left = deadline - monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+        if task is None or not may_park():
+            if not _events.block(self.fileno(), direction, left):
+                raise TimeoutError("timed out")
+            return
+        self._entry, ready = _events.wait(
+            task, self.fileno(), self._entry, direction, left, self
+        )
+        if not ready:
+            raise TimeoutError("timed out")
+
+    def _retry(
+        self,
+        direction: int,
+        operation: Callable[..., Any],
+        *args: Any,
+        seconds: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Do `operation`, which would raise BlockingIOError, when it can be done."""
+        task = here()
+        if seconds is None:
+            seconds = self._seconds
+        deadline = None if seconds is None else monotonic() + seconds
+        if task is not None and task._interruptions:
+            task.raise_pending()  # here, where no data can get lost
+        while True:
+            try:
+                result = operation(self, *args, **kwargs)
+            except BlockingIOError:
+                self._wait(task, direction, deadline)
+            else:
+                if task is not None:
+                    give_way(task)
+                return result
+
+    def _is_plain(self) -> bool:
+        """Does the original do what is wanted?"""
+        seconds = self._seconds
+        return seconds == 0.0 or (
+            seconds is None and not self._never_blocking and here() is None
+        )
+
+    # Receiving.
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """As `socket.socket.recv`. May park."""
+        if self._is_plain():
+            return _recv(self, bufsize, flags)
+        if flags & _WAITALL and self._seconds is None:
+            return self._recv_all(bufsize, flags)
+        data: bytes = self._retry(READ, _recv, bufsize, flags | _DONTWAIT)
+        return data
+
+    def _recv_all(self, bufsize: int, flags: int) -> bytes:
+        # The kernel would not wait for all of it: MSG_DONTWAIT comes first.
+        pieces = []
+        left = bufsize
+        while left > 0:
+            piece = self._retry(READ, _recv, left, flags & ~_WAITALL | _DONTWAIT)
+            pieces.append(piece)
+            left -= len(piece)
+            if not piece:
+                break
+        return b"".join(pieces)
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """As `socket.socket.recv_into`. May park."""
+        if self._is_plain():
+            return _C.recv_into(self, buffer, nbytes, flags)
+        if flags & _WAITALL and self._seconds is None:
+            with memoryview(buffer) as view, view.cast("B") as flat:
+                data = self._recv_all(nbytes or len(flat), flags)
+                flat[: len(data)] = data
+                return len(data)
+        count: int = self._retry(
+            READ, _C.recv_into, buffer, nbytes, flags | _DONTWAIT
+        )
+        return count
+
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        """As `socket.socket.recvfrom`. May park."""
+        if self._is_plain():
+            return _C.recvfrom(self, bufsize, flags)
+        got: tuple[bytes, Any] = self._retry(
+            READ, _C.recvfrom, bufsize, flags | _DONTWAIT
+        )
+        return got
+
+    def recvfrom_into(
+        self, buffer: Any, nbytes: int = 0, flags: int = 0
+    ) -> tuple[int, Any]:
+        """As `socket.socket.recvfrom_into`. May park."""
+        if self._is_plain():
+            return _C.recvfrom_into(self, buffer, nbytes, flags)
+        got: tuple[int, Any] = self._retry(
+            READ, _C.recvfrom_into, buffer, nbytes, flags | _DONTWAIT
+        )
+        return got
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+        """As `socket.socket.recvmsg`. May park."""
+        if self._is_plain():
+            return _C.recvmsg(self, bufsize, ancbufsize, flags)
+        return self._retry(READ, _C.recvmsg, bufsize, ancbufsize, flags | _DONTWAIT)
+
+    def recvmsg_into(
+        self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0, /
+    ) -> Any:
+        """As `socket.socket.recvmsg_into`. May park."""
+        if self._is_plain():
+            return _C.recvmsg_into(self, buffers, ancbufsize, flags)
+        buffers = tuple(buffers)
+        return self._retry(
+            READ, _C.recvmsg_into, buffers, ancbufsize, flags | _DONTWAIT
+        )
+
+    # Sending.
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        """As `socket.socket.send`. May park."""
+        if self._is_plain():
+            return _send(self, data, flags)
+        count: int = self._retry(WRITE, _send, data, flags | _DONTWAIT)
+        return count
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """As `socket.socket.sendall`. May park."""
+        if self._is_plain():
+            _C.sendall(self, data, flags)
+            return
+        task = here()
+        if task is not None and task._interruptions:
+            task.raise_pending()
+        flags |= _DONTWAIT
+        seconds = self._seconds
+        with memoryview(data) as view, view.cast("B") as flat:
+            total = len(flat)
+            sent = 0
+            # Most of what is sent fits into the kernel's buffer.
+            try:
+                sent = _send(self, flat, flags)
+            except BlockingIOError:
+                pass
+            if sent < total:
+                deadline = None if seconds is None else monotonic() + seconds
+                while sent < total:
+                    try:
+                        with flat[sent:] as rest:
+                            sent += _send(self, rest, flags)
+                    except BlockingIOError:
+                        self._wait(task, WRITE, deadline)
+                    else:
+                        if deadline is not None and sent < total:
+                            if monotonic() > deadline:
+                                raise TimeoutError("timed out")
+        if task is not None:
+            give_way(task)
+
+    def sendto(self, data: Any, *rest: Any) -> int:
+        """As `socket.socket.sendto`. May park."""
+        if self._is_plain() or not 1 <= len(rest) <= 2:
+            return _C.sendto(self, data, *rest)
+        flags = rest[0] if len(rest) == 2 else 0
+        address = self._resolved(rest[-1])
+        if not isinstance(flags, int):
+            return _C.sendto(self, data, *rest)
+        count: int = self._retry(WRITE, _C.sendto, data, flags | _DONTWAIT, address)
+        return count
+
+    def sendmsg(
+        self,
+        buffers: Iterable[Any],
+        ancdata: Iterable[Any] = (),
+        flags: int = 0,
+        address: Any = None,
+        /,
+    ) -> int:
+        """As `socket.socket.sendmsg`. May park."""
+        if self._is_plain():
+            return _C.sendmsg(self, buffers, ancdata, flags, address)
+        buffers = tuple(buffers)
+        ancdata = tuple(ancdata)
+        if address is not None:
+            address = self._resolved(address)
+        count: int = self._retry(
+            WRITE, _C.sendmsg, buffers, ancdata, flags | _DONTWAIT, address
+        )
+        return count
+
+    # Connections.
+
+    def _resolved(self, address: Any) -> Any:
+        """`address` with its name looked up: the original would block on that."""
+        if self.family in (_standard.AF_INET, _standard.AF_INET6):
+            return _resolver.resolve_address(address, self.family, self.type, self.proto)
+        return address
+
+    def _nonblocking(self, operation: Callable[..., Any], *args: Any) -> Any:
+        """Call an operation that takes no MSG_DONTWAIT; it does not block."""
+        if self._seconds is not None or self._never_blocking:
+            return operation(self, *args)
+        _settimeout(self, 0.0)
+        try:
+            return operation(self, *args)
+        finally:
+            _settimeout(self, None)
+
+    def _accept(self) -> tuple[int, Any]:
+        if self._is_plain():
+            return _C._accept(self)  # type: ignore[attr-defined,no-any-return]
+        # Not to toggle the descriptor, which processes may share, in vain.
+        task = here()
+        seconds = self._seconds
+        deadline = None if seconds is None else monotonic() + seconds
+        while True:
+            try:
+                pair: tuple[int, Any] = self._nonblocking(_C._accept)  # type: ignore[attr-defined]
+            except BlockingIOError:
+                self._wait(task, READ, deadline)
+            else:
+                if task is not None:
+                    give_way(task)
+                return pair
+
+    def accept(self) -> tuple[Any, Any]:
+        """As `socket.socket.accept`. May park."""
+        fd, address = self._accept()
+        sock = self._like(fd)
+        if _standard.getdefaulttimeout() is None and self.gettimeout():
+            sock.setblocking(True)
+        return sock, address
+
+    def _like(self, fd: int) -> Any:
+        return GreenSocket(self.family, self.type, self.proto, fileno=fd)
+
+    def connect_ex(self, address: Any, /) -> int:
+        """As `socket.socket.connect_ex`. May park."""
+        if self._is_plain():
+            return _C.connect_ex(self, address)
+        return self._connect(address)
+
+    def _connect(self, address: Any) -> int:
+        # Not `connect_ex`, which a subclass, such as a TLS socket's, may replace.
+        task = here()
+        seconds = self._seconds
+        deadline = None if seconds is None else monotonic() + seconds
+        address = self._resolved(address)
+        while True:
+            number: int = self._nonblocking(_C.connect_ex, address)
+            if number == errno.EAGAIN and self.family == _standard.AF_UNIX:
+                if not self._pause(task, deadline):
+                    return errno.EAGAIN
+                continue
+            if number not in _NOT_YET:
+                if task is not None:
+                    give_way(task)
+                return number
+            break
+        try:
+            self._wait(task, WRITE, deadline)
+        except TimeoutError:
+            return errno.EWOULDBLOCK
+        return self.getsockopt(_standard.SOL_SOCKET, _standard.SO_ERROR)
+
+    def _pause(self, task: Task[Any] | None, deadline: float | None) -> bool:
+        from .time import sleep
+
+        if deadline is not None and monotonic() >= deadline:
+            return False
+        sleep(_RETRY_SECONDS)
+        return True
+
+    def connect(self, address: Any, /) -> None:
+        """As `socket.socket.connect`. May park."""
+        if self._is_plain():
+            _C.connect(self, address)
+            return
+        number = self._connect(address)
+        if number == errno.EWOULDBLOCK and self._seconds is not None:
+            raise TimeoutError("timed out")
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    # Files.
+
+    def _sendfile_use_sendfile(
+        self, file: Any, offset: int = 0, count: int | None = None
+    ) -> int:
+        if self._is_plain():
+            return super()._sendfile_use_sendfile(file, offset, count)  # type: ignore[misc,no-any-return]
+        self._check_sendfile_params(file, offset, count)  # type: ignore[attr-defined]
+        give_up: Any = _standard._GiveupOnSendfile  # type: ignore[attr-defined]
+        try:
+            number = file.fileno()
+            size = os.fstat(number).st_size
+        except (AttributeError, OSError) as error:
+            raise give_up(error) from error
+        if not size:
+            return 0
+        total = 0
+        most = 1 << 30
+        try:
+            while count is None or total < count:
+                block = most if count is None else min(most, count - total)
+                try:
+                    sent = self._retry(
+                        WRITE, _send_block, number, offset + total, block
+                    )
+                except TimeoutError:
+                    raise
+                except OSError as error:
+                    if not total:
+                        raise give_up(error) from error
+                    raise
+                if not sent:
+                    break
+                total += sent
+            return total
+        finally:
+            if total and hasattr(file, "seek"):
+                file.seek(offset + total)
+
+    # The end.
+
+    def _real_close(self, *args: Any) -> None:
+        _events.forget(self._entry)
+        self._entry = None
+        super()._real_close(*args)  # type: ignore[misc]
+
+    def detach(self) -> int:
+        """As `socket.socket.detach`: the descriptor, which this object gives up."""
+        _events.forget(self._entry)
+        self._entry = None
+        if self._never_blocking and self._seconds is None and self.fileno() >= 0:
+            _settimeout(self, None)  # as whoever gets it expects
+        return super().detach()
+
+    def dup(self) -> Any:
+        """As `socket.socket.dup`."""
+        fd = _standard.dup(self.fileno())  # type: ignore[attr-defined]
+        sock = self.__class__(self.family, self.type, self.proto, fileno=fd)
+        sock.settimeout(self.gettimeout())
+        return sock
+
+
+def _send_block(sock: GreenSocket, file: int, offset: int, count: int) -> int:
+    return sock._nonblocking(_os_sendfile, file, offset, count)  # type: ignore[no-any-return]
+
+
+def _os_sendfile(sock: GreenSocket, file: SupportsIndex, offset: int, count: int) -> int:
+    return os.sendfile(sock.fileno(), int(file), offset, count)
+
+
+
+GreenSocket.__name__ = GreenSocket.__qualname__ = "socket"

@@ -1,0 +1,76 @@
+"""A whole blocking program, run in one task under the reactor.
+
+That task stands for the main thread: it has the main thread's ident, its
+thread-locals, and is interrupted by what a signal's handler raises. It knows the
+reactor. It must never know the program.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from txgreenwsgi._switching.greenlets import Task, hub_of
+
+from . import _thread
+from ._place import set_main_task
+from .signal import redirect_default
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["run"]
+
+
+def run(main: Callable[..., object], *args: Any) -> int:
+    """Run `main(*args)`, with the reactor turning beneath it; the exit status.
+
+    Call from the main thread, outside tasks, once in a process.
+    """
+    from twisted.internet import reactor
+
+    turning: Any = reactor
+    status = 0
+    real: list[Any] = []
+
+    def run_main() -> None:
+        nonlocal status
+        try:
+            status = _run(main, args)
+            # Wait for its threads, as the interpreter would.
+            real.extend(_thread.set_real_threads_aside(vars(threading)))
+            threading._shutdown()  # type: ignore[attr-defined]
+        finally:
+            turning.callLater(0, turning.stop)
+
+    def begin() -> None:
+        hub = hub_of(turning)
+        task: Task[None] = Task(hub, run_main, name="main")
+        set_main_task(task)
+        hub.spawn(task)
+
+    redirect_default()
+    turning.callWhenRunning(begin)
+    # Ctrl-C is the program's affair, as are all signals that it handles.
+    turning.run(installSignalHandlers=False)
+    set_main_task(None)
+    _thread.join_real_threads(real)
+    return status
+
+
+def _run(main: Callable[..., object], args: tuple[Any, ...]) -> int:
+    try:
+        main(*args)
+    except SystemExit as error:
+        if error.code is None:
+            return 0
+        if isinstance(error.code, int):
+            return error.code
+        print(error.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0

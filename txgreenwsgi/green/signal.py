@@ -1,0 +1,88 @@
+"""Green `signal`: handlers that raise interrupt the main task, not the reactor.
+
+Python calls a handler wherever its main thread happens to be. While all tasks
+are parked that is the reactor, and an exception raised there would end nothing
+of the program's. It is raised in the task that stands for the main thread.
+"""
+
+from __future__ import annotations
+
+import signal as _standard
+from functools import wraps as _wraps
+from typing import TYPE_CHECKING, Any
+
+from txgreenwsgi._switching import running as _running
+
+from ._place import main_task as _main_task
+
+if TYPE_CHECKING:
+    from signal import *  # noqa: F403
+    from types import FrameType
+
+_ALL_SHIELDS = 1 << 30
+_real_signal = _standard.signal
+_real_getsignal = _standard.getsignal
+
+
+def _redirected(handler: Any) -> Any:
+    @_wraps(handler)
+    def redirected(number: int, frame: FrameType | None) -> None:
+        task = _main_task()
+        interrupted, _running.task = _running.task, None  # handlers are in no task
+        try:
+            handler(number, frame)
+            return
+        except BaseException as error:
+            if task is None or interrupted is task or task.waiting_on is None:
+                raise
+            raised = error
+        finally:
+            _running.task = interrupted
+        if interrupted is not None:
+            task.interrupt(raised, _ALL_SHIELDS)  # in line for the next turn
+        else:
+            # The reactor may be in the midst of anything.
+            task.hub.call_from_thread(task.interrupt, raised, _ALL_SHIELDS)
+
+    redirected.txgreenwsgi_handler = handler  # type: ignore[attr-defined]
+    return redirected
+
+
+def _plain(handler: Any) -> Any:
+    return getattr(handler, "txgreenwsgi_handler", handler)
+
+
+def _signal(signalnum: int, handler: Any, /) -> Any:
+    """As `signal.signal`."""
+    if callable(handler) and not isinstance(handler, _standard.Handlers):
+        handler = _redirected(handler)
+    return _plain(_real_signal(signalnum, handler))
+
+
+def _getsignal(signalnum: int, /) -> Any:
+    """As `signal.getsignal`."""
+    return _plain(_real_getsignal(signalnum))
+
+
+_signal.__name__ = _signal.__qualname__ = "signal"
+_getsignal.__name__ = _getsignal.__qualname__ = "getsignal"
+
+#: What is not as it was; `txgreenwsgi.monkey` puts these in the original's place.
+REPLACED: dict[str, Any] = {"signal": _signal, "getsignal": _getsignal}
+
+
+def redirect_default() -> None:
+    """Let Ctrl-C, too, be raised in the main task. Call from the main thread."""
+    if _real_getsignal(_standard.SIGINT) is _standard.default_int_handler:
+        _signal(_standard.SIGINT, _standard.default_int_handler)
+
+
+_mine = dict(globals())
+globals().update(
+    {
+        name: value
+        for name, value in vars(_standard).items()
+        if not (name.startswith("__") or name in _mine)
+    },
+    **REPLACED,
+)

@@ -1,0 +1,58 @@
+"""Green `socket`: sockets whose methods park, names looked up in threads.
+
+The functions are the standard module's own, on the green socket class.
+"""
+
+from __future__ import annotations
+
+import socket as _standard
+from types import FunctionType as _FunctionType
+from typing import TYPE_CHECKING, Any
+
+from . import _resolver
+from . import selectors as _green_selectors
+from ._mirror import rebound as _rebound
+from ._place import here as _here
+from ._place import may_park as _may_park
+from ._sockets import GreenSocket as _GreenSocket
+
+if TYPE_CHECKING:
+    from socket import *  # noqa: F403
+
+_real_getaddrinfo = _standard.getaddrinfo
+
+
+def _getaddrinfo(
+    host: Any,
+    port: Any,
+    family: int = 0,
+    type: int = 0,  # noqa: A002 - the original's
+    proto: int = 0,
+    flags: int = 0,
+) -> list[Any]:
+    """The addresses of `host` and `port`; as `socket.getaddrinfo`. May park.
+
+    A numeric address is answered at once, a name in the reactor's thread pool.
+    """
+    if _here() is None or not _may_park() or host is None or _resolver.is_numeric(host):
+        return _real_getaddrinfo(host, port, family, type, proto, flags)
+    return _resolver.offload(_real_getaddrinfo, host, port, family, type, proto, flags)
+
+
+_getaddrinfo.__name__ = _getaddrinfo.__qualname__ = "getaddrinfo"
+_mine = dict(globals())
+for _name, _value in vars(_standard).items():
+    if _name.startswith("__") or _name in _mine:
+        continue
+    if isinstance(_value, _FunctionType):
+        _value = _rebound(_value, globals())
+    globals()[_name] = _value
+
+#: What is not as it was; `txgreenwsgi.monkey` puts these in the original's place.
+REPLACED: dict[str, Any] = {
+    **_resolver.REPLACED,
+    "getaddrinfo": _getaddrinfo,
+    "socket": _GreenSocket,
+}
+globals().update(REPLACED, selectors=_green_selectors)
+del _name, _value

@@ -1,0 +1,141 @@
+"""Green `ssl`: TLS on green sockets. MemoryBIO and SSLObject are as they were.
+
+To OpenSSL a green TLS socket is always non-blocking; what OpenSSL wants, to
+read or to write, is waited for here.
+"""
+
+from __future__ import annotations
+
+import _ssl
+import ssl as _standard
+import weakref
+from time import monotonic as _monotonic
+from types import FunctionType as _FunctionType
+from typing import TYPE_CHECKING, Any
+
+from ._events import READ as _READ
+from ._events import WRITE as _WRITE
+from ._mirror import rebased as _rebased
+from ._mirror import rebound as _rebound
+from ._place import give_way as _give_way
+from ._place import here as _here
+from ._sockets import GreenSocket as _GreenSocket
+from .socket import create_connection as _create_connection  # type: ignore[attr-defined]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from ssl import *  # noqa: F403
+
+_WantRead = _standard.SSLWantReadError
+_WantWrite = _standard.SSLWantWriteError
+
+
+class _Session:
+    """OpenSSL's side of one TLS socket: what `SSLSocket` calls `_sslobj`."""
+
+    __slots__ = ("_real", "_socket")
+
+    def __init__(self, real: Any, sock: Any) -> None:
+        self._real = real
+        self._socket = weakref.ref(sock)
+
+    def _do(self, what: str, operation: Callable[..., Any], *args: Any) -> Any:
+        sock = self._socket()
+        assert sock is not None
+        seconds = sock.gettimeout()
+        task = _here()
+        deadline = None if seconds is None else _monotonic() + seconds
+        while True:
+            try:
+                result = operation(*args)
+            except _WantRead:
+                if seconds == 0:
+                    raise
+                direction = _READ
+            except _WantWrite:
+                if seconds == 0:
+                    raise
+                direction = _WRITE
+            else:
+                if task is not None and seconds != 0:
+                    _give_way(task)
+                return result
+            try:
+                sock._wait(task, direction, deadline)
+            except TimeoutError as error:
+                if error.args != ("timed out",):
+                    raise  # what interrupts the task
+                raise TimeoutError(f"The {what} operation timed out") from None
+
+    def read(self, size: int, *buffer: Any) -> Any:
+        return self._do("read", self._real.read, size, *buffer)
+
+    def write(self, data: Any) -> Any:
+        return self._do("write", self._real.write, data)
+
+    def do_handshake(self) -> Any:
+        return self._do("handshake", self._real.do_handshake)
+
+    def shutdown(self) -> Any:
+        return self._do("read", self._real.shutdown)
+
+    @property
+    def context(self) -> Any:
+        return self._real.context
+
+    @context.setter
+    def context(self, context: Any) -> None:
+        self._real.context = context
+
+    @property
+    def session(self) -> Any:
+        return self._real.session
+
+    @session.setter
+    def session(self, session: Any) -> None:
+        self._real.session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class _Context(_ssl._SSLContext):
+    """OpenSSL's side of a context."""
+
+    def _wrap_socket(self, sock: Any, *args: Any, **kwargs: Any) -> Any:
+        real = super()._wrap_socket(sock, *args, **kwargs)  # type: ignore[misc]
+        return _Session(real, sock) if isinstance(sock, _GreenSocket) else real
+
+
+_mine = dict(globals())
+for _name, _value in vars(_standard).items():
+    if _name.startswith("__") or _name in _mine:
+        continue
+    if isinstance(_value, _FunctionType):
+        _value = _rebound(_value, globals())
+    globals()[_name] = _value
+del _name, _value
+
+SSLSocket = _rebased(
+    _standard.SSLSocket, (_GreenSocket,), globals(), _never_blocking=True
+)
+SSLContext = _rebased(
+    _standard.SSLContext, (_Context,), globals(), sslsocket_class=SSLSocket
+)
+create_connection = _create_connection
+socket = _GreenSocket
+
+#: What is not as it was; `txgreenwsgi.monkey` puts these in the original's place.
+REPLACED: dict[str, Any] = {
+    "SSLContext": SSLContext,
+    "SSLSocket": SSLSocket,
+    "socket": socket,
+}
+_standard_contexts = {
+    name: globals()[name]
+    for name in ("_create_unverified_context", "create_default_context")
+}
+globals().update(
+    _create_default_https_context=_standard_contexts["create_default_context"],
+    _create_stdlib_context=_standard_contexts["_create_unverified_context"],
+)

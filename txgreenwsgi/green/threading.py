@@ -1,0 +1,81 @@
+"""Green `threading`: the standard module on green locks and threads.
+
+In a task a `Thread` is a task, and locks, conditions, events, semaphores and
+barriers park. It is the standard module's own code, run on the green `_thread`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading as _standard
+from typing import TYPE_CHECKING, Any
+
+from . import _thread as _green_thread
+from ._mirror import run_again as _run_again
+from ._place import here as _here
+from ._place import main_task as _main_task
+
+if TYPE_CHECKING:
+    from threading import *  # noqa: F403
+
+
+def rebuild(namespace: dict[str, Any]) -> None:
+    """Make the `threading` in `namespace` green; what it knew of threads is kept.
+
+    Call from the main thread, before any task has begun a thread.
+    """
+    locks = vars(_standard).get("_shutdown_locks")
+    if locks is not None and namespace is vars(_standard):
+        # That of a main thread that is replaced, and will not be released.
+        locks.discard(namespace["_main_thread"]._tstate_lock)
+    kept = {name: vars(_standard)[name] for name in _KEPT if name in vars(_standard)}
+    known = dict(vars(_standard)["_active"])
+    dangling = list(vars(_standard)["_dangling"])
+    _run_again("threading", namespace, {"_thread": _green_thread})
+    namespace.update(kept)
+    main = namespace["_main_thread"].ident
+    for ident, thread in known.items():
+        if ident != main:
+            namespace["_active"][ident] = thread
+    for thread in dangling:
+        if thread.ident != main:
+            namespace["_dangling"].add(thread)
+    namespace["_DummyThread"] = _dummy_class(namespace["_DummyThread"], namespace)
+
+
+# Set by programs, or by other standard modules, once for all threads.
+_KEPT = (
+    "_profile_hook",
+    "_shutdown_locks",
+    "_threading_atexits",
+    "_trace_hook",
+    "excepthook",
+)
+
+
+def _dummy_class(standard: Any, namespace: dict[str, Any]) -> Any:
+    class _DummyThread(standard):  # type: ignore[misc]
+        """A thread, or a task, that was not started by `Thread`."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            task = _here()
+            if (
+                task is not None
+                and task is not _main_task()
+                and not _green_thread.is_thread(task)
+            ):
+                # The ident may be another task's soon.
+                ident = self.ident
+                task.call_at_end(lambda: namespace["_active"].pop(ident, None))
+
+    _DummyThread.__qualname__ = "_DummyThread"
+    return _DummyThread
+
+
+_mine = {
+    name: value for name, value in globals().items() if name.startswith("__")
+}
+rebuild(globals())
+globals().update(_mine)
+assert sys.modules[__name__].__dict__ is globals()

@@ -1,0 +1,25 @@
+"""Green `time`: `sleep` parks the task. The rest is the standard module's."""
+
+from __future__ import annotations
+
+import time as _standard
+from time import *  # noqa: F403
+
+from txgreenwsgi._switching.waiting import sleep as _sleep_in_task
+
+from ._place import here as _here
+from ._place import may_park as _may_park
+
+_real_sleep = _standard.sleep
+
+
+def sleep(seconds: float, /) -> None:
+    """Wait for `seconds`; 0 lets everything that is ready run. May park."""
+    if _here() is None or not _may_park():
+        _real_sleep(seconds)
+        return
+    # For the errors of the original, which never waits this long.
+    if not isinstance(seconds, (int, float)) or not seconds >= 0:
+        _real_sleep(seconds)
+        return
+    _sleep_in_task(seconds)

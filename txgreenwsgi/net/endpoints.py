@@ -1,0 +1,200 @@
+"""Connecting to endpoints, and listening on them.
+
+It knows Twisted's endpoints and their exceptions, which it replaces by Python's:
+code that was written for sockets catches OSError.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import error as twisted_errors
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from txgreenwsgi._switching.errors import Cancelled
+from txgreenwsgi._switching.greenlets import Task, require_task
+from txgreenwsgi._switching.waiting import wait
+
+from .connection import Connection, End
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Context
+
+    from twisted.internet.interfaces import (
+        IAddress,
+        IListeningPort,
+        IStreamClientEndpoint,
+        IStreamServerEndpoint,
+    )
+
+    from txgreenwsgi._switching.greenlets import Hub
+
+__all__ = ["Listener", "connect", "listen"]
+
+_log = Logger(namespace="txgreenwsgi")
+
+
+class _Connecting(Factory):
+    noisy = False
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def buildProtocol(self, addr: IAddress | None) -> End:
+        return End(Connection(self._hub))
+
+
+def connect(
+    endpoint: str | IStreamClientEndpoint, timeout: float | None = None
+) -> Connection:
+    """Connect to `endpoint`. May park.
+
+    Args:
+        endpoint: a string such as "tcp:localhost:6379", "tls:example.org:443" or
+            "unix:/run/app.sock" (see `twisted.internet.endpoints.clientFromString`),
+            or an endpoint object.
+        timeout: seconds for making the connection; None for the endpoint's own.
+
+    Raises:
+        TimedOut: (a TimeoutError) the time is over.
+        OSError: nobody listens there, or there is no such host; the builtin
+            exceptions, such as ConnectionRefusedError, not Twisted's.
+    """
+    task = require_task("net.connect()")
+    where: Any = endpoint
+    if isinstance(endpoint, str):
+        where = clientFromString(task.hub.reactor, endpoint)
+    connecting: Deferred[End | None] = where.connect(_Connecting(task.hub))
+    try:
+        end = wait(connecting, timeout)
+    except twisted_errors.ConnectError as error:
+        raise _builtin(error) from error
+    except twisted_errors.DNSLookupError as error:
+        raise OSError(f"cannot connect: {error}") from error
+    except BaseException:
+        # It may have been connected just when the wait was left.
+        connecting.addCallback(_abort)
+        raise
+    assert end is not None
+    return end.connection
+
+
+def _abort(end: End | None) -> None:
+    if end is not None:
+        end.connection.abort()
+
+
+def _builtin(error: twisted_errors.ConnectError) -> OSError:
+    """The builtin exception for one of Twisted's, which are no OSErrors."""
+    number = getattr(error, "osError", None)
+    if isinstance(number, int):
+        return OSError(number, str(error))  # Python finds the class for the number
+    if isinstance(error, twisted_errors.TimeoutError):
+        return TimeoutError(f"cannot connect: {error}")
+    return ConnectionError(f"cannot connect: {error}")
+
+
+class Listener(Factory):
+    """What `listen` has opened.
+
+    Attributes:
+        address: where it listens.
+        tasks: those of the clients that are being served.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, hub: Hub, function: Callable[[Connection], object], context: Context
+    ) -> None:
+        self._hub = hub
+        self._function = function
+        self._context = context
+        self._port: IListeningPort | None = None
+        self._closed: Deferred[Any] | None = None
+        self.address: IAddress | None = None
+        self.tasks: set[Task[None]] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> End:
+        """Called by the endpoint for each connection."""
+        return End(Connection(self._hub), self._begin)
+
+    def _begin(self, connection: Connection) -> None:
+        name = getattr(self._function, "__qualname__", "") or repr(self._function)
+        task: Task[None] = Task(
+            self._hub, self._serve, (connection,), None, self._context.copy(), name
+        )
+        self.tasks.add(task)
+
+        def ended() -> None:
+            self.tasks.discard(task)
+            if not connection.closed:  # it was cancelled before it began
+                connection.abort()
+
+        task.call_at_end(ended)
+        self._hub.spawn(task)
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            self._function(connection)
+        except Exception as error:
+            gone = connection.lost and isinstance(error, ConnectionError)
+            if not gone and not isinstance(error, Cancelled):
+                _log.failure("serving {connection} failed", connection=connection)
+            connection.abort()
+        except BaseException:
+            connection.abort()
+            raise
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Listen no more; clients that are being served go on. Never parks."""
+        if self._port is not None and self._closed is None:
+            self._closed = maybeDeferred(self._port.stopListening)
+
+    def wait_closed(self) -> None:
+        """Listen no more, and return when that is so. May park."""
+        self.close()
+        if self._closed is not None:
+            wait(self._closed)
+
+
+def listen(
+    endpoint: str | IStreamServerEndpoint, function: Callable[[Connection], object]
+) -> Listener:
+    """Listen on `endpoint` and call `function(connection)` for each client.
+
+    May park, until it listens. Each call runs in a task of its own, in a copy of
+    the caller's context; its connection is closed when it returns, and cut off
+    when it raises, which is logged.
+
+    Args:
+        endpoint: a string such as "tcp:7000:interface=127.0.0.1" (see
+            `twisted.internet.endpoints.serverFromString`), or an endpoint object.
+        function: called with a `Connection`.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    hub = require_task("net.listen()").hub
+    where: Any = endpoint
+    if isinstance(endpoint, str):
+        where = serverFromString(hub.reactor, endpoint)
+    listener = Listener(hub, function, copy_context())
+    listening: Deferred[IListeningPort] = where.listen(listener)
+    try:
+        port = wait(listening)
+    except twisted_errors.CannotListenError as error:
+        number = getattr(error.socketError, "errno", None)
+        if number is None:
+            raise OSError(str(error)) from error
+        raise OSError(number, str(error)) from error
+    listener._port = port
+    listener.address = port.getHost()
+    return listener
