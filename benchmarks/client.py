@@ -26,6 +26,8 @@ __all__ = ["Counted", "Crowd", "ask", "blocks", "download", "upload"]
 
 _TIMEOUT_SECONDS = 30
 _LONG_READ = 1024 * 1024
+# How much a client that is not in a hurry lets gather before it wakes up.
+_GATHERED = 65536
 _END = b"\r\n\r\n"
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
@@ -58,6 +60,11 @@ def _connect(port: int) -> socket.socket:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
+
+
+def _wake_at(connection: socket.socket, count: int) -> None:
+    """Have reading wait for so many bytes, or the end of all."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, max(1, count))
 
 
 def _request(path: str, body_length: int | None = None) -> bytes:
@@ -215,10 +222,14 @@ def blocks(port: int, seconds: float) -> Counted:
                 if head.length is not None
                 else head.chunked and buffer.endswith(_LAST_CHUNK, 0, filled)
             ):
+                # To be woken for each block would take longer than to send it. Of
+                # so many bytes at least we know that they will come.
+                _wake_at(connection, min(_GATHERED, CHUNK_BYTES * CHUNK_COUNT - filled))
                 count = connection.recv_into(view[filled:])
                 if not count:
                     break
                 filled += count
+            _wake_at(connection, 1)
             taken += time.perf_counter() - begun
             responses += 1
             body, count = bytes(view[:filled]), 0

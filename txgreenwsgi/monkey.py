@@ -17,18 +17,22 @@ from __future__ import annotations
 
 import _thread
 import importlib
+import os
 import sys
 import warnings
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 # What runs in the reactor greenlet and in Twisted's threads must have bound the
 # originals before anything is patched.
 import twisted.internet.endpoints
-import twisted.internet.reactor  # noqa: F401
+import twisted.internet.reactor
 import twisted.python.threadpool  # noqa: F401
 from twisted.python import threadable
 
-from .green import _locks, _thread as green_thread
+from .green import _locks
+from .green import _thread as green_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -39,8 +43,8 @@ __all__ = [
     "is_patched",
     "original",
     "patch_all",
-    "patch_futures",
     "patch_os",
+    "patch_psycopg2",
     "patch_queue",
     "patch_select",
     "patch_selectors",
@@ -97,8 +101,6 @@ def patch_time() -> None:
 
 def patch_os() -> None:
     """`os.wait`, `os.waitpid` and their like, and `os.read`, park the task."""
-    import os
-
     from .green import os as green
 
     if "os" not in _patched:
@@ -132,6 +134,23 @@ def patch_thread() -> None:
         _replace(futures, "_global_shutdown_lock", _locks.Lock())
 
 
+class _GreenQueues(MetaPathFinder, Loader):
+    """Has every new copy of the C module `_queue` bring the green class."""
+
+    def __init__(self, simple_queue: Any) -> None:
+        self._simple_queue = simple_queue
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        return ModuleSpec(name, self) if name == "_queue" else None
+
+    def create_module(self, spec: Any) -> None:
+        return None
+
+    def exec_module(self, module: Any) -> None:
+        module.SimpleQueue = self._simple_queue
+        module.Empty = original("queue", "Empty")
+
+
 def patch_queue() -> None:
     """Queues park. Those of one thread and one task are green by `patch_thread`."""
     import queue
@@ -142,6 +161,10 @@ def patch_queue() -> None:
         patch_thread()
         _patched.add("queue")
         _replace(queue, "SimpleQueue", green.SimpleQueue)
+        # What is reloaded, or imported afresh, takes it from there.
+        sys.meta_path.insert(0, _GreenQueues(green.SimpleQueue))
+        if "_queue" in sys.modules:
+            _replace(sys.modules["_queue"], "SimpleQueue", green.SimpleQueue)
 
 
 def patch_select() -> None:
@@ -155,6 +178,8 @@ def patch_select() -> None:
         for name in ("select", "poll", "epoll"):
             if hasattr(select, name):
                 _replace(select, name, getattr(green, name))
+        # psycopg 3 would wait in C; this has it wait by `select`.
+        os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_poll")
 
 
 def patch_selectors() -> None:
@@ -223,6 +248,15 @@ def patch_signal() -> None:
         _patched.add("signal")
         for name, value in green.REPLACED.items():
             _replace(signal, name, value)
+
+
+def patch_psycopg2() -> None:
+    """psycopg2, whose C code waits by itself, parks. Call when it is imported."""
+    extensions = importlib.import_module("psycopg2.extensions")
+    if extensions.get_wait_callback() is None:
+        from .green.drivers import wait_for_psycopg2
+
+        extensions.set_wait_callback(wait_for_psycopg2)
 
 
 #: What `patch_all` patches, in the order in which it does.
@@ -315,7 +349,7 @@ def early_importers() -> dict[str, list[str]]:
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or top in _MEANT_TO_BLOCK:
             continue
-        if module is None or not hasattr(module, "__dict__"):
+        if not hasattr(module, "__dict__"):
             continue
         bound = _bound_originals(module)
         if bound:
@@ -325,16 +359,25 @@ def early_importers() -> dict[str, list[str]]:
 
 # They bind originals, and need them.
 _MEANT_TO_BLOCK = frozenset(
-    ("automat", "constantly", "greenlet", "incremental", "twisted", "txgreenwsgi", "zope")
+    (
+        "automat",
+        "constantly",
+        "greenlet",
+        "incremental",
+        "twisted",
+        "txgreenwsgi",
+        "zope",
+    )
 )
 
 
 def _run_script(arguments: Sequence[str]) -> None:
-    import os
     import runpy
 
     if not arguments:
-        raise SystemExit("usage: python -m txgreenwsgi.monkey [-m MODULE | FILE] [ARG ...]")
+        raise SystemExit(
+            "usage: python -m txgreenwsgi.monkey [-m MODULE | FILE] [ARG ...]"
+        )
     if arguments[0] == "-m":
         if len(arguments) < 2:
             raise SystemExit("txgreenwsgi.monkey: -m needs the name of a module")

@@ -137,6 +137,14 @@ class Settings:
         "then its read fails, and the client is answered 408.",
         off="no limit",
     )
+    min_body_rate: int = _setting(
+        240,
+        "bytes",
+        "How many bytes of a request body must come each second, on average over the "
+        "time that the application has waited for them; slower clients are answered "
+        "408, but not in their first minute nor while body_timeout is 0.",
+        off="no limit",
+    )
     write_timeout: float = _setting(
         60.0,
         "seconds",
@@ -162,6 +170,17 @@ class Settings:
         "Length of the longest request target (path and query); a longer one is "
         "answered 414.",
         minimum=16,
+    )
+    max_trailer_size: int = _setting(
+        8192,
+        "bytes",
+        "Size of all trailer fields of a chunked request body; larger ones are "
+        "answered 431.",
+    )
+    max_chunk_extensions: int = _setting(
+        4096,
+        "bytes",
+        "Size of all chunk extensions of a request body; larger ones are answered 400.",
     )
     input_window: int = _setting(
         65536,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import atheris
+from twisted.logger import globalLogBeginner
 
 with atheris.instrument_imports(include=["txgreenwsgi"]):
     from tests.fuzz.inputs import dictionary, run, seeds
@@ -27,6 +28,8 @@ def _escaped(word: bytes) -> str:
 
 def main(arguments: list[str]) -> None:
     """Fuzz until something breaks or the time is over."""
+    # What the application was asked to raise would fill the terminal.
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     directories = [argument for argument in arguments if not argument.startswith("-")]
     options = [argument for argument in arguments if argument.startswith("-")]
     if not directories:

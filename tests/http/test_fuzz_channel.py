@@ -25,7 +25,7 @@ from .watched import PATHS, Wanted, WatchedClient, WatchedServer
 
 FACTOR = float(os.environ.get("TXGREENWSGI_FUZZ", "0"))
 RUNS = settings(
-    max_examples=int(50 * (FACTOR or 1)),
+    max_examples=int(35 * (FACTOR or 1)),
     stateful_step_count=25,
     deadline=None,
     database=None,

@@ -43,7 +43,7 @@ class ChildTestCase(SynchronousTestCase):
             )
             lines.insert(1, self.install())
         child = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-W", "ignore", "-c", "\n".join(lines)],
+            [sys.executable, "-c", "\n".join(lines)],
             cwd=CHECKOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,

@@ -1,7 +1,8 @@
 """Clients that mean harm, or merely are very slow: others do not notice them.
 
 The numbers are small enough for every run; TXGREENWSGI_ABUSE multiplies the
-numbers of clients, within what the system allows a process to open.
+numbers of clients, within what the system allows a process to open, and
+TXGREENWSGI_FIGURES names a file for the figures.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import statistics
 import time
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.endurance.figures import note
 
 from .processes import LOOPBACK, ServerProcess, serve
 
@@ -67,6 +70,14 @@ class AbuseTests(SynchronousTestCase):
                 self.assertEqual(server.fetch("/").body, b"short\n")
                 delays.append(time.monotonic() - asked)
                 time.sleep(0.01)
+        note(
+            "trickled heads",
+            clients=len(clients),
+            requests_beside=len(delays),
+            median_ms=round(1000 * statistics.median(delays), 2),
+            nine_in_ten_ms=round(1000 * statistics.quantiles(delays, n=10)[-1], 2),
+            slowest_ms=round(1000 * max(delays), 2),
+        )
         # Nine of ten: a busy machine delays one of them by itself.
         self.assertLess(statistics.quantiles(delays, n=10)[-1], 0.050)
         deadline = time.monotonic() + 5
@@ -84,38 +95,70 @@ class AbuseTests(SynchronousTestCase):
         [client] = self.connect(server, 1)
         client.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
         self.settle(server)
-        self.assertLess(server.resident_kib() - before, 1 * KIB_IN_MIB)
+        one = server.resident_kib() - before
         number = many(200)
         for client in self.connect(server, number):
             client.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
         self.settle(server)
-        self.assertLess(server.resident_kib() - before, number / 200 * 40 * KIB_IN_MIB)
+        all_kib = server.resident_kib() - before
+        note("clients that never read", clients=number, one_kib=one, all_kib=all_kib)
+        self.assertLess(one, 1 * KIB_IN_MIB)
+        self.assertLess(all_kib, number / 200 * 40 * KIB_IN_MIB)
         self.assertEqual(server.fetch("/").body, b"short\n")
 
     def test_uploads_to_an_application_that_does_not_read(self) -> None:
         """500 uploads of 10 MB that nobody reads cost a window each, and no more."""
-        server = self.serve()
-        before = server.resident_kib()
         number = many(500)
         head = b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n"
+        each = self.held_for_each("uploads", number, head, bytes(65536))
+        # A window, the piece that filled it, and the request itself.
+        self.assertLess(each, (2 * 65536 + 16384) / 1024)
+
+    def test_uploads_in_chunks_of_two_bytes(self) -> None:
+        """Nor do uploads cost more for being made of the smallest of chunks."""
+        head = b"POST /deaf HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        each = self.held_for_each(
+            "uploads in chunks of two bytes", many(100), head, b"2\r\nxy\r\n" * 9000
+        )
+        self.assertLess(each, (2 * 65536 + 16384) / 1024)
+
+    def test_requests_behind_one_that_waits(self) -> None:
+        """Requests that wait behind another cost their bytes, until they are begun."""
+        head = b"GET /deaf HTTP/1.1\r\nHost: x\r\n\r\n"
+        each = self.held_for_each("pipelined requests", many(100), head, head * 1500)
+        self.assertLess(each, (2 * 65536 + 16384) / 1024)
+
+    def held_for_each(self, name: str, number: int, head: bytes, block: bytes) -> float:
+        """What the server holds, in KiB, for each client that sends without an end.
+
+        Args:
+            name: of the figures.
+            number: of the clients.
+            head: what each sends first.
+            block: what it sends again and again, as long as anything is taken.
+        """
+        server = self.serve()
+        before = server.resident_kib()
         clients = self.connect(server, number)
         waiting = selectors.DefaultSelector()
         self.addCleanup(waiting.close)
-        block = bytes(65536)
         for client in clients:
             client.sendall(head)
             client.setblocking(False)
-            waiting.register(client, selectors.EVENT_WRITE)
+            waiting.register(client, selectors.EVENT_WRITE, client)
         # Until no client gets rid of anything more.
         quiet = time.monotonic() + 20
+        sent = dict.fromkeys(clients, 0)
         while time.monotonic() < quiet and (ready := waiting.select(timeout=0.5)):
             for key, _ in ready:
+                client = key.data
                 with contextlib.suppress(BlockingIOError):
-                    key.fileobj.send(block)  # type: ignore[union-attr]
-        # A window, the piece that filled it, and the request itself.
-        each = (2 * 65536 + 16384) / 1024
-        self.assertLess(server.resident_kib() - before, number * each)
+                    # From where the last send stopped: a stream, not noise.
+                    sent[client] += client.send(block[sent[client] % len(block) :])
+        all_kib = server.resident_kib() - before
+        note(name, clients=number, all_kib=all_kib, each_kib=round(all_kib / number, 1))
         self.assertEqual(server.fetch("/").body, b"short\n")
+        return all_kib / number
 
     def settle(self, server: ServerProcess) -> None:
         """Wait until the server has nothing to do: its memory no longer changes."""

@@ -1,4 +1,4 @@
-"""asyncio in tasks, under the reactor that runs on an asyncio loop."""
+"""Coroutines and loops of asyncio in tasks, under the reactor that runs on a loop."""
 
 from __future__ import annotations
 

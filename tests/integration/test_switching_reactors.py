@@ -11,7 +11,7 @@ NOISE = ("GreenletExit", "did not kill", "Exception ignored", "never awaited")
 
 
 class ReactorTests(ChildTestCase):
-    """The same programs under each reactor."""
+    """Under the default reactor."""
 
     def assert_quiet(self, errors: str) -> None:
         """Nothing of what switching at the wrong time leaves in the log."""
@@ -385,6 +385,59 @@ class ReactorTests(ChildTestCase):
         self.assertEqual(output.splitlines(), ["True", "from a task"])
         self.assertEqual(errors, "")
 
+    def test_many_tasks(self) -> None:
+        """Two thousand tasks that sleep at the same time, and nothing is left."""
+        output, errors = self.run_program(
+            """
+            from twisted.internet import reactor
+            from txgreenwsgi import react, sleep, spawn
+            from txgreenwsgi._switching.greenlets import hub_of
+
+            def main():
+                tasks = [spawn(sleep, 0.2) for _ in range(2000)]
+                for task in tasks:
+                    task.wait()
+                print(len(hub_of(reactor).tasks), len(reactor.getDelayedCalls()))
+
+            react(main)
+            """
+        )
+        self.assertEqual(output.strip(), "1 0")
+        self.assertEqual(errors, "")
+
+    def test_unobserved_failure(self) -> None:
+        """A failure that nobody asks for is logged before the process ends."""
+        _, errors = self.run_program(
+            """
+            import sys
+            from twisted.python import log
+            from txgreenwsgi import react, sleep, spawn
+
+            log.startLogging(sys.stderr)
+
+            def failing():
+                raise ValueError("unseen")
+
+            def main():
+                spawn(failing)
+                sleep(0.02)
+
+            react(main)
+            """
+        )
+        self.assertIn("nobody waited for it", errors)
+        self.assertIn("unseen", errors)
+
+
+class AsyncioReactorTests(ReactorTests):
+    """Under asyncio."""
+
+    reactor = "asyncioreactor"
+
+
+class DescriptorsTests(ChildTestCase):
+    """Descriptors, under each kind of reactor, for each watches them differently."""
+
     def test_descriptors(self) -> None:
         """Pipes, sockets, terminals, many at once, and their ends."""
         output, errors = self.run_program(
@@ -504,63 +557,20 @@ class ReactorTests(ChildTestCase):
         self.assertEqual(output.splitlines(), ["Cancelled", "timed out"])
         self.assertEqual(errors, "")
 
-    def test_many_tasks(self) -> None:
-        """Two thousand tasks that sleep at the same time, and nothing is left."""
-        output, errors = self.run_program(
-            """
-            from twisted.internet import reactor
-            from txgreenwsgi import react, sleep, spawn
-            from txgreenwsgi._switching.greenlets import hub_of
 
-            def main():
-                tasks = [spawn(sleep, 0.2) for _ in range(2000)]
-                for task in tasks:
-                    task.wait()
-                print(len(hub_of(reactor).tasks), len(reactor.getDelayedCalls()))
-
-            react(main)
-            """
-        )
-        self.assertEqual(output.strip(), "1 0")
-        self.assertEqual(errors, "")
-
-    def test_unobserved_failure(self) -> None:
-        """A failure that nobody asks for is logged before the process ends."""
-        _, errors = self.run_program(
-            """
-            import sys
-            from twisted.python import log
-            from txgreenwsgi import react, sleep, spawn
-
-            log.startLogging(sys.stderr)
-
-            def failing():
-                raise ValueError("unseen")
-
-            def main():
-                spawn(failing)
-                sleep(0.02)
-
-            react(main)
-            """
-        )
-        self.assertIn("nobody waited for it", errors)
-        self.assertIn("unseen", errors)
-
-
-class SelectReactorTests(ReactorTests):
+class SelectReactorDescriptorsTests(DescriptorsTests):
     """Under select()."""
 
     reactor = "selectreactor"
 
 
-class PollReactorTests(ReactorTests):
+class PollReactorDescriptorsTests(DescriptorsTests):
     """Under poll()."""
 
     reactor = "pollreactor"
 
 
-class AsyncioReactorTests(ReactorTests):
+class AsyncioReactorDescriptorsTests(DescriptorsTests):
     """Under asyncio."""
 
     reactor = "asyncioreactor"

@@ -269,6 +269,7 @@ class EndingTests(TaskTestCase):
         self.connection.close()
         self.assertTrue(self.peer.transport.disconnecting)
         self.assertFalse(self.peer.transport.disconnected)
+        self.assertIsNone(self.peer.transport.producer)  # else it would wait for us
         for method in (self.connection.read, self.connection.flush):
             with self.assertRaisesRegex(ValueError, "closed at this end"):
                 self.run_now(method)

@@ -1,10 +1,11 @@
-"""The opt-in interfaces: nginx, AWSGI, uWSGI, pause_output, Tornado, meinheld."""
+"""The opt-in interfaces: nginx, uWSGI, pause_output, Tornado, meinheld."""
 
 from __future__ import annotations
 
 import importlib
 import select
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -297,6 +298,21 @@ class MeinheldTests(ServedTestCase):
         server.advance(3.0)
         self.assertEqual(self.body(client), "'timed out'")
 
+    def test_resumed_in_a_thread(self) -> None:
+        """A thread that resumes leaves it to the reactor's thread."""
+        server = self.serve(self.suspending())
+        client = self.get(server)
+        asked: list[Any] = []
+        self.patch(server.hub, "call_from_thread", asked.append)
+        thread = threading.Thread(target=self.found[0].resume, args=("value",))
+        thread.start()
+        thread.join()
+        self.assertEqual(client.received, b"")
+        (call,) = asked
+        call()
+        client.settle()
+        self.assertEqual(self.body(client), "'value'")
+
     def test_resumed_when_not_suspended(self) -> None:
         """`resume` is an OSError before the suspension, and the second time."""
         continuation = meinheld.Continuation()
@@ -442,153 +458,3 @@ class UwsgiTests(ServedTestCase):
                 self.body(self.get(self.serve(module.adapt(app)))), "block"
             )
         self.assertEqual(closed, ["closed", "closed"])
-
-
-class AwsgiTests(ServedTestCase):
-    """AWSGI applications."""
-
-    POST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 6\r\n\r\n"
-
-    def test_environ(self) -> None:
-        """The keys are those of AWSGI, and start_response returns nothing."""
-        seen: Environ = {}
-
-        def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
-            seen.update(environ)
-            seen["write"] = start_response("200 OK", TEXT)
-            return [b"done"]
-
-        self.assertEqual(self.body(self.get(self.serve(awsgi.adapt(app)))), "done")
-        self.assertEqual(seen["awsgi.version"], (1, 0))
-        self.assertIs(bool(seen["awsgi.timeout"]), False)
-        self.assertIsNone(seen["write"])
-        self.assertNotIn("wsgi.version", seen)
-        self.assertNotIn("wsgi.input", seen)
-
-    def echo(self, timeout: float | None = None, size: int = 4) -> Any:
-        """An application that repeats the body as it comes."""
-
-        def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
-            body = environ["awsgi.input"]
-            start_response("200 OK", TEXT)
-            while True:
-                yield environ["awsgi.readable"](body, timeout)
-                if environ["awsgi.timeout"]:
-                    yield b"(silence)"
-                    return
-                data = body.recv(size)
-                if not data:
-                    yield b"(end)"
-                    return
-                yield b"<%b>" % data
-
-        return awsgi.adapt(app)
-
-    def test_recv(self) -> None:
-        """`recv` gives what has come, at most so much; b"" at the end only."""
-        client = self.serve(self.echo()).connect()
-        client.send(self.POST + b"ab")
-        client.send(b"cde")
-        client.send(b"f")
-        self.assertEqual(self.body(client), "<ab><cde><f>(end)")
-
-    def test_recv_at_most(self) -> None:
-        """`recv` gives at most what was asked for, and keeps the rest."""
-        client = self.serve(self.echo(size=4)).connect()
-        client.send(self.POST + b"abcdef")
-        self.assertEqual(self.body(client), "<abcd><ef>(end)")
-
-    def test_chunked(self) -> None:
-        """A chunked body arrives decoded."""
-        client = self.serve(self.echo(size=100)).connect()
-        client.send(
-            b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
-            b"3\r\nabc\r\n0\r\n\r\n"
-        )
-        self.assertEqual(self.body(client), "<abc>(end)")
-
-    def test_silence(self) -> None:
-        """A client that says nothing is timed out; what comes later is not lost."""
-        server = self.serve(self.echo(1.0))
-        client = server.connect()
-        client.send(self.POST + b"abc")
-        server.advance(1.0)
-        self.assertEqual(self.body(client), "<abc>(silence)")
-
-    def test_recv_without_asking(self) -> None:
-        """`recv` without a yield before waits, and does not fail."""
-
-        def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
-            start_response("200 OK", TEXT)
-            yield environ["awsgi.input"].recv(10)
-
-        client = self.serve(awsgi.adapt(app)).connect()
-        client.send(self.POST)
-        client.send(b"abcdef")
-        self.assertEqual(self.body(client), "abcdef")
-
-    def test_disconnect(self) -> None:
-        """A client that is gone gives b"", as AWSGI has it."""
-        got: list[bytes] = []
-
-        def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
-            body = environ["awsgi.input"]
-            yield environ["awsgi.readable"](body)
-            got.append(body.recv(10))
-            yield environ["awsgi.readable"](body)
-            got.append(body.recv(10))
-            start_response("200 OK", TEXT)
-
-        server = self.serve(awsgi.adapt(app))
-        client = server.connect()
-        client.send(self.POST + b"abc")
-        client.disconnect()
-        self.assertEqual(got, [b"abc", b""])
-
-    def test_descriptors(self) -> None:
-        """Descriptors are waited for as well, and time out."""
-        ours, theirs = self.pair()
-
-        def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
-            start_response("200 OK", TEXT)
-            yield environ["awsgi.readable"](ours, 1.0)
-            yield b"late " if environ["awsgi.timeout"] else b"ready "
-            yield environ["awsgi.writable"](ours, 1.0)
-            yield b"late " if environ["awsgi.timeout"] else b"ready "
-            yield b""
-            theirs.send(b"x")
-            yield environ["awsgi.readable"](ours)
-            yield b"late" if environ["awsgi.timeout"] else b"ready"
-
-        server = self.serve(awsgi.adapt(app))
-        client = self.get(server)
-        server.advance(1.0)
-        self.assertEqual(self.body(client), "late ready ready")
-
-    def test_replaced_input(self) -> None:
-        """Middleware that has replaced wsgi.input is not bypassed: an error says so."""
-
-        def replacing(environ: Environ, start_response: StartResponse) -> Any:
-            environ["wsgi.input"] = object()
-            return self.echo()(environ, start_response)
-
-        client = self.serve(replacing).connect()
-        client.send(self.POST)
-        self.assertEqual(client.responses()[0].status, 500)
-        (error,) = self.flushLoggedErrors(RuntimeError)
-        self.assertIn("middleware has replaced it", error.getErrorMessage())
-
-    def test_time_limit_around_it(self) -> None:
-        """Somebody else's limit is not taken for the application's."""
-
-        def limited(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
-            with environ["txgreenwsgi.timeout"](0.5):
-                yield from self.echo(5.0)(environ, start_response)
-
-        server = self.serve(limited)
-        client = server.connect()
-        client.send(self.POST)
-        server.advance(0.5)
-        self.assertEqual(client.responses()[0].status, 500)
-        (error,) = self.flushLoggedErrors(TimeoutError)
-        self.assertIn("0.5 seconds", error.getErrorMessage())

@@ -128,7 +128,7 @@ class WaitingTests(ServedTestCase):
     def test_wrong_arguments(self) -> None:
         """What cannot be waited for is told at the call, with what to give."""
         ours, _theirs = self.pair()
-        closed, _ = socket.socketpair()
+        closed = socket.socket()
         closed.close()
         found: list[str] = []
 
@@ -140,7 +140,8 @@ class WaitingTests(ServedTestCase):
             return "taken"
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
-            for fd, timeout in ((closed, None), (-1, None), (ours, -1), (ours, "soon")):
+            wrong = [(closed, None), (-1, None), (ours, -1), (ours, "soon"), ("5", 1)]
+            for fd, timeout in wrong:
                 found.append(refused(environ, fd, timeout))
             start_response("200 OK", TEXT)
             return [b"done"]
@@ -150,6 +151,7 @@ class WaitingTests(ServedTestCase):
         self.assertRegex(found[1], "ValueError.*no open file descriptor")
         self.assertRegex(found[2], "ValueError.*>= 0, or None for no limit, not -1")
         self.assertRegex(found[3], "TypeError")
+        self.assertRegex(found[4], "TypeError.*'5' is no file descriptor: give an int")
 
     def test_outside_a_request(self) -> None:
         """Where no application runs, the call says so; the object is just false."""

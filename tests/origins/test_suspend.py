@@ -113,6 +113,26 @@ class SuspendTests(ServedTestCase):
 
         self.assertEqual(self.body(self.get(self.serve(app))), "resumed")
 
+    def test_resumed_in_a_thread(self) -> None:
+        """A thread that resumes leaves it to the reactor's thread, and is told True."""
+        server = self.serve(self.suspended())
+        client = self.get(server)
+        asked: list[Callable[[], object]] = []
+        self.patch(server.hub, "call_from_thread", asked.append)
+        answers: list[bool] = []
+
+        def work() -> None:
+            answers.extend((self.resumes[0](), self.resumes[0]()))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        self.assertEqual((answers, client.received), ([True, False], b""))
+        (call,) = asked
+        call()
+        client.settle()
+        self.assertEqual(self.body(client), "resumed")
+
     def test_deferred(self) -> None:
         """What it was made for: a Deferred's callback resumes the application."""
         deferred: Deferred[str] = Deferred()
@@ -134,7 +154,8 @@ class SuspendTests(ServedTestCase):
         client = self.get(server)
         self.assertEqual(client.received, b"")
         deferred.callback("fired")
-        self.assertEqual(client.received, b"")  # not inside the callback
+        # Not inside the callback: who resumes is not run over.
+        self.assertEqual(client.socket.to_client, b"")
         server.settle()
         client.settle()
         self.assertEqual(self.body(client), "fired")

@@ -26,6 +26,9 @@ __all__ = ["ROUTES", "Failure", "application", "validated"]
 
 TEXT = [("Content-Type", "text/plain")]
 
+#: How many blocks the server has taken from all streams.
+taken = {"blocks": 0}
+
 
 class Failure(Exception):
     """What the failing routes raise."""
@@ -92,6 +95,7 @@ def stream(environ: Environ, start: Start) -> Iterator[bytes]:
     for number in range(count):
         if pause:
             environ["txgreenwsgi.sleep"](pause)
+        taken["blocks"] += 1
         yield bytes([65 + number % 26]) * size
 
 
@@ -193,13 +197,17 @@ def fail_after(environ: Environ, start: Start) -> Iterator[bytes]:
 
 
 def census(environ: Environ, start: Start) -> Iterable[bytes]:
-    """How many other requests are in flight, and how many descriptors are open."""
+    """How many other requests are in flight, descriptors open, blocks taken."""
     others = [
         request
         for request in environ["txgreenwsgi.requests"]()
         if request.request_id != environ["txgreenwsgi.request_id"]
     ]
-    counted = {"requests": len(others), "files": len(os.listdir("/proc/self/fd"))}
+    counted = {
+        "requests": len(others),
+        "files": len(os.listdir("/proc/self/fd")),
+        "blocks": taken["blocks"],
+    }
     start("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(counted).encode("ascii")]
 

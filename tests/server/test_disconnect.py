@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -141,7 +143,7 @@ class ToldTests(WireTestCase):
 
         for size in (1, 100_000):
             client = self.connected(app)
-            client.send(get(f"/{size}"))
+            client.send(get(f"/{size}") + get("/2") + get("/3"))
         self.assertEqual(self.outcomes(), [(200, "disconnected")] * 2)
         self.assert_quiet()
 
@@ -221,6 +223,53 @@ class ToldTests(WireTestCase):
 
         self.leave(app, get("/"))
         self.assertEqual(self.noticed, ["ignored", "closed"])
+        self.assert_quiet()
+
+    def test_whatever_a_stream_does_next(self) -> None:
+        """However a stream goes on after the interruption, it ends there."""
+
+        def nothing() -> Iterator[bytes]:
+            self.noticed.append("went on")
+            yield b""
+            self.noticed.append("never")
+
+        def ends() -> Iterator[bytes]:
+            self.noticed.append("went on")
+            return iter(())
+
+        for after in (nothing, ends):
+
+            def app(
+                environ: Environ, start: Start, after: Any = after
+            ) -> Iterator[bytes]:
+                start("200 OK", TEXT)
+                yield b"first"
+                with contextlib.suppress(ClientDisconnected):
+                    environ["txgreenwsgi.sleep"](1000)
+                yield from after()
+
+            self.leave(app, get("/"))
+        self.assertEqual(self.noticed, ["went on"] * 2)
+        self.assertEqual(self.outcomes(), [(200, "disconnected")] * 2)
+        self.assert_quiet()
+
+    def test_before_a_file(self) -> None:
+        """A file whose client has left is closed, and nothing of it is sent."""
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by close()
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.sleep"](1)
+            start("200 OK", TEXT)
+            wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+            return wrapped
+
+        server = self.recorded(app)
+        client = server.connect()
+        client.send(get("/"))
+        client.disconnect()
+        server.advance(1)
+        self.assertTrue(file.closed)
+        self.assertEqual(self.outcomes(), [(0, "disconnected")])
         self.assert_quiet()
 
     def test_in_a_stream_of_empty_blocks(self) -> None:

@@ -66,7 +66,7 @@ class MemoryTests(LeakCheckMixin, SynchronousTestCase):
         piece: bytes,
         times: int,
         window: int = READ,
-        clients: int = 4,
+        clients: int = 2,
     ) -> int:
         """How much the server comes to hold for each of a few such clients.
 

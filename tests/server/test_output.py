@@ -18,6 +18,8 @@ from .wire import WireTestCase, get
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from txgreenwsgi.testing import MemoryServer
+
     from .application import Environ, Start
 
 PATTERN = bytes(range(251)) * 4177  # a little more than 1 MiB, no power of two
@@ -327,6 +329,90 @@ class FileTests(WireTestCase):
         client.send(get("/"))
         self.assertEqual(self.closed, [True])
         self.assertEqual(self.outcomes(), [(200, "disconnected")])
+
+
+class BusyKernelTests(WireTestCase):
+    """A kernel that has no room when it is asked first."""
+
+    def busy(self, server: MemoryServer) -> PairClient:
+        """A client to which each system call sends nothing the first time."""
+        client = PairClient(server)
+        self.addCleanup(server.close)
+        self.addCleanup(client.close)
+
+        class Busy:
+            def __init__(busy, skt: Any) -> None:  # noqa: N805
+                busy.skt = skt
+                busy.refused: set[str] = set()
+
+            def __getattr__(busy, name: str) -> Any:  # noqa: N805
+                method = getattr(busy.skt, name)
+                if name not in ("send", "sendmsg") or name in busy.refused:
+                    return method
+                busy.refused.add(name)
+                return refuse
+
+        def refuse(*args: Any) -> int:
+            raise BlockingIOError
+
+        output = client.channel.output
+        output._socket = Busy(output._socket)
+        return client
+
+    def test_responses(self) -> None:
+        """Responses of every kind arrive whole."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(PATTERN)
+            file.flush()
+            for request, end in (
+                (get("/"), b"hello\n"),
+                (get("/stream?count=1&size=100000"), b"A" * 100_000 + b"\r\n0\r\n\r\n"),
+                (get(f"/file?path={file.name}"), PATTERN),
+                (b"nonsense\r\n\r\n", b"method\n"),
+            ):
+                client = self.busy(self.serve(application))
+                client.send(request)
+                data = client.read_all()
+                self.assertEqual(data.count(b"HTTP/1.1 "), 1)
+                self.assertEqual(data[-len(end) :], end)
+
+    def test_client_leaves(self) -> None:
+        """A client that leaves while the head of a file waits is no trouble."""
+        with tempfile.NamedTemporaryFile() as file:
+            client = self.busy(self.recorded(application))
+            self.patch(client.transport, "startWriting", lambda: None)
+            file.write(PATTERN)
+            file.flush()
+            client.send(get(f"/file?path={file.name}"))
+            client.close()
+            client.server.settle()
+        self.assertEqual(self.outcomes(), [(200, "disconnected")])
+        self.assertEqual(self.logged(LogLevel.warn), [])
+
+    def test_two_writers(self) -> None:
+        """While a file waits to be sent, another task of the request cannot send."""
+        errors: list[Exception] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", TEXT)
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by close()
+            file.write(PATTERN)
+            file.seek(0)
+
+            def write_too() -> None:
+                errors.append(self.assertRaises(RuntimeError, write, b"evil"))
+
+            environ["txgreenwsgi.spawn"](write_too)
+            wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+            return wrapped
+
+        server = self.serve(app)
+        client = PairClient(server)
+        self.addCleanup(server.close)
+        self.addCleanup(client.close)
+        client.send(get("/"))
+        self.assertEqual(client.read_all()[-len(PATTERN) :], PATTERN)
+        self.assertEqual(len(errors), 1)
 
 
 class PairTests(WireTestCase):

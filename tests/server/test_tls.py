@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from http.client import HTTPResponse, IncompleteRead
 from io import BytesIO
 from itertools import pairwise
@@ -45,6 +46,20 @@ class TLSTests(WireTestCase):
             client = self.secure()
             client.send(case.request)
             self.assertEqual(self.body(client, case.method), case.body, name)
+
+    def test_file(self) -> None:
+        """A file is read and encrypted, as far as is declared."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(bytes(range(250)) * 1000)
+            file.flush()
+            for length, expected in (("", 249_997), ("70000", 70_000)):
+                client = self.secure()
+                client.send(get(f"/file?path={file.name}&offset=3&length={length}"))
+                body = self.body(client)
+                self.assertEqual(body, (bytes(range(250)) * 1000)[3 : 3 + expected])
+        self.assertEqual(
+            [record.bytes_sent for record in self.records], [249_997, 70_000]
+        )
 
     def test_environ(self) -> None:
         """The application is told that the scheme is https."""

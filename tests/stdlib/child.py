@@ -43,34 +43,41 @@ class Report(unittest.TestResult):
             self._outcome, self._detail = outcome, detail
 
     def startTest(self, test: Any) -> None:
+        """A test begins."""
         super().startTest(test)
         self._outcome, self._detail = "", ""
         self._tell("start", test)
 
     def stopTest(self, test: Any) -> None:
+        """It has ended."""
         super().stopTest(test)
         self._tell(self._outcome or "pass", test, self._detail)
 
     def addError(self, test: Any, err: Any) -> None:
+        """It failed, or what prepares it did."""
         detail = self._exc_info_to_string(err, test)  # type: ignore[attr-defined]
         if isinstance(test, unittest.TestCase):
             self._note("fail", detail)
         else:  # setUpClass or setUpModule
             self._tell("fail", test, detail)
 
-    addFailure = addError
+    addFailure = addError  # noqa: N815 - unittest's name
 
     def addSkip(self, test: Any, reason: str) -> None:
+        """It was not run."""
         if isinstance(test, unittest.TestCase):
             self._note("skip", reason)
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:
+        """It failed, as it is meant to."""
         self._note("skip", "expected")
 
     def addUnexpectedSuccess(self, test: Any) -> None:
+        """It passed, and is not meant to."""
         self._note("fail", "unexpected success")
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+        """A part of it has ended."""
         if err is not None:
             self.addError(test, err)
 
@@ -92,9 +99,7 @@ def run_tests(module_name: str, report: str, done: frozenset[str]) -> None:
     support.verbose = 0
     module = importlib.import_module(f"test.{module_name}")
     loaded = unittest.defaultTestLoader.loadTestsFromModule(module)
-    suite = unittest.TestSuite(
-        test for test in _flat(loaded) if test.id() not in done
-    )
+    suite = unittest.TestSuite(test for test in _flat(loaded) if test.id() not in done)
     suite.run(Report(report))
 
 

@@ -6,6 +6,7 @@ for `HANG_SECONDS` has hung: the process is killed and the rest runs in another.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -122,10 +123,8 @@ def _run_once(
             hung = True
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # what the tests left behind
-    except ProcessLookupError:
-        pass
     running = ""
     ended = False
     for line in report.read_text().splitlines():

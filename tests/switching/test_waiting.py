@@ -775,6 +775,18 @@ class StoppableReactor(MemoryReactorClock):
         self.stop_after = stop_after
         self.told: list[Any] = []
 
+    def callWhenRunning(
+        self,
+        callable: Callable[..., object],  # noqa: A002 - the interface's name
+        *args: object,
+        **kwargs: object,
+    ) -> None:
+        """At once if it runs, as real ones do."""
+        if self.running:
+            callable(*args, **kwargs)
+        else:
+            self.whenRunningHooks.append((callable, args, kwargs))
+
     def run(self) -> None:
         """Turn until something has stopped it."""
         self.running = True

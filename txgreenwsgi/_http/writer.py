@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from email.utils import formatdate
+from typing import Any
 
 __all__ = [
     "CONTINUE",
@@ -56,7 +57,7 @@ class InvalidField(ValueError):
     """A status or field that cannot be sent; the message says why."""
 
 
-def _encode_field(field: tuple[str, str]) -> tuple[bytes, str]:
+def _encode_field(field: Any) -> tuple[bytes, str]:
     """The line of a field, and its lower-case name if it means something to us."""
     if not isinstance(field, tuple) or len(field) != 2:
         raise TypeError(

@@ -30,6 +30,9 @@ DRAIN_BYTES = 256 * 1024
 #: So many pieces are held at most: one of few bytes takes some 60 as an object.
 _MOST_PIECES = 1024
 
+#: How long a client may be slower than `min_body_rate`.
+_SLOW_SECONDS = 60.0
+
 _NEVER_ENDS = float("inf")
 
 
@@ -64,6 +67,7 @@ class RequestBody:
         "_length",
         "_pieces",
         "_received",
+        "_waited",
         "client_waits",
         "complete",
         "error",
@@ -78,6 +82,8 @@ class RequestBody:
         self._received = 0
         self._drained = 0
         self._dropped = False
+        # For how many seconds it was waited for, up to the last read.
+        self._waited = 0.0
         self.client_waits = head.expects_continue
         self.complete = False
         self.held = 0
@@ -90,9 +96,6 @@ class RequestBody:
         """A piece of the body has come."""
         if self.error is not None or self._dropped:
             self._drained += len(piece)
-            # While the application runs, the way to the client stays open.
-            if self._dropped and self._drained > DRAIN_BYTES:
-                self._channel.close_lingering()
             return
         self._received += len(piece)
         limit = self._channel.site.settings.max_body
@@ -117,6 +120,22 @@ class RequestBody:
         if self.reader is not None:
             self.reader.resume()
 
+    def check(self, now: float) -> None:
+        """See to the deadlines of a client that is waited for."""
+        if self.reader is None:
+            return
+        settings = self._channel.site.settings
+        silence, rate = settings.body_timeout, settings.min_body_rate
+        waited = now - self.reader.since
+        if not silence:
+            return
+        if waited >= silence:
+            self.fail(BadBody(408, f"no byte of the body came for {silence:g} seconds"))
+        elif rate and (
+            self._waited + waited > max(_SLOW_SECONDS, silence) + self._received / rate
+        ):
+            self.fail(BadBody(408, f"the body came slower than {rate} bytes a second"))
+
     def cut(self, error: BaseException) -> None:
         """Every further read raises `error`; who reads now is told by the caller."""
         if self.error is None:
@@ -140,9 +159,7 @@ class RequestBody:
 
     @property
     def most_left_to_come(self) -> float:
-        """How many bytes of the body may still come, at most."""
-        if self.complete:
-            return 0
+        """How many bytes of a body that is not complete may still come, at most."""
         if self._length is None:
             return _NEVER_ENDS
         return self._length - self._received - self._drained
@@ -179,6 +196,7 @@ class RequestBody:
                 suspension.wait()
             finally:
                 self.reader = None
+                self._waited += channel.site.reactor.seconds() - suspension.since
 
     def reader_turn(self) -> None:
         """Park for a turn; a request that ended early raises. May park."""

@@ -208,13 +208,16 @@ class Channel:
     def _hand_body(self, exchange: Exchange, event: Event) -> None:
         if event is END:
             exchange.body.ended()
-            if self.exchange is exchange and exchange.served:
+            if exchange.task is not None and self._still_has(exchange):
                 # What the application had left of it was drained.
                 self._next_exchange()
         elif type(event) is Refusal:
             exchange.body.fail(BadBody(event.status, event.reason))
         else:
             exchange.body.received(event)  # type: ignore[arg-type]
+
+    def _still_has(self, exchange: Exchange) -> bool:
+        return self.exchange is exchange and exchange.served
 
     def _begin(self, head: RequestHead) -> None:
         self.exchange = exchange = Exchange(self, head)
@@ -329,16 +332,13 @@ class Channel:
             self._since = self.site.reactor.seconds()
             if self.reading_paused:
                 self.see_to_reading()
-        self._begin_other(begin)
+        if begin is not None:
+            self._begin_other(begin)
 
     def _next_exchange(self) -> None:
         """Go on with the next request, which may have come already."""
-        exchange = self.exchange
-        self._since = self.site.reactor.seconds()
-        if self.closing and exchange is not None:
-            self._close_behind(exchange)
-            return
         self.exchange = None
+        self._since = self.site.reactor.seconds()
         if self._request_waits and not self._pumping:
             self._pump()
             return

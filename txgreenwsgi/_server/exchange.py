@@ -25,7 +25,6 @@ from txgreenwsgi._switching.errors import (
     RequestTimeout,
 )
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task
-from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.errors import Errors
 from txgreenwsgi._wsgi.gateway import serve
 from txgreenwsgi._wsgi.input import Input
@@ -135,9 +134,12 @@ class Exchange:
         hub.start(task)
 
     def _task_ended(self) -> None:
-        self.body.drop()
-        if self._errors is not None:
-            self._errors.flush()
+        body = self.body
+        if body.held or not body.complete:
+            body.drop()
+        errors = self._errors
+        if errors is not None and errors.held:
+            errors.flush()
         self._channel.exchange_ended(self)
 
     @property
@@ -203,13 +205,7 @@ class Exchange:
         if now >= self.deadline:
             self._time_out(now - self.started)
             return
-        reader = self.body.reader
-        if reader is not None:
-            limit = settings.body_timeout
-            if limit and now - reader.since >= limit:
-                self.body.fail(
-                    BadBody(408, f"no byte of the body came for {limit:g} seconds")
-                )
+        self.body.check(now)
         writer = self._output.waiting
         if writer is not None:
             limit = settings.write_timeout
@@ -337,17 +333,17 @@ class Exchange:
         if self.task is not None and isinstance(self.cut, ClientDisconnected):
             self.task.withdraw(self.cut)
 
-    def _refuse_if_ended(self) -> None:
+    def _refuse_more(self) -> None:
         if self.cut is not None:
             raise self.cut
-        if self.over:
-            # Another task has kept the `write` of this request. What it sends
-            # would be taken for a part of the next response.
-            raise ValueError("the response was written to after its end")
+        # Another task has kept the `write` of this request. What it sends would
+        # be taken for a part of the next response.
+        raise ValueError("the response was written to after its end")
 
     def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
         """Send the head and the first block in one piece. May park."""
-        self._refuse_if_ended()
+        if self.over or self.cut is not None:
+            self._refuse_more()
         start = self._start(head, length)
         if self.bodiless or not block:
             self._output.send(start)
@@ -409,7 +405,8 @@ class Exchange:
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks while the client is behind."""
-        self._refuse_if_ended()
+        if self.over or self.cut is not None:
+            self._refuse_more()
         if self.bodiless:
             self._handed_over()  # it may write for ever
             return
@@ -432,7 +429,7 @@ class Exchange:
         hub = self._site.hub
         # A fast client must not be fed for ever while the others wait.
         if hub.reactor.seconds() - hub.turned > SLICE_SECONDS:
-            sleep(0)
+            self._output.turn()
 
     def _cut_to_length(self, block: bytes) -> bytes:
         """As much of `block` as Content-Length leaves room for."""

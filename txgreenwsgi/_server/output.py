@@ -226,10 +226,9 @@ class SocketOutput:
         try:
             suspension.wait()
         except BaseException:
-            if self.waiting is suspension:
-                self.waiting = None
-                transport.unregisterProducer()
-                transport.stopWriting()
+            self.waiting = None
+            transport.unregisterProducer()
+            transport.stopWriting()
             raise
 
     # What the transport calls.

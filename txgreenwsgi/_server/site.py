@@ -119,6 +119,8 @@ class GreenSite(Factory):
             size=self.settings.max_header_size,
             fields=self.settings.max_headers,
             target=self.settings.max_target,
+            trailers=self.settings.max_trailer_size,
+            chunk_extensions=self.settings.max_chunk_extensions,
         )
         self.environ = EXTENSIONS | base_environ(
             self.settings.server_header or "txgreenwsgi",
@@ -266,7 +268,8 @@ class GreenSite(Factory):
     def exchange_ended(self, exchange: Exchange) -> None:
         """Forget the exchange and tell the observers."""
         self.exchanges.discard(exchange)
-        self.orphans.discard(exchange)
+        if self.orphans:
+            self.orphans.discard(exchange)
         if self.observers:
             self.observe(exchange.record())
         if not self.connections:

@@ -26,22 +26,25 @@ class Errors:
 
     Args:
         request_id: told with every line.
+
+    Attributes:
+        held: what has come of a line that has no end yet.
     """
 
-    __slots__ = ("_held", "_request_id")
+    __slots__ = ("_request_id", "held")
 
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
-        self._held = ""
+        self.held = ""
 
     def write(self, text: str) -> int:
         """Log the whole lines of `text`; the rest waits for its end. Never parks."""
         text = str(text)
-        lines = (self._held + text).split("\n")
-        self._held = lines.pop()
-        if len(self._held) > _LONGEST_LINE:
-            lines.append(self._held)
-            self._held = ""
+        lines = (self.held + text).split("\n")
+        self.held = lines.pop()
+        if len(self.held) > _LONGEST_LINE:
+            lines.append(self.held)
+            self.held = ""
         for line in lines:
             _log.error(
                 "{line} (request {request_id})", line=line, request_id=self._request_id
@@ -55,7 +58,7 @@ class Errors:
 
     def flush(self) -> None:
         """Log what waits for the end of its line."""
-        if self._held:
+        if self.held:
             self.write("\n")
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import (
@@ -38,10 +39,25 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._switching.greenlets import Hub, Task
 
-__all__ = ["READ", "WRITE", "Entry", "block", "forget", "forget_number", "wait", "wait_any"]
+__all__ = [
+    "READ",
+    "WRITE",
+    "Entry",
+    "block",
+    "entry_of",
+    "forget",
+    "forget_number",
+    "is_ready",
+    "wait",
+    "wait_any",
+]
 
 #: Directions; a wait may be for both.
 READ, WRITE = 1, 2
+
+#: For how long ready descriptors are told of before the reactor has its turn: a
+#: turn costs it about as much as three tasks.
+TELLING_SECONDS = 0.001
 
 _kernel_epoll = getattr(select, "epoll", None)
 _kernel_poll = select.poll
@@ -87,6 +103,7 @@ class _Events:
                 f"{hub.reactor!r} does not"
             )
         assert _kernel_epoll is not None
+        self._hub = hub
         self._reactor = hub.reactor
         self._epoll = _kernel_epoll()
         self._process = os.getpid()
@@ -129,8 +146,10 @@ class _Events:
             self._reactor.addReader(self)
 
     def end(self) -> None:
-        """One wait less. The reactor goes on watching while events are told:
-        most tasks that are woken wait again at once.
+        """One wait less.
+
+        The reactor goes on watching while events are told: most tasks that are
+        woken wait again at once.
         """
         self._waiting -= 1
         if not self._telling:
@@ -166,25 +185,33 @@ class _Events:
     # What the reactor calls.
 
     def fileno(self) -> int:
-        return self._epoll.fileno()
+        return int(self._epoll.fileno())
 
     def logPrefix(self) -> str:
         return "txgreenwsgi.green"
 
     def doRead(self) -> None:
         self._telling = True
+        hub = self._hub
+        entries, poll = self.entries, self._epoll.poll
+        until = monotonic() + TELLING_SECONDS
         try:
-            entries = self.entries
-            for fd, events in self._epoll.poll(0):
-                entry = entries.get(fd)
-                if entry is None:
-                    continue
-                if events & _READERS and entry.readers:
-                    for suspension in entry.readers[:]:
-                        suspension.resume()
-                if events & _WRITERS and entry.writers:
-                    for suspension in entry.writers[:]:
-                        suspension.resume()
+            while True:
+                told = poll(0)
+                for fd, events in told:
+                    entry = entries.get(fd)
+                    if entry is None:
+                        continue
+                    if events & _READERS and entry.readers:
+                        for suspension in entry.readers[:]:
+                            suspension.resume()
+                    if events & _WRITERS and entry.writers:
+                        for suspension in entry.writers[:]:
+                            suspension.resume()
+                # What the tasks did may have made others ready. But those that
+                # are in line for the reactor's next turn must not wait for long.
+                if not told or hub._turn or monotonic() > until:
+                    return
         finally:
             self._telling = False
             self._rest()
@@ -200,6 +227,27 @@ def _events_of(hub: Hub) -> _Events:
     return events
 
 
+def entry_of(task: Task[Any], fd: int, entry: Entry | None) -> Entry | None:
+    """The entry to wait by: `entry`, if it is still good, or a new one.
+
+    Args:
+        task: the current task.
+        fd: an open descriptor.
+        entry: what this returned earlier for the same open file.
+
+    Returns:
+        None where the platform has no epoll.
+
+    Raises:
+        OSError: `fd` is not open (EBADF).
+    """
+    if _kernel_epoll is None:
+        return None
+    if entry is None or not entry.open or entry.events._hub is not task.hub:
+        return _events_of(task.hub).entry(fd)
+    return entry
+
+
 def wait(
     task: Task[Any],
     fd: int,
@@ -207,7 +255,7 @@ def wait(
     direction: int,
     seconds: float | None,
     waiting_on: object,
-) -> tuple[Entry | None, bool]:
+) -> bool:
     """Wait until `fd` may be ready; False when `seconds` were over first. May park.
 
     Call when the kernel has just said that it would block, and ask it again
@@ -216,21 +264,16 @@ def wait(
     Args:
         task: the current task.
         fd: the descriptor.
-        entry: what an earlier wait on the same open file returned; else None.
+        entry: what `entry_of` returned.
         direction: READ or WRITE.
         seconds: None for no limit.
         waiting_on: what a table of tasks shows.
 
-    Returns:
-        The entry for the next wait, and whether it may be ready.
-
     Raises:
-        OSError: it is closed, or was during the wait (EBADF).
+        OSError: it was closed during the wait (EBADF).
     """
-    if _kernel_epoll is None:
-        return None, _wait_by_duplicates(task, {fd: direction}, seconds, waiting_on)
-    if entry is None or not entry.open or entry.events._reactor is not task.hub.reactor:
-        entry = _events_of(task.hub).entry(fd)
+    if entry is None:
+        return _wait_by_duplicates(task, {fd: direction}, seconds, waiting_on)
     suspension = Suspension(task, waiting_on)
     waits = entry.readers if direction == READ else entry.writers
     waits.append(suspension)
@@ -246,7 +289,7 @@ def wait(
             call.cancel()
         waits.remove(suspension)
         events.end()
-    return entry, not late
+    return not late
 
 
 def wait_any(
@@ -370,3 +413,8 @@ def block(fd: int, direction: int, seconds: float | None) -> bool:
     kernel = _kernel_poll()
     kernel.register(fd, _POLL_BITS[direction])
     return bool(kernel.poll(None if seconds is None else max(0.0, seconds) * 1000))
+
+
+def is_ready(fd: int, direction: int) -> bool:
+    """Is `fd` ready now? Never parks, never blocks."""
+    return block(fd, direction, 0)

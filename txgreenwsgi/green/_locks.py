@@ -17,6 +17,9 @@ from threading import main_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from greenlet import getcurrent
+
+from txgreenwsgi._switching import running
 from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi._switching.greenlets import Suspension
 
@@ -67,7 +70,8 @@ class Lock:
 
     def __init__(self) -> None:
         self._real = _real_lock()
-        self._line: deque[Suspension] = deque()
+        # The tasks that wait; most locks never see one.
+        self._line: deque[Suspension] | None = None
         # The task that took it last, for one clear error instead of a deadlock.
         self._holder: Task[Any] | None = None
 
@@ -81,16 +85,22 @@ class Lock:
             NotInGreenlet: the reactor greenlet would wait for a task, for ever.
         """
         seconds = None if timeout == -1 else _time_limit(blocking, timeout)
-        task = here()
         if self._real.acquire(False):
-            self._holder = task
+            holder = running.task
+            if holder is not None and holder._greenlet is not getcurrent():
+                holder = None
+            self._holder = holder
             return True
         if not blocking or seconds == 0:
             return False
+        task = here()
         if task is None or not may_park():
             return self._block(timeout)
         deadline = None if seconds is None else monotonic() + seconds
         line = self._line
+        if line is None:
+            # Only the reactor's thread does this.
+            line = self._line = deque()
         while True:
             suspension = Suspension(task, self)
             line.append(suspension)
@@ -118,10 +128,12 @@ class Lock:
 
     def _leave(self, suspension: Suspension) -> None:
         """Leave the line; pass on a wake-up that came too late for us."""
+        line = self._line
+        assert line is not None, "somebody stood in it"
         try:
-            self._line.remove(suspension)
+            line.remove(suspension)
         except ValueError:
-            if self._line and not self._real.locked():
+            if line and not self._real.locked():
                 self._wake_next()
 
     def _block(self, timeout: float) -> bool:
@@ -169,8 +181,7 @@ class Lock:
 
     locked_lock = locked
 
-    def __enter__(self) -> bool:
-        return self.acquire()
+    __enter__ = acquire
 
     def __exit__(
         self,
@@ -178,11 +189,14 @@ class Lock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.release()
+        self._holder = None
+        self._real.release()
+        if self._line:
+            self._wake_next()
 
     def _at_fork_reinit(self) -> None:
         self._real = _real_lock()
-        self._line.clear()
+        self._line = None
         self._holder = None
 
     def __repr__(self) -> str:

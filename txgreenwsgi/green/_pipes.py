@@ -77,7 +77,7 @@ def _open(
 ) -> Any:
     """`io.open`, with green files for descriptors that are opened as bytes."""
     if not isinstance(file, int) or "b" not in mode or args or kwargs:
-        return _standard.open(file, mode, buffering, *args, **kwargs)
+        return open(file, mode, buffering, *args, **kwargs)
     raw = PipeFile(file, mode.replace("b", ""))
     if buffering == 0:
         return raw

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from greenlet import getcurrent
+
 from txgreenwsgi._switching import guards, running
 from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Suspension
@@ -41,9 +43,10 @@ def here() -> Task[Any] | None:
     That is: in the reactor greenlet, in a real thread, in the child of a fork,
     and wherever parking would do harm (a finalizer, a signal handler).
     """
-    if running.task is None:
-        return None
-    return running.current_task()
+    task = running.task
+    if task is None or task._greenlet is getcurrent():
+        return task
+    return running.current_task()  # in a child greenlet, or another thread
 
 
 def may_park() -> bool:

@@ -25,6 +25,10 @@ def is_numeric(host: Any) -> bool:
     """Is `host` an address that needs no looking up (or an error)?"""
     if not isinstance(host, (str, bytes)):
         return True  # an error, which comes at once
+    if isinstance(host, str) and (
+        _is_literal(host, _socket.AF_INET) or _is_literal(host, _socket.AF_INET6)
+    ):
+        return True
     try:
         _real_getaddrinfo(host, None, flags=_socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
@@ -35,7 +39,11 @@ def is_numeric(host: Any) -> bool:
 def _in_a_thread(name: str) -> Callable[..., Any]:
     original = getattr(_socket, name)
 
+    asked_by = (tuple,) if name == "getnameinfo" else (str, bytes)
+
     def look_up(*args: Any) -> Any:
+        if not args or not isinstance(args[0], asked_by):
+            return original(*args)  # an error, which comes at once
         return offload(original, *args)
 
     look_up.__name__ = look_up.__qualname__ = name

@@ -19,6 +19,8 @@ import socket as _standard
 from time import monotonic
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from txgreenwsgi._switching.errors import NotInGreenlet
+
 from . import _events, _resolver
 from ._events import READ, WRITE
 from ._place import give_way, here, may_park
@@ -79,7 +81,7 @@ class GreenSocket(_standard.socket):
         return self._seconds
 
     @property
-    def timeout(self) -> float | None:  # type: ignore[override]
+    def timeout(self) -> float | None:
         """The limit of each operation, in seconds; None for none."""
         return self._seconds
 
@@ -108,34 +110,31 @@ class GreenSocket(_standard.socket):
             left = deadline - monotonic()
             if left <= 0:
                 raise TimeoutError("timed out")
-        if task is None or not may_park():
-            if not _events.block(self.fileno(), direction, left):
-                raise TimeoutError("timed out")
-            return
-        self._entry, ready = _events.wait(
-            task, self.fileno(), self._entry, direction, left, self
-        )
+        try:
+            if task is not None:
+                fd = self.fileno()
+                # Kept before the wait: who closes the socket finds us by it.
+                self._entry = _events.entry_of(task, fd, self._entry)
+                ready = _events.wait(task, fd, self._entry, direction, left, self)
+            else:
+                ready = _events.block(self.fileno(), direction, left)
+        except NotInGreenlet:
+            if task is None or may_park():
+                raise  # the task is being ended
+            ready = _events.block(self.fileno(), direction, left)
         if not ready:
             raise TimeoutError("timed out")
 
-    def _retry(
-        self,
-        direction: int,
-        operation: Callable[..., Any],
-        *args: Any,
-        seconds: float | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def _retry(self, direction: int, operation: Callable[..., Any], *args: Any) -> Any:
         """Do `operation`, which would raise BlockingIOError, when it can be done."""
         task = here()
-        if seconds is None:
-            seconds = self._seconds
-        deadline = None if seconds is None else monotonic() + seconds
         if task is not None and task._interruptions:
             task.raise_pending()  # here, where no data can get lost
+        seconds = self._seconds
+        deadline = None if seconds is None else monotonic() + seconds
         while True:
             try:
-                result = operation(self, *args, **kwargs)
+                result = operation(self, *args)
             except BlockingIOError:
                 self._wait(task, direction, deadline)
             else:
@@ -146,15 +145,15 @@ class GreenSocket(_standard.socket):
     def _is_plain(self) -> bool:
         """Does the original do what is wanted?"""
         seconds = self._seconds
-        return seconds == 0.0 or (
-            seconds is None and not self._never_blocking and here() is None
-        )
+        if seconds is not None:
+            return seconds == 0.0
+        return here() is None and not self._never_blocking
 
     # Receiving.
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """As `socket.socket.recv`. May park."""
-        if self._is_plain():
+        if flags & _DONTWAIT or self._is_plain():
             return _recv(self, bufsize, flags)
         if flags & _WAITALL and self._seconds is None:
             return self._recv_all(bufsize, flags)
@@ -175,21 +174,19 @@ class GreenSocket(_standard.socket):
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """As `socket.socket.recv_into`. May park."""
-        if self._is_plain():
+        if flags & _DONTWAIT or self._is_plain():
             return _C.recv_into(self, buffer, nbytes, flags)
         if flags & _WAITALL and self._seconds is None:
             with memoryview(buffer) as view, view.cast("B") as flat:
                 data = self._recv_all(nbytes or len(flat), flags)
                 flat[: len(data)] = data
                 return len(data)
-        count: int = self._retry(
-            READ, _C.recv_into, buffer, nbytes, flags | _DONTWAIT
-        )
+        count: int = self._retry(READ, _C.recv_into, buffer, nbytes, flags | _DONTWAIT)
         return count
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """As `socket.socket.recvfrom`. May park."""
-        if self._is_plain():
+        if flags & _DONTWAIT or self._is_plain():
             return _C.recvfrom(self, bufsize, flags)
         got: tuple[bytes, Any] = self._retry(
             READ, _C.recvfrom, bufsize, flags | _DONTWAIT
@@ -200,7 +197,7 @@ class GreenSocket(_standard.socket):
         self, buffer: Any, nbytes: int = 0, flags: int = 0
     ) -> tuple[int, Any]:
         """As `socket.socket.recvfrom_into`. May park."""
-        if self._is_plain():
+        if flags & _DONTWAIT or self._is_plain():
             return _C.recvfrom_into(self, buffer, nbytes, flags)
         got: tuple[int, Any] = self._retry(
             READ, _C.recvfrom_into, buffer, nbytes, flags | _DONTWAIT
@@ -209,7 +206,7 @@ class GreenSocket(_standard.socket):
 
     def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
         """As `socket.socket.recvmsg`. May park."""
-        if self._is_plain():
+        if flags & _DONTWAIT or self._is_plain():
             return _C.recvmsg(self, bufsize, ancbufsize, flags)
         return self._retry(READ, _C.recvmsg, bufsize, ancbufsize, flags | _DONTWAIT)
 
@@ -217,7 +214,7 @@ class GreenSocket(_standard.socket):
         self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0, /
     ) -> Any:
         """As `socket.socket.recvmsg_into`. May park."""
-        if self._is_plain():
+        if flags & _DONTWAIT or self._is_plain():
             return _C.recvmsg_into(self, buffers, ancbufsize, flags)
         buffers = tuple(buffers)
         return self._retry(
@@ -228,14 +225,14 @@ class GreenSocket(_standard.socket):
 
     def send(self, data: Any, flags: int = 0, /) -> int:
         """As `socket.socket.send`. May park."""
-        if self._is_plain():
+        if flags & _DONTWAIT or self._is_plain():
             return _send(self, data, flags)
         count: int = self._retry(WRITE, _send, data, flags | _DONTWAIT)
         return count
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         """As `socket.socket.sendall`. May park."""
-        if self._is_plain():
+        if flags & _DONTWAIT or self._is_plain():
             _C.sendall(self, data, flags)
             return
         task = here()
@@ -243,26 +240,31 @@ class GreenSocket(_standard.socket):
             task.raise_pending()
         flags |= _DONTWAIT
         seconds = self._seconds
+        if type(data) is bytes:
+            # Most of what is sent fits into the kernel's buffer.
+            try:
+                sent = _send(self, data, flags)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):
+                if task is not None:
+                    give_way(task)
+                return
+            data = memoryview(data)[sent:]
         with memoryview(data) as view, view.cast("B") as flat:
             total = len(flat)
             sent = 0
-            # Most of what is sent fits into the kernel's buffer.
-            try:
-                sent = _send(self, flat, flags)
-            except BlockingIOError:
-                pass
-            if sent < total:
-                deadline = None if seconds is None else monotonic() + seconds
-                while sent < total:
-                    try:
-                        with flat[sent:] as rest:
-                            sent += _send(self, rest, flags)
-                    except BlockingIOError:
-                        self._wait(task, WRITE, deadline)
-                    else:
-                        if deadline is not None and sent < total:
-                            if monotonic() > deadline:
-                                raise TimeoutError("timed out")
+            deadline = None if seconds is None else monotonic() + seconds
+            while True:
+                try:
+                    with flat[sent:] as rest:
+                        sent += _send(self, rest, flags)
+                except BlockingIOError:
+                    self._wait(task, WRITE, deadline)
+                if sent >= total:
+                    break
+                if deadline is not None and monotonic() > deadline:
+                    raise TimeoutError("timed out")
         if task is not None:
             give_way(task)
 
@@ -272,7 +274,7 @@ class GreenSocket(_standard.socket):
             return _C.sendto(self, data, *rest)
         flags = rest[0] if len(rest) == 2 else 0
         address = self._resolved(rest[-1])
-        if not isinstance(flags, int):
+        if not isinstance(flags, int) or flags & _DONTWAIT:
             return _C.sendto(self, data, *rest)
         count: int = self._retry(WRITE, _C.sendto, data, flags | _DONTWAIT, address)
         return count
@@ -286,7 +288,7 @@ class GreenSocket(_standard.socket):
         /,
     ) -> int:
         """As `socket.socket.sendmsg`. May park."""
-        if self._is_plain():
+        if flags & _DONTWAIT or self._is_plain():
             return _C.sendmsg(self, buffers, ancdata, flags, address)
         buffers = tuple(buffers)
         ancdata = tuple(ancdata)
@@ -302,7 +304,9 @@ class GreenSocket(_standard.socket):
     def _resolved(self, address: Any) -> Any:
         """`address` with its name looked up: the original would block on that."""
         if self.family in (_standard.AF_INET, _standard.AF_INET6):
-            return _resolver.resolve_address(address, self.family, self.type, self.proto)
+            return _resolver.resolve_address(
+                address, self.family, self.type, self.proto
+            )
         return address
 
     def _nonblocking(self, operation: Callable[..., Any], *args: Any) -> Any:
@@ -447,7 +451,7 @@ class GreenSocket(_standard.socket):
 
     def dup(self) -> Any:
         """As `socket.socket.dup`."""
-        fd = _standard.dup(self.fileno())  # type: ignore[attr-defined]
+        fd = _standard.dup(self.fileno())
         sock = self.__class__(self.family, self.type, self.proto, fileno=fd)
         sock.settimeout(self.gettimeout())
         return sock
@@ -457,9 +461,10 @@ def _send_block(sock: GreenSocket, file: int, offset: int, count: int) -> int:
     return sock._nonblocking(_os_sendfile, file, offset, count)  # type: ignore[no-any-return]
 
 
-def _os_sendfile(sock: GreenSocket, file: SupportsIndex, offset: int, count: int) -> int:
+def _os_sendfile(
+    sock: GreenSocket, file: SupportsIndex, offset: int, count: int
+) -> int:
     return os.sendfile(sock.fileno(), int(file), offset, count)
-
 
 
 GreenSocket.__name__ = GreenSocket.__qualname__ = "socket"

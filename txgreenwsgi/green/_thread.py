@@ -53,7 +53,6 @@ globals().update(
 )
 
 
-
 class lock(Lock):  # noqa: N801 - the name in the standard library
     """A lock as `allocate_lock()` makes it."""
 
@@ -251,9 +250,7 @@ if hasattr(_real, "_ThreadHandle"):  # since 3.13
         def ident(self) -> int:
             return self._ident or int(self._real.ident)
 
-        def begin(
-            self, hub: Hub, function: Callable[[], object], daemon: bool
-        ) -> None:
+        def begin(self, hub: Hub, function: Callable[[], object], daemon: bool) -> None:
             """Run `function` in a task of `hub`."""
             if self._done is not None or self._starting:
                 raise RuntimeError("thread already started")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os as _standard
 import select as _select
-from os import *  # noqa: F403
 from typing import TYPE_CHECKING, Any
 
 from ._events import READ as _READ
@@ -92,7 +91,7 @@ _real_read = _standard.read
 _kernel_poll = _select.poll
 
 
-def _read(fd: int, length: int, /) -> bytes:
+def _read(fd: Any, length: int, /) -> bytes:
     """As `os.read`. May park, if the descriptor is a pipe, a terminal, a socket."""
     task = _here()
     if task is not None and isinstance(fd, int) and fd >= 0:

@@ -11,7 +11,9 @@ from ._locks import Lock as _Lock
 from ._mirror import run_again as _run_again
 
 if TYPE_CHECKING:
-    from queue import *  # noqa: F403
+
+    def __getattr__(name: str) -> Any: ...
+
 
 _Empty = _standard.Empty
 
@@ -129,4 +131,4 @@ globals().update(
         if isinstance(value, type) and issubclass(value, Exception)
     }
 )
-SimpleQueue = _SimpleQueue
+SimpleQueue: Any = _SimpleQueue

@@ -17,10 +17,12 @@ from ._place import may_park as _may_park
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from select import *  # noqa: F403
     from types import TracebackType
 
     from txgreenwsgi._switching.greenlets import Task
+
+    def __getattr__(name: str) -> Any: ...
+
 
 # The rest of the module is as it was.
 globals().update(
@@ -31,10 +33,15 @@ globals().update(
     }
 )
 
-_real_select = _standard.select
-_real_poll = _standard.poll
+_real_select: Any = _standard.select
+_real_poll: Any = _standard.poll
 _real_epoll: Any = getattr(_standard, "epoll", None)
 _READ_BITS = _standard.POLLIN | _standard.POLLPRI | getattr(_standard, "POLLRDHUP", 0)
+
+
+def _as_told(ready: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    told: tuple[list[Any], list[Any], list[Any]] = ready
+    return told
 
 
 def _directions(events: int) -> int:
@@ -69,19 +76,20 @@ def select(
         xlist: the same, for exceptional conditions.
         timeout: seconds; None for no limit.
     """
-    if timeout is not None and not isinstance(timeout, (int, float)):
-        return _real_select(rlist, wlist, xlist, timeout)
+    odd: Any = timeout
+    if timeout is not None and not isinstance(odd, (int, float)):
+        return _as_told(_real_select(rlist, wlist, xlist, timeout))
     task = _parking_task(timeout)
     if task is None:
         if timeout == 0 and (task := _here()) is not None:
             _give_way(task)
-        return _real_select(rlist, wlist, xlist, timeout)
+        return _as_told(_real_select(rlist, wlist, xlist, timeout))
     # An iterator is used up by the first question; errors are the original's.
     lists = [
         list(items) if hasattr(items, "__next__") else items
         for items in (rlist, wlist, xlist)
     ]
-    ready = _real_select(*lists, 0)
+    ready: tuple[list[Any], list[Any], list[Any]] = _real_select(*lists, 0)
     if any(ready):
         _give_way(task)
         return ready
@@ -103,7 +111,7 @@ def select(
 
 def _milliseconds(timeout: float | None) -> float | None:
     """The limit in seconds, None for none; odd values are the original's affair."""
-    if timeout is None or (isinstance(timeout, (int, float)) and timeout < 0):
+    if timeout is None or timeout < 0:
         return None
     return timeout / 1000
 
@@ -147,13 +155,13 @@ class _Poll:
         if task is None or timeout == 0 or not _may_park():
             if task is not None:
                 _give_way(task)
-            return self._real.poll(timeout)
+            return list(self._real.poll(timeout))
         if timeout is not None and not isinstance(timeout, (int, float)):
-            return self._real.poll(timeout)
+            return list(self._real.poll(timeout))
         seconds = _milliseconds(timeout)
         if seconds is not None and seconds * 1000 > 0x7FFFFFFF:
-            return self._real.poll(timeout)  # for its OverflowError
-        ready = self._real.poll(0)
+            return list(self._real.poll(timeout))  # for its OverflowError
+        ready: list[tuple[int, int]] = self._real.poll(0)
         deadline = None if seconds is None else _monotonic() + seconds
         self._busy = True
         try:

@@ -16,8 +16,10 @@ from txgreenwsgi._switching import running as _running
 from ._place import main_task as _main_task
 
 if TYPE_CHECKING:
-    from signal import *  # noqa: F403
     from types import FrameType
+
+    def __getattr__(name: str) -> Any: ...
+
 
 _ALL_SHIELDS = 1 << 30
 _real_signal = _standard.signal
@@ -33,7 +35,7 @@ def _redirected(handler: Any) -> Any:
             handler(number, frame)
             return
         except BaseException as error:
-            if task is None or interrupted is task or task.waiting_on is None:
+            if task is None or interrupted is task:
                 raise
             raised = error
         finally:

@@ -17,7 +17,9 @@ from ._place import may_park as _may_park
 from ._sockets import GreenSocket as _GreenSocket
 
 if TYPE_CHECKING:
-    from socket import *  # noqa: F403
+
+    def __getattr__(name: str) -> Any: ...
+
 
 _real_getaddrinfo = _standard.getaddrinfo
 

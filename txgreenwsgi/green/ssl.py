@@ -20,11 +20,13 @@ from ._mirror import rebound as _rebound
 from ._place import give_way as _give_way
 from ._place import here as _here
 from ._sockets import GreenSocket as _GreenSocket
-from .socket import create_connection as _create_connection  # type: ignore[attr-defined]
+from .socket import create_connection as _create_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ssl import *  # noqa: F403
+
+    def __getattr__(name: str) -> Any: ...
+
 
 _WantRead = _standard.SSLWantReadError
 _WantWrite = _standard.SSLWantWriteError
@@ -116,10 +118,10 @@ for _name, _value in vars(_standard).items():
     globals()[_name] = _value
 del _name, _value
 
-SSLSocket = _rebased(
+SSLSocket: Any = _rebased(
     _standard.SSLSocket, (_GreenSocket,), globals(), _never_blocking=True
 )
-SSLContext = _rebased(
+SSLContext: Any = _rebased(
     _standard.SSLContext, (_Context,), globals(), sslsocket_class=SSLSocket
 )
 create_connection = _create_connection

@@ -13,7 +13,9 @@ from . import time as _green_time
 from ._mirror import run_again as _run_again
 
 if TYPE_CHECKING:
-    from subprocess import *  # noqa: F403
+
+    def __getattr__(name: str) -> Any: ...
+
 
 _foundations: dict[str, Any] = {
     "io": _pipes.io,
@@ -39,6 +41,6 @@ globals().update(
 
 #: What is not as it was; `txgreenwsgi.monkey` puts these in the original's place.
 REPLACED: dict[str, Any] = {
-    "_PopenSelector": _green_selectors.PollSelector,  # type: ignore[attr-defined]
+    "_PopenSelector": _green_selectors.PollSelector,
     **_foundations,
 }

@@ -16,7 +16,8 @@ from ._place import here as _here
 from ._place import main_task as _main_task
 
 if TYPE_CHECKING:
-    from threading import *  # noqa: F403
+
+    def __getattr__(name: str) -> Any: ...
 
 
 def rebuild(namespace: dict[str, Any]) -> None:
@@ -73,9 +74,7 @@ def _dummy_class(standard: Any, namespace: dict[str, Any]) -> Any:
     return _DummyThread
 
 
-_mine = {
-    name: value for name, value in globals().items() if name.startswith("__")
-}
+_mine = {name: value for name, value in globals().items() if name.startswith("__")}
 rebuild(globals())
 globals().update(_mine)
 assert sys.modules[__name__].__dict__ is globals()

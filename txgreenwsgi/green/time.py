@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import time as _standard
-from time import *  # noqa: F403
+from typing import TYPE_CHECKING, Any
 
 from txgreenwsgi._switching.waiting import sleep as _sleep_in_task
 
 from ._place import here as _here
 from ._place import may_park as _may_park
 
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...
+
+
+# The rest of the module is as it was.
+globals().update(
+    {
+        name: value
+        for name, value in vars(_standard).items()
+        if not (name.startswith("__") or name in globals())
+    }
+)
 _real_sleep = _standard.sleep
 
 
-def sleep(seconds: float, /) -> None:
+def sleep(seconds: Any, /) -> None:
     """Wait for `seconds`; 0 lets everything that is ready run. May park."""
     if _here() is None or not _may_park():
         _real_sleep(seconds)

@@ -139,8 +139,13 @@ class Pause:
         """Wait for events of a descriptor, for at most so many seconds.
 
         Raises:
+            TypeError: it is no descriptor.
             ValueError: it is not open, or the timeout is negative.
         """
+        if not isinstance(fd, int) and not hasattr(fd, "fileno"):
+            raise TypeError(
+                f"{fd!r} is no file descriptor: give an int or an object with fileno()"
+            )
         number = fd if isinstance(fd, int) else fd.fileno()
         if number < 0:
             raise ValueError(

@@ -1,0 +1,339 @@
+"""Green sockets, locks and processes under the real reactor."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as real_socket
+import subprocess as real_subprocess
+import tempfile
+import threading as real_threading
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+import txgreenwsgi
+from txgreenwsgi._switching.greenlets import hub_of
+from txgreenwsgi.green import offload, queue, select, socket, subprocess, threading, time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+in_task: Any = txgreenwsgi.in_greenlet
+
+
+def _echo(connection: Any) -> None:
+    with connection:
+        while data := connection.recv(65536):
+            connection.sendall(data)
+
+
+class SocketTests(TestCase):
+    """A green socket parks its task, and behaves as the original otherwise."""
+
+    timeout = 30
+
+    def serve(self, answer: Callable[[Any], None] = _echo) -> tuple[str, int]:
+        """Listen, and answer each connection in a task of its own; the address."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                txgreenwsgi.spawn(answer, connection)
+
+        accepting = txgreenwsgi.spawn(accept)
+
+        def stop() -> Any:
+            listener.close()
+            return accepting.deferred()
+
+        self.addCleanup(stop)
+        address: tuple[str, int] = listener.getsockname()
+        return address
+
+    def ask(self, address: Any, data: bytes, **kwargs: Any) -> bytes:
+        """What the server answers to `data`."""
+        with socket.create_connection(address, **kwargs) as sock:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            with sock.makefile("rb") as file:
+                answer: bytes = file.read()
+        return answer
+
+    @in_task
+    def test_two_hundred_at_once(self) -> None:
+        """200 slow exchanges take the time of one."""
+
+        def slow(connection: Any) -> None:
+            time.sleep(0.5)
+            _echo(connection)
+
+        address = self.serve(slow)
+        import time as real_time
+
+        began = real_time.monotonic()
+        tasks = [
+            txgreenwsgi.spawn(self.ask, address, b"%d" % number)
+            for number in range(200)
+        ]
+        for number, task in enumerate(tasks):
+            self.assertEqual(task.wait(), b"%d" % number)
+        self.assertLess(real_time.monotonic() - began, 10)
+
+    @in_task
+    def test_more_than_the_kernel_holds(self) -> None:
+        """A large message goes both ways, with a time limit and without."""
+        data = os.urandom(1 << 20)
+        address = self.serve()
+        for limit in (None, 10.0):
+            with socket.create_connection(address, timeout=limit) as sock:
+                sender = txgreenwsgi.spawn(sock.sendall, data)
+                got = bytearray()
+                while len(got) < len(data):
+                    got += sock.recv(1 << 16)
+                sender.wait()
+            self.assertEqual(bytes(got), data)
+
+    @in_task
+    def test_timeout(self) -> None:
+        """A time limit ends a wait by TimeoutError; the socket goes on working."""
+        address = self.serve()
+        with socket.create_connection(address) as sock:
+            sock.settimeout(0.01)
+            self.assertEqual(sock.gettimeout(), 0.01)
+            with self.assertRaises(TimeoutError):
+                sock.recv(1)
+            sock.settimeout(5)
+            sock.sendall(b"x")
+            self.assertEqual(sock.recv(1), b"x")
+
+    @in_task
+    def test_non_blocking(self) -> None:
+        """A non-blocking socket never waits."""
+        with socket.create_connection(self.serve()) as sock:
+            sock.setblocking(False)
+            with self.assertRaises(BlockingIOError):
+                sock.recv(1)
+            self.assertEqual(select.select([sock], [], [], 0), ([], [], []))
+
+    @in_task
+    def test_closed_during_a_wait(self) -> None:
+        """Who waits on a socket that is closed is told so, and the number is free."""
+        address = self.serve()
+        for _ in range(3):
+            sock = socket.create_connection(address)
+            number = sock.fileno()
+            reading = txgreenwsgi.spawn(sock.recv, 1)
+            txgreenwsgi.sleep(0)
+            txgreenwsgi.sleep(0)
+            sock.close()
+            with self.assertRaises(OSError) as caught:
+                reading.wait(5)
+            self.assertEqual(caught.exception.errno, errno.EBADF)
+            with socket.create_connection(address) as again:
+                self.assertLessEqual(again.fileno(), number)
+                again.sendall(b"x")
+                self.assertEqual(again.recv(1), b"x")
+
+    @in_task
+    def test_cancelled(self) -> None:
+        """A cancelled task leaves its wait, and the socket as it was."""
+        with socket.create_connection(self.serve()) as sock:
+            reading = txgreenwsgi.spawn(sock.recv, 1)
+            txgreenwsgi.sleep(0)
+            txgreenwsgi.sleep(0)
+            reading.cancel()
+            with self.assertRaises(txgreenwsgi.Cancelled):
+                reading.wait(5)
+            sock.sendall(b"x")
+            self.assertEqual(sock.recv(1), b"x")
+
+    @in_task
+    def test_other_kinds(self) -> None:
+        """UNIX sockets, datagrams and socket pairs wait as well."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "socket")
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(path)
+            listener.listen()
+            accepting = txgreenwsgi.spawn(listener.accept)
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(path)
+            server, _ = accepting.wait()
+            reading = txgreenwsgi.spawn(server.recv, 10)
+            client.send(b"unix")
+            self.assertEqual(reading.wait(), b"unix")
+            for sock in (listener, client, server):
+                sock.close()
+        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        one.bind(("127.0.0.1", 0))
+        reading = txgreenwsgi.spawn(one.recvfrom, 10)
+        other.sendto(b"udp", ("localhost", one.getsockname()[1]))
+        self.assertEqual(reading.wait()[0], b"udp")
+        one.close()
+        other.close()
+
+    @in_task
+    def test_ten_thousand(self) -> None:
+        """10,000 operations leave no reader, no writer and no task behind."""
+        reactor: Any = hub_of().reactor
+        address = self.serve()
+        sock = socket.create_connection(address)
+        txgreenwsgi.sleep(0)
+        watched = len(reactor.getReaders()), len(reactor.getWriters())
+        tasks = len(hub_of().tasks)
+        for _ in range(5000):
+            sock.sendall(b"x")
+            sock.recv(1)
+        self.assertEqual(
+            (len(reactor.getReaders()), len(reactor.getWriters())), watched
+        )
+        self.assertEqual(len(hub_of().tasks), tasks)
+        sock.close()
+
+    @in_task
+    def test_names_are_looked_up_elsewhere(self) -> None:
+        """Looking a name up parks the task."""
+        turns: list[int] = []
+        looking = txgreenwsgi.spawn(socket.getaddrinfo, "localhost", 80)
+        while not looking.done:
+            txgreenwsgi.sleep(0)
+            turns.append(1)
+        self.assertIn("127.0.0.1", {found[4][0] for found in looking.wait()})
+        self.assertTrue(turns)
+        with self.assertRaises(socket.gaierror):
+            socket.getaddrinfo("no.such.name.invalid", 80)
+
+    def test_in_the_reactor_greenlet(self) -> None:
+        """Outside tasks a green socket is an ordinary one."""
+        one, other = socket.socketpair()
+        other.settimeout(0.01)
+        with self.assertRaises(TimeoutError):
+            other.recv(1)
+        one.send(b"x")
+        self.assertEqual(other.recv(1), b"x")
+        self.assertIsInstance(one, real_socket.socket)
+        one.close()
+        other.close()
+
+
+class SharedTests(TestCase):
+    """Tasks and real threads share locks, events and queues."""
+
+    timeout = 30
+
+    @in_task
+    def test_lock(self) -> None:
+        """Many of both kinds take one lock; nobody is left waiting."""
+        lock, inside, told = threading.Lock(), [0], []
+
+        def take(times: int) -> None:
+            for _ in range(times):
+                with lock:
+                    inside[0] += 1
+                    told.append(inside[0])
+                    inside[0] -= 1
+
+        def take_and_wait(times: int) -> None:
+            for _ in range(times):
+                with lock:
+                    inside[0] += 1
+                    time.sleep(0)
+                    told.append(inside[0])
+                    inside[0] -= 1
+
+        threads = [deferToThread(take, 200) for _ in range(4)]
+        tasks = [txgreenwsgi.spawn(take_and_wait, 100) for _ in range(4)]
+        for thread in threads:
+            txgreenwsgi.wait(thread, timeout=20)
+        for task in tasks:
+            task.wait(timeout=20)
+        self.assertEqual(set(told), {1})
+        self.assertEqual(len(told), 1200)
+
+    @in_task
+    def test_event(self) -> None:
+        """A task wakes a thread, and a thread a task."""
+        for_thread, for_task = threading.Event(), threading.Event()
+
+        def thread() -> bool:
+            seen = for_thread.wait(10)
+            for_task.set()
+            return bool(seen)
+
+        answer = deferToThread(thread)
+        for_thread.set()
+        self.assertTrue(for_task.wait(10))
+        self.assertTrue(txgreenwsgi.wait(answer))
+
+    @in_task
+    def test_queue(self) -> None:
+        """What a thread puts a task gets, and the other way round, in order."""
+        for kind in (queue.Queue, queue.SimpleQueue):
+            there, back = kind(), kind()
+
+            def thread(there: Any = there, back: Any = back) -> None:
+                for _ in range(500):
+                    back.put(there.get(timeout=10))
+
+            done = deferToThread(thread)
+            for number in range(500):
+                there.put(number)
+            self.assertEqual(
+                [back.get(timeout=10) for _ in range(500)], list(range(500))
+            )
+            txgreenwsgi.wait(done)
+
+    @in_task
+    def test_offload(self) -> None:
+        """`offload` runs in a thread, sees the contextvars, and gives the error on."""
+        from contextvars import ContextVar
+
+        name: ContextVar[str] = ContextVar("name")
+        name.set("mine")
+
+        def blocking() -> tuple[str, int]:
+            return name.get(), real_threading.get_ident()
+
+        seen, thread = offload(blocking)
+        self.assertEqual(seen, "mine")
+        self.assertNotEqual(thread, real_threading.get_ident())
+        with self.assertRaises(ZeroDivisionError):
+            offload(divmod, 1, 0)
+
+
+class ProcessTests(TestCase):
+    """Child processes are waited for without stopping the reactor."""
+
+    timeout = 30
+
+    @in_task
+    def test_at_once(self) -> None:
+        """Programs that are waited for run at the same time."""
+        import time as real_time
+
+        began = real_time.monotonic()
+        tasks = [
+            txgreenwsgi.spawn(subprocess.run, ["sleep", "0.5"], check=True)
+            for _ in range(10)
+        ]
+        for task in tasks:
+            task.wait()
+        self.assertLess(real_time.monotonic() - began, 4)
+
+    @in_task
+    def test_pipes(self) -> None:
+        """What a program writes is read as it comes; more than a pipe holds goes in."""
+        data = b"x" * 300_000
+        self.assertEqual(subprocess.check_output(["cat"], input=data), data)
+        with subprocess.Popen(
+            ["sh", "-c", "echo one; sleep 0.1; echo two"], stdout=real_subprocess.PIPE
+        ) as process:
+            self.assertEqual(process.stdout.readline(), b"one\n")
+            self.assertEqual(process.stdout.read(), b"two\n")

@@ -1,0 +1,1 @@
+"""Green `concurrent`: see `futures`."""
