@@ -18,7 +18,8 @@ from txgreenwsgi.settings import Settings
 
 PUBLIC: dict[str, set[str]] = {
     "txgreenwsgi": {
-        *("GreenSite", "GreenWSGIResource", "service"),
+        *("GreenSite", "GreenWSGIResource", "service", "GreenProxy"),
+        *("offload", "offloaded"),
         *("wait", "sleep", "spawn", "in_greenlet", "react", "suspend"),
         *("wait_readable", "wait_writable", "poll", "select"),
         *("timeout", "shield", "current_task", "recv"),
@@ -34,6 +35,12 @@ PUBLIC: dict[str, set[str]] = {
         *("Setting", "SettingError", "Settings", "described", "parse", "shown"),
     },
     "txgreenwsgi.web": {"GreenWSGIResource"},
+    "txgreenwsgi.proxy": {"GreenProxy"},
+    "txgreenwsgi.net": {
+        *("connect", "listen", "Connection", "Listener", "BUFFER_BYTES")
+    },
+    "txgreenwsgi.green": {"offload", "offloaded"},
+    "txgreenwsgi.monitoring": {"AccessLog", "ExchangeRecord"},
 }
 
 #: How the functions that everybody calls are called.

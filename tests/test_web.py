@@ -61,6 +61,13 @@ class TreeServer(MemoryServer):
             self.site = ours
 
 
+def sleeping(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """Answers after five seconds."""
+    txgreenwsgi.sleep(5)
+    start_response("200 OK", TEXT)
+    return [b"slept"]
+
+
 class ResourceTests(SynchronousTestCase):
     """What a user of twisted.web gets."""
 
@@ -90,6 +97,27 @@ class ResourceTests(SynchronousTestCase):
         client.send(request)
         server.advance(0)
         return client
+
+    def test_stop(self) -> None:
+        """A stop waits for the requests in flight, and no longer."""
+        server = self.serve(sleeping)
+        client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        stopped = server.resource.site.stop()
+        server.advance(4)
+        self.assertNoResult(stopped)
+        server.advance(1)
+        self.successResultOf(stopped)
+        self.assertEqual(client.responses()[0].body, b"slept")
+
+    def test_stop_with_a_client_that_is_gone(self) -> None:
+        """A request that goes on without its client is told to end like any other."""
+        server = self.serve(sleeping, graceful_timeout=1)
+        client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.disconnect()
+        stopped = server.resource.site.stop()
+        server.advance(1)
+        self.successResultOf(stopped)
+        self.assertEqual(server.tasks, [])
 
     def test_at_the_root(self) -> None:
         """An application at the root sees the whole path."""

@@ -21,6 +21,8 @@ from ._switching.readiness import poll, select, wait_readable, wait_writable
 from ._switching.timeouts import shield, timeout
 from ._switching.waiting import in_greenlet, react, sleep, spawn, suspend, wait
 from ._wsgi.input import recv
+from .green.offload import offload, offloaded
+from .proxy import GreenProxy
 
 if TYPE_CHECKING:
     from .web import GreenWSGIResource
@@ -38,6 +40,7 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "Cancelled",
     "ClientDisconnected",
+    "GreenProxy",
     "GreenSite",
     "GreenWSGIResource",
     "NotInGreenlet",
@@ -47,6 +50,8 @@ __all__ = [
     "TimedOut",
     "current_task",
     "in_greenlet",
+    "offload",
+    "offloaded",
     "poll",
     "react",
     "recv",

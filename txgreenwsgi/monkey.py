@@ -22,6 +22,7 @@ import sys
 import warnings
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # What runs in the reactor greenlet and in Twisted's threads must have bound the
@@ -33,6 +34,7 @@ from twisted.python import threadable
 
 from .green import _locks
 from .green import _thread as green_thread
+from .green._mirror import rebound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -137,8 +139,9 @@ def patch_thread() -> None:
 class _GreenQueues(MetaPathFinder, Loader):
     """Has every new copy of the C module `_queue` bring the green class."""
 
-    def __init__(self, simple_queue: Any) -> None:
+    def __init__(self, simple_queue: Any, empty: Any) -> None:
         self._simple_queue = simple_queue
+        self._empty = empty
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         return ModuleSpec(name, self) if name == "_queue" else None
@@ -148,7 +151,7 @@ class _GreenQueues(MetaPathFinder, Loader):
 
     def exec_module(self, module: Any) -> None:
         module.SimpleQueue = self._simple_queue
-        module.Empty = original("queue", "Empty")
+        module.Empty = self._empty
 
 
 def patch_queue() -> None:
@@ -162,7 +165,7 @@ def patch_queue() -> None:
         _patched.add("queue")
         _replace(queue, "SimpleQueue", green.SimpleQueue)
         # What is reloaded, or imported afresh, takes it from there.
-        sys.meta_path.insert(0, _GreenQueues(green.SimpleQueue))
+        sys.meta_path.insert(0, _GreenQueues(green.SimpleQueue, queue.Empty))
         if "_queue" in sys.modules:
             _replace(sys.modules["_queue"], "SimpleQueue", green.SimpleQueue)
 
@@ -199,6 +202,18 @@ def patch_selectors() -> None:
             getattr(selectors, name)._selector_cls = made_by
 
 
+def _keep_for_twisted(socket: Any) -> None:
+    """Let Twisted's own sockets stay what they are: it never waits on them."""
+    kept = ModuleType("socket", socket.__doc__)
+    kept.__dict__.update(vars(socket))
+    for name, module in list(sys.modules.items()):
+        if name.startswith("twisted.") and getattr(module, "socket", None) is socket:
+            vars(module)["socket"] = kept
+    # What an original socket accepts is an original socket.
+    plain = socket.socket
+    plain.accept = rebound(plain.accept, kept.__dict__)
+
+
 def patch_socket() -> None:
     """Sockets park, and names are looked up in threads."""
     import socket
@@ -208,6 +223,7 @@ def patch_socket() -> None:
     if "socket" not in _patched:
         patch_selectors()
         _patched.add("socket")
+        _keep_for_twisted(socket)
         for name, value in green.REPLACED.items():
             _replace(socket, name, value)
 

@@ -175,13 +175,13 @@ class ResourceExchange:
 
     def refuse(self) -> None:
         """There is no place, and none in the queue."""
-        self._site.exchanges.discard(self)
+        self._site.forget(self)
         request = self._request
         request.setHeader(b"retry-after", b"1")
         self._answer(503, b"Service Unavailable", "too many requests at once\n")
 
     def _ended(self) -> None:
-        self._site.exchanges.discard(self)
+        self._site.forget(self)
         self.set_request_timeout(None)
         begin = self._site.pool.give_back()
         if begin is not None:
@@ -195,7 +195,11 @@ class ResourceExchange:
 
     def cancel(self) -> None:
         """The server stops and has waited long enough."""
-        self._end_early(Cancelled("the server is stopping"), True)
+        error = Cancelled("the server is stopping")
+        if self.cut is not None and self.task is not None:
+            self.task.interrupt(error)  # it goes on without its client
+        else:
+            self._end_early(error, True)
 
     def _end_early(self, error: BaseException, every_wait: bool) -> None:
         if self.cut is not None:
@@ -386,7 +390,7 @@ class ResourceExchange:
         if self._left is None and length is not None and not self.bodiless:
             self._left = length
             headers.setRawHeaders(b"content-length", [b"%d" % length])
-        self._output = TransportOutput(request)
+        self._output = TransportOutput(request, self._abort)
         if self.bodiless:
             request.write(b"")
         elif block:

@@ -19,8 +19,8 @@ class TaskClock(twisted_task.Clock):
 
     def spawn(self, function: Callable[..., Any], *args: Any) -> Task[Any]:
         """Run `function(*args)` in a task, until it first waits."""
-        task: Task[Any] = Task(hub_of(self), function, args)  # type: ignore[arg-type]
-        hub_of(self).spawn(task)  # type: ignore[arg-type]
+        task: Task[Any] = Task(hub_of(self), function, args)
+        hub_of(self).spawn(task)
         self.settle()
         return task
 

@@ -45,7 +45,7 @@ class LockTests(SynchronousTestCase):
         self.assertEqual(self.told, ["a", "b", "c"])
 
     def test_the_time_limit(self) -> None:
-        """`acquire(timeout=...)` is False when the time is over, and leaves the line."""
+        """`acquire(timeout=...)` is False when the time is over."""
         self.lock.acquire()
         task = self.clock.spawn(self.lock.acquire, True, 5)
         # The limit is the reactor's, which is turned by hand here.
@@ -98,7 +98,8 @@ class RLockTests(SynchronousTestCase):
 
     def test_each_task_is_another_owner(self) -> None:
         """Two tasks of one thread exclude each other; one may take it twice."""
-        clock, lock, told, gate = TaskClock(), RLock(), [], Lock()
+        clock, lock, gate = TaskClock(), RLock(), Lock()
+        told: list[str] = []
         gate.acquire()
 
         def take(name: str) -> None:

@@ -35,7 +35,8 @@ class ThreadTests(SynchronousTestCase):
 
     def test_timer(self) -> None:
         """A Timer calls its function when the reactor's time has come."""
-        clock, called = TaskClock(), []
+        clock = TaskClock()
+        called: list[str] = []
         clock.spawn(lambda: threading.Timer(5, called.append, ["now"]).start())
         self.assertEqual(called, [])
         clock.advance(5)

@@ -272,21 +272,24 @@ def serve(test: TestCase, app: str, *options: str) -> ServerProcess:
     return start(test, "greenwsgi", f"--app={app}", listen, *options)
 
 
-_shared: dict[str, ServerProcess] = {}
+_shared: dict[tuple[str, ...], ServerProcess] = {}
 
 
-def shared(app: str) -> ServerProcess:
+def shared(app: str, *options: str) -> ServerProcess:
     """Serve an application for all tests of this process that only send it requests.
 
     trial has no fixture for a class of tests, and starting Python takes longer
     than most of them.
     """
-    server = _shared.get(app)
+    server = _shared.get((app, *options))
     if server is None:
         server = ServerProcess(
-            "greenwsgi", f"--app={app}", f"--listen=tcp:0:interface={LOOPBACK}"
+            "greenwsgi",
+            f"--app={app}",
+            f"--listen=tcp:0:interface={LOOPBACK}",
+            *options,
         )
         atexit.register(server.kill)
         server.wait_listening()
-        _shared[app] = server
+        _shared[(app, *options)] = server
     return server

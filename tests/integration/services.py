@@ -100,7 +100,7 @@ class Service:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
                 return
-            except OSError:
+            except OSError:  # noqa: PERF203
                 if self._process.poll() is not None or time.monotonic() > until:
                     log = Path(self._folder, "log").read_text(errors="replace")
                     raise AssertionError(f"{type(self).__name__}: {log}") from None
@@ -172,6 +172,7 @@ class MariaDB(Service):
             "--bind-address=127.0.0.1",
             "--max-connections=400",
             "--thread-stack=256K",
+            "--skip-name-resolve",
         ]
 
 

@@ -12,14 +12,18 @@ import os
 import resource
 import selectors
 import socket
+import ssl
 import statistics
 import time
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.endurance.figures import note
 
-from .processes import LOOPBACK, ServerProcess, serve
+from .processes import LOOPBACK, ServerProcess, serve, start
+from .test_endpoints import write_certificate
+from .usage import wait_idle
 
 APP = "tests.integration.abuse_app:app"
 FACTOR = float(os.environ.get("TXGREENWSGI_ABUSE", "1"))
@@ -94,17 +98,52 @@ class AbuseTests(SynchronousTestCase):
         before = server.resident_kib()
         [client] = self.connect(server, 1)
         client.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.settle(server)
+        wait_idle(server)
         one = server.resident_kib() - before
         number = many(200)
         for client in self.connect(server, number):
             client.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.settle(server)
+        wait_idle(server)
         all_kib = server.resident_kib() - before
         note("clients that never read", clients=number, one_kib=one, all_kib=all_kib)
         self.assertLess(one, 1 * KIB_IN_MIB)
         self.assertLess(all_kib, number / 200 * 40 * KIB_IN_MIB)
         self.assertEqual(server.fetch("/").body, b"short\n")
+
+    def test_clients_that_never_read_over_tls(self) -> None:
+        """Over TLS, where it passes through more hands, it costs little more."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        certificate, key = write_certificate(directory)
+        endpoint = f"ssl:0:interface={LOOPBACK}:certKey={certificate}:privateKey={key}"
+        server = start(self, "greenwsgi", f"--app={APP}", f"--listen={endpoint}")
+        context = ssl.create_default_context(cafile=str(certificate))
+
+        def connect() -> ssl.SSLSocket:
+            [plain] = self.connect(server, 1)
+            client = context.wrap_socket(plain, server_hostname=LOOPBACK)
+            self.addCleanup(client.close)
+            return client
+
+        for _ in range(20):
+            connect().sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_idle(server)
+        before = server.resident_kib()
+        number = many(100)
+        clients = [connect() for _ in range(number)]
+        wait_idle(server)
+        idle = server.resident_kib() - before
+        for client in clients:
+            client.sendall(b"GET /huge HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_idle(server)
+        all_kib = server.resident_kib() - before
+        note(
+            "clients that never read, over TLS",
+            clients=number,
+            idle_kib=idle,
+            all_kib=all_kib,
+        )
+        self.assertLess(all_kib, number / 200 * 40 * KIB_IN_MIB)
 
     def test_uploads_to_an_application_that_does_not_read(self) -> None:
         """500 uploads of 10 MB that nobody reads cost a window each, and no more."""
@@ -155,17 +194,8 @@ class AbuseTests(SynchronousTestCase):
                 with contextlib.suppress(BlockingIOError):
                     # From where the last send stopped: a stream, not noise.
                     sent[client] += client.send(block[sent[client] % len(block) :])
+        wait_idle(server)
         all_kib = server.resident_kib() - before
         note(name, clients=number, all_kib=all_kib, each_kib=round(all_kib / number, 1))
         self.assertEqual(server.fetch("/").body, b"short\n")
         return all_kib / number
-
-    def settle(self, server: ServerProcess) -> None:
-        """Wait until the server has nothing to do: its memory no longer changes."""
-        last = -1
-        for _ in range(100):
-            time.sleep(0.1)
-            now = server.resident_kib()
-            if now == last:
-                return
-            last = now

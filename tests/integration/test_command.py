@@ -187,6 +187,7 @@ class EndTests(CommandTestCase):
             f"--access-log={self.log}",
             "--access-log-format=json",
             f"--graceful-timeout={grace}",
+            "--patch=none",  # else its time.sleep would not block
             *options,
         )
 
@@ -275,7 +276,7 @@ class EndTests(CommandTestCase):
         status, output = self.run_command(
             (*TWISTD, "--logfile=d.log", "--pidfile=d.pid"),
             *("greenwsgi", "--app=blocking_app", "--graceful-timeout=0"),
-            f"--listen=unix:{path}",
+            *("--patch=none", f"--listen=unix:{path}"),
         )
         self.assertEqual(status, 0, output)
         pid = int(self.wait_for(self.directory / "d.pid", ""))

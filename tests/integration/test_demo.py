@@ -121,7 +121,8 @@ class DemoTests(SynchronousTestCase):
                 # The server has answered and closed, as it may.
                 self.assertGreater(sent, 30)
             else:
-                self.fail("60 MiB were taken")
+                # It has answered, and throws away what still comes.
+                self.assertIn(b" 413 ", client.read_until(b"\r\n"))
 
     def test_deferreds(self) -> None:
         """A timer, a thread and a look-up are waited for, and not one after another."""

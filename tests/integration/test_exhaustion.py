@@ -18,18 +18,10 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.endurance.figures import note
 
 from .processes import LOOPBACK, RawClient, ServerProcess, serve
+from .usage import cpu_seconds
 
 APP = "tests.integration.abuse_app:app"
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_seconds(server: ServerProcess) -> float:
-    """How long the process has computed so far."""
-    # Behind the name, which may hold spaces: utime and stime are fields 14 and 15.
-    fields = Path(f"/proc/{server.pid}/stat").read_text("ascii").rpartition(")")[2]
-    user, system = fields.split()[11:13]
-    return (int(user) + int(system)) / TICKS
 
 
 class Crowd:

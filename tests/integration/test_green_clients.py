@@ -38,7 +38,14 @@ class ClientTests(TestCase):
     def run_program(self, name: str, port: int) -> None:
         """Run it, and see how long it took."""
         done = subprocess.run(
-            [sys.executable, "-m", "txgreenwsgi.monkey", str(_PROGRAM), name, str(port)],
+            [
+                sys.executable,
+                "-m",
+                "txgreenwsgi.monkey",
+                str(_PROGRAM),
+                name,
+                str(port),
+            ],
             capture_output=True,
             text=True,
             timeout=120,
@@ -61,7 +68,7 @@ class ClientTests(TestCase):
         self.check("redis", Redis, "redis")
 
     def test_memcached(self) -> None:
-        """pymemcache."""
+        """Pymemcache."""
         self.check("memcached", Memcached, "pymemcache")
 
     def test_pymysql(self) -> None:
@@ -69,7 +76,7 @@ class ClientTests(TestCase):
         self.check("pymysql", MariaDB, "pymysql")
 
     def test_psycopg(self) -> None:
-        """psycopg 3 on PostgreSQL."""
+        """Psycopg 3 on PostgreSQL."""
         self.check("psycopg", PostgreSQL, "psycopg")
 
     def test_psycopg2(self) -> None:

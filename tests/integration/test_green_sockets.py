@@ -15,12 +15,18 @@ from twisted.trial.unittest import TestCase
 
 import txgreenwsgi
 from txgreenwsgi._switching.greenlets import hub_of
-from txgreenwsgi.green import offload, queue, select, socket, subprocess, threading, time
+from txgreenwsgi.green import (
+    offload,
+    queue,
+    select,
+    socket,
+    subprocess,
+    threading,
+    time,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-in_task: Any = txgreenwsgi.in_greenlet
 
 
 def _echo(connection: Any) -> None:
@@ -65,7 +71,7 @@ class SocketTests(TestCase):
                 answer: bytes = file.read()
         return answer
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_two_hundred_at_once(self) -> None:
         """200 slow exchanges take the time of one."""
 
@@ -85,7 +91,7 @@ class SocketTests(TestCase):
             self.assertEqual(task.wait(), b"%d" % number)
         self.assertLess(real_time.monotonic() - began, 10)
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_more_than_the_kernel_holds(self) -> None:
         """A large message goes both ways, with a time limit and without."""
         data = os.urandom(1 << 20)
@@ -99,7 +105,7 @@ class SocketTests(TestCase):
                 sender.wait()
             self.assertEqual(bytes(got), data)
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_timeout(self) -> None:
         """A time limit ends a wait by TimeoutError; the socket goes on working."""
         address = self.serve()
@@ -112,7 +118,7 @@ class SocketTests(TestCase):
             sock.sendall(b"x")
             self.assertEqual(sock.recv(1), b"x")
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_non_blocking(self) -> None:
         """A non-blocking socket never waits."""
         with socket.create_connection(self.serve()) as sock:
@@ -121,7 +127,7 @@ class SocketTests(TestCase):
                 sock.recv(1)
             self.assertEqual(select.select([sock], [], [], 0), ([], [], []))
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_closed_during_a_wait(self) -> None:
         """Who waits on a socket that is closed is told so, and the number is free."""
         address = self.serve()
@@ -140,7 +146,7 @@ class SocketTests(TestCase):
                 again.sendall(b"x")
                 self.assertEqual(again.recv(1), b"x")
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_cancelled(self) -> None:
         """A cancelled task leaves its wait, and the socket as it was."""
         with socket.create_connection(self.serve()) as sock:
@@ -153,7 +159,7 @@ class SocketTests(TestCase):
             sock.sendall(b"x")
             self.assertEqual(sock.recv(1), b"x")
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_other_kinds(self) -> None:
         """UNIX sockets, datagrams and socket pairs wait as well."""
         with tempfile.TemporaryDirectory() as folder:
@@ -179,7 +185,7 @@ class SocketTests(TestCase):
         one.close()
         other.close()
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_ten_thousand(self) -> None:
         """10,000 operations leave no reader, no writer and no task behind."""
         reactor: Any = hub_of().reactor
@@ -197,7 +203,7 @@ class SocketTests(TestCase):
         self.assertEqual(len(hub_of().tasks), tasks)
         sock.close()
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_names_are_looked_up_elsewhere(self) -> None:
         """Looking a name up parks the task."""
         turns: list[int] = []
@@ -228,7 +234,7 @@ class SharedTests(TestCase):
 
     timeout = 30
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_lock(self) -> None:
         """Many of both kinds take one lock; nobody is left waiting."""
         lock, inside, told = threading.Lock(), [0], []
@@ -257,7 +263,7 @@ class SharedTests(TestCase):
         self.assertEqual(set(told), {1})
         self.assertEqual(len(told), 1200)
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_event(self) -> None:
         """A task wakes a thread, and a thread a task."""
         for_thread, for_task = threading.Event(), threading.Event()
@@ -272,7 +278,7 @@ class SharedTests(TestCase):
         self.assertTrue(for_task.wait(10))
         self.assertTrue(txgreenwsgi.wait(answer))
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_queue(self) -> None:
         """What a thread puts a task gets, and the other way round, in order."""
         for kind in (queue.Queue, queue.SimpleQueue):
@@ -290,7 +296,7 @@ class SharedTests(TestCase):
             )
             txgreenwsgi.wait(done)
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_offload(self) -> None:
         """`offload` runs in a thread, sees the contextvars, and gives the error on."""
         from contextvars import ContextVar
@@ -313,7 +319,7 @@ class ProcessTests(TestCase):
 
     timeout = 30
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_at_once(self) -> None:
         """Programs that are waited for run at the same time."""
         import time as real_time
@@ -327,7 +333,7 @@ class ProcessTests(TestCase):
             task.wait()
         self.assertLess(real_time.monotonic() - began, 4)
 
-    @in_task
+    @txgreenwsgi.in_greenlet
     def test_pipes(self) -> None:
         """What a program writes is read as it comes; more than a pipe holds goes in."""
         data = b"x" * 300_000

@@ -330,13 +330,13 @@ class CounterTests(SynchronousTestCase):
 
     APP = "examples.origins.a17_counters:app"
 
-    def counts(self, path: str) -> list[str]:
+    def counts(self, path: str, *options: str) -> list[str]:
         """What ten interleaved requests count."""
+        server = shared(self.APP, *options)
         with ThreadPoolExecutor(10) as pool:
             return list(
                 pool.map(
-                    lambda steps: shared(self.APP).fetch(f"{path}?{steps}").text,
-                    range(1, 11),
+                    lambda steps: server.fetch(f"{path}?{steps}").text, range(1, 11)
                 )
             )
 
@@ -351,10 +351,17 @@ class CounterTests(SynchronousTestCase):
         """A bare thread-local belongs to all requests: they count each other's."""
         wrong = [
             answer
-            for answer in self.counts("/local")
+            for answer in self.counts("/local", "--patch=none")
             if len(set(re.findall(r"\d+", answer))) > 1
         ]
         self.assertGreater(len(wrong), 3)
+
+    def test_patched_thread_local(self) -> None:
+        """Patched, as the command does by default, a thread-local is the request's."""
+        self.assertEqual(
+            self.counts("/local"),
+            [f"{steps} steps, counted {steps}\n" for steps in range(1, 11)],
+        )
 
     def test_alone(self) -> None:
         """Alone, both count right."""

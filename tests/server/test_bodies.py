@@ -353,6 +353,15 @@ class EarlyResponseTests(WireTestCase):
         client.send(b"x" * 5_000_000 + get("/"))
         self.assertEqual(len(client.responses()), 1)
 
+    def test_endless_rest(self) -> None:
+        """A client that sends without end is not listened to without end."""
+        client = self.connected(application)
+        client.send(get("/unread", "Transfer-Encoding: chunked", method="POST"))
+        for _ in range(17):
+            self.assertFalse(client.reset)
+            client.send(b"x" * 1024 * 1024)
+        self.assertTrue(client.reset)
+
     def test_unknown_rest_closes(self) -> None:
         """A chunked body has no known end, so its connection closes."""
         client = self.connected(application)

@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from twisted.logger import LogLevel
 
+from txgreenwsgi import NotInGreenlet
+
 from .application import TEXT, application
 from .pairs import PairClient
 from .wire import WireTestCase, get
@@ -82,6 +84,54 @@ class SlowReaderTests(WireTestCase):
         self.assertEqual(returned, [0])
         client.read(3000)
         self.assertEqual(returned, [0, 1])
+
+    def test_interrupted_in_a_block(self) -> None:
+        """A block that was sent in part can have nothing behind it: it is cut there."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", TEXT)
+            write(b"first")
+            with self.assertRaises(TimeoutError), environ["txgreenwsgi.timeout"](1):
+                write(b"x" * size)
+            self.assertRaises(ConnectionResetError, write, b"second")
+            return [b"third"]
+
+        for size in (3000, 100_000):
+            server = self.recorded(app)
+            client = server.connect(room=1000)
+            client.send(get("/"))
+            server.advance(1)
+            while client.read():
+                pass
+            self.assertTrue(client.reset)
+            self.assertNotIn(b"second", client.received)
+            self.assertIn(b"\r\n5\r\nfirst\r\n%x\r\nxxx" % size, client.received)
+            self.assertTrue(client.received.endswith(b"xxx"))
+            self.assertEqual(server.tasks, [])
+        self.assertEqual(self.logged(LogLevel.error), [])
+
+    def test_written_outside_a_task(self) -> None:
+        """A callback cannot wait for the client, and is told so before it sends."""
+        errors: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", TEXT)
+
+            def later() -> None:
+                errors.append(str(self.assertRaises(NotInGreenlet, write, b"evil")))
+
+            server.reactor.callLater(1, later)
+            environ["txgreenwsgi.sleep"](2)
+            return [b"good"]
+
+        server = self.serve(app)
+        client = server.connect()
+        client.send(get("/"))
+        server.advance(1)
+        self.assertEqual(client.received, b"")
+        server.advance(1)
+        self.assertIn("write() was called outside a task", errors[0])
+        self.assertEqual(self.only(client).body, b"good")
 
     def test_others_go_on(self) -> None:
         """A client that does not read holds up nobody."""

@@ -264,6 +264,33 @@ class KeepAliveTests(WireTestCase):
             client.settle()
         self.assertEqual([each.body for each in client.responses()], [b"AB"] * 1000)
 
+    def test_cost(self) -> None:
+        """A plain request takes one send, and neither a timer nor a Deferred."""
+        client = self.connected(application)
+        client.send(get("/"))
+        made: list[str] = []
+        send = client.socket.send
+
+        def send_noted(data: Any, flags: int = 0) -> int:
+            made.append("send")
+            return send(data, flags)
+
+        def call_noted(*args: Any, **kwargs: Any) -> Any:
+            made.append("delayed call")
+
+        init = Deferred.__init__
+
+        def init_noted(deferred: Deferred[Any], *args: Any) -> None:
+            made.append("Deferred")
+            init(deferred, *args)
+
+        self.patch(client.socket, "send", send_noted)
+        self.patch(client._server.reactor, "callLater", call_noted)
+        self.patch(Deferred, "__init__", init_noted)
+        client.send(get("/") + post("/echo", b"abc"))
+        self.assertEqual(made, ["send"] * 2)
+        self.assertEqual(len(client.responses()), 3)
+
     def test_one_at_a_time(self) -> None:
         """A request does not begin before the one in front of it has ended."""
         seen: list[str] = []

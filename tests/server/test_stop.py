@@ -366,7 +366,7 @@ class StopTests(WireTestCase):
         self.stop(server)
         for _ in range(6):
             server.advance(1)
-        self.assertEqual(self.ended, [6])
+        self.assertEqual(self.ended, [5])
         self.assertTrue(client.reset)
 
     def test_lingering_connection(self) -> None:

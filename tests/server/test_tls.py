@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from http.client import HTTPResponse, IncompleteRead
 from io import BytesIO
@@ -223,6 +224,47 @@ class TLSTests(WireTestCase):
         while client.read():
             pass
         self.assertEqual(self.body(client), b"a" * 500_000)
+
+    def test_interrupted_in_a_block(self) -> None:
+        """A block that was sent in part can have nothing behind it: it is cut there."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", TEXT)
+            write(b"first")
+            with self.assertRaises(TimeoutError), environ["txgreenwsgi.timeout"](1):
+                write(b"x" * 1_000_000)
+            self.assertRaises(ConnectionResetError, write, b"second")
+            return [b"third"]
+
+        client = self.secure(app, room=1000)
+        client.send(get("/"))
+        while not client.closed:
+            self.server.advance(0.5)
+            client.read(1)
+        self.assertEqual(self.server.tasks, [])
+        self.assertFalse(client.goodbye)
+
+    def test_interrupted_behind_a_block(self) -> None:
+        """One that was handed over whole may be followed by others."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", TEXT)
+            write(b"first")
+            for _ in range(3):
+                with (
+                    contextlib.suppress(TimeoutError),
+                    environ["txgreenwsgi.timeout"](1),
+                ):
+                    write(b"x" * 40_000)
+            return [b"last"]
+
+        client = self.secure(app, room=1000)
+        client.send(get("/"))
+        for _ in range(4):
+            self.server.advance(1)
+        for _ in range(200):
+            client.read()
+        self.assertEqual(self.body(client), b"first" + b"x" * 120_000 + b"last")
 
     def test_refusal(self) -> None:
         """What is no request is refused, and the connection closed."""

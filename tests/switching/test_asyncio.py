@@ -342,6 +342,33 @@ class CoroutineTests(LoopTestCase):
         self.turn(4)
         self.assertEqual(self.result_of(task), "slept")
 
+    def test_error_for_another_task(self) -> None:
+        """A task may fail with what a coroutine caught: that one goes on unharmed."""
+        caught: list[BaseException] = []
+        events: list[str] = []
+        last: Deferred[str] = Deferred()
+
+        async def coroutine() -> None:
+            try:
+                await Deferred[None]()
+            except asyncio.CancelledError as error:
+                caught.append(error)
+            events.append(await last)
+
+        task = self.start(wait, coroutine(), 1)
+        self.turn(2)
+        self.clock.advance(1)
+        self.error_of(task, TimedOut)
+        self.turn(3)
+
+        def other() -> None:
+            raise caught[0]
+
+        self.error_of(self.start(other), asyncio.CancelledError)
+        last.callback("unharmed")
+        self.turn(5)
+        self.assertEqual(events, ["unharmed"])
+
     def test_waiting_inside(self) -> None:
         """It runs outside of our tasks: waiting in it is refused, awaiting is not."""
 

@@ -484,6 +484,21 @@ class KillTests(ClockTestCase):
         self.assertIn("work", refusals[0])
         self.assert_nothing_left()
 
+    def test_refused_wait_is_over(self) -> None:
+        """Who answers a wait that was refused is told that it is too late."""
+        late: list[bool] = []
+
+        def work() -> None:
+            try:
+                sleep(60)
+            finally:
+                handle = suspend()
+                self.assertRaises(NotInGreenlet, handle.wait)
+                late.append(handle.resume())
+
+        self.killed(work)
+        self.assertEqual(late, [False])
+
     def test_refusal_that_is_not_caught(self) -> None:
         """A `finally` block that wanted to wait is reported: it did not clean up."""
 
@@ -555,8 +570,8 @@ class KillTests(ClockTestCase):
         task = self.spawn(events.append, "ran")
         ended = task.deferred()
         self.hub.close()
-        self.turn()
         self.failureResultOf(ended, Cancelled)
+        self.turn()
         self.assertEqual(events, [])
         self.assert_nothing_left()
 

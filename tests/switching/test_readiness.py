@@ -20,6 +20,7 @@ from txgreenwsgi import (
     Cancelled,
     NotInGreenlet,
     TimedOut,
+    current_task,
     poll,
     select,
     sleep,
@@ -515,6 +516,19 @@ class ReactorTests(DescriptorTestCase):
         self.turn()
         self.assertGreater(self.result_of(task), 9)
 
+    def test_cancelled_over_fast_data(self) -> None:
+        """A task that was cancelled is told at a wait that is over at once, too."""
+        os.write(self.writing, b"x")
+
+        def work() -> None:
+            task = current_task()
+            assert task is not None
+            task.cancel()
+            wait_readable(self.reading, 0)  # asking is no wait
+            wait_readable(self.reading)
+
+        self.error_of(self.start(work), Cancelled)
+
     def test_fast_data_and_a_timeout(self) -> None:
         """And such a loop is ended by its timeout."""
         os.write(self.writing, b"x")
@@ -759,6 +773,15 @@ class PollTests(DescriptorTestCase):
         os.write(self.writing, b"x")
         self.turn()
         self.assertEqual(self.result_of(task), [(self.reading, POLLIN)])
+
+    def test_changed_while_it_is_polled_in_vain(self) -> None:
+        """Also when the time is over."""
+        watched = poll()
+        watched.register(self.reading, POLLIN)
+        task = self.start(watched.poll, 2000)
+        watched.register(self.writing, POLLOUT)
+        self.clock.advance(2)
+        self.assertEqual(self.result_of(task), [])
 
     def test_many(self) -> None:
         """Of many descriptors those are reported that are ready, and only those."""

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import traceback
 import weakref
+from contextvars import ContextVar
 from typing import Any
 
 from greenlet import greenlet
@@ -412,6 +413,15 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(self.successResultOf(before), "it")
         self.assertEqual(self.successResultOf(task.deferred()), "it")
 
+    def test_deferred_result(self) -> None:
+        """A task may return a Deferred, as Twisted's own functions do."""
+        result: Deferred[str] = Deferred()
+        task = self.start(lambda: result)
+        deferred = task.deferred()
+        self.assertNoResult(deferred)
+        result.callback("it")
+        self.assertEqual(self.successResultOf(deferred), "it")
+
     def test_failure(self) -> None:
         """It fails with what the task raised, the traceback with it."""
         task = self.start(fail_after, 1)
@@ -558,13 +568,19 @@ class MemoryTests(ClockTestCase):
 
     def test_arguments_and_context(self) -> None:
         """Nor its function, its arguments, and the context variables it had."""
-        held = Held()
-        gone = weakref.ref(held)
-        task = self.start(lambda held: sleep(1), held)
-        del held
+        variable: ContextVar[Held] = ContextVar("variable")
+        argument, value = Held(), Held()
+        gone = [weakref.ref(argument), weakref.ref(value)]
+
+        def work(argument: Held, value: Held) -> None:
+            variable.set(value)
+            sleep(1)
+
+        task = self.start(work, argument, value)
+        del argument, value
         self.clock.advance(1)
         self.assertTrue(task.done)
-        self.assertIsNone(gone())
+        self.assertEqual([reference() for reference in gone], [None, None])
 
     def test_result_of_a_dropped_task(self) -> None:
         """The result goes with the task, even the first one of a greenlet."""

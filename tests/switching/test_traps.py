@@ -12,7 +12,8 @@ from contextvars import Context, ContextVar, copy_context
 from decimal import Decimal, getcontext, localcontext
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import context as twisted_context
 from twisted.python import log
@@ -34,7 +35,7 @@ from txgreenwsgi import (
 from .clocked import ClockTestCase, after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 
 class StackTests(ClockTestCase):
@@ -267,6 +268,39 @@ class ContextTests(ClockTestCase):
 
         self.assertEqual(copy_context().run(answer), "the answerer's")
         self.assertEqual(self.result_of(task), "mine")
+
+    def test_context_inside_a_task(self) -> None:
+        """Code of a task may run in a Context of its own, and wait there."""
+        variable: ContextVar[str] = ContextVar("variable", default="unset")
+
+        def inside(value: str) -> str:
+            variable.set(value)
+            return after(1, "") + variable.get()
+
+        def work(value: str) -> tuple[str, str]:
+            variable.set(f"outer {value}")
+            return copy_context().run(inside, value), variable.get()
+
+        tasks = [self.start(work, name) for name in "ab"]
+        self.clock.advance(1)
+        self.assertEqual(
+            [self.result_of(task) for task in tasks],
+            [("a", "outer a"), ("b", "outer b")],
+        )
+
+    def test_inline_callbacks(self) -> None:
+        """A generator of inlineCallbacks may wait until its first `yield`."""
+
+        @inlineCallbacks
+        def steps() -> Generator[Any, Any, str]:
+            sleep(1)
+            found: str = yield deferLater(self.clock, 1, str, "it")
+            return found
+
+        task = self.start(lambda: wait(steps()))
+        self.clock.advance(1)
+        self.clock.advance(1)
+        self.assertEqual(self.result_of(task), "it")
 
     def test_decimal(self) -> None:
         """The decimal context is the task's: it is made of context variables."""

@@ -742,6 +742,18 @@ class SpawnTests(ClockTestCase):
         error = self.error_of(self.start(lambda: spawn("")), TypeError)  # type: ignore[arg-type]
         self.assertIn("spawn(function, 1, 2)", str(error))
 
+    def test_coroutine_function(self) -> None:
+        """A coroutine function is not spawned by itself; the error says how."""
+
+        async def coroutine() -> str:
+            return "ran"
+
+        error = self.error_of(self.start(lambda: spawn(coroutine)), TypeError)
+        self.assertIn("spawn(wait, function(1, 2))", str(error))
+        task = self.result_of(self.start(lambda: spawn(wait, coroutine())))
+        self.turn()
+        self.assertEqual(self.result_of(task), "ran")
+
     def test_in_greenlet(self) -> None:
         """A function that waits becomes one that returns a Deferred."""
 
@@ -752,14 +764,20 @@ class SpawnTests(ClockTestCase):
             return number * 2
 
         self.assertEqual(double.__doc__, "Twice the number.")
-        deferred = self.result_of(self.start(double, 21))
+        deferred = self.made_in_a_task(double, 21)
         self.turn()
         self.clock.advance(1)
         self.assertEqual(self.successResultOf(deferred), 42)
 
+    def made_in_a_task(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What it returns, called in a task."""
+        made: list[Any] = []
+        self.start(lambda: made.append(function(*args)))
+        return made[0]
+
     def test_in_greenlet_cancelled(self) -> None:
         """Cancelling that Deferred cancels the task."""
-        deferred = self.result_of(self.start(in_greenlet(sleep), 60))
+        deferred = self.made_in_a_task(in_greenlet(sleep), 60)
         self.turn()
         deferred.cancel()
         self.failureResultOf(deferred, CancelledError)
@@ -834,6 +852,23 @@ class ReactTests(ClockTestCase):
         """One that raises is logged, and the status is 1."""
         self.assertEqual(self.status(StoppableReactor(), lambda: 1 / 0), 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_awaitable_main(self) -> None:
+        """A main function may return a Deferred or be a coroutine function."""
+        got: list[str] = []
+        reactor = StoppableReactor()
+
+        async def coroutine() -> None:
+            await deferLater(reactor, 0.2)
+            got.append("coroutine")
+
+        self.assertEqual(self.status(reactor, coroutine), 0)
+        other = StoppableReactor()
+        self.assertEqual(
+            self.status(other, lambda: deferLater(other, 0.2, got.append, "Deferred")),
+            0,
+        )
+        self.assertEqual(got, ["coroutine", "Deferred"])
 
     def test_exits(self) -> None:
         """One that exits has its own status."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from txgreenwsgi import Task
+from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi._wsgi.files import FileWrapper
 from txgreenwsgi._wsgi.gateway import serve
 
@@ -89,7 +92,9 @@ class ServeTests(SynchronousTestCase):
     def told(self, app: App, sink: Sink | None = None) -> list[Any]:
         """What a sink is told of an application's response."""
         sink = sink or Sink()
-        serve(app, {"sink": sink}, sink)
+        task = Task(hub_of(Clock()), serve, (app, {"sink": sink}, sink))
+        task.hub.start(task)
+        self.successResultOf(task.deferred())
         return sink.told
 
     def body(self, *blocks: Any, status: str = "200 OK") -> App:
@@ -242,7 +247,9 @@ class ServeTests(SynchronousTestCase):
         def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
             raise KeyError
 
-        self.assertRaises(KeyError, self.told, app)
+        sink = Sink()
+        self.assertRaises(KeyError, serve, app, {"sink": sink}, sink)
+        self.assertEqual(sink.told, [])
 
     def test_exc_info_is_dropped(self) -> None:
         """start_response keeps no reference to a traceback (PEP 3333)."""

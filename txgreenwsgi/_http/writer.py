@@ -13,10 +13,23 @@ from typing import Any
 __all__ = [
     "CONTINUE",
     "LAST_CHUNK",
+    "STATUSES",
     "InvalidField",
     "ResponseHead",
     "date_field",
 ]
+
+#: What the server itself answers to requests that it refuses (RFC 9110 section 15).
+STATUSES = {
+    400: "400 Bad Request",
+    408: "408 Request Timeout",
+    413: "413 Content Too Large",
+    414: "414 URI Too Long",
+    417: "417 Expectation Failed",
+    431: "431 Request Header Fields Too Large",
+    501: "501 Not Implemented",
+    505: "505 HTTP Version Not Supported",
+}
 
 #: RFC 9110 section 10.1.1.
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

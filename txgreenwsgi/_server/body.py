@@ -35,6 +35,9 @@ _SLOW_SECONDS = 60.0
 
 _NEVER_ENDS = float("inf")
 
+# Of all bodies of which nothing is held; most requests have none. Never changed.
+_NO_PIECES: deque[bytes] = deque(maxlen=0)
+
 
 class BadBody(OSError):
     """The rest of the request body cannot be had; the client has to be told why.
@@ -62,8 +65,6 @@ class RequestBody:
 
     __slots__ = (
         "_channel",
-        "_drained",
-        "_dropped",
         "_length",
         "_pieces",
         "_received",
@@ -78,10 +79,8 @@ class RequestBody:
     def __init__(self, channel: Channel, head: RequestHead) -> None:
         self._channel = channel
         self._length = head.content_length
-        self._pieces: deque[bytes] = deque()
+        self._pieces = _NO_PIECES
         self._received = 0
-        self._drained = 0
-        self._dropped = False
         # For how many seconds it was waited for, up to the last read.
         self._waited = 0.0
         self.client_waits = head.expects_continue
@@ -94,14 +93,15 @@ class RequestBody:
 
     def received(self, piece: bytes) -> None:
         """A piece of the body has come."""
-        if self.error is not None or self._dropped:
-            self._drained += len(piece)
-            return
         self._received += len(piece)
+        if self.error is not None:
+            return  # nobody can read it any more
         limit = self._channel.site.settings.max_body
         if limit and self._received > limit:
             self.fail(BadBody(413, f"the body is longer than {limit} bytes"))
             return
+        if self._pieces is _NO_PIECES:
+            self._pieces = deque()
         self._pieces.append(piece)
         self.held += len(piece)
         if self.reader is not None:
@@ -140,14 +140,12 @@ class RequestBody:
         """Every further read raises `error`; who reads now is told by the caller."""
         if self.error is None:
             self.error = error
-        self._pieces.clear()
+        self._pieces = _NO_PIECES
         self.held = 0
 
     def drop(self) -> None:
         """The request is over: what was not read never will be."""
-        self._dropped = True
-        if not self.complete or self._pieces:
-            self.cut(ValueError("wsgi.input was read after the request had ended"))
+        self.cut(ValueError("wsgi.input was read after the request had ended"))
 
     @property
     def full(self) -> bool:
@@ -162,7 +160,7 @@ class RequestBody:
         """How many bytes of a body that is not complete may still come, at most."""
         if self._length is None:
             return _NEVER_ENDS
-        return self._length - self._received - self._drained
+        return self._length - self._received
 
     # What wsgi.input calls, in a task.
 

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from txgreenwsgi._http.head import END, Refusal, RequestHead
 from txgreenwsgi._http.parser import RequestParser
+from txgreenwsgi._http.writer import STATUSES
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
 from .body import DRAIN_BYTES, BadBody
@@ -49,17 +50,9 @@ _log = Logger(namespace="txgreenwsgi")
 #: is left of the body of a request that was answered.
 _CLOSE_SECONDS = 5.0
 
-_REASONS = {
-    400: "400 Bad Request",
-    408: "408 Request Timeout",
-    413: "413 Content Too Large",
-    414: "414 URI Too Long",
-    417: "417 Expectation Failed",
-    431: "431 Request Header Fields Too Large",
-    501: "501 Not Implemented",
-    503: "503 Service Unavailable",
-    505: "505 HTTP Version Not Supported",
-}
+#: What a client goes on sending after its last response is thrown away up to this
+#: size. Many send a whole upload before they look at the answer.
+_LINGER_BYTES = 16 * 1024 * 1024
 
 
 @implementer(IProtocol)
@@ -80,6 +73,7 @@ class Channel:
     __slots__ = (
         "_begin_queued",
         "_close_at",
+        "_discarded",
         "_inbox",
         "_names",
         "_parser",
@@ -105,6 +99,7 @@ class Channel:
         self.closing = False
         self.closing_now = False
         self.reading_paused = False
+        self._discarded = 0
         self._parser = RequestParser(site.limits)
         self._inbox: deque[Event] = deque()
         self._pumping = False
@@ -137,14 +132,16 @@ class Channel:
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client."""
         if self.closing_now:
-            # Read and thrown away, as long as the close may take: unread bytes
-            # would reset the connection, and the client would lose the response.
+            # Read and thrown away for a while: unread bytes would reset the
+            # connection, and the client would lose the response.
+            self._discarded += len(data)
+            if self._discarded > _LINGER_BYTES:
+                self.abort()
             return
         parser = self._parser
-        was_idle = parser.idle
-        self._inbox.extend(parser.feed(data, one=True))
-        if was_idle and self.exchange is None:
+        if self.exchange is None and parser.idle:
             self._since = self.site.reactor.seconds()
+        self._inbox.extend(parser.feed(data, one=True))
         if not self._pumping:
             self._pump()
 
@@ -170,7 +167,7 @@ class Channel:
         self.abort()
 
     def _broken(self) -> None:
-        """A send failed: the connection is gone, and the reactor does not know yet."""
+        """Nothing more can be sent: the connection is gone, or must go."""
         self.connected = False
         if self.exchange is not None:
             self.exchange.client_lost()
@@ -285,7 +282,7 @@ class Channel:
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what is no request; nothing after it is ever interpreted."""
-        status = _REASONS.get(refusal.status, "400 Bad Request")
+        status = STATUSES[refusal.status]
         _log.info(
             "refused a request from {address}: {status}, {reason}",
             address=self.names()[2] or "a UNIX socket",
@@ -339,7 +336,7 @@ class Channel:
         """Go on with the next request, which may have come already."""
         self.exchange = None
         self._since = self.site.reactor.seconds()
-        if self._request_waits and not self._pumping:
+        if not self._pumping and self._request_waits:
             self._pump()
             return
         if self.reading_paused:

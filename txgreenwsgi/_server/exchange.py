@@ -18,12 +18,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txgreenwsgi._http.framing import CHUNKED, CLOSE, LENGTH, NONE, choose_framing
-from txgreenwsgi._http.writer import LAST_CHUNK, ResponseHead
-from txgreenwsgi._switching.errors import (
-    Cancelled,
-    ClientDisconnected,
-    RequestTimeout,
-)
+from txgreenwsgi._http.writer import LAST_CHUNK, STATUSES, ResponseHead
+from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task
 from txgreenwsgi._wsgi.errors import Errors
 from txgreenwsgi._wsgi.gateway import serve
@@ -540,7 +536,7 @@ class Exchange:
         if isinstance(self.cut, Cancelled):
             self._answer_last("503 Service Unavailable")
         elif bad_body and isinstance(error, BadBody):
-            self._answer_last(_STATUS_LINES.get(error.status, "400 Bad Request"), error)
+            self._answer_last(STATUSES[error.status], error)
         else:
             self._answer_last("500 Internal Server Error", error)
 
@@ -599,11 +595,3 @@ class _TooLong(AssertionError):
 
     def __init__(self) -> None:
         super().__init__("the response is longer than its Content-Length")
-
-
-_STATUS_LINES = {
-    400: "400 Bad Request",
-    408: "408 Request Timeout",
-    413: "413 Content Too Large",
-    431: "431 Request Header Fields Too Large",
-}

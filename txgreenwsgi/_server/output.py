@@ -136,11 +136,17 @@ class SocketOutput:
                 sent = 0
 
     def _send_rest(self, view: memoryview) -> None:
-        while view:
-            sent = self._send_some(view)
-            view = view[sent:]
-            if view:
-                self._wait_writable()
+        try:
+            while view:
+                sent = self._send_some(view)
+                view = view[sent:]
+                if view:
+                    self._wait_writable()
+        except BaseException:
+            # A timeout of the application's, perhaps. What it sends next would
+            # be taken for the rest of this.
+            self._broken()
+            raise
 
     def _send_some(self, data: bytes | memoryview) -> int:
         try:
@@ -248,10 +254,11 @@ class SocketOutput:
 class TransportOutput:
     """Through `transport.write`, paused and resumed by the transport."""
 
-    __slots__ = ("_paused", "_transport", "waiting")
+    __slots__ = ("_broken", "_paused", "_transport", "waiting")
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, broken: Callable[[], object]) -> None:
         self._transport = transport
+        self._broken = broken
         self._paused = False
         self.waiting: Suspension | None = None
         transport.registerProducer(self, True)
@@ -259,26 +266,31 @@ class TransportOutput:
     def send(self, data: bytes) -> None:
         if self.waiting is not None:
             raise _two_writers()
-        if len(data) <= _PIECE_BYTES:
-            self._send_piece(data)
-            return
-        for start in range(0, len(data), _PIECE_BYTES):
-            self._send_piece(data[start : start + _PIECE_BYTES])
+        self._transport.write(data[:_PIECE_BYTES])
+        self._wait_for_client(len(data) > _PIECE_BYTES)
+        for start in range(_PIECE_BYTES, len(data), _PIECE_BYTES):
+            end = start + _PIECE_BYTES
+            self._transport.write(data[start:end])
+            self._wait_for_client(end < len(data))
 
-    def _send_piece(self, data: bytes) -> None:
-        self._transport.write(data)
+    def send_parts(self, *parts: bytes) -> None:
+        # Here everything is copied once more anyway.
+        self.send(b"".join(parts))
+
+    def _wait_for_client(self, more: bool) -> None:
+        """Wait while the transport holds too much; `more` of the block is to come."""
         while self._paused:
             self.waiting = suspension = Suspension(
                 require_task("write()"), "the client to take more"
             )
             try:
                 suspension.wait()
+            except BaseException:
+                if more:
+                    self._broken()
+                raise
             finally:
                 self.waiting = None
-
-    def send_parts(self, *parts: bytes) -> None:
-        for part in parts:
-            self.send(part)
 
     def turn(self) -> None:
         sleep(0)
@@ -317,7 +329,11 @@ def _two_writers() -> RuntimeError:
 
 
 def output_for(transport: ITransport, broken: Callable[[], object]) -> Output:
-    """The way out for `transport`; `broken` is called when a send fails."""
+    """The way out for `transport`.
+
+    `broken` is called when nothing more can be sent in good order: a send has
+    failed, or was interrupted in the middle.
+    """
     if isinstance(transport, Connection) and not transport.TLS:
         return SocketOutput(transport, broken)
-    return TransportOutput(transport)
+    return TransportOutput(transport, broken)

@@ -266,12 +266,16 @@ class GreenSite(Factory):
     # What has happened.
 
     def exchange_ended(self, exchange: Exchange) -> None:
-        """Forget the exchange and tell the observers."""
+        """Tell the observers of the exchange, and forget it."""
+        if self.observers:
+            self.observe(exchange.record())
+        self.forget(exchange)
+
+    def forget(self, exchange: Any) -> None:
+        """It is in flight no longer; whoever waits for the last one is told."""
         self.exchanges.discard(exchange)
         if self.orphans:
             self.orphans.discard(exchange)
-        if self.observers:
-            self.observe(exchange.record())
         if not self.connections:
             self._rest_if_empty()
 

@@ -290,14 +290,12 @@ class Hub:
         self.closed = True
         for task in list(self.tasks):
             task.kill()
-            if task._ready:
-                # It is in line for a turn that never comes.
-                self._switch_to(task)
-            if not task.done:
-                _log.error("{task} would not end and is left behind", task=task)
-                self.tasks.discard(task)
-        # Who waits for the end of a task that never began is told in a turn.
+        # The last turn: for tasks that are in line, and for who is to be told of
+        # those that never began.
         self._take_turn()
+        for task in self.tasks:
+            _log.error("{task} would not end and is left behind", task=task)
+        self.tasks.clear()
         self.spare.clear()
 
 

@@ -6,6 +6,7 @@ never know what a task is for.
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -48,6 +49,7 @@ def call_logged(function: Callable[[], object], complaint: str) -> None:
 
 
 _OWN_ROOM = __name__.rpartition(".")[0]
+_SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE
 
 
 def _without_task(traceback: TracebackType | None) -> TracebackType | None:
@@ -61,7 +63,12 @@ def _without_task(traceback: TracebackType | None) -> TracebackType | None:
     first = traceback = traceback.tb_next
     while traceback is not None:
         frame = traceback.tb_frame
-        if frame.f_globals.get("__name__", "").startswith(_OWN_ROOM):
+        # Those of coroutines hold no task, and may be suspended: to clear such a
+        # frame would be to close it.
+        if (
+            frame.f_globals.get("__name__", "").startswith(_OWN_ROOM)
+            and not frame.f_code.co_flags & _SUSPENDABLE
+        ):
             # It still runs if the error came to us from another task.
             with suppress(RuntimeError):
                 frame.clear()
@@ -218,6 +225,7 @@ class Task(Generic[T]):
     def deferred(self) -> Deferred[T]:
         """A new Deferred that fires with the task's result or failure.
 
+        If the result is a Deferred itself, it fires when that does.
         Cancelling the Deferred cancels the task; the Deferred then fails with
         Twisted's CancelledError, as others do. Call from the reactor's thread.
         """
@@ -238,6 +246,8 @@ class Task(Generic[T]):
             self._observed = True
             if self._error is not None:
                 deferred.errback(Failure(self._error, exc_tb=self._traceback))
+            elif isinstance(self._result, Deferred):
+                self._result.chainDeferred(deferred)
             else:
                 deferred.callback(cast("T", self._result))
 

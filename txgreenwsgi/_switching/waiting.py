@@ -375,20 +375,26 @@ def spawn(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T
     logged when nobody asks.
 
     Raises:
-        TypeError: `function` cannot be called.
+        TypeError: `function` cannot be called, or its call would only make a
+            coroutine.
         NotInGreenlet: the reactor has stopped, or runs in another thread.
     """
+    if not callable(function):
+        raise TypeError(
+            f"spawn() takes a function and then its arguments, as in "
+            f"spawn(function, 1, 2), not {function!r}"
+        )
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(
+            f"spawn() takes an ordinary function, and {function!r} makes a coroutine: "
+            "write spawn(wait, function(1, 2))"
+        )
     return _spawn(hub_of(), function, args, kwargs)
 
 
 def _spawn(
     hub: Hub, function: Callable[..., T], args: Any, kwargs: dict[str, Any]
 ) -> Task[T]:
-    if not callable(function):
-        raise TypeError(
-            f"spawn() takes a function and then its arguments, as in "
-            f"spawn(function, 1, 2), not {function!r}"
-        )
     name = getattr(function, "__qualname__", "") or repr(function)
     task: Task[T] = Task(hub, function, args, kwargs, copy_context(), name)
     hub.spawn(task)
@@ -416,9 +422,10 @@ def react(
 ) -> NoReturn:
     """Run `main(*args)` in a task under the reactor, then exit the process.
 
-    As `twisted.internet.task.react`, but `main` may wait and need not return a
-    Deferred. Call from the main thread, once; it does not return. When the
-    reactor is stopped (Ctrl-C) `main` is cancelled, and has 5 seconds to clean up.
+    As `twisted.internet.task.react`, but `main` may wait. It need not return a
+    Deferred, nor be a coroutine function; if so, that is waited for. Call from the
+    main thread, once; it does not return. When the reactor is stopped (Ctrl-C)
+    `main` is cancelled, and has 5 seconds to clean up.
 
     Raises:
         SystemExit: always: status 0 when `main` returned or was stopped; 1 when
@@ -426,8 +433,12 @@ def react(
             SystemExit.
     """
 
+    def whole_main() -> object:
+        result = main(*args)
+        return wait(result) if inspect.isawaitable(result) else result
+
     def run(reactor: Any) -> Deferred[object]:
-        task = _spawn(hub_of(reactor), main, args, {})
+        task = _spawn(hub_of(reactor), whole_main, (), {})
         stopped = False
 
         def stop() -> Deferred[object] | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
+from txgreenwsgi._twistd.patching import OFFLOAD_FORM, PATCHABLE, parse_patch
 from txgreenwsgi.monitoring.accesslog import FORMATS
 from txgreenwsgi.origins import NAMES
 from txgreenwsgi.settings import (
@@ -70,6 +71,29 @@ _COMMAND: Final = (
         "Give the application the interface of another server that it was written "
         f"for: {', '.join(NAMES[:-1])} or {NAMES[-1]} (see docs/origins.md). May be "
         "repeated.",
+    ),
+    (
+        "patch",
+        "all|none|LIST",
+        "all",
+        "Which modules of the standard library are patched, before the application "
+        "is imported, so that what would block parks its request: some of "
+        + ", ".join(PATCHABLE)
+        + ", with commas.",
+    ),
+    (
+        "offload",
+        "NAME",
+        None,
+        "Call this function, package.module.function, in the reactor's thread pool. "
+        "May be repeated.",
+    ),
+    (
+        "check",
+        "",
+        None,
+        "Import the application, say which of its drivers are green, off-loaded or "
+        "block, and exit: with status 1 if one blocks.",
     ),
     (
         "access-log",
@@ -169,7 +193,7 @@ class Options(usage.Options):
         if setting.kind == "flag"
     ]
     compData = usage.Completions(
-        multiUse=["listen", "add-header", "environ", "origin"],
+        multiUse=["listen", "offload", "add-header", "environ", "origin"],
         optActions={
             "access-log": usage.CompleteFiles("*.log"),
             "access-log-format": usage.CompleteList(list(FORMATS)),
@@ -185,6 +209,9 @@ class Options(usage.Options):
         self["listen"] = []
         self["origin"] = []
         self["chdir"] = None
+        self["patch"] = PATCHABLE
+        self["offload"] = []
+        self["check"] = False
         self["access-log"] = None
         self["access-log-format"] = "combined"
         self["add-header"] = []
@@ -255,6 +282,26 @@ class Options(usage.Options):
                 "application's modules are in"
             )
         self["chdir"] = directory
+
+    def opt_patch(self, text: str) -> None:
+        try:
+            self["patch"] = parse_patch(text)
+        except ValueError as error:
+            raise usage.UsageError(
+                f"--patch {text!r}: {error}; give all, none, or some of "
+                f"{', '.join(PATCHABLE)}, with commas"
+            ) from None
+
+    def opt_offload(self, name: str) -> None:
+        if not all(part.isidentifier() for part in name.split(".")) or "." not in name:
+            raise usage.UsageError(
+                f"--offload {name!r} is not the name of a function: give "
+                f"{OFFLOAD_FORM}, for instance --offload sqlite3.connect"
+            )
+        self["offload"].append(name)
+
+    def opt_check(self) -> None:
+        self["check"] = True
 
     def opt_access_log(self, path: str) -> None:
         if path == "-" and self._becomes_a_daemon():
@@ -387,8 +434,8 @@ def markdown_table() -> str:
     for option, default, meaning in rows:
         shown_default = f"`{default}`" if default else ""
         lines.append(
-            f"| `{option}` | {shown_default} | {meaning} |".replace(
-                "|json", r"\|json"
-            ).replace("continue|cancel", r"continue\|cancel")
+            f"| `{option}` | {shown_default} | {meaning} |".replace("|json", r"\|json")
+            .replace("continue|cancel", r"continue\|cancel")
+            .replace("all|none|LIST", r"all\|none\|LIST")
         )
     return "\n".join(lines) + "\n"

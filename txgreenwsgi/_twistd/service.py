@@ -7,6 +7,7 @@ and shed its privileges by then.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -18,14 +19,21 @@ from twisted.internet.error import CannotListenError
 from zope.interface import implementer
 
 from txgreenwsgi._server.service import GreenService
+from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.find_app import AppNotFound, find_app
 from txgreenwsgi._twistd.options import Options
+from txgreenwsgi._twistd.patching import (
+    NotFound,
+    offload_names,
+    patch,
+    patch_drivers,
+)
 from txgreenwsgi._twistd.watchdog import Watchdog
 from txgreenwsgi.monitoring.accesslog import AccessLog
 from txgreenwsgi.origins import adapt, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from _typeshed.wsgi import WSGIApplication
@@ -54,14 +62,22 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
     def load_app() -> WSGIApplication:
         _enter(options["chdir"])
+        patch(options["patch"])
         try:
+            offload_names(options["offload"])
             prepare(options["origin"])
-            return adapt(find_app(options["app"]), options["origin"])
+            app = adapt(find_app(options["app"]), options["origin"])
+        except NotFound as error:
+            raise CannotStart(str(error)) from None
         except AppNotFound as error:
             if error.__cause__ is not None:
                 raise  # something of the application's own: show where
             raise CannotStart(str(error)) from None
+        patch_drivers(options["patch"])
+        return app
 
+    if options["check"]:
+        return _CheckService(load_app, options["offload"], reactor)
     log = None
     if options["access-log"] is not None:
         log = AccessLog(options["access-log"], options["access-log-format"])
@@ -135,6 +151,40 @@ def _print_message(
         print(f"txgreenwsgi cannot start: {error}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
+
+
+@implementer(IService)
+class _CheckService(Service):
+    """Imports the application, says what of it blocks, and ends the process."""
+
+    def __init__(
+        self, load_app: Callable[[], object], offload: list[str], reactor: Any
+    ) -> None:
+        self._load_app = load_app
+        self._offload = offload
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        """Look, tell, and stop the reactor as soon as it runs."""
+        from twisted.internet import reactor
+
+        super().startService()  # type: ignore[no-untyped-call]
+        with _telling():
+            self._load_app()
+        text, status = report(examine(self._offload))
+        # Not to twistd's log, which `sys.stdout` is now.
+        print(text, end="", flush=True, file=sys.__stdout__)
+        # twistd always exits with 0, after it has removed its pidfile.
+        atexit.register(_exit_with, status)
+        turning: Any = self._reactor or reactor
+        turning.callWhenRunning(turning.stop)
+
+
+def _exit_with(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status:
+        os._exit(status)
 
 
 @implementer(IService)

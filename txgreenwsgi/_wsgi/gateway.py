@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.logger import Logger
 
 from txgreenwsgi._http.writer import ResponseHead
+from txgreenwsgi._switching.greenlets import require_task
 
 from .files import FileWrapper
 
@@ -103,7 +104,11 @@ class StartResponse:
 
         The `write` callable of PEP 3333; it returns when the client has taken
         what came before.
+
+        Raises:
+            NotInGreenlet: this is no task, and so cannot wait for the client.
         """
+        require_task("write()")
         self.send(data, None)
 
     def send(self, block: bytes, length: int | None) -> None:

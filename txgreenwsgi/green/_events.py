@@ -30,7 +30,7 @@ from zope.interface import implementer
 from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi._switching.greenlets import Suspension
 
-from ._place import here, park
+from ._place import here, park, raise_in_main
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -284,6 +284,7 @@ def wait(
         call = task.hub.reactor.callLater(seconds, suspension.resume, True)
     try:
         late = suspension.wait()
+        raise_in_main(task)
     finally:
         if call is not None and call.active():
             call.cancel()

@@ -25,6 +25,7 @@ __all__ = [
     "main_task",
     "may_park",
     "park",
+    "raise_in_main",
     "set_main_task",
 ]
 
@@ -83,12 +84,20 @@ def park(
     if seconds is not None:
         call = task.hub.reactor.callLater(seconds, suspension.resume, LATE)
     try:
-        return suspension.wait() is not LATE
+        in_time = suspension.wait() is not LATE
+        raise_in_main(task)
     finally:
         if call is not None and call.active():
             call.cancel()
         if clean_up is not None:
             clean_up()
+    return in_time
+
+
+def raise_in_main(task: Task[Any]) -> None:
+    """Raise what a signal's handler raised while the main task was being woken."""
+    if task is _main_task and task._interruptions:
+        task.raise_pending()
 
 
 def give_way(task: Task[Any]) -> None:

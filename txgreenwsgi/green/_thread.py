@@ -177,6 +177,9 @@ class _Unraisable:
         self.exc_type, self.exc_value, self.exc_traceback = told[:3]
         self.err_msg = told[3] + " started by"
         self.object = told[4]
+        if sys.version_info >= (3, 13):
+            self.err_msg += f" {told[4]!r}"
+            self.object = None
 
 
 def start_new_thread(

@@ -9,6 +9,7 @@ from txgreenwsgi._switching.waiting import sleep as _sleep_in_task
 
 from ._place import here as _here
 from ._place import may_park as _may_park
+from ._place import raise_in_main as _raise_in_main
 
 if TYPE_CHECKING:
 
@@ -28,7 +29,8 @@ _real_sleep = _standard.sleep
 
 def sleep(seconds: Any, /) -> None:
     """Wait for `seconds`; 0 lets everything that is ready run. May park."""
-    if _here() is None or not _may_park():
+    task = _here()
+    if task is None or not _may_park():
         _real_sleep(seconds)
         return
     # For the errors of the original, which never waits this long.
@@ -36,3 +38,4 @@ def sleep(seconds: Any, /) -> None:
         _real_sleep(seconds)
         return
     _sleep_in_task(seconds)
+    _raise_in_main(task)

@@ -1,0 +1,40 @@
+"""What a server's process uses, as Linux tells it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .processes import ServerProcess
+
+__all__ = ["cpu_seconds", "wait_idle"]
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(server: ServerProcess) -> float:
+    """How long the process has computed so far."""
+    # Behind the name, which may hold spaces: utime and stime are fields 14 and 15.
+    fields = Path(f"/proc/{server.pid}/stat").read_text("ascii").rpartition(")")[2]
+    user, system = fields.split()[11:13]
+    return (int(user) + int(system)) / _TICKS
+
+
+def wait_idle(server: ServerProcess, seconds: float = 30.0) -> None:
+    """Wait until the process has nothing to do.
+
+    Raises:
+        AssertionError: it does not come to rest.
+    """
+    deadline = time.monotonic() + seconds
+    last = -1.0
+    while time.monotonic() < deadline:
+        now = cpu_seconds(server)
+        if now - last <= 1 / _TICKS:
+            return
+        last = now
+        time.sleep(0.3)
+    raise AssertionError(f"the server still computes after {seconds:g} seconds")

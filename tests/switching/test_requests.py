@@ -1,0 +1,112 @@
+"""What a server promises of switching: one task for a request, from call to close."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi import current_task, sleep
+from txgreenwsgi._server.output import output_for
+from txgreenwsgi.testing import LeakCheckMixin
+
+from .clocked import ClockTestCase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class OneTaskTests(LeakCheckMixin, SynchronousTestCase):
+    """Call, iteration and `close()` of a request."""
+
+    def setUp(self) -> None:
+        """Note who does what."""
+        self.tasks: list[tuple[str, object]] = []
+
+    def note(self, what: str) -> None:
+        """It is done by this task."""
+        self.tasks.append((what, current_task()))
+
+    def app(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Wait in each of them."""
+        self.note("call")
+        sleep(1)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return self.blocks()
+
+    def blocks(self) -> Iterator[bytes]:
+        """Two of them."""
+        try:
+            self.note("first block")
+            yield b"first"
+            sleep(1)
+            self.note("second block")
+            yield b"second"
+        finally:
+            self.note("close")
+
+    def test_whole(self) -> None:
+        """All of a request happens in one task."""
+        server = self.serve(self.app)
+        client = server.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        server.advance(1)
+        server.advance(1)
+        self.assertEqual(client.responses()[0].body, b"firstsecond")
+        self.assertEqual(
+            [what for what, _ in self.tasks],
+            ["call", "first block", "second block", "close"],
+        )
+        self.assertEqual(len({task for _, task in self.tasks}), 1)
+
+    def test_client_gone(self) -> None:
+        """Also when the client leaves while it waits: nobody else closes it."""
+        server = self.serve(self.app)
+        client = server.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.advance(1)
+        client.disconnect()
+        server.settle()
+        self.assertEqual(
+            [what for what, _ in self.tasks], ["call", "first block", "close"]
+        )
+        self.assertEqual(len({task for _, task in self.tasks}), 1)
+        self.assertNotEqual(self.tasks[0][1], None)
+
+
+class EagerTransport(StringTransport):
+    """A transport that pauses its producer inside `write()`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        """Pause it before the write is done."""
+        self.events.append("writing")
+        assert self.producer is not None
+        self.producer.pauseProducing()
+        super().write(data)
+        self.events.append("written")
+
+
+class PauseTests(ClockTestCase):
+    """A transport that is full."""
+
+    def test_paused_inside_write(self) -> None:
+        """Being paused in the middle of a write parks the task behind it."""
+        transport = EagerTransport()
+        output = output_for(transport, lambda: None)
+
+        def work() -> None:
+            output.send(b"data")
+            transport.events.append("went on")
+
+        task = self.start(work)
+        self.assertEqual(task.state, "parked")
+        self.assertEqual(transport.events, ["writing", "written"])
+        assert transport.producer is not None
+        transport.producer.resumeProducing()
+        self.assertEqual(transport.events, ["writing", "written", "went on"])
+        self.result_of(task)
