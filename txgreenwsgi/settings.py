@@ -284,12 +284,14 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?\Z")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*\Z")  # RFC 3986 section 3.1
 _VARIABLE: Final = re.compile(r"[^=\x00\s]+\Z")
-# The server frames every message: a field that says otherwise would corrupt it.
+# The server frames and dates every message: a field that says otherwise would
+# corrupt it, or be there twice.
 # RFC 9110 section 7.6.1 and PEP 3333, "Other HTTP Features".
 _FRAMING: Final = frozenset(
     [
         "connection",
         "content-length",
+        "date",
         "keep-alive",
         "proxy-connection",
         "te",

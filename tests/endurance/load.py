@@ -207,6 +207,9 @@ class _Client:
             self._received = rest[length:]
             self._done(path)
             if b"Connection: close" in head:
+                # What was sent behind it is not answered.
+                self._load.unanswered += len(self._paths)
+                self._paths.clear()
                 self._ended()
                 return
         if not self._received:
@@ -217,17 +220,13 @@ class _Client:
         self._load.answered[path] += 1
 
     def _ended(self) -> None:
-        """The server has closed the connection."""
-        # A response that breaks off is what /error-late is for; and behind one that
-        # is the last of its connection, nothing is answered.
-        late = self._paths and self._paths[0] in ("/error-late",)
-        if self._paths and not late and self._abort_after < 0:
-            closing = self._load.answered["/error"] + self._load.answered["/early"]
-            if not closing or len(self._paths) > 1:
+        """The server has closed the connection, or is about to."""
+        if self._paths and self._abort_after < 0:
+            # A response that breaks off is what /error-late is for.
+            if self._paths[0] != "/error-late" or not self._received:
                 raise AssertionError(f"no answer to {self._paths}: {self._received!r}")
-            self._load.unanswered += 1
-        if late:
             self._done("/error-late")
+            self._load.unanswered += len(self._paths)
         self.close()
         self.begin()
 

@@ -327,6 +327,11 @@ class BeginningTests(ClockTestCase):
         self.assertIn("reactor.callFromThread(spawn, function)", str(error))
         self.assert_nothing_left()
 
+    def test_thread_of_a_hub(self) -> None:
+        """A hub knows its reactor's thread from others."""
+        self.assertTrue(self.hub.on_its_thread())
+        self.assertFalse(in_thread(self.hub.on_its_thread))
+
     def test_one_hub_for_a_reactor(self) -> None:
         """Everybody who asks gets the same hub; each reactor has its own."""
         self.assertIs(hub_of(self.clock), self.hub)

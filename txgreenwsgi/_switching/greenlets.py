@@ -16,6 +16,7 @@ is for.
 
 from __future__ import annotations
 
+from functools import partial
 from threading import current_thread, get_ident
 from typing import TYPE_CHECKING, Any, cast
 
@@ -240,12 +241,7 @@ class Hub:
             self._switch_to(task)
         else:
             task._ready = True
-
-            def go_on() -> None:
-                if task._ready:
-                    self._switch_to(task)
-
-            self.at_next_turn(go_on)
+            self.at_next_turn(partial(self._switch_to, task))
 
     def _switch_to(self, task: Task[Any]) -> None:
         """Run `task` until it parks or ends, and come back here.

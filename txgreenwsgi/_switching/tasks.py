@@ -399,7 +399,7 @@ class Task(Generic[T]):
         functions, self._on_end = self._on_end, None
         if functions is not None:
             for function in functions:
-                call_logged(function, f"what waited for the end of {self!r} failed")
+                call_logged(function, "what waited for the end of a task failed")
 
     def __del__(self) -> None:
         # As with Deferreds: an error nobody asked for is at least logged.
