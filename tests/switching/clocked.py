@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenlet import gettrace, settrace
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi import sleep
+from txgreenwsgi import sleep, wait
 from txgreenwsgi._switching.greenlets import Task, hub_of
 
 if TYPE_CHECKING:
@@ -91,3 +93,23 @@ class SwitchCount:
     def __exit__(self, *_: object) -> None:
         """Stop."""
         settrace(self._before)
+
+
+class CancellableDeferreds:
+    """Deferreds that note their cancellation."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[Deferred[Any]] = []
+
+    def make(self) -> Deferred[Any]:
+        """One of them."""
+        return Deferred(self.cancelled.append)
+
+
+def traceback_of(awaitable: Any) -> str:
+    """The traceback of what waiting on it raises."""
+    try:
+        wait(awaitable)
+    except Exception:
+        return traceback.format_exc()
+    raise AssertionError("it did not fail")

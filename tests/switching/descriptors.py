@@ -1,12 +1,14 @@
-"""A clock that watches real descriptors, and looks at them when told to."""
+"""Real descriptors, on a clock that looks at them when told to."""
 
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import select
 import socket
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from twisted.internet.interfaces import (
     IReactorFDSet,
@@ -15,6 +17,10 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.task import Clock
 from zope.interface import implementer
+
+from txgreenwsgi._switching import readiness
+
+from .clocked import ClockTestCase
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import SynchronousTestCase
@@ -118,3 +124,45 @@ def fill(fd: int) -> None:
 def open_descriptors() -> set[str]:
     """What this process has open."""
     return set(os.listdir("/dev/fd"))
+
+
+def wait_for_the_kernel(readable: list[Any], exceptional: list[Any]) -> None:
+    """Terminals and TCP take a moment to hand on what was written."""
+    if not any(select.select(readable, [], exceptional, 10)):
+        raise AssertionError("the kernel does not hand it on")
+
+
+class DescriptorTestCase(ClockTestCase):
+    """A reactor that watches descriptors, and a pipe."""
+
+    clock: DescriptorClock
+
+    def setUp(self) -> None:
+        """Make them; after the test nothing may be watched or left open."""
+        super().setUp()
+        gc.collect()
+        self.opened = open_descriptors()
+        self.addCleanup(self.assert_nothing_watched)
+        self.reading, self.writing = make_pipe(self)
+
+    def make_clock(self) -> DescriptorClock:
+        """One that watches descriptors."""
+        return DescriptorClock()
+
+    def assert_nothing_watched(self) -> None:
+        """No reader, no writer, no descriptor of ours."""
+        self.hub.close()
+        self.assertEqual((self.clock.readers, self.clock.writers), ([], []))
+        self.assertEqual(open_descriptors(), self.opened)
+        self.assertEqual(readiness._claims_of(self.hub), {})
+
+
+class WithoutEpollMixin:
+    """The same tests where there is no epoll: the reactor watches duplicates."""
+
+    def setUp(self) -> None:
+        """Do without epoll."""
+        patched = patch.object(readiness, "_watch", readiness._DuplicateWatch)
+        patched.start()
+        super().setUp()  # type: ignore[misc]
+        self.addCleanup(patched.stop)  # type: ignore[attr-defined]

@@ -1,12 +1,11 @@
-"""The hub: who runs when, where a task begins, and how all of them end."""
+"""The hub: who runs when, where a task begins, and how it ends."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -19,7 +18,6 @@ from txgreenwsgi import (
     NotInGreenlet,
     Suspension,
     current_task,
-    shield,
     sleep,
     suspend,
     wait,
@@ -29,9 +27,6 @@ from txgreenwsgi._switching.greenlets import Hub, Task, hub_of
 
 from .clocked import ClockTestCase, SwitchCount
 from .threaded import ThreadClock, in_thread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class TurnTests(ClockTestCase):
@@ -422,240 +417,6 @@ class EndTests(ClockTestCase):
         [(trigger, args, kwargs)] = reactor.triggers["after"]["shutdown"]
         trigger(*args, **kwargs)
         self.assertEqual(events, ["cleaned up"])
-
-
-class KillTests(ClockTestCase):
-    """The end of the process: tasks that are left are ended at once."""
-
-    def test_finally_runs(self) -> None:
-        """The `finally` blocks of every task that waits are run."""
-        events: list[str] = []
-
-        def work(name: str) -> None:
-            try:
-                sleep(60)
-            finally:
-                events.append(name)
-
-        tasks = [self.start(work, name) for name in "abc"]
-        self.hub.close()
-        self.assertEqual(sorted(events), ["a", "b", "c"])
-        self.assertEqual({task.state for task in tasks}, {"failed"})
-        self.error_of(tasks[0], Cancelled)
-        self.assert_nothing_left()
-
-    def test_except_exception_does_not_catch_it(self) -> None:
-        """It passes `except Exception`, which is for what one goes on after."""
-        events: list[str] = []
-
-        def work() -> None:
-            try:
-                sleep(60)
-            except Exception:
-                events.append("went on")
-
-        self.start(work)
-        self.hub.close()
-        self.assertEqual(events, [])
-
-    def test_shield_does_not_hold_it_up(self) -> None:
-        """A process that exits does not wait for a shield."""
-
-        def work() -> None:
-            with shield():
-                sleep(60)
-
-        task = self.start(work)
-        self.hub.close()
-        self.error_of(task, Cancelled)
-
-    def test_finally_may_not_wait(self) -> None:
-        """Waiting in a `finally` block is refused then, at once and by name."""
-        refusals: list[str] = []
-
-        def work() -> None:
-            try:
-                sleep(60)
-            finally:
-                try:
-                    sleep(1)
-                except NotInGreenlet as error:
-                    refusals.append(str(error))
-
-        task = self.start(work)
-        self.hub.close()
-        self.assertTrue(task.done)
-        self.assertIn("reactor stops", refusals[0])
-        self.assertIn("work", refusals[0])
-        self.assert_nothing_left()
-
-    def test_refused_wait_is_over(self) -> None:
-        """Who answers a wait that was refused is told that it is too late."""
-        late: list[bool] = []
-
-        def work() -> None:
-            try:
-                sleep(60)
-            finally:
-                handle = suspend()
-                self.assertRaises(NotInGreenlet, handle.wait)
-                late.append(handle.resume())
-
-        self.killed(work)
-        self.assertEqual(late, [False])
-
-    def test_refusal_that_is_not_caught(self) -> None:
-        """A `finally` block that wanted to wait is reported: it did not clean up."""
-
-        def work() -> None:
-            try:
-                sleep(60)
-            finally:
-                sleep(1)
-
-        self.error_of(self.killed(work), NotInGreenlet)
-
-    def killed(self, function: Callable[[], object]) -> Task[object]:
-        """A task that waits, then is ended."""
-        task = self.start(function)
-        self.hub.close()
-        return task
-
-    def test_what_was_waited_on_is_cancelled(self) -> None:
-        """The Deferred that a killed task waited on is cancelled."""
-        cancelled: list[Deferred[None]] = []
-        deferred: Deferred[None] = Deferred(cancelled.append)
-        self.killed(lambda: wait(deferred))
-        self.assertEqual(cancelled, [deferred])
-
-    def test_one_that_swallows_everything(self) -> None:
-        """A task that catches all and waits again is put away; the rest goes on."""
-        over = False
-
-        def stubborn() -> None:
-            while not over:
-                with contextlib.suppress(BaseException):
-                    sleep(60)
-
-        with patch.object(greenlets, "MOST_REFUSALS", 10):
-            task = self.killed(stubborn)
-        over = True
-        self.assertFalse(task.done)
-        self.assertEqual(self.hub.undead, [task])
-        self.assertEqual(len(self.hub.tasks), 0)
-        self.hub.close()  # a second time changes nothing
-        self.assertFalse(task.done)
-
-    def test_task_in_line(self) -> None:
-        """A task whose answer had come, but not its turn, is ended too."""
-        events: list[object] = []
-        deferred: Deferred[str] = Deferred()
-
-        def work() -> None:
-            events.append(wait(deferred))
-            try:
-                sleep(60)
-                events.append("went on")
-            except GreenletExit:
-                events.append("told")
-                raise
-
-        task = self.start(work)
-        self.start(deferred.callback, "answer")
-        self.assertEqual(task.state, "ready")
-        self.hub.close()
-        self.assertEqual(events, ["answer", "told"])
-        self.error_of(task, Cancelled)
-        self.turn()
-        self.assert_nothing_left()
-
-    def test_task_that_never_began(self) -> None:
-        """A spawned task that did not begin never does, and who waits is told."""
-        events: list[str] = []
-        task = self.spawn(events.append, "ran")
-        ended = task.deferred()
-        self.hub.close()
-        self.failureResultOf(ended, Cancelled)
-        self.turn()
-        self.assertEqual(events, [])
-        self.assert_nothing_left()
-
-    def test_one_that_answers_another_in_finally(self) -> None:
-        """A `finally` block may answer a task that was ended before, or will be."""
-        handles: dict[str, Suspension] = {}
-
-        def work(name: str, other: str) -> None:
-            handles[name] = suspend()
-            try:
-                handles[name].wait()
-            finally:
-                handles[other].resume()
-
-        tasks = [self.start(work, "a", "b"), self.start(work, "b", "a")]
-        self.hub.close()
-        self.assertTrue(all(task.done for task in tasks))
-        self.turn()
-        self.assert_nothing_left()
-
-    def test_one_inside_a_child_greenlet(self) -> None:
-        """A task that waits in a library's greenlet is told again at its next wait."""
-        events: list[str] = []
-
-        def in_child() -> None:
-            try:
-                sleep(60)
-            finally:
-                events.append("child ended")
-
-        def work() -> None:
-            greenlet(in_child).switch()
-            try:
-                sleep(60)
-            except GreenletExit:
-                events.append("task told")
-                raise
-
-        self.error_of(self.killed(work), Cancelled)
-        self.assertEqual(events, ["child ended", "task told"])
-
-    def test_one_that_runs_on(self) -> None:
-        """A task that ends itself is told at its next wait."""
-
-        def work() -> None:
-            task = current_task()
-            assert task is not None
-            task.kill()
-            sleep(1)
-
-        task = self.start(work)
-        self.error_of(task, Cancelled)
-        task.kill()
-        self.assert_nothing_left()
-
-    def test_nothing_begins_afterwards(self) -> None:
-        """Once a reactor has stopped, a new task is refused."""
-        self.hub.close()
-        for begin in (self.start, self.spawn):
-            error = self.assertRaises(NotInGreenlet, begin, sleep, 1)
-            self.assertIn("the reactor has stopped", str(error))
-        self.assert_nothing_left()
-
-    def test_nothing_begins_in_finally(self) -> None:
-        """Nor does one that a `finally` block spawns."""
-        errors: list[Exception] = []
-
-        def work() -> None:
-            try:
-                sleep(60)
-            finally:
-                try:
-                    self.spawn(sleep, 1)
-                except NotInGreenlet as error:
-                    errors.append(error)
-
-        self.killed(work)
-        self.assertEqual(len(errors), 1)
-        self.assert_nothing_left()
 
 
 class SwitchTests(ClockTestCase):

@@ -1,16 +1,14 @@
-"""Waiting for descriptors of each kind, and what can happen to them meanwhile."""
+"""Waiting for one descriptor of any kind, and the reactor's part in it."""
 
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import pty
 import select as stdlib_select
 import socket
 import tempfile
 import tty
-from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.task import Clock
@@ -28,17 +26,17 @@ from txgreenwsgi import (
     wait_readable,
     wait_writable,
 )
-from txgreenwsgi._switching import readiness
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS
 
 from .clocked import ClockTestCase
 from .descriptors import (
-    DescriptorClock,
+    DescriptorTestCase,
+    WithoutEpollMixin,
     close,
     fill,
     make_pipe,
     make_sockets,
-    open_descriptors,
+    wait_for_the_kernel,
 )
 
 POLLIN, POLLOUT, POLLPRI = (
@@ -51,37 +49,6 @@ POLLHUP, POLLERR, POLLNVAL = (
     stdlib_select.POLLERR,
     stdlib_select.POLLNVAL,
 )
-
-
-def wait_for_the_kernel(readable: list[Any], exceptional: list[Any]) -> None:
-    """Terminals and TCP take a moment to hand on what was written."""
-    if not any(stdlib_select.select(readable, [], exceptional, 10)):
-        raise AssertionError("the kernel does not hand it on")
-
-
-class DescriptorTestCase(ClockTestCase):
-    """A reactor that watches descriptors, and a pipe."""
-
-    clock: DescriptorClock
-
-    def setUp(self) -> None:
-        """Make them; after the test nothing may be watched or left open."""
-        super().setUp()
-        gc.collect()
-        self.opened = open_descriptors()
-        self.addCleanup(self.assert_nothing_watched)
-        self.reading, self.writing = make_pipe(self)
-
-    def make_clock(self) -> DescriptorClock:
-        """One that watches descriptors."""
-        return DescriptorClock()
-
-    def assert_nothing_watched(self) -> None:
-        """No reader, no writer, no descriptor of ours."""
-        self.hub.close()
-        self.assertEqual((self.clock.readers, self.clock.writers), ([], []))
-        self.assertEqual(open_descriptors(), self.opened)
-        self.assertEqual(readiness._claims_of(self.hub), {})
 
 
 class WaitTests(DescriptorTestCase):
@@ -340,143 +307,6 @@ class KindsTests(DescriptorTestCase):
             self.assertTrue(self.result_of(self.start(wait_writable, null)))
 
 
-class DescriptorsTests(DescriptorTestCase):
-    """Several tasks, closed descriptors, numbers that are used again."""
-
-    def test_two_tasks_one_direction(self) -> None:
-        """Two that want to read from one descriptor: the second is told so."""
-        first = self.start(wait_readable, self.reading)
-        second = self.start(wait_readable, self.reading)
-        error = str(self.error_of(second, RuntimeError))
-        self.assertIn(f"file descriptor {self.reading}", error)
-        self.assertIn("for reading", error)
-        self.assertIn(repr(first), error)
-        os.write(self.writing, b"x")
-        self.turn()
-        self.assertTrue(self.result_of(first))
-
-    def test_two_that_write(self) -> None:
-        """Two that want to write to one: likewise."""
-        fill(self.writing)
-        self.start(wait_writable, self.writing)
-        second = self.start(wait_writable, self.writing)
-        self.assertIn("for writing", str(self.error_of(second, RuntimeError)))
-
-    def test_two_directions(self) -> None:
-        """One may read what another writes to."""
-        ours, theirs = make_sockets(self)
-        fill(ours.fileno())
-        reader = self.start(wait_readable, ours)
-        writer = self.start(wait_writable, ours)
-        theirs.send(b"x")
-        self.turn()
-        self.assertTrue(self.result_of(reader))
-        self.assertEqual(writer.state, "parked")
-        while not writer.done:
-            theirs.recv(1 << 20)
-            self.turn()
-        self.assertTrue(self.result_of(writer))
-
-    def test_one_after_the_other(self) -> None:
-        """Who has stopped waiting, in whatever way, is in nobody's way."""
-        self.start(wait_readable, self.reading).cancel()
-        self.start(wait_readable, self.reading, 0)
-        timed_out = self.start(wait_readable, self.reading, 1)
-        self.clock.advance(1)
-        self.assertTrue(timed_out.done)
-        task = self.start(wait_readable, self.reading)
-        os.write(self.writing, b"x")
-        self.turn()
-        self.assertTrue(self.result_of(task))
-
-    def test_duplicates(self) -> None:
-        """A duplicate of a descriptor is another descriptor."""
-        duplicate = os.dup(self.reading)
-        self.addCleanup(close, duplicate)
-        tasks = [self.start(wait_readable, fd) for fd in (self.reading, duplicate)]
-        os.write(self.writing, b"x")
-        self.turn()
-        self.assertEqual([self.result_of(task) for task in tasks], [True, True])
-
-    def test_closed_before(self) -> None:
-        """A descriptor that is not open is told at once."""
-        os.close(self.reading)
-        error = self.error_of(self.start(wait_readable, self.reading), ValueError)
-        self.assertIn(f"file descriptor {self.reading} is not open", str(error))
-
-    def test_closed_meanwhile(self) -> None:
-        """One that is closed while it is waited on is told when the time is over."""
-        task = self.start(wait_readable, self.reading, 2)
-        os.close(self.reading)
-        self.turn()
-        self.clock.advance(2)
-        self.error_of(task, ValueError)
-        self.assert_nothing_left()
-
-    def reuse(self, number: int) -> tuple[int, int]:
-        """Close a descriptor and open a pipe whose reading end has its number."""
-        os.close(number)
-        reading, writing = os.pipe()
-        self.addCleanup(close, writing)
-        if reading != number:
-            os.dup2(reading, number)
-            os.close(reading)
-        return number, writing
-
-    def test_number_used_again(self) -> None:
-        """What is ready on a new file of the same number wakes nobody."""
-        task = self.start(wait_readable, self.reading, 5)
-        number, writing = self.reuse(self.reading)
-        os.write(writing, b"x")
-        self.clock.advance(1)
-        self.assertEqual(task.state, "parked")
-        self.clock.advance(4)
-        self.error_of(task, ValueError)
-        # And the new file can be waited on meanwhile or later.
-        self.assertTrue(self.result_of(self.start(wait_readable, number)))
-
-    def test_both_wait_on_the_number(self) -> None:
-        """The task of the old file and that of the new one do not meet."""
-        old = self.start(wait_readable, self.reading, 5)
-        number, writing = self.reuse(self.reading)
-        new = self.start(wait_readable, number)
-        self.assertEqual(new.state, "parked")
-        os.write(writing, b"x")
-        self.turn()
-        self.assertTrue(self.result_of(new))
-        self.assertEqual(old.state, "parked")
-        self.clock.advance(5)
-        self.error_of(old, ValueError)
-
-    def test_old_file_lives_on(self) -> None:
-        """Nor is the old file's readiness taken for the new one's."""
-        elsewhere = os.dup(self.reading)
-        self.addCleanup(close, elsewhere)
-        task = self.start(wait_readable, self.reading, 5)
-        number, _ = self.reuse(self.reading)
-        os.write(self.writing, b"x")  # the old file is readable, the new one is not
-        self.turn()
-        self.error_of(task, ValueError)
-        self.assertFalse(self.result_of(self.start(wait_readable, number, 0)))
-
-    def test_one_of_several_used_again(self) -> None:
-        """In a wait on several, what is ready on the new file is not reported."""
-        other, other_writing = make_pipe(self)
-
-        def work() -> list[tuple[int, int]]:
-            watched = poll()
-            watched.register(self.reading, POLLIN)
-            watched.register(other, POLLIN)
-            return watched.poll()
-
-        task = self.start(work)
-        _, writing = self.reuse(self.reading)
-        os.write(writing, b"x")
-        os.write(other_writing, b"x")
-        self.turn()
-        self.assertEqual(self.result_of(task), [(other, POLLIN)])
-
-
 class ReactorTests(DescriptorTestCase):
     """What the reactor has to do with it."""
 
@@ -644,250 +474,6 @@ class NoDescriptorsTests(ClockTestCase):
         self.assert_nothing_left()
 
 
-class PollTests(DescriptorTestCase):
-    """`poll()`, of the shape of `select.poll`."""
-
-    def polling(
-        self, *registered: tuple[Any, int], timeout: float | None = None
-    ) -> Any:
-        """A task that polls."""
-        watched = poll()
-        for fd, events in registered:
-            watched.register(fd, events)
-        return self.start(watched.poll, timeout)
-
-    def test_ready(self) -> None:
-        """It returns pairs of descriptor and events, in the order of registration."""
-        other, other_writing = make_pipe(self)
-        task = self.polling((other, POLLIN), (self.reading, POLLIN))
-        os.write(self.writing, b"x")
-        os.write(other_writing, b"x")
-        self.turn()
-        self.assertEqual(
-            self.result_of(task), [(other, POLLIN), (self.reading, POLLIN)]
-        )
-
-    def test_ready_already(self) -> None:
-        """What is ready at once is what the kernel's own poll says."""
-        task = self.polling((self.reading, POLLIN), (self.writing, POLLOUT))
-        self.assertEqual(self.result_of(task), [(self.writing, POLLOUT)])
-
-    def test_default_events(self) -> None:
-        """A registration without events is for reading, urgent data and writing."""
-        watched = poll()
-        watched.register(self.writing)
-        task = self.start(watched.poll)
-        self.assertEqual(self.result_of(task), [(self.writing, POLLOUT)])
-
-    def test_hang_up(self) -> None:
-        """POLLHUP comes unasked."""
-        task = self.polling((self.reading, 0))
-        os.close(self.writing)
-        self.turn()
-        self.assertEqual(self.result_of(task), [(self.reading, POLLHUP)])
-
-    def test_error(self) -> None:
-        """So does POLLERR."""
-        fill(self.writing)
-        task = self.polling((self.writing, POLLOUT))
-        os.close(self.reading)
-        self.turn()
-        [(fd, events)] = self.result_of(task)
-        self.assertEqual((fd, events & POLLERR), (self.writing, POLLERR))
-
-    def test_closed(self) -> None:
-        """And POLLNVAL for one that is not open, beside what is ready."""
-        closed, _ = make_pipe(self)
-        os.close(closed)
-        task = self.polling((closed, POLLIN), (self.writing, POLLOUT))
-        self.assertEqual(
-            self.result_of(task), [(closed, POLLNVAL), (self.writing, POLLOUT)]
-        )
-
-    def test_closed_meanwhile(self) -> None:
-        """One that is closed while it is polled is reported so at the end."""
-        task = self.polling((self.reading, POLLIN), timeout=2000)
-        os.close(self.reading)
-        self.clock.advance(2)
-        self.assertEqual(self.result_of(task), [(self.reading, POLLNVAL)])
-
-    def test_milliseconds(self) -> None:
-        """The timeout is in milliseconds; when it is over the list is empty."""
-        task = self.polling((self.reading, POLLIN), timeout=1500)
-        self.clock.advance(1.4)
-        self.assertEqual(task.state, "parked")
-        self.clock.advance(0.2)
-        self.assertEqual(self.result_of(task), [])
-        self.assert_nothing_left()
-
-    def test_negative_is_no_limit(self) -> None:
-        """A negative timeout is no limit, as select.poll has it."""
-        for no_limit in (-1, -0.5, None):
-            task = self.polling((self.reading, POLLIN), timeout=no_limit)
-            self.clock.advance(1e6)
-            self.assertEqual(task.state, "parked")
-            task.cancel()
-
-    def test_zero(self) -> None:
-        """0 asks without parking."""
-        task = self.polling((self.reading, POLLIN), timeout=0)
-        self.assertEqual(self.result_of(task), [])
-
-    def test_modify(self) -> None:
-        """What is watched of a descriptor can be changed."""
-        ours, _ = make_sockets(self)
-        watched = poll()
-        watched.register(ours, POLLIN)
-        watched.modify(ours, POLLOUT)
-        self.assertEqual(
-            self.result_of(self.start(watched.poll)), [(ours.fileno(), POLLOUT)]
-        )
-
-    def test_unregister(self) -> None:
-        """A descriptor that is no longer registered is not watched."""
-        watched = poll()
-        watched.register(self.writing)
-        watched.unregister(self.writing)
-        self.assertEqual(self.result_of(self.start(watched.poll, 0)), [])
-
-    def test_not_registered(self) -> None:
-        """Changing or removing what was never registered raises as select.poll does."""
-        watched, stdlib = poll(), stdlib_select.poll()
-        for fd in (self.reading, make_sockets(self)[0]):
-            expected = self.assertRaises(OSError, stdlib.modify, fd, POLLIN)
-            error = self.assertRaises(FileNotFoundError, watched.modify, fd, POLLIN)
-            self.assertEqual(error.errno, expected.errno)
-            self.assertRaises(KeyError, stdlib.unregister, fd)
-            self.assertRaises(KeyError, watched.unregister, fd)
-
-    def test_changed_while_it_is_polled(self) -> None:
-        """What another task registers meanwhile counts from the next poll on."""
-        other, other_writing = make_pipe(self)
-        watched = poll()
-        watched.register(self.reading, POLLIN)
-        task = self.start(watched.poll)
-        watched.register(other, POLLIN)
-        os.write(other_writing, b"x")
-        self.turn()
-        self.assertEqual(task.state, "parked")
-        os.write(self.writing, b"x")
-        self.turn()
-        self.assertEqual(self.result_of(task), [(self.reading, POLLIN)])
-
-    def test_changed_while_it_is_polled_in_vain(self) -> None:
-        """Also when the time is over."""
-        watched = poll()
-        watched.register(self.reading, POLLIN)
-        task = self.start(watched.poll, 2000)
-        watched.register(self.writing, POLLOUT)
-        self.clock.advance(2)
-        self.assertEqual(self.result_of(task), [])
-
-    def test_many(self) -> None:
-        """Of many descriptors those are reported that are ready, and only those."""
-        pipes = [make_pipe(self) for _ in range(100)]
-        task = self.polling(*((reading, POLLIN) for reading, _ in pipes))
-        for _, writing in pipes[::3]:
-            os.write(writing, b"x")
-        self.turn()
-        self.assertEqual(
-            self.result_of(task), [(reading, POLLIN) for reading, _ in pipes[::3]]
-        )
-
-    def test_read_and_write_at_once(self) -> None:
-        """One descriptor may be watched for both."""
-        ours, theirs = make_sockets(self)
-        fill(ours.fileno())
-        task = self.polling((ours, POLLIN | POLLOUT))
-        self.turn()
-        self.assertEqual(task.state, "parked")
-        theirs.send(b"x")
-        self.turn()
-        self.assertEqual(self.result_of(task), [(ours.fileno(), POLLIN)])
-
-
-class SelectTests(DescriptorTestCase):
-    """`select()`, of the shape of `select.select`."""
-
-    def test_the_three_lists(self) -> None:
-        """It returns the objects that were given, by what they are ready for."""
-        ours, theirs = make_sockets(self)
-        theirs.send(b"x")
-        task = self.start(select, [ours, self.reading], [ours, self.writing], [ours])
-        self.assertEqual(self.result_of(task), ([ours], [ours, self.writing], []))
-
-    def test_parks(self) -> None:
-        """It parks until one of them is ready."""
-        task = self.start(select, iter([self.reading]), (), [])
-        self.turn()
-        self.assertEqual(task.state, "parked")
-        self.assertEqual(task.waiting_on, "select of 1 descriptors")
-        os.write(self.writing, b"x")
-        self.turn()
-        self.assertEqual(self.result_of(task), ([self.reading], [], []))
-
-    def test_timeout(self) -> None:
-        """When the time is over all three are empty."""
-        task = self.start(select, [self.reading], [], [], 1.5)
-        self.clock.advance(1.5)
-        self.assertEqual(self.result_of(task), ([], [], []))
-        asked = self.start(select, [self.reading], [], [], 0)
-        self.assertEqual(self.result_of(asked), ([], [], []))
-        self.assert_nothing_left()
-
-    def test_ends(self) -> None:
-        """Ends and errors make readable and writable, as with the kernel's select."""
-        ours, theirs = make_sockets(self)
-        theirs.close()
-        os.close(self.reading)
-        writing: list[Any] = [ours, self.writing]
-        expected = stdlib_select.select([ours], writing, [ours], 0)
-        found = self.start(select, [ours], [ours, self.writing], [ours])
-        self.assertEqual(self.result_of(found), expected)
-        self.assertEqual(expected, ([ours], [ours, self.writing], []))
-
-    def test_end_of_what_is_watched_for_nothing_else(self) -> None:
-        """One that is watched for what is exceptional only, and ends, is reported."""
-        ours, theirs = make_sockets(self)
-        task = self.start(select, [], [], [ours], 60)
-        theirs.close()
-        self.turn()
-        self.assertEqual(self.result_of(task), ([], [], [ours]))
-
-    def test_closed(self) -> None:
-        """A descriptor that is not open raises what the kernel's select raises."""
-        os.close(self.reading)
-        expected = self.assertRaises(
-            OSError, stdlib_select.select, [self.reading], [], [], 0
-        )
-        error = self.error_of(self.start(select, [self.reading], [], []), OSError)
-        assert isinstance(error, OSError)
-        self.assertEqual(error.errno, expected.errno)
-        self.error_of(self.start(select, [-1], [], []), ValueError)
-
-    def test_bad_timeout(self) -> None:
-        """A negative timeout is refused, as the kernel's select refuses it."""
-        self.assertRaises(ValueError, stdlib_select.select, [], [], [], -1)
-        self.error_of(self.start(select, [], [], [], -1), ValueError)
-
-    def test_the_same_twice(self) -> None:
-        """A descriptor given twice is returned twice."""
-        os.write(self.writing, b"x")
-        task = self.start(select, [self.reading, self.reading], [], [])
-        self.assertEqual(self.result_of(task)[0], [self.reading, self.reading])
-
-
-class WithoutEpollMixin:
-    """The same tests where there is no epoll: the reactor watches duplicates."""
-
-    def setUp(self) -> None:
-        """Do without epoll."""
-        patched = patch.object(readiness, "_watch", readiness._DuplicateWatch)
-        patched.start()
-        super().setUp()  # type: ignore[misc]
-        self.addCleanup(patched.stop)  # type: ignore[attr-defined]
-
-
 class WaitWithoutEpollTests(WithoutEpollMixin, WaitTests):
     """`wait_readable()` and `wait_writable()`."""
 
@@ -896,17 +482,5 @@ class KindsWithoutEpollTests(WithoutEpollMixin, KindsTests):
     """Descriptors of each kind."""
 
 
-class DescriptorsWithoutEpollTests(WithoutEpollMixin, DescriptorsTests):
-    """Several tasks, closed descriptors, numbers that are used again."""
-
-
 class ReactorWithoutEpollTests(WithoutEpollMixin, ReactorTests):
     """What the reactor has to do with it."""
-
-
-class PollWithoutEpollTests(WithoutEpollMixin, PollTests):
-    """`poll()`."""
-
-
-class SelectWithoutEpollTests(WithoutEpollMixin, SelectTests):
-    """`select()`."""

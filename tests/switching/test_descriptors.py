@@ -1,0 +1,173 @@
+"""What can happen to descriptors while tasks wait for them: others, closing, reuse."""
+
+from __future__ import annotations
+
+import os
+import select as stdlib_select
+
+from txgreenwsgi import (
+    poll,
+    wait_readable,
+    wait_writable,
+)
+
+from .descriptors import (
+    DescriptorTestCase,
+    WithoutEpollMixin,
+    close,
+    fill,
+    make_pipe,
+    make_sockets,
+)
+
+POLLIN, POLLOUT, POLLPRI = (
+    stdlib_select.POLLIN,
+    stdlib_select.POLLOUT,
+    stdlib_select.POLLPRI,
+)
+POLLHUP, POLLERR, POLLNVAL = (
+    stdlib_select.POLLHUP,
+    stdlib_select.POLLERR,
+    stdlib_select.POLLNVAL,
+)
+
+
+class DescriptorsTests(DescriptorTestCase):
+    """Several tasks, closed descriptors, numbers that are used again."""
+
+    def test_two_tasks_one_direction(self) -> None:
+        """Two that want to read from one descriptor: the second is told so."""
+        first = self.start(wait_readable, self.reading)
+        second = self.start(wait_readable, self.reading)
+        error = str(self.error_of(second, RuntimeError))
+        self.assertIn(f"file descriptor {self.reading}", error)
+        self.assertIn("for reading", error)
+        self.assertIn(repr(first), error)
+        os.write(self.writing, b"x")
+        self.turn()
+        self.assertTrue(self.result_of(first))
+
+    def test_two_that_write(self) -> None:
+        """Two that want to write to one: likewise."""
+        fill(self.writing)
+        self.start(wait_writable, self.writing)
+        second = self.start(wait_writable, self.writing)
+        self.assertIn("for writing", str(self.error_of(second, RuntimeError)))
+
+    def test_two_directions(self) -> None:
+        """One may read what another writes to."""
+        ours, theirs = make_sockets(self)
+        fill(ours.fileno())
+        reader = self.start(wait_readable, ours)
+        writer = self.start(wait_writable, ours)
+        theirs.send(b"x")
+        self.turn()
+        self.assertTrue(self.result_of(reader))
+        self.assertEqual(writer.state, "parked")
+        while not writer.done:
+            theirs.recv(1 << 20)
+            self.turn()
+        self.assertTrue(self.result_of(writer))
+
+    def test_one_after_the_other(self) -> None:
+        """Who has stopped waiting, in whatever way, is in nobody's way."""
+        self.start(wait_readable, self.reading).cancel()
+        self.start(wait_readable, self.reading, 0)
+        timed_out = self.start(wait_readable, self.reading, 1)
+        self.clock.advance(1)
+        self.assertTrue(timed_out.done)
+        task = self.start(wait_readable, self.reading)
+        os.write(self.writing, b"x")
+        self.turn()
+        self.assertTrue(self.result_of(task))
+
+    def test_duplicates(self) -> None:
+        """A duplicate of a descriptor is another descriptor."""
+        duplicate = os.dup(self.reading)
+        self.addCleanup(close, duplicate)
+        tasks = [self.start(wait_readable, fd) for fd in (self.reading, duplicate)]
+        os.write(self.writing, b"x")
+        self.turn()
+        self.assertEqual([self.result_of(task) for task in tasks], [True, True])
+
+    def test_closed_before(self) -> None:
+        """A descriptor that is not open is told at once."""
+        os.close(self.reading)
+        error = self.error_of(self.start(wait_readable, self.reading), ValueError)
+        self.assertIn(f"file descriptor {self.reading} is not open", str(error))
+
+    def test_closed_meanwhile(self) -> None:
+        """One that is closed while it is waited on is told when the time is over."""
+        task = self.start(wait_readable, self.reading, 2)
+        os.close(self.reading)
+        self.turn()
+        self.clock.advance(2)
+        self.error_of(task, ValueError)
+        self.assert_nothing_left()
+
+    def reuse(self, number: int) -> tuple[int, int]:
+        """Close a descriptor and open a pipe whose reading end has its number."""
+        os.close(number)
+        reading, writing = os.pipe()
+        self.addCleanup(close, writing)
+        if reading != number:
+            os.dup2(reading, number)
+            os.close(reading)
+        return number, writing
+
+    def test_number_used_again(self) -> None:
+        """What is ready on a new file of the same number wakes nobody."""
+        task = self.start(wait_readable, self.reading, 5)
+        number, writing = self.reuse(self.reading)
+        os.write(writing, b"x")
+        self.clock.advance(1)
+        self.assertEqual(task.state, "parked")
+        self.clock.advance(4)
+        self.error_of(task, ValueError)
+        # And the new file can be waited on meanwhile or later.
+        self.assertTrue(self.result_of(self.start(wait_readable, number)))
+
+    def test_both_wait_on_the_number(self) -> None:
+        """The task of the old file and that of the new one do not meet."""
+        old = self.start(wait_readable, self.reading, 5)
+        number, writing = self.reuse(self.reading)
+        new = self.start(wait_readable, number)
+        self.assertEqual(new.state, "parked")
+        os.write(writing, b"x")
+        self.turn()
+        self.assertTrue(self.result_of(new))
+        self.assertEqual(old.state, "parked")
+        self.clock.advance(5)
+        self.error_of(old, ValueError)
+
+    def test_old_file_lives_on(self) -> None:
+        """Nor is the old file's readiness taken for the new one's."""
+        elsewhere = os.dup(self.reading)
+        self.addCleanup(close, elsewhere)
+        task = self.start(wait_readable, self.reading, 5)
+        number, _ = self.reuse(self.reading)
+        os.write(self.writing, b"x")  # the old file is readable, the new one is not
+        self.turn()
+        self.error_of(task, ValueError)
+        self.assertFalse(self.result_of(self.start(wait_readable, number, 0)))
+
+    def test_one_of_several_used_again(self) -> None:
+        """In a wait on several, what is ready on the new file is not reported."""
+        other, other_writing = make_pipe(self)
+
+        def work() -> list[tuple[int, int]]:
+            watched = poll()
+            watched.register(self.reading, POLLIN)
+            watched.register(other, POLLIN)
+            return watched.poll()
+
+        task = self.start(work)
+        _, writing = self.reuse(self.reading)
+        os.write(writing, b"x")
+        os.write(other_writing, b"x")
+        self.turn()
+        self.assertEqual(self.result_of(task), [(other, POLLIN)])
+
+
+class DescriptorsWithoutEpollTests(WithoutEpollMixin, DescriptorsTests):
+    """Several tasks, closed descriptors, numbers that are used again."""
