@@ -64,6 +64,10 @@ class MakeServiceTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Keep the process as it was."""
         self.patch(service, "GreenService", FakeGreenService)
+        # Else the library stays patched for all tests of this process.
+        self.patched: list[tuple[str, ...]] = []
+        self.patch(service, "patch", self.patched.append)
+        self.patch(service, "patch_drivers", lambda names: None)
         self.patch(sys, "path", list(sys.path))
         self.patch(sys, "excepthook", sys.excepthook)
         self.addCleanup(os.chdir, os.getcwd())
@@ -90,6 +94,14 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertEqual(green.settings.max_body, 5)
         self.assertEqual(green.observers, [])
         self.assertEqual(green.told, [])
+
+    def test_patching(self) -> None:
+        """The library is patched when the application is loaded, and not before."""
+        made, _green = self.make("--patch=time,socket")
+        self.assertEqual(self.patched, [])
+        made.startService()
+        [patched] = self.patched
+        self.assertEqual(set(patched), {"time", "socket"})
 
     def test_signals(self) -> None:
         """Signals are taken over once the reactor has set its own handlers."""
