@@ -240,8 +240,9 @@ class MakeServiceTests(SynchronousTestCase):
             made, _green = self.make(
                 "--chdir", os.path.abspath(directory), "--app", name
             )
+            hook = sys.excepthook
             error = self.assertRaises(kind, made.startService)
-            self.assertIs(sys.excepthook, sys.__excepthook__)
+            self.assertIs(sys.excepthook, hook)
             self.assertNotIsInstance(error, CannotStart)
 
     def test_other_errors_after_a_message(self) -> None:
