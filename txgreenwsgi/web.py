@@ -22,7 +22,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ._http.fields import join_fields
+from ._http.fields import join_fields, variable_name
 from ._http.framing import has_no_body
 from ._http.head import Malformed
 from ._server.output import TransportOutput
@@ -299,10 +299,10 @@ class ResourceExchange:
         environ = self._site.environ.copy()
         environ.update(
             join_fields(
-                variable
+                (key, value.decode("latin-1"))
                 for name, values in request.requestHeaders.getAllRawHeaders()
+                if (key := variable_name(name.decode("latin-1")))
                 for value in values
-                if (variable := _variable(name, value)) is not None
             )
         )
         environ["REQUEST_METHOD"] = self.method
@@ -449,21 +449,6 @@ class ResourceExchange:
             self._abort()
             return
         self._finish_request()
-
-
-def _variable(name: bytes, value: bytes) -> tuple[str, str] | None:
-    """The CGI variable of a field, as RFC 3875 section 4.1.18 names it.
-
-    None for a name with an underscore, which could pose as another field's, and
-    for Proxy, which would become the HTTP_PROXY that HTTP clients obey.
-    """
-    upper = name.decode("latin-1").upper()
-    if "_" in upper or upper == "PROXY":
-        return None
-    key = upper.replace("-", "_")
-    if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        key = "HTTP_" + key
-    return key, value.decode("latin-1")
 
 
 def _joined(segments: list[bytes] | None) -> str:

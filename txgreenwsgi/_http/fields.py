@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from .target import RequestLine
 
-__all__ = ["FIELD_LINE", "Variable", "join_fields", "read_field", "request_head"]
+__all__ = [
+    "FIELD_LINE",
+    "Variable",
+    "join_fields",
+    "read_field",
+    "request_head",
+    "variable_name",
+]
 
 FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
 """A field line without its CRLF (RFC 9112 5, RFC 9110 5.5).
@@ -41,13 +48,25 @@ _SINGLE = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
 _LENGTH_DIGITS = 18
 
 
+def variable_name(name: str) -> str:
+    """The variable of a field (RFC 3875 4.1.18); "" if no application may see it.
+
+    That is a name with an underscore, which would pose as the same name with a
+    hyphen, and Proxy, which would become the HTTP_PROXY that HTTP clients obey
+    (CVE-2016-5385).
+    """
+    name = name.upper()
+    if "_" in name or name == "PROXY":
+        return ""
+    key = name.replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
+
+
 def read_field(line: bytes) -> Variable:
     """Read one field line, given without its CRLF.
 
     Returns:
-        The variable's name and value; `DROPPED` for a name with an underscore,
-        which would pose as the same name with a hyphen, and for Proxy, which would
-        become the HTTP_PROXY that HTTP clients obey (CVE-2016-5385).
+        The variable's name and value; `DROPPED` where `variable_name` gives none.
 
     Raises:
         Malformed: 400.
@@ -55,18 +74,15 @@ def read_field(line: bytes) -> Variable:
     match = FIELD_LINE.fullmatch(line)
     if match is None:
         raise Malformed(400, "a field line is not a name, a colon and a value")
-    name = match[1].decode("ascii").upper()
-    if "_" in name or name == "PROXY":
+    key = variable_name(match[1].decode("ascii"))
+    if not key:
         return DROPPED
     value = match[2].strip(b" \t").decode("latin-1")
-    key = name.replace("-", "_")
-    if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        if key == "CONTENT_LENGTH" and not (value.isascii() and value.isdigit()):
-            raise Malformed(400, "Content-Length is not a number")
-        return key, value
-    if key == "HOST" and not is_host(value):
+    if key == "CONTENT_LENGTH" and not (value.isascii() and value.isdigit()):
+        raise Malformed(400, "Content-Length is not a number")
+    if key == "HTTP_HOST" and not is_host(value):
         raise Malformed(400, "Host is not a host and a port")
-    return "HTTP_" + key, value
+    return key, value
 
 
 def join_fields(fields: Iterable[Variable]) -> dict[str, str]:
