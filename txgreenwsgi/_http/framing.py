@@ -18,9 +18,12 @@ CHUNKED = "chunked"
 CLOSE = "close"
 
 
+_BODILESS = frozenset({204, 304})
+
+
 def has_no_body(method: str, code: int) -> bool:
     """Whether a response has no body by its kind (RFC 9112 section 6.3, rule 1)."""
-    return method == "HEAD" or code == 204 or code == 304 or code < 200
+    return method == "HEAD" or code in _BODILESS or code < 200
 
 
 def choose_framing(method: str, version: str, code: int, length: int | None) -> str:
@@ -35,7 +38,7 @@ def choose_framing(method: str, version: str, code: int, length: int | None) -> 
     Returns:
         NONE, LENGTH, CHUNKED or CLOSE.
     """
-    if has_no_body(method, code):
+    if method == "HEAD" or code in _BODILESS or code < 200:
         return NONE
     if length is not None:
         return LENGTH

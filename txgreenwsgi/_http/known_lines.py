@@ -77,6 +77,7 @@ class _Recent(dict[bytes, _T], Generic[_T]):
         for line, meaning in self.unproven:
             if len(line) <= _LINE_LENGTH:
                 self._keep(line, meaning)
+        self.unproven.clear()
 
     def kept(self) -> int:
         return len(self) + len(self._older)
@@ -147,7 +148,7 @@ class KnownLines:
         )
 
     def read_head(
-        self, head: bytes, *, fields_limit: int, target_limit: int
+        self, head: bytes, fields_limit: int, target_limit: int
     ) -> RequestHead:
         """Return what a head says.
 
@@ -161,9 +162,10 @@ class KnownLines:
                 with the head too, its verdict is the one to give.
         """
         request_lines, fields = self._request_lines, self._fields
-        # What a head that was refused has left there proves nothing.
-        request_lines.unproven.clear()
-        fields.unproven.clear()
+        if request_lines.unproven or fields.unproven:
+            # What a head that was refused has left there proves nothing.
+            request_lines.unproven.clear()
+            fields.unproven.clear()
 
         lines = head.split(b"\r\n")
         line = request_lines[lines[0]]

@@ -63,6 +63,10 @@ class RequestParser:
     Args:
         limits: What a client may send.
         lines: What reads the heads; by default one for the whole process.
+
+    Attributes:
+        has_unread: Whether bytes behind the end of a request were left for another
+            `feed`.
     """
 
     __slots__ = (
@@ -77,6 +81,7 @@ class RequestParser:
         "_state",
         "_unread",
         "_unread_from",
+        "has_unread",
     )
 
     def __init__(
@@ -95,11 +100,7 @@ class RequestParser:
         self._body: ChunkedBody | None = None
         self._unread = b""
         self._unread_from = 0  # where in it the next request begins
-
-    @property
-    def has_unread(self) -> bool:
-        """Whether bytes behind the end of a request were left for another `feed`."""
-        return bool(self._unread)
+        self.has_unread = False
 
     @property
     def idle(self) -> bool:
@@ -109,7 +110,9 @@ class RequestParser:
         that ends the connection; False after a `Refusal`.
         """
         return (
-            not self._pending and not self._unread and self._state in ("head", "closed")
+            not self._pending
+            and not self.has_unread
+            and (self._state == "head" or self._state == "closed")
         )
 
     def feed(self, data: bytes, one: bool = False) -> list[Event]:
@@ -130,7 +133,7 @@ class RequestParser:
         """
         events: list[Event] = []
         start = 0
-        if self._unread:
+        if self.has_unread:
             if not data:
                 data, start = self._unread, self._unread_from
             else:
@@ -139,6 +142,7 @@ class RequestParser:
                     self._unread, self._unread_from = data, 0
                     return events
             self._unread = b""
+            self.has_unread = False
         try:
             while start < len(data):
                 state = self._state
@@ -147,6 +151,7 @@ class RequestParser:
                         # Only an END can stand before a head.
                         self._unread = data
                         self._unread_from = start
+                        self.has_unread = True
                         break
                     start = self._read_head(data, start, events)
                 elif state == "length":
@@ -172,6 +177,7 @@ class RequestParser:
         """Forget what was kept: nothing that comes from now on is read."""
         self._state = "refused"
         self._pending = self._unread = b""
+        self.has_unread = False
         self._body = None
 
     def _end(self, events: list[Event]) -> None:
@@ -184,13 +190,15 @@ class RequestParser:
         stopped = len(data)
         known = len(self._pending)
         size_limit = self._limits.size
+        searched = start
         if known:
             # Here `start` is 0: what is pending is where the last feed stopped. No
             # more than one byte beyond the limit, which is enough to tell.
             data = self._pending + data[: size_limit + 1 - known]
+            searched = max(0, known - 3)
         elif self._leading or data[start] < 0x20:
-            start = self._skip_empty_lines(data, start)
-        end = data.find(_HEAD_END, start + max(0, known - 3), start + size_limit)
+            searched = start = self._skip_empty_lines(data, start)
+        end = data.find(_HEAD_END, searched, start + size_limit)
         if end < 0:
             self._pending = data[start : start + size_limit + 1]
             self._check_beginning(self._pending, known)
@@ -198,15 +206,14 @@ class RequestParser:
         head = data[start:end]
         try:
             request = self._lines.read_head(
-                head,
-                fields_limit=self._limits.fields,
-                target_limit=self._limits.target,
+                head, self._limits.fields, self._limits.target
             )
         except Malformed:
             # Had these bytes come one by one, this might have been said before.
             self._check_beginning(head + _HEAD_END, 0)
             raise
-        self._pending = b""
+        if known:
+            self._pending = b""
         self._line_read = False
         events.append(request)
         self._keep_alive = request.keep_alive

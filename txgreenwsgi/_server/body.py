@@ -76,7 +76,9 @@ class RequestBody:
         "reader",
     )
 
-    def __init__(self, channel: Channel, head: RequestHead) -> None:
+    def __init__(
+        self, channel: Channel, head: RequestHead, complete: bool = False
+    ) -> None:
         self._channel = channel
         self._length = head.content_length
         self._pieces = _NO_PIECES
@@ -84,7 +86,7 @@ class RequestBody:
         # For how many seconds it was waited for, up to the last read.
         self._waited = 0.0
         self.client_waits = head.expects_continue
-        self.complete = False
+        self.complete = complete
         self.held = 0
         self.error: BaseException | None = None
         self.reader: Suspension | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -19,6 +20,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITCPTransport,
 )
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -31,6 +33,7 @@ from txgreenwsgi.monitoring.records import ExchangeRecord
 from .body import DRAIN_BYTES, BadBody
 from .exchange import Exchange
 from .output import SocketOutput, output_for
+from .sockets import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +57,9 @@ _CLOSE_SECONDS = 5.0
 #: size. Many send a whole upload before they look at the answer.
 _LINGER_BYTES = 16 * 1024 * 1024
 
+#: What is read from a socket at once.
+_READ_BYTES = 65536
+
 
 @implementer(IProtocol)
 class Channel:
@@ -61,6 +67,7 @@ class Channel:
 
     Attributes:
         site: what all connections share.
+        hub: the reactor's tasks.
         transport: None before the connection is made and after it is lost.
         output: the way out.
         exchange: the one that runs; None between requests.
@@ -74,6 +81,7 @@ class Channel:
         "_begin_queued",
         "_close_at",
         "_discarded",
+        "_fd",
         "_inbox",
         "_names",
         "_parser",
@@ -83,6 +91,7 @@ class Channel:
         "closing_now",
         "connected",
         "exchange",
+        "hub",
         "output",
         "reading_paused",
         "site",
@@ -93,6 +102,7 @@ class Channel:
 
     def __init__(self, site: GreenSite) -> None:
         self.site = site
+        self.hub = site.hub
         self.transport: Any = None
         self.exchange: Exchange | None = None
         self.connected = False
@@ -108,6 +118,8 @@ class Channel:
         self._close_at = 0.0
         self._names: tuple[str, str, str, str, str] | None = None
         self._begin_queued: Any = None
+        # Our sockets' name for it; -1 where the reactor watches the transport.
+        self._fd = -1
 
     # What the transport calls.
 
@@ -121,6 +133,8 @@ class Channel:
             transport.setTcpNoDelay(True)
         self.output = output_for(transport, self._broken)
         self.site.connection_made(self)
+        if self.site.sockets.adopt(self, transport):
+            self._fd = transport.fileno()
 
     def connectionMade(self) -> None:
         """Part of IProtocol; everything is done in `makeConnection`."""
@@ -139,11 +153,35 @@ class Channel:
                 self.abort()
             return
         parser = self._parser
-        if self.exchange is None and parser.idle:
-            self._since = self.site.reactor.seconds()
-        self._inbox.extend(parser.feed(data, one=True))
-        if not self._pumping:
-            self._pump()
+        if self.exchange is not None or self._pumping or self._inbox:
+            self._inbox.extend(parser.feed(data, True))
+            if not self._pumping:
+                self._pump()
+            return
+        if parser.idle:
+            self._since = self.hub.reactor.seconds()
+        events = parser.feed(data, True)
+        if len(events) == 2 and events[1] is END and not self.closing:
+            # Most requests: whole, and without a body.
+            self._begin(events[0], True)  # type: ignore[arg-type]
+            if not parser.has_unread:
+                return
+        else:
+            self._inbox.extend(events)
+        self._pump()
+
+    def readable(self) -> Any:
+        """Bytes, or the end, are there to be read; why the connection is lost."""
+        try:
+            data = self.transport.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.dataReceived(data)
+        return None
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone: by the client, by us, or by the network."""
@@ -151,6 +189,8 @@ class Channel:
         self.closing = self.closing_now = True
         self._inbox.clear()
         self._parser.stop()
+        if self._fd >= 0:
+            self.site.sockets.forget(self, self._fd)
         self.site.connection_lost(self)
         exchange = self.exchange
         self.exchange = None
@@ -216,14 +256,16 @@ class Channel:
     def _still_has(self, exchange: Exchange) -> bool:
         return self.exchange is exchange and exchange.served
 
-    def _begin(self, head: RequestHead) -> None:
-        self.exchange = exchange = Exchange(self, head)
-        self.site.exchanges.add(exchange)
-        inbox = self._inbox
-        # What has come with the head is there before the application asks.
-        while inbox and not exchange.body.complete:
-            self._hand_body(exchange, inbox.popleft())
+    def _begin(self, head: RequestHead, complete: bool = False) -> None:
+        """Begin an exchange; `complete` where its body is, which then is empty."""
         site = self.site
+        self.exchange = exchange = Exchange(self, head, complete)
+        site.exchanges.add(exchange)
+        if not complete:
+            inbox = self._inbox
+            # What has come with the head is there before the application asks.
+            while inbox and not exchange.body.complete:
+                self._hand_body(exchange, inbox.popleft())
         limit = site.settings.max_body
         if limit and head.content_length is not None and head.content_length > limit:
             self._refuse_exchange(
@@ -266,7 +308,7 @@ class Channel:
         """Begin what has waited for the place that became free, if anything has."""
         if begin is not None:
             # From the top of the stack: a chain of short requests is no recursion.
-            self.site.hub.at_next_turn(begin)
+            self.hub.at_next_turn(begin)
 
     def refuse_queued(self, reason: str) -> None:
         """Answer the exchange that waits for a place, without the application."""
@@ -326,7 +368,7 @@ class Channel:
             self._next_exchange()
         else:
             # The rest of the body is drained first: see _hand_body.
-            self._since = self.site.reactor.seconds()
+            self._since = self.hub.reactor.seconds()
             if self.reading_paused:
                 self.see_to_reading()
         if begin is not None:
@@ -335,10 +377,11 @@ class Channel:
     def _next_exchange(self) -> None:
         """Go on with the next request, which may have come already."""
         self.exchange = None
-        self._since = self.site.reactor.seconds()
-        if not self._pumping and self._request_waits:
-            self._pump()
-            return
+        self._since = self.hub.reactor.seconds()
+        if self._inbox or self._parser.has_unread:
+            if not self._pumping:
+                self._pump()
+                return
         if self.reading_paused:
             self.see_to_reading()
         if self.site.stopping:
@@ -364,12 +407,14 @@ class Channel:
         elif not wanted and not self.reading_paused and self.transport is not None:
             self.reading_paused = True
             self.transport.pauseProducing()
-            self.site.watch_for_hangup(self)
+            if self._fd >= 0:
+                self.site.sockets.notice_leaving(self._fd, True)
 
     def _read_on(self) -> None:
         self.reading_paused = False
         if self.transport is not None:
-            self.site.stop_watching_for_hangup(self)
+            if self._fd >= 0:
+                self.site.sockets.notice_leaving(self._fd, False)
             self.transport.resumeProducing()
 
     # Closing.
@@ -419,6 +464,11 @@ class Channel:
         self._begin_closing()
         transport = self.transport
         self.output.detach()
+        if self._fd >= 0 and not self.output.left_behind:
+            # Twisted's way sends nothing once more, and waits for a turn to do so.
+            transport.stopReading()
+            self.hub.at_next_turn(partial(transport.connectionLost, DONE))
+            return
         transport.loseConnection()
         below = getattr(transport, "transport", None)
         if isinstance(below, Connection):
@@ -468,6 +518,8 @@ class Channel:
         self._close_at = self.site.reactor.seconds() + _CLOSE_SECONDS
         if self.transport is not None:
             self.output.detach()
+            if self.reading_paused and self._fd >= 0:
+                self.site.sockets.notice_leaving(self._fd, False)
             self.transport.abortConnection()
 
     def check(self, now: float) -> None:

@@ -94,14 +94,16 @@ class Exchange:
         "task",
     )
 
-    def __init__(self, channel: Channel, head: RequestHead) -> None:
+    def __init__(
+        self, channel: Channel, head: RequestHead, complete: bool = False
+    ) -> None:
         self._channel = channel
         self._site = site = channel.site
         self._output = channel.output
         self.head = head
-        self.body = RequestBody(channel, head)
+        self.body = RequestBody(channel, head, complete)
         self.request_id = site.next_request_id()
-        self.started = now = site.reactor.seconds()
+        self.started = now = channel.hub.reactor.seconds()
         self._started_unix = time() if site.observers else 0.0
         self.task: Task[None] | None = None
         self._errors: Errors | None = None
@@ -122,11 +124,11 @@ class Exchange:
 
     def begin_task(self) -> None:
         """Run the application, until it first parks. A place is taken for it."""
-        hub = self._site.hub
+        hub = self._channel.hub
         self.task = task = Task(
             hub, self._run, (), None, self._site.context.copy(), "request"
         )
-        task.call_at_end(self._task_ended)
+        task._on_end = [self._task_ended]
         hub.start(task)
 
     def _task_ended(self) -> None:
@@ -344,27 +346,30 @@ class Exchange:
         if self.bodiless or not block:
             self._output.send(start)
             return
+        end = b""
         if self._framing is LENGTH:
             if not self._left:
                 self._output.send(start)
-            block = self._cut_to_length(block)
-        self.bytes_sent = len(block)
-        if self._framing is CHUNKED:
+            if len(block) > self._left:
+                block = self._cut_to_length(block)
+            else:
+                self._left -= len(block)
+        elif self._framing is CHUNKED:
             start += b"%x\r\n" % len(block)
             end = b"\r\n"
-        else:
-            end = b""
+        self.bytes_sent = len(block)
         if len(block) < _LONG_BLOCK:
             self._output.send(start + block + end)
         else:
             self._output.send_parts(start, block, end)
-        if not (self._framing is LENGTH and not self._left):
+        if self._left or self._framing is not LENGTH:
             self._handed_over()
 
     def _start(self, head: ResponseHead, length: int | None) -> bytes:
         """Decide on the framing; the bytes of the head that tells it."""
         request = self.head
-        lines = self._site.lines_to_add(head)
+        site = self._site
+        lines = site.lines_to_add(head) if site.adds_lines else b""
         declared = head.content_length
         inferred = declared is None and length is not None
         framing = choose_framing(
@@ -397,7 +402,7 @@ class Exchange:
         self.code = head.code
         # A client that has the response asks for no 100 Continue any more.
         self.body.client_waits = False
-        return head.encode(*self._site.common_lines(), lines)
+        return head.encode(*site.common_lines(), lines)
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks while the client is behind."""
@@ -422,7 +427,7 @@ class Exchange:
     def _handed_over(self) -> None:
         """No block is delayed behind what the application does next (PEP 3333)."""
         self._output.hand_over()
-        hub = self._site.hub
+        hub = self._channel.hub
         # A fast client must not be fed for ever while the others wait.
         if hub.reactor.seconds() - hub.turned > SLICE_SECONDS:
             self._output.turn()

@@ -64,9 +64,11 @@ class Output(Protocol):
 
     Attributes:
         waiting: the suspension of the task that waits for the client.
+        left_behind: whether the transport may hold some of what was sent.
     """
 
     waiting: Suspension | None
+    left_behind: bool
 
     def send(self, data: bytes) -> None:
         """Send `data`; returns when the client is not behind."""
@@ -104,18 +106,24 @@ class SocketOutput:
     tells a pull producer whenever its (empty) buffer has been "sent".
     """
 
-    __slots__ = ("_broken", "_socket", "_transport", "waiting")
+    __slots__ = ("_broken", "_socket", "_transport", "left_behind", "waiting")
 
     def __init__(self, transport: Connection, broken: Callable[[], object]) -> None:
         self._transport = transport
         self._socket: Any = transport.getHandle()
         self._broken = broken
+        self.left_behind = False
         self.waiting: Suspension | None = None
 
     def send(self, data: bytes) -> None:
         if self.waiting is not None:
             raise _two_writers()
-        sent = self._send_some(data)
+        try:
+            sent: int = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise self._lost() from error
         if sent != len(data):
             self._send_rest(memoryview(data)[sent:])
 
@@ -212,6 +220,7 @@ class SocketOutput:
             self._broken()
             return
         if sent != len(data):
+            self.left_behind = True
             self._transport.write(data[sent:])
 
     def detach(self) -> None:
@@ -255,6 +264,8 @@ class TransportOutput:
     """Through `transport.write`, paused and resumed by the transport."""
 
     __slots__ = ("_broken", "_paused", "_transport", "waiting")
+
+    left_behind = True
 
     def __init__(self, transport: Any, broken: Callable[[], object]) -> None:
         self._transport = transport

@@ -125,6 +125,7 @@ class GreenService(Service):
         if self._accepting is None:
             self._accepting = Accepting(self.site.reactor)
         self._accepting.watch(port)
+        self.site.sockets.serve_port(port)
         return port
 
     def _not_opened(self, failure: Failure, listen: str) -> None:

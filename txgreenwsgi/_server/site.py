@@ -27,7 +27,7 @@ from txgreenwsgi.origins import EXTENSIONS
 from txgreenwsgi.settings import Settings
 
 from .channel import Channel
-from .hangups import Hangups
+from .sockets import Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +89,7 @@ class GreenSite(Factory):
         connections: the channels of all open connections.
         exchanges: all that have begun and not ended.
         orphans: those of them whose connection is lost.
+        adds_lines: whether `lines_to_add` has any.
     """
 
     noisy = False
@@ -130,8 +131,8 @@ class GreenSite(Factory):
         self.environ["txgreenwsgi.requests"] = self.requests
         self._reactor = reactor
         self._hub: Hub | None = None
+        self._sockets: Sockets | None = None
         self._check_call: IDelayedCall | None = None
-        self._hangups: Hangups | None = None
         self._emptied: list[Deferred[None]] = []
         self._end_call: IDelayedCall | None = None
         self._id_prefix = ""
@@ -142,6 +143,7 @@ class GreenSite(Factory):
         self._server_line = f"Server: {server}\r\n".encode("latin-1") if server else b""
         if any(name.lower() == "server" for name, _ in self.settings.add_header):
             self._server_line = b""
+        self.adds_lines = bool(self.settings.add_header)
         self._added = [
             (name.lower().encode("latin-1"), f"{name}: {value}\r\n".encode("latin-1"))
             for name, value in self.settings.add_header
@@ -164,6 +166,13 @@ class GreenSite(Factory):
         if self._hub is None:
             self._hub = hub_of(self.reactor)
         return self._hub
+
+    @property
+    def sockets(self) -> Sockets:
+        """What watches the plain connections."""
+        if self._sockets is None:
+            self._sockets = Sockets(self.reactor)
+        return self._sockets
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
         """A channel for a new connection; None closes it: there are too many."""
@@ -198,8 +207,6 @@ class GreenSite(Factory):
 
     def lines_to_add(self, head: ResponseHead) -> bytes:
         """The deployer's fields that the application has not given."""
-        if not self._added:
-            return b""
         return b"".join(line for name, line in self._added if not head.has(name))
 
     def plain_response(
@@ -235,7 +242,6 @@ class GreenSite(Factory):
     def connection_lost(self, channel: Channel) -> None:
         """A connection has ended."""
         self.connections.discard(channel)
-        self.stop_watching_for_hangup(channel)
         self._rest_if_empty()
 
     def _check(self) -> None:
@@ -251,17 +257,6 @@ class GreenSite(Factory):
         except Exception:
             # The others have deadlines too.
             _log.failure("looking at the deadlines of {it} failed", it=checked)
-
-    def watch_for_hangup(self, channel: Channel) -> None:
-        """Tell the channel if its client goes away while nothing is read from it."""
-        if self._hangups is None:
-            self._hangups = Hangups(self.reactor)
-        self._hangups.watch(channel)
-
-    def stop_watching_for_hangup(self, channel: Channel) -> None:
-        """Its transport tells by itself again."""
-        if self._hangups is not None:
-            self._hangups.forget(channel)
 
     # What has happened.
 

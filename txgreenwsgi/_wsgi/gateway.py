@@ -160,7 +160,12 @@ def serve(
         kind = type(blocks)
         if (kind is list or kind is tuple) and len(blocks) == 1:  # type: ignore[arg-type]
             block = blocks[0]  # type: ignore[index]
-            start.send(block, len(block) if isinstance(block, bytes) else None)
+            head = start.head
+            if head is not None and not start.sent and block and type(block) is bytes:
+                start.sent = True
+                sink.begin(head, len(block), block)
+            else:
+                start.send(block, len(block) if isinstance(block, bytes) else None)
         elif kind is FileWrapper and _send_file(start, blocks, sink):  # type: ignore[arg-type]
             pass
         else:
