@@ -421,9 +421,10 @@ class Channel:
 
     def may_live_on(self, exchange: Exchange) -> bool:
         """Whether the connection can serve another request after `exchange`."""
-        if self.closing or not self.site.settings.keep_alive:
+        site = self.site
+        if self.closing or not site.settings.keep_alive:
             return False
-        if self.site.stopping and not self._request_waits:
+        if site.stopping and not self._request_waits:
             # What was read is answered; what was not is for another server.
             return False
         body = exchange.body

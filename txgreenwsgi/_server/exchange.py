@@ -51,6 +51,9 @@ _FILE_BYTES = 1024 * 1024
 
 _NEVER = float("inf")
 
+#: The variables of a request that its record tells.
+_LOGGED = ("HTTP_REFERER", "HTTP_USER_AGENT")
+
 
 class Exchange:
     """One request and its response, from the end of the head to the last byte.
@@ -271,8 +274,14 @@ class Exchange:
     def _environ(self, body: BodySource) -> dict[str, Any]:
         head = self.head
         channel = self._channel
-        environ = self._site.environ.copy()
-        environ.update(head.variables)
+        variables = head.variables
+        environ = self._site.environ | variables
+        # A request may sleep for hours: it need not keep them twice.
+        head.variables = {}
+        if self._site.observers:
+            for name in _LOGGED:
+                if name in variables:
+                    head.variables[name] = variables[name]
         environ["REQUEST_METHOD"] = head.method
         # RFC 9112 section 3.2.4: the asterisk names the server, not a path.
         environ["PATH_INFO"] = head.path if head.path != "*" else ""
@@ -289,8 +298,9 @@ class Exchange:
         environ["wsgi.input"] = Input(body)
         environ["wsgi.errors"] = self._errors = Errors(self.request_id)
         environ["txgreenwsgi.request_id"] = self.request_id
-        environ["txgreenwsgi.client_disconnected"] = self.client_disconnected
-        environ["waitress.client_disconnected"] = self.client_disconnected
+        environ["txgreenwsgi.client_disconnected"] = environ[
+            "waitress.client_disconnected"
+        ] = self.client_disconnected
         environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
         if self._site.settings.environ:
             # The deployer knows better than the client and the connection.
@@ -371,34 +381,29 @@ class Exchange:
         site = self._site
         lines = site.lines_to_add(head) if site.adds_lines else b""
         declared = head.content_length
-        inferred = declared is None and length is not None
-        framing = choose_framing(
-            request.method, request.version, head.code, length if inferred else declared
+        known = length if declared is None else declared
+        self._framing = framing = choose_framing(
+            request.method, request.version, head.code, known
         )
-        self.bodiless = framing is NONE
-        if framing is LENGTH or (
-            # A HEAD response tells the length that a GET would have, if it is known.
-            inferred
-            and length
-            and request.method == "HEAD"
-            and head.code not in (204, 304)
-        ):
-            if inferred:
-                lines += b"Content-Length: %d\r\n" % (length or 0)
-                declared = length
-            self._left = declared or 0
+        if framing is LENGTH:
+            self._left = known or 0
+            if declared is None:
+                lines += b"Content-Length: %d\r\n" % (known or 0)
         elif framing is CHUNKED:
             lines += b"Transfer-Encoding: chunked\r\n"
-        self._framing = framing
-        self.keep_alive = (
-            request.keep_alive
-            and framing is not CLOSE
-            and self._channel.may_live_on(self)
-        )
-        if not self.keep_alive:
+        elif framing is NONE:
+            self.bodiless = True
+            if length and declared is None and head.code not in (204, 304):
+                # HEAD: the length that GET would have, as it is known.
+                lines += b"Content-Length: %d\r\n" % length
+        keep_alive = request.keep_alive and framing is not CLOSE
+        if keep_alive:
+            keep_alive = self._channel.may_live_on(self)
+        if not keep_alive:
             lines += b"Connection: close\r\n"
         elif request.version == "HTTP/1.0":
             lines += b"Connection: keep-alive\r\n"
+        self.keep_alive = keep_alive
         self.code = head.code
         # A client that has the response asks for no 100 Continue any more.
         self.body.client_waits = False

@@ -36,10 +36,33 @@ EXTENSIONS: dict[str, Any] = {
 }
 
 
+# What is different in each request. The keys are in the dict that is copied, which
+# then need not grow while they are set.
+_OF_EACH_REQUEST = (
+    "PATH_INFO",
+    "QUERY_STRING",
+    "RAW_URI",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "REQUEST_METHOD",
+    "REQUEST_URI",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_PROTOCOL",
+    "txgreenwsgi.client_disconnected",
+    "txgreenwsgi.request_id",
+    "txgreenwsgi.set_request_timeout",
+    "waitress.client_disconnected",
+    "wsgi.errors",
+    "wsgi.input",
+    "wsgi.url_scheme",
+)
+
+
 def base_environ(
     software: str, multithread: bool, pairs: Iterable[tuple[str, str]] = ()
 ) -> dict[str, Any]:
-    """A dict to copy for each request.
+    """A dict to copy for each request; what is None there must be set in the copy.
 
     Args:
         software: SERVER_SOFTWARE.
@@ -61,5 +84,6 @@ def base_environ(
         # Content-Length to its end.
         "wsgi.input_terminated": True,
         **EXTENSIONS,
+        **dict.fromkeys(_OF_EACH_REQUEST),
         **dict(pairs),
     }
