@@ -341,7 +341,7 @@ class ResourceExchange:
         """Whether the client is known to be gone. Never parks."""
         return bool(self._request._disconnected)
 
-    def receive(self) -> bytes:
+    def receive(self, wanted: int = 0) -> bytes:
         """The next piece of the body, which twisted.web has read whole."""
         if self.cut is not None:
             raise self.cut

@@ -102,12 +102,10 @@ class NothingKnown(KnownLines):
     """Reads each head as if it were the first, so that llhttp judges them all."""
 
     def read_head(
-        self, head: bytes, *, fields_limit: int, target_limit: int
+        self, head: bytes, fields_limit: int, target_limit: int
     ) -> RequestHead:
         """Return what a head says."""
-        return KnownLines().read_head(
-            head, fields_limit=fields_limit, target_limit=target_limit
-        )
+        return KnownLines().read_head(head, fields_limit, target_limit)
 
 
 def parser(limits: HeadLimits | None = None) -> RequestParser:

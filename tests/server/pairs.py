@@ -11,30 +11,12 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.address import UNIXAddress
-from twisted.internet.tcp import Connection
+from twisted.internet.unix import Server
 
 if TYPE_CHECKING:
     from txgreenwsgi.testing import MemoryServer
 
 __all__ = ["PairClient"]
-
-
-class _PairConnection(Connection):
-    """The server's end: Twisted's connection, as of a UNIX socket."""
-
-    def __init__(self, skt: socket.socket, protocol: Any, reactor: Any) -> None:
-        super().__init__(skt, protocol, reactor)
-        self.logstr = "pair"
-
-    def getHost(self) -> UNIXAddress:
-        return UNIXAddress(None)
-
-    def getPeer(self) -> UNIXAddress:
-        return UNIXAddress(None)
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """It is no TCP."""
 
 
 class PairClient:
@@ -60,10 +42,9 @@ class PairClient:
         self.socket.setblocking(False)
         channel: Any = server.site.buildProtocol(None)
         self.channel = channel
-        self.transport = _PairConnection(theirs, self.channel, server.reactor)
-        self.transport.connected = 1
+        reactor: Any = server.reactor
+        self.transport: Any = Server(theirs, channel, "a client", None, 1, reactor)
         channel.makeConnection(self.transport)
-        self.transport.startReading()
 
     def send(self, data: bytes) -> int:
         """Send what the kernel takes, and let the server react."""

@@ -537,7 +537,7 @@ class PairTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(0, "disconnected")])
 
     def test_watches_end(self) -> None:
-        """Connections that are read again are not watched; nothing is left open."""
+        """Connections that are read again are so by the same object, and only by it."""
         client = self.pair(input_window=1000)
         others = [PairClient(self.server) for _ in range(3)]
         clients = [client, *others]
@@ -557,10 +557,12 @@ class PairTests(WireTestCase):
         self.server.advance(1)
         self.server.advance(1)
         self.assertEqual(len(self.records), 4)
-        readers = self.server.reactor.getReaders()
-        self.assertEqual(
-            set(readers), {each.transport for each in clients if each is not others[0]}
-        )
+        self.assertEqual(self.server.reactor.getReaders(), [self.server.site.sockets])
+        self.assertEqual({each.channel.reading_paused for each in clients}, {False})
+        for each in (client, *others[1:]):
+            each.received = b""
+            each.send(get("/"))
+            self.assertIn(b"200 OK", each.read_all())
 
     def test_platform_without_epoll(self) -> None:
         """There a client that hangs up is noticed when it is read from again."""

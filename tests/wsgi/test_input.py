@@ -33,7 +33,7 @@ class Pieces:
         self.pieces = list(pieces)
         self.turns = 0
 
-    def receive(self) -> bytes:
+    def receive(self, wanted: int = 0) -> bytes:
         """The next one."""
         piece = self.pieces.pop(0) if self.pieces else b""
         if isinstance(piece, Exception):
@@ -165,7 +165,7 @@ class InterruptionTests(SynchronousTestCase):
         found: list[bytes] = []
 
         class Slow(Pieces):
-            def receive(self) -> bytes:
+            def receive(self, wanted: int = 0) -> bytes:
                 sleep(1)
                 return super().receive()
 

@@ -173,6 +173,18 @@ class RequestParser:
             events.append(Refusal(malformed.status, malformed.reason))
         return events
 
+    def is_piece(self, data: bytes) -> bool:
+        """Feed `data` if all of it is one piece of a body by length, and not its end.
+
+        Returns:
+            Whether it was; else it is still to be fed.
+        """
+        left = self._left - len(data)
+        if self._state != "length" or left <= 0 or self.has_unread:
+            return False
+        self._left = left
+        return True
+
     def stop(self) -> None:
         """Forget what was kept: nothing that comes from now on is read."""
         self._state = "refused"

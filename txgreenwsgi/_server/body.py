@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from txgreenwsgi._http.writer import CONTINUE
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.waiting import sleep
+from txgreenwsgi._wsgi.input import PIECE_BYTES
 
 if TYPE_CHECKING:
     from txgreenwsgi._http.head import RequestHead
@@ -95,12 +96,7 @@ class RequestBody:
 
     def received(self, piece: bytes) -> None:
         """A piece of the body has come."""
-        self._received += len(piece)
-        if self.error is not None:
-            return  # nobody can read it any more
-        limit = self._channel.site.settings.max_body
-        if limit and self._received > limit:
-            self.fail(BadBody(413, f"the body is longer than {limit} bytes"))
+        if not self._count(piece):
             return
         if self._pieces is _NO_PIECES:
             self._pieces = deque()
@@ -108,6 +104,17 @@ class RequestBody:
         self.held += len(piece)
         if self.reader is not None:
             self.reader.resume()
+
+    def _count(self, piece: bytes) -> bool:
+        """Whether the piece can be read; it cannot after an error."""
+        self._received += len(piece)
+        if self.error is not None:
+            return False
+        limit = self._channel.site.settings.max_body
+        if limit and self._received > limit:
+            self.fail(BadBody(413, f"the body is longer than {limit} bytes"))
+            return False
+        return True
 
     def ended(self) -> None:
         """The whole body has come."""
@@ -166,11 +173,14 @@ class RequestBody:
 
     # What wsgi.input calls, in a task.
 
-    def receive(self) -> bytes:
-        """The next piece, b"" at the end. May park."""
+    def receive(self, wanted: int = PIECE_BYTES) -> bytes:
+        """The next piece, b"" at the end; `wanted` is how long it had best be.
+
+        May park.
+        """
         channel = self._channel
         while True:
-            if self._pieces:
+            if self.held:
                 piece = self._pieces.popleft()
                 self.held -= len(piece)
                 if channel.reading_paused:
@@ -188,6 +198,11 @@ class RequestBody:
                 # RFC 9110 section 10.1.1: only now is the body wanted.
                 self.client_waits = False
                 channel.output.send(CONTINUE)
+                continue
+            read = channel.read_body(wanted)
+            if read and self._count(read):
+                return read
+            if read or read is None:
                 continue
             self.reader = suspension = Suspension(
                 require_task("wsgi.input"), "the request body"

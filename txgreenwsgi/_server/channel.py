@@ -14,12 +14,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import (
-    IProtocol,
-    ISSLTransport,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IProtocol, ITCPTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
@@ -28,10 +23,13 @@ from zope.interface import implementer
 from txgreenwsgi._http.head import END, Refusal, RequestHead
 from txgreenwsgi._http.parser import RequestParser
 from txgreenwsgi._http.writer import STATUSES
+from txgreenwsgi._switching.greenlets import SLICE_SECONDS
+from txgreenwsgi._wsgi.input import MOST_PIECE_BYTES
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
 from .body import DRAIN_BYTES, BadBody
 from .exchange import Exchange
+from .names import names_of
 from .output import SocketOutput, output_for
 from .sockets import DONE
 
@@ -59,6 +57,9 @@ _LINGER_BYTES = 16 * 1024 * 1024
 
 #: What is read from a socket at once.
 _READ_BYTES = 65536
+
+#: For a reader who asks for less, no less is read: he will ask again.
+_LEAST_READ_BYTES = 16384
 
 
 @implementer(IProtocol)
@@ -378,10 +379,9 @@ class Channel:
         """Go on with the next request, which may have come already."""
         self.exchange = None
         self._since = self.hub.reactor.seconds()
-        if self._inbox or self._parser.has_unread:
-            if not self._pumping:
-                self._pump()
-                return
+        if not self._pumping and (self._inbox or self._parser.has_unread):
+            self._pump()
+            return
         if self.reading_paused:
             self.see_to_reading()
         if self.site.stopping:
@@ -406,16 +406,45 @@ class Channel:
             self._read_on()
         elif not wanted and not self.reading_paused and self.transport is not None:
             self.reading_paused = True
-            self.transport.pauseProducing()
             if self._fd >= 0:
                 self.site.sockets.notice_leaving(self._fd, True)
+            self.transport.pauseProducing()
 
     def _read_on(self) -> None:
         self.reading_paused = False
         if self.transport is not None:
+            self.transport.resumeProducing()
             if self._fd >= 0:
                 self.site.sockets.notice_leaving(self._fd, False)
-            self.transport.resumeProducing()
+
+    def read_body(self, wanted: int) -> bytes | None:
+        """A piece of the body, read for the task that asks for it.
+
+        What comes while the task runs need not wait for the reactor. Call from
+        that task, when it has taken all that came before.
+
+        Returns:
+            b"" if nothing has come; None if what came went its usual way.
+        """
+        if self._fd < 0 or self.reading_paused or self.closing_now or self._inbox:
+            return b""
+        hub = self.hub
+        if hub.reactor.seconds() - hub.turned > SLICE_SECONDS:
+            return b""  # a fast client must not keep the others waiting
+        size = min(max(wanted, _LEAST_READ_BYTES), MOST_PIECE_BYTES)
+        try:
+            data: bytes = self.transport.socket.recv(size)
+        except OSError:
+            return b""  # nothing there, or an error that the reactor will tell
+        if not data:
+            return b""  # the same of its end
+        if self._parser.is_piece(data):
+            return data
+        self._inbox.extend(self._parser.feed(data, True))
+        if self._pumping:
+            return b""  # it is handed out when the task parks
+        self._pump()
+        return None
 
     # Closing.
 
@@ -559,20 +588,7 @@ class Channel:
         """SERVER_NAME, SERVER_PORT, REMOTE_ADDR, REMOTE_PORT and the URL scheme."""
         names = self._names
         if names is None:
-            transport = self.transport
-            scheme = self.site.settings.url_scheme or (
-                "https" if ISSLTransport.providedBy(transport) else "http"
+            names = self._names = names_of(
+                self.transport, self.site.settings.url_scheme
             )
-            host = transport.getHost()
-            if isinstance(host, (IPv4Address, IPv6Address)):
-                server = host.host, str(host.port)
-            else:
-                # A UNIX socket has neither, and neither may be empty (PEP 3333).
-                server = "localhost", "443" if scheme == "https" else "80"
-            peer = transport.getPeer()
-            if isinstance(peer, (IPv4Address, IPv6Address)):
-                remote = peer.host, str(peer.port)
-            else:
-                remote = "", ""
-            names = self._names = (*server, *remote, scheme)
         return names

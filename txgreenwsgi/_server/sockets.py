@@ -47,7 +47,6 @@ _LOST = Failure(CONNECTION_LOST)
 #: So many ready connections are seen to before the reactor has its turn.
 _MOST_EVENTS = 256
 
-_HAS_EPOLL = hasattr(select, "epoll")
 _IN: int = getattr(select, "EPOLLIN", 0)
 _OUT: int = getattr(select, "EPOLLOUT", 0)
 _GONE: int = getattr(select, "EPOLLRDHUP", 0)
@@ -69,46 +68,51 @@ class Sockets:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._usable = _HAS_EPOLL and IReactorFDSet.providedBy(reactor)
+        self._usable = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
         self._epoll: Any = None
-        # By descriptor: what is watched for, whose it is, what reads.
+        # By descriptor: what is watched for, for whom, and what reads.
         self._interest: dict[int, int] = {}
-        self._channels: dict[int, Channel] = {}
+        self._transports: dict[int, Any] = {}
         self._readers: dict[int, Callable[[], Any]] = {}
+        # Those that have no layer between them and the socket.
+        self._channels: dict[int, Channel] = {}
 
     def adopt(self, channel: Channel, transport: Any) -> bool:
         """Watch the connection of `channel`, which has just been made; if it can be."""
         if type(transport) not in _PLAIN or not self._usable:
             return False
-        fd = transport.fileno()
         if self._epoll is None and not self._open():
             return False
-        self._channels[fd] = channel
-        self._readers[fd] = channel.readable
+        fd = transport.fileno()
         if transport.reactor is not self:
             transport.stopReading()
             transport.reactor = self
-            self._watch(fd, _IN)
+            transport.startReading()
+        self._channels[fd] = channel
+        self._readers[fd] = channel.readable
         return True
 
     def serve_port(self, port: Any) -> None:
         """Have the connections that `port` accepts begin here, and not move here."""
         if self._usable and isinstance(port, Port) and port.transport in _PLAIN:
-            port.reactor = self
+            as_port: Any = port
+            as_port.reactor = self
 
     def forget(self, channel: Channel, fd: int) -> None:
         """The connection is lost, and its descriptor closed."""
         if self._channels.get(fd) is channel:
-            self._watch(fd, 0)
             del self._channels[fd]
-            del self._readers[fd]
-            if not self._channels and not self._interest:
-                self._close()
+            self._watch(fd, 0)
+            self._readers.pop(fd, None)
 
     def notice_leaving(self, fd: int, notice: bool) -> None:
-        """Tell, or no longer tell, the channel that its client has gone."""
+        """Tell, or no longer tell, the channel that its client has gone.
+
+        Begin before reading is paused, and end after it is resumed.
+        """
         interest = self._interest.get(fd, 0)
-        self._watch(fd, interest | _GONE if notice else interest & ~_GONE)
+        if interest:
+            self._watch(fd, interest | _GONE if notice else interest & ~_GONE)
 
     def _open(self) -> bool:
         try:
@@ -129,50 +133,63 @@ class Sockets:
         if interest == before:
             return
         if not before:
-            self._interest[fd] = interest
             self._epoll.register(fd, interest)
+            self._interest[fd] = interest
         elif interest:
             self._interest[fd] = interest
             self._epoll.modify(fd, interest)
         else:
             del self._interest[fd]
+            del self._transports[fd]
+            if fd not in self._channels:
+                del self._readers[fd]
             with suppress(OSError):  # closed: the kernel has dropped it
                 self._epoll.unregister(fd)
+            if not self._interest:
+                self._close()
+
+    def _add(self, transport: Any, interest: int) -> bool:
+        """Watch it for more; False where it stays with its reactor from now on."""
+        if self._epoll is None and not self._open():
+            transport.reactor = self._reactor
+            return False
+        fd = transport.fileno()
+        self._watch(fd, self._interest.get(fd, 0) | interest)
+        if fd not in self._transports:
+            self._transports[fd] = transport
+            if fd not in self._readers:
+                self._readers[fd] = transport.doRead
+        return True
+
+    def _remove(self, transport: Any, interest: int) -> None:
+        fd = transport.fileno()
+        before = self._interest.get(fd, 0)
+        if before & interest:
+            self._watch(fd, before & ~interest)
 
     # What transports and ports take for their reactor.
 
     def addReader(self, transport: Any) -> None:
         """Read from a connection, or accept from a port."""
-        if isinstance(transport, Port):
+        if isinstance(transport, Port) or not self._add(transport, _IN):
             self._reactor.addReader(transport)
-            return
-        fd = transport.fileno()
-        if self._epoll is None and not self._open():
-            # As it would be without us, from the first to the last.
-            transport.reactor = self._reactor
-            self._reactor.addReader(transport)
-            return
-        self._watch(fd, self._interest.get(fd, 0) | _IN)
 
     def removeReader(self, transport: Any) -> None:
         """Do not read from it any more."""
         if isinstance(transport, Port):
             self._reactor.removeReader(transport)
-            return
-        fd = transport.fileno()
-        self._watch(fd, self._interest.get(fd, 0) & ~_IN)
+        else:
+            self._remove(transport, _IN)
 
     def addWriter(self, transport: Any) -> None:
         """Tell when it takes more."""
-        fd = transport.fileno()
-        self._watch(fd, self._interest.get(fd, 0) | _OUT)
+        if not self._add(transport, _OUT):
+            self._reactor.addWriter(transport)
 
     def removeWriter(self, transport: Any) -> None:
         """Do not tell any more."""
-        if isinstance(transport, Port):
-            return  # it never writes
-        fd = transport.fileno()
-        self._watch(fd, self._interest.get(fd, 0) & ~_OUT)
+        if not isinstance(transport, Port):  # which never writes
+            self._remove(transport, _OUT)
 
     def __getattr__(self, name: str) -> Any:
         # Its clock, its threads and all else.
@@ -206,15 +223,14 @@ class Sockets:
 
     def _see_to(self, fd: int, events: int) -> None:
         """Do what the kernel tells of one connection, as Twisted's reactors do."""
-        channel = self._channels.get(fd)
         interest = self._interest.get(fd, 0)
-        if channel is None or not interest:
-            return
-        transport = channel.transport
+        if not interest:
+            return  # it was closed by one before it
+        transport = self._transports[fd]
         why: Any = None
         try:
             if events & _GONE & interest:
-                channel.hung_up()
+                self._channels[fd].hung_up()
                 return
             if events & _ENDED and not events & _IN:
                 why = CONNECTION_DONE if interest & _IN else CONNECTION_LOST
@@ -229,25 +245,25 @@ class Sockets:
             self._lose(fd, why)
 
     def _lose(self, fd: int, why: Any) -> None:
-        channel = self._channels.get(fd)
-        if channel is None or channel.transport is None:
+        transport = self._transports.get(fd)
+        if transport is None:
             return
-        transport = channel.transport
         if why is CONNECTION_DONE:
             reason = DONE
         elif why is CONNECTION_LOST:
             reason = _LOST
         else:
             reason = Failure(why)
-        transport.stopReading()
-        transport.stopWriting()
-        transport.connectionLost(reason)
+        if why is CONNECTION_DONE and fd not in self._channels:
+            transport.stopReading()
+            transport.readConnectionLost(reason)
+        else:
+            transport.connectionLost(reason)  # which stops reading and writing
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has stopped: so have all connections."""
-        for channel in list(self._channels.values()):
-            if channel.transport is not None:
-                channel.transport.connectionLost(reason)
+        for transport in list(self._transports.values()):
+            transport.connectionLost(reason)
 
 
 def _raised() -> BaseException | None:

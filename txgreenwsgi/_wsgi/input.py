@@ -15,14 +15,22 @@ if TYPE_CHECKING:
     class BodySource(Protocol):
         """Where the pieces of a body come from."""
 
-        def receive(self) -> bytes:
-            """The next piece, never empty; b"" at the end. May park."""
+        def receive(self, wanted: int = ...) -> bytes:
+            """The next piece, never empty; b"" at the end. May park.
+
+            `wanted` is how many bytes the reader lacks: a hint, for pieces that
+            need not be cut or joined.
+            """
 
         def reader_turn(self) -> None:
             """Let the reactor have a turn: something is read at the end again."""
 
 
-__all__ = ["Input", "recv"]
+__all__ = ["MOST_PIECE_BYTES", "PIECE_BYTES", "Input", "recv"]
+
+#: How long a piece had best be, for a reader that takes any; and at the most.
+PIECE_BYTES = 65536
+MOST_PIECE_BYTES = 262144
 
 
 class Input:
@@ -40,7 +48,7 @@ class Input:
         self._piece = b""
         self._ended = False
 
-    def _receive(self) -> bytes:
+    def _receive(self, wanted: int = PIECE_BYTES) -> bytes:
         """The next piece; b"" at the end, for which the reactor gets a turn.
 
         A loop that reads at the end for ever must not stop all others.
@@ -48,7 +56,7 @@ class Input:
         if self._ended:
             self._source.reader_turn()
             return b""
-        piece = self._source.receive()
+        piece = self._source.receive(wanted)
         if not piece:
             self._ended = True
         return piece
@@ -69,7 +77,7 @@ class Input:
         self._piece = b""
         try:
             while missing:
-                piece = self._receive()
+                piece = self._receive(missing if missing > 0 else MOST_PIECE_BYTES)
                 if not piece:
                     break
                 if 0 < missing < len(piece):

@@ -75,7 +75,7 @@ class _WholeBody:
 
     # What wsgi.input calls.
 
-    def receive(self) -> bytes:
+    def receive(self, wanted: int = 0) -> bytes:
         """The next piece, b"" at the end. May park."""
         if self._pieces:
             return self._pieces.popleft()

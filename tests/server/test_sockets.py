@@ -1,0 +1,313 @@
+"""Plain connections in an epoll object of our own: who is watched, and who is told."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from typing import TYPE_CHECKING, Any
+from unittest import skipUnless
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.unix import Server
+from twisted.logger import LogLevel
+from twisted.python.failure import Failure
+
+from txgreenwsgi._server import sockets
+from txgreenwsgi._server.sockets import Sockets
+
+from .application import TEXT, application
+from .pairs import PairClient
+from .wire import WireTestCase, get
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txgreenwsgi.testing import MemoryServer
+
+    from .application import Environ, Start
+
+
+@skipUnless(hasattr(select, "epoll"), "this platform has no epoll")
+class SocketsTests(WireTestCase):
+    """Connections over real sockets, under a reactor that turns by hand."""
+
+    def watched(self, server: MemoryServer) -> list[Any]:
+        """What the reactor itself watches."""
+        return [*server.reactor.getReaders(), *server.reactor.getWriters()]
+
+    def test_one_reader_for_all(self) -> None:
+        """The reactor watches one object, however many connections there are."""
+        server = self.serve(application)
+        clients = [PairClient(server) for _ in range(20)]
+        self.assertEqual(self.watched(server), [server.site.sockets])
+        for client in clients:
+            client.send(get("/"))
+            self.assertIn(b"200 OK", client.read_all())
+        for client in clients:
+            client.close()
+        self.assertEqual(self.watched(server), [])
+        self.assertEqual(server.site.sockets.fileno(), -1)
+
+    def test_more_at_once_than_are_seen_to(self) -> None:
+        """All are answered when more are ready than one turn of ours sees to."""
+        self.patch(sockets, "_MOST_EVENTS", 3)
+        server = self.serve(application)
+        clients = [PairClient(server) for _ in range(20)]
+        for client in clients:
+            client.socket.send(get("/"))
+        server.settle()
+        for client in clients:
+            self.assertIn(b"200 OK", client.read_all())
+            client.close()
+
+    def test_client_leaves_while_its_request_waits(self) -> None:
+        """Bytes behind a request pause reading; its client's leaving is noticed."""
+        gone: list[bool] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.sleep"](1)
+            gone.append(environ["txgreenwsgi.client_disconnected"]())
+            start("200 OK", TEXT)
+            return [b""]
+
+        server = self.serve(app)
+        client = PairClient(server)
+        client.send(get("/") * 2)
+        self.assertTrue(client.channel.reading_paused)
+        client.close()
+        server.advance(1)
+        self.assertEqual(gone, [True])
+        self.assertEqual(self.watched(server), [])
+
+    def test_reset_in_the_midst(self) -> None:
+        """A connection that breaks is lost once, whatever else was to be told of it."""
+        server = self.recorded(application)
+        for sent in (b"", b"GET / HT", get("/sleep?seconds=1"), get("/") * 2):
+            client = PairClient(server)
+            client.send(sent)
+            client.socket.shutdown(2)
+            client.close()
+        server.advance(2)
+        self.assertEqual(server.site.connections, set())
+        self.assertEqual(self.watched(server), [])
+        self.assertEqual(self.logged(LogLevel.error), [])
+
+    def test_failure_ends_one_connection(self) -> None:
+        """An error in the server itself is logged, and costs one connection."""
+        server = self.serve(application)
+        broken, sound = PairClient(server), PairClient(server)
+
+        def fail(data: bytes, one: bool = False) -> Any:
+            raise ZeroDivisionError("a defect")
+
+        class Broken:
+            idle = True
+            has_unread = False
+            feed = staticmethod(fail)
+
+            def stop(self) -> None:
+                """Nothing is kept."""
+
+        broken.channel._parser = Broken()
+        broken.send(get("/"))
+        sound.send(get("/"))
+        self.assertEqual(broken.read_all(), b"")
+        self.assertTrue(broken.ended)
+        self.assertIn(b"200 OK", sound.read_all())
+        [error] = self.flushLoggedErrors(ZeroDivisionError)
+        self.assertEqual(str(error.value), "a defect")
+        broken.close()
+        sound.close()
+
+    def test_reactor_stops(self) -> None:
+        """What is still connected when the reactor has stopped is told so."""
+        server = self.serve(application)
+        client = PairClient(server)
+        for reader in server.reactor.removeAll():
+            reader.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(server.site.connections, set())
+        client.read_all()
+        self.assertTrue(client.ended)
+
+    def test_no_descriptor_for_it(self) -> None:
+        """Without one for the epoll object the reactor watches the connections."""
+
+        def no_epoll() -> None:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        self.patch(select, "epoll", no_epoll)
+        server = self.serve(application)
+        client = PairClient(server)
+        self.assertEqual(self.watched(server), [client.transport])
+        client.send(get("/"))
+        self.assertIn(b"200 OK", client.read_all())
+        client.close()
+        self.assertEqual(self.watched(server), [])
+
+    def test_no_descriptor_for_it_any_more(self) -> None:
+        """A connection that comes back to an object that is gone is not forgotten."""
+        server = self.serve(application)
+        client = PairClient(server)
+        client.transport.stopReading()
+        self.assertEqual(self.watched(server), [])
+
+        def no_epoll() -> None:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        self.patch(select, "epoll", no_epoll)
+        client.transport.startWriting()
+        client.transport.startReading()
+        self.assertEqual(self.watched(server), [client.transport] * 2)
+        client.send(get("/"))
+        self.assertIn(b"200 OK", client.read_all())
+        client.close()
+
+    def test_layer_in_between(self) -> None:
+        """A transport whose bytes are not ours to read, as TLS's, reads by itself."""
+        server = self.serve(application)
+        client = PairClient(server)
+        received: list[bytes] = []
+        lost: list[Failure] = []
+
+        class Layer:
+            """What stands between the socket and a channel."""
+
+            def dataReceived(self, data: bytes) -> None:
+                received.append(data)
+
+            def connectionLost(self, reason: Failure) -> None:
+                lost.append(reason)
+
+        ours, theirs = self.pair()
+        reactor: Any = server.site.sockets
+        layer: Any = Layer()
+        transport = Server(theirs, layer, "a client", None, 1, reactor)
+        ours.send(b"in a cipher")
+        server.settle()
+        transport.write(b"in a cipher too")
+        server.settle()
+        self.assertEqual(received, [b"in a cipher"])
+        self.assertEqual(ours.recv(100), b"in a cipher too")
+        ours.close()
+        server.settle()
+        self.assertEqual(len(lost), 1)
+        client.close()
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """Two connected sockets."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        return ours, theirs
+
+
+class NoEpollTests(WireTestCase):
+    """Where nothing of this can be had."""
+
+    def test_reactor_watches(self) -> None:
+        """Without epoll each connection is the reactor's, as in Twisted."""
+        self.patch(select, "epoll", None)
+        del select.epoll
+        server = self.serve(application)
+        client = PairClient(server)
+        self.assertEqual(server.reactor.getReaders(), [client.transport])
+        client.send(get("/"))
+        self.assertIn(b"200 OK", client.read_all())
+        client.close()
+
+    def test_reactor_without_descriptors(self) -> None:
+        """A reactor that watches none is asked for nothing."""
+        self.assertFalse(Sockets(object()).adopt(None, None))  # type: ignore[arg-type]
+
+
+class ReadBodyTests(WireTestCase):
+    """A body that comes while its reader runs."""
+
+    def test_without_a_turn(self) -> None:
+        """What the client has sent by now is read without the reactor."""
+        server = self.serve(application)
+        client = PairClient(server)
+        pieces: list[bytes] = []
+        tasks_parked: list[object] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            read = environ["wsgi.input"].read
+            for number in range(4):
+                client.socket.send(bytes([65 + number]) * 1000)
+                pieces.append(read(1000))
+                tasks_parked.extend(t for t in server.tasks if t.waiting_on)
+            start("200 OK", TEXT)
+            return [b"done"]
+
+        server.site.application = app
+        client.send(get("/", "Content-Length: 4000", method="POST"))
+        self.assertEqual(pieces, [bytes([65 + n]) * 1000 for n in range(4)])
+        self.assertEqual(tasks_parked, [])
+        self.assertIn(b"done", client.read_all())
+        client.close()
+
+    def test_limits_hold(self) -> None:
+        """A chunked body that is too long is refused on this way too."""
+        server = self.serve(application, max_body=2000)
+        client = PairClient(server)
+        errors: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            read = environ["wsgi.input"].read
+            try:
+                while True:
+                    client.socket.send(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+                    read(1000)
+            except OSError as error:
+                errors.append(str(error))
+                raise
+            return []
+
+        server.site.application = app
+        client.send(get("/", "Transfer-Encoding: chunked", method="POST"))
+        self.assertEqual(errors, ["the body is longer than 2000 bytes"])
+        self.assertIn(b"413 Content Too Large", client.read_all())
+        client.close()
+
+    def test_next_request_behind_the_body(self) -> None:
+        """What comes behind the body in one read is the next request, untouched."""
+        server = self.serve(application)
+        client = PairClient(server)
+        bodies: list[bytes] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            if environ["REQUEST_METHOD"] == "POST":
+                client.socket.send(b"the body" + get("/second"))
+                bodies.append(environ["wsgi.input"].read())
+            start("200 OK", TEXT)
+            return [environ["PATH_INFO"].encode()]
+
+        server.site.application = app
+        client.send(get("/first", "Content-Length: 8", method="POST"))
+        self.assertEqual(bodies, [b"the body"])
+        received = client.read_all()
+        self.assertIn(b"/first", received)
+        self.assertTrue(received.endswith(b"/second"))
+        client.close()
+
+    def test_fast_client_lets_others_run(self) -> None:
+        """Who sends without a pause does not keep the reactor to himself."""
+        server = self.serve(application)
+        client = PairClient(server)
+        turns: list[int] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            read = environ["wsgi.input"].read
+            for number in range(5):
+                client.socket.send(b"x" * 1000)
+                server.reactor.rightNow += 0.02  # time passes in the application
+                server.reactor.callLater(0, turns.append, number)
+                read(1000)
+                self.assertIn(number, turns)
+            start("200 OK", TEXT)
+            return []
+
+        server.site.application = app
+        client.send(get("/", "Content-Length: 5000", method="POST"))
+        self.assertEqual(turns, [0, 1, 2, 3, 4])
+        client.close()
