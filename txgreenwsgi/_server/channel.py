@@ -58,6 +58,10 @@ _LINGER_BYTES = 16 * 1024 * 1024
 #: What is read from a socket at once.
 _READ_BYTES = 65536
 
+# Of all connections of which no event waits: an empty deque takes 600 bytes. Never
+# changed.
+_NOTHING: deque[Event] = deque(maxlen=0)
+
 #: For a reader who asks for less, no less is read: he will ask again.
 _LEAST_READ_BYTES = 16384
 
@@ -112,7 +116,7 @@ class Channel:
         self.reading_paused = False
         self._discarded = 0
         self._parser = RequestParser(site.limits)
-        self._inbox: deque[Event] = deque()
+        self._inbox = _NOTHING
         self._pumping = False
         # Since when the connection has been idle, or its head has been coming.
         self._since = 0.0
@@ -155,7 +159,7 @@ class Channel:
             return
         parser = self._parser
         if self.exchange is not None or self._pumping or self._inbox:
-            self._inbox.extend(parser.feed(data, True))
+            self._put(parser.feed(data, True))
             if not self._pumping:
                 self._pump()
             return
@@ -168,7 +172,7 @@ class Channel:
             if not parser.has_unread:
                 return
         else:
-            self._inbox.extend(events)
+            self._put(events)
         self._pump()
 
     def readable(self) -> Any:
@@ -188,7 +192,7 @@ class Channel:
         """The connection is gone: by the client, by us, or by the network."""
         self.connected = False
         self.closing = self.closing_now = True
-        self._inbox.clear()
+        self._inbox = _NOTHING
         self._parser.stop()
         if self._fd >= 0:
             self.site.sockets.forget(self, self._fd)
@@ -216,21 +220,26 @@ class Channel:
 
     # Handing out what was read.
 
+    def _put(self, events: list[Event]) -> None:
+        if not self._inbox:
+            self._inbox = deque()
+        self._inbox.extend(events)
+
     def _pump(self) -> None:
         self._pumping = True
-        inbox, parser = self._inbox, self._parser
+        parser = self._parser
         try:
-            while inbox or parser.has_unread:
+            while self._inbox or parser.has_unread:
                 exchange = self.exchange
                 if exchange is None:
                     if self.closing:
-                        inbox.clear()
+                        self._inbox = _NOTHING
                         parser.stop()
                         break
-                    if not inbox:
-                        inbox.extend(parser.feed(b"", one=True))
+                    if not self._inbox:
+                        self._put(parser.feed(b"", one=True))
                         continue
-                    event = inbox.popleft()
+                    event = self._inbox.popleft()
                     if type(event) is RequestHead:
                         self._begin(event)
                     elif type(event) is Refusal:
@@ -238,7 +247,9 @@ class Channel:
                 elif exchange.body.complete:
                     break  # the next request waits for this one's end
                 else:
-                    self._hand_body(exchange, inbox.popleft())
+                    self._hand_body(exchange, self._inbox.popleft())
+            if not self._inbox:
+                self._inbox = _NOTHING
         finally:
             self._pumping = False
         self.see_to_reading()
@@ -263,10 +274,9 @@ class Channel:
         self.exchange = exchange = Exchange(self, head, complete)
         site.exchanges.add(exchange)
         if not complete:
-            inbox = self._inbox
             # What has come with the head is there before the application asks.
-            while inbox and not exchange.body.complete:
-                self._hand_body(exchange, inbox.popleft())
+            while self._inbox and not exchange.body.complete:
+                self._hand_body(exchange, self._inbox.popleft())
         limit = site.settings.max_body
         if limit and head.content_length is not None and head.content_length > limit:
             self._refuse_exchange(
@@ -440,7 +450,7 @@ class Channel:
             return b""  # the same of its end
         if self._parser.is_piece(data):
             return data
-        self._inbox.extend(self._parser.feed(data, True))
+        self._put(self._parser.feed(data, True))
         if self._pumping:
             return b""  # it is handed out when the task parks
         self._pump()
@@ -537,7 +547,7 @@ class Channel:
             # The transport may still hold a part of the response.
             seconds = self.site.settings.write_timeout or float("inf")
         self._close_at = self.site.reactor.seconds() + seconds
-        self._inbox.clear()
+        self._inbox = _NOTHING
         self._parser.stop()
         if self.reading_paused:
             self._read_on()

@@ -71,19 +71,19 @@ def _run_tasks() -> None:
         # Not given by switch(): a greenlet keeps its first arguments until it ends.
         task = running.task
         assert task is not None, "who switches here says for which task"
+        task.run()
         hub = task.hub
-        context = task._context
-        assert context is not None, "a task has its Context until it has ended"
-        context.run(task.run)
         spare, home = hub.spare, hub.home
+        here = getcurrent()
         if len(spare) >= SPARE_GREENLETS or hub.closed:
             # A greenlet that ends switches to its parent.
-            getcurrent().parent = home
+            here.parent = home
             return
-        spare.append(getcurrent())
-        # A spare greenlet holds nothing of what it ran: the collector does not
-        # look into suspended frames.
-        del task, hub, context, spare
+        spare.append(here)
+        # A spare greenlet holds nothing of what it ran, nor itself: the collector
+        # does not look into suspended frames.
+        here.gr_context = None
+        del task, hub, spare, here
         home.switch()
 
 
@@ -184,7 +184,10 @@ class Hub:
             self._refuse_when_closed()
         self.tasks.add(task)
         spare = self.spare
-        task._greenlet = task._parked = spare.pop() if spare else greenlet(_run_tasks)
+        greenlet_ = spare.pop() if spare else greenlet(_run_tasks)
+        # Not by Context.run, whose C frames each parked task would keep a copy of.
+        greenlet_.gr_context = task._context
+        task._greenlet = task._parked = greenlet_
         self._switch_to(task)
 
     def _refuse_when_closed(self) -> None:
