@@ -132,14 +132,14 @@ class Channel:
         """The connection is there."""
         self.transport = transport
         self.connected = True
-        self._since = self.site.reactor.seconds()
-        if ITCPTransport.providedBy(transport):
+        self._since = self.hub.reactor.seconds()
+        if self.site.sockets.adopt(self, transport):
+            self._fd = transport.fileno()
+        elif ITCPTransport.providedBy(transport):
             # Head and body leave in one send, so there is nothing to gather.
             transport.setTcpNoDelay(True)
         self.output = output_for(transport, self._broken)
         self.site.connection_made(self)
-        if self.site.sockets.adopt(self, transport):
-            self._fd = transport.fileno()
 
     def connectionMade(self) -> None:
         """Part of IProtocol; everything is done in `makeConnection`."""
@@ -518,7 +518,11 @@ class Channel:
 
     def _close_behind(self, exchange: Exchange) -> None:
         """Close after the last exchange."""
-        if exchange.body.complete and not self._more_comes():
+        # A client that wanted it the last sends nothing more (RFC 9112 section 9.6).
+        if exchange.body.complete and (
+            not (exchange.head.keep_alive or self._request_waits)
+            or not self._more_comes()
+        ):
             self.close()
         else:
             self.close_lingering()
@@ -598,7 +602,8 @@ class Channel:
         """SERVER_NAME, SERVER_PORT, REMOTE_ADDR, REMOTE_PORT and the URL scheme."""
         names = self._names
         if names is None:
+            site = self.site
             names = self._names = names_of(
-                self.transport, self.site.settings.url_scheme
+                self.transport, site.settings.url_scheme, site.addresses
             )
         return names

@@ -11,6 +11,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolNegotiationFactory
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from txgreenwsgi.monitoring.records import ExchangeRecord
 
     from .exchange import Exchange
+    from .names import ServerAddresses
 
 __all__ = ["GreenSite", "RequestInFlight"]
 
@@ -89,6 +91,7 @@ class GreenSite(Factory):
         connections: the channels of all open connections.
         exchanges: all that have begun and not ended.
         orphans: those of them whose connection is lost.
+        addresses: what `names_of` keeps.
         adds_lines: whether `lines_to_add` has any.
     """
 
@@ -113,6 +116,7 @@ class GreenSite(Factory):
         self.stopping = False
         self.connections: set[Channel] = set()
         self.exchanges: set[Exchange] = set()
+        self.addresses: ServerAddresses = WeakKeyDictionary()
         self.orphans: set[Exchange] = set()
         self.context: Context = copy_context()
         self.pool = Pool(self.settings.max_in_flight, self.settings.max_queued)

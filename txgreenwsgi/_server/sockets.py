@@ -19,6 +19,7 @@ It knows transports. It must never know what their bytes mean.
 from __future__ import annotations
 
 import select
+import socket
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,8 @@ class Sockets:
             transport.stopReading()
             transport.reactor = self
             transport.startReading()
+            if type(transport) is Server:
+                transport.setTcpNoDelay(True)
         self._channels[fd] = channel
         self._readers[fd] = channel.readable
         return True
@@ -97,6 +100,10 @@ class Sockets:
         if self._usable and isinstance(port, Port) and port.transport in _PLAIN:
             as_port: Any = port
             as_port.reactor = self
+            if port.transport is Server:
+                # Head and body leave in one send, so there is nothing to gather.
+                # Linux has what is accepted inherit it.
+                port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def forget(self, channel: Channel, fd: int) -> None:
         """The connection is lost, and its descriptor closed."""

@@ -48,6 +48,9 @@ def call_logged(function: Callable[[], object], complaint: str) -> None:
         _log.failure("{complaint}", complaint=complaint)
 
 
+# More than anybody enters.
+_ALL_SHIELDS = 1 << 30
+
 _OWN_ROOM = __name__.rpartition(".")[0]
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE
 
@@ -89,6 +92,7 @@ class Task(Generic[T]):
         "__weakref__",
         "_args",
         "_asyncio_marks",
+        "_before_end",
         "_context",
         "_dying",
         "_error",
@@ -148,6 +152,7 @@ class Task(Generic[T]):
         self._dying = False
         self._exit_raised = False
         self._refusals = 0
+        self._before_end: list[Callable[[], object]] | None = None
         self._on_end: list[Callable[[], object]] | None = None
 
     def __repr__(self) -> str:
@@ -295,6 +300,17 @@ class Task(Generic[T]):
             self._on_end = []
         self._on_end.append(function)
 
+    def call_before_end(self, function: Callable[[], object]) -> None:
+        """Call `function` in the task itself, before it ends. Call from the task.
+
+        For what the task has taken and must give back, however it ends. It may
+        park, and nothing but a kill interrupts it; then it may not. What is
+        given last is called first.
+        """
+        if self._before_end is None:
+            self._before_end = []
+        self._before_end.append(function)
+
     def interrupt(self, error: BaseException, shields: int = 0) -> None:
         """Raise `error` at the wait the task is in, or else at its next one.
 
@@ -367,10 +383,15 @@ class Task(Generic[T]):
         function = self._function
         assert function is not None, "a task runs once"
         try:
-            if self._kwargs:
-                self._result = function(*self._args, **self._kwargs)
-            else:
-                self._result = function(*self._args)
+            try:
+                if self._kwargs or self._args:
+                    self._result = function(*self._args, **(self._kwargs or {}))
+                else:
+                    # CPython goes on in the same C frame, which is not to be kept.
+                    self._result = function()
+            finally:
+                if self._before_end is not None:
+                    self._give_back()
         except GreenletExit:
             self._error = Cancelled("the task was ended")
             self._observed = True
@@ -385,6 +406,24 @@ class Task(Generic[T]):
         self._forget_function()
         # This frame outlives its call as the `f_back` of a failure's frames.
         del self, function
+
+    def _give_back(self) -> None:
+        """Make the calls that were to be made before the end."""
+        functions = self._before_end
+        assert functions is not None, "somebody asked for it"
+        killed: GreenletExit | None = None
+        self._shields += _ALL_SHIELDS
+        while functions:
+            function = functions.pop()
+            try:
+                function()
+            except GreenletExit as error:
+                killed = error  # the others are called all the same
+            except BaseException:
+                _log.failure("what {task} had to give back was not", task=self)
+        self._before_end = None
+        if killed is not None:
+            raise killed
 
     def _forget_function(self) -> None:
         self._function = self._kwargs = None
