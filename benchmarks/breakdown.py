@@ -19,6 +19,8 @@ from twisted.internet.task import Clock
 from txgreenwsgi import GreenSite
 from txgreenwsgi._http.parser import RequestParser
 from txgreenwsgi._http.writer import ResponseHead, date_field
+from txgreenwsgi._server.environ import environ_of
+from txgreenwsgi._server.exchange import Exchange
 from txgreenwsgi._switching.greenlets import Task, hub_of
 
 from .apps import HELLO, hello
@@ -107,14 +109,12 @@ def breakdown(template: bytes) -> list[tuple[str, float]]:
 
     channel.exchange = None
     head: Any = RequestParser().feed(request())[0]
-    from txgreenwsgi._server.exchange import Exchange
-
     variables = head.variables
     exchange = Exchange(channel, head, True)
 
     def environ() -> None:
         head.variables = variables
-        exchange._environ(exchange.body)
+        environ_of(exchange, exchange)
 
     environ_seconds = microseconds(environ)
     hub = hub_of(Clock())

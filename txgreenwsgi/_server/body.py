@@ -10,7 +10,7 @@ This file parks the task that reads. It must never know the response.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from txgreenwsgi._http.writer import CONTINUE
 from txgreenwsgi._switching.greenlets import Suspension, require_task
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
     from .channel import Channel
 
-__all__ = ["DRAIN_BYTES", "BadBody", "RequestBody"]
+__all__ = [
+    "DRAIN_BYTES",
+    "NO_BODY",
+    "BadBody",
+    "NoBody",
+    "RequestBody",
+    "after_the_end",
+]
 
 #: What an application leaves of a request body is read and thrown away up to
 #: this size, so that the connection lives on; beyond, it is closed.
@@ -52,6 +59,51 @@ class BadBody(OSError):
         self.status = status
 
 
+def after_the_end() -> ValueError:
+    """What a read raises when nobody can have a use for it."""
+    return ValueError("wsgi.input was read after the request had ended")
+
+
+class NoBody:
+    """What takes the place of a `RequestBody` where a request has none.
+
+    Shared by all such requests; so it keeps nothing, and `wsgi.input` asks the
+    exchange.
+    """
+
+    __slots__ = ()
+
+    complete: Final = True
+    held: Final = 0
+    full: Final = False
+    client_waits: Final = False
+    error: Final = None
+    reader: Final = None
+    most_left_to_come: Final = 0.0
+
+    def received(self, piece: bytes) -> None:
+        """Nothing comes."""
+        raise AssertionError("the parser has told of a body and of none")
+
+    def fail(self, error: BadBody) -> None:
+        """Nothing that comes can be wrong."""
+        raise AssertionError("the parser has told of a body and of none")
+
+    def ended(self) -> None:
+        """It had before it began."""
+
+    drop = ended
+
+    def check(self, now: float) -> None:
+        """Nobody is waited for."""
+
+    def cut(self, error: BaseException) -> None:
+        """The exchange itself knows."""
+
+
+NO_BODY: Final = NoBody()
+
+
 class RequestBody:
     """The pieces of one request's body.
 
@@ -77,9 +129,7 @@ class RequestBody:
         "reader",
     )
 
-    def __init__(
-        self, channel: Channel, head: RequestHead, complete: bool = False
-    ) -> None:
+    def __init__(self, channel: Channel, head: RequestHead) -> None:
         self._channel = channel
         self._length = head.content_length
         self._pieces = _NO_PIECES
@@ -87,7 +137,7 @@ class RequestBody:
         # For how many seconds it was waited for, up to the last read.
         self._waited = 0.0
         self.client_waits = head.expects_continue
-        self.complete = complete
+        self.complete = False
         self.held = 0
         self.error: BaseException | None = None
         self.reader: Suspension | None = None
@@ -154,7 +204,7 @@ class RequestBody:
 
     def drop(self) -> None:
         """The request is over: what was not read never will be."""
-        self.cut(ValueError("wsgi.input was read after the request had ended"))
+        self.cut(after_the_end())
 
     @property
     def full(self) -> bool:

@@ -9,7 +9,6 @@ This file owns a transport. It must never know the application.
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -484,18 +483,7 @@ class Channel:
 
     def _more_comes(self) -> bool:
         """Whether the client has sent more than was interpreted, as far as we see."""
-        if self._inbox or not self._parser.idle:
-            return True
-        if not isinstance(self.output, SocketOutput):
-            return False
-        try:
-            return bool(
-                self.transport.getHandle().recv(
-                    1, socket.MSG_PEEK | socket.MSG_DONTWAIT
-                )
-            )
-        except (OSError, AttributeError):
-            return False
+        return bool(self._inbox) or not self._parser.idle or self.output.more_waits()
 
     def close(self) -> None:
         """Close in good order: what was sent arrives."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import traceback
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,19 +21,19 @@ from txgreenwsgi._http.framing import CHUNKED, CLOSE, LENGTH, NONE, choose_frami
 from txgreenwsgi._http.writer import LAST_CHUNK, STATUSES, ResponseHead
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task
-from txgreenwsgi._wsgi.errors import Errors
+from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.gateway import serve
-from txgreenwsgi._wsgi.input import Input
 from txgreenwsgi._wsgi.read_ahead import read_ahead
 from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
 
-from .body import BadBody, RequestBody
+from .body import NO_BODY, BadBody, NoBody, RequestBody, after_the_end
+from .environ import environ_of
 
 if TYPE_CHECKING:
     from txgreenwsgi._http.head import RequestHead
+    from txgreenwsgi._wsgi.errors import Errors
     from txgreenwsgi._wsgi.files import FileWrapper
-    from txgreenwsgi._wsgi.input import BodySource
 
     from .channel import Channel
 
@@ -51,15 +51,15 @@ _FILE_BYTES = 1024 * 1024
 
 _NEVER = float("inf")
 
-#: The variables of a request that its record tells.
-_LOGGED = ("HTTP_REFERER", "HTTP_USER_AGENT")
-
 
 class Exchange:
     """One request and its response, from the end of the head to the last byte.
 
     Attributes:
+        channel: the connection's.
+        site: what all connections share.
         head: the request's.
+        errors: its `wsgi.errors`, once it has one.
         request_id: what logs call it.
         started: when the head was complete, by the reactor's clock.
         task: the one that runs the application; None before it begins.
@@ -74,25 +74,25 @@ class Exchange:
     """
 
     __slots__ = (
-        "_channel",
-        "_errors",
         "_framing",
         "_left",
         "_outcome",
         "_output",
-        "_site",
         "_started_unix",
         "bodiless",
         "body",
         "bytes_sent",
+        "channel",
         "code",
         "cut",
         "deadline",
+        "errors",
         "head",
         "iterating",
         "keep_alive",
         "over",
         "request_id",
+        "site",
         "started",
         "task",
     )
@@ -100,16 +100,17 @@ class Exchange:
     def __init__(
         self, channel: Channel, head: RequestHead, complete: bool = False
     ) -> None:
-        self._channel = channel
-        self._site = site = channel.site
+        self.channel = channel
+        self.site = site = channel.site
         self._output = channel.output
         self.head = head
-        self.body = RequestBody(channel, head, complete)
+        self.body: RequestBody | NoBody
+        self.body = NO_BODY if complete else RequestBody(channel, head)
         self.request_id = site.next_request_id()
         self.started = now = channel.hub.reactor.seconds()
         self._started_unix = time() if site.observers else 0.0
         self.task: Task[None] | None = None
-        self._errors: Errors | None = None
+        self.errors: Errors | None = None
         self.over = False
         self.keep_alive = False
         self.cut: BaseException | None = None
@@ -127,9 +128,9 @@ class Exchange:
 
     def begin_task(self) -> None:
         """Run the application, until it first parks. A place is taken for it."""
-        hub = self._channel.hub
+        hub = self.channel.hub
         self.task = task = Task(
-            hub, self._run, (), None, self._site.context.copy(), "request"
+            hub, self._run, (), None, self.site.context.copy(), "request"
         )
         task._on_end = [self._task_ended]
         hub.start(task)
@@ -138,10 +139,10 @@ class Exchange:
         body = self.body
         if body.held or not body.complete:
             body.drop()
-        errors = self._errors
+        errors = self.errors
         if errors is not None and errors.held:
             errors.flush()
-        self._channel.exchange_ended(self)
+        self.channel.exchange_ended(self)
 
     @property
     def served(self) -> bool:
@@ -182,13 +183,13 @@ class Exchange:
         self.end_early(
             ClientDisconnected("the client has closed the connection"),
             "disconnected",
-            every_wait=self._site.settings.on_disconnect == "cancel",
+            every_wait=self.site.settings.on_disconnect == "cancel",
         )
 
     def cancel(self) -> None:
         """The server stops and has waited long enough."""
         if self.task is None:
-            self._channel.refuse_queued("the server is stopping")
+            self.channel.refuse_queued("the server is stopping")
         else:
             self._interrupt(Cancelled("the server is stopping"), "cancelled")
 
@@ -202,7 +203,7 @@ class Exchange:
 
     def check(self, now: float) -> None:
         """See to the deadlines of the request, and of a client that sends or reads."""
-        settings = self._site.settings
+        settings = self.site.settings
         if now >= self.deadline:
             self._time_out(now - self.started)
             return
@@ -223,14 +224,12 @@ class Exchange:
                     ),
                     "timeout",
                 )
-                self._channel.abort()
+                self.channel.abort()
 
     def _time_out(self, seconds: float) -> None:
         self.deadline = _NEVER
         if self.task is None:
-            self._channel.refuse_queued(
-                f"no place became free in {seconds:.1f} seconds"
-            )
+            self.channel.refuse_queued(f"no place became free in {seconds:.1f} seconds")
             return
         _log.warn(
             "{request} timed out after {seconds:.1f} seconds",
@@ -246,9 +245,9 @@ class Exchange:
             self._answer_last("504 Gateway Timeout")
         self._interrupt(error, "timeout")
         if answered:
-            self._channel.abort()
+            self.channel.abort()
         else:
-            self._channel.close_lingering()
+            self.channel.close_lingering()
 
     def __repr__(self) -> str:
         target = self.head.target.decode("latin-1")
@@ -258,58 +257,39 @@ class Exchange:
 
     def _run(self) -> None:
         """The life of the task: call the application, answer its failure."""
-        site = self._site
+        site = self.site
         try:
-            if site.settings.buffer_input:
+            if isinstance(self.body, NoBody):
+                serve(site.application, environ_of(self, self), self)
+            elif site.settings.buffer_input:
                 memory = site.settings.buffer_memory
                 with read_ahead(self.body, site.reactor, memory) as body:
-                    serve(site.application, self._environ(body), self)
+                    serve(site.application, environ_of(self, body), self)
             else:
-                serve(site.application, self._environ(self.body), self)
+                serve(site.application, environ_of(self, self.body), self)
         except BaseException as error:  # SystemExit too: it is only a request
             if self.task is not None and self.task._dying:
                 raise
             self._failed(error)
 
-    def _environ(self, body: BodySource) -> dict[str, Any]:
-        head = self.head
-        channel = self._channel
-        variables = head.variables
-        environ = self._site.environ | variables
-        # A request may sleep for hours: it need not keep them twice.
-        head.variables = {}
-        if self._site.observers:
-            for name in _LOGGED:
-                if name in variables:
-                    head.variables[name] = variables[name]
-        environ["REQUEST_METHOD"] = head.method
-        # RFC 9112 section 3.2.4: the asterisk names the server, not a path.
-        environ["PATH_INFO"] = head.path if head.path != "*" else ""
-        environ["QUERY_STRING"] = head.query
-        environ["SERVER_PROTOCOL"] = head.version
-        environ["RAW_URI"] = environ["REQUEST_URI"] = head.target.decode("latin-1")
-        (
-            environ["SERVER_NAME"],
-            environ["SERVER_PORT"],
-            environ["REMOTE_ADDR"],
-            environ["REMOTE_PORT"],
-            environ["wsgi.url_scheme"],
-        ) = channel.names()
-        environ["wsgi.input"] = Input(body)
-        environ["wsgi.errors"] = self._errors = Errors(self.request_id)
-        environ["txgreenwsgi.request_id"] = self.request_id
-        environ["txgreenwsgi.client_disconnected"] = environ[
-            "waitress.client_disconnected"
-        ] = self.client_disconnected
-        environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
-        if self._site.settings.environ:
-            # The deployer knows better than the client and the connection.
-            environ.update(self._site.settings.environ)
-        return environ
+    # What `wsgi.input` asks where there is no body.
+
+    def receive(self, wanted: int = 0) -> bytes:
+        """It is at its end. Never parks."""
+        if self.cut is not None:
+            raise self.cut
+        if self.served:
+            raise after_the_end()
+        return b""
+
+    def reader_turn(self) -> None:
+        """Park for a turn; a request that ended early raises. May park."""
+        self.receive()
+        sleep(0)
 
     def client_disconnected(self) -> bool:
         """Whether the client is known to be gone. Never parks."""
-        return not self._channel.connected
+        return not self.channel.connected
 
     def set_request_timeout(self, seconds: float | None) -> None:
         """Give this request `seconds` from now; None for as long as it takes.
@@ -321,7 +301,7 @@ class Exchange:
                 f"a request timeout is a number of seconds > 0 or None, not {seconds!r}"
             )
         self.deadline = (
-            _NEVER if seconds is None else self._site.reactor.seconds() + seconds
+            _NEVER if seconds is None else self.site.reactor.seconds() + seconds
         )
 
     # What the gateway writes.
@@ -378,7 +358,7 @@ class Exchange:
     def _start(self, head: ResponseHead, length: int | None) -> bytes:
         """Decide on the framing; the bytes of the head that tells it."""
         request = self.head
-        site = self._site
+        site = self.site
         lines = site.lines_to_add(head) if site.adds_lines else b""
         declared = head.content_length
         known = length if declared is None else declared
@@ -398,7 +378,7 @@ class Exchange:
                 lines += b"Content-Length: %d\r\n" % length
         keep_alive = request.keep_alive and framing is not CLOSE
         if keep_alive:
-            keep_alive = self._channel.may_live_on(self)
+            keep_alive = self.channel.may_live_on(self)
         if not keep_alive:
             lines += b"Connection: close\r\n"
         elif request.version == "HTTP/1.0":
@@ -406,7 +386,8 @@ class Exchange:
         self.keep_alive = keep_alive
         self.code = head.code
         # A client that has the response asks for no 100 Continue any more.
-        self.body.client_waits = False
+        if self.body.client_waits:
+            self.body.client_waits = False  # type: ignore[misc]
         return head.encode(*site.common_lines(), lines)
 
     def write(self, block: bytes) -> None:
@@ -432,7 +413,7 @@ class Exchange:
     def _handed_over(self) -> None:
         """No block is delayed behind what the application does next (PEP 3333)."""
         self._output.hand_over()
-        hub = self._channel.hub
+        hub = self.channel.hub
         # A fast client must not be fed for ever while the others wait.
         if hub.reactor.seconds() - hub.turned > SLICE_SECONDS:
             self._output.turn()
@@ -536,12 +517,12 @@ class Exchange:
         if self.cut is None:
             self._outcome = "error"
         self.over = True
-        if not self._channel.connected or self._channel.closing_now:
+        if not self.channel.connected or self.channel.closing_now:
             return
         if self.code:
             # RFC 9112 section 8: an incomplete message, for the client to see.
             if self._framing is CLOSE:
-                self._channel.abort()
+                self.channel.abort()
             return
         if isinstance(self.cut, Cancelled):
             self._answer_last("503 Service Unavailable")
@@ -559,9 +540,9 @@ class Exchange:
         if error is not None:
             if isinstance(error, BadBody):
                 text += f"{error}\n"
-            elif self._site.settings.display_tracebacks:
+            elif self.site.settings.display_tracebacks:
                 text += "\n" + "".join(traceback.format_exception(error))
-        data, self.code, self.bytes_sent = self._site.plain_response(
+        data, self.code, self.bytes_sent = self.site.plain_response(
             status, text, bodiless=self.head.method == "HEAD"
         )
         self.keep_alive = False
@@ -569,7 +550,7 @@ class Exchange:
 
     def refuse(self, status: str, text: str, retry_after: int = 0) -> None:
         """Answer without the application. Call from the reactor greenlet."""
-        data, self.code, self.bytes_sent = self._site.plain_response(
+        data, self.code, self.bytes_sent = self.site.plain_response(
             status, text, retry_after, bodiless=self.head.method == "HEAD"
         )
         self._outcome = "refused"
@@ -581,13 +562,13 @@ class Exchange:
     def record(self) -> ExchangeRecord:
         """What is known of it, now that it has ended."""
         head = self.head
-        channel = self._channel
+        channel = self.channel
         _, _, address, port, _ = channel.names()
         return ExchangeRecord(
             address,
             port,
             self._started_unix,
-            self._site.reactor.seconds() - self.started,
+            self.site.reactor.seconds() - self.started,
             head.method,
             head.target.decode("latin-1"),
             head.version,

@@ -93,6 +93,9 @@ class Output(Protocol):
     def send_last(self, data: bytes) -> None:
         """Send `data` before the connection is closed. Never parks."""
 
+    def more_waits(self) -> bool:
+        """Whether the client has sent what was not read, as far as can be seen."""
+
     def detach(self) -> None:
         """Nothing more is sent; the transport may close."""
 
@@ -223,6 +226,12 @@ class SocketOutput:
             self.left_behind = True
             self._transport.write(data[sent:])
 
+    def more_waits(self) -> bool:
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
     def detach(self) -> None:
         # Who waits goes on waiting, for the connection to be lost.
         self._transport.unregisterProducer()
@@ -317,6 +326,9 @@ class TransportOutput:
 
     def send_last(self, data: bytes) -> None:
         self._transport.write(data)
+
+    def more_waits(self) -> bool:
+        return False
 
     def detach(self) -> None:
         self._transport.unregisterProducer()
