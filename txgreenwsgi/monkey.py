@@ -32,7 +32,7 @@ import twisted.internet.reactor
 import twisted.python.threadpool  # noqa: F401
 from twisted.python import threadable
 
-from .green import _locks
+from .green import _locks, drivers
 from .green import _thread as green_thread
 from .green._mirror import rebound
 
@@ -102,7 +102,10 @@ def patch_time() -> None:
 
 
 def patch_os() -> None:
-    """`os.wait`, `os.waitpid` and their like, and `os.read`, park the task."""
+    """`os.wait`, `os.waitpid` and their like, `os.read` and `os.write`, park the task.
+
+    `os.close` tells tasks that wait on what it closes.
+    """
     from .green import os as green
 
     if "os" not in _patched:
@@ -226,6 +229,8 @@ def patch_socket() -> None:
         _keep_for_twisted(socket)
         for name, value in green.REPLACED.items():
             _replace(socket, name, value)
+        # Drivers in C that have a hook, whenever they are imported.
+        drivers.watch_imports()
 
 
 def patch_ssl() -> None:
@@ -267,12 +272,8 @@ def patch_signal() -> None:
 
 
 def patch_psycopg2() -> None:
-    """psycopg2, whose C code waits by itself, parks. Call when it is imported."""
-    extensions = importlib.import_module("psycopg2.extensions")
-    if extensions.get_wait_callback() is None:
-        from .green.drivers import wait_for_psycopg2
-
-        extensions.set_wait_callback(wait_for_psycopg2)
+    """psycopg2, whose C code waits by itself, parks. `patch_socket` sees to it, too."""
+    drivers.make_psycopg2_green()
 
 
 #: What `patch_all` patches, in the order in which it does.

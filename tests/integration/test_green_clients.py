@@ -1,84 +1,216 @@
-"""Real clients, patched, against real servers: at once, not one after the other."""
+"""Real clients against real servers, from views: at once, and clean when cut short."""
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
+import atexit
+import json
+import shutil
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+from urllib.parse import quote
 
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from .services import MariaDB, Memcached, PostgreSQL, Redis
+from .clients_app import SLOW_SECONDS, SOON_SECONDS
+from .processes import ServerProcess, shared
+from .services import MariaDB, Memcached, PostgreSQL, Redis, Service
+from .slow_clients import CLIENTS
+from .slow_servers import SlowServers
 
-if TYPE_CHECKING:
-    from .services import Service
-
-_PROGRAM = Path(__file__).with_name("green_clients.py")
-#: 200 waits of a second, one after the other, take 200 seconds.
+AT_ONCE = 200
+#: One after the other they take 200 seconds.
 MOST_SECONDS = 20.0
+#: How long a process may take to have closed what it was told to.
+SETTLE_SECONDS = 5.0
+
+WAYS = ("timeout", "cancel", "disconnect", "its own limit")
+
+_SERVICES: dict[str, type[Service]] = {
+    "redis": Redis,
+    "pymysql": MariaDB,
+    "psycopg": PostgreSQL,
+    "psycopg2": PostgreSQL,
+}
+_started: dict[Any, Any] = {}
 
 
-class ClientTests(TestCase):
-    """200 calls from 200 threads, which are tasks, take the time of the slowest."""
+def _start(service: type[Service]) -> int:
+    """The port of a server that runs until this process ends."""
+    if service not in _started:
+        running = service().__enter__()
+        atexit.register(running.__exit__, None, None, None)
+        _started[service] = running.port
+    port: int = _started[service]
+    return port
 
-    timeout = 240
 
-    def check(self, name: str, service: type[Service] | None, package: str) -> None:
-        """Run the program `name` against `service`."""
-        if importlib.util.find_spec(package) is None:
-            raise SkipTest(f"{package} is not installed")
-        if service is None:
-            self.run_program(name, 0)
+def _slow_servers() -> dict[str, Any]:
+    if SlowServers not in _started:
+        folder = tempfile.mkdtemp(prefix="slow-servers-")
+        atexit.register(shutil.rmtree, folder)
+        servers = SlowServers(Path(folder), _start(Memcached)).__enter__()
+        atexit.register(servers.__exit__, None, None, None)
+        _started[SlowServers] = servers.ports
+    ports: dict[str, Any] = _started[SlowServers]
+    return ports
+
+
+class ClientTests(SynchronousTestCase):
+    """Each client, in views of a server that has patched the library."""
+
+    def server(self, name: str) -> tuple[ServerProcess, dict[str, str]]:
+        """The server of the views, and the header that says where the others are."""
+        kind = CLIENTS[name]
+        if kind.module and find_spec(kind.module.partition(".")[0]) is None:
+            raise SkipTest(f"{kind.module} is not installed")
+        ports = dict(_slow_servers())
+        if name in _SERVICES:
+            service = _SERVICES[name]
+            ports[service.__name__.lower()] = _start(service)
+        server = shared("tests.integration.clients_app:app", "--on-disconnect=cancel")
+        return server, {"X-Ports": json.dumps(ports)}
+
+    def view(self, name: str, *words: object, method: str = "GET") -> Any:
+        """What a view answers.
+
+        Raises:
+            AssertionError: it failed; with the server's log.
+        """
+        server, headers = self.server(name)
+        path = "/" + "/".join(quote(str(word)) for word in words)
+        answer = server.fetch(path, headers=headers)
+        if answer.status != 200:
+            raise AssertionError(f"{path}: {answer.status}\n{server.log()[-6000:]}")
+        return json.loads(answer.body)
+
+    def leave(self, name: str, *words: object) -> None:
+        """Ask for a view, and go away before it has an answer."""
+        server, headers = self.server(name)
+        path = "/" + "/".join(quote(str(word)) for word in words)
+        with server.connect() as client:
+            ports = headers["X-Ports"]
+            client.send(
+                f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Ports: {ports}\r\n\r\n".encode()
+            )
+            time.sleep(2 * SOON_SECONDS)
+
+    def check(self, name: str) -> None:
+        """All that is promised of one client."""
+        self.at_once(name)
+        ways = [way for way in WAYS if CLIENTS[name].has_limit or "limit" not in way]
+        before = self.view(name, "count")
+        with ThreadPoolExecutor(len(ways)) as pool:
+            # Each way has a client object of its own.
+            told = list(pool.map(lambda way: self.interrupted(name, way), ways))
+        self.assertEqual(len(told), len(ways))
+        self.settles(name, before)
+
+    def at_once(self, name: str) -> None:
+        """200 slow questions take the time of one, and each gets its own answer."""
+        start = threading.Barrier(AT_ONCE + 1)
+
+        def ask(number: int) -> str:
+            start.wait()
+            return str(self.view(name, "once", name, number))
+
+        self.view(name, "once", name, 0)  # imports, and what is made once
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            answers = [pool.submit(ask, number) for number in range(AT_ONCE)]
+            start.wait()
+            began = time.monotonic()
+            for number, answer in enumerate(answers):
+                self.assertEqual(answer.result(), str(number))
+        seconds = time.monotonic() - began
+        self.view(name, "end", name)
+        self.assertGreater(seconds, SLOW_SECONDS)
+        self.assertLess(seconds, MOST_SECONDS)
+
+    def interrupted(self, name: str, way: str) -> list[str]:
+        """After a wait was cut short the client answers right; what it raised first."""
+        if way == "disconnect":
+            self.leave(name, "begin", way, name)
         else:
-            with service() as running:
-                self.run_program(name, running.port)
+            self.view(name, "begin", way, name)
+        told: list[str] = self.view(name, "after", way, name)
+        # An error for the first question, at most: a client may find out only then
+        # that its connection is gone.
+        self.assertLessEqual(len(told), 1, (way, told))
+        return told
 
-    def run_program(self, name: str, port: int) -> None:
-        """Run it, and see how long it took."""
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "txgreenwsgi.monkey",
-                str(_PROGRAM),
-                name,
-                str(port),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        self.assertEqual(done.returncode, 0, done.stderr)
-        words = done.stdout.split()
-        self.assertEqual(words[-1], "done", done.stderr)
-        self.assertLess(float(words[1]), MOST_SECONDS)
+    def settles(self, name: str, before: dict[str, int]) -> None:
+        """Nothing is left open or waiting of what was interrupted."""
+        until = time.monotonic() + SETTLE_SECONDS
+        while True:
+            now = self.view(name, "count")
+            more = {what: now[what] for what in now if now[what] > before[what]}
+            if not more:
+                return
+            if time.monotonic() > until:
+                self.assertEqual(now, before)
+            time.sleep(0.1)
 
     def test_http_client(self) -> None:
-        """http.client, and the standard threading server that answers it."""
-        self.check("http_client", None, "http")
+        """http.client, one connection that is kept alive."""
+        self.check("http.client")
+
+    def test_urllib3(self) -> None:
+        """urllib3's pool."""
+        self.check("urllib3")
+
+    def test_urllib3_over_https(self) -> None:
+        """urllib3's pool over TLS."""
+        self.check("urllib3 over https")
 
     def test_requests(self) -> None:
-        """Requests on urllib3; a read timeout leaves the session usable."""
-        self.check("requests", None, "requests")
+        """A session of Requests."""
+        self.check("requests")
+
+    def test_requests_over_https(self) -> None:
+        """A session of Requests over TLS."""
+        self.check("requests over https")
+
+    def test_smtplib(self) -> None:
+        """Smtplib."""
+        self.check("smtplib")
+
+    def test_ftplib(self) -> None:
+        """Ftplib, with its connections for data."""
+        self.check("ftplib")
+
+    def test_xmlrpc(self) -> None:
+        """The proxy of xmlrpc.client."""
+        self.check("xmlrpc.client")
+
+    def test_dnspython(self) -> None:
+        """A resolver of dnspython."""
+        self.check("dnspython")
 
     def test_redis(self) -> None:
-        """redis-py; a timeout leaves the pool usable."""
-        self.check("redis", Redis, "redis")
+        """redis-py and its pool."""
+        self.check("redis")
 
     def test_memcached(self) -> None:
-        """Pymemcache."""
-        self.check("memcached", Memcached, "pymemcache")
+        """Pymemcache's pool."""
+        self.check("pymemcache")
 
     def test_pymysql(self) -> None:
-        """PyMySQL on MariaDB; after a timeout the connection is made anew."""
-        self.check("pymysql", MariaDB, "pymysql")
+        """PyMySQL on MariaDB."""
+        self.check("pymysql")
 
     def test_psycopg(self) -> None:
         """Psycopg 3 on PostgreSQL."""
-        self.check("psycopg", PostgreSQL, "psycopg")
+        self.check("psycopg")
 
     def test_psycopg2(self) -> None:
         """psycopg2 on PostgreSQL, by its wait callback."""
-        self.check("psycopg2", PostgreSQL, "psycopg2")
+        self.check("psycopg2")
+
+    def test_the_table(self) -> None:
+        """No client of the table is without its test."""
+        tested = {word for word in dir(self) if word.startswith("test_")}
+        self.assertEqual(len(tested), len(CLIENTS) + 1)

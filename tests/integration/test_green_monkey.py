@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 import textwrap
@@ -34,6 +36,27 @@ def app(environ, start_response):
         body = b"inner"
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
+"""
+
+
+#: Asks its standard input, while a thread counts.
+_ASKING = """
+import sys, threading, time
+
+count = 0
+
+def run():
+    global count
+    while True:
+        time.sleep(0.01)
+        count += 1
+
+threading.Thread(target=run, daemon=True).start()
+print("name?", flush=True)
+name = input()
+assert count > 10, count
+print("hello", name, sys.stdin.readline().strip(), sys.stdin.read().split())
+assert (sys.stdin.name, sys.stdin.mode) == ("<stdin>", "r")
 """
 
 
@@ -181,6 +204,77 @@ class MonkeyTests(TestCase):
             "txgreenwsgi.monkey",
         )
         self.assertEqual(done.stdout, "interrupted\n")
+
+    def asking(self, stdin: int) -> subprocess.Popen[str]:
+        """A program that reads its standard input; it has asked already."""
+        script = Path(self.mktemp()).resolve()
+        script.write_text(_ASKING)
+        program = subprocess.Popen(
+            [sys.executable, "-m", "txgreenwsgi.monkey", str(script)],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.addCleanup(program.kill)
+        assert program.stdout is not None
+        self.addCleanup(program.stdout.close)
+        self.assertEqual(program.stdout.readline(), "name?\n")
+        time.sleep(1)
+        return program
+
+    def test_standard_input(self) -> None:
+        """`input()` from a pipe waits while the program's threads run."""
+        program = self.asking(subprocess.PIPE)
+        told, _ = program.communicate("anna\nsecond\nthird fourth", timeout=30)
+        self.assertEqual(told, "hello anna second ['third', 'fourth']\n")
+        self.assertEqual(program.returncode, 0)
+
+    def test_a_terminal(self) -> None:
+        """So it does from a terminal, whose own line editing works."""
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        program = self.asking(slave)
+        os.close(slave)
+        for typed in (b"annx\x7fa\n", b"second\n", b"third\n", b"\x04"):
+            os.write(master, typed)
+        assert program.stdout is not None
+        self.assertEqual(program.stdout.read(), "hello anna second ['third']\n")
+        self.assertEqual(program.wait(30), 0)
+
+    def test_daemons_vanish(self) -> None:
+        """Daemon threads that still wait when a program ends do so silently."""
+        done = self.run_code(
+            """
+            import _thread, socket, threading, time
+
+            def wait():
+                one, other = socket.socketpair()
+                one.recv(1)
+
+            threading.Thread(target=wait, daemon=True).start()
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+            _thread.start_new_thread(wait, ())
+            time.sleep(0.05)
+            """,
+            "-m",
+            "txgreenwsgi.monkey",
+        )
+        self.assertEqual(done.stderr + done.stdout, "")
+
+    def test_a_driver_imported_late(self) -> None:
+        """psycopg2 and psycopg 3 are green, though a view imports them."""
+        self.run_code(
+            """
+            import sys
+            from txgreenwsgi import monkey
+            monkey.patch_all()
+            assert not {"psycopg", "psycopg2"} & set(sys.modules)
+            import psycopg, psycopg2.extensions
+            assert psycopg2.extensions.get_wait_callback() is not None
+            assert psycopg.waiting.wait.__module__ == "txgreenwsgi.green.drivers"
+            """
+        )
 
     def test_exit_status(self) -> None:
         """The program's exit status is the process's; an exception is shown."""

@@ -111,6 +111,8 @@ def _run_once(
             stderr=subprocess.STDOUT,
             cwd=work,
             start_new_session=True,
+            # A shell's background job ignores Ctrl-C, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
     size, told = 0, time.monotonic()
     hung = False

@@ -1,4 +1,4 @@
-"""`--patch`, `--offload` and `--check`."""
+"""`--patch` and `--offload`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import types
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._twistd.check import BLOCKS, GREEN, Finding, examine, report
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.patching import (
     PATCHABLE,
@@ -94,36 +93,3 @@ class OffloadNamesTests(SynchronousTestCase):
             with self.assertRaises(NotFound) as caught:
                 offload_names([name])
             self.assertIn(f"--offload '{name}'", str(caught.exception))
-
-
-class CheckTests(SynchronousTestCase):
-    """What `--check` says of what is loaded."""
-
-    def load(self, name: str) -> None:
-        """Pretend that a driver is loaded."""
-        self.patch(sys, "modules", {**sys.modules, name: types.ModuleType(name)})
-
-    def test_a_driver_in_c(self) -> None:
-        """It blocks, unless its calls are off-loaded."""
-        self.load("MySQLdb")
-        found = {finding.name: finding for finding in examine()}["MySQLdb"]
-        self.assertEqual(found.verdict, BLOCKS)
-        self.assertIn("PyMySQL", found.remedy)
-        found = {f.name: f for f in examine(["MySQLdb.connect"])}["MySQLdb"]
-        self.assertNotEqual(found.verdict, BLOCKS)
-
-    def test_a_driver_on_unpatched_sockets(self) -> None:
-        """A driver in Python blocks as long as sockets are not patched."""
-        self.load("pymysql")
-        found = {finding.name: finding for finding in examine()}["pymysql"]
-        self.assertEqual(found.verdict, BLOCKS)
-        self.assertIn("--patch", found.remedy)
-
-    def test_exit_status(self) -> None:
-        """1 if something blocks, 0 otherwise; every remedy is shown."""
-        text, status = report([Finding("x", BLOCKS, "do y"), Finding("z", GREEN)])
-        self.assertEqual(status, 1)
-        self.assertIn("do y", text)
-        self.assertIn("1 of 2", text)
-        self.assertEqual(report([Finding("z", GREEN)])[1], 0)
-        self.assertEqual(report([])[1], 0)

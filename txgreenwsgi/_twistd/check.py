@@ -8,78 +8,16 @@ from __future__ import annotations
 
 import _thread
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from .check_django import django_findings
+from .findings import BLOCKS, GREEN, IN_C, OFFLOADED, ON_SOCKETS, WARNING, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["BLOCKS", "GREEN", "WARNING", "Finding", "examine", "report"]
+__all__ = ["BLOCKS", "GREEN", "OFFLOADED", "WARNING", "Finding", "examine", "report"]
 
-GREEN, OFFLOADED, BLOCKS, WARNING = "green", "off-loaded", "BLOCKS", "warning"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found out about one thing that is loaded.
-
-    Attributes:
-        name: a module, or a setting.
-        verdict: GREEN, OFFLOADED, BLOCKS or WARNING.
-        remedy: what to do about it; "" for nothing.
-    """
-
-    name: str
-    verdict: str
-    remedy: str = ""
-
-
-# Python code on sockets: green when these are.
-_ON_SOCKETS = (
-    "aiosmtplib",
-    "boto3",
-    "botocore",
-    "clickhouse_driver",
-    "dns",
-    "elasticsearch",
-    "httplib2",
-    "httpx",
-    "kafka",
-    "kazoo",
-    "kombu",
-    "ldap3",
-    "paramiko",
-    "pg8000",
-    "pika",
-    "pymemcache",
-    "pymongo",
-    "pymysql",
-    "pytds",
-    "redis",
-    "requests",
-    "rethinkdb",
-    "stripe",
-    "thriftpy2",
-    "urllib3",
-    "zeep",
-)
-
-# C code that waits by itself: module -> what to do instead.
-_IN_C = {
-    "MySQLdb": "use PyMySQL (pymysql.install_as_MySQLdb()), or --offload its calls",
-    "_mysql_connector": "connect with use_pure=True, or use PyMySQL",
-    "cx_Oracle": "use python-oracledb in its thin mode, or --offload its calls",
-    "pyodbc": "--offload its calls, for instance --offload pyodbc.connect",
-    "pymssql": "use python-tds, or --offload its calls",
-    "pylibmc": "use pymemcache",
-    "ldap": "use ldap3, or --offload its calls",
-    "pycurl": "use requests or urllib3",
-    "grpc": "--offload the calls of its stubs",
-    "confluent_kafka": "use kafka-python, or --offload poll and flush",
-    "lmdb": "--offload its transactions",
-    "cassandra.io.libevreactor": "use cassandra.io.asyncorereactor",
-    "zmq": "wait for a socket's FD by txgreenwsgi.wait_readable, or --offload",
-}
 _RIVALS = ("gevent", "eventlet")
 
 
@@ -88,63 +26,115 @@ def _is_patched(module: str) -> bool:
     return monkey is not None and bool(monkey.is_patched(module))
 
 
-def _offloaded_names(offload: Iterable[str], package: str) -> bool:
-    return any(name == package or name.startswith(package + ".") for name in offload)
+def _offloaded(offload: Iterable[str], package: str) -> Finding | None:
+    """The finding for a package of which something is off-loaded."""
+    names = [name for name in offload if name.startswith(package + ".")]
+    if not names:
+        return None
+    return Finding(
+        package, OFFLOADED, f"only {', '.join(names)}: what else it calls blocks"
+    )
+
+
+def _is_disguised(name: str) -> bool:
+    """Is the module something else, that was installed under this name?"""
+    module: Any = sys.modules.get(name)
+    return getattr(module, "__name__", name) != name
 
 
 def _drivers(offload: Iterable[str]) -> Iterable[Finding]:
     offload = list(offload)
-    for name in _ON_SOCKETS:
+    for name in ON_SOCKETS:
         if name in sys.modules:
             if _is_patched("socket"):
                 yield Finding(name, GREEN)
             else:
-                yield Finding(name, BLOCKS, "patch socket and ssl: --patch all")
-    for name, remedy in _IN_C.items():
-        if name in sys.modules:
-            if _offloaded_names(offload, name):
-                yield Finding(name, OFFLOADED)
-            else:
-                yield Finding(name, BLOCKS, remedy)
+                yield _offloaded(offload, name) or Finding(
+                    name, BLOCKS, "patch socket and ssl: --patch all"
+                )
+    for name, remedy in IN_C.items():
+        if name in sys.modules and not _is_disguised(name):
+            yield _offloaded(offload, name) or Finding(name, BLOCKS, remedy)
     for name, look in _SPECIAL.items():
         module = sys.modules.get(name)
         if module is not None:
-            if _offloaded_names(offload, name):
-                yield Finding(name, OFFLOADED)
+            found = look(module)
+            if found.verdict == GREEN:
+                yield found
             else:
-                yield look(module)
+                yield _offloaded(offload, name) or found
 
 
 def _psycopg2(module: Any) -> Finding:
-    if module.extensions.get_wait_callback() is not None:
+    extensions: Any = sys.modules.get("psycopg2.extensions")
+    if extensions is not None and extensions.get_wait_callback() is not None:
         return Finding("psycopg2", GREEN)
     return Finding(
-        "psycopg2", BLOCKS, "call txgreenwsgi.monkey.patch_psycopg2() at start-up"
+        "psycopg2",
+        BLOCKS,
+        "patch sockets (--patch all), or call txgreenwsgi.monkey.patch_psycopg2() at "
+        "start-up",
     )
 
 
 def _psycopg(module: Any) -> Finding:
-    waits_by = getattr(module.waiting.wait, "__name__", "")
-    if waits_by != "wait_c" and _is_patched("select"):
+    waiting: Any = sys.modules.get("psycopg.waiting")
+    waits_by: Any = getattr(waiting, "wait", None)
+    if getattr(waits_by, "__module__", "") == "txgreenwsgi.green.drivers" or (
+        getattr(waits_by, "__name__", "wait_c") != "wait_c" and _is_patched("select")
+    ):
         return Finding("psycopg", GREEN)
     return Finding(
         "psycopg",
         BLOCKS,
-        "patch select before it is imported (--patch all), or set the environment "
-        "variable PSYCOPG_WAIT_FUNC to wait_poll",
+        "patch sockets (--patch all), or set the environment variable "
+        "PSYCOPG_WAIT_FUNC to wait_poll and patch select",
     )
+
+
+def _oracledb(module: Any) -> Finding:
+    is_thin: Any = getattr(module, "is_thin_mode", None)
+    if is_thin is not None and not is_thin():
+        return Finding(
+            "oracledb", BLOCKS, "do without init_oracle_client(), for its thin mode"
+        )
+    if _is_patched("socket"):
+        return Finding("oracledb", GREEN)
+    return Finding("oracledb", BLOCKS, "patch socket and ssl: --patch all")
 
 
 def _sqlite3(module: Any) -> Finding:
+    green: Any = sys.modules.get("txgreenwsgi.green.sqlite3")
+    users = sorted(_users_of(module))
+    if green is not None and not users:
+        return Finding("sqlite3", GREEN, "by txgreenwsgi.green.sqlite3")
+    told = f" (in {', '.join(users)})" if users else ""
     return Finding(
         "sqlite3",
         BLOCKS,
-        "each query blocks while it runs: keep them short, or --offload what runs "
-        "them, with check_same_thread=False",
+        f"each query blocks while it runs: import txgreenwsgi.green.sqlite3{told} "
+        "in its place",
     )
 
 
+def _users_of(module: Any) -> Iterable[str]:
+    """The modules outside the standard library that have `module`, or a part of it."""
+    named = {id(module)}
+    for part in ("connect", "Connection", "dbapi2"):
+        if hasattr(module, part):
+            named.add(id(getattr(module, part)))
+    for name, other in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        # Django's backends are judged by the settings that choose them.
+        if top in sys.stdlib_module_names or top in ("txgreenwsgi", "django"):
+            continue
+        held = getattr(other, "__dict__", {})
+        if any(id(value) in named for value in list(held.values())):
+            yield name
+
+
 _SPECIAL: dict[str, Callable[[Any], Finding]] = {
+    "oracledb": _oracledb,
     "psycopg2": _psycopg2,
     "psycopg": _psycopg,
     "sqlite3": _sqlite3,
@@ -195,31 +185,6 @@ def _thread_locals() -> Iterable[Finding]:
                 )
 
 
-def _django() -> Iterable[Finding]:
-    django: Any = sys.modules.get("django.conf")
-    if django is None or not django.settings.configured:
-        return
-    for alias, database in django.settings.DATABASES.items():
-        setting = f"DATABASES[{alias!r}]"
-        if database.get("CONN_MAX_AGE"):
-            yield Finding(
-                f"{setting}['CONN_MAX_AGE']",
-                WARNING,
-                "each request has connections of its own, so none is used again: "
-                "set it to 0, or use the backend's pool",
-            )
-        if database.get("ENGINE") == "django.db.backends.sqlite3":
-            yield Finding(
-                setting, WARNING, "SQLite blocks while it works: not for production"
-            )
-    if not _is_patched("threading"):
-        yield Finding(
-            "django.db.connections",
-            BLOCKS,
-            "requests would share connections and transactions: --patch all",
-        )
-
-
 def examine(offload: Iterable[str] = ()) -> list[Finding]:
     """What there is to say of all that is imported now. Never parks.
 
@@ -227,8 +192,9 @@ def examine(offload: Iterable[str] = ()) -> list[Finding]:
         offload: what `--offload` named.
     """
     findings: list[Finding] = []
-    for look in (_rivals, _early, _thread_locals, _django):
+    for look in (_rivals, _early, _thread_locals):
         findings.extend(look())
+    findings.extend(django_findings(_is_patched("socket"), _is_patched("threading")))
     findings.extend(_drivers(offload))
     order = {BLOCKS: 0, WARNING: 1, OFFLOADED: 2, GREEN: 3}
     return sorted(set(findings), key=lambda found: (order[found.verdict], found.name))

@@ -114,5 +114,5 @@ def _find(name: str) -> tuple[Any, str]:
         return owner, parts[-1]
     raise NotFound(
         f"--offload {name!r} names no function: give {OFFLOAD_FORM}, for instance "
-        "--offload sqlite3.connect"
+        "--offload myproject.reports.render"
     )

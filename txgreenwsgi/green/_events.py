@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi._switching.greenlets import Suspension
+from txgreenwsgi._switching.readiness import _claims_of
 
 from ._place import here, park, raise_in_main
 
@@ -48,6 +49,7 @@ __all__ = [
     "forget",
     "forget_number",
     "is_ready",
+    "tell_closed",
     "wait",
     "wait_any",
 ]
@@ -170,7 +172,8 @@ class _Events:
             try:
                 self._epoll.unregister(fd)
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.EBADF):
+                # EPERM: its number is a regular file's by now.
+                if error.errno not in (errno.ENOENT, errno.EBADF, errno.EPERM):
                     raise
         for suspension in (*entry.readers, *entry.writers):
             suspension.throw(
@@ -407,6 +410,21 @@ def forget_number(fd: int) -> None:
         events: _Events | None = task.hub.reactor.__dict__.get("_txgreenwsgi_events")
         if events is not None:
             events.forget(fd)
+
+
+def tell_closed(fd: int) -> None:
+    """The descriptor `fd` has been closed in a task. Never parks.
+
+    Who waits on the number by `txgreenwsgi.poll` and its like looks again, and
+    sees it; the kernel tells nobody.
+    """
+    task = here()
+    if task is None:
+        return
+    for (number, _), (waiting, _) in list(_claims_of(task.hub).items()):
+        suspension = waiting._suspension
+        if number == fd and suspension is not None:
+            suspension.resume(True)
 
 
 def block(fd: int, direction: int, seconds: float | None) -> bool:

@@ -67,9 +67,13 @@ class PipeFile(_standard.FileIO):
 
     def close(self) -> None:
         """Close the descriptor; whoever waits on it is told."""
-        if not self.closed:
-            _events.forget_number(self.fileno())
+        if self.closed or not self.closefd:
+            super().close()
+            return
+        fd = self.fileno()
+        _events.forget_number(fd)
         super().close()
+        _events.tell_closed(fd)
 
 
 def _open(

@@ -130,17 +130,33 @@ class GreenSocket(_standard.socket):
         task = here()
         if task is not None and task._interruptions:
             task.raise_pending()  # here, where no data can get lost
+        try:
+            result = operation(self, *args)
+        except BlockingIOError:
+            pass
+        else:
+            if task is not None:
+                give_way(task)
+            return result
+        return self._when_ready(task, direction, operation, *args)
+
+    def _when_ready(
+        self,
+        task: Task[Any] | None,
+        direction: int,
+        operation: Callable[..., Any],
+        *args: Any,
+    ) -> Any:
+        """As `_retry`, after `operation` has said that it would block."""
         seconds = self._seconds
         deadline = None if seconds is None else monotonic() + seconds
         while True:
+            # Not in an `except`: what ends the wait has nothing to do with that.
+            self._wait(task, direction, deadline)
             try:
-                result = operation(self, *args)
+                return operation(self, *args)
             except BlockingIOError:
-                self._wait(task, direction, deadline)
-            else:
-                if task is not None:
-                    give_way(task)
-                return result
+                continue
 
     def _is_plain(self) -> bool:
         """Does the original do what is wanted?"""
@@ -153,12 +169,24 @@ class GreenSocket(_standard.socket):
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """As `socket.socket.recv`. May park."""
+        task = here()
+        if task is not None and not flags and self._seconds != 0.0:
+            # The way of nearly all calls, without a detour.
+            if task._interruptions:
+                task.raise_pending()
+            try:
+                data = _recv(self, bufsize, _DONTWAIT)
+            except BlockingIOError:
+                pass
+            else:
+                give_way(task)
+                return data
+            return self._when_ready(task, READ, _recv, bufsize, _DONTWAIT)  # type: ignore[no-any-return]
         if flags & _DONTWAIT or self._is_plain():
             return _recv(self, bufsize, flags)
         if flags & _WAITALL and self._seconds is None:
             return self._recv_all(bufsize, flags)
-        data: bytes = self._retry(READ, _recv, bufsize, flags | _DONTWAIT)
-        return data
+        return self._retry(READ, _recv, bufsize, flags | _DONTWAIT)  # type: ignore[no-any-return]
 
     def _recv_all(self, bufsize: int, flags: int) -> bytes:
         # The kernel would not wait for all of it: MSG_DONTWAIT comes first.
@@ -256,10 +284,13 @@ class GreenSocket(_standard.socket):
             sent = 0
             deadline = None if seconds is None else monotonic() + seconds
             while True:
+                full = False
                 try:
                     with flat[sent:] as rest:
                         sent += _send(self, rest, flags)
                 except BlockingIOError:
+                    full = True
+                if full:
                     self._wait(task, WRITE, deadline)
                 if sent >= total:
                     break
@@ -330,11 +361,12 @@ class GreenSocket(_standard.socket):
             try:
                 pair: tuple[int, Any] = self._nonblocking(_C._accept)  # type: ignore[attr-defined]
             except BlockingIOError:
-                self._wait(task, READ, deadline)
+                pass
             else:
                 if task is not None:
                     give_way(task)
                 return pair
+            self._wait(task, READ, deadline)
 
     def accept(self) -> tuple[Any, Any]:
         """As `socket.socket.accept`. May park."""
@@ -437,9 +469,14 @@ class GreenSocket(_standard.socket):
     # The end.
 
     def _real_close(self, *args: Any) -> None:
-        _events.forget(self._entry)
-        self._entry = None
+        fd = self.fileno()
+        if self._entry is not None:
+            _events.forget(self._entry)
+            self._entry = None
+        else:
+            _events.forget_number(fd)  # it may have been waited on by `select`
         super()._real_close(*args)  # type: ignore[misc]
+        _events.tell_closed(fd)
 
     def detach(self) -> int:
         """As `socket.socket.detach`: the descriptor, which this object gives up."""

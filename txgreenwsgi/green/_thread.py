@@ -16,6 +16,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
+from greenlet import GreenletExit
+
 from txgreenwsgi._switching.errors import Cancelled
 from txgreenwsgi._switching.greenlets import Task
 
@@ -142,7 +144,7 @@ def _spawn(
     def run() -> None:
         try:
             function(*args, **kwargs)
-        except (SystemExit, Cancelled):
+        except (SystemExit, Cancelled, GreenletExit):
             return  # a thread that was told to end
         except BaseException:
             kind, value, traceback = sys.exc_info()

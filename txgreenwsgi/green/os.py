@@ -1,16 +1,23 @@
-"""Green `os`: waiting for child processes, and reading from pipes, parks the task.
+"""Green `os`: waiting for child processes, and for pipes, parks the task.
 
 Under Linux a process has a descriptor that tells of its end; elsewhere, and for
 "any child", the task asks again and again, at growing intervals.
+
+What is read and written by number stays as blocking as it was, for another
+process may share it: it is asked whether it is ready first.
 """
 
 from __future__ import annotations
 
+import _socket
 import os as _standard
 import select as _select
+import stat as _stat
 from typing import TYPE_CHECKING, Any
 
+from . import _events
 from ._events import READ as _READ
+from ._events import WRITE as _WRITE
 from ._events import wait_any as _wait_any
 from ._place import here as _here
 from ._place import may_park as _may_park
@@ -18,6 +25,9 @@ from .time import sleep as _sleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    def __getattr__(name: str) -> Any: ...
+
 
 _FIRST_SECONDS = 0.001
 _LONGEST_SECONDS = 0.05
@@ -69,7 +79,7 @@ def _wait_for_end(pid: int) -> bool:
     try:
         _wait_any(task, {fd: _READ}, None, f"the end of process {pid}")
     finally:
-        _standard.close(fd)
+        _close(fd)
     return True
 
 
@@ -87,24 +97,90 @@ def _wait() -> tuple[int, int]:
     return result
 
 
+_real_close = _standard.close
 _real_read = _standard.read
+_real_write = _standard.write
 _kernel_poll = _select.poll
+#: The most that a pipe takes for certain when poll says that it is writable.
+_CERTAIN: int = getattr(_select, "PIPE_BUF", 512)
+
+
+def _wait_until_ready(fd: int, direction: int, what: str) -> None:
+    """Park until `fd` is ready, unless nobody would ever wait for it."""
+    task = _here()
+    assert task is not None
+    kernel = _kernel_poll()
+    kernel.register(fd, _select.POLLIN if direction == _READ else _select.POLLOUT)
+    # What is always ready, as files are, or non-blocking does not wait.
+    while not kernel.poll(0) and _standard.get_blocking(fd) and _may_park():
+        _wait_any(task, {fd: direction}, None, f"{what}({fd})")
+
+
+def _is_number(fd: Any) -> bool:
+    return isinstance(fd, int) and fd >= 0
 
 
 def _read(fd: Any, length: int, /) -> bytes:
     """As `os.read`. May park, if the descriptor is a pipe, a terminal, a socket."""
-    task = _here()
-    if task is not None and isinstance(fd, int) and fd >= 0:
-        kernel = _kernel_poll()
-        kernel.register(fd, _select.POLLIN)
-        # What is always ready, as files are, or non-blocking does not wait.
-        while not kernel.poll(0) and _standard.get_blocking(fd) and _may_park():
-            _wait_any(task, {fd: _READ}, None, f"os.read({fd})")
+    if _here() is not None and _is_number(fd):
+        _wait_until_ready(fd, _READ, "os.read")
     return _real_read(fd, length)
 
 
-_read.__name__ = _read.__qualname__ = "read"
-REPLACED["read"] = _read
+def _is_stream(fd: int) -> bool:
+    """May what is written to `fd` be written in pieces? Not packets, nor files."""
+    mode = _standard.fstat(fd).st_mode
+    if _stat.S_ISSOCK(mode):
+        if _socket.getdefaulttimeout() is not None:
+            return False  # to ask would make it non-blocking
+        sock = _socket.socket(fileno=fd)
+        try:
+            return sock.type == _socket.SOCK_STREAM
+        finally:
+            sock.detach()
+    return _stat.S_ISFIFO(mode)
+
+
+def _write(fd: Any, data: Any, /) -> int:
+    """As `os.write`. May park, if the descriptor is a pipe or a socket.
+
+    It returns when all of `data` is written, as the original does where it waits.
+    A terminal that its user has stopped may still block: it does not say how much
+    it has room for.
+    """
+    if (
+        _here() is None
+        or not _is_number(fd)
+        or not _standard.get_blocking(fd)
+        or not _may_park()
+    ):
+        return _real_write(fd, data)
+    with memoryview(data) as view, view.cast("B") as flat:
+        if len(flat) <= _CERTAIN or not _is_stream(fd):
+            _wait_until_ready(fd, _WRITE, "os.write")
+            return _real_write(fd, flat)
+        done = 0
+        while done < len(flat):
+            _wait_until_ready(fd, _WRITE, "os.write")
+            with flat[done : done + _CERTAIN] as piece:
+                done += _real_write(fd, piece)
+        return done
+
+
+def _close(fd: Any, /) -> None:
+    """As `os.close`; tasks that wait on the descriptor are told. Never parks."""
+    if not isinstance(fd, int):
+        _real_close(fd)  # its error
+        return
+    _events.forget_number(fd)
+    _real_close(fd)
+    _events.tell_closed(fd)
+
+
+for _name, _function in (("close", _close), ("read", _read), ("write", _write)):
+    _function.__name__ = _function.__qualname__ = _name
+    REPLACED[_name] = _function
+del _name, _function
 _wait.__name__ = _wait.__qualname__ = "wait"
 REPLACED["wait"] = _wait
 globals().update(

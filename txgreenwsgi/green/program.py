@@ -1,25 +1,30 @@
 """A whole blocking program, run in one task under the reactor.
 
 That task stands for the main thread: it has the main thread's ident, its
-thread-locals, and is interrupted by what a signal's handler raises. It knows the
-reactor. It must never know the program.
+thread-locals, and is interrupted by what a signal's handler raises. To read its
+standard input parks it. It knows the reactor. It must never know the program.
 """
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 import sys
 import threading
 import traceback
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from txgreenwsgi._switching.greenlets import Task, hub_of
 
 from . import _thread
+from ._pipes import PipeFile
 from ._place import set_main_task
 from .signal import redirect_default
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["run"]
 
@@ -53,11 +58,49 @@ def run(main: Callable[..., object], *args: Any) -> int:
 
     redirect_default()
     turning.callWhenRunning(begin)
-    # Ctrl-C is the program's affair, as are all signals that it handles.
-    turning.run(installSignalHandlers=False)
+    with _green_stdin():
+        # Ctrl-C is the program's affair, as are all signals that it handles.
+        turning.run(installSignalHandlers=False)
     set_main_task(None)
     _thread.join_real_threads(real)
     return status
+
+
+@contextmanager
+def _green_stdin() -> Iterator[None]:
+    """While this lasts `input()` and `sys.stdin` park, if they could wait at all.
+
+    On a terminal it is a duplicate of the descriptor that is read: from the
+    original `input()` would read by C code that waits by itself. What that code
+    would offer, a history and its own line editing, is lost.
+    """
+    was: Any = sys.stdin
+    try:
+        number = was.fileno()
+        kind = os.fstat(number).st_mode
+    except (AttributeError, OSError, ValueError):
+        yield  # there is none, or something else is in its place
+        return
+    terminal = os.isatty(number)
+    if not (terminal or stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
+        yield
+        return
+    raw = PipeFile(os.dup(number) if terminal else number, closefd=terminal)
+    raw.name = was.name
+    green = io.TextIOWrapper(
+        io.BufferedReader(raw),
+        encoding=was.encoding,
+        errors=was.errors,
+        line_buffering=was.line_buffering,
+    )
+    green.mode = was.mode  # type: ignore[misc]
+    sys.stdin = green
+    try:
+        yield
+    finally:
+        if sys.stdin is green:
+            sys.stdin = was
+        green.close()
 
 
 def _run(main: Callable[..., object], args: tuple[Any, ...]) -> int:

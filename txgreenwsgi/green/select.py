@@ -6,6 +6,7 @@ and errors are the original's own.
 
 from __future__ import annotations
 
+import errno as _errno
 import select as _standard
 from time import monotonic as _monotonic
 from typing import TYPE_CHECKING, Any
@@ -170,7 +171,12 @@ class _Poll:
                 if left is not None and left <= 0:
                     return ready
                 interest = {fd: _directions(ev) for fd, ev in self._interest.items()}
-                _events.wait_any(task, interest, left, "poll()")
+                try:
+                    _events.wait_any(task, interest, left, "poll()")
+                except OSError as error:
+                    if error.errno != _errno.EBADF:
+                        raise
+                    # Closed meanwhile: poll has an event of its own for that.
                 ready = self._real.poll(0)
             _give_way(task)
         finally:
@@ -210,7 +216,9 @@ if _real_epoll is not None:
             return int(self._real.fileno())
 
         def close(self) -> None:
-            """Close the epoll descriptor."""
+            """Close the epoll descriptor; whoever waits on it is told."""
+            if not self._real.closed:
+                _events.forget_number(self._real.fileno())
             self._real.close()
 
         @property
@@ -267,4 +275,4 @@ if _real_epoll is not None:
             error: BaseException | None,
             traceback: TracebackType | None,
         ) -> None:
-            self._real.close()
+            self.close()

@@ -10,6 +10,10 @@ import sys
 import threading as _standard
 from typing import TYPE_CHECKING, Any
 
+from greenlet import GreenletExit as _GreenletExit
+
+from txgreenwsgi._switching.errors import Cancelled as _Cancelled
+
 from . import _thread as _green_thread
 from ._mirror import run_again as _run_again
 from ._place import here as _here
@@ -42,6 +46,9 @@ def rebuild(namespace: dict[str, Any]) -> None:
         if thread.ident != main:
             namespace["_dangling"].add(thread)
     namespace["_DummyThread"] = _dummy_class(namespace["_DummyThread"], namespace)
+    namespace["_make_invoke_excepthook"] = _but_not_when_ended(
+        namespace["_make_invoke_excepthook"]
+    )
 
 
 # Set by programs, or by other standard modules, once for all threads.
@@ -52,6 +59,25 @@ _KEPT = (
     "_trace_hook",
     "excepthook",
 )
+
+
+def _but_not_when_ended(make: Any) -> Any:
+    """`make()`, which makes what tells of a thread's exception, for green threads.
+
+    A daemon that still runs when the process ends vanishes silently, as ever;
+    only that a task vanishes by an exception.
+    """
+
+    def make_invoke_excepthook() -> Any:
+        invoke_excepthook = make()
+
+        def invoke_unless_ended(thread: Any) -> None:
+            if not isinstance(sys.exc_info()[1], (_GreenletExit, _Cancelled)):
+                invoke_excepthook(thread)
+
+        return invoke_unless_ended
+
+    return make_invoke_excepthook
 
 
 def _dummy_class(standard: Any, namespace: dict[str, Any]) -> Any:

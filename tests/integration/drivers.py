@@ -1,0 +1,201 @@
+"""Each driver's way to its server, and what the server says of its connections.
+
+Not a test module: `database_programs.py` uses it, in a task. It knows the drivers
+and the servers' own views.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
+
+from txgreenwsgi import sleep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txgreenwsgi import Task
+
+__all__ = [
+    "ACCOUNTS",
+    "DATABASES",
+    "EACH",
+    "Database",
+    "MariaDB",
+    "raised_by",
+    "wait_until",
+]
+
+ACCOUNTS = 10
+EACH = 100
+
+
+class Database:
+    """One driver's way to one server, and what the server says.
+
+    Attributes:
+        sleep: its function that sleeps for so many seconds.
+        closes_when_interrupted: whether the driver then closes the connection.
+        cancels: whether it has the server end the query.
+        impatient: what to connect with, to wait for a silent server no longer than
+            two seconds.
+    """
+
+    sleep = "pg_sleep"
+    closes_when_interrupted = False
+    cancels = True
+    impatient: ClassVar[dict[str, int]] = {"connect_timeout": 2}
+    url = "postgresql+{driver}://postgres@127.0.0.1:{port}/postgres"
+
+    def __init__(self, driver: str, port: int) -> None:
+        self.module: Any = importlib.import_module(driver)
+        self.port = port
+        self.url = self.url.format(driver=driver, port=port)
+        self.made: WeakSet[Any] = WeakSet()
+        self._watch: Any = None
+
+    def connect(self, **options: Any) -> Any:
+        """A connection."""
+        return self.module.connect(
+            host="127.0.0.1",
+            user="postgres",
+            dbname="postgres",
+            **{"port": self.port, **options},
+        )
+
+    def ask(self, sql: str) -> Any:
+        """One row, by a connection that is not counted."""
+        if self._watch is None:
+            self._watch = self.connect()
+            self._watch.autocommit = True
+        with closing(self._watch.cursor()) as cursor:
+            cursor.execute(sql)
+            return cursor.fetchone()
+
+    def stop_asking(self) -> None:
+        """Close the connection that is not counted."""
+        watch, self._watch = self._watch, None
+        if watch is not None and self.is_open(watch):
+            watch.close()
+
+    def look(self) -> tuple[int, int, int]:
+        """How many connections are open, in a transaction, and busy."""
+        found: tuple[int, int, int] = self.ask(
+            "select count(*), count(*) filter (where state like 'idle in trans%'), "
+            "count(*) filter (where state = 'active') from pg_stat_activity "
+            "where backend_type = 'client backend' and pid <> pg_backend_pid()"
+        )
+        return found
+
+    def count(self) -> int:
+        """How many connections are open."""
+        return self.look()[0]
+
+    def make_accounts(self) -> None:
+        """Ten accounts with 100 each."""
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+            cursor.execute("drop table if exists account")
+            cursor.execute("create table account (id int primary key, money int)")
+            for number in range(ACCOUNTS):
+                cursor.execute(f"insert into account values ({number}, {EACH})")
+            connection.commit()
+
+    def is_open(self, connection: Any) -> bool:
+        """Has the driver kept it open?"""
+        return not connection.closed
+
+
+class Psycopg2(Database):
+    """It closes what is interrupted."""
+
+    closes_when_interrupted = True
+
+
+class MariaDB(Database):
+    """By PyMySQL, which closes what is interrupted."""
+
+    sleep = "sleep"
+    closes_when_interrupted = True
+    cancels = False  # it notices by itself that nobody sleeps any more
+    # Its own connect_timeout is over when the connection is accepted.
+    impatient: ClassVar[dict[str, int]] = {"connect_timeout": 2, "read_timeout": 2}
+    url = "mysql+pymysql://root@127.0.0.1:{port}/shop"
+
+    def connect(self, **options: Any) -> Any:
+        """A connection."""
+        connection = self.module.connect(
+            host="127.0.0.1",
+            user="root",
+            # Else each connection reads the system's certificates, for 20 ms.
+            ssl_disabled=True,
+            **{"database": "shop", "port": self.port, **options},
+        )
+        self.made.add(connection)
+        return connection
+
+    def ask(self, sql: str) -> Any:
+        """One row, by a connection that is not counted."""
+        if self._watch is None:
+            self._watch = self.connect(autocommit=True)
+        with closing(self._watch.cursor()) as cursor:
+            cursor.execute(sql)
+            return cursor.fetchone()
+
+    def look(self) -> tuple[int, int, int]:
+        """How many connections are open, in a transaction, and busy."""
+        found = self.ask(
+            "select count(*), coalesce(sum(exists("
+            "select 1 from information_schema.innodb_trx t "
+            "where t.trx_mysql_thread_id = p.id)), 0), "
+            "coalesce(sum(p.command = 'Query'), 0) "
+            "from information_schema.processlist p "
+            "where p.db = 'shop' and p.id <> connection_id()"
+        )
+        return int(found[0]), int(found[1]), int(found[2])
+
+    def count(self) -> int:
+        """How many connections are open.
+
+        The server goes on counting those whose client has gone until it notices.
+        """
+        return sum(one.open for one in self.made if one is not self._watch)
+
+    def make_accounts(self) -> None:
+        """Ten accounts with 100 each."""
+        with closing(self.connect(database=None)) as connection:
+            connection.cursor().execute("create database if not exists shop")
+        super().make_accounts()
+
+    def is_open(self, connection: Any) -> bool:
+        """Has the driver kept it open?"""
+        return bool(connection.open)
+
+
+DATABASES: dict[str, type[Database]] = {
+    "psycopg": Database,
+    "psycopg2": Psycopg2,
+    "pymysql": MariaDB,
+}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Wait for what the server does in its own time."""
+    until = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < until:
+        # InnoDB answers from a cache that it renews only when nobody has asked for
+        # a tenth of a second.
+        sleep(0.2)
+    return found
+
+
+def raised_by(task: Task[Any]) -> BaseException | None:
+    """What a task ended by."""
+    try:
+        task.wait(60)
+    except Exception as error:
+        return error
+    return None

@@ -1,0 +1,331 @@
+"""Clients written for threads, each made to wait for its server: a table of them.
+
+It knows the clients' own interfaces, and nothing of how their waits are made green.
+Each is used as its documentation says, its own pool included.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__all__ = ["CLIENTS", "Client"]
+
+LOOPBACK = "127.0.0.1"
+#: Longer than any answer takes.
+PATIENCE_SECONDS = 30.0
+
+
+class Client:
+    """One client object, or one pool, and what is asked of it.
+
+    Args:
+        ports: those of the servers, by name.
+        limit: the client's own limit of an answer, in seconds.
+    """
+
+    #: The module that is imported when it is first used; "" for the standard library.
+    module = ""
+    #: Has it a time limit of its own for each answer?
+    has_limit = True
+    #: May many tasks use the one object at once?
+    is_pool = False
+    #: Does it take being interrupted for a failure, and ask again by itself?
+    asks_again = False
+
+    def __init__(self, ports: dict[str, Any], limit: float = PATIENCE_SECONDS) -> None:
+        self.ports = ports
+        self.limit = limit
+        self.imported: Any = importlib.import_module(self.module or "socket")
+        self.open()
+
+    def open(self) -> None:
+        """Connect, or make the pool."""
+
+    def ask(self, number: int, seconds: float) -> str:
+        """What the server answers after so many seconds: the number."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give everything back, whatever state it is in."""
+
+
+class HttpClient(Client):
+    """http.client: one connection that is kept alive."""
+
+    module = "http.client"
+
+    def open(self) -> None:
+        self._connection = self.imported.HTTPConnection(
+            LOOPBACK, self.ports["http"], timeout=self.limit
+        )
+
+    def ask(self, number: int, seconds: float) -> str:
+        self._connection.request("GET", f"/{number}-{seconds}")
+        with self._connection.getresponse() as response:
+            return str(response.read().decode())
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Urllib3(Client):
+    """urllib3: a pool manager."""
+
+    module = "urllib3"
+    is_pool = True
+    scheme = "http"
+
+    def open(self) -> None:
+        self._pool = self.imported.PoolManager(
+            maxsize=200, retries=False, ca_certs=self.ports["certificate"]
+        )
+
+    def ask(self, number: int, seconds: float) -> str:
+        url = f"{self.scheme}://{LOOPBACK}:{self.ports[self.scheme]}"
+        response = self._pool.request(
+            "GET", f"{url}/{number}-{seconds}", timeout=self.limit
+        )
+        return str(response.data.decode())
+
+    def close(self) -> None:
+        self._pool.clear()
+
+
+class Urllib3Tls(Urllib3):
+    """urllib3 over https."""
+
+    scheme = "https"
+
+
+class Requests(Client):
+    """Requests: a session."""
+
+    module = "requests"
+    is_pool = True
+    scheme = "http"
+
+    def open(self) -> None:
+        self._session = self.imported.Session()
+        adapter = self.imported.adapters.HTTPAdapter(pool_maxsize=200)
+        self._session.mount(f"{self.scheme}://", adapter)
+
+    def ask(self, number: int, seconds: float) -> str:
+        url = f"{self.scheme}://{LOOPBACK}:{self.ports[self.scheme]}"
+        response = self._session.get(
+            f"{url}/{number}-{seconds}",
+            timeout=self.limit,
+            verify=self.ports["certificate"],
+        )
+        return str(response.text)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+class RequestsTls(Requests):
+    """Requests over https."""
+
+    scheme = "https"
+
+
+class Smtplib(Client):
+    """smtplib: one connection. Who is interrupted in a command closes it."""
+
+    module = "smtplib"
+
+    def open(self) -> None:
+        self._smtp = self.imported.SMTP(
+            LOOPBACK, self.ports["smtp"], local_hostname="here", timeout=self.limit
+        )
+
+    def ask(self, number: int, seconds: float) -> str:
+        try:
+            self._smtp.ehlo_or_helo_if_needed()
+            self._smtp.rset()
+            self._smtp.mail("me@here")
+            _, answer = self._smtp.rcpt(f"{number}-{seconds}@there")
+        except BaseException:
+            self._smtp.close()
+            raise
+        return str(answer.decode())
+
+    def close(self) -> None:
+        self._smtp.close()
+
+
+class Ftplib(Client):
+    """ftplib: one connection. Who is interrupted in a command closes it."""
+
+    module = "ftplib"
+
+    def open(self) -> None:
+        self._ftp = self.imported.FTP(timeout=self.limit)
+        self._ftp.connect(LOOPBACK, self.ports["ftp"])
+        self._ftp.login()
+
+    def ask(self, number: int, seconds: float) -> str:
+        pieces: list[bytes] = []
+        try:
+            self._ftp.retrbinary(f"RETR {number}-{seconds}", pieces.append)
+        except BaseException:
+            self._ftp.close()
+            raise
+        return b"".join(pieces).decode()
+
+    def close(self) -> None:
+        self._ftp.close()
+
+
+class XmlRpc(Client):
+    """xmlrpc.client: a proxy, which keeps its connection."""
+
+    module = "xmlrpc.client"
+    has_limit = False
+
+    def open(self) -> None:
+        self._proxy = self.imported.ServerProxy(
+            f"http://{LOOPBACK}:{self.ports['xmlrpc']}"
+        )
+
+    def ask(self, number: int, seconds: float) -> str:
+        return str(self._proxy.echo(number, seconds))
+
+    def close(self) -> None:
+        self._proxy("close")()
+
+
+class Dnspython(Client):
+    """dnspython: a resolver."""
+
+    module = "dns.resolver"
+    is_pool = True
+    asks_again = True
+
+    def open(self) -> None:
+        self._resolver = self.imported.Resolver(configure=False)
+        self._resolver.nameservers = [LOOPBACK]
+        self._resolver.port = self.ports["dns"]
+        self._resolver.timeout = self._resolver.lifetime = self.limit
+
+    def ask(self, number: int, seconds: float) -> str:
+        answer = self._resolver.resolve(f"{number}-{seconds}.slow", "TXT", search=False)
+        return str(answer[0]).strip('"')
+
+
+class Redis(Client):
+    """redis-py: a client and its pool."""
+
+    module = "redis"
+    is_pool = True
+    asks_again = True
+
+    def open(self) -> None:
+        self._redis = self.imported.Redis(
+            host=LOOPBACK,
+            port=self.ports["redis"],
+            socket_timeout=self.limit,
+            max_connections=400,
+            # By default it tries three times, seconds apart.
+            retry=self.imported.retry.Retry(self.imported.backoff.NoBackoff(), 1),
+        )
+
+    def ask(self, number: int, seconds: float) -> str:
+        if seconds:
+            self._redis.blpop(f"nobody-fills-{number}", timeout=seconds)
+        return str(self._redis.echo(str(number)).decode())
+
+    def close(self) -> None:
+        self._redis.close()
+
+
+class Memcached(Client):
+    """pymemcache: a pool. Its server is never slow, so something in front of it is."""
+
+    module = "pymemcache.client.base"
+    is_pool = True
+
+    def open(self) -> None:
+        self._cache = self.imported.PooledClient(
+            (LOOPBACK, self.ports["memcached"]),
+            max_pool_size=200,
+            timeout=self.limit,
+            connect_timeout=PATIENCE_SECONDS,
+            default_noreply=False,
+        )
+
+    def ask(self, number: int, seconds: float) -> str:
+        self._cache.set(f"{number}-{seconds}", str(number))
+        return str(self._cache.get(f"{number}-{seconds}").decode())
+
+    def close(self) -> None:
+        self._cache.close()
+
+
+class PyMySQL(Client):
+    """PyMySQL: one connection."""
+
+    module = "pymysql"
+
+    def open(self) -> None:
+        self._connection = self.imported.connect(
+            host=LOOPBACK,
+            port=self.ports["mariadb"],
+            user="root",
+            read_timeout=self.limit,
+            # A TLS context for each connection would cost more than the rest.
+            ssl_disabled=True,
+        )
+
+    def ask(self, number: int, seconds: float) -> str:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT SLEEP(%s), %s", (seconds, number))
+            return str(cursor.fetchone()[1])
+
+    def close(self) -> None:
+        if self._connection.open:
+            self._connection.close()
+
+
+class Psycopg(Client):
+    """Psycopg 3: one connection."""
+
+    module = "psycopg"
+    has_limit = False
+
+    def open(self) -> None:
+        self._connection = self.imported.connect(
+            host=LOOPBACK, port=self.ports["postgresql"], user="postgres"
+        )
+
+    def ask(self, number: int, seconds: float) -> str:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(%s), %s", (seconds, number))
+            return str(cursor.fetchone()[1])
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Psycopg2(Psycopg):
+    """psycopg2: one connection, which waits by its wait callback."""
+
+    module = "psycopg2"
+
+
+CLIENTS: dict[str, type[Client]] = {
+    "http.client": HttpClient,
+    "urllib3": Urllib3,
+    "urllib3 over https": Urllib3Tls,
+    "requests": Requests,
+    "requests over https": RequestsTls,
+    "smtplib": Smtplib,
+    "ftplib": Ftplib,
+    "xmlrpc.client": XmlRpc,
+    "dnspython": Dnspython,
+    "redis": Redis,
+    "pymemcache": Memcached,
+    "pymysql": PyMySQL,
+    "psycopg": Psycopg,
+    "psycopg2": Psycopg2,
+}

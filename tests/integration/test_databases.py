@@ -1,0 +1,140 @@
+"""Drivers and our pool, in tasks that are interrupted, with real servers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from .processes import CHECKOUT
+from .services import MariaDB, PostgreSQL
+
+if TYPE_CHECKING:
+    from .services import Service
+
+__all__ = ["ProgramTestCase"]
+
+_PROGRAMS = "tests.integration.database_programs"
+_DRIVERS = {"psycopg": PostgreSQL, "psycopg2": PostgreSQL, "pymysql": MariaDB}
+
+
+class ProgramTestCase(SynchronousTestCase):
+    """Tests of the programs of `database_programs.py`, each driver's server shared."""
+
+    _running: Service | None = None
+
+    @classmethod
+    def service(cls, driver: str) -> Service:
+        """The driver's server, started for the first who asks."""
+        wanted = _DRIVERS[driver]
+        if cls._running is None:
+            service = wanted()
+            cls._running = service.__enter__()
+        assert isinstance(cls._running, wanted), "one class, one kind of server"
+        return cls._running
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        """Stop the server."""
+        running, cls._running = cls._running, None
+        if running is not None:
+            running.__exit__(None, None, None)
+
+    def run_program(
+        self, program: str, driver: str, *needed: str, **environ: str
+    ) -> list[str]:
+        """Run it to its end; the words it printed."""
+        for package in (driver, *needed):
+            if importlib.util.find_spec(package) is None:
+                raise SkipTest(f"{package} is not installed")
+        port = str(self.service(driver).port)
+        patched = [sys.executable, "-m", "txgreenwsgi.monkey"]
+        done = subprocess.run(
+            [*patched, "-m", _PROGRAMS, program, driver, port],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **environ},
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        words = done.stdout.split()
+        self.assertEqual(words[-1], "done", done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+        return words
+
+
+class PostgreSQLTests(ProgramTestCase):
+    """psycopg 3, its C and its Python code, and psycopg2."""
+
+    def test_at_once(self) -> None:
+        """Fifty queries that take a second take little more than one together."""
+        for driver in ("psycopg", "psycopg2"):
+            seconds = float(self.run_program("at_once", driver)[1])
+            self.assertLess(seconds, 10.0, driver)
+
+    def test_python_code(self) -> None:
+        """Psycopg 3 without its C code waits no other way."""
+        python = {"PSYCOPG_IMPL": "python"}
+        self.assertLess(
+            float(self.run_program("at_once", "psycopg", **python)[1]), 10.0
+        )
+        self.run_program("interrupted", "psycopg", **python)
+
+    def test_interrupted_psycopg(self) -> None:
+        """An interrupted query ends at the server; its connection can go on."""
+        self.run_program("interrupted", "psycopg")
+
+    def test_whatever_goes_on(self) -> None:
+        """Copies, pipelines, cursors at the server, notifications: they end as well."""
+        self.run_program("whatever_goes_on", "psycopg")
+        self.run_program("whatever_goes_on", "psycopg", PSYCOPG_IMPL="python")
+
+    def test_unanswered(self) -> None:
+        """A server that does not answer when it is asked to cancel holds nobody up."""
+        self.run_program("unanswered", "psycopg")
+        self.run_program("unanswered", "psycopg", PSYCOPG_IMPL="python")
+        self.run_program("unanswered", "psycopg2")
+
+    def test_interrupted_psycopg2(self) -> None:
+        """An interrupted query ends at the server; its connection is closed."""
+        self.run_program("interrupted", "psycopg2")
+
+    def test_interrupted_connecting(self) -> None:
+        """Connections that were interrupted while they were made are not left open."""
+        self.run_program("interrupted_connecting", "psycopg")
+        self.run_program("interrupted_connecting", "psycopg2")
+
+    def test_transfers(self) -> None:
+        """Of 200 transfers, many cut short, none is half done; the pool is bounded."""
+        self.run_program("transfers", "psycopg")
+        self.run_program("transfers", "psycopg2")
+
+    def test_adbapi(self) -> None:
+        """Twisted's `adbapi` is waited for, on green drivers too."""
+        self.run_program("adbapi", "psycopg2")
+        self.run_program("adbapi", "psycopg")
+
+
+class MariaDBTests(ProgramTestCase):
+    """PyMySQL."""
+
+    def test_at_once(self) -> None:
+        """Fifty queries that take a second take little more than one together."""
+        self.assertLess(float(self.run_program("at_once", "pymysql")[1]), 10.0)
+
+    def test_interrupted(self) -> None:
+        """An interrupted query's connection is closed, not used half-read."""
+        self.run_program("interrupted", "pymysql")
+
+    def test_interrupted_connecting(self) -> None:
+        """Connections that were interrupted while they were made are not left open."""
+        self.run_program("interrupted_connecting", "pymysql")
+
+    def test_transfers(self) -> None:
+        """Of 200 transfers, many cut short, none is half done; the pool is bounded."""
+        self.run_program("transfers", "pymysql")

@@ -1,0 +1,291 @@
+"""Descriptors by number: writing parks, and who waits on one that is closed is told."""
+
+from __future__ import annotations
+
+import errno
+import os as real_os
+import socket as real_socket
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from twisted.trial.unittest import TestCase
+
+import txgreenwsgi
+from txgreenwsgi.green import os, select, socket, subprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: More than a pipe, or a pair of sockets, holds.
+MUCH = bytes(range(256)) * 4096
+
+
+class _Ticking:
+    """A task that counts how often the others let it run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._task = txgreenwsgi.spawn(self._tick)
+
+    def _tick(self) -> None:
+        while True:
+            self.count += 1
+            txgreenwsgi.sleep(0)
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+def _read_all(fd: int) -> bytes:
+    pieces = []
+    while piece := os.read(fd, 65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+class WriteTests(TestCase):
+    """`os.write` of the green `os`."""
+
+    timeout = 30
+
+    def pipe(self) -> tuple[int, int]:
+        """Both ends of a pipe."""
+        return real_os.pipe()
+
+    def goes_through(self, reader: int, writer: int) -> None:
+        """All of a long message is written and read, and others run meanwhile."""
+        ticking = _Ticking()
+
+        def write() -> int:
+            try:
+                return int(os.write(writer, MUCH))
+            finally:
+                os.close(writer)
+
+        writing = txgreenwsgi.spawn(write)
+        reading = txgreenwsgi.spawn(_read_all, reader)
+        self.assertEqual(reading.wait(20), MUCH)
+        self.assertEqual(writing.wait(20), len(MUCH))
+        ticking.stop()
+        self.assertGreater(ticking.count, 5)
+        os.close(reader)
+
+    @txgreenwsgi.in_greenlet
+    def test_pipe(self) -> None:
+        """More than a pipe holds is written while another task reads it."""
+        self.goes_through(*self.pipe())
+
+    @txgreenwsgi.in_greenlet
+    def test_socket(self) -> None:
+        """So it is with the number of a stream socket."""
+        one, other = real_socket.socketpair()
+        self.goes_through(one.detach(), other.detach())
+
+    @txgreenwsgi.in_greenlet
+    def test_a_full_pipe(self) -> None:
+        """A byte for a pipe that is full waits until there is room; a limit ends it."""
+        reader, writer = self.pipe()
+        real_os.set_blocking(writer, False)
+        try:
+            while True:
+                real_os.write(writer, bytes(4096))
+        except BlockingIOError:
+            real_os.set_blocking(writer, True)
+        with self.assertRaises(txgreenwsgi.TimedOut), txgreenwsgi.timeout(0.05):
+            os.write(writer, b"x")
+        writing = txgreenwsgi.spawn(os.write, writer, b"x")
+        txgreenwsgi.sleep(0)
+        self.assertFalse(writing.done)
+        real_os.read(reader, 65536)
+        self.assertEqual(writing.wait(5), 1)
+        os.close(reader)
+        os.close(writer)
+
+    @txgreenwsgi.in_greenlet
+    def test_a_packet_stays_whole(self) -> None:
+        """What is longer than a pipe takes at once is one datagram all the same."""
+        one, other = real_socket.socketpair(type=real_socket.SOCK_DGRAM)
+        with one, other:
+            self.assertEqual(os.write(one.fileno(), MUCH[:30_000]), 30_000)
+            self.assertEqual(other.recv(65536), MUCH[:30_000])
+
+    @txgreenwsgi.in_greenlet
+    def test_as_ever(self) -> None:
+        """Files, non-blocking descriptors and mistakes: as `os.write` has them."""
+        with tempfile.TemporaryFile() as file:
+            self.assertEqual(os.write(file.fileno(), MUCH), len(MUCH))
+        reader, writer = self.pipe()
+        real_os.set_blocking(writer, False)
+        self.assertLess(os.write(writer, MUCH), len(MUCH))
+        with self.assertRaises(BlockingIOError):
+            os.write(writer, MUCH)
+        os.close(reader)
+        with self.assertRaises(BrokenPipeError):
+            os.write(writer, b"x")
+        real_os.set_blocking(writer, True)
+        with self.assertRaises(BrokenPipeError):
+            os.write(writer, MUCH)
+        os.close(writer)
+        with self.assertRaises(OSError) as caught:
+            os.write(writer, b"x")
+        self.assertEqual(caught.exception.errno, errno.EBADF)
+        for wrong in ("text", None):
+            with self.assertRaises(TypeError):
+                os.write(1, wrong)
+        with self.assertRaises(TypeError):
+            os.write("1", b"x")
+
+    def test_in_the_reactor_greenlet(self) -> None:
+        """Outside tasks it is the original."""
+        reader, writer = self.pipe()
+        self.assertEqual(os.write(writer, b"abc"), 3)
+        self.assertEqual(os.read(reader, 10), b"abc")
+        os.close(reader)
+        os.close(writer)
+
+
+class CloseTests(TestCase):
+    """A descriptor that another task closes by its number, while one waits on it."""
+
+    timeout = 30
+
+    def closed_under(self, wait: Callable[[int], object]) -> Any:
+        """The task that waits on the end of a pipe which then is closed."""
+        reader, writer = real_os.pipe()
+        waiting = txgreenwsgi.spawn(wait, reader)
+        txgreenwsgi.sleep(0)
+        txgreenwsgi.sleep(0)
+        self.assertFalse(waiting.done)
+        os.close(reader)
+        real_os.close(writer)
+        return waiting
+
+    def raises_bad_number(self, task: Any) -> None:
+        """The task ended by EBADF."""
+        with self.assertRaises(OSError) as caught:
+            task.wait(5)
+        self.assertEqual(caught.exception.errno, errno.EBADF)
+
+    @txgreenwsgi.in_greenlet
+    def test_read(self) -> None:
+        """`os.read` ends by EBADF."""
+        self.raises_bad_number(self.closed_under(lambda fd: os.read(fd, 1)))
+
+    @txgreenwsgi.in_greenlet
+    def test_select(self) -> None:
+        """`select.select` ends by EBADF."""
+        self.raises_bad_number(
+            self.closed_under(lambda fd: select.select([fd], [], []))
+        )
+
+    @txgreenwsgi.in_greenlet
+    def test_socket(self) -> None:
+        """So does a socket whose number was closed behind its back."""
+        one, other = socket.socketpair()
+        receiving = txgreenwsgi.spawn(one.recv, 1)
+        txgreenwsgi.sleep(0)
+        txgreenwsgi.sleep(0)
+        os.close(one.fileno())
+        self.raises_bad_number(receiving)
+        one.detach()
+        other.close()
+
+    @txgreenwsgi.in_greenlet
+    def test_poll(self) -> None:
+        """`poll` tells POLLNVAL, as it does of any number that is not open."""
+
+        def polling(make: Callable[[], Any]) -> Callable[[int], object]:
+            def wait(fd: int) -> object:
+                poll = make()
+                poll.register(fd, select.POLLIN)
+                return [events for _, events in poll.poll()]
+
+            return wait
+
+        for make in (select.poll, txgreenwsgi.poll):
+            task = self.closed_under(polling(make))
+            self.assertEqual(task.wait(5), [select.POLLNVAL])
+
+    @txgreenwsgi.in_greenlet
+    def test_wait_readable(self) -> None:
+        """`wait_readable` says that it is not open any more."""
+        task = self.closed_under(txgreenwsgi.wait_readable)
+        with self.assertRaisesRegex(ValueError, "was closed while"):
+            task.wait(5)
+
+    @txgreenwsgi.in_greenlet
+    def test_a_socket_closed_by_its_method(self) -> None:
+        """A socket that is closed as usual ends `wait_readable` on it, too."""
+        one, other = socket.socketpair()
+        waiting = txgreenwsgi.spawn(txgreenwsgi.wait_readable, one)
+        txgreenwsgi.sleep(0)
+        txgreenwsgi.sleep(0)
+        one.close()
+        with self.assertRaisesRegex(ValueError, "was closed while"):
+            waiting.wait(5)
+        other.close()
+
+    @txgreenwsgi.in_greenlet
+    def test_others_go_on(self) -> None:
+        """Who waits on another descriptor, or on the same number later, is not told."""
+        reader, writer = real_os.pipe()
+        waiting = [
+            txgreenwsgi.spawn(os.read, reader, 1),
+            txgreenwsgi.spawn(txgreenwsgi.wait_readable, reader),
+        ]
+        for _ in range(3):
+            task = self.closed_under(lambda fd: os.read(fd, 1))
+            self.raises_bad_number(task)
+        self.assertEqual([task.done for task in waiting], [False, False])
+        real_os.write(writer, b"ab")
+        self.assertEqual(waiting[0].wait(5), b"a")
+        self.assertTrue(waiting[1].wait(5))
+        os.close(reader)
+        os.close(writer)
+
+    @txgreenwsgi.in_greenlet
+    def test_epoll(self) -> None:
+        """Closing an epoll object ends the wait in it."""
+        one, other = socket.socketpair()
+        poll = select.epoll()
+        poll.register(one, select.EPOLLIN)
+        waiting = txgreenwsgi.spawn(poll.poll)
+        txgreenwsgi.sleep(0)
+        txgreenwsgi.sleep(0)
+        poll.close()
+        self.raises_bad_number(waiting)
+        one.close()
+        other.close()
+
+    @txgreenwsgi.in_greenlet
+    def test_the_pipe_of_a_process(self) -> None:
+        """Closing what a process writes to ends the wait for it."""
+        with subprocess.Popen(
+            ["sleep", "20"], stdout=subprocess.PIPE, bufsize=0
+        ) as process:
+            reading = txgreenwsgi.spawn(process.stdout.read, 1)
+            txgreenwsgi.sleep(0)
+            txgreenwsgi.sleep(0)
+            process.stdout.close()
+            self.raises_bad_number(reading)
+            process.kill()
+
+    @txgreenwsgi.in_greenlet
+    def test_a_number_that_is_a_file_now(self) -> None:
+        """A file that has the number of a pipe which C code has closed can be closed."""
+        reader, writer = real_os.pipe()
+        with self.assertRaises(TimeoutError), txgreenwsgi.timeout(0.01):
+            os.read(reader, 1)
+        with tempfile.TemporaryFile() as file:
+            real_os.dup2(file.fileno(), reader)  # which closes the pipe's end
+        os.close(reader)
+        self.assertRaises(OSError, real_os.fstat, reader)
+        real_os.close(writer)
+
+    def test_mistakes(self) -> None:
+        """What is no number, or not open, is refused as ever."""
+        with self.assertRaises(TypeError):
+            os.close("1")
+        with self.assertRaises(OSError) as caught:
+            os.close(1 << 20)
+        self.assertEqual(caught.exception.errno, errno.EBADF)

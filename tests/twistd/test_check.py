@@ -1,0 +1,345 @@
+"""`--check`: what it says of what is loaded, and of Django's settings."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import threading
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi._twistd.check import (
+    BLOCKS,
+    GREEN,
+    OFFLOADED,
+    WARNING,
+    Finding,
+    examine,
+    report,
+)
+from txgreenwsgi._twistd.findings import IN_C, ON_SOCKETS
+
+
+class CheckTestCase(SynchronousTestCase):
+    """Tests in which other modules seem to be loaded than are."""
+
+    def setUp(self) -> None:
+        """Nothing is loaded but the standard library and this package."""
+        kept = {
+            name: module
+            for name, module in sys.modules.items()
+            if name.partition(".")[0] in (*sys.stdlib_module_names, "txgreenwsgi")
+            and name not in ("sqlite3", "txgreenwsgi.green.sqlite3")
+        }
+        self.patch(sys, "modules", kept)
+        self.patched: set[str] = set()
+        self.load(
+            "txgreenwsgi.monkey",
+            is_patched=lambda name: name in self.patched,
+            early_importers=dict,
+            original=lambda module, name: getattr(sys.modules[module], name),
+        )
+
+    def load(self, name: str, **contents: object) -> ModuleType:
+        """Have a module of this name loaded."""
+        module = ModuleType(name)
+        module.__dict__.update(contents)
+        sys.modules[name] = module
+        return module
+
+    def found(self, *offload: str) -> dict[str, Finding]:
+        """What `--check` says: {name: finding}."""
+        return {finding.name: finding for finding in examine(offload)}
+
+    def says(self, name: str, verdict: str, remedy: str = "", *offload: str) -> None:
+        """It says this of `name`, and names a remedy for what is not green."""
+        finding = self.found(*offload)[name]
+        self.assertEqual(finding.verdict, verdict, finding)
+        self.assertIn(remedy, finding.remedy)
+        if verdict in (BLOCKS, WARNING):
+            self.assertTrue(finding.remedy, f"{name} has no remedy")
+
+
+class DriverTests(CheckTestCase):
+    """Drivers and C extensions."""
+
+    def test_nothing(self) -> None:
+        """An application of which nothing is known gets no findings."""
+        self.assertEqual(self.found(), {})
+
+    def test_on_sockets(self) -> None:
+        """Each client in Python is green where sockets are, and blocks elsewhere."""
+        for name in ON_SOCKETS:
+            self.load(name)
+            self.says(name, BLOCKS, "--patch all")
+        self.patched.add("socket")
+        for name in ON_SOCKETS:
+            self.says(name, GREEN)
+
+    def test_in_c(self) -> None:
+        """Each driver that waits in C blocks, patched or not, with a remedy."""
+        self.patched.update(("socket", "select", "threading"))
+        for name in IN_C:
+            self.load(name)
+            self.says(name, BLOCKS)
+        self.assertEqual(len(self.found()), len(IN_C))
+
+    def test_offloaded(self) -> None:
+        """Of a driver that is off-loaded it says what of it is, by name."""
+        self.load("pyodbc")
+        self.says("pyodbc", OFFLOADED, "only pyodbc.connect", "pyodbc.connect")
+        self.says("pyodbc", BLOCKS, "", "pyodbcish.connect")
+        self.load("sqlite3")
+        self.says("sqlite3", OFFLOADED, "sqlite3.connect", "sqlite3.connect")
+        self.load("redis")
+        self.says("redis", OFFLOADED, "redis.Redis.get", "redis.Redis.get")
+        self.patched.add("socket")
+        self.says("redis", GREEN, "", "redis.Redis.get")
+
+    def test_pymysql_in_disguise(self) -> None:
+        """PyMySQL that was installed as MySQLdb is PyMySQL."""
+        self.patched.add("socket")
+        sys.modules["MySQLdb"] = self.load("pymysql")
+        self.assertEqual(list(self.found()), ["pymysql"])
+
+    def test_psycopg2(self) -> None:
+        """It is green by its wait callback, and by nothing else."""
+        callbacks: list[object] = [None]
+        self.load("psycopg2")
+        self.load("psycopg2.extensions", get_wait_callback=lambda: callbacks[-1])
+        self.patched.update(("socket", "select"))
+        self.says("psycopg2", BLOCKS, "patch_psycopg2()")
+        callbacks.append(print)
+        self.says("psycopg2", GREEN)
+
+    def test_psycopg(self) -> None:
+        """Psycopg 3 is green when it waits by ours, or by a patched `select`."""
+
+        def wait_c() -> None:
+            """What waits in C."""
+
+        def wait_poll() -> None:
+            """What waits by `select.poll`."""
+
+        def ours() -> None:
+            """What this package puts in its place."""
+
+        ours.__module__ = "txgreenwsgi.green.drivers"
+        self.load("psycopg")
+        self.load("psycopg.waiting", wait=wait_c)
+        self.patched.add("select")
+        self.says("psycopg", BLOCKS, "PSYCOPG_WAIT_FUNC")
+        self.load("psycopg.waiting", wait=wait_poll)
+        self.says("psycopg", GREEN)
+        self.patched.clear()
+        self.says("psycopg", BLOCKS, "--patch all")
+        self.load("psycopg.waiting", wait=ours)
+        self.says("psycopg", GREEN)
+
+    def test_oracledb(self) -> None:
+        """It is green in its thin mode, on green sockets."""
+        self.patched.add("socket")
+        self.load("oracledb", is_thin_mode=lambda: False)
+        self.says("oracledb", BLOCKS, "init_oracle_client")
+        self.load("oracledb", is_thin_mode=lambda: True)
+        self.says("oracledb", GREEN)
+        self.patched.clear()
+        self.says("oracledb", BLOCKS, "--patch all")
+
+    def test_sqlite3(self) -> None:
+        """It blocks where it is used as it is, and is green by ours."""
+        sys.modules["sqlite3"] = sqlite3
+        self.says("sqlite3", BLOCKS, "import txgreenwsgi.green.sqlite3 in its place")
+        self.load("shop.orders", db=sqlite3)
+        self.load("shop.stock", connect=sqlite3.connect)
+        self.says("sqlite3", BLOCKS, "(in shop.orders, shop.stock)")
+        self.load("txgreenwsgi.green.sqlite3", _standard=sqlite3)
+        self.says("sqlite3", BLOCKS, "(in shop.orders, shop.stock)")
+        del sys.modules["shop.orders"], sys.modules["shop.stock"]
+        self.says("sqlite3", GREEN, "txgreenwsgi.green.sqlite3")
+
+    def test_rivals(self) -> None:
+        """Another library that has patched the standard one is told of."""
+        for name in ("gevent", "eventlet"):
+            self.load(f"{name}.monkey", saved={})
+            self.assertEqual(self.found(), {})
+            self.load(f"{name}.monkey", saved={"socket": {}})
+            self.says(name, BLOCKS, "it has patched the library")
+            del sys.modules[f"{name}.monkey"]
+
+    def test_too_early(self) -> None:
+        """A module that has bound what blocks is told of, with the names."""
+        monkey: Any = sys.modules["txgreenwsgi.monkey"]
+        monkey.early_importers = lambda: {"shop.mail": ["sleep", "socket"]}
+        self.says("shop.mail", BLOCKS, "sleep, socket")
+
+    def test_thread_locals(self) -> None:
+        """A thread-local that is one for all requests is told of; a contextvar not."""
+        from contextvars import ContextVar
+
+        class Subclass(threading.local):
+            """A thread-local of somebody's own."""
+
+        self.load(
+            "shop.state",
+            current=threading.local(),
+            other=Subclass(),
+            context=ContextVar("context"),
+        )
+        self.says("shop.state.current", WARNING, "contextvar")
+        self.says("shop.state.other", WARNING, "--patch all")
+        self.assertEqual(len(self.found()), 2)
+
+
+class DjangoTests(CheckTestCase):
+    """Settings of a Django project."""
+
+    def setUp(self) -> None:
+        """A project as `startproject` makes it, but for its database."""
+        super().setUp()
+        self.settings = SimpleNamespace(
+            configured=True,
+            DATABASES={},
+            CACHES={
+                "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+            },
+            MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
+            SESSION_ENGINE="django.contrib.sessions.backends.db",
+            EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend",
+        )
+        self.load("django.conf", settings=self.settings)
+        self.patched.update(("socket", "select", "threading"))
+
+    def engine(self, engine: str, **more: object) -> None:
+        """Set one database."""
+        self.settings.DATABASES = {"default": {"ENGINE": engine, **more}}
+
+    def test_not_configured(self) -> None:
+        """Django that is loaded, but not set up, is no project."""
+        self.settings.configured = False
+        self.engine("django.db.backends.sqlite3")
+        self.assertEqual(self.found(), {})
+
+    def test_engines(self) -> None:
+        """Each ENGINE has its verdict; the remedy for one that blocks is another."""
+        for engine, verdict, remedy in (
+            ("txgreenwsgi.django.backends.postgresql", GREEN, ""),
+            ("txgreenwsgi.django.backends.mysql", GREEN, ""),
+            ("txgreenwsgi.django.backends.sqlite3", GREEN, ""),
+            ("django.db.backends.postgresql", GREEN, ""),
+            ("django.db.backends.sqlite3", BLOCKS, "txgreenwsgi.django.backends."),
+            ("django.db.backends.mysql", BLOCKS, "txgreenwsgi.django.backends.mysql"),
+            ("django.db.backends.oracle", WARNING, "thin mode"),
+            ("django.db.backends.dummy", GREEN, "no database"),
+            ("mssql", WARNING, "'mssql' is not known"),
+        ):
+            self.engine(engine)
+            self.says("DATABASES['default']['ENGINE']", verdict, remedy)
+
+    def test_sockets_that_block(self) -> None:
+        """Without green sockets no engine on them is green; SQLite's of ours is."""
+        self.patched.discard("socket")
+        for engine in (
+            "txgreenwsgi.django.backends.postgresql",
+            "txgreenwsgi.django.backends.mysql",
+            "django.db.backends.postgresql",
+        ):
+            self.engine(engine)
+            self.says("DATABASES['default']['ENGINE']", BLOCKS, "--patch socket")
+        self.engine("txgreenwsgi.django.backends.sqlite3")
+        self.says("DATABASES['default']['ENGINE']", GREEN)
+
+    def test_pymysql_as_mysqldb(self) -> None:
+        """Django's own MySQL backend is green on PyMySQL."""
+        self.engine("django.db.backends.mysql")
+        sys.modules["MySQLdb"] = self.load("pymysql")
+        self.says("DATABASES['default']['ENGINE']", GREEN)
+
+    def test_connections_that_are_kept(self) -> None:
+        """CONN_MAX_AGE does nothing without a pool: it says what does."""
+        name = "DATABASES['default']['CONN_MAX_AGE']"
+        for age in (60, None):
+            self.engine("django.db.backends.postgresql", CONN_MAX_AGE=age)
+            self.says(name, WARNING, "txgreenwsgi.django.backends.postgresql")
+        self.engine("mssql", CONN_MAX_AGE=60)
+        self.says(name, WARNING, "a pool")
+        for engine, age in (
+            ("django.db.backends.postgresql", 0),
+            ("txgreenwsgi.django.backends.postgresql", 60),
+        ):
+            self.engine(engine, CONN_MAX_AGE=age)
+            self.assertNotIn(name, self.found())
+
+    def test_connections_that_are_shared(self) -> None:
+        """Connections are each request's own if threads are patched, or isolated."""
+
+        class Isolated:
+            """What `txgreenwsgi.isolation` puts in the place of a thread-local."""
+
+        Isolated.__module__ = "txgreenwsgi.isolation"
+        self.patched.discard("threading")
+        for module, name in (
+            ("django.db", "connections"),
+            ("django.core.cache", "caches"),
+        ):
+            handler = SimpleNamespace(_connections=threading.local())
+            self.load(module, **{name: handler})
+            self.says(f"{module}.{name}", BLOCKS, "--patch all")
+            handler._connections = Isolated()
+            self.says(f"{module}.{name}", GREEN)
+            handler._connections = threading.local()
+            self.patched.add("threading")
+            self.says(f"{module}.{name}", GREEN)
+            self.patched.discard("threading")
+
+    def test_caches(self) -> None:
+        """Each cache that waits has its verdict."""
+        name = "CACHES['default']['BACKEND']"
+        for kind, verdict, remedy in (
+            ("memcached.PyMemcacheCache", GREEN, ""),
+            ("redis.RedisCache", GREEN, ""),
+            ("memcached.PyLibMCCache", BLOCKS, "PyMemcacheCache"),
+            ("filebased.FileBasedCache", WARNING, "Redis"),
+        ):
+            backend = f"django.core.cache.backends.{kind}"
+            self.settings.CACHES = {"default": {"BACKEND": backend}}
+            self.says(name, verdict, remedy)
+        self.patched.discard("socket")
+        backend = "django.core.cache.backends.redis.RedisCache"
+        self.settings.CACHES = {"default": {"BACKEND": backend}}
+        self.says(name, BLOCKS, "--patch socket")
+
+    def test_files_and_mail(self) -> None:
+        """Sessions in files are told of; so is mail, where sockets block."""
+        self.assertEqual(self.found(), {})
+        self.settings.SESSION_ENGINE = "django.contrib.sessions.backends.file"
+        self.says("SESSION_ENGINE", WARNING, "database")
+        self.settings.MIDDLEWARE = []
+        self.assertEqual(self.found(), {})
+        self.patched.discard("socket")
+        self.says("EMAIL_BACKEND", WARNING, "--patch socket")
+
+
+class ReportTests(SynchronousTestCase):
+    """The findings in words."""
+
+    def test_exit_status(self) -> None:
+        """1 if something blocks, 0 otherwise; every remedy is shown."""
+        text, status = report([Finding("x", BLOCKS, "do y"), Finding("z", GREEN)])
+        self.assertEqual(status, 1)
+        self.assertIn("do y", text)
+        self.assertIn("1 of 2", text)
+        for findings in (
+            [],
+            [Finding("z", GREEN)],
+            [Finding("w", WARNING, "v"), Finding("o", OFFLOADED, "only o.p")],
+        ):
+            self.assertEqual(report(findings)[1], 0)
+
+    def test_what_blocks_comes_first(self) -> None:
+        """Findings are in the order in which somebody will want to read them."""
+        order = [found.verdict for found in examine()]
+        ranks = [(BLOCKS, WARNING, OFFLOADED, GREEN).index(what) for what in order]
+        self.assertEqual(ranks, sorted(ranks))
