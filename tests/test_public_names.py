@@ -40,6 +40,8 @@ PUBLIC: dict[str, set[str]] = {
         *("connect", "listen", "Connection", "Listener", "BUFFER_BYTES")
     },
     "txgreenwsgi.green": {"offload", "offloaded"},
+    "txgreenwsgi.isolation": {"isolate_loaded"},
+    "txgreenwsgi.django": {"pool_statistics"},
     "txgreenwsgi.monitoring": {"AccessLog", "ExchangeRecord"},
 }
 

@@ -5,12 +5,9 @@ applications like Django to non blocking." The views are ordinary and synchronou
 where they would block they wait, and the others go on.
 
 Django keeps a database connection for each thread. Here one thread runs all
-requests, so they would share one connection, and one would find itself inside the
-transaction of another. `connections_per_request` gives each request its own.
-
-Two things are still to be minded. sqlite blocks the whole process while it waits
-for another writer, so writers take turns (`writing`); and a query itself is not
-waited for by parking, but by standing still, which sqlite does not do for long.
+requests, and the server gives each of them connections of its own, so that none finds
+itself inside the transaction of another. The backend keeps them in a pool, and each
+SQLite connection has a thread: a writer that waits for another keeps nobody else.
 
 Run it from the root of a checkout::
 
@@ -20,30 +17,22 @@ Run it from the root of a checkout::
     curl 'http://localhost:8080/write?text=lost&fail=1&seconds=1' &
     curl http://localhost:8080/notes
 
-The views know Django and two functions of txgreenwsgi.
+The views know Django and `time.sleep`. That they may wait, only the settings tell.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import contextmanager
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import django
-from asgiref.local import Local
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.db import connection, connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
-from twisted.internet.defer import DeferredLock
-
-import txgreenwsgi
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Every start begins with an empty database, unless NOTES_DATABASE names a file.
 DATABASE = os.environ.get("NOTES_DATABASE") or str(
@@ -56,33 +45,19 @@ if not settings.configured:
         ALLOWED_HOSTS=["localhost", "127.0.0.1"],
         ROOT_URLCONF=__name__,
         DATABASES={
-            "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATABASE}
+            "default": {
+                "ENGINE": "txgreenwsgi.django.backends.sqlite3",
+                "NAME": DATABASE,
+                "OPTIONS": {
+                    # How long a writer waits for others, in seconds.
+                    "timeout": 20,
+                    # Each slow view holds one for as long as it is slow.
+                    "green_pool": {"max_size": 64},
+                },
+            }
         },
     )
     django.setup()
-
-
-def connections_per_request() -> None:
-    """Give each request connections of its own, closed when it ends.
-
-    Django marks its store of connections as critical to threads; without the mark
-    it goes by the context, and each request has one.
-    """
-    connections._connections = Local()
-
-
-_writers: DeferredLock = DeferredLock()
-
-
-@contextmanager
-def writing() -> Iterator[None]:
-    """Be the only one who writes, in a transaction. Parks."""
-    txgreenwsgi.wait(_writers.acquire())
-    try:
-        with transaction.atomic():
-            yield
-    finally:
-        _writers.release()
 
 
 class RolledBack(Exception):
@@ -106,17 +81,17 @@ def slow(request: HttpRequest) -> HttpResponse:
     """Be slow in the midst of a transaction. Parks."""
     with transaction.atomic():
         before = count()
-        txgreenwsgi.sleep(seconds_of(request))
+        time.sleep(seconds_of(request))
         return JsonResponse({"before": before, "after": count()})
 
 
 def write(request: HttpRequest) -> HttpResponse:
     """Write a note, be slow, then keep it, or not if the query says `fail`. Parks."""
     try:
-        with writing():
+        with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute("INSERT INTO note VALUES (%s)", [request.GET["text"]])
-            txgreenwsgi.sleep(seconds_of(request))
+            time.sleep(seconds_of(request))
             seen = count()
             if "fail" in request.GET:
                 raise RolledBack
@@ -136,7 +111,6 @@ def notes(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [path("slow", slow), path("write", write), path("notes", notes)]
 
-connections_per_request()
 with connection.cursor() as _cursor:
     # Else a writer would wait for all readers, and the process with it.
     _cursor.execute("PRAGMA journal_mode=WAL")

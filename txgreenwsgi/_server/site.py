@@ -24,6 +24,7 @@ from txgreenwsgi._http.writer import ResponseHead, date_field
 from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi._switching.pool import Pool
 from txgreenwsgi._wsgi.environ import base_environ
+from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.origins import EXTENSIONS
 from txgreenwsgi.settings import Settings
 
@@ -110,6 +111,8 @@ class GreenSite(Factory):
                 "give a Settings object or single settings by keyword, not both: "
                 f"{', '.join(keywords)}"
             )
+        # Whether Django is loaded by now, later, or never.
+        isolate_loaded()
         self.settings = settings or Settings.from_keywords(**keywords)
         self.application: Any = application
         self.observers = list(observers)

@@ -29,6 +29,7 @@ from txgreenwsgi._twistd.patching import (
     patch_drivers,
 )
 from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.monitoring.accesslog import AccessLog
 from txgreenwsgi.origins import adapt, prepare
 
@@ -63,6 +64,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     def load_app() -> WSGIApplication:
         _enter(options["chdir"])
         patch(options["patch"])
+        isolate_loaded()
         try:
             offload_names(options["offload"])
             prepare(options["origin"])

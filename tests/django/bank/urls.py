@@ -1,0 +1,15 @@
+"""Where the bank's pages are."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path(name, getattr(views, name))
+    for name in (
+        *("prepare", "slow", "move", "sums", "listing", "pool", "state"),
+        *("later", "later_stream", "spend", "visit", "depth"),
+    )
+]

@@ -1,0 +1,1 @@
+"""A pooled backend for tests, which needs neither a server nor threads."""

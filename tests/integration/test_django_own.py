@@ -1,0 +1,49 @@
+"""A selection of Django's own tests, in a task of this server.
+
+All that are run by `python -m tests.django.own_tests`, with more databases.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests.django.own_tests import NoSource, Outcome, compare, fetch, run
+
+LABELS = ("handlers", "requests_tests", "transactions", "transaction_hooks", "wsgi")
+#: So many there are in Django 4.2; if fewer ran, something is wrong with the run.
+LEAST = 200
+
+
+class OwnTests(SynchronousTestCase):
+    """What passes as ever passes in a task."""
+
+    plain: ClassVar[Outcome | None] = None
+
+    def setUp(self) -> None:
+        """Run them as ever, once."""
+        try:
+            fetch()
+        except NoSource as error:
+            raise SkipTest(f"Django's source cannot be had: {error}") from None
+        if OwnTests.plain is None:
+            OwnTests.plain = run("plain", LABELS, {})
+        self.assertGreater(
+            OwnTests.plain.counts["passed"], LEAST, OwnTests.plain.output
+        )
+
+    def check(self, how: str) -> None:
+        """Run them otherwise, and compare."""
+        assert self.plain is not None
+        outcome = run(how, LABELS, {})
+        lost = compare(self.plain, outcome)
+        self.assertEqual(lost, {}, outcome.output[-5000:])
+
+    def test_patched(self) -> None:
+        """With the standard library patched."""
+        self.check("patched")
+
+    def test_isolated(self) -> None:
+        """With nothing patched."""
+        self.check("isolated")

@@ -1,0 +1,349 @@
+"""`manage.py rungreen`, as somebody who develops runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from .processes import CHECKOUT
+
+if TYPE_CHECKING:
+    from unittest import TestCase
+
+SECONDS = 30.0
+
+MANAGE = """
+import os, sys
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
+if __name__ == "__main__":
+    from django.core.management import execute_from_command_line
+    execute_from_command_line(sys.argv)
+"""
+
+SETTINGS = """
+from pathlib import Path
+HERE = Path(__file__).parent
+SECRET_KEY = "nothing is signed here"
+DEBUG = True
+ALLOWED_HOSTS = []
+INSTALLED_APPS = ["django.contrib.staticfiles", "txgreenwsgi.django"]
+ROOT_URLCONF = "urls"
+STATIC_URL = "static/"
+STATICFILES_DIRS = [HERE / "assets"]
+DATABASES = {"default": {
+    "ENGINE": "txgreenwsgi.django.backends.sqlite3", "NAME": HERE / "db.sqlite3",
+}}
+"""
+
+URLS = """
+import asyncio, time
+from django.db import connection
+from django.http import HttpResponse
+from django.urls import path
+from twisted.internet import reactor
+
+def home(request):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 40 + 2")
+        return HttpResponse(f"hello {cursor.fetchone()[0]} {type(reactor).__name__}")
+
+def slow(request):
+    time.sleep(1)
+    return HttpResponse("slept")
+
+async def later(request):
+    await asyncio.sleep(0.1)
+    return HttpResponse("later")
+
+def broken(request):
+    raise RuntimeError("a view that fails")
+
+def stuck(request):
+    time.sleep(100)
+
+urlpatterns = [
+    path("", home), path("slow", slow), path("later", later),
+    path("broken", broken), path("stuck", stuck),
+]
+"""
+
+
+class Project:
+    """A Django project in a directory of its own, and `manage.py` run in it."""
+
+    def __init__(self, test: TestCase) -> None:
+        made = tempfile.TemporaryDirectory(prefix="rungreen-")
+        test.addCleanup(made.cleanup)
+        self.folder = Path(made.name)
+        (self.folder / "assets").mkdir()
+        self.write("manage.py", MANAGE)
+        self.write("settings.py", SETTINGS)
+        self.write("urls.py", URLS)
+        self.write("assets/style.css", "body {}")
+        self._log = self.folder / "log"
+        self._test = test
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def write(self, name: str, text: str) -> None:
+        """Write one of its files."""
+        (self.folder / name).write_text(text, "utf-8")
+
+    def words(self, *arguments: str) -> list[str]:
+        """The command line of `manage.py`."""
+        return [sys.executable, "manage.py", *arguments]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Where it finds us, wherever that is."""
+        return {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self.words(*arguments),
+            cwd=self.folder,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> str:
+        """Start `rungreen`; where it says that it is."""
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.words("rungreen", *arguments),
+                cwd=self.folder,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._test.addCleanup(self._end)
+        return self.wait_started(1)
+
+    def _end(self) -> None:
+        assert self.process is not None
+        if self.process.poll() is None:
+            # It and what it has started, which is a session of its own.
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def log(self) -> str:
+        """What it has said."""
+        return self._log.read_text("utf-8", "replace")
+
+    def wait_logged(self, pattern: str, times: int = 1) -> list[str]:
+        """Wait until it has said so, so many times; what matched."""
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            found: list[str] = re.findall(pattern, self.log())
+            if len(found) >= times:
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"{pattern!r} was not said {times} times:\n{self.log()}")
+
+    def wait_started(self, times: int) -> str:
+        """Wait until it has started so often; where it is now."""
+        found = self.wait_logged(r"server at (http://\S+/)\n[^\0]*?CONTROL-C", times)
+        return found[-1]
+
+    def wait_ended(self) -> int:
+        """Its status, when it has ended."""
+        assert self.process is not None
+        try:
+            return self.process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not end:\n{self.log()}") from None
+
+    def signal(self, number: int) -> None:
+        """Send it one."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def children(self) -> list[int]:
+        """The processes that it has started and that live."""
+        assert self.process is not None
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text("ascii").split()]
+
+
+def fetch(url: str) -> tuple[int, str]:
+    """The status and the text there."""
+    try:
+        with urllib.request.urlopen(url, timeout=SECONDS) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+class RunGreenTests(SynchronousTestCase):
+    """The command."""
+
+    def setUp(self) -> None:
+        """Make a project."""
+        self.project = Project(self)
+
+    def test_serves(self) -> None:
+        """It says where it is, serves pages, static files and what is `async`.
+
+        A line is written for each request, as `runserver` does. A page that fails
+        shows Django's page about it.
+        """
+        url = self.project.start("0")
+        self.assertIn("System check identified no issues", self.project.log())
+        self.assertIn("using settings 'settings'", self.project.log())
+        status, text = fetch(url)
+        self.assertEqual((status, text[:9]), (200, "hello 42 "))
+        self.assertEqual(fetch(f"{url}later"), (200, "later"))
+        self.assertEqual(fetch(f"{url}static/style.css"), (200, "body {}"))
+        status, text = fetch(f"{url}broken")
+        self.assertEqual(status, 500)
+        self.assertIn("a view that fails", text)
+        self.project.wait_logged(r'"GET / HTTP/1.1" 200 \d+')
+        self.project.wait_logged(r'"GET /broken HTTP/1.1" 500 \d+')
+
+    def test_at_once(self) -> None:
+        """Views that sleep, by `time.sleep`, sleep at the same time."""
+        url = self.project.start("0", "--noreload")
+        host, port = "127.0.0.1", int(url.rstrip("/").rpartition(":")[2])
+        fetch(url)
+        began = time.monotonic()
+        clients = []
+        for _ in range(20):
+            client = socket.create_connection((host, port), SECONDS)
+            client.sendall(b"GET /slow HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            clients.append(client)
+        for client in clients:
+            with client:
+                self.assertIn(b" 200 ", client.recv(100))
+        self.assertLess(time.monotonic() - began, 5)
+
+    def test_reload(self) -> None:
+        """It starts anew when a file changes, also out of one that was broken."""
+        self.project.start("0")
+        self.project.write("urls.py", URLS.replace("hello", "changed"))
+        url = self.project.wait_started(2)
+        self.assertEqual(fetch(url)[1][:10], "changed 42")
+        self.project.write("urls.py", "this is no Python")
+        self.project.wait_logged("Waiting for a file to change")
+        self.assertIn("SyntaxError", self.project.log())
+        time.sleep(0.1)  # for the file's time to be another
+        self.project.write("urls.py", URLS.replace("hello", "mended"))
+        url = self.project.wait_started(3)
+        self.assertEqual(fetch(url)[1][:9], "mended 42")
+        self.project.signal(signal.SIGTERM)
+        self.assertEqual(self.project.wait_ended(), 0)
+
+    def test_stop(self) -> None:
+        """SIGTERM and SIGINT end it and what it has started, whatever a view does."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            for options in ([], ["--noreload"]):
+                project = Project(self)
+                url = project.start("0", *options)
+                children = project.children()
+                self.assertEqual(len(children), 0 if options else 1)
+                port = int(url.rstrip("/").rpartition(":")[2])
+                with socket.create_connection(("127.0.0.1", port)) as client:
+                    client.sendall(b"GET /stuck HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                    time.sleep(0.2)
+                    project.signal(number)
+                    self.assertEqual(project.wait_ended(), 0, project.log())
+                for child in children:
+                    self.assertFalse(Path(f"/proc/{child}").exists())
+
+    def test_watcher_killed(self) -> None:
+        """If the process that watches is killed, the one that serves ends as well."""
+        self.project.start("0")
+        (child,) = self.project.children()
+        self.project.signal(signal.SIGKILL)
+        self.project.wait_ended()
+        until = time.monotonic() + SECONDS
+        while Path(f"/proc/{child}").exists() and time.monotonic() < until:
+            state = Path(f"/proc/{child}/stat").read_text("ascii").split()[2]
+            if state == "Z":  # ended, and nobody has asked how
+                break
+            time.sleep(0.1)
+        else:
+            self.assertFalse(Path(f"/proc/{child}").exists(), "it still runs")
+
+    def test_addresses(self) -> None:
+        """It takes addresses in the forms of `runserver`."""
+        for given, expected in (
+            ("127.0.0.1:0", "http://127.0.0.1:"),
+            ("localhost:0", "http://localhost:"),
+            ("0:0", "http://0.0.0.0:"),
+            ("[::1]:0", "http://[::1]:"),
+        ):
+            project = Project(self)
+            url = project.start(given, "--noreload")
+            self.assertTrue(url.startswith(expected), url)
+            self.assertEqual(fetch(url.replace("0.0.0.0", "127.0.0.1"))[0], 200)
+            project.signal(signal.SIGTERM)
+            project.wait_ended()
+
+    def test_reactor(self) -> None:
+        """`--reactor=asyncio` serves the same: the ORM, and what is `async`."""
+        url = self.project.start("0", "--noreload", "--reactor=asyncio")
+        self.assertEqual(fetch(url), (200, "hello 42 AsyncioSelectorReactor"))
+        self.assertEqual(fetch(f"{url}later"), (200, "later"))
+
+    def test_module(self) -> None:
+        """`python -m django rungreen` does the same as `manage.py`."""
+        self.project.write("other.py", "")
+
+        def words(*arguments: str) -> list[str]:
+            return [sys.executable, "-m", "django", *arguments, "--settings=settings"]
+
+        self.project.words = words  # type: ignore[method-assign]
+        url = self.project.start("0")
+        self.assertEqual(fetch(url)[0], 200)
+
+    def test_refusals(self) -> None:
+        """What cannot be is told in a line, without a traceback."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = str(taken.getsockname()[1])
+            for arguments, text in (
+                ([port], "Error: That port is already in use."),
+                ([port, "--noreload"], "Error: That port is already in use."),
+                (["nonsense"], "is not a valid port number or address:port pair"),
+                (["--reactor=steam"], "--reactor 'steam': there is no such reactor"),
+                (["--patch=sockets"], "--patch 'sockets': 'sockets' cannot be patched"),
+            ):
+                done = self.project.run("rungreen", *arguments)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn(text, done.stderr)
+                self.assertNotIn("Traceback", done.stderr)
+
+    def test_checks(self) -> None:
+        """A pool that cannot be is told by Django's checks, before anything serves."""
+        bad = SETTINGS.replace(
+            '"NAME"', '"OPTIONS": {"green_pool": {"big": 1}}, "NAME"'
+        )
+        self.project.write("settings.py", bad)
+        done = self.project.run("rungreen", "0", "--noreload")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("has no key 'big': there are max_size", done.stderr)
+
+    def test_other_commands(self) -> None:
+        """`check`, `migrate` and `runserver`'s like work with our backends."""
+        for command in (["check"], ["migrate"], ["inspectdb"], ["showmigrations"]):
+            done = self.project.run(*command)
+            self.assertEqual(done.returncode, 0, done.stderr)

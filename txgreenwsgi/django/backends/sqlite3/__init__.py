@@ -1,0 +1,1 @@
+"""SQLite, each connection in a thread of its own, with a pool."""

@@ -1,0 +1,151 @@
+"""A development server in this process: listen, tell, serve, stop.
+
+It knows the server and the reactor. It must never know commands, nor watch files.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.error import CannotListenError
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+
+from txgreenwsgi._server.service import GreenService
+from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed.wsgi import WSGIApplication
+
+    from txgreenwsgi.monitoring.records import ExchangeRecord
+
+__all__ = ["Server"]
+
+#: Nobody waits long for a development server to stop.
+GRACE_SECONDS = 1.0
+_BACKLOG = 1024
+_LOOK_SECONDS = 1.0
+
+_lines = logging.getLogger("django.server")
+
+
+def _log_line(record: ExchangeRecord) -> None:
+    """Write the line that `runserver` writes."""
+    target = record.target.encode("unicode_escape").decode("ascii")
+    if record.status >= 500:
+        level = logging.ERROR
+    elif record.status >= 400 or not record.status:
+        level = logging.WARNING
+    else:
+        level = logging.INFO
+    _lines.log(
+        level,
+        '"%s %s %s" %s %s',
+        record.method,
+        target,
+        record.version,
+        record.status or "-",
+        record.bytes_sent,
+        # The colour goes by it.
+        extra={"status_code": record.status},
+    )
+
+
+def _address_of(host: str, port: int, ipv6: bool) -> str:
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+    return str(found[0][4][0])
+
+
+class Server:
+    """Serves an application on one port until it is told to stop.
+
+    Args:
+        application: the WSGI callable.
+        host: a name or an address.
+        port: 0 for any.
+        ipv6: the family of `host`.
+    """
+
+    def __init__(
+        self, application: WSGIApplication, host: str, port: int, ipv6: bool
+    ) -> None:
+        from twisted.internet import reactor
+
+        self._reactor: Any = reactor
+        endpoint = (TCP6ServerEndpoint if ipv6 else TCP4ServerEndpoint)(
+            self._reactor, port, _BACKLOG, _address_of(host, port, ipv6)
+        )
+        settings = Settings.from_keywords(
+            graceful_timeout=GRACE_SECONDS, display_tracebacks=True
+        )
+        self._service = GreenService(
+            lambda: application, [endpoint], settings, [_log_line], self._reactor
+        )
+        self._status = 0
+
+    def listen(self) -> int:
+        """Listen; the port.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        try:
+            self._service.privilegedStartService()
+        except CannotListenError as error:
+            raise error.socketError from error
+        address: Any = self._service.ports[0].getHost()
+        return int(address.port)
+
+    def stop(self, status: int = 0) -> None:
+        """End `serve` with a status. Call from any thread."""
+        self._reactor.callFromThread(self._stop, status)
+
+    def _stop(self, status: int) -> None:
+        if self._reactor.running:  # and not stopping already
+            self._status = status
+            self._reactor.stop()
+
+    def serve(self, is_wanted: Callable[[], bool] = lambda: True) -> int:
+        """Serve until told to stop, by a signal or `stop`; the status.
+
+        Args:
+            is_wanted: asked every second; False ends it.
+        """
+        globalLogBeginner.beginLoggingTo(
+            [
+                FilteringLogObserver(
+                    textFileLogObserver(sys.stderr),
+                    [LogLevelFilterPredicate(LogLevel.warn)],
+                )
+            ],
+            redirectStandardIO=False,
+        )
+        reactor = self._reactor
+        watchdog = Watchdog(GRACE_SECONDS, self._service.cut_short)
+        watchdog.prepare()
+        self._service.startService()
+        reactor.addSystemEventTrigger("before", "shutdown", self._service.stopService)
+        reactor.callWhenRunning(watchdog.install, reactor)
+
+        def look() -> None:
+            if is_wanted():
+                reactor.callLater(_LOOK_SECONDS, look)
+            else:
+                self._stop(0)
+
+        look()
+        reactor.run()
+        return self._status
