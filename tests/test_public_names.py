@@ -41,6 +41,10 @@ PUBLIC: dict[str, set[str]] = {
     },
     "txgreenwsgi.green": {"offload", "offloaded"},
     "txgreenwsgi.isolation": {"isolate_loaded"},
+    "txgreenwsgi.pools": {
+        *("ConnectionPool", "PoolStatistics", "PoolTimeout", "PoolClosed"),
+        "was_interrupted",
+    },
     "txgreenwsgi.django": {"pool_statistics"},
     "txgreenwsgi.monitoring": {"AccessLog", "ExchangeRecord"},
 }

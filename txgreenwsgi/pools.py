@@ -13,22 +13,23 @@ nor park while it holds its own lock.
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from twisted.logger import Logger
 from twisted.python import threadable
 
 from ._switching import guards
 from ._switching.errors import NotInGreenlet
-from ._switching.greenlets import Suspension
 from ._switching.timeouts import shield
+from .green._line import DISCARDED, PLACE, REFUSED, Entry, Mark, Waiter
 from .green._locks import _real_lock, thread_ident
-from .green._place import here, park
+from .green._place import here
 from .green.drivers import was_interrupted
 
 if TYPE_CHECKING:
@@ -84,70 +85,6 @@ class PoolStatistics:
     timeouts: int
     longest_wait: float
     max_size: int
-
-
-class _Mark:
-    """A thing that is only itself."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-#: One connection may be made.
-_PLACE: Final = _Mark("place")
-#: The same, of a connection that was closed.
-_DISCARDED: Final = _Mark("discarded")
-#: None will ever be.
-_REFUSED: Final = _Mark("refused")
-
-
-class _Entry(Generic[C]):
-    """One connection, and what the pool knows of it."""
-
-    __slots__ = ("connection", "holder", "idle_since", "made_at")
-
-    def __init__(self, connection: C, made_at: float) -> None:
-        self.connection = connection
-        self.made_at = made_at
-        # None: it was in use until just now.
-        self.idle_since: float | None = None
-        # The task that took it last, for one clear error instead of a deadlock.
-        self.holder: Task[Any] | None = None
-
-
-class _Waiter(Generic[C]):
-    """One who stands in line: a task, parked, or a thread, blocked."""
-
-    __slots__ = ("_lock", "_suspension", "_task", "grant")
-
-    def __init__(self, task: Task[Any] | None, waiting_on: object) -> None:
-        # Written under the pool's lock; whoever waited looks there as well.
-        self.grant: _Entry[C] | _Mark | None = None
-        self._task = task
-        self._suspension: Suspension | None = None
-        self._lock: Any = None
-        if task is not None:
-            self._suspension = Suspension(task, waiting_on)
-        else:
-            self._lock = _real_lock()
-            self._lock.acquire()
-
-    def wait(self, seconds: float | None) -> None:
-        """Wait until `wake` is called or the time is over. May park, or block."""
-        if self._suspension is not None:
-            assert self._task is not None
-            park(self._task, self._suspension, seconds)
-        else:
-            self._lock.acquire(True, -1 if seconds is None else seconds)
-
-    def wake(self) -> None:
-        """End the wait. Call from any thread, without the pool's lock."""
-        if self._suspension is not None:
-            self._suspension.resume()
-        else:
-            self._lock.release()
 
 
 def _close(connection: Any) -> object:
@@ -254,10 +191,10 @@ class ConnectionPool(Generic[C]):
         # runs in the midst of anything, so what comes back never waits for the
         # lock: it is put into `_returned`, and whoever has the lock sees to it.
         self._mutex: Any = _real_lock()
-        self._returned: deque[_Entry[C] | _Mark] = deque()
-        self._idle: deque[_Entry[C]] = deque()
-        self._in_use: dict[int, _Entry[C]] = {}
-        self._line: deque[_Waiter[C]] = deque()
+        self._returned: deque[Entry[C] | Mark] = deque()
+        self._idle: deque[Entry[C]] = deque()
+        self._in_use: dict[int, Entry[C]] = {}
+        self._line: deque[Waiter[C]] = deque()
         self._size = 0
 
     def __repr__(self) -> str:
@@ -291,7 +228,7 @@ class ConnectionPool(Generic[C]):
                 "connection back, but not take one"
             )
         task = here()
-        waiter: _Waiter[C] | None = None
+        waiter: Waiter[C] | None = None
         self._mutex.acquire()
         try:
             if self._closed:
@@ -308,7 +245,7 @@ class ConnectionPool(Generic[C]):
         assert grant is not None
         return self._hand_out(grant, task)
 
-    def _claim(self) -> _Entry[C] | _Mark | None:
+    def _claim(self) -> Entry[C] | Mark | None:
         """What is free now. Under the lock.
 
         Nothing is, while somebody stands in line: what comes back is given to him.
@@ -317,15 +254,15 @@ class ConnectionPool(Generic[C]):
             return self._idle.pop()
         if self._size < self.max_size:
             self._size += 1
-            return _PLACE
+            return PLACE
         return None
 
-    def _stand_in_line(self, task: Task[Any] | None) -> _Waiter[C]:
+    def _stand_in_line(self, task: Task[Any] | None) -> Waiter[C]:
         if task is None:
             self._refuse_to_stop_the_reactor()
         else:
             guards.refuse_bad_moment()
-        waiter: _Waiter[C] = _Waiter(task, self)
+        waiter: Waiter[C] = Waiter(task, self)
         self._line.append(waiter)
         return waiter
 
@@ -343,19 +280,19 @@ class ConnectionPool(Generic[C]):
             )
 
     def _wait_in_line(
-        self, waiter: _Waiter[C], seconds: float | None
-    ) -> _Entry[C] | _Mark:
+        self, waiter: Waiter[C], seconds: float | None
+    ) -> Entry[C] | Mark:
         began = self._clock()
         try:
             waiter.wait(seconds)
         except BaseException:
             grant = self._leave_line(waiter)
-            if grant is not None and grant is not _REFUSED:
+            if grant is not None and grant is not REFUSED:
                 self._return(grant)
             raise
         grant = self._leave_line(waiter)
         waited = self._clock() - began
-        if grant is _REFUSED:
+        if grant is REFUSED:
             raise PoolClosed(f"{self!r} was closed while somebody waited for it")
         self._mutex.acquire()
         try:
@@ -366,7 +303,7 @@ class ConnectionPool(Generic[C]):
             self._unlock()
         return grant
 
-    def _leave_line(self, waiter: _Waiter[C]) -> _Entry[C] | _Mark | None:
+    def _leave_line(self, waiter: Waiter[C]) -> Entry[C] | Mark | None:
         """What the waiter was given; None if nothing, and it is in line no more."""
         self._mutex.acquire()
         try:
@@ -386,20 +323,20 @@ class ConnectionPool(Generic[C]):
             "raise max_size (and what the database allows) or the wait timeout"
         )
 
-    def _hand_out(self, grant: _Entry[C] | _Mark, task: Task[Any] | None) -> C:
+    def _hand_out(self, grant: Entry[C] | Mark, task: Task[Any] | None) -> C:
         """The connection of `grant`, made or found to be alive. May park."""
         made = discarded = 0
-        entry = None if isinstance(grant, _Mark) else grant
+        entry = None if isinstance(grant, Mark) else grant
         try:
             if entry is not None and not self._is_usable(entry):
                 stale, entry = entry, None
                 discarded = 1
                 self._close_now(stale)
             if entry is None:
-                entry = _Entry(self._connect(), self._clock())
+                entry = Entry(self._connect(), self._clock())
                 made = 1
         except BaseException:
-            self._return(_DISCARDED if discarded else _PLACE)
+            self._return(DISCARDED if discarded else PLACE)
             raise
         entry.holder = task
         self._mutex.acquire()
@@ -412,7 +349,7 @@ class ConnectionPool(Generic[C]):
             self._unlock()
         return entry.connection
 
-    def _is_usable(self, entry: _Entry[C]) -> bool:
+    def _is_usable(self, entry: Entry[C]) -> bool:
         """Is it young and alive? May park.
 
         Raises:
@@ -424,10 +361,11 @@ class ConnectionPool(Generic[C]):
             return False
         if self._check is None:
             return True
+        handled = sys.exc_info()[1]
         try:
             self._check(entry.connection)
         except BaseException as error:
-            if was_interrupted(error):
+            if was_interrupted(error, handled):
                 self._close_now(entry)
                 raise
             _log.debug(
@@ -436,7 +374,7 @@ class ConnectionPool(Generic[C]):
             return False
         return True
 
-    def _is_stale(self, entry: _Entry[C]) -> bool:
+    def _is_stale(self, entry: Entry[C]) -> bool:
         now = self._clock()
         if self.max_age is not None and now - entry.made_at > self.max_age:
             return True
@@ -470,11 +408,12 @@ class ConnectionPool(Generic[C]):
             )
         entry.holder = None
         if not (discard or self._closed) and self._reset is not None:
+            handled = sys.exc_info()[1]
             try:
                 self._reset(connection)
             except BaseException as error:
                 self._discard(entry)
-                if was_interrupted(error):
+                if was_interrupted(error, handled):
                     raise
                 _log.debug(
                     "{pool}: a connection could not be reset: {error!r}",
@@ -498,16 +437,17 @@ class ConnectionPool(Generic[C]):
         exception is not of a wait that was cut short (`Cancelled`, `TimedOut`,
         `RequestTimeout`, `ClientDisconnected`, `GreenletExit` ...).
         """
+        handled = sys.exc_info()[1]
         connection = self.take()
         try:
             yield connection
         except BaseException as error:
-            in_doubt = self._reset is None or was_interrupted(error)
+            in_doubt = self._reset is None or was_interrupted(error, handled)
             self.give_back(connection, discard=in_doubt)
             raise
         self.give_back(connection)
 
-    def _return(self, what: _Entry[C] | _Mark) -> None:
+    def _return(self, what: Entry[C] | Mark) -> None:
         """Take back a connection or a place. Never parks, nor waits for the lock."""
         self._returned.append(what)
         self._settle()
@@ -520,7 +460,7 @@ class ConnectionPool(Generic[C]):
     def _settle(self) -> None:
         """See to all that came back, unless somebody is at it: then he does."""
         while self._returned and self._mutex.acquire(False):
-            woken: list[_Waiter[C]] = []
+            woken: list[Waiter[C]] = []
             try:
                 while self._returned:
                     waiter = self._receive(self._returned.popleft())
@@ -532,16 +472,16 @@ class ConnectionPool(Generic[C]):
             for waiter in woken:
                 waiter.wake()
 
-    def _receive(self, what: _Entry[C] | _Mark) -> _Waiter[C] | None:
+    def _receive(self, what: Entry[C] | Mark) -> Waiter[C] | None:
         """Give `what` to the first of the line, or keep it. Under the lock."""
-        if what is _DISCARDED:
+        if what is DISCARDED:
             self._discarded += 1
-            what = _PLACE
+            what = PLACE
         if self._line:
             waiter = self._line.popleft()
             waiter.grant = what
             return waiter
-        if isinstance(what, _Mark):
+        if isinstance(what, Mark):
             self._size -= 1
         else:
             what.idle_since = self._clock()
@@ -550,7 +490,7 @@ class ConnectionPool(Generic[C]):
 
     # Closing.
 
-    def _close_now(self, entry: _Entry[C]) -> None:
+    def _close_now(self, entry: Entry[C]) -> None:
         """Close a connection; its place stays taken. May park."""
         try:
             # Cut short, it might be open and count as closed.
@@ -562,11 +502,11 @@ class ConnectionPool(Generic[C]):
                 "{pool}: closing a connection failed: {error!r}", pool=self, error=error
             )
 
-    def _discard(self, entry: _Entry[C]) -> None:
+    def _discard(self, entry: Entry[C]) -> None:
         try:
             self._close_now(entry)
         finally:
-            self._return(_DISCARDED)
+            self._return(DISCARDED)
 
     def _close_stale(self) -> None:
         """Close those that were idle for too long, or all when the pool is closed."""
@@ -595,7 +535,7 @@ class ConnectionPool(Generic[C]):
             idle, self._idle = self._idle, deque()
             line, self._line = self._line, deque()
             for waiter in line:
-                waiter.grant = _REFUSED
+                waiter.grant = REFUSED
         finally:
             self._unlock()
         for waiter in line:

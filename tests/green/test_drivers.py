@@ -105,6 +105,17 @@ class InterruptionTests(SynchronousTestCase):
                 error = self.assertRaises(LookupError, wrap, interruption, from_it)
                 self.assertIs(drivers.interruption_of(error), interruption)
 
+    def test_handled_before(self) -> None:
+        """What was being handled when a driver was called is none of its errors."""
+        try:
+            raise TimedOut
+        except TimedOut as handled:
+            try:
+                raise ConnectionResetError
+            except OSError as error:
+                self.assertIs(drivers.interruption_of(error), handled)
+                self.assertIsNone(drivers.interruption_of(error, handled))
+
     def test_others(self) -> None:
         """A network that failed by itself is no interruption."""
         for error in (TimeoutError(), ConnectionResetError(), ValueError()):

@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi.green._locks import Lock, RLock
+from txgreenwsgi.green.queue import Queue
 
 from .clock import TaskClock, result_of
 
@@ -43,6 +44,29 @@ class LockTests(SynchronousTestCase):
         self.lock.release()
         self.clock.settle()
         self.assertEqual(self.told, ["a", "b", "c"])
+
+    def test_cancelled_in_the_turn_it_was_released(self) -> None:
+        """A notification is not lost with a waiter that is cancelled just then."""
+        items: Queue[str] = Queue()
+        got: list[str] = []
+
+        def get() -> None:
+            got.append(items.get())
+
+        first = self.clock.spawn(get)
+        second = self.clock.spawn(get)
+
+        def put() -> None:
+            first.cancel()
+            items.put("one")  # the queue does not know yet
+
+        self.clock.spawn(put)
+        self.clock.settle()
+        self.assertEqual(got, ["one"])
+        self.assertEqual(items.qsize(), 0)
+        second.cancel()
+        self.clock.settle()
+        self.assertTrue(first.done and second.done)
 
     def test_the_time_limit(self) -> None:
         """`acquire(timeout=...)` is False when the time is over."""

@@ -93,13 +93,19 @@ class Service:
             raise
         return self
 
+    def ready(self) -> bool:
+        """Whether it answers: it listens by now."""
+        return True
+
     def _wait_until_open(self) -> None:
         assert self._process is not None
         until = time.monotonic() + START_SECONDS
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
+                if self.ready():
+                    return
+                raise ConnectionRefusedError("it listens, and does not answer yet")
             except OSError:  # noqa: PERF203
                 if self._process.poll() is not None or time.monotonic() > until:
                     log = Path(self._folder, "log").read_text(errors="replace")
@@ -187,6 +193,15 @@ class PostgreSQL(Service):
             _program("initdb"),
             *("-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-N"),
         )
+
+    def ready(self) -> bool:
+        """It listens before it lets anybody in."""
+        asked = subprocess.run(
+            [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
+            check=False,
+            timeout=START_SECONDS,
+        )
+        return asked.returncode == 0
 
     def command(self, folder: str) -> list[str]:
         """On TCP and a socket of its own."""

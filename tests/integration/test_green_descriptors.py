@@ -272,7 +272,7 @@ class CloseTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_a_number_that_is_a_file_now(self) -> None:
-        """A file that has the number of a pipe which C code has closed can be closed."""
+        """A file can be closed that has the number of a pipe which C code closed."""
         reader, writer = real_os.pipe()
         with self.assertRaises(TimeoutError), txgreenwsgi.timeout(0.01):
             os.read(reader, 1)

@@ -103,6 +103,16 @@ class CheckTests(PoolTestCase):
         self.assertEqual(self.counts("made", "discarded", "size"), (2, 1, 1))
         self.assertEqual(self.database.most, 1)
 
+    def test_while_something_else_is_handled(self) -> None:
+        """A dead one is replaced as well for who is just handling a `TimedOut`."""
+        dead = self.pool.take()
+        self.pool.give_back(dead)
+        dead.is_dead = True
+        try:
+            raise TimedOut("an earlier wait")
+        except TimedOut:
+            self.assertEqual(self.pool.take().number, 2)
+
     def test_cancelled_while_checking(self) -> None:
         """Who is cancelled in the midst of the check leaves no connection in doubt."""
         self.pool.give_back(self.pool.take())
@@ -161,6 +171,14 @@ class BlockTests(PoolTestCase):
         self.assertTrue(connection.is_open)
         self.assertFalse(connection.in_transaction)
         self.assertIs(self.pool.take(), connection)
+
+    def test_while_something_else_is_handled(self) -> None:
+        """An error in a block is no interruption because one was handled around it."""
+        self.pool = self.make_pool(reset=Connection.rollback)
+        try:
+            raise TimedOut("an earlier wait")
+        except TimedOut:
+            self.assertTrue(self.end_by(ValueError("no")).is_open)
 
     def test_interrupted(self) -> None:
         """Whatever cuts a wait short leaves the connection in doubt: it is closed."""
@@ -250,6 +268,8 @@ class GivingBackTests(PoolTestCase):
             def __del__(self) -> None:
                 pool.give_back(taken)
 
+        gc.disable()  # it is to run when we say so
+        self.addCleanup(gc.enable)
         Forgotten()
         self.clock.spawn(self.use, "waits")
         # As if the collector ran in the midst of `take`.

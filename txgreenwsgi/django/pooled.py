@@ -13,6 +13,7 @@ one of their connections is asked.
 from __future__ import annotations
 
 import atexit
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -249,13 +250,14 @@ class PooledDatabase:
         self._pooled = None
         in_doubt = self.in_atomic_block or self.needs_rollback or self.errors_occurred
         interruption: Exception | None = None
+        handled = sys.exc_info()[1]
         if not in_doubt:
             try:
                 for cursor in list(self._cursors):
                     cursor.close()
             except Exception as error:
                 in_doubt = True
-                if was_interrupted(error):
+                if was_interrupted(error, handled):
                     interruption = error
         self._cursors.clear()
         if not in_doubt:

@@ -112,6 +112,16 @@ class Lock:
             left = None if deadline is None else max(0.0, deadline - monotonic())
             try:
                 in_time = park(task, suspension, left)
+            except Exception as error:
+                if suspension not in line and self._real.acquire(False):
+                    # It was released to us before we heard of the interruption, and
+                    # what that tells (a condition's notification) is for us alone.
+                    # So we have it, and are interrupted at the next wait.
+                    self._holder = task
+                    task.interrupt(error, task._shields)
+                    return True
+                self._leave(suspension)
+                raise
             except BaseException:
                 self._leave(suspension)
                 raise

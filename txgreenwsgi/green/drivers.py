@@ -71,15 +71,23 @@ _INTERVAL = 0.1
 _INTERRUPTIONS = (Cancelled, ClientDisconnected, RequestTimeout, TimedOut)
 
 
-def interruption_of(error: BaseException) -> BaseException | None:
+def interruption_of(
+    error: BaseException, handled: BaseException | None = None
+) -> BaseException | None:
     """What cut a wait short, if that is what `error` came of; None if it is not.
 
     Drivers wrap what interrupts them in errors of their own, so this looks at what
     `error` was raised from as well. Never parks.
+
+    Args:
+        error: what a driver has raised.
+        handled: what was being handled when the driver was called
+            (`sys.exc_info()[1]`). It is the context of all that is raised
+            meanwhile, and has nothing to do with it.
     """
     seen: set[int] = set()
     found: BaseException | None = error
-    while found is not None and id(found) not in seen:
+    while found is not None and found is not handled and id(found) not in seen:
         if isinstance(found, _INTERRUPTIONS) or not isinstance(found, Exception):
             return found
         seen.add(id(found))
@@ -87,9 +95,12 @@ def interruption_of(error: BaseException) -> BaseException | None:
     return None
 
 
-def was_interrupted(error: BaseException) -> bool:
-    """Did `error` come of a wait that was cut short, and not of the other side?"""
-    return interruption_of(error) is not None
+def was_interrupted(error: BaseException, handled: BaseException | None = None) -> bool:
+    """Did `error` come of a wait that was cut short, and not of the other side?
+
+    As `interruption_of`.
+    """
+    return interruption_of(error, handled) is not None
 
 
 # psycopg2
@@ -104,12 +115,13 @@ def wait_for_psycopg2(connection: Any) -> None:
     extensions: Any = importlib.import_module("psycopg2.extensions")
     connecting = connection.status in (extensions.STATUS_SETUP, _STATUS_CONNECTING)
     deadline = _connect_deadline(connection, extensions) if connecting else None
+    handled = sys.exc_info()[1]
     try:
         _poll_psycopg2(connection, extensions, deadline)
     except BaseException as error:
         if connecting:
             connection.close()  # a traceback may hold it for long
-        elif was_interrupted(error):
+        elif was_interrupted(error, handled):
             _end_psycopg2_query(connection, extensions)
         raise
 
@@ -243,10 +255,11 @@ def make_psycopg_green(module: Any = None) -> None:
             raise
 
     def wait_of_connection(self: Any, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        handled = sys.exc_info()[1]
         try:
             return waits.of_connection(self, gen, *args, **kwargs)
         except BaseException as error:
-            if was_interrupted(error) and here() is not None:
+            if was_interrupted(error, handled) and here() is not None:
                 _end_query(waits, self, gen)
             raise
 
@@ -368,6 +381,8 @@ def _end_query(waits: _Waits, connection: Any, gen: Any) -> None:
         _log.debug("psycopg: a query could not be cancelled: {error!r}", error=error)
     finally:
         if pgconn.transaction_status == waits.active:
+            # The first may have come between two queries of a pipeline.
+            waits.request_cancel(pgconn)
             pgconn.finish()
 
 
@@ -455,8 +470,10 @@ def make_redis_heed_interruptions(module: Any = None) -> None:
     def call_until_interrupted(
         self: Any, do: Any, fail: Any, *args: Any, **kwargs: Any
     ) -> Any:
+        handled = sys.exc_info()[1]
+
         def fail_or_stop(error: Exception, *count: Any) -> None:
-            interruption = interruption_of(error)
+            interruption = interruption_of(error, handled)
             try:
                 fail(error, *count)  # it closes the connection, and may raise `error`
             finally:
