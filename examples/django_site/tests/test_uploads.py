@@ -1,0 +1,76 @@
+"""Attaching files, and telling how far they are."""
+
+from __future__ import annotations
+
+import tempfile
+
+from django.contrib.auth import get_user_model
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import TestCase
+
+from examples.django_site.models import Post
+from examples.django_site.uploads import Progress
+
+
+class UploadTests(TestCase):
+    """Ann has a post, and a folder of her own for its files."""
+
+    def setUp(self) -> None:
+        """Make them, and log her in."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.keep_files_in(folder.name)
+        users = get_user_model().objects
+        self.ann = users.create_user("ann", password="-")
+        self.post = Post.objects.create(author=self.ann, title="Ann's", text="-")
+        self.client.force_login(self.ann)
+
+    def keep_files_in(self, folder: str) -> None:
+        """Keep files in `folder` until the test ends."""
+        changed = self.settings(MEDIA_ROOT=folder)
+        changed.enable()
+        self.addCleanup(changed.disable)
+
+    def attach(self, content: bytes, query: str = "") -> int:
+        """Attach a file; give the status of the answer."""
+        file = SimpleUploadedFile("a photo.jpg", content)
+        address = f"/posts/{self.post.pk}/attach{query}"
+        return int(self.client.post(address, {"file": file}).status_code)
+
+    def test_attach_and_download(self) -> None:
+        """What was attached comes back byte by byte, to be saved under its name."""
+        content = bytes(range(256)) * 2000
+        self.assertEqual(self.attach(content), 302)
+        attachment = self.post.attachments.get()
+        answer = self.client.get(f"/attachments/{attachment.pk}")
+        self.assertEqual(b"".join(answer.streaming_content), content)
+        self.assertEqual(
+            answer.headers["Content-Disposition"],
+            'attachment; filename="a photo.jpg"',
+        )
+
+    def test_only_the_author_attaches(self) -> None:
+        """Nobody puts files under the posts of others."""
+        bob = get_user_model().objects.create_user("bob", password="-")
+        self.client.force_login(bob)
+        self.assertEqual(self.attach(b"x"), 403)
+        self.assertEqual(self.post.attachments.count(), 0)
+
+    def test_empty_file(self) -> None:
+        """An empty file is refused, with the reason on the page."""
+        self.assertEqual(self.attach(b""), 400)
+
+    def test_progress_is_counted(self) -> None:
+        """Whoever has named an upload is told of every byte, and of its end."""
+        progress = Progress.of("holiday")
+        self.assertEqual(self.attach(b"x" * 200_000, "?progress=holiday"), 302)
+        self.assertEqual(progress.received, 200_000)
+        self.assertGreater(progress.total, 200_000)
+        self.assertTrue(progress.ended)
+        self.assertIs(Progress.of("holiday"), progress)
+
+    def test_progress_is_forgotten(self) -> None:
+        """An upload that nobody watches or feeds any more costs no memory."""
+        Progress.of("gone")
+        self.assertEqual(Progress.of("gone").received, 0)
+        self.assertNotIn("gone", Progress._known)

@@ -1,0 +1,1 @@
+"""Frameworks on the server: what they keep for a request stays that request's."""

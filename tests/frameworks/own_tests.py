@@ -1,0 +1,215 @@
+"""Flask's and Werkzeug's own tests: as ever, in a task, and through the server.
+
+    python -m tests.frameworks [flask] [werkzeug] [--how HOW] [--why]
+
+Their source is that of the installed versions, fetched by pip once and kept in the
+directory for temporary files. `own_child.py` runs them, in a process each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["HOW", "KNOWN", "PROJECTS", "NoSource", "Outcome", "fetch", "run", "table"]
+
+PROJECTS = ("flask", "werkzeug")
+#: `live` is for Werkzeug: its tests of a server in a process of its own.
+HOW = ("plain", "task", "served", "live")
+FETCH_SECONDS = 180.0
+RUN_SECONDS = 600.0
+_HERE = Path(__file__).parent
+
+_NO_BYTES = "its application yields str, where PEP 3333 has bytes: the server refuses"
+_LINTED = "is about what a checker says of a wrong response, which the server refuses"
+_SMUGGLING = "Content-Length beside Transfer-Encoding is refused (RFC 9112, 6.1)"
+_HTTP_1_0 = "Werkzeug's server speaks HTTP/1.0 here; ours has chunks to end the body"
+_COMMA = "fields of one name are joined by a comma and a space (RFC 9110, 5.2)"
+_FOLDED = "a folded field is refused, as RFC 9112, 5.2 has it"
+_SLASHES = "the path is given to the application as it was asked for"
+_FRAGMENT = "a target with a fragment is refused (RFC 9112, 3.2)"
+_NO_HOST = "its client sends the path of the socket as Host, which is refused"
+_LINT = "tests/middleware/test_lint.py::test_lint_middleware_"
+_LIVE = "tests/test_serving.py::test_"
+
+#: What passes as ever, and not through the server: {how: {test: why}}.
+KNOWN: dict[str, dict[str, str]] = {
+    "task": {},
+    "served": {
+        "tests/test_testing.py::test_full_url_request": (
+            "reads the form of a request that is over, of which nothing was read"
+        ),
+        f"{_LINT}invalid_status": _LINTED,
+        f"{_LINT}http_headers[headers0-Header list is not a list.]": _LINTED,
+        f"{_LINT}http_headers[headers1-Header items must be 2-item tuples.]": _LINTED,
+        "tests/test_test.py::test_path_info_script_name_unquoting": _NO_BYTES,
+        "tests/test_wrappers.py::test_base_response": _NO_BYTES,
+        "tests/test_wsgi.py::test_closing_iterator": _NO_BYTES,
+    },
+    "live": {
+        f"{_LIVE}server[unix socket]": _NO_HOST,
+        f"{_LIVE}untrusted_host": _FRAGMENT,
+        f"{_LIVE}double_slash_path": _SLASHES,
+        f"{_LIVE}chunked_request[True]": _SMUGGLING,
+        f"{_LIVE}streaming_close_response[]": _HTTP_1_0,
+        f"{_LIVE}streaming_close_response[crash]": _HTTP_1_0,
+        f"{_LIVE}multiple_headers_concatenated": _COMMA,
+        f"{_LIVE}multiline_header_folding": _FOLDED,
+    },
+}
+
+#: Tests of Werkzeug's reloader and of its class of requests, not of a server.
+_NOT_OF_A_SERVER = "not reloader and not ipv6_scope"
+
+
+class NoSource(Exception):
+    """A source distribution cannot be had; the message says why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How some tests ended.
+
+    Attributes:
+        tests: by name, how it ended and why.
+        served: how many requests went through the server.
+        output: what was printed.
+    """
+
+    tests: dict[str, tuple[str, str]]
+    served: int
+    output: str
+
+    @property
+    def passed(self) -> set[str]:
+        """Those that passed."""
+        return {name for name, (how, _) in self.tests.items() if how == "passed"}
+
+
+def fetch(project: str) -> Path:
+    """The folder of the source of `project`, in the version that is installed.
+
+    Raises:
+        NoSource: pip could not fetch it.
+    """
+    release = f"{project}-{version(project)}"
+    folder = Path(tempfile.gettempdir(), f"txgreenwsgi-{release}")
+    if (folder / release / "tests").is_dir():
+        return folder / release
+    folder.mkdir(exist_ok=True)
+    try:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+                *("--no-binary", project, "--retries", "1"),
+                f"{project}=={version(project)}",
+            ],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=FETCH_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NoSource(f"pip took longer than {FETCH_SECONDS:g} seconds") from None
+    for archive in folder.glob("*.tar.gz"):
+        with tarfile.open(archive) as opened:
+            if sys.version_info >= (3, 12):
+                opened.extractall(folder, filter="data")
+            else:
+                opened.extractall(folder)
+    if not (folder / release / "tests").is_dir():
+        raise NoSource(f"no source of {release}: {done.stderr.strip()[-500:]}")
+    return folder / release
+
+
+_RESERVE = '''"""Stands in for the package of this name."""
+import socket
+
+def reserve(host="127.0.0.1"):
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        return sock.getsockname()[1]
+'''
+
+_RUN = """import sys
+sys.path.append({checkout!r})
+from tests.frameworks.live_server import main
+main()
+"""
+
+
+def run(project: str, how: str, *words: str) -> Outcome:
+    """Run the tests of `project`.
+
+    Args:
+        project: one of `PROJECTS`.
+        how: one of `HOW`.
+        words: pytest's, to choose some; all by default.
+    """
+    with tempfile.TemporaryDirectory(prefix="own-tests-") as name:
+        work = Path(name)
+        source = fetch(project)
+        (work / "ephemeral_port_reserve.py").write_text(_RESERVE)
+        if how == "live":
+            checkout = str(_HERE.parents[1])
+            source = Path(shutil.copytree(source, work / "source"))
+            script = source / "tests" / "live_apps" / "run.py"
+            script.write_text(_RUN.format(checkout=checkout))
+            chosen = ["-m", "dev_server", "-k", _NOT_OF_A_SERVER]
+            words = words or ("tests/test_serving.py",)
+        else:
+            chosen = ["-m", "not dev_server"]
+        done = subprocess.run(
+            [
+                *(sys.executable, str(_HERE / "own_child.py")),
+                *("plain" if how == "live" else how, str(work / "report")),
+                *(*chosen, *(words or ("tests",))),
+            ],
+            cwd=source,
+            env={**os.environ, "PYTHONPATH": str(work)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=RUN_SECONDS,
+            check=False,
+        )
+        if not (work / "report").exists():
+            raise AssertionError(f"{project}, {how}: {done.stdout[-3000:]}")
+        told = json.loads((work / "report").read_text())
+    served = int(told.pop("requests", ("", "0"))[1])
+    ended = {name: (how, why) for name, (how, why) in told.items()}
+    return Outcome(ended, served, done.stdout)
+
+
+def table(outcomes: dict[tuple[str, str], Outcome]) -> str:
+    """What passes, of what passes as ever; a row for each project, in Markdown."""
+    lines = [
+        "| Tests of | as ever | in a task | served | live |",
+        "|---|---|---|---|---|",
+    ]
+    for project in dict.fromkeys(project for project, _ in outcomes):
+        plain = outcomes[project, "plain"].passed
+        cells = [f"{project} {version(project)}", str(len(plain))]
+        for how in HOW[1:]:
+            outcome = outcomes.get((project, how))
+            if outcome is None:
+                cells.append("-")
+            elif how == "live":
+                cells.append(f"{len(outcome.passed)} of {len(outcome.tests)}")
+            else:
+                cell = str(len(outcome.passed & plain))
+                if outcome.served:
+                    cell += f", by {outcome.served} requests"
+                cells.append(cell)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,158 @@
+"""`docs/moving.md`: what it tells people who come from gunicorn is so."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+from twisted.scripts._twistd_unix import ServerOptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi._twistd.options import Options
+
+from .processes import CHECKOUT, LOOPBACK, ServerProcess, start
+
+PAGE = CHECKOUT / "docs" / "moving.md"
+
+SETTINGS = """
+SECRET_KEY = "nothing is signed"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "shop.urls"
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql", "NAME": "x", "CONN_MAX_AGE": 60
+    }
+}
+"""
+URLS = """
+import time
+import requests
+from django.contrib.auth.hashers import make_password
+from django.http import HttpResponse
+from django.urls import path
+
+def log_in(request):
+    return HttpResponse(make_password("secret"))
+
+def slow(request):
+    time.sleep(60)
+
+urlpatterns = [
+    path("login", log_in), path("slow", slow), path("", lambda _: HttpResponse("here"))
+]
+"""
+WSGI = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
+from django.core.wsgi import get_wsgi_application
+application = get_wsgi_application()
+"""
+
+
+def anchors(page: Path) -> set[str]:
+    """What links may name in a page: its headings, as hosts of Markdown spell them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in found]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+class PageTests(SynchronousTestCase):
+    """The page itself."""
+
+    def test_options(self) -> None:
+        """Every option that it says to use is there, ours or twistd's."""
+        ours = {name.partition("=")[0].rstrip("=") for name in Options().longOpt}
+        server = ServerOptions()
+        ours |= {name.rstrip("=") for name in server.longOpt}
+        rows = re.findall(r"^\|([^|]*)\|([^|]*)\|[^|]*\|$", PAGE.read_text(), re.M)
+        named = {each for _, here in rows for each in re.findall(r"--([a-z-]+)", here)}
+        self.assertGreater(len(named), 15)
+        self.assertEqual(named - ours - {"-"}, set())
+
+    def test_links(self) -> None:
+        """Every link of it leads somewhere."""
+        links = re.findall(r"\]\(([^)]+)\)", PAGE.read_text("utf-8"))
+        self.assertGreater(len(links), 10)
+        for link in links:
+            place, _, anchor = link.partition("#")
+            target = (PAGE.parent / place).resolve() if place else PAGE
+            self.assertTrue(target.exists(), link)
+            if anchor:
+                self.assertIn(anchor, anchors(target), link)
+
+
+class ShopTests(SynchronousTestCase):
+    """A Django project as it was written for gunicorn."""
+
+    def setUp(self) -> None:
+        """Write it."""
+        self.folder = Path(self.mktemp()).absolute()
+        shop = self.folder / "shop"
+        shop.mkdir(parents=True)
+        for name, text in (("settings", SETTINGS), ("urls", URLS), ("wsgi", WSGI)):
+            (shop / f"{name}.py").write_text(text)
+        (shop / "__init__.py").write_text("")
+        self.words = (
+            "greenwsgi",
+            f"--chdir={self.folder}",
+            "--app=shop.wsgi:application",
+        )
+
+    def check(self) -> str:
+        """What `--check` says."""
+        checking = ServerProcess(*self.words, "--check")
+        self.addCleanup(checking.kill)
+        checking.wait_ended()
+        return checking.log()
+
+    def test_persistent_connections(self) -> None:
+        """`--check` tells that CONN_MAX_AGE keeps nothing, and what to use."""
+        said = self.check()
+        self.assertRegex(said, r"warning +DATABASES\['default'\]\['CONN_MAX_AGE'\]")
+        self.assertIn("txgreenwsgi.django.backends.postgresql", said)
+
+    def test_late_imports(self) -> None:
+        """With the line that loads the addresses, `--check` sees what views import."""
+        text = PAGE.read_text("utf-8")
+        (lines,) = re.findall(r"(from django.urls import get_resolver\n.*)", text)
+        self.assertNotRegex(self.check(), r"green +requests")
+        with (self.folder / "shop" / "wsgi.py").open("a") as file:
+            file.write(textwrap.dedent(lines))
+        self.assertRegex(self.check(), r"green +requests")
+
+    def test_passwords(self) -> None:
+        """The option that it names has passwords hashed while others are served."""
+        found = re.search(r"--offload (django[\w.]+)", PAGE.read_text("utf-8"))
+        assert found is not None
+        listen = f"--listen=tcp:0:interface={LOOPBACK}"
+        server = start(self, *self.words, listen, f"--offload={found[1]}")
+        self.assertEqual(server.fetch("/").text, "here")
+        hashes: list[str] = []
+        hashing = [
+            threading.Thread(target=lambda: hashes.append(server.fetch("/login").text))
+            for _ in range(4)
+        ]
+        for thread in hashing:
+            thread.start()
+        served = 0
+        while any(thread.is_alive() for thread in hashing):
+            served += server.fetch("/").status == 200
+        self.assertEqual(len({each.split("$")[0] for each in hashes}), 1)
+        self.assertTrue(all(each.startswith("pbkdf2_sha256$") for each in hashes))
+        # One after the other they would have let two or three pages through.
+        self.assertGreater(served, 8)
+
+    def test_timeout(self) -> None:
+        """A request whose time is up is answered 504, and the others go on."""
+        listen = f"--listen=tcp:0:interface={LOOPBACK}"
+        server = start(self, *self.words, listen, "--request-timeout=1")
+        began = time.monotonic()
+        with server.connect() as client:
+            client.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertEqual(server.fetch("/").text, "here")
+            self.assertIn(b" 504 ", client.read_until(b"\r\n"))
+        self.assertLess(time.monotonic() - began, 10)
