@@ -114,6 +114,53 @@ class KnownLinesTests(SynchronousTestCase):
             self._feed(BROWSER % (b"/", b""))
             self._feed(BROWSER % (b"/", b"Cookie: a\0\r\n"), 400)
 
+    def test_another_query(self) -> None:
+        """Of a known path any query is read as it would be anew, and not judged."""
+        self._feed(BROWSER % (b"/a%20b?first", b""))
+        for query in (b"", b"a=1", b"?", b"a?b", b"%ff%zz", b'"<>|{}', b"q" * 8000):
+            for version in (b"HTTP/1.1", b"HTTP/1.0"):
+                request = BROWSER.replace(b"HTTP/1.1", version)
+                request %= (b"/a%20b?" + query, b"")
+                head = self._feed(request)
+                anew = RequestParser(lines=KnownLines()).feed(request)[0]
+                self.assertEqual(head, anew)
+        self.assertEqual(self.lines.statistics(), KnownLinesStatistics(1, 3, 1))
+        self._feed(BROWSER.replace(b"GET", b"PUT") % (b"/a%20b?a", b""))
+        self._feed(BROWSER % (b"/a%20b", b""))
+        self._feed(BROWSER % (b"http://x/a%20b?a", b""))
+        self._feed(BROWSER % (b"http://x/a%20b?b", b""))
+        self.assertEqual(self.lines.statistics().judged_heads, 5)
+
+    def test_bad_queries_are_refused(self) -> None:
+        """What is no request line is none behind a known path either."""
+        self._feed(BROWSER % (b"/?first", b""))
+        for target, status in (
+            (b"/?a b", 400),
+            (b"/?a#b", 400),
+            (b"/?\x7f", 400),
+            (b"/?\xe9", 400),
+            (b"/?\t", 400),
+            (b"/?a HTTP/1.1 ", 400),
+            (b"/?" + b"a" * 8191, 414),
+        ):
+            self._feed(BROWSER % (target, b""), status)
+        for line in (b"GET /?a", b"GET /?a ", b"GET /?a HTTP/2.0", b"GET /? HTTP/1.10"):
+            found = RequestParser(lines=self.lines).feed(line + b"\r\nHost: x\r\n\r\n")
+            self.assertIn(outcome(found), (400, 505))
+
+    def test_paths_are_forgotten(self) -> None:
+        """Two generations of paths are kept, and none of a head that was refused."""
+        for i in range(100):
+            self._feed(BROWSER % (b"/%d?a" % i, b""))
+        judged = self.lines.statistics().judged_heads
+        self._feed(BROWSER % (b"/99?b", b""))
+        self.assertEqual(self.lines.statistics().judged_heads, judged)
+        self._feed(BROWSER % (b"/0?b", b""))
+        self.assertEqual(self.lines.statistics().judged_heads, judged + 1)
+        self._feed(BROWSER % (b"/bad?a", b"Host: y\r\n"), 400)
+        self._feed(BROWSER % (b"/bad?b", b""))
+        self.assertEqual(self.lines.statistics().judged_heads, judged + 2)
+
     def test_long_lines_are_not_kept(self) -> None:
         """A line of more than 256 bytes is not worth its memory."""
         for length, kept in ((256, 4), (257, 3)):

@@ -22,6 +22,7 @@ __all__ = [
     "Variable",
     "join_fields",
     "read_field",
+    "read_value",
     "request_head",
     "variable_name",
 ]
@@ -32,6 +33,9 @@ FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
 No optional white space in the pattern: two ways to match a run of spaces would
 let a long one take quadratic time.
 """
+
+# The latter half of the same.
+_VALUE = re.compile(rb"[\t -~\x80-\xff]*")
 
 Variable = tuple[str, str]
 """A CGI variable: its name, and its value as latin-1."""
@@ -83,6 +87,16 @@ def read_field(line: bytes) -> Variable:
     if key == "HTTP_HOST" and not is_host(value):
         raise Malformed(400, "Host is not a host and a port")
     return key, value
+
+
+def read_value(line: bytes, start: int) -> str | None:
+    """The value that begins at `start` of a field line; None if it is not one.
+
+    For a field whose name is known by its bytes, and whose value may be anything.
+    """
+    if _VALUE.fullmatch(line, start) is None:
+        return None
+    return line[start:].strip(b" \t").decode("latin-1")
 
 
 def join_fields(fields: Iterable[Variable]) -> dict[str, str]:

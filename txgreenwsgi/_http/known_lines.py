@@ -6,9 +6,9 @@ meaning, so that most heads cost one lookup a line. Knows nothing of where a hea
 from; must never keep a secret, nor anything without a bound.
 
 A head with a line that is not known goes to llhttp as a whole, and only the lines of
-a head that passed are learned. (The few lines that are never learned do not count: a
-Cookie that differs in each request has no bearing on framing.) What the lines mean
-*together* (two Host fields, Transfer-Encoding with Content-Length, Expect ...) is
+a head that passed are learned. What is never learned does not count: a Cookie, or the
+query of a known path, that differs in each request has no bearing on framing. What the
+lines mean *together* (two Host fields, Transfer-Encoding with Content-Length ...) is
 worked out anew for each head.
 """
 
@@ -17,10 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .fields import Variable, join_fields, read_field, request_head
+from .fields import Variable, join_fields, read_field, read_value, request_head
 from .head import Malformed
 from .llhttp import judge_head
-from .target import RequestLine, read_request_line
+from .target import RequestLine, read_request_line, with_other_query
 
 if TYPE_CHECKING:
     from .head import RequestHead
@@ -38,6 +38,10 @@ _LINE_LENGTH = 256
 # Not kept: nothing that lets a person in should outlive the request in memory. They
 # are as good as unique anyway.
 _SECRET = frozenset({"HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_PROXY_AUTHORIZATION"})
+
+
+# As clients write it; other spellings are read the general way.
+_COOKIE = frozenset({b"Cookie: ", b"cookie: "})
 
 
 class _Recent(dict[bytes, _T], Generic[_T]):
@@ -79,6 +83,10 @@ class _Recent(dict[bytes, _T], Generic[_T]):
                 self._keep(line, meaning)
         self.unproven.clear()
 
+    def forget_unproven(self) -> None:
+        """What was read since has proved nothing."""
+        self.unproven.clear()
+
     def kept(self) -> int:
         return len(self) + len(self._older)
 
@@ -89,17 +97,57 @@ class _Recent(dict[bytes, _T], Generic[_T]):
         self[line] = meaning
 
 
-class _RequestLines(_Recent[RequestLine]):
+class _Paths(_Recent[RequestLine | None]):
+    """Request lines up to a question mark, each with one that began so."""
+
     __slots__ = ()
 
+    def read(self, line: bytes) -> None:
+        return None
+
+
+class _RequestLines(_Recent[RequestLine]):
+    __slots__ = ("_paths",)
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._paths = _Paths(limit)
+
     def read(self, line: bytes) -> RequestLine:
+        beginning, mark, _ = line.partition(b"?")
+        if mark:
+            # A query differs from request to request, and like a Cookie it has no
+            # bearing on anything.
+            known = self._paths[beginning]
+            if known is not None:
+                meaning = with_other_query(known, line)
+                if meaning is not None:
+                    return meaning
         meaning = read_request_line(line)
         self.unproven.append((line, meaning))
+        if mark and meaning.target.startswith(b"/"):
+            self._paths.unproven.append((beginning, meaning))
         return meaning
+
+    def learn(self) -> None:
+        super().learn()
+        self._paths.learn()
+
+    def forget_unproven(self) -> None:
+        super().forget_unproven()
+        self._paths.forget_unproven()
 
 
 class _FieldLines(_Recent[Variable]):
     __slots__ = ()
+
+    def __missing__(self, line: bytes) -> Variable:
+        # Nearly every head has a Cookie, nearly every one another.
+        if line[:8] in _COOKIE:
+            value = read_value(line, 8)
+            if value is not None:
+                return "HTTP_COOKIE", value
+        return super().__missing__(line)
 
     def read(self, line: bytes) -> Variable:
         variable = read_field(line)
@@ -164,8 +212,8 @@ class KnownLines:
         request_lines, fields = self._request_lines, self._fields
         if request_lines.unproven or fields.unproven:
             # What a head that was refused has left there proves nothing.
-            request_lines.unproven.clear()
-            fields.unproven.clear()
+            request_lines.forget_unproven()
+            fields.forget_unproven()
 
         lines = head.split(b"\r\n")
         line = request_lines[lines[0]]

@@ -18,6 +18,7 @@ __all__ = [
     "check_request_line",
     "is_host",
     "read_request_line",
+    "with_other_query",
 ]
 
 METHODS = frozenset(
@@ -47,6 +48,9 @@ _TARGET = re.compile(rb"[!\"$-~]*")
 _REQUEST_LINE = re.compile(
     rb"(%b) (%b) (HTTP/1\.[01])" % (_TOKEN.pattern, _TARGET.pattern)
 )
+
+# What stands behind the question mark.
+_QUERY_ON = re.compile(rb"(%b) (HTTP/1\.[01])" % _TARGET.pattern)
 
 _VERSION_LENGTH = len(b"HTTP/1.1")
 _VERSION_FORM = (*((byte,) for byte in b"HTTP/"), range(48, 58), b".", range(48, 58))
@@ -104,6 +108,30 @@ def read_request_line(line: bytes) -> RequestLine:
     path, query, authority = _read_target(method, target)
     return RequestLine(
         method.decode("ascii"), target, path, query, version.decode("ascii"), authority
+    )
+
+
+def with_other_query(known: RequestLine, line: bytes) -> RequestLine | None:
+    """Read a line that begins as another did, up to the question mark.
+
+    Args:
+        known: What that other line said, which was a good one in origin-form.
+        line: The line.
+
+    Returns:
+        What it says; None if it does not go on as a request line.
+    """
+    match = _QUERY_ON.fullmatch(line, line.index(b"?") + 1)
+    if match is None:
+        return None
+    query, version = match.groups()
+    return RequestLine(
+        known.method,
+        line[len(known.method) + 1 : match.end(1)],
+        known.path,
+        query.decode("ascii"),
+        version.decode("ascii"),
+        None,
     )
 
 
