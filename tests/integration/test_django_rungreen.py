@@ -132,6 +132,10 @@ class Project:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # What a shell starts in the background ignores it, and so would this.
+                preexec_fn=lambda: (
+                    signal.signal(signal.SIGINT, signal.SIG_DFL) and None
+                ),
             )
         self._test.addCleanup(self._end)
         return self.wait_started(1)
