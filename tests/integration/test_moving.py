@@ -118,7 +118,7 @@ class ShopTests(SynchronousTestCase):
     def test_late_imports(self) -> None:
         """With the line that loads the addresses, `--check` sees what views import."""
         text = PAGE.read_text("utf-8")
-        (lines,) = re.findall(r"(from django.urls import get_resolver\n.*)", text)
+        (lines,) = re.findall(r"(from django.urls import get_resolver\n+.*)", text)
         self.assertNotRegex(self.check(), r"green +requests")
         with (self.folder / "shop" / "wsgi.py").open("a") as file:
             file.write(textwrap.dedent(lines))
