@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 import time
+from pathlib import Path
 
-from .children import ChildTestCase
+from twisted.trial.unittest import SynchronousTestCase
+
+from .children import CHECKOUT, END_SECONDS, ChildTestCase
 
 #: What a greenlet that is destroyed while it waits would complain about.
 NOISE = ("GreenletExit", "did not kill", "Exception ignored", "never awaited")
@@ -574,3 +581,68 @@ class AsyncioReactorDescriptorsTests(DescriptorsTests):
     """Under asyncio."""
 
     reactor = "asyncioreactor"
+
+
+class TrialTests(SynchronousTestCase):
+    """Other people's tests, in the ways in which trial runs them."""
+
+    def run_trial(self, *options: str) -> str:
+        """Run a module with tests of tasks; give what trial prints."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "test_of_tasks.py").write_text(
+            textwrap.dedent(
+                """
+                from twisted.internet.defer import Deferred
+                from twisted.trial.unittest import TestCase
+
+                from txgreenwsgi import in_greenlet, sleep, wait
+                from txgreenwsgi.green import socket
+
+
+                class Tests(TestCase):
+                    @in_greenlet
+                    def test_sleep(self):
+                        sleep(0.01)
+
+                    @in_greenlet
+                    def test_sleep_again(self):
+                        sleep(0.01)
+
+                    def test_deferred(self):
+                        gate = Deferred()
+                        result = in_greenlet(lambda: wait(gate) + 1)()
+                        gate.callback(1)
+                        return result.addCallback(self.assertEqual, 2)
+
+                    @in_greenlet
+                    def converse(self):
+                        ours, theirs = socket.socketpair()
+                        with ours, theirs:
+                            ours.settimeout(0.01)
+                            self.assertRaises(TimeoutError, ours.recv, 1)
+
+                    test_socket = test_another_socket = converse
+                """
+            )
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "twisted.trial", *options, "test_of_tasks"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=END_SECONDS,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
+    def test_one_process(self) -> None:
+        """One test after the other, under one reactor."""
+        self.assertIn("PASSED (successes=5)", self.run_trial())
+
+    def test_workers(self) -> None:
+        """In a worker of `trial -j`, whose reactor shuts down after each test."""
+        self.assertIn("PASSED (successes=5)", self.run_trial("-j", "1"))

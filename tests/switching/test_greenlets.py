@@ -418,6 +418,33 @@ class EndTests(ClockTestCase):
         trigger(*args, **kwargs)
         self.assertEqual(events, ["cleaned up"])
 
+    def test_reactor_that_is_run_again(self) -> None:
+        """One that tells of a shutdown without a stop has tasks afterwards.
+
+        A worker of `trial -j` does so after each test.
+        """
+        reactor: Any = MemoryReactorClock()
+        reactor._startedBefore = False
+        first = hub_of(reactor)
+        self.assertIs(hub_of(reactor), first)
+        first.close()
+        second = hub_of(reactor)
+        self.assertIsNot(second, first)
+        task = Task(second, sleep, (1,))
+        second.start(task)
+        self.assertFalse(task.done)
+        reactor.advance(1)
+        self.assertTrue(task.done)
+        self.assertEqual(len(reactor.triggers["after"]["shutdown"]), 2)
+
+    def test_reactor_that_was_stopped(self) -> None:
+        """It cannot be run again, and has no new tasks."""
+        reactor: Any = MemoryReactorClock()
+        reactor._startedBefore = True
+        hub_of(reactor).close()
+        hub = hub_of(reactor)
+        self.assertRaises(NotInGreenlet, hub.start, Task(hub, sleep, (1,)))
+
 
 class SwitchTests(ClockTestCase):
     """What switches, and what does not."""

@@ -316,12 +316,27 @@ def hub_of(reactor: IReactorTime | None = None) -> Hub:
         from twisted.internet import reactor as installed
 
         reactor = cast("IReactorTime", installed)
-    hub: Hub | None = reactor.__dict__.get("_txgreenwsgi_hub")
+    hubs = reactor.__dict__
+    hub: Hub | None = hubs.get("_txgreenwsgi_hub")
     if hub is None:
         guards.refuse_free_threading()
         if IReactorFromThreads.providedBy(reactor):
             guards.refuse_other_thread("the first task of a reactor")
-        hub = Hub(reactor)
-        reactor.__dict__["_txgreenwsgi_hub"] = hub
-        guards.guard_reactor(reactor, current_task, lambda: get_ident() == hub.thread)
+        hub = hubs["_txgreenwsgi_hub"] = Hub(reactor)
+        guards.guard_reactor(
+            reactor,
+            current_task,
+            lambda: get_ident() == hubs["_txgreenwsgi_hub"].thread,
+        )
+    elif hub.closed and _runs_again(reactor):
+        hub = hubs["_txgreenwsgi_hub"] = Hub(reactor)
     return hub
+
+
+def _runs_again(reactor: IReactorTime) -> bool:
+    """Can a reactor be run after it has told everybody that it shuts down?
+
+    One that was stopped cannot. But a worker of `trial -j` fires the event after
+    each test, without stopping, to have the test's leftovers put away.
+    """
+    return getattr(reactor, "_startedBefore", True) is False

@@ -225,7 +225,7 @@ class _Events:
 
 def _events_of(hub: Hub) -> _Events:
     events: _Events | None = hub.reactor.__dict__.get("_txgreenwsgi_events")
-    if events is None:
+    if events is None or events._hub is not hub:
         events = hub.reactor.__dict__["_txgreenwsgi_events"] = _Events(hub)
     return events
 
