@@ -4,5 +4,5 @@ Run it from the root of a checkout::
 
     twistd -n greenwsgi --app examples.django_project.wsgi:application
 
-The package knows Django, and takes `sleep` and `wait` from txgreenwsgi.
+The package knows Django, and takes `sleep` and the database engine from txgreenwsgi.
 """

@@ -1,6 +1,6 @@
 """Django's settings for the guest book: the least that a real project has.
 
-It knows Django only, and must never hold a secret.
+It knows Django, and the engine of txgreenwsgi; it must never hold a secret.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ WSGI_APPLICATION = "examples.django_project.wsgi.application"
 
 DATABASES = {
     "default": {
-        "ENGINE": "django.db.backends.sqlite3",
+        # SQLite blocks while it works; here each connection has a thread of its own,
+        # and a view that asks for something waits without stopping the others.
+        "ENGINE": "txgreenwsgi.django.backends.sqlite3",
         "NAME": os.environ.get("GUESTBOOK_DATABASE", PROJECT / "guestbook.sqlite3"),
-        # How long a writer waits, in its worker thread, for another to finish.
+        # How many seconds a writer waits for another to finish.
         "OPTIONS": {"timeout": 20},
     }
 }

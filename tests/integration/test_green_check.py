@@ -163,6 +163,21 @@ class CheckTests(CommandTestCase):
         self.says(output, "green", "django.db.connections")
         self.assertIn("txgreenwsgi.django.backends.sqlite3", output)
 
+    def test_views_of_a_django(self) -> None:
+        """What only the views import is looked at; if they cannot be, it says so."""
+        self.django("{'ENGINE': 'django.db.backends.dummy'}")
+        self.write("site_urls.py", "import shelf\nurlpatterns = []\n")
+        self.write("shelf.py", "import sqlite3\n")
+        status, output = self.check("site_app:application")
+        self.assertEqual(status, 1, output)
+        self.says(output, "BLOCKS", "sqlite3")
+        self.assertIn("(in shelf)", output)
+        self.write("shelf.py", "import nothing_of_that_name\n")
+        status, output = self.check("site_app:application")
+        self.assertEqual(status, 0, output)
+        self.says(output, "warning", "ROOT_URLCONF")
+        self.assertIn("nothing_of_that_name", output)
+
     def test_a_django_that_does_not(self) -> None:
         """What the remedies name is found to be green."""
         for engine in (

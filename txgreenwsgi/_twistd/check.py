@@ -10,7 +10,7 @@ import _thread
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .check_django import django_findings
+from .check_django import django_findings, load_views
 from .findings import BLOCKS, GREEN, IN_C, OFFLOADED, ON_SOCKETS, WARNING, Finding
 
 if TYPE_CHECKING:
@@ -188,10 +188,12 @@ def _thread_locals() -> Iterable[Finding]:
 def examine(offload: Iterable[str] = ()) -> list[Finding]:
     """What there is to say of all that is imported now. Never parks.
 
+    Of a Django project, also of what its first request would import.
+
     Args:
         offload: what `--offload` named.
     """
-    findings: list[Finding] = []
+    findings: list[Finding] = load_views()
     for look in (_rivals, _early, _thread_locals):
         findings.extend(look())
     findings.extend(django_findings(_is_patched("socket"), _is_patched("threading")))

@@ -1,7 +1,8 @@
 """`--check`: what of Django's settings suits greenlets, and what does not.
 
 It knows Django's settings by name, and what this package offers in their place. It
-must never import Django, nor open a connection.
+must never import Django, though it has Django import the project's views, nor open a
+connection.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .findings import BLOCKS, GREEN, WARNING, Finding
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["django_findings"]
+__all__ = ["django_findings", "load_views"]
 
 _OURS = "txgreenwsgi.django.backends."
 _THEIRS = "django.db.backends."
@@ -37,6 +38,32 @@ def django_findings(sockets_are_green: bool, threads_are_green: bool) -> list[Fi
         *_caches(settings, sockets_are_green),
         *_others(settings, sockets_are_green),
     ]
+
+
+def load_views() -> list[Finding]:
+    """Have the loaded Django project import its views, with the drivers they use.
+
+    Django itself does so at its first request.
+
+    Returns:
+        What went wrong, if anything did.
+    """
+    conf: Any = sys.modules.get("django.conf")
+    urls: Any = sys.modules.get("django.urls")
+    if urls is None or conf is None or not conf.settings.configured:
+        return []
+    try:
+        _ = urls.get_resolver().url_patterns
+    except Exception as error:
+        return [
+            Finding(
+                "ROOT_URLCONF",
+                WARNING,
+                f"the views cannot be imported, so nothing is said of what they use: "
+                f"{type(error).__name__}: {error}",
+            )
+        ]
+    return []
 
 
 def _connections(threads_are_green: bool) -> Iterable[Finding]:
