@@ -54,7 +54,7 @@ class ReadmeTests(SynchronousTestCase):
     def test_commands_for_a_fresh_clone(self) -> None:
         """The two commands that a newcomer types each stand on one line."""
         lines = (CHECKOUT / "README.md").read_text("utf-8").splitlines()
-        for end in ("twistd -n greenwsgi", "trial tests"):
+        for end in ("twistd -n greenwsgi", "trial -j2 tests"):
             [_command] = [
                 line
                 for line in lines

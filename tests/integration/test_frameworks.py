@@ -121,7 +121,7 @@ class FlaskTests(SynchronousTestCase):
                 told = json.loads(client.read_all())
             # Each still sees its own request after its sleep.
             self.assertEqual(told, {"name": str(number), "slept": 0.5})
-        self.assertLess(time.monotonic() - started, 2.0)
+        self.assertLess(time.monotonic() - started, 4.5)
 
     def test_stream_arrives_line_by_line(self) -> None:
         """The first line is here long before the last is made."""
@@ -141,7 +141,7 @@ class FlaskTests(SynchronousTestCase):
         self.assertEqual(answer.status, 200, answer.body)
         pages = json.loads(answer.body)["pages"]
         self.assertEqual([page["name"] for page in pages], ["first", "second"])
-        self.assertLess(time.monotonic() - started, 2.0)
+        self.assertLess(time.monotonic() - started, 5.0)
 
 
 class BottleTests(SynchronousTestCase):

@@ -73,7 +73,7 @@ class FaithfulCopyTests(SynchronousTestCase):
 
     def test_others_are_served(self) -> None:
         """While it spins, others are served; a request timeout ends it."""
-        server = serve(self, self.APP, "--request-timeout=1.5")
+        server = serve(self, self.APP, "--request-timeout=3")
         with server.connect() as spinning:
             spinning.send(
                 b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelp\n"
@@ -82,13 +82,13 @@ class FaithfulCopyTests(SynchronousTestCase):
             spinning.read_until(b"you said: help\n")
             for _ in range(20):
                 self.assertEqual(server.fetch("/").text, "still here\n")
-            self.assertLess(time.monotonic() - started, 1.4)
+            self.assertLess(time.monotonic() - started, 2.9)
             rest = spinning.read_all()
             elapsed = time.monotonic() - started
         # No last chunk: the client can tell that the response is not whole.
         self.assertNotIn(b"0\r\n\r\n", rest)
-        self.assertGreater(elapsed, 1.2)
-        self.assertLess(elapsed, 4.0)
+        self.assertGreater(elapsed, 2.5)
+        self.assertLess(elapsed, 8.0)
         server.wait_logged("(?i)timeout|timed out")
         server.ask_to_stop()
         server.wait_ended()
