@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 from twisted.logger import Logger
 
 from .green._locals import local
-from .green._locks import get_ident
+from .green._locks import _real_rlock, get_ident
 from .green._place import here, main_task
 
 if TYPE_CHECKING:
@@ -146,7 +146,14 @@ def _isolate_checks(module: Any) -> None:
 
 def _isolate_locals(module: Any) -> None:
     """`asgiref.local`: what goes by the thread goes by the task, from now on."""
-    module.threading = _like(threading, local=local, current_thread=_current_thread)
+    module.threading = _like(
+        threading,
+        local=local,
+        current_thread=_current_thread,
+        # No task parks where asgiref holds one, and Django asks it some twenty times
+        # for each page: in C this takes a tenth.
+        RLock=_real_rlock,
+    )
 
 
 class _StandIn:

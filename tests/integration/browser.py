@@ -13,6 +13,7 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 STEP_SECONDS = 30.0
+
+#: What the browser says when a form was sent or a link followed in the midst.
+_GONE = re.compile("navigated or closed|context was destroyed|Cannot find context")
 
 # Becomes the browser, with the two pipes where it looks for them.
 LAUNCH = (
@@ -53,6 +57,10 @@ def _pipe() -> tuple[int, int]:
     for end in ends:
         os.close(end)
     return high[0], high[1]
+
+
+class PageGone(AssertionError):
+    """The page in which something was evaluated has given way to another."""
 
 
 class Browser:
@@ -134,6 +142,7 @@ class Browser:
         """Call a method of the DevTools protocol, and give its result.
 
         Raises:
+            PageGone: another page came meanwhile.
             AssertionError: the browser refused it, or gave no answer in time.
         """
         number = next(self._numbers)
@@ -144,7 +153,9 @@ class Browser:
         for answer in self._messages(STEP_SECONDS):
             if answer.get("id") == number:
                 if "error" in answer:
-                    raise AssertionError(f"{method}: {answer['error']}")
+                    told = str(answer["error"])
+                    kind = PageGone if _GONE.search(told) else AssertionError
+                    raise kind(f"{method}: {told}")
                 result: dict[str, Any] = answer["result"]
                 return result
             self._note(answer)
@@ -192,11 +203,17 @@ class Browser:
             AssertionError: it was not in time; with the text of the page.
         """
         deadline = time.monotonic() + seconds
-        while not self.run(f"Boolean({condition})"):
+        while not self._is_true(condition):
             if time.monotonic() > deadline:
                 text = self.run("document.body.innerText")
                 raise AssertionError(f"never true: {condition}\n{text}")
             time.sleep(0.02)
+
+    def _is_true(self, condition: str) -> bool:
+        try:
+            return bool(self.run(f"Boolean({condition})"))
+        except PageGone:
+            return False  # what is waited for may be on the page that comes
 
     def screenshot(self) -> bytes:
         """Give the whole page as a PNG."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Lock", "RLock", "get_ident", "main_ident", "thread_ident"]
 
 _real_lock = _thread.allocate_lock
+_real_rlock = _thread.RLock
 main_ident: int = main_thread().ident or 0
 TIMEOUT_MAX = _thread.TIMEOUT_MAX
 

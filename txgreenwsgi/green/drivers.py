@@ -112,7 +112,7 @@ def wait_for_psycopg2(connection: Any) -> None:
     May park; in the reactor greenlet and in threads it blocks. When it raises,
     psycopg2 closes the connection: it cannot know whose fault it was.
     """
-    extensions: Any = importlib.import_module("psycopg2.extensions")
+    extensions: Any = sys.modules["psycopg2.extensions"]
     connecting = connection.status in (extensions.STATUS_SETUP, _STATUS_CONNECTING)
     deadline = _connect_deadline(connection, extensions) if connecting else None
     handled = sys.exc_info()[1]
@@ -140,8 +140,6 @@ def _poll_psycopg2(connection: Any, extensions: Any, deadline: float | None) -> 
                 f"psycopg2 is in a state that cannot be waited on: {state!r}"
             )
         fd = connection.fileno()
-        if _events.is_ready(fd, direction):
-            continue
         left = None if deadline is None else max(0.0, deadline - monotonic())
         task = here()
         if task is None or not may_park():
@@ -296,7 +294,8 @@ def _drive(
         asked = next(gen)
         while True:
             fd, wanted = asked if fileno is None else (fileno, asked)
-            ready = _ready(fd, wanted)
+            # Who wants to read has just read all there was.
+            ready = 0 if wanted == _events.READ else _ready(fd, wanted)
             if ready:
                 give_way(task)
             else:
@@ -304,14 +303,16 @@ def _drive(
                 if deadline is not None:
                     seconds = max(0.0, deadline - monotonic())
                 try:
-                    _wait(task, fd, wanted, seconds)
+                    in_time = _wait(task, fd, wanted, seconds)
                 except OSError as error:
                     if error.errno != errno.EBADF:
                         raise
                     raise waits.errors.OperationalError(
                         "connection socket closed"
                     ) from error
-                ready = _ready(fd, wanted)
+                # It may have been woken for nothing: then it reads, and asks again.
+                sure = in_time and wanted == _events.READ
+                ready = wanted if sure else _ready(fd, wanted)
             if ready:
                 asked = gen.send(ready)
             else:
@@ -327,13 +328,12 @@ def _drive(
 _waited_for: dict[int, _events.Entry | None] = {}
 
 
-def _wait(task: Task[Any], fd: int, wanted: int, seconds: float | None) -> None:
+def _wait(task: Task[Any], fd: int, wanted: int, seconds: float | None) -> bool:
     if wanted != _events.READ:
-        _events.wait_any(task, {fd: wanted}, seconds, "psycopg")
-        return
+        return _events.wait_any(task, {fd: wanted}, seconds, "psycopg")
     entry = _waited_for[fd] = _events.entry_of(task, fd, None)
     try:
-        _events.wait(task, fd, entry, wanted, seconds, "psycopg")
+        return _events.wait(task, fd, entry, wanted, seconds, "psycopg")
     finally:
         _waited_for.pop(fd, None)
 
