@@ -7,7 +7,8 @@ The Django site of the examples, its user logged in: each page asks for session
 and user, then for what it shows. Every server is one process on one CPU; the
 database and the client share the other. All have as many connections to the
 database, which are fewer than clients, and all keep them open: ours by its own
-backend, gevent by django-db-geventpool or by Django's pool, threads one each.
+backend, gevent by django-db-geventpool or by Django's pool, threads one each. By
+`--all` also as Django's defaults have it: a new connection for each request.
 It starts a PostgreSQL of its own, or takes an empty database by `--database`.
 """
 
@@ -66,6 +67,8 @@ WAYS = (
     Way("gevent, psycopg2 in geventpool", "gevent", "psycopg2+geventpool", best=True),
     Way("gthread, psycopg 3", "gthread", "psycopg+thread", best=True),
     Way("gthread, psycopg2", "gthread", "psycopg2+thread", best=True),
+    Way("gevent, Django's defaults", "gevent", "psycopg+closed"),
+    Way("gthread, Django's defaults", "gthread", "psycopg+closed"),
 )
 
 
@@ -243,7 +246,7 @@ def main() -> int:
         help="count by the CPU time of the server, for a machine that others use",
     )
     parser.add_argument("--pages", default=",".join(PAGES), metavar="NAME,...")
-    parser.add_argument("--all", action="store_true", help="all ways, not the best")
+    parser.add_argument("--all", action="store_true", help="also Django's defaults")
     said = parser.parse_args()
     pages = said.pages.split(",")
     if unknown := set(pages) - set(PAGES):

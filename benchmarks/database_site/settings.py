@@ -2,7 +2,8 @@
 
 It is DRIVER+KEPT. The driver is psycopg or psycopg2; connections are kept by
 `green` (the pool of txgreenwsgi's backend), `pool` (Django's, of psycopg_pool),
-`geventpool` (django-db-geventpool) or `thread` (one for each thread, for ever).
+`geventpool` (django-db-geventpool) or `thread` (one for each thread, for ever), or
+not at all: `closed`.
 """
 
 from __future__ import annotations
