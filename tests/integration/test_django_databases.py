@@ -20,6 +20,7 @@ import psycopg
 import pymysql
 from twisted.trial.unittest import SynchronousTestCase
 
+from .children import ChildTestCase
 from .processes import LOOPBACK, start
 from .services import MariaDB, PostgreSQL
 
@@ -466,3 +467,46 @@ class SQLiteTests(SynchronousTestCase):
         self.server.wait_ended()
         for client in clients:
             client.close()
+
+
+class CutShortTests(ChildTestCase):
+    """What a connection of PyMySQL knows of its end."""
+
+    def test_who_cut_it(self) -> None:
+        """A wait that ended early leaves the server busy; a lost server is idle.
+
+        Even where the query is made by who handles the end of another wait.
+        """
+        output, _ = self.run_program(
+            """
+            from pymysql import OperationalError
+            from txgreenwsgi import TimedOut
+            from txgreenwsgi.django.backends.mysql.base import Connection
+
+            class Socket:
+                def __init__(self, error):
+                    self.error = error
+                def settimeout(self, seconds):
+                    pass
+                def sendall(self, data):
+                    raise self.error
+                def close(self):
+                    pass
+
+            def is_cut_short(error):
+                connection = Connection(defer_connect=True)
+                connection._sock = Socket(error)
+                connection._rfile = connection._current_timeout = None
+                try:
+                    connection.query("SELECT 1")
+                except OperationalError:
+                    return connection.cut_short
+
+            print(is_cut_short(TimedOut("cut")), is_cut_short(OSError("lost")))
+            try:
+                raise TimedOut("of another")
+            except TimedOut:
+                print(is_cut_short(TimedOut("cut")), is_cut_short(OSError("lost")))
+            """
+        )
+        self.assertEqual(output.split(), ["True", "False", "True", "False"])

@@ -419,7 +419,7 @@ _READ: Final = {
 def markdown_table() -> str:
     """Every option in a table, for the documentation."""
     rows = [
-        (f"--{name} {form}", default or "", meaning)
+        (f"--{name} {form}".strip(), default or "", meaning)
         for name, form, default, meaning in _COMMAND
     ]
     forms = {"count": "N", "bytes": "SIZE", "seconds": "SECONDS", "flag": ""}

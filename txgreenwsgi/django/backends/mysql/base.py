@@ -73,6 +73,12 @@ class Connection(pymysql.connections.Connection):
     """
 
     cut_short = False
+    # What was being handled when the command was begun, which is not its error.
+    _handled: BaseException | None = None
+
+    def _execute_command(self, command: int, sql: Any) -> None:
+        self._handled = sys.exc_info()[1]
+        super()._execute_command(command, sql)
 
     def ping(self, reconnect: bool = False) -> None:
         """Ask this connection. Older versions make another, unasked, if it is dead."""
@@ -80,8 +86,8 @@ class Connection(pymysql.connections.Connection):
 
     def _force_close(self) -> None:
         error = sys.exc_info()[1]
-        if self._sock is not None and error is not None and was_interrupted(error):
-            self.cut_short = True
+        if self._sock is not None and error is not None:
+            self.cut_short = was_interrupted(error, self._handled)
         super()._force_close()
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
