@@ -181,6 +181,10 @@ class ResourceExchange:
         self._answer(503, b"Service Unavailable", "too many requests at once\n")
 
     def _ended(self) -> None:
+        cut = self.cut
+        if cut is not None:
+            # Without the frames it came through, which lead back to here.
+            self.cut = type(cut)(*cut.args)
         self._site.forget(self)
         self.set_request_timeout(None)
         begin = self._site.pool.give_back()

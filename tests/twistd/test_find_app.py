@@ -22,10 +22,11 @@ SITE = """
     bound = partial(answer, "partial")
 
     class Site:
-        def __init__(self, name="site"): self.name = name
+        def __init__(self, name="site"):
+            self.name = name
+            self.nested = bound
         def __call__(self, environ, start_response): return [self.name]
         def view(self, environ, start_response): return ["view of " + self.name]
-        nested = bound
 
     site = Site()
 

@@ -204,7 +204,9 @@ class RequestBody:
 
     def drop(self) -> None:
         """The request is over: what was not read never will be."""
-        self.cut(after_the_end())
+        self.error = after_the_end()
+        self._pieces = _NO_PIECES
+        self.held = 0
 
     @property
     def full(self) -> bool:

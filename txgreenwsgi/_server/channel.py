@@ -193,6 +193,7 @@ class Channel:
         self.closing = self.closing_now = True
         self._inbox = _NOTHING
         self._parser.stop()
+        self.output.disconnected()
         if self._fd >= 0:
             self.site.sockets.forget(self, self._fd)
         self.site.connection_lost(self)

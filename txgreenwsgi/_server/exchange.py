@@ -137,8 +137,13 @@ class Exchange:
 
     def _task_ended(self) -> None:
         body = self.body
-        if body.held or not body.complete:
+        if body.held or not body.complete or body.error is not None:
             body.drop()
+        cut = self.cut
+        if cut is not None:
+            # The frames it came through lead back to here: a cycle, which would
+            # keep all of the request until the garbage collector comes.
+            self.cut = type(cut)(*cut.args)
         errors = self.errors
         if errors is not None and errors.held:
             errors.flush()

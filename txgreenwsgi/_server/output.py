@@ -99,6 +99,12 @@ class Output(Protocol):
     def detach(self) -> None:
         """Nothing more is sent; the transport may close."""
 
+    def disconnected(self) -> None:
+        """The connection is gone: whoever is told of that knows, and is let go.
+
+        Else the two would hold each other until the garbage collector came.
+        """
+
 
 @implementer(IPullProducer)
 class SocketOutput:
@@ -236,6 +242,9 @@ class SocketOutput:
         # Who waits goes on waiting, for the connection to be lost.
         self._transport.unregisterProducer()
 
+    def disconnected(self) -> None:
+        self._broken = _nobody
+
     def _lost(self) -> ClientDisconnected:
         self._broken()
         return ClientDisconnected("the client has closed the connection")
@@ -333,6 +342,9 @@ class TransportOutput:
     def detach(self) -> None:
         self._transport.unregisterProducer()
 
+    def disconnected(self) -> None:
+        self._broken = _nobody
+
     # What the transport calls, from inside its write() too: only flags are set.
 
     def pauseProducing(self) -> None:
@@ -345,6 +357,10 @@ class TransportOutput:
 
     def stopProducing(self) -> None:
         self._paused = False
+
+
+def _nobody() -> None:
+    """Is told what nobody has to be told any more."""
 
 
 def _two_writers() -> RuntimeError:
