@@ -98,6 +98,34 @@ class ResourceTests(SynchronousTestCase):
         server.advance(0)
         return client
 
+    def test_reading_after_the_end(self) -> None:
+        """twisted.web has dropped the body by then: what was not read is no end."""
+        told: list[object] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            body = environ["wsgi.input"]
+
+            class Answer:
+                def __iter__(self) -> Iterator[bytes]:
+                    yield body.read(3 if environ["PATH_INFO"] == "/read" else 0) or b"-"
+
+                def close(self) -> None:
+                    try:
+                        told.append(body.read())
+                    except ValueError as error:
+                        told.append(str(error))
+
+            start_response("200 OK", TEXT)
+            return Answer()  # type: ignore[return-value]
+
+        server = self.serve(app)
+        for path in (b"/read", b"/"):
+            head = (
+                b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+            )
+            self.exchange(server, head + b"abc")
+        self.assertEqual(told, [b"", "wsgi.input was read after the request had ended"])
+
     def test_stop(self) -> None:
         """A stop waits for the requests in flight, and no longer."""
         server = self.serve(sleeping)

@@ -25,6 +25,7 @@ from zope.interface import implementer
 from ._http.fields import join_fields, variable_name
 from ._http.framing import has_no_body
 from ._http.head import Malformed
+from ._server.body import after_the_end
 from ._server.output import TransportOutput
 from ._server.site import GreenSite
 from ._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
@@ -133,6 +134,7 @@ class ResourceExchange:
         self.cut: BaseException | None = None
         self._code = 0
         self._left: int | None = None
+        self._unread = False  # whether some of the body was, when it ended
         self._output: Any = None
         self._deadline: IDelayedCall | None = None
         site.exchanges.add(self)  # type: ignore[arg-type]
@@ -294,7 +296,9 @@ class ResourceExchange:
     def _finish_request(self) -> None:
         if self._output is not None:
             self._output.detach()
-        self._request.finish()
+        content = self._request.content
+        self._unread = content is not None and bool(content.read(1))
+        self._request.finish()  # which forgets the body
 
     # What the application sees.
 
@@ -349,6 +353,8 @@ class ResourceExchange:
         """The next piece of the body, which twisted.web has read whole."""
         if self.cut is not None:
             raise self.cut
+        if self._unread:
+            raise after_the_end()
         content = self._request.content
         piece: bytes = b"" if content is None else content.read(_READ_BYTES)
         return piece

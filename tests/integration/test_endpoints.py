@@ -101,6 +101,23 @@ class EndpointTests(SynchronousTestCase):
         self.assertIn(b"line 3 of 3\n", answer)
         self.assertNotEqual(secure.selected_alpn_protocol(), "h2")
 
+    def test_plain_text_on_a_tls_port(self) -> None:
+        """A client that does not speak TLS is hung up on at once."""
+        directory = Path(self.mktemp())
+        directory.mkdir(parents=True)
+        certificate, key = write_certificate(directory)
+        server = start(
+            self,
+            "greenwsgi",
+            "--app=examples.hello:app",
+            "--keep-alive=1000",
+            f"--listen=ssl:0:interface={LOOPBACK}"
+            f":certKey={certificate.absolute()}:privateKey={key.absolute()}",
+        )
+        with server.connect() as client:
+            client.send(GET)
+            self.assertNotIn(b"HTTP", client.read_all())
+
     def test_several_at_once(self) -> None:
         """One process listens on all the endpoints it is given."""
         listen = f"--listen=tcp:0:interface={LOOPBACK}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import LogLevel
+
 from .application import TEXT, application
 from .wire import WireTestCase, chunked, get, post
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from txgreenwsgi.testing import MemoryClient
 
@@ -150,6 +152,56 @@ class ArrivalTests(WireTestCase):
         self.assertEqual(
             errors, ["wsgi.input was read after the request had ended"] * 2
         )
+
+    def test_reading_at_the_end_of_the_request(self) -> None:
+        """A task that still reads when the request is over does not wait for ever."""
+        errors: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            def read() -> None:
+                try:
+                    environ["wsgi.input"].read()
+                except ValueError as error:
+                    errors.append(str(error))
+
+            environ["txgreenwsgi.spawn"](read)
+            environ["txgreenwsgi.sleep"](0)
+            start("200 OK", TEXT)
+            return [b"early\n"]
+
+        server = self.serve(app)
+        client = server.connect()
+        client.send(upload("/", 3))
+        self.assertEqual(errors, ["wsgi.input was read after the request had ended"])
+        client.send(b"abc" + get("/"))
+        self.assertEqual([each.status for each in client.responses()], [200, 200])
+
+    def test_close_reads_on_when_the_client_leaves(self) -> None:
+        """A close() that reads the rest of the body is told that none will come."""
+        errors: list[str] = []
+
+        class Draining:
+            def __init__(self, environ: Environ, start: Start) -> None:
+                self.body = environ["wsgi.input"]
+                start("200 OK", [*TEXT, ("Content-Length", "6")])
+
+            def __iter__(self) -> Iterator[bytes]:
+                yield b"early\n"
+
+            def close(self) -> None:
+                try:
+                    self.body.read()
+                except OSError as error:
+                    errors.append(type(error).__name__)
+                    raise
+
+        server = self.recorded(Draining, body_timeout=0)
+        client = server.connect()
+        client.send(upload("/", 3))
+        client.disconnect()
+        self.assertEqual(errors, ["ClientDisconnected"])
+        self.assertEqual(server.tasks, [])
+        self.assertEqual(self.logged(LogLevel.warn), [])
 
     def test_reader_of_another_task(self) -> None:
         """A task of the application's own may read the body, and is told of its end."""

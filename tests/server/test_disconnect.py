@@ -428,6 +428,32 @@ class ToldTests(WireTestCase):
         message = "two tasks write the response of one request at the same time"
         self.assertEqual(self.noticed, [message] * 2)
 
+    def test_request_ends_before_its_writer(self) -> None:
+        """A task that is still sending is told so, and no other response comes in."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", [*TEXT, ("Content-Length", "100000")])
+
+            def write_on() -> None:
+                error = self.assertRaises(ValueError, write, b"a" * 100_000)
+                self.noticed.append(str(error))
+
+            environ["txgreenwsgi.spawn"](write_on)
+            environ["txgreenwsgi.sleep"](0)
+            return []
+
+        server = self.recorded(app)
+        client = server.connect(room=5000)
+        client.send(get("/") * 2)
+        while client.read():
+            pass
+        self.assertEqual(self.noticed, ["the response was written to after its end"])
+        self.assertEqual(self.outcomes(), [(200, "error")])
+        self.assertEqual(client.received.count(b"HTTP/1.1"), 1)
+        self.assertTrue(client.closed)
+        [failure] = self.flushLoggedErrors(RuntimeError)
+        self.assertIn("two tasks write the response", str(failure.value))
+
     def test_half_close(self) -> None:
         """A client that says that it sends no more counts as gone."""
         client = self.connected(application)

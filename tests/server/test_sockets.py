@@ -163,6 +163,18 @@ class SocketsTests(WireTestCase):
         self.assertIn(b"200 OK", client.read_all())
         client.close()
 
+    def test_closed_behind_what_was_left(self) -> None:
+        """A connection whose last bytes leave late is closed behind them."""
+        server = self.serve(application)
+        client = PairClient(server, buffer=4096)
+        client.transport.write(b"x" * 100_000)
+        client.transport.loseConnection()
+        self.assertEqual(client.read_all(), b"x" * 100_000)
+        self.assertTrue(client.ended)
+        self.assertEqual(server.site.connections, set())
+        self.assertEqual(self.watched(server), [])
+        client.close()
+
     def test_layer_in_between(self) -> None:
         """A transport whose bytes are not ours to read, as TLS's, reads by itself."""
         server = self.serve(application)

@@ -45,6 +45,20 @@ class StopTests(WireTestCase):
         self.stop(server)
         self.assertEqual(self.ended, [0])
 
+    def test_listened_on_again(self) -> None:
+        """Who listens with the site anew after a stop has a whole server again."""
+        server = self.serve(application)
+        server.site.doStart()
+        self.stop(server)
+        server.site.doStop()
+        server.site.doStart()
+        client = server.connect()
+        for _ in range(2):
+            client.send(get("/"))
+            server.advance(1)
+        self.assertEqual([each.status for each in client.responses()], [200, 200])
+        self.assertFalse(client.closed)
+
     def test_idle_connections(self) -> None:
         """Connections that wait for a request are closed at once."""
         server = self.serve(application)

@@ -269,6 +269,11 @@ class RefusalTests(SynchronousTestCase):
                 f"--listen {text!r} names no port: give one from 0 to 65535",
             )
 
+    def test_socket_that_systemd_has_not_opened(self) -> None:
+        """Who starts by hand what systemd starts is told what is missing."""
+        message = self.refusal("--listen", "systemd:domain=INET:index=99")
+        self.assertIn("a socket that systemd has not opened for this process", message)
+
     def test_key_that_is_not_there(self) -> None:
         """A key file that cannot be read is told of before anything starts."""
         path = self.mktemp()

@@ -219,6 +219,16 @@ class MakeServiceTests(SynchronousTestCase):
             "another endpoint, or stop what is there.",
         )
 
+    def test_directory_of_a_unix_socket_gone(self) -> None:
+        """So does a UNIX socket that cannot be made where it is to be."""
+        made, green = self.make()
+        green.listening = FileNotFoundError(2, "No such file", "7", None, "/no/s.lock")
+        self.assert_ends_with(
+            made.privilegedStartService,
+            "--listen cannot be opened ([Errno 2] No such file: '7' -> '/no/s.lock'): "
+            "give a path in a directory that is there and that this user may write to",
+        )
+
     def test_access_log_denied(self) -> None:
         """So does an access log that cannot be written."""
         made, _green = self.make("--access-log=/nowhere/log")

@@ -20,6 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 
+_really_arm = faulthandler.dump_traceback_later
+
 
 class StoppableClock(Clock):
     """As much of a reactor as the watchdog knows."""
@@ -68,10 +70,10 @@ class WatchdogTests(SynchronousTestCase):
         """What `faulthandler` is told."""
         self.armed.append((seconds, exit, file))
 
-    def watchdog(self, path: str = "") -> None:
+    def watchdog(self, path: str = "", grace: float = 30) -> None:
         """Install one with 30 seconds of grace."""
         hurry = self.reactor.told.append
-        watchdog = Watchdog(30, lambda: hurry("cut short"), path)
+        watchdog = Watchdog(grace, lambda: hurry("cut short"), path)
         with capturedLogs() as events:
             watchdog.prepare()
         self.prepared = [formatEvent(event) for event in events]
@@ -111,6 +113,15 @@ class WatchdogTests(SynchronousTestCase):
             self.assertEqual(self.armed, [])
             self.send(number)
             self.assertEqual(self.armed, [(30 + MARGIN_SECONDS, True, sys.__stderr__)])
+
+    def test_grace_without_end(self) -> None:
+        """A time of grace longer than any clock counts is one that can be set."""
+        self.watchdog(grace=99_999_999_999)
+        self.send(signal.SIGTERM)
+        self.assertEqual(self.reactor.told, ["stop"])
+        [(seconds, _, _)] = self.armed
+        self.addCleanup(faulthandler.cancel_dump_traceback_later)
+        _really_arm(seconds, file=sys.stderr)  # does not raise
 
     def test_blocked(self) -> None:
         """The deadline is set even if the reactor never turns again."""

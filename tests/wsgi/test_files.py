@@ -100,6 +100,22 @@ class FileWrapperTests(SynchronousTestCase):
             pass
         self.assertIsNone(FileWrapper(closed).regular_file())
 
+    def test_files_without_a_size(self) -> None:
+        """A file that is made as it is read is not taken for an empty one."""
+        path = Path(self.mktemp())
+        path.write_bytes(b"")
+        with open(path, "rb") as empty:
+            self.assertIsNone(self.regular(empty))
+            self.assertEqual(list(FileWrapper(empty)), [])
+
+    def test_files_for_writing(self) -> None:
+        """A file that cannot be read is the application's error, to be seen."""
+        with open(self.mktemp(), "wb") as file:
+            file.write(b"abc")
+            file.seek(0)
+            self.assertIsNone(self.regular(file))
+            self.assertRaises(OSError, list, FileWrapper(file))
+
     def test_wrappers_of_files(self) -> None:
         """A class that changes what is read is read, though it has a descriptor."""
         path = Path(self.mktemp())

@@ -100,6 +100,8 @@ class NoBody:
     def cut(self, error: BaseException) -> None:
         """The exchange itself knows."""
 
+    lose = cut
+
 
 NO_BODY: Final = NoBody()
 
@@ -175,9 +177,7 @@ class RequestBody:
     def fail(self, error: BadBody) -> None:
         """The rest is no body, or not wanted; what follows is never interpreted."""
         self._channel.closing = True
-        self.cut(error)
-        if self.reader is not None:
-            self.reader.resume()
+        self._tell(error)
 
     def check(self, now: float) -> None:
         """See to the deadlines of a client that is waited for."""
@@ -204,9 +204,19 @@ class RequestBody:
 
     def drop(self) -> None:
         """The request is over: what was not read never will be."""
-        self.error = after_the_end()
-        self._pieces = _NO_PIECES
-        self.held = 0
+        # Not what cut it short, the frames of which lead back to here.
+        self.error = None
+        self._tell(after_the_end())  # another task of its may be reading
+
+    def lose(self, error: BaseException) -> None:
+        """The client is gone: what has not come never will."""
+        if not self.complete:
+            self._tell(error)
+
+    def _tell(self, error: BaseException) -> None:
+        self.cut(error)
+        if self.reader is not None:
+            self.reader.resume()
 
     @property
     def full(self) -> bool:

@@ -29,6 +29,7 @@ from txgreenwsgi.origins import take_turn
 
 from .body import NO_BODY, BadBody, NoBody, RequestBody, after_the_end
 from .environ import environ_of
+from .output import late_writer, two_writers
 
 if TYPE_CHECKING:
     from txgreenwsgi._http.head import RequestHead
@@ -144,6 +145,11 @@ class Exchange:
             # The frames it came through lead back to here: a cycle, which would
             # keep all of the request until the garbage collector comes.
             self.cut = type(cut)(*cut.args)
+        writer = self._output.waiting
+        if writer is not None:
+            # Another task of its. No further response may go into this one.
+            self.keep_alive = False
+            writer.abandon(late_writer())
         errors = self.errors
         if errors is not None and errors.held:
             errors.flush()
@@ -185,11 +191,14 @@ class Exchange:
 
     def client_lost(self) -> None:
         """The connection is gone."""
+        error = ClientDisconnected("the client has closed the connection")
         self.end_early(
-            ClientDisconnected("the client has closed the connection"),
+            error,
             "disconnected",
             every_wait=self.site.settings.on_disconnect == "cancel",
         )
+        if self.over:
+            self.body.lose(error)  # which close() may be reading
 
     def cancel(self) -> None:
         """The server stops and has waited long enough."""
@@ -331,7 +340,7 @@ class Exchange:
             raise self.cut
         # Another task has kept the `write` of this request. What it sends would
         # be taken for a part of the next response.
-        raise ValueError("the response was written to after its end")
+        raise late_writer()
 
     def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
         """Send the head and the first block in one piece. May park."""
@@ -486,6 +495,8 @@ class Exchange:
         """The body is complete; a client that was promised more is cut off."""
         if self.cut is not None:
             raise self.cut
+        if self._output.waiting is not None:
+            raise two_writers()
         if self._framing is CHUNKED:
             self._output.send(LAST_CHUNK)
         elif self._framing is LENGTH and self._left:
@@ -510,7 +521,8 @@ class Exchange:
             return
         if self.over:
             # The response was complete: it was close() that failed.
-            self._log_failure(error)
+            if not (isinstance(error, ClientDisconnected) and error is self.body.error):
+                self._log_failure(error)
             return
         ours = self.cut is not None and isinstance(
             error, (ClientDisconnected, RequestTimeout, Cancelled)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import ITransport
 
-__all__ = ["Output", "output_for"]
+__all__ = ["Output", "late_writer", "output_for", "two_writers"]
 
 #: What `sendfile` says of a file that it cannot send, or that cannot be read.
 _FILE_ERRORS = frozenset(
@@ -126,7 +126,7 @@ class SocketOutput:
 
     def send(self, data: bytes) -> None:
         if self.waiting is not None:
-            raise _two_writers()
+            raise two_writers()
         try:
             sent: int = self._socket.send(data)
         except BlockingIOError:
@@ -138,7 +138,7 @@ class SocketOutput:
 
     def send_parts(self, *parts: bytes) -> None:
         if self.waiting is not None:
-            raise _two_writers()
+            raise two_writers()
         try:
             sent = self._socket.sendmsg(parts)
         except BlockingIOError:
@@ -178,7 +178,7 @@ class SocketOutput:
         if not _CAN_SENDFILE or self._socket.fileno() < 0:
             return None
         if self.waiting is not None:
-            raise _two_writers()
+            raise two_writers()
         if head:
             try:
                 sent = self._socket.send(head, _MSG_MORE)
@@ -294,7 +294,7 @@ class TransportOutput:
 
     def send(self, data: bytes) -> None:
         if self.waiting is not None:
-            raise _two_writers()
+            raise two_writers()
         self._transport.write(data[:_PIECE_BYTES])
         self._wait_for_client(len(data) > _PIECE_BYTES)
         for start in range(_PIECE_BYTES, len(data), _PIECE_BYTES):
@@ -363,8 +363,14 @@ def _nobody() -> None:
     """Is told what nobody has to be told any more."""
 
 
-def _two_writers() -> RuntimeError:
+def two_writers() -> RuntimeError:
+    """What a second task gets that sends while the first one waits."""
     return RuntimeError("two tasks write the response of one request at the same time")
+
+
+def late_writer() -> ValueError:
+    """What a task gets that sends when the response is complete."""
+    return ValueError("the response was written to after its end")
 
 
 def output_for(transport: ITransport, broken: Callable[[], object]) -> Output:

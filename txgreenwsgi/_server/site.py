@@ -181,6 +181,10 @@ class GreenSite(Factory):
             self._sockets = Sockets(self.reactor)
         return self._sockets
 
+    def startFactory(self) -> None:
+        """It is listened on: for the first time, or again after a `stop`."""
+        self.stopping = False
+
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
         """A channel for a new connection; None closes it: there are too many."""
         most = self.settings.max_connections

@@ -215,16 +215,18 @@ class Sockets:
     def doRead(self) -> None:
         """Some connections are ready."""
         readers = self._readers
+        transports = self._transports
         for fd, events in self._epoll.poll(0, _MOST_EVENTS):
             if events == _IN:
                 reader = readers.get(fd)
                 if reader is not None:  # else it was closed by one before it
+                    transport = transports.get(fd)
                     try:
                         why = reader()
                     except BaseException:
                         why = _raised()
-                    if why is not None:
-                        self._lose(fd, why)
+                    if why is not None and transport is not None:
+                        self._lose(transport, why, fd not in self._channels)
             else:
                 self._see_to(fd, events)
 
@@ -234,6 +236,7 @@ class Sockets:
         if not interest:
             return  # it was closed by one before it
         transport = self._transports[fd]
+        half = fd not in self._channels
         why: Any = None
         try:
             if events & _GONE & interest:
@@ -245,15 +248,23 @@ class Sockets:
                 if events & _IN & interest:
                     why = self._readers[fd]()
                 if why is None and events & _OUT and self._interest.get(fd, 0) & _OUT:
+                    half = False
                     why = transport.doWrite()
         except BaseException:
             why = _raised()
         if why is not None:
-            self._lose(fd, why)
+            self._lose(transport, why, half)
 
-    def _lose(self, fd: int, why: Any) -> None:
-        transport = self._transports.get(fd)
-        if transport is None:
+    def _lose(self, transport: Any, why: Any, half: bool) -> None:
+        """End a connection, which may be watched for nothing any more.
+
+        Args:
+            transport: of the connection.
+            why: what reading or writing gave for a reason.
+            half: whether an end in good order was the end of what is read, which
+                a protocol may outlive.
+        """
+        if transport.disconnected:
             return
         if why is CONNECTION_DONE:
             reason = DONE
@@ -261,7 +272,7 @@ class Sockets:
             reason = _LOST
         else:
             reason = Failure(why)
-        if why is CONNECTION_DONE and fd not in self._channels:
+        if why is CONNECTION_DONE and half:
             transport.stopReading()
             transport.readConnectionLost(reason)
         else:

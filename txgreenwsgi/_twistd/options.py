@@ -402,6 +402,12 @@ class Options(usage.Options):
         except Exception as error:
             # Endpoint parsers, which are plug-ins, tell of a wrong string by
             # whatever comes to hand: TypeError, KeyError, StopIteration ...
+            if text.startswith("systemd:") and isinstance(error, LookupError):
+                raise usage.UsageError(
+                    f"--listen {text!r} names a socket that systemd has not opened "
+                    f"for this process ({error}): start it by its .socket unit, or "
+                    "give one such as tcp:8080"
+                ) from None
             raise usage.UsageError(
                 f"--listen {text!r} is not an endpoint string that works "
                 f"({type(error).__name__}: {error}): give one such as tcp:8080, "

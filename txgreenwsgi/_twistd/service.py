@@ -233,7 +233,14 @@ class _CommandService(Service):
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
 
     def _listen(self) -> None:
-        self._green.privilegedStartService()
+        try:
+            self._green.privilegedStartService()
+        except OSError as error:
+            # The lock beside a UNIX socket: Twisted lets its errors pass as they are.
+            raise CannotStart(
+                f"--listen cannot be opened ({error}): give a path in a directory "
+                "that is there and that this user may write to"
+            ) from error
         self._listening = True
 
     def stopService(self) -> Deferred[None]:

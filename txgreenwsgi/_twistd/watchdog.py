@@ -16,6 +16,7 @@ import contextlib
 import faulthandler
 import signal
 import sys
+from _thread import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from twisted.internet.error import ReactorNotRunning
@@ -126,6 +127,8 @@ class Watchdog:
                 self._stacks = self._open_stacks()
         file = self._stacks or sys.__stderr__
         assert file is not None
+        # A longer time it refuses: this much is 292 years.
+        seconds = min(seconds, TIMEOUT_MAX)
         faulthandler.dump_traceback_later(seconds, exit=True, file=file)
 
     def _open_stacks(self) -> TextIO:

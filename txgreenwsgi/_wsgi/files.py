@@ -73,7 +73,7 @@ class FileWrapper:
         try:
             fd = filelike.fileno()
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
+            if not (stat.S_ISREG(status.st_mode) and filelike.readable()):
                 return None
             offset = filelike.tell()
         except (AttributeError, OSError, ValueError):
@@ -84,4 +84,6 @@ class FileWrapper:
         if type(filelike).__module__ not in ("io", "_io", "tempfile"):
             # gzip and zipfile objects have the descriptor of the compressed file.
             return None
+        if not status.st_size:
+            return None  # empty; or made as it is read, as those of /proc are
         return fd, offset, max(0, status.st_size - offset)
