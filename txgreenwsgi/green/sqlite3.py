@@ -17,9 +17,11 @@ from __future__ import annotations
 import sqlite3 as _standard
 import weakref as _weakref
 from collections import deque as _deque
+from contextlib import closing as _closing
 from contextlib import suppress as _suppress
 from functools import partial as _partial
 from itertools import islice as _islice
+from operator import index as _index
 from time import monotonic as _monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,19 @@ _RealConnection: Any = _standard.Connection
 _RealCursor: Any = _standard.Cursor
 # What leaves transactions to the statements, as before Python 3.12.
 _LEGACY = getattr(_standard, "LEGACY_TRANSACTION_CONTROL", -1)
+
+
+# More is too much for some versions of Python.
+_MOST_ROWS = 0x7FFFFFFF
+
+
+def _fetch_of_nothing(size: Any, query: str = "SELECT 1 LIMIT 0") -> Any:
+    with _closing(_RealConnection(":memory:")) as connection:
+        return connection.execute(query).fetchmany(size)
+
+
+# To older ones it is all that there are.
+_ZERO_IS_NONE = _fetch_of_nothing(0, "SELECT 1") == []
 
 
 # What is called in the connection's thread, or directly where there is none.
@@ -270,11 +285,12 @@ class Cursor(_standard.Cursor):
         """As `sqlite3.Cursor.fetchmany`. May park."""
         if size is None:
             size = self.arraysize
-        if not isinstance(size, int) or size < 1:
-            self._check()
-            # Its errors, and what it makes of such numbers.
-            return super().fetchmany(size) if not self._rows else self.fetchall()
         self._check()
+        if not (hasattr(size, "__index__") and 1 <= _index(size) <= _MOST_ROWS):
+            # Its errors, and what it makes of such numbers.
+            _fetch_of_nothing(size)
+            return [] if size == 0 and _ZERO_IS_NONE else self.fetchall()
+        size = _index(size)
         missing = size - len(self._rows)
         if missing > 0 and self._more and self._error is None:
             self._run(_read, missing)
