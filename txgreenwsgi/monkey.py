@@ -102,7 +102,7 @@ def patch_time() -> None:
 
 
 def patch_os() -> None:
-    """`os.wait`, `os.waitpid` and their like, `os.read` and `os.write`, park the task.
+    """`os.waitpid`, `os.read`, `os.write` and their like park the task.
 
     `os.close` tells tasks that wait on what it closes.
     """
@@ -137,6 +137,15 @@ def patch_thread() -> None:
     if futures is not None:
         # Held while a thread is started, which parks.
         _replace(futures, "_global_shutdown_lock", _locks.Lock())
+    _patch_semaphores()
+
+
+def _patch_semaphores() -> None:
+    try:
+        from .green import _semaphores
+    except ImportError:
+        return  # this Python has no multiprocessing
+    _replace(sys.modules["_multiprocessing"], "SemLock", _semaphores.SemLock)
 
 
 class _GreenQueues(MetaPathFinder, Loader):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest.mock import patch
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._switching.errors import NotInGreenlet
-from txgreenwsgi.green._locks import Lock, RLock
+from txgreenwsgi._switching import guards
+from txgreenwsgi._switching.errors import Cancelled, NotInGreenlet
+from txgreenwsgi.green import threading
+from txgreenwsgi.green._locks import Lock, RLock, thread_ident
 from txgreenwsgi.green.queue import Queue
 
 from .clock import TaskClock, result_of
@@ -104,6 +109,31 @@ class LockTests(SynchronousTestCase):
         other.release()
         self.clock.settle()
 
+    def test_a_finalizer_does_not_stop_everything(self) -> None:
+        """A finalizer in a task that wants another task's lock gets that error, too.
+
+        The thread that it would block is the one that the lock's holder needs.
+        """
+        gate = Lock()
+        gate.acquire()
+
+        def hold_on() -> None:
+            with self.lock:
+                gate.acquire()
+
+        def collect() -> None:
+            with (
+                patch.object(guards, "collecting_thread", thread_ident()),
+                self.assertRaisesRegex(NotInGreenlet, "hold_on.*finalizer"),
+            ):
+                self.lock.acquire()
+
+        self.clock.spawn(hold_on)
+        self.clock.result(collect)
+        gate.release()
+        self.clock.settle()
+        self.assertFalse(self.lock.locked())
+
     def test_wrong_arguments(self) -> None:
         """Arguments are refused as a real lock refuses them."""
         for arguments, kind in (
@@ -115,6 +145,57 @@ class LockTests(SynchronousTestCase):
                 self.lock.acquire(*arguments)
         with self.assertRaises(RuntimeError):
             self.lock.release()
+
+
+class ConditionTests(SynchronousTestCase):
+    """`Condition` on each kind of lock."""
+
+    def interrupted_before_it_has_the_lock(self, lock: Any) -> None:
+        """What was notified is interrupted while another holds the lock."""
+        clock = TaskClock()
+        condition = threading.Condition(lock)
+        gate = Lock()
+        gate.acquire()
+        told: list[str] = []
+
+        def wait() -> None:
+            with condition:
+                condition.wait()
+                told.append("has the lock")
+            gate.acquire()
+
+        def notify() -> None:
+            with condition:
+                condition.notify()
+                gate.acquire()
+                told.append("had the lock")
+
+        waiting = clock.spawn(wait)
+        notifying = clock.spawn(notify)
+        waiting.cancel()
+        clock.settle()
+        self.assertEqual(told, [])
+        gate.release()
+        clock.settle()
+        self.assertEqual(told, ["had the lock", "has the lock"])
+        with self.assertRaises(Cancelled):
+            result_of(waiting)
+        self.assertIsNone(result_of(notifying))
+        self.assertTrue(lock.acquire(False))
+
+    def test_interrupted_with_a_lock(self) -> None:
+        """A wait that is interrupted has its lock again before it goes on.
+
+        Its `with` block releases the lock in any case: if it had not got it, it
+        would release that of another task.
+        """
+        self.interrupted_before_it_has_the_lock(Lock())
+
+    def test_interrupted_with_an_rlock(self) -> None:
+        """So it is with an RLock."""
+        lock = RLock()
+        self.interrupted_before_it_has_the_lock(lock)
+        lock.release()
 
 
 class RLockTests(SynchronousTestCase):

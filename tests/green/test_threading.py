@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import io
+import sys
 from typing import Any
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi.green import queue, threading, time
+from txgreenwsgi.green import _locals, _thread, queue, threading, time
 from txgreenwsgi.green.concurrent import futures
 
 from .clock import TaskClock, result_of
@@ -42,6 +46,30 @@ class ThreadTests(SynchronousTestCase):
         clock.advance(5)
         clock.settle()
         self.assertEqual(called, ["now"])
+
+    def test_what_a_bare_thread_raises_is_told(self) -> None:
+        """Its traceback is printed, by the interpreter's own hook or by another."""
+
+        def fail() -> None:
+            raise ValueError("on purpose")
+
+        def program() -> None:
+            _thread.start_new_thread(fail, ())
+            time.sleep(0)
+
+        for hook in (sys.__unraisablehook__, None):
+            told: list[Any] = []
+            printed = io.StringIO()
+            with (
+                patch.object(sys, "unraisablehook", hook or told.append),
+                patch.object(sys, "stderr", printed),
+            ):
+                TaskClock().result(program)
+            if hook is None:
+                self.assertIsInstance(told[0].exc_value, ValueError)
+                continue
+            self.assertIn("thread started by", printed.getvalue())
+            self.assertIn("ValueError: on purpose", printed.getvalue())
 
     def test_tasks_are_forgotten(self) -> None:
         """Asking a task for its current thread leaves nothing behind."""
@@ -97,6 +125,23 @@ class LocalTests(SynchronousTestCase):
         clock.result(use)
         namespaces: Any = object.__getattribute__(mine, "_txgreenwsgi_namespaces")
         self.assertEqual(namespaces.of_task, {})
+
+    def test_many_in_a_task_that_lives_long(self) -> None:
+        """The objects that a task made and dropped leave nothing behind in it."""
+        clock = TaskClock()
+
+        def use() -> None:
+            for _ in range(1000):
+                threading.local().thing = "x"
+            time.sleep(1)
+
+        task = clock.spawn(use)
+        gc.collect()
+        self.assertLess(len(task._on_end or ()), 10)
+        self.assertEqual(len(_locals._used_by[id(task)]), 0)
+        clock.advance(1)
+        self.assertTrue(task.done)
+        self.assertNotIn(id(task), _locals._used_by)
 
     def test_init_is_called_for_each_task(self) -> None:
         """A subclass begins each namespace by its `__init__`, with its arguments."""

@@ -52,17 +52,22 @@ class WriteTests(TestCase):
         """Both ends of a pipe."""
         return real_os.pipe()
 
-    def goes_through(self, reader: int, writer: int) -> None:
+    def goes_through(
+        self,
+        reader: int,
+        writer: int,
+        write: Callable[[int], int] = lambda writer: int(os.write(writer, MUCH)),
+    ) -> None:
         """All of a long message is written and read, and others run meanwhile."""
         ticking = _Ticking()
 
-        def write() -> int:
+        def write_and_close() -> int:
             try:
-                return int(os.write(writer, MUCH))
+                return write(writer)
             finally:
                 os.close(writer)
 
-        writing = txgreenwsgi.spawn(write)
+        writing = txgreenwsgi.spawn(write_and_close)
         reading = txgreenwsgi.spawn(_read_all, reader)
         self.assertEqual(reading.wait(20), MUCH)
         self.assertEqual(writing.wait(20), len(MUCH))
@@ -134,6 +139,78 @@ class WriteTests(TestCase):
                 os.write(1, wrong)
         with self.assertRaises(TypeError):
             os.write("1", b"x")
+
+    def written_in_another_way(self, write: Callable[[int], int]) -> None:
+        """More than a pipe, or a stream socket, holds goes through; others run."""
+        one, other = real_socket.socketpair()
+        for reader, writer in (self.pipe(), (one.detach(), other.detach())):
+            self.goes_through(reader, writer, write)
+
+    @txgreenwsgi.in_greenlet
+    def test_several_buffers(self) -> None:
+        """`os.writev` writes all of its buffers, of whatever size and kind."""
+        pieces = (MUCH[:10], b"", memoryview(MUCH)[10:70_000], bytearray(MUCH[70_000:]))
+        self.written_in_another_way(lambda writer: int(os.writev(writer, pieces)))
+
+    @txgreenwsgi.in_greenlet
+    def test_a_file(self) -> None:
+        """`os.sendfile` sends what was asked for, and moves the file as it should."""
+        with tempfile.TemporaryFile() as file:
+            file.write(MUCH)
+            file.seek(0)
+            number = file.fileno()
+            self.written_in_another_way(
+                lambda writer: int(os.sendfile(writer, number, 0, 2 * len(MUCH)))
+            )
+            self.assertEqual(file.tell(), 0)
+            reader, writer = self.pipe()
+            reading = txgreenwsgi.spawn(_read_all, reader)
+            self.assertEqual(os.sendfile(writer, number, None, 100_000), 100_000)
+            self.assertEqual(file.tell(), 100_000)
+            self.assertEqual(os.sendfile(writer, number, 5, 3), 3)
+            os.close(writer)
+            self.assertEqual(reading.wait(5), MUCH[:100_000] + MUCH[5:8])
+            os.close(reader)
+
+    @txgreenwsgi.in_greenlet
+    def test_into_buffers(self) -> None:
+        """`os.readv` waits for the first byte, and takes what there is."""
+        reader, writer = self.pipe()
+        buffers = bytearray(2), bytearray(4)
+        with self.assertRaises(txgreenwsgi.TimedOut), txgreenwsgi.timeout(0.05):
+            os.readv(reader, buffers)
+        reading = txgreenwsgi.spawn(os.readv, reader, buffers)
+        txgreenwsgi.sleep(0)
+        self.assertFalse(reading.done)
+        os.writev(writer, (b"a", b"bcd"))
+        self.assertEqual(reading.wait(5), 4)
+        self.assertEqual(buffers, (b"ab", b"cd\0\0"))
+        os.close(writer)
+        self.assertEqual(os.readv(reader, buffers), 0)
+        os.close(reader)
+
+    @txgreenwsgi.in_greenlet
+    def test_several_buffers_as_ever(self) -> None:
+        """A packet stays one, and mistakes are those of the original."""
+        one, other = real_socket.socketpair(type=real_socket.SOCK_DGRAM)
+        with one, other:
+            written = os.writev(one.fileno(), (MUCH[:15_000], MUCH[:15_000]))
+            self.assertEqual(written, 30_000)
+            self.assertEqual(other.recv(65536), MUCH[:15_000] * 2)
+        reader, writer = self.pipe()
+        self.assertEqual(os.writev(writer, [b"x"] * 1024), 1024)
+        with self.assertRaises(OSError) as caught:
+            os.writev(writer, [b"x"] * 100_000)
+        self.assertEqual(caught.exception.errno, errno.EINVAL)
+        for wrong in (("text",), None, 7):
+            with self.assertRaises(TypeError):
+                os.writev(writer, wrong)
+            with self.assertRaises(TypeError):
+                os.readv(reader, wrong)
+        os.close(reader)
+        with self.assertRaises(BrokenPipeError):
+            os.writev(writer, (MUCH, MUCH))
+        os.close(writer)
 
     def test_in_the_reactor_greenlet(self) -> None:
         """Outside tasks it is the original."""

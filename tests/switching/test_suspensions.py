@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import traceback
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from txgreenwsgi import NotInGreenlet, Suspension, TimedOut, sleep, suspend
+from txgreenwsgi._switching import guards
 
 from .clocked import ClockTestCase
 from .threaded import ThreadClock, in_thread
@@ -49,6 +51,21 @@ class ResumeTests(SuspendedTestCase):
         task = self.start(work)
         self.clock.advance(1)
         self.assertEqual(self.result_of(task), "early")
+
+    def test_when_the_wait_begins(self) -> None:
+        """An answer is kept that a signal's handler gives as the task is parking."""
+        handles: list[Suspension] = []
+
+        def work() -> Any:
+            handles.append(suspend())
+            return handles[0].wait()
+
+        def refuse_nothing() -> None:
+            self.assertTrue(handles[0].resume("just now"))
+
+        with patch.object(guards, "refuse_bad_moment", refuse_nothing):
+            task = self.start(work)
+        self.assertEqual(self.result_of(task), "just now")
 
     def test_without_a_value(self) -> None:
         """The wait returns None then."""

@@ -16,6 +16,7 @@ is for.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from threading import current_thread, get_ident
 from typing import TYPE_CHECKING, Any, cast
@@ -29,6 +30,7 @@ from . import guards, running
 from .asyncio_marks import running_loop, swap
 from .errors import NotInGreenlet
 from .running import current_task, require_task
+from .suspensions import NEW as UNANSWERED
 from .suspensions import OVER, PARKED, Suspension
 from .tasks import ALIVE, NEW, Task, call_logged
 
@@ -60,6 +62,9 @@ SPARE_GREENLETS = 128
 #: many seconds, at the next place where it could wait.
 SLICE_SECONDS = 0.01
 
+# No thread's ident.
+_NO_THREAD = -1
+
 #: A killed task may run its `finally` blocks, but not wait in them. One that
 #: answers each refusal with another try is put away for ever after this many.
 MOST_REFUSALS = 1000
@@ -72,6 +77,8 @@ def _run_tasks() -> None:
         task = running.task
         assert task is not None, "who switches here says for which task"
         task.run()
+        if running.task is None:
+            _end_child(task)
         hub = task.hub
         spare, home = hub.spare, hub.home
         here = getcurrent()
@@ -85,6 +92,19 @@ def _run_tasks() -> None:
         here.gr_context = None
         del task, hub, spare, here
         home.switch()
+
+
+def _end_child(task: Task[Any]) -> None:
+    """End the child of a fork, made in `task`, whose code has come to its end.
+
+    As that of a thread does. There is a reactor beneath it, the copy of one whose
+    descriptors, and whose clients, are the parent's.
+    """
+    error = task._error
+    if isinstance(error, SystemExit):
+        os._exit(error.code if isinstance(error.code, int) else bool(error.code))
+    task.log_unasked()
+    os._exit(0 if error is None else 1)
 
 
 class Hub:
@@ -124,6 +144,10 @@ class Hub:
         self.home = getcurrent()
         self.thread = get_ident()
         self.tracker = theContextTracker.currentContext()
+
+    def leave_thread(self) -> None:
+        """This is the child of a fork: the reactor's thread is not here."""
+        self.thread = _NO_THREAD
 
     def on_its_thread(self) -> bool:
         """Is this the reactor's thread?"""
@@ -200,20 +224,28 @@ class Hub:
         Raises:
             NotInGreenlet: the task is being killed, or this is no moment to wait.
         """
-        # Used up, unless the task gets as far as parking on it.
-        suspension._state = OVER
         if task._dying:
+            suspension._state = OVER
             self._refuse_to_park(task)
         if task._interruptions:
             error = task.next_interruption()
             if error is not None:
+                suspension._state = OVER
                 suspension._error = error
                 return
-        guards.refuse_bad_moment()
-        suspension._state = PARKED
+        try:
+            guards.refuse_bad_moment()
+        except NotInGreenlet:
+            suspension._state = OVER
+            raise
         suspension.since = self.reactor.seconds()
-        task._suspension = suspension
         task._parked = getcurrent()
+        if suspension._state is not UNANSWERED:
+            suspension._state = OVER  # a signal's handler has just answered it
+            return
+        # From here to the switch there is no call, so no signal is handled.
+        suspension._state = PARKED
+        task._suspension = suspension
         self.home.switch()
 
     def _refuse_to_park(self, task: Task[Any]) -> NoReturn:
@@ -237,10 +269,15 @@ class Hub:
 
         At once, if that is possible here; else at the reactor's next turn: a task
         that answers another goes on undisturbed, and nobody runs in the midst of
-        a garbage collection.
+        a garbage collection or of a signal handler.
         """
         task._suspension = None
-        if running.task is None and guards.collecting_thread is None:
+        if running.in_handler:
+            task._ready = True
+            self._turn.append(partial(self._switch_to, task))
+            # Not by callLater: the reactor may be asleep, or at its delayed calls.
+            self.call_from_thread(self._take_turn)
+        elif running.task is None and guards.collecting_thread is None:
             self._switch_to(task)
         else:
             task._ready = True

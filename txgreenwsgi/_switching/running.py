@@ -24,6 +24,9 @@ __all__ = ["current_task", "require_task"]
 #: one reactor thread in a process, so there is one such task.
 task: Task[Any] | None = None
 
+#: A signal handler runs: it has interrupted a task, or the reactor, anywhere.
+in_handler = False
+
 
 def current_task() -> Task[Any] | None:
     """The task that runs this code; None in the reactor greenlet and in threads.
@@ -63,6 +66,9 @@ def require_task(what: str) -> Task[Any]:
 def _forget_task() -> None:
     """In the child of a fork no reactor turns: its code is in no task any more."""
     global task
+    if task is not None:
+        # Of the parent's tasks none is to run here, whatever it waits for.
+        task.hub.leave_thread()
     task = None
 
 

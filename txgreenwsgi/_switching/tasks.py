@@ -440,8 +440,8 @@ class Task(Generic[T]):
             for function in functions:
                 call_logged(function, "what waited for the end of a task failed")
 
-    def __del__(self) -> None:
-        # As with Deferreds: an error nobody asked for is at least logged.
+    def log_unasked(self) -> None:
+        """Log what the task has failed with, unless somebody asked for it."""
         error = getattr(self, "_error", None)
         if error is not None and not self._observed:
             self._observed = True
@@ -450,3 +450,7 @@ class Task(Generic[T]):
                 failure=Failure(error, exc_tb=self._traceback),
                 name=repr(self),
             )
+
+    def __del__(self) -> None:
+        # As with Deferreds: an error nobody asked for is at least logged.
+        self.log_unasked()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._place import here, main_task
@@ -53,19 +54,22 @@ class _Namespaces:
         if found is not None:
             return found, False
         found = self.of_task[id(task)] = {}
-        task.call_at_end(_forgetting(weakref.ref(self), id(task)))
+        used = _used_by.get(id(task))
+        if used is None:
+            used = _used_by[id(task)] = weakref.WeakSet()
+            task.call_at_end(partial(_forget, id(task)))
+        used.add(self)
         return found, True
 
 
-def _forgetting(
-    reference: weakref.ref[_Namespaces], task_id: int
-) -> Callable[[], None]:
-    def forget() -> None:
-        namespaces = reference()
-        if namespaces is not None:
-            namespaces.of_task.pop(task_id, None)
+# By the id of a task. A task that lives long may see many `local` objects come and
+# go: it is asked once to tell of its end, and the dead ones leave the set.
+_used_by: dict[int, weakref.WeakSet[_Namespaces]] = {}
 
-    return forget
+
+def _forget(task_id: int) -> None:
+    for namespaces in _used_by.pop(task_id):
+        namespaces.of_task.pop(task_id, None)
 
 
 _own = object.__getattribute__

@@ -36,6 +36,8 @@ _real_lock = _thread.allocate_lock
 _real_rlock = _thread.RLock
 main_ident: int = main_thread().ident or 0
 TIMEOUT_MAX = _thread.TIMEOUT_MAX
+# More than anybody enters.
+_ALL_SHIELDS = 1 << 30
 
 
 def get_ident() -> int:
@@ -154,12 +156,16 @@ class Lock:
             and timeout == -1
             and not holder.done
             and holder.hub.on_its_thread()
-            and here() is None
         ):
+            where = (
+                "the reactor greenlet, which alone can continue that task, was to "
+                "wait for it: take the lock in a task"
+                if here() is None
+                else "a finalizer or a signal handler, which cannot let that task go "
+                "on, was to wait for it: hand the work to another task"
+            )
             raise NotInGreenlet(
-                f"{self!r} is held by {holder!r}, and the reactor greenlet, which "
-                "alone can continue that task, was to wait for it: take the lock in "
-                "a task, or with blocking=False"
+                f"{self!r} is held by {holder!r}, and {where}, or with blocking=False"
             )
         return self._real.acquire(True, timeout)
 
@@ -192,6 +198,10 @@ class Lock:
 
     locked_lock = locked
 
+    def _acquire_restore(self, state: object) -> None:
+        # For `threading.Condition`, whose caller releases the lock in any case.
+        _take_for_certain(self)
+
     __enter__ = acquire
 
     def __exit__(
@@ -213,6 +223,19 @@ class Lock:
     def __repr__(self) -> str:
         state = "locked" if self._real.locked() else "unlocked"
         return f"<{state} {type(self).__module__}.Lock object at {id(self):#x}>"
+
+
+def _take_for_certain(lock: Lock) -> None:
+    """Take `lock`; what interrupts the task meanwhile is raised at its next wait."""
+    task = here()
+    if task is None:
+        lock.acquire()
+        return
+    task._shields += _ALL_SHIELDS
+    try:
+        lock.acquire()
+    finally:
+        task._shields -= _ALL_SHIELDS
 
 
 class RLock:
@@ -278,7 +301,7 @@ class RLock:
         return state
 
     def _acquire_restore(self, state: tuple[int, int | None]) -> None:
-        self._lock.acquire()
+        _take_for_certain(self._lock)
         self._count, self._owner = state
 
     def _is_owned(self) -> bool:

@@ -12,6 +12,7 @@ import sys
 import threading as _threading
 from contextvars import Context
 from itertools import count
+from traceback import print_exception
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
@@ -148,7 +149,7 @@ def _spawn(
             return  # a thread that was told to end
         except BaseException:
             kind, value, traceback = sys.exc_info()
-            sys.unraisablehook(
+            _tell_unraisable(
                 _Unraisable(
                     (kind, value, traceback, "Exception ignored in thread", function)
                 )
@@ -182,6 +183,19 @@ class _Unraisable:
         if sys.version_info >= (3, 13):
             self.err_msg += f" {told[4]!r}"
             self.object = None
+
+
+def _tell_unraisable(told: _Unraisable) -> None:
+    if sys.unraisablehook is not sys.__unraisablehook__:
+        sys.unraisablehook(told)
+        return
+    # The interpreter's own takes nothing but what the interpreter itself makes.
+    about = told.err_msg
+    if told.object is not None:
+        about += f": {told.object!r}"
+    if sys.stderr is not None:
+        print(about, file=sys.stderr)
+    print_exception(told.exc_type, told.exc_value, told.exc_traceback)
 
 
 def start_new_thread(

@@ -100,9 +100,16 @@ def _wait() -> tuple[int, int]:
 _real_close = _standard.close
 _real_read = _standard.read
 _real_write = _standard.write
+# Not every system has these; what it lacks is not replaced below.
+_real_readv: Callable[..., int] = getattr(_standard, "readv", _real_write)
+_real_writev: Callable[..., int] = getattr(_standard, "writev", _real_write)
+_real_sendfile: Callable[..., int] = getattr(_standard, "sendfile", _real_write)
 _kernel_poll = _select.poll
 #: The most that a pipe takes for certain when poll says that it is writable.
 _CERTAIN: int = getattr(_select, "PIPE_BUF", 512)
+_MOST_BUFFERS: int = (
+    _standard.sysconf("SC_IOV_MAX") if hasattr(_standard, "sysconf") else 16
+)
 
 
 def _wait_until_ready(fd: int, direction: int, what: str) -> None:
@@ -141,6 +148,16 @@ def _is_stream(fd: int) -> bool:
     return _stat.S_ISFIFO(mode)
 
 
+def _may_wait_to_write(fd: Any) -> bool:
+    """Is this a task, and `fd` a descriptor that would wait?"""
+    return (
+        _here() is not None
+        and _is_number(fd)
+        and _standard.get_blocking(fd)
+        and _may_park()
+    )
+
+
 def _write(fd: Any, data: Any, /) -> int:
     """As `os.write`. May park, if the descriptor is a pipe or a socket.
 
@@ -148,12 +165,7 @@ def _write(fd: Any, data: Any, /) -> int:
     A terminal that its user has stopped may still block: it does not say how much
     it has room for.
     """
-    if (
-        _here() is None
-        or not _is_number(fd)
-        or not _standard.get_blocking(fd)
-        or not _may_park()
-    ):
+    if not _may_wait_to_write(fd):
         return _real_write(fd, data)
     with memoryview(data) as view, view.cast("B") as flat:
         if len(flat) <= _CERTAIN or not _is_stream(fd):
@@ -167,6 +179,49 @@ def _write(fd: Any, data: Any, /) -> int:
         return done
 
 
+def _readv(fd: Any, buffers: Any, /) -> int:
+    """As `os.readv`. May park, as `os.read` does."""
+    if _here() is not None and _is_number(fd):
+        _wait_until_ready(fd, _READ, "os.readv")
+    return _real_readv(fd, buffers)
+
+
+def _writev(fd: Any, buffers: Any, /) -> int:
+    """As `os.writev`. May park, as `os.write` does."""
+    # The original refuses at once more buffers than the kernel takes.
+    if not _may_wait_to_write(fd) or len(buffers) > _MOST_BUFFERS:
+        return _real_writev(fd, buffers)
+    length = 0
+    for buffer in buffers:
+        with memoryview(buffer) as view:
+            length += view.nbytes
+    if length <= _CERTAIN or not _is_stream(fd):
+        _wait_until_ready(fd, _WRITE, "os.writev")
+        return _real_writev(fd, buffers)
+    return _write(fd, b"".join(buffers))
+
+
+def _sendfile(
+    out_fd: Any, in_fd: Any, offset: Any, count: Any, *more: Any, **named: Any
+) -> int:
+    """As `os.sendfile`. May park, as `os.write` does; the file blocks."""
+    if more or named or not _may_wait_to_write(out_fd) or not _is_number(count):
+        return _real_sendfile(out_fd, in_fd, offset, count, *more, **named)
+    if count <= _CERTAIN or not _is_stream(out_fd):
+        _wait_until_ready(out_fd, _WRITE, "os.sendfile")
+        return _real_sendfile(out_fd, in_fd, offset, count)
+    done = 0
+    while done < count:
+        _wait_until_ready(out_fd, _WRITE, "os.sendfile")
+        # None stands for the file's own position, which the kernel moves.
+        start = None if offset is None else offset + done
+        sent = _real_sendfile(out_fd, in_fd, start, min(_CERTAIN, count - done))
+        if not sent:
+            break
+        done += sent
+    return done
+
+
 def _close(fd: Any, /) -> None:
     """As `os.close`; tasks that wait on the descriptor are told. Never parks."""
     if not isinstance(fd, int):
@@ -177,9 +232,17 @@ def _close(fd: Any, /) -> None:
     _events.tell_closed(fd)
 
 
-for _name, _function in (("close", _close), ("read", _read), ("write", _write)):
-    _function.__name__ = _function.__qualname__ = _name
-    REPLACED[_name] = _function
+for _name, _function in (
+    ("close", _close),
+    ("read", _read),
+    ("readv", _readv),
+    ("sendfile", _sendfile),
+    ("write", _write),
+    ("writev", _writev),
+):
+    if hasattr(_standard, _name):
+        _function.__name__ = _function.__qualname__ = _name
+        REPLACED[_name] = _function
 del _name, _function
 _wait.__name__ = _wait.__qualname__ = "wait"
 REPLACED["wait"] = _wait

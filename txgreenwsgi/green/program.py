@@ -7,6 +7,7 @@ standard input parks it. It knows the reactor. It must never know the program.
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import stat
@@ -40,10 +41,14 @@ def run(main: Callable[..., object], *args: Any) -> int:
     status = 0
     real: list[Any] = []
 
+    process = os.getpid()
+
     def run_main() -> None:
         nonlocal status
         try:
             status = _run(main, args)
+            if os.getpid() != process:
+                _end_child(status)
             # Wait for its threads, as the interpreter would.
             real.extend(_thread.set_real_threads_aside(vars(threading)))
             threading._shutdown()  # type: ignore[attr-defined]
@@ -101,6 +106,21 @@ def _green_stdin() -> Iterator[None]:
         if sys.stdin is green:
             sys.stdin = was
         green.close()
+
+
+def _end_child(status: int) -> None:
+    """End the child of a fork, made by the program, as the interpreter would.
+
+    Not by the reactor: its descriptors, and the other tasks, are the parent's.
+    """
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    finally:
+        os._exit(status & 0xFF)
 
 
 def _run(main: Callable[..., object], args: tuple[Any, ...]) -> int:

@@ -12,8 +12,12 @@ from functools import wraps as _wraps
 from typing import TYPE_CHECKING, Any
 
 from txgreenwsgi._switching import running as _running
+from txgreenwsgi._switching.greenlets import Suspension as _Suspension
 
+from ._place import here as _here
 from ._place import main_task as _main_task
+from ._place import may_park as _may_park
+from ._place import park as _park
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 _ALL_SHIELDS = 1 << 30
 _real_signal = _standard.signal
 _real_getsignal = _standard.getsignal
+_real_pause: Any = getattr(_standard, "pause", None)
+# The tasks that wait for the next signal.
+_pausing: list[_Suspension] = []
 
 
 def _redirected(handler: Any) -> Any:
@@ -31,14 +38,18 @@ def _redirected(handler: Any) -> Any:
     def redirected(number: int, frame: FrameType | None) -> None:
         task = _main_task()
         interrupted, _running.task = _running.task, None  # handlers are in no task
+        nested, _running.in_handler = _running.in_handler, True
         try:
             handler(number, frame)
+            for pausing in _pausing[:]:
+                pausing.resume()
             return
         except BaseException as error:
             if task is None or interrupted is task:
                 raise
             raised = error
         finally:
+            _running.in_handler = nested
             _running.task = interrupted
         if interrupted is not None:
             task.interrupt(raised, _ALL_SHIELDS)  # in line for the next turn
@@ -61,6 +72,17 @@ def _signal(signalnum: int, handler: Any, /) -> Any:
     return _plain(_real_signal(signalnum, handler))
 
 
+def _pause() -> None:
+    """As `signal.pause`: wait until a handler has been called. May park."""
+    task = _here()
+    if task is None or not _may_park():
+        _real_pause()
+        return
+    suspension = _Suspension(task, "signal.pause()")
+    _pausing.append(suspension)
+    _park(task, suspension, None, lambda: _pausing.remove(suspension))
+
+
 def _getsignal(signalnum: int, /) -> Any:
     """As `signal.getsignal`."""
     return _plain(_real_getsignal(signalnum))
@@ -71,6 +93,9 @@ _getsignal.__name__ = _getsignal.__qualname__ = "getsignal"
 
 #: What is not as it was; `txgreenwsgi.monkey` puts these in the original's place.
 REPLACED: dict[str, Any] = {"signal": _signal, "getsignal": _getsignal}
+if hasattr(_standard, "pause"):
+    _pause.__name__ = _pause.__qualname__ = "pause"
+    REPLACED["pause"] = _pause
 
 
 def redirect_default() -> None:

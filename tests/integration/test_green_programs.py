@@ -1,0 +1,338 @@
+"""Programs run patched that fork, and that handle signals: the seams of a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from twisted.trial.unittest import TestCase
+
+#: Tells who it is, at once and in one piece.
+_SAY = """
+import os, sys, threading, time
+
+parent = os.getpid()
+
+def say(what):
+    who = "parent" if os.getpid() == parent else "child"
+    os.write(1, f"{who}: {what}\\n".encode())
+"""
+
+
+class ProgramTestCase(TestCase):
+    """A program run by `python -m txgreenwsgi.monkey`."""
+
+    timeout = 60
+
+    def said_by(self, code: str) -> list[str]:
+        """Run it, see that it ends well and soon; the lines that it wrote."""
+        script = Path(self.mktemp()).with_suffix(".py").resolve()
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(_SAY + textwrap.dedent(code))
+        done = subprocess.run(
+            [sys.executable, "-m", "txgreenwsgi.monkey", str(script)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout.splitlines()
+
+
+class ForkTests(ProgramTestCase):
+    """`os.fork` in a task."""
+
+    def test_who_waits_for_a_lock_stays_in_the_parent(self) -> None:
+        """A lock that the child releases wakes no copy of the parent's tasks."""
+        said = self.said_by(
+            """
+            lock = threading.Lock()
+
+            def wait():
+                with lock:
+                    say("has the lock")
+
+            lock.acquire()
+            waiting = threading.Thread(target=wait)
+            waiting.start()
+            time.sleep(0.1)
+            pid = os.fork()
+            if pid == 0:
+                lock.release()
+                say("has released it")
+                os._exit(0)
+            os.waitpid(pid, 0)
+            lock.release()
+            waiting.join()
+            """
+        )
+        self.assertEqual(said, ["child: has released it", "parent: has the lock"])
+
+    def test_who_reads_a_socket_stays_in_the_parent(self) -> None:
+        """A socket that the child closes ends no wait, and goes on in the parent."""
+        said = self.said_by(
+            """
+            import socket
+
+            ours, theirs = socket.socketpair()
+
+            def read():
+                try:
+                    say(ours.recv(1))
+                except OSError as error:
+                    say(error)
+
+            reading = threading.Thread(target=read)
+            reading.start()
+            time.sleep(0.1)
+            pid = os.fork()
+            if pid == 0:
+                ours.close()
+                say("has closed it")
+                os._exit(0)
+            os.waitpid(pid, 0)
+            theirs.send(b"x")
+            reading.join()
+            """
+        )
+        self.assertEqual(said, ["child: has closed it", "parent: b'x'"])
+
+    def test_a_thread_that_returns_ends_the_child(self) -> None:
+        """The child of a fork made in a thread ends with it, and serves nobody."""
+        said = self.said_by(
+            """
+            def run():
+                pid = os.fork()
+                if pid:
+                    say(os.waitpid(pid, 0)[1])
+                else:
+                    say("returns")
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+            say("goes on")
+            """
+        )
+        self.assertEqual(said, ["child: returns", "parent: 0", "parent: goes on"])
+
+    def test_a_program_that_ends_in_the_child(self) -> None:
+        """A child that ends by itself has its status, and the parent its sockets."""
+        said = self.said_by(
+            """
+            import atexit, socket
+
+            ours, theirs = socket.socketpair()
+
+            def read():
+                try:
+                    say(ours.recv(1))
+                finally:
+                    say("has read")
+
+            reading = threading.Thread(target=read)
+            reading.start()
+            time.sleep(0.1)
+            pid = os.fork()
+            if pid == 0:
+                atexit.register(say, "at exit")
+                thread = threading.Thread(target=say, args=("in a thread",))
+                thread.start()
+                time.sleep(0.01)
+                sys.exit(3)
+            say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            theirs.send(b"x")
+            reading.join()
+            ours.settimeout(5)
+            threading.Timer(0.1, theirs.send, (b"y",)).start()
+            say(ours.recv(1))
+            """
+        )
+        self.assertEqual(
+            said,
+            [
+                "child: in a thread",
+                "child: at exit",
+                "parent: 3",
+                "parent: b'x'",
+                "parent: has read",
+                "parent: b'y'",
+            ],
+        )
+
+
+class SignalTests(ProgramTestCase):
+    """A signal's handler that lets somebody go on: `stop.set()` on SIGTERM."""
+
+    def test_it_wakes_the_main_task(self) -> None:
+        """The task goes on at once, and its next wait takes no longer than it says."""
+        said = self.said_by(
+            """
+            import signal
+
+            stop = threading.Event()
+            signal.signal(signal.SIGALRM, lambda *_: stop.set())
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            start = time.monotonic()
+            # No time limit here: there is nothing else to wake the reactor.
+            stop.wait()
+            time.sleep(0.1)
+            took = time.monotonic() - start
+            say("in time" if took < 5 else took)
+            """
+        )
+        self.assertEqual(said, ["parent: in time"])
+
+    def test_it_wakes_another_task(self) -> None:
+        """A handler that interrupts a task leaves it where it was."""
+        said = self.said_by(
+            """
+            import signal
+
+            stop = threading.Event()
+
+            def wait():
+                stop.wait()
+                say("woken")
+                time.sleep(0.1)
+                say("slept")
+
+            waiting = threading.Thread(target=wait)
+            waiting.start()
+            time.sleep(0.1)
+            signal.signal(signal.SIGALRM, lambda *_: stop.set())
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            while not stop.is_set():
+                pass
+            say("was busy")
+            time.sleep(0.01)
+            waiting.join()
+            say("joined")
+            """
+        )
+        self.assertEqual(
+            said,
+            ["parent: was busy", "parent: woken", "parent: slept", "parent: joined"],
+        )
+
+    def test_pause(self) -> None:
+        """`signal.pause` waits for a handler to be called, and others run meanwhile."""
+        said = self.said_by(
+            """
+            import signal
+
+            threading.Timer(0.05, say, ("others run",)).start()
+            signal.signal(signal.SIGALRM, lambda *_: say("is called"))
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            signal.pause()
+            say("goes on")
+
+            def interrupt(*_):
+                raise OSError("on purpose")
+
+            signal.signal(signal.SIGALRM, interrupt)
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            try:
+                signal.pause()
+            except OSError as error:
+                say(error)
+            """
+        )
+        self.assertEqual(
+            said,
+            [
+                "parent: others run",
+                "parent: is called",
+                "parent: goes on",
+                "parent: on purpose",
+            ],
+        )
+
+
+class MultiprocessingTests(ProgramTestCase):
+    """`multiprocessing` in a task."""
+
+    def test_a_pool(self) -> None:
+        """A pool in a `with` block does its work, others run, and it is put away."""
+        said = self.said_by(
+            """
+            import multiprocessing
+
+            def double(number):
+                time.sleep(0.1)
+                return number * 2
+
+            if __name__ == "__main__":
+                threading.Timer(0.01, say, ("others run",)).start()
+                context = multiprocessing.get_context("fork")
+                with context.Pool(2) as pool:
+                    say(pool.map(double, range(4)))
+                say("goes on")
+            """
+        )
+        self.assertEqual(
+            said, ["parent: others run", "parent: [0, 2, 4, 6]", "parent: goes on"]
+        )
+
+    def test_a_queue(self) -> None:
+        """Two tasks that get from one queue, where another process puts."""
+        said = self.said_by(
+            """
+            import multiprocessing, queue
+
+            def put(items):
+                for item in "ab":
+                    time.sleep(0.1)
+                    items.put(item)
+
+            if __name__ == "__main__":
+                context = multiprocessing.get_context("fork")
+                items, got = context.Queue(), []
+                threads = [
+                    threading.Thread(target=lambda: got.append(items.get()))
+                    for _ in range(2)
+                ]
+                process = context.Process(target=put, args=(items,))
+                process.start()
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                process.join()
+                say(sorted(got))
+                try:
+                    items.get(timeout=0.1)
+                except queue.Empty:
+                    say("empty")
+            """
+        )
+        self.assertEqual(said, ["parent: ['a', 'b']", "parent: empty"])
+
+    def test_locks(self) -> None:
+        """A lock that a task holds is waited for by another, for a time or for ever."""
+        said = self.said_by(
+            """
+            import multiprocessing
+
+            lock = multiprocessing.get_context("fork").Lock()
+
+            def hold():
+                with lock:
+                    time.sleep(0.3)
+                    say("lets go")
+
+            holding = threading.Thread(target=hold)
+            holding.start()
+            time.sleep(0.01)
+            say(lock.acquire(timeout=0.05))
+            say(lock.acquire(False))
+            with lock:
+                say("has it")
+            """
+        )
+        self.assertEqual(
+            said,
+            ["parent: False", "parent: False", "parent: lets go", "parent: has it"],
+        )
