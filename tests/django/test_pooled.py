@@ -17,7 +17,7 @@ from django.db.utils import ConnectionHandler
 from tests.switching.clocked import ClockTestCase
 from txgreenwsgi import Cancelled, sleep
 from txgreenwsgi.django import pool_statistics
-from txgreenwsgi.django.pooled import close_pools
+from txgreenwsgi.django.pooled import DatabasePool, _pools, close_pools
 
 from . import project
 from .plain.base import DatabaseWrapper
@@ -65,6 +65,12 @@ class PooledTests(ClockTestCase):
     def statistics(self) -> PoolStatistics:
         """The pool's."""
         return pool_statistics()[ALIAS]
+
+    @property
+    def pool(self) -> DatabasePool:
+        """The pool itself."""
+        (pool,) = _pools[ALIAS].values()
+        return pool
 
     def use(self, seconds: float = 0) -> Any:
         """Open the connection, and keep it for so long; the driver's."""
@@ -226,6 +232,25 @@ class PooledTests(ClockTestCase):
         DatabaseWrapper.dead.add(id(first))
         self.assertIsNot(self.result_of(self.start(self.use)), first)
         self.assertEqual(self.statistics.discarded, 1)
+
+    def test_handed_on(self) -> None:
+        """Nor does one that died in somebody's hands go to the next in line."""
+        settings = connections[ALIAS].settings_dict
+        settings["CONN_HEALTH_CHECKS"] = True
+        self.addCleanup(settings.__setitem__, "CONN_HEALTH_CHECKS", False)
+        holders = [self.start(self.use, 1), self.start(self.use, 2)]
+        next_in_line = self.start(self.use)
+        DatabaseWrapper.dead.update(
+            id(entry.connection.raw) for entry in self.pool._in_use.values()
+        )
+        self.clock.advance(1)
+        raw = self.result_of(holders[0])
+        self.assertIsNot(self.result_of(next_in_line), raw)
+        self.assert_closed(raw)
+        self.clock.advance(1)
+        # Nobody stands in line: who comes later asks himself.
+        self.assertEqual(DatabaseWrapper.pings, 1)
+        self.result_of(holders[1])
 
     def test_elsewhere(self) -> None:
         """The main thread, and other threads, connect and close as ever."""

@@ -157,6 +157,23 @@ def unanswered(database: Database) -> None:
             raised_by(task)
 
 
+def interrupted_at_the_end(database: Database) -> None:
+    """Queries that are timed out in the moment in which they end by themselves."""
+    connection = database.connect(autocommit=True)
+    cut = 0
+    for number in range(200):
+        query = f"select {database.sleep}({0.0085 + number % 10 * 0.0002})"
+        try:
+            with timeout(0.01):
+                connection.execute(query)
+        except TimedOut:
+            cut += 1
+        # A request to cancel that comes late would end this one.
+        connection.execute(f"select {database.sleep}(0.005)")
+    connection.close()
+    print("cut", cut)
+
+
 def interrupted_connecting(database: Database) -> None:
     """Connections that are interrupted while they are made are not left open."""
     errors = []
@@ -496,6 +513,7 @@ PROGRAMS: dict[str, Callable[[Database], None]] = {
         adbapi,
         at_once,
         interrupted,
+        interrupted_at_the_end,
         interrupted_connecting,
         sqlalchemy_at_once,
         sqlalchemy_passes_on,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import subprocess
@@ -34,15 +35,10 @@ class ProgramTestCase(SynchronousTestCase):
         if cls._running is None:
             service = wanted()
             cls._running = service.__enter__()
+            # trial calls no tearDownClass.
+            atexit.register(service.__exit__, None, None, None)
         assert isinstance(cls._running, wanted), "one class, one kind of server"
         return cls._running
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        """Stop the server."""
-        running, cls._running = cls._running, None
-        if running is not None:
-            running.__exit__(None, None, None)
 
     def run_program(
         self, program: str, driver: str, *needed: str, **environ: str
@@ -88,6 +84,13 @@ class PostgreSQLTests(ProgramTestCase):
     def test_interrupted_psycopg(self) -> None:
         """An interrupted query ends at the server; its connection can go on."""
         self.run_program("interrupted", "psycopg")
+
+    def test_interrupted_at_the_end(self) -> None:
+        """What was to end one query never ends the next, with an old libpq either."""
+        for implementation in ("", "python"):
+            self.run_program(
+                "interrupted_at_the_end", "psycopg", PSYCOPG_IMPL=implementation
+            )
 
     def test_whatever_goes_on(self) -> None:
         """Copies, pipelines, cursors at the server, notifications: they end as well."""

@@ -471,6 +471,44 @@ class InterruptedTests(SqliteTestCase):
         self.assertEqual(len(failed), 2)
 
     @in_task
+    def test_transaction_not_begun(self) -> None:
+        """Nobody finds himself in a transaction that he was told had not begun.
+
+        SQLite waits for the lock though it was interrupted. What is then done is
+        committed, and not lost with a transaction that nobody knows of.
+        """
+        begin = {
+            "execute": lambda connection: connection.execute("begin immediate"),
+            "executescript": lambda connection: connection.executescript(
+                "begin immediate; update t set a = 5"
+            ),
+        }
+        with closing(self.connect(isolation_level=None)) as other:
+            for name, ask in begin.items():
+                with closing(self.connect(isolation_level=None)) as connection:
+                    other.execute("begin immediate")
+                    with self.assertRaises(TimedOut), timeout(0.1):
+                        ask(connection)
+                    other.execute("rollback")
+                    connection.execute("update t set a = a + 1")
+                    self.assertFalse(connection.in_transaction, name)
+            self.assertEqual(other.execute("select a from t").fetchall(), [(3,)])
+
+    @in_task
+    def test_half_read(self) -> None:
+        """A cursor that was half read is interrupted as well, and nothing after it."""
+        connection = self.connect(isolation_level=None)
+        rows = connection.execute(ENDLESS)
+        self.assertEqual(rows.fetchone(), (1,))
+        with self.assertRaises(TimedOut), timeout(0.1):
+            connection.execute(SLOW)
+        connection.execute("update t set a = 2")
+        connection.execute("update t set a = 1")
+        self.check_usable(connection)
+        self.assertRaises(standard.OperationalError, rows.fetchall)
+        connection.close()
+
+    @in_task
     def test_still_queued(self) -> None:
         """What an interrupted task asked of a busy connection is never done."""
         connection = self.connect(check_same_thread=False, isolation_level=None)

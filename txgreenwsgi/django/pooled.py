@@ -91,6 +91,9 @@ class DatabasePool(ConnectionPool[Pooled]):
 
     def _put_to_rest(self, pooled: Pooled) -> None:
         self.maker.put_to_rest(pooled.raw)
+        if self._line:
+            # The next gets it at once, unseen; who had it may not have used it lately.
+            self._look_at(pooled)
 
     def _end(self, pooled: Pooled) -> None:
         self.maker.close_anew(pooled.raw)

@@ -141,7 +141,11 @@ class OwnThread:
         return self._current is None and not self._calls
 
     def call(
-        self, function: Callable[..., Any], *args: Any, unstoppable: bool = False
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        unstoppable: bool = False,
+        undo: Callable[[], object] | None = None,
     ) -> Any:
         """Call `function(*args)` in the thread; what it returns. May park.
 
@@ -153,6 +157,8 @@ class OwnThread:
             unstoppable: make the call even if nobody waits for it any more, and
                 never interrupt it. A task that is being killed, which cannot wait,
                 leaves it to the thread and gets None.
+            undo: called in the thread, after the call and before any other, when
+                nobody waits for the call any more. It may not have been made.
 
         Raises:
             BaseException: what `function` raises, or what interrupts the task.
@@ -161,7 +167,7 @@ class OwnThread:
         if task is not None and not may_park():
             task = None
         if task is None:
-            return self._block_for(function, args, unstoppable)
+            return self._block_for(function, args, unstoppable, undo)
         if not unstoppable:
             task.raise_pending()
         elif task._dying:
@@ -174,12 +180,16 @@ class OwnThread:
             suspension.wait()
             raise_in_main(task)
         except BaseException:
-            self._abandon(call, task)
+            self._abandon(call, task, undo)
             raise
         return call.outcome()
 
     def _block_for(
-        self, function: Callable[..., Any], args: tuple[Any, ...], unstoppable: bool
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        unstoppable: bool,
+        undo: Callable[[], object] | None,
     ) -> Any:
         done: Any = _real_lock()
         done.acquire()
@@ -188,7 +198,7 @@ class OwnThread:
         try:
             done.acquire()
         except BaseException:  # Ctrl-C
-            self._abandon(call, None)
+            self._abandon(call, None, undo)
             raise
         return call.outcome()
 
@@ -255,11 +265,18 @@ class OwnThread:
                 call.ended = True
                 call.tell()
 
-    def _abandon(self, call: _Call, task: Task[Any] | None) -> None:
+    def _abandon(
+        self,
+        call: _Call,
+        task: Task[Any] | None,
+        undo: Callable[[], object] | None,
+    ) -> None:
         """Nobody waits for `call` any more. Never parks."""
         if call.unstoppable:
             return
         call.dropped = True
+        if undo is not None:
+            self.leave(undo)
         if self._interrupt_call(call) and task is not None:
             self._interrupt_later(call, task)
 

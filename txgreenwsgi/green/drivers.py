@@ -33,6 +33,7 @@ from txgreenwsgi._switching.errors import (
     RequestTimeout,
     TimedOut,
 )
+from txgreenwsgi._switching.greenlets import Suspension
 from txgreenwsgi._switching.timeouts import shield
 from txgreenwsgi._switching.timeouts import timeout as time_limit
 
@@ -204,19 +205,29 @@ class _Waits:
         self.has_limit = "timeout" in inspect.signature(waiting.wait_select).parameters
         self._extension = sys.modules.get(f"psycopg_{psycopg.pq.__impl__}.pq")
 
-    def request_cancel(self, pgconn: Any) -> None:
-        """Have the server asked to end what `pgconn` does. Never parks."""
+    def request_cancel(
+        self, pgconn: Any, then: Callable[[], object] | None = None
+    ) -> None:
+        """Have the server asked to end what `pgconn` does. Never parks.
+
+        Args:
+            pgconn: the connection.
+            then: called in any thread once the server has been told, or cannot be.
+        """
         if self._extension is not None:
-            _request_cancel(self._extension, pgconn.pgconn_ptr)
+            _request_cancel(self._extension, pgconn.pgconn_ptr, then)
         else:
             # By ctypes, which lets other threads run.
-            _real.start_new_thread(self._cancel, (pgconn.get_cancel(),))
+            _real.start_new_thread(self._cancel, (pgconn.get_cancel(), then))
 
-    def _cancel(self, request: Any) -> None:
+    def _cancel(self, request: Any, then: Callable[[], object] | None) -> None:
         try:
             request.cancel()
         except self.errors.Error as error:
             _log.debug("a query could not be cancelled: {error!r}", error=error)
+        finally:
+            if then is not None:
+                then()
 
 
 def make_psycopg_green(module: Any = None) -> None:
@@ -373,7 +384,10 @@ def _end_query(waits: _Waits, connection: Any, gen: Any) -> None:
             if waits.has_cancel_safe():
                 connection.cancel_safe(timeout=CANCEL_SECONDS)
             else:
-                waits.request_cancel(pgconn)
+                # Who did not wait for it might see it end his next query.
+                told = Suspension(task, "a request to cancel")
+                waits.request_cancel(pgconn, told.resume)
+                told.wait()
             _drive(waits, gen, pgconn.socket, _INTERVAL, None)
     except waits.errors.QueryCanceled:
         return  # as asked for
@@ -389,24 +403,38 @@ def _end_query(waits: _Waits, connection: Any, gen: Any) -> None:
 # Cancelling without waiting
 
 
-def _request_cancel(extension: Any, connection_address: int | None) -> None:
+def _request_cancel(
+    extension: Any,
+    connection_address: int | None,
+    then: Callable[[], object] | None = None,
+) -> None:
     """Have libpq send a request to cancel, in a thread of its own. Never parks.
 
     The drivers' own functions hold Python's global lock until the server, which may
-    be out of reach, has answered. `extension` is a module in C that uses libpq.
+    be out of reach, has answered.
+
+    Args:
+        extension: a module in C that uses libpq.
+        connection_address: libpq's connection.
+        then: called in any thread once the server has been told, or cannot be.
     """
+    request = None
     try:
         libpq = _libpq(extension.__file__)
     except (AttributeError, OSError) as error:
         _log.debug("libpq cannot be reached: {error!r}", error=error)
+    else:
+        request = libpq.PQgetCancel(connection_address)
+    if not request:  # without libpq, or it is closed
+        if then is not None:
+            then()
         return
-    request = libpq.PQgetCancel(connection_address)
-    if not request:
-        return  # it is closed
 
     def send() -> None:
         libpq.PQcancel(request, ctypes.create_string_buffer(256), 256)
         libpq.PQfreeCancel(request)
+        if then is not None:
+            then()
 
     _real.start_new_thread(send, ())
 

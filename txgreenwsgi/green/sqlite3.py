@@ -17,18 +17,30 @@ from __future__ import annotations
 import sqlite3 as _standard
 import weakref as _weakref
 from collections import deque as _deque
-from contextlib import closing as _closing
 from contextlib import suppress as _suppress
 from functools import partial as _partial
 from itertools import islice as _islice
 from operator import index as _index
-from time import monotonic as _monotonic
 from typing import TYPE_CHECKING, Any
 
 from ._locks import get_ident as _get_ident
 from ._own_thread import OwnThread as _OwnThread
 from ._place import here as _here
 from ._place import may_park as _may_park
+from ._sqlite_calls import MOST_ROWS as _MOST_ROWS
+from ._sqlite_calls import ZERO_IS_NONE as _ZERO_IS_NONE
+from ._sqlite_calls import close_connection as _close_connection
+from ._sqlite_calls import close_cursor as _close_cursor
+from ._sqlite_calls import close_forgotten as _close_forgotten
+from ._sqlite_calls import execute as _execute
+from ._sqlite_calls import execute_many as _execute_many
+from ._sqlite_calls import execute_script as _execute_script
+from ._sqlite_calls import fetch_of_nothing as _fetch_of_nothing
+from ._sqlite_calls import finalize as _finalize
+from ._sqlite_calls import leaves_transactions as _leaves_transactions
+from ._sqlite_calls import read as _read
+from ._sqlite_calls import read_all as _read_all
+from ._sqlite_calls import undo as _undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,128 +48,12 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...
 
 
-#: How many rows are read ahead at most, and for how long: what is slow to find, or
-#: large, is not read before it is wanted.
-READ_AHEAD_ROWS = 200
-READ_AHEAD_SECONDS = 0.002
 #: How many parameters of an iterator `executemany` hands over at a time. They are
 #: made in the task, for their maker may wait itself.
 MANY_AT_A_TIME = 500
 
 _RealConnection: Any = _standard.Connection
 _RealCursor: Any = _standard.Cursor
-# What leaves transactions to the statements, as before Python 3.12.
-_LEGACY = getattr(_standard, "LEGACY_TRANSACTION_CONTROL", -1)
-
-
-# More is too much for some versions of Python.
-_MOST_ROWS = 0x7FFFFFFF
-
-
-def _fetch_of_nothing(size: Any, query: str = "SELECT 1 LIMIT 0") -> Any:
-    with _closing(_RealConnection(":memory:")) as connection:
-        return connection.execute(query).fetchmany(size)
-
-
-# To older ones it is all that there are.
-_ZERO_IS_NONE = _fetch_of_nothing(0, "SELECT 1") == []
-
-
-# What is called in the connection's thread, or directly where there is none.
-
-
-def _execute(cursor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    _forget_rows(cursor)
-    _RealCursor.execute(cursor, *args, **kwargs)
-    if cursor.description is None:
-        cursor._more = False
-    else:
-        _read_ahead(cursor)
-
-
-def _execute_many(cursor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    _forget_rows(cursor)
-    _RealCursor.executemany(cursor, *args, **kwargs)
-
-
-def _forget_rows(cursor: Any) -> None:
-    cursor._rows.clear()
-    cursor._error = None
-    cursor._more = True
-
-
-def _close_cursor(cursor: Any) -> None:
-    _RealCursor.close(cursor)
-    _forget_rows(cursor)
-
-
-def _read(cursor: Any, wanted: int) -> None:
-    """Read at least `wanted` rows; an error waits behind those that were read."""
-    rows, step = cursor._rows, _RealCursor.__next__
-    try:
-        for _ in range(wanted):
-            rows.append(step(cursor))
-    except StopIteration:
-        cursor._more = False
-    except BaseException as error:
-        cursor._error = error
-    else:
-        _read_ahead(cursor)
-
-
-def _read_ahead(cursor: Any) -> None:
-    thread = getattr(cursor._connection, "_thread", None)
-    if thread is None or not thread.is_here:
-        return
-    rows, step, until = cursor._rows, _RealCursor.__next__, _monotonic()
-    until += READ_AHEAD_SECONDS
-    try:
-        while len(rows) < READ_AHEAD_ROWS and _monotonic() < until:
-            rows.append(step(cursor))
-    except StopIteration:
-        cursor._more = False
-    except BaseException as error:
-        cursor._error = error
-
-
-def _read_all(cursor: Any) -> None:
-    cursor._rows.extend(_RealCursor.fetchall(cursor))
-    cursor._more = False
-
-
-def _leaves_transactions(connection: Any) -> bool:
-    """Does it begin and end none but by statements and when it is told to?"""
-    return bool(getattr(connection, "autocommit", _LEGACY) == _LEGACY)
-
-
-def _close_connection(connection: Any) -> None:
-    # SQLite keeps the locks of a connection that is closed while it has statements,
-    # and a cursor, with its statement, lives as long as a traceback that has it.
-    for cursor in list(connection._cursors or ()):
-        if cursor._more:
-            _close_cursor(cursor)
-    with _suppress(_standard.Error):  # what is wrong is told by closing
-        if _leaves_transactions(connection) and connection.in_transaction:
-            _RealConnection.rollback(connection)
-    _RealConnection.close(connection)
-    connection._closed = True
-    thread, connection._thread = connection._thread, None
-    if thread is not None:
-        thread.end()
-
-
-def _finalize(connection: Any) -> None:
-    # Since Python 3.13 it warns if the connection is open, and closes it.
-    finalize = getattr(_RealConnection, "__del__", None)
-    if finalize is not None:
-        finalize(connection)
-
-
-def _close_forgotten(connection: Any) -> None:
-    _finalize(connection)
-    # Else it is closed when its memory is freed, which a finalizer has put off.
-    with _suppress(_standard.ProgrammingError):  # it was never opened
-        _RealConnection.close(connection)
 
 
 class Cursor(_standard.Cursor):
@@ -186,6 +82,15 @@ class Cursor(_standard.Cursor):
             return connection._run(function, self, *args)
         return function(self, *args)  # of the standard class: as it always was
 
+    def _run_statements(
+        self, function: Callable[..., Any], args: Any, kwargs: Any
+    ) -> None:
+        connection, outside = self._connection, list[bool]()
+        if isinstance(connection, Connection):
+            connection._run(function, self, outside, args, kwargs, outside=outside)
+        else:
+            function(self, outside, args, kwargs)
+
     # Executing.
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
@@ -194,7 +99,7 @@ class Cursor(_standard.Cursor):
             return super().execute(*args, **kwargs)
         self._check()
         self._many_count = None
-        self._run(_execute, args, kwargs)
+        self._run_statements(_execute, args, kwargs)
         return self
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
@@ -212,16 +117,16 @@ class Cursor(_standard.Cursor):
         ):
             self._execute_iterator(*args)
         else:
-            self._run(_execute_many, args, kwargs)
+            self._run_statements(_execute_many, args, kwargs)
         return self
 
     def _execute_iterator(self, sql: Any, parameters: Any) -> None:
         iterator = iter(parameters)
         some = list(_islice(iterator, MANY_AT_A_TIME))
-        self._run(_execute_many, (sql, some), {})
+        self._run_statements(_execute_many, (sql, some), {})
         count = super().rowcount
         while some := list(_islice(iterator, MANY_AT_A_TIME)):
-            self._run(_execute_many, (sql, some), {})
+            self._run_statements(_execute_many, (sql, some), {})
             count += max(super().rowcount, 0)
         self._many_count = count
 
@@ -230,7 +135,7 @@ class Cursor(_standard.Cursor):
         if self._connection is None:
             return super().executescript(*args, **kwargs)
         self._check()
-        self._run(_partial(_RealCursor.executescript, **kwargs), *args)
+        self._run_statements(_execute_script, args, kwargs)
         return self
 
     def close(self) -> None:
@@ -385,7 +290,11 @@ class Connection(_standard.Connection):
         )
 
     def _run(
-        self, function: Callable[..., Any], *args: Any, unstoppable: bool = False
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        unstoppable: bool = False,
+        outside: list[bool] | None = None,
     ) -> Any:
         """What `function(*args)`, which may block, returns. May park."""
         self._check_thread()
@@ -396,7 +305,8 @@ class Connection(_standard.Connection):
             thread = self._thread = self._make_thread()
         elif thread.is_here or thread.is_lost:
             return function(*args)
-        return thread.call(function, *args, unstoppable=unstoppable)
+        undo = _partial(_undo, self, [] if outside is None else outside)
+        return thread.call(function, *args, unstoppable=unstoppable, undo=undo)
 
     def _run_at_once(self, function: Callable[..., Any], *args: Any) -> Any:
         """As `_run`, for what does not block unless the connection is busy."""
