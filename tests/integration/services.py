@@ -64,14 +64,19 @@ class Service:
 
     def run(self, *command: str) -> None:
         """Run a command to its end, as the server's user."""
-        subprocess.run(
+        done = subprocess.run(
             command,
-            check=True,
+            check=False,
             user=self._user,
             cwd=self._folder,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             timeout=120,
         )
+        if done.returncode:
+            text = done.stdout.decode(errors="replace")
+            raise AssertionError(f"{command} ended with {done.returncode}:\n{text}")
 
     def __enter__(self) -> Service:
         try:
