@@ -31,8 +31,10 @@ class ProgramTestCase(TestCase):
         script = Path(self.mktemp()).with_suffix(".py").resolve()
         script.parent.mkdir(parents=True, exist_ok=True)
         script.write_text(_SAY + textwrap.dedent(code))
+        # Newer versions of Python warn of any fork of a process with threads.
+        quiet = ["-W", "ignore::DeprecationWarning"]
         done = subprocess.run(
-            [sys.executable, "-m", "txgreenwsgi.monkey", str(script)],
+            [sys.executable, *quiet, "-m", "txgreenwsgi.monkey", str(script)],
             capture_output=True,
             text=True,
             timeout=30,
