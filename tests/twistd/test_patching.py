@@ -51,7 +51,7 @@ class PatchOptionTests(SynchronousTestCase):
         for wrong in ("function", "a.b()", ""):
             with self.assertRaises(usage.UsageError) as caught:
                 self.parsed("--offload", wrong)
-            self.assertIn("sqlite3.connect", str(caught.exception))
+            self.assertIn("bcrypt.hashpw", str(caught.exception))
 
 
 class OffloadNamesTests(SynchronousTestCase):

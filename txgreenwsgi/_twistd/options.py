@@ -296,7 +296,7 @@ class Options(usage.Options):
         if not all(part.isidentifier() for part in name.split(".")) or "." not in name:
             raise usage.UsageError(
                 f"--offload {name!r} is not the name of a function: give "
-                f"{OFFLOAD_FORM}, for instance --offload sqlite3.connect"
+                f"{OFFLOAD_FORM}, for instance --offload bcrypt.hashpw"
             )
         self["offload"].append(name)
 
