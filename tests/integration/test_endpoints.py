@@ -8,6 +8,7 @@ import socket
 import ssl
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,6 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.trial.unittest import SynchronousTestCase
 
 from .processes import ANSWER_SECONDS, LOOPBACK, RawClient, start
+
+if TYPE_CHECKING:
+    from .processes import ServerProcess
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
@@ -75,18 +79,23 @@ class EndpointTests(SynchronousTestCase):
             server.wait_ended()
             self.assertFalse(Path(path).exists())
 
-    def test_tls(self) -> None:
-        """TLS is served, in HTTP/1.1, by a certificate that the client checks."""
+    def start_tls(self, *options: str) -> tuple[ServerProcess, Path]:
+        """A server that listens for TLS, and its certificate."""
         directory = Path(self.mktemp())
         directory.mkdir(parents=True)
         certificate, key = write_certificate(directory)
         server = start(
             self,
             "greenwsgi",
-            "--app=examples.flask_app:app",
+            *options,
             f"--listen=ssl:0:interface={LOOPBACK}"
             f":certKey={certificate.absolute()}:privateKey={key.absolute()}",
         )
+        return server, certificate
+
+    def test_tls(self) -> None:
+        """TLS is served, in HTTP/1.1, by a certificate that the client checks."""
+        server, certificate = self.start_tls("--app=examples.flask_app:app")
         context = ssl.create_default_context(cafile=str(certificate))
         context.set_alpn_protocols(["h2", "http/1.1"])
         plain = server.connect().socket
@@ -103,17 +112,7 @@ class EndpointTests(SynchronousTestCase):
 
     def test_plain_text_on_a_tls_port(self) -> None:
         """A client that does not speak TLS is hung up on at once."""
-        directory = Path(self.mktemp())
-        directory.mkdir(parents=True)
-        certificate, key = write_certificate(directory)
-        server = start(
-            self,
-            "greenwsgi",
-            "--app=examples.hello:app",
-            "--keep-alive=1000",
-            f"--listen=ssl:0:interface={LOOPBACK}"
-            f":certKey={certificate.absolute()}:privateKey={key.absolute()}",
-        )
+        server, _ = self.start_tls("--app=examples.hello:app", "--keep-alive=1000")
         with server.connect() as client:
             client.send(GET)
             self.assertNotIn(b"HTTP", client.read_all())

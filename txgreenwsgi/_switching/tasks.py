@@ -48,8 +48,8 @@ def call_logged(function: Callable[[], object], complaint: str) -> None:
         _log.failure("{complaint}", complaint=complaint)
 
 
-# More than anybody enters.
-_ALL_SHIELDS = 1 << 30
+#: More than anybody enters.
+ALL_SHIELDS = 1 << 30
 
 _OWN_ROOM = __name__.rpartition(".")[0]
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE
@@ -412,7 +412,7 @@ class Task(Generic[T]):
         functions = self._before_end
         assert functions is not None, "somebody asked for it"
         killed: GreenletExit | None = None
-        self._shields += _ALL_SHIELDS
+        self._shields += ALL_SHIELDS
         while functions:
             function = functions.pop()
             try:

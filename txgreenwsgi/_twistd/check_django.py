@@ -28,16 +28,21 @@ def django_findings(sockets_are_green: bool, threads_are_green: bool) -> list[Fi
         sockets_are_green: are they patched?
         threads_are_green: is `threading`?
     """
-    conf: Any = sys.modules.get("django.conf")
-    if conf is None or not conf.settings.configured:
+    settings = _settings()
+    if settings is None:
         return []
-    settings = conf.settings
     return [
         *_connections(threads_are_green),
         *_databases(settings, sockets_are_green),
         *_caches(settings, sockets_are_green),
         *_others(settings, sockets_are_green),
     ]
+
+
+def _settings() -> Any:
+    """Those of the Django project that is loaded; None if there is none."""
+    conf: Any = sys.modules.get("django.conf")
+    return conf.settings if conf is not None and conf.settings.configured else None
 
 
 def load_views() -> list[Finding]:
@@ -48,9 +53,8 @@ def load_views() -> list[Finding]:
     Returns:
         What went wrong, if anything did.
     """
-    conf: Any = sys.modules.get("django.conf")
     urls: Any = sys.modules.get("django.urls")
-    if urls is None or conf is None or not conf.settings.configured:
+    if urls is None or _settings() is None:
         return []
     try:
         _ = urls.get_resolver().url_patterns

@@ -23,7 +23,7 @@ from txgreenwsgi._switching import running
 from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi._switching.greenlets import Suspension
 
-from ._place import here, main_task, may_park, park
+from ._place import here, main_task, may_park, park, undisturbed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,8 +36,6 @@ _real_lock = _thread.allocate_lock
 _real_rlock = _thread.RLock
 main_ident: int = main_thread().ident or 0
 TIMEOUT_MAX = _thread.TIMEOUT_MAX
-# More than anybody enters.
-_ALL_SHIELDS = 1 << 30
 
 
 def get_ident() -> int:
@@ -231,11 +229,8 @@ def _take_for_certain(lock: Lock) -> None:
     if task is None:
         lock.acquire()
         return
-    task._shields += _ALL_SHIELDS
-    try:
+    with undisturbed(task):
         lock.acquire()
-    finally:
-        task._shields -= _ALL_SHIELDS
 
 
 class RLock:

@@ -5,6 +5,7 @@ It knows tasks, threads and idents. It must never wait.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
@@ -12,9 +13,10 @@ from greenlet import getcurrent
 from txgreenwsgi._switching import guards, running
 from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Suspension
+from txgreenwsgi._switching.tasks import ALL_SHIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from txgreenwsgi._switching.greenlets import Task
 
@@ -27,13 +29,11 @@ __all__ = [
     "park",
     "raise_in_main",
     "set_main_task",
+    "undisturbed",
 ]
 
 #: What a wait with a time limit answers when the time was over first.
 LATE = "late"
-
-# More than anybody enters.
-_ALL_SHIELDS = 1 << 30
 
 _main_task: Task[Any] | None = None
 
@@ -111,8 +111,15 @@ def give_way(task: Task[Any]) -> None:
         return
     suspension = Suspension(task, "the reactor's next turn")
     hub.at_next_turn(suspension.resume)
-    task._shields += _ALL_SHIELDS
-    try:
+    with undisturbed(task):
         suspension.wait()
+
+
+@contextmanager
+def undisturbed(task: Task[Any]) -> Iterator[None]:
+    """Within it nothing but a kill interrupts `task`; what would, does afterwards."""
+    task._shields += ALL_SHIELDS
+    try:
+        yield
     finally:
-        task._shields -= _ALL_SHIELDS
+        task._shields -= ALL_SHIELDS

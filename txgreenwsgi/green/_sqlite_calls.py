@@ -13,18 +13,17 @@ from typing import Any
 
 __all__ = [
     "MOST_ROWS",
-    "ZERO_IS_NONE",
     "close_connection",
     "close_cursor",
     "close_forgotten",
     "execute",
     "execute_many",
     "execute_script",
-    "fetch_of_nothing",
     "finalize",
     "leaves_transactions",
     "read",
     "read_all",
+    "takes_for_all",
     "undo",
 ]
 
@@ -42,14 +41,16 @@ _LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
 MOST_ROWS = 0x7FFFFFFF
 
 
-def fetch_of_nothing(size: Any, query: str = "SELECT 1 LIMIT 0") -> Any:
-    """What the original makes of a size that is no number of rows, and its errors."""
+def takes_for_all(size: Any) -> bool:
+    """Does the original take a size that is no number of rows for all there are?
+
+    Older versions do, of none and of fewer.
+
+    Raises:
+        Exception: what the original raises.
+    """
     with closing(_RealConnection(":memory:")) as connection:
-        return connection.execute(query).fetchmany(size)
-
-
-#: To older versions no rows are all that there are.
-ZERO_IS_NONE: bool = fetch_of_nothing(0, "SELECT 1") == []
+        return bool(connection.execute("SELECT 1").fetchmany(size))
 
 
 def execute(

@@ -72,6 +72,10 @@ _INTERVAL = 0.1
 _INTERRUPTIONS = (Cancelled, ClientDisconnected, RequestTimeout, TimedOut)
 
 
+def _nobody() -> None:
+    """Who is told, where nobody waits to be."""
+
+
 def interruption_of(
     error: BaseException, handled: BaseException | None = None
 ) -> BaseException | None:
@@ -205,9 +209,7 @@ class _Waits:
         self.has_limit = "timeout" in inspect.signature(waiting.wait_select).parameters
         self._extension = sys.modules.get(f"psycopg_{psycopg.pq.__impl__}.pq")
 
-    def request_cancel(
-        self, pgconn: Any, then: Callable[[], object] | None = None
-    ) -> None:
+    def request_cancel(self, pgconn: Any, then: Callable[[], object] = _nobody) -> None:
         """Have the server asked to end what `pgconn` does. Never parks.
 
         Args:
@@ -220,14 +222,13 @@ class _Waits:
             # By ctypes, which lets other threads run.
             _real.start_new_thread(self._cancel, (pgconn.get_cancel(), then))
 
-    def _cancel(self, request: Any, then: Callable[[], object] | None) -> None:
+    def _cancel(self, request: Any, then: Callable[[], object]) -> None:
         try:
             request.cancel()
         except self.errors.Error as error:
             _log.debug("a query could not be cancelled: {error!r}", error=error)
         finally:
-            if then is not None:
-                then()
+            then()
 
 
 def make_psycopg_green(module: Any = None) -> None:
@@ -406,7 +407,7 @@ def _end_query(waits: _Waits, connection: Any, gen: Any) -> None:
 def _request_cancel(
     extension: Any,
     connection_address: int | None,
-    then: Callable[[], object] | None = None,
+    then: Callable[[], object] = _nobody,
 ) -> None:
     """Have libpq send a request to cancel, in a thread of its own. Never parks.
 
@@ -426,15 +427,13 @@ def _request_cancel(
     else:
         request = libpq.PQgetCancel(connection_address)
     if not request:  # without libpq, or it is closed
-        if then is not None:
-            then()
+        then()
         return
 
     def send() -> None:
         libpq.PQcancel(request, ctypes.create_string_buffer(256), 256)
         libpq.PQfreeCancel(request)
-        if then is not None:
-            then()
+        then()
 
     _real.start_new_thread(send, ())
 

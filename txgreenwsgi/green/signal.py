@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from txgreenwsgi._switching import running as _running
 from txgreenwsgi._switching.greenlets import Suspension as _Suspension
+from txgreenwsgi._switching.tasks import ALL_SHIELDS as _ALL_SHIELDS
 
 from ._place import here as _here
 from ._place import main_task as _main_task
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...
 
 
-_ALL_SHIELDS = 1 << 30
 _real_signal = _standard.signal
 _real_getsignal = _standard.getsignal
 _real_pause: Any = getattr(_standard, "pause", None)

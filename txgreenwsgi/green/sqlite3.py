@@ -28,18 +28,17 @@ from ._own_thread import OwnThread as _OwnThread
 from ._place import here as _here
 from ._place import may_park as _may_park
 from ._sqlite_calls import MOST_ROWS as _MOST_ROWS
-from ._sqlite_calls import ZERO_IS_NONE as _ZERO_IS_NONE
 from ._sqlite_calls import close_connection as _close_connection
 from ._sqlite_calls import close_cursor as _close_cursor
 from ._sqlite_calls import close_forgotten as _close_forgotten
 from ._sqlite_calls import execute as _execute
 from ._sqlite_calls import execute_many as _execute_many
 from ._sqlite_calls import execute_script as _execute_script
-from ._sqlite_calls import fetch_of_nothing as _fetch_of_nothing
 from ._sqlite_calls import finalize as _finalize
 from ._sqlite_calls import leaves_transactions as _leaves_transactions
 from ._sqlite_calls import read as _read
 from ._sqlite_calls import read_all as _read_all
+from ._sqlite_calls import takes_for_all as _takes_for_all
 from ._sqlite_calls import undo as _undo
 
 if TYPE_CHECKING:
@@ -192,9 +191,7 @@ class Cursor(_standard.Cursor):
             size = self.arraysize
         self._check()
         if not (hasattr(size, "__index__") and 1 <= _index(size) <= _MOST_ROWS):
-            # Its errors, and what it makes of such numbers.
-            _fetch_of_nothing(size)
-            return [] if size == 0 and _ZERO_IS_NONE else self.fetchall()
+            return self.fetchall() if _takes_for_all(size) else []
         size = _index(size)
         missing = size - len(self._rows)
         if missing > 0 and self._more and self._error is None:
