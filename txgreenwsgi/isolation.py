@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["isolate_loaded"]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 _own = object.__getattribute__
 _set_own = object.__setattr__

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 C = TypeVar("C")
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 
 class PoolTimeout(TimeoutError):

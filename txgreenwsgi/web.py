@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GreenWSGIResource"]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 _READ_BYTES = 65536
 
@@ -432,7 +432,7 @@ class ResourceExchange:
     def _handed_over(self) -> None:
         self._output.hand_over()
         hub = self._site.hub
-        if hub.reactor.seconds() - hub.turned > SLICE_SECONDS:
+        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
             sleep(0)
 
     def send_file(self, head: ResponseHead | None, body: FileWrapper) -> bool:

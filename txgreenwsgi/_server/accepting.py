@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Accepting"]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 #: So many descriptors are left to the application, at most an eighth of all.
 _SPARE = 64

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel"]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 #: A connection that is being closed has so many seconds for it, and so has what
 #: is left of the body of a request that was answered.
@@ -439,7 +439,7 @@ class Channel:
         if self._fd < 0 or self.reading_paused or self.closing_now or self._inbox:
             return b""
         hub = self.hub
-        if hub.reactor.seconds() - hub.turned > SLICE_SECONDS:
+        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
             return b""  # a fast client must not keep the others waiting
         size = min(max(wanted, _LEAST_READ_BYTES), MOST_PIECE_BYTES)
         try:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange"]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 #: Blocks at least this long are sent beside their head and chunk framing, not
 #: copied behind it.
@@ -429,7 +429,7 @@ class Exchange:
         self._output.hand_over()
         hub = self.channel.hub
         # A fast client must not be fed for ever while the others wait.
-        if hub.reactor.seconds() - hub.turned > SLICE_SECONDS:
+        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
             self._output.turn()
 
     def _cut_to_length(self, block: bytes) -> bytes:

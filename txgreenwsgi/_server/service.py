@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_LISTEN", "GreenService", "service"]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 DEFAULT_LISTEN = ("tcp:8080",)
 

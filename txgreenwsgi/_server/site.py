@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GreenSite", "RequestInFlight"]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 #: Deadlines are looked at so often: no timer is set for a request.
 _CHECK_SECONDS = 0.25

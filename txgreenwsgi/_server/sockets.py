@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DONE", "Sockets"]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 #: Why a connection is lost that was closed in good order.
 DONE = Failure(CONNECTION_DONE)

@@ -52,7 +52,7 @@ __all__ = [
     "require_task",
 ]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 #: Finished greenlets that are kept for the next task: making one costs 13 us,
 #: waking one costs 1 us. Each spare one holds about 3 KiB.
@@ -119,7 +119,7 @@ class Hub:
             never taken at import: that may happen in any greenlet.
         thread: the ident of the reactor's thread, likewise.
         tracker: Twisted's log contexts of that thread.
-        turned: when the running task was resumed, by the reactor's clock.
+        resumed_at: when the running task was resumed, by the reactor's clock.
         spare: finished greenlets, for the tasks that come.
         undead: killed tasks that would not end.
         closed: whether the reactor has stopped.
@@ -128,7 +128,7 @@ class Hub:
     def __init__(self, reactor: IReactorTime) -> None:
         self.reactor = reactor
         self.tasks: set[Task[Any]] = set()
-        self.turned = 0.0
+        self.resumed_at = 0.0
         self.spare: list[greenlet] = []
         self.undead: list[Task[Any]] = []
         self.closed = False
@@ -301,7 +301,7 @@ class Hub:
         if running_loop() is not None or task._asyncio_marks is not None:
             asyncio_marks = swap(task._asyncio_marks)
         home, self.home = self.home, getcurrent()
-        self.turned = self.reactor.seconds()
+        self.resumed_at = self.reactor.seconds()
         interrupted, running.task = running.task, task
         try:
             parked.switch()

@@ -201,7 +201,7 @@ def _wait_for_events(
         # escape its own timeout. Before we look: what is ready may be taken by
         # another task in that turn.
         task.raise_pending()
-        if reactor.seconds() - task.hub.turned > SLICE_SECONDS and not task._dying:
+        if reactor.seconds() - task.hub.resumed_at > SLICE_SECONDS and not task._dying:
             sleep(0)
     ready = kernel.poll(0)
     if ready or timeout == 0:

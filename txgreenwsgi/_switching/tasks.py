@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Task"]
 
 T = TypeVar("T")
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 # A task's life.
 NEW, ALIVE, FINISHED, FAILED = "new", "alive", "finished", "failed"

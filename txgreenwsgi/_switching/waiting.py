@@ -40,7 +40,7 @@ __all__ = ["in_greenlet", "react", "sleep", "spawn", "suspend", "wait"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 #: How long the main function of `react()` may take to clean up when the reactor
 #: is stopped.

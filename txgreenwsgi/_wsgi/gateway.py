@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StartResponse", "serve"]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 
 class StartResponse:

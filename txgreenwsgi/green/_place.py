@@ -107,7 +107,7 @@ def give_way(task: Task[Any]) -> None:
     a kill interrupts it, for what the call has got must not get lost.
     """
     hub = task.hub
-    if hub.reactor.seconds() - hub.turned <= SLICE_SECONDS or not may_park():
+    if hub.reactor.seconds() - hub.resumed_at <= SLICE_SECONDS or not may_park():
         return
     suspension = Suspension(task, "the reactor's next turn")
     hub.at_next_turn(suspension.resume)

@@ -59,7 +59,7 @@ __all__ = [
     "watch_imports",
 ]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 #: How long a server may take to end a query that it was asked to cancel. Then the
 #: connection is closed.

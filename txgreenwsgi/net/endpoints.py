@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Listener", "connect", "listen"]
 
-_log = Logger(namespace="txgreenwsgi")
+_log = Logger()
 
 
 class _Connecting(Factory):
