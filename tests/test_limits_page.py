@@ -1,4 +1,4 @@
-"""The page of limits says what the settings and the code say."""
+"""The page "Limits and timeouts" agrees with the settings and the code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LimitsPageTests(SynchronousTestCase):
         self.text = text
 
     def test_options(self) -> None:
-        """Every setting that is a limit has a row with its default."""
+        """Each setting that is a limit has a row with its default."""
         defaults = {row[1]: row[2] for row in self.rows if row[1].startswith("`--")}
         for name, setting, default in described():
             if setting.kind in ("count", "bytes", "seconds"):
@@ -38,24 +38,22 @@ class LimitsPageTests(SynchronousTestCase):
         self.assertEqual(defaults, {})
 
     def test_constants(self) -> None:
-        """What has no option is as the page says."""
+        """Limits without an option have the values on the page."""
         fixed = {row[0]: row[2] for row in self.rows if row[1] == ""}
         self.assertEqual(
             fixed,
             {
                 "length of a method": str(target._METHOD_LIMIT_BYTES),
                 "empty lines before a request": str(parser._EMPTY_LINES),
-                "what an application has left unread when it has answered": (
+                "unread body after the response": (
                     f"{body.DRAIN_BYTES // 1024} KiB, {channel._CLOSE_SECONDS:g} s"
                 ),
-                "what is held for a client that is behind": (
-                    "the block that is being sent"
-                ),
+                "data buffered for a slow client": "the current block",
                 "time for closing a connection": f"{channel._CLOSE_SECONDS:g} s",
-                "pipelined requests of one connection that are looked at": "1",
+                "pipelined requests parsed per connection": "1",
                 "file descriptors": (
-                    f"{accepting._SPARE} less than the process may have, at most an "
-                    "eighth less"
+                    f"{accepting._SPARE} less than the process limit, at most an eighth "
+                    "less"
                 ),
             },
         )
@@ -65,7 +63,7 @@ class LimitsPageTests(SynchronousTestCase):
         self.assertEqual(accepting._LOG_SECONDS, 60, "once a minute")
 
     def test_commands(self) -> None:
-        """Each command names tests that exist, and variables that they read."""
+        """Each command names existing tests and variables that they read."""
         root = PAGE.parents[1]
         commands = re.findall(r"^    (?:TX\w+=\S+ )*trial (.+)$", self.text, re.M)
         self.assertGreater(len(commands), 3)
