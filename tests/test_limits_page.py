@@ -52,8 +52,8 @@ class LimitsPageTests(SynchronousTestCase):
                 "time for closing a connection": f"{channel._CLOSE_SECONDS:g} s",
                 "pipelined requests parsed per connection": "1",
                 "file descriptors": (
-                    f"{accepting._SPARE} less than the process limit, at most an eighth "
-                    "less"
+                    f"{accepting._SPARE} less than the process limit, at most an "
+                    "eighth less"
                 ),
             },
         )
