@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -68,7 +69,8 @@ class TacTests(ProgramTestCase):
     def start(self, heading: str) -> ServerProcess:
         """Start an example with `twistd -y`, in the folder's import path."""
         path = self.write(heading, "web.tac")
-        environ = {"PYTHONPATH": str(self.folder)}
+        paths = [str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environ = {"PYTHONPATH": os.pathsep.join(paths)}
         server = start(self, "-y", str(path), endpoints=self.endpoints, environ=environ)
         self.assertNotIn("is not patched", server.log())
         return server
