@@ -120,8 +120,8 @@ class WatchedServer:
                 self.server.advance(61)
             left = [
                 *self.server.tasks,
-                *self.server.site.exchanges,
-                *self.server.site.connections,
+                *self.server.site.server.table.exchanges,
+                *self.server.site.server.shutdown.connections,
                 *self.server.reactor.getDelayedCalls(),
             ]
             if left:

@@ -268,7 +268,7 @@ class CloseTests(WireTestCase):
         self.assertEqual(self.only(self.client).body, b"a")
         self.client.send(get("/other"))
         self.assertEqual(len(self.client.responses()), 1)
-        self.assertEqual(len(server.site.exchanges), 1)
+        self.assertEqual(len(server.site.server.table.exchanges), 1)
         server.advance(1)
         self.assertEqual(self.closed, [True, "after a wait"])
         self.assertEqual(len(self.client.responses()), 2)

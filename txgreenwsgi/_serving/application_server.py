@@ -99,7 +99,7 @@ class ApplicationServer:
         )
         self.table = RequestTable(observers)
         self.deadlines = DeadlineClock()
-        self.shutdown = Shutdown(self.table)
+        self.shutdown = Shutdown(self.table, self._forget)
         self.detached: set[InFlight] = set()
         self.runner: Runner = run_in_task
         self._reactor = reactor
@@ -132,17 +132,21 @@ class ApplicationServer:
         table = self.table
         if table.observers:
             table.observe(exchange.record())
-        table.exchanges.discard(exchange)
-        if self.detached and exchange in self.detached:
-            self.detached.discard(exchange)
-            self.deadlines.forget(exchange)
+        self._forget(exchange)
         if self.shutdown.stopping:
             self.shutdown.complete_if_idle()
 
+    def _forget(self, exchange: InFlight) -> None:
+        self.table.exchanges.discard(exchange)
+        if self.detached and exchange in self.detached:
+            self.detached.discard(exchange)
+            self.deadlines.forget(exchange)
+
     def detach(self, exchange: InFlight) -> None:
         """Keep the deadlines of an exchange that goes on without its connection."""
-        self.detached.add(exchange)
-        self.deadlines.watch(exchange, self.reactor)
+        if exchange in self.table.exchanges:  # else a shutdown has given up on it
+            self.detached.add(exchange)
+            self.deadlines.watch(exchange, self.reactor)
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
