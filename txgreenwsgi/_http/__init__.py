@@ -1,5 +1,6 @@
-"""The wire: HTTP/1.1 as bytes, without Twisted, greenlets or sockets.
+"""HTTP/1.1 on the wire: bytes only, without Twisted, greenlets or sockets.
 
-A request is read by `parser` (bytes to events), which asks `target` and `fields`
-what a head means and `chunked` where a body ends; `head` has the events.
+`parser` turns bytes into events. It uses `target` and `fields` to interpret a
+request head and `chunked` to find the end of a chunked body. The event types are in
+`head`. `writer` encodes response heads.
 """
