@@ -151,7 +151,7 @@ class Exchange:
             self.keep_alive = False
             writer.abandon(late_writer())
         errors = self.errors
-        if errors is not None and errors.held:
+        if errors is not None and errors.partial_line:
             errors.flush()
         self.channel.exchange_ended(self)
 
