@@ -28,39 +28,39 @@ __all__ = [
 ]
 
 WE_REFUSE = {
-    "the method is none that this server has": "h11 accepts every token as a method",
-    "HTTP/2 is not spoken here": "the same: PRI is one",
+    "the method is not supported": "h11 accepts every token as a method",
+    "HTTP/2 with prior knowledge is not supported": "the same: PRI is one",
     "LF without CR in the head": "RFC 9112 2.2 lets a recipient accept it; h11 does",
     "LF without CR in a chunked body": "h11 accepts it in trailers as well",
     "the request line does not end with CRLF": "h11 accepts LF there as well",
-    "an expectation other than 100-continue": "h11 leaves expectations to its user",
-    "a field line is not a name, a colon and a value": (
+    "unsupported Expect: only 100-continue is supported": "h11 leaves expectations to its user",
+    "malformed field line: expected 'name: value'": (
         "h11 unfolds folded lines and lets some controls through in values"
     ),
-    "a trailer is not a name, a colon and a value": "the same, in trailers",
+    "malformed trailer line: expected 'name: value'": "the same, in trailers",
     "Content-Length is not a number": "the same: the number is on a folded line",
-    "Host is not a host and a port": "h11 leaves the value of Host to its user",
-    "the target has none of the forms of RFC 9112 3.2": "h11 leaves it to its user",
-    "the target names no valid host": "h11 leaves it to its user",
-    "byte 0x23 in the target": "h11 leaves fragments to its user as well",
-    "a chunk does not begin with its size": (
+    "Host is not a valid host and port": "h11 leaves the value of Host to its user",
+    "the target has no form defined in RFC 9112 3.2": "h11 leaves it to its user",
+    "the target has no valid host": "h11 leaves it to its user",
+    "invalid byte 0x23 in the target": "h11 leaves fragments to its user as well",
+    "malformed chunk size line": (
         "h11 accepts any extension, and white space behind a size"
     ),
     "more than one Content-Length field": (
         "RFC 9112 6.3 lets a recipient accept equal ones; h11 does"
     ),
     "more than one Content-Type field": "h11 leaves most fields to its user",
-    "Transfer-Encoding together with Content-Length": (
+    "both Transfer-Encoding and Content-Length": (
         "RFC 9112 6.1 lets a recipient drop Content-Length; h11 does"
     ),
     "Transfer-Encoding in an HTTP/1.0 request": (
         "RFC 9112 6.1 calls its framing faulty; h11 reads the chunks"
     ),
-    "only HTTP/1.1 and HTTP/1.0 are spoken here": "h11 reads any version",
+    "only HTTP/1.1 and HTTP/1.0 are supported": "h11 reads any version",
 }
 """Our reasons for what h11 accepts."""
 
-OLD_LLHTTP = "the head is malformed: Invalid character in Content-Length"
+OLD_LLHTTP = "malformed head: Invalid character in Content-Length"
 """The llhttp of httptools 0.6 lets no tab stand behind Content-Length."""
 
 H11_REFUSES = {

@@ -42,7 +42,7 @@ class KnownLinesTests(SynchronousTestCase):
             self._feed(BROWSER % (b"/", b""))
         self.assertEqual(self.lines.statistics(), KnownLinesStatistics(1, 3, 1))
         self._feed(b"GET / HTTP/1.1\r\nAccept: */*\r\nHost: x\r\n\r\n")
-        self.assertEqual(self.lines.statistics().judged_heads, 1)
+        self.assertEqual(self.lines.statistics().validated_heads, 1)
         self._feed(BROWSER % (b"/new", b""))
         self.assertEqual(self.lines.statistics(), KnownLinesStatistics(2, 3, 2))
         self._feed(BROWSER % (b"/new", b"X-New: 1\r\n"))
@@ -56,7 +56,7 @@ class KnownLinesTests(SynchronousTestCase):
             raise Malformed(400, "llhttp knows better")
 
         heads: list[bytes] = []
-        self.patch(known_lines, "judge_head", judge)
+        self.patch(known_lines, "validate_head", judge)
         head = BROWSER % (b"/", b"")
         for _ in range(2):
             self._feed(head, 400)
@@ -129,7 +129,7 @@ class KnownLinesTests(SynchronousTestCase):
         self._feed(BROWSER % (b"/a%20b", b""))
         self._feed(BROWSER % (b"http://x/a%20b?a", b""))
         self._feed(BROWSER % (b"http://x/a%20b?b", b""))
-        self.assertEqual(self.lines.statistics().judged_heads, 5)
+        self.assertEqual(self.lines.statistics().validated_heads, 5)
 
     def test_bad_queries_are_refused(self) -> None:
         """What is no request line is none behind a known path either."""
@@ -152,14 +152,14 @@ class KnownLinesTests(SynchronousTestCase):
         """Two generations of paths are kept, and none of a head that was refused."""
         for i in range(100):
             self._feed(BROWSER % (b"/%d?a" % i, b""))
-        judged = self.lines.statistics().judged_heads
+        judged = self.lines.statistics().validated_heads
         self._feed(BROWSER % (b"/99?b", b""))
-        self.assertEqual(self.lines.statistics().judged_heads, judged)
+        self.assertEqual(self.lines.statistics().validated_heads, judged)
         self._feed(BROWSER % (b"/0?b", b""))
-        self.assertEqual(self.lines.statistics().judged_heads, judged + 1)
+        self.assertEqual(self.lines.statistics().validated_heads, judged + 1)
         self._feed(BROWSER % (b"/bad?a", b"Host: y\r\n"), 400)
         self._feed(BROWSER % (b"/bad?b", b""))
-        self.assertEqual(self.lines.statistics().judged_heads, judged + 2)
+        self.assertEqual(self.lines.statistics().validated_heads, judged + 2)
 
     def test_long_lines_are_not_kept(self) -> None:
         """A line of more than 256 bytes is not worth its memory."""
@@ -184,9 +184,9 @@ class KnownLinesTests(SynchronousTestCase):
         self._feed(often)
         for i in range(500):
             self._feed(BROWSER % (b"/%d" % i, b"X-Id: %d\r\n" % i))
-            judged = self.lines.statistics().judged_heads
+            judged = self.lines.statistics().validated_heads
             self._feed(often)
-            self.assertEqual(self.lines.statistics().judged_heads, judged)
+            self.assertEqual(self.lines.statistics().validated_heads, judged)
 
     def test_forgotten(self) -> None:
         """Lines that no longer come are forgotten, and learned again."""
@@ -194,9 +194,9 @@ class KnownLinesTests(SynchronousTestCase):
         self._feed(once)
         for i in range(20):
             self._feed(BROWSER % (b"/", b"X-Id: %d\r\n" % i))
-        judged = self.lines.statistics().judged_heads
+        judged = self.lines.statistics().validated_heads
         self._feed(once)
-        self.assertEqual(self.lines.statistics().judged_heads, judged + 1)
+        self.assertEqual(self.lines.statistics().validated_heads, judged + 1)
 
     def test_shared(self) -> None:
         """What one connection taught serves all others that share it."""
@@ -204,4 +204,4 @@ class KnownLinesTests(SynchronousTestCase):
         first, second = (RequestParser(lines=self.lines) for _ in range(2))
         self.assertEqual(first.feed(stream), second.feed(stream))
         self.assertEqual(second.feed(stream)[1:], [END])
-        self.assertEqual(self.lines.statistics().judged_heads, 1)
+        self.assertEqual(self.lines.statistics().validated_heads, 1)

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._http.fields import FIELD_LINE
 from txgreenwsgi._http.head import END, Malformed, Refusal
-from txgreenwsgi._http.llhttp import judge_head
+from txgreenwsgi._http.llhttp import validate_head
 from txgreenwsgi._http.target import METHODS, check_request_line
 
 from .streams import GOOD, bytewise, events
@@ -23,7 +23,7 @@ HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
 
 def _judged(head: bytes) -> bool:
     try:
-        judge_head(head)
+        validate_head(head)
     except Malformed:
         return False
     return True
@@ -48,10 +48,10 @@ class JudgeTests(SynchronousTestCase):
     def test_bad_head(self) -> None:
         """A bad one is refused with what llhttp says of it."""
         with self.assertRaises(Malformed) as caught:
-            judge_head(HEAD + b"A : b\r\n\r\n")
+            validate_head(HEAD + b"A : b\r\n\r\n")
         self.assertEqual(caught.exception.status, 400)
         self.assertEqual(
-            caught.exception.reason, "the head is malformed: Invalid header token"
+            caught.exception.reason, "malformed head: Invalid header token"
         )
 
     def test_incomplete_head(self) -> None:
@@ -193,7 +193,7 @@ class ChunkedTests(SynchronousTestCase):
                 stricter += 1
                 last = events([self.head + stream])[-1]
                 assert isinstance(last, Refusal), stream
-                self.assertEqual(last.reason, "a chunk does not begin with its size")
+                self.assertEqual(last.reason, "malformed chunk size line")
         # The comparison is of little worth if nearly all is spoilt, or nothing.
         self.assertGreater(min(accepted, refused), 1000)
         self.assertLess(stricter, 300)
