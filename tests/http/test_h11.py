@@ -1,6 +1,6 @@
-"""Our parser and h11 side by side, on streams that are good and streams that are not.
+"""Differential tests of our parser and h11, on valid and invalid streams.
 
-What they may differ in is recorded in `readings`.
+Accepted differences are recorded in `readings`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from .streams import GOOD, mutated
 
 
 class SideBySideTests(SynchronousTestCase):
-    """The same streams through both."""
+    """The same streams, parsed by both."""
 
     def test_good(self) -> None:
-        """What every client may send is the same to both."""
+        """Valid requests are parsed identically."""
         for sentence, stream in GOOD.items():
-            # h11 skips no empty line before a request line.
+            # h11 does not skip empty lines before a request line.
             agreed = assert_agree(stream.removeprefix(b"\r\n"))
             self.assertEqual(agreed, (1, ""), sentence)
 
-    def test_spoilt(self) -> None:
-        """Spoilt streams are the same to both, as far as both accept them."""
+    def test_mutated(self) -> None:
+        """Mutated streams are parsed identically as far as both accept them."""
         same = 0
         differed: set[str] = set()
         for seed in range(8000):
@@ -35,7 +35,7 @@ class SideBySideTests(SynchronousTestCase):
         self.assertGreater(len(differed), 12)
 
     def test_recorded_reasons(self) -> None:
-        """Each difference that is recorded exists."""
+        """Each recorded difference occurs."""
         head = b"POST / HTTP/1.1\r\nHost: x\r\n"
         chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
         seen: set[str] = set()
