@@ -162,7 +162,7 @@ def recv(environ: WSGIEnvironment, size: int) -> bytes:
     if type(body) is not Input:
         raise RuntimeError(
             "recv() reads the server's own wsgi.input, but middleware has replaced it "
-            f"with {body!r}: call read() of that object instead"
+            f"with {body!r}: use the read() of that"
         )
     if size < 1:
         raise ValueError(f"recv() takes a size of at least 1 byte, not {size!r}")
