@@ -397,7 +397,7 @@ class StartResponseTests(WireTestCase):
         client.send(get("/"))
         self.assertRaises(IncompleteRead, client.responses)
         (failure,) = self.flushLoggedErrors(AssertionError)
-        self.assertIn("tells of no error", failure.getErrorMessage())
+        self.assertIn("without an exception", failure.getErrorMessage())
 
     def test_application_that_catches_its_error(self) -> None:
         """An error that start_response raised can be made good by another call."""

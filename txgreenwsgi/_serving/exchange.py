@@ -249,7 +249,7 @@ class Exchange:
             # Another task of the application is parked in a write.
             writer.abandon(late_write_error())
         errors = self.errors
-        if errors is not None and errors.held:
+        if errors is not None and errors.partial_line:
             errors.flush()
         server = self.server
         admitted = server.admission.release()
