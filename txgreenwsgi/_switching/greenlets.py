@@ -39,12 +39,11 @@ from .tasks import (
     PARKED,
     READY,
     RUNNING,
-    TRANSITIONS,
+    TASK_TRANSITIONS,
     Hub,
     Task,
     call_logged,
 )
-from .transitions import IllegalTransition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +81,12 @@ _NO_THREAD = -1
 #: Maximum number of refused waits of a killed task. It may run its `finally` blocks
 #: but not wait in them; one that keeps trying is abandoned after this many.
 MAX_REFUSALS = 1000
+
+
+# Where the state is checked by identity, which is faster, these raise the error.
+_ON_START = TASK_TRANSITIONS.moves("start")
+_ON_PARK = TASK_TRANSITIONS.moves("park")
+_ON_WAKE = TASK_TRANSITIONS.moves("wake")
 
 
 def _run_tasks() -> None:
@@ -234,7 +239,7 @@ class GreenletHub:
         if self.closed:
             self._refuse_when_closed()
         if task.state is not NEW:
-            raise IllegalTransition("task", TRANSITIONS, task.state, "start")
+            task.state = _ON_START[task.state]  # raises
         self.tasks.add(task)
         spare = self.spare
         greenlet_ = spare.pop() if spare else greenlet(_run_tasks)
@@ -256,7 +261,7 @@ class GreenletHub:
             IllegalTransition: `task` is not running.
         """
         if task.state is not RUNNING:
-            raise IllegalTransition("task", TRANSITIONS, task.state, "park")
+            task.state = _ON_PARK[task.state]  # raises
         if task.dying:
             wait.state = OVER
             self._refuse_to_park(task)
@@ -308,7 +313,7 @@ class GreenletHub:
         collection or a signal handler.
         """
         if task.state is not PARKED:
-            raise IllegalTransition("task", TRANSITIONS, task.state, "wake")
+            task.state = _ON_WAKE[task.state]  # raises
         task.suspension = None
         task.state = READY
         if running.in_handler:

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.python.failure import Failure
 
+from txgreenwsgi._states import TransitionTable
+
 from .errors import TimedOut
 from .running import require_task
-from .transitions import IllegalTransition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .tasks import Task
 
-__all__ = ["Suspension", "exception_of"]
+__all__ = ["SUSPENSION_TRANSITIONS", "Suspension", "exception_of"]
 
 # The states of a suspension. "answered": answered before its task waited on it.
 UNANSWERED, ANSWERED, WAITING, OVER = "unanswered", "answered", "waiting", "over"
@@ -28,23 +27,26 @@ UNANSWERED, ANSWERED, WAITING, OVER = "unanswered", "answered", "waiting", "over
 #: State -> event -> next state. "answer" is `resume` or `throw`; "refuse": the hub
 #: cannot park the task now. Late answers and interruptions leave the state as it is:
 #: their sources cannot know that the wait has ended.
-TRANSITIONS: Mapping[str, Mapping[str, str]] = {
-    UNANSWERED: {
-        "wait": WAITING,
-        "refuse": OVER,
-        "answer": ANSWERED,
-        "abandon": UNANSWERED,
+SUSPENSION_TRANSITIONS = TransitionTable(
+    "a suspension",
+    {
+        UNANSWERED: {
+            "wait": WAITING,
+            "refuse": OVER,
+            "answer": ANSWERED,
+            "abandon": UNANSWERED,
+        },
+        # A signal handler can answer it after the wait has begun, hence the refusal.
+        ANSWERED: {
+            "wait": OVER,
+            "refuse": OVER,
+            "answer": ANSWERED,
+            "abandon": ANSWERED,
+        },
+        WAITING: {"answer": OVER, "abandon": OVER},
+        OVER: {"answer": OVER, "abandon": OVER},
     },
-    # A signal handler can answer it after the wait has begun, hence the refusal.
-    ANSWERED: {
-        "wait": OVER,
-        "refuse": OVER,
-        "answer": ANSWERED,
-        "abandon": ANSWERED,
-    },
-    WAITING: {"answer": OVER, "abandon": OVER},
-    OVER: {"answer": OVER, "abandon": OVER},
-}
+)
 
 
 class EarlierTraceback(Exception):
@@ -208,12 +210,8 @@ class Suspension:
 
     def _wrong_wait_error(self, task: Task[object]) -> RuntimeError:
         if self.task is None:
-            return IllegalTransition(
-                "suspension",
-                TRANSITIONS,
-                self.state,
-                "wait",
-                "it was waited on before: call suspend() for a new one",
+            return RuntimeError(
+                "this suspension was waited on before: call suspend() for a new one"
             )
         return RuntimeError(
             f"a suspension made by {self.task!r} was waited on by {task!r}: "

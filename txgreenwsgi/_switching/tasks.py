@@ -20,9 +20,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txgreenwsgi._states import TransitionTable
+
 from . import guards
 from .errors import Cancelled
-from .transitions import IllegalTransition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from .asyncio_state import AsyncioState
 
-__all__ = ["ALL_SHIELDS", "Hub", "Task", "Wait", "call_logged"]
+__all__ = ["ALL_SHIELDS", "TASK_TRANSITIONS", "Hub", "Task", "Wait", "call_logged"]
 
 T_co = TypeVar("T_co", covariant=True)
 _log = Logger()
@@ -45,21 +46,25 @@ FINISHED, FAILED, ABANDONED = "finished", "failed", "abandoned"
 
 #: State -> event -> next state. A task is "ready" from its start, or from the end of
 #: a wait, until its greenlet runs. A shield keeps a task parked that is cancelled.
-TRANSITIONS: Mapping[str, Mapping[str, str]] = {
-    NEW: {"start": READY, "cancel": FAILED},
-    READY: {"resume": RUNNING, "cancel": READY},
-    RUNNING: {
-        "park": PARKED,
-        "finish": FINISHED,
-        "fail": FAILED,
-        "abandon": ABANDONED,
-        "cancel": RUNNING,
+TASK_TRANSITIONS = TransitionTable(
+    "a task",
+    {
+        NEW: {"start": READY, "cancel": FAILED},
+        READY: {"resume": RUNNING, "cancel": READY},
+        RUNNING: {
+            "park": PARKED,
+            "finish": FINISHED,
+            "fail": FAILED,
+            "abandon": ABANDONED,
+            "cancel": RUNNING,
+        },
+        PARKED: {"wake": READY, "cancel": READY},
+        FINISHED: {"cancel": FINISHED},
+        FAILED: {"cancel": FAILED},
+        ABANDONED: {"cancel": ABANDONED},
     },
-    PARKED: {"wake": READY, "cancel": READY},
-    FINISHED: {"cancel": FINISHED},
-    FAILED: {"cancel": FAILED},
-    ABANDONED: {"cancel": ABANDONED},
-}
+)
+_ON_FINISH = TASK_TRANSITIONS.moves("finish")
 
 #: The shield depth of code that only a kill interrupts; more than any nesting.
 ALL_SHIELDS = 1 << 30
@@ -523,7 +528,7 @@ class Task(Generic[T_co]):
         are kept, not raised.
         """
         if self.state is not RUNNING:
-            raise IllegalTransition("task", TRANSITIONS, self.state, "finish")
+            self.state = _ON_FINISH[self.state]  # raises
         function = self._function
         assert function is not None, "a started task has its function"
         try:
