@@ -109,12 +109,15 @@ class Server:
         version: SERVER_PROTOCOL of its requests.
         streams_bodies: whether the application runs before the whole request
             body has come.
+        large: a response of so many bytes does not leave while its client does
+            not read: neither side of the connection holds as much.
         reactor: its clock.
     """
 
     reply_class: Any = Http1Reply
     version = "HTTP/1.1"
     streams_bodies = True
+    large = 1_000_000
     reactor: Any
 
     def __init__(
@@ -208,6 +211,13 @@ class Server:
         reply.link.reading = True
         self.settle()
 
+    def read_some(self, reply: Reply) -> None:
+        """Let a slow client take what is there, and no more."""
+        reply.link.reading = True
+        reply.pump()
+        reply.link.reading = False
+        self.settle()
+
     def disconnect(self, reply: Reply) -> None:
         """Let a client close its connection."""
         reply.link.disconnect()
@@ -274,6 +284,8 @@ class MemoryTransport(Server):
 
 class SocketTransport(Server):
     """Our HTTP/1.1 on real sockets, as a service."""
+
+    large = 20_000_000
 
     def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
         """Start the service on a free port."""

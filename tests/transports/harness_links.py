@@ -98,8 +98,7 @@ class MemoryLink:
         if limit is not None:
             self._client.read(limit)
         elif self._slow and self.reading:
-            while self._client.read():
-                pass
+            self._client.read()
         received = self._client.received
         data, self._taken = received[self._taken :], len(received)
         return data
