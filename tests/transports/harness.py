@@ -47,12 +47,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HTTP1",
+    "OWN",
     "STREAMING",
     "TEXT",
     "WEB",
     "Cases",
+    "MemoryTransport",
     "Server",
     "TransportCase",
+    "WebTransport",
     "on_every_transport",
 ]
 
@@ -442,6 +445,8 @@ HTTP1 = [name for name, server in TRANSPORTS.items() if server.version == "HTTP/
 STREAMING = [name for name, server in TRANSPORTS.items() if server.streams_bodies]
 #: Names of the transports of twisted.web.
 WEB = [name for name, server in TRANSPORTS.items() if issubclass(server, WebTransport)]
+#: Names of our own transports.
+OWN = [name for name in TRANSPORTS if name not in WEB]
 
 
 class TransportCase(SynchronousTestCase):
@@ -499,7 +504,7 @@ class TransportCase(SynchronousTestCase):
         for server in self._servers:
             for reply in server.replies:
                 if reply.stray or reply.state == "malformed":
-                    raise AssertionError(f"{reply!r} {reply.stray[:200]!r}")
+                    raise AssertionError(f"{reply!r} {reply.stray[:50]!r}")
 
     # What was logged.
 
@@ -535,6 +540,12 @@ class TransportCase(SynchronousTestCase):
         self.assertEqual(reply.state, "cut", repr(reply))
         if body is not None:
             self.assertEqual(reply.body, body)
+
+    def assert_stopped(self, stop: Stop, after: float) -> None:
+        """Fail unless the server has stopped that many seconds later, or slightly more."""
+        self.assertIsNotNone(stop.after)
+        assert stop.after is not None
+        self.assertTrue(after <= stop.after <= after + 2 * TICK, stop.after)
 
 
 if TYPE_CHECKING:

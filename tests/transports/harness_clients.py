@@ -83,7 +83,7 @@ class _Reply:
         """Show the reply for the message of a failed test."""
         return (
             f"<{type(self).__name__} {self.status} {self.state} {self.problem} "
-            f"{self.headers} {len(self.body)} bytes {self.body[:200]!r}>"
+            f"{self.headers} {len(self.body)} bytes {self.body[:50]!r}>"
         )
 
     def values(self, name: str) -> list[str]:
@@ -137,7 +137,10 @@ class Http1Reply(_Reply):
     ) -> None:
         super().__init__(link)
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=10**6)
-        request = h11.Request(method=method, target=target, headers=headers)
+        fields = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers
+        ]
+        request = h11.Request(method=method, target=target, headers=fields)
         data = self._connection.send(request) or b""
         if body:
             data += self._connection.send(h11.Data(data=body)) or b""

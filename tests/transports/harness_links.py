@@ -58,8 +58,8 @@ class Link(Protocol):
     def send(self, data: bytes) -> None:
         """Send bytes to the server."""
 
-    def take(self, limit: int | None = None) -> bytes:
-        """Return what came since the last call, at most `limit` bytes of it."""
+    def take(self) -> bytes:
+        """Return what came since the last call."""
 
     def disconnect(self) -> None:
         """Close the connection; what the server sends from now on is refused."""
@@ -75,6 +75,7 @@ class MemoryLink:
         self._slow = slow
         self._taken = 0
         self._gone = False
+        self._drained = not slow
         self.reading = not slow
 
     @property
@@ -82,6 +83,7 @@ class MemoryLink:
         """Whether the end of the connection was seen."""
         return self._gone or (
             self.reading
+            and self._drained
             and self._client.closed
             and self._taken == len(self._client.received)
         )
@@ -91,14 +93,12 @@ class MemoryLink:
         if not self._gone:
             self._client.send(data)
 
-    def take(self, limit: int | None = None) -> bytes:
+    def take(self) -> bytes:
         """Return what came since the last call."""
         if self._gone:
             return b""
-        if limit is not None:
-            self._client.read(limit)
-        elif self._slow and self.reading:
-            self._client.read()
+        if self._slow and self.reading:
+            self._drained = not self._client.read()
         received = self._client.received
         data, self._taken = received[self._taken :], len(received)
         return data
@@ -134,14 +134,13 @@ class SocketLink:
                 sent = self._socket.send(self._unsent)
                 self._unsent = self._unsent[sent:]
 
-    def take(self, limit: int | None = None) -> bytes:
+    def take(self) -> bytes:
         """Return what came since the last call."""
         self._send_rest()
         parts: list[bytes] = []
-        left = float("inf") if limit is None else limit
-        while left > 0 and (self.reading or limit is not None) and not self.ended:
+        while self.reading and not self.ended:
             try:
-                part = self._socket.recv(int(min(left, 262144)))
+                part = self._socket.recv(262144)
             except BlockingIOError:
                 break
             except ConnectionError:
@@ -151,7 +150,6 @@ class SocketLink:
                 self._socket.close()
                 break
             parts.append(part)
-            left -= len(part)
         return b"".join(parts)
 
     def disconnect(self) -> None:
