@@ -8,7 +8,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._http import parser, target
-from txgreenwsgi._server import accepting, body, channel, service
+from txgreenwsgi._server import accepting, h1_channel, service
+from txgreenwsgi._serving import body
 from txgreenwsgi.settings import described, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "limits.md"
@@ -43,13 +44,14 @@ class LimitsPageTests(SynchronousTestCase):
         self.assertEqual(
             fixed,
             {
-                "length of a method": str(target._METHOD_LIMIT_BYTES),
-                "empty lines before a request": str(parser._EMPTY_LINES),
+                "length of a method": str(target.METHOD_LIMIT_BYTES),
+                "empty lines before a request": str(parser.EMPTY_LINES_LIMIT),
                 "unread body after the response": (
-                    f"{body.DRAIN_BYTES // 1024} KiB, {channel._CLOSE_SECONDS:g} s"
+                    f"{h1_channel.DRAIN_BYTES // 1024} KiB, "
+                    f"{h1_channel.CLOSE_SECONDS:g} s"
                 ),
                 "data buffered for a slow client": "the current block",
-                "time for closing a connection": f"{channel._CLOSE_SECONDS:g} s",
+                "time for closing a connection": f"{h1_channel.CLOSE_SECONDS:g} s",
                 "pipelined requests parsed per connection": "1",
                 "file descriptors": (
                     f"{accepting._SPARE} less than the process limit, at most an "
@@ -58,7 +60,7 @@ class LimitsPageTests(SynchronousTestCase):
             },
         )
         self.assertIn(f"({service._BACKLOG} connections)", self.text)
-        self.assertEqual(body._SLOW_SECONDS, 60, "a minute")
+        self.assertEqual(body.SLOW_SECONDS, 60, "a minute")
         self.assertEqual(accepting._TRY_SECONDS, 0.1, "ten times a second")
         self.assertEqual(accepting._LOG_SECONDS, 60, "once a minute")
 
