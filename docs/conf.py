@@ -30,7 +30,7 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]
 
-smartquotes = False  # an option's two hyphens stay two hyphens
+highlight_language = "none"  # of blocks that name no language
 
 # Docstrings put code into single backticks.
 default_role = "code"

@@ -35,12 +35,13 @@ _PAGE_OF: Final = {
 _LINK: Final = re.compile(r"(!?)\[([^\]]+)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
 
-def read_source(_app: Sphinx, docname: str, source: list[str]) -> None:
+def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replace a stub's text, and rewrite the links of any page."""
     path = PAGES.get(docname, f"docs/{docname}.md")
     text = source[0]
     if docname in PAGES:
         text = (REPOSITORY / path).read_text("utf-8")
+        app.env.note_dependency(str(REPOSITORY / path), docname=docname)
     if docname == "figures/benchmarks":  # written by `python -m benchmarks`
         text = f"# Benchmark results\n\n{text}"
     source[0] = rewrite(text, path, f"docs/{docname}.md")

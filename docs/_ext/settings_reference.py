@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sphinx.util.docutils import SphinxDirective
 
-from txgreenwsgi._twistd.options import markdown_table
-from txgreenwsgi.settings import described
+import txgreenwsgi._twistd.options as command_options
+from txgreenwsgi import settings
 
 if TYPE_CHECKING:
     from docutils import nodes
@@ -41,7 +41,7 @@ class Option(NamedTuple):
 def options() -> dict[str, Option]:
     """Return each option of the command by its name without hyphens in front."""
     found = {}
-    for line in markdown_table().splitlines()[2:]:
+    for line in command_options.markdown_table().splitlines()[2:]:
         cells = re.split(r"(?<!\\)\|", line.strip("|"))
         signature, default, meaning = (cell.strip() for cell in cells)
         signature = signature.strip("`").replace("\\|", "|")
@@ -58,8 +58,12 @@ class SettingsDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return one option description for each line of the content."""
+        for module in (command_options, settings):
+            self.env.note_dependency(str(module.__file__))
         known = options()
-        kinds = {name.replace("_", "-"): one.kind for name, one, _ in described()}
+        kinds = {
+            name.replace("_", "-"): one.kind for name, one, _ in settings.described()
+        }
         lines = []
         for name in filter(None, (line.strip() for line in self.content)):
             if name not in known:
