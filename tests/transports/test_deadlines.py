@@ -267,7 +267,10 @@ class WriteTimeoutCases(Cases):
         self.assertEqual(server.app.requests(), [])
 
     def test_client_that_pauses(self) -> None:
-        """A client that reads in between is not cut off."""
+        """A client that empties the buffers in time is not cut off.
+
+        On some transports a reader's progress shows only when 128 KiB were read.
+        """
         content = b"x" * self.transport.large
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -279,8 +282,10 @@ class WriteTimeoutCases(Cases):
         for _ in range(4):
             server.advance(3)
             before = len(reply.body)
-            server.read_some(reply)
-            self.assertGreater(len(reply.body), before)
+            for _ in range(8):
+                server.read_some(reply)
+            if before < len(content):
+                self.assertGreater(len(reply.body), before)
         server.read(reply)
         server.advance(1)
         self.assert_complete(reply)

@@ -119,6 +119,7 @@ class ShutdownCases(Cases):
         reply = server.begin()
         stop = server.stop()
         server.advance(1.5)
+        server.advance(0.5)
         self.assertTrue(stop.done)
         self.assert_complete(reply)
         self.assertTrue(reply.body == content)
