@@ -165,6 +165,7 @@ class Server:
         *,
         length: int | None = None,
         slow: bool = False,
+        stalled: bool = False,
         on: Reply | None = None,
     ) -> Reply:
         """Send a request, and let the server react.
@@ -177,6 +178,7 @@ class Server:
             length: the Content-Length of a body that is sent in part; the rest
                 follows by `Reply.send_body`.
             slow: whether the client does not read what the server sends.
+            stalled: whether the client of HTTP/2 reads, but makes no room for more.
             on: an earlier reply, the connection of which to use. By default, the
                 request has a connection of its own.
         """
@@ -187,6 +189,7 @@ class Server:
             fields.append(("Content-Length", str(len(body))))
         if on is None:
             connection = self.connection_class(self.connect(slow))
+            connection.makes_room = not stalled
             self.connections.append(connection)
         else:
             connection = on.connection
@@ -221,7 +224,8 @@ class Server:
         return Stop(self)
 
     def read(self, reply: Reply) -> None:
-        """Let a slow client take everything from now on."""
+        """Let a slow or stalled client take everything from now on."""
+        reply.connection.makes_room = True
         reply.connection.link.reading = True
         self.settle()
 

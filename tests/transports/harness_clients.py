@@ -29,6 +29,9 @@ __all__ = ["Connection", "Http1Connection", "Http2Connection", "Reply"]
 #: the stream ended before the response did. "malformed": it breaks the protocol.
 State = Literal["waiting", "open", "complete", "cut", "malformed"]
 
+#: Bytes that a connection may carry beyond what it may by default.
+_CONNECTION_WINDOW = 1024**2
+
 _CANCEL = 8  # RFC 9113 section 7
 
 
@@ -100,12 +103,15 @@ class Connection(ABC):
 
     Attributes:
         replies: of its requests, in order.
+        makes_room: whether the client of HTTP/2 enlarges the windows of its streams
+            (RFC 9113 section 5.2) for what it has received.
         stray: bytes that belong to no response.
     """
 
     def __init__(self, link: Link) -> None:
         self.link = link
         self.replies: list[Reply] = []
+        self.makes_room = True
         self.stray = b""
 
     @abstractmethod
@@ -246,6 +252,8 @@ class Http2Connection(Connection):
         )
         self._h2 = h2.connection.H2Connection(config)
         self._h2.initiate_connection()
+        # One stalled stream shall not stall the connection.
+        self._h2.increment_flow_control_window(_CONNECTION_WINDOW)
         self._streams: dict[int, _Stream] = {}
         self._broken = False
 
@@ -339,7 +347,7 @@ class Http2Connection(Connection):
             reply.end("cut")
 
     def _make_room(self) -> None:
-        if not self.link.reading:
+        if not self.link.reading or not self.makes_room:
             return
         for number, stream in self._streams.items():
             size, stream.unacknowledged = stream.unacknowledged, 0

@@ -156,21 +156,34 @@ class StreamCases(Cases):
         self.assert_cut(second, b"part")
         self.assertEqual(self.outcomes(), [(200, "disconnected")] * 2)
 
-    def test_slow_stream(self) -> None:
-        """A stream that waits for its client's window does not hold up the others."""
-
-        def app(environ: Environ, start: Start) -> Iterable[bytes]:
-            start("200 OK", TEXT)
-            size = 60_000 if environ["PATH_INFO"] == "/large" else 100
-            return [b"x" * size]
-
-        server = self.serve(app)
-        large = server.begin(target="/large", slow=True)
+    def test_stalled_stream(self) -> None:
+        """A stream without room at its client parks its own task alone."""
+        server = self.serve(self.sized)
+        large = server.begin(target="/large", stalled=True)
+        self.assertEqual(large.state, "open")
         small = server.begin(target="/small", on=large)
-        server.read(large)
-        server.advance(1)
         self.assert_complete(small, b"x" * 100)
-        self.assert_complete(large, b"x" * 60_000)
+        self.assertEqual([each.path for each in server.app.requests()], ["/large"])
+        server.read(large)
+        self.assert_complete(large, b"x" * 300_000)
+
+    def test_write_timeout(self) -> None:
+        """A write_timeout resets a stream without room, and no other."""
+        server = self.serve(self.sized, write_timeout=4)
+        large = server.begin(target="/large", stalled=True)
+        server.advance(3.5)
+        self.assertEqual(large.state, "open")
+        server.advance(1)
+        self.assert_cut(large)
+        self.assertEqual(server.app.requests(), [])
+        small = server.begin(target="/small", on=large)
+        self.assert_complete(small, b"x" * 100)
+        self.assertEqual(self.outcomes(), [(200, "timeout"), (200, "finished")])
+
+    def sized(self, environ: Environ, start: Start) -> Iterable[bytes]:
+        """Answer with 300 kB or 100 bytes."""
+        start("200 OK", TEXT)
+        return [b"x" * (300_000 if environ["PATH_INFO"] == "/large" else 100)]
 
     def test_stop(self) -> None:
         """A stop waits for the requests of all streams."""
