@@ -229,10 +229,15 @@ class Server:
         reply.connection.link.reading = True
         self.settle()
 
-    def read_some(self, reply: Reply) -> None:
-        """Let a slow client take what is there, and no more."""
+    def read_some(self, reply: Reply, size: int) -> None:
+        """Let a slow client take at least `size` bytes of a body, then pause again."""
+        wanted = len(reply.body) + size
         reply.connection.link.reading = True
-        reply.connection.pump()
+        for _ in range(_MOST_TURNS):
+            if len(reply.body) >= wanted:
+                break
+            self.turn()
+            reply.connection.pump()
         reply.connection.link.reading = False
         self.settle()
 
