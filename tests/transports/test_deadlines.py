@@ -267,10 +267,7 @@ class WriteTimeoutCases(Cases):
         self.assertEqual(server.app.requests(), [])
 
     def test_client_that_pauses(self) -> None:
-        """A client that empties the buffers in time is not cut off.
-
-        On some transports a reader's progress shows only when 128 KiB were read.
-        """
+        """A client that reads in between is not cut off."""
         content = b"x" * self.transport.large
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -281,11 +278,9 @@ class WriteTimeoutCases(Cases):
         reply = server.begin(slow=True)
         for _ in range(4):
             server.advance(3)
-            before = len(reply.body)
-            for _ in range(8):
-                server.read_some(reply)
-            if before < len(content):
-                self.assertGreater(len(reply.body), before)
+            # Enough for a transport that reports progress by its buffer of 64 KiB.
+            server.read_some(reply, 200_000)
+            self.assertEqual(reply.state, "open")
         server.read(reply)
         server.advance(1)
         self.assert_complete(reply)
@@ -320,7 +315,7 @@ class BodyTimeoutCases(Cases):
         server = self.serve(self.echo, body_timeout=5)
         reply = server.begin("POST", body=b"abc", length=9)
         server.advance(4)
-        reply.send_body(b"def")
+        server.send_body(reply, b"def")
         server.advance(5 - SLACK)
         self.assertEqual(reply.state, "waiting")
         server.advance(2 * SLACK)
@@ -333,9 +328,9 @@ class BodyTimeoutCases(Cases):
         server = self.serve(self.echo, body_timeout=5)
         reply = server.begin("POST", body=b"abc", length=9)
         server.advance(4)
-        reply.send_body(b"def")
+        server.send_body(reply, b"def")
         server.advance(4)
-        reply.send_body(b"ghi", end=True)
+        server.send_body(reply, b"ghi", end=True)
         server.advance(SLACK)
         self.assert_complete(reply, b"abcdefghi")
 

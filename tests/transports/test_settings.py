@@ -43,7 +43,7 @@ OF_REQUESTS: dict[str, Any] = {
     "display_tracebacks": True,
     "environ": {"MY": "own"},
     "graceful_timeout": 5,
-    "max_body": 1024,
+    "max_body": 1_000_000,
     "max_in_flight": 5,
     "max_queued": 5,
     "on_disconnect": "cancel",
@@ -72,10 +72,13 @@ class ResourceSettingTests(SynchronousTestCase):
     def test_settings_of_connections(self) -> None:
         """A setting that twisted.web cannot honour raises and is named."""
         for name, value in OF_CONNECTIONS.items():
-            with self.assertRaises((SettingError, TypeError), msg=name) as raised:
+            try:
                 GreenWSGIResource(hello, reactor=MemoryReactor(), **{name: value})
-            self.assertIn(name, str(raised.exception))
-            self.assertIn("twisted.web", str(raised.exception))
+            except (SettingError, TypeError) as error:  # noqa: PERF203
+                self.assertIn(name, str(error))
+                self.assertIn("twisted.web", str(error))
+            else:
+                self.fail(f"{name} was accepted")
 
     def test_settings_of_requests(self) -> None:
         """The settings of requests are accepted."""
