@@ -19,8 +19,6 @@ PAGES = [
     *CHECKOUT.glob("benchmarks/*.md"),
     *CHECKOUT.glob("examples/**/*.md"),
 ]
-#: Public names that the pages describe in another way.
-LEFT_OUT: set[str] = set()
 
 
 def prose(page: Path) -> str:
