@@ -32,7 +32,8 @@ PUBLIC: dict[str, set[str]] = {
         "Response",
     },
     "txgreenwsgi.settings": {
-        *("Setting", "SettingError", "Settings", "described", "parse", "shown"),
+        *("Setting", "SettingError", "Settings", "SettingsKeywords", "Pairs"),
+        *("described", "parse", "refuse_settings", "shown"),
     },
     "txgreenwsgi.web": {"GreenWSGIResource"},
     "txgreenwsgi.proxy": {"GreenProxy"},

@@ -7,15 +7,19 @@ import inspect
 import subprocess
 import sys
 from typing import Any
+from wsgiref.simple_server import demo_app
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txgreenwsgi import service
 from txgreenwsgi.settings import (
     Setting,
     SettingError,
     Settings,
+    SettingsKeywords,
     described,
     parse,
+    refuse_settings,
     shown,
 )
 
@@ -126,12 +130,13 @@ class SettingsTests(SynchronousTestCase):
     def test_pairs_of_any_form(self) -> None:
         """Pairs may be given as a dict or as any sequence of pairs."""
         expected = (("X-A", "1"), ("X-B", "2"))
-        for given in (
+        forms: list[Any] = [
             {"X-A": "1", "X-B": "2"},
             [("X-A", "1"), ("X-B", "2")],
             [["X-A", "1"], ["X-B", "2"]],
             iter([("X-A", "1"), ("X-B", "2")]),
-        ):
+        ]
+        for given in forms:
             settings = Settings.from_keywords(add_header=given)
             self.assertEqual(settings.add_header, expected)
 
@@ -201,6 +206,82 @@ class SettingsTests(SynchronousTestCase):
             self.refusal(url_scheme="https://"),
             "url_scheme='https://' is not a URL scheme: give https or http, or "
             "nothing to go by the connection",
+        )
+
+
+class KeywordTests(SynchronousTestCase):
+    """`SettingsKeywords`, the type of settings passed as keywords."""
+
+    def test_same_fields_as_settings(self) -> None:
+        """Every setting is a keyword of the same type, in the same order.
+
+        Pairs are the exception: a keyword takes them in any form.
+        """
+        kinds = {name: setting.kind for name, setting, _default in described()}
+        expected = {
+            field.name: "Pairs" if kinds[field.name] == "pairs" else field.type
+            for field in dataclasses.fields(Settings)
+        }
+        annotations = {
+            name: getattr(annotation, "__forward_arg__", annotation)
+            for name, annotation in SettingsKeywords.__annotations__.items()
+        }
+        self.assertEqual(list(annotations.items()), list(expected.items()))
+        self.assertEqual(SettingsKeywords.__required_keys__, frozenset())
+
+    def test_type_checkers_refuse_wrong_keywords(self) -> None:
+        """A misspelled name and a value of the wrong type are type errors.
+
+        mypy checks this file with `warn_unused_ignores`: it reports each comment
+        below that suppresses no error.
+        """
+        with self.assertRaises(SettingError):
+            Settings.from_keywords(max_inflight=5)  # type: ignore[call-arg]
+        with self.assertRaises(SettingError):
+            Settings.from_keywords(keep_alive="5")  # type: ignore[arg-type]
+        with self.assertRaises(SettingError):
+            Settings.from_keywords(on_disconnect="stop")  # type: ignore[arg-type]
+        with self.assertRaises(SettingError):
+            service(demo_app, max_inflight=5)  # type: ignore[call-arg]
+        with self.assertRaises(SettingError):
+            service(demo_app, add_header=["X-A: 1"])  # type: ignore[list-item]
+
+    def test_type_checkers_accept_settings(self) -> None:
+        """Settings of the right types pass the type checker and are applied."""
+        settings = Settings.from_keywords(
+            keep_alive=5,
+            max_body=0,
+            on_disconnect="cancel",
+            add_header={"X-A": "1"},
+            environ=[("A", "b")],
+        )
+        self.assertEqual(
+            settings.changed(),
+            {
+                "keep_alive": 5.0,
+                "max_body": 0,
+                "on_disconnect": "cancel",
+                "add_header": (("X-A", "1"),),
+                "environ": (("A", "b"),),
+            },
+        )
+        self.assertEqual(Settings().changed(), {})
+
+    def test_refused_by_a_transport(self) -> None:
+        """A setting that a transport cannot honour is refused with its remedy."""
+        remedies = {"keep_alive": "set the timeOut of its Site"}
+        refuse_settings({"max_body": 5}, remedies, "twisted.web")
+        error = self.assertRaises(
+            SettingError,
+            refuse_settings,
+            {"max_body": 5, "keep_alive": 5.0},
+            remedies,
+            "twisted.web",
+        )
+        self.assertEqual(
+            str(error),
+            "keep_alive=5.0 cannot be honoured by twisted.web: set the timeOut of its "
+            "Site",
         )
 
 

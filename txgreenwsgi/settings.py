@@ -11,10 +11,27 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
 
-__all__ = ["Setting", "SettingError", "Settings", "described", "parse", "shown"]
+if TYPE_CHECKING:
+    # In `typing` from Python 3.11 on. Type checkers bring it along for 3.10.
+    from typing_extensions import Unpack
+
+__all__ = [
+    "Pairs",
+    "Setting",
+    "SettingError",
+    "Settings",
+    "SettingsKeywords",
+    "described",
+    "parse",
+    "refuse_settings",
+    "shown",
+]
+
+#: Names with their values, as `add_header` and `environ` take them.
+Pairs: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class SettingError(ValueError):
@@ -201,7 +218,7 @@ class Settings:
         "How much of a body that is received before is held in memory; a longer one "
         "goes to a temporary file.",
     )
-    on_disconnect: str = _setting(
+    on_disconnect: Literal["continue", "cancel"] = _setting(
         "continue",
         "choice",
         "What happens to a request whose client has gone: it may continue, or the "
@@ -252,8 +269,8 @@ class Settings:
             object.__setattr__(self, field.name, value)
 
     @classmethod
-    def from_keywords(cls, **keywords: Any) -> Settings:
-        """Settings from keyword arguments, unknown names being told apart.
+    def from_keywords(cls, **keywords: Unpack[SettingsKeywords]) -> Settings:
+        """Return settings made from keyword arguments, defaults for the rest.
 
         Raises:
             SettingError: there is no such setting (the nearest name is given),
@@ -268,7 +285,75 @@ class Settings:
                     "is not a setting",
                     f"did you mean {near[0]}?" if near else f"give {', '.join(known)}",
                 )
-        return cls(**keywords)
+        # The pairs may come in any form: `__post_init__` normalizes them.
+        values: dict[str, Any] = {**keywords}
+        return cls(**values)
+
+    def changed(self) -> dict[str, object]:
+        """Return the settings that differ from their defaults, by name."""
+        return {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
+
+
+class SettingsKeywords(TypedDict, total=False):
+    """The fields of `Settings`, for `**settings: Unpack[SettingsKeywords]`.
+
+    Editors and type checkers read it; `Settings` is the reference at run time. A
+    test keeps both identical.
+    """
+
+    max_in_flight: int
+    max_queued: int
+    queue_timeout: float
+    max_connections: int
+    max_body: int
+    request_timeout: float
+    graceful_timeout: float
+    keep_alive: float
+    header_timeout: float
+    body_timeout: float
+    min_body_rate: int
+    write_timeout: float
+    max_header_size: int
+    max_headers: int
+    max_target: int
+    max_trailer_size: int
+    max_chunk_extensions: int
+    input_window: int
+    buffer_input: bool
+    buffer_memory: int
+    on_disconnect: Literal["continue", "cancel"]
+    display_tracebacks: bool
+    add_header: Pairs
+    environ: Pairs
+    server_header: str
+    url_scheme: str
+
+
+def refuse_settings(
+    given: Mapping[str, object], remedies: Mapping[str, str], transport: str
+) -> None:
+    """Raise if a setting was given that a transport cannot honour.
+
+    Args:
+        given: the settings by name: keyword arguments, or `Settings.changed()`.
+        remedies: the settings that the transport cannot honour, each with what to
+            do instead.
+        transport: the transport's name in the message, such as "twisted.web".
+
+    Raises:
+        SettingError: `given` has one of them. The message names it and the remedy.
+    """
+    for name, value in given.items():
+        if name in remedies:
+            raise SettingError(
+                f"{name}={value!r}",
+                f"cannot be honoured by {transport}",
+                remedies[name],
+            )
 
 
 def described() -> list[tuple[str, Setting, Any]]:

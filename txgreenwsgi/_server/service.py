@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
     from twisted.python.failure import Failure
+    from typing_extensions import Unpack
 
     from txgreenwsgi._wsgi.gateway import Application
     from txgreenwsgi.monitoring.records import ExchangeRecord
+    from txgreenwsgi.settings import SettingsKeywords
 
 __all__ = ["DEFAULT_LISTEN", "GreenService", "service"]
 
@@ -184,7 +186,7 @@ def service(
     *,
     observers: Sequence[Callable[[ExchangeRecord], object]] = (),
     reactor: Any = None,
-    **settings: Any,
+    **settings: Unpack[SettingsKeywords],
 ) -> GreenService:
     """A service that serves `app`; for `.tac` files and existing services.
 

@@ -152,10 +152,11 @@ def _reader(name: str, setting: Setting) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         try:
             value = parse(setting, text)
-            # Each is judged as it is read, so that the text can be named.
-            Settings.from_keywords(
-                **{name: [value] if setting.kind == "pairs" else value}
-            )
+            # Validate each value as it is read, so that the error can quote the text.
+            keyword: dict[str, Any] = {
+                name: [value] if setting.kind == "pairs" else value
+            }
+            Settings.from_keywords(**keyword)
         except SettingError as error:
             raise usage.UsageError(
                 f"--{_option(name)} {text!r} {error.problem}: {error.remedy}"
@@ -348,7 +349,7 @@ class Options(usage.Options):
         """Fill in what was not said, and make the settings."""
         self["app"] = self["app"] or DEFAULT_APP
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
-        given = {
+        given: dict[str, Any] = {
             name: bool(value) if setting.kind == "flag" else value
             for name, setting, _default in described()
             if (value := self[_option(name)]) is not None
