@@ -246,7 +246,7 @@ class ResourceExchange:
             serve(self._site.application, self._environ(), self)
         except BaseException as error:  # SystemExit too: it is only a request
             self._failed(error)
-            if self.task is not None and self.task._dying:
+            if self.task is not None and self.task.dying:
                 raise
 
     def _failed(self, error: BaseException) -> None:

@@ -131,9 +131,12 @@ class Exchange:
         """Run the application, until it first parks. A place is taken for it."""
         hub = self.channel.hub
         self.task = task = Task(
-            hub, self._run, (), None, self.site.context.copy(), "request"
+            hub,
+            self._run,
+            context=self.site.context.copy(),
+            name="request",
+            on_end=[self._task_ended],
         )
-        task._on_end = [self._task_ended]
         hub.start(task)
 
     def _task_ended(self) -> None:
@@ -179,7 +182,7 @@ class Exchange:
         for wait in (self.body.reader, self._output.waiting):
             if wait is not None:
                 # It may be the wait of another task, which the application made.
-                told |= wait._task is task
+                told |= wait.task is task
                 wait.abandon(error)
         if (
             task is not None
@@ -282,7 +285,7 @@ class Exchange:
             else:
                 serve(site.application, environ_of(self, self.body), self)
         except BaseException as error:  # SystemExit too: it is only a request
-            if self.task is not None and self.task._dying:
+            if self.task is not None and self.task.dying:
                 raise
             self._failed(error)
 

@@ -48,6 +48,7 @@ __all__ = [
     "Suspension",
     "Task",
     "current_task",
+    "existing_hub_of",
     "hub_of",
     "require_task",
 ]
@@ -171,6 +172,11 @@ class Hub:
         if len(self._turn) == 1:
             self.reactor.callLater(0, self._take_turn)
 
+    @property
+    def turn_scheduled(self) -> bool:
+        """True while calls wait for the reactor's next turn (`at_next_turn`)."""
+        return bool(self._turn)
+
     def _take_turn(self) -> None:
         turn, self._turn = self._turn, []
         for function in turn:
@@ -211,7 +217,7 @@ class Hub:
         greenlet_ = spare.pop() if spare else greenlet(_run_tasks)
         # Not by Context.run, whose C frames each parked task would keep a copy of.
         greenlet_.gr_context = task._context
-        task._greenlet = task._parked = greenlet_
+        task.greenlet = task._parked = greenlet_
         self._switch_to(task)
 
     def _refuse_when_closed(self) -> None:
@@ -224,10 +230,10 @@ class Hub:
         Raises:
             NotInGreenlet: the task is being killed, or this is no moment to wait.
         """
-        if task._dying:
+        if task.dying:
             suspension._state = OVER
             self._refuse_to_park(task)
-        if task._interruptions:
+        if task.pending_interruption:
             error = task.next_interruption()
             if error is not None:
                 suspension._state = OVER
@@ -245,7 +251,7 @@ class Hub:
             return
         # From here to the switch there is no call, so no signal is handled.
         suspension._state = PARKED
-        task._suspension = suspension
+        task.suspension = suspension
         self.home.switch()
 
     def _refuse_to_park(self, task: Task[Any]) -> NoReturn:
@@ -271,7 +277,7 @@ class Hub:
         that answers another goes on undisturbed, and nobody runs in the midst of
         a garbage collection or of a signal handler.
         """
-        task._suspension = None
+        task.suspension = None
         if running.in_handler:
             task._ready = True
             self._turn.append(partial(self._switch_to, task))
@@ -333,6 +339,12 @@ class Hub:
             _log.error("{task} would not end and is left behind", task=task)
         self.tasks.clear()
         self.spare.clear()
+
+
+def existing_hub_of(reactor: IReactorTime) -> Hub | None:
+    """Return the hub of `reactor`, or None if it has none. Call from any thread."""
+    hub: Hub | None = reactor.__dict__.get("_txgreenwsgi_hub")
+    return hub
 
 
 def hub_of(reactor: IReactorTime | None = None) -> Hub:

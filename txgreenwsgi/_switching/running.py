@@ -39,7 +39,7 @@ def current_task() -> Task[Any] | None:
         return None
     here: greenlet | None = getcurrent()
     while here is not None:
-        if here is candidate._greenlet:
+        if here is candidate.greenlet:
             return candidate
         here = here.parent
     # Another thread, while a task runs in the reactor's.
@@ -55,7 +55,7 @@ def require_task(what: str) -> Task[Any]:
     """
     candidate = task
     if candidate is not None:
-        if candidate._greenlet is getcurrent():
+        if candidate.greenlet is getcurrent():
             return candidate
         candidate = current_task()
         if candidate is not None:

@@ -45,17 +45,27 @@ class Suspension:
 
     It may be answered before the task waits; the answer is kept. It is good for
     one wait. Made by `txgreenwsgi.suspend()`.
+
+    The attributes are read-only outside `_switching`.
+
+    Attributes:
+        task: the task that made the suspension and waits on it; None once the
+            wait has ended.
+        answered: True when `resume` or `throw` ended the wait; False when a
+            timeout or an interruption did.
+        since: time at which the task parked, by the reactor's clock, in seconds.
+        waiting_on: the object or text that tables of tasks show.
     """
 
     __slots__ = (
         "_error",
         "_hub",
         "_state",
-        "_task",
         "_timeout_seconds",
         "_value",
         "answered",
         "since",
+        "task",
         "waiting_on",
     )
 
@@ -67,7 +77,7 @@ class Suspension:
     ) -> None:
         # None once it is used up: an application's frame may hold the suspension,
         # a traceback the frame, and a failed task the traceback.
-        self._task: Task[Any] | None = task
+        self.task: Task[Any] | None = task
         self._hub = task.hub
         self._state = NEW
         self._value: Any = None
@@ -75,7 +85,6 @@ class Suspension:
         self._timeout_seconds = timeout_seconds
         self.waiting_on = waiting_on
         self.since = 0.0
-        # Whether `resume` or `throw` ended it, not a timeout or an interruption.
         self.answered = False
 
     def wait(self) -> Any:
@@ -90,7 +99,7 @@ class Suspension:
             RuntimeError: it was waited on before.
         """
         task = require_task("suspend().wait()")
-        if task is not self._task:
+        if task is not self.task:
             self._refuse(task)
         hub = self._hub
         try:
@@ -107,7 +116,7 @@ class Suspension:
                     if call.active():
                         call.cancel()
         finally:
-            self._task = None
+            self.task = None
         error, value = self._error, self._value
         self._value = None
         if error is not None:
@@ -168,17 +177,17 @@ class Suspension:
 
     def _wake(self) -> None:
         self._state = OVER
-        task = self._task
+        task = self.task
         assert task is not None, "a parked suspension has its task"
         self._hub.wake(task)
 
     def _refuse(self, task: Task[Any]) -> NoReturn:
-        if self._task is None:
+        if self.task is None:
             raise RuntimeError(
                 "this suspension was waited on before: call suspend() for a new one"
             )
         raise RuntimeError(
             "a suspension is waited on by the task that made it; "
-            f"this one was made by {self._task!r}, and {task!r} waits on it: "
+            f"this one was made by {self.task!r}, and {task!r} waits on it: "
             "call suspend() in the task that is to wait"
         )

@@ -82,10 +82,20 @@ def _without_task(traceback: TracebackType | None) -> TracebackType | None:
 class Task(Generic[T]):
     """A function running in a greenlet of ours; made by `txgreenwsgi.spawn`.
 
+    All attributes are read-only outside `_switching`; they are plain slots because
+    several are read at every wait. Change them by the methods.
+
     Attributes:
-        name: what logs and the table of requests call it.
-        done: whether it has ended, in whatever way.
-        hub: the tasks of the same reactor.
+        name: the name shown in logs and in the table of requests.
+        hub: the hub of the reactor that runs the task.
+        greenlet: the greenlet that the task runs in; None before it begins and
+            after it has ended. Child greenlets of it belong to the task too.
+        suspension: the wait that the task is parked on, None unless parked.
+        pending_interruption: True while an interruption waits to be raised at
+            the next wait (`raise_pending`), possibly behind a shield.
+        shield_depth: number of `shield()` blocks that the task is in, plus the
+            depth added by `raise_shield`.
+        dying: True once the task was killed: its waits raise.
     """
 
     __slots__ = (
@@ -94,11 +104,9 @@ class Task(Generic[T]):
         "_asyncio_marks",
         "_before_end",
         "_context",
-        "_dying",
         "_error",
         "_exit_raised",
         "_function",
-        "_greenlet",
         "_interruptions",
         "_kwargs",
         "_log_contexts",
@@ -108,12 +116,15 @@ class Task(Generic[T]):
         "_ready",
         "_refusals",
         "_result",
-        "_shields",
         "_state",
-        "_suspension",
         "_traceback",
+        "dying",
+        "greenlet",
         "hub",
         "name",
+        "pending_interruption",
+        "shield_depth",
+        "suspension",
     )
 
     def __init__(
@@ -124,7 +135,19 @@ class Task(Generic[T]):
         kwargs: dict[str, Any] | None = None,
         context: Context | None = None,
         name: str = "",
+        on_end: list[Callable[[], object]] | None = None,
     ) -> None:
+        """Make a task that has not begun; `Hub.spawn` or `Hub.start` begins it.
+
+        Args:
+            hub: the hub of the reactor that will run the task.
+            function: called as `function(*args, **kwargs)` in the task.
+            args: positional arguments.
+            kwargs: keyword arguments.
+            context: the task's own Context; by default a copy of the caller's.
+            name: the name shown in logs; by default that of `function`.
+            on_end: callbacks as for `call_at_end`. The task takes over the list.
+        """
         self.hub = hub
         self.name = name
         self._function: Callable[..., T] | None = function
@@ -140,20 +163,21 @@ class Task(Generic[T]):
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._observed = False
-        self._greenlet: greenlet | None = None
+        self.greenlet: greenlet | None = None
         # Where to switch to: not always the task's own greenlet, for libraries
         # run some of their code in child greenlets (SQLAlchemy's greenlet_spawn).
         self._parked: greenlet | None = None
-        self._suspension: Suspension | None = None
+        self.suspension: Suspension | None = None
         # Its wait is over, and it is in line for the reactor's next turn.
         self._ready = False
         self._interruptions: deque[tuple[BaseException, int]] | None = None
-        self._shields = 0
-        self._dying = False
+        self.pending_interruption = False
+        self.shield_depth = 0
+        self.dying = False
         self._exit_raised = False
         self._refusals = 0
         self._before_end: list[Callable[[], object]] | None = None
-        self._on_end: list[Callable[[], object]] | None = None
+        self._on_end = on_end
 
     def __repr__(self) -> str:
         name = self.name or getattr(self._function, "__qualname__", "")
@@ -171,20 +195,20 @@ class Task(Generic[T]):
         """One of "new", "running", "ready", "parked", "finished", "failed"."""
         if self._state is not ALIVE:
             return self._state
-        if self._suspension is not None:
+        if self.suspension is not None:
             return "parked"
         return "ready" if self._ready else "running"
 
     @property
     def waiting_on(self) -> object:
         """What a parked task waits on, as given to its wait; None otherwise."""
-        suspension = self._suspension
+        suspension = self.suspension
         return None if suspension is None else suspension.waiting_on
 
     @property
     def parked_seconds(self) -> float:
         """For how many seconds a parked task has been waiting; 0.0 otherwise."""
-        suspension = self._suspension
+        suspension = self.suspension
         if suspension is None:
             return 0.0
         return self.hub.reactor.seconds() - suspension.since
@@ -321,13 +345,14 @@ class Task(Generic[T]):
         """
         if self.done:
             return
-        suspension = self._suspension
-        if suspension is not None and self._shields <= shields:
+        suspension = self.suspension
+        if suspension is not None and self.shield_depth <= shields:
             suspension.abandon(error)
             return
         if self._interruptions is None:
             self._interruptions = deque()
         self._interruptions.append((error, shields))
+        self.pending_interruption = True
 
     def withdraw(self, error: BaseException) -> None:
         """Take back an interruption that has not been raised yet."""
@@ -335,6 +360,21 @@ class Task(Generic[T]):
             self._interruptions = deque(
                 pair for pair in self._interruptions if pair[0] is not error
             )
+            self.pending_interruption = bool(self._interruptions)
+
+    def raise_shield(self, depth: int = 1) -> None:
+        """Hold back interruptions until `lower_shield(depth)`. Never parks.
+
+        Args:
+            depth: 1 acts as a `shield()` block. ALL_SHIELDS also holds back the
+                interruptions of timeouts inside the block, so that a kill alone
+                gets through.
+        """
+        self.shield_depth += depth
+
+    def lower_shield(self, depth: int = 1) -> None:
+        """Undo one `raise_shield(depth)`. Never parks."""
+        self.shield_depth -= depth
 
     def kill(self) -> None:
         """End the task now, by GreenletExit. Call from the reactor greenlet.
@@ -347,12 +387,12 @@ class Task(Generic[T]):
         if self._state is NEW:
             self.cancel()
             return
-        self._dying = True
-        suspension = self._suspension
+        self.dying = True
+        suspension = self.suspension
         if suspension is not None:
             # In a child greenlet it ends the child alone, which to its parent
             # looks like a return: then the task's next wait raises it again.
-            self._exit_raised = self._parked is self._greenlet
+            self._exit_raised = self._parked is self.greenlet
             suspension.abandon(GreenletExit())
 
     # What the hub and the waits do with it.
@@ -362,8 +402,9 @@ class Task(Generic[T]):
         interruptions = self._interruptions
         if interruptions:
             for pair in interruptions:
-                if self._shields <= pair[1]:
+                if self.shield_depth <= pair[1]:
                     interruptions.remove(pair)
+                    self.pending_interruption = bool(interruptions)
                     return pair[0]
         return None
 
@@ -372,7 +413,7 @@ class Task(Generic[T]):
 
         Else a task that always finds its data ready could never be timed out.
         """
-        if self._interruptions:
+        if self.pending_interruption:
             error = self.next_interruption()
             if error is not None:
                 raise error
@@ -412,7 +453,7 @@ class Task(Generic[T]):
         functions = self._before_end
         assert functions is not None, "somebody asked for it"
         killed: GreenletExit | None = None
-        self._shields += ALL_SHIELDS
+        self.shield_depth += ALL_SHIELDS
         while functions:
             function = functions.pop()
             try:
@@ -433,7 +474,8 @@ class Task(Generic[T]):
         """Forget the task and call what waits for its end. Reactor greenlet."""
         self.hub.tasks.discard(self)
         # A task that is kept for its result keeps nothing else alive.
-        self._greenlet = self._parked = self._context = self._interruptions = None
+        self.greenlet = self._parked = self._context = self._interruptions = None
+        self.pending_interruption = False
         self._log_contexts = []
         functions, self._on_end = self._on_end, None
         if functions is not None:
