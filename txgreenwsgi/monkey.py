@@ -32,9 +32,10 @@ import twisted.internet.reactor
 import twisted.python.threadpool  # noqa: F401
 from twisted.python import threadable
 
-from .green import _locks, drivers
+from .green import _locks, drivers, patched
 from .green import _thread as green_thread
 from .green._mirror import rebound
+from .green.patched import patched_modules as _patched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -60,7 +61,6 @@ __all__ = [
 
 # (module, name) -> what it was.
 _originals: dict[tuple[str, str], Any] = {}
-_patched: set[str] = set()
 _missing = object()
 
 
@@ -306,7 +306,8 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
     Call from the main thread, outside tasks.
 
     Args:
-        only: some of `MODULES`; all by default.
+        only: some of `MODULES`; all by default. An empty list patches nothing, and
+            keeps embedded servers from logging that nothing is patched.
         warn: tell of modules that have bound originals before.
 
     Raises:
@@ -319,6 +320,7 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
                 f"there is nothing called {name!r} to patch: give some of "
                 f"{', '.join(MODULES)}"
             )
+    patched.choose()
     for name in MODULES:
         if name in names:
             MODULES[name]()

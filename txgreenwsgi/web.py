@@ -28,9 +28,11 @@ from ._http.head import Malformed
 from ._server.body import after_the_end
 from ._server.output import TransportOutput
 from ._server.site import GreenSite
+from ._server.unpatched import log_if_unpatched
 from ._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from ._switching.greenlets import SLICE_SECONDS, Task
 from ._switching.waiting import sleep
+from ._wsgi.application_check import checked_application
 from ._wsgi.errors import Errors
 from ._wsgi.gateway import serve
 from ._wsgi.input import Input
@@ -68,10 +70,7 @@ class GreenWSGIResource(Resource):
         self, application: Application, *, reactor: Any = None, **settings: Any
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        if not callable(application):
-            raise TypeError(
-                f"a WSGI application is callable, and {application!r} is not"
-            )
+        checked_application(application)
         # For what requests share: settings, environ, places, the table.
         self.site = GreenSite(application, reactor=reactor, **settings)
         self._leaf = _Leaf(self)
@@ -91,6 +90,7 @@ class GreenWSGIResource(Resource):
         if not self._stops_with_reactor:
             # twisted.web drops its requests when the reactor stops.
             self._stops_with_reactor = True
+            log_if_unpatched()
             if IReactorCore.providedBy(site.reactor):
                 site.reactor.addSystemEventTrigger("before", "shutdown", site.stop)
         exchange = ResourceExchange(site, request)

@@ -22,9 +22,7 @@ __all__ = ["check_endpoint", "make_endpoint"]
 _BACKLOG: Final = 1024
 _TAKES_BACKLOG: Final = re.compile(r"(tcp6?|ssl|unix):")
 
-_ADDRESS: Final = re.compile(
-    r"(?:(localhost|[0-9.]*|\[[0-9a-f:.]+\]):)?([0-9]{1,5})\Z"
-)
+_ADDRESS: Final = re.compile(r"(?:(localhost|[0-9.]*|\[[0-9a-f:.]+\]):)?([0-9]{1,5})\Z")
 _PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|\Z)")
 
 
@@ -84,7 +82,8 @@ def _check_address(text: str) -> None:
 def _parse(reactor: object, text: str, whole: str) -> IStreamServerEndpoint:
     """Return the endpoint for `whole`; errors name `text`."""
     try:
-        return serverFromString(reactor, whole)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, whole)
+        return endpoint
     except OSError as error:
         raise EndpointError(
             text,

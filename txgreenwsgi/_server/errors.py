@@ -68,6 +68,6 @@ class ListenError(StartError, CannotListenError):
         place = f"{self.interface or 'any'}:{self.port}"
         if self._endpoint:
             place = repr(self._endpoint)
-        number = getattr(self.socketError, "errno", None)
-        remedy = _REMEDIES.get(number, _REMEDIES[errno.EADDRINUSE])
+        number = getattr(self.socketError, "errno", None) or errno.EADDRINUSE
+        remedy = _REMEDIES.get(number, "give another endpoint")
         return f"cannot listen on {place} ({self.socketError}): {remedy}"

@@ -165,8 +165,9 @@ class GreenService(Service):
     def _not_opened(self, failure: Failure, listen: str) -> None:
         if failure.check(CancelledError):
             return  # the service has stopped in the meantime
-        if failure.check(CannotListenError, OSError):
-            failure = Failure(ListenError(listen, failure.value))
+        error = failure.value
+        if isinstance(error, (CannotListenError, OSError)):
+            failure = Failure(ListenError(listen, error))
         if self._privileged and not self.running:
             # The caller of `privilegedStartService` gets the error.
             self._refusal = failure

@@ -23,6 +23,7 @@ from txgreenwsgi._http.parser import HeadLimits
 from txgreenwsgi._http.writer import ResponseHead, date_field
 from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi._switching.pool import Pool
+from txgreenwsgi._wsgi.application_check import checked_application
 from txgreenwsgi._wsgi.environ import base_environ
 from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.origins import EXTENSIONS
@@ -30,6 +31,7 @@ from txgreenwsgi.settings import Settings
 
 from .channel import Channel
 from .sockets import Sockets
+from .unpatched import log_if_unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,6 +117,8 @@ class GreenSite(Factory):
         isolate_loaded()
         self.settings = settings or Settings.from_keywords(**keywords)
         self.application: Any = application
+        if application is not None:
+            checked_application(application)
         self.observers = list(observers)
         self.stopping = False
         self.connections: set[Channel] = set()
@@ -184,6 +188,7 @@ class GreenSite(Factory):
     def startFactory(self) -> None:
         """It is listened on: for the first time, or again after a `stop`."""
         self.stopping = False
+        log_if_unpatched()
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
         """A channel for a new connection; None closes it: there are too many."""

@@ -14,10 +14,12 @@ import re
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
-from txgreenwsgi._twistd.patching import OFFLOAD_FORM, PATCHABLE, parse_patch
+from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
+from txgreenwsgi._server.endpoints import check_endpoint
+from txgreenwsgi._server.errors import EndpointError
+from txgreenwsgi._twistd.offloading import OFFLOAD_FORM
 from txgreenwsgi.monitoring.accesslog import FORMATS
 from txgreenwsgi.origins import NAMES
 from txgreenwsgi.settings import (
@@ -265,7 +267,12 @@ class Options(usage.Options):
         self.opt_app(spec)
 
     def opt_listen(self, endpoint: str) -> None:
-        self._check_endpoint(endpoint)
+        try:
+            check_endpoint(endpoint, paths_are_final=self._paths_are_final())
+        except EndpointError as error:
+            raise usage.UsageError(
+                f"--listen {endpoint!r} {error.problem}: {error.remedy}"
+            ) from None
         self["listen"].append(endpoint)
 
     def opt_origin(self, name: str) -> None:
@@ -367,53 +374,6 @@ class Options(usage.Options):
     def _becomes_a_daemon(self) -> bool:
         parent: Mapping[str, Any] = self.parent or {}
         return not parent.get("nodaemon", True) and not parent.get("debug")
-
-    def _check_endpoint(self, text: str) -> None:
-        """Refuse an endpoint string that no reactor could listen on."""
-        address = re.fullmatch(
-            r"(?:(localhost|[0-9.]*|\[[0-9a-f:.]+\]):)?([0-9]{1,5})", text
-        )
-        if address:  # as in the command lines of other servers
-            host, number = (address[1] or "").strip("[]"), address[2]
-            kind = "tcp6" if ":" in host else "tcp"
-            host = host.replace("localhost", "127.0.0.1").replace(":", "\\:")
-            raise usage.UsageError(
-                f"--listen {text!r} is not an endpoint string: give {kind}:{number}"
-                + (f":interface={host}" if host else "")
-            )
-        port = re.match(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|\Z)", text)
-        if port and int(port[1]) > 65535:
-            raise usage.UsageError(
-                f"--listen {text!r} names no port: give one from 0 to 65535"
-            )
-        try:
-            # An endpoint makes use of its reactor when it listens, not before.
-            serverFromString(object(), text)
-        except OSError as error:
-            if self._paths_are_final():
-                raise usage.UsageError(
-                    f"--listen {text!r} needs a file that cannot be read: {error}; "
-                    "give the path of one that can be"
-                ) from None
-        except ImportError as error:
-            raise usage.UsageError(
-                f"--listen {text!r} needs something that is not installed ({error}): "
-                "pip install 'txgreenwsgi[tls]' brings what TLS takes"
-            ) from None
-        except Exception as error:
-            # Endpoint parsers, which are plug-ins, tell of a wrong string by
-            # whatever comes to hand: TypeError, KeyError, StopIteration ...
-            if text.startswith("systemd:") and isinstance(error, LookupError):
-                raise usage.UsageError(
-                    f"--listen {text!r} names a socket that systemd has not opened "
-                    f"for this process ({error}): start it by its .socket unit, or "
-                    "give one such as tcp:8080"
-                ) from None
-            raise usage.UsageError(
-                f"--listen {text!r} is not an endpoint string that works "
-                f"({type(error).__name__}: {error}): give one such as tcp:8080, "
-                "tcp:8080:interface=127.0.0.1 or unix:/run/app.sock"
-            ) from None
 
 
 _READ: Final = {

@@ -95,7 +95,7 @@ def _makes_iterables(cls: type) -> bool:
         hasattr(cls, "__iter__")
         or hasattr(cls, "__getitem__")
         # Either may return an object of any other type.
-        or cls.__new__ is not object.__new__
+        or any("__new__" in vars(base) for base in cls.__mro__[:-1])
         or type(cls).__call__ is not type.__call__
     )
 
@@ -106,7 +106,7 @@ def _is_asgi(application: Callable[..., object]) -> bool:
     while isinstance(called, functools.partial):
         called = called.func
     if not inspect.isroutine(called):
-        called = type(called).__call__  # type: ignore[operator]
+        called = type(called).__call__
     if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
         return True
     signature = _signature_of(application)
