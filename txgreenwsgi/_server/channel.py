@@ -347,19 +347,19 @@ class Channel:
             _, _, address, port, _ = self.names()
             self.site.observe(
                 ExchangeRecord(
-                    address,
-                    port,
-                    self.site.unix_time(),
-                    0.0,
-                    "",
-                    "",
-                    "",
-                    code,
-                    length,
-                    self.site.next_request_id(),
-                    "",
-                    "",
-                    "refused",
+                    remote_addr=address,
+                    remote_port=port,
+                    started=self.site.unix_time(),
+                    duration=0.0,
+                    method="",
+                    target="",
+                    version="",
+                    status=code,
+                    bytes_sent=length,
+                    request_id=self.site.next_request_id(),
+                    referer="",
+                    user_agent="",
+                    outcome="refused",
                 )
             )
         self.output.send_last(data)

@@ -585,19 +585,19 @@ class Exchange:
         channel = self.channel
         _, _, address, port, _ = channel.names()
         return ExchangeRecord(
-            address,
-            port,
-            self._started_unix,
-            self.site.reactor.seconds() - self.started,
-            head.method,
-            head.target.decode("latin-1"),
-            head.version,
-            self.code,
-            self.bytes_sent,
-            self.request_id,
-            head.variables.get("HTTP_REFERER", ""),
-            head.variables.get("HTTP_USER_AGENT", ""),
-            self._outcome,
+            remote_addr=address,
+            remote_port=port,
+            started=self._started_unix,
+            duration=self.site.reactor.seconds() - self.started,
+            method=head.method,
+            target=head.target.decode("latin-1"),
+            version=head.version,
+            status=self.code,
+            bytes_sent=self.bytes_sent,
+            request_id=self.request_id,
+            referer=head.variables.get("HTTP_REFERER", ""),
+            user_agent=head.variables.get("HTTP_USER_AGENT", ""),
+            outcome=self._outcome,
         )
 
 
