@@ -35,7 +35,6 @@ from twisted.python import threadable
 from .green import _locks, drivers, patched
 from .green import _thread as green_thread
 from .green._mirror import rebound
-from .green.patched import patched_modules as _patched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -61,6 +60,7 @@ __all__ = [
 
 # (module, name) -> what it was.
 _originals: dict[tuple[str, str], Any] = {}
+_patched = patched.record.modules
 _missing = object()
 
 

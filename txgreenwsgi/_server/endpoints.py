@@ -34,9 +34,11 @@ def make_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
             missing.
     """
     _check_address(text)
+    endpoint = _parse(reactor, text)
     if _TAKES_BACKLOG.match(text) and ":backlog=" not in text:
-        return _parse(reactor, text, f"{text}:backlog={_BACKLOG}")
-    return _parse(reactor, text, text)
+        # Parsed a second time: an error must quote the string as given.
+        endpoint = serverFromString(reactor, f"{text}:backlog={_BACKLOG}")
+    return endpoint
 
 
 def check_endpoint(text: str, *, paths_are_final: bool = True) -> None:
@@ -54,7 +56,7 @@ def check_endpoint(text: str, *, paths_are_final: bool = True) -> None:
     _check_address(text)
     try:
         # An endpoint uses its reactor when it listens, not before.
-        _parse(object(), text, text)
+        _parse(object(), text)
     except EndpointError as error:
         if paths_are_final or not isinstance(error.__cause__, OSError):
             raise
@@ -79,10 +81,14 @@ def _check_address(text: str) -> None:
         )
 
 
-def _parse(reactor: object, text: str, whole: str) -> IStreamServerEndpoint:
-    """Return the endpoint for `whole`; errors name `text`."""
+def _parse(reactor: object, text: str) -> IStreamServerEndpoint:
+    """Return the endpoint for a string.
+
+    Raises:
+        EndpointError: as `make_endpoint`.
+    """
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, whole)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
         return endpoint
     except OSError as error:
         raise EndpointError(

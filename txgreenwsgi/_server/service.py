@@ -172,7 +172,9 @@ class GreenService(Service):
             # The caller of `privilegedStartService` gets the error.
             self._refusal = failure
             return
-        _log.failure("cannot listen, stopping the reactor", failure=failure)
+        _log.failure(
+            "stopping the reactor: {error}", failure=failure, error=failure.value
+        )
         self.site.reactor.callWhenRunning(self.site.reactor.stop)
 
     def stopService(self) -> Deferred[None]:

@@ -61,8 +61,7 @@ def find_problem(application: object) -> ApplicationProblem | None:
         # PEP 3333 allows a class: the server iterates over its instances.
         if not _makes_iterables(application):
             return ApplicationProblem(
-                f"is the class {application.__name__}, whose instances are not "
-                "iterable",
+                "is a class whose instances are not iterable",
                 f"give an instance: {application.__name__}(...)",
                 may_be_factory=True,
             )

@@ -6,27 +6,37 @@ It knows names. Importing it patches nothing and installs no reactor, unlike
 
 from __future__ import annotations
 
-from typing import Final
+__all__ = ["PatchRecord", "choose", "is_chosen", "is_patched", "record"]
 
-__all__ = ["choose", "is_chosen", "is_patched", "patched_modules"]
 
-#: The patched modules, by name ("socket", "threading" ...).
-patched_modules: Final[set[str]] = set()
+class PatchRecord:
+    """What the program has patched so far.
 
-_is_chosen = False
+    Attributes:
+        modules: the patched modules, by name ("socket", "threading" ...).
+        is_chosen: True once the program has chosen what to patch, even if that is
+            nothing.
+    """
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self.is_chosen = False
+
+
+#: The record of this process.
+record = PatchRecord()
 
 
 def is_patched(module: str) -> bool:
     """Return whether the standard-library module is patched."""
-    return module in patched_modules
+    return module in record.modules
 
 
 def choose() -> None:
     """Record that the program has chosen what to patch, even if that is nothing."""
-    global _is_chosen
-    _is_chosen = True
+    record.is_chosen = True
 
 
 def is_chosen() -> bool:
     """Return whether the program has chosen what to patch."""
-    return _is_chosen or bool(patched_modules)
+    return record.is_chosen or bool(record.modules)
