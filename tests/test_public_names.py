@@ -64,7 +64,10 @@ SIGNATURES = {
     "select": ["rlist", "wlist", "xlist", "timeout"],
     "current_task": [],
     "recv": ["environ", "size"],
-    "service": ["app", "listen", "observers", "reactor", "settings"],
+    "service": [
+        *("app", "listen", "patch", "access_log", "access_log_format"),
+        *("observers", "reactor", "settings"),
+    ],
     "GreenSite": ["application", "settings", "observers", "reactor", "keywords"],
     "GreenWSGIResource": ["application", "reactor", "settings"],
 }

@@ -32,18 +32,25 @@ if TYPE_CHECKING:
         IReactorTime,
     )
 
-__all__ = ["AcceptThrottle", "descriptor_limit", "first_reserved"]
+__all__ = [
+    "LOG_SECONDS",
+    "RESERVED_DESCRIPTORS",
+    "RETRY_SECONDS",
+    "AcceptThrottle",
+    "descriptor_limit",
+    "first_reserved",
+]
 
 _log = Logger()
 
 #: Descriptors reserved for the application, at most an eighth of the limit.
-_RESERVED = 64
+RESERVED_DESCRIPTORS = 64
 
 #: Interval between two attempts to resume.
-_RETRY_SECONDS = 0.1
+RETRY_SECONDS = 0.1
 
 #: Minimum interval between two log lines about a shortage.
-_LOG_SECONDS = 60.0
+LOG_SECONDS = 60.0
 
 # Errors of accept() when the process, or the whole system, has no resources left.
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -102,9 +109,9 @@ class AcceptThrottle:
         self.paused = True
         for port in self._ports:
             port.stopReading()
-        self._call = self._reactor.callLater(_RETRY_SECONDS, self._retry)
+        self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
         now = self._reactor.seconds()
-        if self._logged is None or now - self._logged >= _LOG_SECONDS:
+        if self._logged is None or now - self._logged >= LOG_SECONDS:
             self._logged = now
             _log.warn(
                 "accepting is paused: file descriptors run short ({reason}, the limit "
@@ -124,7 +131,7 @@ class AcceptThrottle:
         else:
             os.close(fd)
         if fd >= first_reserved():
-            self._call = self._reactor.callLater(_RETRY_SECONDS, self._retry)
+            self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
             return
         self.paused = False
         for port in self._ports:
@@ -172,4 +179,4 @@ def descriptor_limit() -> int:
 def first_reserved() -> int:
     """Return the lowest descriptor that connections must not use."""
     limit = descriptor_limit()
-    return limit - min(_RESERVED, limit // 8)
+    return limit - min(RESERVED_DESCRIPTORS, limit // 8)

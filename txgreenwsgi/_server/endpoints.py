@@ -16,10 +16,10 @@ from .errors import EndpointError
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamServerEndpoint
 
-__all__ = ["check_endpoint", "make_endpoint"]
+__all__ = ["BACKLOG", "check_endpoint", "make_endpoint"]
 
 #: Twisted's default of 50 refuses connections in a burst.
-_BACKLOG: Final = 1024
+BACKLOG: Final = 1024
 _TAKES_BACKLOG: Final = re.compile(r"(tcp6?|ssl|unix):")
 
 _ADDRESS: Final = re.compile(r"(?:(localhost|[0-9.]*|\[[0-9a-f:.]+\]):)?([0-9]{1,5})\Z")
@@ -37,7 +37,7 @@ def make_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
     endpoint = _parse(reactor, text)
     if _TAKES_BACKLOG.match(text) and ":backlog=" not in text:
         # Parsed a second time: an error must quote the string as given.
-        endpoint = serverFromString(reactor, f"{text}:backlog={_BACKLOG}")
+        endpoint = serverFromString(reactor, f"{text}:backlog={BACKLOG}")
     return endpoint
 
 
