@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
-from tests.monitoring.test_accesslog import record
+from tests.monitoring.records import record
 from txgreenwsgi import service
 from txgreenwsgi._server.errors import EndpointError, ListenError, StartError
 from txgreenwsgi._server.service import GreenService
