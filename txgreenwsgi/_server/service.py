@@ -124,7 +124,7 @@ class GreenService(Service):
         if self._access_log is None:
             return
         try:
-            self._access_log.open(self.site.reactor)
+            self._access_log.open(self.site.server.reactor)
         except OSError as error:
             raise StartError(
                 f"the access log cannot be opened ({error}): give a file that this "
@@ -150,14 +150,14 @@ class GreenService(Service):
 
     def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
         if isinstance(listen, str):
-            return make_endpoint(self.site.reactor, listen)
+            return make_endpoint(self.site.server.reactor, listen)
         return listen
 
     def _opened(self, port: IListeningPort) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())
         self.ports.append(port)
         if self._throttle is None:
-            self._throttle = AcceptThrottle(self.site.reactor)
+            self._throttle = AcceptThrottle(self.site.server.reactor)
         self._throttle.watch(port)
         self.site.sockets.serve_port(port)
         return port
@@ -175,7 +175,7 @@ class GreenService(Service):
         _log.failure(
             "stopping the reactor: {error}", failure=failure, error=failure.value
         )
-        self.site.reactor.callWhenRunning(self.site.reactor.stop)
+        self.site.server.reactor.callWhenRunning(self.site.server.reactor.stop)
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, let requests end (see `GreenSite.stop`), close the log.

@@ -268,13 +268,16 @@ class RequestBody:
                 return read
             if read or read is None:
                 continue
-            task = require_task("wsgi.input")
-            self.reader = suspension = Suspension(task, "the request body")
+            # No variable holds the task: a traceback would keep it in a cycle.
+            self.reader = suspension = Suspension(
+                require_task("wsgi.input"), "the request body"
+            )
+            reactor = suspension.task.hub.reactor  # type: ignore[union-attr]
             try:
                 suspension.wait()
             finally:
                 self.reader = None
-                self._waited += task.hub.reactor.seconds() - suspension.since
+                self._waited += reactor.seconds() - suspension.since
 
     def reader_turn(self) -> None:
         """Park for a turn of the reactor; a cut request raises its error."""
