@@ -7,7 +7,7 @@ when the service starts. It must never know options or signals.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.service import DEFAULT_LISTEN, GreenService
@@ -24,7 +24,7 @@ from .patching import patch as patch_modules
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from twisted.internet.interfaces import IStreamServerEndpoint
+    from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
     from typing_extensions import Unpack
 
     from txgreenwsgi._wsgi.gateway import Application
@@ -42,7 +42,7 @@ def service(
     access_log: str | os.PathLike[str] | None = None,
     access_log_format: Literal["combined", "json"] = "combined",
     observers: Sequence[Callable[[ExchangeRecord], object]] = (),
-    reactor: Any = None,
+    reactor: IReactorTime | None = None,
     **settings: Unpack[SettingsKeywords],
 ) -> GreenService:
     """Return a Twisted service that serves `app`.

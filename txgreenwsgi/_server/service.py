@@ -6,7 +6,7 @@ the application afterwards. It must never know how the application was named.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import (
@@ -30,7 +30,12 @@ from .site import GreenSite
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+    from twisted.internet.interfaces import (
+        IListeningPort,
+        IReactorCore,
+        IReactorTime,
+        IStreamServerEndpoint,
+    )
 
     from txgreenwsgi._wsgi.gateway import Application
     from txgreenwsgi.monitoring import AccessLog, ExchangeRecord
@@ -69,7 +74,7 @@ class GreenService(Service):
         listen: Sequence[str | IStreamServerEndpoint] = DEFAULT_LISTEN,
         settings: Settings | None = None,
         observers: Sequence[Callable[[ExchangeRecord], object]] = (),
-        reactor: Any = None,
+        reactor: IReactorTime | None = None,
         access_log: AccessLog | None = None,
     ) -> None:
         if isinstance(listen, str):
@@ -175,7 +180,8 @@ class GreenService(Service):
         _log.failure(
             "stopping the reactor: {error}", failure=failure, error=failure.value
         )
-        self.site.server.reactor.callWhenRunning(self.site.server.reactor.stop)
+        reactor = cast("IReactorCore", self.site.server.reactor)
+        reactor.callWhenRunning(reactor.stop)
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, let requests end (see `GreenSite.stop`), close the log.
@@ -194,7 +200,7 @@ class GreenService(Service):
             stopped.addBoth(self._close_access_log, self._access_log)
         return stopped
 
-    def _close_ports(self) -> Deferred[Any]:
+    def _close_ports(self) -> Deferred[object]:
         ports, self.ports = self.ports, []
         if self._throttle is not None:
             self._throttle.forget()
@@ -204,8 +210,8 @@ class GreenService(Service):
 
     def _not_closed(self, failure: Failure) -> None:
         failure.trap(FirstError)
-        error: Any = failure.value
-        _log.failure("cannot close a port", failure=error.subFailure)
+        first = cast("FirstError", failure.value)
+        _log.failure("cannot close a port", failure=first.subFailure)
 
     def _stop_site(self, _: object) -> Deferred[None]:
         return self.site.stop()
