@@ -231,7 +231,7 @@ class MakeServiceTests(SynchronousTestCase):
                 "--chdir", os.path.abspath(directory), "--app", name
             )
             hook = sys.excepthook
-            error = self.assertRaises(kind, made.startService)
+            self.assertRaises(kind, made.startService)
             self.assertIs(sys.excepthook, hook)
 
     def test_other_errors_after_a_message(self) -> None:
