@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._http import parser, target
-from txgreenwsgi._server import accepting, body, channel, service
+from txgreenwsgi._server import accepting, body, channel, endpoints
 from txgreenwsgi.settings import described, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "limits.md"
@@ -54,15 +54,15 @@ class LimitsPageTests(SynchronousTestCase):
                 "time for closing a connection": f"{channel._CLOSE_SECONDS:g} s",
                 "pipelined requests of one connection that are looked at": "1",
                 "file descriptors": (
-                    f"{accepting._SPARE} less than the process may have, at most an "
-                    "eighth less"
+                    f"{accepting.RESERVED_DESCRIPTORS} less than the process may have, "
+                    "at most an eighth less"
                 ),
             },
         )
-        self.assertIn(f"({service._BACKLOG} connections)", self.text)
+        self.assertIn(f"({endpoints.BACKLOG} connections)", self.text)
         self.assertEqual(body._SLOW_SECONDS, 60, "a minute")
-        self.assertEqual(accepting._TRY_SECONDS, 0.1, "ten times a second")
-        self.assertEqual(accepting._LOG_SECONDS, 60, "once a minute")
+        self.assertEqual(accepting.RETRY_SECONDS, 0.1, "ten times a second")
+        self.assertEqual(accepting.LOG_SECONDS, 60, "once a minute")
 
     def test_commands(self) -> None:
         """Each command names tests that exist, and variables that they read."""
