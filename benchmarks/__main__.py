@@ -183,7 +183,7 @@ def _measure_revisions(options: argparse.Namespace) -> None:
                 cpu=cpu,
                 tell=lambda line: print(line, file=sys.stderr, flush=True),
             )
-    except CannotMeasure as error:
+    except (CannotMeasure, OSError) as error:
         raise _CannotRun(str(error)) from error
     about = [
         f"{rounds} rounds, {requests} requests in a turn; both servers on one CPU, the "

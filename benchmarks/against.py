@@ -42,13 +42,13 @@ __all__ = [
     "compare",
     "markdown",
     "other_tree",
-    "summary",
+    "trimmed_mean",
 ]
 
-# Many short turns, so that the median leaves out those that something disturbed.
-# Two turns make a pair; every other pair is reversed, so that going second is no
+# Many short turns, so that other load on the machine hits both trees alike. Two
+# turns make a pair; every other pair is reversed, so that going second is no
 # advantage of either tree.
-_PAIRS = 16
+PAIRS = 40
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,17 @@ class Round:
     """The result of one round.
 
     Attributes:
-        old: median figure of the other revision, in the comparison's unit.
-        new: median figure of this tree.
-        ratio: median of old / new over the pairs of turns.
+        old: figure of the other revision, in the comparison's unit.
+        new: figure of this tree.
     """
 
     old: float
     new: float
-    ratio: float
+
+    @property
+    def ratio(self) -> float:
+        """The quotient old / new: above 1, this tree needs less."""
+        return self.old / self.new
 
 
 @dataclass
@@ -121,16 +124,19 @@ class Outcome:
     rounds: list[Round] = field(default_factory=list)
 
     def ratio(self) -> float:
-        """Return the median of old / new: above 1, this tree is the better one."""
+        """Return the median ratio of the rounds."""
         return statistics.median(each.ratio for each in self.rounds)
 
 
-def summary(old: Sequence[float], new: Sequence[float]) -> Round:
-    """Return the round that these figures of turns make, in pairs."""
-    ratios = [before / now for before, now in zip(old, new, strict=True)]
-    return Round(
-        statistics.median(old), statistics.median(new), statistics.median(ratios)
-    )
+def trimmed_mean(figures: Sequence[float]) -> float:
+    """Return the mean of the middle half of `figures`.
+
+    It leaves out the turns that something disturbed, and varies less from round
+    to round than the median.
+    """
+    ordered = sorted(figures)
+    cut = len(ordered) // 4
+    return statistics.fmean(ordered[cut : len(ordered) - cut])
 
 
 def _request(fields: Sequence[str], body: bytes = b"") -> bytes:
@@ -297,7 +303,7 @@ def other_tree(
         run: as `subprocess.run`.
 
     Raises:
-        CannotMeasure: git is not there, or does not know the revision.
+        CannotMeasure: git is missing or does not know the revision.
     """
 
     def git(*words: str) -> str:
@@ -308,12 +314,13 @@ def other_tree(
             raise CannotMeasure("git is not on PATH: install it") from None
         if done.returncode:
             raise CannotMeasure(
-                f"--against {revision!r}: git said {done.stderr.strip()!r}; give a "
-                "branch, a tag or a commit of this repository"
+                f"--against {revision!r}: git cannot check it out "
+                f"({done.stderr.strip()}); give a branch, tag or commit of this "
+                "repository"
             )
         return done.stdout.strip()
 
-    commit = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    commit = git("rev-parse", "--verify", f"{revision}^{{commit}}")
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory:
         path = Path(directory) / "tree"
         git("worktree", "add", "--quiet", "--detach", str(path), commit)
@@ -324,10 +331,7 @@ def other_tree(
                 path / "benchmarks",
                 ignore=shutil.ignore_patterns("__pycache__"),
             )
-            name = revision if commit.startswith(revision) else f"{revision} "
-            if name != revision:
-                name += f"({commit[:9]})"
-            yield Tree(name[:40], path)
+            yield Tree(f"{revision[:40]} ({commit[:9]})", path)
         finally:
             git("worktree", "remove", "--force", str(path))
 
@@ -358,6 +362,7 @@ def compare(
     rounds: int,
     requests: int,
     cpu: int,
+    pairs: int = PAIRS,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Outcome]:
     """Measure both trees and return an outcome for each comparison.
@@ -370,6 +375,7 @@ def compare(
             memory layout of a process alone changes its speed by a percent or two.
         requests: how many requests a turn has.
         cpu: the CPU that both servers are pinned to.
+        pairs: how many turns each tree has in a round.
         tell: called with one line of progress for each round.
 
     Raises:
@@ -380,12 +386,17 @@ def compare(
     outcomes = []
     for comparison in comparisons:
         outcome = Outcome(comparison)
-        measure = _cpu_round if comparison.memory is None else _memory_round
         for number in range(rounds):
             # Neither tree is always the first to start.
             order = (old, new) if number % 2 == 0 else (new, old)
-            figures = measure(comparison, order, requests, cpu, seed=number)
-            result = summary(figures[order.index(old)], figures[order.index(new)])
+            if comparison.memory is None:
+                figures = _cpu_round(comparison, order, requests, pairs, cpu, number)
+            else:
+                figures = _memory_round(comparison, order, cpu, number)
+            result = Round(
+                trimmed_mean(figures[order.index(old)]),
+                trimmed_mean(figures[order.index(new)]),
+            )
             outcome.rounds.append(result)
             tell(
                 f"{comparison.name}, round {number + 1}: {shown(result.old)} -> "
@@ -399,6 +410,7 @@ def _cpu_round(
     comparison: Comparison,
     trees: tuple[Tree, Tree],
     requests: int,
+    pairs: int,
     cpu: int,
     seed: int,
 ) -> tuple[list[float], list[float]]:
@@ -412,7 +424,7 @@ def _cpu_round(
             turn = stack.enter_context(comparison.turns(process.port, requests))
             turn()  # warms up caches, the allocator and the connections
             sides.append((process, turn))
-        for pair in range(_PAIRS):
+        for pair in range(pairs):
             for index in (0, 1) if pair % 2 == 0 else (1, 0):
                 process, turn = sides[index]
                 before = process.cpu_seconds()
@@ -425,7 +437,6 @@ def _cpu_round(
 def _memory_round(
     comparison: Comparison,
     trees: tuple[Tree, Tree],
-    requests: int,
     cpu: int,
     seed: int,
 ) -> tuple[list[float], list[float]]:
@@ -466,9 +477,9 @@ def markdown(
             ]
         )
     notes = [
-        "Ratio: the other revision divided by this tree, the median over the pairs of "
-        "turns of a round, then over rounds; above 1, this tree needs less CPU time or "
-        "memory. Rounds: the lowest and the highest ratio of a round.",
+        "Ratio: the other revision divided by this tree, the median over the rounds; "
+        "above 1, this tree needs less CPU time or memory. Rounds: the lowest and the "
+        "highest ratio of a round.",
         "\n".join(
             f"- {each.comparison.name}: {each.comparison.title}" for each in outcomes
         ),
