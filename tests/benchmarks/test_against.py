@@ -26,6 +26,7 @@ from benchmarks.against import (
 from benchmarks.process import CannotMeasure
 
 COMMIT = "0123456789abcdef"
+WORKTREE_ADD = ("worktree", "add", "--quiet", "--detach")
 
 
 class FiguresTests(SynchronousTestCase):
@@ -94,7 +95,7 @@ class OtherTreeTests(SynchronousTestCase):
             self.commands,
             [
                 ["rev-parse", "--verify", "v1^{commit}"],
-                [*"worktree add --quiet --detach".split(), str(tree.path), COMMIT],
+                [*WORKTREE_ADD, str(tree.path), COMMIT],
                 ["worktree", "remove", "--force", str(tree.path)],
             ],
         )
