@@ -146,7 +146,7 @@ class GreenWSGIResource(Resource):
                 "arguments: call GreenWSGIResource(application, reactor=reactor)"
             )
         checked_application(application)
-        refuse_settings(settings, _DECIDED_BY_TWISTED, "GreenWSGIResource")
+        refuse_settings(settings, _DECIDED_BY_TWISTED, "twisted.web")
         self.application_server = ApplicationServer(
             application, Settings.from_keywords(**settings), observers, reactor
         )
