@@ -43,7 +43,7 @@ class LimitsPageTests(SynchronousTestCase):
         self.assertEqual(
             fixed,
             {
-                "length of a method": str(target._METHOD_LIMIT_BYTES),
+                "length of a method": str(target.METHOD_LIMIT_BYTES),
                 "empty lines before a request": str(parser._EMPTY_LINES),
                 "what an application has left unread when it has answered": (
                     f"{body.DRAIN_BYTES // 1024} KiB, {channel._CLOSE_SECONDS:g} s"

@@ -154,7 +154,7 @@ class DescriptorTestCase(ClockTestCase):
         self.hub.close()
         self.assertEqual((self.clock.readers, self.clock.writers), ([], []))
         self.assertEqual(open_descriptors(), self.opened)
-        self.assertEqual(readiness._claims_of(self.hub), {})
+        self.assertEqual(readiness.claims_of(self.hub), {})
 
 
 class WithoutEpollMixin:

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from txgreenwsgi import Cancelled, TimedOut, current_task, sleep, wait
-from txgreenwsgi._switching.asyncio_marks import running_loop
+from txgreenwsgi._switching.asyncio_state import running_loop
 
 from .clocked import ClockTestCase
 

@@ -275,4 +275,4 @@ class MemoryTests(ClockTestCase):
         task = self.start(str)
         task.interrupt(ValueError())
         task.withdraw(ValueError())
-        self.assertEqual(task._interruptions, None)
+        self.assertIs(task.pending_interruption, False)

@@ -103,7 +103,7 @@ class GreenService(Service):
         self._privileged = False
 
     def _open(self) -> None:
-        reactor = self.site.reactor
+        reactor = self.site.server.reactor
         for listen in self._listen:
             if isinstance(listen, str):
                 endpoint = serverFromString(reactor, _with_backlog(listen))
@@ -123,7 +123,7 @@ class GreenService(Service):
         _log.info("listening on {address}", address=port.getHost())
         self.ports.append(port)
         if self._accepting is None:
-            self._accepting = Accepting(self.site.reactor)
+            self._accepting = Accepting(self.site.server.reactor)
         self._accepting.watch(port)
         self.site.sockets.serve_port(port)
         return port
@@ -136,7 +136,7 @@ class GreenService(Service):
             self._refusal = failure
             return
         _log.failure("cannot listen on {listen}", failure=failure, listen=listen)
-        self.site.reactor.callWhenRunning(self.site.reactor.stop)
+        self.site.server.reactor.callWhenRunning(self.site.server.reactor.stop)
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, then let requests end; see `GreenSite.stop`.

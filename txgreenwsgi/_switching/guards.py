@@ -9,9 +9,9 @@ import gc
 import signal
 import sys
 import threading
-import time
 from functools import partial, wraps
 from threading import get_ident
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "guard_reactor",
+    "outside_task_message",
     "refuse_bad_moment",
     "refuse_free_threading",
     "refuse_other_thread",
     "require_seconds",
-    "why_not_here",
-    "why_not_in_thread",
+    "wrong_thread_message",
 ]
 
 #: The ident of the thread in which the collector is running finalizers, or None.
@@ -83,7 +83,7 @@ def refuse_bad_moment() -> None:
             "the garbage collector is running: a __del__ method or a weakref "
             "callback cannot wait; hand the work to spawn() instead"
         )
-    now = time.monotonic()
+    now = monotonic()
     if now > _look_again_at:
         _look_again_at = now + _HANDLERS_KEPT_SECONDS
         _handler_codes = _find_handler_codes()
@@ -99,7 +99,7 @@ def refuse_bad_moment() -> None:
             frame = frame.f_back
 
 
-def why_not_here(what: str) -> str:
+def outside_task_message(what: str) -> str:
     """The message for `what` that was called where no task is running."""
     thread = threading.current_thread()
     if thread is not threading.main_thread():
@@ -117,7 +117,7 @@ def why_not_here(what: str) -> str:
     )
 
 
-def why_not_in_thread(what: str) -> str:
+def wrong_thread_message(what: str) -> str:
     """The message for `what` that was called in a thread that is not the reactor's."""
     return (
         f"{what} was called in the thread {threading.current_thread().name!r}, and "
@@ -133,7 +133,7 @@ def refuse_other_thread(what: str) -> None:
         NotInGreenlet: it does, and `what` was asked for here.
     """
     if threadable.ioThread not in (None, get_ident()):
-        raise NotInGreenlet(why_not_in_thread(what))
+        raise NotInGreenlet(wrong_thread_message(what))
 
 
 def refuse_free_threading() -> None:

@@ -46,7 +46,15 @@ if TYPE_CHECKING:
 
     Descriptor = int | HasFileno
 
-__all__ = ["Poll", "poll", "select", "wait_readable", "wait_writable"]
+__all__ = [
+    "Poll",
+    "claims_of",
+    "notify_closed",
+    "poll",
+    "select",
+    "wait_readable",
+    "wait_writable",
+]
 
 # The kernel's own, whatever `txgreenwsgi.monkey` makes of the module later.
 _kernel_poll = stdlib_select.poll
@@ -173,9 +181,22 @@ _watch: type[_EpollWatch | _DuplicateWatch] = (
 )
 
 
-def _claims_of(hub: Hub) -> _Claims:
+def claims_of(hub: Hub) -> _Claims:
+    """Return the table of descriptors that the tasks of `hub` wait on here."""
     claims: _Claims = hub.reactor.__dict__.setdefault("_txgreenwsgi_claims", {})
     return claims
+
+
+def notify_closed(hub: Hub, fd: int) -> None:
+    """Resume the waits of this module on `fd`, which has been closed. Never parks.
+
+    The kernel reports nothing when a descriptor is closed, so its waiters are
+    woken here: they look again and find it closed. Call from the reactor's thread.
+    """
+    for (number, _), (task, _) in list(claims_of(hub).items()):
+        suspension = task.suspension
+        if number == fd and suspension is not None:
+            suspension.resume(True)
 
 
 def _file_of(fd: int) -> _File | None:
@@ -201,7 +222,7 @@ def _wait_for_events(
         # escape its own timeout. Before we look: what is ready may be taken by
         # another task in that turn.
         task.raise_pending()
-        if reactor.seconds() - task.hub.resumed_at > SLICE_SECONDS and not task._dying:
+        if reactor.seconds() - task.hub.resumed_at > SLICE_SECONDS and not task.dying:
             sleep(0)
     ready = kernel.poll(0)
     if ready or timeout == 0:
@@ -220,7 +241,7 @@ def _park_until_ready(
             f"{reactor!r} does not"
         )
     files = {fd: _file_of(fd) for fd in interest}
-    claims = _claims_of(task.hub)
+    claims = claims_of(task.hub)
     mine = _claim(claims, task, interest, files)
     deadline = None if timeout is None else reactor.seconds() + timeout
     try:

@@ -53,7 +53,7 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
         if self.seconds is not None:
             self._error = TimedOut(f"timed out after {self.seconds:g} seconds")
             self._call = task.hub.reactor.callLater(
-                self.seconds, self._expire, task, self._error, task._shields
+                self.seconds, self._expire, task, self._error, task.shield_depth
             )
         return self
 
@@ -95,7 +95,7 @@ class shield:  # noqa: N801 - used as a function
         if self._task is not None:
             raise RuntimeError(_ENTERED_TWICE.format("shield()"))
         self._task = require_task("shield()")
-        self._task._shields += 1
+        self._task.shield_depth += 1
         return self
 
     def __exit__(
@@ -107,7 +107,7 @@ class shield:  # noqa: N801 - used as a function
         """Lower it."""
         task, self._task = self._task, None
         if task is not None:
-            task._shields -= 1
+            task.shield_depth -= 1
 
 
 _ENTERED_TWICE = "this {0} is in use: write `with {0}:` anew for each block"

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from .errors import Cancelled
 from .greenlets import Suspension, Task, hub_of, require_task
 from .guards import require_seconds
-from .suspensions import value_of
+from .suspensions import exception_of
 from .timeouts import timeout as time_limit
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def _with_deferreds(
                 if isinstance(yielded, Deferred):
                     value = yield from _as_future(yielded, loop)
                     if isinstance(value, Failure):
-                        error = value_of(value)
+                        error = exception_of(value)
                 else:
                     value = yield yielded
             except BaseException as raised:

@@ -28,8 +28,8 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from txgreenwsgi._switching.errors import NotInGreenlet
-from txgreenwsgi._switching.greenlets import Suspension
-from txgreenwsgi._switching.readiness import _claims_of
+from txgreenwsgi._switching.greenlets import Suspension, existing_hub_of
+from txgreenwsgi._switching.readiness import notify_closed
 
 from ._place import here, park, raise_in_main
 
@@ -213,7 +213,7 @@ class _Events:
                             suspension.resume()
                 # What the tasks did may have made others ready. But those that
                 # are in line for the reactor's next turn must not wait for long.
-                if not told or hub._turn or monotonic() > until:
+                if not told or hub.turn_scheduled or monotonic() > until:
                     return
         finally:
             self._telling = False
@@ -389,7 +389,7 @@ def forget(entry: Entry | None) -> None:
     events = entry.events
     if events.entries.get(entry.fd) is not entry:
         return
-    hub: Hub | None = events._reactor.__dict__.get("_txgreenwsgi_hub")
+    hub = existing_hub_of(events._reactor)
     if hub is not None and hub.on_its_thread():
         events.forget(entry.fd)
         return
@@ -419,12 +419,8 @@ def tell_closed(fd: int) -> None:
     sees it; the kernel tells nobody.
     """
     task = here()
-    if task is None:
-        return
-    for (number, _), (waiting, _) in list(_claims_of(task.hub).items()):
-        suspension = waiting._suspension
-        if number == fd and suspension is not None:
-            suspension.resume(True)
+    if task is not None:
+        notify_closed(task.hub, fd)
 
 
 def block(fd: int, direction: int, seconds: float | None) -> bool:

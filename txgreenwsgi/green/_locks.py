@@ -88,7 +88,7 @@ class Lock:
         seconds = None if timeout == -1 else _time_limit(blocking, timeout)
         if self._real.acquire(False):
             holder = running.task
-            if holder is not None and holder._greenlet is not getcurrent():
+            if holder is not None and holder.greenlet is not getcurrent():
                 holder = None
             self._holder = holder
             return True
@@ -119,7 +119,7 @@ class Lock:
                     # what that tells (a condition's notification) is for us alone.
                     # So we have it, and are interrupted at the next wait.
                     self._holder = task
-                    task.interrupt(error, task._shields)
+                    task.interrupt(error, task.shield_depth)
                     return True
                 self._leave(suspension)
                 raise

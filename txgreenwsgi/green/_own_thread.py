@@ -170,7 +170,7 @@ class OwnThread:
             return self._block_for(function, args, unstoppable, undo)
         if not unstoppable:
             task.raise_pending()
-        elif task._dying:
+        elif task.dying:
             self.leave(function, *args)
             return None
         suspension = Suspension(task, getattr(function, "__qualname__", function))

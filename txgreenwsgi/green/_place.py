@@ -45,7 +45,7 @@ def here() -> Task[Any] | None:
     and wherever parking would do harm (a finalizer, a signal handler).
     """
     task = running.task
-    if task is None or task._greenlet is getcurrent():
+    if task is None or task.greenlet is getcurrent():
         return task
     return running.current_task()  # in a child greenlet, or another thread
 
@@ -96,7 +96,7 @@ def park(
 
 def raise_in_main(task: Task[Any]) -> None:
     """Raise what a signal's handler raised while the main task was being woken."""
-    if task is _main_task and task._interruptions:
+    if task is _main_task and task.pending_interruption:
         task.raise_pending()
 
 
@@ -118,8 +118,8 @@ def give_way(task: Task[Any]) -> None:
 @contextmanager
 def undisturbed(task: Task[Any]) -> Iterator[None]:
     """Within it nothing but a kill interrupts `task`; what would, does afterwards."""
-    task._shields += ALL_SHIELDS
+    task.raise_shield(ALL_SHIELDS)
     try:
         yield
     finally:
-        task._shields -= ALL_SHIELDS
+        task.lower_shield(ALL_SHIELDS)

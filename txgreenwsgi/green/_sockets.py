@@ -128,7 +128,7 @@ class GreenSocket(_standard.socket):
     def _retry(self, direction: int, operation: Callable[..., Any], *args: Any) -> Any:
         """Do `operation`, which would raise BlockingIOError, when it can be done."""
         task = here()
-        if task is not None and task._interruptions:
+        if task is not None and task.pending_interruption:
             task.raise_pending()  # here, where no data can get lost
         try:
             result = operation(self, *args)
@@ -172,7 +172,7 @@ class GreenSocket(_standard.socket):
         task = here()
         if task is not None and not flags and self._seconds != 0.0:
             # The way of nearly all calls, without a detour.
-            if task._interruptions:
+            if task.pending_interruption:
                 task.raise_pending()
             try:
                 data = _recv(self, bufsize, _DONTWAIT)
@@ -264,7 +264,7 @@ class GreenSocket(_standard.socket):
             _C.sendall(self, data, flags)
             return
         task = here()
-        if task is not None and task._interruptions:
+        if task is not None and task.pending_interruption:
             task.raise_pending()
         flags |= _DONTWAIT
         seconds = self._seconds

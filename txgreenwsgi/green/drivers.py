@@ -169,7 +169,7 @@ def _end_psycopg2_query(connection: Any, extensions: Any) -> None:
     """Have the server end the query, and wait until it has. May park."""
     _request_cancel(importlib.import_module("psycopg2._psycopg"), connection.pgconn_ptr)
     task = here()
-    if task is None or task._dying or not may_park():
+    if task is None or task.dying or not may_park():
         return
     try:
         with shield(), time_limit(CANCEL_SECONDS):
@@ -376,7 +376,7 @@ def _end_query(waits: _Waits, connection: Any, gen: Any) -> None:
         return
     task = here()
     assert task is not None
-    if task._dying or not may_park():
+    if task.dying or not may_park():
         waits.request_cancel(pgconn)
         pgconn.finish()
         return

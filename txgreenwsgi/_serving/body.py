@@ -1,8 +1,8 @@
-"""The body of one request, on its way from the connection to `wsgi.input`.
+"""The request body, on its way from the stream to `wsgi.input`.
 
-The channel puts its pieces in, a task takes them out by `receive`. Whatever
-makes the rest of the body unreachable becomes `error`, which every further read
-raises: a read is never silently short.
+The stream adds pieces, a task takes them by `receive`. Every cause that makes the
+rest of the body unreachable becomes `error`, which each further read raises: a
+read is never silently short.
 
 This file parks the task that reads. It must never know the response.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from txgreenwsgi._http.writer import CONTINUE
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.input import PIECE_BYTES
@@ -20,38 +19,29 @@ from txgreenwsgi._wsgi.input import PIECE_BYTES
 if TYPE_CHECKING:
     from txgreenwsgi._http.head import RequestHead
 
-    from .channel import Channel
+    from .limits import Limits
+    from .stream import Stream
 
-__all__ = [
-    "DRAIN_BYTES",
-    "NO_BODY",
-    "BadBody",
-    "NoBody",
-    "RequestBody",
-    "after_the_end",
-]
+__all__ = ["NO_BODY", "BadBody", "NoBody", "RequestBody", "read_after_end_error"]
 
-#: What an application leaves of a request body is read and thrown away up to
-#: this size, so that the connection lives on; beyond, it is closed.
-DRAIN_BYTES = 256 * 1024
+#: Pieces are small objects of some 60 bytes each besides their content; this many
+#: are held at most.
+_MAX_PIECES = 1024
 
-#: So many pieces are held at most: one of few bytes takes some 60 as an object.
-_MOST_PIECES = 1024
-
-#: How long a client may be slower than `min_body_rate`.
+#: A client may be slower than `Limits.body_rate` for this long.
 _SLOW_SECONDS = 60.0
 
-_NEVER_ENDS = float("inf")
+_UNBOUNDED = float("inf")
 
-# Of all bodies of which nothing is held; most requests have none. Never changed.
+# Shared by all bodies of which no piece is held, which are most. Never changed.
 _NO_PIECES: deque[bytes] = deque(maxlen=0)
 
 
 class BadBody(OSError):
-    """The rest of the request body cannot be had; the client has to be told why.
+    """The rest of the request body is invalid, too long or too late.
 
     Attributes:
-        status: the status to answer with, if the application does not answer.
+        status: the status code to answer with, if the application does not answer.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -59,16 +49,16 @@ class BadBody(OSError):
         self.status = status
 
 
-def after_the_end() -> ValueError:
-    """What a read raises when nobody can have a use for it."""
+def read_after_end_error() -> ValueError:
+    """Return the error of a read after the end of the request."""
     return ValueError("wsgi.input was read after the request had ended")
 
 
 class NoBody:
-    """What takes the place of a `RequestBody` where a request has none.
+    """The body of a request without one.
 
-    Shared by all such requests; so it keeps nothing, and `wsgi.input` asks the
-    exchange.
+    All such requests share one object, which therefore has no state: `wsgi.input`
+    reads from the exchange instead.
     """
 
     __slots__ = ()
@@ -82,23 +72,23 @@ class NoBody:
     most_left_to_come: Final = 0.0
 
     def received(self, piece: bytes) -> None:
-        """Nothing comes."""
-        raise AssertionError("the parser has told of a body and of none")
+        """Never called: no piece can come."""
+        raise AssertionError("a piece of a body came for a request without one")
 
     def fail(self, error: BadBody) -> None:
-        """Nothing that comes can be wrong."""
-        raise AssertionError("the parser has told of a body and of none")
+        """Never called: no piece that could be invalid can come."""
+        raise AssertionError("a piece of a body failed for a request without one")
 
     def ended(self) -> None:
-        """It had before it began."""
+        """No-op: the body was complete at once."""
 
     drop = ended
 
     def check(self, now: float) -> None:
-        """Nobody is waited for."""
+        """No-op: no reader waits."""
 
     def cut(self, error: BaseException) -> None:
-        """The exchange itself knows."""
+        """No-op: the exchange holds the error."""
 
     lose = cut
 
@@ -107,22 +97,28 @@ NO_BODY: Final = NoBody()
 
 
 class RequestBody:
-    """The pieces of one request's body.
+    """The pieces of one request body.
+
+    Args:
+        stream: carries the request.
+        head: of the request.
+        limits: of the exchange.
 
     Attributes:
-        complete: whether all of it has come.
-        held: how many bytes have come and were not taken.
-        error: what a read raises; None while all is well.
-        reader: the wait of the task that reads; None while none waits.
-        client_waits: whether the client sends nothing until it has a
+        complete: whether the whole body was received.
+        held: the number of bytes that were received and not yet taken.
+        error: raised by each further read; None while all is well.
+        reader: the suspension of the task that reads; None while none is parked.
+        client_waits: whether the client sends no body before it has received a
             100 Continue or the response.
     """
 
     __slots__ = (
-        "_channel",
         "_length",
+        "_limits",
         "_pieces",
         "_received",
+        "_stream",
         "_waited",
         "client_waits",
         "complete",
@@ -131,12 +127,13 @@ class RequestBody:
         "reader",
     )
 
-    def __init__(self, channel: Channel, head: RequestHead) -> None:
-        self._channel = channel
+    def __init__(self, stream: Stream, head: RequestHead, limits: Limits) -> None:
+        self._stream = stream
+        self._limits = limits
         self._length = head.content_length
         self._pieces = _NO_PIECES
         self._received = 0
-        # For how many seconds it was waited for, up to the last read.
+        # Seconds that readers have waited, up to the last read.
         self._waited = 0.0
         self.client_waits = head.expects_continue
         self.complete = False
@@ -144,10 +141,10 @@ class RequestBody:
         self.error: BaseException | None = None
         self.reader: Suspension | None = None
 
-    # Called by the channel and the exchange, in the reactor greenlet.
+    # Called by the stream and the exchange, in the reactor greenlet.
 
     def received(self, piece: bytes) -> None:
-        """A piece of the body has come."""
+        """Add a piece, which is not empty."""
         if not self._count(piece):
             return
         if self._pieces is _NO_PIECES:
@@ -158,36 +155,34 @@ class RequestBody:
             self.reader.resume()
 
     def _count(self, piece: bytes) -> bool:
-        """Whether the piece can be read; it cannot after an error."""
+        """Return whether the piece can be read; it cannot after an error."""
         self._received += len(piece)
         if self.error is not None:
             return False
-        limit = self._channel.site.settings.max_body
+        limit = self._limits.body_bytes
         if limit and self._received > limit:
             self.fail(BadBody(413, f"the body is longer than {limit} bytes"))
             return False
         return True
 
     def ended(self) -> None:
-        """The whole body has come."""
+        """Take note that the whole body was received."""
         self.complete = True
         if self.reader is not None:
             self.reader.resume()
 
     def fail(self, error: BadBody) -> None:
-        """The rest is no body, or not wanted; what follows is never interpreted."""
-        self._channel.closing = True
-        self._tell(error)
+        """Give up on the rest of the body, and on all that follows it."""
+        self._stream.stop_receiving()
+        self._raise_in_reads(error)
 
     def check(self, now: float) -> None:
-        """See to the deadlines of a client that is waited for."""
-        if self.reader is None:
+        """Apply the deadlines of a client whose body is awaited."""
+        limits = self._limits
+        silence, rate = limits.body_seconds, limits.body_rate
+        if self.reader is None or not silence:
             return
-        settings = self._channel.site.settings
-        silence, rate = settings.body_timeout, settings.min_body_rate
         waited = now - self.reader.since
-        if not silence:
-            return
         if waited >= silence:
             self.fail(BadBody(408, f"no byte of the body came for {silence:g} seconds"))
         elif rate and (
@@ -196,57 +191,64 @@ class RequestBody:
             self.fail(BadBody(408, f"the body came slower than {rate} bytes a second"))
 
     def cut(self, error: BaseException) -> None:
-        """Every further read raises `error`; who reads now is told by the caller."""
+        """Raise `error` in further reads; the caller ends the one in progress."""
         if self.error is None:
             self.error = error
         self._pieces = _NO_PIECES
         self.held = 0
 
     def drop(self) -> None:
-        """The request is over: what was not read never will be."""
-        # Not what cut it short, the frames of which lead back to here.
+        """Discard the unread rest: the request has ended."""
+        # Without the earlier error, whose traceback leads back to this object.
         self.error = None
-        self._tell(after_the_end())  # another task of its may be reading
+        # Another task of the application may be reading.
+        self._raise_in_reads(read_after_end_error())
 
     def lose(self, error: BaseException) -> None:
-        """The client is gone: what has not come never will."""
+        """Take note that the client is gone, and with it the rest of the body."""
         if not self.complete:
-            self._tell(error)
+            self._raise_in_reads(error)
 
-    def _tell(self, error: BaseException) -> None:
+    def _raise_in_reads(self, error: BaseException) -> None:
         self.cut(error)
         if self.reader is not None:
             self.reader.resume()
 
     @property
     def full(self) -> bool:
-        """Whether no more should come until some of it is taken."""
+        """Whether reading from the client should pause until a piece is taken."""
         return (
-            self.held >= self._channel.site.settings.input_window
-            or len(self._pieces) >= _MOST_PIECES
+            self.held >= self._limits.input_window or len(self._pieces) >= _MAX_PIECES
         )
 
     @property
     def most_left_to_come(self) -> float:
-        """How many bytes of a body that is not complete may still come, at most."""
+        """Upper bound of the bytes that an incomplete body may still bring."""
         if self._length is None:
-            return _NEVER_ENDS
+            return _UNBOUNDED
         return self._length - self._received
 
-    # What wsgi.input calls, in a task.
+    # Called by wsgi.input, in a task.
 
     def receive(self, wanted: int = PIECE_BYTES) -> bytes:
-        """The next piece, b"" at the end; `wanted` is how long it had best be.
+        """Return the next piece, b"" at the end. May park.
 
-        May park.
+        Args:
+            wanted: the preferred length of the piece in bytes.
+
+        Raises:
+            BadBody: the rest of the body is invalid, too long or too late.
+            ClientDisconnected: the client is gone.
+            RuntimeError: another task is reading.
+            ValueError: the request has ended.
         """
-        channel = self._channel
+        stream = self._stream
         while True:
             if self.held:
                 piece = self._pieces.popleft()
                 self.held -= len(piece)
-                if channel.reading_paused:
-                    channel.see_to_reading()
+                if stream.reading_paused:
+                    stream.update_backpressure()
                 return piece
             if self.error is not None:
                 raise self.error
@@ -259,24 +261,26 @@ class RequestBody:
             if self.client_waits:
                 # RFC 9110 section 10.1.1: only now is the body wanted.
                 self.client_waits = False
-                channel.output.send(CONTINUE)
+                stream.send_continue()
                 continue
-            read = channel.read_body(wanted)
+            read = stream.read_body(wanted)
             if read and self._count(read):
                 return read
             if read or read is None:
                 continue
+            # No variable holds the task: a traceback would keep it in a cycle.
             self.reader = suspension = Suspension(
                 require_task("wsgi.input"), "the request body"
             )
+            reactor = suspension.task.hub.reactor  # type: ignore[union-attr]
             try:
                 suspension.wait()
             finally:
                 self.reader = None
-                self._waited += channel.site.reactor.seconds() - suspension.since
+                self._waited += reactor.seconds() - suspension.since
 
     def reader_turn(self) -> None:
-        """Park for a turn; a request that ended early raises. May park."""
+        """Park for a turn of the reactor; a cut request raises its error."""
         if self.error is not None:
             raise self.error
         sleep(0)

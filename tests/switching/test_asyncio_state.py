@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from txgreenwsgi import sleep
-from txgreenwsgi._switching.asyncio_marks import swap
+from txgreenwsgi._switching.asyncio_state import swap_state
 
 from .clocked import ClockTestCase
 
@@ -146,7 +146,7 @@ class MarksTests(ClockTestCase):
 
 
 class SwapTests(ClockTestCase):
-    """The swap itself."""
+    """The swap_state itself."""
 
     def test_there_and_back(self) -> None:
         """What is put aside is what was there, and goes back as it was."""
@@ -155,9 +155,9 @@ class SwapTests(ClockTestCase):
 
         async def coroutine() -> None:
             before = marks()
-            aside = swap(None)
+            aside = swap_state(None)
             self.assertEqual(marks(), (None, None))
-            self.assertIsNone(swap(aside))
+            self.assertIsNone(swap_state(aside))
             self.assertEqual(marks(), before)
 
         loop.run_until_complete(coroutine())
