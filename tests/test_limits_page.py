@@ -54,14 +54,14 @@ class LimitsPageTests(SynchronousTestCase):
                 "time for closing a connection": f"{h1_channel.CLOSE_SECONDS:g} s",
                 "pipelined requests parsed per connection": "1",
                 "file descriptors": (
-                    f"{accepting.SPARE_DESCRIPTORS} less than the process limit, at most an "
+                    f"{accepting.RESERVED_DESCRIPTORS} less than the process limit, at most an "
                     "eighth less"
                 ),
             },
         )
         self.assertIn(f"({endpoints.BACKLOG} connections)", self.text)
         self.assertEqual(body.SLOW_SECONDS, 60, "a minute")
-        self.assertEqual(accepting.TRY_SECONDS, 0.1, "ten times a second")
+        self.assertEqual(accepting.RETRY_SECONDS, 0.1, "ten times a second")
         self.assertEqual(accepting.LOG_SECONDS, 60, "once a minute")
 
     def test_commands(self) -> None:

@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
     from twisted.python.threadpool import ThreadPool
     from twisted.web.server import Request
+    from typing_extensions import Unpack
 
     from ._http.writer import ResponseHead
     from ._serving.registry import Observer, RequestInFlight
     from ._serving.stream import Carried, Output
     from ._wsgi.gateway import Application
+    from .settings import SettingsKeywords
 
 __all__ = ["GreenWSGIResource"]
 
@@ -105,7 +107,7 @@ class GreenWSGIResource(Resource):
         *,
         observers: Iterable[Observer] = (),
         reactor: IReactorTime | None = None,
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> None: ...
 
     @overload
@@ -117,17 +119,17 @@ class GreenWSGIResource(Resource):
         /,
         *,
         observers: Iterable[Observer] = (),
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> None: ...
 
     def __init__(
         self,
         *args: Any,
-        observers: Iterable[Observer] = (),
-        reactor: Any = None,
         **settings: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        observers = settings.pop("observers", ())
+        reactor = settings.pop("reactor", None)
         if len(args) == 3 and reactor is None:
             warnings.warn(
                 "GreenWSGIResource(reactor, threadpool, application) was called as "
