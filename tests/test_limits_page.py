@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._http import parser, target
-from txgreenwsgi._server import accepting, h1_channel, service
+from txgreenwsgi._server import accepting, endpoints, h1_channel
 from txgreenwsgi._serving import body
 from txgreenwsgi.settings import described, shown
 
@@ -54,15 +54,15 @@ class LimitsPageTests(SynchronousTestCase):
                 "time for closing a connection": f"{h1_channel.CLOSE_SECONDS:g} s",
                 "pipelined requests parsed per connection": "1",
                 "file descriptors": (
-                    f"{accepting._SPARE} less than the process limit, at most an "
+                    f"{accepting.RESERVED_DESCRIPTORS} less than the process limit, at most an "
                     "eighth less"
                 ),
             },
         )
-        self.assertIn(f"({service._BACKLOG} connections)", self.text)
+        self.assertIn(f"({endpoints.BACKLOG} connections)", self.text)
         self.assertEqual(body.SLOW_SECONDS, 60, "a minute")
-        self.assertEqual(accepting._TRY_SECONDS, 0.1, "ten times a second")
-        self.assertEqual(accepting._LOG_SECONDS, 60, "once a minute")
+        self.assertEqual(accepting.RETRY_SECONDS, 0.1, "ten times a second")
+        self.assertEqual(accepting.LOG_SECONDS, 60, "once a minute")
 
     def test_commands(self) -> None:
         """Each command names existing tests and variables that they read."""
