@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from txgreenwsgi import GreenSite
 from txgreenwsgi._http.parser import RequestParser
 from txgreenwsgi._http.writer import ResponseHead, date_field
-from txgreenwsgi._serving.environ import environ_of, take_variables
+from txgreenwsgi._serving.environ import environ_of
 from txgreenwsgi._serving.exchange import Exchange
 from txgreenwsgi._switching.greenlets import Task, hub_of
 
@@ -116,7 +116,7 @@ def breakdown(template: bytes) -> list[tuple[str, float]]:
 
     def environ() -> None:
         head.variables = variables
-        environ_of(server.environ, take_variables(head, False), head, ends)
+        environ_of(server.environ, head, ends, False)
 
     environ_seconds = microseconds(environ)
     hub = hub_of(Clock())

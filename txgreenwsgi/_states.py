@@ -81,6 +81,14 @@ class TransitionTable:
         if unknown:
             raise ValueError(f"{name}: no rows for the states {sorted(unknown)}")
 
+    def after(self, state: str, event: str) -> str:
+        """Return the state that follows `state` at `event`.
+
+        For a hot path that has checked the state before: evaluated at import, it
+        costs nothing there.
+        """
+        return self.moves(event)[state]
+
     def moves(self, event: str) -> Moves:
         """Return the moves of `event`, for lookups on a hot path."""
         if event not in self.events:

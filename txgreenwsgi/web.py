@@ -30,7 +30,7 @@ from ._server.ends import host_and_port
 from ._server.output import TransportOutput, concurrent_write_error
 from ._server.unpatched import log_if_unpatched
 from ._serving.application_server import ApplicationServer
-from ._serving.exchange import Exchange
+from ._serving.exchange import QUEUED, Exchange
 from ._serving.stream import Ends
 from ._wsgi.application_check import checked_application
 from .settings import Settings, refuse_settings
@@ -189,8 +189,9 @@ class GreenWSGIResource(Resource):
         """Begin an exchange. Called by twisted.web in the reactor greenlet."""
         server = self.application_server
         if not self._stops_with_reactor:
-            # At the end of this phase, twisted.web's connections are dropped.
             self._stops_with_reactor = True
+            server.bind()
+            # At the end of this phase, twisted.web's connections are dropped.
             log_if_unpatched()
             if IReactorCore.providedBy(server.reactor):
                 server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
@@ -206,7 +207,7 @@ class GreenWSGIResource(Resource):
             exchange.refuse("400 Bad Request", refusal)
         else:
             # From the top of the reactor's stack, not from within twisted.web's.
-            server.hub.at_next_turn(exchange.admit)
+            server.hub.at_next_turn(stream.admit)
         return NOT_DONE_YET
 
 
@@ -250,6 +251,12 @@ class _Stream:
         self._exchange = exchange
         self._connection.begin(exchange)
         self._request.notifyFinish().addErrback(self._lost)
+
+    def admit(self) -> None:
+        """Have the exchange run, unless its client left in between."""
+        exchange = self._exchange
+        if exchange is not None and exchange.state is QUEUED:
+            exchange.admit()
 
     def _lost(self, _: Failure) -> None:
         self.connected = False

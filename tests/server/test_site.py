@@ -48,6 +48,7 @@ class SiteTests(WireTestCase):
 
         site = GreenSite(application)
         self.assertIs(site.server.reactor, reactor)
+        site.server.bind()
         self.assertIs(site.server.hub, hub_of(reactor))
 
     def test_alpn(self) -> None:

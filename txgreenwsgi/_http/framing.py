@@ -5,7 +5,15 @@ This file knows methods, versions and status codes. It must never know connectio
 
 from __future__ import annotations
 
-__all__ = ["CHUNKED", "CLOSE", "LENGTH", "NONE", "choose_framing", "has_no_body"]
+__all__ = [
+    "BODILESS_CODES",
+    "CHUNKED",
+    "CLOSE",
+    "LENGTH",
+    "NONE",
+    "choose_framing",
+    "has_no_body",
+]
 
 #: No body on the wire, whatever the application yields.
 NONE = "none"
@@ -16,12 +24,13 @@ CHUNKED = "chunked"
 #: Until the connection is closed.
 CLOSE = "close"
 
-_BODILESS = frozenset({204, 304})
+#: Final status codes whose responses have no body (RFC 9112 section 6.3, rule 1).
+BODILESS_CODES = frozenset({204, 304})
 
 
 def has_no_body(method: str, code: int) -> bool:
     """Return whether a response has no body (RFC 9112 section 6.3, rule 1)."""
-    return method == "HEAD" or code in _BODILESS or code < 200
+    return method == "HEAD" or code in BODILESS_CODES or code < 200
 
 
 def choose_framing(method: str, version: str, code: int, length: int | None) -> str:
@@ -36,7 +45,7 @@ def choose_framing(method: str, version: str, code: int, length: int | None) -> 
     Returns:
         NONE, LENGTH, CHUNKED or CLOSE.
     """
-    if method == "HEAD" or code in _BODILESS or code < 200:
+    if method == "HEAD" or code in BODILESS_CODES or code < 200:
         return NONE
     if length is not None:
         return LENGTH

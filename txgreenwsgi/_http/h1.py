@@ -9,11 +9,11 @@ This file knows the wire. It must never know transports, clocks or tasks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from txgreenwsgi._states import TransitionTable
 
-from .framing import CHUNKED, CLOSE, LENGTH, NONE, choose_framing
+from .framing import BODILESS_CODES, CHUNKED, CLOSE, LENGTH, NONE
 from .parser import RequestParser
 from .writer import CONTINUE, LAST_CHUNK
 
@@ -66,12 +66,17 @@ SENDING: Final = TransitionTable(
 )
 
 _ON_REQUEST: Final = SENDING.moves("request")
+_NEXT_REQUEST: Final = SENDING.after(COMPLETE, "request")
 _ON_INTERIM: Final = SENDING.moves("interim")
 _ON_HEAD: Final = SENDING.moves("head")
+_HEAD_SENT: Final = SENDING.after(AWAITED, "head")
+_ENDED: Final = SENDING.after(BODY, "end")
 _ON_DATA: Final = SENDING.moves("data")
 _ON_END: Final = SENDING.moves("end")
 _ON_LAST_END: Final = SENDING.moves("last end")
 _ON_ANSWER: Final = SENDING.moves("answer")
+
+_NO_REQUEST = cast("RequestHead", None)
 
 #: Blocks at least this long are sent beside their head and chunk framing, without
 #: being copied behind it.
@@ -105,7 +110,9 @@ class Connection(RequestParser):
     def __init__(self, limits: HeadLimits, common: CommonFields) -> None:
         super().__init__(limits)
         self._common = common
-        self._request: RequestHead | None = None
+        # Of the response in progress. It is dropped at the end: an idle connection
+        # need not hold its last request.
+        self._request = _NO_REQUEST
         self.framing = NONE
         self.persistent = True
         self.sending = IDLE
@@ -117,7 +124,10 @@ class Connection(RequestParser):
 
     def begin(self, request: RequestHead) -> None:
         """Expect a response to `request`, which `feed` returned."""
-        self.sending = _ON_REQUEST[self.sending]
+        if self.sending is COMPLETE:
+            self.sending = _NEXT_REQUEST
+        else:
+            self.sending = _ON_REQUEST[self.sending]
         self._request = request
 
     def send_continue(self) -> bytes:
@@ -126,7 +136,12 @@ class Connection(RequestParser):
         return CONTINUE
 
     def send_head(
-        self, head: ResponseHead, length: int | None, block: bytes, persist: bool
+        self,
+        head: ResponseHead,
+        length: int | None,
+        block: bytes,
+        end: bool,
+        persist: bool,
     ) -> bytes | tuple[bytes, ...]:
         """Return a response head and the first block of its body.
 
@@ -134,31 +149,33 @@ class Connection(RequestParser):
             head: the application's.
             length: the length of the whole body in bytes, if it is known.
             block: the first block, already cut to `length`; b"" for none.
+            end: whether `block` ends the body, which is of known length or none.
             persist: whether the connection may carry another request. The client
                 and the framing have a say too.
         """
-        self.sending = _ON_HEAD[self.sending]
+        self.sending = _HEAD_SENT if self.sending is AWAITED else _ON_HEAD[self.sending]
         request = self._request
-        assert request is not None, "only a request has a response head"
         common = self._common
         lines = common.lines_added_to(head) if common.adds_fields else b""
         version = request.version
-        self.framing = framing = choose_framing(
-            request.method, version, head.code, length
-        )
-        if framing is LENGTH:
+        # RFC 9112 section 6.3.
+        if request.method == "HEAD" or head.code in BODILESS_CODES:
+            framing = NONE
+            if length and head.content_length is None:
+                if head.code not in BODILESS_CODES:
+                    # The length that GET would have, where it is known.
+                    lines += b"Content-Length: %d\r\n" % length
+        elif length is not None:
+            framing = LENGTH
             if head.content_length is None:
-                lines += b"Content-Length: %d\r\n" % (length or 0)
-        elif framing is CHUNKED:
+                lines += b"Content-Length: %d\r\n" % length
+        elif version == "HTTP/1.1":
+            framing = CHUNKED
             lines += b"Transfer-Encoding: chunked\r\n"
-        elif (
-            framing is NONE
-            and length
-            and head.content_length is None
-            and head.code not in (204, 304)
-        ):
-            # HEAD: the length that GET would have, where it is known.
-            lines += b"Content-Length: %d\r\n" % length
+        else:
+            # HTTP/1.0 has no chunked coding (RFC 9112 section 7.1).
+            framing = CLOSE
+        self.framing = framing
         if not persist or not request.keep_alive or framing is CLOSE:
             lines += b"Connection: close\r\n"
             self.persistent = False
@@ -166,6 +183,8 @@ class Connection(RequestParser):
             lines += b"Connection: keep-alive\r\n"
         date, server = common.date_and_server()
         data = head.encode(date, server, lines)
+        if end:
+            self.send_end()
         if not block:
             return data
         if framing is CHUNKED:
@@ -178,7 +197,8 @@ class Connection(RequestParser):
 
     def send_data(self, block: bytes) -> bytes | tuple[bytes, ...]:
         """Return a block of the body, which is not empty, in its framing."""
-        self.sending = _ON_DATA[self.sending]
+        if self.sending is not BODY:
+            self.sending = _ON_DATA[self.sending]  # raises
         if self.framing is not CHUNKED:
             return block
         if len(block) < _LONG_BLOCK_BYTES:
@@ -186,11 +206,15 @@ class Connection(RequestParser):
         return b"%x\r\n" % len(block), block, b"\r\n"
 
     def send_end(self) -> bytes:
-        """Return what ends the response; b"" where its length has told the end."""
+        """Return what ends the response; b"" where its length has told the end.
+
+        Not after a `send_head` that has told the end.
+        """
         if self.persistent:
-            self.sending = _ON_END[self.sending]
+            self.sending = _ENDED if self.sending is BODY else _ON_END[self.sending]
         else:
             self.sending = _ON_LAST_END[self.sending]
+        self._request = _NO_REQUEST
         return LAST_CHUNK if self.framing is CHUNKED else b""
 
     def send_answer(self, head: ResponseHead, body: bytes) -> bytes:
@@ -200,13 +224,11 @@ class Connection(RequestParser):
             head: has the Content-Length of `body`.
             body: left out where the request was HEAD.
         """
-        request = self._request if self.sending is AWAITED else None
+        to_head = self.sending is AWAITED and self._request.method == "HEAD"
         self.sending = _ON_ANSWER[self.sending]
         self.persistent = False
         common = self._common
         date, server = common.date_and_server()
         lines = common.lines_added_to(head) + b"Connection: close\r\n"
         data = head.encode(date, server, lines)
-        if request is not None and request.method == "HEAD":
-            return data
-        return data + body
+        return data if to_head else data + body

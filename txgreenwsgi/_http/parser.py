@@ -113,6 +113,7 @@ class RequestParser:
     Attributes:
         has_unread: whether bytes behind the end of a request were left for another
             `feed`.
+        pending: the received part of an incomplete head.
         receiving: the state, one of those of `RECEIVING`.
     """
 
@@ -124,10 +125,10 @@ class RequestParser:
         "_limits",
         "_line_read",
         "_lines",
-        "_pending",
         "_unread",
         "_unread_from",
         "has_unread",
+        "pending",
         "receiving",
     )
 
@@ -140,7 +141,7 @@ class RequestParser:
         self._lines = lines
         self.receiving = HEAD
         self._leading = 0  # bytes of empty lines before the request line
-        self._pending = b""  # an incomplete head
+        self.pending = b""
         self._line_read = False  # whether its request line is complete and valid
         self._keep_alive = True  # of the request whose body is being read
         self._left = 0  # bytes of its body still to come
@@ -157,7 +158,7 @@ class RequestParser:
         ends the connection; False after a `Refusal`.
         """
         return (
-            not self._pending
+            not self.pending
             and not self.has_unread
             and (self.receiving is HEAD or self.receiving is ENDED)
         )
@@ -235,14 +236,15 @@ class RequestParser:
     def stop(self) -> None:
         """Drop all buffered bytes and ignore those that follow."""
         self.receiving = _ON_STOP[self.receiving]
-        self._pending = self._unread = b""
+        self.pending = self._unread = b""
         self.has_unread = False
         self._body = None
 
     def _end(self, events: list[Event]) -> None:
         events.append(END)
         if self._keep_alive:
-            self.receiving = _ON_END[self.receiving]
+            if self.receiving is not HEAD:  # as it is after a request without a body
+                self.receiving = _ON_END[self.receiving]
         else:
             self.receiving = _ON_LAST_END[self.receiving]
         self._leading = 0
@@ -250,20 +252,20 @@ class RequestParser:
     def _read_head(self, data: bytes, start: int, events: list[Event]) -> int:
         """Continue a head from `start`; return where reading stopped."""
         stopped = len(data)
-        known = len(self._pending)
+        known = len(self.pending)
         size_limit = self._limits.size
         searched = start
         if known:
             # Here `start` is 0: the last feed ended inside the head. One byte beyond
             # the limit is enough to find it exceeded.
-            data = self._pending + data[: size_limit + 1 - known]
+            data = self.pending + data[: size_limit + 1 - known]
             searched = max(0, known - 3)
         elif self._leading or data[start] < 0x20:
             searched = start = self._skip_empty_lines(data, start)
         end = data.find(_HEAD_END, searched, start + size_limit)
         if end < 0:
-            self._pending = data[start : start + size_limit + 1]
-            self._check_beginning(self._pending, known)
+            self.pending = data[start : start + size_limit + 1]
+            self._check_beginning(self.pending, known)
             return stopped
         head = data[start:end]
         try:
@@ -276,7 +278,7 @@ class RequestParser:
             self._check_beginning(head + _HEAD_END, 0)
             raise
         if known:
-            self._pending = b""
+            self.pending = b""
         self._line_read = False
         events.append(request)
         self._keep_alive = request.keep_alive

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.internet.interfaces import IProtocol, ITCPTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txgreenwsgi._http.framing import CLOSE
-from txgreenwsgi._http.h1 import COMPLETE, Connection
+from txgreenwsgi._http.h1 import BODY, COMPLETE, Connection
 from txgreenwsgi._http.head import END, Refusal, RequestHead
 from txgreenwsgi._http.writer import STATUSES
 from txgreenwsgi._serving.body import BadBody
@@ -114,6 +114,8 @@ _READ_BYTES = 65536
 # changed.
 _NOTHING: deque[Event] = deque(maxlen=0)
 
+_NO_ENDS = cast("Ends", None)
+
 #: Minimum size of a read for a reader of the body: smaller reads are rounded up,
 #: which saves a recv.
 _LEAST_READ_BYTES = 16384
@@ -131,6 +133,7 @@ class H1Channel:
     Attributes:
         state: one of the states of `CONNECTION`.
         server: as given.
+        ends: both ends of the connection, from the first request on.
         hub: the reactor's tasks.
         transport: None before the connection is made and after it is lost.
         output: sends to the transport.
@@ -141,13 +144,13 @@ class H1Channel:
     __slots__ = (
         "_close_at",
         "_discarded",
-        "_ends",
         "_fd",
         "_h1",
         "_inbox",
         "_pumping",
         "_since",
         "_sockets",
+        "ends",
         "exchange",
         "hub",
         "output",
@@ -176,7 +179,8 @@ class H1Channel:
         # When the state became IDLE, HEAD or DRAINING.
         self._since = 0.0
         self._close_at = 0.0
-        self._ends: Ends | None = None
+        # Set at the first request: most idle connections never ask for it.
+        self.ends = _NO_ENDS
         # The descriptor under which `sockets` watches the connection; -1 where the
         # reactor watches the transport.
         self._fd = -1
@@ -302,10 +306,11 @@ class H1Channel:
                 self._inbox = _NOTHING
         finally:
             self._pumping = False
-        if self.state is IDLE and not h1.idle:
+        if h1.pending and self.state is IDLE:
             self.state = _ON_BYTES[self.state]
             self._since = self.hub.reactor.seconds()
-        self.update_backpressure()
+        if self.reading_paused or self.exchange is not None:
+            self.update_backpressure()
 
     def _hand_body(self, exchange: Exchange, event: Event) -> None:
         if event is END:
@@ -320,6 +325,8 @@ class H1Channel:
     def _begin(self, head: RequestHead, complete: bool = False) -> None:
         """Begin an exchange; `complete` if the request has no body."""
         self.state = _ON_REQUEST[self.state]
+        if self.ends is _NO_ENDS:
+            self._find_ends()
         self._h1.begin(head)
         self.exchange = exchange = Exchange(self, self.server, head, complete)
         if not complete:
@@ -329,9 +336,15 @@ class H1Channel:
                 self._hand_body(exchange, self._inbox.popleft())
         exchange.admit()
 
+    def _find_ends(self) -> None:
+        self.ends = ends_of(
+            self.transport, self.server.settings.url_scheme, self._sockets.addresses
+        )
+
     def _refuse(self, refusal: Refusal) -> None:
         """Answer bytes that are no request; no byte after them is interpreted."""
         status = STATUSES[refusal.status]
+        self._find_ends()
         ends = self.ends
         _log.info(
             "refused a request from {address}: {status}, {reason}",
@@ -369,27 +382,21 @@ class H1Channel:
         """Whether the client is there, as far as is known."""
         return self.state is not CLOSED
 
-    @property
-    def ends(self) -> Ends:
-        """Both ends of the connection. First asked for while it is connected."""
-        ends = self._ends
-        if ends is None:
-            ends = self._ends = ends_of(
-                self.transport, self.server.settings.url_scheme, self._sockets.addresses
-            )
-        return ends
-
     def start(
         self, head: ResponseHead, length: int | None, block: bytes, end: bool
     ) -> None:
         """Send the head and the first block in one piece. May park."""
-        data = self._h1.send_head(head, length, block, self._begin_response())
+        h1 = self._h1
+        persist = (
+            self.server.keeps_alive and h1.persistent and self.exchange.body.complete  # type: ignore[union-attr]
+        ) or self._may_persist()
+        data = h1.send_head(head, length, block, end, persist)
         output = self.output
         if type(data) is bytes:
             output.send(data)
         else:
             output.send_parts(*data)
-        if not end:
+        if not end and output.left_behind:
             output.hand_over()
 
     def data(self, block: bytes) -> None:
@@ -400,14 +407,15 @@ class H1Channel:
             output.send(data)
         else:
             output.send_parts(*data)
-        # No block is delayed until the application's next one (PEP 3333).
-        output.hand_over()
+        if output.left_behind:
+            # No block is delayed until the application's next one (PEP 3333).
+            output.hand_over()
 
     def send_file(
         self, head: ResponseHead, length: int, fd: int, offset: int, count: int
     ) -> int | None:
         """Send the head, and a part of a file by the kernel. May park."""
-        start = self._h1.send_head(head, length, b"", self._begin_response())
+        start = self._h1.send_head(head, length, b"", False, self._may_persist())
         assert type(start) is bytes, "a head alone is one piece"
         sent = self.output.send_file(start, fd, offset, count)
         if sent is None:
@@ -422,16 +430,16 @@ class H1Channel:
         """End the response. May park."""
         if self.output.waiting is not None:
             raise concurrent_write_error()
-        data = self._h1.send_end()
-        if data:
-            self.output.send(data)
+        if self._h1.sending is BODY:
+            data = self._h1.send_end()
+            if data:
+                self.output.send(data)
 
     def answer(self, head: ResponseHead, body: bytes) -> None:
         """Send a whole response of the server's own, and close."""
         exchange = self.exchange
         if exchange is None:
             return
-        _ = self.ends  # for the record: a lost connection cannot be asked
         self.output.send_last(self._h1.send_answer(head, body))
         self._close_behind(exchange)
         if exchange.state is not ENDED:
@@ -443,6 +451,7 @@ class H1Channel:
         The missing bytes tell the client, once `ended` closes the connection; a
         response that is delimited by the close is cut.
         """
+        self._h1.persistent = False
         if self._h1.framing is CLOSE:
             self.abort()
 
@@ -456,7 +465,7 @@ class H1Channel:
         if served is not exchange or served is None:
             return  # the connection is lost, or closes behind an answer
         h1 = self._h1
-        if self.state is LINGERING or self.state is CLOSED:
+        if self.state is not SERVING:
             self.exchange = None
         elif h1.sending is not COMPLETE or not h1.persistent:
             self._close_behind(served)
@@ -487,19 +496,14 @@ class H1Channel:
         """Whether more was received behind the request in progress."""
         return bool(self._inbox) or self._h1.has_unread
 
-    def _begin_response(self) -> bool:
-        """Return whether another request may follow the one in progress.
-
-        Call when the response head is about to be sent.
-        """
-        exchange = self.exchange
-        assert exchange is not None, "a response belongs to an exchange"
-        body = exchange.body
+    def _may_persist(self) -> bool:
+        """Return whether another request may follow the one that is answered now."""
+        body = self.exchange.body  # type: ignore[union-attr]
         if body.client_waits:
             # With the response it needs no 100 Continue any more. It may or may
             # not send the body: the next bytes are ambiguous.
             body.client_waits = False  # type: ignore[misc]
-            return False
+            return body.complete
         server = self.server
         if not self._h1.persistent or not server.settings.keep_alive:
             return False

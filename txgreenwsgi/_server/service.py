@@ -118,7 +118,7 @@ class GreenService(Service):
             StartError: the access log cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
-        self.site.stopping = False
+        self.site.server.resume()
         self._open_access_log()
         self.site.application = self._load_app()
         if not self._privileged:

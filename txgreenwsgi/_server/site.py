@@ -95,22 +95,19 @@ class GreenSite(Factory):
         """Whether connections close after their next response."""
         return self.server.shutdown.stopping
 
-    @stopping.setter
-    def stopping(self, stopping: bool) -> None:
-        self.server.shutdown.stopping = stopping
-
     @cached_property
     def sockets(self) -> Sockets:
         """Watches the plain connections."""
+        self.server.bind()
         return Sockets(self.server.reactor)
 
     def startFactory(self) -> None:
         """Serve: called when a port begins to listen, also again after `stop`."""
-        self.stopping = False
+        self.server.resume()
         log_if_unpatched()
 
     def buildProtocol(self, addr: IAddress | None) -> H1Channel | None:  # type: ignore[override]
-        """Return the protocol of a new connection; None closes it: too many are open."""
+        """Return the protocol of a new connection, None beyond `max_connections`."""
         server = self.server
         limit = server.settings.max_connections
         if limit and len(server.shutdown.connections) >= limit:

@@ -71,9 +71,14 @@ class ApplicationServer:
         table: the requests in flight, and the observers.
         deadlines: the clock that checks all deadlines.
         shutdown: the orderly end.
+        keeps_alive: whether connections persist after a response: by the settings,
+            and not while the server stops.
         detached: exchanges in flight whose connection is lost.
         runner: calls the application.
+        hub: the tasks of the reactor, from `bind` on.
     """
+
+    hub: Hub
 
     def __init__(
         self,
@@ -103,6 +108,7 @@ class ApplicationServer:
         self.table = RequestTable(observers)
         self.deadlines = DeadlineClock()
         self.shutdown = Shutdown(self.table, self._forget)
+        self.keeps_alive = bool(settings.keep_alive)
         self.detached: set[InFlight] = set()
         self.runner: Runner = run_in_task
         self._reactor = reactor
@@ -116,10 +122,12 @@ class ApplicationServer:
             return cast("IReactorTime", reactor)
         return self._reactor
 
-    @cached_property
-    def hub(self) -> Hub:
-        """The tasks of the reactor."""
-        return hub_of(self.reactor)
+    def bind(self) -> None:
+        """Set `hub`. Call in the reactor's thread, before the first request.
+
+        The hub is a plain attribute, which is read faster than a property.
+        """
+        self.hub = hub_of(self.reactor)
 
     # Requests. Called in the reactor greenlet.
 
@@ -135,13 +143,15 @@ class ApplicationServer:
         table = self.table
         if table.observers:
             table.observe(exchange.record())
-        self._forget(exchange)
+        table.exchanges.discard(exchange)
+        if self.detached:
+            self._forget(exchange)
         if self.shutdown.stopping:
             self.shutdown.complete_if_idle()
 
     def _forget(self, exchange: InFlight) -> None:
         self.table.exchanges.discard(exchange)
-        if self.detached and exchange in self.detached:
+        if exchange in self.detached:
             self.detached.discard(exchange)
             self.deadlines.forget(exchange)
 
@@ -171,6 +181,12 @@ class ApplicationServer:
 
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
         """Begin the shutdown; see `GreenSite.stop`."""
+        self.keeps_alive = False
         if grace_seconds is None:
             grace_seconds = self.settings.graceful_timeout
         return self.shutdown.begin(grace_seconds, self.reactor)
+
+    def resume(self) -> None:
+        """Serve again after a `stop`."""
+        self.shutdown.stopping = False
+        self.keeps_alive = bool(self.settings.keep_alive)

@@ -9,28 +9,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from txgreenwsgi._http.head import RequestHead
 
     from .stream import Ends
 
-__all__ = ["environ_of", "take_variables"]
+__all__ = ["environ_of"]
 
 #: The variables of a request that its record contains.
 _RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT")
 
 
 def environ_of(
-    shared: dict[str, Any], variables: dict[str, str], head: RequestHead, ends: Ends
+    shared: dict[str, Any], head: RequestHead, ends: Ends, observers: Sized
 ) -> dict[str, Any]:
     """Return a new environ for a request.
 
+    The head gives up its variables: a request may sleep for hours, and need not
+    hold them twice.
+
     Args:
         shared: the part that all requests share; it is copied.
-        variables: the header fields, from `take_variables`.
         head: of the request.
         ends: of its connection.
+        observers: if there are any, the head keeps the variables of its record.
     """
+    variables = head.variables
     environ = shared | variables
+    head.variables = {}
+    if observers:
+        for name in _RECORDED:
+            if name in variables:
+                head.variables[name] = variables[name]
     environ["REQUEST_METHOD"] = head.method
     # RFC 9112 section 3.2.4: the asterisk names the server, not a path.
     environ["PATH_INFO"] = head.path if head.path != "*" else ""
@@ -45,22 +56,3 @@ def environ_of(
         environ["wsgi.url_scheme"],
     ) = ends
     return environ
-
-
-def take_variables(head: RequestHead, recorded: bool) -> dict[str, str]:
-    """Return the variables of a head, which gives them up.
-
-    A request may sleep for hours, and need not hold them twice.
-
-    Args:
-        head: of the request.
-        recorded: whether to leave the variables that a record contains.
-    """
-    variables = head.variables
-    if recorded:
-        head.variables = {
-            name: variables[name] for name in _RECORDED if name in variables
-        }
-    else:
-        head.variables = {}
-    return variables

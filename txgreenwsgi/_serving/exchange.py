@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txgreenwsgi._http.framing import has_no_body
+from txgreenwsgi._http.framing import BODILESS_CODES
 from txgreenwsgi._http.writer import STATUSES
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
@@ -29,7 +29,7 @@ from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
 
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
-from .environ import environ_of, take_variables
+from .environ import environ_of
 from .plain_response import plain_response
 
 if TYPE_CHECKING:
@@ -82,14 +82,15 @@ LIFE: Final = TransitionTable(
     },
 )
 
-_ON_START: Final = LIFE.moves("start")
+# On the hot path the state is checked anyway, and the next one is known.
+_STARTED: Final = LIFE.after(QUEUED, "start")
+_RESPONDED: Final = LIFE.after(RUNNING, "respond")
+_FINISHED: Final = LIFE.after(RESPONDING, "finish")
+_TASK_ENDED: Final = LIFE.after(COMPLETE, "end")
 _ON_REFUSE: Final = LIFE.moves("refuse")
 _ON_LOSE: Final = LIFE.moves("lose")
-_ON_RESPOND: Final = LIFE.moves("respond")
 _ON_ANSWER: Final = LIFE.moves("answer")
-_ON_FINISH: Final = LIFE.moves("finish")
 _ON_CUT: Final = LIFE.moves("cut")
-_ON_END: Final = LIFE.moves("end")
 
 #: A file is sent in portions of at most this size: the kernel, and so the reactor,
 #: is busy for as long as one takes.
@@ -196,31 +197,33 @@ class Exchange:
     # Life. Called by the stream and the server, in the reactor greenlet.
 
     def admit(self) -> None:
-        """Start the application now, enqueue the request, or refuse it."""
-        if self.state is not QUEUED:
-            return  # its client left in between
-        limit = self.limits.body_bytes
+        """Start the application now, enqueue the request, or refuse it.
+
+        Call once, while the state is QUEUED.
+        """
         length = self.head.content_length
-        if limit and length is not None and length > limit:
+        limit = self.limits.body_bytes
+        if length and limit and length > limit:
             self._refuse("413 Content Too Large", f"at most {limit} bytes are accepted")
             return
         admission = self.server.admission
         if admission.acquire():
-            self.start()
-        elif admission.enqueue(self):
-            # A lost connection cannot be asked for its ends any more.
-            _ = self.stream.ends
-        else:
+            self._start()
+        elif not admission.enqueue(self):
             self._refuse("503 Service Unavailable", "too many requests at once", 1)
 
     def start(self) -> None:
-        """Run the application until it first parks. A slot is taken for it."""
-        server = self.server
-        if self.state is not QUEUED:
+        """Run the application with the slot that the admission queue passed on."""
+        if self.state is QUEUED:
+            self._start()
+        else:
             # It was refused, or its client left, after it got the slot.
-            server.release_slot()
-            return
-        self.state = _ON_START[self.state]
+            self.server.release_slot()
+
+    def _start(self) -> None:
+        """Run the application until it first parks."""
+        server = self.server
+        self.state = _STARTED
         hub = server.hub
         self.task = task = Task(
             hub,
@@ -234,9 +237,11 @@ class Exchange:
         hub.start(task)
 
     def _task_ended(self) -> None:
-        self.state = _ON_END[self.state]
+        self.state = _TASK_ENDED
         body = self.body
-        if body.held or not body.complete or body.error is not None:
+        if body is not NO_BODY and (
+            body.held or not body.complete or body.error is not None
+        ):
             body.drop()
         error = self.error
         if error is not None:
@@ -425,8 +430,9 @@ class Exchange:
     def _environ(self, body: Input) -> dict[str, Any]:
         server = self.server
         head = self.head
-        variables = take_variables(head, bool(server.table.observers))
-        environ = environ_of(server.environ, variables, head, self.stream.ends)
+        environ = environ_of(
+            server.environ, head, self.stream.ends, server.table.observers
+        )
         request_id = self.request_id
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = Errors(request_id)
@@ -483,9 +489,10 @@ class Exchange:
         if head.content_length is not None:
             length = head.content_length
         end = excess = False
-        if has_no_body(self.head.method, head.code):
+        if head.code in BODILESS_CODES or self.head.method == "HEAD":
             self.bodiless = end = True
             block = b""
+            self._left = 0
         elif length is not None:
             left = length - len(block)
             if left < 0:
@@ -494,31 +501,27 @@ class Exchange:
                 left = 0
             self._left = left
             end = not left
-        self._respond(head)
+        self.state = _RESPONDED
+        self.code = head.code
         self.bytes_sent = len(block)
         self.stream.start(head, length, block, end)
-        if excess:
+        if not end:
+            self._yield_if_due()
+        elif excess:
             if not block:
                 raise _BodyTooLong
             self._log_too_long()
-        if not end:
-            self._yield_if_due()
-
-    def _respond(self, head: ResponseHead) -> None:
-        """The head is about to be sent."""
-        self.state = _ON_RESPOND[self.state]
-        self.code = head.code
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks while the client is behind."""
         if self.state is not RESPONDING:
             self._refuse_write()
-        if self.bodiless:
-            self._yield_if_due()  # the application may write for ever
-            return
         left = self._left
         if left >= 0:
             if len(block) > left:
+                if self.bodiless:
+                    self._yield_if_due()  # the application may write for ever
+                    return
                 if not left:
                     raise _BodyTooLong
                 self._log_too_long()
@@ -526,7 +529,9 @@ class Exchange:
             self._left = left - len(block)
         self.bytes_sent += len(block)
         self.stream.data(block)
-        self._yield_if_due()
+        hub = self.server.hub
+        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+            self.stream.output.turn()
 
     def _yield_if_due(self) -> None:
         """Park for a turn if the task has kept the reactor for a whole slice."""
@@ -562,12 +567,13 @@ class Exchange:
         fd, offset, count = found
         if head.content_length is not None:
             count = min(count, head.content_length)
-        if not count or has_no_body(self.head.method, head.code):
+        if not count or head.code in BODILESS_CODES or self.head.method == "HEAD":
             self.begin(head, count, b"")
             return True
         length = count if head.content_length is None else head.content_length
         stream = self.stream
-        self._respond(head)
+        self.state = _RESPONDED
+        self.code = head.code
         self._left = length
         sent = stream.send_file(head, length, fd, offset, min(count, _FILE_BYTES))
         if sent is None:
@@ -606,7 +612,7 @@ class Exchange:
             return
         self.stream.finish()
         if self.state is RESPONDING:
-            self.state = _ON_FINISH[self.state]
+            self.state = _FINISHED
 
     def _break_off(self) -> None:
         self.state = _ON_CUT[self.state]

@@ -105,18 +105,16 @@ class Stream(Protocol):
     Attributes:
         output: its backpressure: `output.waiting` is the task parked in a send.
         reading_paused: whether the client is not read from at present.
+        ends: both ends of the connection.
         connected: whether the client is there, as far as is known.
     """
 
     output: Output
     reading_paused: bool
+    ends: Ends
 
     @property
     def connected(self) -> bool: ...
-
-    @property
-    def ends(self) -> Ends:
-        """Both ends of the connection."""
 
     # The response.
 

@@ -202,7 +202,10 @@ def _send_blocks(
         blocks = blocks.blocks(start.head.content_length)  # type: ignore[attr-defined]
     for block in blocks:
         if block:
-            start.send(block, len(block) if count == 1 else None)
+            if start.sent and type(block) is bytes:
+                sink.write(block)
+            else:
+                start.send(block, len(block) if count == 1 else None)
             if sink.bodiless:
                 # The remaining blocks would be discarded, and may be endless.
                 break
