@@ -69,7 +69,7 @@ SIGNATURES = {
         *("observers", "reactor", "settings"),
     ],
     "GreenSite": ["application", "settings", "observers", "reactor", "keywords"],
-    "GreenWSGIResource": ["application", "reactor", "settings"],
+    "GreenWSGIResource": ["args", "settings"],
 }
 
 

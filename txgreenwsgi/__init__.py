@@ -1,8 +1,8 @@
-"""Serve WSGI applications on Twisted's reactor, one greenlet a request.
+"""Serve WSGI applications on Twisted's reactor, with one greenlet per request.
 
-To read the code, follow a request: `_server/channel.py`, `_http/parser.py`,
-`_server/exchange.py`, `_wsgi/gateway.py`, `_server/output.py`. What makes
-waiting possible is in `_switching/greenlets.py`. `ARCHITECTURE.md` has the map.
+To read the code, follow a request: `_server/h1_channel.py`, `_http/parser.py`,
+`_serving/exchange.py`, `_wsgi/gateway.py`, `_server/output.py`. The waits are
+implemented in `_switching/greenlets.py`. `ARCHITECTURE.md` has an overview.
 """
 
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    # twisted.web costs 0.2 s to import, and the command does without it.
+    # Importing twisted.web takes 0.2 s, and the command does not need it.
     if name == "GreenWSGIResource":
         from .web import GreenWSGIResource
 

@@ -1,1 +1,1 @@
-"""The programs that this server grew from: does what they asked for work?"""
+"""Programs for the proposals and servers that this server grew from."""

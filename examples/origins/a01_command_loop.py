@@ -1,18 +1,18 @@
-"""A command loop that reads a character at a time, two calls below the application.
+"""A command loop that reads one character at a time, two calls below the application.
 
 In May 2008 Manlio Perillo described on the Web-SIG list how WSGI would look on
-greenlets: any function may wait, however deep it is called, so a program that
-was written for a terminal can be served as it stands. His example was a loop
-that reads commands through a function that gives the next character, and that
-asks "are you sure?" before it obeys `quit`. This is that program, with the one
-test that it needs on a network: the input may end. `a01_faithful.py` lacks it.
+greenlets: any function may wait, at any call depth, so a program written for a
+terminal can be served unchanged. His example was a loop that reads commands through a
+function that returns the next character, and that asks "are you sure?" before it
+executes `quit`. This is that program, with the one check that it needs on a network:
+the input may end. `a01_faithful.py` lacks it.
 
-Run it from the root of a checkout, and type commands while it answers::
+Run it from the root of a checkout, and type commands while it responds::
 
     twistd -n greenwsgi --app examples.origins.a01_command_loop:app
     curl -T - -X POST -N http://localhost:8080/
 
-The file knows WSGI alone; it must never need an extension of any server.
+It knows only WSGI. It must never need an extension of a server.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import InputStream, StartResponse, WSGIEnvironment
 
-LONGEST_COMMAND = 1000
+MAX_COMMAND_LENGTH = 1000
 
 
 class InputEnded(Exception):
-    """The client has sent all that it will send."""
+    """The request body has ended."""
 
 
 def read_next_char(stream: InputStream) -> bytes:
-    """Give the next character. Parks until there is one.
+    """Return the next character. Parks until it arrives.
 
     Raises:
-        InputEnded: if there is none.
+        InputEnded: the body has ended.
     """
     char = stream.read(1)
     if not char:
@@ -44,18 +44,18 @@ def read_next_char(stream: InputStream) -> bytes:
 
 
 def read_command(stream: InputStream) -> str:
-    """Give the next line, without its end. Parks until it is whole.
+    """Return the next line without its line break. Parks until it is complete.
 
-    A line that is too long is given in pieces, so that memory is bounded.
+    A long line is returned in pieces, so that memory use is bounded.
     """
     line = b""
-    while not line.endswith(b"\n") and len(line) < LONGEST_COMMAND:
+    while not line.endswith(b"\n") and len(line) < MAX_COMMAND_LENGTH:
         line += read_next_char(stream)
     return line.decode("utf-8", "replace").strip()
 
 
 def process_commands(stream: InputStream, write: Callable[[bytes], object]) -> None:
-    """Obey commands until one of them is a confirmed `quit`. Parks."""
+    """Execute commands until a confirmed `quit`. Parks."""
     while True:
         command = read_command(stream)
         if command == "quit":
@@ -65,14 +65,14 @@ def process_commands(stream: InputStream, write: Callable[[bytes], object]) -> N
                 write(b"bye\n")
                 return
             if reply != b"\n":
-                read_command(stream)  # the rest of a line that was not a yes
+                read_command(stream)  # the rest of a line that does not confirm
             write(b"carrying on\n")
         elif command:
             write(f"you said: {command}\n".encode())
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer each command as soon as it has been read. Parks."""
+    """Respond to each command immediately. Parks."""
     write = start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
     write(b"ready\n")
     try:

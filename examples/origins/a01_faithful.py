@@ -1,16 +1,16 @@
-"""The command loop as it was first written: it never asks whether the input has ended.
+"""The command loop as first written, without a check for the end of the input.
 
-Past the end `read(1)` gives an empty string, for ever, and so this loop runs for
-ever. It is kept as it was because a server must survive it: reading at the end
-of the input lets the reactor run now and then, so others are served meanwhile,
-and a request timeout ends the loop. Copy `a01_command_loop.py`, not this.
+After the end, `read(1)` returns an empty string each time, so this loop never ends. It
+is kept unchanged because a server must survive it: reads at the end of the input let
+the reactor run regularly, so other requests are served, and a request timeout ends
+the loop. Copy `a01_command_loop.py`, not this file.
 
-Run it from the root of a checkout, and see it end after two seconds::
+Run it from the root of a checkout; it ends after two seconds::
 
     twistd -n greenwsgi --app examples.origins.a01_faithful:app --request-timeout 2
     curl -d help http://localhost:8080/
 
-The file knows WSGI alone; it must never be mended.
+It knows only WSGI. It must never be fixed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def read_next_char(stream: InputStream) -> bytes:
-    """Give the next character, or nothing, again and again, after the last. Parks."""
+    """Return the next character; b"" after the last one. Parks."""
     return stream.read(1)
 
 
 def process_commands(stream: InputStream, write: Callable[[bytes], object]) -> None:
-    """Obey commands until one of them is a confirmed `quit`. Parks."""
+    """Execute commands until a confirmed `quit`. Parks."""
     while True:
         line = b""
         while not line.endswith(b"\n"):
@@ -43,7 +43,7 @@ def process_commands(stream: InputStream, write: Callable[[bytes], object]) -> N
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer a POST by the loop, which may never end, and anything else at once."""
+    """Run the loop for a POST, which may never end; respond to others immediately."""
     write = start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
     if environ["REQUEST_METHOD"] == "POST":
         process_commands(environ["wsgi.input"], write)

@@ -1,19 +1,19 @@
-"""An AWSGI application: it repeats the request body, and gives up after a silence.
+"""An AWSGI application: an echo of the request body, with a timeout.
 
-AWSGI was Christopher Stawarz's first answer, in May 2008, to the question how an
-application may wait in a server that has one thread: it yields what it waits for.
-So it is a generator, and whatever waits has to stand in this one function.
-`a03_trampoline.py` is what one did about that, `a04_plain_calls.py` is what
-greenlets make of it. All three answer alike, byte for byte.
+AWSGI, by Christopher Stawarz in May 2008, was the first proposal for waiting in a
+single-threaded server: the application yields the descriptor that it waits for. So it
+is a generator, and all waits must be in this one function. `a03_trampoline.py` shows
+the workaround of that time, `a04_plain_calls.py` the same application on greenlets.
+The responses of all three are identical.
 
-Run it from the root of a checkout; the second way leaves the file as it was in
-2008, without an adapter in it::
+Run it from the root of a checkout; the second command needs no adapter in the file,
+as in 2008::
 
     twistd -n greenwsgi --app examples.origins.a02_awsgi_echo:app
     twistd -n greenwsgi --app examples.origins.a02_awsgi_echo:echo --origin awsgi
     curl -d 'hello' http://localhost:8080/
 
-The file knows AWSGI; only its last line knows the adapter.
+It knows AWSGI. Only the last line knows the adapter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SILENCE = b"nothing came for a second\n"
 
 
 def answer(status: str, body: bytes, start_response: Any) -> Iterator[bytes]:
-    """Send a whole response."""
+    """Send a complete response."""
     length = str(len(body))
     headers = [("Content-Type", "text/plain"), ("Content-Length", length)]
     start_response(status, headers)
@@ -40,7 +40,7 @@ def answer(status: str, body: bytes, start_response: Any) -> Iterator[bytes]:
 
 
 def echo(environ: WSGIEnvironment, start_response: Any) -> Iterator[Any]:
-    """Read all there is, then send it back; 408 when nothing comes for a second."""
+    """Read the body, then send it back; 408 after a second without data."""
     body = environ["awsgi.input"]
     pieces = []
     while True:

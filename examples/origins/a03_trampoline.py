@@ -1,18 +1,17 @@
-"""The echo of `a02_awsgi_echo.py` in several functions, by way of a trampoline.
+"""The echo of `a02_awsgi_echo.py` in several functions, with a trampoline.
 
-A generator that waits can be called by another generator only if something runs
-both: a trampoline, which keeps the stack of those that wait for each other. It
-goes on with the innermost, gives its result or its exception to the one that
-called it, and hands what it waits for out to the server. AWSGI came with one, as
-most libraries of that time did. Every function on the way has to be a generator,
-and every call of one a `yield`.
+A generator that waits can call another one only under a trampoline, which keeps the
+stack of generators. It resumes the innermost one, passes its result or exception to
+its caller, and yields the descriptor that it waits for to the server. AWSGI came with
+one, as most libraries of that time did. Every function in between must be a
+generator, and every call of one a `yield`.
 
 Run it from the root of a checkout::
 
     twistd -n greenwsgi --app examples.origins.a03_trampoline:app
     curl -d 'hello' http://localhost:8080/
 
-The file knows AWSGI; only its last line knows the adapter.
+It knows AWSGI. Only the last line knows the adapter.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ SILENCE = b"nothing came for a second\n"
 
 
 class Silence(Exception):
-    """Nothing came for a second."""
+    """No data arrived for a second."""
 
 
 def step(generator: Steps, value: Any, error: BaseException | None) -> Any:
-    """Go on with a generator that gets a value, or an exception, for what it called."""
+    """Resume a generator with the result or the exception of its call."""
     return generator.send(value) if error is None else generator.throw(error)
 
 
 def trampoline(outermost: Steps) -> Steps:
-    """Run a generator that calls others by yielding them; yield all else it yields."""
+    """Run a generator and those that it yields; yield all other values."""
     stack = [outermost]
     value: Any = None
     error: BaseException | None = None
@@ -49,7 +48,7 @@ def trampoline(outermost: Steps) -> Steps:
         while stack:
             try:
                 yielded = step(stack[-1], value, error)
-            except StopIteration as stop:  # noqa: PERF203 - this is what it is for
+            except StopIteration as stop:  # noqa: PERF203 - the purpose of the loop
                 stack.pop()
                 value, error = stop.value, None
             except BaseException as raised:
@@ -64,17 +63,17 @@ def trampoline(outermost: Steps) -> Steps:
                 else:
                     value = yield yielded
     finally:
-        # The client may be gone: those that wait are told, the innermost first.
+        # After a disconnect: close the generators, the innermost first.
         while stack:
             stack.pop().close()
     return value
 
 
 def read_piece(environ: WSGIEnvironment) -> Steps:
-    """Give the next piece of the body, b"" at the end.
+    """Return the next piece of the body, b"" at the end.
 
     Raises:
-        Silence: if none came for a second.
+        Silence: none arrived for a second.
     """
     body = environ["awsgi.input"]
     yield environ["awsgi.readable"](body, SILENCE_SECONDS)
@@ -84,7 +83,7 @@ def read_piece(environ: WSGIEnvironment) -> Steps:
 
 
 def read_all(environ: WSGIEnvironment) -> Steps:
-    """Give the whole body."""
+    """Return the complete body."""
     pieces: list[bytes] = []
     while True:
         piece = yield read_piece(environ)
@@ -94,7 +93,7 @@ def read_all(environ: WSGIEnvironment) -> Steps:
 
 
 def answer(status: str, body: bytes, start_response: Any) -> Steps:
-    """Send a whole response."""
+    """Send a complete response."""
     length = str(len(body))
     headers = [("Content-Type", "text/plain"), ("Content-Length", length)]
     start_response(status, headers)
@@ -112,7 +111,7 @@ def echo(environ: WSGIEnvironment, start_response: Any) -> Steps:
 
 
 def on_trampoline(environ: WSGIEnvironment, start_response: Any) -> Steps:
-    """Answer by `echo`."""
+    """Respond by `echo`."""
     return trampoline(echo(environ, start_response))
 
 

@@ -1,14 +1,14 @@
-"""The echo of `a02_awsgi_echo.py` and `a03_trampoline.py` as functions that call.
+"""The echo of `a02_awsgi_echo.py` and `a03_trampoline.py` in ordinary functions.
 
-Nothing is yielded: `recv` waits, three calls deep, and so can everything else.
-The functions come from environ, so that nothing is imported from the server.
+Nothing is yielded: `recv` waits three calls deep, as any other function may. The
+functions come from environ, so there is no import from the server.
 
 Run it from the root of a checkout::
 
     twistd -n greenwsgi --app examples.origins.a04_plain_calls:app
     curl -d 'hello' http://localhost:8080/
 
-The file knows WSGI, and the two keys of environ that it uses.
+It knows WSGI and two keys of environ.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SILENCE = b"nothing came for a second\n"
 
 
 def read_piece(environ: WSGIEnvironment) -> bytes:
-    """Give the next piece of the body, b"" at the end. Parks.
+    """Return the next piece of the body, b"" at the end. Parks.
 
     Raises:
-        TimeoutError: if none came for a second.
+        TimeoutError: none arrived for a second.
     """
     with environ["txgreenwsgi.timeout"](SILENCE_SECONDS):
         piece: bytes = environ["txgreenwsgi.recv"](environ, 4096)
@@ -36,7 +36,7 @@ def read_piece(environ: WSGIEnvironment) -> bytes:
 
 
 def read_all(environ: WSGIEnvironment) -> bytes:
-    """Give the whole body. Parks."""
+    """Return the complete body. Parks."""
     pieces = []
     while piece := read_piece(environ):
         pieces.append(piece)
@@ -44,7 +44,7 @@ def read_all(environ: WSGIEnvironment) -> bytes:
 
 
 def answer(status: str, body: bytes, start_response: StartResponse) -> Iterable[bytes]:
-    """Give a whole response."""
+    """Return a complete response."""
     length = str(len(body))
     headers = [("Content-Type", "text/plain"), ("Content-Length", length)]
     start_response(status, headers)

@@ -1,9 +1,9 @@
-"""A proxy that yields what it waits for: `x-wsgiorg.fdevent`.
+"""A proxy that yields the descriptors it waits for: `x-wsgiorg.fdevent`.
 
-The third draft of what began as AWSGI (`a02_awsgi_echo.py`) is three keys in a
-plain WSGI environ, and a yielded empty string. Its example was a proxy; this is
-one. It calls start_response late, when it knows what there is to answer, after
-any number of empty blocks; and it gives up after a second without a sign.
+The third draft of AWSGI (`a02_awsgi_echo.py`) consists of three keys in a plain WSGI
+environ, and of a yielded empty string. Its example was a proxy, like this one. It
+calls start_response late, when the response is known, after any number of empty
+blocks. It times out after a second without progress.
 
 Run it from the root of a checkout, in front of another server::
 
@@ -12,8 +12,8 @@ Run it from the root of a checkout, in front of another server::
         --environ UPSTREAM=127.0.0.1:8000
     curl http://localhost:8080/
 
-The same file runs elsewhere: see `a06_fdevent_on_wsgiref.py`. It knows fdevent;
-it must never know which server it runs on.
+The same file runs on other servers: see `a06_fdevent_on_wsgiref.py`. It knows fdevent.
+It must never know its server.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-PATIENCE_SECONDS = 1.0
+TIMEOUT_SECONDS = 1.0
 
 
 class TooSlow(Exception):
-    """The other server gave no sign in time."""
+    """The other server made no progress in time."""
 
 
 def fetch(environ: WSGIEnvironment, received: list[bytes]) -> Iterator[bytes]:
-    """Ask the other server, yielding while it is to be waited for.
+    """Send the request to the other server, yielding at each wait.
 
     Args:
-        environ: the request's.
-        received: what comes is put here.
+        environ: the environ of the request.
+        received: the data of the response is appended to it.
 
     Raises:
-        TooSlow: it gave no sign for a second.
-        OSError: it cannot be reached.
+        TooSlow: the other server made no progress for a second.
+        OSError: it is unreachable.
     """
     readable = environ["x-wsgiorg.fdevent.readable"]
     writable = environ["x-wsgiorg.fdevent.writable"]
@@ -55,7 +55,7 @@ def fetch(environ: WSGIEnvironment, received: list[bytes]) -> Iterator[bytes]:
         sock.setblocking(False)
         status = sock.connect_ex(upstream.address(environ))
         if status == errno.EINPROGRESS:
-            yield writable(sock, PATIENCE_SECONDS)
+            yield writable(sock, TIMEOUT_SECONDS)
             if timeout:
                 raise TooSlow
             status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -63,12 +63,12 @@ def fetch(environ: WSGIEnvironment, received: list[bytes]) -> Iterator[bytes]:
             raise OSError(status, os.strerror(status))
         to_send = upstream.request(environ)
         while to_send:
-            yield writable(sock, PATIENCE_SECONDS)
+            yield writable(sock, TIMEOUT_SECONDS)
             if timeout:
                 raise TooSlow
             to_send = to_send[sock.send(to_send) :]
         while True:
-            yield readable(sock, PATIENCE_SECONDS)
+            yield readable(sock, TIMEOUT_SECONDS)
             if timeout:
                 raise TooSlow
             data = sock.recv(65536)
@@ -78,12 +78,12 @@ def fetch(environ: WSGIEnvironment, received: list[bytes]) -> Iterator[bytes]:
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """Answer with what the other server answers; 504 or 502 if it does not."""
+    """Return the response of the other server; 504 or 502 without one."""
     received: list[bytes] = []
     try:
         yield from fetch(environ, received)
     except TooSlow:
-        why = f"no sign from upstream for {PATIENCE_SECONDS:g} second"
+        why = f"no sign from upstream for {TIMEOUT_SECONDS:g} second"
         yield from upstream.refuse("504 Gateway Timeout", why, start_response)
     except OSError as error:
         yield from upstream.refuse("502 Bad Gateway", str(error), start_response)

@@ -1,8 +1,8 @@
-"""The proxy of `a05_fdevent_proxy.py` on a server that knows nothing of fdevent.
+"""The proxy of `a05_fdevent_proxy.py` on a server without fdevent.
 
-An application finds the extensions in environ, so it runs wherever a few lines put
-them there. This adapter does so for any server: it waits by `select`, and so does
-the whole process meanwhile. What the clients get is the same, to the byte.
+An application finds the extensions in environ, so it runs on any server with an
+adapter that puts them there. This one waits by `select`, which blocks the process.
+The responses are identical.
 
 Run it from the root of a checkout, in front of another server::
 
@@ -10,7 +10,7 @@ Run it from the root of a checkout, in front of another server::
     UPSTREAM=127.0.0.1:8000 python -m examples.origins.a06_fdevent_on_wsgiref 8081
     curl http://localhost:8081/
 
-The file knows WSGI and the standard library; it must never need txgreenwsgi.
+It knows WSGI and the standard library. It must never need txgreenwsgi.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Timeout:
-    """What `x-wsgiorg.fdevent.timeout` is: an object whose truth changes."""
+    """The value of `x-wsgiorg.fdevent.timeout`: an object whose truth changes."""
 
     def __init__(self) -> None:
         self.value = False
@@ -39,30 +39,30 @@ class Timeout:
 
 
 def with_fdevent(application: WSGIApplication) -> WSGIApplication:
-    """Give an application that has fdevent in its environ, on any server."""
+    """Return the application with fdevent in its environ, for any server."""
 
     def adapted(
         environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterator[bytes]:
-        asked: list[tuple[list[Any], list[Any], list[Any], float | None]] = []
+        requested: list[tuple[list[Any], list[Any], list[Any], float | None]] = []
         timeout = Timeout()
 
         def readable(fd: Any, seconds: float | None = None) -> bytes:
-            asked.append(([fd], [], [fd], seconds))
+            requested.append(([fd], [], [fd], seconds))
             return b""
 
         def writable(fd: Any, seconds: float | None = None) -> bytes:
-            asked.append(([], [fd], [fd], seconds))
+            requested.append(([], [fd], [fd], seconds))
             return b""
 
         environ["x-wsgiorg.fdevent.readable"] = readable
         environ["x-wsgiorg.fdevent.writable"] = writable
         environ["x-wsgiorg.fdevent.timeout"] = timeout
         for block in application(environ, start_response):
-            if block or not asked:
+            if block or not requested:
                 yield block
             else:
-                timeout.value = not any(select.select(*asked.pop()))
+                timeout.value = not any(select.select(*requested.pop()))
 
     return adapted
 

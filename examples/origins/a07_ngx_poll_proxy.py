@@ -1,8 +1,8 @@
-"""A proxy with nginx's `ngx.poll`, as an application for its WSGI module was written.
+"""A proxy on `ngx.poll`, as an application for nginx's WSGI module.
 
-Manlio Perillo's module for nginx ran applications in nginx's own event loop. They
-registered their connections, asked to be polled, yielded an empty string, and were
-told which connection was ready.
+Manlio Perillo's module for nginx ran applications in the event loop of nginx. They
+registered their connections, requested a poll, yielded an empty string, and then got
+the connection that was ready.
 
 Run it from the root of a checkout, in front of another server::
 
@@ -11,7 +11,7 @@ Run it from the root of a checkout, in front of another server::
         --environ UPSTREAM=127.0.0.1:8000
     curl http://localhost:8080/
 
-The file knows `ngx`; only its last line knows the adapter.
+It knows `ngx`. Only the last line knows the adapter.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-PATIENCE_MILLISECONDS = 1000
+TIMEOUT_MILLISECONDS = 1000
 
 
 class TooSlow(Exception):
-    """The other server gave no sign in time."""
+    """The other server made no progress in time."""
 
 
 class Polled:
-    """A socket that is registered with `ngx.poll` as long as it is open."""
+    """A socket that is registered with `ngx.poll` while it is open."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
@@ -51,13 +51,13 @@ class Polled:
         """Yield until the socket is ready.
 
         Raises:
-            TooSlow: it was not in time.
+            TooSlow: it was not ready in time.
         """
         if self._registered:
             self._environ["ngx.poll_unregister"](self._conn)
         self._environ["ngx.poll_register"](self._conn, flags)
         self._registered = True
-        state = self._environ["ngx.poll"](PATIENCE_MILLISECONDS)
+        state = self._environ["ngx.poll"](TIMEOUT_MILLISECONDS)
         yield b""
         conn, _flags = state()
         if conn is None:
@@ -71,15 +71,15 @@ class Polled:
 
 
 def fetch(environ: WSGIEnvironment, received: list[bytes]) -> Iterator[bytes]:
-    """Ask the other server, yielding while it is to be waited for.
+    """Send the request to the other server, yielding at each wait.
 
     Args:
-        environ: the request's.
-        received: what comes is put here.
+        environ: the environ of the request.
+        received: the data of the response is appended to it.
 
     Raises:
-        TooSlow: it gave no sign for a second.
-        OSError: it cannot be reached.
+        TooSlow: the other server made no progress for a second.
+        OSError: it is unreachable.
     """
     polled = Polled(environ)
     sock = polled.sock
@@ -105,7 +105,7 @@ def fetch(environ: WSGIEnvironment, received: list[bytes]) -> Iterator[bytes]:
 
 
 def proxy(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """Answer with what the other server answers; 504 or 502 if it does not."""
+    """Return the response of the other server; 504 or 502 without one."""
     received: list[bytes] = []
     try:
         yield from fetch(environ, received)

@@ -1,14 +1,14 @@
-"""Passing time with `ngx.poll` and `ngx.sleep`, in an application made for nginx.
+"""Sleeping with `ngx.poll` and `ngx.sleep`, in an application for nginx.
 
-A poll of no connection is a sleep, as it is with `select`; and before there was a
-poll, there was `ngx.sleep`. Both are asked for by a call, and done by a yield.
+A poll without connections is a sleep, as with `select`. `ngx.sleep` is older than
+`ngx.poll`. A call requests either of them, and a yield waits.
 
-Run it from the root of a checkout, and see a line every half second::
+Run it from the root of a checkout; it sends a line every half second::
 
     twistd -n greenwsgi --app examples.origins.a08_ngx_sleep:ticks --origin ngx
     curl -N 'http://localhost:8080/?4'
 
-The file knows `ngx`; only its last line knows the adapter.
+It knows `ngx`. Only the last line knows the adapter.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 MILLISECONDS = 250
-MOST_TICKS = 100
+MAX_TICKS = 100
 
 
 def ticks(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """Send as many lines as the query says, two pauses before each."""
-    count = min(int(environ["QUERY_STRING"] or 3), MOST_TICKS)
+    """Send the number of lines given by the query, each after two pauses."""
+    count = min(int(environ["QUERY_STRING"] or 3), MAX_TICKS)
     start_response("200 OK", [("Content-Type", "text/plain")])
     for number in range(1, count + 1):
         state = environ["ngx.poll"](MILLISECONDS)

@@ -1,19 +1,19 @@
-"""A database driver that lets a callback wait for it, and the callback.
+"""A database driver with a wait callback, and the callback.
 
-psycopg2 began it: a connection has `poll()`, which does what can be done without
-waiting and says what it would have to wait for, and the driver calls a function
-of yours instead of blocking. The driver here is of that shape, and speaks to a
-"database" that takes one line and gives one. The callback is all that ties it to
-the server, and with it every use of the driver, however deep, parks.
+The interface is that of psycopg2: `poll()` of a connection proceeds as far as possible
+without waiting and returns the direction to wait for, and the driver calls a callback
+instead of blocking. The driver in this file has the same interface, for a "database"
+that replies to one line with one line. Only the callback depends on the server; with
+it, every use of the driver parks, at any call depth.
 
-Run it from the root of a checkout; netcat can be the database: type an answer::
+Run it from the root of a checkout. With netcat as the database, type a reply::
 
     nc -l 127.0.0.1 5000 &
     twistd -n greenwsgi --app examples.origins.a09_wait_callback:app \
         --environ DATABASE=127.0.0.1:5000
     curl 'http://localhost:8080/?SELECT+1'
 
-The driver knows sockets; only `park_until_ready` knows txgreenwsgi.
+The driver knows sockets. Only `park_until_ready` knows txgreenwsgi.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _wait_callback: Callable[[Connection], None] | None = None
 
 
 def set_wait_callback(callback: Callable[[Connection], None]) -> None:
-    """Have `callback(connection)` called instead of blocking."""
+    """Call `callback(connection)` instead of blocking."""
     global _wait_callback
     _wait_callback = callback
 
 
 class Connection:
-    """A connection to a database that answers each line with one."""
+    """A connection to a database that replies to each line with one line."""
 
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.socket()
@@ -61,11 +61,11 @@ class Connection:
         self._wait()
 
     def fileno(self) -> int:
-        """Give the descriptor that `poll` speaks of."""
+        """Return the descriptor to wait for."""
         return self._socket.fileno()
 
     def poll(self) -> int:
-        """Go on as far as possible without waiting; say what is to be waited for."""
+        """Proceed without waiting; return the direction to wait for, or POLL_OK."""
         try:
             if self._connecting:
                 self._connecting = False
@@ -87,7 +87,7 @@ class Connection:
         return POLL_OK
 
     def execute(self, query: str) -> str:
-        """Give the answer to a query. Blocks, or lets the callback wait."""
+        """Return the reply to a query. The callback waits for it."""
         self._to_send = query.encode() + b"\n"
         self._received = b""
         self._expects = True
@@ -101,15 +101,15 @@ class Connection:
         _wait_callback(self)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._socket.close()
 
 
-# What ties it to the server.
+# The callback, which depends on the server.
 
 
 def park_until_ready(connection: Connection) -> None:
-    """Wait for the connection as it asks to be. Parks."""
+    """Wait for the connection in the direction of its `poll`. Parks."""
     while True:
         state = connection.poll()
         if state == POLL_OK:
@@ -127,7 +127,7 @@ set_wait_callback(park_until_ready)
 
 
 def ask(environ: WSGIEnvironment, query: str) -> str:
-    """Give the database's answer, within three seconds. Parks."""
+    """Return the reply of the database, within three seconds. Parks."""
     host, _, port = environ.get("DATABASE", "127.0.0.1:5000").rpartition(":")
     with txgreenwsgi.timeout(3.0):
         connection = Connection(host, int(port))
@@ -138,7 +138,7 @@ def ask(environ: WSGIEnvironment, query: str) -> str:
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Ask the database what the query string says. Parks."""
+    """Send the query string to the database. Parks."""
     status = "200 OK"
     try:
         answer = ask(environ, unquote_plus(environ["QUERY_STRING"]))

@@ -1,16 +1,16 @@
-"""A clock: it waits for a datagram, for a second, for ever.
+"""A clock that waits for a datagram with a timeout of one second, without end.
 
-The smallest program that shows what fdevent is about: `readable(sock, 1.0)` on a
-socket to which hardly ever anything comes. It tells the time every second, and at
-once when a datagram comes. When the client goes, the generator is closed, and the
-socket with it; a server that forgets to do so runs out of descriptors.
+The smallest program for fdevent: `readable(sock, 1.0)` on a socket that rarely gets
+data. It sends the time every second, and whenever a datagram arrives. When the client
+disconnects, the server closes the generator, which closes the socket. A server that
+does not would run out of descriptors.
 
 Run it from the root of a checkout::
 
     twistd -n greenwsgi --app examples.origins.a10_udp_clock:app
     curl -N http://localhost:8080/
 
-The file knows fdevent; it must never know which server it runs on.
+It knows fdevent. It must never know its server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """Tell the time until the client goes."""
+    """Send the time until the client disconnects."""
     start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:

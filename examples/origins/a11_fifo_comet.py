@@ -1,8 +1,8 @@
-"""Lines from a FIFO to everybody who listens: what was called comet.
+"""Lines from a FIFO to all clients, a technique once called comet.
 
-A program on the machine writes lines into a named pipe, `echo news > FIFO`, and
-each browser that has the page open gets them at once. A FIFO is no socket, but
-anything that `select` takes can be waited for. One task reads it, for all.
+Another program writes lines into a named pipe, `echo news > FIFO`, and each client
+with an open connection gets them immediately. A FIFO is no socket, but a task can wait
+for any descriptor that `select` accepts. One task reads it for all clients.
 
 Run it from the root of a checkout::
 
@@ -12,7 +12,7 @@ Run it from the root of a checkout::
     curl -N http://localhost:8080/ &
     echo 'tea is ready' > /tmp/news
 
-The file knows descriptors and the public names of txgreenwsgi.
+It knows descriptors and the public API of txgreenwsgi.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class News:
-    """What one FIFO says, to those who listen.
+    """The lines of one FIFO, for any number of listeners.
 
-    The reader runs as long as anybody does.
+    The reader task runs while there is a listener.
     """
 
     def __init__(self, path: str) -> None:
@@ -43,7 +43,7 @@ class News:
         self._reader: Task[None] | None = None
 
     def listen(self) -> Iterator[bytes]:
-        """Give each line that is written from now on. Parks."""
+        """Yield each line that is written from now on. Parks."""
         self._listening += 1
         if self._reader is None or self._reader.done:
             self._reader = txgreenwsgi.spawn(self._read)
@@ -61,7 +61,7 @@ class News:
                 self._reader.cancel()
 
     def _read(self) -> None:
-        # Opened for writing too, it has no end when a writer closes it.
+        # Open for writing too, so that there is no end of file when a writer closes it.
         fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
         try:
             line = b""
@@ -69,15 +69,15 @@ class News:
                 txgreenwsgi.wait_readable(fd)
                 *lines, line = (line + os.read(fd, 65536)).split(b"\n")
                 for complete in lines:
-                    self._tell(complete + b"\n")
+                    self._send(complete + b"\n")
         finally:
             os.close(fd)
 
-    def _tell(self, line: bytes) -> None:
+    def _send(self, line: bytes) -> None:
         listeners, self._listeners = self._listeners, {}
         for handle in listeners:
             handle.resume(line)
-        # Each is about to send it, and to listen again.
+        # Let each listener send it and wait again.
         txgreenwsgi.sleep(0)
 
 
@@ -85,7 +85,7 @@ _news: dict[str, News] = {}
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """Send each line of the FIFO as it is written. Parks."""
+    """Send each line of the FIFO immediately. Parks."""
     path = environ.get("FIFO", "/tmp/news")
     news = _news.setdefault(path, News(path))
     start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])

@@ -1,22 +1,22 @@
-"""Waiting for a Deferred by `x-wsgiorg.suspend`, and everything that may go wrong.
+"""Waiting for a Deferred by `x-wsgiorg.suspend`, with its error cases.
 
 In 2010 Manlio Perillo wrote a WSGI server for Twisted that ran applications in the
-reactor's own thread. There an application asked to be suspended, yielded an empty
-string, and whoever had its result resumed it. Each path here shows one case.
+reactor thread. An application requested a suspension, yielded an empty string, and
+was resumed by the callback that had its result. Each path shows one case.
 
-    /deferred   a Deferred fires, and its callback resumes
-    /timeout    nobody does, so the timeout does
-    /early      resumed before it has yielded
-    /twice      resumed twice
-    /thread     resumed by a thread
-    /fails      a Deferred fails; start_response has waited for that
+    /deferred   the callback of a Deferred resumes the application
+    /timeout    the timeout resumes it
+    /early      it is resumed before the yield
+    /twice      it is resumed twice
+    /thread     a thread resumes it
+    /fails      a Deferred fails; start_response is called after that
 
 Run it from the root of a checkout::
 
     twistd -n greenwsgi --app examples.origins.a12_suspend_deferred:app
     curl http://localhost:8080/deferred
 
-The file knows the extension and Twisted; it must never know a greenlet.
+It knows the extension and Twisted. It must never know greenlets.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def later(seconds: float, *result: Any) -> Deferred[Any]:
-    """Give a Deferred that fires with a result, or fails without one."""
+    """Return a Deferred that fires with a result, or fails without one."""
     from twisted.internet import reactor
 
     def outcome() -> Any:
@@ -49,18 +49,18 @@ def later(seconds: float, *result: Any) -> Deferred[Any]:
     return deferLater(reactor, seconds, outcome)
 
 
-def deferred(resume: Resume, told: list[str]) -> None:
+def deferred(resume: Resume, events: list[str]) -> None:
     """Resume when a Deferred fires."""
 
     def fired(result: str) -> None:
-        told.append(result)
-        told.append(f"resumed: {resume()}")
+        events.append(result)
+        events.append(f"resumed: {resume()}")
 
     later(0.1, "the Deferred's result").addCallback(fired)
 
 
-def never(resume: Resume, told: list[str]) -> None:
-    """Resume too late."""
+def never(resume: Resume, events: list[str]) -> None:
+    """Resume after the timeout."""
 
     def too_late(_: object) -> None:
         print(f"resumed too late: {resume()}")
@@ -68,36 +68,36 @@ def never(resume: Resume, told: list[str]) -> None:
     later(0.6, "").addCallback(too_late)
 
 
-def early(resume: Resume, told: list[str]) -> None:
+def early(resume: Resume, events: list[str]) -> None:
     """Resume before the application has yielded."""
-    told.append(f"resumed before the yield: {resume()}")
+    events.append(f"resumed before the yield: {resume()}")
 
 
-def twice(resume: Resume, told: list[str]) -> None:
+def twice(resume: Resume, events: list[str]) -> None:
     """Resume twice."""
 
     def fired(_: object) -> None:
-        told.append(f"resumed: {[resume(), resume()]}")
+        events.append(f"resumed: {[resume(), resume()]}")
 
     later(0.1, "").addCallback(fired)
 
 
-def thread(resume: Resume, told: list[str]) -> None:
+def thread(resume: Resume, events: list[str]) -> None:
     """Resume from a thread."""
 
     def work() -> None:
         time.sleep(0.1)
-        told.append(f"in a thread: {threading.current_thread().name}")
+        events.append(f"in a thread: {threading.current_thread().name}")
         resume()
 
     threading.Thread(target=work, name="worker").start()
 
 
-def fails(resume: Resume, told: list[str]) -> None:
+def fails(resume: Resume, events: list[str]) -> None:
     """Resume when a Deferred fails."""
 
     def failed(failure: Any) -> None:
-        told.append(failure.getErrorMessage())
+        events.append(failure.getErrorMessage())
         resume()
 
     later(0.1).addErrback(failed)
@@ -114,19 +114,19 @@ CASES: dict[str, Case] = {
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """Run one case and tell what happened."""
+    """Run one case and report its events."""
     case = CASES.get(environ["PATH_INFO"])
     if case is None:
         start_response("404 Not Found", [("Content-Type", "text/plain")])
         yield ("give one of " + " ".join(CASES) + "\n").encode()
         return
-    told: list[str] = []
+    events: list[str] = []
     resume = environ["x-wsgiorg.suspend"](300 if case is never else 5000)
-    case(resume, told)
+    case(resume, events)
     yield b""
     if environ["x-wsgiorg.suspend_status"]:
-        told.append("timed out")
+        events.append("timed out")
     status = "404 Not Found" if case is fails else "200 OK"
     start_response(status, [("Content-Type", "text/plain")])
-    told.append(f"resumed afterwards: {resume()}")
-    yield "".join(f"{line}\n" for line in told).encode()
+    events.append(f"resumed afterwards: {resume()}")
+    yield "".join(f"{line}\n" for line in events).encode()

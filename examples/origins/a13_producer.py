@@ -1,16 +1,16 @@
-"""A hundred megabytes for whoever asks, at the pace of whoever asks.
+"""Backpressure: a response of a hundred megabytes, at the pace of the client.
 
 "You can also implement the write callable so that control is returned to the main
-greenlet when the socket is ready to send more data": a producer that writes as
-fast as it can runs no further ahead of a slow client than the socket's buffer, and
-others are served meanwhile. `/write` writes, any other path yields.
+greenlet when the socket is ready to send more data": a producer that writes as fast as
+it can is ahead of a slow client by the socket buffer at most, and other requests run
+meanwhile. `/write` writes, any other path yields.
 
-Run it from the root of a checkout, and look at the server's memory meanwhile::
+Run it from the root of a checkout, and watch the memory of the server::
 
     twistd -n greenwsgi --app examples.origins.a13_producer:app
     curl --limit-rate 1M -o /dev/null http://localhost:8080/write
 
-The file knows WSGI alone; it must never count what the client has.
+It knows only WSGI. It must never count the bytes that the client has received.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ BLOCKS = 1600
 
 
 def blocks() -> Iterator[bytes]:
-    """Give 100 MiB in blocks, no two of which are equal."""
+    """Yield 100 MiB in blocks, all different."""
     for number in range(BLOCKS):
         yield hashlib.sha256(str(number).encode()).digest() * (BLOCK_BYTES // 32)
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Send it all. Parks while the client is behind."""
+    """Send all blocks. Parks while the client is behind."""
     headers = [
         ("Content-Type", "application/octet-stream"),
         ("Content-Length", str(BLOCKS * BLOCK_BYTES)),

@@ -1,15 +1,14 @@
-"""The character generator of RFC 864: lines without end, until the client has enough.
+"""The character generator of RFC 864: lines until the client disconnects.
 
-It writes in a loop that has no end of its own. When the client goes, the write
-raises an OSError, as a write to a socket would, and `finally` runs: so code that
-holds something open lets go of it.
+It writes in an endless loop. After a disconnect, the write raises an OSError, as a
+write to a socket does, and `finally` runs, so that code can release its resources.
 
 Run it from the root of a checkout, and interrupt curl::
 
     twistd -n greenwsgi --app examples.origins.a14_chargen:app
     curl -N http://localhost:8080/
 
-The file knows WSGI alone; it must never ask whether the client is there.
+It knows only WSGI. It must never check the connection of the client.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ PRINTABLE = bytes(range(0x20, 0x7F))
 
 
 def lines() -> Iterator[bytes]:
-    """Give the lines that RFC 864 describes, each shifted by one."""
+    """Yield the lines of RFC 864, each shifted by one character."""
     doubled = PRINTABLE * 2
     while True:
         for start in range(len(PRINTABLE)):
@@ -34,7 +33,7 @@ def lines() -> Iterator[bytes]:
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Write lines until that fails. Parks while the client is behind."""
+    """Write lines until a write fails. Parks while the client is behind."""
     log = environ["wsgi.errors"]
     write = start_response("200 OK", [("Content-Type", "text/plain")])
     count = 0

@@ -1,8 +1,8 @@
-"""A chat by long polling, in Flask: a view that waits until there is something to say.
+"""A chat by long polling, in Flask.
 
-`POST /say` tells everybody. `GET /listen?after=N` answers with what was said after
-the N-th line: at once if there is anything, else as soon as there is, else after a
-while with nothing, to be asked again. No thread and no process waits meanwhile.
+`POST /say` adds a line. `GET /listen?after=N` returns the lines after the N-th one:
+immediately if there are any, otherwise when the next one arrives, or none after a
+timeout, and the client polls again. No thread or process blocks meanwhile.
 
 Run it from the root of a checkout::
 
@@ -10,7 +10,7 @@ Run it from the root of a checkout::
     curl 'http://localhost:8080/listen?after=0' &
     curl -d 'text=hello' http://localhost:8080/say
 
-The file knows Flask and the public names of txgreenwsgi.
+It knows Flask and the public API of txgreenwsgi.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _listeners: list[txgreenwsgi.Suspension] = []
 
 @app.post("/say")
 def say() -> tuple[str, int]:
-    """Say something to all who listen, and to those who ask later."""
+    """Add a line and wake all waiting requests."""
     _lines.append(request.form["text"])
     listeners, _listeners[:] = _listeners[:], []
     for handle in listeners:
@@ -38,13 +38,13 @@ def say() -> tuple[str, int]:
 
 
 def wait_for_a_line(seconds: float) -> None:
-    """Wait until something is said, for at most so long. Parks."""
+    """Wait for the next line, for at most `seconds`. Parks."""
     handle = txgreenwsgi.suspend(seconds)
     _listeners.append(handle)
     try:
         handle.wait()
     except TimeoutError:
-        return  # nothing was said
+        return  # no new line
     finally:
         if handle in _listeners:
             _listeners.remove(handle)
@@ -52,7 +52,7 @@ def wait_for_a_line(seconds: float) -> None:
 
 @app.get("/listen")
 def listen() -> Response:
-    """Answer with the lines after a number; wait for one if there is none. Parks."""
+    """Return the lines after a number; wait for one if there is none. Parks."""
     after = request.args.get("after", 0, int)
     seconds = min(request.args.get("seconds", WAIT_SECONDS, float), WAIT_SECONDS)
     if len(_lines) <= after:
@@ -62,5 +62,5 @@ def listen() -> Response:
 
 @app.get("/listeners")
 def listeners() -> Response:
-    """Tell how many wait."""
+    """Return the number of waiting requests."""
     return jsonify(waiting=len(_listeners))

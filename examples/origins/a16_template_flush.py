@@ -1,16 +1,15 @@
-"""A page whose top is sent while its bottom is still being found out.
+"""A template that sends the top of a page before the bottom is computed.
 
-The template flushes: what is above `{{ flush() }}` is on its way before the value
-below is asked for, which takes half a second. It is done with `write`, from inside
-the template engine, several calls deep; nothing that it is called through need
-know about it.
+The template flushes: the part above `{{ flush() }}` is sent before the value below,
+which takes half a second. `flush` calls `write` from inside the template engine,
+several calls deep; the functions in between need no changes.
 
 Run it from the root of a checkout::
 
     twistd -n greenwsgi --app examples.origins.a16_template_flush:app
     curl -N http://localhost:8080/
 
-The file knows Jinja and WSGI, and one key of environ.
+It knows Jinja, WSGI and one key of environ.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ template = Environment(autoescape=True).from_string(PAGE)
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Send the page in as many pieces as it flushes. Parks."""
+    """Send the page in one piece per flush. Parks."""
     write = start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
     sleep = environ["txgreenwsgi.sleep"]
     rendered: list[str] = []
 
     def flush() -> str:
-        """Send what is rendered so far. Parks while the client is behind."""
+        """Send the rendered part. Parks while the client is behind."""
         write("".join(rendered).encode())
         rendered.clear()
         return ""
 
     def news() -> Iterable[str]:
-        """Find out what is new. Parks."""
+        """Yield the items, slowly. Parks."""
         for number in (1, 2):
             sleep(0.5)
             yield f"item {number} <of> 2"

@@ -1,18 +1,19 @@
-"""Counting per request, while requests are interleaved: where a thread-local fails.
+"""State per request in a thread-local and in a context variable.
 
-All requests run in one thread, so what belongs to a thread belongs to all of them:
-a bare `threading.local` mixes them up. A context variable belongs to the request.
-(Flask, Werkzeug, Django's ORM state in asgiref and most of what was written since
-Python 3.7 use those.) `/local` counts the wrong way and `/context` the right way:
-each answers with its own number of steps, if nobody has meddled.
+All requests run in one thread, so an unpatched `threading.local` is shared by all of
+them. A context variable belongs to the request. (Flask, Werkzeug, Django's ORM state
+in asgiref and most code written since Python 3.7 use those.) `/local` counts in the
+former and `/context` in the latter: the count equals the number of steps unless
+another request interferes. With `--patch all`, the default, a `threading.local`
+belongs to the request too, and both counts are right.
 
 Run it from the root of a checkout::
 
-    twistd -n greenwsgi --app examples.origins.a17_counters:app
+    twistd -n greenwsgi --app examples.origins.a17_counters:app --patch none
     curl 'http://localhost:8080/local?5' & curl 'http://localhost:8080/local?3'
     curl 'http://localhost:8080/context?5' & curl 'http://localhost:8080/context?3'
 
-The file knows WSGI and one key of environ.
+It knows WSGI and one key of environ.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ per_request: ContextVar[int] = ContextVar("per_request")
 
 
 def count_in_thread(environ: WSGIEnvironment, steps: int) -> int:
-    """Count in what belongs to the thread. Parks."""
+    """Count in the thread-local. Parks."""
     per_thread.count = 0
     for _ in range(steps):
         environ["txgreenwsgi.sleep"](PAUSE_SECONDS)
@@ -43,7 +44,7 @@ def count_in_thread(environ: WSGIEnvironment, steps: int) -> int:
 
 
 def count_in_context(environ: WSGIEnvironment, steps: int) -> int:
-    """Count in what belongs to the request. Parks."""
+    """Count in the context variable. Parks."""
     per_request.set(0)
     for _ in range(steps):
         environ["txgreenwsgi.sleep"](PAUSE_SECONDS)
@@ -52,7 +53,7 @@ def count_in_context(environ: WSGIEnvironment, steps: int) -> int:
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Count as many steps as the query says, and tell the result. Parks."""
+    """Count the number of steps given by the query. Parks."""
     steps = min(int(environ["QUERY_STRING"] or 3), 100)
     count = count_in_thread if environ["PATH_INFO"] == "/local" else count_in_context
     counted = count(environ, steps)

@@ -1,17 +1,16 @@
-"""Five functions that call each other, the innermost of which waits.
+"""A wait five calls deep.
 
-"It is the only way to implement truly reusable components": with generators every
-function between the application and the one that waits has to yield, and each of
-them is of no use anywhere else. Here none of them knows that anything waits, not
-even the ones of the standard library in between: `sorted` calls a key function, a
-property is read, a generator is summed up.
+"It is the only way to implement truly reusable components": with generators, every
+function between the application and the wait must yield, and cannot be reused
+elsewhere. Here none of them is aware of the wait, including those of the standard
+library: `sorted` calls a key function, a property is read, a generator is summed.
 
 Run it from the root of a checkout::
 
     twistd -n greenwsgi --app examples.origins.a18_five_deep:app
     curl 'http://localhost:8080/?cherry,apple,fig'
 
-The file knows WSGI; only `price` knows that there is something to wait for.
+It knows WSGI. Only `price` knows that it waits.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ SECONDS_PER_PRICE = 0.05
 
 
 def price(fruit: str) -> int:
-    """Ask a slow authority for a price. Parks."""
+    """Look up a price, slowly. Parks."""
     txgreenwsgi.sleep(SECONDS_PER_PRICE)
     if fruit == "stone":
         raise LookupError(f"{fruit} is no fruit")
@@ -44,30 +43,30 @@ class Item:
 
     @property
     def price(self) -> int:
-        """What it costs."""
+        """The price of the fruit. Parks."""
         return price(self.name)
 
 
 def prices(items: Iterable[Item]) -> Iterator[int]:
-    """Give the price of each item."""
+    """Yield the price of each item."""
     for item in items:
         yield item.price
 
 
 def bill(items: list[Item]) -> str:
-    """Say what they cost, the cheapest first, and all together."""
+    """Return the items, the cheapest first, and their total price."""
     ordered = sorted(items, key=lambda item: item.price)
     names = " ".join(item.name for item in ordered)
     return f"{names}: {sum(prices(ordered))}"
 
 
 def answer(query: str) -> str:
-    """Say what the fruits of a query cost."""
+    """Return the bill for the fruits of a query."""
     return bill([Item(name) for name in query.split(",") if name])
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer with a bill; 404 for what is no fruit."""
+    """Return a bill; 404 for anything but a fruit."""
     try:
         text = answer(environ["QUERY_STRING"])
     except LookupError as error:

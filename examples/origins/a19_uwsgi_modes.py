@@ -1,10 +1,10 @@
-"""The two ways to wait in uWSGI, in one application that was written for it.
+"""The two ways to wait in uWSGI, in one application written for uWSGI.
 
-uWSGI's asynchronous mode has both worlds: an application asks for what it waits
-for, and then either yields an empty string, or, with greenlets, calls
-`uwsgi.suspend()` wherever it stands. `/yield` and `/suspend` do the same in both
-ways: they wait for two of uWSGI's descriptors at once, tell which was ready, and
-sleep. The two "devices" are pipes into which a thread writes after a while.
+The asynchronous mode of uWSGI has both: an application registers the descriptors that
+it waits for, and then either yields an empty string or, with greenlets, calls
+`uwsgi.suspend()` at any call depth. `/yield` and `/suspend` do the same in both ways:
+they wait for two descriptors at once, report the one that was ready, and sleep. The
+two "devices" are pipes into which a thread writes after a delay.
 
 Run it from the root of a checkout::
 
@@ -12,7 +12,7 @@ Run it from the root of a checkout::
     curl http://localhost:8080/yield
     curl http://localhost:8080/suspend
 
-The file knows WSGI and the `uwsgi` module; it must never know another server.
+It knows WSGI and the `uwsgi` module. It must never know another server.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Device:
-    """A descriptor that has something to say after some seconds."""
+    """A descriptor that becomes readable after some seconds."""
 
     def __init__(self, seconds: float) -> None:
         self.fd, self._other_end = os.pipe()
@@ -38,15 +38,15 @@ class Device:
         self._timer.start()
 
     def close(self) -> None:
-        """Close it, whether it has spoken or not."""
+        """Close it, readable or not."""
         self._timer.cancel()
         self._timer.join()
         os.close(self.fd)
         os.close(self._other_end)
 
 
-def told(environ: WSGIEnvironment, devices: list[Device]) -> str:
-    """Say which of the devices was ready."""
+def ready_device(environ: WSGIEnvironment, devices: list[Device]) -> str:
+    """Return which of the devices was ready."""
     if environ["x-wsgiorg.fdevent.timeout"]:
         return "timed out"
     fds = [device.fd for device in devices]
@@ -54,13 +54,13 @@ def told(environ: WSGIEnvironment, devices: list[Device]) -> str:
 
 
 def by_yielding(environ: WSGIEnvironment, devices: list[Device]) -> Iterator[Any]:
-    """Wait by empty strings; what is found out is yielded last, as a list."""
+    """Wait by yielding empty strings; yield the results last, as a list."""
     results = []
     for seconds in (5, 1):
         for device in devices:
             uwsgi.wait_fd_read(device.fd, seconds)
         yield b""
-        results.append(told(environ, devices))
+        results.append(ready_device(environ, devices))
         if "ready" in results[-1]:
             os.read(uwsgi.ready_fd(), 1)
     yield uwsgi.async_sleep(1)
@@ -68,13 +68,13 @@ def by_yielding(environ: WSGIEnvironment, devices: list[Device]) -> Iterator[Any
 
 
 def by_suspending(environ: WSGIEnvironment, devices: list[Device]) -> list[str]:
-    """Wait by calls; give what is found out. Parks."""
+    """Wait by calls; return the results. Parks."""
     results = []
     for seconds in (5, 1):
         for device in devices:
             uwsgi.wait_fd_read(device.fd, seconds)
         uwsgi.suspend()
-        results.append(told(environ, devices))
+        results.append(ready_device(environ, devices))
         if "ready" in results[-1]:
             os.read(uwsgi.ready_fd(), 1)
     uwsgi.async_sleep(1)
@@ -83,7 +83,7 @@ def by_suspending(environ: WSGIEnvironment, devices: list[Device]) -> list[str]:
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Wait in one of the two ways, and tell what happened."""
+    """Wait in one of the two ways, and send the results."""
     devices = [Device(60.0), Device(0.2)]
     try:
         if environ["PATH_INFO"] == "/suspend":

@@ -1,13 +1,14 @@
-"""Django, fifty slow views at once, and transactions that know nothing of each other.
+"""Django: fifty concurrent slow views, and isolated transactions.
 
 "With greenlets [it] should be possible to 'magically' transform blocking
-applications like Django to non blocking." The views are ordinary and synchronous;
-where they would block they wait, and the others go on.
+applications like Django to non blocking." The views are ordinary and synchronous.
+Their blocking calls park the request, and other requests run.
 
-Django keeps a database connection for each thread. Here one thread runs all
-requests, and the server gives each of them connections of its own, so that none finds
-itself inside the transaction of another. The backend keeps them in a pool, and each
-SQLite connection has a thread: a writer that waits for another keeps nobody else.
+Django keeps one database connection per thread. Here one thread runs all requests,
+and the server gives each request its own connections, so that no request runs inside
+the transaction of another. The backend keeps them in a pool, and each SQLite
+connection has its own thread, so a writer that waits for a lock blocks no other
+request.
 
 Run it from the root of a checkout::
 
@@ -17,7 +18,7 @@ Run it from the root of a checkout::
     curl 'http://localhost:8080/write?text=lost&fail=1&seconds=1' &
     curl http://localhost:8080/notes
 
-The views know Django and `time.sleep`. That they may wait, only the settings tell.
+The views know Django and `time.sleep`. Only the settings refer to txgreenwsgi.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from django.db import connection, connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
-# Every start begins with an empty database, unless NOTES_DATABASE names a file.
+# The database is empty at each start, unless NOTES_DATABASE names a file.
 DATABASE = os.environ.get("NOTES_DATABASE") or str(
     Path(tempfile.mkdtemp(prefix="notes-")) / "notes.sqlite3"
 )
@@ -49,9 +50,9 @@ if not settings.configured:
                 "ENGINE": "txgreenwsgi.django.backends.sqlite3",
                 "NAME": DATABASE,
                 "OPTIONS": {
-                    # How long a writer waits for others, in seconds.
+                    # Seconds that a writer waits for the lock of another.
                     "timeout": 20,
-                    # Each slow view holds one for as long as it is slow.
+                    # A slow view holds a connection for its whole duration.
                     "green_pool": {"max_size": 64},
                 },
             }
@@ -61,16 +62,16 @@ if not settings.configured:
 
 
 class RolledBack(Exception):
-    """What was written is not to be kept."""
+    """Raised to roll back a transaction."""
 
 
 def seconds_of(request: HttpRequest) -> float:
-    """Give the query's number of seconds, at most ten."""
+    """Return the number of seconds in the query, at most ten."""
     return min(float(request.GET.get("seconds", "0")), 10.0)
 
 
 def count() -> int:
-    """Give the number of notes that this request can see."""
+    """Return the number of notes that are visible to this request."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM note")
         found: int = cursor.fetchone()[0]
@@ -78,7 +79,7 @@ def count() -> int:
 
 
 def slow(request: HttpRequest) -> HttpResponse:
-    """Be slow in the midst of a transaction. Parks."""
+    """Sleep within a transaction. Parks."""
     with transaction.atomic():
         before = count()
         time.sleep(seconds_of(request))
@@ -86,7 +87,7 @@ def slow(request: HttpRequest) -> HttpResponse:
 
 
 def write(request: HttpRequest) -> HttpResponse:
-    """Write a note, be slow, then keep it, or not if the query says `fail`. Parks."""
+    """Write a note, sleep, then commit it, or roll back with `fail`. Parks."""
     try:
         with transaction.atomic():
             with connection.cursor() as cursor:
@@ -101,7 +102,7 @@ def write(request: HttpRequest) -> HttpResponse:
 
 
 def notes(request: HttpRequest) -> HttpResponse:
-    """Tell what is there, and whether this request is in a transaction."""
+    """Return all notes, and whether this request is in a transaction."""
     inside = connection.in_atomic_block
     with connection.cursor() as cursor:
         cursor.execute("SELECT text FROM note ORDER BY rowid")
@@ -112,7 +113,7 @@ def notes(request: HttpRequest) -> HttpResponse:
 urlpatterns = [path("slow", slow), path("write", write), path("notes", notes)]
 
 with connection.cursor() as _cursor:
-    # Else a writer would wait for all readers, and the process with it.
+    # Otherwise a writer would wait for all readers, and the process with it.
     _cursor.execute("PRAGMA journal_mode=WAL")
     _cursor.execute("CREATE TABLE IF NOT EXISTS note (text TEXT NOT NULL)")
 connections.close_all()

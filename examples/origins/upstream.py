@@ -1,7 +1,7 @@
-"""What the proxies among these examples have in common: an HTTP/1.0 client's words.
+"""The HTTP/1.0 messages of the example proxies.
 
-Whoever uses it sends and receives, each in the way that its example is about.
-This file knows HTTP/1.0, as little as is needed; it must never touch a socket.
+The proxies send and receive, each in its own way. This file knows the necessary part
+of HTTP/1.0. It must never use a socket.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-#: Where to, unless the deployer says otherwise by `--environ UPSTREAM=HOST:PORT`.
+#: The default server; `--environ UPSTREAM=HOST:PORT` sets another one.
 DEFAULT_UPSTREAM = "127.0.0.1:8000"
 
 
 def address(environ: WSGIEnvironment) -> tuple[str, int]:
-    """Give the host and the port of the server behind the proxy."""
+    """Return the host and the port of the server behind the proxy."""
     host, _, port = environ.get("UPSTREAM", DEFAULT_UPSTREAM).rpartition(":")
     return host, int(port)
 
 
 def request(environ: WSGIEnvironment) -> bytes:
-    """Give the request for the same path, to be sent there."""
+    """Return the request for the same path to that server."""
     host, port = address(environ)
     path = quote(environ["PATH_INFO"], encoding="latin-1") or "/"
     return f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode()
 
 
 class _Response:
-    """What HTTPResponse takes for a socket."""
+    """A stand-in for the socket of an HTTPResponse."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     def makefile(self, mode: str) -> Any:
-        """Give the bytes as a file."""
+        """Return the bytes as a file."""
         return BytesIO(self._data)
 
 
 def relay(received: bytes, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer with the response that was received; 502 if it is none."""
+    """Forward the received response; 502 if it is invalid."""
     try:
         response = HTTPResponse(_Response(received))  # type: ignore[arg-type]
         response.begin()
@@ -59,7 +59,7 @@ def relay(received: bytes, start_response: StartResponse) -> Iterable[bytes]:
 
 
 def refuse(status: str, why: str, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer that there is nothing to be had from there."""
+    """Send an error response."""
     body = f"{why}\n".encode()
     headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
     start_response(status, headers)

@@ -1,7 +1,7 @@
-"""Names `greenwsgi` to twistd and twist.
+"""The plugin that adds the command `greenwsgi` to twistd and twist.
 
-Every twistd on the machine loads this file: it imports nothing of ours, and
-the options and the service are found by name when the command is used.
+Every twistd on the machine loads this file, so it does not import txgreenwsgi: the
+options and the service are imported by name when the command is used.
 """
 
 from twisted.application.service import ServiceMaker
@@ -9,6 +9,6 @@ from twisted.application.service import ServiceMaker
 greenwsgi = ServiceMaker(
     "greenwsgi",
     "txgreenwsgi._twistd.service",
-    "Serve a WSGI application, each request in a greenlet on the reactor.",
+    "Serve a WSGI application, each request in its own greenlet on the reactor.",
     "greenwsgi",
 )
