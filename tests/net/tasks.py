@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._switching.greenlets import Task, hub_of
 from txgreenwsgi.net import Connection
-from txgreenwsgi.net.connection import End
+from txgreenwsgi.net.connection import ConnectionProtocol
 from txgreenwsgi.testing import MemoryReactor
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Peer:
         self.reactor = test.reactor
         self.transport = Transport()
         self.connection = Connection(test.hub)
-        self.end = End(self.connection)
+        self.end = ConnectionProtocol(self.connection)
         self.end.makeConnection(self.transport)
         test.addCleanup(self.end_connection)
 

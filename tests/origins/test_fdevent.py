@@ -394,7 +394,7 @@ class ManyRequestsTests(ServedTestCase):
         first, second = self.get(server), self.get(server)
         self.assertEqual(second.responses()[0].status, 500)
         (error,) = self.flushLoggedErrors(RuntimeError)
-        self.assertIn("two tasks cannot share", error.getErrorMessage())
+        self.assertIn("let one task wait for each direction", error.getErrorMessage())
         theirs.send(b"x")
         server.settle()
         self.assertEqual(self.body(first), "ready")

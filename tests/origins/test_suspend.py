@@ -352,5 +352,5 @@ class SeveralTests(ServedTestCase):
         server.settle()
         self.assertEqual(client.responses()[0].status, 500)
         (error,) = self.flushLoggedErrors(RuntimeError)
-        self.assertIn("two tasks cannot share", error.getErrorMessage())
+        self.assertIn("let one task wait for each direction", error.getErrorMessage())
         server.settle()
