@@ -40,7 +40,7 @@ class ServedTestCase(LeakCheckMixin, SynchronousTestCase):
         server.close()
         watched = server.reactor.getReaders() + server.reactor.getWriters()
         self.assertEqual(watched, [])
-        self.assertEqual(pauses._pauses, {})
+        self.assertEqual(pauses.pauses_by_task, {})
 
     def get(self, server: MemoryServer) -> MemoryClient:
         """A client that has asked for /, and waits for what comes."""

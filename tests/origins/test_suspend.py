@@ -220,7 +220,7 @@ class SuspendTests(ServedTestCase):
             server.settle()
         client.settle()
         self.assertEqual(self.body(client), "done")
-        self.assertEqual(pauses._pauses, {})
+        self.assertEqual(pauses.pauses_by_task, {})
 
 
 class SeveralTests(ServedTestCase):

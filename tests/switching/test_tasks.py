@@ -94,7 +94,9 @@ class WaitTests(ClockTestCase):
         self.start(waiter)
         for _ in range(50):
             self.clock.advance(1)
-        self.assertEqual(task._on_end, [])
+        gc.collect()
+        waits = [each for each in gc.get_objects() if type(each) is Suspension]
+        self.assertEqual([wait for wait in waits if wait.waiting_on is task], [])
 
     def test_given_up_inside_the_end(self) -> None:
         """One that ends just as its waiter gives up does nothing twice."""
