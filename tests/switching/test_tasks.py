@@ -1,4 +1,4 @@
-"""Tasks: what their owner may ask of them, and how they are cancelled."""
+"""Tests of the interface of tasks, and of their cancellation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .threaded import ThreadClock, in_thread
 
 
 def failing_deep_down() -> None:
-    """A name to look for in a traceback."""
+    """Fail, with a name to look for in a traceback."""
     raise ValueError("deep")
 
 
@@ -40,7 +40,7 @@ class WaitTests(ClockTestCase):
     """`Task.wait()`."""
 
     def test_result(self) -> None:
-        """It returns what the task returned, before and after its end, every time."""
+        """It returns the task's result, before and after the end, every time."""
         task = self.start(after, 1, "it")
         waiters = [self.start(task.wait) for _ in range(3)]
         self.clock.advance(1)
@@ -48,7 +48,7 @@ class WaitTests(ClockTestCase):
         self.assertEqual([self.result_of(w) for w in waiters], ["it"] * 4)
 
     def test_error(self) -> None:
-        """It raises what the task raised, every time."""
+        """It raises the task's error, every time."""
         task = self.start(fail_after, 1)
         waiters = [self.start(task.wait) for _ in range(2)]
         self.clock.advance(1)
@@ -57,7 +57,7 @@ class WaitTests(ClockTestCase):
             self.error_of(waiter, ValueError)
 
     def test_traceback(self) -> None:
-        """Its traceback leads to the line in the task that failed, and no further."""
+        """Its traceback ends at the line in the task that failed."""
         task = self.start(failing_deep_down)
 
         def waiter() -> str:
@@ -71,11 +71,11 @@ class WaitTests(ClockTestCase):
 
         text = self.result_of(self.start(waiter))
         self.assertEqual(text.count("in failing_deep_down"), 1)
-        # Waited for three times, it has not grown by three.
+        # It does not grow with each wait.
         self.assertEqual(text.count("in wait\n"), 1)
 
     def test_timeout(self) -> None:
-        """A wait that is too long ends by TimedOut, and the task goes on."""
+        """On timeout the wait raises TimedOut, and the task continues."""
         task = self.start(after, 5, "late")
         waiter = self.start(task.wait, 2)
         self.clock.advance(2)
@@ -84,7 +84,7 @@ class WaitTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "late")
 
     def test_many_that_gave_up(self) -> None:
-        """A task that is waited for in vain, again and again, remembers none of it."""
+        """A task keeps no reference to waits for it that timed out."""
         task = self.start(sleep, 1000)
 
         def waiter() -> None:
@@ -99,7 +99,7 @@ class WaitTests(ClockTestCase):
         self.assertEqual([wait for wait in waits if wait.waiting_on is task], [])
 
     def test_given_up_inside_the_end(self) -> None:
-        """One that ends just as its waiter gives up does nothing twice."""
+        """A task that ends at its waiter's timeout is handled once."""
         task = self.start(sleep, 1)
         waiter = self.start(task.wait, 1)
         self.clock.advance(1)
@@ -108,13 +108,13 @@ class WaitTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_bad_timeout(self) -> None:
-        """A negative timeout is told by name."""
+        """A negative timeout raises an error that names the call."""
         task = self.start(sleep, 1)
         waiter = self.start(task.wait, -1)
         self.assertIn("-1", str(self.error_of(waiter, ValueError)))
 
     def test_its_own_end(self) -> None:
-        """A task that waits for itself is told so, instead of hanging."""
+        """A task that waits for itself gets an error instead of a deadlock."""
 
         def narcissus() -> None:
             task = current_task()
@@ -124,7 +124,7 @@ class WaitTests(ClockTestCase):
         self.error_of(self.start(narcissus), RuntimeError)
 
     def test_pending_interruption(self) -> None:
-        """Waiting for a task that has ended is a wait: a cancelled task is told."""
+        """Waiting for an ended task raises a pending cancellation."""
         ended = self.start(str)
 
         def work() -> None:
@@ -137,10 +137,10 @@ class WaitTests(ClockTestCase):
 
 
 class StateTests(ClockTestCase):
-    """What tables of tasks are made of."""
+    """The attributes shown in tables of tasks."""
 
     def test_life(self) -> None:
-        """A task tells whether it is new, running, parked, ready or over, and why."""
+        """`state` and `done` at each stage of a task's life."""
         handles: list[Suspension] = []
         states = []
 
@@ -162,12 +162,12 @@ class StateTests(ClockTestCase):
         self.flush_one(ValueError)
 
     def flush_one(self, kind: type[Exception]) -> None:
-        """Exactly one error of that kind was logged."""
+        """Fail unless exactly one error of that class was logged."""
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
 
     def test_waiting_on(self) -> None:
-        """A parked task tells what it waits on and for how long."""
+        """`waiting_on` and `parked_seconds` of a parked task."""
         deferred: Deferred[None] = Deferred()
         task = self.start(wait, deferred)
         self.clock.advance(3)
@@ -178,7 +178,7 @@ class StateTests(ClockTestCase):
         self.assertEqual(task.parked_seconds, 0)
 
     def test_waiting_on_in_words(self) -> None:
-        """What is no object is told in words."""
+        """`waiting_on` is a text where no object is waited on."""
         other = self.start(sleep, 1.5)
         tasks = [
             other,
@@ -190,7 +190,7 @@ class StateTests(ClockTestCase):
         )
 
     def test_repr(self) -> None:
-        """A task prints as its name and state."""
+        """The repr of a task has its name and state."""
         self.assertEqual(repr(self.start(sleep, 1)), "<Task sleep parked>")
         nameless: Task[None] = Task(self.hub, lambda: None)
         self.assertIn("<lambda>", repr(nameless))
@@ -202,14 +202,14 @@ class CancelTests(ClockTestCase):
     """`Task.cancel()`."""
 
     def test_parked(self) -> None:
-        """Cancelled is raised at the wait the task is in, and it may clean up."""
+        """Cancelled is raised at the current wait, and the task may clean up."""
         events: list[str] = []
 
         def work() -> None:
             try:
                 sleep(60)
             finally:
-                sleep(1)  # a cancelled task may wait: only an exiting process may not
+                sleep(1)  # a cancelled task may wait; a killed one may not
                 events.append("cleaned up")
 
         task = self.start(work)
@@ -220,7 +220,7 @@ class CancelTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_an_ordinary_exception(self) -> None:
-        """What drivers clean up after with `except Exception` is what they get."""
+        """`except Exception`, as in drivers, catches the cancellation."""
         events: list[str] = []
 
         def driver() -> None:
@@ -247,11 +247,11 @@ class CancelTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_after_the_end(self) -> None:
-        """It says so when there was nothing to cancel."""
+        """It returns False after the end."""
         self.assertFalse(self.start(str).cancel())
 
     def test_while_it_runs(self) -> None:
-        """A task that runs is told at its next wait, even if that need not park."""
+        """A running task is cancelled at its next wait, even without parking."""
 
         def work(next_wait: Any) -> None:
             task = current_task()
@@ -270,11 +270,11 @@ class CancelTests(ClockTestCase):
             lambda: suspend().wait(),
         ):
             self.error_of(self.start(work, next_wait), Cancelled)
-        # What had fired is still there for the next.
+        # A fired Deferred keeps its result for the next waiter.
         self.assertIsNone(self.successResultOf(fired))
 
     def test_twice(self) -> None:
-        """Asking twice before it could be raised does not raise it twice."""
+        """A second cancellation before the first was raised is a no-op."""
         raised: list[Cancelled] = []
 
         def work() -> str:
@@ -311,7 +311,7 @@ class CancelTests(ClockTestCase):
         self.error_of(task, Cancelled)
 
     def test_swallowed(self) -> None:
-        """A task may decide to go on."""
+        """A task may catch the cancellation and continue."""
 
         def work() -> str:
             try:
@@ -326,7 +326,7 @@ class CancelTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "went on")
 
     def test_by_another_task(self) -> None:
-        """The canceller goes on first; the cancelled one has the next turn."""
+        """The cancelling task continues; the other runs at the next turn."""
         task = self.start(sleep, 60)
         canceller = self.start(task.cancel)
         self.assertTrue(self.result_of(canceller))
@@ -335,7 +335,7 @@ class CancelTests(ClockTestCase):
         self.error_of(task, Cancelled)
 
     def test_after_the_answer(self) -> None:
-        """An answer that came first is not lost to a cancellation after it."""
+        """An answer that came first is not lost to a later cancellation."""
         deferred: Deferred[str] = Deferred()
         got: list[str] = []
 
@@ -362,7 +362,7 @@ class CancelTests(ClockTestCase):
         self.assertEqual(cancelled, [deferred])
 
     def test_inside_a_child_greenlet(self) -> None:
-        """A task that waits in a library's greenlet is cancelled there."""
+        """A task that waits in a child greenlet is cancelled there."""
         events: list[str] = []
 
         def in_child() -> None:
@@ -382,11 +382,11 @@ class ThreadTests(ClockTestCase):
     """Cancelling from a thread."""
 
     def make_clock(self) -> ThreadClock:
-        """One that takes calls from threads."""
+        """Return a clock that accepts calls from threads."""
         return ThreadClock()
 
     def test_cancel(self) -> None:
-        """A thread may cancel a task; it happens in the reactor's thread."""
+        """The cancellation takes place in the reactor's thread."""
         task = self.start(sleep, 60)
         self.assertTrue(in_thread(task.cancel))
         self.assertEqual(task.state, "parked")
@@ -399,7 +399,7 @@ class DeferredTests(ClockTestCase):
     """`Task.deferred()`, for Twisted code."""
 
     def test_result(self) -> None:
-        """It fires with the result, asked for before the end or after it."""
+        """It fires with the result, requested before or after the end."""
         task = self.start(after, 1, "it")
         before = task.deferred()
         self.assertNoResult(before)
@@ -408,7 +408,7 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(self.successResultOf(task.deferred()), "it")
 
     def test_deferred_result(self) -> None:
-        """A task may return a Deferred, as Twisted's own functions do."""
+        """A task may return a Deferred, as Twisted's functions do."""
         result: Deferred[str] = Deferred()
         task = self.start(lambda: result)
         deferred = task.deferred()
@@ -417,7 +417,7 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(self.successResultOf(deferred), "it")
 
     def test_failure(self) -> None:
-        """It fails with what the task raised, the traceback with it."""
+        """It fails with the task's error and its traceback."""
         task = self.start(fail_after, 1)
         before = task.deferred()
         self.clock.advance(1)
@@ -443,7 +443,7 @@ class DeferredTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_failure_after_the_cancellation(self) -> None:
-        """A cancelled task that fails otherwise while it cleans up is logged."""
+        """Another error of a cancelled task, from its cleanup, is logged."""
 
         def work() -> None:
             try:
