@@ -1,4 +1,4 @@
-"""What docs/switching-guide.md says of threads, locks and waits, one test each."""
+"""Tests of docs/switching-guide.md: its statements on threads, locks and waits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def application(view: View) -> Any:
-    """A WSGI application around a function of the environ."""
+    """Return a WSGI application that calls a function of the environ."""
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         found = view(environ)
@@ -49,10 +49,10 @@ def application(view: View) -> Any:
 
 
 class GuideTestCase(LeakCheckMixin, SynchronousTestCase):
-    """Requests to a view, in memory."""
+    """Helpers that send requests to a view, in memory."""
 
     def overlapping(self, view: View, count: int = 2, **settings: Any) -> list[str]:
-        """Send requests at the same time; return what each is answered."""
+        """Send requests at the same time; return their responses."""
         server = self.serve(application(view), **settings)
         clients = [server.connect() for _ in range(count)]
         for number, client in enumerate(clients):
@@ -67,7 +67,7 @@ class GuideTestCase(LeakCheckMixin, SynchronousTestCase):
 
 
 class SwitchingTests(GuideTestCase):
-    """Where a request can be switched."""
+    """The places where a request can be switched."""
 
     def test_alone_between_waits(self) -> None:
         """Code between two waits runs alone."""
@@ -86,7 +86,7 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["[1, 1, 1, 1, 1]"] * 2)
 
     def test_what_was_true_before_a_wait(self) -> None:
-        """What was looked up before a wait may have changed after it."""
+        """A value looked up before a wait may have changed after it."""
         cache: dict[str, str] = {}
         fetched: list[str] = []
 
@@ -101,7 +101,7 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual(fetched, ["0", "1"])
 
     def order(self, step: Callable[[dict[str, Any]], object]) -> str:
-        """The order in which two requests come by before and behind a step."""
+        """Return the order of two requests before and after a step."""
         order: list[str] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -118,21 +118,21 @@ class SwitchingTests(GuideTestCase):
         return "".join(order)
 
     def test_sleep_switches(self) -> None:
-        """To sleep lets the others run."""
+        """`sleep` lets other requests run."""
         self.assertEqual(self.order(lambda environ: sleep(1)), "0101")
 
     def test_a_fired_deferred_does_not_switch(self) -> None:
-        """To wait for what is there already does not."""
+        """A wait for a fired Deferred does not switch."""
         self.assertEqual(self.order(lambda environ: wait(succeed(1))), "0011")
 
     def test_logging_does_not_switch(self) -> None:
-        """Writing to wsgi.errors does not."""
+        """Writing to wsgi.errors does not switch."""
         self.assertEqual(
             self.order(lambda environ: environ["wsgi.errors"].write("x\n")), "0011"
         )
 
     def test_read_switches_only_for_what_is_missing(self) -> None:
-        """A read parks for bytes that have not come, and for no others."""
+        """A read parks only for bytes that have not come yet."""
         parts: list[bytes] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -150,7 +150,7 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual(parts, [b"ab", b"cd", b"ef"])
 
     def test_an_empty_block_is_a_turn(self) -> None:
-        """Yielding b"" lets the others run, and sends nothing."""
+        """Yielding b"" lets other requests run, and sends nothing."""
         order: list[str] = []
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
@@ -164,7 +164,7 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual("".join(order), "010101")
 
     def test_write_waits_for_the_client(self) -> None:
-        """A block is not asked for while the client is behind."""
+        """The next block is not requested while the client is slow."""
         taken = 0
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
@@ -186,7 +186,7 @@ class LockTests(GuideTestCase):
     """Locks."""
 
     def inside(self, lock: Callable[[], Any], unlock: Callable[[], Any]) -> int:
-        """How many of three requests are in a locked block at the same time."""
+        """Return how many of three requests are in a locked block at once."""
         now = most = 0
 
         def view(environ: dict[str, Any]) -> str:
@@ -205,21 +205,21 @@ class LockTests(GuideTestCase):
         return most
 
     def test_rlock_excludes_nobody(self) -> None:
-        """An RLock takes all requests for the same owner."""
+        """An RLock excludes no request: all have the same owner."""
         lock = threading.RLock()
         self.assertEqual(self.inside(lock.acquire, lock.release), 3)
 
     def test_deferred_lock(self) -> None:
-        """A DeferredLock lets in one request at a time."""
+        """A DeferredLock admits one request at a time."""
         lock = DeferredLock()
         self.assertEqual(self.inside(lambda: wait(lock.acquire()), lock.release), 1)
 
 
 class ContextTests(GuideTestCase):
-    """What belongs to a request."""
+    """The state that belongs to a request."""
 
     def test_context_variables(self) -> None:
-        """A context variable is the request's own, over every wait."""
+        """A context variable belongs to the request, across every wait."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
@@ -247,7 +247,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["00", "11"])
 
     def test_decimal(self) -> None:
-        """The precision of decimal numbers is the request's own."""
+        """The precision of decimal numbers belongs to the request."""
 
         def view(environ: dict[str, Any]) -> str:
             with localcontext() as context:
@@ -258,7 +258,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["0.33", "0.333"])
 
     def test_thread_locals_are_shared(self) -> None:
-        """A threading.local is one for all requests."""
+        """A threading.local is shared by all requests."""
         local = threading.local()
 
         def view(environ: dict[str, Any]) -> str:
@@ -269,7 +269,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["1", "1"])
 
     def test_redirect_stdout_is_shared(self) -> None:
-        """What is global to the process is global to all requests."""
+        """Process-wide state is shared by all requests."""
         texts: list[str] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -286,12 +286,12 @@ class ContextTests(GuideTestCase):
 
 
 class EndTests(GuideTestCase):
-    """What ends a wait."""
+    """The events that end a wait."""
 
     def ended(
         self, view: View, end: Callable[[MemoryServer, Any], object], **settings: Any
     ) -> None:
-        """Begin a request, and end it."""
+        """Begin a request, and end it by `end`."""
         server = self.serve(application(view), **settings)
         client = server.connect()
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -299,14 +299,14 @@ class EndTests(GuideTestCase):
         server.settle()
 
     def test_kinds(self) -> None:
-        """Each exception is what drivers and libraries catch already."""
+        """Each exception is of a class that drivers and libraries handle."""
         self.assertTrue(issubclass(ClientDisconnected, ConnectionResetError))
         self.assertTrue(issubclass(RequestTimeout, TimeoutError))
         self.assertTrue(issubclass(TimedOut, TimeoutError))
         self.assertTrue(issubclass(Cancelled, Exception))
 
     def test_disconnect_at_a_read(self) -> None:
-        """A client that goes away ends a read of its body."""
+        """A disconnect ends a read of the body."""
         seen: list[BaseException] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -323,7 +323,7 @@ class EndTests(GuideTestCase):
         self.assertIsInstance(seen[0], ClientDisconnected)
 
     def sleeper(self) -> tuple[list[object], View]:
-        """A view that sleeps for an hour, and what became of it."""
+        """Return a view that sleeps for an hour and records how it ended."""
         seen: list[object] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -337,7 +337,7 @@ class EndTests(GuideTestCase):
         return seen, view
 
     def test_disconnect_at_any_wait(self) -> None:
-        """With --on-disconnect cancel it ends whatever the request waits for."""
+        """With --on-disconnect cancel, a disconnect ends any wait of the request."""
         seen, view = self.sleeper()
         self.ended(
             view, lambda server, client: client.disconnect(), on_disconnect="cancel"
@@ -345,7 +345,7 @@ class EndTests(GuideTestCase):
         self.assertEqual(seen, [ClientDisconnected, "end"])
 
     def test_disconnect_otherwise(self) -> None:
-        """Without it, the request goes on."""
+        """By default, a client that disconnects does not cancel the request."""
         seen, view = self.sleeper()
 
         def end(server: MemoryServer, client: Any) -> None:
@@ -357,13 +357,13 @@ class EndTests(GuideTestCase):
         self.assertEqual(seen, ["end"])
 
     def test_request_timeout(self) -> None:
-        """A request whose time is up is told so at its wait."""
+        """At the request timeout the current wait raises RequestTimeout."""
         seen, view = self.sleeper()
         self.ended(view, lambda server, client: server.advance(5.5), request_timeout=5)
         self.assertEqual(seen, [RequestTimeout, "end"])
 
     def test_server_stops(self) -> None:
-        """So is one that a stopping server has waited long enough for."""
+        """At shutdown the wait is cancelled after the grace period."""
         seen, view = self.sleeper()
 
         def end(server: MemoryServer, client: Any) -> None:
@@ -377,7 +377,7 @@ class EndTests(GuideTestCase):
         self.assertEqual(seen, [Cancelled, "end"])
 
     def test_shield(self) -> None:
-        """What is shielded runs to its end; the exception waits behind it."""
+        """A shielded block runs to its end; the exception comes after it."""
         seen: list[object] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -409,7 +409,7 @@ class EndTests(GuideTestCase):
         self.assertEqual(self.overlapping(view, 1), ["1"])
 
     def test_generators_are_closed(self) -> None:
-        """A generator whose client has gone is closed where it is parked."""
+        """A disconnect closes a generator at the yield where it is parked."""
         seen: list[object] = []
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
@@ -425,15 +425,15 @@ class EndTests(GuideTestCase):
 
 
 class PlaceTests(GuideTestCase):
-    """Where waiting is not possible."""
+    """Places where no task can wait."""
 
     def test_outside_of_a_task(self) -> None:
-        """A wait outside of a request says what to do instead."""
+        """A wait outside a request raises an error that names the remedy."""
         error = self.assertRaises(NotInGreenlet, wait, Deferred())
         self.assertIn("in_greenlet", str(error))
 
     def test_environ(self) -> None:
-        """The flags of the environ say what PEP 3333 means by them."""
+        """The environ has the flags of PEP 3333."""
 
         def view(environ: dict[str, Any]) -> str:
             return " ".join(
@@ -463,7 +463,7 @@ class PageTests(SynchronousTestCase):
     """The page itself."""
 
     def test_names_this_file(self) -> None:
-        """The page names the tests that keep it true."""
+        """The page names this file."""
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         with open(os.path.join(root, "docs", "switching-guide.md")) as page:
             self.assertIn("`tests/test_switching_guide.py`", page.read())

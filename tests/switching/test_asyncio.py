@@ -307,7 +307,7 @@ class CoroutineTests(LoopTestCase):
             self.assertIs(self.error_of(task, BaseException), error)
 
     def test_cancels_itself(self) -> None:
-        """asyncio's CancelledError from inside becomes an ordinary exception."""
+        """A CancelledError of asyncio inside becomes an ordinary exception."""
 
         async def coroutine() -> None:
             raise asyncio.CancelledError

@@ -401,7 +401,7 @@ class SpawnTests(ClockTestCase):
             sleep(1)
             return number * 2
 
-        self.assertEqual(double.__doc__, "Twice the number.")
+        self.assertEqual(double.__doc__, "Return twice the number.")
         deferred = self.made_in_a_task(double, 21)
         self.turn()
         self.clock.advance(1)
