@@ -1,4 +1,4 @@
-"""Tests of docs/switching-guide.md: its statements on threads, locks and waits."""
+"""The statements of docs/switching-guide.md, one test each."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def application(view: View) -> Any:
 
 
 class GuideTestCase(LeakCheckMixin, SynchronousTestCase):
-    """Helpers that send requests to a view, in memory."""
+    """Requests to a view, in memory."""
 
     def overlapping(self, view: View, count: int = 2, **settings: Any) -> list[str]:
-        """Send requests at the same time; return their responses."""
+        """Send concurrent requests; return the body of each response."""
         server = self.serve(application(view), **settings)
         clients = [server.connect() for _ in range(count)]
         for number, client in enumerate(clients):
@@ -67,7 +67,7 @@ class GuideTestCase(LeakCheckMixin, SynchronousTestCase):
 
 
 class SwitchingTests(GuideTestCase):
-    """The places where a request can be switched."""
+    """Where a request can be switched."""
 
     def test_alone_between_waits(self) -> None:
         """Code between two waits runs alone."""
@@ -86,7 +86,7 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["[1, 1, 1, 1, 1]"] * 2)
 
     def test_what_was_true_before_a_wait(self) -> None:
-        """A value looked up before a wait may have changed after it."""
+        """A condition checked before a wait may not hold after it."""
         cache: dict[str, str] = {}
         fetched: list[str] = []
 
@@ -101,7 +101,7 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual(fetched, ["0", "1"])
 
     def order(self, step: Callable[[dict[str, Any]], object]) -> str:
-        """Return the order of two requests before and after a step."""
+        """Return the order in which two requests begin and end a step."""
         order: list[str] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -118,11 +118,11 @@ class SwitchingTests(GuideTestCase):
         return "".join(order)
 
     def test_sleep_switches(self) -> None:
-        """`sleep` lets other requests run."""
+        """sleep() switches to other requests."""
         self.assertEqual(self.order(lambda environ: sleep(1)), "0101")
 
     def test_a_fired_deferred_does_not_switch(self) -> None:
-        """A wait for a fired Deferred does not switch."""
+        """wait() on a Deferred that has fired does not switch."""
         self.assertEqual(self.order(lambda environ: wait(succeed(1))), "0011")
 
     def test_logging_does_not_switch(self) -> None:
@@ -132,7 +132,7 @@ class SwitchingTests(GuideTestCase):
         )
 
     def test_read_switches_only_for_what_is_missing(self) -> None:
-        """A read parks only for bytes that have not come yet."""
+        """A read parks only for bytes that have not arrived."""
         parts: list[bytes] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -150,11 +150,11 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual(parts, [b"ab", b"cd", b"ef"])
 
     def test_an_empty_block_is_a_turn(self) -> None:
-        """Yielding b"" lets other requests run, and sends nothing."""
+        """Yielding b"" switches to other requests and sends nothing."""
         order: list[str] = []
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
-            sleep(1)  # until both are here
+            sleep(1)  # until both requests have started
             for _ in range(3):
                 order.append(environ["QUERY_STRING"])
                 yield b""
@@ -186,7 +186,7 @@ class LockTests(GuideTestCase):
     """Locks."""
 
     def inside(self, lock: Callable[[], Any], unlock: Callable[[], Any]) -> int:
-        """Return how many of three requests are in a locked block at once."""
+        """Return how many of three requests hold the lock at the same time."""
         now = most = 0
 
         def view(environ: dict[str, Any]) -> str:
@@ -204,8 +204,8 @@ class LockTests(GuideTestCase):
         self.overlapping(view, 3)
         return most
 
-    def test_rlock_excludes_nobody(self) -> None:
-        """An RLock excludes no request: all have the same owner."""
+    def test_rlock_does_not_exclude(self) -> None:
+        """An RLock sees all requests as the same owner."""
         lock = threading.RLock()
         self.assertEqual(self.inside(lock.acquire, lock.release), 3)
 
@@ -216,10 +216,10 @@ class LockTests(GuideTestCase):
 
 
 class ContextTests(GuideTestCase):
-    """The state that belongs to a request."""
+    """Request state and shared state."""
 
     def test_context_variables(self) -> None:
-        """A context variable belongs to the request, across every wait."""
+        """A context variable is per request, across all waits."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
@@ -232,7 +232,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["unset 0 0", "unset 1 1"])
 
     def test_spawned_tasks_inherit(self) -> None:
-        """A spawned task begins with a copy of its request's context."""
+        """A spawned task starts with a copy of its request's context."""
         variable: ContextVar[str] = ContextVar("variable")
 
         def child() -> str:
@@ -247,7 +247,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["00", "11"])
 
     def test_decimal(self) -> None:
-        """The precision of decimal numbers belongs to the request."""
+        """The decimal context is per request."""
 
         def view(environ: dict[str, Any]) -> str:
             with localcontext() as context:
@@ -258,7 +258,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["0.33", "0.333"])
 
     def test_thread_locals_are_shared(self) -> None:
-        """A threading.local is shared by all requests."""
+        """Without patching, a threading.local is shared by all requests."""
         local = threading.local()
 
         def view(environ: dict[str, Any]) -> str:
@@ -269,7 +269,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["1", "1"])
 
     def test_redirect_stdout_is_shared(self) -> None:
-        """Process-wide state is shared by all requests."""
+        """State that is global to the process is shared by all requests."""
         texts: list[str] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -286,12 +286,12 @@ class ContextTests(GuideTestCase):
 
 
 class EndTests(GuideTestCase):
-    """The events that end a wait."""
+    """Exceptions at waits."""
 
     def ended(
         self, view: View, end: Callable[[MemoryServer, Any], object], **settings: Any
     ) -> None:
-        """Begin a request, and end it by `end`."""
+        """Start a request, and end it."""
         server = self.serve(application(view), **settings)
         client = server.connect()
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -299,14 +299,14 @@ class EndTests(GuideTestCase):
         server.settle()
 
     def test_kinds(self) -> None:
-        """Each exception is of a class that drivers and libraries handle."""
+        """Each exception has a base class that libraries already catch."""
         self.assertTrue(issubclass(ClientDisconnected, ConnectionResetError))
         self.assertTrue(issubclass(RequestTimeout, TimeoutError))
         self.assertTrue(issubclass(TimedOut, TimeoutError))
         self.assertTrue(issubclass(Cancelled, Exception))
 
     def test_disconnect_at_a_read(self) -> None:
-        """A disconnect ends a read of the body."""
+        """A client that disconnects ends a read of its body."""
         seen: list[BaseException] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -323,7 +323,7 @@ class EndTests(GuideTestCase):
         self.assertIsInstance(seen[0], ClientDisconnected)
 
     def sleeper(self) -> tuple[list[object], View]:
-        """Return a view that sleeps for an hour and records how it ended."""
+        """Return a view that sleeps for an hour, and the events that it records."""
         seen: list[object] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -345,7 +345,7 @@ class EndTests(GuideTestCase):
         self.assertEqual(seen, [ClientDisconnected, "end"])
 
     def test_disconnect_otherwise(self) -> None:
-        """By default, a client that disconnects does not cancel the request."""
+        """By default, a client that disconnects does not cancel a sleeping view."""
         seen, view = self.sleeper()
 
         def end(server: MemoryServer, client: Any) -> None:
@@ -357,13 +357,13 @@ class EndTests(GuideTestCase):
         self.assertEqual(seen, ["end"])
 
     def test_request_timeout(self) -> None:
-        """At the request timeout the current wait raises RequestTimeout."""
+        """RequestTimeout is raised at the wait of a request past its time limit."""
         seen, view = self.sleeper()
         self.ended(view, lambda server, client: server.advance(5.5), request_timeout=5)
         self.assertEqual(seen, [RequestTimeout, "end"])
 
     def test_server_stops(self) -> None:
-        """At shutdown the wait is cancelled after the grace period."""
+        """Cancelled is raised after the graceful timeout of a shutdown."""
         seen, view = self.sleeper()
 
         def end(server: MemoryServer, client: Any) -> None:
@@ -377,7 +377,7 @@ class EndTests(GuideTestCase):
         self.assertEqual(seen, [Cancelled, "end"])
 
     def test_shield(self) -> None:
-        """A shielded block runs to its end; the exception comes after it."""
+        """A shielded block is not interrupted; the next wait after it raises."""
         seen: list[object] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -409,7 +409,7 @@ class EndTests(GuideTestCase):
         self.assertEqual(self.overlapping(view, 1), ["1"])
 
     def test_generators_are_closed(self) -> None:
-        """A disconnect closes a generator at the yield where it is parked."""
+        """When a client disconnects, its parked generator is closed."""
         seen: list[object] = []
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
@@ -425,15 +425,15 @@ class EndTests(GuideTestCase):
 
 
 class PlaceTests(GuideTestCase):
-    """Places where no task can wait."""
+    """Where waiting is not possible."""
 
     def test_outside_of_a_task(self) -> None:
-        """A wait outside a request raises an error that names the remedy."""
+        """A wait outside of a task raises an error with the remedy."""
         error = self.assertRaises(NotInGreenlet, wait, Deferred())
         self.assertIn("in_greenlet", str(error))
 
     def test_environ(self) -> None:
-        """The environ has the flags of PEP 3333."""
+        """The flags of the environ follow the definitions of PEP 3333."""
 
         def view(environ: dict[str, Any]) -> str:
             return " ".join(
@@ -451,7 +451,7 @@ class WayInTests(TestCase):
     """From Twisted code into a task, under trial's own reactor."""
 
     def test_in_greenlet(self) -> Deferred[None]:
-        """A function made by in_greenlet may wait, and returns a Deferred."""
+        """A function made by in_greenlet may wait and returns a Deferred."""
         gate: Deferred[str] = Deferred()
         result = in_greenlet(lambda: wait(gate) + "!")()
         self.assertNoResult(result)
@@ -463,7 +463,7 @@ class PageTests(SynchronousTestCase):
     """The page itself."""
 
     def test_names_this_file(self) -> None:
-        """The page names this file."""
+        """The page names the file with its tests."""
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         with open(os.path.join(root, "docs", "switching-guide.md")) as page:
             self.assertIn("`tests/test_switching_guide.py`", page.read())

@@ -86,4 +86,6 @@ class TransitionTable:
         if event not in self.events:
             raise ValueError(f"{self.name} has no event {event!r}")
         rows = self.table.items()
-        return Moves(self.name, event, {s: row[event] for s, row in rows if event in row})
+        return Moves(
+            self.name, event, {s: row[event] for s, row in rows if event in row}
+        )

@@ -460,7 +460,7 @@ class LeftoverTests(RequirementTestCase):
         before = abort(1000)
         after = abort(10_000)
         self.assertEqual(server.tasks, [])
-        self.assertEqual(server.site.exchanges, set())
+        self.assertEqual(server.site.server.table.exchanges, set())
         self.assertLess(after - before, 500)
 
 

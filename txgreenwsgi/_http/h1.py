@@ -94,8 +94,8 @@ class Connection(RequestParser):
 
     Attributes:
         sending: the state of the sending side.
-        persistent: whether the last response head promised to keep the connection
-            (RFC 9112 section 9.3).
+        persistent: whether the connection may carry another request, as far as the
+            responses sent have promised (RFC 9112 section 9.3).
         framing: how the end of the present response is delimited: one of
             the constants of `framing.py`.
     """
@@ -109,6 +109,11 @@ class Connection(RequestParser):
         self.framing = NONE
         self.persistent = True
         self.sending = IDLE
+
+    def stop_receiving(self) -> None:
+        """Ignore all further bytes, and close after the present response."""
+        self.stop()
+        self.persistent = False
 
     def begin(self, request: RequestHead) -> None:
         """Expect a response to `request`, which `feed` returned."""
@@ -195,13 +200,13 @@ class Connection(RequestParser):
             head: has the Content-Length of `body`.
             body: left out where the request was HEAD.
         """
+        request = self._request if self.sending is AWAITED else None
         self.sending = _ON_ANSWER[self.sending]
         self.persistent = False
         common = self._common
         date, server = common.date_and_server()
         lines = common.lines_added_to(head) + b"Connection: close\r\n"
         data = head.encode(date, server, lines)
-        request = self._request
         if request is not None and request.method == "HEAD":
             return data
         return data + body

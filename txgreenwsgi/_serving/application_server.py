@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
+from txgreenwsgi._wsgi.application_check import checked_application
 from txgreenwsgi._wsgi.environ import base_environ
 from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.origins import EXTENSIONS
@@ -84,6 +85,8 @@ class ApplicationServer:
         # Django may be imported already, later, or never.
         isolate_loaded()
         self.application: Any = application
+        if application is not None:
+            checked_application(application)
         self.settings = settings
         self.limits = limits_from(settings)
         self.common = CommonFields(settings.server_header, settings.add_header)
@@ -99,7 +102,7 @@ class ApplicationServer:
         )
         self.table = RequestTable(observers)
         self.deadlines = DeadlineClock()
-        self.shutdown = Shutdown(self.table)
+        self.shutdown = Shutdown(self.table, self._forget)
         self.detached: set[InFlight] = set()
         self.runner: Runner = run_in_task
         self._reactor = reactor
@@ -132,17 +135,21 @@ class ApplicationServer:
         table = self.table
         if table.observers:
             table.observe(exchange.record())
-        table.exchanges.discard(exchange)
-        if self.detached and exchange in self.detached:
-            self.detached.discard(exchange)
-            self.deadlines.forget(exchange)
+        self._forget(exchange)
         if self.shutdown.stopping:
             self.shutdown.complete_if_idle()
 
+    def _forget(self, exchange: InFlight) -> None:
+        self.table.exchanges.discard(exchange)
+        if self.detached and exchange in self.detached:
+            self.detached.discard(exchange)
+            self.deadlines.forget(exchange)
+
     def detach(self, exchange: InFlight) -> None:
         """Keep the deadlines of an exchange that goes on without its connection."""
-        self.detached.add(exchange)
-        self.deadlines.watch(exchange, self.reactor)
+        if exchange in self.table.exchanges:  # else a shutdown has given up on it
+            self.detached.add(exchange)
+            self.deadlines.watch(exchange, self.reactor)
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""

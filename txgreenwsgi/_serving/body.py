@@ -29,7 +29,7 @@ __all__ = ["NO_BODY", "BadBody", "NoBody", "RequestBody", "read_after_end_error"
 _MAX_PIECES = 1024
 
 #: A client may be slower than `Limits.body_rate` for this long.
-_SLOW_SECONDS = 60.0
+SLOW_SECONDS = 60.0
 
 _UNBOUNDED = float("inf")
 
@@ -186,7 +186,7 @@ class RequestBody:
         if waited >= silence:
             self.fail(BadBody(408, f"no byte of the body came for {silence:g} seconds"))
         elif rate and (
-            self._waited + waited > max(_SLOW_SECONDS, silence) + self._received / rate
+            self._waited + waited > max(SLOW_SECONDS, silence) + self._received / rate
         ):
             self.fail(BadBody(408, f"the body came slower than {rate} bytes a second"))
 
@@ -268,13 +268,16 @@ class RequestBody:
                 return read
             if read or read is None:
                 continue
-            task = require_task("wsgi.input")
-            self.reader = suspension = Suspension(task, "the request body")
+            # No variable holds the task: a traceback would keep it in a cycle.
+            self.reader = suspension = Suspension(
+                require_task("wsgi.input"), "the request body"
+            )
+            reactor = suspension.task.hub.reactor  # type: ignore[union-attr]
             try:
                 suspension.wait()
             finally:
                 self.reader = None
-                self._waited += task.hub.reactor.seconds() - suspension.since
+                self._waited += reactor.seconds() - suspension.since
 
     def reader_turn(self) -> None:
         """Park for a turn of the reactor; a cut request raises its error."""

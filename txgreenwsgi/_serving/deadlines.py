@@ -64,4 +64,6 @@ class DeadlineClock:
                 checked.check(now)
             except Exception:
                 # One defect must not keep the deadlines of all others.
-                _log.failure("check of the deadlines of {checked} failed", checked=checked)
+                _log.failure(
+                    "check of the deadlines of {checked} failed", checked=checked
+                )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from .registry import RequestTable
+    from .registry import InFlight, RequestTable
 
 __all__ = ["Connection", "Shutdown"]
 
@@ -52,7 +52,7 @@ class Shutdown:
 
     Args:
         table: the requests in flight.
-        forget_all: drops requests that even a kill has not ended.
+        forget: removes a request that even a kill has not ended.
 
     Attributes:
         stopping: whether a shutdown has begun.
@@ -61,11 +61,14 @@ class Shutdown:
             `connections`.
     """
 
-    def __init__(self, table: RequestTable) -> None:
+    def __init__(
+        self, table: RequestTable, forget: Callable[[InFlight], object]
+    ) -> None:
         self.stopping = False
         self.connections: set[Connection] = set()
         self.on_stop: list[Callable[[], object]] = []
         self._table = table
+        self._forget = forget
         self._completed: list[Deferred[None]] = []
         self._call: IDelayedCall | None = None
 
@@ -103,7 +106,9 @@ class Shutdown:
     def _end_requests(self, reactor: IReactorTime) -> None:
         self._call = reactor.callLater(_CLEANUP_SECONDS, self._end_connections)
         for exchange in list(self._table.exchanges):
-            _log.warn("shutdown: grace period over, cancelling {request}", request=exchange)
+            _log.warn(
+                "shutdown: grace period over, cancelling {request}", request=exchange
+            )
             exchange.cancel()
         for connection in list(self.connections):
             connection.end_of_grace()
@@ -121,7 +126,8 @@ class Shutdown:
                 )
                 task.kill()
         # A task that survives a kill must not keep the process alive.
-        self._table.exchanges.clear()
+        for exchange in list(self._table.exchanges):
+            self._forget(exchange)
         for connection in list(self.connections):
             connection.abort()
         self.complete_if_idle()

@@ -137,12 +137,12 @@ class Stream(Protocol):
         """Send a block that is not empty. Parks while the client is behind."""
 
     def send_file(
-        self, head: ResponseHead, length: int, fd: int, offset: int
+        self, head: ResponseHead, length: int, fd: int, offset: int, count: int
     ) -> int | None:
-        """Send the head and the first bytes of a file by the kernel. May park.
+        """Send the head, and `count` bytes of a file by the kernel. May park.
 
         Returns:
-            The number of bytes of the file sent, 0 at its end; None, with nothing
+            The number of bytes of the file sent, 0 at its end; None, with the head
             sent, where this stream or the kernel cannot do it.
         """
 
