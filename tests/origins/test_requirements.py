@@ -11,7 +11,7 @@
 | R7 libraries that read from files | `LibraryTests`; net/test_connection.py |
 | R8 PEP 3333 applications, unmodified | `PlainTests`; server/ |
 | R9 the body before the call, as an option | `PlainTests`; wsgi/test_read_ahead.py |
-| R10 an empty block takes a turn | `EmptyBlockTests`; test_fdevent.py, test_suspend.py |
+| R10 empty blocks take a turn | `EmptyBlockTests`; test_fdevent.py, test_suspend.py |
 | R11 the differences are documented | test_docs.py |
 | R12 nothing is left behind | `LeftoverTests`; test_fdevent.py, test_suspend.py |
 | R13 they run elsewhere | `ElsewhereTests`; integration/test_origins_yielding.py |
