@@ -256,7 +256,7 @@ class BeginningTests(ClockTestCase):
             tasks = [self.start(sleep, 1) for _ in range(20)]
             self.clock.advance(1)
             self.assertEqual({task.state for task in tasks}, {"finished"})
-            self.assertEqual(len(self.hub.spare), 4)
+            self.assertEqual(len(self.hub.spare_greenlets), 4)
             self.assertEqual(self.result_of(self.start(lambda: "ran")), "ran")
 
     def test_reused_greenlet_has_no_memory(self) -> None:
@@ -297,7 +297,7 @@ class BeginningTests(ClockTestCase):
         task: Task[None] = Task(hubs[0], sleep, (1,))
         hubs[0].start(task)
         self.assertEqual(task.state, "parked")
-        self.assertIs(hubs[0].home, getcurrent())
+        self.assertIs(hubs[0].reactor_greenlet, getcurrent())
         clock.advance(1)
         self.assertTrue(task.done)
 

@@ -63,7 +63,7 @@ class ResumeTests(SuspendedTestCase):
         def refuse_nothing() -> None:
             self.assertTrue(handles[0].resume("just now"))
 
-        with patch.object(guards, "refuse_bad_moment", refuse_nothing):
+        with patch.object(guards, "check_can_park", refuse_nothing):
             task = self.start(work)
         self.assertEqual(self.result_of(task), "just now")
 
