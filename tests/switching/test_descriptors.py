@@ -10,6 +10,7 @@ from txgreenwsgi import (
     wait_readable,
     wait_writable,
 )
+from txgreenwsgi._switching.readiness import notify_closed
 
 from .descriptors import (
     DescriptorTestCase,
@@ -102,6 +103,16 @@ class DescriptorsTests(DescriptorTestCase):
         os.close(self.reading)
         self.turn()
         self.clock.advance(2)
+        self.error_of(task, ValueError)
+        self.assert_nothing_left()
+
+    def test_notify_closed(self) -> None:
+        """`notify_closed` ends the waits on a descriptor that has been closed."""
+        task = self.start(wait_readable, self.reading)
+        os.close(self.reading)
+        self.turn()
+        self.assertFalse(task.done)
+        notify_closed(self.hub, self.reading)
         self.error_of(task, ValueError)
         self.assert_nothing_left()
 

@@ -23,7 +23,7 @@ from txgreenwsgi import (
     wait,
 )
 from txgreenwsgi._switching import greenlets, guards
-from txgreenwsgi._switching.greenlets import Hub, Task, hub_of
+from txgreenwsgi._switching.greenlets import Hub, Task, existing_hub_of, hub_of
 
 from .clocked import ClockTestCase, SwitchCount
 from .threaded import ThreadClock, in_thread
@@ -332,6 +332,16 @@ class BeginningTests(ClockTestCase):
         self.assertIs(hub_of(self.clock), self.hub)
         self.assertIsNot(hub_of(Clock()), self.hub)
         self.assertIs(self.result_of(self.start(hub_of)), self.hub)
+        self.assertIs(existing_hub_of(self.clock), self.hub)
+        self.assertIsNone(existing_hub_of(Clock()))
+
+    def test_turn_scheduled(self) -> None:
+        """It is True from `at_next_turn` until the calls are made."""
+        self.assertFalse(self.hub.turn_scheduled)
+        self.hub.at_next_turn(int)
+        self.assertTrue(self.hub.turn_scheduled)
+        self.turn()
+        self.assertFalse(self.hub.turn_scheduled)
 
     def test_free_threaded_python(self) -> None:
         """Free-threaded Python is refused; the error names the remedy."""

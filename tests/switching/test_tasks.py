@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+from functools import partial
 from typing import Any
 
 from greenlet import greenlet
@@ -20,6 +21,7 @@ from txgreenwsgi import (
     suspend,
     wait,
 )
+from txgreenwsgi._switching.tasks import ALL_SHIELDS
 
 from .clocked import ClockTestCase, after
 from .threaded import ThreadClock, in_thread
@@ -196,6 +198,96 @@ class StateTests(ClockTestCase):
         self.assertIn("<lambda>", repr(nameless))
         self.hub.start(nameless)
         self.assertIn("finished", repr(nameless))
+
+
+class InterruptionTests(ClockTestCase):
+    """The interface for interruptions and shields."""
+
+    def test_pending_interruption(self) -> None:
+        """It is True while an interruption waits, and after one of two is raised."""
+        task = self.start(self.shielded)
+        self.assertFalse(task.pending_interruption)
+        task.interrupt(ValueError("first"))
+        task.interrupt(KeyError("second"))
+        self.assertTrue(task.pending_interruption)
+        self.clock.advance(1)
+        self.assertTrue(task.pending_interruption)
+        self.clock.advance(1)
+        self.assertFalse(task.pending_interruption)
+        self.assertEqual(self.result_of(task), [ValueError, KeyError])
+
+    def shielded(self) -> list[type[Exception]]:
+        """Sleep behind a raised shield, then return the errors of two waits."""
+        task = current_task()
+        assert task is not None
+        task.raise_shield()
+        sleep(1)
+        self.assertEqual(task.shield_depth, 1)
+        task.lower_shield()
+        self.assertEqual(task.shield_depth, 0)
+        errors: list[type[Exception]] = []
+        try:
+            sleep(1)
+        except ValueError:
+            errors.append(ValueError)
+        task.raise_shield(ALL_SHIELDS)
+        sleep(1)
+        task.lower_shield(ALL_SHIELDS)
+        try:
+            sleep(1)
+        except KeyError:
+            errors.append(KeyError)
+        return errors
+
+    def test_withdrawn(self) -> None:
+        """An interruption that was withdrawn is not raised."""
+        task = self.start(sleep, 1)
+        task.raise_shield()
+        error = ValueError()
+        task.interrupt(error)
+        task.withdraw(error)
+        self.assertFalse(task.pending_interruption)
+        task.lower_shield()
+        self.clock.advance(1)
+        self.result_of(task)
+
+    def test_dying(self) -> None:
+        """A killed task is dying."""
+        task = self.start(sleep, 1)
+        self.assertFalse(task.dying)
+        task.kill()
+        self.assertTrue(task.dying)
+
+    def test_greenlet(self) -> None:
+        """`greenlet` is None before the beginning and after the end."""
+        task: Task[None] = Task(self.hub, sleep, (1,))
+        self.assertIsNone(task.greenlet)
+        self.hub.start(task)
+        self.assertIsInstance(task.greenlet, greenlet)
+        self.clock.advance(1)
+        self.assertIsNone(task.greenlet)
+
+    def test_error(self) -> None:
+        """`error` is the exception with its traceback; reading it handles nothing."""
+        self.assertIsNone(self.start(str).error)
+        task = self.start(failing_deep_down)
+        self.assertIsInstance(task.error, ValueError)
+        text = "".join(traceback.format_exception(task.error))
+        self.assertIn("in failing_deep_down", text)
+        del task
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_on_end(self) -> None:
+        """`on_end` of the constructor is called as by `call_at_end`."""
+        events: list[str] = []
+        task: Task[str] = Task(self.hub, str, on_end=[lambda: events.append("first")])
+        task.call_at_end(lambda: events.append("second"))
+        removed = partial(events.append, "removed")
+        task.call_at_end(removed)
+        task.remove_end_call(removed)
+        self.hub.start(task)
+        self.assertEqual(events, ["first", "second"])
 
 
 class CancelTests(ClockTestCase):

@@ -69,6 +69,9 @@ _ON_FINISH = TASK_TRANSITIONS.moves("finish")
 #: The shield depth of code that only a kill interrupts; more than any nesting.
 ALL_SHIELDS = 1 << 30
 
+# The log contexts of ended tasks; one list, because making one takes time.
+_NO_CONTEXTS: list[dict[type[object], dict[str, str]]] = []
+
 _OWN_PACKAGE = __name__.rpartition(".")[0]
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE
 
@@ -587,7 +590,7 @@ class Task(Generic[T_co]):
             None
         )
         self.pending_interruption = False
-        self._log_contexts = []
+        self._log_contexts = _NO_CONTEXTS
         functions, self._on_end = self._on_end, None
         if functions is not None:
             for function in functions:
