@@ -201,7 +201,7 @@ class NgxTests(ServedTestCase):
         """Wrong flags raise an error that lists the right ones."""
         for flags in (0, 2, 5 | 8):
             with self.assertRaisesRegex(ValueError, r"ngx\.WSGI_POLLIN"):
-                ngx._Poller().register(ngx.Connection(0), flags)
+                ngx.Poller().register(ngx.Connection(0), flags)
 
     def test_sleep(self) -> None:
         """`ngx.sleep(ms)` and a yield sleep for that time."""

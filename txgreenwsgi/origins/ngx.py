@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     State = Callable[[], "tuple[Connection | None, int]"]
 
-__all__ = ["WSGI_POLLIN", "WSGI_POLLOUT", "Connection", "adapt"]
+__all__ = ["WSGI_POLLIN", "WSGI_POLLOUT", "Connection", "Poller", "adapt"]
 
 WSGI_POLLIN = 1
 WSGI_POLLOUT = 4
@@ -43,7 +43,7 @@ class Connection:
         return self._fd
 
 
-class _Poller:
+class Poller:
     """The registered connections of one request."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ def adapt(application: WSGIApplication) -> WSGIApplication:
     def adapted(
         environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
-        poller = _Poller()
+        poller = Poller()
         environ.update(
             {
                 "ngx.WSGI_POLLIN": WSGI_POLLIN,
