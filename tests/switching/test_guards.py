@@ -194,7 +194,7 @@ class SignalTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "unharmed")
         return self.errors
 
-    def wait_in_vain(self) -> None:
+    def try_to_wait(self) -> None:
         """Wait, and record the error."""
         try:
             sleep(1)
@@ -205,7 +205,7 @@ class SignalTests(ClockTestCase):
         """A handler that waits is refused; the error names it and the remedy."""
 
         def on_signal(number: int, frame: object) -> None:
-            self.wait_in_vain()
+            self.try_to_wait()
 
         [message] = self.interrupted_by(on_signal)
         self.assertIn("'on_signal'", message)
@@ -215,19 +215,19 @@ class SignalTests(ClockTestCase):
         """Methods, partial functions and objects with `__call__` are recognized."""
 
         class Handler:
-            def __init__(self, wait_in_vain: Callable[[], None]) -> None:
-                self.wait_in_vain = wait_in_vain
+            def __init__(self, try_to_wait: Callable[[], None]) -> None:
+                self.try_to_wait = try_to_wait
 
             def __call__(self, number: int, frame: object) -> None:
-                self.wait_in_vain()
+                self.try_to_wait()
 
             def method(self, number: int, frame: object) -> None:
-                self.wait_in_vain()
+                self.try_to_wait()
 
             def third(self, word: str, number: int, frame: object) -> None:
-                self.wait_in_vain()
+                self.try_to_wait()
 
-        handler = Handler(self.wait_in_vain)
+        handler = Handler(self.try_to_wait)
         for other in (
             handler,
             handler.method,

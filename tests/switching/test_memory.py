@@ -83,7 +83,7 @@ class UnobservedTests(ClockTestCase):
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_one_who_is_told_fails(self) -> None:
+    def test_failing_end_callback(self) -> None:
         """An end callback that fails is logged; the others are called."""
         told: list[str] = []
         task = self.start(sleep, 1)

@@ -54,7 +54,7 @@ class CurrentTaskTests(ClockTestCase):
         self.clock.advance(1)
         self.assertIs(self.result_of(task), task)
 
-    def test_in_a_greenlet_of_nobody(self) -> None:
+    def test_in_a_foreign_greenlet(self) -> None:
         """It returns None in a greenlet that was made outside the task."""
         foreign = greenlet(lambda: current_task())
         task = self.start(lambda: foreign.switch())

@@ -120,7 +120,7 @@ class ResumeTests(SuspendedTestCase):
         self.clock.advance(1)
         self.assertEqual(self.result_of(task), "answer")
 
-    def test_nobody_ever_waits(self) -> None:
+    def test_never_waited_on(self) -> None:
         """Answering a handle that is never waited on has no effect."""
         task = self.start(suspend)
         self.assertTrue(self.result_of(task).resume())

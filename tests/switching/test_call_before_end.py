@@ -10,7 +10,7 @@ from txgreenwsgi._switching.greenlets import require_task
 from .clocked import ClockTestCase
 
 
-class GivingBackTests(ClockTestCase):
+class CallBeforeEndTests(ClockTestCase):
     """`Task.call_before_end`."""
 
     def setUp(self) -> None:
