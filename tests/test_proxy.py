@@ -1,4 +1,4 @@
-"""APIs that return Deferreds, called as if they blocked."""
+"""Tests of `GreenProxy`: APIs that return Deferreds, called as if they blocked."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .net.tasks import TaskTestCase
 
 
 class Sum(amp.Command):
-    """What the AMP test asks for."""
+    """The command of the AMP test."""
 
     arguments = [(b"a", amp.Integer()), (b"b", amp.Integer())]  # noqa: RUF012 - AMP's
     response = [(b"total", amp.Integer())]  # noqa: RUF012
 
 
 class Adder(amp.AMP):
-    """Answers it."""
+    """The server of the AMP test."""
 
     @Sum.responder
     def sum(self, a: int, b: int) -> dict[str, int]:
-        """The sum."""
+        """Return the sum."""
         return {"total": a + b}
 
 
 class Api:
-    """Some of everything that a client may have."""
+    """An API with each kind of method."""
 
     name = "api"
     Kind = dict
@@ -43,24 +43,24 @@ class Api:
         self.waiting: Deferred[str] = Deferred()
 
     def now(self, *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """A Deferred that has fired."""
+        """Return a fired Deferred."""
         return succeed((args, kwargs))
 
     def later(self) -> Deferred[str]:
-        """One that will."""
+        """Return a pending Deferred."""
         self.calls.append("later")
         return self.waiting
 
     def failing(self) -> Deferred[Any]:
-        """One that has failed."""
+        """Return a failed Deferred."""
         return fail(KeyError("missing"))
 
     def plain(self) -> int:
-        """No Deferred at all."""
+        """Return a plain value."""
         return 3
 
     async def coroutine(self) -> str:
-        """Something else to wait for."""
+        """Return a value from a coroutine."""
         return await self.waiting
 
 
@@ -68,7 +68,7 @@ class GreenProxyTests(TaskTestCase):
     """`GreenProxy`."""
 
     def setUp(self) -> None:
-        """An API, and its proxy."""
+        """Make an API and its proxy."""
         super().setUp()
         self.api = Api()
         self.proxy = GreenProxy(self.api)
@@ -82,7 +82,7 @@ class GreenProxyTests(TaskTestCase):
         self.assertEqual(self.result(task), "result")
 
     def test_arguments(self) -> None:
-        """Arguments go through; what is no Deferred is returned as it is."""
+        """Arguments are passed on; plain results are returned unchanged."""
         found = self.run_now(lambda: self.proxy.now(1, b=2))
         self.assertEqual(found, ((1,), {"b": 2}))
         self.assertEqual(self.run_now(self.proxy.plain), 3)
@@ -100,7 +100,7 @@ class GreenProxyTests(TaskTestCase):
         self.assertEqual(self.run_now(GreenProxy(lambda: inner)), 3)
 
     def test_timeout(self) -> None:
-        """A call that takes longer than the proxy's timeout is cancelled."""
+        """A call that exceeds the proxy's timeout is cancelled."""
         cancelled: list[Any] = []
         self.api.waiting = Deferred(cancelled.append)
         task = self.begin(GreenProxy(self.api, timeout=2.0).later)
@@ -130,13 +130,13 @@ class GreenProxyTests(TaskTestCase):
         self.assertEqual(self.run_now(GreenProxy(module.get), "/y"), "got /y")
 
     def test_outside_a_task(self) -> None:
-        """Where nothing can wait, nothing is begun."""
+        """Outside a task the object is not called."""
         with self.assertRaisesRegex(NotInGreenlet, "a GreenProxy was called outside"):
             self.proxy.later()
         self.assertEqual(self.api.calls, [])
 
     def test_amp(self) -> None:
-        """An AMP command is called, and its answer returned."""
+        """An AMP command is called, and its response returned."""
         client, _server, pump = connectedServerAndClient(Adder, amp.AMP)
         remote = GreenProxy(client)
         task = self.begin(lambda: remote.callRemote(Sum, a=2, b=3))

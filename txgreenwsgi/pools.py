@@ -305,7 +305,7 @@ class ConnectionPool(Generic[C]):
         if task is None:
             self._refuse_to_block_the_reactor()
         else:
-            guards.refuse_bad_moment()
+            guards.check_can_park()
         waiter: Waiter[_Entry[C] | _Slot] = Waiter(task, self)
         self._wait_queue.append(waiter)
         return waiter

@@ -1,6 +1,6 @@
-"""An API that returns Deferreds, for code that wants results.
+"""`GreenProxy`: APIs that return Deferreds, for code that expects results.
 
-It knows how to wait. It must never know whose API it is.
+This module knows how to wait. It is independent of the API behind the proxy.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ __all__ = ["GreenProxy"]
 
 
 class GreenProxy:
-    """An object whose calls wait for what they would otherwise return.
+    """A proxy whose calls wait for the Deferreds of the wrapped object.
 
-    Each call of it, or of one of its methods, that returns a Deferred (or a
-    coroutine, a Task, anything awaitable) waits for it, and returns or raises the
-    result; other results are returned as they are. Its other attributes are the
-    object's own, for reading and writing. So clients that were written for
-    Twisted are called from a WSGI application as if they blocked:
+    If a call of the object, or of one of its methods, returns a Deferred (or a
+    coroutine, a Task, any awaitable), the proxy waits for it and returns the result
+    or raises the error; other results are returned unchanged. Other attributes are
+    read from and written to the object. So a WSGI application calls clients that
+    were written for Twisted as if they blocked:
 
         pool = GreenProxy(adbapi.ConnectionPool("sqlite3", "app.db"))
         rows = pool.runQuery("SELECT name FROM people")
 
-    An object that a call returns is not wrapped: wrap it, if its methods return
-    Deferreds too, as `GreenProxy(GreenProxy(treq).get(url)).json()` does.
+    The results of calls are not wrapped: if their methods return Deferreds too, wrap
+    them as in `GreenProxy(GreenProxy(treq).get(url)).json()`.
 
     Args:
         wrapped: the object, a module or a function.
@@ -47,15 +47,15 @@ class GreenProxy:
         return f"GreenProxy({self.__wrapped__!r})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it, and wait for the result. May park.
+        """Call the object and wait for the result. May park.
 
         Raises:
-            NotInGreenlet: there is no task here; nothing was called.
-            TypeError: the object cannot be called.
+            NotInGreenlet: the caller is not in a task; the object was not called.
+            TypeError: the object is not callable.
         """
-        # First of all: an operation that nobody can wait for is not begun.
+        # First, so that no operation begins without a waiter.
         require_task("a GreenProxy")
-        result: Any = self.__wrapped__(*args, **kwargs)
+        result = self.__wrapped__(*args, **kwargs)
         if isinstance(result, Task):
             return result.wait(self._timeout)
         if isinstance(result, Deferred) or inspect.isawaitable(result):
@@ -63,7 +63,7 @@ class GreenProxy:
         return result
 
     def __getattr__(self, name: str) -> Any:
-        """The object's attribute; a method that waits if it can be called."""
+        """Return the object's attribute, as a GreenProxy if it is a method."""
         attribute = getattr(self.__wrapped__, name)
         if callable(attribute) and not isinstance(attribute, type):
             return GreenProxy(attribute, self._timeout)
@@ -78,5 +78,5 @@ class GreenProxy:
         delattr(self.__wrapped__, name)
 
     def __dir__(self) -> list[str]:
-        """The object's names."""
+        """Return the names of the object's attributes."""
         return dir(self.__wrapped__)

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.enterprise import adbapi
 from twisted.internet import reactor as installed
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
+    connectProtocol,
     wrapClientTLS,
 )
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import (
     Certificate,
     optionsForClientTLS,
@@ -24,7 +27,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.folders import short_folder
 from tests.origins.snippets import snippets
-from txgreenwsgi import TimedOut, in_greenlet, sleep, spawn, timeout
+from txgreenwsgi import TimedOut, in_greenlet, sleep, spawn, timeout, wait
 from txgreenwsgi.net import BUFFER_BYTES, Connection, Listener, connect, listen
 from txgreenwsgi.proxy import GreenProxy
 
@@ -33,6 +36,8 @@ from .test_endpoints import write_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from twisted.python.failure import Failure
 
 reactor: Any = installed
 LISTEN = f"tcp:0:interface={LOOPBACK}"
@@ -49,6 +54,28 @@ def echo(connection: Connection) -> None:
     """Send everything back."""
     while data := connection.recv(65536):
         connection.write(data)
+
+
+class _HalfClosing(Protocol):
+    """A client that sends 1000 bytes and closes its sending half."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.ended: Deferred[bytes] = Deferred()
+
+    def connectionMade(self) -> None:
+        """Send, and close the sending half."""
+        transport: Any = self.transport
+        transport.write(b"x" * 1000)
+        transport.loseWriteConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Collect the response."""
+        self.received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Fire `ended` with the response."""
+        self.ended.callback(self.received)
 
 
 class NetTests(TestCase):
@@ -151,7 +178,7 @@ class NetTests(TestCase):
             sleep(0.5)
             # What both kernels hold, and no more than the buffer here.
             self.assertLess(sum(sent), 20 * len(data))
-            self.assertLess(len(connection._buffer), 3 * BUFFER_BYTES)
+            self.assertLess(connection.buffered, 3 * BUFFER_BYTES)
             digest = hashlib.sha256()
             for _ in range(20):
                 digest.update(connection.read(len(data)))
@@ -179,17 +206,16 @@ class NetTests(TestCase):
 
     @in_greenlet
     def test_half_closed(self) -> None:
-        """A client that sends no more, as netcat does, still gets its answer."""
+        """A client that closes its sending half, as netcat does, gets a response."""
 
         def count(connection: Connection) -> None:
             connection.write(b"%d\n" % len(connection.read()))
 
-        def client(connection: Connection) -> bytes:
-            connection.write(b"x" * 1000)
-            connection._transport.loseWriteConnection()
-            return connection.read()
-
-        self.assertEqual(self.talk(count, client), b"1000\n")
+        listener = listen(LISTEN, count)
+        endpoint = TCP4ClientEndpoint(reactor, LOOPBACK, port_of(listener))
+        client = wait(connectProtocol(endpoint, _HalfClosing()))
+        self.assertEqual(wait(client.ended), b"1000\n")
+        listener.wait_closed()
 
     @in_greenlet
     def test_refused(self) -> None:

@@ -1,7 +1,4 @@
-"""Tasks on a clock, and a connection in memory for them.
-
-It knows the public test tools and how tasks are made.
-"""
+"""Helpers for tests of connections: tasks on a clock, a peer in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._switching.greenlets import Task, hub_of
 from txgreenwsgi.net import Connection
-from txgreenwsgi.net.connection import End
+from txgreenwsgi.net.connection import ConnectionProtocol
 from txgreenwsgi.testing import MemoryReactor
 
 if TYPE_CHECKING:
@@ -24,10 +21,10 @@ T = TypeVar("T")
 
 
 class TaskTestCase(SynchronousTestCase):
-    """Runs functions in tasks; no task and no timer may be left behind."""
+    """Helpers that run functions in tasks; no task and no timer may be left."""
 
     def setUp(self) -> None:
-        """A clock that nobody turns but the test."""
+        """Make a reactor in memory, whose clock the test advances."""
         self.reactor = MemoryReactor()
         self.hub = hub_of(self.reactor)
         self.addCleanup(self._assert_nothing_left)
@@ -45,7 +42,7 @@ class TaskTestCase(SynchronousTestCase):
         return task
 
     def result(self, task: Task[T]) -> T:
-        """What a task has returned by now; what it raised is raised."""
+        """Return the result of a task that has ended, or raise its error."""
         self.assertTrue(task.done, f"{task} waits for {task.waiting_on}")
         found: list[T] = []
         failed: list[Failure] = []
@@ -55,17 +52,17 @@ class TaskTestCase(SynchronousTestCase):
         return found[0]
 
     def run_now(self, function: Callable[..., T], *args: Any) -> T:
-        """What a function gives that needs not wait."""
+        """Return the result of a function that need not wait."""
         return self.result(self.begin(function, *args))
 
 
 class Transport(StringTransport):
-    """A transport in memory that may be slow: then each write is one too many."""
+    """A transport in memory that may be slow: each write then fills its buffer."""
 
     slow = False
 
     def write(self, data: bytes) -> None:
-        """Take it, and pause the producer if this is slow."""
+        """Store the data, and pause the producer if slow."""
         super().write(data)
         if self.slow:
             producer: Any = self.producer
@@ -79,47 +76,47 @@ class Peer:
         self.reactor = test.reactor
         self.transport = Transport()
         self.connection = Connection(test.hub)
-        self.end = End(self.connection)
+        self.end = ConnectionProtocol(self.connection)
         self.end.makeConnection(self.transport)
         test.addCleanup(self.end_connection)
 
     @property
     def paused(self) -> bool:
-        """Whether this peer was told to wait with what it sends."""
+        """True while the connection has paused reading from this peer."""
         return self.transport.producerState == "paused"
 
     @property
     def received(self) -> bytes:
-        """What has arrived here."""
+        """The bytes that this peer has received."""
         data: bytes = self.transport.value()
         return data
 
     def send(self, *pieces: bytes) -> None:
-        """Send pieces, which arrive as they are."""
+        """Deliver each of `pieces` as one read."""
         for piece in pieces:
             self.end.dataReceived(piece)
             self.reactor.settle()
 
     def half_close(self) -> None:
-        """Send no more."""
+        """Close the sending half."""
         self.end.readConnectionLost()
         self.reactor.settle()
 
     def end_connection(self, reason: Exception | None = None) -> None:
-        """The connection ends, in good order if there is no other reason."""
+        """End the connection, cleanly unless `reason` is given."""
         if not self.connection.lost:
             self.end.connectionLost(Failure(reason or ConnectionDone()))
             self.reactor.settle()
 
     def lose_connection(self) -> None:
-        """The connection breaks."""
+        """Break the connection."""
         self.end_connection(ConnectionLost("reset"))
 
     def take_no_more(self) -> None:
-        """Be behind with every piece from now on."""
+        """Fill the transport's buffer with every write from now on."""
         self.transport.slow = True
 
     def take(self) -> None:
-        """Catch up with what was written."""
+        """Drain the transport's buffer."""
         self.end.resumeProducing()
         self.reactor.settle()

@@ -1,4 +1,4 @@
-"""Connecting and listening, with endpoints in memory."""
+"""Tests of connecting and listening, with endpoints in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ colour: ContextVar[str] = ContextVar("colour")
 
 @implementer(IStreamClientEndpoint)
 class ClientEndpoint:
-    """Connects when the test says so."""
+    """An endpoint that connects when the test says so."""
 
     def __init__(self) -> None:
         self.connecting: Deferred[Any] = Deferred(self._cancel)
@@ -34,12 +34,12 @@ class ClientEndpoint:
         self.cancelled = True
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """Called by `net.connect`."""
+        """Record the factory; called by `net.connect`."""
         self.factory = protocolFactory
         return self.connecting
 
     def made(self) -> StringTransport:
-        """The connection is made."""
+        """Make the connection."""
         transport = StringTransport()
         protocol = self.factory.buildProtocol(None)
         protocol.makeConnection(transport)
@@ -51,7 +51,7 @@ class ConnectTests(TaskTestCase):
     """`net.connect`."""
 
     def test_connected(self) -> None:
-        """It waits for the connection and gives it."""
+        """It waits for the connection and returns it."""
         endpoint = ClientEndpoint()
         task = self.begin(connect, endpoint)
         self.assertFalse(task.done)
@@ -63,7 +63,7 @@ class ConnectTests(TaskTestCase):
         self.assertEqual(transport.value(), b"x")
 
     def test_timeout(self) -> None:
-        """A connection that is not made in time is given up."""
+        """A connection that is not made in time is cancelled."""
         endpoint = ClientEndpoint()
         task = self.begin(connect, endpoint, 2.0)
         self.reactor.advance(2.0)
@@ -72,13 +72,13 @@ class ConnectTests(TaskTestCase):
         self.assertTrue(endpoint.cancelled)
 
     def test_made_just_when_given_up(self) -> None:
-        """A connection that is made just when the task gives up is cut."""
+        """A connection made at the moment of the timeout is aborted."""
         endpoint = ClientEndpoint()
         transports: list[StringTransport] = []
 
         def meddle() -> None:
-            # A task may not be resumed by another one at once, so both happen
-            # before it runs again.
+            # One task cannot resume another at once, so both events happen
+            # before the task runs again.
             task.cancel()
             transports.append(endpoint.made())
 
@@ -90,7 +90,7 @@ class ConnectTests(TaskTestCase):
         self.assertTrue(transports[0].disconnected)
 
     def test_builtin_exceptions(self) -> None:
-        """Failures are Python's own exceptions, which code for sockets catches."""
+        """Failures raise builtin exceptions, which socket code handles."""
         refused = error.ConnectionRefusedError(osError=errno.ECONNREFUSED)
         for failure, expected in (
             (refused, ConnectionRefusedError),
@@ -105,7 +105,7 @@ class ConnectTests(TaskTestCase):
             self.assertIs(caught.exception.__cause__, failure)
 
     def test_outside_a_task(self) -> None:
-        """Outside a task both say so, and begin nothing."""
+        """Outside a task both functions raise, and begin nothing."""
         endpoint = ClientEndpoint()
         with self.assertRaisesRegex(NotInGreenlet, r"net\.connect\(\)"):
             connect(endpoint)
@@ -116,7 +116,7 @@ class ConnectTests(TaskTestCase):
 
 @implementer(IStreamServerEndpoint)
 class ServerEndpoint:
-    """Listens in memory."""
+    """An endpoint that listens in memory."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.failure = failure
@@ -125,22 +125,22 @@ class ServerEndpoint:
         self.protocols: list[Any] = []
 
     def listen(self, protocolFactory: Any) -> Deferred[Any]:
-        """Called by `net.listen`."""
+        """Record the factory; called by `net.listen`."""
         self.factory = protocolFactory
         return succeed(self) if self.failure is None else fail(self.failure)
 
     def getHost(self) -> IPv4Address:
-        """Where."""
+        """Return the address."""
         return IPv4Address("TCP", "127.0.0.1", 7)
 
     def stopListening(self) -> Deferred[None]:
-        """Called by `Listener.close`."""
+        """Count the call; called by `Listener.close`."""
         assert self.stopped is None
         self.stopped = Deferred()
         return self.stopped
 
     def client(self) -> StringTransport:
-        """A client connects."""
+        """Connect a client."""
         protocol = self.factory.buildProtocol(None)
         transport = StringTransport()
         protocol.makeConnection(transport)
@@ -152,7 +152,7 @@ class ListenTests(TaskTestCase):
     """`net.listen`."""
 
     def setUp(self) -> None:
-        """Nobody listens."""
+        """Make the endpoint."""
         super().setUp()
         self.endpoint = ServerEndpoint()
 
@@ -163,20 +163,20 @@ class ListenTests(TaskTestCase):
         return listener
 
     def client(self) -> tuple[Any, StringTransport]:
-        """A client: what to tell it, and what it gets."""
+        """Return a client's protocol and transport."""
         transport = self.endpoint.client()
         self.reactor.settle()
         return self.endpoint.protocols[-1], transport
 
     def hang_up(self) -> None:
-        """All clients go."""
+        """Disconnect all clients."""
         for protocol in self.endpoint.protocols:
             if not protocol.connection.lost:
                 protocol.connectionLost()
         self.reactor.settle()
 
     def test_serves(self) -> None:
-        """The function is called for each client, in a task; then it is closed."""
+        """The function is called in a task per client; then it is closed."""
 
         def echo(connection: Connection) -> None:
             for line in connection:
@@ -217,7 +217,7 @@ class ListenTests(TaskTestCase):
         self.assertEqual(seen, ["blue", "blue"])
 
     def test_failure(self) -> None:
-        """A function that raises cuts its client off, and is logged."""
+        """A function that raises aborts its connection, and is logged."""
 
         def broken(connection: Connection) -> None:
             connection.write(b"so far")
@@ -229,7 +229,7 @@ class ListenTests(TaskTestCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_client_goes(self) -> None:
-        """A client that goes away is no failure to be logged."""
+        """The disconnect of a client is not logged."""
 
         def talk(connection: Connection) -> None:
             connection.read(1)
@@ -270,7 +270,7 @@ class ListenTests(TaskTestCase):
         self.assertEqual(listener.tasks, set())
 
     def test_close(self) -> None:
-        """`close` ends the listening, once; `wait_closed` returns when it has."""
+        """`close` stops the listening once; `wait_closed` waits for it."""
         listener = self.listen(print)
         listener.close()
         listener.close()
@@ -283,7 +283,7 @@ class ListenTests(TaskTestCase):
         Listener(self.hub, print, None).close()  # type: ignore[arg-type]
 
     def test_cannot_listen(self) -> None:
-        """An address that cannot be had is an OSError with its number."""
+        """An address that is not available is an OSError with its errno."""
         for socket_error, number in (
             (OSError(errno.EADDRINUSE, "in use"), errno.EADDRINUSE),
             ("odd", None),

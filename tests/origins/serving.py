@@ -1,7 +1,4 @@
-"""A test case that serves applications in memory and looks for leftovers.
-
-It knows the public test tools; it must never look into the server.
-"""
+"""A test case that serves applications in memory and checks for leftovers."""
 
 from __future__ import annotations
 
@@ -28,10 +25,10 @@ TEXT = [("Content-Type", "text/plain")]
 
 
 class ServedTestCase(LeakCheckMixin, SynchronousTestCase):
-    """Serves applications in memory; nothing may be left when a test has ended."""
+    """Helpers that serve applications in memory; nothing may be left after a test."""
 
     def serve(self, app: Any, *args: Any, **settings: Any) -> MemoryServer:
-        """A server whose leftovers, readers and writers too, fail the test."""
+        """Return a server; leftovers, readers and writers included, fail the test."""
         server = super().serve(app, *args, **settings)
         self.addCleanup(self._assert_nothing_watched, server)
         return server
@@ -40,21 +37,21 @@ class ServedTestCase(LeakCheckMixin, SynchronousTestCase):
         server.close()
         watched = server.reactor.getReaders() + server.reactor.getWriters()
         self.assertEqual(watched, [])
-        self.assertEqual(pauses._pauses, {})
+        self.assertEqual(pauses.pauses_by_task, {})
 
     def get(self, server: MemoryServer) -> MemoryClient:
-        """A client that has asked for /, and waits for what comes."""
+        """Return a client that has requested /."""
         client = server.connect()
         client.send(GET)
         return client
 
     def body(self, client: MemoryClient) -> str:
-        """The body of the one response that the client has by now."""
+        """Return the body of the single response that the client has received."""
         (response,) = client.responses()
         return response.body.decode()
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
-        """Two sockets, connected with each other, closed when the test ends."""
+        """Return two connected sockets, closed after the test."""
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
@@ -62,7 +59,7 @@ class ServedTestCase(LeakCheckMixin, SynchronousTestCase):
         return ours, theirs
 
     def pipe(self) -> tuple[int, int]:
-        """The descriptors of a pipe's read and write end, closed at the end."""
+        """Return the descriptors of a pipe's read and write end, closed at the end."""
         ends = os.pipe()
         for fd in ends:
             self.addCleanup(self._close, fd)
@@ -76,7 +73,7 @@ class ServedTestCase(LeakCheckMixin, SynchronousTestCase):
             return  # the test has closed it
 
     def fill(self, sock: socket.socket) -> None:
-        """Send to a socket until it takes no more."""
+        """Send to a socket until it would block."""
         try:
             while True:
                 sock.send(bytes(65536))
@@ -85,7 +82,7 @@ class ServedTestCase(LeakCheckMixin, SynchronousTestCase):
 
 
 def copies_environ(app: Application) -> Application:
-    """Middleware that gives its application an environ of its own."""
+    """Return middleware that passes on a copy of environ."""
 
     def copying(environ: Environ, start_response: StartResponse) -> Iterable[Any]:
         yield from app({**environ}, start_response)

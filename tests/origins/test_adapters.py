@@ -1,4 +1,4 @@
-"""The opt-in interfaces: nginx, uWSGI, pause_output, Tornado, meinheld."""
+"""Tests of the adapters: nginx, uWSGI, pause_output, Tornado, meinheld."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import select
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 
 class NamesTests(SynchronousTestCase):
-    """The adapters by their names."""
+    """The adapters by name."""
 
     def test_every_name_is_a_module(self) -> None:
-        """Each name has a module that adapts, and names its source."""
+        """Each name is a module with `adapt` whose docstring names its source."""
         for name in NAMES:
             module = importlib.import_module(f"txgreenwsgi.origins.{name}")
             self.assertTrue(callable(module.adapt))
             self.assertIn("Source:", module.__doc__ or "")
 
     def test_all_at_once(self) -> None:
-        """Several may be given; the application finds them all."""
+        """Several adapters may be combined in one application."""
         seen: Environ = {}
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -52,15 +52,17 @@ class NamesTests(SynchronousTestCase):
             return []
 
         names = [name for name in NAMES if name != "awsgi"]
-        list(adapt(app, names)({}, None))
+        list(adapt(app, names)({}, cast("Any", None)))
         for key in ("ngx.poll", "wsgi.pause_output", "async.suspend", "uwsgi.ready_fd"):
             self.assertIn(key, seen)
         self.assertIsInstance(seen["meinheld.continuation"], meinheld.Continuation)
 
     def test_unknown(self) -> None:
-        """An unknown name is told, with the known ones."""
+        """An unknown name raises an error that lists the known ones."""
         for function in (prepare, lambda names: adapt(lambda e, s: [], names)):
-            with self.assertRaisesRegex(UnknownOrigin, "'nginx' is none .* or uwsgi"):
+            with self.assertRaisesRegex(
+                UnknownOrigin, "'nginx' is not an origin: .* or uwsgi"
+            ):
                 function(["nginx"])
 
 
@@ -68,7 +70,7 @@ class NgxTests(ServedTestCase):
     """The `ngx.*` keys."""
 
     def test_poll(self) -> None:
-        """After the yield `state()` gives the connection that is ready, and how."""
+        """After the yield `state()` returns the ready connection and its flags."""
         ours, theirs = self.pair()
         told: list[Any] = []
 
@@ -93,12 +95,12 @@ class NgxTests(ServedTestCase):
         server.settle()
         self.assertEqual(told, [(None, 0), (True, ngx.WSGI_POLLIN)])
         server.advance(1.0)
-        # What a state has told it tells again, whatever was polled since.
+        # The result of a state is constant, whatever is polled later.
         self.assertEqual(told[2], ngx.WSGI_POLLIN)
         self.assertEqual(self.body(client), "done")
 
     def test_timeout(self) -> None:
-        """After a timeout `state()` gives (None, 0)."""
+        """After a timeout `state()` returns (None, 0)."""
         ours, _theirs = self.pair()
         told: list[Any] = []
 
@@ -120,7 +122,7 @@ class NgxTests(ServedTestCase):
         self.assertEqual(self.body(client), "done")
 
     def test_several_in_turn(self) -> None:
-        """Of several that are always ready each is given in turn."""
+        """Of several connections that are always ready each has its turn."""
         ones = [self.pair()[0] for _ in range(3)]
         told: list[int] = []
 
@@ -141,7 +143,7 @@ class NgxTests(ServedTestCase):
         self.assertEqual(told, [one.fileno() for one in ones] * 2)
 
     def test_hang_up(self) -> None:
-        """A hang-up is told with the flags that were registered."""
+        """A hang-up is reported with the registered flags."""
         ours, theirs = self.pair()
         theirs.close()
 
@@ -156,7 +158,7 @@ class NgxTests(ServedTestCase):
         self.assertEqual(self.body(self.get(self.serve(ngx.adapt(app)))), "1")
 
     def test_unregister(self) -> None:
-        """What is unregistered is not polled; twice is a RuntimeError."""
+        """An unregistered connection is not polled; twice is a RuntimeError."""
         ours, theirs = self.pair()
         theirs.send(b"x")
 
@@ -177,10 +179,10 @@ class NgxTests(ServedTestCase):
         client = self.get(server)
         self.assertNotIn(b"None", client.received)
         server.advance(1.0)
-        self.assertRegex(self.body(client), r"is not registered; \(None, 0\)")
+        self.assertRegex(self.body(client), r"is not registered: .*; \(None, 0\)")
 
     def test_unregistered_during_the_poll(self) -> None:
-        """What is ready, but was unregistered meanwhile, is not given."""
+        """A ready connection that was unregistered during the poll is dropped."""
         ours, theirs = self.pair()
         theirs.send(b"x")
 
@@ -196,13 +198,13 @@ class NgxTests(ServedTestCase):
         self.assertEqual(self.body(self.get(self.serve(ngx.adapt(app)))), "(None, 0)")
 
     def test_wrong_flags(self) -> None:
-        """Flags that are none are refused, with the right ones."""
+        """Wrong flags raise an error that lists the right ones."""
         for flags in (0, 2, 5 | 8):
             with self.assertRaisesRegex(ValueError, r"ngx\.WSGI_POLLIN"):
-                ngx._Poller().register(ngx.Connection(0), flags)
+                ngx.Poller().register(ngx.Connection(0), flags)
 
     def test_sleep(self) -> None:
-        """`ngx.sleep(ms)` and a yield pass the time."""
+        """`ngx.sleep(ms)` and a yield sleep for that time."""
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
             environ["ngx.sleep"](700)
@@ -222,7 +224,7 @@ class SuspensionTests(ServedTestCase):
     """`wsgi.pause_output` and `async.suspend`."""
 
     def test_resumed(self) -> None:
-        """Both suspend at the empty block, until their callable is called."""
+        """Both suspend at the empty block until their callable is called."""
         for adapter, key, answer in (
             (pause_output.adapt, "wsgi.pause_output", None),
             (tornado.adapt, "async.suspend", True),
@@ -250,14 +252,14 @@ class SuspensionTests(ServedTestCase):
 
 
 class MeinheldTests(ServedTestCase):
-    """The `meinheld.continuation`."""
+    """`meinheld.continuation`."""
 
     def setUp(self) -> None:
-        """No continuation yet."""
+        """Make a list of continuations."""
         self.found: list[meinheld.Continuation] = []
 
     def suspending(self, timeout: float = 0) -> Any:
-        """An application that is suspended three calls deep."""
+        """Run an application that suspends three calls deep."""
 
         def deep(environ: Environ, depth: int) -> Any:
             if depth:
@@ -276,7 +278,7 @@ class MeinheldTests(ServedTestCase):
         return meinheld.adapt(app)
 
     def test_values(self) -> None:
-        """`suspend()` returns what `resume` was given, as greenlet's switch does."""
+        """`suspend()` returns the arguments of `resume`, as greenlet's switch."""
         server = self.serve(self.suspending())
         for args, kwargs, value in (
             ((), {}, ()),
@@ -299,7 +301,7 @@ class MeinheldTests(ServedTestCase):
         self.assertEqual(self.body(client), "'timed out'")
 
     def test_resumed_in_a_thread(self) -> None:
-        """A thread that resumes leaves it to the reactor's thread."""
+        """A `resume` in a thread resumes in the reactor's thread."""
         server = self.serve(self.suspending())
         client = self.get(server)
         asked: list[Any] = []
@@ -331,7 +333,7 @@ class MeinheldTests(ServedTestCase):
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
             if environ["PATH_INFO"] == "/":
                 return list(self.suspending()(environ, start_response))
-            # In a task: whom it resumes goes on at the reactor's next turn.
+            # In a task: the resumed one continues at the reactor's next turn.
             twice()
             start_response("200 OK", TEXT)
             return [b"resumed"]
@@ -374,7 +376,7 @@ class UwsgiTests(ServedTestCase):
     """The `uwsgi` module."""
 
     def test_module(self) -> None:
-        """`import uwsgi` finds the functions; a real uWSGI is left alone."""
+        """`import uwsgi` finds the functions; uWSGI's own module is kept."""
         with patch.dict(sys.modules):
             sys.modules.pop("uwsgi", None)
             prepare(["uwsgi"])
@@ -387,7 +389,7 @@ class UwsgiTests(ServedTestCase):
             self.assertIs(sys.modules["uwsgi"], real)
 
     def test_yielding(self) -> None:
-        """Several waits, one yield; which is ready is told by function and environ."""
+        """After several waits and a yield, function and environ name the ready fd."""
         (one, _), (two, to_two) = self.pair(), self.pair()
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
@@ -421,7 +423,7 @@ class UwsgiTests(ServedTestCase):
             return ready
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
-            uwsgi.module.suspend()  # nothing asked for: a turn
+            uwsgi.module.suspend()  # no event registered: one turn
             first = deep()
             uwsgi.module.async_sleep(3)
             uwsgi.module.suspend()

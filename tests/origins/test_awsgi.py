@@ -1,4 +1,4 @@
-"""AWSGI applications behind their adapter, in memory."""
+"""Tests of AWSGI applications behind their adapter, in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AwsgiTests(ServedTestCase):
     POST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 6\r\n\r\n"
 
     def test_environ(self) -> None:
-        """The keys are those of AWSGI, and start_response returns nothing."""
+        """The environ has AWSGI's keys, and start_response returns None."""
         seen: Environ = {}
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -36,7 +36,7 @@ class AwsgiTests(ServedTestCase):
         self.assertNotIn("wsgi.input", seen)
 
     def echo(self, timeout: float | None = None, size: int = 4) -> Any:
-        """An application that repeats the body as it comes."""
+        """Return an application that echoes the body as it comes."""
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
             body = environ["awsgi.input"]
@@ -55,7 +55,7 @@ class AwsgiTests(ServedTestCase):
         return awsgi.adapt(app)
 
     def test_recv(self) -> None:
-        """`recv` gives what has come, at most so much; b"" at the end only."""
+        """`recv` returns available bytes, up to the size; b"" only at the end."""
         client = self.serve(self.echo()).connect()
         client.send(self.POST + b"ab")
         client.send(b"cde")
@@ -63,7 +63,7 @@ class AwsgiTests(ServedTestCase):
         self.assertEqual(self.body(client), "<ab><cde><f>(end)")
 
     def test_recv_at_most(self) -> None:
-        """`recv` gives at most what was asked for, and keeps the rest."""
+        """`recv` returns at most `size` bytes and keeps the rest."""
         client = self.serve(self.echo(size=4)).connect()
         client.send(self.POST + b"abcdef")
         self.assertEqual(self.body(client), "<abcd><ef>(end)")
@@ -78,7 +78,7 @@ class AwsgiTests(ServedTestCase):
         self.assertEqual(self.body(client), "<abc>(end)")
 
     def test_silence(self) -> None:
-        """A client that says nothing is timed out; what comes later is not lost."""
+        """A silent client times out the wait; later data is not lost."""
         server = self.serve(self.echo(1.0))
         client = server.connect()
         client.send(self.POST + b"abc")
@@ -86,7 +86,7 @@ class AwsgiTests(ServedTestCase):
         self.assertEqual(self.body(client), "<abc>(silence)")
 
     def test_recv_without_asking(self) -> None:
-        """`recv` without a yield before waits, and does not fail."""
+        """`recv` without a yield before it waits."""
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
             start_response("200 OK", TEXT)
@@ -98,7 +98,7 @@ class AwsgiTests(ServedTestCase):
         self.assertEqual(self.body(client), "abcdef")
 
     def test_disconnect(self) -> None:
-        """A client that is gone gives b"", as AWSGI has it."""
+        """For a disconnected client `recv` returns b"", as AWSGI defines."""
         got: list[bytes] = []
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
@@ -116,7 +116,7 @@ class AwsgiTests(ServedTestCase):
         self.assertEqual(got, [b"abc", b""])
 
     def test_descriptors(self) -> None:
-        """Descriptors are waited for as well, and time out."""
+        """Descriptors can be waited for, with a timeout."""
         ours, theirs = self.pair()
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
@@ -136,7 +136,7 @@ class AwsgiTests(ServedTestCase):
         self.assertEqual(self.body(client), "late ready ready")
 
     def test_replaced_input(self) -> None:
-        """Middleware that has replaced wsgi.input is not bypassed: an error says so."""
+        """Middleware that replaced wsgi.input causes an error, not a bypass."""
 
         def replacing(environ: Environ, start_response: StartResponse) -> Any:
             environ["wsgi.input"] = object()
@@ -149,7 +149,7 @@ class AwsgiTests(ServedTestCase):
         self.assertIn("middleware has replaced it", error.getErrorMessage())
 
     def test_time_limit_around_it(self) -> None:
-        """Somebody else's limit is not taken for the application's."""
+        """An enclosing timeout is not taken for the application's."""
 
         def limited(environ: Environ, start_response: StartResponse) -> Iterator[Any]:
             with environ["txgreenwsgi.timeout"](0.5):

@@ -1,4 +1,4 @@
-"""The option `--origin` of the command."""
+"""Tests of the option `--origin` of the command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from txgreenwsgi.origins import NAMES
 
 
 def parsed(*arguments: str) -> Options:
-    """What is made of a command line."""
+    """Return the options of a command line."""
     options = Options()
     options.parseOptions(arguments)
     return options
@@ -20,17 +20,17 @@ class OriginTests(SynchronousTestCase):
     """`--origin NAME`."""
 
     def test_none(self) -> None:
-        """Without the option there is none."""
+        """Without the option the list is empty."""
         self.assertEqual(parsed()["origin"], [])
 
     def test_every_name(self) -> None:
-        """Each adapter may be named, and several, in their order."""
+        """Each adapter may be named, and several, in order."""
         self.assertEqual(
             parsed(*(f"--origin={name}" for name in NAMES))["origin"], list(NAMES)
         )
 
     def test_unknown(self) -> None:
-        """A name that is none is refused, with those that are."""
+        """An unknown name raises an error that lists the known ones."""
         with self.assertRaisesRegex(UsageError, "'nginx' .* give awsgi, .* or uwsgi"):
             parsed("--origin", "nginx")
 

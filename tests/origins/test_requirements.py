@@ -1,6 +1,6 @@
-"""What was asked for in May 2008, requirement by requirement, in memory.
+"""Tests of the requirements of May 2008, one by one, in memory.
 
-| requirement | shown here, and more of it in |
+| requirement | tested here, and also in |
 |---|---|
 | R1 waiting at any call depth | `AnyDepthTests`; integration/test_origins_waiting.py |
 | R2 `read(n)` gives all n bytes | `ReadTests`; integration/test_origins.py |
@@ -8,10 +8,10 @@
 | R4 `write` waits for the client | `WriteTests`; integration/test_origins_waiting.py |
 | R5 a poll like `select.poll` | `PollTests`; switching/test_readiness.py |
 | R6 sleep by the reactor's clock | `SleepTests` |
-| R7 libraries that know files | `LibraryTests`; net/test_connection.py |
+| R7 libraries that read from files | `LibraryTests`; net/test_connection.py |
 | R8 PEP 3333 applications, unmodified | `PlainTests`; server/ |
 | R9 the body before the call, as an option | `PlainTests`; wsgi/test_read_ahead.py |
-| R10 an empty block is a turn | `EmptyBlockTests`; test_fdevent.py, test_suspend.py |
+| R10 empty blocks take a turn | `EmptyBlockTests`; test_fdevent.py, test_suspend.py |
 | R11 the differences are documented | test_docs.py |
 | R12 nothing is left behind | `LeftoverTests`; test_fdevent.py, test_suspend.py |
 | R13 they run elsewhere | `ElsewhereTests`; integration/test_origins_yielding.py |
@@ -36,6 +36,7 @@ from twisted.internet.defer import Deferred
 
 from txgreenwsgi import ClientDisconnected
 from txgreenwsgi._switching.greenlets import GreenletHub
+from txgreenwsgi.testing import MemoryClient
 
 from .serving import GET, TEXT, ServedTestCase
 
@@ -48,7 +49,7 @@ POST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n"
 
 
 class RequirementTestCase(ServedTestCase):
-    """Can count how often a task has switched to the reactor."""
+    """Counts how often a task has switched to the reactor."""
 
     def setUp(self) -> None:
         """Count the switches of all tasks."""
@@ -63,10 +64,10 @@ class RequirementTestCase(ServedTestCase):
 
 
 class AnyDepthTests(RequirementTestCase):
-    """R1: any function waits, whoever has called it."""
+    """R1: any function waits, at any call depth."""
 
     def test_any_depth(self) -> None:
-        """wait, read, write, sleep and poll work forty calls deep, in odd places."""
+        """wait, read, write, sleep and poll work forty calls deep, below any code."""
         ours, theirs = self.pair()
         deferred: Deferred[bytes] = Deferred()
 
@@ -106,7 +107,7 @@ class ReadTests(RequirementTestCase):
     """R2 and R3: the request body."""
 
     def test_exactly(self) -> None:
-        """`read(n)` suspends until all n bytes are there, and gives exactly those."""
+        """`read(n)` parks until n bytes have come, and returns exactly those."""
         reads: list[bytes] = []
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -124,7 +125,7 @@ class ReadTests(RequirementTestCase):
         self.assertEqual(reads, [b"abcd", b"", b"ef", b"gh", b""])
 
     def test_no_switch_when_buffered(self) -> None:
-        """A read of what is there does not switch; nor does one of nothing."""
+        """A read of buffered bytes does not switch; nor does a read of 0 bytes."""
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
             for _ in range(4):
@@ -137,7 +138,7 @@ class ReadTests(RequirementTestCase):
         self.assertEqual(self.switches, 0)
 
     def test_disconnect(self) -> None:
-        """A client that goes makes the read raise: it is never short."""
+        """A disconnect makes the read raise: it is never short."""
         raised: list[Exception] = []
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -154,7 +155,7 @@ class ReadTests(RequirementTestCase):
         self.flushLoggedErrors(AssertionError)
 
     def test_standard_methods_only(self) -> None:
-        """`wsgi.input` has PEP 3333's methods; `recv` is a function outside."""
+        """`wsgi.input` has PEP 3333's methods; `recv` is a separate function."""
         found: dict[str, Any] = {}
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -182,7 +183,7 @@ class WriteTests(RequirementTestCase):
     """R4: the response, at the client's pace."""
 
     def test_pressure(self) -> None:
-        """`write` does not return while the client is behind; others run meanwhile."""
+        """`write` parks while the client is slow; other requests run meanwhile."""
         written: list[int] = []
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -211,7 +212,7 @@ class WriteTests(RequirementTestCase):
         self.assertEqual(self.body(client), expected)
 
     def test_peer_is_gone(self) -> None:
-        """Once the client is gone, a write raises an OSError."""
+        """After a disconnect a write raises an OSError."""
         raised: list[Exception] = []
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -231,10 +232,10 @@ class WriteTests(RequirementTestCase):
 
 
 class PollTests(RequirementTestCase):
-    """R5: the shape of `select.poll`."""
+    """R5: the interface of `select.poll`."""
 
     def test_shape(self) -> None:
-        """Several descriptors, milliseconds, hang-ups and invalid ones, as there."""
+        """Several descriptors, milliseconds, hang-ups and invalid descriptors."""
         (one, to_one), (two, to_two) = self.pair(), self.pair()
         closed = os.dup(one.fileno())
         os.close(closed)
@@ -275,7 +276,7 @@ class SleepTests(RequirementTestCase):
     """R6: the reactor's clock."""
 
     def test_sleep(self) -> None:
-        """`sleep` passes the clock's time, and `sleep(0)` is one turn."""
+        """`sleep` uses the reactor's clock, and `sleep(0)` takes one turn."""
         order: list[str] = []
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -304,10 +305,10 @@ class SleepTests(RequirementTestCase):
 
 
 class LibraryTests(RequirementTestCase):
-    """R7: libraries that know nothing but files."""
+    """R7: libraries that read from files."""
 
     def fed(self, function: Any, body: bytes) -> Any:
-        """What a function makes of `wsgi.input`, which comes seven bytes at a time."""
+        """Return `function(wsgi.input)`, with input arriving in 7-byte pieces."""
         found: list[Any] = []
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -364,7 +365,7 @@ class LibraryTests(RequirementTestCase):
 
 
 def counted(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
-    """A plain WSGI application: tells how long each line of its body is."""
+    """Count the bytes of each line of the body; a plain WSGI application."""
     start_response("200 OK", TEXT)
     for line in environ["wsgi.input"]:
         yield f"{len(line)} ".encode()
@@ -372,16 +373,16 @@ def counted(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
 
 
 class PlainTests(RequirementTestCase):
-    """R8 and R9: applications that know nothing of us."""
+    """R8 and R9: applications that use plain WSGI."""
 
     def answer(self, app: Application, **settings: Any) -> str:
-        """What an application answers to three lines that come in pieces."""
+        """Return the response to three lines that come in pieces."""
         client = self.serve(app, **settings).connect()
         client.send(POST % 12 + b"one\ntwo\nfour", piece=9)
         return self.body(client)
 
     def test_validator(self) -> None:
-        """The validator of wsgiref finds nothing wrong, on either side of us."""
+        """The validator of wsgiref finds no error on either side."""
         self.assertEqual(self.answer(validator(counted)), "4 4 4 end")
 
     def test_before_the_call(self) -> None:
@@ -392,10 +393,10 @@ class PlainTests(RequirementTestCase):
 
 
 class EmptyBlockTests(RequirementTestCase):
-    """R10: yielding an empty block."""
+    """R10: empty blocks."""
 
     def test_turn(self) -> None:
-        """Each gives the reactor a turn, and none sends the head."""
+        """Each gives the reactor one turn, and none sends the head."""
         seen: list[bytes] = []
         clients: list[Any] = []
 
@@ -420,10 +421,10 @@ class EmptyBlockTests(RequirementTestCase):
 
 
 class LeftoverTests(RequirementTestCase):
-    """R12: what is left of requests whose clients have gone."""
+    """R12: requests whose clients have disconnected."""
 
     def test_ten_thousand_aborted(self) -> None:
-        """10,000 that were aborted while they waited leave no task and no memory."""
+        """10,000 requests aborted during a wait leave no task and no memory."""
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
             try:
@@ -449,10 +450,9 @@ class LeftoverTests(RequirementTestCase):
 
         def abort(count: int) -> int:
             for number in range(count):
-                client = server.connect(room=500)
+                client = MemoryClient(server, room=500)  # not kept by the server
                 client.send(requests[number % 3])
                 client.disconnect()
-                server._clients.clear()
             ended.clear()
             gc.collect()
             return len(gc.get_objects())
@@ -465,10 +465,10 @@ class LeftoverTests(RequirementTestCase):
 
 
 class ElsewhereTests(RequirementTestCase):
-    """R13: the extensions are looked for in environ."""
+    """R13: the extensions are looked up in environ."""
 
     def test_runs_elsewhere(self) -> None:
-        """An application that asks `environ.get` runs here and elsewhere."""
+        """An application that uses `environ.get` runs here and elsewhere."""
 
         def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
             pause = environ.get("txgreenwsgi.sleep")
@@ -490,7 +490,7 @@ class TableTests(RequirementTestCase):
     """The table above."""
 
     def test_names(self) -> None:
-        """What it names exists, and no requirement is missing."""
+        """Each named file and class exists, and no requirement is missing."""
         assert __doc__ is not None
         tests = Path(__file__).parent
         rows = [line.split("|") for line in __doc__.splitlines() if "| R" in line]

@@ -1,4 +1,4 @@
-"""`x-wsgiorg.suspend`, and what grew from it or into it, driven in memory."""
+"""Tests of `x-wsgiorg.suspend` and related interfaces, in memory."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TIMEOUT = "x-wsgiorg.fdevent.timeout"
 
 
 class SuspendTests(ServedTestCase):
-    """One suspension, and what ends it."""
+    """One suspension, and the events that end it."""
 
     def setUp(self) -> None:
-        """Nobody is suspended."""
+        """Make a list of resume callables."""
         self.resumes: list[Callable[[], bool]] = []
 
     def suspended(self, *timeout: float | None) -> Application:
-        """An application that gives its resume away, and waits."""
+        """Return an application that stores its resume callable, and waits."""
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
             self.resumes.append(environ[SUSPEND](*timeout))
@@ -42,7 +42,7 @@ class SuspendTests(ServedTestCase):
         return app
 
     def test_resumed(self) -> None:
-        """`resume()` lets the application go on, and is True; again it is False."""
+        """`resume()` resumes the application and returns True; then False."""
         server = self.serve(self.suspended())
         client = self.get(server)
         server.advance(3600.0)
@@ -56,7 +56,7 @@ class SuspendTests(ServedTestCase):
         self.assertIs(resume(), False)
 
     def test_timeout(self) -> None:
-        """After its milliseconds it goes on by itself, and can tell."""
+        """After its timeout the application continues, and can detect it."""
         server = self.serve(self.suspended(1500))
         client = self.get(server)
         server.advance(1.4)
@@ -66,7 +66,7 @@ class SuspendTests(ServedTestCase):
         self.assertIs(self.resumes[0](), False)
 
     def test_no_timeout_is_none(self) -> None:
-        """A timeout of None is none."""
+        """A timeout of None is no limit."""
         server = self.serve(self.suspended(None))
         client = self.get(server)
         server.advance(3600.0)
@@ -76,7 +76,7 @@ class SuspendTests(ServedTestCase):
         self.assertEqual(self.body(client), "resumed")
 
     def test_resumed_just_in_time(self) -> None:
-        """A resume that was True is what counts, though the timeout comes with it."""
+        """A `resume` that returned True counts, even with a timeout in that turn."""
         server = self.serve(self.suspended(1000))
         client = self.get(server)
         answers: list[bool] = []
@@ -86,12 +86,12 @@ class SuspendTests(ServedTestCase):
         self.assertEqual(self.body(client), "resumed")
 
     def test_resumed_before_the_yield(self) -> None:
-        """A resume before the yield is kept: the yield suspends for a turn only."""
+        """A resume before the yield is kept: the yield takes one turn only."""
         answers: list[bool] = []
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
             resume = environ[SUSPEND]()
-            # It was not suspended yet, which is what False says.
+            # False: the application was not suspended yet.
             answers.extend((resume(), resume()))
             yield b""
             start_response("200 OK", TEXT)
@@ -101,7 +101,7 @@ class SuspendTests(ServedTestCase):
         self.assertEqual(answers, [False, False])
 
     def test_resumed_before_the_yield_in_a_thread(self) -> None:
-        """The same when it is a thread that resumes."""
+        """The same with a resume in a thread."""
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
             thread = threading.Thread(target=environ[SUSPEND]())
@@ -114,7 +114,7 @@ class SuspendTests(ServedTestCase):
         self.assertEqual(self.body(self.get(self.serve(app))), "resumed")
 
     def test_resumed_in_a_thread(self) -> None:
-        """A thread that resumes leaves it to the reactor's thread, and is told True."""
+        """A resume in a thread returns True, and continues in the reactor's."""
         server = self.serve(self.suspended())
         client = self.get(server)
         asked: list[Callable[[], object]] = []
@@ -134,7 +134,7 @@ class SuspendTests(ServedTestCase):
         self.assertEqual(self.body(client), "resumed")
 
     def test_deferred(self) -> None:
-        """What it was made for: a Deferred's callback resumes the application."""
+        """The main use: a Deferred's callback resumes the application."""
         deferred: Deferred[str] = Deferred()
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
@@ -154,14 +154,14 @@ class SuspendTests(ServedTestCase):
         client = self.get(server)
         self.assertEqual(client.received, b"")
         deferred.callback("fired")
-        # Not inside the callback: who resumes is not run over.
+        # Not inside the callback, which is not interrupted.
         self.assertEqual(client.socket.to_client, b"")
         server.settle()
         client.settle()
         self.assertEqual(self.body(client), "fired")
 
     def test_resumed_by_another_request(self) -> None:
-        """One request may resume another; both go on."""
+        """One request may resume another; both continue."""
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
             if environ["PATH_INFO"] == "/wake":
@@ -179,14 +179,14 @@ class SuspendTests(ServedTestCase):
         self.assertEqual(self.body(sleeper), "resumed")
 
     def test_after_the_request(self) -> None:
-        """A resume that comes when the client is long gone is False and harmless."""
+        """A resume after the request has ended returns False."""
         server = self.serve(self.suspended())
         self.get(server).disconnect()
         self.assertEqual(server.tasks, [])
         self.assertIs(self.resumes[0](), False)
 
     def test_outside_a_request(self) -> None:
-        """Where no application runs, the call says so; the status is just false."""
+        """Outside a request the call raises; the status object is false."""
         with self.assertRaisesRegex(NotInGreenlet, r"x-wsgiorg\.suspend\(\)"):
             suspend.suspend()
         self.assertIs(bool(suspend.suspend_status), False)
@@ -220,21 +220,21 @@ class SuspendTests(ServedTestCase):
             server.settle()
         client.settle()
         self.assertEqual(self.body(client), "done")
-        self.assertEqual(pauses._pauses, {})
+        self.assertEqual(pauses.pauses_by_task, {})
 
 
 class SeveralTests(ServedTestCase):
-    """Several calls before one empty block, and both interfaces at once."""
+    """Several calls before one empty block, and both interfaces together."""
 
     def setUp(self) -> None:
-        """Two sockets, and nobody is suspended."""
+        """Make two sockets and a list of resume callables."""
         self.ours, self.theirs = self.pair()
         self.resumes: list[Any] = []
 
     def either(
         self, seconds: float | None = None, timeout: float | None = None
     ) -> Application:
-        """Waits for a descriptor and a resume, and tells what ended it."""
+        """Wait for a descriptor and a resume; report the event that came first."""
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
             self.resumes.append(environ[SUSPEND](timeout))
@@ -251,7 +251,7 @@ class SeveralTests(ServedTestCase):
         return app
 
     def test_first_resume_wins(self) -> None:
-        """Of two suspensions the first to be resumed ends both, and is told."""
+        """Of two suspensions the first to be resumed ends both."""
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
             self.resumes += [environ[SUSPEND](), environ[SUSPEND](5000)]
@@ -277,12 +277,12 @@ class SeveralTests(ServedTestCase):
         self.assertIs(self.resumes[0](), False)
 
     def test_descriptor_ready_before(self) -> None:
-        """A descriptor that is ready already wins without a wait."""
+        """A descriptor that is ready already ends the wait at once."""
         self.theirs.send(b"x")
         self.assertEqual(self.body(self.get(self.serve(self.either()))), "readable")
 
     def test_resume_first(self) -> None:
-        """The resume is first; the descriptor is watched no more."""
+        """The resume comes first; the descriptor is no longer watched."""
         server = self.serve(self.either())
         client = self.get(server)
         server.settle()
@@ -305,21 +305,21 @@ class SeveralTests(ServedTestCase):
         self.assertEqual(self.body(client), "resumed")
 
     def test_timeout_of_the_descriptor_first(self) -> None:
-        """The descriptor's timeout is first, and only that is told."""
+        """The descriptor's timeout comes first; only that one is reported."""
         server = self.serve(self.either(1.0, 5000))
         client = self.get(server)
         server.advance(1.0)
         self.assertEqual(self.body(client), "late")
 
     def test_timeout_of_the_suspension_first(self) -> None:
-        """The suspension's timeout is first, and only that is told."""
+        """The suspension's timeout comes first; only that one is reported."""
         server = self.serve(self.either(5.0, 1000))
         client = self.get(server)
         server.advance(1.0)
         self.assertEqual(self.body(client), "suspended too long")
 
     def test_disconnect(self) -> None:
-        """The client goes while both are waited for: nothing is left."""
+        """A disconnect during a wait for both leaves nothing behind."""
         server = self.serve(self.either(5.0, 1000))
         client = self.get(server)
         server.settle()
@@ -330,7 +330,7 @@ class SeveralTests(ServedTestCase):
         self.assertEqual(server.reactor.getDelayedCalls(), [])
 
     def test_watching_fails(self) -> None:
-        """A descriptor that another task waits on is a clear error here too."""
+        """A descriptor that another task waits on raises a clear error."""
         server = self.serve(self.either())
 
         def hold() -> None:
@@ -352,5 +352,5 @@ class SeveralTests(ServedTestCase):
         server.settle()
         self.assertEqual(client.responses()[0].status, 500)
         (error,) = self.flushLoggedErrors(RuntimeError)
-        self.assertIn("two tasks cannot share", error.getErrorMessage())
+        self.assertIn("let one task wait for each direction", error.getErrorMessage())
         server.settle()

@@ -1,4 +1,4 @@
-"""Tests of tasks on a clock that moves when told to: no reactor, no sleeping."""
+"""Helpers for tests of tasks on a clock: no reactor, no real sleeping."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ T = TypeVar("T")
 
 
 def after(seconds: float, value: T) -> T:
-    """Sleep, then return something."""
+    """Sleep, then return `value`."""
     sleep(seconds)
     return value
 
 
 class ClockTestCase(SynchronousTestCase):
-    """A clock and its hub; what a test leaves parked is ended after it."""
+    """A clock and its hub; tasks that a test leaves parked are ended after it."""
 
     def setUp(self) -> None:
-        """Make them."""
+        """Make the clock and its hub."""
         self.clock = self.make_clock()
         self.hub = hub_of(self.clock)
         self.addCleanup(self.hub.close)
 
     def make_clock(self) -> Clock:
-        """What the hub takes for its reactor."""
+        """Return the clock, which the hub takes for its reactor."""
         return Clock()
 
     def start(self, function: Callable[..., T], *args: Any) -> Task[T]:
-        """A task that has run until it first parked."""
+        """Start a task and return it once it has parked or ended."""
         task: Task[T] = Task(self.hub, function, args, name=function.__qualname__)
         self.hub.start(task)
         return task
 
     def spawn(self, function: Callable[..., T], *args: Any) -> Task[T]:
-        """A task that begins at the next turn."""
+        """Return a task that begins at the next turn."""
         task: Task[T] = Task(self.hub, function, args, name=function.__qualname__)
         self.hub.spawn(task)
         return task
 
     def turn(self, turns: int = 1) -> None:
-        """Let the reactor have its turn."""
+        """Run `turns` turns of the reactor."""
         for _ in range(turns):
             self.clock.advance(0)
 
     def result_of(self, task: Task[T]) -> T:
-        """What a task that has ended returned, or raised."""
+        """Return the result of a task that has ended, or raise its error."""
         self.assertTrue(task.done, f"{task} has not ended")
         result: T = self.successResultOf(task.deferred())
         return result
 
     def error_of(self, task: Task[Any], kind: type[BaseException]) -> BaseException:
-        """What a task that has ended failed with."""
+        """Return the error of a failed task, checking its class."""
         self.assertTrue(task.done, f"{task} has not ended")
         self.failureResultOf(task.deferred())  # counts as handled
         # Not the Failure's value: Twisted up to version 25 drops its traceback.
@@ -72,13 +72,13 @@ class ClockTestCase(SynchronousTestCase):
         return error
 
     def assert_nothing_left(self) -> None:
-        """No task, no delayed call."""
+        """Fail if a task or a delayed call is left."""
         self.assertEqual(list(self.hub.tasks), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class SwitchCount:
-    """How many times greenlets were switched inside the `with` block."""
+    """Counts the greenlet switches inside the `with` block."""
 
     def __init__(self) -> None:
         self.switches = 0
@@ -93,23 +93,23 @@ class SwitchCount:
         self.switches += 1
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop counting."""
         settrace(self._before)
 
 
 class CancellableDeferreds:
-    """Deferreds that note their cancellation."""
+    """Makes Deferreds and records those that were cancelled."""
 
     def __init__(self) -> None:
         self.cancelled: list[Deferred[Any]] = []
 
     def make(self) -> Deferred[Any]:
-        """One of them."""
+        """Return a new Deferred."""
         return Deferred(self.cancelled.append)
 
 
 def traceback_of(awaitable: Any) -> str:
-    """The traceback of what waiting on it raises."""
+    """Return the traceback of the error that waiting on `awaitable` raises."""
     try:
         wait(awaitable)
     except Exception:

@@ -1,4 +1,4 @@
-"""Real descriptors, on a clock that looks at them when told to."""
+"""Helpers for tests with real descriptors and a clock that polls them on demand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @implementer(IReactorFDSet)
 class DescriptorClock(Clock):
-    """What is ready is told at the next turn: `advance`."""
+    """A clock whose `advance` reports the ready descriptors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,39 +36,39 @@ class DescriptorClock(Clock):
         self.writers: list[IWriteDescriptor] = []
 
     def addReader(self, reader: IReadDescriptor) -> None:
-        """Watch it."""
+        """Watch `reader` for reading."""
         self.readers.append(reader)
 
     def addWriter(self, writer: IWriteDescriptor) -> None:
-        """Watch it."""
+        """Watch `writer` for writing."""
         self.writers.append(writer)
 
     def removeReader(self, reader: IReadDescriptor) -> None:
-        """Stop watching it, if it was watched."""
+        """Stop watching `reader`; a no-op if it is not watched."""
         if reader in self.readers:
             self.readers.remove(reader)
 
     def removeWriter(self, writer: IWriteDescriptor) -> None:
-        """Stop watching it, if it was watched."""
+        """Stop watching `writer`; a no-op if it is not watched."""
         if writer in self.writers:
             self.writers.remove(writer)
 
     def removeAll(self) -> Any:
-        """Stop watching everything."""
+        """Stop watching all descriptors and return them."""
         watched = {*self.readers, *self.writers}
         self.readers, self.writers = [], []
         return watched
 
     def getReaders(self) -> list[IReadDescriptor]:
-        """What is watched for reading."""
+        """Return the descriptors watched for reading."""
         return self.readers
 
     def getWriters(self) -> list[IWriteDescriptor]:
-        """What is watched for writing."""
+        """Return the descriptors watched for writing."""
         return self.writers
 
     def advance(self, amount: float) -> None:
-        """Tell what is ready, then move on."""
+        """Report the ready descriptors, then advance the clock."""
         ended = select.POLLHUP | select.POLLERR
         for reader in self.readers[:]:
             if reader in self.readers and _is_ready(reader, select.POLLIN | ended):
@@ -86,7 +86,7 @@ def _is_ready(watched: Any, events: int) -> bool:
 
 
 def make_pipe(test: SynchronousTestCase) -> tuple[int, int]:
-    """The reading and the writing end of a pipe; closed after the test."""
+    """Return the reading and the writing end of a pipe; closed after the test."""
     ends = os.pipe()
     for end in ends:
         test.addCleanup(close, end)
@@ -94,7 +94,7 @@ def make_pipe(test: SynchronousTestCase) -> tuple[int, int]:
 
 
 def make_sockets(test: SynchronousTestCase) -> tuple[socket.socket, socket.socket]:
-    """Two that are connected; closed after the test."""
+    """Return two connected sockets; closed after the test."""
     ends = socket.socketpair()
     for end in ends:
         end.setblocking(False)
@@ -103,7 +103,7 @@ def make_sockets(test: SynchronousTestCase) -> tuple[socket.socket, socket.socke
 
 
 def close(fd: int) -> None:
-    """Close it, if it is not closed yet."""
+    """Close `fd`; a no-op if it is closed."""
     try:
         os.close(fd)
     except OSError:
@@ -111,7 +111,7 @@ def close(fd: int) -> None:
 
 
 def fill(fd: int) -> None:
-    """Write until it would block."""
+    """Write to `fd` until it would block."""
     before = fcntl.fcntl(fd, fcntl.F_GETFL)
     fcntl.fcntl(fd, fcntl.F_SETFL, before | os.O_NONBLOCK)
     try:
@@ -122,12 +122,12 @@ def fill(fd: int) -> None:
 
 
 def open_descriptors() -> set[str]:
-    """What this process has open."""
+    """Return the open descriptors of this process."""
     return set(os.listdir("/dev/fd"))
 
 
 def wait_for_the_kernel(readable: list[Any], exceptional: list[Any]) -> None:
-    """Terminals and TCP take a moment to hand on what was written."""
+    """Wait until `fd` is readable: terminals and TCP deliver data with a delay."""
     if not any(select.select(readable, [], exceptional, 10)):
         raise AssertionError("the kernel does not hand it on")
 
@@ -138,7 +138,7 @@ class DescriptorTestCase(ClockTestCase):
     clock: DescriptorClock
 
     def setUp(self) -> None:
-        """Make them; after the test nothing may be watched or left open."""
+        """Make the pipe; after the test no descriptor may be watched or left open."""
         super().setUp()
         gc.collect()
         self.opened = open_descriptors()
@@ -146,11 +146,11 @@ class DescriptorTestCase(ClockTestCase):
         self.reading, self.writing = make_pipe(self)
 
     def make_clock(self) -> DescriptorClock:
-        """One that watches descriptors."""
+        """Return a clock that watches descriptors."""
         return DescriptorClock()
 
     def assert_nothing_watched(self) -> None:
-        """No reader, no writer, no descriptor of ours."""
+        """Fail if a reader, a writer or a descriptor is left."""
         self.hub.close()
         self.assertEqual((self.clock.readers, self.clock.writers), ([], []))
         self.assertEqual(open_descriptors(), self.opened)
@@ -158,10 +158,10 @@ class DescriptorTestCase(ClockTestCase):
 
 
 class WithoutEpollMixin:
-    """The same tests where there is no epoll: the reactor watches duplicates."""
+    """Runs the same tests without epoll: the reactor watches duplicates."""
 
     def setUp(self) -> None:
-        """Do without epoll."""
+        """Disable epoll."""
         patched = patch.object(readiness, "watch_class", readiness.DuplicateWatch)
         patched.start()
         super().setUp()  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""`wait()` under a reactor that runs on an asyncio loop."""
+"""Tests of `wait()` under a reactor that runs on an asyncio loop."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ if TYPE_CHECKING:
 
 
 class LoopClock(Clock):
-    """A clock that turns an asyncio loop too."""
+    """A clock that also runs an asyncio loop."""
 
     def __init__(self) -> None:
         super().__init__()
         self._asyncioEventloop = asyncio.new_event_loop()
 
     def advance(self, amount: float) -> None:
-        """Do what is ready in the loop, then move on."""
+        """Run the ready callbacks of the loop, then advance the clock."""
         self._asyncioEventloop.call_soon(self._asyncioEventloop.stop)
         self._asyncioEventloop.run_forever()
         super().advance(amount)
 
 
 class LoopTestCase(ClockTestCase):
-    """A reactor with a loop."""
+    """A test case whose reactor has an asyncio loop."""
 
     clock: LoopClock
 
     def setUp(self) -> None:
-        """Make it; after the test no asyncio task may be left."""
+        """Make the loop; after the test no asyncio task may be left."""
         super().setUp()
         self.loop = self.clock._asyncioEventloop
         self.addCleanup(self.loop.close)
         self.addCleanup(self.assert_no_asyncio_task)
 
     def assert_no_asyncio_task(self) -> None:
-        """They have all ended."""
+        """Fail if an asyncio task has not ended."""
         self.hub.close()
         self.turn(5)
         self.assertEqual(asyncio.all_tasks(self.loop), set())
 
     def make_clock(self) -> LoopClock:
-        """One with a loop."""
+        """Return a clock with a loop."""
         return LoopClock()
 
 
@@ -63,7 +63,7 @@ class FutureTests(LoopTestCase):
     """`wait(future)`."""
 
     def test_result(self) -> None:
-        """It returns the result, or raises the error, of a future of the loop."""
+        """The wait returns the result, or raises the error, of a future of the loop."""
         for outcome in ("result", ValueError()):
             future = self.loop.create_future()
             task = self.start(wait, future)
@@ -79,7 +79,7 @@ class FutureTests(LoopTestCase):
                 self.assertIs(self.error_of(task, ValueError), outcome)
 
     def test_timeout(self) -> None:
-        """When the time is over it is cancelled."""
+        """On timeout the future is cancelled."""
         future = self.loop.create_future()
         task = self.start(wait, future, 1)
         self.clock.advance(1)
@@ -89,7 +89,7 @@ class FutureTests(LoopTestCase):
         self.assert_nothing_left()
 
     def test_cancelled_by_another(self) -> None:
-        """A future that somebody else cancels raises an ordinary exception."""
+        """A future that other code cancels raises an ordinary exception."""
         future = self.loop.create_future()
         task = self.start(wait, future)
         future.cancel()
@@ -97,14 +97,14 @@ class FutureTests(LoopTestCase):
         self.error_of(task, CancelledError)
 
     def test_of_another_loop(self) -> None:
-        """A future of a loop that nobody runs is refused."""
+        """A future of a loop that does not run is refused."""
         other = asyncio.new_event_loop()
         self.addCleanup(other.close)
         error = self.error_of(self.start(wait, other.create_future()), TypeError)
         self.assertIn("create the future in its loop", str(error))
 
     def test_collected(self) -> None:
-        """A failed future goes with its last reference."""
+        """A failed future is freed with its last reference."""
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
@@ -139,7 +139,7 @@ class CoroutineTests(LoopTestCase):
     """`wait(coroutine)`: it runs as an asyncio task."""
 
     def test_asyncio_inside(self) -> None:
-        """It may use any of asyncio."""
+        """The coroutine may use all of asyncio."""
 
         async def coroutine() -> str:
             self.assertIs(running_loop(), self.loop)
@@ -152,7 +152,7 @@ class CoroutineTests(LoopTestCase):
         self.assertEqual(self.result_of(task), "first and second")
 
     def test_deferreds_inside(self) -> None:
-        """It may await Deferreds too, and handle their failures."""
+        """The coroutine may await Deferreds too, and handle their failures."""
         deferred: Deferred[str] = Deferred()
         failing: Deferred[None] = Deferred()
 
@@ -201,7 +201,7 @@ class CoroutineTests(LoopTestCase):
         self.assertIn("in origin_of_the_failure", text)
 
     def test_late_result_of_a_deferred_inside(self) -> None:
-        """One that fires after the coroutine was cancelled disturbs nobody."""
+        """A Deferred that fires after the coroutine was cancelled has no effect."""
         stubborn: Deferred[str] = Deferred(lambda deferred: deferred.callback("late"))
 
         async def coroutine() -> None:
@@ -215,7 +215,7 @@ class CoroutineTests(LoopTestCase):
         self.assertEqual(self.successResultOf(stubborn), "late")
 
     def test_error(self) -> None:
-        """What it raises is raised, and the traceback is whole."""
+        """The coroutine's error is raised with its complete traceback."""
 
         async def origin_of_the_error() -> None:
             await asyncio.sleep(0)
@@ -238,7 +238,7 @@ class CoroutineTests(LoopTestCase):
             self.assertIn(f"in {name}", text)
 
     def test_timeout(self) -> None:
-        """When the time is over it is cancelled, and what it awaits with it."""
+        """On timeout the coroutine is cancelled, and with it the awaited future."""
         cancelled: list[Any] = []
         deferred: Deferred[None] = Deferred(cancelled.append)
         events: list[str] = []
@@ -257,7 +257,7 @@ class CoroutineTests(LoopTestCase):
         self.assertEqual((events, cancelled), (["cleaned up"], [deferred]))
 
     def test_cancelled(self) -> None:
-        """A cancellation of the task is one of the coroutine."""
+        """A cancellation of the task cancels the coroutine."""
         events: list[str] = []
 
         async def coroutine() -> None:
@@ -275,7 +275,7 @@ class CoroutineTests(LoopTestCase):
         self.assertEqual(events, ["cancelled"])
 
     def test_cancelled_before_it_begins(self) -> None:
-        """One that is cancelled before its first step warns of nothing."""
+        """A coroutine that is cancelled before its first step causes no warning."""
 
         async def coroutine() -> None:
             raise AssertionError("it began")
@@ -295,7 +295,7 @@ class CoroutineTests(LoopTestCase):
         self.assertEqual([text for text in told if "never awaited" in text], [])
 
     def test_system_exit(self) -> None:
-        """One that exits ends the wait, not the reactor."""
+        """SystemExit in a coroutine ends the wait, not the reactor."""
         for error in (SystemExit(3), KeyboardInterrupt()):
 
             async def coroutine(error: BaseException = error) -> None:
@@ -307,7 +307,7 @@ class CoroutineTests(LoopTestCase):
             self.assertIs(self.error_of(task, BaseException), error)
 
     def test_cancels_itself(self) -> None:
-        """One that ends by asyncio's CancelledError raises an ordinary exception."""
+        """A CancelledError of asyncio inside becomes an ordinary exception."""
 
         async def coroutine() -> None:
             raise asyncio.CancelledError
@@ -317,7 +317,7 @@ class CoroutineTests(LoopTestCase):
         self.error_of(task, CancelledError)
 
     def test_context(self) -> None:
-        """It has a copy of the caller's context variables."""
+        """The coroutine has a copy of the caller's context variables."""
         variable: ContextVar[str] = ContextVar("variable")
 
         async def coroutine() -> str:
@@ -333,7 +333,7 @@ class CoroutineTests(LoopTestCase):
         self.assertEqual(self.result_of(task), "the caller's")
 
     def test_other_awaitables(self) -> None:
-        """Anything with `__await__` will do."""
+        """Any object with `__await__` can be awaited."""
 
         class Awaitable:
             def __await__(self) -> Any:
@@ -344,7 +344,7 @@ class CoroutineTests(LoopTestCase):
         self.assertEqual(self.result_of(task), "slept")
 
     def test_error_for_another_task(self) -> None:
-        """A task may fail with what a coroutine caught: that one goes on unharmed."""
+        """A task that raises an error caught by a running coroutine does it no harm."""
         caught: list[BaseException] = []
         events: list[str] = []
         last: Deferred[str] = Deferred()
@@ -371,7 +371,7 @@ class CoroutineTests(LoopTestCase):
         self.assertEqual(events, ["unharmed"])
 
     def test_waiting_inside(self) -> None:
-        """It runs outside of our tasks: waiting in it is refused, awaiting is not."""
+        """The coroutine is in no task of ours: it may await, but not wait."""
 
         async def coroutine() -> str:
             try:

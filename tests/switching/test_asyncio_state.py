@@ -1,4 +1,4 @@
-"""The running loop and current task of asyncio: the reactor's, and each task's own."""
+"""Tests of asyncio's running loop and current task: the reactor's and each task's."""
 
 from __future__ import annotations
 
@@ -17,80 +17,80 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def marks() -> tuple[Any, Any]:
-    """The running loop and its current asyncio task; None for none."""
+def state() -> tuple[Any, Any]:
+    """Return the running loop and its current asyncio task; None without a loop."""
     loop = asyncio._get_running_loop()
     return loop, None if loop is None else asyncio.current_task(loop)
 
 
-class MarksTests(ClockTestCase):
-    """Who sees which."""
+class StateTests(ClockTestCase):
+    """The state that each piece of code finds."""
 
     def setUp(self) -> None:
-        """A loop that plays the reactor's."""
+        """Make a loop that stands for the reactor's."""
         super().setUp()
         self.loop = asyncio.new_event_loop()
         self.addCleanup(self.loop.close)
 
     def run_in_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """What the coroutine returns."""
+        """Return the result of the coroutine."""
         return self.loop.run_until_complete(coroutine)
 
     def test_no_loop_runs_in_a_task(self) -> None:
-        """A task believes itself in no loop: Django's ORM works in it."""
+        """A task finds no running loop, so Django's ORM works in it."""
 
         async def reactor() -> tuple[Any, Any]:
-            inside = self.result_of(self.start(marks))
+            inside = self.result_of(self.start(state))
             self.result_of(self.start(lambda: asyncio.run(asyncio.sleep(0))))
-            return inside, marks()
+            return inside, state()
 
         inside, outside = self.run_in_loop(reactor())
         self.assertEqual(inside, (None, None))
         self.assertIs(outside[0], self.loop)
         self.assertIsNotNone(outside[1])
 
-    def test_reactor_keeps_its_marks(self) -> None:
-        """Whatever tasks do, the coroutine that resumes them is what it was."""
+    def test_reactor_keeps_its_state(self) -> None:
+        """The coroutine that resumes tasks keeps its own loop and asyncio task."""
 
         async def reactor() -> tuple[Any, list[Any]]:
-            before = marks()
+            before = state()
             seen = []
             task = self.start(sleep, 1)
-            seen.append(marks())
+            seen.append(state())
             self.clock.advance(1)
-            seen.append(marks())
+            seen.append(state())
             self.assertTrue(task.done)
             await asyncio.sleep(0)
-            seen.append(marks())
+            seen.append(state())
             return before, seen
 
         before, seen = self.run_in_loop(reactor())
         self.assertEqual(seen, [before] * 3)
 
     def test_loop_inside_a_task(self) -> None:
-        """A task that waits inside a loop of its own finds it running afterwards."""
+        """A task that waits inside its own loop finds it running afterwards."""
         seen: list[Any] = []
 
         async def inner() -> None:
-            seen.append(marks())
+            seen.append(state())
             sleep(1)
-            seen.append(marks())
+            seen.append(state())
             await asyncio.sleep(0)
-            seen.append(marks())
+            seen.append(state())
 
         def work() -> str:
             asyncio.run(inner())
             return "done"
 
         async def reactor() -> None:
-            before = marks()
+            before = state()
             task = self.start(work)
-            self.assertEqual(marks(), before)
-            # Another task does not see it, nor does the reactor.
-            self.assertEqual(self.result_of(self.start(marks)), (None, None))
+            self.assertEqual(state(), before)
+            # Neither another task nor the reactor finds the loop running.
+            self.assertEqual(self.result_of(self.start(state)), (None, None))
             self.clock.advance(1)
             self.assertEqual(self.result_of(task), "done")
-            self.assertEqual(marks(), before)
+            self.assertEqual(state(), before)
 
         self.run_in_loop(reactor())
         self.assertIsNotNone(seen[0][1])
@@ -101,25 +101,25 @@ class MarksTests(ClockTestCase):
         seen: list[Any] = []
 
         async def inner() -> None:
-            seen.append(marks())
+            seen.append(state())
             sleep(1)
-            seen.append(marks())
+            seen.append(state())
 
         task = self.start(lambda: asyncio.run(inner()))
-        self.assertEqual(marks(), (None, None))
+        self.assertEqual(state(), (None, None))
         self.clock.advance(1)
         self.result_of(task)
-        self.assertEqual(marks(), (None, None))
+        self.assertEqual(state(), (None, None))
         self.assertEqual(seen, [seen[0]] * 2)
-        self.assertEqual(self.result_of(self.start(marks)), (None, None))
+        self.assertEqual(self.result_of(self.start(state)), (None, None))
 
     def test_loops_of_two_tasks(self) -> None:
-        """Two tasks may each wait in a loop of their own."""
+        """Two tasks may each wait inside their own loop."""
 
         async def inner() -> bool:
-            before = marks()
+            before = state()
             sleep(1)
-            return before == marks()
+            return before == state()
 
         tasks = [self.start(lambda: asyncio.run(inner())) for _ in range(2)]
         self.clock.advance(1)
@@ -132,32 +132,32 @@ class MarksTests(ClockTestCase):
 
         async def child() -> Any:
             sleep(1)
-            return marks()[1]
+            return state()[1]
 
         async def inner() -> bool:
-            me = marks()[1]
+            me = state()[1]
             asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
             task = asyncio.create_task(child())
-            return marks()[1] is me and await task is task
+            return state()[1] is me and await task is task
 
         task = self.start(lambda: asyncio.run(inner()))
         self.clock.advance(1)
         self.assertTrue(self.result_of(task))
 
 
-class SwapTests(ClockTestCase):
-    """The swap_state itself."""
+class SwapStateTests(ClockTestCase):
+    """`swap_state`."""
 
     def test_there_and_back(self) -> None:
-        """What is put aside is what was there, and goes back as it was."""
+        """`swap_state` returns the previous state and restores it when given it."""
         loop = asyncio.new_event_loop()
         self.addCleanup(loop.close)
 
         async def coroutine() -> None:
-            before = marks()
+            before = state()
             aside = swap_state(None)
-            self.assertEqual(marks(), (None, None))
+            self.assertEqual(state(), (None, None))
             self.assertIsNone(swap_state(aside))
-            self.assertEqual(marks(), before)
+            self.assertEqual(state(), before)
 
         loop.run_until_complete(coroutine())

@@ -1,4 +1,4 @@
-"""`wait()` on coroutines and other awaitables, and on what cannot be waited on."""
+"""Tests of `wait()` with coroutines, other awaitables, and wrong arguments."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
 
 
 class Plain:
-    """Something with `__await__` that is no coroutine."""
+    """An object with `__await__` that is not a coroutine."""
 
     def __init__(self, *steps: Any) -> None:
         self.steps = steps
 
     def __await__(self) -> Generator[Any, Any, list[Any]]:
-        """Await each of the steps; their results."""
+        """Await each of the steps; return their results."""
         first = yield self.steps[0]
         return [first, (yield self.steps[1])]
 
 
 class PlainIterator:
-    """Something with `__await__` whose iterator has no send() and throw()."""
+    """An object with `__await__` whose iterator lacks send() and throw()."""
 
     def __init__(self, deferred: Deferred[Any]) -> None:
         self.deferred = deferred
 
     def __await__(self) -> Iterator[Any]:
-        """Only what an iterator must have."""
+        """Return an iterator with no methods but the required ones."""
         return iter([self.deferred])
 
 
@@ -60,13 +60,13 @@ class CoroutineTests(ClockTestCase):
     """`wait(coroutine)`, under a reactor that is not asyncio's."""
 
     def setUp(self) -> None:
-        """Something for coroutines to wait on."""
+        """Make a Deferred for the coroutines."""
         super().setUp()
         self.deferreds = CancellableDeferreds()
         self.deferred = self.deferreds.make()
 
     def test_result(self) -> None:
-        """It runs to its end, and the wait returns what it returns."""
+        """The wait returns the coroutine's return value."""
 
         async def coroutine() -> tuple[str, str]:
             return await succeed("first"), await self.deferred
@@ -77,7 +77,7 @@ class CoroutineTests(ClockTestCase):
         self.assertEqual(self.result_of(task), ("first", "second"))
 
     def test_without_an_await(self) -> None:
-        """One that awaits nothing is run at once."""
+        """A coroutine without an `await` runs at once."""
 
         async def coroutine() -> str:
             return "at once"
@@ -85,7 +85,7 @@ class CoroutineTests(ClockTestCase):
         self.assertEqual(self.result_of(self.start(wait, coroutine())), "at once")
 
     def test_error(self) -> None:
-        """What it raises is raised, and the traceback is whole."""
+        """The coroutine's error is raised with its complete traceback."""
 
         async def origin_of_the_error() -> None:
             await self.deferred
@@ -115,7 +115,7 @@ class CoroutineTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "handled")
 
     def test_cancelled(self) -> None:
-        """A cancellation of the task is raised at its `await`."""
+        """A cancellation of the task is raised at the coroutine's `await`."""
         events: list[str] = []
 
         async def coroutine() -> None:
@@ -131,7 +131,7 @@ class CoroutineTests(ClockTestCase):
         self.assertEqual(self.deferreds.cancelled, [self.deferred])
 
     def test_killed(self) -> None:
-        """So is the end of the process."""
+        """A kill of the task is raised at the coroutine's `await`."""
         events: list[type[BaseException]] = []
 
         async def coroutine() -> None:
@@ -146,7 +146,7 @@ class CoroutineTests(ClockTestCase):
         self.assertEqual(events, [GreenletExit])
 
     def test_waits_itself(self) -> None:
-        """It may call functions that wait."""
+        """A coroutine may call functions that wait."""
 
         async def coroutine() -> str:
             sleep(1)
@@ -159,7 +159,7 @@ class CoroutineTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "it")
 
     def test_context(self) -> None:
-        """It runs in the task: what it sets stays set."""
+        """The coroutine runs in the task's own context."""
         variable: ContextVar[str] = ContextVar("variable")
 
         async def coroutine() -> None:
@@ -176,7 +176,7 @@ class CoroutineTests(ClockTestCase):
         self.assertEqual(self.result_of(task), ("set", True))
 
     def test_timeout(self) -> None:
-        """The timeout is for all its steps together, whatever they wait on."""
+        """The timeout applies to the coroutine as a whole."""
 
         async def by_await() -> None:
             for _ in range(10):
@@ -195,7 +195,7 @@ class CoroutineTests(ClockTestCase):
             self.assert_nothing_left()
 
     def test_timeout_in_a_shield(self) -> None:
-        """It works inside a shield."""
+        """The timeout of a wait works inside a shield."""
 
         async def coroutine() -> None:
             await self.deferred
@@ -209,7 +209,7 @@ class CoroutineTests(ClockTestCase):
         self.error_of(task, TimedOut)
 
     def test_system_exit(self) -> None:
-        """One that exits ends the wait, not the process."""
+        """SystemExit in a coroutine ends the wait, not the process."""
 
         async def coroutine() -> None:
             await succeed(None)
@@ -218,7 +218,7 @@ class CoroutineTests(ClockTestCase):
         self.error_of(self.start(wait, coroutine()), SystemExit)
 
     def test_what_cannot_be_awaited(self) -> None:
-        """A coroutine that awaits something foreign is told so at its `await`."""
+        """An unsupported object raises TypeError at the coroutine's `await`."""
 
         @types.coroutine
         def foreign() -> Generator[str, None, None]:
@@ -234,7 +234,7 @@ class CoroutineTests(ClockTestCase):
         self.assertIn("'foreign'", self.result_of(self.start(wait, coroutine())))
 
     def test_bare_yield(self) -> None:
-        """One that only yields lets the reactor have a turn."""
+        """A bare `yield` takes one turn of the reactor."""
 
         @types.coroutine
         def bare() -> Generator[None, None, None]:
@@ -250,7 +250,7 @@ class CoroutineTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "after a turn")
 
     def test_future_that_is_done(self) -> None:
-        """Futures of asyncio that are done need no loop."""
+        """An asyncio future that is done needs no loop."""
         loop = asyncio.new_event_loop()
         self.addCleanup(loop.close)
         done = loop.create_future()
@@ -264,7 +264,7 @@ class CoroutineTests(ClockTestCase):
         self.assertEqual(self.result_of(self.start(wait, done)), "done")
 
     def test_future_that_is_not_done(self) -> None:
-        """Others are refused: nobody runs their loop. The error says what to do."""
+        """A pending future is refused without a loop; the error names the remedy."""
         loop = asyncio.new_event_loop()
         self.addCleanup(loop.close)
 
@@ -285,7 +285,7 @@ class CoroutineTests(ClockTestCase):
         self.assertIsInstance(error, Exception)
 
     def test_pending_interruption(self) -> None:
-        """A future that is done is a wait too: a cancelled task is told."""
+        """Waiting for a done future raises a pending cancellation."""
         loop = asyncio.new_event_loop()
         self.addCleanup(loop.close)
         done = loop.create_future()
@@ -301,24 +301,24 @@ class CoroutineTests(ClockTestCase):
 
 
 class AwaitableTests(ClockTestCase):
-    """`wait()` on other things that can be awaited, and on what cannot."""
+    """`wait()` with other awaitables, and with wrong arguments."""
 
     def test_with_await(self) -> None:
-        """Anything with `__await__` will do."""
+        """Any object with `__await__` can be waited for."""
         deferred: Deferred[str] = Deferred()
         task = self.start(wait, Plain(succeed(1), deferred))
         deferred.callback("2")
         self.assertEqual(self.result_of(task), [1, "2"])
 
     def test_with_a_plain_iterator(self) -> None:
-        """Even if what `__await__` returns is no more than an iterator."""
+        """The iterator of `__await__` needs no methods but the required ones."""
         deferred: Deferred[None] = Deferred()
         task = self.start(wait, PlainIterator(deferred))
         deferred.callback(None)
         self.assertIsNone(self.result_of(task))
 
     def test_generator_coroutine(self) -> None:
-        """Coroutines that are generators can be awaited, and waited on."""
+        """A generator-based coroutine can be waited for."""
 
         @types.coroutine
         def generator() -> Generator[Any, Any, Any]:
@@ -327,7 +327,7 @@ class AwaitableTests(ClockTestCase):
         self.assertEqual(self.result_of(self.start(wait, generator())), "it")
 
     def test_task(self) -> None:
-        """A Task is waited for as by its own `wait()`."""
+        """`wait(task)` is the same as `task.wait()`."""
         other = self.start(after, 2, "it")
         hasty = self.start(wait, other, 1)
         patient = self.start(wait, other)
@@ -337,14 +337,14 @@ class AwaitableTests(ClockTestCase):
         self.assertEqual(self.result_of(patient), "it")
 
     def test_nothing_of_the_kind(self) -> None:
-        """Other things are refused; the error shows them."""
+        """Objects that are not awaitable raise TypeError, which shows them."""
         things: list[Any] = [None, 5, "text", iter([]), sleep]
         for thing in things:
             error = self.error_of(self.start(wait, thing), TypeError)
             self.assertIn(repr(thing), str(error))
 
     def test_bad_timeout(self) -> None:
-        """A timeout that is no number of seconds is told by name and value."""
+        """A bad timeout raises an error that names the call and the value."""
         for timeout, kind in ((-1, ValueError), ("1", TypeError)):
             error = self.error_of(self.start(wait, succeed(1), timeout), kind)
             self.assertIn(
@@ -353,7 +353,7 @@ class AwaitableTests(ClockTestCase):
             )
 
     def test_coroutine_that_never_begins(self) -> None:
-        """A coroutine that could not be begun does not warn that nobody awaited it."""
+        """A coroutine that was refused does not warn that it was never awaited."""
 
         async def coroutine() -> None: ...
 

@@ -1,4 +1,4 @@
-"""What can happen to descriptors while tasks wait for them: others, closing, reuse."""
+"""Tests of descriptors that are shared, closed or reused while tasks wait."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from txgreenwsgi import (
     wait_readable,
     wait_writable,
 )
+from txgreenwsgi._switching.readiness import notify_closed
 
 from .descriptors import (
     DescriptorTestCase,
@@ -33,10 +34,10 @@ POLLHUP, POLLERR, POLLNVAL = (
 
 
 class DescriptorsTests(DescriptorTestCase):
-    """Several tasks, closed descriptors, numbers that are used again."""
+    """Several tasks, closed descriptors, reused descriptor numbers."""
 
     def test_two_tasks_one_direction(self) -> None:
-        """Two that want to read from one descriptor: the second is told so."""
+        """The second task that waits to read from a descriptor gets an error."""
         first = self.start(wait_readable, self.reading)
         second = self.start(wait_readable, self.reading)
         error = str(self.error_of(second, RuntimeError))
@@ -48,14 +49,14 @@ class DescriptorsTests(DescriptorTestCase):
         self.assertTrue(self.result_of(first))
 
     def test_two_that_write(self) -> None:
-        """Two that want to write to one: likewise."""
+        """The second task that waits to write to a descriptor gets an error."""
         fill(self.writing)
         self.start(wait_writable, self.writing)
         second = self.start(wait_writable, self.writing)
         self.assertIn("for writing", str(self.error_of(second, RuntimeError)))
 
     def test_two_directions(self) -> None:
-        """One may read what another writes to."""
+        """One task may read while another writes."""
         ours, theirs = make_sockets(self)
         fill(ours.fileno())
         reader = self.start(wait_readable, ours)
@@ -70,7 +71,7 @@ class DescriptorsTests(DescriptorTestCase):
         self.assertTrue(self.result_of(writer))
 
     def test_one_after_the_other(self) -> None:
-        """Who has stopped waiting, in whatever way, is in nobody's way."""
+        """A wait that has ended in any way does not block the next waiter."""
         self.start(wait_readable, self.reading).cancel()
         self.start(wait_readable, self.reading, 0)
         timed_out = self.start(wait_readable, self.reading, 1)
@@ -82,7 +83,7 @@ class DescriptorsTests(DescriptorTestCase):
         self.assertTrue(self.result_of(task))
 
     def test_duplicates(self) -> None:
-        """A duplicate of a descriptor is another descriptor."""
+        """A duplicate counts as another descriptor."""
         duplicate = os.dup(self.reading)
         self.addCleanup(close, duplicate)
         tasks = [self.start(wait_readable, fd) for fd in (self.reading, duplicate)]
@@ -91,17 +92,27 @@ class DescriptorsTests(DescriptorTestCase):
         self.assertEqual([self.result_of(task) for task in tasks], [True, True])
 
     def test_closed_before(self) -> None:
-        """A descriptor that is not open is told at once."""
+        """A descriptor that is not open is reported at once."""
         os.close(self.reading)
         error = self.error_of(self.start(wait_readable, self.reading), ValueError)
         self.assertIn(f"file descriptor {self.reading} is not open", str(error))
 
     def test_closed_meanwhile(self) -> None:
-        """One that is closed while it is waited on is told when the time is over."""
+        """A descriptor closed during the wait is reported after the timeout."""
         task = self.start(wait_readable, self.reading, 2)
         os.close(self.reading)
         self.turn()
         self.clock.advance(2)
+        self.error_of(task, ValueError)
+        self.assert_nothing_left()
+
+    def test_notify_closed(self) -> None:
+        """`notify_closed` ends the waits on a descriptor that has been closed."""
+        task = self.start(wait_readable, self.reading)
+        os.close(self.reading)
+        self.turn()
+        self.assertFalse(task.done)
+        notify_closed(self.hub, self.reading)
         self.error_of(task, ValueError)
         self.assert_nothing_left()
 
@@ -116,7 +127,7 @@ class DescriptorsTests(DescriptorTestCase):
         return number, writing
 
     def test_number_used_again(self) -> None:
-        """What is ready on a new file of the same number wakes nobody."""
+        """Data on a new file with the same number wakes no earlier waiter."""
         task = self.start(wait_readable, self.reading, 5)
         number, writing = self.reuse(self.reading)
         os.write(writing, b"x")
@@ -124,11 +135,11 @@ class DescriptorsTests(DescriptorTestCase):
         self.assertEqual(task.state, "parked")
         self.clock.advance(4)
         self.error_of(task, ValueError)
-        # And the new file can be waited on meanwhile or later.
+        # The new file can be waited on meanwhile or later.
         self.assertTrue(self.result_of(self.start(wait_readable, number)))
 
     def test_both_wait_on_the_number(self) -> None:
-        """The task of the old file and that of the new one do not meet."""
+        """The waiters of the old and the new file do not conflict."""
         old = self.start(wait_readable, self.reading, 5)
         number, writing = self.reuse(self.reading)
         new = self.start(wait_readable, number)
@@ -141,7 +152,7 @@ class DescriptorsTests(DescriptorTestCase):
         self.error_of(old, ValueError)
 
     def test_old_file_lives_on(self) -> None:
-        """Nor is the old file's readiness taken for the new one's."""
+        """Readiness of the old file is not reported for the new one."""
         elsewhere = os.dup(self.reading)
         self.addCleanup(close, elsewhere)
         task = self.start(wait_readable, self.reading, 5)
@@ -152,7 +163,7 @@ class DescriptorsTests(DescriptorTestCase):
         self.assertFalse(self.result_of(self.start(wait_readable, number, 0)))
 
     def test_one_of_several_used_again(self) -> None:
-        """In a wait on several, what is ready on the new file is not reported."""
+        """In a wait on several, readiness of the new file is not reported."""
         other, other_writing = make_pipe(self)
 
         def work() -> list[tuple[int, int]]:
@@ -170,4 +181,4 @@ class DescriptorsTests(DescriptorTestCase):
 
 
 class DescriptorsWithoutEpollTests(WithoutEpollMixin, DescriptorsTests):
-    """Several tasks, closed descriptors, numbers that are used again."""
+    """Several tasks, closed descriptors, reused numbers, without epoll."""

@@ -1,4 +1,4 @@
-"""The hub: who runs when, where a task begins, and how it ends."""
+"""Tests of the hub: scheduling, and the beginning and end of tasks."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from txgreenwsgi import (
     wait,
 )
 from txgreenwsgi._switching import greenlets, guards
-from txgreenwsgi._switching.greenlets import Hub, Task, hub_of
+from txgreenwsgi._switching.greenlets import Hub, Task, existing_hub_of, hub_of
 
 from .clocked import ClockTestCase, SwitchCount
 from .threaded import ThreadClock, in_thread
 
 
 class TurnTests(ClockTestCase):
-    """Who runs when."""
+    """The order in which tasks run."""
 
     def test_start_runs_until_the_first_wait(self) -> None:
-        """A task that is started runs at once, until it waits."""
+        """A started task runs at once, until its first wait."""
         events = []
 
         def work() -> None:
@@ -47,14 +47,14 @@ class TurnTests(ClockTestCase):
         self.assertEqual(events, ["began", "ended"])
 
     def test_answered_by_the_reactor(self) -> None:
-        """What a callback of the reactor's answers goes on at once."""
+        """A wait answered by a callback of the reactor continues at once."""
         deferred: Deferred[str] = Deferred()
         task = self.start(wait, deferred)
         deferred.callback("now")
         self.assertEqual(self.result_of(task), "now")
 
     def test_answered_by_a_task(self) -> None:
-        """A task that answers another goes on first; the other has the next turn."""
+        """A task that answers another continues; the other runs at the next turn."""
         deferred: Deferred[str] = Deferred()
         events = []
 
@@ -77,7 +77,7 @@ class TurnTests(ClockTestCase):
         self.assertEqual(events, ["answered", "got it", "went on"])
 
     def test_answered_by_a_child_greenlet(self) -> None:
-        """The same when a library of the task's answers in a greenlet of its own."""
+        """The same when the answer comes from a child greenlet of the task."""
         deferred: Deferred[str] = Deferred()
         task = self.start(wait, deferred)
 
@@ -91,7 +91,7 @@ class TurnTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "it")
 
     def test_tasks_pass_a_ball(self) -> None:
-        """Tasks that answer each other for long do so at constant depth."""
+        """Tasks that keep answering each other do not deepen the stack."""
         handles: dict[str, Suspension] = {}
         depths = set()
 
@@ -116,7 +116,7 @@ class TurnTests(ClockTestCase):
         self.assertEqual(len(depths), 1)
 
     def test_parked_task_is_kept(self) -> None:
-        """A task that waits needs nobody who holds it."""
+        """A parked task stays alive without other references."""
         deferred: Deferred[str] = Deferred()
         got: list[str] = []
         self.start(lambda: got.append(wait(deferred)))
@@ -126,7 +126,7 @@ class TurnTests(ClockTestCase):
         self.assertEqual(got, ["still here"])
 
     def test_all_of_a_turn_share_one_delayed_call(self) -> None:
-        """Many tasks that let others run cost the reactor one delayed call."""
+        """Many `sleep(0)` in one turn share one delayed call."""
         for _ in range(100):
             self.start(sleep, 0)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
@@ -134,7 +134,7 @@ class TurnTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_one_failure_in_a_turn(self) -> None:
-        """Something that fails in a turn is logged, and the rest is done."""
+        """A call that fails in a turn is logged; the others are made."""
         done: list[str] = []
         self.hub.at_next_turn(lambda: 1 / 0)
         self.hub.at_next_turn(lambda: done.append("the rest"))
@@ -143,7 +143,7 @@ class TurnTests(ClockTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_task_that_turns_the_clock(self) -> None:
-        """A task of a test may advance the clock itself: it is where others return."""
+        """A task may advance the clock itself; other tasks return to it."""
         events = []
 
         def other() -> str:
@@ -168,7 +168,7 @@ class TurnTests(ClockTestCase):
         self.assertEqual(self.result_of(turning), "me")
 
     def test_start_in_a_task(self) -> None:
-        """A task that starts another gets control back when that one parks."""
+        """A task that starts another continues when the other parks."""
         events = []
 
         def inner() -> None:
@@ -188,7 +188,7 @@ class TurnTests(ClockTestCase):
         self.assertEqual(events, ["inner", "outer", "inner again", "outer again"])
 
     def test_answered_while_the_collector_runs(self) -> None:
-        """A finalizer may answer a wait; the task goes on behind the collector."""
+        """A finalizer may answer a wait; the task resumes after the collection."""
         handles: list[Suspension] = []
 
         class Finalized:
@@ -201,7 +201,7 @@ class TurnTests(ClockTestCase):
         def work() -> tuple[Any, int | None]:
             handles.append(suspend())
             value = handles[0].wait()
-            sleep(1)  # it would be refused inside the collector
+            sleep(1)  # sleep() would be refused during the collection
             return value, guards.collecting_thread
 
         task = self.start(work)
@@ -214,10 +214,10 @@ class TurnTests(ClockTestCase):
 
 
 class BeginningTests(ClockTestCase):
-    """Where a task begins."""
+    """The beginning of a task."""
 
     def test_spawn_begins_at_the_next_turn(self) -> None:
-        """A spawned task does not run inside the call that spawns it."""
+        """A spawned task does not run inside the call of `spawn`."""
         events: list[str] = []
         task = self.spawn(events.append, "ran")
         self.assertEqual((events, task.state), ([], "new"))
@@ -225,7 +225,7 @@ class BeginningTests(ClockTestCase):
         self.assertEqual((events, task.state), (["ran"], "finished"))
 
     def test_recursion_depth(self) -> None:
-        """A task spawned deep in a stack has the whole recursion limit for itself."""
+        """A task spawned deep in a stack has the whole recursion limit."""
 
         def room(depth: int = 0) -> int:
             try:
@@ -251,16 +251,16 @@ class BeginningTests(ClockTestCase):
         self.assertEqual(len(used), 1)
 
     def test_few_greenlets_are_kept(self) -> None:
-        """After a crowd, only so many greenlets are kept as are worth it."""
+        """A limited number of spare greenlets is kept."""
         with patch.object(greenlets, "SPARE_GREENLETS", 4):
             tasks = [self.start(sleep, 1) for _ in range(20)]
             self.clock.advance(1)
             self.assertEqual({task.state for task in tasks}, {"finished"})
-            self.assertEqual(len(self.hub.spare), 4)
+            self.assertEqual(len(self.hub.spare_greenlets), 4)
             self.assertEqual(self.result_of(self.start(lambda: "ran")), "ran")
 
     def test_reused_greenlet_has_no_memory(self) -> None:
-        """A task finds no exception that the one before it in the greenlet handled."""
+        """A reused greenlet has no exception of the previous task."""
 
         def failing() -> None:
             try:
@@ -290,19 +290,19 @@ class BeginningTests(ClockTestCase):
         self.assertEqual([self.result_of(task) for task in tasks], [True, True])
 
     def test_home_is_where_the_reactor_runs(self) -> None:
-        """It does not matter in which greenlet the package was first used."""
+        """The package may first be used in any greenlet."""
         clock = Clock()
         hubs: list[Hub] = []
         greenlet(lambda: hubs.append(hub_of(clock))).switch()
         task: Task[None] = Task(hubs[0], sleep, (1,))
         hubs[0].start(task)
         self.assertEqual(task.state, "parked")
-        self.assertIs(hubs[0].home, getcurrent())
+        self.assertIs(hubs[0].reactor_greenlet, getcurrent())
         clock.advance(1)
         self.assertTrue(task.done)
 
     def test_thread_is_where_the_reactor_runs(self) -> None:
-        """A hub that was made in one thread serves a reactor that runs in another."""
+        """A hub made in one thread serves a reactor that runs in another."""
         reactor = MemoryReactorClock()
         hub = in_thread(lambda: hub_of(reactor))
         reactor.run()
@@ -313,7 +313,7 @@ class BeginningTests(ClockTestCase):
         self.assertTrue(task.done)
 
     def test_spawn_in_another_thread(self) -> None:
-        """Spawning in a worker thread is refused; the error says how to do it."""
+        """`spawn` in a worker thread is refused; the error names the remedy."""
         task: Task[None] = Task(self.hub, sleep, (1,))
         error = self.assertRaises(
             NotInGreenlet, in_thread, lambda: self.hub.spawn(task), "pool-7"
@@ -323,18 +323,28 @@ class BeginningTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_thread_of_a_hub(self) -> None:
-        """A hub knows its reactor's thread from others."""
+        """A hub distinguishes its reactor's thread from others."""
         self.assertTrue(self.hub.on_its_thread())
         self.assertFalse(in_thread(self.hub.on_its_thread))
 
     def test_one_hub_for_a_reactor(self) -> None:
-        """Everybody who asks gets the same hub; each reactor has its own."""
+        """Each reactor has one hub."""
         self.assertIs(hub_of(self.clock), self.hub)
         self.assertIsNot(hub_of(Clock()), self.hub)
         self.assertIs(self.result_of(self.start(hub_of)), self.hub)
+        self.assertIs(existing_hub_of(self.clock), self.hub)
+        self.assertIsNone(existing_hub_of(Clock()))
+
+    def test_turn_scheduled(self) -> None:
+        """It is True from `at_next_turn` until the calls are made."""
+        self.assertFalse(self.hub.turn_scheduled)
+        self.hub.at_next_turn(int)
+        self.assertTrue(self.hub.turn_scheduled)
+        self.turn()
+        self.assertFalse(self.hub.turn_scheduled)
 
     def test_free_threaded_python(self) -> None:
-        """A Python without its global lock is refused, and told what to do."""
+        """Free-threaded Python is refused; the error names the remedy."""
         with patch.object(sys, "_is_gil_enabled", lambda: False, create=True):
             error = self.assertRaises(RuntimeError, hub_of, Clock())
         self.assertIn("PYTHON_GIL=1", str(error))
@@ -342,17 +352,17 @@ class BeginningTests(ClockTestCase):
             hub_of(Clock())
 
     def test_reactor_in_another_thread(self) -> None:
-        """The first task of a reactor cannot be made where the reactor is not."""
+        """The first task of a reactor must be made in the reactor's thread."""
         with patch("twisted.python.threadable.ioThread", -1):
             error = self.assertRaises(NotInGreenlet, hub_of, ThreadClock())
         self.assertIn("reactor.callFromThread(spawn, function)", str(error))
 
 
 class EndTests(ClockTestCase):
-    """A task's end, whatever ends it."""
+    """The ways in which a task ends."""
 
     def test_anything_raised_stays_in_the_task(self) -> None:
-        """Not even SystemExit or KeyboardInterrupt gets into the reactor's code."""
+        """SystemExit and KeyboardInterrupt do not reach the reactor's code."""
 
         def quitter(error: BaseException) -> None:
             sleep(1)
@@ -373,7 +383,7 @@ class EndTests(ClockTestCase):
         self.error_of(self.start(leave), Cancelled)
 
     def test_nothing_is_left_of_ten_thousand_waits(self) -> None:
-        """Waits leave no task, no delayed call and no greenlet behind."""
+        """Ten thousand waits leave no task, delayed call or greenlet behind."""
         deferreds: list[Deferred[int]] = []
 
         def work() -> int:
@@ -393,7 +403,7 @@ class EndTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_hub_of_a_finished_test_is_collected(self) -> None:
-        """A clock that is dropped, its tasks ended, leaves nothing in memory."""
+        """A hub whose clock is dropped and whose tasks have ended is freed."""
         clock = Clock()
         hub_of(clock).start(Task(hub_of(clock), sleep, (1,)))
         clock.advance(1)
@@ -403,7 +413,7 @@ class EndTests(ClockTestCase):
         self.assertIsNone(gone())
 
     def test_stop_tells_the_hub(self) -> None:
-        """The end of a reactor ends its tasks, without anybody's doing."""
+        """The shutdown of a reactor ends its tasks."""
         reactor = MemoryReactorClock()
         events: list[str] = []
 
@@ -419,7 +429,7 @@ class EndTests(ClockTestCase):
         self.assertEqual(events, ["cleaned up"])
 
     def test_reactor_that_is_run_again(self) -> None:
-        """One that tells of a shutdown without a stop has tasks afterwards.
+        """A reactor that fired its shutdown event without stopping can run tasks.
 
         A worker of `trial -j` does so after each test.
         """
@@ -438,7 +448,7 @@ class EndTests(ClockTestCase):
         self.assertEqual(len(reactor.triggers["after"]["shutdown"]), 2)
 
     def test_reactor_that_was_stopped(self) -> None:
-        """It cannot be run again, and has no new tasks."""
+        """A stopped reactor runs no new tasks."""
         reactor: Any = MemoryReactorClock()
         reactor._startedBefore = True
         hub_of(reactor).close()
@@ -447,10 +457,10 @@ class EndTests(ClockTestCase):
 
 
 class SwitchTests(ClockTestCase):
-    """What switches, and what does not."""
+    """The number of switches."""
 
     def test_a_fired_deferred_does_not_switch(self) -> None:
-        """Waiting on what has its result already goes straight on."""
+        """Waiting on a fired Deferred does not switch."""
 
         def work() -> int:
             fired: Deferred[str] = Deferred()
@@ -467,7 +477,7 @@ class SwitchTests(ClockTestCase):
         self.assertEqual(self.result_of(self.start(work)), 0)
 
     def test_a_wait_switches_there_and_back(self) -> None:
-        """One that parks costs two switches, not more."""
+        """A wait that parks costs two switches."""
 
         def work() -> int:
             with SwitchCount() as count:
@@ -476,5 +486,5 @@ class SwitchTests(ClockTestCase):
 
         task = self.start(work)
         self.clock.advance(1)
-        # Out of the task, and into it again.
+        # Out of the task, and back into it.
         self.assertEqual(self.result_of(task), 2)

@@ -1,4 +1,4 @@
-"""Calls that would hang: each is one clear error."""
+"""Tests of calls that would deadlock: each raises one clear error."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class WholeReactor(MemoryReactorClock):
     runs = 0
 
     def run(self) -> None:
-        """Count it."""
+        """Count the call."""
         self.runs += 1
 
     def iterate(self, delay: float = 0) -> None:
-        """Count it."""
+        """Count the call."""
         self.iterated += 1
 
     def callFromThread(
@@ -47,21 +47,21 @@ class WholeReactor(MemoryReactorClock):
         *args: object,
         **kwargs: object,
     ) -> None:
-        """Do it at once, wherever it is asked for."""
+        """Call `f` at once, in the calling thread."""
         callable(*args, **kwargs)
 
 
 class ReactorTests(SynchronousTestCase):
-    """Calls of the reactor's own that deadlock inside a task."""
+    """Calls of the reactor that deadlock inside a task."""
 
     def setUp(self) -> None:
-        """A reactor whose tasks can call it."""
+        """Make a reactor whose tasks can call it."""
         self.reactor = WholeReactor()
         self.hub = hub_of(self.reactor)
         self.addCleanup(self.hub.close)
 
     def error_in_a_task(self, function: Callable[..., object], *args: Any) -> str:
-        """The message of the NotInGreenlet that it raises in a task."""
+        """Return the message of the NotInGreenlet that `function` raises in a task."""
         errors: list[str] = []
 
         def work() -> None:
@@ -73,42 +73,42 @@ class ReactorTests(SynchronousTestCase):
         return errors[0]
 
     def test_iterate(self) -> None:
-        """`reactor.iterate()` in a task says to sleep instead."""
+        """`reactor.iterate()` in a task raises and recommends sleep(0)."""
         message = self.error_in_a_task(self.reactor.iterate)
         self.assertEqual(self.reactor.iterated, 0)
         self.assertIn("reactor.iterate()", message)
         self.assertIn("sleep(0)", message)
 
     def test_run(self) -> None:
-        """`reactor.run()` in a task says that it runs already."""
+        """`reactor.run()` in a task raises: the reactor is running already."""
         message = self.error_in_a_task(self.reactor.run)
         self.assertIn("reactor.run()", message)
         self.assertEqual(self.reactor.runs, 0)
 
     def test_outside_of_tasks(self) -> None:
-        """Outside of tasks they are what they were."""
+        """Outside tasks the methods work as before."""
         self.reactor.iterate()
         self.reactor.run()
         self.assertEqual((self.reactor.iterated, self.reactor.runs), (1, 1))
 
     def test_blocking_call(self) -> None:
-        """`blockingCallFromThread` in a task says to wait for the Deferred."""
+        """`blockingCallFromThread` in a task raises and recommends `wait`."""
         message = self.error_in_a_task(blockingCallFromThread, self.reactor, str)
         self.assertIn("wait(deferred)", message)
 
     def test_blocking_call_in_a_callback(self) -> None:
-        """In the reactor's thread it would hang outside of tasks as well."""
+        """`blockingCallFromThread` raises in the reactor's thread, task or not."""
         self.assertRaises(NotInGreenlet, blockingCallFromThread, self.reactor, str)
 
     def test_blocking_call_in_a_thread(self) -> None:
-        """In a thread of its own it is what it was."""
+        """`blockingCallFromThread` works in another thread."""
         answer = in_thread(
             lambda: blockingCallFromThread(self.reactor, lambda: "answer")
         )
         self.assertEqual(answer, "answer")
 
     def test_call_from_thread(self) -> None:
-        """Other calls from anywhere are let through."""
+        """Other calls of `callFromThread` are unaffected."""
         called: list[str] = []
         self.reactor.callFromThread(called.append, "here")
         in_thread(lambda: self.reactor.callFromThread(called.append, "there"))
@@ -116,10 +116,10 @@ class ReactorTests(SynchronousTestCase):
 
 
 class CollectorTests(ClockTestCase):
-    """Finalizers that the collector calls."""
+    """Finalizers that the garbage collector calls."""
 
     def test_finalizer(self) -> None:
-        """One that waits is told not to, and the task it interrupted is unharmed."""
+        """A finalizer that waits is refused; the interrupted task is unharmed."""
         errors: list[str] = []
 
         class Finalized:
@@ -145,7 +145,7 @@ class CollectorTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "unharmed")
 
     def test_finalizer_that_is_not_collected(self) -> None:
-        """One that runs because the last reference goes may wait like any code."""
+        """A finalizer run by the loss of the last reference may wait."""
         events: list[str] = []
 
         class Finalized:
@@ -162,7 +162,7 @@ class CollectorTests(ClockTestCase):
         self.assertEqual(events, ["waited", "went on"])
 
     def test_collector_in_another_thread(self) -> None:
-        """A collection in another thread is no hindrance."""
+        """A collection in another thread does not prevent a wait."""
         with patch.object(guards, "collecting_thread", -1):
             task = self.start(sleep, 1)
         self.assertEqual(task.state, "parked")
@@ -174,7 +174,7 @@ class SignalTests(ClockTestCase):
     """Signal handlers."""
 
     def interrupted_by(self, handler: Any) -> list[str]:
-        """What a handler that waits is told when it interrupts a task."""
+        """Return the errors that a waiting `handler` gets inside a task."""
         before = signal.signal(signal.SIGUSR1, handler)
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
         self.addCleanup(guards.clear_handler_cache)
@@ -194,40 +194,40 @@ class SignalTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "unharmed")
         return self.errors
 
-    def wait_in_vain(self) -> None:
-        """What the handlers do."""
+    def try_to_wait(self) -> None:
+        """Wait, and record the error."""
         try:
             sleep(1)
         except NotInGreenlet as error:
             self.errors.append(str(error))
 
     def test_function(self) -> None:
-        """A handler that waits is told not to, by name, and what to do."""
+        """A handler that waits is refused; the error names it and the remedy."""
 
         def on_signal(number: int, frame: object) -> None:
-            self.wait_in_vain()
+            self.try_to_wait()
 
         [message] = self.interrupted_by(on_signal)
         self.assertIn("'on_signal'", message)
         self.assertIn("reactor.callFromThread(spawn, function)", message)
 
     def test_other_callables(self) -> None:
-        """Methods, partial functions and objects with `__call__` are handlers too."""
+        """Methods, partial functions and objects with `__call__` are recognized."""
 
         class Handler:
-            def __init__(self, wait_in_vain: Callable[[], None]) -> None:
-                self.wait_in_vain = wait_in_vain
+            def __init__(self, try_to_wait: Callable[[], None]) -> None:
+                self.try_to_wait = try_to_wait
 
             def __call__(self, number: int, frame: object) -> None:
-                self.wait_in_vain()
+                self.try_to_wait()
 
             def method(self, number: int, frame: object) -> None:
-                self.wait_in_vain()
+                self.try_to_wait()
 
             def third(self, word: str, number: int, frame: object) -> None:
-                self.wait_in_vain()
+                self.try_to_wait()
 
-        handler = Handler(self.wait_in_vain)
+        handler = Handler(self.try_to_wait)
         for other in (
             handler,
             handler.method,
@@ -236,14 +236,14 @@ class SignalTests(ClockTestCase):
             self.assertEqual(len(self.interrupted_by(other)), 1)
 
     def test_handlers_that_do_not_wait(self) -> None:
-        """A process with handlers of its own waits as ever."""
+        """Handlers that do not wait have no effect on waits."""
 
         def on_signal(number: int, frame: object) -> None: ...
 
         self.assertEqual(self.interrupted_by(on_signal), [])
 
     def test_asked_for_seldom(self) -> None:
-        """The interpreter is not asked for its handlers at every wait."""
+        """The signal handlers are not looked up at every wait."""
         guards.clear_handler_cache()
         self.addCleanup(guards.clear_handler_cache)
         with patch.object(
@@ -255,15 +255,15 @@ class SignalTests(ClockTestCase):
 
 
 class SecondsTests(SynchronousTestCase):
-    """Numbers of seconds."""
+    """`require_seconds`."""
 
     def test_good(self) -> None:
-        """Any number that is not negative will do."""
+        """Every number >= 0 is accepted."""
         for value in (0, 0.0, 1, 2.5, True, float("inf")):
             guards.require_seconds("it", value)
 
     def test_bad(self) -> None:
-        """Others are told with the name and the value."""
+        """Other values raise an error with the name and the value."""
         cases: list[tuple[Any, type[Exception]]] = [
             (-1, ValueError),
             (float("nan"), ValueError),

@@ -1,4 +1,4 @@
-"""What a task that has ended keeps alive, and failures that nobody asks for."""
+"""Tests of the memory of ended tasks, and of the logging of unhandled errors."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .test_tasks import failing_deep_down
 
 
 class Held:
-    """Something that a frame holds, and whose end can be seen."""
+    """An object held by a frame, with weak references."""
 
 
 class UnobservedTests(ClockTestCase):
-    """Failures that nobody asks for."""
+    """Errors of tasks that are never waited for."""
 
     def test_logged(self) -> None:
-        """A task that fails unnoticed is logged as soon as nobody can ask any more."""
+        """The error is logged when the last reference to the task goes."""
         task = self.start(failing_deep_down)
         self.assertEqual(self.flushLoggedErrors(), [])
         del task
@@ -39,7 +39,7 @@ class UnobservedTests(ClockTestCase):
         self.assertIn("failing_deep_down", failure.getTraceback())
 
     def test_logged_after_waits(self) -> None:
-        """Nor does the collector have to run when it failed in the middle of waits."""
+        """The error of a task that failed between waits is logged without gc."""
         deferred: Deferred[None] = Deferred()
 
         def work() -> None:
@@ -52,7 +52,7 @@ class UnobservedTests(ClockTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_asked_for(self) -> None:
-        """A failure that somebody got, by `wait()` or a Deferred, is not logged."""
+        """An error delivered by `wait()` or a Deferred is not logged."""
         waited_for = self.start(failing_deep_down)
         self.start(self.assertRaises, ValueError, waited_for.wait)
         self.failureResultOf(self.start(failing_deep_down).deferred(), ValueError)
@@ -61,7 +61,7 @@ class UnobservedTests(ClockTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_gave_up_waiting(self) -> None:
-        """One who gave up waiting before the failure has not got it."""
+        """A waiter that timed out before the failure has not received it."""
 
         def work() -> None:
             sleep(2)
@@ -76,15 +76,15 @@ class UnobservedTests(ClockTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_cancelled(self) -> None:
-        """A task that ends by its cancellation did as it was told: no log."""
+        """A cancelled task is not logged."""
         self.start(sleep, 1).cancel()
         self.spawn(sleep, 1).cancel()
         self.turn()
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_one_who_is_told_fails(self) -> None:
-        """When something told of a task's end fails, the others are told too."""
+    def test_failing_end_callback(self) -> None:
+        """An end callback that fails is logged; the others are called."""
         told: list[str] = []
         task = self.start(sleep, 1)
         task.call_at_end(failing_deep_down)
@@ -95,10 +95,10 @@ class UnobservedTests(ClockTestCase):
 
 
 class MemoryTests(ClockTestCase):
-    """What a task that has ended keeps alive: its result, and nothing else."""
+    """An ended task keeps its result alive, and nothing else."""
 
     def setUp(self) -> None:
-        """Without the collector: what is not in a circle goes at once."""
+        """Disable the collector: objects outside cycles are freed at once."""
         super().setUp()
         gc.collect()
         gc.disable()
@@ -106,26 +106,26 @@ class MemoryTests(ClockTestCase):
         self.held: weakref.ref[Held] | None = None
 
     def hold(self, last: Any) -> None:
-        """A function with something in its frame."""
+        """Return a function with a `Held` in its frame."""
         held = Held()
         self.held = weakref.ref(held)
         last()
         del last
 
     def assert_gone(self) -> None:
-        """What the frame held is gone, without the collector."""
+        """Fail if the frame's object is still alive."""
         assert self.held is not None
         self.assertIsNone(self.held())
 
     def test_finished(self) -> None:
-        """A task that is kept for its result does not keep its frame."""
+        """A finished task that is kept for its result does not keep its frame."""
         task = self.start(self.hold, lambda: sleep(1))
         self.clock.advance(1)
         self.assertTrue(task.done)
         self.assert_gone()
 
     def test_arguments_and_context(self) -> None:
-        """Nor its function, its arguments, and the context variables it had."""
+        """A finished task keeps neither function, arguments nor context."""
         variable: ContextVar[Held] = ContextVar("variable")
         argument, value = Held(), Held()
         gone = [weakref.ref(argument), weakref.ref(value)]
@@ -141,14 +141,14 @@ class MemoryTests(ClockTestCase):
         self.assertEqual([reference() for reference in gone], [None, None])
 
     def test_result_of_a_dropped_task(self) -> None:
-        """The result goes with the task, even the first one of a greenlet."""
+        """The result is freed with the task, even the first of a greenlet."""
         task = self.start(Held)
         gone = weakref.ref(self.result_of(task))
         del task
         self.assertIsNone(gone())
 
     def test_failed(self) -> None:
-        """A failed task lets go of its frames when it is dropped."""
+        """A failed task frees its frames when it is dropped."""
         fired: Deferred[None] = Deferred()
         fired.callback(None)
         never: Deferred[None] = Deferred()
@@ -182,7 +182,7 @@ class MemoryTests(ClockTestCase):
             self.assert_gone()
 
     def test_cancelled(self) -> None:
-        """So does a cancelled one, and one that a timeout ended."""
+        """A cancelled task and a timed-out one free their frames."""
         task = self.start(self.hold, lambda: sleep(60))
         task.cancel()
         self.assertEqual(task.state, "failed")
@@ -190,14 +190,14 @@ class MemoryTests(ClockTestCase):
         self.assert_gone()
 
     def test_killed(self) -> None:
-        """A task that the end of the process ended keeps nothing even before."""
+        """A killed task keeps nothing alive, even before it is dropped."""
         task = self.start(self.hold, lambda: sleep(60))
         self.hub.close()
         self.assertTrue(task.done)
         self.assert_gone()
 
     def test_waited_for(self) -> None:
-        """Waiting for a failed task does not tie the two together."""
+        """Waiting for a failed task creates no cycle between the two."""
         failed = self.start(self.hold, failing_deep_down)
 
         def waiter(task: Task[None]) -> None:
@@ -211,7 +211,7 @@ class MemoryTests(ClockTestCase):
         self.assert_gone()
 
     def test_caught(self) -> None:
-        """An exception that the task catches goes at once, with what it held."""
+        """An exception that the task catches is freed at once."""
 
         def work() -> None:
             failing: Deferred[None] = Deferred()
@@ -222,7 +222,7 @@ class MemoryTests(ClockTestCase):
             ):
                 with contextlib.suppress(ValueError, TimedOut):
                     self.hold(call)
-                sleep(0)  # until the turn ends, whoever raised it has it in hand
+                sleep(0)  # until the turn ends, the raising code holds it
                 self.assert_gone()
 
         task = self.start(work)
@@ -236,7 +236,7 @@ class MemoryTests(ClockTestCase):
         self.result_of(task)
 
     def test_frames_of_others(self) -> None:
-        """Frames of the application keep their variables: debuggers look at them."""
+        """Application frames keep their variables, for debuggers."""
 
         def application() -> None:
             secret = "still here"  # noqa: F841
@@ -249,7 +249,7 @@ class MemoryTests(ClockTestCase):
         self.assertEqual(frame.tb_frame.f_locals["secret"], "still here")
 
     def test_error_from_a_task_that_runs(self) -> None:
-        """A task may fail with what a parked one caught: that one goes on unharmed."""
+        """A task may raise an error that a parked one caught; that one is unharmed."""
         caught: list[BaseException] = []
 
         async def coroutine() -> str:
@@ -271,7 +271,7 @@ class MemoryTests(ClockTestCase):
         self.assertEqual(self.result_of(first), "unharmed")
 
     def test_interrupted_after_its_end(self) -> None:
-        """An interruption that comes too late is no burden to the task."""
+        """An interruption after the end is not stored."""
         task = self.start(str)
         task.interrupt(ValueError())
         task.withdraw(ValueError())

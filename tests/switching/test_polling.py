@@ -1,4 +1,4 @@
-"""Waiting for several descriptors: `poll()` and `select()`."""
+"""Tests of waits for several descriptors: `poll()` and `select()`."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ POLLHUP, POLLERR, POLLNVAL = (
 
 
 class PollTests(DescriptorTestCase):
-    """`poll()`, of the shape of `select.poll`."""
+    """`poll()`, the counterpart of `select.poll`."""
 
     def polling(
         self, *registered: tuple[Any, int], timeout: float | None = None
     ) -> Any:
-        """A task that polls."""
+        """Start a task that polls."""
         watched = poll()
         for fd, events in registered:
             watched.register(fd, events)
         return self.start(watched.poll, timeout)
 
     def test_ready(self) -> None:
-        """It returns pairs of descriptor and events, in the order of registration."""
+        """It returns (fd, events) pairs in the order of registration."""
         other, other_writing = make_pipe(self)
         task = self.polling((other, POLLIN), (self.reading, POLLIN))
         os.write(self.writing, b"x")
@@ -55,26 +55,26 @@ class PollTests(DescriptorTestCase):
         )
 
     def test_ready_already(self) -> None:
-        """What is ready at once is what the kernel's own poll says."""
+        """Descriptors that are ready at once are reported as by the kernel."""
         task = self.polling((self.reading, POLLIN), (self.writing, POLLOUT))
         self.assertEqual(self.result_of(task), [(self.writing, POLLOUT)])
 
     def test_default_events(self) -> None:
-        """A registration without events is for reading, urgent data and writing."""
+        """The default events are input, urgent data and output."""
         watched = poll()
         watched.register(self.writing)
         task = self.start(watched.poll)
         self.assertEqual(self.result_of(task), [(self.writing, POLLOUT)])
 
     def test_hang_up(self) -> None:
-        """POLLHUP comes unasked."""
+        """POLLHUP is reported without being requested."""
         task = self.polling((self.reading, 0))
         os.close(self.writing)
         self.turn()
         self.assertEqual(self.result_of(task), [(self.reading, POLLHUP)])
 
     def test_error(self) -> None:
-        """So does POLLERR."""
+        """POLLERR is reported without being requested."""
         fill(self.writing)
         task = self.polling((self.writing, POLLOUT))
         os.close(self.reading)
@@ -83,7 +83,7 @@ class PollTests(DescriptorTestCase):
         self.assertEqual((fd, events & POLLERR), (self.writing, POLLERR))
 
     def test_closed(self) -> None:
-        """And POLLNVAL for one that is not open, beside what is ready."""
+        """POLLNVAL is reported for a closed descriptor, beside ready ones."""
         closed, _ = make_pipe(self)
         os.close(closed)
         task = self.polling((closed, POLLIN), (self.writing, POLLOUT))
@@ -92,14 +92,14 @@ class PollTests(DescriptorTestCase):
         )
 
     def test_closed_meanwhile(self) -> None:
-        """One that is closed while it is polled is reported so at the end."""
+        """A descriptor closed during the wait is reported after the timeout."""
         task = self.polling((self.reading, POLLIN), timeout=2000)
         os.close(self.reading)
         self.clock.advance(2)
         self.assertEqual(self.result_of(task), [(self.reading, POLLNVAL)])
 
     def test_milliseconds(self) -> None:
-        """The timeout is in milliseconds; when it is over the list is empty."""
+        """The timeout is in milliseconds; after it the list is empty."""
         task = self.polling((self.reading, POLLIN), timeout=1500)
         self.clock.advance(1.4)
         self.assertEqual(task.state, "parked")
@@ -108,7 +108,7 @@ class PollTests(DescriptorTestCase):
         self.assert_nothing_left()
 
     def test_negative_is_no_limit(self) -> None:
-        """A negative timeout is no limit, as select.poll has it."""
+        """A negative timeout is no limit, as in select.poll."""
         for no_limit in (-1, -0.5, None):
             task = self.polling((self.reading, POLLIN), timeout=no_limit)
             self.clock.advance(1e6)
@@ -116,12 +116,12 @@ class PollTests(DescriptorTestCase):
             task.cancel()
 
     def test_zero(self) -> None:
-        """0 asks without parking."""
+        """A timeout of 0 polls without parking."""
         task = self.polling((self.reading, POLLIN), timeout=0)
         self.assertEqual(self.result_of(task), [])
 
     def test_modify(self) -> None:
-        """What is watched of a descriptor can be changed."""
+        """The events of a descriptor can be changed."""
         ours, _ = make_sockets(self)
         watched = poll()
         watched.register(ours, POLLIN)
@@ -131,14 +131,14 @@ class PollTests(DescriptorTestCase):
         )
 
     def test_unregister(self) -> None:
-        """A descriptor that is no longer registered is not watched."""
+        """An unregistered descriptor is not watched."""
         watched = poll()
         watched.register(self.writing)
         watched.unregister(self.writing)
         self.assertEqual(self.result_of(self.start(watched.poll, 0)), [])
 
     def test_not_registered(self) -> None:
-        """Changing or removing what was never registered raises as select.poll does."""
+        """Changing or removing an unknown descriptor raises as in select.poll."""
         watched, stdlib = poll(), stdlib_select.poll()
         for fd in (self.reading, make_sockets(self)[0]):
             expected = self.assertRaises(OSError, stdlib.modify, fd, POLLIN)
@@ -148,7 +148,7 @@ class PollTests(DescriptorTestCase):
             self.assertRaises(KeyError, watched.unregister, fd)
 
     def test_changed_while_it_is_polled(self) -> None:
-        """What another task registers meanwhile counts from the next poll on."""
+        """A registration by another task applies from the next poll on."""
         other, other_writing = make_pipe(self)
         watched = poll()
         watched.register(self.reading, POLLIN)
@@ -162,7 +162,7 @@ class PollTests(DescriptorTestCase):
         self.assertEqual(self.result_of(task), [(self.reading, POLLIN)])
 
     def test_changed_while_it_is_polled_in_vain(self) -> None:
-        """Also when the time is over."""
+        """The same when the wait times out."""
         watched = poll()
         watched.register(self.reading, POLLIN)
         task = self.start(watched.poll, 2000)
@@ -171,7 +171,7 @@ class PollTests(DescriptorTestCase):
         self.assertEqual(self.result_of(task), [])
 
     def test_many(self) -> None:
-        """Of many descriptors those are reported that are ready, and only those."""
+        """Of many descriptors only the ready ones are reported."""
         pipes = [make_pipe(self) for _ in range(100)]
         task = self.polling(*((reading, POLLIN) for reading, _ in pipes))
         for _, writing in pipes[::3]:
@@ -182,7 +182,7 @@ class PollTests(DescriptorTestCase):
         )
 
     def test_read_and_write_at_once(self) -> None:
-        """One descriptor may be watched for both."""
+        """A descriptor may be watched for reading and writing."""
         ours, theirs = make_sockets(self)
         fill(ours.fileno())
         task = self.polling((ours, POLLIN | POLLOUT))
@@ -194,10 +194,10 @@ class PollTests(DescriptorTestCase):
 
 
 class SelectTests(DescriptorTestCase):
-    """`select()`, of the shape of `select.select`."""
+    """`select()`, the counterpart of `select.select`."""
 
     def test_the_three_lists(self) -> None:
-        """It returns the objects that were given, by what they are ready for."""
+        """It returns the given objects by kind of readiness."""
         ours, theirs = make_sockets(self)
         theirs.send(b"x")
         task = self.start(select, [ours, self.reading], [ours, self.writing], [ours])
@@ -214,7 +214,7 @@ class SelectTests(DescriptorTestCase):
         self.assertEqual(self.result_of(task), ([self.reading], [], []))
 
     def test_timeout(self) -> None:
-        """When the time is over all three are empty."""
+        """On timeout all three lists are empty."""
         task = self.start(select, [self.reading], [], [], 1.5)
         self.clock.advance(1.5)
         self.assertEqual(self.result_of(task), ([], [], []))
@@ -223,7 +223,7 @@ class SelectTests(DescriptorTestCase):
         self.assert_nothing_left()
 
     def test_ends(self) -> None:
-        """Ends and errors make readable and writable, as with the kernel's select."""
+        """Hang-ups and errors count as readable and writable, as in the kernel."""
         ours, theirs = make_sockets(self)
         theirs.close()
         os.close(self.reading)
@@ -234,7 +234,7 @@ class SelectTests(DescriptorTestCase):
         self.assertEqual(expected, ([ours], [ours, self.writing], []))
 
     def test_end_of_what_is_watched_for_nothing_else(self) -> None:
-        """One that is watched for what is exceptional only, and ends, is reported."""
+        """The end of a file that is watched for exceptions only is reported."""
         ours, theirs = make_sockets(self)
         task = self.start(select, [], [], [ours], 60)
         theirs.close()
@@ -242,7 +242,7 @@ class SelectTests(DescriptorTestCase):
         self.assertEqual(self.result_of(task), ([], [], [ours]))
 
     def test_closed(self) -> None:
-        """A descriptor that is not open raises what the kernel's select raises."""
+        """A closed descriptor raises the same error as the kernel's select."""
         os.close(self.reading)
         expected = self.assertRaises(
             OSError, stdlib_select.select, [self.reading], [], [], 0
@@ -253,7 +253,7 @@ class SelectTests(DescriptorTestCase):
         self.error_of(self.start(select, [-1], [], []), ValueError)
 
     def test_bad_timeout(self) -> None:
-        """A negative timeout is refused, as the kernel's select refuses it."""
+        """A negative timeout raises the same error as the kernel's select."""
         self.assertRaises(ValueError, stdlib_select.select, [], [], [], -1)
         self.error_of(self.start(select, [], [], [], -1), ValueError)
 
@@ -265,8 +265,8 @@ class SelectTests(DescriptorTestCase):
 
 
 class PollWithoutEpollTests(WithoutEpollMixin, PollTests):
-    """`poll()`."""
+    """`poll()` without epoll."""
 
 
 class SelectWithoutEpollTests(WithoutEpollMixin, SelectTests):
-    """`select()`."""
+    """`select()` without epoll."""

@@ -1,4 +1,4 @@
-"""`react()`: a program whose main function waits."""
+"""Tests of `react()`: a program whose main function waits."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class StoppableReactor(MemoryReactorClock):
         *args: object,
         **kwargs: object,
     ) -> None:
-        """At once if it runs, as real ones do."""
+        """Call at once if it runs, as real reactors do."""
         if self.running:
             callable(*args, **kwargs)
         else:
             self.whenRunningHooks.append((callable, args, kwargs))
 
     def run(self) -> None:
-        """Turn until something has stopped it."""
+        """Run turns until it is stopped."""
         self.running = True
         for hook, args, kwargs in self.whenRunningHooks:
             hook(*args, **kwargs)
@@ -70,11 +70,11 @@ class ReactTests(ClockTestCase):
     def status(
         self, reactor: StoppableReactor, main: Callable[..., Any], *args: Any
     ) -> Any:
-        """The exit status of a program."""
+        """Return the exit status of a program."""
         return self.assertRaises(SystemExit, react, main, *args, _reactor=reactor).code
 
     def test_returns(self) -> None:
-        """A main function that returns is a success; it gets its arguments."""
+        """A main function that returns exits with 0; it gets its arguments."""
         got: list[str] = []
 
         def main(argument: str) -> str:
@@ -88,7 +88,7 @@ class ReactTests(ClockTestCase):
         self.assertEqual(list(hub_of(reactor).tasks), [])
 
     def test_raises(self) -> None:
-        """One that raises is logged, and the status is 1."""
+        """A main function that raises is logged, and the status is 1."""
         self.assertEqual(self.status(StoppableReactor(), lambda: 1 / 0), 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -110,7 +110,7 @@ class ReactTests(ClockTestCase):
         self.assertEqual(got, ["coroutine", "Deferred"])
 
     def test_exits(self) -> None:
-        """One that exits has its own status."""
+        """SystemExit sets the status."""
 
         def main() -> None:
             sleep(0.1)
@@ -134,7 +134,7 @@ class ReactTests(ClockTestCase):
         self.assertEqual(events, ["cleaned up"])
 
     def test_stopped_for_too_long(self) -> None:
-        """It has so many seconds for that, and then it is ended."""
+        """A cleanup that exceeds the grace period is ended."""
         events: list[float] = []
         reactor = StoppableReactor(1)
 
@@ -154,7 +154,7 @@ class ReactTests(ClockTestCase):
         self.assertGreater(events[0], GRACE_SECONDS)
 
     def test_failure_while_it_cleans_up(self) -> None:
-        """A failure then is logged, and the status is 1."""
+        """A failure during the cleanup is logged, and the status is 1."""
 
         def main() -> None:
             try:

@@ -1,4 +1,4 @@
-"""Waiting for one descriptor of any kind, and the reactor's part in it."""
+"""Tests of waits for one descriptor of any kind, and of the reactor's part."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ POLLHUP, POLLERR, POLLNVAL = (
 
 
 class WaitTests(DescriptorTestCase):
-    """`wait_readable()` and `wait_writable()`, watched by epoll where there is one."""
+    """`wait_readable()` and `wait_writable()`, with epoll where available."""
 
     def test_readable(self) -> None:
-        """It returns True as soon as something can be read."""
+        """It returns True as soon as data can be read."""
         task = self.start(wait_readable, self.reading)
         self.turn()
         self.assertEqual(task.state, "parked")
@@ -66,12 +66,12 @@ class WaitTests(DescriptorTestCase):
         self.assert_nothing_left()
 
     def test_readable_already(self) -> None:
-        """If something can be read already, it does not park."""
+        """It does not park if data can be read already."""
         os.write(self.writing, b"x")
         self.assertIs(self.result_of(self.start(wait_readable, self.reading)), True)
 
     def test_writable(self) -> None:
-        """Likewise for writing."""
+        """It returns True as soon as data can be written."""
         self.assertIs(self.result_of(self.start(wait_writable, self.writing)), True)
         fill(self.writing)
         task = self.start(wait_writable, self.writing)
@@ -82,7 +82,7 @@ class WaitTests(DescriptorTestCase):
         self.assertIs(self.result_of(task), True)
 
     def test_objects(self) -> None:
-        """Anything with `fileno()` will do."""
+        """Any object with `fileno()` is accepted."""
         ours, theirs = make_sockets(self)
         task = self.start(wait_readable, ours)
         theirs.send(b"x")
@@ -91,7 +91,7 @@ class WaitTests(DescriptorTestCase):
         self.assertTrue(self.result_of(self.start(wait_writable, ours)))
 
     def test_timeout(self) -> None:
-        """When the time is over first it returns False, not an error."""
+        """On timeout it returns False and raises nothing."""
         for function, fd in (
             (wait_readable, self.reading),
             (wait_writable, self.writing),
@@ -105,13 +105,13 @@ class WaitTests(DescriptorTestCase):
             fill(self.writing)  # for the second round
 
     def test_timeout_of_nothing(self) -> None:
-        """A timeout of 0 asks, and never parks."""
+        """A timeout of 0 polls and never parks."""
         self.assertIs(self.result_of(self.start(wait_readable, self.reading, 0)), False)
         os.write(self.writing, b"x")
         self.assertIs(self.result_of(self.start(wait_readable, self.reading, 0)), True)
 
     def test_in_time(self) -> None:
-        """What is ready in time leaves nothing of the timeout."""
+        """A descriptor that is ready in time leaves no delayed call."""
         task = self.start(wait_readable, self.reading, 2)
         os.write(self.writing, b"x")
         self.clock.advance(1)
@@ -119,17 +119,17 @@ class WaitTests(DescriptorTestCase):
         self.assert_nothing_left()
 
     def test_ready_at_the_last_moment(self) -> None:
-        """What is ready when the time is over counts as ready."""
+        """A descriptor that becomes ready at the deadline counts as ready."""
         task = self.start(wait_readable, self.reading, 2)
         self.clock.callLater(2, os.write, self.writing, b"x")
         calls = self.clock.getDelayedCalls()
         self.assertEqual(len(calls), 2)
-        calls[0].delay(0.1)  # the timeout comes behind the write
+        calls[0].delay(0.1)  # the timeout is due after the write
         self.clock.advance(2.2)
         self.assertIs(self.result_of(task), True)
 
     def test_another_was_faster(self) -> None:
-        """Woken in vain, because the data were read meanwhile, it waits on."""
+        """A waiter whose data another task has read continues to wait."""
         task = self.start(wait_readable, self.reading)
         [watched] = self.clock.readers
         watched.doRead()
@@ -139,7 +139,7 @@ class WaitTests(DescriptorTestCase):
         self.assertTrue(self.result_of(task))
 
     def test_woken_in_vain_with_a_timeout(self) -> None:
-        """And its time is not longer for it."""
+        """A spurious wake-up does not extend the timeout."""
         task = self.start(wait_readable, self.reading, 2)
         self.clock.advance(1)
         self.clock.readers[0].doRead()
@@ -148,7 +148,7 @@ class WaitTests(DescriptorTestCase):
         self.assert_nothing_left()
 
     def test_interrupted(self) -> None:
-        """A cancellation or a timeout around it leaves nothing behind."""
+        """A cancellation or an enclosing timeout leaves nothing behind."""
 
         def with_limit() -> None:
             with timeout(1):
@@ -163,7 +163,7 @@ class WaitTests(DescriptorTestCase):
         self.assert_nothing_left()
 
     def test_reactor_lets_go(self) -> None:
-        """A reactor that drops its descriptors, as it does to stop, harms nobody."""
+        """A reactor that drops its descriptors, as at its stop, does no harm."""
         task = self.start(wait_readable, self.reading)
         for watched in self.clock.removeAll():
             watched.connectionLost(Failure(ValueError()))
@@ -173,7 +173,7 @@ class WaitTests(DescriptorTestCase):
         self.assertTrue(self.result_of(task))
 
     def test_ten_thousand_waits(self) -> None:
-        """Many waits leave no watch and no descriptor."""
+        """Ten thousand waits leave no watch and no descriptor."""
 
         def work() -> None:
             for _ in range(1000):
@@ -188,7 +188,7 @@ class WaitTests(DescriptorTestCase):
         self.assert_nothing_left()
 
     def test_bad_descriptors(self) -> None:
-        """What is no open descriptor is told clearly."""
+        """Arguments that are not open descriptors raise clear errors."""
         closed = socket.socket()
         closed.close()
         self.error_of(self.start(wait_readable, closed), ValueError)
@@ -197,18 +197,18 @@ class WaitTests(DescriptorTestCase):
         self.assertIn("'socket'", str(error))
 
     def test_bad_timeout(self) -> None:
-        """A timeout that is no number of seconds is told by name and value."""
+        """A bad timeout raises an error that names the call and the value."""
         error = self.error_of(self.start(wait_writable, self.writing, -2), ValueError)
         self.assertIn("wait_writable(timeout)", str(error))
         self.assertIn("-2", str(error))
 
     def test_outside_of_tasks(self) -> None:
-        """Outside of a task it is refused, even if there is nothing to wait for."""
+        """Outside a task the call is refused, even for ready descriptors."""
         os.write(self.writing, b"x")
         self.assertRaises(NotInGreenlet, wait_readable, self.reading)
 
     def test_what_a_table_shows(self) -> None:
-        """A task that waits tells on which descriptor."""
+        """`Task.waiting_on` names the descriptor."""
         task = self.start(wait_readable, self.reading)
         self.assertEqual(task.waiting_on, f"wait_readable({self.reading})")
 
@@ -217,14 +217,14 @@ class KindsTests(DescriptorTestCase):
     """Descriptors of each kind, and their ends."""
 
     def test_end_of_a_pipe(self) -> None:
-        """A pipe whose writer is gone is readable: there is its end."""
+        """A pipe without a writer is readable: end of file."""
         task = self.start(wait_readable, self.reading)
         os.close(self.writing)
         self.turn()
         self.assertTrue(self.result_of(task))
 
     def test_broken_pipe(self) -> None:
-        """One whose reader is gone is writable: there is the error."""
+        """A pipe without a reader is writable: an error."""
         fill(self.writing)
         task = self.start(wait_writable, self.writing)
         os.close(self.reading)
@@ -232,7 +232,7 @@ class KindsTests(DescriptorTestCase):
         self.assertTrue(self.result_of(task))
 
     def test_end_of_a_socket(self) -> None:
-        """A socket whose peer is gone is readable and writable."""
+        """A socket whose peer has closed is readable and writable."""
         ours, theirs = make_sockets(self)
         task = self.start(wait_readable, ours)
         theirs.close()
@@ -241,7 +241,7 @@ class KindsTests(DescriptorTestCase):
         self.assertEqual(ours.recv(1), b"")
 
     def test_listening_socket(self) -> None:
-        """A socket that listens is readable when somebody wants to connect."""
+        """A listening socket is readable when a client connects."""
         path = str(short_folder(self) / "socket")
         listening, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
         self.addCleanup(listening.close)
@@ -256,7 +256,7 @@ class KindsTests(DescriptorTestCase):
         self.assertTrue(self.result_of(task))
 
     def test_fifo(self) -> None:
-        """A named pipe."""
+        """A named pipe becomes readable."""
         path = self.mktemp()
         os.mkfifo(path)
         reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -271,7 +271,7 @@ class KindsTests(DescriptorTestCase):
         self.assertTrue(self.result_of(task))
 
     def test_terminal(self) -> None:
-        """A terminal, and its hang-up."""
+        """A terminal becomes readable, and reports a hang-up."""
         master, slave = pty.openpty()
         self.addCleanup(close, master)
         self.addCleanup(close, slave)
@@ -291,7 +291,7 @@ class KindsTests(DescriptorTestCase):
         self.assertTrue(self.result_of(hung_up))
 
     def test_regular_file(self) -> None:
-        """A file is always readable and writable, and never anything else."""
+        """A regular file is always readable and writable, and nothing else."""
         with tempfile.TemporaryFile() as file:
             self.assertTrue(self.result_of(self.start(wait_readable, file)))
             self.assertTrue(self.result_of(self.start(wait_writable, file)))
@@ -302,36 +302,36 @@ class KindsTests(DescriptorTestCase):
             self.assertEqual(self.result_of(task), ([], [], []))
 
     def test_dev_null(self) -> None:
-        """So is /dev/null."""
+        """/dev/null is always readable and writable."""
         with open(os.devnull, "r+b", buffering=0) as null:
             self.assertTrue(self.result_of(self.start(wait_readable, null)))
             self.assertTrue(self.result_of(self.start(wait_writable, null)))
 
 
 class ReactorTests(DescriptorTestCase):
-    """What the reactor has to do with it."""
+    """The reactor's part in a wait."""
 
     def test_log_prefix(self) -> None:
-        """What the reactor logs about it says whose it is."""
+        """The reactor's log lines about a watch name this package."""
         self.start(wait_readable, self.reading)
         [watched] = self.clock.readers
         self.assertIn("txgreenwsgi", watched.logPrefix())
 
     def test_reactor_that_refuses(self) -> None:
-        """A reactor that cannot watch the descriptor tells why, and nothing is left."""
+        """An error of addReader is raised, and no descriptor is left."""
         with patch.object(self.clock, "addReader", side_effect=OSError(errno.EPERM)):
             self.error_of(self.start(wait_readable, self.reading, 5), OSError)
         self.assert_nothing_left()
 
     def test_fast_data(self) -> None:
-        """A loop over data that are always there leaves the reactor its turns."""
+        """A loop over data that is always ready gives the reactor its turns."""
         os.write(self.writing, b"x")
         ticks: list[float] = []
 
         def work() -> int:
             for rounds in range(1000):
                 self.assertTrue(wait_readable(self.reading))
-                # Some work on what was read takes its time.
+                # Processing the data takes some time.
                 self.clock.rightNow += SLICE_SECONDS / 4
                 if len(ticks) == 3:
                     return rounds
@@ -348,20 +348,20 @@ class ReactorTests(DescriptorTestCase):
         self.assertGreater(self.result_of(task), 9)
 
     def test_cancelled_over_fast_data(self) -> None:
-        """A task that was cancelled is told at a wait that is over at once, too."""
+        """A wait that need not park raises a pending cancellation."""
         os.write(self.writing, b"x")
 
         def work() -> None:
             task = current_task()
             assert task is not None
             task.cancel()
-            wait_readable(self.reading, 0)  # asking is no wait
+            wait_readable(self.reading, 0)  # a timeout of 0 is no wait
             wait_readable(self.reading)
 
         self.error_of(self.start(work), Cancelled)
 
     def test_fast_data_and_a_timeout(self) -> None:
-        """And such a loop is ended by its timeout."""
+        """A loop over data that is always ready is ended by its timeout."""
         os.write(self.writing, b"x")
 
         def work() -> None:
@@ -385,7 +385,7 @@ class ReactorTests(DescriptorTestCase):
         self.assertTrue(self.result_of(self.start(work)))
 
     def test_data_taken_during_the_turn(self) -> None:
-        """What another task reads in that turn is not reported as ready."""
+        """Data that another task reads in that turn is not reported as ready."""
         os.write(self.writing, b"x")
 
         def work() -> bool:
@@ -401,7 +401,7 @@ class ReactorTests(DescriptorTestCase):
         self.assertFalse(self.result_of(task))
 
     def test_dying_task(self) -> None:
-        """A task that is ended may still ask, and read what is there."""
+        """A killed task may still poll, and read available data."""
         os.write(self.writing, b"x")
         got: list[bool] = []
 
@@ -418,13 +418,13 @@ class ReactorTests(DescriptorTestCase):
 
 
 class EpollTests(DescriptorTestCase):
-    """What only epoll can do."""
+    """Cases that need epoll."""
 
     if not hasattr(stdlib_select, "epoll"):
         skip = "this platform has no epoll"
 
     def test_one_reader_for_many(self) -> None:
-        """A wait on many descriptors is one reader to the reactor."""
+        """A wait for many descriptors is one reader to the reactor."""
         watched = poll()
         for _ in range(50):
             watched.register(make_pipe(self)[0], POLLIN)
@@ -433,7 +433,7 @@ class EpollTests(DescriptorTestCase):
         self.assertEqual(task.waiting_on, "poll of 50 descriptors")
 
     def test_out_of_band(self) -> None:
-        """Out-of-band data of a TCP socket are what is exceptional."""
+        """Out-of-band data of a TCP socket is exceptional."""
         listening = socket.create_server(("127.0.0.1", 0))
         ours = socket.create_connection(listening.getsockname())
         theirs, _ = listening.accept()
@@ -448,25 +448,25 @@ class EpollTests(DescriptorTestCase):
 
 
 class NoDescriptorsTests(ClockTestCase):
-    """A reactor that does not watch descriptors, as a test's clock."""
+    """A reactor that does not watch descriptors, such as a test's clock."""
 
     def setUp(self) -> None:
-        """A pipe."""
+        """Make a pipe."""
         super().setUp()
         self.reading, self.writing = make_pipe(self)
 
     def make_clock(self) -> Clock:
-        """A plain one."""
+        """Return a plain clock."""
         return Clock()
 
     def test_clear_error(self) -> None:
-        """Waiting is refused by a clear error, asking is not."""
+        """Waiting is refused with a clear error; polling works."""
         error = self.error_of(self.start(wait_readable, self.reading), NotInGreenlet)
         self.assertIn("a reactor that watches file descriptors", str(error))
         self.assertIs(self.result_of(self.start(wait_readable, self.reading, 0)), False)
 
     def test_no_descriptors(self) -> None:
-        """`select` of nothing is a sleep, everywhere."""
+        """`select` without descriptors is a sleep on every reactor."""
         task = self.start(select, [], [], [], 2)
         self.clock.advance(1)
         self.assertEqual(task.state, "parked")
@@ -476,12 +476,12 @@ class NoDescriptorsTests(ClockTestCase):
 
 
 class WaitWithoutEpollTests(WithoutEpollMixin, WaitTests):
-    """`wait_readable()` and `wait_writable()`."""
+    """`wait_readable()` and `wait_writable()` without epoll."""
 
 
 class KindsWithoutEpollTests(WithoutEpollMixin, KindsTests):
-    """Descriptors of each kind."""
+    """Descriptors of each kind, without epoll."""
 
 
 class ReactorWithoutEpollTests(WithoutEpollMixin, ReactorTests):
-    """What the reactor has to do with it."""
+    """The reactor's part in a wait, without epoll."""

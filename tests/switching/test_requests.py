@@ -1,4 +1,4 @@
-"""What a server promises of switching: one task for a request, from call to close."""
+"""Tests of the server's use of tasks: one task per request, from call to close."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class OneTaskTests(LeakCheckMixin, SynchronousTestCase):
     """Call, iteration and `close()` of a request."""
 
     def setUp(self) -> None:
-        """Note who does what."""
+        """Make a list of (step, task) pairs."""
         self.tasks: list[tuple[str, object]] = []
 
     def note(self, what: str) -> None:
-        """It is done by this task."""
+        """Record that the current task performs `step`."""
         self.tasks.append((what, current_task()))
 
     def app(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Wait in each of them."""
+        """Wait in the call, in the iteration and in `close()`."""
         self.note("call")
         sleep(1)
         start_response("200 OK", [("Content-Type", "text/plain")])
         return self.blocks()
 
     def blocks(self) -> Iterator[bytes]:
-        """Two of them."""
+        """Yield two blocks."""
         try:
             self.note("first block")
             yield b"first"
@@ -47,7 +47,7 @@ class OneTaskTests(LeakCheckMixin, SynchronousTestCase):
             self.note("close")
 
     def test_whole(self) -> None:
-        """All of a request happens in one task."""
+        """All steps of a request run in one task."""
         server = self.serve(self.app)
         client = server.connect()
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -61,7 +61,7 @@ class OneTaskTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(len({task for _, task in self.tasks}), 1)
 
     def test_client_gone(self) -> None:
-        """Also when the client leaves while it waits: nobody else closes it."""
+        """`close()` runs in the same task when the client disconnects."""
         server = self.serve(self.app)
         client = server.connect()
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -83,7 +83,7 @@ class EagerTransport(StringTransport):
         self.events: list[str] = []
 
     def write(self, data: bytes) -> None:
-        """Pause it before the write is done."""
+        """Pause the producer before the write is done."""
         self.events.append("writing")
         assert self.producer is not None
         self.producer.pauseProducing()
@@ -92,10 +92,10 @@ class EagerTransport(StringTransport):
 
 
 class PauseTests(ClockTestCase):
-    """A transport that is full."""
+    """A transport whose buffer is full."""
 
     def test_paused_inside_write(self) -> None:
-        """Being paused in the middle of a write parks the task behind it."""
+        """A pause during a write parks the task after that write."""
         transport = EagerTransport()
         output = output_for(transport, lambda: None)
 

@@ -1,4 +1,4 @@
-"""Which task runs, as asked from anywhere; and what is told where none does."""
+"""Tests of the current task, and of the errors outside a task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CurrentTaskTests(ClockTestCase):
     """`current_task()`."""
 
     def test_in_a_task(self) -> None:
-        """It is the task that runs the code, after each wait too."""
+        """It returns the task that runs the code, after each wait too."""
         seen: list[object] = []
 
         def work() -> None:
@@ -32,7 +32,7 @@ class CurrentTaskTests(ClockTestCase):
         self.assertEqual(seen, [*tasks, *tasks])
 
     def test_in_the_reactor(self) -> None:
-        """In callbacks of the reactor there is none, between tasks as before them."""
+        """It returns None in callbacks of the reactor."""
         seen = [current_task()]
         self.clock.callLater(1, lambda: seen.append(current_task()))
         self.start(sleep, 2)
@@ -42,7 +42,7 @@ class CurrentTaskTests(ClockTestCase):
         self.assertEqual(seen, [None, None, None])
 
     def test_in_a_child_greenlet(self) -> None:
-        """What a library runs in greenlets of its own, however deep, is the task's."""
+        """It returns the task in child greenlets, at any depth."""
 
         def nested(levels: int) -> object:
             if levels:
@@ -54,15 +54,15 @@ class CurrentTaskTests(ClockTestCase):
         self.clock.advance(1)
         self.assertIs(self.result_of(task), task)
 
-    def test_in_a_greenlet_of_nobody(self) -> None:
-        """A greenlet that was not made inside the task does not belong to it."""
+    def test_in_a_foreign_greenlet(self) -> None:
+        """It returns None in a greenlet that was made outside the task."""
         foreign = greenlet(lambda: current_task())
         task = self.start(lambda: foreign.switch())
         del task
         self.assertIsNone(greenlet(lambda: current_task()).switch())
 
     def test_in_a_thread(self) -> None:
-        """A thread has none, even while a task runs."""
+        """It returns None in a thread, even while a task runs."""
         seen = self.start(lambda: in_thread(current_task))
         self.assertIsNone(self.result_of(seen))
 
@@ -74,7 +74,7 @@ class ForkTests(ClockTestCase):
         skip = "this platform has no fork"
 
     def test_child(self) -> None:
-        """In the child no reactor turns, so nothing there can wait; the parent can."""
+        """In the child no reactor runs and nothing can wait; the parent can."""
         reading, writing = os.pipe()
 
         def work() -> int:
@@ -98,16 +98,16 @@ class ForkTests(ClockTestCase):
 
 
 class RequireTaskTests(ClockTestCase):
-    """The error where nothing can wait."""
+    """The error of a wait where no task runs."""
 
     def test_in_the_reactor(self) -> None:
-        """It names the call, and what to do instead."""
+        """In the reactor's greenlet it names the call and the remedy."""
         error = self.assertRaises(NotInGreenlet, sleep, 1)
         for part in ("sleep()", "spawn()", "in_greenlet()", "use the Deferred itself"):
             self.assertIn(part, str(error))
 
     def test_in_a_thread(self) -> None:
-        """In a thread it names the thread, and what to do there."""
+        """In a thread it names the thread and the remedy."""
 
         def work() -> Exception:
             error: Exception = self.assertRaises(
@@ -126,10 +126,10 @@ class RequireTaskTests(ClockTestCase):
 
 
 class NoReactorTests(SynchronousTestCase):
-    """Without any reactor."""
+    """No installed reactor."""
 
     def test_clear_error(self) -> None:
-        """The same error, and no reactor gets installed by it."""
+        """The same error is raised, and no reactor is installed."""
         self.assertEqual(threading.current_thread(), threading.main_thread())
         error = self.assertRaises(NotInGreenlet, sleep, 1)
         self.assertIn("no reactor is running", str(error))

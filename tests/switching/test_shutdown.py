@@ -1,4 +1,4 @@
-"""The end of the process: what happens to tasks that are left."""
+"""Tests of the end of the process: the tasks that are left."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class KillTests(ClockTestCase):
-    """The end of the process: tasks that are left are ended at once."""
+    """At the end of the process all remaining tasks are killed."""
 
     def test_finally_runs(self) -> None:
-        """The `finally` blocks of every task that waits are run."""
+        """The `finally` blocks of every parked task run."""
         events: list[str] = []
 
         def work(name: str) -> None:
@@ -50,7 +50,7 @@ class KillTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_except_exception_does_not_catch_it(self) -> None:
-        """It passes `except Exception`, which is for what one goes on after."""
+        """GreenletExit passes `except Exception`."""
         events: list[str] = []
 
         def work() -> None:
@@ -64,7 +64,7 @@ class KillTests(ClockTestCase):
         self.assertEqual(events, [])
 
     def test_shield_does_not_hold_it_up(self) -> None:
-        """A process that exits does not wait for a shield."""
+        """A shield does not delay a kill."""
 
         def work() -> None:
             with shield():
@@ -75,7 +75,7 @@ class KillTests(ClockTestCase):
         self.error_of(task, Cancelled)
 
     def test_finally_may_not_wait(self) -> None:
-        """Waiting in a `finally` block is refused then, at once and by name."""
+        """A wait in a `finally` block of a killed task is refused at once."""
         refusals: list[str] = []
 
         def work() -> None:
@@ -95,7 +95,7 @@ class KillTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_refused_wait_is_over(self) -> None:
-        """Who answers a wait that was refused is told that it is too late."""
+        """Answering a refused wait returns False."""
         late: list[bool] = []
 
         def work() -> None:
@@ -110,7 +110,7 @@ class KillTests(ClockTestCase):
         self.assertEqual(late, [False])
 
     def test_refusal_that_is_not_caught(self) -> None:
-        """A `finally` block that wanted to wait is reported: it did not clean up."""
+        """A refused wait that is not caught is logged: the cleanup is incomplete."""
 
         def work() -> None:
             try:
@@ -121,7 +121,7 @@ class KillTests(ClockTestCase):
         self.error_of(self.killed(work), NotInGreenlet)
 
     def killed(self, function: Callable[[], object]) -> Task[object]:
-        """A task that waits, then is ended."""
+        """Return a task that waits and is then killed."""
         task = self.start(function)
         self.hub.close()
         return task
@@ -134,7 +134,7 @@ class KillTests(ClockTestCase):
         self.assertEqual(cancelled, [deferred])
 
     def test_one_that_swallows_everything(self) -> None:
-        """A task that catches all and waits again is put away; the rest goes on."""
+        """A task that catches everything and waits again is abandoned."""
         over = False
 
         def stubborn() -> None:
@@ -148,11 +148,11 @@ class KillTests(ClockTestCase):
         self.assertFalse(task.done)
         self.assertEqual(self.hub.abandoned, [task])
         self.assertEqual(len(self.hub.tasks), 0)
-        self.hub.close()  # a second time changes nothing
+        self.hub.close()  # a second call is a no-op
         self.assertFalse(task.done)
 
     def test_task_in_line(self) -> None:
-        """A task whose answer had come, but not its turn, is ended too."""
+        """A ready task that has not run yet is ended too."""
         events: list[object] = []
         deferred: Deferred[str] = Deferred()
 
@@ -175,7 +175,7 @@ class KillTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_task_that_never_began(self) -> None:
-        """A spawned task that did not begin never does, and who waits is told."""
+        """A spawned task that has not begun never runs; its waiter is resumed."""
         events: list[str] = []
         task = self.spawn(events.append, "ran")
         ended = task.deferred()
@@ -186,7 +186,7 @@ class KillTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_one_that_answers_another_in_finally(self) -> None:
-        """A `finally` block may answer a task that was ended before, or will be."""
+        """A `finally` block may answer another task that is being killed."""
         handles: dict[str, Suspension] = {}
 
         def work(name: str, other: str) -> None:
@@ -203,7 +203,7 @@ class KillTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_one_inside_a_child_greenlet(self) -> None:
-        """A task that waits in a library's greenlet is told again at its next wait."""
+        """A task that waits in a child greenlet is killed at its next wait."""
         events: list[str] = []
 
         def in_child() -> None:
@@ -224,7 +224,7 @@ class KillTests(ClockTestCase):
         self.assertEqual(events, ["child ended", "task told"])
 
     def test_one_that_runs_on(self) -> None:
-        """A task that ends itself is told at its next wait."""
+        """A task that kills itself gets the exception at its next wait."""
 
         def work() -> None:
             task = current_task()
@@ -238,7 +238,7 @@ class KillTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_nothing_begins_afterwards(self) -> None:
-        """Once a reactor has stopped, a new task is refused."""
+        """After the reactor has stopped, a new task is refused."""
         self.hub.close()
         for begin in (self.start, self.spawn):
             error = self.assertRaises(NotInGreenlet, begin, sleep, 1)
@@ -246,7 +246,7 @@ class KillTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_nothing_begins_in_finally(self) -> None:
-        """Nor does one that a `finally` block spawns."""
+        """A task spawned in a `finally` block is refused."""
         errors: list[Exception] = []
 
         def work() -> None:

@@ -1,4 +1,4 @@
-"""`suspend()`: one wait, answered by whoever has its handle."""
+"""Tests of `suspend()`: one wait, answered through its handle."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .threaded import ThreadClock, in_thread
 
 
 class SuspendedTestCase(ClockTestCase):
-    """A task that waits on a handle."""
+    """Helpers for a task that waits on a handle."""
 
     def suspended(self, timeout: float | None = None) -> Suspension:
-        """Start it; its handle."""
+        """Start such a task and return its handle."""
 
         def work() -> Any:
             self.handle = suspend(timeout)
@@ -35,12 +35,12 @@ class ResumeTests(SuspendedTestCase):
     """`resume()`."""
 
     def test_during_the_wait(self) -> None:
-        """It ends the wait with its value, and says so."""
+        """It ends the wait with its value and returns True."""
         self.assertTrue(self.suspended().resume("value"))
         self.assertEqual(self.result_of(self.task), "value")
 
     def test_before_the_wait(self) -> None:
-        """An answer that comes before the wait is kept for it."""
+        """An answer that comes before the wait is kept."""
 
         def work() -> Any:
             handle = suspend()
@@ -53,7 +53,7 @@ class ResumeTests(SuspendedTestCase):
         self.assertEqual(self.result_of(task), "early")
 
     def test_when_the_wait_begins(self) -> None:
-        """An answer is kept that a signal's handler gives as the task is parking."""
+        """An answer by a signal handler while the task is parking is kept."""
         handles: list[Suspension] = []
 
         def work() -> Any:
@@ -63,24 +63,24 @@ class ResumeTests(SuspendedTestCase):
         def refuse_nothing() -> None:
             self.assertTrue(handles[0].resume("just now"))
 
-        with patch.object(guards, "refuse_bad_moment", refuse_nothing):
+        with patch.object(guards, "check_can_park", refuse_nothing):
             task = self.start(work)
         self.assertEqual(self.result_of(task), "just now")
 
     def test_without_a_value(self) -> None:
-        """The wait returns None then."""
+        """Without a value the wait returns None."""
         self.suspended().resume()
         self.assertIsNone(self.result_of(self.task))
 
     def test_twice(self) -> None:
-        """The first answer counts; the second is told that it came too late."""
+        """The first answer counts; the second call returns False."""
         handle = self.suspended()
         self.assertTrue(handle.resume("first"))
         self.assertFalse(handle.resume("second"))
         self.assertEqual(self.result_of(self.task), "first")
 
     def test_twice_before_the_wait(self) -> None:
-        """So it is before the wait."""
+        """Before the wait, too, the first answer counts."""
 
         def work() -> Any:
             handle = suspend()
@@ -89,7 +89,7 @@ class ResumeTests(SuspendedTestCase):
         self.assertEqual(self.result_of(self.start(work)), (True, False, 1))
 
     def test_late(self) -> None:
-        """An answer to a wait that was left does not answer the next wait."""
+        """A late answer does not answer the next wait."""
         handles: list[Suspension] = []
 
         def work() -> Any:
@@ -107,7 +107,7 @@ class ResumeTests(SuspendedTestCase):
         self.assertEqual(self.result_of(task), "its own")
 
     def test_abandoned_before_the_wait(self) -> None:
-        """What gives up on a wait that has not begun does nothing to it."""
+        """Abandoning a wait that has not begun is a no-op."""
 
         def work() -> Any:
             handle = suspend()
@@ -120,8 +120,8 @@ class ResumeTests(SuspendedTestCase):
         self.clock.advance(1)
         self.assertEqual(self.result_of(task), "answer")
 
-    def test_nobody_ever_waits(self) -> None:
-        """A handle that nobody waits on may be answered, to no effect."""
+    def test_never_waited_on(self) -> None:
+        """Answering a handle that is never waited on has no effect."""
         task = self.start(suspend)
         self.assertTrue(self.result_of(task).resume())
         self.assert_nothing_left()
@@ -137,7 +137,7 @@ class ThrowTests(SuspendedTestCase):
         self.assertIs(self.error_of(self.task, ValueError), error)
 
     def test_failure(self) -> None:
-        """A Failure is raised with the traceback it has."""
+        """A Failure is raised with its traceback."""
 
         def origin_of_the_failure() -> None:
             raise ValueError
@@ -152,7 +152,7 @@ class ThrowTests(SuspendedTestCase):
         self.assertIn("in origin_of_the_failure", text)
 
     def test_failure_without_its_frames(self) -> None:
-        """One whose traceback is mere text any more shows it as the cause."""
+        """A Failure whose traceback is text only has it as the cause."""
 
         def origin_of_the_failure() -> None:
             raise ValueError
@@ -162,7 +162,7 @@ class ThrowTests(SuspendedTestCase):
             origin_of_the_failure()
         except ValueError:
             failure = Failure()
-        failure.cleanFailure()  # what Deferreds do to it, up to Twisted 25
+        failure.cleanFailure()  # as Deferreds do, up to Twisted 25
         handle.throw(failure)
         error = self.error_of(self.task, ValueError)
         text = "".join(traceback.format_exception(error))
@@ -170,7 +170,7 @@ class ThrowTests(SuspendedTestCase):
         self.assertIn("direct cause", text)
 
     def test_before_the_wait(self) -> None:
-        """An error that comes before the wait is raised by it."""
+        """An error that comes before the wait is raised by the wait."""
 
         def work() -> Any:
             handle = suspend()
@@ -184,7 +184,7 @@ class TimeoutTests(SuspendedTestCase):
     """`suspend(timeout)`."""
 
     def test_expires(self) -> None:
-        """The wait ends by TimedOut, a TimeoutError, and says how long it was."""
+        """The wait ends by TimedOut, a TimeoutError that names the seconds."""
         self.suspended(2.5)
         self.clock.advance(2)
         self.assertEqual(self.task.state, "parked")
@@ -195,7 +195,7 @@ class TimeoutTests(SuspendedTestCase):
         self.assertFalse(self.handle.answered)
 
     def test_counts_from_the_wait(self) -> None:
-        """The time begins with the wait, not when the handle is made."""
+        """The time is measured from the wait, not from `suspend()`."""
 
         def work() -> Any:
             handle = suspend(2)
@@ -210,14 +210,14 @@ class TimeoutTests(SuspendedTestCase):
         self.error_of(task, TimedOut)
 
     def test_answered_in_time(self) -> None:
-        """Nothing of the timeout is left then."""
+        """An answer in time leaves no delayed call."""
         self.suspended(2).resume("in time")
         self.assertEqual(self.result_of(self.task), "in time")
         self.assertTrue(self.handle.answered)
         self.assert_nothing_left()
 
     def test_bad_timeout(self) -> None:
-        """A timeout that is no number of seconds is told by name and value."""
+        """A bad timeout raises an error that names the call and the value."""
         error = self.error_of(self.start(suspend, -1), ValueError)
         self.assertIn("suspend(timeout)", str(error))
         self.assertIn("-1", str(error))
@@ -225,10 +225,10 @@ class TimeoutTests(SuspendedTestCase):
 
 
 class MisuseTests(SuspendedTestCase):
-    """Handles in the wrong hands."""
+    """Wrong uses of handles."""
 
     def test_waiting_twice(self) -> None:
-        """A handle is good for one wait; the error says what to do."""
+        """A second wait raises an error that names the remedy."""
 
         def work() -> None:
             handle = suspend()
@@ -240,7 +240,7 @@ class MisuseTests(SuspendedTestCase):
         self.assertIn("call suspend() for a new one", str(error))
 
     def test_waiting_again_after_a_timeout(self) -> None:
-        """Also after a wait that was left."""
+        """A second wait is refused after a timeout, too."""
 
         def work() -> None:
             handle = suspend(1)
@@ -252,13 +252,13 @@ class MisuseTests(SuspendedTestCase):
         self.error_of(task, RuntimeError)
 
     def test_waiting_in_another_task(self) -> None:
-        """Only the task that made a handle waits on it; the error names both."""
+        """A wait in another task is refused; the error names both tasks."""
         handle = self.suspended()
         error = self.error_of(self.start(handle.wait), RuntimeError)
         self.assertIn("call suspend() in the task that is to wait", str(error))
 
     def test_outside_of_tasks(self) -> None:
-        """Neither made nor waited on outside of tasks, but answered anywhere."""
+        """Outside tasks a handle can be answered only."""
         self.assertRaises(NotInGreenlet, suspend)
         self.assertRaises(NotInGreenlet, self.suspended().wait)
 
@@ -267,7 +267,7 @@ class ThreadTests(SuspendedTestCase):
     """Answers from threads."""
 
     def make_clock(self) -> ThreadClock:
-        """One that takes calls from threads."""
+        """Return a clock that accepts calls from threads."""
         return ThreadClock()
 
     def test_resume(self) -> None:
@@ -288,14 +288,14 @@ class ThreadTests(SuspendedTestCase):
         self.assertEqual(threads, [threading.current_thread()])
 
     def test_throw(self) -> None:
-        """So does an error."""
+        """An error from a thread is raised in the task."""
         handle = self.suspended()
         self.assertTrue(in_thread(lambda: handle.throw(ValueError())))
         self.turn()
         self.error_of(self.task, ValueError)
 
     def test_two_threads(self) -> None:
-        """Of two threads that answer, one does; nothing happens twice."""
+        """Of two threads that answer, one resumes the task."""
         handle = self.suspended()
         in_thread(lambda: handle.resume("first"))
         in_thread(lambda: handle.resume("second"))
@@ -304,7 +304,7 @@ class ThreadTests(SuspendedTestCase):
         self.assertFalse(in_thread(lambda: handle.resume("third")))
 
     def test_before_the_wait(self) -> None:
-        """A thread may be faster than the task that starts it."""
+        """A thread may answer before the wait begins."""
 
         def work() -> Any:
             handle = suspend()
@@ -316,7 +316,7 @@ class ThreadTests(SuspendedTestCase):
         self.assertEqual(self.result_of(task), "fast")
 
     def test_after_the_timeout(self) -> None:
-        """A thread that is too late answers nobody."""
+        """An answer from a thread after the timeout has no effect."""
         handle = self.suspended(1)
         self.clock.advance(1)
         self.error_of(self.task, TimedOut)
@@ -324,7 +324,7 @@ class ThreadTests(SuspendedTestCase):
         self.turn()
 
     def test_late_by_a_turn(self) -> None:
-        """Nor does one whose answer is under way when the time is over."""
+        """An answer that is being delivered at the timeout has no effect."""
         handle = self.suspended(1)
         self.assertTrue(in_thread(lambda: handle.resume("under way")))
         Clock.advance(self.clock, 1)
@@ -334,10 +334,10 @@ class ThreadTests(SuspendedTestCase):
 
 
 class NoThreadsTests(SuspendedTestCase):
-    """A reactor that cannot be called from threads."""
+    """A reactor that does not accept calls from threads."""
 
     def test_clear_error(self) -> None:
-        """The thread is told so."""
+        """The thread gets a clear error."""
         handle = self.suspended()
         error = self.assertRaises(NotInGreenlet, in_thread, handle.resume, "pool-3")
         self.assertIn("'pool-3'", str(error))

@@ -1,9 +1,10 @@
-"""Tasks: what their owner may ask of them, and how they are cancelled."""
+"""Tests of the interface of tasks, and of their cancellation."""
 
 from __future__ import annotations
 
 import gc
 import traceback
+from functools import partial
 from typing import Any
 
 from greenlet import greenlet
@@ -20,13 +21,14 @@ from txgreenwsgi import (
     suspend,
     wait,
 )
+from txgreenwsgi._switching.tasks import ALL_SHIELDS
 
 from .clocked import ClockTestCase, after
 from .threaded import ThreadClock, in_thread
 
 
 def failing_deep_down() -> None:
-    """A name to look for in a traceback."""
+    """Fail, with a name to look for in a traceback."""
     raise ValueError("deep")
 
 
@@ -40,7 +42,7 @@ class WaitTests(ClockTestCase):
     """`Task.wait()`."""
 
     def test_result(self) -> None:
-        """It returns what the task returned, before and after its end, every time."""
+        """It returns the task's result, before and after the end, every time."""
         task = self.start(after, 1, "it")
         waiters = [self.start(task.wait) for _ in range(3)]
         self.clock.advance(1)
@@ -48,7 +50,7 @@ class WaitTests(ClockTestCase):
         self.assertEqual([self.result_of(w) for w in waiters], ["it"] * 4)
 
     def test_error(self) -> None:
-        """It raises what the task raised, every time."""
+        """It raises the task's error, every time."""
         task = self.start(fail_after, 1)
         waiters = [self.start(task.wait) for _ in range(2)]
         self.clock.advance(1)
@@ -57,7 +59,7 @@ class WaitTests(ClockTestCase):
             self.error_of(waiter, ValueError)
 
     def test_traceback(self) -> None:
-        """Its traceback leads to the line in the task that failed, and no further."""
+        """Its traceback ends at the line in the task that failed."""
         task = self.start(failing_deep_down)
 
         def waiter() -> str:
@@ -71,11 +73,11 @@ class WaitTests(ClockTestCase):
 
         text = self.result_of(self.start(waiter))
         self.assertEqual(text.count("in failing_deep_down"), 1)
-        # Waited for three times, it has not grown by three.
+        # It does not grow with each wait.
         self.assertEqual(text.count("in wait\n"), 1)
 
     def test_timeout(self) -> None:
-        """A wait that is too long ends by TimedOut, and the task goes on."""
+        """On timeout the wait raises TimedOut, and the task continues."""
         task = self.start(after, 5, "late")
         waiter = self.start(task.wait, 2)
         self.clock.advance(2)
@@ -84,7 +86,7 @@ class WaitTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "late")
 
     def test_many_that_gave_up(self) -> None:
-        """A task that is waited for in vain, again and again, remembers none of it."""
+        """A task keeps no reference to waits for it that timed out."""
         task = self.start(sleep, 1000)
 
         def waiter() -> None:
@@ -94,10 +96,12 @@ class WaitTests(ClockTestCase):
         self.start(waiter)
         for _ in range(50):
             self.clock.advance(1)
-        self.assertEqual(task._on_end, [])
+        gc.collect()
+        waits = [each for each in gc.get_objects() if type(each) is Suspension]
+        self.assertEqual([wait for wait in waits if wait.waiting_on is task], [])
 
     def test_given_up_inside_the_end(self) -> None:
-        """One that ends just as its waiter gives up does nothing twice."""
+        """A task that ends at its waiter's timeout is handled once."""
         task = self.start(sleep, 1)
         waiter = self.start(task.wait, 1)
         self.clock.advance(1)
@@ -106,13 +110,13 @@ class WaitTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_bad_timeout(self) -> None:
-        """A negative timeout is told by name."""
+        """A negative timeout raises an error that names the call."""
         task = self.start(sleep, 1)
         waiter = self.start(task.wait, -1)
         self.assertIn("-1", str(self.error_of(waiter, ValueError)))
 
     def test_its_own_end(self) -> None:
-        """A task that waits for itself is told so, instead of hanging."""
+        """A task that waits for itself gets an error instead of a deadlock."""
 
         def narcissus() -> None:
             task = current_task()
@@ -122,7 +126,7 @@ class WaitTests(ClockTestCase):
         self.error_of(self.start(narcissus), RuntimeError)
 
     def test_pending_interruption(self) -> None:
-        """Waiting for a task that has ended is a wait: a cancelled task is told."""
+        """Waiting for an ended task raises a pending cancellation."""
         ended = self.start(str)
 
         def work() -> None:
@@ -135,10 +139,10 @@ class WaitTests(ClockTestCase):
 
 
 class StateTests(ClockTestCase):
-    """What tables of tasks are made of."""
+    """The attributes shown in tables of tasks."""
 
     def test_life(self) -> None:
-        """A task tells whether it is new, running, parked, ready or over, and why."""
+        """`state` and `done` at each stage of a task's life."""
         handles: list[Suspension] = []
         states = []
 
@@ -160,12 +164,12 @@ class StateTests(ClockTestCase):
         self.flush_one(ValueError)
 
     def flush_one(self, kind: type[Exception]) -> None:
-        """Exactly one error of that kind was logged."""
+        """Fail unless exactly one error of that class was logged."""
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
 
     def test_waiting_on(self) -> None:
-        """A parked task tells what it waits on and for how long."""
+        """`waiting_on` and `parked_seconds` of a parked task."""
         deferred: Deferred[None] = Deferred()
         task = self.start(wait, deferred)
         self.clock.advance(3)
@@ -176,7 +180,7 @@ class StateTests(ClockTestCase):
         self.assertEqual(task.parked_seconds, 0)
 
     def test_waiting_on_in_words(self) -> None:
-        """What is no object is told in words."""
+        """`waiting_on` is a text where no object is waited on."""
         other = self.start(sleep, 1.5)
         tasks = [
             other,
@@ -188,7 +192,7 @@ class StateTests(ClockTestCase):
         )
 
     def test_repr(self) -> None:
-        """A task prints as its name and state."""
+        """The repr of a task has its name and state."""
         self.assertEqual(repr(self.start(sleep, 1)), "<Task sleep parked>")
         nameless: Task[None] = Task(self.hub, lambda: None)
         self.assertIn("<lambda>", repr(nameless))
@@ -196,18 +200,108 @@ class StateTests(ClockTestCase):
         self.assertIn("finished", repr(nameless))
 
 
+class InterruptionTests(ClockTestCase):
+    """The interface for interruptions and shields."""
+
+    def test_pending_interruption(self) -> None:
+        """It is True while an interruption waits, and after one of two is raised."""
+        task = self.start(self.shielded)
+        self.assertFalse(task.pending_interruption)
+        task.interrupt(ValueError("first"))
+        task.interrupt(KeyError("second"))
+        self.assertTrue(task.pending_interruption)
+        self.clock.advance(1)
+        self.assertTrue(task.pending_interruption)
+        self.clock.advance(1)
+        self.assertFalse(task.pending_interruption)
+        self.assertEqual(self.result_of(task), [ValueError, KeyError])
+
+    def shielded(self) -> list[type[Exception]]:
+        """Sleep behind a raised shield, then return the errors of two waits."""
+        task = current_task()
+        assert task is not None
+        task.raise_shield()
+        sleep(1)
+        self.assertEqual(task.shield_depth, 1)
+        task.lower_shield()
+        self.assertEqual(task.shield_depth, 0)
+        errors: list[type[Exception]] = []
+        try:
+            sleep(1)
+        except ValueError:
+            errors.append(ValueError)
+        task.raise_shield(ALL_SHIELDS)
+        sleep(1)
+        task.lower_shield(ALL_SHIELDS)
+        try:
+            sleep(1)
+        except KeyError:
+            errors.append(KeyError)
+        return errors
+
+    def test_withdrawn(self) -> None:
+        """An interruption that was withdrawn is not raised."""
+        task = self.start(sleep, 1)
+        task.raise_shield()
+        error = ValueError()
+        task.interrupt(error)
+        task.withdraw(error)
+        self.assertFalse(task.pending_interruption)
+        task.lower_shield()
+        self.clock.advance(1)
+        self.result_of(task)
+
+    def test_dying(self) -> None:
+        """A killed task is dying."""
+        task = self.start(sleep, 1)
+        self.assertFalse(task.dying)
+        task.kill()
+        self.assertTrue(task.dying)
+
+    def test_greenlet(self) -> None:
+        """`greenlet` is None before the beginning and after the end."""
+        task: Task[None] = Task(self.hub, sleep, (1,))
+        self.assertIsNone(task.greenlet)
+        self.hub.start(task)
+        self.assertIsInstance(task.greenlet, greenlet)
+        self.clock.advance(1)
+        self.assertIsNone(task.greenlet)
+
+    def test_error(self) -> None:
+        """`error` is the exception with its traceback; reading it handles nothing."""
+        self.assertIsNone(self.start(str).error)
+        task = self.start(failing_deep_down)
+        self.assertIsInstance(task.error, ValueError)
+        text = "".join(traceback.format_exception(task.error))
+        self.assertIn("in failing_deep_down", text)
+        del task
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_on_end(self) -> None:
+        """`on_end` of the constructor is called as by `call_at_end`."""
+        events: list[str] = []
+        task: Task[str] = Task(self.hub, str, on_end=[lambda: events.append("first")])
+        task.call_at_end(lambda: events.append("second"))
+        removed = partial(events.append, "removed")
+        task.call_at_end(removed)
+        task.remove_end_call(removed)
+        self.hub.start(task)
+        self.assertEqual(events, ["first", "second"])
+
+
 class CancelTests(ClockTestCase):
     """`Task.cancel()`."""
 
     def test_parked(self) -> None:
-        """Cancelled is raised at the wait the task is in, and it may clean up."""
+        """Cancelled is raised at the current wait, and the task may clean up."""
         events: list[str] = []
 
         def work() -> None:
             try:
                 sleep(60)
             finally:
-                sleep(1)  # a cancelled task may wait: only an exiting process may not
+                sleep(1)  # a cancelled task may wait; a killed one may not
                 events.append("cleaned up")
 
         task = self.start(work)
@@ -218,7 +312,7 @@ class CancelTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_an_ordinary_exception(self) -> None:
-        """What drivers clean up after with `except Exception` is what they get."""
+        """`except Exception`, as in drivers, catches the cancellation."""
         events: list[str] = []
 
         def driver() -> None:
@@ -245,11 +339,11 @@ class CancelTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_after_the_end(self) -> None:
-        """It says so when there was nothing to cancel."""
+        """It returns False after the end."""
         self.assertFalse(self.start(str).cancel())
 
     def test_while_it_runs(self) -> None:
-        """A task that runs is told at its next wait, even if that need not park."""
+        """A running task is cancelled at its next wait, even without parking."""
 
         def work(next_wait: Any) -> None:
             task = current_task()
@@ -268,11 +362,11 @@ class CancelTests(ClockTestCase):
             lambda: suspend().wait(),
         ):
             self.error_of(self.start(work, next_wait), Cancelled)
-        # What had fired is still there for the next.
+        # A fired Deferred keeps its result for the next waiter.
         self.assertIsNone(self.successResultOf(fired))
 
     def test_twice(self) -> None:
-        """Asking twice before it could be raised does not raise it twice."""
+        """A second cancellation before the first was raised is a no-op."""
         raised: list[Cancelled] = []
 
         def work() -> str:
@@ -309,7 +403,7 @@ class CancelTests(ClockTestCase):
         self.error_of(task, Cancelled)
 
     def test_swallowed(self) -> None:
-        """A task may decide to go on."""
+        """A task may catch the cancellation and continue."""
 
         def work() -> str:
             try:
@@ -324,7 +418,7 @@ class CancelTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "went on")
 
     def test_by_another_task(self) -> None:
-        """The canceller goes on first; the cancelled one has the next turn."""
+        """The cancelling task continues; the other runs at the next turn."""
         task = self.start(sleep, 60)
         canceller = self.start(task.cancel)
         self.assertTrue(self.result_of(canceller))
@@ -333,7 +427,7 @@ class CancelTests(ClockTestCase):
         self.error_of(task, Cancelled)
 
     def test_after_the_answer(self) -> None:
-        """An answer that came first is not lost to a cancellation after it."""
+        """An answer that came first is not lost to a later cancellation."""
         deferred: Deferred[str] = Deferred()
         got: list[str] = []
 
@@ -360,7 +454,7 @@ class CancelTests(ClockTestCase):
         self.assertEqual(cancelled, [deferred])
 
     def test_inside_a_child_greenlet(self) -> None:
-        """A task that waits in a library's greenlet is cancelled there."""
+        """A task that waits in a child greenlet is cancelled there."""
         events: list[str] = []
 
         def in_child() -> None:
@@ -380,11 +474,11 @@ class ThreadTests(ClockTestCase):
     """Cancelling from a thread."""
 
     def make_clock(self) -> ThreadClock:
-        """One that takes calls from threads."""
+        """Return a clock that accepts calls from threads."""
         return ThreadClock()
 
     def test_cancel(self) -> None:
-        """A thread may cancel a task; it happens in the reactor's thread."""
+        """The cancellation takes place in the reactor's thread."""
         task = self.start(sleep, 60)
         self.assertTrue(in_thread(task.cancel))
         self.assertEqual(task.state, "parked")
@@ -397,7 +491,7 @@ class DeferredTests(ClockTestCase):
     """`Task.deferred()`, for Twisted code."""
 
     def test_result(self) -> None:
-        """It fires with the result, asked for before the end or after it."""
+        """It fires with the result, requested before or after the end."""
         task = self.start(after, 1, "it")
         before = task.deferred()
         self.assertNoResult(before)
@@ -406,7 +500,7 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(self.successResultOf(task.deferred()), "it")
 
     def test_deferred_result(self) -> None:
-        """A task may return a Deferred, as Twisted's own functions do."""
+        """A task may return a Deferred, as Twisted's functions do."""
         result: Deferred[str] = Deferred()
         task = self.start(lambda: result)
         deferred = task.deferred()
@@ -415,7 +509,7 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(self.successResultOf(deferred), "it")
 
     def test_failure(self) -> None:
-        """It fails with what the task raised, the traceback with it."""
+        """It fails with the task's error and its traceback."""
         task = self.start(fail_after, 1)
         before = task.deferred()
         self.clock.advance(1)
@@ -441,7 +535,7 @@ class DeferredTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_failure_after_the_cancellation(self) -> None:
-        """A cancelled task that fails otherwise while it cleans up is logged."""
+        """Another error of a cancelled task, from its cleanup, is logged."""
 
         def work() -> None:
             try:

@@ -1,4 +1,4 @@
-"""`timeout()` and `shield()`: what ends a wait before its time, and what may not."""
+"""Tests of `timeout()` and `shield()`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TimeoutTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_in_time(self) -> None:
-        """A block that ends in time leaves nothing behind."""
+        """A block that ends in time leaves no delayed call."""
 
         def work() -> bool:
             with timeout(2) as limit:
@@ -60,7 +60,7 @@ class TimeoutTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_left_by_an_exception(self) -> None:
-        """So does one that is left by another exception."""
+        """A block left by another exception leaves no delayed call."""
 
         def work() -> None:
             with timeout(2):
@@ -82,7 +82,7 @@ class TimeoutTests(ClockTestCase):
         self.assertFalse(self.result_of(task))
 
     def test_while_it_does_not_wait(self) -> None:
-        """Time that passes without a wait is noticed at the next one inside."""
+        """Time that passes without a wait is noticed at the next wait inside."""
 
         def work() -> str:
             with timeout(2):
@@ -96,7 +96,7 @@ class TimeoutTests(ClockTestCase):
         self.assertEqual(self.result_of(self.start(work)), "noticed")
 
     def test_at_a_wait_that_need_not_park(self) -> None:
-        """A loop whose data is always there is timed out too."""
+        """A loop whose data is always ready is timed out too."""
         fired: Deferred[None] = Deferred()
         fired.callback(None)
 
@@ -115,7 +115,7 @@ class TimeoutTests(ClockTestCase):
         self.assertEqual(self.result_of(self.start(work)), 10)
 
     def test_expired_but_never_raised(self) -> None:
-        """A block that does not wait after its time is not interrupted."""
+        """A block that does not wait after its timeout is not interrupted."""
 
         def work() -> bool:
             with timeout(2) as limit:
@@ -128,7 +128,7 @@ class TimeoutTests(ClockTestCase):
         self.assertTrue(self.result_of(task))
 
     def test_raised_once(self) -> None:
-        """Who catches it inside the block may go on."""
+        """A task that catches it inside the block may continue."""
 
         def work() -> str:
             with timeout(2):
@@ -144,7 +144,7 @@ class TimeoutTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "went on")
 
     def test_inner_first(self) -> None:
-        """Of two blocks the one whose time is over first ends the wait."""
+        """Of two nested blocks the one that expires first ends the wait."""
 
         def work() -> tuple[bool, bool, str]:
             with timeout(5) as outer:
@@ -152,7 +152,7 @@ class TimeoutTests(ClockTestCase):
                     with timeout(2) as inner:
                         sleep(60)
                 except TimedOut:
-                    sleep(1)  # inside the outer one there is time left
+                    sleep(1)  # inside the outer block there is time left
                     return inner.expired, outer.expired, "went on"
             return inner.expired, outer.expired, ""
 
@@ -163,7 +163,7 @@ class TimeoutTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_outer_first(self) -> None:
-        """And the one further out leaves the inner one with it."""
+        """When the outer block expires, the inner one is left as well."""
 
         def work() -> tuple[bool, bool]:
             try:
@@ -179,7 +179,7 @@ class TimeoutTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_both_at_once(self) -> None:
-        """Two that end together interrupt once, and what follows is undisturbed."""
+        """Two blocks that expire together interrupt once."""
 
         def work() -> str:
             try:
@@ -230,7 +230,7 @@ class TimeoutTests(ClockTestCase):
         self.assertEqual(cancelled, [deferred])
 
     def test_entered_twice(self) -> None:
-        """One object cannot be two blocks at once: one would never end."""
+        """One object cannot be two blocks at once; the error names the remedy."""
 
         def work() -> None:
             limit = timeout(2)
@@ -242,7 +242,7 @@ class TimeoutTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_used_again(self) -> None:
-        """One object may be used for one block after another, each with its time."""
+        """One object may be used for several blocks in succession."""
 
         def work() -> tuple[bool, bool]:
             limit = timeout(2)
@@ -259,7 +259,7 @@ class TimeoutTests(ClockTestCase):
         self.assertEqual(self.result_of(task), (True, False))
 
     def test_zero(self) -> None:
-        """No time at all: what has its answer already is still had."""
+        """With a timeout of 0, results that are available are returned."""
         fired: Deferred[str] = Deferred()
         fired.callback("here")
 
@@ -277,7 +277,7 @@ class TimeoutTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "here")
 
     def test_bad_values(self) -> None:
-        """What is no number of seconds is told by name and value."""
+        """Bad values raise an error that names the call and the value."""
         for value in (-1, float("nan")):
             error = self.assertRaises(ValueError, timeout, value)
             self.assertIn(
@@ -287,12 +287,12 @@ class TimeoutTests(ClockTestCase):
         self.assertIn("'5'", str(error))
 
     def test_outside_of_tasks(self) -> None:
-        """It is refused where nothing can wait."""
+        """Outside a task it is refused."""
         self.assertRaises(NotInGreenlet, timeout(1).__enter__)
         self.assert_nothing_left()
 
     def test_never_entered(self) -> None:
-        """Leaving a block that could not be entered is no second error."""
+        """Leaving a block that could not be entered raises no second error."""
         timeout(1).__exit__(None, None, None)
         shield().__exit__(None, None, None)
         self.assert_nothing_left()
@@ -302,12 +302,12 @@ class ShieldTests(ClockTestCase):
     """`with shield()`."""
 
     def setUp(self) -> None:
-        """Note what happens."""
+        """Make a list of events."""
         super().setUp()
         self.events: list[str] = []
 
     def shielded(self) -> None:
-        """Something that must not be cut, then a wait."""
+        """Run a shielded block, then a wait."""
         with shield():
             sleep(2)
             self.events.append("whole")
@@ -316,7 +316,7 @@ class ShieldTests(ClockTestCase):
         self.events.append("went on")
 
     def test_cancelled_inside(self) -> None:
-        """A cancellation waits for the end of the block, and for the next wait."""
+        """A cancellation is held back until the first wait after the block."""
         task = self.start(self.shielded)
         self.assertTrue(task.cancel())
         self.assertEqual(task.state, "parked")
@@ -325,7 +325,7 @@ class ShieldTests(ClockTestCase):
         self.assertEqual(self.events, ["whole", "left"])
 
     def test_timeout_outside(self) -> None:
-        """So does a timeout that was given outside of the block."""
+        """An enclosing timeout is held back as well."""
 
         def work() -> None:
             with timeout(1):
@@ -339,7 +339,7 @@ class ShieldTests(ClockTestCase):
         self.assertEqual(self.events, ["whole", "left"])
 
     def test_timeout_inside(self) -> None:
-        """A timeout that is given inside of the block works."""
+        """A timeout given inside the block works."""
 
         def work() -> None:
             with shield(), timeout(1):
@@ -350,7 +350,7 @@ class ShieldTests(ClockTestCase):
         self.error_of(task, TimedOut)
 
     def test_timeout_of_a_wait_inside(self) -> None:
-        """So does the timeout of a single wait."""
+        """The timeout of a single wait inside the block works."""
 
         def work() -> None:
             with shield():
@@ -361,7 +361,7 @@ class ShieldTests(ClockTestCase):
         self.error_of(task, TimedOut)
 
     def test_nested(self) -> None:
-        """Only the outermost block's end lets an interruption through."""
+        """Interruptions are held back until the end of the outermost block."""
 
         def work() -> None:
             with shield():
@@ -380,7 +380,7 @@ class ShieldTests(ClockTestCase):
         self.assertEqual(self.events, ["inner whole", "outer whole"])
 
     def test_timeout_between_two(self) -> None:
-        """A timeout between two shields passes the outer one only."""
+        """A timeout between two shields gets through the outer one only."""
 
         def work() -> None:
             with shield(), timeout(1):
@@ -396,7 +396,7 @@ class ShieldTests(ClockTestCase):
         self.assertEqual(self.events, ["inner whole"])
 
     def test_several_that_wait(self) -> None:
-        """Of several interruptions each is raised, one at a wait, in their order."""
+        """Several pending interruptions are raised in order, one at each wait."""
         raised: list[str] = []
 
         def work() -> None:
@@ -417,7 +417,7 @@ class ShieldTests(ClockTestCase):
         self.assertEqual(raised, ["Cancelled"])
 
     def test_left_by_an_exception(self) -> None:
-        """A block that fails lowers the shield."""
+        """A block that raises lowers the shield."""
 
         def work() -> None:
             try:
@@ -431,7 +431,7 @@ class ShieldTests(ClockTestCase):
         self.error_of(task, Cancelled)
 
     def test_entered_twice(self) -> None:
-        """One object cannot be two blocks at once: it would never be lowered."""
+        """One object cannot be two blocks at once; the error names the remedy."""
 
         def work() -> None:
             block = shield()
@@ -447,5 +447,5 @@ class ShieldTests(ClockTestCase):
         self.error_of(self.start(work), RuntimeError)
 
     def test_outside_of_tasks(self) -> None:
-        """It is refused where nothing can wait."""
+        """Outside a task it is refused."""
         self.assertRaises(NotInGreenlet, shield().__enter__)

@@ -99,7 +99,7 @@ class TaskTests(ClockTestCase):
             sleep(1)
 
         if event == "start" and state == "new":
-            # It is ready for no longer than the call takes.
+            # It is ready for the duration of the call only.
             task: Task[object] = Task(self.hub, note)
             self.hub.start(task)
             self.assertEqual(seen, ["running"])

@@ -1,4 +1,4 @@
-"""Where switching tends to go wrong: any code below, around and between waits."""
+"""Tests of hard cases: code below, around and between waits."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 
 class StackTests(ClockTestCase):
-    """A task may wait at any depth, whatever lies in between."""
+    """A task may wait at any depth, below any code."""
 
     def assert_waits(self, function: Callable[[], Any], expected: Any) -> None:
-        """Two tasks that run it at the same time both get the result."""
+        """Fail unless two tasks that run it at the same time get the result."""
         tasks = [self.start(function), self.start(function)]
         for _ in range(20):
             if tasks[0].done:
@@ -53,7 +53,7 @@ class StackTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_generator(self) -> None:
-        """Inside a generator, however nested."""
+        """A wait inside nested generators."""
 
         def numbers() -> Iterator[int]:
             for number in range(3):
@@ -67,7 +67,7 @@ class StackTests(ClockTestCase):
         self.assert_waits(lambda: sum(n for n in nested()), 3)
 
     def test_sorting(self) -> None:
-        """In the key function of a sort, and in a comparison."""
+        """A wait in the key function and in a comparison of a sort."""
 
         class Slow:
             def __init__(self, value: int) -> None:
@@ -82,7 +82,7 @@ class StackTests(ClockTestCase):
         self.assert_waits(lambda: [s.value for s in sorted(map(Slow, (2, 1)))], [1, 2])
 
     def test_special_methods(self) -> None:
-        """In methods that the interpreter calls."""
+        """A wait in methods that the interpreter calls."""
 
         class Slow:
             def __getattr__(self, name: str) -> str:
@@ -123,7 +123,7 @@ class StackTests(ClockTestCase):
         self.assert_waits(with_block, 1)
 
     def test_callbacks_of_c_code(self) -> None:
-        """In a function that C code calls."""
+        """A wait in a function that C code calls."""
         self.assert_waits(lambda: list(map(after, [1, 1], "ab")), ["a", "b"])
         self.assert_waits(lambda: list(filter(lambda n: after(1, n), [0, 1])), [1])
         self.assert_waits(
@@ -137,14 +137,14 @@ class StackTests(ClockTestCase):
         self.assert_waits(lambda: max([1, 2], key=lambda n: after(1, n)), 2)
 
     def test_imports(self) -> None:
-        """In code that is executed from text."""
+        """A wait in code that is executed from text."""
         found: dict[str, Any] = {}
         code = "from txgreenwsgi import sleep\nsleep(1)\nfound['it'] = 1"
         self.assert_waits(lambda: exec(code, {"found": found}), None)
         self.assertEqual(found, {"it": 1})
 
     def test_nested_try_blocks(self) -> None:
-        """In `except` and `finally`, where the exception stays the one that it was."""
+        """A wait in `except` and `finally`, which keep their exception."""
 
         def work() -> list[object]:
             seen: list[object] = []
@@ -166,7 +166,7 @@ class StackTests(ClockTestCase):
         self.assert_waits(work, ["finally", "first", None])
 
     def test_weakref_callback(self) -> None:
-        """In the callback of a weak reference."""
+        """A wait in the callback of a weak reference."""
 
         class Thing: ...
 
@@ -186,7 +186,7 @@ class StackTests(ClockTestCase):
         self.assert_waits(work, ["gone"])
 
     def test_deep_down(self) -> None:
-        """Five hundred calls deep."""
+        """A wait five hundred calls deep."""
 
         def down(levels: int) -> str:
             return down(levels - 1) if levels else after(1, "deep")
@@ -194,7 +194,7 @@ class StackTests(ClockTestCase):
         self.assert_waits(lambda: down(500), "deep")
 
     def test_generator_in_two_tasks(self) -> None:
-        """A generator that is parked in one task cannot be advanced by another."""
+        """A generator parked in one task cannot be advanced by another."""
 
         def numbers() -> Iterator[int]:
             sleep(1)
@@ -209,10 +209,10 @@ class StackTests(ClockTestCase):
 
 
 class ContextTests(ClockTestCase):
-    """What belongs to a task stays with it over its waits."""
+    """The state of a task across its waits."""
 
     def test_context_variables(self) -> None:
-        """Context variables are each task's own, and the reactor keeps its own."""
+        """Context variables belong to the task; the reactor keeps its own."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
         variable.set("the reactor's")
 
@@ -232,13 +232,13 @@ class ContextTests(ClockTestCase):
         self.assertEqual(variable.get(), "the reactor's")
 
     def test_greenlets_are_no_contexts(self) -> None:
-        """A task finds nothing of the one that used its greenlet before."""
+        """A reused greenlet has none of the previous task's context."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
         self.start(variable.set, "before")
         self.assertEqual(self.result_of(self.start(variable.get)), "unset")
 
     def test_context_that_is_given(self) -> None:
-        """A task runs in the Context it is made with."""
+        """A task runs in the Context that it was given."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
         base = copy_context()
         base.run(variable.set, "of the server")
@@ -250,7 +250,7 @@ class ContextTests(ClockTestCase):
         self.assertEqual(self.result_of(empty), "unset")
 
     def test_resumed_from_another_context(self) -> None:
-        """Who answers a wait does so in a context of its own."""
+        """Resuming a task does not give it the resumer's context."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
         deferred: Deferred[None] = Deferred()
 
@@ -270,7 +270,7 @@ class ContextTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "mine")
 
     def test_context_inside_a_task(self) -> None:
-        """Code of a task may run in a Context of its own, and wait there."""
+        """Code of a task may run in another Context, and wait there."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
 
         def inside(value: str) -> str:
@@ -289,7 +289,7 @@ class ContextTests(ClockTestCase):
         )
 
     def test_inline_callbacks(self) -> None:
-        """A generator of inlineCallbacks may wait until its first `yield`."""
+        """An inlineCallbacks generator may wait until its first `yield`."""
 
         @inlineCallbacks
         def steps() -> Generator[Any, Any, str]:
@@ -303,7 +303,7 @@ class ContextTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "it")
 
     def test_decimal(self) -> None:
-        """The decimal context is the task's: it is made of context variables."""
+        """The decimal context belongs to the task: it is a context variable."""
 
         def work(precision: int) -> str:
             with localcontext() as arithmetic:
@@ -319,7 +319,7 @@ class ContextTests(ClockTestCase):
         self.assertEqual(results, ["0.33", "0.33333"])
 
     def test_twisted_context(self) -> None:
-        """Twisted's context, which carries the log's system, is the task's as well."""
+        """Twisted's context, with the log system, belongs to the task."""
 
         def work(name: str) -> list[Any]:
             seen = []
@@ -343,7 +343,7 @@ class ContextTests(ClockTestCase):
         )
 
     def test_twisted_context_of_the_starter(self) -> None:
-        """A task has the context of who started it, and not of who resumes it."""
+        """A task has the Twisted context of its starter, not of its resumer."""
 
         def work() -> list[Any]:
             seen = [twisted_context.get("who")]
@@ -356,7 +356,7 @@ class ContextTests(ClockTestCase):
         self.assertEqual(self.result_of(task), ["the starter", "the starter"])
 
     def test_log_system(self) -> None:
-        """What a task logs carries its own system after a wait."""
+        """Log lines of a task carry its own system after a wait."""
 
         def work(name: str) -> None:
             def inside() -> None:
@@ -380,7 +380,7 @@ class ContextTests(ClockTestCase):
 
 
 class AloneTests(ClockTestCase):
-    """Between two waits a task is alone."""
+    """Between two waits no other task runs."""
 
     def test_answering_under_a_lock(self) -> None:
         """A task may answer another while it holds a lock that the other needs."""
@@ -424,7 +424,7 @@ class AloneTests(ClockTestCase):
         self.assertTrue(task.done)
 
     def test_our_own_logging(self) -> None:
-        """Nor when it is we who log."""
+        """The same for the log lines of this package."""
         handles: list[Suspension] = []
         states: list[str] = []
 
@@ -448,7 +448,7 @@ class AloneTests(ClockTestCase):
         self.assertTrue(task.done)
 
     def test_rlock(self) -> None:
-        """An RLock keeps no task out: to it they are all the same thread."""
+        """An RLock excludes no task: all have the same thread."""
         lock = threading.RLock()
 
         def work() -> bool:
@@ -462,7 +462,7 @@ class AloneTests(ClockTestCase):
         self.assertEqual([self.result_of(task) for task in tasks], [True, True])
 
     def test_deferred_lock(self) -> None:
-        """A DeferredLock does."""
+        """A DeferredLock excludes other tasks."""
         lock = DeferredLock()
         inside: list[int] = []
 
@@ -482,7 +482,7 @@ class AloneTests(ClockTestCase):
         self.assertEqual([self.result_of(task) for task in tasks], [[0], [1], [2]])
 
     def test_no_switch_without_a_wait(self) -> None:
-        """A task that does not wait is not interrupted by anything."""
+        """A task that does not wait is not interrupted."""
         events: list[str] = []
         others = [self.start(sleep, 0) for _ in range(3)]
 
@@ -503,7 +503,7 @@ class ErrorsTests(ClockTestCase):
     """The exceptions that end a wait."""
 
     def test_kinds(self) -> None:
-        """All are ordinary exceptions, of the kinds that socket code handles."""
+        """All are ordinary exceptions, of classes that socket code handles."""
         for kind, ordinary in (
             (TimedOut, TimeoutError),
             (RequestTimeout, TimeoutError),
@@ -515,7 +515,7 @@ class ErrorsTests(ClockTestCase):
             self.assertTrue(issubclass(kind, ordinary))
 
     def test_a_driver_cleans_up(self) -> None:
-        """A driver that drops its connection on an OSError does so on each of them."""
+        """A driver that drops its connection on OSError does so for each of them."""
         for error in (TimedOut(), RequestTimeout(), ClientDisconnected()):
             dropped: list[str] = []
 

@@ -1,4 +1,4 @@
-"""`wait()` on Deferreds, `sleep()`, `spawn()` and `in_greenlet()`."""
+"""Tests of `wait()` with Deferreds, `sleep()`, `spawn()` and `in_greenlet()`."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ class DeferredTests(ClockTestCase):
     """`wait(deferred)`."""
 
     def setUp(self) -> None:
-        """Something to wait on."""
+        """Make a Deferred."""
         super().setUp()
         self.deferreds = CancellableDeferreds()
         self.deferred = self.deferreds.make()
 
     def test_result(self) -> None:
-        """Its result, whether it has fired before or fires then."""
+        """It returns the result, of a Deferred that has fired or fires later."""
         self.assertEqual(self.result_of(self.start(wait, succeed("before"))), "before")
         task = self.start(wait, self.deferred)
         self.deferred.callback("then")
         self.assertEqual(self.result_of(task), "then")
 
     def test_failure(self) -> None:
-        """What it failed with is raised, whether it has failed before or fails then."""
+        """It raises the error, of a Deferred that has failed or fails later."""
         error = ValueError()
         self.assertIs(self.error_of(self.start(wait, fail(error)), ValueError), error)
         task = self.start(wait, self.deferred)
@@ -58,7 +58,7 @@ class DeferredTests(ClockTestCase):
         self.assertIs(self.error_of(task, ValueError), error)
 
     def test_chained(self) -> None:
-        """One that waits for another itself is waited for to its end."""
+        """A Deferred chained to another is waited for to its end."""
         inner: Deferred[str] = Deferred()
         outer = succeed(None).addCallback(lambda _: inner)
         task = self.start(wait, outer)
@@ -67,14 +67,14 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "inner")
 
     def test_success_passes_through(self) -> None:
-        """A result can be waited for by any number of tasks."""
+        """Several tasks can wait for one result."""
         tasks = [self.start(wait, self.deferred) for _ in range(3)]
         self.deferred.callback("shared")
         tasks.append(self.start(wait, self.deferred))
         self.assertEqual([self.result_of(task) for task in tasks], ["shared"] * 4)
 
     def test_failure_is_consumed(self) -> None:
-        """A failure is raised once; who waits behind gets None, nothing is logged."""
+        """A failure is raised once; the next waiter gets None; nothing is logged."""
         tasks = [self.start(wait, self.deferred) for _ in range(2)]
         self.deferred.errback(ValueError())
         self.error_of(tasks[0], ValueError)
@@ -83,13 +83,13 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_waiting_again_in_the_same_task(self) -> None:
-        """A task that is resumed may wait on the same Deferred at once."""
+        """A resumed task may wait on the same Deferred again."""
         task = self.start(lambda: (wait(self.deferred), wait(self.deferred)))
         self.deferred.callback("twice")
         self.assertEqual(self.result_of(task), ("twice", "twice"))
 
     def test_timeout(self) -> None:
-        """After its timeout the wait ends by TimedOut, the Deferred is cancelled."""
+        """On timeout the wait raises TimedOut, and the Deferred is cancelled."""
         task = self.start(wait, self.deferred, 2)
         self.clock.advance(2)
         error = self.error_of(task, TimedOut)
@@ -98,14 +98,14 @@ class DeferredTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_in_time(self) -> None:
-        """A result that comes in time leaves nothing of the timeout."""
+        """A result in time leaves no delayed call."""
         task = self.start(wait, self.deferred, 2)
         self.deferred.callback("in time")
         self.assertEqual(self.result_of(task), "in time")
         self.assert_nothing_left()
 
     def test_timeout_of_nothing(self) -> None:
-        """With a timeout of 0 a result that is there is had, another has one turn."""
+        """With a timeout of 0 a fired result is returned; others get one turn."""
         self.assertEqual(self.result_of(self.start(wait, succeed("here"), 0)), "here")
         task = self.start(wait, self.deferred, 0)
         self.assertEqual(task.state, "parked")
@@ -113,7 +113,7 @@ class DeferredTests(ClockTestCase):
         self.error_of(task, TimedOut)
 
     def test_late_result(self) -> None:
-        """A result that comes after the wait was left answers no later wait."""
+        """A late result does not answer a later wait."""
         stubborn: Deferred[str] = Deferred(lambda deferred: None)
         stubborn_inner: Deferred[str] = Deferred(lambda d: d.callback("late"))
         for late in (stubborn, stubborn_inner):
@@ -132,7 +132,7 @@ class DeferredTests(ClockTestCase):
             self.error_of(task, TimedOut)
 
     def test_late_failure(self) -> None:
-        """A failure that comes after the wait was left is logged: nobody sees it."""
+        """A late failure is logged."""
         slow_to_cancel: Deferred[Any] = Deferred()
         slow_to_cancel.addErrback(lambda _: deferLater(self.clock, 3))
         slow_to_cancel.addCallback(lambda _: 1 / 0)
@@ -144,7 +144,7 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_failure_as_answer_to_the_cancellation(self) -> None:
-        """Whatever a Deferred fails with because it is cancelled is no news."""
+        """A failure in reply to the cancellation is not logged."""
         rude: Deferred[None] = Deferred(lambda deferred: deferred.errback(ValueError()))
         for deferred in (rude, self.deferred):
             task = self.start(wait, deferred, 1)
@@ -154,7 +154,7 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_failure_to_cancel(self) -> None:
-        """A canceller that fails is logged, and the wait ends by what ended it."""
+        """A canceller that fails is logged; the wait raises its own error."""
 
         def canceller(deferred: Deferred[None]) -> None:
             raise ValueError
@@ -165,7 +165,7 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_left_by_one_of_two(self) -> None:
-        """When one of two gives up, the other is told that it was cancelled."""
+        """When one of two waiters times out, the other gets CancelledError."""
         hasty = self.start(wait, self.deferred, 1)
         patient = self.start(wait, self.deferred)
         self.clock.advance(1)
@@ -173,7 +173,7 @@ class DeferredTests(ClockTestCase):
         self.error_of(patient, CancelledError)
 
     def test_traceback_of_one_that_fails_then(self) -> None:
-        """The traceback leads to where the failure came from."""
+        """The traceback leads to the origin of the failure."""
         task = self.start(traceback_of, self.deferred)
 
         def origin_of_the_failure() -> None:
@@ -187,7 +187,7 @@ class DeferredTests(ClockTestCase):
         self.assertIn("in traceback_of", text)
 
     def test_traceback_of_one_that_failed_before(self) -> None:
-        """Also when it had failed before anybody waited."""
+        """The same if the Deferred failed before the wait."""
 
         @inlineCallbacks
         def origin_of_the_failure() -> Generator[Any, Any, None]:
@@ -198,20 +198,20 @@ class DeferredTests(ClockTestCase):
         self.assertIn("in origin_of_the_failure", text)
 
     def test_cause_is_kept(self) -> None:
-        """An exception that has a cause keeps it."""
+        """An exception with a cause keeps it."""
         error = ValueError()
         error.__cause__ = KeyError()
         task = self.start(wait, fail(error))
         self.assertIsInstance(self.error_of(task, ValueError).__cause__, KeyError)
 
     def test_killed(self) -> None:
-        """The end of the process cancels what is waited on."""
+        """A kill cancels the Deferred."""
         self.start(wait, self.deferred)
         self.hub.close()
         self.assertEqual(self.deferreds.cancelled, [self.deferred])
 
     def test_refused(self) -> None:
-        """A Deferred that a dying task may not wait on is cancelled."""
+        """A Deferred that a killed task tries to wait on is cancelled."""
 
         def work() -> None:
             try:
@@ -225,7 +225,7 @@ class DeferredTests(ClockTestCase):
         self.assertEqual(self.deferreds.cancelled, [self.deferred])
 
     def test_fired_in_a_dying_task(self) -> None:
-        """Of one that has fired it gets the result: it need not wait."""
+        """A killed task gets the result of a fired Deferred."""
         got: list[str] = []
 
         def work() -> None:
@@ -243,11 +243,11 @@ class ThreadTests(ClockTestCase):
     """Deferreds that are fired in the wrong thread."""
 
     def make_clock(self) -> ThreadClock:
-        """One that takes calls from threads."""
+        """Return a clock that accepts calls from threads."""
         return ThreadClock()
 
     def test_fired_in_a_thread(self) -> None:
-        """The task goes on in the reactor's thread all the same."""
+        """The task continues in the reactor's thread."""
         for fire in (
             lambda deferred: deferred.callback("done"),
             lambda deferred: deferred.errback(ValueError()),
@@ -265,7 +265,7 @@ class SleepTests(ClockTestCase):
     """`sleep()`."""
 
     def test_seconds(self) -> None:
-        """It parks for so many seconds of the reactor's clock."""
+        """It parks for that many seconds of the reactor's clock."""
         task = self.start(sleep, 2.5)
         self.clock.advance(2.4)
         self.assertEqual(task.state, "parked")
@@ -274,7 +274,7 @@ class SleepTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_zero(self) -> None:
-        """`sleep(0)` is one turn: all that is ready runs."""
+        """`sleep(0)` takes one turn, in which all ready tasks run."""
         events: list[str] = []
 
         def work(name: str) -> None:
@@ -291,7 +291,7 @@ class SleepTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_interrupted(self) -> None:
-        """A sleep that is interrupted leaves nothing behind."""
+        """An interrupted sleep leaves no delayed call."""
         for seconds in (0, 60):
             task = self.start(sleep, seconds)
             task.cancel()
@@ -300,7 +300,7 @@ class SleepTests(ClockTestCase):
         self.assert_nothing_left()
 
     def test_bad_values(self) -> None:
-        """What is no number of seconds is told by name and value."""
+        """Bad values raise an error that names the call and the value."""
         for value, kind in (
             (-1, ValueError),
             (float("nan"), ValueError),
@@ -318,7 +318,7 @@ class SpawnTests(ClockTestCase):
     """`spawn()` and `in_greenlet()`, called in a task."""
 
     def test_spawn(self) -> None:
-        """It begins at the next turn, with its arguments; the task is its owner's."""
+        """The task begins at the next turn, with its arguments."""
 
         def child(*args: int, **kwargs: int) -> tuple[Any, ...]:
             sleep(1)
@@ -335,13 +335,13 @@ class SpawnTests(ClockTestCase):
         self.assertEqual(self.result_of(task), ((1, 2), {"three": 3}))
 
     def test_name(self) -> None:
-        """A task is called after its function."""
+        """A task has the name of its function."""
         self.assertIn("sleep", self.result_of(self.start(lambda: spawn(sleep, 0).name)))
         name = self.result_of(self.start(lambda: spawn(partial(sleep, 0)).name))
         self.assertIn("functools.partial", name)
 
     def test_context(self) -> None:
-        """It inherits a copy of its spawner's context variables, and sets its own."""
+        """It inherits a copy of the caller's context variables, and sets its own."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
         seen: list[str] = []
 
@@ -363,7 +363,7 @@ class SpawnTests(ClockTestCase):
         self.assertEqual(variable.get(), "unset")
 
     def test_outlives_its_spawner(self) -> None:
-        """A spawned task is its own: it goes on when the other has ended."""
+        """A spawned task continues after the end of its spawner."""
         events: list[str] = []
 
         def child() -> None:
@@ -376,12 +376,12 @@ class SpawnTests(ClockTestCase):
         self.assertEqual(events, ["ended"])
 
     def test_no_function(self) -> None:
-        """A call instead of a function is told so, there and then."""
+        """The result of a call instead of a function is refused at once."""
         error = self.error_of(self.start(lambda: spawn("")), TypeError)  # type: ignore[arg-type]
         self.assertIn("spawn(function, 1, 2)", str(error))
 
     def test_coroutine_function(self) -> None:
-        """A coroutine function is not spawned by itself; the error says how."""
+        """A coroutine function is refused; the error names the remedy."""
 
         async def coroutine() -> str:
             return "ran"
@@ -393,22 +393,22 @@ class SpawnTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "ran")
 
     def test_in_greenlet(self) -> None:
-        """A function that waits becomes one that returns a Deferred."""
+        """The decorated function returns a Deferred."""
 
         @in_greenlet
         def double(number: int) -> int:
-            """Twice the number."""
+            """Return twice the number."""
             sleep(1)
             return number * 2
 
-        self.assertEqual(double.__doc__, "Twice the number.")
+        self.assertEqual(double.__doc__, "Return twice the number.")
         deferred = self.made_in_a_task(double, 21)
         self.turn()
         self.clock.advance(1)
         self.assertEqual(self.successResultOf(deferred), 42)
 
     def made_in_a_task(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What it returns, called in a task."""
+        """Return what the function returns when called in a task."""
         made: list[Any] = []
         self.start(lambda: made.append(function(*args)))
         return made[0]

@@ -1,4 +1,4 @@
-"""A clock that takes calls from threads, as a reactor does."""
+"""A clock that accepts calls from threads, as a reactor does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @implementer(IReactorFromThreads)
 class ThreadClock(Clock):
-    """What threads ask for is done at the next turn: `advance`."""
+    """A clock whose `advance` makes the calls that threads have queued."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,11 +28,11 @@ class ThreadClock(Clock):
         *args: object,
         **kwargs: object,
     ) -> None:
-        """Keep it for the next turn."""
+        """Queue the call for the next turn."""
         self.asked.append((partial(callable, **kwargs), args))
 
     def advance(self, amount: float) -> None:
-        """Do what was asked for, then move on."""
+        """Make the queued calls, then advance the clock."""
         asked, self.asked = self.asked, []
         for function, args in asked:
             function(*args)
@@ -40,7 +40,7 @@ class ThreadClock(Clock):
 
 
 def in_thread(function: Callable[[], object], name: str = "a-worker") -> Any:
-    """What `function` returns or raises in a thread of its own."""
+    """Return what `function` returns, or raise what it raises, in a new thread."""
     outcome: list[Any] = []
 
     def run() -> None:

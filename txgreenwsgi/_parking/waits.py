@@ -39,7 +39,7 @@ _main_task: Task[Any] | None = None
 def may_park() -> bool:
     """Return False in a finalizer or a signal handler, where parking would do harm."""
     try:
-        guards.refuse_bad_moment()
+        guards.check_can_park()
     except NotInGreenlet:
         return False
     return True

@@ -42,7 +42,7 @@ from .tasks import (
     TASK_TRANSITIONS,
     Hub,
     Task,
-    call_logged,
+    call_and_log,
 )
 
 if TYPE_CHECKING:
@@ -99,18 +99,18 @@ def _run_tasks() -> None:
         if running.task is None:
             _end_child(task)
         hub = task.hub
-        spare, home = hub.spare, hub.home
+        spare, reactor_greenlet = hub.spare_greenlets, hub.reactor_greenlet
         current = getcurrent()
         if len(spare) >= SPARE_GREENLETS or hub.closed:
             # A greenlet that ends switches to its parent.
-            current.parent = home
+            current.parent = reactor_greenlet
             return
         spare.append(current)
         # A spare greenlet holds neither what it ran nor itself: the collector
         # does not look into suspended frames.
         current.gr_context = None
         del task, hub, spare, current
-        home.switch()
+        reactor_greenlet.switch()
 
 
 def _end_child(task: Task[object]) -> None:
@@ -134,14 +134,14 @@ class GreenletHub:
             what its tasks can wait on.
         tasks: the tasks that have begun and not ended. This set may hold the only
             reference to a parked task.
-        home: the reactor greenlet, as of the last switch into a task. It is not
+        reactor_greenlet: the greenlet of the last switch into a task. It is not
             taken at import, which may happen in any greenlet.
         thread: the ident of the reactor's thread, as of the same moment.
-        tracker: Twisted's log contexts of that thread.
+        context_tracker: Twisted's log contexts of that thread.
         resumed_at: time at which the running task was resumed, by the reactor's
             clock, in seconds.
-        spare: finished greenlets, for reuse.
-        abandoned: killed tasks that refused to end.
+        spare_greenlets: finished greenlets, for reuse.
+        abandoned: killed tasks that did not end.
         closed: True once the reactor has stopped.
     """
 
@@ -149,7 +149,7 @@ class GreenletHub:
         self.reactor = reactor
         self.tasks: set[Task[object]] = set()
         self.resumed_at = 0.0
-        self.spare: list[greenlet] = []
+        self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
         self.closed = False
         self._turn: list[Callable[[], object]] = []
@@ -162,9 +162,9 @@ class GreenletHub:
 
     def _bind_to_thread(self) -> None:
         """Take this thread and greenlet for the reactor's."""
-        self.home = getcurrent()
+        self.reactor_greenlet = getcurrent()
         self.thread = get_ident()
-        self.tracker = theContextTracker.currentContext()
+        self.context_tracker = theContextTracker.currentContext()
 
     def leave_thread(self) -> None:
         """Note that the reactor's thread is not in this process, a fork's child."""
@@ -205,7 +205,9 @@ class GreenletHub:
     def _take_turn(self) -> None:
         turn, self._turn = self._turn, []
         for function in turn:
-            call_logged(function, "a call scheduled for the reactor's next turn failed")
+            call_and_log(
+                function, "a call scheduled for the reactor's next turn failed"
+            )
 
     def spawn(self, task: Task[object]) -> None:
         """Begin `task` at the reactor's next turn, from the top of its stack.
@@ -241,11 +243,11 @@ class GreenletHub:
         if task.state is not NEW:
             task.state = _ON_START[task.state]  # raises
         self.tasks.add(task)
-        spare = self.spare
+        spare = self.spare_greenlets
         greenlet_ = spare.pop() if spare else greenlet(_run_tasks)
         # Not Context.run: each parked task would keep a copy of its C frames.
         greenlet_.gr_context = task._context
-        task.greenlet = task._parked = greenlet_
+        task.greenlet = task._parked_greenlet = greenlet_
         self._switch_to(task)
 
     def _refuse_when_closed(self) -> None:
@@ -272,12 +274,12 @@ class GreenletHub:
                 wait.error = error
                 return
         try:
-            guards.refuse_bad_moment()
+            guards.check_can_park()
         except NotInGreenlet:
             wait.state = OVER
             raise
         wait.since = self.reactor.seconds()
-        task._parked = getcurrent()
+        task._parked_greenlet = getcurrent()
         if wait.state is ANSWERED:
             # A signal handler has just answered it.
             wait.state = OVER
@@ -286,7 +288,7 @@ class GreenletHub:
         wait.state = WAITING
         task.state = PARKED
         task.suspension = wait
-        self.home.switch()
+        self.reactor_greenlet.switch()
 
     def _refuse_to_park(self, task: Task[object]) -> None:
         if not task._exit_raised:
@@ -299,7 +301,7 @@ class GreenletHub:
             # parked: a suspended greenlet does no harm to an exiting process.
             task.state = ABANDONED
             self.abandoned.append(task)
-            self.home.switch()
+            self.reactor_greenlet.switch()
         raise NotInGreenlet(
             f"{task!r} is being ended because its reactor stops: "
             "its `finally` blocks run, but cannot wait"
@@ -358,16 +360,16 @@ class GreenletHub:
         thread's state is exchanged for the task's: Twisted's log context and
         asyncio's state. greenlet itself switches the contextvars.
         """
-        parked = task._parked
+        parked = task._parked_greenlet
         assert parked is not None, "a task that has not ended has its greenlet"
         task.state = RUNNING  # from "new" by start(), from "ready" by wake()
-        tracker = self.tracker
+        tracker = self.context_tracker
         log_contexts = tracker.contexts
         tracker.contexts = task._log_contexts
         asyncio_state: AsyncioState = None
         if running_loop() is not None or task._asyncio_state is not None:
             asyncio_state = swap_state(task._asyncio_state)
-        home, self.home = self.home, getcurrent()
+        previous, self.reactor_greenlet = self.reactor_greenlet, getcurrent()
         self.resumed_at = self.reactor.seconds()
         interrupted, running.task = running.task, task
         try:
@@ -375,7 +377,7 @@ class GreenletHub:
         finally:
             running.task = interrupted
             if interrupted is not None:
-                self.home = home
+                self.reactor_greenlet = previous
             tracker.contexts = log_contexts
             if asyncio_state is not None or running_loop() is not None:
                 task._asyncio_state = swap_state(asyncio_state)
@@ -400,7 +402,7 @@ class GreenletHub:
         for task in self.tasks:
             _log.error("abandoned {task}, which was killed and did not end", task=task)
         self.tasks.clear()
-        self.spare.clear()
+        self.spare_greenlets.clear()
 
 
 def existing_hub_of(reactor: IReactorTime) -> Hub | None:

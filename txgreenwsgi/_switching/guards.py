@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 __all__ = [
+    "check_can_park",
     "clear_handler_cache",
     "find_handler_codes",
     "guard_reactor",
     "outside_task_message",
-    "refuse_bad_moment",
     "refuse_free_threading",
     "refuse_other_thread",
     "require_seconds",
@@ -81,7 +81,7 @@ def find_handler_codes() -> frozenset[CodeType]:
     return frozenset(codes)
 
 
-def refuse_bad_moment() -> None:
+def check_can_park() -> None:
     """Raise if the code that is about to park runs in a finalizer or signal handler.
 
     Either would suspend the code that it interrupted. Call in a task.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .asyncio_state import AsyncioState
 
-__all__ = ["ALL_SHIELDS", "TASK_TRANSITIONS", "Hub", "Task", "Wait", "call_logged"]
+__all__ = ["ALL_SHIELDS", "TASK_TRANSITIONS", "Hub", "Task", "Wait", "call_and_log"]
 
 T_co = TypeVar("T_co", covariant=True)
 _log = Logger()
@@ -69,6 +69,9 @@ _ON_FINISH = TASK_TRANSITIONS.moves("finish")
 #: The shield depth of code that only a kill interrupts; more than any nesting.
 ALL_SHIELDS = 1 << 30
 
+# The log contexts of ended tasks; one list, because making one takes time.
+_NO_CONTEXTS: list[dict[type[object], dict[str, str]]] = []
+
 _OWN_PACKAGE = __name__.rpartition(".")[0]
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE
 
@@ -93,10 +96,10 @@ class Hub(Protocol):
 
     reactor: IReactorTime
     tasks: set[Task[object]]
-    home: greenlet
+    reactor_greenlet: greenlet
     thread: int
-    tracker: ContextTracker
-    spare: list[greenlet]
+    context_tracker: ContextTracker
+    spare_greenlets: list[greenlet]
     abandoned: list[Task[object]]
     resumed_at: float
     closed: bool
@@ -143,7 +146,7 @@ class _Interruption(NamedTuple):
     shields: int
 
 
-def call_logged(function: Callable[[], object], complaint: str) -> None:
+def call_and_log(function: Callable[[], object], complaint: str) -> None:
     """Call `function`; log `complaint` and the traceback if it raises.
 
     For callbacks of which one must not keep the others from being called.
@@ -215,7 +218,7 @@ class Task(Generic[T_co]):
         "_log_contexts",
         "_observed",
         "_on_end",
-        "_parked",
+        "_parked_greenlet",
         "_refusals",
         "_result",
         "_traceback",
@@ -258,7 +261,7 @@ class Task(Generic[T_co]):
         self._context: Context | None = copy_context() if context is None else context
         # The stack of `twisted.python.context`: each task has its own, so that
         # its log lines do not carry the system of another task.
-        self._log_contexts = hub.tracker.contexts[:]
+        self._log_contexts = hub.context_tracker.contexts[:]
         self._asyncio_state: AsyncioState = None
         self.state = NEW
         self._result: T_co | None = None
@@ -268,7 +271,7 @@ class Task(Generic[T_co]):
         self.greenlet: greenlet | None = None
         # The greenlet to switch to. Not always the task's own: some libraries run
         # parts of their code in child greenlets (SQLAlchemy's greenlet_spawn).
-        self._parked: greenlet | None = None
+        self._parked_greenlet: greenlet | None = None
         self.suspension: Wait | None = None
         self._interruptions: deque[_Interruption] | None = None
         self.pending_interruption = False
@@ -494,7 +497,7 @@ class Task(Generic[T_co]):
         if suspension is not None:
             # In a child greenlet GreenletExit ends the child alone, which to its
             # parent looks like a return: the task's next wait raises it again.
-            self._exit_raised = self._parked is self.greenlet
+            self._exit_raised = self._parked_greenlet is self.greenlet
             suspension.abandon(GreenletExit())
 
     # For the hub and the waits.
@@ -583,13 +586,15 @@ class Task(Generic[T_co]):
         """Leave the hub's table and make the end calls. In the reactor greenlet."""
         self.hub.tasks.discard(self)
         # A task that is kept for its result keeps nothing else alive.
-        self.greenlet = self._parked = self._context = self._interruptions = None
+        self.greenlet = self._parked_greenlet = self._context = self._interruptions = (
+            None
+        )
         self.pending_interruption = False
-        self._log_contexts = []
+        self._log_contexts = _NO_CONTEXTS
         functions, self._on_end = self._on_end, None
         if functions is not None:
             for function in functions:
-                call_logged(function, "a callback for the end of a task failed")
+                call_and_log(function, "a callback for the end of a task failed")
 
     def log_unhandled(self) -> None:
         """Log the task's error, unless `wait` or `deferred` has delivered it."""

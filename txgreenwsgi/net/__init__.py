@@ -1,16 +1,15 @@
-r"""Connections that a task reads and writes as if they blocked.
+r"""Connections with a blocking interface that parks the task.
 
 `connect` and `listen` take any Twisted endpoint, TLS, UNIX sockets and plug-ins
-included, and give connections with the methods of a file and what a socket has
-beside them: so the csv module, json, http.client, smtplib and every parser that
-was written for a file work over Twisted's transports, and park the task instead
-of the process.
+included, and return connections with the methods of a binary file and of a socket.
+So csv, json, http.client, smtplib and every parser that reads from a file work over
+Twisted's transports, and park the task instead of blocking the process.
 
     connection = net.connect("tcp:localhost:6379", timeout=5)
     connection.write(b"PING\r\n")
     print(connection.readline())
 
-This package knows transports and tasks. It must never know HTTP, nor the server.
+This package knows transports and tasks. It is independent of HTTP and the server.
 """
 
 from .connection import BUFFER_BYTES, Connection

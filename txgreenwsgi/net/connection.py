@@ -1,17 +1,17 @@
-"""One connection as a file: reading, writing and closing, for a task.
+"""One connection as a file: reading, writing and closing, from a task.
 
-It knows one transport and parks tasks. It must never know how the connection was
-made.
+This module knows one transport and parks tasks. It is independent of how the
+connection was made.
 """
 
 from __future__ import annotations
 
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from twisted.internet import protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import implementer
 
 from txgreenwsgi._switching.greenlets import Suspension, require_task
@@ -27,33 +27,63 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._switching.greenlets import Hub
 
-    Bytes = bytes | bytearray | memoryview
+    from .files import Bytes
 
-__all__ = ["BUFFER_BYTES", "Connection", "End"]
+__all__ = ["BUFFER_BYTES", "Connection", "ConnectionProtocol"]
 
-#: Reading from the peer pauses while so much waits to be read.
+#: Reading from the peer pauses while this many bytes wait to be read.
 BUFFER_BYTES = 65536
 
-#: Long data is given to the transport in pieces, so that it never holds it all.
-_PIECE_BYTES = 262144
+#: Long data is passed to the transport in chunks, so that it never buffers all of it.
+_CHUNK_BYTES = 262144
 
-#: After `close()`, what was written has so many seconds to leave.
+#: Seconds after `close()` until a transport that has not sent its data is aborted.
 _LINGER_SECONDS = 30.0
+
+
+class _Transport(Protocol):
+    """The methods used of a transport: TCP, UNIX, TLS or in memory."""
+
+    def write(self, data: bytes) -> object:
+        """See ITransport."""
+
+    def loseConnection(self) -> object:
+        """See ITransport."""
+
+    def abortConnection(self) -> object:
+        """See ITCPTransport."""
+
+    def getPeer(self) -> IAddress:
+        """See ITransport."""
+
+    def getHost(self) -> IAddress:
+        """See ITransport."""
+
+    def pauseProducing(self) -> object:
+        """See IPushProducer."""
+
+    def resumeProducing(self) -> object:
+        """See IPushProducer."""
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> object:
+        """See IConsumer."""
+
+    def unregisterProducer(self) -> object:
+        """See IConsumer."""
 
 
 class Connection:
     """One stream to a peer, with the methods of a binary file.
 
     Made by `connect`, and by `listen` for each client. Reading and writing may
-    park and are called from a task; one task reads at a time. Bytes that nobody
-    reads are held up to `BUFFER_BYTES`; then the peer has to wait. Every wait
-    ends early by what interrupts the task, and nothing that was received is lost
-    by that.
+    park and are called from a task; one task reads at a time. Up to `BUFFER_BYTES`
+    of unread data are buffered; then reading from the peer pauses. An interruption
+    of the task ends every wait early, without loss of received data.
 
     Attributes:
-        closed: whether `close` or `abort` was called.
-        peer: the address of the other end.
-        host: the address of this end.
+        closed: True once `close` or `abort` was called.
+        peer: the address of the peer; None before the connection is made.
+        host: the local address; None before the connection is made.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -62,19 +92,19 @@ class Connection:
         self.host: IAddress | None = None
         self._hub = hub
         # None before the connection is made and after it is gone.
-        self._transport: Any = None
+        self._transport: _Transport | None = None
         self._buffer = bytearray()
-        # How much whoever reads needs before it can go on.
+        # Number of bytes that the waiting reader needs.
         self._wanted: float = 0
         self._reader: Suspension | None = None
         self._reading_paused = False
-        # The peer sends no more; `_reason` tells why, if not in good order.
+        # The peer sends no more; `_reason` is the error, unless it closed cleanly.
         self._ended = False
         self._reason: BaseException | None = None
         self._writing_paused = False
-        # Who waits for room, or for the end of the connection.
-        self._waiting: set[Suspension] = set()
-        # How many files of `makefile` are open.
+        # Waits for room in the transport's buffer, or for the end of the connection.
+        self._waiters: set[Suspension] = set()
+        # Number of open files of `makefile`.
         self._files = 0
         self._linger_call: IDelayedCall | None = None
 
@@ -84,18 +114,24 @@ class Connection:
 
     @property
     def lost(self) -> bool:
-        """True once the connection is gone and nothing can be written any more."""
+        """True once the connection is lost: writes raise ConnectionResetError."""
         return self._transport is None
+
+    @property
+    def buffered(self) -> int:
+        """Number of bytes that were received and not read yet."""
+        return len(self._buffer)
 
     # Reading.
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Exactly `size` bytes, fewer only at the end; all by default. May park.
+        """Read exactly `size` bytes, fewer only at the end; all by default. May park.
 
         Raises:
-            ConnectionResetError: the connection was lost before they came. What
-                did come can still be had by `recv`.
-            ValueError: the connection was closed at this end.
+            ConnectionResetError: the connection was lost before they came. The
+                bytes that did come remain readable by `recv`.
+            ValueError: the connection was closed locally.
+            RuntimeError: another task reads from the connection.
         """
         wanted = float("inf") if size is None or size < 0 else size
         while len(self._buffer) < wanted and self._receive(wanted):
@@ -103,9 +139,9 @@ class Connection:
         return self._take(min(wanted, len(self._buffer)))
 
     def recv(self, size: int, /) -> bytes:
-        """At least one byte and at most `size`, as they come; b"" at the end.
+        """Read at least one byte and at most `size`; b"" at the end. May park.
 
-        May park. Errors as for `read`.
+        Raises as `read` does.
         """
         if size < 1:
             raise ValueError(f"recv() takes a size of at least 1 byte, not {size!r}")
@@ -114,21 +150,24 @@ class Connection:
         return self._take(min(size, len(self._buffer)))
 
     def read1(self, size: int = -1, /) -> bytes:
-        """As `recv`, by the name and default that the io module has for it."""
+        """Read as `recv`; the io module's name and default."""
         return b"" if size == 0 else self.recv(size if size > 0 else BUFFER_BYTES)
 
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill `buffer`; the number of bytes read, fewer only at the end."""
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        """Fill `buffer` and return the number of bytes read. May park.
+
+        Fewer than its length only at the end. Raises as `read` does.
+        """
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
     def readline(self, limit: int | None = -1, /) -> bytes:
-        """One line with its newline, of at most `limit` bytes; b"" at the end.
+        """Read one line with its newline, of at most `limit` bytes; b"" at the end.
 
-        May park. Errors as for `read`. Without a limit a peer may send a line
-        that has no end: give one, or use `readuntil`.
+        May park. Raises as `read` does. Without a limit a peer may send an endless
+        line: give a limit, or use `readuntil`.
         """
         most = float("inf") if limit is None or limit < 0 else limit
         searched = 0
@@ -141,26 +180,29 @@ class Connection:
                 return self._take(len(self._buffer))
 
     def readuntil(self, mark: bytes, limit: int = BUFFER_BYTES) -> bytes:
-        """What comes up to `mark`, with it. May park.
+        """Read up to the separator `mark`, and including it. May park.
 
         Args:
             mark: at least one byte.
-            limit: the most bytes, with the mark.
+            limit: maximum number of bytes, with the mark.
 
         Raises:
-            EOFError: the peer has ended without it; what it sent is still there
-                to be read.
-            ValueError: there is no mark in `limit` bytes; they are still there.
+            EOFError: the peer closed the connection without sending it; the
+                bytes it sent remain readable.
+            ValueError: the first `limit` bytes do not contain it; they remain
+                readable.
         """
         if not mark:
-            raise ValueError("readuntil() takes a mark of at least one byte")
+            raise ValueError(
+                "readuntil() was given b'': give a mark of at least one byte"
+            )
         searched = 0
         while True:
             found = self._buffer.find(mark, searched)
             if 0 <= found <= limit - len(mark):
                 return self._take(found + len(mark))
             if found >= 0 or len(self._buffer) >= limit:
-                raise ValueError(f"there is no {mark!r} in the first {limit} bytes")
+                raise ValueError(f"the first {limit} bytes do not contain {mark!r}")
             searched = max(0, len(self._buffer) - len(mark) + 1)
             if not self._receive(limit):
                 raise EOFError(
@@ -169,7 +211,7 @@ class Connection:
                 )
 
     def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """All lines; with a `hint`, no more once so many bytes were read."""
+        """Read all lines, or lines until `hint` bytes were read. May park."""
         lines = []
         length = 0
         for line in self:
@@ -180,30 +222,32 @@ class Connection:
         return lines
 
     def __iter__(self) -> Iterator[bytes]:
-        """The lines that come until the end."""
+        """Return an iterator over the lines until the end."""
         return self
 
     def __next__(self) -> bytes:
-        """The next line."""
+        """Read the next line. May park."""
         line = self.readline()
         if not line:
             raise StopIteration
         return line
 
     def _receive(self, wanted: float) -> bool:
-        """Park until more has come, or the end; False if that was known before."""
+        """Park until more data or the end has come; False if it had ended before."""
         self._check_open()
         if self._ended:
             if self._reason is not None:
                 raise self._lost_error()
             return False
         if self._reader is not None:
-            raise RuntimeError("two tasks read from one connection at the same time")
+            raise RuntimeError(
+                f"{self!r} is being read by another task: let one task read at a time"
+            )
         self._reader = suspension = Suspension(
             require_task("Connection.read()"), f"reading from {self.peer}"
         )
         self._wanted = wanted
-        self._see_to_reading()
+        self._update_backpressure()
         try:
             suspension.wait()
         finally:
@@ -216,50 +260,51 @@ class Connection:
         count = int(size)
         data = bytes(self._buffer[:count])
         del self._buffer[:count]
-        self._see_to_reading()
+        self._update_backpressure()
         return data
 
-    def _see_to_reading(self) -> None:
-        """Pause the peer while enough is held, else let it go on."""
+    def _update_backpressure(self) -> None:
+        """Pause reading from the peer while the buffer is full, else resume it."""
         transport = self._transport
         if transport is None or self._ended or not self._is_open():
             return
-        enough = len(self._buffer) >= max(BUFFER_BYTES, self._wanted)
-        if enough and not self._reading_paused:
+        full = len(self._buffer) >= max(BUFFER_BYTES, self._wanted)
+        if full and not self._reading_paused:
             self._reading_paused = True
             transport.pauseProducing()
-        elif not enough and self._reading_paused:
+        elif not full and self._reading_paused:
             self._reading_paused = False
             transport.resumeProducing()
 
     # Writing.
 
     def write(self, data: Bytes, /) -> int:
-        """Send all of `data`; returns when the peer is not far behind. May park.
+        """Send all of `data`; return when the transport's buffer has room. May park.
 
-        Each piece of up to 256 KiB leaves as one; longer data that two tasks
-        write at the same time may be mixed.
+        Chunks of up to 256 KiB are written whole; longer data of two tasks that
+        write at the same time may be interleaved.
 
         Returns:
             The number of bytes, which is always all.
 
         Raises:
             ConnectionResetError: the connection is lost.
-            ValueError: it was closed at this end.
+            ValueError: it was closed locally.
         """
         view = memoryview(data).cast("B")
-        self._check_writable()
-        for start in range(0, len(view), _PIECE_BYTES):
-            self._transport.write(bytes(view[start : start + _PIECE_BYTES]))
+        transport = self._require_transport()
+        for start in range(0, len(view), _CHUNK_BYTES):
+            transport.write(bytes(view[start : start + _CHUNK_BYTES]))
             while self._writing_paused:
-                self._wait(f"{self.peer} to take more")
-                self._check_writable()
+                self._wait(f"{self.peer} to receive more data")
+                transport = self._require_transport()
         return len(view)
 
-    def _check_writable(self) -> None:
+    def _require_transport(self) -> _Transport:
         self._check_open()
-        if self.lost:
+        if self._transport is None:
             raise self._lost_error()
+        return self._transport
 
     def _lost_error(self) -> ConnectionResetError:
         reason = self._reason
@@ -270,26 +315,26 @@ class Connection:
         return error
 
     def sendall(self, data: Bytes, flags: int = 0, /) -> None:
-        """As `write`, by the name that sockets have for it."""
+        """Write as `write`; the name that sockets have for it."""
         self.write(data)
 
     def writelines(self, lines: Iterable[Bytes], /) -> None:
-        """Write each of `lines`, which have their newlines. May park."""
+        """Write `lines`, which include their newlines. May park."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Nothing is held back, so there is nothing to do."""
+        """Do nothing: writes are not buffered here."""
         self._check_open()
 
     # Ending.
 
     def close(self) -> None:
-        """Close it when what was written has left. Never parks.
+        """Close the connection when the written data has been sent. Never parks.
 
-        Whoever waits in it gets a ValueError. If the peer does not take what was
-        written in 30 seconds, it is cut off. While files of `makefile` are open,
-        they work, as they do with a socket.
+        Waits of other tasks on it raise ValueError. If the peer does not receive
+        the data in 30 seconds, the connection is aborted. As with a socket, open
+        files of `makefile` stay usable; the last one to be closed closes it.
         """
         self.closed = True
         if not self._files:
@@ -298,7 +343,7 @@ class Connection:
 
     def _close_transport(self) -> None:
         if get_ident() != self._hub.thread:
-            # A file that the collector closes, in whatever thread.
+            # The garbage collector closes a file, in any thread.
             self._hub.call_from_thread(self._close_transport)
             return
         transport = self._transport
@@ -309,15 +354,15 @@ class Connection:
             _LINGER_SECONDS, transport.abortConnection
         )
         if self._reading_paused:
-            # TLS waits for the peer's goodbye, which is behind what was not read.
+            # TLS waits for the peer's close_notify, which follows the unread data.
             self._reading_paused = False
             transport.resumeProducing()
-        # A transport with a producer would wait for its end.
+        # A transport with a producer would wait for the producer's end.
         transport.unregisterProducer()
         transport.loseConnection()
 
     def abort(self) -> None:
-        """Cut the connection: what has not left is lost. Never parks."""
+        """Close the connection at once and drop unsent data. Never parks."""
         self.closed = True
         self._files = 0
         self._wake_all()
@@ -325,12 +370,15 @@ class Connection:
             self._transport.abortConnection()
 
     def wait_closed(self) -> None:
-        """Return when the connection is gone; call `close` or `abort` before."""
+        """Wait until the connection is lost. May park.
+
+        Call `close` or `abort` first.
+        """
         while self._transport is not None:
             self._wait("the connection to end")
 
     def __enter__(self) -> Connection:
-        """Use as a context manager: closed at the end."""
+        """Return the connection, which the block's end closes."""
         return self
 
     def __exit__(
@@ -339,7 +387,7 @@ class Connection:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close in good order; cut it off after an error."""
+        """Close the connection; abort it after an error."""
         if error is None:
             self.close()
         else:
@@ -350,23 +398,23 @@ class Connection:
 
     def _check_open(self) -> None:
         if not self._is_open():
-            raise ValueError("the connection was closed at this end")
+            raise ValueError("the connection was closed locally")
 
     def _wait(self, what: str) -> None:
         suspension = Suspension(require_task("Connection"), what)
-        self._waiting.add(suspension)
+        self._waiters.add(suspension)
         try:
             suspension.wait()
         finally:
-            self._waiting.discard(suspension)
+            self._waiters.discard(suspension)
 
     def _wake_all(self) -> None:
-        for suspension in list(self._waiting):
+        for suspension in list(self._waiters):
             suspension.resume()
         if self._reader is not None:
             self._reader.resume()
 
-    # What code that wants a file or a socket asks.
+    # The rest of the interfaces of files and sockets.
 
     def makefile(
         self,
@@ -377,22 +425,24 @@ class Connection:
         errors: str | None = None,
         newline: str | None = None,
     ) -> Any:
-        """A file on this connection, as `socket.makefile` makes them.
+        """Return a file on this connection, as `socket.makefile` does.
 
-        It has an end of its own: closing it does not close the connection, and
-        the connection lives until all its files are closed.
+        Closing the file does not close the connection, and the connection stays
+        open until all its files are closed.
 
         Args:
             mode: "r", "w" or "rw", with "b" for bytes; text by default.
-            buffering: of no effect: nothing is held back but in text files.
-            encoding: of a text file.
-            errors: what a text file does with what it cannot decode.
+            buffering: ignored: only text files buffer writes.
+            encoding: encoding of a text file.
+            errors: error handling of the decoder of a text file, as for `open`.
             newline: as for `open`.
-        """
-        return make_file(self, self._file_closed, mode, encoding, errors, newline)
 
-    def _file_opened(self) -> None:
+        Raises:
+            ValueError: `mode` is none of these.
+        """
+        file = make_file(self, self._file_closed, mode, encoding, errors, newline)
         self._files += 1
+        return file
 
     def _file_closed(self) -> None:
         self._files = max(0, self._files - 1)
@@ -400,25 +450,25 @@ class Connection:
             self._close_transport()
 
     def readable(self) -> bool:
-        """True: for the io module."""
+        """Return True; part of the io interface."""
         return True
 
     def writable(self) -> bool:
-        """True: for the io module."""
+        """Return True; part of the io interface."""
         return True
 
     def seekable(self) -> bool:
-        """False: for the io module."""
+        """Return False; part of the io interface."""
         return False
 
     def isatty(self) -> bool:
-        """False: for the io module."""
+        """Return False; part of the io interface."""
         return False
 
-    # What the transport tells by way of its `End`, in the reactor greenlet.
+    # Events of the transport, from `ConnectionProtocol`, in the reactor greenlet.
 
-    def _connection_made(self, end: End) -> None:
-        self._transport = transport = cast("Any", end.transport)
+    def _connection_made(self, end: ConnectionProtocol) -> None:
+        self._transport = transport = cast("_Transport", end.transport)
         self.peer = transport.getPeer()
         self.host = transport.getHost()
         transport.registerProducer(end, True)
@@ -427,7 +477,7 @@ class Connection:
         if not self._is_open():
             return
         self._buffer += data
-        self._see_to_reading()
+        self._update_backpressure()
         if self._reader is not None:
             self._reader.resume()
 
@@ -447,61 +497,61 @@ class Connection:
         self._wake_all()
 
     def _pause_writing(self) -> None:
-        # Called from inside transport.write(): only a flag is set.
+        # Called inside transport.write(), so this only sets a flag.
         self._writing_paused = True
 
     def _resume_writing(self) -> None:
         self._writing_paused = False
-        for suspension in list(self._waiting):
+        for suspension in list(self._waiters):
             suspension.resume()
 
 
-def _nothing(connection: Connection) -> None:
-    """Nobody is to be told."""
+def _no_op(connection: Connection) -> None:
+    """No-op callback."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class End(Protocol):
-    """What the transport calls; it tells its `Connection`.
+class ConnectionProtocol(protocol.Protocol):
+    """The Twisted protocol and producer of a `Connection`.
 
     Args:
-        connection: the one to tell.
+        connection: receives the transport's events.
         made: called with it when the connection is made.
     """
 
     def __init__(
-        self, connection: Connection, made: Callable[[Connection], object] = _nothing
+        self, connection: Connection, made: Callable[[Connection], object] = _no_op
     ) -> None:
         self.connection = connection
         self._made = made
 
     def connectionMade(self) -> None:
-        """The connection is there."""
+        """Attach the transport."""
         self.connection._connection_made(self)
         self._made(self.connection)
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the peer."""
+        """Pass on bytes from the peer."""
         self.connection._received(data)
 
     def readConnectionLost(self) -> None:
-        """The peer sends no more, and may still wait for what we have to say."""
+        """Note that the peer sends no more; it may still receive."""
         self.connection._input_ended()
 
     def writeConnectionLost(self) -> None:
-        """Of no interest: we never close one half ourselves."""
+        """Do nothing: this class never half-closes."""
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone."""
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        """Detach the transport and end all waits."""
         self.connection._connection_lost(reason)
 
     def pauseProducing(self) -> None:
-        """The peer is behind."""
+        """Note that the transport's buffer is full."""
         self.connection._pause_writing()
 
     def resumeProducing(self) -> None:
-        """The peer has caught up."""
+        """Resume the writers: the transport's buffer has room."""
         self.connection._resume_writing()
 
     def stopProducing(self) -> None:
-        """The connection is lost; `connectionLost` follows."""
+        """Do nothing: `connectionLost` follows."""

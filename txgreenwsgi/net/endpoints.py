@@ -1,13 +1,13 @@
-"""Connecting to endpoints, and listening on them.
+"""Connecting to endpoints and listening on them.
 
-It knows Twisted's endpoints and their exceptions, which it replaces by Python's:
-code that was written for sockets catches OSError.
+This module knows Twisted's endpoints. It replaces their exceptions by Python's
+builtin ones, since code written for sockets catches OSError.
 """
 
 from __future__ import annotations
 
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from twisted.internet import error as twisted_errors
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -19,7 +19,7 @@ from txgreenwsgi._switching.errors import Cancelled
 from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.waiting import wait
 
-from .connection import Connection, End
+from .connection import Connection, ConnectionProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,14 +39,16 @@ __all__ = ["Listener", "connect", "listen"]
 _log = Logger()
 
 
-class _Connecting(Factory):
+class _ClientFactory(Factory):
+    """Factory of one outgoing connection."""
+
     noisy = False
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
-    def buildProtocol(self, addr: IAddress | None) -> End:
-        return End(Connection(self._hub))
+    def buildProtocol(self, addr: IAddress | None) -> ConnectionProtocol:
+        return ConnectionProtocol(Connection(self._hub))
 
 
 def connect(
@@ -61,50 +63,56 @@ def connect(
         timeout: seconds for making the connection; None for the endpoint's own.
 
     Raises:
-        TimedOut: (a TimeoutError) the time is over.
-        OSError: nobody listens there, or there is no such host; the builtin
-            exceptions, such as ConnectionRefusedError, not Twisted's.
+        TimedOut: (a TimeoutError) the timeout has expired.
+        OSError: the connection failed: refused, unknown host, and so on. A builtin
+            exception, such as ConnectionRefusedError, not Twisted's.
+        NotInGreenlet: the caller is not in a task.
     """
     task = require_task("net.connect()")
-    where: Any = endpoint
-    if isinstance(endpoint, str):
-        where = clientFromString(task.hub.reactor, endpoint)
-    connecting: Deferred[End | None] = where.connect(_Connecting(task.hub))
+    client: IStreamClientEndpoint = (
+        clientFromString(task.hub.reactor, endpoint)
+        if isinstance(endpoint, str)
+        else endpoint
+    )
+    connecting = cast(
+        "Deferred[ConnectionProtocol | None]",
+        client.connect(_ClientFactory(task.hub)),
+    )
     try:
         end = wait(connecting, timeout)
     except twisted_errors.ConnectError as error:
-        raise _builtin(error) from error
+        raise _builtin_error(error) from error
     except twisted_errors.DNSLookupError as error:
         raise OSError(f"cannot connect: {error}") from error
     except BaseException:
-        # It may have been connected just when the wait was left.
+        # The connection may be made just as the wait ends.
         connecting.addCallback(_abort)
         raise
     assert end is not None
     return end.connection
 
 
-def _abort(end: End | None) -> None:
+def _abort(end: ConnectionProtocol | None) -> None:
     if end is not None:
         end.connection.abort()
 
 
-def _builtin(error: twisted_errors.ConnectError) -> OSError:
-    """The builtin exception for one of Twisted's, which are no OSErrors."""
+def _builtin_error(error: twisted_errors.ConnectError) -> OSError:
+    """Return the builtin exception for one of Twisted's, which are not OSErrors."""
     number = getattr(error, "osError", None)
     if isinstance(number, int):
-        return OSError(number, str(error))  # Python finds the class for the number
+        return OSError(number, str(error))  # makes the subclass for the number
     if isinstance(error, twisted_errors.TimeoutError):
         return TimeoutError(f"cannot connect: {error}")
     return ConnectionError(f"cannot connect: {error}")
 
 
 class Listener(Factory):
-    """What `listen` has opened.
+    """A listening endpoint, returned by `listen`.
 
     Attributes:
-        address: where it listens.
-        tasks: those of the clients that are being served.
+        address: the address that it listens on.
+        tasks: the tasks of the clients that are being served.
     """
 
     noisy = False
@@ -116,13 +124,13 @@ class Listener(Factory):
         self._function = function
         self._context = context
         self._port: IListeningPort | None = None
-        self._closed: Deferred[Any] | None = None
+        self._closed: Deferred[object] | None = None
         self.address: IAddress | None = None
         self.tasks: set[Task[None]] = set()
 
-    def buildProtocol(self, addr: IAddress | None) -> End:
-        """Called by the endpoint for each connection."""
-        return End(Connection(self._hub), self._begin)
+    def buildProtocol(self, addr: IAddress | None) -> ConnectionProtocol:
+        """Return the protocol of a new connection; called by the endpoint."""
+        return ConnectionProtocol(Connection(self._hub), self._begin)
 
     def _begin(self, connection: Connection) -> None:
         name = getattr(self._function, "__qualname__", "") or repr(self._function)
@@ -133,7 +141,7 @@ class Listener(Factory):
 
         def ended() -> None:
             self.tasks.discard(task)
-            if not connection.closed:  # it was cancelled before it began
+            if not connection.closed:  # the task was cancelled before it began
                 connection.abort()
 
         task.call_at_end(ended)
@@ -153,13 +161,18 @@ class Listener(Factory):
         else:
             connection.close()
 
+    def opened(self, port: IListeningPort) -> None:
+        """Note the port that was opened; called by `listen`."""
+        self._port = port
+        self.address = port.getHost()
+
     def close(self) -> None:
-        """Listen no more; clients that are being served go on. Never parks."""
+        """Stop listening; clients that are being served continue. Never parks."""
         if self._port is not None and self._closed is None:
             self._closed = maybeDeferred(self._port.stopListening)
 
     def wait_closed(self) -> None:
-        """Listen no more, and return when that is so. May park."""
+        """Stop listening, and return when the port is closed. May park."""
         self.close()
         if self._closed is not None:
             wait(self._closed)
@@ -170,9 +183,9 @@ def listen(
 ) -> Listener:
     """Listen on `endpoint` and call `function(connection)` for each client.
 
-    May park, until it listens. Each call runs in a task of its own, in a copy of
-    the caller's context; its connection is closed when it returns, and cut off
-    when it raises, which is logged.
+    May park, until it listens. Each call runs in its own task, in a copy of the
+    caller's context. Its connection is closed when it returns, and aborted when it
+    raises, which is logged.
 
     Args:
         endpoint: a string such as "tcp:7000:interface=127.0.0.1" (see
@@ -180,21 +193,22 @@ def listen(
         function: called with a `Connection`.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the address is in use, or cannot be listened on.
+        NotInGreenlet: the caller is not in a task.
     """
     hub = require_task("net.listen()").hub
-    where: Any = endpoint
-    if isinstance(endpoint, str):
-        where = serverFromString(hub.reactor, endpoint)
+    server: IStreamServerEndpoint = (
+        serverFromString(hub.reactor, endpoint)
+        if isinstance(endpoint, str)
+        else endpoint
+    )
     listener = Listener(hub, function, copy_context())
-    listening: Deferred[IListeningPort] = where.listen(listener)
     try:
-        port = wait(listening)
+        port: IListeningPort = wait(server.listen(listener))
     except twisted_errors.CannotListenError as error:
         number = getattr(error.socketError, "errno", None)
         if number is None:
             raise OSError(str(error)) from error
         raise OSError(number, str(error)) from error
-    listener._port = port
-    listener.address = port.getHost()
+    listener.opened(port)
     return listener

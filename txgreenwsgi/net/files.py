@@ -1,34 +1,51 @@
-"""The files that `Connection.makefile` makes: one connection may have several.
+"""File objects for `Connection.makefile`; a connection may have several.
 
-It knows the io module. It must never know transports.
+This module knows the io module. It is independent of transports.
 """
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
-    from .connection import Connection
+    Bytes = bytes | bytearray | memoryview
+
+    class Stream(Protocol):
+        """The part of `Connection` that its files use."""
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            """Read exactly `size` bytes, fewer only at the end."""
+
+        def read1(self, size: int = -1, /) -> bytes:
+            """Read at least one byte and at most `size`."""
+
+        def readline(self, limit: int | None = -1, /) -> bytes:
+            """Read one line."""
+
+        def write(self, data: Bytes, /) -> int:
+            """Write all of `data`."""
+
 
 __all__ = ["make_file"]
 
 
 class _File(io.BufferedIOBase):
-    """One file of a connection. It has nothing of its own but its end."""
+    """One file of a connection. Its only state of its own is being closed."""
 
     def __init__(
         self,
-        connection: Connection,
-        tell_closed: Callable[[], object],
+        connection: Stream,
+        on_close: Callable[[], object],
         reads: bool,
         writes: bool,
     ) -> None:
         super().__init__()
         self._connection = connection
-        self._tell_closed = tell_closed
+        self._on_close = on_close
         self._reads = reads
         self._writes = writes
 
@@ -38,7 +55,7 @@ class _File(io.BufferedIOBase):
     def writable(self) -> bool:
         return self._writes
 
-    def _check(self, allowed: bool, what: str) -> Connection:
+    def _check(self, allowed: bool, what: str) -> Stream:
         if self.closed:
             raise ValueError("I/O operation on closed file")
         if not allowed:
@@ -60,29 +77,30 @@ class _File(io.BufferedIOBase):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self._tell_closed()
+            self._on_close()
 
 
 def make_file(
-    connection: Connection,
-    tell_closed: Callable[[], object],
+    connection: Stream,
+    on_close: Callable[[], object],
     mode: str,
     encoding: str | None,
     errors: str | None,
     newline: str | None,
-) -> Any:
-    """A file on `connection`; `tell_closed` is called at its end.
+) -> io.BufferedIOBase | io.TextIOWrapper:
+    """Return a file on `connection`; `on_close` is called when it is closed.
 
     Raises:
-        ValueError: the mode is none that a socket's file has.
+        ValueError: the mode is not one that a socket's file can have.
     """
     if not set(mode) <= set("rwb") or not set(mode) & set("rw"):
         raise ValueError(
-            f"{mode!r} is no mode for a connection: give 'r', 'w' or 'rw', with or "
+            f"{mode!r} is not a mode for a connection: use 'r', 'w' or 'rw', with or "
             "without 'b'"
         )
-    connection._file_opened()
-    file = _File(connection, tell_closed, "r" in mode, "w" in mode)
+    file = _File(connection, on_close, "r" in mode, "w" in mode)
     if "b" in mode:
         return file
-    return io.TextIOWrapper(file, encoding, errors, newline, line_buffering=True)
+    return io.TextIOWrapper(
+        cast("IO[bytes]", file), encoding, errors, newline, line_buffering=True
+    )

@@ -1,33 +1,34 @@
-"""The interfaces of the systems this server grew from.
+"""The asynchronous WSGI interfaces of other servers.
 
-Those that are true to WSGI, fdevent and suspend, are in every environ. The others
-are adapters, each in a file of its own, that an application is wrapped in:
+The interfaces that fit into WSGI, fdevent and suspend, are in every environ. The
+others are adapters, one module each. Wrap an application in them:
 
     from txgreenwsgi.origins import ngx
     application = ngx.adapt(application)
 
-or that the command is told of: `twistd greenwsgi --app SPEC --origin ngx`.
+or name them on the command line: `twistd greenwsgi --app SPEC --origin ngx`.
 
-This room knows tasks. It must never know connections.
+This package knows tasks. It is independent of connections.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import fdevent, suspend
 from .pauses import take_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
+    from types import ModuleType
 
-    Application = Callable[..., Iterable[bytes]]
+    from _typeshed.wsgi import WSGIApplication
 
 __all__ = ["EXTENSIONS", "NAMES", "UnknownOrigin", "adapt", "prepare", "take_turn"]
 
-#: What every environ has.
-EXTENSIONS: dict[str, Any] = {
+#: The keys that every environ has, with their values.
+EXTENSIONS: dict[str, object] = {
     "x-wsgiorg.fdevent.readable": fdevent.readable,
     "x-wsgiorg.fdevent.timeout": fdevent.timeout,
     "x-wsgiorg.fdevent.writable": fdevent.writable,
@@ -35,42 +36,43 @@ EXTENSIONS: dict[str, Any] = {
     "x-wsgiorg.suspend_status": suspend.suspend_status,
 }
 
-#: The adapters, each a module of this package with a function `adapt`.
+#: The names of the adapters, each a module of this package with a function `adapt`.
 NAMES = ("awsgi", "meinheld", "ngx", "pause_output", "tornado", "uwsgi")
 
 
 class UnknownOrigin(ValueError):
-    """There is no adapter of that name."""
+    """An adapter name that is not in `NAMES`."""
 
 
-def _modules(names: Iterable[str]) -> list[Any]:
+def _modules(names: Iterable[str]) -> list[ModuleType]:
     modules = []
     for name in names:
         if name not in NAMES:
             raise UnknownOrigin(
-                f"{name!r} is none of the origins: give {', '.join(NAMES[:-1])} or "
-                f"{NAMES[-1]}"
+                f"{name!r} is not an origin: use {', '.join(NAMES[:-1])} or {NAMES[-1]}"
             )
         modules.append(import_module(f"{__name__}.{name}"))
     return modules
 
 
 def prepare(names: Iterable[str]) -> None:
-    """Do what must be done before the application is imported. Never parks.
+    """Prepare the adapters, before the application is imported. Never parks.
 
     Raises:
-        UnknownOrigin: a name is none of `NAMES`.
+        UnknownOrigin: a name is not in `NAMES`.
     """
     for module in _modules(names):
         if hasattr(module, "prepare"):
             module.prepare()
 
 
-def adapt(application: Application, names: Iterable[str]) -> Application:
-    """The application with the interfaces of `names` in its environ. Never parks.
+def adapt(application: WSGIApplication, names: Iterable[str]) -> WSGIApplication:
+    """Return the application with the interfaces of `names` in its environ.
+
+    Never parks.
 
     Raises:
-        UnknownOrigin: a name is none of `NAMES`.
+        UnknownOrigin: a name is not in `NAMES`.
     """
     for module in _modules(names):
         application = module.adapt(application)

@@ -6,12 +6,13 @@ Source: Christopher Stawarz, "Proposal for asynchronous WSGI variant", Web-SIG,
 - environ has `awsgi.version`, `awsgi.input`, `awsgi.readable`, `awsgi.writable`
   and `awsgi.timeout`, and neither `wsgi.version` nor `wsgi.input`;
 - start_response returns no `write`;
-- its iterable yields bytes, or what `awsgi.readable(fd, timeout)` returned, which
-  pauses it until `fd` (a descriptor, an object with `fileno()`, or `awsgi.input`)
-  is ready, or for so many seconds.
+- its iterable yields bytes, or the return value of `awsgi.readable(fd, timeout)`,
+  which pauses it until `fd` (a descriptor, an object with `fileno()`, or
+  `awsgi.input`) is ready, or for `timeout` seconds.
 
-`awsgi.input.recv(n)` gives what one receive gives: at most n bytes, b"" only when
-the client is gone or the body has ended. A chunked body arrives decoded.
+`awsgi.input.recv(n)` returns the result of one receive: at most n bytes, b"" only
+when the client has disconnected or the body has ended. A chunked body arrives
+decoded.
 
     yield environ["awsgi.readable"](environ["awsgi.input"], 1.0)
     if environ["awsgi.timeout"]:
@@ -21,7 +22,7 @@ the client is gone or the body has ended. A chunked body arrives decoded.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from txgreenwsgi._switching.errors import ClientDisconnected, TimedOut
 from txgreenwsgi._switching.timeouts import timeout as time_limit
@@ -32,52 +33,58 @@ from .pauses import READ, WRITE, pause_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
     from .pauses import Descriptor
 
-    Application = Callable[..., Iterable[Any]]
+    AWSGIApplication = Callable[..., Iterable["bytes | Wait"]]
 
 __all__ = ["VERSION", "AsyncInput", "Wait", "adapt"]
 
-#: The `awsgi.version`.
+#: The value of `awsgi.version`.
 VERSION = (1, 0)
 
-#: How much of the body is asked for when it is only asked whether there is any.
-_PIECE = 65536
+#: Bytes that are read ahead to find out if any have come.
+_READ_AHEAD_BYTES = 65536
 
 
 class AsyncInput:
     """`awsgi.input`: the request body with the `recv` of a socket."""
 
-    def __init__(self, environ: dict[str, Any]) -> None:
+    def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
         self._recv = environ["txgreenwsgi.recv"]
-        self._held = b""
+        self._buffer = b""
 
     def recv(self, size: int) -> bytes:
-        """At most `size` bytes, as they come. May park if nothing is there.
+        """Receive at least one byte and at most `size`. May park.
+
+        Returns:
+            b"" at the end of the body, and when the client has disconnected.
 
         Raises:
             RuntimeError: middleware replaced `wsgi.input`, and would be bypassed.
         """
-        if not self._held:
+        if not self._buffer:
             try:
                 received: bytes = self._recv(self._environ, size)
             except ClientDisconnected:
-                # The proposal's word for it; a write will raise.
+                # As the proposal defines it; the next write raises.
                 return b""
             return received
-        data, self._held = self._held[:size], self._held[size:]
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait until `recv` would not; False if the time was over first. May park."""
-        if self._held:
+        """Wait until `recv` would not park; return False on timeout. May park."""
+        if self._buffer:
             sleep(0)
             return True
         limit = time_limit(seconds)
         try:
             with limit:
-                self._held = self.recv(_PIECE)
+                self._buffer = self.recv(_READ_AHEAD_BYTES)
         except TimedOut:
             if not limit.expired:
                 raise
@@ -86,7 +93,7 @@ class AsyncInput:
 
 
 class Wait:
-    """What an application yields in order to be paused. It has nothing to look at."""
+    """An opaque object that an application yields in order to be paused."""
 
     __slots__ = ("_events", "_fd", "_seconds")
 
@@ -98,7 +105,7 @@ class Wait:
         self._seconds = seconds
 
     def wait(self) -> bool:
-        """Wait; False if the time was over first. May park."""
+        """Wait; return False on timeout. May park."""
         if isinstance(self._fd, AsyncInput):
             return self._fd.wait(self._seconds)
         pause = pause_of("awsgi.readable()")
@@ -108,7 +115,7 @@ class Wait:
 
 
 class _TimedOut:
-    """`awsgi.timeout`: true while the last wait of the request has timed out."""
+    """`awsgi.timeout`: true if the last wait of the request timed out."""
 
     def __init__(self) -> None:
         self.value = False
@@ -126,15 +133,17 @@ def _writable(fd: Descriptor, timeout: float | None = None, /) -> Wait:
 
 
 def adapt(
-    application: Application,
-) -> Callable[[dict[str, Any], Any], Iterator[bytes]]:
-    """The WSGI application that runs an AWSGI application.
+    application: AWSGIApplication,
+) -> WSGIApplication:
+    """Return a WSGI application that runs an AWSGI application.
 
-    Middleware between the two passes on what the application yields, or the
-    application is not paused.
+    Middleware between the two must pass on the application's yields, else it is not
+    paused.
     """
 
-    def adapted(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    def adapted(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterator[bytes]:
         timed_out = _TimedOut()
         own = {
             **environ,
@@ -146,8 +155,15 @@ def adapt(
         }
         del own["wsgi.version"], own["wsgi.input"]
 
-        def start_without_write(*args: Any) -> None:
-            start_response(*args)
+        def start_without_write(
+            status: str,
+            headers: list[tuple[str, str]],
+            exc_info: OptExcInfo | None = None,
+        ) -> None:
+            if exc_info is None:
+                start_response(status, headers)
+            else:
+                start_response(status, headers, exc_info)
 
         blocks = application(own, start_without_write)
         try:

@@ -7,10 +7,10 @@ Web-SIG in May 2008 and kept at wsgi.readthedocs.io; uWSGI still has it.
     if environ["x-wsgiorg.fdevent.timeout"]:
         ...
 
-It is in every environ. What the proposal leaves undefined is defined here. Of
-several calls before one empty block the first to be ready ends the wait, and
-`environ["x-wsgiorg.fdevent.timeout"].ready` tells which it was. A block that is
-not empty is sent, and the wait begins with the next one that is.
+It is in every environ. Two cases that the proposal leaves undefined: after several
+calls before one empty block, the first descriptor to be ready ends the wait, and
+`environ["x-wsgiorg.fdevent.timeout"].ready` names it. A block that is not empty is
+sent, and the wait begins with the next empty one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ __all__ = ["Timeout", "readable", "timeout", "writable"]
 
 
 def readable(fd: Descriptor, timeout: float | None = None, /) -> bytes:
-    """Ask to be resumed when `fd` can be read from. Never parks; the yield does.
+    """Pause at the next empty block until `fd` is readable.
 
-    It can be read from when `select.select([fd], [], [fd])` would return: at the
-    end of the file, after a hang-up or an error, and for out-of-band data too.
+    Never parks; the yield does. `fd` is readable when `select.select([fd], [], [fd])`
+    would return: also at the end of the file, after a hang-up or an error, and for
+    out-of-band data.
 
     Args:
         fd: a file descriptor, or an object with `fileno()`.
@@ -43,32 +44,33 @@ def readable(fd: Descriptor, timeout: float | None = None, /) -> bytes:
 
 
 def writable(fd: Descriptor, timeout: float | None = None, /) -> bytes:
-    """Ask to be resumed when `fd` can be written to. As `readable` otherwise."""
+    """Pause at the next empty block until `fd` is writable; else as `readable`."""
     pause_of("x-wsgiorg.fdevent.writable()").watch(fd, WRITE, timeout)
     return b""
 
 
 class Timeout:
-    """True while the last wait of the request that asks was ended by its timeout.
+    """True if the last wait of the current request ended by its timeout.
 
-    One object serves all requests: the proposal wants an object whose truth
-    changes, because a server cannot know which environ an application looks at.
+    One object serves all requests: the proposal specifies an object whose truth
+    value changes, because a server cannot know which copy of environ an application
+    reads.
     """
 
     def __bool__(self) -> bool:
-        """Whether the timeout was first."""
+        """Return True if the last wait timed out."""
         pause = find_pause()
         return pause is not None and pause.timed_out
 
     @property
     def ready(self) -> list[tuple[Descriptor, int]]:
-        """The descriptors that ended the last wait, as they were given.
+        """The descriptors that ended the last wait, as given; [] after a timeout.
 
-        Each with its events, a sum of `select.POLL*`; [] after a timeout.
+        Each with its events, a sum of `select.POLL*`.
         """
         pause = find_pause()
         return [] if pause is None else list(pause.ready)
 
 
-#: The `x-wsgiorg.fdevent.timeout` of every environ.
+#: The value of `x-wsgiorg.fdevent.timeout` in every environ.
 timeout = Timeout()

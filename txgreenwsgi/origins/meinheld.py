@@ -1,12 +1,12 @@
-"""`meinheld.continuation`: be suspended at any depth, and resumed with a value.
+"""`meinheld.continuation`: suspend at any call depth, resume with a value.
 
 Source: Yutaka Matsubara's meinheld (from 2010), `meinheld/middleware.py` and
 `server.c`: `ContinuationMiddleware` puts a `Continuation` into environ.
 `suspend(timeout)` switches away from any call depth; `resume(*args, **kwargs)`
-makes it return. Both raise IOError when it is not their turn.
+makes it return. Both raise IOError in the wrong state.
 
-meinheld resumes in its own thread only; here any thread may. The application goes
-on at the reactor's next turn, not inside the call of `resume`.
+meinheld resumes in its own thread only; here any thread may. The application
+continues at the reactor's next turn, not inside the call of `resume`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from txgreenwsgi._switching.greenlets import Hub
-
-    Application = Callable[..., Iterable[bytes]]
 
 __all__ = ["CONTINUATION_KEY", "Continuation", "adapt"]
 
@@ -29,14 +29,14 @@ CONTINUATION_KEY = "meinheld.continuation"
 
 
 class Continuation:
-    """The rest of one request, to be gone on with by whoever has it."""
+    """The continuation of one request, for any code that holds it to resume."""
 
     def __init__(self) -> None:
         self._suspends = False
         self._suspended: list[tuple[Suspension, Hub]] = []
 
     def suspend(self, timeout: float = 0) -> Any:
-        """Park until `resume` is called; what was given to it. May park.
+        """Park until `resume` is called, and return its arguments. May park.
 
         Args:
             timeout: seconds; 0 for no limit.
@@ -46,12 +46,14 @@ class Continuation:
             keyword arguments as a dict, both as a pair: as greenlet's `switch`.
 
         Raises:
-            TimedOut: (a TimeoutError) nobody has called `resume` in time.
+            TimedOut: (a TimeoutError) `resume` was not called in time.
             OSError: it is suspended already, by another task of the request.
             ValueError: the timeout is negative.
         """
         if not timeout >= 0:
-            raise ValueError(f"a timeout is a number of seconds >= 0, not {timeout!r}")
+            raise ValueError(
+                f"suspend() takes a number of seconds >= 0, not {timeout!r}"
+            )
         if self._suspends:
             raise OSError("already suspended")
         task = require_task("Continuation.suspend()")
@@ -64,18 +66,18 @@ class Continuation:
             self._suspended.clear()
             self._suspends = False
 
-    def resume(self, *args: Any, **kwargs: Any) -> None:
+    def resume(self, *args: object, **kwargs: object) -> None:
         """Make `suspend` return. Never parks; call from any thread.
 
         Raises:
-            OSError: it is not suspended, or was resumed before.
+            OSError: it is not suspended, or has been resumed.
         """
         try:
-            # Taken by whoever is first, in whatever thread: pop() is atomic.
+            # The first caller, in any thread, gets it: pop() is atomic.
             suspension, hub = self._suspended.pop()
         except IndexError:
             raise OSError("not suspended or dead") from None
-        positional = args[0] if len(args) == 1 else args
+        positional: object = args[0] if len(args) == 1 else args
         value = positional if not kwargs else (positional, kwargs) if args else kwargs
 
         def resume() -> None:
@@ -87,10 +89,12 @@ class Continuation:
             hub.call_from_thread(resume)
 
 
-def adapt(application: Application) -> Application:
-    """The application with a `meinheld.continuation` in its environ."""
+def adapt(application: WSGIApplication) -> WSGIApplication:
+    """Return the application with a `meinheld.continuation` in its environ."""
 
-    def adapted(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def adapted(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
         environ[CONTINUATION_KEY] = Continuation()
         return application(environ, start_response)
 

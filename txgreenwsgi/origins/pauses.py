@@ -1,20 +1,19 @@
-"""What an application has asked for before it yields an empty block.
+"""Pauses: the events that an application waits for at its next empty block.
 
-An application that was written for an asynchronous server says what it waits
-for, then yields `b""`, and expects to be asked for its next block when that has
-come. What it said is kept here, with the task that runs it: so it costs a
-request that says nothing nothing at all, and no middleware that copies environ
-can come between.
+An application for an asynchronous server registers the events that it waits for,
+then yields `b""`, and expects the server to request its next block when one of them
+has occurred. The events are stored here per task. So a request that registers none
+costs nothing, and middleware that copies environ does no harm.
 
-It knows tasks and descriptors. It must never know who asks: the interfaces are
-in the files beside it.
+This module knows tasks and descriptors. It is independent of the interfaces, which
+are in the other modules.
 """
 
 from __future__ import annotations
 
 import select
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from txgreenwsgi._switching.greenlets import Suspension, current_task, require_task
 from txgreenwsgi._switching.readiness import Poll
@@ -26,60 +25,60 @@ if TYPE_CHECKING:
     from txgreenwsgi._switching.greenlets import Hub, Task
 
     class HasFileno(Protocol):
-        """What stands for a descriptor besides an int."""
+        """An object with a file descriptor: a socket, a file."""
 
         def fileno(self) -> int:
-            """The descriptor."""
+            """Return the descriptor."""
 
     Descriptor = int | HasFileno
 
 __all__ = ["READ", "WRITE", "Pause", "Resume", "find_pause", "pause_of", "take_turn"]
 
-#: What `select` calls readable, with the exceptional conditions of a descriptor;
-#: hang-ups and errors always count.
+#: The events that `select` calls readable and exceptional. Hang-ups and errors
+#: always count.
 READ = select.POLLIN | select.POLLPRI
 WRITE = select.POLLOUT
 _ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 _LATE = object()
 
-# The tasks that have asked for something, each until it ends.
-_pauses: dict[Task[Any], Pause] = {}
+#: The pauses of all tasks that have registered an event, until the tasks end.
+pauses_by_task: dict[Task[object], Pause] = {}
 
 
 class Resume:
-    """Ends one suspension; what `x-wsgiorg.suspend` returns. Call from any thread.
+    """Ends one suspension; returned by `x-wsgiorg.suspend`. Call from any thread.
 
     Attributes:
-        called: whether it is what ended the suspension, or will be.
+        called: True if this call ended the suspension, or will end it.
     """
 
-    __slots__ = ("_claim", "_hub", "_suspension", "called")
+    __slots__ = ("_hub", "_suspension", "_token", "called")
 
-    def __init__(self, hub: Hub, claim: list[None]) -> None:
+    def __init__(self, hub: Hub, token: list[None]) -> None:
         self.called = False
         self._hub = hub
         self._suspension: Suspension | None = None
-        # One item, for all that may end one wait: whoever is first takes it out,
-        # in whatever thread, for pop() is atomic.
-        self._claim = claim
+        # One item, shared by all callables that may end one wait. The first call,
+        # in any thread, removes it: pop() is atomic.
+        self._token = token
 
     def __call__(self) -> bool:
         """Resume the application. Never parks.
 
-        The application goes on at the reactor's next turn, not inside this call.
+        The application continues at the reactor's next turn, not inside this call.
 
         Returns:
-            True if the application was suspended and will go on for this; False
-            if it was not suspended yet (then its next empty block suspends it
-            for no more than a turn), or has gone on before.
+            True if this call resumes the application; False if it was not suspended
+            yet (then its next empty block takes one turn of the reactor), or has
+            been resumed already.
         """
         try:
-            self._claim.pop()
+            self._token.pop()
         except IndexError:
             return False
-        # In this order, and `attach` in the other: one of both sees the other,
-        # whatever thread this is.
+        # Set `called`, then read `_suspension`; the task writes `_suspension`, then
+        # reads `called`. So at least one of two threads sees the other.
         self.called = True
         suspension = self._suspension
         if suspension is None:
@@ -91,32 +90,33 @@ class Resume:
         return True
 
     def attach(self, suspension: Suspension) -> None:
-        """The application is about to be suspended by `suspension`."""
+        """Note that the application is about to wait on `suspension`."""
         self._suspension = suspension
 
     def expire(self) -> None:
-        """The application has gone on: it cannot be resumed any more."""
-        self._claim.clear()
+        """Make later calls no-ops: the application has been resumed."""
+        self._token.clear()
         self._suspension = None
 
 
 class Pause:
-    """What one task waits for at its next empty block; the first to come ends it.
+    """The events that one task waits for at its next empty block.
 
-    Made by `pause_of`. All methods are called in the task.
+    The first event ends the wait. Made by `pause_of`. All methods are called in the
+    task.
 
     Attributes:
-        ready: the descriptors, as they were given, that ended the last wait,
-            each with its events (a sum of `select.POLL*`).
-        timed_out: whether the timeout of a descriptor, or a limit, ended it.
-        suspension_timed_out: whether the timeout of a suspension ended it.
+        ready: the descriptors that ended the last wait, as they were given, each
+            with its events (a sum of `select.POLL*`).
+        timed_out: True if the timeout of a descriptor, or a limit, ended it.
+        suspension_timed_out: True if the timeout of a suspension ended it.
     """
 
     __slots__ = (
-        "_claim",
         "_resumes",
         "_suspend_seconds",
         "_task",
+        "_token",
         "_watch_seconds",
         "_watched",
         "ready",
@@ -124,27 +124,28 @@ class Pause:
         "timed_out",
     )
 
-    def __init__(self, task: Task[Any]) -> None:
+    def __init__(self, task: Task[object]) -> None:
         self._task = task
         self._watched: list[tuple[Descriptor, int, int]] = []
         self._watch_seconds: float | None = None
         self._resumes: list[Resume] = []
-        self._claim: list[None] = [None]
+        self._token: list[None] = [None]
         self._suspend_seconds: float | None = None
         self.ready: list[tuple[Descriptor, int]] = []
         self.timed_out = False
         self.suspension_timed_out = False
 
     def watch(self, fd: Descriptor, events: int, seconds: float | None) -> None:
-        """Wait for events of a descriptor, for at most so many seconds.
+        """Register `events` of a descriptor, with a timeout in seconds.
 
         Raises:
-            TypeError: it is no descriptor.
+            TypeError: `fd` is not a descriptor.
             ValueError: it is not open, or the timeout is negative.
         """
         if not isinstance(fd, int) and not hasattr(fd, "fileno"):
             raise TypeError(
-                f"{fd!r} is no file descriptor: give an int or an object with fileno()"
+                f"{fd!r} is not a file descriptor: give an int or an object with "
+                "fileno()"
             )
         number = fd if isinstance(fd, int) else fd.fileno()
         if number < 0:
@@ -155,24 +156,24 @@ class Pause:
         self._watched.append((fd, number, events))
 
     def limit(self, seconds: float | None) -> None:
-        """Wait for at most so many seconds, whatever else is waited for."""
-        self._watch_seconds = _sooner(self._watch_seconds, seconds)
+        """Limit the wait to `seconds`; the lowest limit counts."""
+        self._watch_seconds = _min_timeout(self._watch_seconds, seconds)
 
     def suspend(self, seconds: float | None) -> Resume:
-        """Wait to be resumed, for at most so many seconds."""
-        self._suspend_seconds = _sooner(self._suspend_seconds, seconds)
-        resume = Resume(self._task.hub, self._claim)
+        """Register a suspension, with a timeout in seconds, and return its end."""
+        self._suspend_seconds = _min_timeout(self._suspend_seconds, seconds)
+        resume = Resume(self._task.hub, self._token)
         self._resumes.append(resume)
         return resume
 
     def wait(self) -> None:
-        """Wait for what was asked for; a turn of the reactor is always taken.
+        """Wait for the registered events, at least for one turn of the reactor.
 
-        May park. With nothing asked for, it takes the turn and nothing else.
+        May park. Without registered events it takes just the turn.
         """
         watched, self._watched = self._watched, []
         resumes, self._resumes = self._resumes, []
-        self._claim = [None]
+        self._token = [None]
         watch_seconds, self._watch_seconds = self._watch_seconds, None
         if not watched and not resumes and watch_seconds is None:
             sleep(0)
@@ -180,7 +181,7 @@ class Pause:
         suspend_seconds, self._suspend_seconds = self._suspend_seconds, None
         self.ready = []
         self.timed_out = self.suspension_timed_out = False
-        seconds = _sooner(watch_seconds, suspend_seconds)
+        seconds = _min_timeout(watch_seconds, suspend_seconds)
         try:
             events, late = self._wait(watched, resumes, seconds)
         finally:
@@ -201,7 +202,7 @@ class Pause:
         resumes: Sequence[Resume],
         seconds: float | None,
     ) -> tuple[dict[int, int], bool]:
-        """The events of each descriptor, and whether the time was over first."""
+        """Return the events of each descriptor, and True after the timeout."""
         interest: dict[int, int] = {}
         for _, number, asked in watched:
             interest[number] = interest.get(number, 0) | asked
@@ -213,15 +214,14 @@ class Pause:
             resume.attach(suspension)
         ready = poll.poll(0) if interest else []
         if ready or any(resume.called for resume in resumes):
-            # An application that always finds something ready must not keep
-            # the others waiting.
+            # An application that always finds an event must not block the others.
             sleep(0)
             return dict(ready), False
         if resumes:
             ready, late = self._wait_for_either(
                 suspension, poll, bool(interest), seconds
             )
-            # One that was told it would resume us is right, whatever came since.
+            # A `resume` that has returned True counts, even after the timeout.
             return dict(ready), late and not any(resume.called for resume in resumes)
         if not interest:
             sleep(seconds or 0)
@@ -234,7 +234,7 @@ class Pause:
     def _wait_for_either(
         self, suspension: Suspension, poll: Poll, polls: bool, seconds: float | None
     ) -> tuple[list[tuple[int, int]], bool]:
-        """Wait for a resumption, the time, and descriptors if `polls`."""
+        """Wait for `resume`, the timeout, and, if `polls`, for descriptors."""
         call = None
         if seconds is not None:
             call = self._task.hub.reactor.callLater(seconds, suspension.resume, _LATE)
@@ -253,8 +253,12 @@ class Pause:
         return watcher.wait() if watcher is not None else [], late
 
 
-def _sooner(one: float | None, other: float | None) -> float | None:
-    """The lesser of two timeouts, None being none."""
+def _min_timeout(one: float | None, other: float | None) -> float | None:
+    """Return the lower of two timeouts in seconds; None is no limit.
+
+    Raises:
+        ValueError: one is negative or NaN.
+    """
     for seconds in (one, other):
         if seconds is not None and not seconds >= 0:
             raise ValueError(
@@ -266,34 +270,37 @@ def _sooner(one: float | None, other: float | None) -> float | None:
 
 
 def pause_of(what: str) -> Pause:
-    """The current task's pause, for `what` that is asked for. Never parks.
+    """Return the current task's pause, for the call `what`. Never parks.
 
     Raises:
-        NotInGreenlet: there is no task here, and `what` is of no use.
+        NotInGreenlet: the caller is not in a task.
     """
     task = require_task(what)
-    pause = _pauses.get(task)
+    pause = pauses_by_task.get(task)
     if pause is None:
-        pause = _pauses[task] = Pause(task)
+        pause = pauses_by_task[task] = Pause(task)
 
         def forget() -> None:
-            del _pauses[task]
+            del pauses_by_task[task]
 
         task.call_at_end(forget)
     return pause
 
 
 def find_pause() -> Pause | None:
-    """The current task's pause, if it has ever asked for anything. Never parks."""
+    """Return the current task's pause, None if it has registered nothing yet.
+
+    Never parks.
+    """
     task = current_task()
-    return None if task is None else _pauses.get(task)
+    return None if task is None else pauses_by_task.get(task)
 
 
 def take_turn() -> None:
-    """What a server does when an application yields an empty block. May park.
+    """Wait at an empty block for the registered events. May park.
 
-    It waits for what the application has asked for, and gives the reactor a turn
-    in any case.
+    Called by the server for each empty block that the application yields. It takes
+    at least one turn of the reactor.
     """
     pause = find_pause()
     if pause is None:

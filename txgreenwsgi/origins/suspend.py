@@ -1,4 +1,4 @@
-"""`x-wsgiorg.suspend`: be suspended by yielding, until someone resumes you (2010).
+"""`x-wsgiorg.suspend`: suspend by yielding, until a callback resumes (2010).
 
 Source: Manlio Perillo, "Suspend WSGI application execution", written with his
 txwsgi, after a proposal of Phillip J. Eby's on the twisted-web list in 2004
@@ -10,8 +10,8 @@ txwsgi, after a proposal of Phillip J. Eby's on the twisted-web list in 2004
     if environ["x-wsgiorg.suspend_status"]:
         ...  # five seconds are over
 
-It is in every environ. Of several calls before one empty block the first to be
-resumed ends the suspension, and its `resume.called` is true.
+It is in every environ. After several calls before one empty block, the first
+`resume` to be called ends the suspension, and its `resume.called` is true.
 """
 
 from __future__ import annotations
@@ -27,28 +27,27 @@ __all__ = ["SuspendStatus", "suspend", "suspend_status"]
 
 
 def suspend(timeout: float | None = None, /) -> Resume:
-    """Ask to be suspended at the next empty block. Never parks; the yield does.
+    """Suspend the application at the next empty block. Never parks; the yield does.
 
     Args:
         timeout: milliseconds from the yield on; None for no limit.
 
     Returns:
-        A callable without arguments, for any thread, that resumes the
-        application. It may be called before the yield, which then suspends for
-        no more than a turn.
+        A callable without arguments that resumes the application, from any thread.
+        It may be called before the yield, which then takes one turn of the reactor.
     """
     seconds = None if timeout is None else timeout / 1000
     return pause_of("x-wsgiorg.suspend()").suspend(seconds)
 
 
 class SuspendStatus:
-    """True while the last suspension of the request that asks ended by its timeout."""
+    """True if the last suspension of the current request ended by its timeout."""
 
     def __bool__(self) -> bool:
-        """Whether the timeout was first."""
+        """Return True if the last suspension timed out."""
         pause = find_pause()
         return pause is not None and pause.suspension_timed_out
 
 
-#: The `x-wsgiorg.suspend_status` of every environ.
+#: The value of `x-wsgiorg.suspend_status` in every environ.
 suspend_status = SuspendStatus()

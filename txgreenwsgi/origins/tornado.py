@@ -1,37 +1,39 @@
 """`async.suspend`: the key that circulated for WSGI on Tornado (about 2010).
 
-Source: a gist, never a specification. Its application calls
-`resume = environ['async.suspend']()`, yields `''`, and whoever has the result
-calls `resume()`, which belongs to that request. What the gist does not say is as
-for `x-wsgiorg.suspend` (`suspend.py`): `resume` is for any thread, may come
-before the yield, and tells whether it was what resumed the application.
+Source: a gist, never a specification. The application calls
+`resume = environ['async.suspend']()` and yields `''`; a callback that has the result
+calls `resume()`, which belongs to that request. Details that the gist leaves open
+are as for `x-wsgiorg.suspend` (`suspend.py`): any thread may call `resume`, also
+before the yield, and it returns True if it resumed the application.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .pauses import pause_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .pauses import Resume
-
-    Application = Callable[..., Iterable[bytes]]
 
 __all__ = ["adapt", "suspend"]
 
 
 def suspend() -> Resume:
-    """Ask to be suspended at the next empty block. Never parks; the yield does."""
+    """Suspend the application at the next empty block. Never parks; the yield does."""
     return pause_of("async.suspend()").suspend(None)
 
 
-def adapt(application: Application) -> Application:
-    """The application with `async.suspend` in its environ."""
+def adapt(application: WSGIApplication) -> WSGIApplication:
+    """Return the application with `async.suspend` in its environ."""
 
-    def adapted(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def adapted(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
         environ["async.suspend"] = suspend
         return application(environ, start_response)
 

@@ -1,14 +1,14 @@
-"""The functions of uWSGI's `uwsgi` module that an asynchronous application uses.
+"""The asynchronous functions of uWSGI's `uwsgi` module.
 
 Source: the uWSGI documentation, "uWSGI asynchronous/non-blocking modes", and
 `uwsgi_pymodule.c`. After `wait_fd_read`, `wait_fd_write` (several may be called)
 or `async_sleep` the application either yields `b""`, or calls `suspend()`, at any
-call depth. Timeouts are in seconds, 0 meaning none. Whether it was a timeout is
-told by `environ["x-wsgiorg.fdevent.timeout"]`.
+call depth. Timeouts are in seconds, 0 for none.
+`environ["x-wsgiorg.fdevent.timeout"]` is true after a timeout.
 
 `import uwsgi` finds these functions once `prepare()` was called: the command's
-`--origin uwsgi` does it before it imports the application, `adapt()` does it too.
-Only what is here exists: `hasattr(uwsgi, "cache_get")` is false.
+`--origin uwsgi` calls it before it imports the application, and so does `adapt()`.
+The module has these functions only: `hasattr(uwsgi, "cache_get")` is false.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from __future__ import annotations
 import select
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .pauses import READ, WRITE, find_pause, pause_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .pauses import Descriptor
-
-    Application = Callable[..., Iterable[bytes]]
 
 __all__ = [
     "adapt",
@@ -40,30 +40,33 @@ __all__ = [
 
 
 def wait_fd_read(fd: Descriptor, timeout: float = 0) -> bytes:
-    """Ask to go on when `fd` can be read from; an empty block, to be yielded."""
+    """Pause until `fd` is readable; return an empty block, to be yielded."""
     pause_of("uwsgi.wait_fd_read()").watch(fd, READ, timeout or None)
     return b""
 
 
 def wait_fd_write(fd: Descriptor, timeout: float = 0) -> bytes:
-    """Ask to go on when `fd` can be written to; an empty block, to be yielded."""
+    """Pause until `fd` is writable; return an empty block, to be yielded."""
     pause_of("uwsgi.wait_fd_write()").watch(fd, WRITE, timeout or None)
     return b""
 
 
 def async_sleep(timeout: float) -> bytes:
-    """Ask to go on after so many seconds; an empty block, to be yielded."""
+    """Pause for `timeout` seconds; return an empty block, to be yielded."""
     pause_of("uwsgi.async_sleep()").limit(timeout)
     return b""
 
 
 def suspend() -> None:
-    """Wait for what was asked for; at least for a turn of the reactor. May park."""
+    """Wait for the requested events, at least for one turn of the reactor. May park."""
     pause_of("uwsgi.suspend()").wait()
 
 
 def ready_fd() -> int:
-    """The descriptor that ended the last wait; -1 after a timeout. Never parks."""
+    """Return the descriptor that ended the last wait; -1 after a timeout.
+
+    Never parks.
+    """
     pause = find_pause()
     for fd, events in pause.ready if pause is not None else ():
         if not events & select.POLLNVAL:
@@ -72,30 +75,32 @@ def ready_fd() -> int:
 
 
 def _make_module() -> ModuleType:
-    made = ModuleType("uwsgi", __doc__)
+    uwsgi = ModuleType("uwsgi", __doc__)
     for function in (wait_fd_read, wait_fd_write, async_sleep, suspend, ready_fd):
-        setattr(made, function.__name__, function)
-    return made
+        setattr(uwsgi, function.__name__, function)
+    return uwsgi
 
 
-#: What `import uwsgi` is to find.
+#: The module that `import uwsgi` finds.
 module = _make_module()
 
 
 def prepare() -> None:
-    """Let `import uwsgi` find `module`, unless this is a real uWSGI. Never parks."""
+    """Let `import uwsgi` find `module`, unless uWSGI itself runs. Never parks."""
     sys.modules.setdefault("uwsgi", module)
 
 
-def adapt(application: Application) -> Application:
-    """The application with the `uwsgi` module, and `uwsgi.ready_fd` in its environ.
+def adapt(application: WSGIApplication) -> WSGIApplication:
+    """Return the application with the `uwsgi` module and `uwsgi.ready_fd` in environ.
 
-    The key has the descriptor that ended the last wait by a yield; None after a
-    timeout, as uWSGI sets it.
+    The value is the descriptor that ended the last wait by a yield; None after a
+    timeout, as in uWSGI.
     """
     prepare()
 
-    def adapted(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    def adapted(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterator[bytes]:
         environ["uwsgi.ready_fd"] = None
         blocks = application(environ, start_response)
         try:

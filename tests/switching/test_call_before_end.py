@@ -1,4 +1,4 @@
-"""What a task gives back before it ends, in the task itself."""
+"""Tests of cleanup calls that a task makes before it ends."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from txgreenwsgi._switching.greenlets import require_task
 from .clocked import ClockTestCase
 
 
-class GivingBackTests(ClockTestCase):
+class CallBeforeEndTests(ClockTestCase):
     """`Task.call_before_end`."""
 
     def setUp(self) -> None:
-        """Note what is done."""
+        """Make a list of events."""
         super().setUp()
         self.done: list[Any] = []
 
     def give(self, what: object, seconds: float = 0) -> None:
-        """Have something done before the current task ends."""
+        """Register a call before the end of the current task."""
 
         def do() -> None:
             if seconds:
@@ -29,7 +29,7 @@ class GivingBackTests(ClockTestCase):
         require_task("give()").call_before_end(do)
 
     def test_order(self) -> None:
-        """What was taken last is given back first, in the task that has taken it."""
+        """The calls are made in reverse order, in the task that registered them."""
 
         def work() -> str:
             self.give("first")
@@ -41,7 +41,7 @@ class GivingBackTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "result")
 
     def test_before_it_counts_as_ended(self) -> None:
-        """Whoever waits for the task finds everything given back."""
+        """Waiters for the task are resumed after all calls have been made."""
 
         def work() -> None:
             self.give("it", 2)
@@ -55,7 +55,7 @@ class GivingBackTests(ClockTestCase):
         self.assertEqual(self.done, [("it", task)])
 
     def test_error(self) -> None:
-        """What the task raises is raised, when everything is given back."""
+        """The task's error is raised after all calls have been made."""
 
         def work() -> None:
             self.give("it", 1)
@@ -67,7 +67,7 @@ class GivingBackTests(ClockTestCase):
         self.error_of(task, ValueError)
 
     def test_not_interrupted(self) -> None:
-        """A cancellation or a timeout that comes too late leaves it alone."""
+        """A late cancellation or timeout does not interrupt the calls."""
 
         def work() -> None:
             self.give("it", 2)
@@ -81,7 +81,7 @@ class GivingBackTests(ClockTestCase):
         self.result_of(task)
 
     def test_cancelled(self) -> None:
-        """A task that was cancelled gives back, waiting if it must."""
+        """The calls of a cancelled task may wait."""
 
         def work() -> None:
             self.give("it", 1)
@@ -94,7 +94,7 @@ class GivingBackTests(ClockTestCase):
         self.error_of(task, Cancelled)
 
     def test_failure(self) -> None:
-        """What fails is logged, the rest is given back, the result is as it was."""
+        """A call that fails is logged; the others and the result are unaffected."""
 
         def fail() -> None:
             raise KeyError("not given back")
@@ -110,7 +110,7 @@ class GivingBackTests(ClockTestCase):
         self.assertEqual(self.result_of(task), "result")
 
     def test_more(self) -> None:
-        """What giving back takes is given back as well."""
+        """Calls that are registered during a call are made as well."""
 
         def again() -> None:
             self.give("second")
@@ -122,7 +122,7 @@ class GivingBackTests(ClockTestCase):
         self.assertEqual([what for what, _ in self.done], ["second"])
 
     def test_kill(self) -> None:
-        """A killed task gives back what can be given back without waiting."""
+        """The calls of a killed task are made, but cannot wait."""
 
         def work() -> None:
             self.give("at once")
@@ -136,7 +136,7 @@ class GivingBackTests(ClockTestCase):
         self.assertEqual(len(self.flushLoggedErrors(NotInGreenlet)), 1)
 
     def test_killed_while_giving_back(self) -> None:
-        """One that is killed in the midst of it gives back the rest."""
+        """A task killed during one call still makes the other calls."""
 
         def work() -> None:
             self.give("at once")
