@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 # The originals, by (module, name).
-_originals: dict[tuple[str, str], Any] = {}
+_originals: dict[tuple[str, str], object] = {}
 _patched: set[str] = set()
 _missing = object()
 
@@ -152,14 +152,16 @@ def _patch_semaphores() -> None:
 class _GreenQueueImporter(MetaPathFinder, Loader):
     """Provides the green class in each new import of the C module `_queue`."""
 
-    def __init__(self, simple_queue: Any, empty: Any) -> None:
+    def __init__(self, simple_queue: type, empty: type[Exception]) -> None:
         self._simple_queue = simple_queue
         self._empty = empty
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def find_spec(
+        self, name: str, path: object = None, target: object = None
+    ) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name == "_queue" else None
 
-    def create_module(self, spec: Any) -> None:
+    def create_module(self, spec: ModuleSpec) -> None:
         return None
 
     def exec_module(self, module: Any) -> None:
@@ -337,7 +339,7 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
         )
 
 
-def _bound_originals(module: Any) -> dict[str, tuple[str, str]]:
+def _bound_originals(module: ModuleType) -> dict[str, tuple[str, str]]:
     """Return the names in `module` that are bound to originals of patched names."""
     by_id = {
         id(was): key
