@@ -44,7 +44,7 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(response.header("content-type"), "text/plain")
         self.assertEqual(response.header("X-A"), "1, 2")
         self.assertIsNone(response.header("X-B"))
-        self.assertEqual(server.site.connections, set())
+        self.assertEqual(server.site.server.shutdown.connections, set())
         self.assertEqual(server.request("HEAD").body, b"")
 
     def test_request_that_waits(self) -> None:
@@ -91,15 +91,15 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
         server = self.serve(app)
         client = server.connect()
         client.disconnect()
-        self.assertEqual(server.site.connections, set())
+        self.assertEqual(server.site.server.shutdown.connections, set())
         client = server.connect()
         client.disconnect_after(4)
         client.send(GET)
         self.assertEqual(client.received, b"HTTP")
-        self.assertEqual(server.site.connections, set())
+        self.assertEqual(server.site.server.shutdown.connections, set())
         client = server.connect()
         client.disconnect_after(0)
-        self.assertEqual(server.site.connections, set())
+        self.assertEqual(server.site.server.shutdown.connections, set())
 
     def test_end(self) -> None:
         """A client may end its side: servers take that for its going."""
@@ -137,7 +137,7 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
         for _ in range(3):
             server.connect()
         server.close()
-        self.assertEqual(server.site.connections, set())
+        self.assertEqual(server.site.server.shutdown.connections, set())
 
 
 class MemoryReactorTests(SynchronousTestCase):
@@ -209,7 +209,7 @@ class LeakCheckTests(SynchronousTestCase):
         class Case(LeakCheckMixin, SynchronousTestCase):
             def test(self) -> None:
                 server = self.serve(app, environ=[("A", "b")], **settings)
-                server.site.environ["keep"] = kept.append
+                server.site.server.environ["keep"] = kept.append
                 server.connect().send(GET.replace(b"/ ", target.encode() + b" "))
 
         result = TestResult()

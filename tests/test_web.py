@@ -89,7 +89,7 @@ class ResourceTests(SynchronousTestCase):
         """Nothing may be left when the clients have gone."""
         server.close()
         self.assertEqual(server.tasks, [])
-        self.assertEqual(server.resource.site.exchanges, set())
+        self.assertEqual(server.resource.application_server.table.exchanges, set())
 
     def exchange(self, server: TreeServer, request: bytes) -> MemoryClient:
         """A connection on which `request` was sent."""
@@ -130,7 +130,7 @@ class ResourceTests(SynchronousTestCase):
         """A stop waits for the requests in flight, and no longer."""
         server = self.serve(sleeping)
         client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        stopped = server.resource.site.stop()
+        stopped = server.resource.stop()
         server.advance(4)
         self.assertNoResult(stopped)
         server.advance(1)
@@ -142,7 +142,7 @@ class ResourceTests(SynchronousTestCase):
         server = self.serve(sleeping, graceful_timeout=1)
         client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         client.disconnect()
-        stopped = server.resource.site.stop()
+        stopped = server.resource.stop()
         server.advance(1)
         self.successResultOf(stopped)
         self.assertEqual(server.tasks, [])
@@ -210,7 +210,7 @@ class ResourceTests(SynchronousTestCase):
         server = self.serve(waits)
         client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertEqual(client.received, b"")
-        [request] = server.resource.site.requests()
+        [request] = server.resource.requests()
         self.assertEqual((request.method, request.state), ("GET", "parked"))
         deferred.callback(b"fired")
         server.settle()
@@ -408,11 +408,12 @@ class ResourceTests(SynchronousTestCase):
 
     def test_transport(self) -> None:
         """twisted.web's channel works on the transport it always had."""
-        resource = GreenWSGIResource(shown, reactor=MemoryReactor())
-        channel = Site(resource, reactor=resource.site.reactor).buildProtocol(None)
+        reactor = MemoryReactor()
+        resource = GreenWSGIResource(shown, reactor=reactor)
+        channel = Site(resource, reactor=reactor).buildProtocol(None)
         transport = StringTransport()
         channel.makeConnection(transport)
         channel.dataReceived(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
-        resource.site.reactor.settle()
+        reactor.settle()
         self.assertIn(b"GET|/x||", transport.value())
         channel.connectionLost(Failure(ConnectionDone()))

@@ -518,8 +518,8 @@ class LeakCheckMixin:
         left: list[object] = [
             (task, f"waits on {task.waiting_on}") for task in server.tasks
         ]
-        left += server.site.exchanges
-        left += server.site.connections
+        left += server.site.server.table.exchanges
+        left += server.site.server.shutdown.connections
         left += server.reactor.getDelayedCalls()
         if left:
             raise AssertionError(f"these were left behind: {left}")

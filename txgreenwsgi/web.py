@@ -1,84 +1,184 @@
 """An application inside twisted.web: a resource beside others.
 
-A drop-in for `twisted.web.wsgi.WSGIResource` without its thread pool. The
-requests are parsed, and their bodies buffered, by twisted.web, HTTP/2 included;
-what is ours is the application's side: it runs in a task, it may wait for
-anything, and `write` parks while the client is behind.
+A replacement for `twisted.web.wsgi.WSGIResource` without its thread pool.
+twisted.web parses the requests and buffers their bodies, HTTP/2 included; all the
+rest is the exchange of `_serving`, which talks to a `Request` through the stream in
+this file.
 
-This file knows twisted.web. It must never know our own channel.
+This file knows twisted.web. It must never know our own HTTP/1.1.
 """
 
 from __future__ import annotations
 
-import traceback
-from typing import TYPE_CHECKING, Any
+import os
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, overload
+from weakref import WeakSet
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorCore
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.tcp import Connection as TCPConnection
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from ._http.fields import join_fields, variable_name
-from ._http.framing import has_no_body
-from ._http.head import Malformed
-from ._server.body import after_the_end
-from ._server.output import TransportOutput
-from ._server.site import GreenSite
-from ._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
-from ._switching.greenlets import SLICE_SECONDS, Task
-from ._switching.waiting import sleep
-from ._wsgi.errors import Errors
-from ._wsgi.gateway import serve
-from ._wsgi.input import Input
-from .origins import take_turn
+from ._http.head import Malformed, RequestHead
+from ._http.target import read_request_line
+from ._server.ends import host_and_port
+from ._server.output import TransportOutput, concurrent_write_error
+from ._server.unpatched import log_if_unpatched
+from ._serving.application_server import ApplicationServer
+from ._serving.exchange import Exchange
+from ._serving.stream import Ends
+from ._wsgi.application_check import checked_application
+from .settings import Settings, refuse_settings
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
+    from collections.abc import Iterable
+
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
+    from twisted.python.threadpool import ThreadPool
     from twisted.web.server import Request
+    from typing_extensions import Unpack
 
     from ._http.writer import ResponseHead
-    from ._wsgi.files import FileWrapper
+    from ._serving.registry import Observer, RequestInFlight
+    from ._serving.stream import Carried, Output
     from ._wsgi.gateway import Application
+    from .settings import SettingsKeywords
 
 __all__ = ["GreenWSGIResource"]
 
-_log = Logger()
-
+#: Size of a piece of the request body.
 _READ_BYTES = 65536
+
+#: The settings that twisted.web decides, and where they are set there.
+_DECIDED_BY_TWISTED = {
+    "max_connections": "leave it out: limit the listening port",
+    "keep_alive": "leave it out: give twisted.web's Site a timeout",
+    "header_timeout": "leave it out: give twisted.web's Site a timeout",
+    "body_timeout": "leave it out: give twisted.web's Site a timeout",
+    "min_body_rate": "leave it out: give twisted.web's Site a timeout",
+    "max_header_size": "leave it out: twisted.web has limits of its own",
+    "max_headers": "leave it out: twisted.web has limits of its own",
+    "max_target": "leave it out: twisted.web has limits of its own",
+    "max_trailer_size": "leave it out: twisted.web has limits of its own",
+    "max_chunk_extensions": "leave it out: twisted.web has limits of its own",
+    "input_window": "leave it out: twisted.web buffers every request body",
+    "buffer_memory": "leave it out: twisted.web buffers every request body",
+}
 
 
 class GreenWSGIResource(Resource):
     """Serves a WSGI application at a place in a tree of resources.
 
     It may be the root and have children: `putChild` gives them their names, and
-    everything else goes to the application.
+    all other paths go to the application.
+
+    The arguments of `WSGIResource`, `(reactor, threadpool, application)`, are
+    accepted too, with a warning; the thread pool is not used.
 
     Args:
         application: the WSGI callable.
+        observers: each is called with an `ExchangeRecord` when an exchange has
+            ended. It must not park.
         reactor: the installed one by default.
-        settings: see `txgreenwsgi.settings`; those about connections and
-            requests' sizes are twisted.web's business here and have no effect.
+        settings: see `txgreenwsgi.settings`.
+
+    Raises:
+        TypeError: the application is not callable.
+        SettingError: a setting does not exist, has an invalid value, or is decided
+            by twisted.web.
+
+    Attributes:
+        application_server: everything that the requests of the application share.
+            (twisted.web itself sets `server`.)
     """
 
+    @overload
     def __init__(
-        self, application: Application, *, reactor: Any = None, **settings: Any
+        self,
+        application: Application,
+        /,
+        *,
+        observers: Iterable[Observer] = (),
+        reactor: IReactorTime | None = None,
+        **settings: Unpack[SettingsKeywords],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        threadpool: ThreadPool | None,
+        application: Application,
+        /,
+        *,
+        observers: Iterable[Observer] = (),
+        **settings: Unpack[SettingsKeywords],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        *args: Any,
+        **settings: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        if not callable(application):
-            raise TypeError(
-                f"a WSGI application is callable, and {application!r} is not"
+        observers = settings.pop("observers", ())
+        reactor = settings.pop("reactor", None)
+        if len(args) == 3 and reactor is None:
+            warnings.warn(
+                "GreenWSGIResource(reactor, threadpool, application) was called as "
+                "WSGIResource is; no thread pool is used: call "
+                "GreenWSGIResource(application, reactor=reactor)",
+                stacklevel=2,
             )
-        # For what requests share: settings, environ, places, the table.
-        self.site = GreenSite(application, reactor=reactor, **settings)
+            reactor, _, application = args
+        elif not args and "application" in settings:
+            application = settings.pop("application")
+        elif len(args) == 1:
+            (application,) = args
+        else:
+            raise TypeError(
+                f"GreenWSGIResource takes one application, not {len(args)} positional "
+                "arguments: call GreenWSGIResource(application, reactor=reactor)"
+            )
+        checked_application(application)
+        refuse_settings(settings, _DECIDED_BY_TWISTED, "twisted.web")
+        self.application_server = ApplicationServer(
+            application, Settings.from_keywords(**settings), observers, reactor
+        )
+        self._connections = _Connections(self.application_server)
         self._leaf = _Leaf(self)
         self._stops_with_reactor = False
 
+    def requests(self) -> list[RequestInFlight]:
+        """Return the requests in flight, the oldest first. Never parks."""
+        return self.application_server.requests()
+
+    def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
+        """Let the requests in flight end, and their connections close.
+
+        Called when the reactor stops; call it earlier, from the reactor greenlet,
+        to take the resource out of service. After the grace period `Cancelled` is
+        raised in each request that is left; a second later their tasks are killed
+        and their connections cut.
+
+        Args:
+            grace_seconds: the grace period; `graceful_timeout` by default.
+
+        Returns:
+            A Deferred that fires when no request is left and the last byte of every
+            response has left the process.
+        """
+        return self.application_server.stop(grace_seconds)
+
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """The application, for a name that no child has."""
+        """Return the application, for a name that no child has."""
         assert request.prepath is not None
         assert request.postpath is not None
         request.prepath.pop()
@@ -86,24 +186,33 @@ class GreenWSGIResource(Resource):
         return self._leaf
 
     def render(self, request: Request) -> int:
-        """Begin the request's task. Called by twisted.web."""
-        site = self.site
+        """Begin an exchange. Called by twisted.web in the reactor greenlet."""
+        server = self.application_server
         if not self._stops_with_reactor:
-            # twisted.web drops its requests when the reactor stops.
+            # At the end of this phase, twisted.web's connections are dropped.
             self._stops_with_reactor = True
-            if IReactorCore.providedBy(site.reactor):
-                site.reactor.addSystemEventTrigger("before", "shutdown", site.stop)
-        exchange = ResourceExchange(site, request)
-        if site.pool.take():
-            exchange.begin_task()
-        elif not site.pool.queue(exchange.begin_task):
-            exchange.refuse()
+            log_if_unpatched()
+            if IReactorCore.providedBy(server.reactor):
+                server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
+        refusal = ""
+        try:
+            head = _head_of(request, _variables_of(request))
+        except Malformed as malformed:
+            head, refusal = _head_of(request, {}, "/"), malformed.reason
+        stream = _Stream(request, server, self._connections.of(request))
+        exchange = Exchange(stream, server, head, complete=not head.content_length)
+        stream.carry(exchange)
+        if refusal:
+            exchange.refuse("400 Bad Request", refusal)
+        else:
+            # From the top of the reactor's stack, not from within twisted.web's.
+            server.hub.at_next_turn(exchange.admit)
         return NOT_DONE_YET
 
 
 @implementer(IResource)
 class _Leaf:
-    """The application for all paths below; twisted.web looks no further."""
+    """The application for all paths below it: twisted.web looks no further."""
 
     isLeaf = True
 
@@ -120,345 +229,357 @@ class _Leaf:
         raise AssertionError("children belong to the GreenWSGIResource")
 
 
-class ResourceExchange:
-    """One request of twisted.web and its response; what the gateway calls a sink."""
+class _Stream:
+    """A `Request` of twisted.web as the stream of one exchange."""
 
-    def __init__(self, site: GreenSite, request: Request) -> None:
-        self._site = site
+    reading_paused = False  # twisted.web reads bodies by itself
+
+    def __init__(
+        self, request: Request, server: ApplicationServer, connection: _Connection
+    ) -> None:
         self._request = request
-        self.request_id = site.next_request_id()
-        self.started = site.reactor.seconds()
-        self.task: Task[None] | None = None
-        self.iterating = False
-        self.bodiless = False
-        self.cut: BaseException | None = None
-        self._code = 0
-        self._left: int | None = None
-        self._unread = False  # whether some of the body was, when it ended
-        self._output: Any = None
-        self._deadline: IDelayedCall | None = None
-        site.exchanges.add(self)  # type: ignore[arg-type]
-        request.notifyFinish().addErrback(self._client_lost)
+        self._server = server
+        self._connection = connection
+        self._exchange: Exchange | None = None
+        self.output: Output = TransportOutput(request, self._broken)
+        self.ends = _ends_of(request, server.settings.url_scheme)
+        self.connected = True
 
-    # What the table of requests asks.
+    def carry(self, exchange: Exchange) -> None:
+        """Take the exchange, and follow its client."""
+        self._exchange = exchange
+        self._connection.begin(exchange)
+        self._request.notifyFinish().addErrback(self._lost)
 
-    @property
-    def head(self) -> ResourceExchange:
-        """For `GreenSite.requests`, which knows requests by their heads."""
-        return self
+    def _lost(self, _: Failure) -> None:
+        self.connected = False
+        if self._exchange is not None:
+            self._exchange.peer_lost()
 
-    @property
-    def method(self) -> str:
-        """Such as "GET"."""
-        return str(self._request.method.decode("latin-1"))
+    def _broken(self) -> None:
+        """Cut the client off: nothing more can be sent in good order."""
+        if self._exchange is not None:
+            self._exchange.peer_lost()
+        self.reset()
 
-    @property
-    def path(self) -> str:
-        """The path as it was sent."""
-        return str(self._request.uri.partition(b"?")[0].decode("latin-1"))
+    # The response.
 
-    def __repr__(self) -> str:
-        return f"{self.method} {self.path} (request {self.request_id})"
+    def start(
+        self, head: ResponseHead, length: int | None, block: bytes, end: bool
+    ) -> None:
+        """Send the head and the first block. May park."""
+        self._set_head(head, length)
+        self.output.send(block)
+        if not end:
+            self.output.hand_over()
 
-    # Its life.
-
-    def begin_task(self) -> None:
-        """Run the application at the reactor's next turn. A place is taken for it."""
-        site = self._site
-        if self.cut is not None:
-            self._ended()
-            return
-        self.task = task = Task(
-            site.hub, self._run, (), None, site.context.copy(), "request"
-        )
-        task.call_at_end(self._ended)
-        self.set_request_timeout(site.settings.request_timeout or None)
-        site.hub.spawn(task)
-
-    def refuse(self) -> None:
-        """There is no place, and none in the queue."""
-        self._site.forget(self)
+    def _set_head(self, head: ResponseHead, length: int | None) -> None:
         request = self._request
-        request.setHeader(b"retry-after", b"1")
-        self._answer(503, b"Service Unavailable", "too many requests at once\n")
-
-    def _ended(self) -> None:
-        cut = self.cut
-        if cut is not None:
-            # Without the frames it came through, which lead back to here.
-            self.cut = type(cut)(*cut.args)
-        self._site.forget(self)
-        self.set_request_timeout(None)
-        begin = self._site.pool.give_back()
-        if begin is not None:
-            self._site.hub.at_next_turn(begin)
-
-    def _client_lost(self, _: Failure) -> None:
-        self._end_early(
-            ClientDisconnected("the client has closed the connection"),
-            self._site.settings.on_disconnect == "cancel",
+        request.setResponseCode(head.code, head.reason)
+        server = self._server
+        fields = head.fields()
+        fields += (
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in server.common.added_to(head)
         )
+        headers = request.responseHeaders
+        # twisted.web has defaults for these, and for Date, which stays.
+        headers.removeHeader(b"content-type")
+        headers.removeHeader(b"server")
+        if server.settings.server_header:
+            headers.setRawHeaders("server", [server.settings.server_header])
+        for name, _ in fields:
+            headers.removeHeader(name)
+        for name, value in fields:
+            headers.addRawHeader(name, value)
+        if (
+            length is not None
+            and head.content_length is None
+            and head.code not in (204, 304)
+            and (length or request.method != b"HEAD")
+        ):
+            headers.setRawHeaders(b"content-length", [b"%d" % length])
 
-    def cancel(self) -> None:
-        """The server stops and has waited long enough."""
-        error = Cancelled("the server is stopping")
-        if self.cut is not None and self.task is not None:
-            self.task.interrupt(error)  # it goes on without its client
-        else:
-            self._end_early(error, True)
+    def data(self, block: bytes) -> None:
+        """Send a block. May park."""
+        self.output.send(block)
+        # No block is delayed until the application's next one (PEP 3333).
+        self.output.hand_over()
 
-    def _end_early(self, error: BaseException, every_wait: bool) -> None:
-        if self.cut is not None:
-            return
-        self.cut = error
-        output = self._output
-        if output is not None and output.waiting is not None:
-            output.waiting.abandon(error)
-        elif self.task is not None and (every_wait or self.iterating):
-            self.task.interrupt(error)
+    def send_file(
+        self, head: ResponseHead, length: int, fd: int, offset: int, count: int
+    ) -> None:
+        """Take the head: twisted.web cannot send a file by the kernel."""
+        self._set_head(head, length)
 
-    def set_request_timeout(self, seconds: float | None) -> None:
-        """Give this request `seconds` from now; None for as long as it takes."""
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = (
-            None
-            if seconds is None
-            else self._site.reactor.callLater(seconds, self._time_out, seconds)
-        )
+    def more_of_file(self, fd: int, offset: int, count: int) -> int:
+        raise AssertionError("twisted.web cannot send a file by the kernel")
 
-    def _time_out(self, seconds: float) -> None:
-        _log.warn(
-            "{request} timed out after {seconds:g} seconds",
-            request=self,
-            seconds=seconds,
-        )
-        if self._code:
-            self._abort()
-        else:
-            self._answer(504, b"Gateway Timeout", "Gateway Timeout\n")
-        self._end_early(
-            RequestTimeout(f"the request took longer than {seconds:g} seconds"), True
-        )
+    def finish(self) -> None:
+        """End the response. twisted.web then drops the request body."""
+        if self.output.waiting is not None:
+            raise concurrent_write_error()
+        self._finish()
 
-    def _run(self) -> None:
-        try:
-            serve(self._site.application, self._environ(), self)
-        except BaseException as error:  # SystemExit too: it is only a request
-            self._failed(error)
-            if self.task is not None and self.task.dying:
-                raise
-
-    def _failed(self, error: BaseException) -> None:
-        gone = self.cut is not None and isinstance(
-            error, (type(self.cut), ClientDisconnected, RequestTimeout, Cancelled)
-        )
-        if not gone and not isinstance(error, Malformed):
-            _log.failure("{request} failed", failure=Failure(error), request=self)
+    def _finish(self) -> None:
         request = self._request
-        if request._disconnected or request.finished:
-            return
-        if self._code:
-            self._abort()
-        elif isinstance(error, Malformed):
-            self._answer(error.status, b"Bad Request", f"{error.reason}\n")
-        elif isinstance(self.cut, Cancelled):
-            self._answer(503, b"Service Unavailable", "Service Unavailable\n")
-        else:
-            text = "Internal Server Error\n"
-            if self._site.settings.display_tracebacks:
-                text += "\n" + "".join(traceback.format_exception(error))
-            self._answer(500, b"Internal Server Error", text)
+        exchange = self._exchange
+        if exchange is not None and not exchange.body.complete:
+            content = request.content
+            if content is None or content.read(1):
+                exchange.body.drop()
+            else:
+                exchange.body.ended()
+        self.output.detach()
+        if self.connected:
+            request.finish()
 
-    def _abort(self) -> None:
-        """Cut the connection, so that the client sees that something is missing."""
+    def answer(self, head: ResponseHead, body: bytes) -> None:
+        """Send a whole response of the server's own. Never parks."""
+        self._set_head(head, len(body))
+        self._request.write(body)
+        self._finish()
+
+    def break_off(self) -> None:
+        """Cut the client off: twisted.web would end the response in good order."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Cut the connection, or the stream of an HTTP/2 connection."""
         channel: Any = self._request.channel
-        if channel is None:
+        if channel is None or not self.connected:
             return
-        if self._output is not None:
-            self._output.detach()
+        self.connected = False
+        self.output.detach()
         if isinstance(channel, HTTPChannel):
             transport: Any = channel.transport
             transport.abortConnection()
-        else:  # HTTP/2: the stream alone
+        else:
             channel.abortConnection()
 
-    def _answer(self, code: int, reason: bytes, text: str) -> None:
-        request = self._request
-        body = text.encode("utf-8", "replace")
-        self._code = code
-        request.setResponseCode(code, reason)
-        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-        request.setHeader(b"content-length", b"%d" % len(body))
-        request.write(body)
-        self._finish_request()
+    def ended(self, exchange: Carried) -> None:
+        """Forget the exchange."""
+        self._exchange = None
+        self._connection.end(exchange)
 
-    def _finish_request(self) -> None:
-        if self._output is not None:
-            self._output.detach()
-        content = self._request.content
-        self._unread = content is not None and bool(content.read(1))
-        self._request.finish()  # which forgets the body
+    # The request body: twisted.web has received all of it.
 
-    # What the application sees.
-
-    def _environ(self) -> dict[str, Any]:
-        request = self._request
-        environ = self._site.environ.copy()
-        environ.update(
-            join_fields(
-                (key, value.decode("latin-1"))
-                for name, values in request.requestHeaders.getAllRawHeaders()
-                if (key := variable_name(name.decode("latin-1")))
-                for value in values
-            )
-        )
-        environ["REQUEST_METHOD"] = self.method
-        environ["SCRIPT_NAME"] = _joined(request.prepath)
-        environ["PATH_INFO"] = _joined(request.postpath)
-        target = request.uri.decode("latin-1")
-        environ["QUERY_STRING"] = target.partition("?")[2]
-        environ["RAW_URI"] = environ["REQUEST_URI"] = target
-        # HTTP/2 comes here as HTTP/2; what applications know is HTTP/1.1 at most.
-        environ["SERVER_PROTOCOL"] = request.clientproto.decode("latin-1")
-        scheme = self._site.settings.url_scheme or (
-            "https" if request.isSecure() else "http"
-        )
-        environ["wsgi.url_scheme"] = scheme
-        host = request.getHost()
-        if isinstance(host, (IPv4Address, IPv6Address)):
-            environ["SERVER_PORT"] = str(host.port)
-            name = request.getRequestHostname().decode("latin-1") or host.host
-        else:
-            environ["SERVER_PORT"] = "443" if scheme == "https" else "80"
-            name = "localhost"
-        environ["SERVER_NAME"] = name
-        peer = request.getClientAddress()
-        known = isinstance(peer, (IPv4Address, IPv6Address))
-        environ["REMOTE_ADDR"] = peer.host if known else ""
-        environ["REMOTE_PORT"] = str(peer.port) if known else ""
-        environ["wsgi.input"] = Input(self)
-        environ["wsgi.errors"] = Errors(self.request_id)
-        environ["txgreenwsgi.request_id"] = self.request_id
-        environ["txgreenwsgi.client_disconnected"] = self.client_disconnected
-        environ["waitress.client_disconnected"] = self.client_disconnected
-        environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
-        return environ
-
-    def client_disconnected(self) -> bool:
-        """Whether the client is known to be gone. Never parks."""
-        return bool(self._request._disconnected)
-
-    def receive(self, wanted: int = 0) -> bytes:
-        """The next piece of the body, which twisted.web has read whole."""
-        if self.cut is not None:
-            raise self.cut
-        if self._unread:
-            raise after_the_end()
+    def read_body(self, wanted: int) -> bytes | None:
+        """Return the next piece of the body; None at its end."""
         content = self._request.content
         piece: bytes = b"" if content is None else content.read(_READ_BYTES)
-        return piece
+        if piece:
+            return piece
+        if self._exchange is not None:
+            self._exchange.body.ended()
+        return None
 
-    def reader_turn(self) -> None:
-        """Park for a turn. May park."""
-        if self.cut is not None:
-            raise self.cut
-        sleep(0)
+    def send_continue(self) -> None:
+        raise AssertionError("twisted.web sends 100 Continue itself")
 
-    # What the gateway writes.
+    def update_backpressure(self) -> None:
+        """Do nothing: twisted.web reads by itself."""
 
-    def begin_iteration(self) -> None:
-        """The application's iterable is asked for blocks from here on."""
-        if self.cut is not None:
-            raise self.cut
-        self.iterating = True
+    stop_receiving = update_backpressure
 
-    def end_iteration(self) -> None:
-        """`close()` is called next: what was to end the iteration is not for it."""
-        self.iterating = False
-        if self.task is not None and isinstance(self.cut, ClientDisconnected):
-            self.task.withdraw(self.cut)
 
-    def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
-        """Send the head and the first block. May park."""
-        if self.cut is not None:
-            raise self.cut
-        request = self._request
-        self._code = head.code
-        self.bodiless = has_no_body(self.method, head.code)
-        request.setResponseCode(head.code, head.reason)
-        headers = request.responseHeaders
-        given = head.fields()
-        for name, _ in given:
-            headers.removeHeader(name)  # twisted.web's defaults: Server, Date
-        for name, value in given:
-            headers.addRawHeader(name, value)
-        for name_, value_ in self._site.settings.add_header:
-            if not headers.hasHeader(name_):
-                headers.addRawHeader(name_, value_)
-        self._left = head.content_length
-        if self._left is None and length is not None and not self.bodiless:
-            self._left = length
-            headers.setRawHeaders(b"content-length", [b"%d" % length])
-        self._output = TransportOutput(request, self._abort)
-        if self.bodiless:
-            request.write(b"")
-        elif block:
-            self._send(block)
-            if self._left != 0:
-                self._handed_over()
+class _Connection:
+    """A connection of twisted.web that carries requests of ours.
 
-    def write(self, block: bytes) -> None:
-        """Send a further block. Parks while the client is behind."""
-        if self.cut is not None:
-            raise self.cut
-        if not self.bodiless:
-            self._send(block)
-            self._handed_over()
+    It checks their deadlines, and makes the shutdown wait for their last byte:
+    twisted.web would drop what its transport still buffers when the reactor stops.
+    """
 
-    def _send(self, block: bytes) -> None:
-        if self._left is not None:
-            if len(block) > self._left:
-                _log.error(
-                    "{request}: the body is longer than its Content-Length; it was "
-                    "cut there",
-                    request=self,
-                )
-                block = block[: self._left]
-            self._left -= len(block)
-        if block:
-            self._output.send(block)
+    def __init__(self, channel: Any, owner: _Connections) -> None:
+        self._channel = channel
+        self._owner = owner
+        self._exchanges: set[Carried] = set()
+        self._watches_loss = False
 
-    def _handed_over(self) -> None:
-        self._output.hand_over()
-        hub = self._site.hub
-        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
-            sleep(0)
+    def begin(self, exchange: Carried) -> None:
+        """Take a further exchange."""
+        self._exchanges.add(exchange)
 
-    def send_file(self, head: ResponseHead | None, body: FileWrapper) -> bool:
-        """twisted.web has no way to send a file by the kernel."""
-        return False
+    def end(self, exchange: Carried) -> None:
+        """Forget an exchange, which has ended."""
+        self._exchanges.discard(exchange)
+        if not self._exchanges:
+            if self._owner.server.shutdown.stopping:
+                self.stop()
+            else:
+                self._owner.forget(self._channel)
 
-    def turn(self) -> None:
-        """The application yielded b"": wait for what it asked for. May park."""
-        if self.cut is not None:
-            raise self.cut
-        take_turn()
+    def check(self, now: float) -> None:
+        """Apply the deadlines of the exchanges."""
+        for exchange in list(self._exchanges):
+            exchange.check(now)
+        if self._owner.server.shutdown.stopping:
+            self.stop()
 
-    def finish(self) -> None:
-        """The body is complete."""
-        if self.cut is not None:
-            raise self.cut
-        if self._left and not self.bodiless:
-            _log.error(
-                "{request}: the body ended {left} bytes before its Content-Length; "
-                "the connection is closed",
-                request=self,
-                left=self._left,
-            )
-            self._abort()
+    def stop(self) -> None:
+        """Close, unless a request of ours or of another resource is in progress."""
+        channel = self._channel
+        if _is_lost(channel):
+            if not self._exchanges:
+                self._owner.forget(channel)
+        elif not self._exchanges and not _requests_of(channel):
+            self._watch_loss()
+            transport = channel.transport
+            if isinstance(channel, HTTPChannel):
+                channel.loseConnection()
+            else:
+                transport.loseConnection()
+            below = getattr(transport, "transport", None)
+            if isinstance(below, TCPConnection):
+                # TLS would wait for the client's close_notify too, which is
+                # optional (RFC 8446 section 6.1).
+                below.loseConnection()
+
+    def end_of_grace(self) -> None:
+        """Do nothing: `check` closes when the cancelled requests have ended."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if _is_lost(self._channel):
+            self._owner.forget(self._channel)
+        else:
+            self._watch_loss()
+            self._channel.transport.abortConnection()
+
+    def _watch_loss(self) -> None:
+        """Forget the connection when it is lost: only its requests are told."""
+        if self._watches_loss:
             return
-        self._finish_request()
+        self._watches_loss = True
+        channel = self._channel
+        connection_lost = channel.connectionLost
+
+        def lost(reason: Failure) -> None:
+            with suppress(AttributeError):
+                del channel.connectionLost  # it holds the channel
+            connection_lost(reason)
+            self._owner.forget(channel)
+
+        channel.connectionLost = lost
+
+
+class _Connections:
+    """The connections of twisted.web that have carried requests of one resource."""
+
+    def __init__(self, server: ApplicationServer) -> None:
+        self.server = server
+        self._seen: WeakSet[Any] = WeakSet()
+        self._watched: dict[Any, _Connection] = {}
+        server.shutdown.on_stop.append(self._watch_seen)
+
+    def of(self, request: Request) -> _Connection:
+        """Return the connection of a request, watched from now on."""
+        channel: Any = request.channel
+        if not isinstance(channel, HTTPChannel):
+            # A stream of an HTTP/2 connection; twisted.web has no public way from
+            # one to the other.
+            channel = channel._conn
+        self._seen.add(channel)
+        return self._watch(channel)
+
+    def _watch(self, channel: Any) -> _Connection:
+        connection = self._watched.get(channel)
+        if connection is None:
+            connection = self._watched[channel] = _Connection(channel, self)
+            self.server.connection_made(connection)
+        return connection
+
+    def _watch_seen(self) -> None:
+        """Have the shutdown wait for responses that transports still buffer."""
+        for channel in list(self._seen):
+            if not _is_lost(channel):
+                self._watch(channel)
+
+    def forget(self, channel: Any) -> None:
+        """Stop watching a connection: it is idle, or lost."""
+        connection = self._watched.pop(channel, None)
+        if connection is not None:
+            self.server.connection_lost(connection)
+
+
+def _is_lost(channel: Any) -> bool:
+    """Return whether the socket below a channel is closed."""
+    transport = channel.transport
+    while (below := getattr(transport, "transport", None)) is not None:
+        transport = below
+    return transport is None or not getattr(transport, "connected", True)
+
+
+def _requests_of(channel: Any) -> Any:
+    """Return the requests of a channel that have a byte left to send."""
+    return channel.requests if isinstance(channel, HTTPChannel) else channel.streams
+
+
+def _variables_of(request: Request) -> dict[str, str]:
+    """Return the header fields of a request as environ variables.
+
+    Raises:
+        Malformed: fields contradict each other.
+    """
+    return join_fields(
+        (variable, value.decode("latin-1"))
+        for name, values in request.requestHeaders.getAllRawHeaders()
+        if (variable := variable_name(name.decode("latin-1")))
+        for value in values
+    )
+
+
+def _head_of(
+    request: Request, variables: dict[str, str], path: str | None = None
+) -> RequestHead:
+    """Return the head of a request that twisted.web has parsed.
+
+    Args:
+        request: as twisted.web hands it over.
+        variables: its header fields, as environ variables.
+        path: its path, if that cannot be read from the request.
+
+    Raises:
+        Malformed: the request target is invalid.
+    """
+    assert request.uri is not None
+    assert request.method is not None
+    target = request.uri
+    content = request.content
+    length = 0
+    if content is not None:
+        length = content.seek(0, os.SEEK_END)
+        content.seek(0)
+    variables["SCRIPT_NAME"] = _joined(request.prepath)
+    if path is None:
+        path = _joined(request.postpath)
+    if not target.startswith(b"/") and path != "/":
+        # An absolute-form target (RFC 9112 section 3.2.2), which twisted.web splits
+        # as if it was a path.
+        path = read_request_line(b"GET %b HTTP/1.1" % target).path
+        variables["SCRIPT_NAME"] = ""
+    return RequestHead(
+        method=request.method.decode("latin-1"),
+        target=target,
+        path=path,
+        query=target.partition(b"?")[2].decode("latin-1"),
+        version=request.clientproto.decode("latin-1"),
+        variables=variables,
+        content_length=length,
+        keep_alive=True,
+        expects_continue=False,
+        upgrade="",
+    )
+
+
+def _ends_of(request: Request, url_scheme: str) -> Ends:
+    """Return both ends of a request's connection."""
+    scheme = url_scheme or ("https" if request.isSecure() else "http")
+    name, port = host_and_port(request.getHost())
+    if not name:
+        # A UNIX socket has neither, and neither may be empty (PEP 3333).
+        name, port = "localhost", "443" if scheme == "https" else "80"
+    return Ends(name, port, *host_and_port(request.getClientAddress()), scheme)
 
 
 def _joined(segments: list[bytes] | None) -> str:

@@ -1,7 +1,6 @@
-"""What the parser must accept: streams by the sentence that says why, and the events.
+"""Streams that the parser must accept, with their events, by the rule they test.
 
-Each is fed whole and byte by byte; pieces of a body that come one after the other
-stand here as one.
+Each is fed whole and byte by byte; adjacent pieces of a body are joined into one.
 """
 
 from __future__ import annotations
@@ -51,23 +50,23 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
         b"\r\n\r\n" + GET + b"\r\n",
         [PLAIN, END],
     ),
-    "white space around a value is not part of it (RFC 9112 5)": (
+    "white space around a value is removed (RFC 9112 5)": (
         GET + b"A:1\r\nB: \t 2 \t \r\nC:\r\nD: \t \r\n\r\n",
         [_head(HTTP_A="1", HTTP_B="2", HTTP_C="", HTTP_D=""), END],
     ),
-    "a value keeps what is inside it (RFC 9110 5.5)": (
+    "white space inside a value is kept (RFC 9110 5.5)": (
         GET + b"A: 1 \t  2: 3\r\n\r\n",
         [_head(HTTP_A="1 \t  2: 3"), END],
     ),
-    "bytes beyond ASCII in a value are latin-1 (PEP 3333, String Types)": (
+    "non-ASCII bytes in a value are latin-1 (PEP 3333, String Types)": (
         GET + b"A: \xfc\xa0\xff\x80\r\n\r\n",
         [_head(HTTP_A="\xfc\xa0\xff\x80"), END],
     ),
-    "names do not depend on case (RFC 9110 5.1)": (
+    "names are case-insensitive (RFC 9110 5.1)": (
         b"GET / HTTP/1.1\r\nhOST: x\r\nx-FoO: 1\r\n\r\n",
         [_head(HTTP_X_FOO="1"), END],
     ),
-    "fields of one name are joined in order (RFC 9110 5.3)": (
+    "repeated fields are joined in order (RFC 9110 5.3)": (
         GET + b"A: 1\r\nB: 2\r\na: 3\r\nA:\r\n\r\n",
         [_head(HTTP_A="1, 3, ", HTTP_B="2"), END],
     ),
@@ -94,7 +93,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "a body by length may look like anything (RFC 9112 6.2)": (
+    "a body with Content-Length may look like a request (RFC 9112 6.2)": (
         POST + b"Content-Length: 26\r\n\r\n" + b"GET / HTTP/1.1\r\nHost: x\r\n\r",
         [
             replace(_post(CONTENT_LENGTH="26"), content_length=26),
@@ -143,7 +142,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "a chunk may be as large as 63 bits (RFC 9112 7.1)": (
+    "a chunk size may have 63 bits (RFC 9112 7.1)": (
         CHUNKED + b"7fffffffffffffff\r\nabc",
         [
             replace(_post(HTTP_TRANSFER_ENCODING="chunked"), content_length=None),
@@ -157,7 +156,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "trailers never become fields, and the next request is read (RFC 9110 6.5.1)": (
+    "trailers are discarded, and the next request is parsed (RFC 9110 6.5.1)": (
         CHUNKED + b"1\r\na\r\n0\r\nX-Foo: 1\r\nHost: y\r\n\r\n" + GET + b"\r\n",
         [
             replace(_post(HTTP_TRANSFER_ENCODING="chunked"), content_length=None),
@@ -167,7 +166,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "the name of a coding does not depend on case (RFC 9112 7)": (
+    "the name of a coding is case-insensitive (RFC 9112 7)": (
         POST + b"Transfer-Encoding:\tCHUNKED \r\n\r\n0\r\n\r\n",
         [
             replace(_post(HTTP_TRANSFER_ENCODING="CHUNKED"), content_length=None),
@@ -224,7 +223,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
         b"GET / HTTP/1.0\r\n\r\n",
         [replace(PLAIN, version="HTTP/1.0", variables={}, keep_alive=False), END],
     ),
-    "HTTP/1.0 lives on if it asks for it (RFC 9112 9.3)": (
+    "HTTP/1.0 with keep-alive in a list is persistent (RFC 9112 9.3)": (
         b"GET / HTTP/1.0\r\nConnection: x, KEEP-Alive\r\n\r\n" + GET + b"\r\n",
         [
             replace(
@@ -237,7 +236,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "HTTP/1.0 lives on as it usually asks for it (RFC 9112 9.3)": (
+    "HTTP/1.0 with keep-alive is persistent (RFC 9112 9.3)": (
         b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n",
         [
             replace(
@@ -260,11 +259,11 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "HTTP/1.0 ends the connection otherwise, and what follows is ignored": (
+    "HTTP/1.0 without keep-alive ends the connection; further data is ignored": (
         b"GET / HTTP/1.0\r\nHost: x\r\n\r\n" + GET + b"\r\n",
         [replace(PLAIN, version="HTTP/1.0", keep_alive=False), END],
     ),
-    "what follows Connection: close is ignored (RFC 9112 9.6)": (
+    "data after Connection: close is ignored (RFC 9112 9.6)": (
         GET + b"Connection: x ,\tClose\r\n\r\n" + b"\0 no request",
         [replace(_head(HTTP_CONNECTION="x ,\tClose"), keep_alive=False), END],
     ),
@@ -272,7 +271,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
         GET + b"Connection: close\r\nConnection: keep-alive\r\n\r\n" + GET,
         [replace(_head(HTTP_CONNECTION="close, keep-alive"), keep_alive=False), END],
     ),
-    "the body of a last request is delivered (RFC 9112 9.6)": (
+    "the body of the last request is delivered (RFC 9112 9.6)": (
         POST + b"Connection: close\r\nContent-Length: 3\r\n\r\nabcGET",
         [
             replace(
@@ -284,7 +283,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "an expectation is told when a body is to come (RFC 9110 10.1.1)": (
+    "an expectation is reported if a body follows (RFC 9110 10.1.1)": (
         POST + b"Expect: 100-Continue\r\nContent-Length: 1\r\n\r\na",
         [
             replace(
@@ -296,7 +295,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "an expectation is told when a chunked body is to come (RFC 9110 10.1.1)": (
+    "an expectation is reported if a chunked body follows (RFC 9110 10.1.1)": (
         POST + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n0\r\n\r\n",
         [
             replace(
@@ -307,11 +306,11 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "there is nothing to continue without a body (RFC 9110 10.1.1)": (
+    "an expectation without a body is ignored (RFC 9110 10.1.1)": (
         GET + b"Expect: 100-continue\r\n\r\n",
         [_head(HTTP_EXPECT="100-continue"), END],
     ),
-    "HTTP/1.0 cannot expect 100 (RFC 9110 10.1.1)": (
+    "an expectation in HTTP/1.0 is ignored (RFC 9110 10.1.1)": (
         b"GET / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\na",
         [
             replace(
@@ -325,7 +324,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "an empty Expect expects nothing (RFC 9110 5.6.1)": (
+    "an empty Expect is ignored (RFC 9110 5.6.1)": (
         POST + b"Expect: ,\r\nContent-Length: 1\r\n\r\na",
         [
             replace(_post(HTTP_EXPECT=",", CONTENT_LENGTH="1"), content_length=1),
@@ -333,7 +332,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "an upgrade that nobody wants is an ordinary request (RFC 9110 7.8)": (
+    "a request with Upgrade is an ordinary request (RFC 9110 7.8)": (
         GET + b"Connection: Upgrade\r\nUpgrade: h2c, x\r\n\r\n" + GET + b"\r\n",
         [
             replace(
@@ -345,7 +344,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "an upgrade may have a body by length (RFC 9110 7.8)": (
+    "an upgrade may have a body with Content-Length (RFC 9110 7.8)": (
         POST
         + b"Connection: upgrade\r\nUpgrade: a\r\nContent-Length: 2\r\n\r\nab"
         + GET
@@ -384,19 +383,19 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "Upgrade counts only where Connection lists it (RFC 9110 7.8)": (
+    "Upgrade is ignored unless Connection lists it (RFC 9110 7.8)": (
         GET + b"Upgrade: h2c\r\n\r\n",
         [_head(HTTP_UPGRADE="h2c"), END],
     ),
-    "Upgrade counts only where upgrade is what Connection lists (RFC 9110 7.8)": (
+    "Upgrade is ignored if Connection lists another word (RFC 9110 7.8)": (
         GET + b"Connection: upgrades\r\nUpgrade: h2c\r\n\r\n",
         [_head(HTTP_CONNECTION="upgrades", HTTP_UPGRADE="h2c"), END],
     ),
-    "Connection may list an upgrade that is not there (RFC 9110 7.8)": (
+    "Connection may list upgrade without an Upgrade field (RFC 9110 7.8)": (
         GET + b"Connection: upgrade\r\n\r\n",
         [_head(HTTP_CONNECTION="upgrade"), END],
     ),
-    "HTTP/1.0 cannot upgrade (RFC 9110 7.8)": (
+    "Upgrade in HTTP/1.0 is ignored (RFC 9110 7.8)": (
         b"GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
         [
             replace(
@@ -408,7 +407,7 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             END,
         ],
     ),
-    "pipelined requests come in order (RFC 9112 9.3.2)": (
+    "pipelined requests are reported in order (RFC 9112 9.3.2)": (
         GET
         + b"\r\n"
         + POST
@@ -435,12 +434,12 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
 HOSTS_ACCEPTED: dict[str, bytes] = {
     "a name": b"example.com",
     "a name with a port": b"example.com:8080",
-    "a port that is empty": b"example.com:",
-    "an IPv4 address": b"127.0.0.1:80",
-    "an IPv6 address": b"[::ffff:127.0.0.1]:80",
-    "an address of the future": b"[v1.fe80::a+b]",
-    "a name of a container": b"my_app-1",
+    "an empty port": b"example.com:",
+    "an IPv4 address with a port": b"127.0.0.1:80",
+    "an IPv6 address with a port": b"[::ffff:127.0.0.1]:80",
+    "a future IP address format": b"[v1.fe80::a+b]",
+    "a name with an underscore": b"my_app-1",
     "percent-encoding": b"a%20b",
-    "no name": b"",
+    "an empty host": b"",
     "only a port": b":80",
 }

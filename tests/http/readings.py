@@ -1,9 +1,9 @@
-"""What our parser and h11 make of the same bytes, and why they may differ.
+"""Comparison of our parser with h11, and the reasons for accepted differences.
 
-h11 was written from the RFCs by others. A request that both accept must be the same
-request: that is what keeps a server and what stands before it from disagreeing about
-where one request ends and the next one begins. Where only one of them accepts, the
-reason is recorded here. Knows nothing of how the streams were made.
+h11 is an independent implementation of the RFCs. A request that both accept must be
+parsed identically: otherwise a server and the proxy in front of it could disagree about
+where one request ends and the next begins. If only one of them accepts a request, the
+reason is recorded here. Knows nothing of how the streams are generated.
 """
 
 from __future__ import annotations
@@ -28,56 +28,58 @@ __all__ = [
 ]
 
 WE_REFUSE = {
-    "the method is none that this server has": "h11 accepts every token as a method",
-    "HTTP/2 is not spoken here": "the same: PRI is one",
+    "the method is not supported": "h11 accepts every token as a method",
+    "HTTP/2 with prior knowledge is not supported": "the same: PRI is a token",
     "LF without CR in the head": "RFC 9112 2.2 lets a recipient accept it; h11 does",
     "LF without CR in a chunked body": "h11 accepts it in trailers as well",
     "the request line does not end with CRLF": "h11 accepts LF there as well",
-    "an expectation other than 100-continue": "h11 leaves expectations to its user",
-    "a field line is not a name, a colon and a value": (
-        "h11 unfolds folded lines and lets some controls through in values"
+    "unsupported Expect: only 100-continue is supported": (
+        "h11 leaves expectations to its caller"
     ),
-    "a trailer is not a name, a colon and a value": "the same, in trailers",
-    "Content-Length is not a number": "the same: the number is on a folded line",
-    "Host is not a host and a port": "h11 leaves the value of Host to its user",
-    "the target has none of the forms of RFC 9112 3.2": "h11 leaves it to its user",
-    "the target names no valid host": "h11 leaves it to its user",
-    "byte 0x23 in the target": "h11 leaves fragments to its user as well",
-    "a chunk does not begin with its size": (
-        "h11 accepts any extension, and white space behind a size"
+    "malformed field line: expected 'name: value'": (
+        "h11 unfolds folded lines and accepts some control characters in values"
+    ),
+    "malformed trailer line: expected 'name: value'": "the same, in trailers",
+    "Content-Length is not a number": "the same: the number is on a continuation line",
+    "Host is not a valid host and port": "h11 leaves the value of Host to its caller",
+    "the target has no form defined in RFC 9112 3.2": "h11 leaves it to its caller",
+    "the target has no valid host": "h11 leaves it to its caller",
+    "invalid byte 0x23 in the target": "h11 leaves fragments to its caller as well",
+    "malformed chunk size line": (
+        "h11 accepts any extension, and white space after a size"
     ),
     "more than one Content-Length field": (
         "RFC 9112 6.3 lets a recipient accept equal ones; h11 does"
     ),
-    "more than one Content-Type field": "h11 leaves most fields to its user",
-    "Transfer-Encoding together with Content-Length": (
+    "more than one Content-Type field": "h11 leaves most fields to its caller",
+    "both Transfer-Encoding and Content-Length": (
         "RFC 9112 6.1 lets a recipient drop Content-Length; h11 does"
     ),
     "Transfer-Encoding in an HTTP/1.0 request": (
-        "RFC 9112 6.1 calls its framing faulty; h11 reads the chunks"
+        "RFC 9112 6.1 calls its framing faulty; h11 decodes the chunks"
     ),
-    "only HTTP/1.1 and HTTP/1.0 are spoken here": "h11 reads any version",
+    "only HTTP/1.1 and HTTP/1.0 are supported": "h11 accepts any version",
 }
-"""Our reasons for what h11 accepts."""
+"""Our reasons for refusing requests that h11 accepts."""
 
-OLD_LLHTTP = "the head is malformed: Invalid character in Content-Length"
-"""The llhttp of httptools 0.6 lets no tab stand behind Content-Length."""
+OLD_LLHTTP = "malformed head: Invalid character in Content-Length"
+"""httptools 0.6: its llhttp refuses a tab after the value of Content-Length."""
 
 H11_REFUSES = {
-    "no request line received": "h11 skips no empty line before a request line",
+    "no request line received": "h11 does not skip empty lines before a request line",
     "Only Transfer-Encoding: chunked is supported": (
-        "h11 reads Transfer-Encoding in trailers too, where we ignore it"
+        "h11 interprets Transfer-Encoding in trailers, where we ignore it"
     ),
     "bad Content-Length": "the same with Content-Length",
     "conflicting Content-Length headers": "the same with two of them",
-    "multiple Transfer-Encoding headers": "the same with two of these",
+    "multiple Transfer-Encoding headers": "the same with two of them",
 }
-"""What h11 says of what we accept."""
+"""Errors of h11 for requests that we accept."""
 
 
 @dataclass
 class Request:
-    """One request as far as it was read."""
+    """One request, as far as it has been parsed."""
 
     method: str
     target: bytes
@@ -89,19 +91,19 @@ class Request:
 
 @dataclass
 class Reading:
-    """What a parser made of a stream."""
+    """The result of parsing a stream."""
 
     requests: list[Request] = field(default_factory=list)
     error: str = ""
 
     @property
     def whole(self) -> list[Request]:
-        """Return the requests that were read to their end."""
+        """Return the requests that are complete."""
         return [request for request in self.requests if request.ended]
 
 
 def ours(stream: bytes) -> Reading:
-    """Read a stream with a parser of its own."""
+    """Parse a stream with a new parser of ours."""
     reading = Reading()
     for event in events([stream]):
         if isinstance(event, RequestHead):
@@ -119,7 +121,7 @@ def ours(stream: bytes) -> Reading:
 
 
 def theirs(stream: bytes) -> Reading:
-    """Read a stream with h11."""
+    """Parse a stream with h11."""
     reading = Reading()
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     connection.receive_data(stream)
@@ -138,8 +140,8 @@ def theirs(stream: bytes) -> Reading:
                 request.body += event.data
             elif isinstance(event, h11.EndOfMessage):
                 request.ended = True
-                answer = h11.Response(status_code=204, headers=[])
-                connection.send(answer)
+                response = h11.Response(status_code=204, headers=[])
+                connection.send(response)
                 connection.send(h11.EndOfMessage())
                 if connection.our_state is not h11.DONE:
                     return reading
@@ -152,7 +154,7 @@ def theirs(stream: bytes) -> Reading:
 
 
 def _variables(request: h11.Request) -> dict[str, str]:
-    """Return the variables of RFC 3875 4.1.18, from h11's pairs."""
+    """Return the variables of RFC 3875 4.1.18 for the fields of h11's request."""
     variables: dict[str, str] = {}
     for name, raw in request.headers:
         if b"_" in name or name == b"proxy":
@@ -167,17 +169,18 @@ def _variables(request: h11.Request) -> dict[str, str]:
     absolute = re.match(rb"(?i:https?)://([^/?]+)", request.target)
     if absolute:
         variables["HTTP_HOST"] = absolute[1].decode("ascii")
-    # h11 writes this one in lower case.
+    # h11 converts the value to lower case.
     if "HTTP_TRANSFER_ENCODING" in variables:
         variables["HTTP_TRANSFER_ENCODING"] = "chunked"
     return variables
 
 
 def assert_agree(stream: bytes) -> tuple[int, str]:
-    """Fail unless both read a stream alike, or for a recorded reason.
+    """Fail unless both parse a stream identically or differ for a recorded reason.
 
     Returns:
-        How many requests both read, and the reason for a difference, "" without.
+        The number of requests that both accept, and the reason for the difference
+        after them, "" if there is none.
     """
     mine, other = ours(stream), theirs(stream)
     same = 0
@@ -185,7 +188,7 @@ def assert_agree(stream: bytes) -> tuple[int, str]:
         if "HTTP_TRANSFER_ENCODING" in our.variables:
             our.variables["HTTP_TRANSFER_ENCODING"] = "chunked"
         if our != their:
-            raise AssertionError(f"{our} is {their} to h11, in {stream!r}")
+            raise AssertionError(f"h11 parses {our} as {their}, in {stream!r}")
         same += 1
     if len(mine.whole) < len(other.whole):
         if mine.error not in {*WE_REFUSE, OLD_LLHTTP}:
@@ -197,5 +200,5 @@ def assert_agree(stream: bytes) -> tuple[int, str]:
         return same, other.error
     # h11 does not keep an HTTP/1.0 connection alive.
     if len(mine.whole) > len(other.whole) and other.whole[-1].version != "HTTP/1.0":
-        raise AssertionError(f"h11 reads less of {stream!r}")
+        raise AssertionError(f"h11 accepts fewer requests of {stream!r}")
     return same, ""

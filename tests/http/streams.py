@@ -1,6 +1,6 @@
-"""Streams of requests for the parser's tests, and ways to feed them.
+"""Request streams for the parser's tests, and functions that feed them.
 
-Knows nothing of what is right: that stands in the tests.
+Knows nothing of the expected results: those are in the tests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 GOOD: dict[str, bytes] = {
     "the smallest request": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "HTTP/1.0 without fields": b"GET / HTTP/1.0\r\n\r\n",
-    "HTTP/1.0 kept alive": (
+    "HTTP/1.0 with keep-alive": (
         b"GET /old?x=1 HTTP/1.0\r\nHost: x\r\nConnection: Keep-Alive\r\n\r\n"
     ),
     "a browser": (
@@ -50,21 +50,21 @@ GOOD: dict[str, bytes] = {
     "white space around values": (
         b"GET /a%20b HTTP/1.1\r\nHost:x\r\nA:\t 1 \t\r\nB:\r\nC: \t\r\n\r\n"
     ),
-    "fields of one name": (
+    "repeated fields": (
         b"GET / HTTP/1.1\r\nHost: x\r\nAccept: a\r\nCookie: a=1\r\naccept: b\r\n"
         b"cookie: b=2\r\n\r\n"
     ),
-    "bytes beyond ASCII in a value": (
+    "non-ASCII bytes in a value": (
         b"GET / HTTP/1.1\r\nHost: x\r\nX-Name: J\xfcrgen \xe2\x82\xac\r\n\r\n"
     ),
-    "names that are dropped": (
+    "dropped names": (
         b"GET / HTTP/1.1\r\nHost: x\r\nX_Foo: 1\r\nProxy: p\r\nX-Foo: 2\r\n\r\n"
     ),
     "a body by length": (
         b"POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
         b"Content-Length: 11\r\n\r\nhello\r\n\r\nwo"
     ),
-    "a length of zero": (
+    "Content-Length of zero": (
         b"PUT /items HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
     ),
     "a chunked body": (
@@ -91,35 +91,37 @@ GOOD: dict[str, bytes] = {
         b"GET http://other.example:81/p?q HTTP/1.1\r\nHost: ignored\r\n\r\n"
     ),
     "asterisk-form": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
-    "an empty line before": b"\r\nHEAD /x HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
-    "the last of its connection": (
+    "an empty line before the request line": (
+        b"\r\nHEAD /x HTTP/1.1\r\nHost: [::1]:80\r\n\r\n"
+    ),
+    "the last request of a connection": (
         b"DELETE /items/1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     ),
 }
 
 
 class NothingKnown(KnownLines):
-    """Reads each head as if it were the first, so that llhttp judges them all."""
+    """A parser of heads without a cache: llhttp validates every head."""
 
     def read_head(
         self, head: bytes, fields_limit: int, target_limit: int
     ) -> RequestHead:
-        """Return what a head says."""
+        """Parse a head with an empty cache."""
         return KnownLines().read_head(head, fields_limit, target_limit)
 
 
 def parser(limits: HeadLimits | None = None) -> RequestParser:
-    """Return a parser that shares nothing with those of other tests."""
+    """Return a parser with a cache of its own."""
     return RequestParser(limits or HeadLimits(), KnownLines())
 
 
 def bytewise(stream: bytes) -> list[bytes]:
-    """Return a stream in pieces of one byte."""
+    """Split a stream into single bytes."""
     return [stream[i : i + 1] for i in range(len(stream))]
 
 
 def split(stream: bytes, chance: random.Random) -> list[bytes]:
-    """Return a stream in a few pieces."""
+    """Split a stream into up to six pieces."""
     cuts = sorted(chance.randrange(len(stream) + 1) for _ in range(chance.randrange(6)))
     return [
         stream[begin:end]
@@ -128,7 +130,7 @@ def split(stream: bytes, chance: random.Random) -> list[bytes]:
 
 
 def joined(found: Iterable[Event]) -> list[Event]:
-    """Return the events with adjacent pieces of a body joined."""
+    """Join adjacent pieces of a body."""
     result: list[Event] = []
     for event in found:
         last = result[-1] if result else END
@@ -140,18 +142,18 @@ def joined(found: Iterable[Event]) -> list[Event]:
 
 
 def events(pieces: Iterable[bytes], limits: HeadLimits | None = None) -> list[Event]:
-    """Return what a parser of its own makes of these pieces, bodies joined."""
+    """Return the events of a new parser for these pieces, with bodies joined."""
     reader = parser(limits)
     return joined(event for piece in pieces for event in reader.feed(piece))
 
 
 def outcome(found: list[Event]) -> int:
-    """Return the status of the refusal at the end, 0 if there is none."""
+    """Return the status of the refusal at the end, 0 without one."""
     last = found[-1] if found else END
     return last.status if isinstance(last, Refusal) else 0
 
 
-# What framing depends on, and what is near it in the tables of parsers.
+# Bytes and strings that affect framing, and their neighbours in parser tables.
 ALPHABET = [
     *(bytes((byte,)) for byte in b'\r\n\t\0\x01\x0b\x7f\x80\xff :;,="\\/?#@*%_-+.0159'),
     *(b"\r\n", b"\r\n\r\n", b"\n\r", b"  ", b"0x", b"chunked", b", ", b"HTTP/1.0"),
@@ -166,7 +168,7 @@ LINES = [
 
 
 def mutated(chance: random.Random) -> bytes:
-    """Return a few good requests one after the other, some of them spoilt."""
+    """Return a stream of one to three requests with up to three random mutations."""
     stream = b"".join(chance.choices(list(GOOD.values()), k=chance.randrange(1, 4)))
     for _ in range(chance.choice((0, 1, 1, 1, 2, 3))):
         at = chance.randrange(len(stream) + 1)

@@ -1,8 +1,8 @@
-"""Whatever clients send, however it is cut, whenever they go: the server stays right.
+"""Fuzzing of the channel: arbitrary data, splits and disconnects of several clients.
 
-Hypothesis makes up what several clients do at the same time, against the real
-channel in memory, and shrinks what goes wrong to its essence. The runs are the same
-each time; TXGREENWSGI_FUZZ multiplies their number and makes them new ones.
+Hypothesis generates the actions of concurrent clients against the real channel in
+memory, and shrinks failures to minimal examples. The runs are deterministic by
+default; TXGREENWSGI_FUZZ multiplies their number and randomizes them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _FIELDS = (
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """A good request, with or without a body."""
+    """Generate a valid request, with or without a body."""
     method = draw(st.sampled_from(_METHODS))
     target = draw(st.sampled_from(PATHS)) + draw(st.sampled_from(("", "?a=1", "x%20")))
     version = draw(st.sampled_from(("1.1", "1.1", "1.1", "1.0")))
@@ -65,25 +65,25 @@ def _chunks(body: bytes, size: int) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
 
 
-_SPOILERS = (*ALPHABET, *(line + b"\r\n" for line in LINES))
+_MUTATIONS = (*ALPHABET, *(line + b"\r\n" for line in LINES))
 
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """A few requests in a row; some of them spoilt."""
+    """Generate one to three requests with up to two mutations."""
     good = requests() | st.sampled_from(list(GOOD.values()))
     stream = b"".join(draw(st.lists(good, min_size=1, max_size=3)))
     for _ in range(draw(st.sampled_from((0, 0, 0, 1, 1, 2)))):
         at = draw(st.integers(0, len(stream)))
         until = at + draw(st.integers(0, 3))
-        put = draw(st.sampled_from(_SPOILERS) | st.binary(max_size=3))
+        put = draw(st.sampled_from(_MUTATIONS) | st.binary(max_size=3))
         stream = stream[:at] + put + stream[until:]
     return stream
 
 
 @st.composite
 def split_streams(draw: st.DrawFn) -> list[bytes]:
-    """A stream in pieces: cut anywhere, or byte by byte, or not at all."""
+    """Generate a stream split anywhere, into single bytes, or not at all."""
     stream = draw(streams())
     if len(stream) < 400 and draw(st.integers(0, 5)) == 0:
         return [stream[i : i + 1] for i in range(len(stream))]
@@ -98,7 +98,7 @@ _ANY = st.integers(0, 9)
 
 
 class Clients(RuleBasedStateMachine):
-    """Clients of one server. Subclasses give its settings."""
+    """Clients of one server. Subclasses override its settings."""
 
     options: ClassVar[dict[str, object]] = {}
 
@@ -107,12 +107,12 @@ class Clients(RuleBasedStateMachine):
         self.watched = WatchedServer(**self.options)
 
     def client(self, number: int) -> WatchedClient:
-        """One of those that are there."""
+        """Return one of the clients, by any number."""
         clients = list(self.watched.clients.values())
         return clients[number % len(clients)]
 
     def some_client(self) -> bool:
-        """Whether there is one."""
+        """Return True if there is a client."""
         return bool(self.watched.clients)
 
     @rule(
@@ -120,19 +120,19 @@ class Clients(RuleBasedStateMachine):
         pieces=split_streams(),
     )
     def begin(self, room: float, pieces: list[bytes]) -> None:
-        """Another client, which may read no more than a little."""
+        """Connect a client, possibly one that reads little or nothing."""
         self.watched.connect(room).send(pieces)
 
     @precondition(some_client)
     @rule(number=_ANY, pieces=split_streams())
     def send(self, number: int, pieces: list[bytes]) -> None:
-        """Requests, whole or in pieces."""
+        """Send requests, whole or in pieces."""
         self.client(number).send(pieces)
 
     @precondition(some_client)
     @rule(number=_ANY, size=st.integers(1, 50_000))
     def read(self, number: int, size: int) -> None:
-        """What a slow reader reads."""
+        """Read some bytes of a response."""
         client = self.client(number)
         if not client.gone:
             client.client.read(size)
@@ -140,7 +140,7 @@ class Clients(RuleBasedStateMachine):
     @precondition(some_client)
     @rule(number=_ANY, how=st.sampled_from(("end", "reset", "noise", *[""] * 5)))
     def leave(self, number: int, how: str) -> None:
-        """A client goes, or says what nobody understands, or does not."""
+        """Disconnect a client, have it send garbage, or do nothing."""
         client = self.client(number)
         if client.gone:
             return
@@ -154,16 +154,16 @@ class Clients(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from((0, 0.1, 0.1, 0.3, 0.3, 1.0, 1.0, 6.0, 21.0)))
     def wait(self, seconds: float) -> None:
-        """Time passes; some deadlines with it."""
+        """Advance the clock, past some deadlines."""
         self.watched.server.advance(seconds)
 
     def teardown(self) -> None:
-        """Let all end, and judge."""
+        """Finish everything and check the result."""
         self.watched.finish()
 
 
-class FewPlaces(Clients):
-    """The same, where requests queue, and windows and bodies are small."""
+class SmallLimits(Clients):
+    """The same with a queue, small windows and small body limits."""
 
     options: ClassVar[dict[str, object]] = {
         "max_in_flight": 1,
@@ -176,16 +176,16 @@ class FewPlaces(Clients):
 
 
 class ChannelFuzzTests(SynchronousTestCase):
-    """Two servers and whatever comes to mind."""
+    """The state machines, with default settings and with small limits."""
 
     def tearDown(self) -> None:
-        """What the application was asked to raise is no fault."""
+        """Discard the errors that the application raised on purpose."""
         self.flushLoggedErrors(Wanted)
 
     def test_clients(self) -> None:
-        """Each request is seen as it was sent, once, and never behind a refusal."""
+        """Each request arrives unchanged, once, and never after a refusal."""
         run_state_machine_as_test(Clients, settings=RUNS)
 
-    def test_few_places(self) -> None:
-        """Nor does it matter that there is no room for it."""
-        run_state_machine_as_test(FewPlaces, settings=RUNS)
+    def test_small_limits(self) -> None:
+        """The same holds if requests are queued, refused and cancelled."""
+        run_state_machine_as_test(SmallLimits, settings=RUNS)

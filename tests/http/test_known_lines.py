@@ -1,6 +1,6 @@
-"""What `txgreenwsgi._http.known_lines` promises: speed that changes nothing.
+"""Tests of `txgreenwsgi._http.known_lines`: what the cache keeps and skips.
 
-That it changes nothing is shown by `test_parser.StreamTests.test_any_split`.
+`test_parser.StreamTests.test_any_split` shows that the cache does not change results.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ BROWSER = (
 
 
 class KnownLinesTests(SynchronousTestCase):
-    """What is learned, and what is not."""
+    """The contents of the cache."""
 
     def setUp(self) -> None:
-        """Begin with nothing known."""
+        """Create an empty cache."""
         self.lines = KnownLines(limit=10)
 
     def _feed(self, stream: bytes, status: int = 0) -> RequestHead | None:
@@ -33,38 +33,38 @@ class KnownLinesTests(SynchronousTestCase):
         return first if isinstance(first, RequestHead) else None
 
     def test_new(self) -> None:
-        """Nothing is known at first."""
+        """A new cache is empty."""
         self.assertEqual(self.lines.statistics(), KnownLinesStatistics(0, 0, 0))
 
-    def test_learned(self) -> None:
-        """A head that came before is not judged again, nor one of the same lines."""
+    def test_cached(self) -> None:
+        """A head whose lines are all cached is not validated by llhttp."""
         for _ in range(3):
             self._feed(BROWSER % (b"/", b""))
         self.assertEqual(self.lines.statistics(), KnownLinesStatistics(1, 3, 1))
         self._feed(b"GET / HTTP/1.1\r\nAccept: */*\r\nHost: x\r\n\r\n")
-        self.assertEqual(self.lines.statistics().judged_heads, 1)
+        self.assertEqual(self.lines.statistics().validated_heads, 1)
         self._feed(BROWSER % (b"/new", b""))
         self.assertEqual(self.lines.statistics(), KnownLinesStatistics(2, 3, 2))
         self._feed(BROWSER % (b"/new", b"X-New: 1\r\n"))
         self.assertEqual(self.lines.statistics(), KnownLinesStatistics(2, 4, 3))
 
-    def test_second_opinion(self) -> None:
-        """A head that llhttp refuses is refused, though we see no fault in it."""
+    def test_llhttp_refuses(self) -> None:
+        """A head that llhttp refuses is refused, even if our own parser accepts it."""
 
-        def judge(head: bytes) -> None:
+        def validate(head: bytes) -> None:
             heads.append(head)
-            raise Malformed(400, "llhttp knows better")
+            raise Malformed(400, "refused by llhttp")
 
         heads: list[bytes] = []
-        self.patch(known_lines, "judge_head", judge)
+        self.patch(known_lines, "validate_head", validate)
         head = BROWSER % (b"/", b"")
         for _ in range(2):
             self._feed(head, 400)
         self.assertEqual(heads, [head] * 2)
         self.assertEqual(self.lines.statistics(), KnownLinesStatistics(0, 0, 2))
 
-    def test_known_lines_are_combined_anew(self) -> None:
-        """Lines that were good apart may be bad together."""
+    def test_invalid_combinations(self) -> None:
+        """Lines that are valid separately are refused if invalid in combination."""
         self._feed(b"GET / HTTP/1.0\r\n\r\n")
         self._feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         self._feed(b"GET / HTTP/1.1\r\nHost: y\r\nContent-Length: 3\r\n\r\nabc")
@@ -84,8 +84,8 @@ class KnownLinesTests(SynchronousTestCase):
         self._feed(b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400)
         self.assertEqual(self.lines.statistics(), known)
 
-    def test_refused_heads_teach_nothing(self) -> None:
-        """No line of a refused head is learned, not even with the next good head."""
+    def test_refused_heads_are_not_cached(self) -> None:
+        """No line of a refused head is cached, not even with the next valid head."""
         for bad, status in (
             (b"A : b\r\n", 400),
             (b"Expect: more\r\n", 417),
@@ -97,8 +97,8 @@ class KnownLinesTests(SynchronousTestCase):
         self._feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertEqual(self.lines.statistics(), KnownLinesStatistics(1, 1, 1))
 
-    def test_secrets_are_not_kept(self) -> None:
-        """What lets a person in is forgotten with the request."""
+    def test_credentials_are_not_cached(self) -> None:
+        """Cookie, Authorization and Proxy-Authorization are never cached."""
         secret = b"Cookie: a\r\nAuthorization: b\r\nproxy-authorization: c\r\n"
         for _ in range(2):
             head = self._feed(BROWSER % (b"/", secret))
@@ -108,14 +108,14 @@ class KnownLinesTests(SynchronousTestCase):
             self.assertEqual(head.variables["HTTP_PROXY_AUTHORIZATION"], "c")
         self.assertEqual(self.lines.statistics(), KnownLinesStatistics(1, 3, 1))
 
-    def test_bad_secrets_are_refused(self) -> None:
-        """They are read as strictly as any other field."""
+    def test_malformed_cookies_are_refused(self) -> None:
+        """Cookie lines are validated as strictly as all others."""
         for _ in range(2):
             self._feed(BROWSER % (b"/", b""))
             self._feed(BROWSER % (b"/", b"Cookie: a\0\r\n"), 400)
 
     def test_another_query(self) -> None:
-        """Of a known path any query is read as it would be anew, and not judged."""
+        """A known path with another query is parsed the same, without llhttp."""
         self._feed(BROWSER % (b"/a%20b?first", b""))
         for query in (b"", b"a=1", b"?", b"a?b", b"%ff%zz", b'"<>|{}', b"q" * 8000):
             for version in (b"HTTP/1.1", b"HTTP/1.0"):
@@ -129,10 +129,10 @@ class KnownLinesTests(SynchronousTestCase):
         self._feed(BROWSER % (b"/a%20b", b""))
         self._feed(BROWSER % (b"http://x/a%20b?a", b""))
         self._feed(BROWSER % (b"http://x/a%20b?b", b""))
-        self.assertEqual(self.lines.statistics().judged_heads, 5)
+        self.assertEqual(self.lines.statistics().validated_heads, 5)
 
-    def test_bad_queries_are_refused(self) -> None:
-        """What is no request line is none behind a known path either."""
+    def test_malformed_queries_are_refused(self) -> None:
+        """A malformed request line is refused even if its path is known."""
         self._feed(BROWSER % (b"/?first", b""))
         for target, status in (
             (b"/?a b", 400),
@@ -148,60 +148,60 @@ class KnownLinesTests(SynchronousTestCase):
             found = RequestParser(lines=self.lines).feed(line + b"\r\nHost: x\r\n\r\n")
             self.assertIn(outcome(found), (400, 505))
 
-    def test_paths_are_forgotten(self) -> None:
-        """Two generations of paths are kept, and none of a head that was refused."""
+    def test_paths_are_evicted(self) -> None:
+        """Two generations of paths are cached, and none of a refused head."""
         for i in range(100):
             self._feed(BROWSER % (b"/%d?a" % i, b""))
-        judged = self.lines.statistics().judged_heads
+        validated = self.lines.statistics().validated_heads
         self._feed(BROWSER % (b"/99?b", b""))
-        self.assertEqual(self.lines.statistics().judged_heads, judged)
+        self.assertEqual(self.lines.statistics().validated_heads, validated)
         self._feed(BROWSER % (b"/0?b", b""))
-        self.assertEqual(self.lines.statistics().judged_heads, judged + 1)
+        self.assertEqual(self.lines.statistics().validated_heads, validated + 1)
         self._feed(BROWSER % (b"/bad?a", b"Host: y\r\n"), 400)
         self._feed(BROWSER % (b"/bad?b", b""))
-        self.assertEqual(self.lines.statistics().judged_heads, judged + 2)
+        self.assertEqual(self.lines.statistics().validated_heads, validated + 2)
 
-    def test_long_lines_are_not_kept(self) -> None:
-        """A line of more than 256 bytes is not worth its memory."""
-        for length, kept in ((256, 4), (257, 3)):
+    def test_long_lines_are_not_cached(self) -> None:
+        """Lines of more than 256 bytes are not cached."""
+        for length, cached in ((256, 4), (257, 3)):
             self.lines = KnownLines()
             self._feed(BROWSER % (b"/", b"A: " + b"b" * (length - 3) + b"\r\n"))
-            self.assertEqual(self.lines.statistics().field_lines, kept)
+            self.assertEqual(self.lines.statistics().field_lines, cached)
         self._feed(BROWSER % (b"/" + b"a" * 300, b""))
         self.assertEqual(self.lines.statistics().request_lines, 1)
 
     def test_bounded(self) -> None:
-        """However many different lines come, two generations are kept."""
+        """The cache never exceeds two generations."""
         for i in range(1000):
             self._feed(BROWSER % (b"/%d" % i, b"X-Id: %d\r\n" % i))
             known = self.lines.statistics()
             self.assertIn(known.request_lines, range(min(i, 10), 21))
             self.assertIn(known.field_lines, range(min(i, 10), 21))
 
-    def test_what_comes_all_the_time_stays(self) -> None:
-        """Lines that differ in each request do not drive out those that do not."""
-        often = BROWSER % (b"/", b"")
-        self._feed(often)
+    def test_frequent_lines_stay(self) -> None:
+        """Lines that differ in each request do not evict frequent ones."""
+        frequent = BROWSER % (b"/", b"")
+        self._feed(frequent)
         for i in range(500):
             self._feed(BROWSER % (b"/%d" % i, b"X-Id: %d\r\n" % i))
-            judged = self.lines.statistics().judged_heads
-            self._feed(often)
-            self.assertEqual(self.lines.statistics().judged_heads, judged)
+            validated = self.lines.statistics().validated_heads
+            self._feed(frequent)
+            self.assertEqual(self.lines.statistics().validated_heads, validated)
 
-    def test_forgotten(self) -> None:
-        """Lines that no longer come are forgotten, and learned again."""
+    def test_evicted(self) -> None:
+        """Lines that are no longer used are evicted, and cached again later."""
         once = BROWSER % (b"/", b"X-Once: 1\r\n")
         self._feed(once)
         for i in range(20):
             self._feed(BROWSER % (b"/", b"X-Id: %d\r\n" % i))
-        judged = self.lines.statistics().judged_heads
+        validated = self.lines.statistics().validated_heads
         self._feed(once)
-        self.assertEqual(self.lines.statistics().judged_heads, judged + 1)
+        self.assertEqual(self.lines.statistics().validated_heads, validated + 1)
 
     def test_shared(self) -> None:
-        """What one connection taught serves all others that share it."""
+        """Connections that share a cache benefit from each other's lines."""
         stream = BROWSER % (b"/", b"")
         first, second = (RequestParser(lines=self.lines) for _ in range(2))
         self.assertEqual(first.feed(stream), second.feed(stream))
         self.assertEqual(second.feed(stream)[1:], [END])
-        self.assertEqual(self.lines.statistics().judged_heads, 1)
+        self.assertEqual(self.lines.statistics().validated_heads, 1)

@@ -1,7 +1,7 @@
-"""What `txgreenwsgi._http.llhttp` promises, and that our grammar is llhttp's.
+"""Tests of `txgreenwsgi._http.llhttp`, and comparison of our grammar with llhttp's.
 
-A line that has been read by our own patterns may be believed later without asking
-llhttp, so the two must agree on every byte. Where they do not, the reason is here.
+A cached line is accepted later without validation by llhttp, so our patterns and llhttp
+must agree on every byte. The exceptions and their reasons are recorded here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._http.fields import FIELD_LINE
 from txgreenwsgi._http.head import END, Malformed, Refusal
-from txgreenwsgi._http.llhttp import judge_head
+from txgreenwsgi._http.llhttp import validate_head
 from txgreenwsgi._http.target import METHODS, check_request_line
 
 from .streams import GOOD, bytewise, events
@@ -21,58 +21,60 @@ from .streams import GOOD, bytewise, events
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
 
 
-def _judged(head: bytes) -> bool:
+def _accepted_by_llhttp(head: bytes) -> bool:
     try:
-        judge_head(head)
+        validate_head(head)
     except Malformed:
         return False
     return True
 
 
-def _checked(line: bytes) -> bool:
+def _accepted_by_us(line: bytes) -> bool:
     try:
         return check_request_line(line + b"\r\n", len(line))
     except Malformed:
         return False
 
 
-class JudgeTests(SynchronousTestCase):
-    """The verdict on whole heads."""
+class ValidationTests(SynchronousTestCase):
+    """`validate_head` on whole heads."""
 
-    def test_good_heads(self) -> None:
-        """Every head that clients may send passes, whatever is to follow it."""
+    def test_valid_heads(self) -> None:
+        """Valid heads pass, whatever body or upgrade follows them."""
         for sentence, stream in GOOD.items():
             head = stream[: stream.index(b"\r\n\r\n", 2) + 4]
-            self.assertTrue(_judged(head), sentence)
+            self.assertTrue(_accepted_by_llhttp(head), sentence)
 
-    def test_bad_head(self) -> None:
-        """A bad one is refused with what llhttp says of it."""
+    def test_malformed_head(self) -> None:
+        """A malformed head is refused with the error message of llhttp."""
         with self.assertRaises(Malformed) as caught:
-            judge_head(HEAD + b"A : b\r\n\r\n")
+            validate_head(HEAD + b"A : b\r\n\r\n")
         self.assertEqual(caught.exception.status, 400)
         self.assertEqual(
-            caught.exception.reason, "the head is malformed: Invalid header token"
+            caught.exception.reason, "malformed head: Invalid header token"
         )
 
     def test_incomplete_head(self) -> None:
-        """A head is refused where llhttp thinks that it goes on."""
-        self.assertFalse(_judged(HEAD))
-        self.assertFalse(_judged(HEAD + b"A: b\r\n\r"))
+        """A head that llhttp considers incomplete is refused."""
+        self.assertFalse(_accepted_by_llhttp(HEAD))
+        self.assertFalse(_accepted_by_llhttp(HEAD + b"A: b\r\n\r"))
 
 
 class GrammarTests(SynchronousTestCase):
-    """Our patterns and llhttp, byte for byte."""
+    """Our patterns compared with llhttp, byte by byte."""
 
     def test_names(self) -> None:
-        """They agree about every byte of a name, wherever it stands."""
+        """Both accept the same bytes at every position of a name."""
         for value in range(256):
             byte = bytes((value,))
             for line in (byte + b": v", byte + b"n: v", b"nn" + byte + b"m: v"):
                 ours = FIELD_LINE.fullmatch(line) is not None
-                self.assertEqual(ours, _judged(HEAD + line + b"\r\n\r\n"), line)
+                self.assertEqual(
+                    ours, _accepted_by_llhttp(HEAD + line + b"\r\n\r\n"), line
+                )
 
     def test_values(self) -> None:
-        """They agree about every byte of a value, wherever it stands."""
+        """Both accept the same bytes at every position of a value."""
         for value in range(256):
             byte = bytes((value,))
             for line in (
@@ -84,25 +86,29 @@ class GrammarTests(SynchronousTestCase):
                 b"N: v \t" + byte,
             ):
                 ours = FIELD_LINE.fullmatch(line) is not None
-                self.assertEqual(ours, _judged(HEAD + line + b"\r\n\r\n"), line)
+                self.assertEqual(
+                    ours, _accepted_by_llhttp(HEAD + line + b"\r\n\r\n"), line
+                )
 
     def test_long_values(self) -> None:
-        """They agree about every byte far inside a value.
+        """Both accept the same bytes far inside a long value.
 
-        llhttp takes long values in strides of vector registers.
+        llhttp scans long values with vector instructions.
         """
         for value in range(256):
             byte = bytes((value,))
             for length in (15, 16, 17, 31, 32, 33, 100):
                 line = b"N: " + b"v" * length + byte + b"w" * 40
                 ours = FIELD_LINE.fullmatch(line) is not None
-                self.assertEqual(ours, _judged(HEAD + line + b"\r\n\r\n"), line)
+                self.assertEqual(
+                    ours, _accepted_by_llhttp(HEAD + line + b"\r\n\r\n"), line
+                )
 
     def test_targets(self) -> None:
-        """We accept no byte of a path or a query that llhttp refuses.
+        """We refuse every byte of a path or query that llhttp refuses.
 
-        It accepts one that we do not: "#", for it can read a URL with a fragment,
-        which a target may not have (RFC 9112 3.2).
+        llhttp accepts one more byte, "#": it parses URLs with a fragment, which a
+        target must not have (RFC 9112 3.2).
         """
         for value in range(256):
             byte = bytes((value,))
@@ -113,23 +119,25 @@ class GrammarTests(SynchronousTestCase):
                 b"GET //%b HTTP/1.1",
                 b"GET http://x/%b HTTP/1.1",
             ):
-                ours = _checked(line % byte)
-                theirs = _judged(line % byte + b"\r\nHost: x\r\n\r\n")
-                # What llhttp ignores: a space more before the version, whatever
-                # is behind the first space is refused by both.
+                ours = _accepted_by_us(line % byte)
+                theirs = _accepted_by_llhttp(line % byte + b"\r\nHost: x\r\n\r\n")
+                # llhttp ignores a second space before the version; both refuse
+                # other data after the first space.
                 if byte == b"#" or (byte == b" " and line.endswith(b"%b HTTP/1.1")):
                     self.assertEqual((ours, theirs), (False, True), line % byte)
                 else:
                     self.assertEqual(ours, theirs, line % byte)
 
     def test_methods(self) -> None:
-        """Every method of our table is one of llhttp's."""
+        """Our methods are a subset of those of llhttp."""
         for method in METHODS:
-            self.assertTrue(_judged(method + b" / HTTP/1.1\r\nHost: x\r\n\r\n"), method)
+            self.assertTrue(
+                _accepted_by_llhttp(method + b" / HTTP/1.1\r\nHost: x\r\n\r\n"), method
+            )
 
 
 class _Body:
-    """Collects what llhttp says of one chunked body."""
+    """Collects the data of one chunked body from llhttp."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -143,16 +151,16 @@ class _Body:
 
 
 class ChunkedTests(SynchronousTestCase):
-    """Our own reading of chunked bodies, and llhttp's."""
+    """Our decoder of chunked bodies compared with llhttp."""
 
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
     def _theirs(self, stream: bytes) -> bytes | None:
-        """Return the data of a body that llhttp reads to its end."""
+        """Return the data of a body according to llhttp; None if it is refused."""
         body = _Body()
         reader = HttpRequestParser(body)
         try:
-            # One by one, so that no byte behind the end is read.
+            # Byte by byte, so that nothing after the end is fed.
             for byte in bytewise(self.head + stream):
                 if not body.ended:
                     reader.feed_data(byte)
@@ -161,16 +169,16 @@ class ChunkedTests(SynchronousTestCase):
         return body.data if body.ended else None
 
     def _ours(self, stream: bytes) -> bytes | None:
-        """Return the data of a body that we read to its end."""
+        """Return the data of a body according to our parser; None if refused."""
         _, *found = events([self.head + stream])
         if END not in found:
             return None
         return found[0] if isinstance(found[0], bytes) else b""
 
-    def test_alike(self) -> None:
-        """A body that we accept is the same body to llhttp.
+    def test_mutated(self) -> None:
+        """Both decode a body that we accept to the same data.
 
-        We refuse some chunk extensions that it accepts: those that are neither a
+        We refuse some chunk extensions that llhttp accepts: those that are neither a
         name nor a name and a value (RFC 9112 7.1.1).
         """
         good = b'4\r\nabcd\r\n00a;x=y;z="q"\r\n0123456789\r\n0\r\nA: b\r\n\r\n'
@@ -193,7 +201,7 @@ class ChunkedTests(SynchronousTestCase):
                 stricter += 1
                 last = events([self.head + stream])[-1]
                 assert isinstance(last, Refusal), stream
-                self.assertEqual(last.reason, "a chunk does not begin with its size")
-        # The comparison is of little worth if nearly all is spoilt, or nothing.
+                self.assertEqual(last.reason, "malformed chunk size line")
+        # Guard against mutations that break nearly all bodies, or none.
         self.assertGreater(min(accepted, refused), 1000)
         self.assertLess(stricter, 300)

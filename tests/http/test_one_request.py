@@ -1,4 +1,4 @@
-"""The parser, told to stop at the end of each request and to keep what follows."""
+"""Tests of `feed(..., one=True)`: one request per call, the rest kept unread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REQUEST = GET + b"\r\n"
 
 
 def one_by_one(pieces: Iterable[bytes]) -> list[Event]:
-    """What a parser makes of these pieces when it is asked for a request at a time."""
+    """Return the events of a new parser that is asked for one request at a time."""
     reader = parser()
     found: list[Event] = []
     for piece in pieces:
@@ -35,8 +35,8 @@ def one_by_one(pieces: Iterable[bytes]) -> list[Event]:
 class OneRequestTests(SynchronousTestCase):
     """`feed(..., one=True)`."""
 
-    def test_stops_behind_each_request(self) -> None:
-        """One call brings the rest of one request, and nothing of the next."""
+    def test_stops_after_each_request(self) -> None:
+        """One call returns the rest of one request, and nothing of the next."""
         reader = parser()
         stream = REQUEST + CHUNKED + b"1\r\na\r\n0\r\n\r\n" + REQUEST
         for expected in ([END], [b"a", END], [END]):
@@ -48,7 +48,7 @@ class OneRequestTests(SynchronousTestCase):
         self.assertTrue(reader.idle)
 
     def test_unread_is_not_idle(self) -> None:
-        """A request that waits to be read is a request that has begun."""
+        """The parser is not idle while it holds unread bytes of a request."""
         reader = parser()
         reader.feed(REQUEST + b"G", one=True)
         self.assertTrue(reader.has_unread)
@@ -57,8 +57,8 @@ class OneRequestTests(SynchronousTestCase):
         self.assertFalse(reader.has_unread)
         self.assertFalse(reader.idle)
 
-    def test_more_behind_the_unread(self) -> None:
-        """What comes while something is unread is kept behind it, and not read."""
+    def test_more_unread_data(self) -> None:
+        """Data fed while bytes are unread is appended to them, and not parsed."""
         reader = parser()
         reader.feed(REQUEST * 2, one=True)
         for byte in REQUEST:
@@ -68,14 +68,14 @@ class OneRequestTests(SynchronousTestCase):
         self.assertFalse(reader.has_unread)
 
     def test_all_the_rest_at_once(self) -> None:
-        """Who wants everything after all gets it, the unread first."""
+        """feed() without `one` returns all requests, the unread ones first."""
         reader = parser()
         reader.feed(REQUEST * 3, one=True)
         self.assertEqual(len(reader.feed(REQUEST)), 2 * 3)
         self.assertFalse(reader.has_unread)
 
-    def test_refused_behind_a_good_request(self) -> None:
-        """A refusal is told when its turn has come, and nothing behind it."""
+    def test_refused_after_a_valid_request(self) -> None:
+        """A refusal is reported in its order, and nothing after it."""
         for sentence, (status, stream) in REFUSED.items():
             reader = parser()
             self.assertEqual(len(reader.feed(REQUEST + stream, one=True)), 2, sentence)
@@ -85,15 +85,15 @@ class OneRequestTests(SynchronousTestCase):
             self.assertEqual(last.status, status, sentence)
             self.assertEqual(found, events([REQUEST + stream + REQUEST]), sentence)
 
-    def test_nothing_behind_the_last(self) -> None:
-        """What follows a request that ends the connection is not kept."""
+    def test_data_after_the_last_request(self) -> None:
+        """Data after a request that ends the connection is not kept."""
         reader = parser()
         reader.feed(GET + b"Connection: close\r\n\r\n" + REQUEST, one=True)
         self.assertFalse(reader.has_unread)
         self.assertTrue(reader.idle)
 
     def test_stopped(self) -> None:
-        """A parser that was stopped keeps nothing and reads nothing."""
+        """After stop(), the parser holds no data and ignores further data."""
         for stream in (REQUEST * 2, REQUEST + b"G", CHUNKED + b"5\r\nab", b"GET"):
             reader = parser()
             reader.feed(stream, one=True)
@@ -102,8 +102,8 @@ class OneRequestTests(SynchronousTestCase):
             self.assertEqual(reader.feed(REQUEST), [])
             self.assertEqual(reader.feed(REQUEST, one=True), [])
 
-    def test_the_same_in_the_end(self) -> None:
-        """One at a time or all at once, however split, the requests are the same."""
+    def test_same_events(self) -> None:
+        """One at a time or all at once, and however split, the events are the same."""
         for seed in range(2000):
             chance = random.Random(seed)
             stream = mutated(chance) + mutated(chance)

@@ -1,4 +1,4 @@
-"""What `txgreenwsgi._http.parser` promises about whole connections."""
+"""Tests of `txgreenwsgi._http.parser`: the request stream of a connection."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from .streams import (
 
 
 class StreamTests(SynchronousTestCase):
-    """The tables, fed whole and byte by byte."""
+    """The tables of streams, fed whole and byte by byte."""
 
-    def test_read(self) -> None:
-        """A good stream gives the same requests, however it is split."""
+    def test_accepted(self) -> None:
+        """A valid stream yields the same requests, however it is split."""
         for sentence, (stream, expected) in READ.items():
             self.assertEqual(events([stream]), expected, sentence)
             self.assertEqual(events(bytewise(stream)), expected, sentence)
 
     def test_refused(self) -> None:
-        """A bad stream gets one refusal with the right status, whatever follows."""
+        """An invalid stream yields one refusal with the right status, and no more."""
         for sentence, (status, stream) in REFUSED.items():
             whole = events([stream, GET + b"\r\n"])
             self.assertEqual(outcome(whole), status, sentence)
@@ -44,15 +44,15 @@ class StreamTests(SynchronousTestCase):
             heads = [event for event in whole if isinstance(event, RequestHead)]
             self.assertEqual(len(heads), stream.startswith(CHUNKED), sentence)
 
-    def test_refused_behind_a_good_request(self) -> None:
-        """A request that came before a bad one is not lost."""
+    def test_refused_after_a_valid_request(self) -> None:
+        """A valid request before an invalid one is reported."""
         for sentence, (status, stream) in REFUSED.items():
             found = events([GET + b"\r\n" + stream])
             self.assertEqual(found[:2], [PLAIN, END], sentence)
             self.assertEqual(outcome(found), status, sentence)
 
     def test_hosts_refused(self) -> None:
-        """What cannot be a host is refused, in Host and in a target (RFC 9112 3.2)."""
+        """An invalid host is refused, in Host and in a target (RFC 9112 3.2)."""
         for sentence, host in HOSTS_REFUSED.items():
             head = b"GET / HTTP/1.%d\r\nHost: %b\r\n\r\n"
             self.assertEqual(outcome(events([head % (1, host)])), 400, sentence)
@@ -62,17 +62,17 @@ class StreamTests(SynchronousTestCase):
                 self.assertEqual(outcome(events([head % host])), 400, sentence)
 
     def test_hosts_accepted(self) -> None:
-        """What can be a host reaches the application as it is (RFC 9112 3.2)."""
+        """A valid host is reported unchanged (RFC 9112 3.2)."""
         for sentence, host in HOSTS_ACCEPTED.items():
             found = events([b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"])
             expected = {"HTTP_HOST": host.decode("ascii")}
             self.assertEqual(found, [replace(PLAIN, variables=expected), END], sentence)
 
     def test_any_split(self) -> None:
-        """How a stream is split changes nothing, good or bad, whatever came before.
+        """The events do not depend on how a stream is split, nor on the cache.
 
-        Compares a parser that has each head judged by llhttp with one that shares
-        the lines it knows with all others.
+        Compares a parser whose heads are all validated by llhttp with parsers that
+        share a cache of lines.
         """
         shared = KnownLines(limit=8)
         for seed in range(4000):
@@ -88,7 +88,7 @@ class StreamTests(SynchronousTestCase):
                 self.assertEqual(fast.idle, slow.idle, f"seed {seed}: {stream!r}")
 
     def test_good_streams(self) -> None:
-        """Requests that every client may send are read to their end."""
+        """Valid requests are parsed to their end."""
         for sentence, stream in GOOD.items():
             found = events([stream])
             self.assertEqual(outcome(found), 0, sentence)
@@ -96,14 +96,14 @@ class StreamTests(SynchronousTestCase):
 
 
 class IdleTests(SynchronousTestCase):
-    """`RequestParser.idle`: may the connection be closed without losing a request?"""
+    """`RequestParser.idle`: True if closing the connection loses no request."""
 
     def test_new(self) -> None:
-        """A connection is idle before its first byte."""
+        """A parser is idle before the first byte."""
         self.assertTrue(parser().idle)
 
     def test_busy(self) -> None:
-        """It is not idle from the first byte of a request to the last one."""
+        """A parser is busy from the first byte of a request to the last."""
         for stream in (
             GET + b"\r\n",
             POST + b"Content-Length: 3\r\n\r\nabc",
@@ -117,7 +117,7 @@ class IdleTests(SynchronousTestCase):
             self.assertTrue(reader.idle)
 
     def test_empty_lines(self) -> None:
-        """Empty lines between requests are no beginning of another."""
+        """Empty lines between requests leave the parser idle."""
         reader = parser()
         for piece in bytewise(b"\r\n\r\n" + GET + b"\r\n\r\n\r"):
             reader.feed(piece)
@@ -125,7 +125,7 @@ class IdleTests(SynchronousTestCase):
         self.assertEqual(reader.feed(b"\n" + GET + b"\r\n"), [PLAIN, END])
 
     def test_nothing(self) -> None:
-        """Feeding nothing changes nothing."""
+        """Feeding b"" is a no-op."""
         reader = parser()
         self.assertEqual(reader.feed(b""), [])
         self.assertTrue(reader.idle)
@@ -134,32 +134,34 @@ class IdleTests(SynchronousTestCase):
         self.assertFalse(reader.idle)
 
     def test_last_request(self) -> None:
-        """Behind a last request it is idle for good."""
+        """After the last request of a connection the parser stays idle."""
         reader = parser()
         reader.feed(GET + b"Connection: close\r\n\r\n")
         self.assertEqual(reader.feed(GET + b"\r\n"), [])
         self.assertTrue(reader.idle)
 
     def test_refused(self) -> None:
-        """Behind a refusal it is not: something did arrive."""
+        """After a refusal the parser is not idle."""
         reader = parser()
         reader.feed(b"\0")
         self.assertFalse(reader.idle)
 
 
 class LimitTests(SynchronousTestCase):
-    """`HeadLimits`: nothing that a client sends is kept without a bound."""
+    """`HeadLimits`: data from clients is never buffered without a bound."""
 
     limits = HeadLimits(size=200, fields=5, target=20, trailers=30, chunk_extensions=12)
 
     def _refused(self, beginning: bytes, endless: bytes) -> tuple[int, int]:
-        """Feed `endless` again and again; return the status, and at which byte."""
+        """Feed `endless` repeatedly; return the status and the number of bytes fed."""
         whole = events([beginning + endless * 1000], self.limits)
         reader = parser(self.limits)
         for fed, byte in enumerate(bytewise(beginning + endless * 1000), 1):
             found = reader.feed(byte)
             if status := outcome(found):
-                self.assertEqual(found[-1], whole[-1], "split, it differs")
+                self.assertEqual(
+                    found[-1], whole[-1], "the refusal depends on the split"
+                )
                 return status, fed
         self.fail("never refused")
 
@@ -168,7 +170,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(self._refused(b"GET /", b"a"), (414, len("GET ") + 21))
 
     def test_target_at_the_limit(self) -> None:
-        """A target may be as long as the limit says, and not longer, known or not."""
+        """The limit of the target is exact, for cached lines as well."""
         known = KnownLines()
         line = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
         roomy = RequestParser(HeadLimits(), known)
@@ -183,15 +185,15 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(self._refused(GET + b"A: ", b"a"), (431, 201))
 
     def test_size_of_lines(self) -> None:
-        """So do endless lines."""
+        """Endless field lines get 431 one byte beyond the limit."""
         self.assertEqual(self._refused(GET, b"A: b\r\n"), (431, 201))
 
     def test_size_without_a_colon(self) -> None:
-        """So does an endless name."""
+        """An endless field name gets 431 one byte beyond the limit."""
         self.assertEqual(self._refused(GET, b"a"), (431, 201))
 
     def test_size_at_the_limit(self) -> None:
-        """A head may be as long as the limit says, and not longer."""
+        """The limit of the head's size is exact."""
         head = GET + b"A: %b\r\n\r\n"
         room = 200 - len(head % b"")
         at, beyond = head % (b"a" * room), head % (b"a" * (room + 1))
@@ -201,14 +203,14 @@ class LimitTests(SynchronousTestCase):
             self.assertEqual(outcome(events(pieces, self.limits)), 431)
 
     def test_size_smaller_than_the_target(self) -> None:
-        """The size holds where the limit of the target would allow more."""
+        """The size limit applies even if the limit of the target is higher."""
         limits = HeadLimits(size=50, target=100)
         stream = b"GET /" + b"a" * 60
         self.assertEqual(outcome(events([stream], limits)), 431)
         self.assertEqual(outcome(events(bytewise(stream), limits)), 431)
 
     def test_size_is_of_the_head(self) -> None:
-        """What follows a head does not count for its size."""
+        """Data after a head does not count toward its size."""
         body = POST + b"Content-Length: 300\r\n\r\n" + b"a" * 300
         for pieces in ([body + GET + b"\r\n"], bytewise(body + GET + b"\r\n")):
             self.assertEqual(events(pieces, self.limits)[-2:], [PLAIN, END])
@@ -227,7 +229,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(self._refused(b"\r\n", b"\r\n"), (400, 17))
 
     def test_empty_lines_between(self) -> None:
-        """They are counted anew for each request."""
+        """Empty lines are counted for each request separately."""
         stream = (b"\r\n" * 5 + GET + b"\r\n") * 3
         self.assertEqual(events([stream]), [PLAIN, END] * 3)
         self.assertEqual(events(bytewise(stream)), [PLAIN, END] * 3)
@@ -239,7 +241,7 @@ class LimitTests(SynchronousTestCase):
         self.assertLessEqual(fed, len(CHUNKED) + 12 + 19)
 
     def test_chunk_extension_at_the_limit(self) -> None:
-        """A chunk extension may be as long as the limit says, and not longer."""
+        """The limit of a chunk extension is exact."""
         line = CHUNKED + b"0000000000000001;%b\r\n"
         short = CHUNKED + b"1;%b\r\n"
         for stream, status in (
@@ -271,7 +273,7 @@ class LimitTests(SynchronousTestCase):
         self.assertLessEqual(fed, len(CHUNKED) + 3 + 33)
 
     def test_trailers_together(self) -> None:
-        """Endless trailers get 431, those within the limit are dropped."""
+        """Endless trailers get 431; trailers within the limit are discarded."""
         good = CHUNKED + b"0\r\n" + b"A: b\r\n" * 5 + b"\r\n"
         for pieces in ([good], bytewise(good)):
             self.assertIs(events(pieces, self.limits)[-1], END)
@@ -281,7 +283,7 @@ class LimitTests(SynchronousTestCase):
             self.assertEqual(outcome(events(pieces, self.limits)), 431)
 
     def test_no_trailers(self) -> None:
-        """A limit of 0 still lets a chunked body end."""
+        """Limits of 0 accept chunked bodies without extensions and trailers."""
         limits = HeadLimits(trailers=0, chunk_extensions=0)
         body = CHUNKED + b"1\r\na\r\n0\r\n"
         for pieces in ([body + b"\r\n"], bytewise(body + b"\r\n")):
@@ -292,22 +294,22 @@ class LimitTests(SynchronousTestCase):
 
 
 class EarlyTests(SynchronousTestCase):
-    """What cannot become good is refused before its end, for nobody may send it."""
+    """Invalid data is refused at once: its end might never arrive."""
 
     def test_before_the_head_ends(self) -> None:
-        """Bad beginnings are refused at the byte that makes them bad."""
+        """An invalid head is refused at its first invalid byte."""
         for sentence, stream, status in (
             ("a TLS handshake", b"\x16", 400),
             ("a space", b" ", 400),
             ("an unknown method", b"BREW ", 501),
             ("a fragment", b"GET /#", 400),
-            ("a target of no form", b"GET a ", 400),
+            ("an invalid target", b"GET a ", 400),
             ("no version", b"GET /\r", 400),
             ("another version", b"GET / HTTP/3.0", 505),
             ("another protocol", b"GET / R", 400),
-            ("LF behind the version", b"GET / HTTP/1.1\n", 400),
+            ("LF after the version", b"GET / HTTP/1.1\n", 400),
             ("LF in a field", GET + b"A: b\n", 400),
-            ("LF behind CR LF", GET + b"\n", 400),
+            ("LF after CR LF", GET + b"\n", 400),
             ("CR alone", b"\rG", 400),
         ):
             reader = parser()
@@ -317,10 +319,10 @@ class EarlyTests(SynchronousTestCase):
 
 
 class BodyTests(SynchronousTestCase):
-    """How the data of a body is passed on."""
+    """Events with the data of a body."""
 
     def test_not_copied(self) -> None:
-        """What is fed in the midst of a body by length is passed on as it is."""
+        """Data within a body of known length is reported without a copy."""
         reader = parser()
         reader.feed(POST + b"Content-Length: 20\r\n\r\n")
         data, last = b"0123456789", b"abcdefghij"
@@ -330,8 +332,8 @@ class BodyTests(SynchronousTestCase):
         self.assertIs(found[0], last)
         self.assertEqual(found[1:], [END])
 
-    def test_as_it_comes(self) -> None:
-        """No byte of a body waits for another one."""
+    def test_without_delay(self) -> None:
+        """Each byte of a body is reported as soon as it is fed."""
         for head, pieces in (
             (POST + b"Content-Length: 3\r\n\r\n", (b"a", b"b", b"c")),
             (CHUNKED, (b"3\r\na", b"b", b"c")),
@@ -342,20 +344,20 @@ class BodyTests(SynchronousTestCase):
                 self.assertEqual(reader.feed(data)[0], data[-1:])
 
     def test_chunks_joined(self) -> None:
-        """Chunks that come together are one piece, however small they are."""
+        """Chunks fed together are reported as one piece."""
         reader = parser()
         found = reader.feed(CHUNKED + b"1\r\na\r\n2\r\nbc\r\n3\r\nd")
         self.assertEqual(found[1:], [b"abcd"])
         self.assertEqual(reader.feed(b"ef\r\n0\r\n\r\n"), [b"ef", END])
 
     def test_chunks_before_a_refusal(self) -> None:
-        """What stands before a refused chunk is still a piece of the body."""
+        """Data before an invalid chunk is reported before the refusal."""
         found = parser().feed(CHUNKED + b"1\r\na\r\n2\r\nbc\r\nx\r\n")
         self.assertEqual(found[1], b"abc")
         self.assertEqual(outcome(found), 400)
 
     def test_large_length(self) -> None:
-        """A body may be as long as anybody can send."""
+        """A Content-Length of 18 digits is accepted."""
         reader = parser()
         (head,) = reader.feed(POST + b"Content-Length: 999999999999999999\r\n\r\n")
         assert isinstance(head, RequestHead)
@@ -363,10 +365,10 @@ class BodyTests(SynchronousTestCase):
 
 
 class HeadTests(SynchronousTestCase):
-    """What a head is to its receiver."""
+    """Heads, refusals and END as seen by their receiver."""
 
-    def test_variables_are_its_own(self) -> None:
-        """An application that changes its environ changes nobody else's."""
+    def test_variables_are_not_shared(self) -> None:
+        """Changes to the variables of one head do not affect another."""
         reader = parser()
         for _ in range(3):
             head = reader.feed(GET + b"\r\n")[0]
@@ -375,12 +377,12 @@ class HeadTests(SynchronousTestCase):
             head.variables.clear()
 
     def test_refusal_names_the_reason(self) -> None:
-        """A refusal says why, without what the client sent."""
+        """The reason of a refusal is one line of 10 to 80 printable characters."""
         for sentence, (_, stream) in REFUSED.items():
             last = events([stream])[-1]
             assert isinstance(last, Refusal)
             self.assertRegex(last.reason, r"\A[ -~]{10,80}\Z", sentence)
 
-    def test_end_says_so(self) -> None:
-        """END can be told in a log."""
+    def test_repr_of_end(self) -> None:
+        """END has a readable repr."""
         self.assertEqual(repr(END), "END")

@@ -1,4 +1,4 @@
-"""Response heads as bytes: what is sent, and what never is."""
+"""Tests of `txgreenwsgi._http.writer`: valid and refused response heads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from txgreenwsgi._http.writer import InvalidField, ResponseHead, date_field
 SERVER = b"Server: s\r\n"
 DATE = b"Date: d\r\n"
 
-#: Characters that may not stand in a value (RFC 9110 section 5.5).
+#: Characters that a value must not contain (RFC 9110 section 5.5).
 CONTROLS = [chr(code) for code in (*range(32), 127) if chr(code) != "\t"]
 
 
 def encoded(*fields: Any, status: str = "200 OK", framing: bytes = b"") -> bytes:
-    """The bytes of a head with these fields."""
+    """Return the bytes of a head with these fields."""
     return ResponseHead(status, list(fields)).encode(DATE, SERVER, framing)
 
 
@@ -26,7 +26,7 @@ class ResponseHeadTests(SynchronousTestCase):
     """`ResponseHead`."""
 
     def test_order(self) -> None:
-        """Status, the application's fields as they came, then the server's."""
+        """The status line, the application's fields in order, then the server's."""
         self.assertEqual(
             encoded(("X-One", "1"), ("x-TWO", ""), ("X-One", "2"), framing=b"F: f\r\n"),
             b"HTTP/1.1 200 OK\r\nX-One: 1\r\nx-TWO: \r\nX-One: 2\r\n"
@@ -34,40 +34,40 @@ class ResponseHeadTests(SynchronousTestCase):
         )
 
     def test_own_server_and_date(self) -> None:
-        """Those of the application take the place of the server's."""
+        """Server and Date of the application replace those of the server."""
         self.assertNotIn(SERVER, encoded(("SERVER", "mine")))
         self.assertNotIn(DATE, encoded(("date", "today")))
 
-    def test_seen_before(self) -> None:
-        """A head that was sent before is sent the same; little of it is kept."""
+    def test_cache(self) -> None:
+        """A cached head is encoded the same, and the size of the caches is bounded."""
         first = encoded(("X-Same", "1"))
         for number in range(3000):
             encoded(("X-Number", str(number)))
         encoded(("X-Long", "x" * 100_000))
         self.assertEqual(encoded(("X-Same", "1")), first)
-        self.assertLessEqual(len(writer._field_cache), 1024)
+        self.assertLessEqual(len(writer.encoded_fields), 1024)
         for number in range(200, 1000):
             for word in ("a", "b"):
                 encoded(status=f"{number} {word}")
-        self.assertLessEqual(len(writer._status_cache), 1024)
-        self.assertLess(max(len(value) for _, value in writer._field_cache), 201)
+        self.assertLessEqual(len(writer.encoded_statuses), 1024)
+        self.assertLess(max(len(value) for _, value in writer.encoded_fields), 201)
 
     def test_values(self) -> None:
-        """Every latin-1 character but controls may stand in a value."""
+        """A value may contain every latin-1 character except control characters."""
         value = "".join(
             character for character in map(chr, range(256)) if character not in CONTROLS
         )
         self.assertIn(f"X: {value}\r\n".encode("latin-1"), encoded(("X", value)))
 
     def test_controls_in_values(self) -> None:
-        """No control character passes, at the start, in the middle or at the end."""
+        """Control characters in a value are refused at every position."""
         for character in CONTROLS:
             for value in (f"{character}a", f"a{character}b", f"a{character}"):
                 error = self.assertRaises(InvalidField, encoded, ("X-Foo", value))
-                self.assertIn("X-Foo has a control character", str(error))
+                self.assertIn("X-Foo contains a control character", str(error))
 
     def test_names(self) -> None:
-        """A name is a token (RFC 9110 section 5.6.2)."""
+        """A name must be a token (RFC 9110 section 5.6.2)."""
         allowed = "!#$%&'*+-.^_`|~"
         for code in range(256):
             character = chr(code)
@@ -80,7 +80,7 @@ class ResponseHeadTests(SynchronousTestCase):
             self.assertRaises(InvalidField, encoded, (name, "1"))
 
     def test_statuses(self) -> None:
-        """A status is three digits, a space and a reason without controls."""
+        """A status must be three digits, a space and a reason."""
         for status in ("200 OK", "200 ", "404 Not Found", "999 \xe4"):
             line = f"HTTP/1.1 {status}\r\n".encode("latin-1")
             self.assertTrue(encoded(status=status).startswith(line))
@@ -90,13 +90,13 @@ class ResponseHeadTests(SynchronousTestCase):
             self.assertRaises(InvalidField, encoded, status=f"200 O{character}K")
 
     def test_unhashable(self) -> None:
-        """Fields that cannot be looked up are refused like any others."""
+        """Fields that are not hashable are refused with TypeError."""
         wrong: list[Any] = [["X", "1"], ("X", ["1"]), (["X"], "1"), {"X": "1"}, None]
         for field in wrong:
             self.assertRaises(TypeError, encoded, field)
 
     def test_content_length(self) -> None:
-        """Its number is known, and it can be given once."""
+        """Content-Length is parsed, must be a number, and may occur once."""
         for name in ("Content-Length", "content-length"):
             head = ResponseHead("200 OK", [(name, "123")])
             self.assertEqual(head.content_length, 123)
@@ -107,19 +107,19 @@ class ResponseHeadTests(SynchronousTestCase):
             InvalidField, encoded, ("Content-Length", "1"), ("Content-length", "1")
         )
 
-    def test_content_length_beyond_all_numbers(self) -> None:
-        """One of thousands of digits is refused too."""
+    def test_huge_content_length(self) -> None:
+        """A Content-Length of thousands of digits is refused, in a short message."""
         error = self.assertRaises(InvalidField, encoded, ("Content-Length", "9" * 5000))
         self.assertLess(len(str(error)), 500)
 
     def test_content_length_of_204(self) -> None:
-        """204 has none (RFC 9110 section 8.6), whoever adds it."""
+        """Content-Length is removed from a 204 response (RFC 9110 section 8.6)."""
         data = encoded(("Content-Length", "0"), ("X", "1"), status="204 No Content")
         self.assertNotIn(b"Content-Length", data)
         self.assertIn(b"X: 1\r\n", data)
 
     def test_has(self) -> None:
-        """It can be asked whether a field was given, in whatever case."""
+        """has() finds the fields of the application, case-insensitively."""
         head = ResponseHead("200 OK", [("x-FOO", "1"), ("Y", "x-bar: 2")])
         self.assertTrue(head.has(b"x-foo"))
         self.assertFalse(head.has(b"x-fo"))
@@ -127,7 +127,7 @@ class ResponseHeadTests(SynchronousTestCase):
         self.assertFalse(head.has(b"http/1.1 200 ok"))
 
     def test_for_another_writer(self) -> None:
-        """Reason and fields can be taken out, as they were checked."""
+        """The reason and the validated fields are available separately."""
         head = ResponseHead("404 Not: Found", [("X", "a: b"), ("Y", "")])
         self.assertEqual(head.reason, b"Not: Found")
         self.assertEqual(head.fields(), [(b"X", b"a: b"), (b"Y", b"")])
@@ -137,7 +137,7 @@ class DateTests(SynchronousTestCase):
     """The Date line (RFC 9110 section 6.6.1)."""
 
     def test_date(self) -> None:
-        """It is the moment, in the one form that HTTP/1.1 generates."""
+        """The time is formatted as an IMF-fixdate."""
         line = date_field(784111777.9)
         self.assertEqual(line, b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n")
         moment = parsedate_to_datetime(line[6:-2].decode("ascii"))

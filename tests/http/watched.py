@@ -1,8 +1,8 @@
-"""A server in memory that is watched by a model of what it may do.
+"""A server in memory whose behaviour is checked against a model.
 
-Its clients send what they like, split as they like. The model reads the same bytes
-with a parser of its own, all at once, and h11 reads them too. It knows what came in
-and what went out; it must never know how the streams were made.
+Its clients send arbitrary data, split arbitrarily. The model parses the same bytes at
+once with a parser of its own, and h11 parses them too. Knows the data received and
+sent; must never know how the streams are generated.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ if TYPE_CHECKING:
 
 __all__ = ["PATHS", "Wanted", "WatchedClient", "WatchedServer"]
 
-#: What the watched application does, by the first letters of the path.
+#: Paths of the watched application; their prefix selects its behaviour.
 PATHS = ("/", "/early", "/some", "/lines", "/sleep", "/stream", "/write", "/fail")
 
 
 class Wanted(Exception):
-    """Raised by the application where it is to fail."""
+    """The exception that the application raises on purpose."""
 
 
 @implementer(ILogObserver)
 class WatchedServer:
-    """A server, its application, and what both did.
+    """A server in memory, its application, and a record of errors and requests.
 
     Args:
-        settings: see `txgreenwsgi.settings`.
+        settings: See `txgreenwsgi.settings`.
 
     Attributes:
-        server: the one in memory.
-        clients: all there ever were.
+        server: The server in memory.
+        clients: All clients since the start, by port.
     """
 
     def __init__(self, **settings: Any) -> None:
         self.server = MemoryServer(self._app, **settings)
         self.clients: dict[str, WatchedClient] = {}
-        self._wrong: list[str] = []
+        self._errors: list[str] = []
         globalLogPublisher.addObserver(self)
 
     def __call__(self, event: LogEvent) -> None:
-        """Part of ILogObserver: note what tells of something wrong."""
+        """Record an unexpected error from the log (`ILogObserver`)."""
         if event["log_level"] not in (LogLevel.error, LogLevel.critical):
             return
         failure = event.get("log_failure")
         if failure is None or not failure.check(Wanted):
             trace = "" if failure is None else failure.getTraceback()
-            self._wrong.append(f"{formatEvent(event)}\n{trace}")
+            self._errors.append(f"{formatEvent(event)}\n{trace}")
 
     def connect(self, room: float = float("inf")) -> WatchedClient:
-        """A new client; see `MemoryServer.connect`."""
+        """Connect a new client; see `MemoryServer.connect`."""
         port = str(len(self.clients) + 1)
         client = WatchedClient(self.server.connect(room), port)
         self.clients[port] = client
@@ -75,7 +75,7 @@ class WatchedServer:
     ) -> Iterable[bytes]:
         client = self.clients[environ["REMOTE_PORT"]]
         request = _as_seen(environ)
-        client.begun.append(request)
+        client.requests.append(request)
         path = environ["PATH_INFO"]
         body = environ["wsgi.input"]
         if path.startswith("/fail"):
@@ -97,22 +97,24 @@ class WatchedServer:
         start_response("200 OK", [("Content-Type", "text/plain")])
         if path.startswith("/stream"):
             return _stream(environ["txgreenwsgi.sleep"])
-        return [b"%d" % len(client.begun)]
+        return [b"%d" % len(client.requests)]
 
     def check(self) -> None:
-        """Fail if anything so far was wrong."""
-        if self._wrong:
-            raise AssertionError("the log tells of this: " + "\n".join(self._wrong))
+        """Fail if an error has been logged or a client has seen wrong behaviour."""
+        if self._errors:
+            raise AssertionError(
+                "unexpected errors in the log: " + "\n".join(self._errors)
+            )
         for client in self.clients.values():
             client.check()
 
     def finish(self) -> None:
-        """Let all end, and fail if anything was wrong or is left."""
+        """Finish all requests, then fail on any error or leftover."""
         try:
             for client in self.clients.values():
                 client.drain()
             for _ in range(4):
-                # Past every deadline there is.
+                # Past every deadline.
                 self.server.advance(61)
             self.check()
             self.server.close()
@@ -120,12 +122,12 @@ class WatchedServer:
                 self.server.advance(61)
             left = [
                 *self.server.tasks,
-                *self.server.site.exchanges,
-                *self.server.site.connections,
+                *self.server.site.server.table.exchanges,
+                *self.server.site.server.shutdown.connections,
                 *self.server.reactor.getDelayedCalls(),
             ]
             if left:
-                raise AssertionError(f"these were left behind: {left}")
+                raise AssertionError(f"not cleaned up: {left}")
             for client in self.clients.values():
                 client.check_against_h11()
         finally:
@@ -133,29 +135,29 @@ class WatchedServer:
 
 
 class WatchedClient:
-    """A client and what the application has seen of it.
+    """A client, and its requests as seen by the application.
 
     Args:
-        client: the one in memory.
-        port: its name; the application finds it in REMOTE_PORT.
+        client: The client in memory.
+        port: Its port, by which the application identifies it (REMOTE_PORT).
 
     Attributes:
-        sent: all that was sent while the connection was there.
-        begun: the requests that the application was called for.
-        gone: whether it has left by itself.
+        sent: All bytes sent while the connection was open.
+        requests: The requests that the application was called for.
+        gone: True if the client has closed the connection.
     """
 
     def __init__(self, client: MemoryClient, port: str) -> None:
         self.client = client
         self.sent = b""
-        self.begun: list[Request] = []
+        self.requests: list[Request] = []
         self.gone = False
         client.transport.getPeer = (  # type: ignore[method-assign]
             lambda: IPv4Address("TCP", "192.0.2.1", int(port))
         )
 
     def send(self, pieces: Iterable[bytes]) -> None:
-        """Send these pieces, as long as there is a connection."""
+        """Send these pieces while the connection is open."""
         for piece in pieces:
             if self.gone or self.client.socket.client_closed:
                 return
@@ -163,26 +165,26 @@ class WatchedClient:
             self.client.send(piece)
 
     def drain(self) -> None:
-        """Read all that comes from now on."""
+        """Read all data from now on."""
         self.client.socket.room = float("inf")
         if not self.gone:
             while self.client.read():
                 pass
 
     def disconnect(self) -> None:
-        """Go away."""
+        """Close the connection."""
         self.gone = True
         self.client.disconnect()
 
     def check(self) -> None:
-        """Fail unless the application saw what was sent, and nothing else."""
+        """Fail unless the application saw the requests as sent, in order."""
         reading = ours(self.sent)
-        if len(self.begun) > len(reading.requests):
+        if len(self.requests) > len(reading.requests):
             raise AssertionError(
-                f"{len(self.begun)} requests were born of {self.sent!r}, in which "
-                f"there are {len(reading.requests)} ({reading.error})"
+                f"the application saw {len(self.requests)} requests, but the client "
+                f"sent {len(reading.requests)} ({reading.error}): {self.sent!r}"
             )
-        for seen, sent in zip(self.begun, reading.requests, strict=False):
+        for seen, sent in zip(self.requests, reading.requests, strict=False):
             if not seen.ended:
                 sent = replace(sent, body=b"", ended=False)
             if seen != sent:
@@ -190,29 +192,29 @@ class WatchedClient:
         self._check_responses(bool(reading.error))
 
     def _check_responses(self, refused: bool) -> None:
-        """What the client got are answers to what was seen, one behind the other."""
+        """Fail unless each response answers a request, in order."""
         if self.gone or self.client.reset:
             return
-        methods = [request.method for request in self.begun]
+        methods = [request.method for request in self.requests]
         try:
             responses = self.client.responses(methods)
         except (http.client.HTTPException, ValueError):
-            # The last one is not all here: it is coming, or was cut.
+            # The last response is incomplete: in progress, or cut off.
             return
-        most = len(self.begun) + (1 if refused or self.client.closed else 0)
-        if len(responses) > most:
+        limit = len(self.requests) + (1 if refused or self.client.closed else 0)
+        if len(responses) > limit:
             raise AssertionError(
-                f"{len(responses)} responses to {len(self.begun)} requests: "
+                f"{len(responses)} responses to {len(self.requests)} requests: "
                 f"{self.client.received!r}"
             )
         for response in responses[:-1]:
             if response.header("Connection") == "close":
                 raise AssertionError(
-                    f"answered behind a close: {self.client.received!r}"
+                    f"a response after Connection: close: {self.client.received!r}"
                 )
 
     def check_against_h11(self) -> None:
-        """Fail where h11 reads what was sent in another way, but for known reasons."""
+        """Fail if h11 parses the data sent differently without a recorded reason."""
         assert_agree(self.sent)
 
 
@@ -224,7 +226,7 @@ def _stream(sleep: Callable[[float], None]) -> Iterator[bytes]:
 
 
 def _as_seen(environ: dict[str, Any]) -> Request:
-    """The request that an environ tells of, as a parser would tell of it."""
+    """Return the request that an environ describes."""
     variables = {
         key: value
         for key, value in environ.items()

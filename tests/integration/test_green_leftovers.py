@@ -301,7 +301,7 @@ class LeftoverTests(TestCase):
             "tasks": len(hub.tasks),
             "descriptors": len(real_os.listdir("/proc/self/fd")),
             "descriptors that are waited on": len(registrations_of(hub)),
-            "claims": len(reactor.__dict__.get("_txgreenwsgi_claims", {})),
+            "claims": len(reactor.__dict__.get("_txgreenwsgi_waiters", {})),
             "threads": len(threading.enumerate()),
         }
 

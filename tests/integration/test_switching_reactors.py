@@ -432,7 +432,7 @@ class ReactorTests(ChildTestCase):
             react(main)
             """
         )
-        self.assertIn("nobody waited for it", errors)
+        self.assertIn("its error was never handled", errors)
         self.assertIn("unseen", errors)
 
 

@@ -35,7 +35,7 @@ from wsgiref.validate import validator
 from twisted.internet.defer import Deferred
 
 from txgreenwsgi import ClientDisconnected
-from txgreenwsgi._switching.greenlets import Hub
+from txgreenwsgi._switching.greenlets import GreenletHub
 
 from .serving import GET, TEXT, ServedTestCase
 
@@ -53,13 +53,13 @@ class RequirementTestCase(ServedTestCase):
     def setUp(self) -> None:
         """Count the switches of all tasks."""
         self.switches = 0
-        park = Hub.park
+        park = GreenletHub.park
 
-        def counting(hub: Hub, *args: Any) -> None:
+        def counting(hub: GreenletHub, *args: Any) -> None:
             self.switches += 1
             park(hub, *args)
 
-        self.patch(Hub, "park", counting)
+        self.patch(GreenletHub, "park", counting)
 
 
 class AnyDepthTests(RequirementTestCase):
@@ -460,7 +460,7 @@ class LeftoverTests(RequirementTestCase):
         before = abort(1000)
         after = abort(10_000)
         self.assertEqual(server.tasks, [])
-        self.assertEqual(server.site.exchanges, set())
+        self.assertEqual(server.site.server.table.exchanges, set())
         self.assertLess(after - before, 500)
 
 

@@ -101,9 +101,9 @@ class AbortTests(WireTestCase):
             server.advance(0.5)
         self.assertEqual(self.logged(LogLevel.error), [])
         self.assert_nothing_left(server)
-        self.assertEqual(server.site.pool.running, 0)
-        self.assertEqual(server.site.pool.queued, 0)
-        self.assertEqual(server.site.orphans, set())
+        self.assertEqual(server.site.server.admission.running, 0)
+        self.assertEqual(server.site.server.admission.queued, 0)
+        self.assertEqual(server.site.server.detached, set())
         self.assertGreater(len(self.records), count / 4)
         self.assertIn("disconnected", {record.outcome for record in self.records})
 

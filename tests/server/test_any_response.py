@@ -129,7 +129,7 @@ class AnyResponseTests(WireTestCase):
         for _ in range(ROUNDS):
             answers = [draw(chance) for _ in range(chance.randrange(1, 5))]
             server = self.serve(application)
-            server.site.environ["answers"] = answers
+            server.site.server.environ["answers"] = answers
             client = server.connect(chance.choice([float("inf"), 100, 5000]))
             client.send(
                 b"".join(

@@ -440,11 +440,11 @@ class EarlyResponseTests(WireTestCase):
         server = self.serve(application)
         client = server.connect()
         client.send(upload("/unread", 10_000_000))
-        self.assertEqual(len(server.site.connections), 1)
+        self.assertEqual(len(server.site.server.shutdown.connections), 1)
         for _ in range(12):
             server.advance(0.5)
             client.send(b"x")
-        self.assertEqual(len(server.site.connections), 0)
+        self.assertEqual(len(server.site.server.shutdown.connections), 0)
 
     def test_response_while_the_body_comes(self) -> None:
         """Reading and writing may take turns."""
@@ -477,7 +477,7 @@ class MaxBodyTests(WireTestCase):
         """A longer one is refused by its length, without the application."""
         client = self.ask(post("/echo", b"x" * 11) + get("/"))
         self.assertEqual(self.only(client).status, 413)
-        self.assertEqual(self.only(client).body, b"at most 10 bytes are taken\n")
+        self.assertEqual(self.only(client).body, b"at most 10 bytes are accepted\n")
         self.assertTrue(client.closed)
         self.assertEqual(self.outcomes(), [(413, "refused")])
 

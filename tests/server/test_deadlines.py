@@ -180,9 +180,9 @@ class WriteTests(WireTestCase):
             wait(server, 5)
             self.assertTrue(client.reset)
             self.assertEqual(server.tasks, [])
-            self.assert_logged("GET /", "took no byte for 5 seconds")
+            self.assert_logged("GET /", "accepted no byte for 5 seconds")
             if by == "write":
-                self.assertEqual(errors, ["the client took no byte for 5 seconds"])
+                self.assertEqual(errors, ["the client accepted no byte for 5 seconds"])
         self.assertEqual(self.outcomes(), [(200, "timeout")] * 2)
         self.assertEqual(self.logged(LogLevel.warn), [])
 
@@ -244,7 +244,7 @@ class RequestTests(WireTestCase):
         self.assertEqual(server.tasks, [])
         self.assertEqual(self.outcomes(), [(504, "timeout")])
         self.assert_logged(
-            "GET /slow (request ", "timed out after 5.0", level=LogLevel.warn
+            "GET /slow (request ", "took longer than 5.0", level=LogLevel.warn
         )
 
     def test_reading(self) -> None:
@@ -333,7 +333,7 @@ class RequestTests(WireTestCase):
         client = server.connect()
         client.send(get("/"))
         client.disconnect()
-        self.assertEqual(server.site.connections, set())
+        self.assertEqual(server.site.server.shutdown.connections, set())
         wait(server, 5)
         self.assertEqual(self.noticed, ["timed out"])
         self.assertEqual(server.tasks, [])
@@ -386,7 +386,9 @@ class RequestTests(WireTestCase):
         self.assertFalse(client.closed)
         self.assertEqual(server.tasks, [])
         self.assertEqual(len(self.flushLoggedErrors(RequestTimeout)), 1)
-        lines = [line for line in self.logged(LogLevel.warn) if "timed out" in line]
+        lines = [
+            line for line in self.logged(LogLevel.warn) if "request timeout" in line
+        ]
         self.assertEqual(len(lines), 1)
 
     def test_own_limit(self) -> None:
@@ -417,7 +419,7 @@ class RequestTests(WireTestCase):
                 error = self.assertRaises(
                     ValueError, environ["txgreenwsgi.set_request_timeout"], wrong
                 )
-                self.assertIn("a number of seconds > 0 or None", str(error))
+                self.assertIn("give a number above 0, or None for no limit", str(error))
             start("200 OK", TEXT)
             return [b"fine"]
 

@@ -268,7 +268,7 @@ class CloseTests(WireTestCase):
         self.assertEqual(self.only(self.client).body, b"a")
         self.client.send(get("/other"))
         self.assertEqual(len(self.client.responses()), 1)
-        self.assertEqual(len(server.site.exchanges), 1)
+        self.assertEqual(len(server.site.server.table.exchanges), 1)
         server.advance(1)
         self.assertEqual(self.closed, [True, "after a wait"])
         self.assertEqual(len(self.client.responses()), 2)
@@ -397,7 +397,7 @@ class StartResponseTests(WireTestCase):
         client.send(get("/"))
         self.assertRaises(IncompleteRead, client.responses)
         (failure,) = self.flushLoggedErrors(AssertionError)
-        self.assertIn("tells of no error", failure.getErrorMessage())
+        self.assertIn("without an exception", failure.getErrorMessage())
 
     def test_application_that_catches_its_error(self) -> None:
         """An error that start_response raised can be made good by another call."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._server.channel import Channel
+from txgreenwsgi._server.h1_channel import H1Channel
 from txgreenwsgi.testing import LeakCheckMixin
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ ENDS: dict[str, tuple[bytes, Callable[[Environ, Start], Iterable[bytes]]]] = {
 
 def _connections() -> int:
     """How many there are, or wait for the collector."""
-    return sum(type(found) is Channel for found in gc.get_objects())
+    return sum(type(found) is H1Channel for found in gc.get_objects())
 
 
 class GarbageTests(LeakCheckMixin, SynchronousTestCase):

@@ -45,7 +45,7 @@ class QueueTests(WireTestCase):
         server.advance(1)
         server.advance(1)
         self.assertEqual(self.statuses(clients), [200] * 5)
-        self.assertEqual(server.site.pool.running, 0)
+        self.assertEqual(server.site.server.admission.running, 0)
 
     def test_queue_is_full(self) -> None:
         """Who finds no place in the queue is answered 503, and told to come again."""
@@ -78,7 +78,7 @@ class QueueTests(WireTestCase):
         server.advance(0.25)
         self.assertEqual(self.statuses(clients), [0, 503])
         self.assertEqual(clients[1].responses()[0].header("Retry-After"), "1")
-        self.assertIn(b"no place became free in 3 seconds", clients[1].received)
+        self.assertIn(b"no slot became free in 3 seconds", clients[1].received)
         server.advance(6)
         self.assertEqual(self.statuses(clients), [200, 503])
         self.assertEqual(self.outcomes(), [(503, "refused"), (200, "finished")])
@@ -90,7 +90,7 @@ class QueueTests(WireTestCase):
         )
         server.advance(5)
         self.assertEqual(self.statuses(clients), [504, 503])
-        self.assertEqual(server.site.pool.running, 0)
+        self.assertEqual(server.site.server.admission.running, 0)
 
     def test_client_leaves_the_queue(self) -> None:
         """Its request never begins, and its place in the queue is free."""
@@ -113,7 +113,7 @@ class QueueTests(WireTestCase):
         server.reactor.calls.remove(wake)
         wake.called = 1
         wake.func()
-        self.assertEqual(server.site.pool.queued, 1)
+        self.assertEqual(server.site.server.admission.queued, 1)
         self.assertEqual(server.tasks, [])
         return server, clients
 
@@ -126,7 +126,7 @@ class QueueTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(200, "finished"), (0, "disconnected")])
         server.advance(9)
         self.assertEqual(self.statuses([clients[0], clients[2]]), [200, 200])
-        self.assertEqual(server.site.pool.running, 0)
+        self.assertEqual(server.site.server.admission.running, 0)
 
     def test_refused_as_its_turn_comes(self) -> None:
         """A request that is refused never begins, though it was given a place."""
@@ -135,7 +135,7 @@ class QueueTests(WireTestCase):
         server.settle()
         self.assertEqual(self.statuses(clients[:2]), [200, 503])
         server.advance(9)
-        self.assertEqual(server.site.pool.running, 0)
+        self.assertEqual(server.site.server.admission.running, 0)
         self.assertEqual(server.tasks, [])
 
     def test_stop_with_a_client_that_leaves_the_queue(self) -> None:

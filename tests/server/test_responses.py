@@ -428,9 +428,9 @@ class HeadTests(WireTestCase):
     def test_bad_fields(self) -> None:
         """Fields that are none: 500, and the log says why."""
         for fields, reason in (
-            ([("X Foo", "1")], "no field name"),
-            ([("", "1")], "no field name"),
-            ([("X:", "1")], "no field name"),
+            ([("X Foo", "1")], "not a field name"),
+            ([("", "1")], "not a field name"),
+            ([("X:", "1")], "not a field name"),
             ([("X-Foo", "\u20ac")], "not latin-1"),
             ([("X-Foo", b"1")], "are str"),
             ([("X-Foo", 1)], "are str"),

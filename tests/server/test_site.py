@@ -47,8 +47,8 @@ class SiteTests(WireTestCase):
         from twisted.internet import reactor
 
         site = GreenSite(application)
-        self.assertIs(site.reactor, reactor)
-        self.assertIs(site.hub, hub_of(reactor))
+        self.assertIs(site.server.reactor, reactor)
+        self.assertIs(site.server.hub, hub_of(reactor))
 
     def test_alpn(self) -> None:
         """TLS clients that ask for a protocol by name are offered this one."""
@@ -218,7 +218,7 @@ class ObserverTests(WireTestCase):
         self.assertEqual(server.request().body, b"hello\n")
         self.assertEqual(len(self.records), 1)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-        self.assert_logged("an observer of requests failed", "fail")
+        self.assert_logged("observer", "fail")
 
     def test_deadlines_that_cannot_be_looked_at(self) -> None:
         """A connection that fails when it is looked at does not hide the others."""
@@ -230,9 +230,9 @@ class ObserverTests(WireTestCase):
                 raise ValueError
 
         broken: Any = Broken()
-        server.site.connections.add(broken)
+        server.site.server.connection_made(broken)
         server.advance(1)
-        server.site.connection_lost(broken)
+        server.site.server.connection_lost(broken)
         self.assertEqual([client.closed for client in clients], [True] * 3)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 

@@ -14,6 +14,7 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from txgreenwsgi._server import sockets
+from txgreenwsgi._server.h1_channel import H1Channel
 from txgreenwsgi._server.sockets import Sockets
 
 from .application import TEXT, application
@@ -89,7 +90,7 @@ class SocketsTests(WireTestCase):
             client.socket.shutdown(2)
             client.close()
         server.advance(2)
-        self.assertEqual(server.site.connections, set())
+        self.assertEqual(server.site.server.shutdown.connections, set())
         self.assertEqual(self.watched(server), [])
         self.assertEqual(self.logged(LogLevel.error), [])
 
@@ -98,18 +99,14 @@ class SocketsTests(WireTestCase):
         server = self.serve(application)
         broken, sound = PairClient(server), PairClient(server)
 
-        def fail(data: bytes, one: bool = False) -> Any:
-            raise ZeroDivisionError("a defect")
+        received = H1Channel.dataReceived
 
-        class Broken:
-            idle = True
-            has_unread = False
-            feed = staticmethod(fail)
+        def fail(channel: H1Channel, data: bytes) -> None:
+            if channel is broken.channel:
+                raise ZeroDivisionError("a defect")
+            received(channel, data)
 
-            def stop(self) -> None:
-                """Nothing is kept."""
-
-        broken.channel._parser = Broken()
+        self.patch(H1Channel, "dataReceived", fail)
         broken.send(get("/"))
         sound.send(get("/"))
         self.assertEqual(broken.read_all(), b"")
@@ -126,7 +123,7 @@ class SocketsTests(WireTestCase):
         client = PairClient(server)
         for reader in server.reactor.removeAll():
             reader.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(server.site.connections, set())
+        self.assertEqual(server.site.server.shutdown.connections, set())
         client.read_all()
         self.assertTrue(client.ended)
 
@@ -171,7 +168,7 @@ class SocketsTests(WireTestCase):
         client.transport.loseConnection()
         self.assertEqual(client.read_all(), b"x" * 100_000)
         self.assertTrue(client.ended)
-        self.assertEqual(server.site.connections, set())
+        self.assertEqual(server.site.server.shutdown.connections, set())
         self.assertEqual(self.watched(server), [])
         client.close()
 

@@ -213,9 +213,7 @@ class StopTests(WireTestCase):
             sorted(self.outcomes()), [(200, "cancelled"), (503, "cancelled")]
         )
         for target in ("/silent", "/begun"):
-            self.assert_logged(
-                f"GET {target} (request ", "is cut off: the server stops"
-            )
+            self.assert_logged("grace period over", f"GET {target} (request ")
 
     def test_no_grace(self) -> None:
         """With a grace of 0 requests are told at once."""
@@ -285,7 +283,9 @@ class StopTests(WireTestCase):
         self.assertEqual(self.noticed, ["told", "finally"])
         self.assertEqual(self.ended, [6])
         self.assertTrue(client.closed)
-        self.assert_logged("GET /stubborn (request ", "did not end by itself")
+        self.assert_logged(
+            "GET /stubborn (request ", "did not end after its cancellation"
+        )
         self.flushLoggedErrors()
 
     def test_shield(self) -> None:
@@ -311,7 +311,7 @@ class StopTests(WireTestCase):
         for _ in range(7):
             server.advance(1)
         self.assertEqual(self.ended, [6])
-        self.assertEqual(server.site.exchanges, set())
+        self.assertEqual(server.site.server.table.exchanges, set())
         self.assertTrue(self.noticed)
         server.hub.tasks.clear()
 

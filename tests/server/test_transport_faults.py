@@ -213,10 +213,10 @@ class TransportFaultTests(LeakCheckMixin, SynchronousTestCase):
         self.assert_unharmed(beside, case)
         beside.disconnect()
         self.assertEqual(server.tasks, [], case)
-        self.assertEqual(list(server.site.exchanges), [], case)
+        self.assertEqual(list(server.site.server.table.exchanges), [], case)
         self.assertEqual(app.opened, app.closed, case)
         server.advance(100)
-        self.assertEqual(list(server.site.connections), [], case)
+        self.assertEqual(list(server.site.server.shutdown.connections), [], case)
         self.assertEqual(server.reactor.getDelayedCalls(), [], case)
         self.assertEqual(self.logged.errors(), [], case)
 
@@ -271,5 +271,7 @@ class TransportFaultTests(LeakCheckMixin, SynchronousTestCase):
                     server.advance(1)
                 self.assertEqual(server.tasks, [], (state, how))
                 self.assertEqual(app.opened, app.closed, (state, how))
-                self.assertEqual(list(server.site.connections), [], (state, how))
+                self.assertEqual(
+                    list(server.site.server.shutdown.connections), [], (state, how)
+                )
                 self.assertEqual(self.logged.errors(), [], (state, how))

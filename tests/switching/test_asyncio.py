@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from txgreenwsgi import Cancelled, TimedOut, current_task, sleep, wait
-from txgreenwsgi._switching.asyncio_marks import running_loop
+from txgreenwsgi._switching.asyncio_state import running_loop
 
 from .clocked import ClockTestCase
 
@@ -101,7 +101,7 @@ class FutureTests(LoopTestCase):
         other = asyncio.new_event_loop()
         self.addCleanup(other.close)
         error = self.error_of(self.start(wait, other.create_future()), TypeError)
-        self.assertIn("make the future in that loop", str(error))
+        self.assertIn("create the future in its loop", str(error))
 
     def test_collected(self) -> None:
         """A failed future goes with its last reference."""

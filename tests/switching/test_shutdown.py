@@ -142,11 +142,11 @@ class KillTests(ClockTestCase):
                 with contextlib.suppress(BaseException):
                     sleep(60)
 
-        with patch.object(greenlets, "MOST_REFUSALS", 10):
+        with patch.object(greenlets, "MAX_REFUSALS", 10):
             task = self.killed(stubborn)
         over = True
         self.assertFalse(task.done)
-        self.assertEqual(self.hub.undead, [task])
+        self.assertEqual(self.hub.abandoned, [task])
         self.assertEqual(len(self.hub.tasks), 0)
         self.hub.close()  # a second time changes nothing
         self.assertFalse(task.done)

@@ -1,4 +1,4 @@
-"""What is the same in the environ of every request."""
+"""Tests of `txgreenwsgi._wsgi.environ`: the environ that all requests share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class BaseEnvironTests(SynchronousTestCase):
     """`base_environ`."""
 
     def test_required_keys(self) -> None:
-        """The keys that PEP 3333 requires and no request changes."""
+        """The keys that PEP 3333 requires and that are constant are present."""
         environ = base_environ("software", multithread=True)
         self.assertIs(type(environ), dict)
         self.assertEqual(environ["SERVER_SOFTWARE"], "software")
@@ -26,14 +26,14 @@ class BaseEnvironTests(SynchronousTestCase):
         self.assertIs(environ["wsgi.input_terminated"], True)
         self.assertIs(base_environ("", False)["wsgi.multithread"], False)
 
-    def test_deployers_pairs(self) -> None:
-        """What the deployer gives is there, in the place of what the server gives."""
+    def test_configured_pairs(self) -> None:
+        """Variables from the configuration are added and override the server's."""
         environ = base_environ("software", True, [("SCRIPT_NAME", "/app"), ("X", "1")])
         self.assertEqual(environ["SCRIPT_NAME"], "/app")
         self.assertEqual(environ["X"], "1")
 
     def test_extensions(self) -> None:
-        """The server's functions are those of the package, under the same names."""
+        """The functions in the environ are the package's public ones of that name."""
         environ = base_environ("", True)
         for key in EXTENSIONS:
             prefix, _, name = key.partition(".")
@@ -41,6 +41,6 @@ class BaseEnvironTests(SynchronousTestCase):
             self.assertIs(environ[key], getattr(txgreenwsgi, name))
 
     def test_own_dict(self) -> None:
-        """Each call makes a new one: nobody can change another's."""
+        """Each call returns a new dict: changes to one do not affect another."""
         base_environ("", True)["mine"] = 1
         self.assertNotIn("mine", base_environ("", True))

@@ -1,35 +1,47 @@
-"""`wsgi.errors`: lines in the log, with the request they belong to."""
+"""Tests of `wsgi.errors`: log lines with the id of their request."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
-from unittest import mock
+from typing import TYPE_CHECKING, Any
 
-from twisted.logger import LogLevel, formatEvent
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from txgreenwsgi._wsgi import errors
 from txgreenwsgi._wsgi.errors import Errors
+
+if TYPE_CHECKING:
+    from twisted.logger import LogEvent
+
+
+@implementer(ILogObserver)
+class Lines:
+    """An observer that collects the lines logged by `wsgi.errors`."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        """Keep the line if it comes from `wsgi.errors`."""
+        if event["log_namespace"] == Errors.__module__:
+            assert event["log_level"] is LogLevel.error
+            self.found.append(formatEvent(event))
 
 
 class ErrorsTests(SynchronousTestCase):
-    """What an application writes (PEP 3333, "Input and Error Streams")."""
+    """`Errors` (PEP 3333, "Input and Error Streams")."""
 
     def setUp(self) -> None:
-        """Have an error stream, and see what it logs."""
-        self.lines: list[str] = []
-        observer = mock.Mock(side_effect=self.note)
-        self.patch(errors._log, "observer", observer)
+        """Create an error stream and collect its log lines."""
+        observer = Lines()
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.lines = observer.found
         self.errors = Errors("id-1")
 
-    def note(self, event: dict[str, Any]) -> None:
-        """Keep a line."""
-        self.assertEqual(event["log_level"], LogLevel.error)
-        self.lines.append(formatEvent(event))
-
     def test_lines(self) -> None:
-        """Each line is an event of its own; empty ones too."""
+        """Each line is logged as one event, including empty lines."""
         self.assertEqual(self.errors.write("one\n\ntwo\n"), 9)
         self.assertEqual(
             self.lines,
@@ -37,28 +49,28 @@ class ErrorsTests(SynchronousTestCase):
         )
 
     def test_parts_of_a_line(self) -> None:
-        """A line may come in parts; it is logged when its end has come."""
+        """A line written in parts is logged once its newline has been written."""
         self.errors.writelines(["o", "n", "e"])
         self.assertEqual(self.lines, [])
         self.errors.write("\nt")
         self.assertEqual(self.lines, ["one (request id-1)"])
 
     def test_flush(self) -> None:
-        """flush() logs what has no end yet; a second one nothing."""
+        """flush() logs a partial line; a second flush() logs nothing."""
         self.errors.write("one")
         self.errors.flush()
         self.errors.flush()
         self.assertEqual(self.lines, ["one (request id-1)"])
 
     def test_close(self) -> None:
-        """Applications must not close it; one that does loses nothing."""
+        """close() loses nothing: the partial line is logged, and writes still work."""
         self.errors.write("one")
         self.errors.close()
         self.errors.write("two\n")
         self.assertEqual(len(self.lines), 2)
 
-    def test_line_without_an_end(self) -> None:
-        """A line that never ends is logged in parts, and not held for ever."""
+    def test_endless_line(self) -> None:
+        """A line without a newline is logged in parts, so that memory is bounded."""
         for _ in range(100):
             self.errors.write("x" * 1000)
         self.assertGreater(len(self.lines), 4)
@@ -66,12 +78,12 @@ class ErrorsTests(SynchronousTestCase):
         self.assertEqual(sum(line.count("x") for line in self.lines), 100_000)
 
     def test_format_characters(self) -> None:
-        """What looks like a format is none."""
+        """Format characters in the text are logged literally."""
         self.errors.write("{request_id} %s {\n")
         self.assertEqual(self.lines, ["{request_id} %s { (request id-1)"])
 
-    def test_what_is_no_text(self) -> None:
-        """It never raises: it is called from `except` blocks."""
+    def test_wrong_types(self) -> None:
+        """write() never raises, not even for bytes or None."""
         wrong: Any = b"bytes\n"
         self.errors.write(wrong)
         self.errors.write(None)  # type: ignore[arg-type]
@@ -79,12 +91,12 @@ class ErrorsTests(SynchronousTestCase):
         self.assertEqual(len(self.lines), 1)
 
     def test_logging(self) -> None:
-        """It works as the stream of a logging handler, as Flask uses it."""
+        """It works as the stream of a logging handler, as used by Flask."""
         handler = logging.StreamHandler(self.errors)
-        handler.emit(logging.makeLogRecord({"msg": "told", "levelno": logging.ERROR}))
-        self.assertEqual(self.lines, ["told (request id-1)"])
+        handler.emit(logging.makeLogRecord({"msg": "logged", "levelno": logging.ERROR}))
+        self.assertEqual(self.lines, ["logged (request id-1)"])
 
     def test_print(self) -> None:
-        """print() can write to it."""
+        """print() works with it as `file`."""
         print("one", 2, file=self.errors)
         self.assertEqual(self.lines, ["one 2 (request id-1)"])

@@ -1,4 +1,4 @@
-"""The gateway: what it calls, in which order, and what it hands to the sink."""
+"""Tests of the gateway: its calls of the application and of the sink, in order."""
 
 from __future__ import annotations
 
@@ -24,53 +24,53 @@ TEXT = [("Content-Type", "text/plain")]
 
 
 class Sink:
-    """Writes down what it is told, and fails where a test wants it to."""
+    """A `ResponseSink` that records its calls and fails at the call named `fail_at`."""
 
     def __init__(self, bodiless: bool = False, sends_files: bool = False) -> None:
-        self.told: list[Any] = []
+        self.calls: list[Any] = []
         self.bodiless = False
         self.fail_at = ""
         self._bodiless = bodiless
         self._sends_files = sends_files
 
-    def _tell(self, what: str, *more: Any) -> None:
-        self.told.append((what, *more) if more else what)
-        if what == self.fail_at:
+    def _record(self, name: str, *arguments: Any) -> None:
+        self.calls.append((name, *arguments) if arguments else name)
+        if name == self.fail_at:
             raise ConnectionResetError
 
     def begin_iteration(self) -> None:
-        """Part of ResponseSink, like all that follow."""
-        self._tell("begin_iteration")
+        """Record the call, like all methods of `ResponseSink` below."""
+        self._record("begin_iteration")
 
     def end_iteration(self) -> None:
-        """The iteration is over."""
-        self._tell("end_iteration")
+        """Record the end of the iteration."""
+        self._record("end_iteration")
 
     def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
-        """The head and the first block."""
+        """Record the head and the first block."""
         self.bodiless = self._bodiless
-        self._tell("begin", head.code, length, block)
+        self._record("begin", head.code, length, block)
 
     def write(self, block: bytes) -> None:
-        """A further block."""
-        self._tell("write", block)
+        """Record a block."""
+        self._record("write", block)
 
     def send_file(self, head: ResponseHead | None, body: FileWrapper) -> bool:
-        """A whole body."""
-        self._tell("send_file", head is not None)
+        """Record a file."""
+        self._record("send_file", head is not None)
         return self._sends_files
 
     def turn(self) -> None:
-        """An empty block."""
-        self._tell("turn")
+        """Record an empty block."""
+        self._record("turn")
 
     def finish(self) -> None:
-        """The end."""
-        self._tell("finish")
+        """Record the end."""
+        self._record("finish")
 
 
 class Body:
-    """An iterable with a close(), both of which are told to the sink."""
+    """An iterable that records each block and close() among the calls of the sink."""
 
     def __init__(self, sink: Sink, *blocks: Any) -> None:
         self.sink = sink
@@ -78,27 +78,27 @@ class Body:
 
     def __iter__(self) -> Iterator[Any]:
         for block in self.blocks:
-            self.sink.told.append(f"next {block!r}")
+            self.sink.calls.append(f"next {block!r}")
             yield block
 
     def close(self) -> None:
-        """Tell."""
-        self.sink.told.append("close")
+        """Record the call."""
+        self.sink.calls.append("close")
 
 
 class ServeTests(SynchronousTestCase):
     """`serve`."""
 
-    def told(self, app: App, sink: Sink | None = None) -> list[Any]:
-        """What a sink is told of an application's response."""
+    def calls(self, app: App, sink: Sink | None = None) -> list[Any]:
+        """Return the calls of the sink for the response of an application."""
         sink = sink or Sink()
         task = Task(hub_of(Clock()), serve, (app, {"sink": sink}, sink))
         task.hub.start(task)
         self.successResultOf(task.deferred())
-        return sink.told
+        return sink.calls
 
     def body(self, *blocks: Any, status: str = "200 OK") -> App:
-        """An application with a `Body` of these blocks."""
+        """Return an application whose response is a `Body` of these blocks."""
 
         def app(environ: dict[str, Any], start: Any) -> Iterable[Any]:
             start(status, TEXT)
@@ -107,16 +107,16 @@ class ServeTests(SynchronousTestCase):
         return app
 
     def test_list_of_one(self) -> None:
-        """The one block goes with the head, and its length is known."""
+        """A list of one block is sent with the head, and its length is known."""
         self.assertEqual(
-            self.told(lambda environ, start: start("200 OK", TEXT) and [b"one"]),
+            self.calls(lambda environ, start: start("200 OK", TEXT) and [b"one"]),
             [("begin", 200, 3, b"one"), "finish"],
         )
 
     def test_stream(self) -> None:
-        """Each block is handed over before the next is asked for; then it is closed."""
+        """Each block is sent before the next is requested; close() is called last."""
         self.assertEqual(
-            self.told(self.body(b"one", b"", b"two")),
+            self.calls(self.body(b"one", b"", b"two")),
             [
                 "begin_iteration",
                 "next b'one'",
@@ -131,17 +131,17 @@ class ServeTests(SynchronousTestCase):
             ],
         )
 
-    def test_nothing(self) -> None:
-        """A response without a block is begun at its end, with the length 0."""
+    def test_no_blocks(self) -> None:
+        """A response without a block starts at its end, with length 0."""
         self.assertEqual(
-            self.told(self.body(b"", b""))[-5:],
+            self.calls(self.body(b"", b""))[-5:],
             ["turn", ("begin", 200, 0, b""), "finish", "end_iteration", "close"],
         )
 
     def test_bodiless(self) -> None:
-        """A response that has no body is not iterated beyond its first block."""
+        """A response that has no body is iterated up to its first block only."""
         self.assertEqual(
-            self.told(self.body(b"", b"one", b"two"), Sink(bodiless=True))[-5:],
+            self.calls(self.body(b"", b"one", b"two"), Sink(bodiless=True))[-5:],
             [
                 "next b'one'",
                 ("begin", 200, None, b"one"),
@@ -152,7 +152,7 @@ class ServeTests(SynchronousTestCase):
         )
 
     def test_write(self) -> None:
-        """write() sends at once; the iterable goes on from there."""
+        """write() sends at once; the blocks of the iterable follow."""
 
         def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -161,7 +161,7 @@ class ServeTests(SynchronousTestCase):
             return [b"three"]
 
         self.assertEqual(
-            self.told(app),
+            self.calls(app),
             [
                 ("begin", 200, None, b"one"),
                 ("write", b"two"),
@@ -170,89 +170,89 @@ class ServeTests(SynchronousTestCase):
             ],
         )
 
-    def test_bytes_of_a_kind(self) -> None:
+    def test_subclass_of_bytes(self) -> None:
         """A subclass of bytes is sent as plain bytes."""
 
         class Marked(bytes):
             pass
 
-        (begin, _) = self.told(
+        (begin, _) = self.calls(
             lambda environ, start: start("200 OK", TEXT) and [Marked(b"one")]
         )
         self.assertIs(type(begin[3]), bytes)
 
     def test_file(self) -> None:
-        """A file is offered to the sink as a whole, and closed."""
+        """A file is passed to the sink as a whole, then closed."""
 
         class File:
             def read(self, size: int) -> bytes:
-                raise AssertionError("the sink has sent it")
+                raise AssertionError("read although the sink has sent the file")
 
             def close(self) -> None:
                 closed.append(True)
 
         closed: list[bool] = []
-        told = self.told(
+        calls = self.calls(
             lambda environ, start: start("200 OK", TEXT) and FileWrapper(File()),
             Sink(sends_files=True),
         )
-        self.assertEqual(told, [("send_file", True), "finish", "end_iteration"])
+        self.assertEqual(calls, [("send_file", True), "finish", "end_iteration"])
         self.assertEqual(closed, [True])
 
     def test_file_in_middleware(self) -> None:
-        """One that middleware has wrapped is iterated over: it may be changed there."""
+        """A file wrapped by middleware, which may change it, is iterated."""
 
         class File:
             def read(self, size: int) -> bytes:
                 return blocks.pop(0)
 
         blocks = [b"one", b"two", b""]
-        told = self.told(
+        calls = self.calls(
             lambda environ, start: (
                 start("200 OK", TEXT)
                 and (block.upper() for block in FileWrapper(File()))
             ),
             Sink(sends_files=True),
         )
-        self.assertEqual(told[1:3], [("begin", 200, None, b"ONE"), ("write", b"TWO")])
+        self.assertEqual(calls[1:3], [("begin", 200, None, b"ONE"), ("write", b"TWO")])
 
-    def test_part_of_a_file(self) -> None:
-        """One that must be read is read as far as its Content-Length says."""
+    def test_file_longer_than_content_length(self) -> None:
+        """A file that is iterated is read up to its Content-Length."""
 
         class File:
             def read(self, size: int) -> bytes:
                 return b"x" * size
 
-        told = self.told(
+        calls = self.calls(
             lambda environ, start: (
                 start("200 OK", [("Content-Length", "5")]) and FileWrapper(File())
             )
         )
-        self.assertEqual(told[2], ("begin", 200, None, b"xxxxx"))
-        self.assertEqual(told[3:], ["finish", "end_iteration"])
+        self.assertEqual(calls[2], ("begin", 200, None, b"xxxxx"))
+        self.assertEqual(calls[3:], ["finish", "end_iteration"])
 
     def test_failures(self) -> None:
-        """Wherever it breaks off, close() is called once, and the error passes on."""
+        """If the sink raises, close() is called once and the error propagates."""
         for at in ("begin_iteration", "begin", "turn", "write", "finish"):
             sink = Sink()
             sink.fail_at = at
             app = self.body(b"one", b"", b"two")
             self.assertRaises(ConnectionResetError, serve, app, {"sink": sink}, sink)
-            self.assertEqual(sink.told.count("close"), 1, at)
-            self.assertEqual(sink.told[-2:], ["end_iteration", "close"], at)
+            self.assertEqual(sink.calls.count("close"), 1, at)
+            self.assertEqual(sink.calls[-2:], ["end_iteration", "close"], at)
 
     def test_failure_of_the_application(self) -> None:
-        """What was not returned is not closed."""
+        """If the application raises, the sink is not called."""
 
         def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
             raise KeyError
 
         sink = Sink()
         self.assertRaises(KeyError, serve, app, {"sink": sink}, sink)
-        self.assertEqual(sink.told, [])
+        self.assertEqual(sink.calls, [])
 
     def test_exc_info_is_dropped(self) -> None:
-        """start_response keeps no reference to a traceback (PEP 3333)."""
+        """start_response keeps no reference to the traceback (PEP 3333)."""
 
         def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
             start("200 OK", TEXT)
@@ -265,4 +265,4 @@ class ServeTests(SynchronousTestCase):
             self.assertEqual(before, after)
             return [b"x"]
 
-        self.assertEqual(self.told(app)[0][:2], ("begin", 500))
+        self.assertEqual(self.calls(app)[0][:2], ("begin", 500))

@@ -1,4 +1,4 @@
-"""`wsgi.input`: the same results as those of a file in memory, however bytes come."""
+"""Tests of `wsgi.input`: results equal those of `io.BytesIO`, however data arrives."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from txgreenwsgi._wsgi.input import Input
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-#: Everything that can be asked of an input, as (method, arguments).
+#: Calls of an input, as (method, arguments).
 Calls = list[tuple[str, tuple[Any, ...]]]
 
 BODY = b"first line\nsecond\n\n\nno end: \xff\x00\r\n" + b"long " * 30 + b"\nlast"
 
 
 class Pieces:
-    """A source of the pieces it is given; an exception among them is raised."""
+    """A `BodySource` that returns the given pieces and raises given exceptions."""
 
     def __init__(self, pieces: Iterable[bytes | Exception]) -> None:
         self.pieces = list(pieces)
         self.turns = 0
 
     def receive(self, wanted: int = 0) -> bytes:
-        """The next one."""
+        """Return or raise the next one."""
         piece = self.pieces.pop(0) if self.pieces else b""
         if isinstance(piece, Exception):
             raise piece
         return piece
 
     def reader_turn(self) -> None:
-        """Count it."""
+        """Count the call."""
         self.turns += 1
 
 
 def cut(body: bytes, sizes: Sequence[int]) -> list[bytes]:
-    """A body in pieces of these sizes, again and again."""
+    """Split a body into pieces of these sizes, cyclically."""
     pieces = []
     start = number = 0
     while start < len(body):
@@ -58,7 +58,7 @@ def cut(body: bytes, sizes: Sequence[int]) -> list[bytes]:
 
 
 def results(file: Any, calls: Calls) -> list[Any]:
-    """What the calls return, one after the other."""
+    """Return the results of the calls, in order."""
     found = []
     for name, arguments in calls:
         if name == "next line":
@@ -69,15 +69,15 @@ def results(file: Any, calls: Calls) -> list[Any]:
 
 
 class ReadingTests(SynchronousTestCase):
-    """Input beside io.BytesIO."""
+    """`Input` compared with `io.BytesIO`."""
 
     def compare(self, body: bytes, sizes: Sequence[int], calls: Calls) -> None:
-        """Fail unless an input gives what a file in memory gives."""
+        """Fail unless an `Input` and an `io.BytesIO` return the same."""
         given = results(Input(Pieces(cut(body, sizes))), calls)
         self.assertEqual(given, results(io.BytesIO(body), calls), (sizes, calls))
 
     def test_each_method(self) -> None:
-        """Each method gives what a file gives, to the end and beyond it."""
+        """Each method returns the same as a file's, at the end and beyond it too."""
         arguments: dict[str, list[tuple[Any, ...]]] = {
             "read": [(), (None,), (-1,), (0,), (1,), (7,), (1000,)],
             "readline": [(), (None,), (-1,), (0,), (1,), (7,), (1000,)],
@@ -91,7 +91,7 @@ class ReadingTests(SynchronousTestCase):
                         self.compare(body, sizes, [(name, given)] * 15)
 
     def test_any_sequence(self) -> None:
-        """Any sequence of calls gives what a file gives, however the bytes arrive."""
+        """Any sequence of calls returns the same, however the bytes arrive."""
         chance = random.Random(3333)
         names = ["read", "read", "readline", "readline", "next line", "readlines"]
         for _ in range(3000):
@@ -107,13 +107,13 @@ class ReadingTests(SynchronousTestCase):
             self.compare(body, [len(body) + 1], calls)
 
     def test_lines(self) -> None:
-        """It can be iterated over, line by line."""
+        """Iteration yields the lines."""
         given = Input(Pieces(cut(BODY, [4])))
         self.assertEqual(list(given), list(io.BytesIO(BODY)))
         self.assertEqual(list(given), [])
 
     def test_pieces_are_not_copied(self) -> None:
-        """A read of just what has come gives the very bytes that came."""
+        """A read of exactly one piece returns that object, without a copy."""
         piece = bytes(100_000)
         given = Input(Pieces([piece]))
         self.assertIs(given.read(100_000), piece)
@@ -121,12 +121,12 @@ class ReadingTests(SynchronousTestCase):
         self.assertIs(given.read(), piece)
 
     def test_no_other_methods(self) -> None:
-        """It has the methods of PEP 3333 and no others."""
+        """It has exactly the methods of PEP 3333."""
         public = [name for name in dir(Input) if not name.startswith("_")]
         self.assertEqual(public, ["read", "readline", "readlines"])
 
-    def test_end_takes_turns(self) -> None:
-        """Each read at the end, after the first, lets the others have a turn."""
+    def test_polling_at_the_end(self) -> None:
+        """Each read at the end, after the first, parks for one reactor turn."""
         source = Pieces([b"abc"])
         given = Input(source)
         self.assertEqual(given.read(), b"abc")
@@ -139,10 +139,10 @@ class ReadingTests(SynchronousTestCase):
 
 
 class InterruptionTests(SynchronousTestCase):
-    """Reads that end by an exception."""
+    """Reads interrupted by an exception."""
 
     def test_nothing_is_lost(self) -> None:
-        """A read that was interrupted has read nothing: the next begins there."""
+        """An interrupted read consumes nothing: the next read starts there."""
         first: list[Callable[[Input], Any]] = [
             lambda given: given.read(),
             lambda given: given.read(20),
@@ -160,7 +160,7 @@ class InterruptionTests(SynchronousTestCase):
             self.assertEqual(given.read(), b"ij")
 
     def test_interrupted_by_a_timeout(self) -> None:
-        """So a body may be read under a timeout, and tried again."""
+        """A read that timed out can be retried without losing data."""
         clock = Clock()
         found: list[bytes] = []
 
@@ -182,7 +182,7 @@ class InterruptionTests(SynchronousTestCase):
         self.assertEqual(found, [b"abcdef"])
 
     def test_disconnect(self) -> None:
-        """A client that leaves is an error, not the end of the body."""
+        """A disconnect raises ClientDisconnected; it does not look like the end."""
         for name in ("read", "readline", "readlines"):
             given = Input(Pieces([b"abc", ClientDisconnected(), ClientDisconnected()]))
             self.assertRaises(ClientDisconnected, getattr(given, name))
@@ -190,30 +190,30 @@ class InterruptionTests(SynchronousTestCase):
 
 
 class RecvTests(SynchronousTestCase):
-    """recv(), which gives what has come."""
+    """`recv`."""
 
-    def test_as_they_come(self) -> None:
-        """At least a byte, at most `size`, and b"" only at the end."""
+    def test_as_data_arrives(self) -> None:
+        """It returns at least one byte, at most `size`, and b"" only at the end."""
         environ = {"wsgi.input": Input(Pieces([b"a", b"bcdef", b"g"]))}
         found = [recv(environ, 3) for _ in range(6)]
         self.assertEqual(found, [b"a", b"bcd", b"ef", b"g", b"", b""])
 
-    def test_behind_a_line(self) -> None:
-        """What other methods have left over comes first."""
+    def test_after_readline(self) -> None:
+        """Data buffered by other methods is returned first."""
         given = Input(Pieces([b"line\nrest", b"more"]))
         self.assertEqual(given.readline(), b"line\n")
         self.assertEqual(recv({"wsgi.input": given}, 100), b"rest")
         self.assertEqual(given.read(), b"more")
 
     def test_replaced(self) -> None:
-        """Where middleware has replaced the input, it refuses to go behind its back."""
+        """If middleware has replaced the input, recv() refuses to bypass it."""
         error = self.assertRaises(
             RuntimeError, recv, {"wsgi.input": io.BytesIO(b"abc")}, 3
         )
         self.assertIn("middleware has replaced it", str(error))
 
     def test_size(self) -> None:
-        """A size below 1 is refused: b"" would look like the end."""
+        """A size below 1 is refused, since b"" would look like the end."""
         for size in (0, -1):
             environ = {"wsgi.input": Input(Pieces([b"abc"]))}
             error = self.assertRaises(ValueError, recv, environ, size)

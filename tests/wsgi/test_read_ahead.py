@@ -1,4 +1,4 @@
-"""A request body received before the application is called, in memory."""
+"""Tests of `buffer_input`: receive the body before the application is called."""
 
 from __future__ import annotations
 
@@ -24,53 +24,53 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class _Pool:
-    """A thread pool that works when the test says so."""
+    """A thread pool whose jobs run when the test calls `work`."""
 
     def __init__(self) -> None:
         self.jobs: list[tuple[Callable[[bool, Any], object], Callable[[], Any]]] = []
 
     def callInThreadWithCallback(
-        self, told: Any, function: Any, *args: Any, **kwargs: Any
+        self, on_result: Any, function: Any, *args: Any, **kwargs: Any
     ) -> None:
-        self.jobs.append((told, lambda: function(*args, **kwargs)))
+        self.jobs.append((on_result, lambda: function(*args, **kwargs)))
 
     def work(self) -> None:
-        """Do one job."""
-        told, job = self.jobs.pop(0)
+        """Run one job."""
+        on_result, job = self.jobs.pop(0)
         try:
             result = job()
         except Exception:
-            told(False, Failure())
+            on_result(False, Failure())
         else:
-            told(True, result)
+            on_result(True, result)
 
 
 @implementer(IReactorThreads, IReactorFromThreads)
 class ThreadedReactor(MemoryReactor):
-    """A clock with a pool of threads."""
+    """A `MemoryReactor` with a thread pool."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pool = _Pool()
 
     def getThreadPool(self) -> Any:
-        """For `deferToThreadPool`."""
+        """Return the pool, for `deferToThreadPool`."""
         return self.pool
 
     def callFromThread(  # type: ignore[override]
         self, function: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Called by what looks like a thread."""
+        """Call at once: the jobs run in the reactor's thread."""
         function(*args, **kwargs)
 
     def callInThread(  # type: ignore[override]
         self, function: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Nobody does."""
+        """Fail: not used by the code under test."""
         raise AssertionError
 
     def suggestThreadPoolSize(self, size: int) -> None:
-        """Nobody does."""
+        """Fail: not used by the code under test."""
         raise AssertionError
 
 
@@ -78,11 +78,11 @@ class ReadAheadTests(LeakCheckMixin, SynchronousTestCase):
     """`buffer_input`."""
 
     def setUp(self) -> None:
-        """Nobody was called."""
+        """Reset the counter of calls."""
         self.calls = 0
 
     def digest(self, environ: Environ, start_response: Any) -> list[bytes]:
-        """Answers with what it has read, piece by piece in all ways."""
+        """An application: respond with a digest of the body, read in all ways."""
         self.calls += 1
         body = environ["wsgi.input"]
         found = [body.read(3), body.readline(), environ["txgreenwsgi.recv"](environ, 5)]
@@ -93,8 +93,8 @@ class ReadAheadTests(LeakCheckMixin, SynchronousTestCase):
             f"{found[:2]} {len(whole)} {hashlib.sha256(whole).hexdigest()}".encode()
         ]
 
-    def test_called_when_all_has_come(self) -> None:
-        """The application is called when its whole body has come, and not before."""
+    def test_called_when_complete(self) -> None:
+        """The application is called once its whole body has arrived, not before."""
         server = self.serve(self.digest, buffer_input=True)
         client = server.connect()
         client.send(HEAD % 6 + b"abc")
@@ -104,7 +104,7 @@ class ReadAheadTests(LeakCheckMixin, SynchronousTestCase):
         self.assertTrue(client.responses()[0].body.startswith(b"[b'abc', b'def'] 6 "))
 
     def test_equal_results(self) -> None:
-        """Whatever the framing and the size, the application reads the same."""
+        """The application reads the same data with every framing, size and setting."""
         for body in (b"", b"ab", b"one\ntwo\nthree\n", bytes(range(256)) * 2000):
             chunked = b"".join(
                 b"%x\r\n%b\r\n" % (len(body[at : at + 999]), body[at : at + 999])
@@ -127,7 +127,7 @@ class ReadAheadTests(LeakCheckMixin, SynchronousTestCase):
                 self.assertEqual(len(answers), 1, answers)
 
     def test_short_bodies_need_no_file(self) -> None:
-        """Up to the size no file is made, beyond it one, which is gone at the end."""
+        """A temporary file is created only above the size, and closed at the end."""
         made: list[Any] = []
         real = tempfile.TemporaryFile
 
@@ -143,7 +143,7 @@ class ReadAheadTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual([file.closed for file in made], [True])
 
     def test_continue(self) -> None:
-        """A client that asks first is told to send, without the application."""
+        """100 Continue is sent before the application is called."""
         server = self.serve(self.digest, buffer_input=True)
         client = server.connect()
         client.send(HEAD[:-2] % 3 + b"Expect: 100-continue\r\n\r\n")
@@ -151,8 +151,8 @@ class ReadAheadTests(LeakCheckMixin, SynchronousTestCase):
         client.send(b"abc")
         self.assertEqual(client.responses()[0].status, 200)
 
-    def test_refused_before(self) -> None:
-        """Too long, malformed or too slow: answered without the application."""
+    def test_refused_body(self) -> None:
+        """A body too long, malformed or too slow is refused without the application."""
         for request, status in (
             (CHUNKED + b"b\r\nhello world\r\n0\r\n\r\n", 413),
             (CHUNKED + b"2\r\nabcde", 400),
@@ -167,8 +167,8 @@ class ReadAheadTests(LeakCheckMixin, SynchronousTestCase):
             self.assertEqual(client.responses()[0].status, status)
         self.assertEqual(self.calls, 0)
 
-    def test_disconnect_before(self) -> None:
-        """A client that goes before all has come never reaches the application."""
+    def test_disconnect(self) -> None:
+        """If the client disconnects during its body, the application is not called."""
         server = self.serve(self.digest, buffer_input=True, buffer_memory=0)
         client = server.connect()
         client.send(HEAD % 5 + b"ab")
@@ -176,7 +176,7 @@ class ReadAheadTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual((self.calls, server.tasks), (0, []))
 
     def test_reading_past_the_end(self) -> None:
-        """Reading past the end gives b"" and lets others have their turn."""
+        """Reading past the end returns b"" and yields to other tasks."""
 
         def app(environ: Environ, start_response: Any) -> list[bytes]:
             if environ["REQUEST_METHOD"] == "POST":
@@ -197,8 +197,8 @@ class ReadAheadTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(others, [1])
         spinning.disconnect()
 
-    def test_disk_is_full(self) -> None:
-        """A file that cannot be written is a 500 that is logged; it is closed."""
+    def test_write_error(self) -> None:
+        """A temporary file that cannot be written is answered 500 and logged."""
         made: list[Any] = []
         real = tempfile.TemporaryFile
 
@@ -217,14 +217,14 @@ class ReadAheadTests(LeakCheckMixin, SynchronousTestCase):
 
 
 class ThreadTests(LeakCheckMixin, SynchronousTestCase):
-    """The same where the reactor has threads."""
+    """`buffer_input` with a reactor that has threads."""
 
     def setUp(self) -> None:
-        """Servers in memory get such a reactor."""
+        """Give the servers in memory such a reactor."""
         self.patch(testing, "MemoryReactor", ThreadedReactor)
 
-    def test_disk_is_used_in_threads(self) -> None:
-        """The reactor goes on while a thread writes and reads the file."""
+    def test_file_access_in_threads(self) -> None:
+        """Other requests are served while a thread writes or reads the file."""
 
         def app(environ: Environ, start_response: Any) -> list[bytes]:
             start_response("200 OK", [])
@@ -247,10 +247,10 @@ class ThreadTests(LeakCheckMixin, SynchronousTestCase):
         self.assertGreaterEqual(jobs, 3)  # written, rewound, read
 
     def test_disconnect_during_a_write(self) -> None:
-        """A thread that writes is waited for, whatever becomes of the client."""
+        """The task waits for a thread that is writing, even after a disconnect."""
 
         def app(environ: Environ, start_response: Any) -> list[bytes]:
-            raise AssertionError("its client had gone")
+            raise AssertionError("called after the client had disconnected")
 
         server = self.serve(
             app, buffer_input=True, buffer_memory=2, on_disconnect="cancel"

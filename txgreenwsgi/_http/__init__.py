@@ -1,5 +1,7 @@
-"""The wire: HTTP/1.1 as bytes, without Twisted, greenlets or sockets.
+"""HTTP/1.1 on the wire: bytes only, without Twisted, greenlets or sockets.
 
-A request is read by `parser` (bytes to events), which asks `target` and `fields`
-what a head means and `chunked` where a body ends; `head` has the events.
+`h1` is a connection with both directions. Requests are read by `parser`, which turns
+bytes into the events of `head`; it uses `target` and `fields` to interpret a head and
+`chunked` to find the end of a chunked body. Responses are encoded by `writer` and
+delimited as `framing` decides.
 """

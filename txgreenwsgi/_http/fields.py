@@ -1,7 +1,7 @@
-"""Fields: one line of a head, and what all of them together mean.
+"""Header fields: parsing of single lines, and the meaning of a whole head.
 
 Knows field names, values, and the fields that decide framing and persistence
-(RFC 9110, RFC 9112). Must never know of connections, or of how lines were found.
+(RFC 9110, RFC 9112). Must never know connections, nor how lines are found.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ __all__ = [
 FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
 """A field line without its CRLF (RFC 9112 5, RFC 9110 5.5).
 
-No optional white space in the pattern: two ways to match a run of spaces would
-let a long one take quadratic time.
+The pattern has no optional white space: two ways to match a run of spaces would make
+long runs take quadratic time.
 """
 
-# The latter half of the same.
+# The value part of FIELD_LINE.
 _VALUE = re.compile(rb"[\t -~\x80-\xff]*")
 
 Variable = tuple[str, str]
-"""A CGI variable: its name, and its value as latin-1."""
+"""Name and latin-1 value of a CGI variable."""
 
 DROPPED: Variable = ("", "")
-"""What a field gives that no application may see."""
+"""Stands for a field that must not reach the application."""
 
-# Fields whose value is one thing: a second one means that two readers may choose
-# differently. Content-Length and Host: RFC 9112 6.3 and 3.2. Content-Type: RFC 9110
-# 8.3 lets a recipient choose, and a joined value is no media type.
-_SINGLE = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
+# Singleton fields: if one is repeated, two parsers may choose different values.
+# Content-Length and Host: RFC 9112 6.3 and 3.2. Content-Type: RFC 9110 8.3 lets a
+# recipient choose, and a joined value is not a media type.
+_SINGLETONS = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
 
-# More digits than any body that could be sent; keeps int() cheap.
+# Longer than any real body needs; keeps int() cheap.
 _LENGTH_DIGITS = 18
 
 
 def variable_name(name: str) -> str:
-    """The variable of a field (RFC 3875 4.1.18); "" if no application may see it.
+    """Return the CGI variable of a field (RFC 3875 4.1.18), "" to drop the field.
 
-    That is a name with an underscore, which would pose as the same name with a
-    hyphen, and Proxy, which would become the HTTP_PROXY that HTTP clients obey
-    (CVE-2016-5385).
+    Dropped are names with an underscore, which would collide with the same name
+    spelt with a hyphen, and Proxy, which would become the HTTP_PROXY variable that
+    HTTP clients obey (CVE-2016-5385).
     """
     name = name.upper()
     if "_" in name or name == "PROXY":
@@ -67,17 +67,17 @@ def variable_name(name: str) -> str:
 
 
 def read_field(line: bytes) -> Variable:
-    """Read one field line, given without its CRLF.
+    """Parse one field line, given without its CRLF.
 
     Returns:
-        The variable's name and value; `DROPPED` where `variable_name` gives none.
+        The variable's name and value; `DROPPED` if `variable_name` returns "".
 
     Raises:
         Malformed: 400.
     """
     match = FIELD_LINE.fullmatch(line)
     if match is None:
-        raise Malformed(400, "a field line is not a name, a colon and a value")
+        raise Malformed(400, "malformed field line: expected 'name: value'")
     key = variable_name(match[1].decode("ascii"))
     if not key:
         return DROPPED
@@ -85,14 +85,15 @@ def read_field(line: bytes) -> Variable:
     if key == "CONTENT_LENGTH" and not (value.isascii() and value.isdigit()):
         raise Malformed(400, "Content-Length is not a number")
     if key == "HTTP_HOST" and not is_host(value):
-        raise Malformed(400, "Host is not a host and a port")
+        raise Malformed(400, "Host is not a valid host and port")
     return key, value
 
 
 def read_value(line: bytes, start: int) -> str | None:
-    """The value that begins at `start` of a field line; None if it is not one.
+    """Return the value that begins at `start` of a field line; None if invalid.
 
-    For a field whose name is known by its bytes, and whose value may be anything.
+    For lines whose name the caller has compared already, of fields that allow any
+    value.
     """
     if _VALUE.fullmatch(line, start) is None:
         return None
@@ -100,19 +101,19 @@ def read_value(line: bytes, start: int) -> str | None:
 
 
 def join_fields(fields: Iterable[Variable]) -> dict[str, str]:
-    """Return the variables of a head, fields of one name joined into one.
+    """Return the variables of a head, with repeated fields joined.
 
     Cookie is joined with ``"; "`` (RFC 6265 5.4 and RFC 9113 8.2.3), all others
-    with ``", "`` (RFC 9110 5.3), in the order in which they came.
+    with ``", "`` (RFC 9110 5.3), in the order received.
 
     Raises:
-        Malformed: 400 where a field that must be single is not.
+        Malformed: 400 if a singleton field is repeated.
     """
     variables: dict[str, str] = {}
     for key, value in fields:
         if key not in variables:
             variables[key] = value
-        elif key in _SINGLE:
+        elif key in _SINGLETONS:
             name = key.removeprefix("HTTP_").replace("_", "-").title()
             raise Malformed(400, f"more than one {name} field")
         elif key != "":
@@ -123,11 +124,11 @@ def join_fields(fields: Iterable[Variable]) -> dict[str, str]:
 
 
 def request_head(line: RequestLine, variables: dict[str, str]) -> RequestHead:
-    """Return the head of a request, or say why it cannot be answered.
+    """Build the head of a request from its request line and fields.
 
     Args:
         line: The request line.
-        variables: What `join_fields` gave. Becomes the head's own.
+        variables: The result of `join_fields`. The head takes ownership of it.
 
     Raises:
         Malformed: 400, 417 or 501.
@@ -135,7 +136,7 @@ def request_head(line: RequestLine, variables: dict[str, str]) -> RequestHead:
     method, target, path, query, version, authority = line
     persistent = version == "HTTP/1.1"
     if persistent and "HTTP_HOST" not in variables:
-        raise Malformed(400, "no Host field")  # RFC 9112 3.2
+        raise Malformed(400, "the Host field is missing")  # RFC 9112 3.2
     if authority is not None:
         variables["HTTP_HOST"] = authority  # RFC 9112 3.2.2
 
@@ -150,27 +151,28 @@ def request_head(line: RequestLine, variables: dict[str, str]) -> RequestHead:
     keep_alive = persistent
     if "HTTP_CONNECTION" in variables:
         options = variables["HTTP_CONNECTION"].lower()
-        # What nearly every client sends that sends this field at all.
+        # Fast path for the most common value.
         if options == "keep-alive":
             keep_alive = True
         else:
-            listed = _elements(options)
+            listed = _list_elements(options)
             # RFC 9112 9.3: close wins over keep-alive.
             keep_alive = "close" not in listed and (
                 persistent or "keep-alive" in listed
             )
-            # RFC 9110 7.8: to be ignored in an HTTP/1.0 request.
+            # RFC 9110 7.8: ignore it in an HTTP/1.0 request.
             if persistent and "upgrade" in listed:
                 upgrade = variables.get("HTTP_UPGRADE", "")
 
     expects_continue = False
     if "HTTP_EXPECT" in variables:
-        expected = _elements(variables["HTTP_EXPECT"].lower())
+        expected = _list_elements(variables["HTTP_EXPECT"].lower())
         if not expected <= {"100-continue"}:
-            raise Malformed(417, "an expectation other than 100-continue")
-        # RFC 9110 10.1.1: to be ignored in an HTTP/1.0 request.
+            raise Malformed(417, "unsupported Expect: only 100-continue is supported")
+        # RFC 9110 10.1.1: ignore it in an HTTP/1.0 request.
         expects_continue = bool(expected) and persistent and length != 0
 
+    # By position: ten keyword arguments cost 0.3 us more, once for each request.
     return RequestHead(
         method,
         target,
@@ -193,25 +195,26 @@ def _read_length(value: str) -> int:
 
 
 def _check_coding(variables: dict[str, str], version: str) -> None:
-    """Refuse what is not the one chunked body that every reader sees alike."""
+    """Reject every Transfer-Encoding that is not exactly one chunked coding."""
     if version != "HTTP/1.1":
-        # RFC 9112 6.1: the framing of such a message is faulty.
+        # RFC 9112 6.1: treat the framing of such a message as faulty.
         raise Malformed(400, "Transfer-Encoding in an HTTP/1.0 request")
     if "CONTENT_LENGTH" in variables:
-        # RFC 9112 6.1 lets a server reject it: it is how requests are smuggled.
-        raise Malformed(400, "Transfer-Encoding together with Content-Length")
+        # RFC 9112 6.1 lets a server reject it: the usual request smuggling attack.
+        raise Malformed(400, "both Transfer-Encoding and Content-Length")
     coding = variables["HTTP_TRANSFER_ENCODING"].lower()
     if coding == "chunked":
         return
     *others, last = [part.strip(" \t") for part in coding.split(",")]
     if last != "chunked":
-        # RFC 9112 6.3: where the body ends cannot be known.
+        # RFC 9112 6.3: the end of the body cannot be determined.
         raise Malformed(400, "the last transfer coding is not chunked")
     if "chunked" in others or "" in others:
-        raise Malformed(400, "Transfer-Encoding is not a list of different codings")
-    raise Malformed(501, "a transfer coding other than chunked")  # RFC 9112 6.1
+        raise Malformed(400, "Transfer-Encoding has an empty or repeated coding")
+    # RFC 9112 6.1: 501 for a transfer coding that the server does not know.
+    raise Malformed(501, "unsupported transfer coding: only chunked is supported")
 
 
-def _elements(value: str) -> set[str]:
-    """Return the elements of a list; empty ones do not count (RFC 9110 5.6.1)."""
+def _list_elements(value: str) -> set[str]:
+    """Return the elements of a list, without empty ones (RFC 9110 5.6.1)."""
     return {part.strip(" \t") for part in value.split(",")} - {""}

@@ -1,7 +1,7 @@
-"""What the parser reports: a request's head, the end of its body, a refusal.
+"""Events reported by the parser: request head, end of body, refusal.
 
-Knows the words of RFC 9110 and the CGI variables of RFC 3875. Must never know
-how bytes become these objects, nor what is done with them.
+Knows the terms of RFC 9110 and the CGI variables of RFC 3875. Must never know how
+bytes become these objects, nor what is done with them.
 """
 
 from __future__ import annotations
@@ -12,36 +12,35 @@ from typing import Final, final
 __all__ = ["END", "End", "Malformed", "Refusal", "RequestHead"]
 
 
-# Not frozen: a frozen dataclass sets each field through object.__setattr__,
-# which triples the cost of the one object that is made for every request.
+# Not frozen: a frozen dataclass sets each field through object.__setattr__, which
+# triples the cost of the one object that is created for every request.
 @dataclass(slots=True)
 class RequestHead:
-    """One request's request line and fields, checked and read.
+    """A validated request line and its header fields.
 
-    All text is latin-1: one character for each byte that was sent, as PEP 3333
-    wants it ("A Note On String Types").
+    All text is latin-1, one character per byte received, as PEP 3333 requires ("A
+    Note On String Types").
 
     Attributes:
-        method: The method, such as ``GET``. Case matters (RFC 9110 9.1).
-        target: The request target as it was sent (RFC 9112 3.2).
-        path: The percent-decoded path, PATH_INFO of an application at the root:
-            ``/a b``. It begins with a slash, except for ``OPTIONS *`` where it
-            is ``*``. A percent sign without two hexadecimal digits stays as it is.
-        query: What follows the first ``?`` of the target, not decoded; ``""`` if
+        method: The method, such as ``GET``; case-sensitive (RFC 9110 9.1).
+        target: The request target as received (RFC 9112 3.2).
+        path: The percent-decoded path, such as ``/a b``: PATH_INFO of an application
+            mounted at the root. Begins with a slash, except for ``OPTIONS *`` where
+            it is ``*``. A percent sign without two hexadecimal digits is kept.
+        query: The part of the target after the first ``?``, not decoded; ``""`` if
             there is none.
         version: ``HTTP/1.1`` or ``HTTP/1.0``.
-        variables: The fields as RFC 3875 4.1.18 names them: ``HTTP_ACCEPT``, and
-            ``CONTENT_TYPE`` and ``CONTENT_LENGTH`` without the prefix. Several
-            fields of one name are joined with ``", "``, Cookie with ``"; "``.
-            The dict is this request's own: the receiver may add to it.
-        content_length: The body's length in bytes, 0 if there is no body, None if
-            it is chunked and so known only at its end.
-        keep_alive: Whether the client wants the connection to outlive this request
-            (RFC 9112 9.3).
-        expects_continue: Whether the client waits for ``100 Continue`` before it
-            sends a body (RFC 9110 10.1.1).
-        upgrade: The value of Upgrade where Connection lists it, else ``""``. The
-            request can always be answered as if it were not there (RFC 9110 7.8).
+        variables: The fields under their names of RFC 3875 4.1.18: ``HTTP_ACCEPT``,
+            and ``CONTENT_TYPE`` and ``CONTENT_LENGTH`` without the prefix. Repeated
+            fields are joined with ``", "``, Cookie with ``"; "``. The dict belongs to
+            this request; the receiver may modify it.
+        content_length: The body's length in bytes; 0 without a body; None for a
+            chunked body, whose length is known only at its end.
+        keep_alive: True if the client wants a persistent connection (RFC 9112 9.3).
+        expects_continue: True if the client waits for ``100 Continue`` before it
+            sends the body (RFC 9110 10.1.1).
+        upgrade: The value of Upgrade if Connection lists it, else ``""``. Ignoring it
+            is always allowed (RFC 9110 7.8).
     """
 
     method: str
@@ -67,20 +66,20 @@ class End:
 
 
 END: Final = End()
-"""The end of one request's body; also where there is no body."""
+"""End of a request's body; reported for requests without a body as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """These bytes are no request that may be answered with anything else.
+    """The bytes received cannot be served as a request.
 
-    Answer with `status` and close: nothing that follows on the connection can be
-    trusted to be what it looks like (RFC 9112 11.2), so nothing of it is reported.
+    Answer with `status` and close the connection: the message boundaries after the
+    error are unreliable (RFC 9112 11.2), so the parser reports nothing after it.
 
     Attributes:
-        status: The status to answer with, such as 400.
-        reason: Why, for the log. Holds nothing that the client sent beyond the
-            name of a field or single bytes in hexadecimal.
+        status: The status code to answer with, such as 400.
+        reason: The reason, for the log and the response. Contains no data from the
+            client except field names and single bytes in hexadecimal.
     """
 
     status: int
@@ -88,7 +87,12 @@ class Refusal:
 
 
 class Malformed(Exception):
-    """Raised inside this room where a `Refusal` must be reported."""
+    """Raised by the functions of this package; the parser reports it as a `Refusal`.
+
+    Attributes:
+        status: The status code to answer with.
+        reason: See `Refusal`.
+    """
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(status, reason)

@@ -1,15 +1,15 @@
-"""Heads, read a line at a time from what has been read before.
+"""Cache of header lines, so that most heads are parsed by lookups.
 
 Clients send the same lines again and again: a browser's User-Agent, its Accept, the
-path of a popular page. Each line that was once part of a good head is kept with its
-meaning, so that most heads cost one lookup a line. Knows nothing of where a head came
-from; must never keep a secret, nor anything without a bound.
+path of a popular page. Each line of an accepted head is cached with its parsed value,
+so that most heads cost one lookup per line. Knows nothing of where a head came from;
+must never store a secret, nor anything without a bound.
 
-A head with a line that is not known goes to llhttp as a whole, and only the lines of
-a head that passed are learned. What is never learned does not count: a Cookie, or the
-query of a known path, that differs in each request has no bearing on framing. What the
-lines mean *together* (two Host fields, Transfer-Encoding with Content-Length ...) is
-worked out anew for each head.
+If any line of a head is not cached, the whole head is validated by llhttp, and its
+lines are cached only if the head is accepted. Two kinds of lines are exempt, because
+they differ in each request and do not affect framing: a Cookie, and a known path with
+another query. The rules that concern several lines together (two Host fields,
+Transfer-Encoding with Content-Length ...) are applied to every head anew.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .fields import Variable, join_fields, read_field, read_value, request_head
 from .head import Malformed
-from .llhttp import judge_head
+from .llhttp import validate_head
 from .target import RequestLine, read_request_line, with_other_query
 
 if TYPE_CHECKING:
@@ -29,191 +29,198 @@ __all__ = ["KnownLines", "KnownLinesStatistics"]
 
 _T = TypeVar("_T")
 
-# A browser sends some 12 lines, and they differ little from client to client.
+# A browser sends about 12 lines, which differ little from client to client.
 _LINES = 512
 
-# Two generations of both kinds of lines: about 1 MB at the very most.
+# Longer lines are not cached. With two generations of request and field lines, this
+# bounds the cache to about 1 MB.
 _LINE_LENGTH = 256
 
-# Not kept: nothing that lets a person in should outlive the request in memory. They
-# are as good as unique anyway.
+# Never cached: credentials must not outlive the request in memory. Nearly all of
+# them are unique, so caching them would gain nothing.
 _SECRET = frozenset({"HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_PROXY_AUTHORIZATION"})
 
-
-# As clients write it; other spellings are read the general way.
+# The usual spellings; others take the general path.
 _COOKIE = frozenset({b"Cookie: ", b"cookie: "})
 
 
-class _Recent(dict[bytes, _T], Generic[_T]):
-    """Lines and their meaning: those learned last, and those used since.
+class _LineCache(dict[bytes, _T], Generic[_T]):
+    """Cache from lines to their parsed values, with two generations.
 
-    In two generations. When the younger is full it becomes the older, and what was
-    the older is forgotten. A line found in the older moves to the younger. So lines
-    that come all the time stay, whatever passes through: queries, identifiers, noise.
+    When the younger generation is full it becomes the older one, and the previous
+    older one is dropped. A hit in the older generation moves the line to the younger.
+    So lines in constant use stay, however many one-off lines (queries, identifiers,
+    noise) pass through.
 
-    Looking up a line that is not known reads it.
+    A lookup of an unknown line parses it. The result stays in `pending` until the
+    whole head has been accepted.
 
     Args:
-        limit: How many lines a generation holds.
+        limit: Maximum number of lines in a generation.
+
+    Attributes:
+        pending: Lines parsed since the last commit or discard, with their values.
     """
 
-    __slots__ = ("_limit", "_older", "unproven")
+    __slots__ = ("_limit", "_older", "pending")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._older: dict[bytes, _T] = {}
-        self.unproven: list[tuple[bytes, _T]] = []
-        """The lines that were read since this was last emptied."""
+        self.pending: list[tuple[bytes, _T]] = []
 
-    def read(self, line: bytes) -> _T:
-        """Return what a new line means, and add it to `unproven`."""
+    def parse(self, line: bytes) -> _T:
+        """Return the value of an unknown line, and add it to `pending`."""
         raise NotImplementedError
 
     def __missing__(self, line: bytes) -> _T:
-        meaning = self._older.pop(line, None)
-        if meaning is None:
-            return self.read(line)
-        self._keep(line, meaning)
-        return meaning
+        value = self._older.pop(line, None)
+        if value is None:
+            return self.parse(line)
+        self._store(line, value)
+        return value
 
-    def learn(self) -> None:
-        """Keep what was `unproven`."""
-        for line, meaning in self.unproven:
+    def commit_pending(self) -> None:
+        """Cache the lines in `pending`: their head has been accepted."""
+        for line, value in self.pending:
             if len(line) <= _LINE_LENGTH:
-                self._keep(line, meaning)
-        self.unproven.clear()
+                self._store(line, value)
+        self.pending.clear()
 
-    def forget_unproven(self) -> None:
-        """What was read since has proved nothing."""
-        self.unproven.clear()
+    def discard_pending(self) -> None:
+        """Drop the lines in `pending`: their head was refused."""
+        self.pending.clear()
 
-    def kept(self) -> int:
+    def size(self) -> int:
+        """Return the number of lines in both generations."""
         return len(self) + len(self._older)
 
-    def _keep(self, line: bytes, meaning: _T) -> None:
+    def _store(self, line: bytes, value: _T) -> None:
         if len(self) >= self._limit:
             self._older = dict(self)
             self.clear()
-        self[line] = meaning
+        self[line] = value
 
 
-class _Paths(_Recent[RequestLine | None]):
-    """Request lines up to a question mark, each with one that began so."""
+class _Paths(_LineCache[RequestLine | None]):
+    """Request lines up to the question mark, each with one parsed example."""
 
     __slots__ = ()
 
-    def read(self, line: bytes) -> None:
+    def parse(self, line: bytes) -> None:
         return None
 
 
-class _RequestLines(_Recent[RequestLine]):
+class _RequestLines(_LineCache[RequestLine]):
     __slots__ = ("_paths",)
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._paths = _Paths(limit)
 
-    def read(self, line: bytes) -> RequestLine:
+    def parse(self, line: bytes) -> RequestLine:
         beginning, mark, _ = line.partition(b"?")
         if mark:
-            # A query differs from request to request, and like a Cookie it has no
-            # bearing on anything.
+            # The query differs from request to request and, like a Cookie, does not
+            # affect framing: a new one needs no validation by llhttp.
             known = self._paths[beginning]
             if known is not None:
-                meaning = with_other_query(known, line)
-                if meaning is not None:
-                    return meaning
-        meaning = read_request_line(line)
-        self.unproven.append((line, meaning))
-        if mark and meaning.target.startswith(b"/"):
-            self._paths.unproven.append((beginning, meaning))
-        return meaning
+                value = with_other_query(known, line)
+                if value is not None:
+                    return value
+        value = read_request_line(line)
+        self.pending.append((line, value))
+        if mark and value.target.startswith(b"/"):
+            self._paths.pending.append((beginning, value))
+        return value
 
-    def learn(self) -> None:
-        super().learn()
-        self._paths.learn()
+    def commit_pending(self) -> None:
+        super().commit_pending()
+        self._paths.commit_pending()
 
-    def forget_unproven(self) -> None:
-        super().forget_unproven()
-        self._paths.forget_unproven()
+    def discard_pending(self) -> None:
+        super().discard_pending()
+        self._paths.discard_pending()
 
 
-class _FieldLines(_Recent[Variable]):
+class _FieldLines(_LineCache[Variable]):
     __slots__ = ()
 
     def __missing__(self, line: bytes) -> Variable:
-        # Nearly every head has a Cookie, nearly every one another.
+        # Nearly every head has a Cookie, and nearly every Cookie is different.
         if line[:8] in _COOKIE:
             value = read_value(line, 8)
             if value is not None:
                 return "HTTP_COOKIE", value
         return super().__missing__(line)
 
-    def read(self, line: bytes) -> Variable:
+    def parse(self, line: bytes) -> Variable:
         variable = read_field(line)
         if variable[0] not in _SECRET:
-            self.unproven.append((line, variable))
+            self.pending.append((line, variable))
         return variable
 
 
 @dataclass(frozen=True, slots=True)
 class KnownLinesStatistics:
-    """How much is known.
+    """Size of the cache and number of heads that it could not serve alone.
 
     Attributes:
-        request_lines: How many request lines are kept now.
-        field_lines: How many field lines are kept now.
-        judged_heads: How many heads had to go to llhttp so far.
+        request_lines: Number of request lines in the cache.
+        field_lines: Number of field lines in the cache.
+        validated_heads: Number of heads that llhttp has validated so far.
     """
 
     request_lines: int
     field_lines: int
-    judged_heads: int
+    validated_heads: int
 
 
 class KnownLines:
-    """Reads heads, and learns their lines.
+    """Parser of heads with a cache of known lines.
 
-    One for all connections of a process is best: what a line means does not depend
-    on who sent it. Not for several threads.
+    Share one among all connections of a process: the meaning of a line does not
+    depend on its sender. Not thread-safe.
 
     Args:
-        limit: How many lines a generation holds, of request lines and of field lines
-            each. There are two generations.
+        limit: Maximum number of lines in a generation, for request lines and for
+            field lines each. There are two generations.
     """
 
-    __slots__ = ("_fields", "_judged_heads", "_request_lines")
+    __slots__ = ("_fields", "_request_lines", "_validated_heads")
 
     def __init__(self, limit: int = _LINES) -> None:
         self._request_lines = _RequestLines(limit)
         self._fields = _FieldLines(limit)
-        self._judged_heads = 0
+        self._validated_heads = 0
 
     def statistics(self) -> KnownLinesStatistics:
-        """Return how many lines are kept, and how many heads were not known."""
+        """Return the numbers of cached lines and of validated heads."""
         return KnownLinesStatistics(
-            self._request_lines.kept(), self._fields.kept(), self._judged_heads
+            request_lines=self._request_lines.size(),
+            field_lines=self._fields.size(),
+            validated_heads=self._validated_heads,
         )
 
     def read_head(
         self, head: bytes, fields_limit: int, target_limit: int
     ) -> RequestHead:
-        """Return what a head says.
+        """Parse a head.
 
         Args:
-            head: A whole head without the empty line at its end.
-            fields_limit: How many field lines it may have.
-            target_limit: How many bytes its target may have.
+            head: A whole head, without the empty line at its end.
+            fields_limit: Maximum number of field lines.
+            target_limit: Maximum length of the target, in bytes.
 
         Raises:
-            Malformed: It cannot be answered. Where `check_request_line` finds fault
-                with the head too, its verdict is the one to give.
+            Malformed: The head cannot be served. If `check_request_line` raises for
+                the same head, its status takes precedence.
         """
         request_lines, fields = self._request_lines, self._fields
-        if request_lines.unproven or fields.unproven:
-            # What a head that was refused has left there proves nothing.
-            request_lines.forget_unproven()
-            fields.forget_unproven()
+        if request_lines.pending or fields.pending:
+            # Left over from a head that was refused.
+            request_lines.discard_pending()
+            fields.discard_pending()
 
         lines = head.split(b"\r\n")
         line = request_lines[lines[0]]
@@ -224,12 +231,13 @@ class KnownLines:
             raise Malformed(431, f"more than {fields_limit} fields")
         variables = dict(map(fields.__getitem__, lines))
         if len(variables) != len(lines) or "" in variables:
+            # Repeated or dropped fields.
             variables = join_fields(map(fields.__getitem__, lines))
         request = request_head(line, variables)
 
-        if request_lines.unproven or fields.unproven:
-            self._judged_heads += 1
-            judge_head(head + b"\r\n\r\n")
-            request_lines.learn()
-            fields.learn()
+        if request_lines.pending or fields.pending:
+            self._validated_heads += 1
+            validate_head(head + b"\r\n\r\n")
+            request_lines.commit_pending()
+            fields.commit_pending()
         return request

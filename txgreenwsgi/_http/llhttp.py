@@ -1,7 +1,7 @@
-"""The second opinion: llhttp, the parser of Node.js, through httptools.
+"""Validation of request heads by llhttp, the parser of Node.js.
 
-The only file that imports httptools. Must never decide what a head means: it says
-whether a parser that many others run would take these bytes for a head at all.
+The only file that imports httptools. Must never decide what a head means: it only
+checks whether a widely deployed parser accepts the bytes as a head.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from .head import Malformed
 
-__all__ = ["judge_head"]
+__all__ = ["validate_head"]
 
 
-class _Verdict:
-    """What llhttp calls. No callbacks for fields: it would make objects of them."""
+class _Callbacks:
+    """Callbacks for llhttp. None for fields, which would create objects for each."""
 
     __slots__ = ("complete",)
 
@@ -25,24 +25,24 @@ class _Verdict:
         self.complete = True
 
 
-def judge_head(head: bytes) -> None:
-    """Refuse a head that llhttp refuses.
+def validate_head(head: bytes) -> None:
+    """Raise `Malformed` if llhttp rejects the head.
 
     Args:
-        head: One whole head, from the method to the empty line.
+        head: One whole head, from the method to the empty line, inclusive.
 
     Raises:
         Malformed: 400.
     """
-    verdict = _Verdict()
-    # A new one each time: nothing that one client sent can bear on another's head,
-    # and none of its states after a head (body, upgrade, close) concerns us.
-    parser = HttpRequestParser(verdict)
+    callbacks = _Callbacks()
+    # A new parser for each head: data from one client cannot affect another's head,
+    # and the parser's state after a head (body, upgrade, close) is not needed.
+    parser = HttpRequestParser(callbacks)
     try:
         parser.feed_data(head)
     except HttpParserUpgrade:
-        pass  # Its way to say that Upgrade is there, once the head is complete.
+        pass  # httptools reports an Upgrade field this way, after the head.
     except HttpParserError as error:
-        raise Malformed(400, f"the head is malformed: {error}") from None
-    if not verdict.complete:
-        raise Malformed(400, "the head is malformed: its end is not where it seems")
+        raise Malformed(400, f"malformed head: {error}") from None
+    if not callbacks.complete:
+        raise Malformed(400, "malformed head: llhttp finds no end of it")

@@ -1,38 +1,84 @@
 """Bytes to events: the requests of one connection, read without any I/O.
 
-Knows where a head ends, what follows it, and all limits. Must never know of
-transports, clocks or tasks: it is fed bytes and returns what they mean. Every
-verdict depends on the bytes alone, never on how they were split on their way.
+Knows where a head ends, what follows it, and all limits. Must never know
+transports, clocks or tasks. Every result depends on the bytes alone, never on how
+they were split on the way.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
+
+from txgreenwsgi._states import TransitionTable
 
 from .chunked import ChunkedBody
 from .head import END, End, Malformed, Refusal, RequestHead
 from .known_lines import KnownLines
 from .target import check_request_line
 
-__all__ = ["Event", "HeadLimits", "RequestParser"]
+__all__ = [
+    "CHUNKED_BODY",
+    "ENDED",
+    "HEAD",
+    "LENGTH_BODY",
+    "RECEIVING",
+    "REFUSED",
+    "Event",
+    "HeadLimits",
+    "RequestParser",
+]
 
 Event = RequestHead | bytes | End | Refusal
-"""What `RequestParser.feed` reports. The bytes are a piece of a body, never empty."""
+"""An event of `RequestParser.feed`. Bytes are a piece of a body, never empty."""
+
+#: The next bytes begin a request, or go on in its head.
+HEAD: Final = "head"
+#: The next bytes are a body whose length the head told.
+LENGTH_BODY: Final = "length body"
+#: The next bytes are a chunked body.
+CHUNKED_BODY: Final = "chunked body"
+#: The last request ended the connection: further bytes are ignored.
+ENDED: Final = "ended"
+#: A `Refusal` was reported, or `stop` called: further bytes are ignored.
+REFUSED: Final = "refused"
+
+RECEIVING: Final = TransitionTable(
+    "the request side of an HTTP/1.1 connection",
+    {
+        HEAD: {
+            "length": LENGTH_BODY,
+            "chunked": CHUNKED_BODY,
+            "end": HEAD,
+            "last end": ENDED,
+            "stop": REFUSED,
+        },
+        LENGTH_BODY: {"end": HEAD, "last end": ENDED, "stop": REFUSED},
+        CHUNKED_BODY: {"end": HEAD, "last end": ENDED, "stop": REFUSED},
+        ENDED: {"stop": REFUSED},
+        REFUSED: {"stop": REFUSED},
+    },
+)
+
+_ON_LENGTH: Final = RECEIVING.moves("length")
+_ON_CHUNKED: Final = RECEIVING.moves("chunked")
+_ON_END: Final = RECEIVING.moves("end")
+_ON_LAST_END: Final = RECEIVING.moves("last end")
+_ON_STOP: Final = RECEIVING.moves("stop")
 
 _HEAD_END = b"\r\n\r\n"
 
-# RFC 9112 2.2 asks for patience with an empty line before a request line. Some old
-# clients send one after each body; nobody has a use for many.
-_EMPTY_LINES = 8
+# RFC 9112 section 2.2: a server should ignore an empty line before a request line.
+# Some old clients send one after each body; more of them have no purpose.
+EMPTY_LINES_LIMIT = 8
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 @dataclass(frozen=True, slots=True)
 class HeadLimits:
-    """How much a client may send besides bodies. All but `fields` are in bytes.
+    """Limits on what a client sends besides bodies. All but `fields` are in bytes.
 
     Attributes:
         size: A whole head, with its request line and the empty line at its end.
@@ -57,16 +103,17 @@ _SHARED_LINES: Final = KnownLines()
 class RequestParser:
     """Reads the requests of one connection.
 
-    Keeps at most one incomplete head (`HeadLimits.size`) or one incomplete line of a
-    chunked body, and nothing else of a body; and what it was told to leave unread.
+    Buffers at most one incomplete head (`HeadLimits.size`) or one incomplete line of
+    a chunked body, nothing else of a body, and the bytes it was told to leave unread.
 
     Args:
-        limits: What a client may send.
-        lines: What reads the heads; by default one for the whole process.
+        limits: what a client may send.
+        lines: reads the heads; by default one cache for the whole process.
 
     Attributes:
-        has_unread: Whether bytes behind the end of a request were left for another
+        has_unread: whether bytes behind the end of a request were left for another
             `feed`.
+        receiving: the state, one of those of `RECEIVING`.
     """
 
     __slots__ = (
@@ -78,10 +125,10 @@ class RequestParser:
         "_line_read",
         "_lines",
         "_pending",
-        "_state",
         "_unread",
         "_unread_from",
         "has_unread",
+        "receiving",
     )
 
     def __init__(
@@ -91,12 +138,12 @@ class RequestParser:
     ) -> None:
         self._limits = limits
         self._lines = lines
-        self._state: Literal["head", "length", "chunked", "closed", "refused"] = "head"
+        self.receiving = HEAD
         self._leading = 0  # bytes of empty lines before the request line
         self._pending = b""  # an incomplete head
-        self._line_read = False  # whether its request line is complete, and good
-        self._keep_alive = True  # what the request whose body is being read asked for
-        self._left = 0  # bytes that its body still lacks
+        self._line_read = False  # whether its request line is complete and valid
+        self._keep_alive = True  # of the request whose body is being read
+        self._left = 0  # bytes of its body still to come
         self._body: ChunkedBody | None = None
         self._unread = b""
         self._unread_from = 0  # where in it the next request begins
@@ -104,32 +151,32 @@ class RequestParser:
 
     @property
     def idle(self) -> bool:
-        """Whether no byte of another request has been seen.
+        """Whether no byte of another request was received.
 
-        Empty lines before a request line do not count. Also True behind a request
-        that ends the connection; False after a `Refusal`.
+        Empty lines before a request line do not count. True after a request that
+        ends the connection; False after a `Refusal`.
         """
         return (
             not self._pending
             and not self.has_unread
-            and (self._state == "head" or self._state == "closed")
+            and (self.receiving is HEAD or self.receiving is ENDED)
         )
 
     def feed(self, data: bytes, one: bool = False) -> list[Event]:
-        """Return what these bytes bring, in order.
+        """Return the events of these bytes, in order.
 
         For each request: its `RequestHead`; the pieces of its body as non-empty
         bytes; `END`. Several requests may come from one call. What follows a
         request that ends the connection is ignored. A `Refusal` is the last event
-        of all, in the midst of a body too: what is fed after it is ignored.
+        of a connection, within a body too: bytes fed after it are ignored.
 
         Bad input never raises. Never parks.
 
         Args:
-            data: what has come; b"" to go on with what was left unread.
-            one: whether to stop at the end of a request, and only keep what comes
-                behind it. A head takes many times its bytes in memory, so the next
-                is better left unread until somebody wants it.
+            data: the received bytes; b"" to continue with bytes left unread.
+            one: whether to stop at the end of a request and keep the bytes behind
+                it unread. A parsed head takes many times its bytes in memory, so
+                the next one is parsed when it is needed.
         """
         events: list[Event] = []
         start = 0
@@ -145,8 +192,8 @@ class RequestParser:
             self.has_unread = False
         try:
             while start < len(data):
-                state = self._state
-                if state == "head":
+                state = self.receiving
+                if state is HEAD:
                     if one and events:
                         # Only an END can stand before a head.
                         self._unread = data
@@ -154,7 +201,7 @@ class RequestParser:
                         self.has_unread = True
                         break
                     start = self._read_head(data, start, events)
-                elif state == "length":
+                elif state is LENGTH_BODY:
                     piece = data[start : start + self._left]
                     start += len(piece)
                     self._left -= len(piece)
@@ -174,38 +221,41 @@ class RequestParser:
         return events
 
     def is_piece(self, data: bytes) -> bool:
-        """Feed `data` if all of it is one piece of a body by length, and not its end.
+        """Consume `data` if it is one piece, and not the end, of a body by length.
 
         Returns:
-            Whether it was; else it is still to be fed.
+            Whether it was consumed; otherwise it is still to be fed.
         """
         left = self._left - len(data)
-        if self._state != "length" or left <= 0 or self.has_unread:
+        if self.receiving is not LENGTH_BODY or left <= 0 or self.has_unread:
             return False
         self._left = left
         return True
 
     def stop(self) -> None:
-        """Forget what was kept: nothing that comes from now on is read."""
-        self._state = "refused"
+        """Drop all buffered bytes and ignore those that follow."""
+        self.receiving = _ON_STOP[self.receiving]
         self._pending = self._unread = b""
         self.has_unread = False
         self._body = None
 
     def _end(self, events: list[Event]) -> None:
         events.append(END)
-        self._state = "head" if self._keep_alive else "closed"
+        if self._keep_alive:
+            self.receiving = _ON_END[self.receiving]
+        else:
+            self.receiving = _ON_LAST_END[self.receiving]
         self._leading = 0
 
     def _read_head(self, data: bytes, start: int, events: list[Event]) -> int:
-        """Read on in a head from `start`; return where reading stopped."""
+        """Continue a head from `start`; return where reading stopped."""
         stopped = len(data)
         known = len(self._pending)
         size_limit = self._limits.size
         searched = start
         if known:
-            # Here `start` is 0: what is pending is where the last feed stopped. No
-            # more than one byte beyond the limit, which is enough to tell.
+            # Here `start` is 0: the last feed ended inside the head. One byte beyond
+            # the limit is enough to find it exceeded.
             data = self._pending + data[: size_limit + 1 - known]
             searched = max(0, known - 3)
         elif self._leading or data[start] < 0x20:
@@ -221,7 +271,8 @@ class RequestParser:
                 head, self._limits.fields, self._limits.target
             )
         except Malformed:
-            # Had these bytes come one by one, this might have been said before.
+            # The same bytes fed one by one fail in this check first: the result must
+            # not depend on the splitting.
             self._check_beginning(head + _HEAD_END, 0)
             raise
         if known:
@@ -233,10 +284,10 @@ class RequestParser:
         if length == 0:
             self._end(events)
         elif length is not None:
-            self._state = "length"
+            self.receiving = _ON_LENGTH[self.receiving]
             self._left = length
         else:
-            self._state = "chunked"
+            self.receiving = _ON_CHUNKED[self.receiving]
             self._body = ChunkedBody(
                 self._limits.chunk_extensions, self._limits.trailers
             )
@@ -246,18 +297,18 @@ class RequestParser:
         while start < len(data) and data[start] == b"\r\n"[self._leading % 2]:
             start += 1
             self._leading += 1
-            if self._leading > len(b"\r\n") * _EMPTY_LINES:
+            if self._leading > len(b"\r\n") * EMPTY_LINES_LIMIT:
                 raise Malformed(400, "too many empty lines before a request")
         if start < len(data) and self._leading % 2:
             raise Malformed(400, "CR without LF before a request")
         return start
 
     def _check_beginning(self, head: bytes, searched: int) -> None:
-        """Refuse what no further byte can mend.
+        """Refuse a head that no further byte can make valid.
 
         Args:
-            head: The head as far as it is known, or all of it.
-            searched: How many of its bytes have been through here before.
+            head: the head as far as it was received, or all of it.
+            searched: how many of its bytes were checked before.
         """
         size_limit = self._limits.size
         beginning = head[:size_limit]

@@ -1,7 +1,7 @@
 """The request line: method, target, version (RFC 9112 3).
 
-Knows the four forms of a target and what an authority may look like. Must never
-know of fields, of bodies, or of how many bytes came at once.
+Knows the four forms of a target and the syntax of an authority. Must never know
+fields, bodies, or how the bytes were split into reads.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from .head import Malformed
 
 __all__ = [
     "METHODS",
+    "METHOD_LIMIT_BYTES",
     "RequestLine",
     "check_request_line",
     "is_host",
@@ -27,36 +28,39 @@ METHODS = frozenset(
     b"REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE "
     b"MKCALENDAR LINK UNLINK SOURCE".split()
 )
-"""The methods that are passed on: those of llhttp, without CONNECT.
+"""Supported methods: those of llhttp except CONNECT.
 
-Any other gets 501 (RFC 9110 9.1). CONNECT asks for a tunnel, which an origin
-server does not build.
+All others get 501 (RFC 9110 9.1). CONNECT asks for a tunnel, which an origin server
+does not provide.
 """
 
-# Longer than any method above. What is longer still is not waited for.
-_METHOD_LIMIT_BYTES = 32
+METHOD_LIMIT_BYTES = 32
+"""Length beyond which a method is refused without waiting for more data.
+
+No supported method is longer.
+"""
 
 # RFC 9110 5.6.2, tchar.
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
 
-# VCHAR without "#": a target has no fragment (RFC 9112 3.2), and one that is sent
-# nevertheless would be read differently by different servers. RFC 3986 forbids a
-# few more ("<", ">", "|", "{" ...), but browsers and libraries do send those.
+# VCHAR without "#": a target has no fragment (RFC 9112 3.2), and servers disagree
+# about the meaning of one that is sent anyway. RFC 3986 forbids a few more characters
+# ("<", ">", "|", "{" ...), but browsers and libraries do send those.
 _TARGET = re.compile(rb"[!\"$-~]*")
 
-# One space each: RFC 9112 3 lets a recipient be lenient, and warns of what follows.
+# Exactly one space each: RFC 9112 3 allows leniency and warns of its risks.
 _REQUEST_LINE = re.compile(
     rb"(%b) (%b) (HTTP/1\.[01])" % (_TOKEN.pattern, _TARGET.pattern)
 )
 
-# What stands behind the question mark.
-_QUERY_ON = re.compile(rb"(%b) (HTTP/1\.[01])" % _TARGET.pattern)
+# The rest of a request line after the question mark.
+_QUERY_AND_VERSION = re.compile(rb"(%b) (HTTP/1\.[01])" % _TARGET.pattern)
 
 _VERSION_LENGTH = len(b"HTTP/1.1")
-_VERSION_FORM = (*((byte,) for byte in b"HTTP/"), range(48, 58), b".", range(48, 58))
+_VERSION_PATTERN = (*((byte,) for byte in b"HTTP/"), range(48, 58), b".", range(48, 58))
 
-# RFC 3986 3.2.2 and 3.2.3, without "," (a list of two hosts is what a proxy makes
-# of two Host fields) and with at most five digits of port.
+# RFC 3986 3.2.2 and 3.2.3, without "," (proxies join two Host fields into a list) and
+# with at most five digits of port.
 _HOST = re.compile(
     r"(?:(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})*"
     r"|\[(?:[0-9A-Fa-f:.]+|[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+;=:]+)\])"
@@ -67,16 +71,16 @@ _ABSOLUTE = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)([^?]*)(?:\?(.*))?")
 
 
 class RequestLine(NamedTuple):
-    """What a request line says.
+    """A parsed request line.
 
     Attributes:
-        method: As sent.
-        target: As sent.
-        path: Percent-decoded, latin-1.
-        query: Not decoded, latin-1.
+        method: The method as received.
+        target: The target as received.
+        path: The path, percent-decoded, latin-1.
+        query: The query, not decoded, latin-1.
         version: ``HTTP/1.1`` or ``HTTP/1.0``.
-        authority: The host and port of an absolute-form target, which replace
-            what Host says (RFC 9112 3.2.2); None for the other forms.
+        authority: The host and port of an absolute-form target, which replace the
+            value of Host (RFC 9112 3.2.2); None for the other forms.
     """
 
     method: str
@@ -88,22 +92,22 @@ class RequestLine(NamedTuple):
 
 
 def is_host(value: str) -> bool:
-    """Whether this may stand in a Host field: ``uri-host [":" port]``, or nothing.
+    """Return True if `value` is valid in a Host field: ``uri-host [":" port]`` or "".
 
-    Source: RFC 9112 3.2, RFC 3986 3.2.2. Userinfo is not a part of it.
+    Source: RFC 9112 3.2, RFC 3986 3.2.2. Userinfo is not allowed.
     """
     return _HOST.fullmatch(value) is not None
 
 
 def read_request_line(line: bytes) -> RequestLine:
-    """Read a request line, given without its CRLF.
+    """Parse a request line, given without its CRLF.
 
     Raises:
-        Malformed: It is none. `check_request_line` knows the status to answer with.
+        Malformed: 400, for every error. `check_request_line` finds the exact status.
     """
     match = _REQUEST_LINE.fullmatch(line)
     if match is None or match[1] not in METHODS:
-        raise Malformed(400, "no request line")
+        raise Malformed(400, "malformed request line")
     method, target, version = match.groups()
     path, query, authority = _read_target(method, target)
     return RequestLine(
@@ -112,16 +116,16 @@ def read_request_line(line: bytes) -> RequestLine:
 
 
 def with_other_query(known: RequestLine, line: bytes) -> RequestLine | None:
-    """Read a line that begins as another did, up to the question mark.
+    """Parse a request line that equals a known one up to the question mark.
 
     Args:
-        known: What that other line said, which was a good one in origin-form.
-        line: The line.
+        known: The known line, valid and in origin-form.
+        line: The line to parse, without its CRLF.
 
     Returns:
-        What it says; None if it does not go on as a request line.
+        The parsed line; None if the rest of it is malformed.
     """
-    match = _QUERY_ON.fullmatch(line, line.index(b"?") + 1)
+    match = _QUERY_AND_VERSION.fullmatch(line, line.index(b"?") + 1)
     if match is None:
         return None
     query, version = match.groups()
@@ -136,39 +140,39 @@ def with_other_query(known: RequestLine, line: bytes) -> RequestLine | None:
 
 
 def check_request_line(data: bytes, target_limit: int) -> bool:
-    """Find out whether `data` begins, or may yet begin, with a request line.
+    """Validate a request line that may be incomplete.
 
-    Goes strictly from left to right and stops at the first byte that cannot be
-    right, so that the verdict does not depend on how many bytes came together.
+    Scans strictly from left to right and stops at the first invalid byte, so that
+    the result does not depend on how the bytes were split into reads.
 
     Args:
-        data: The request line with its CRLF and anything after it; or only the
-            beginning of a request line.
-        target_limit: How many bytes the target may have.
+        data: The request line with its CRLF, followed by any data; or the beginning
+            of a request line.
+        target_limit: Maximum length of the target, in bytes.
 
     Returns:
-        True if the whole line is there, False if more must come.
+        True if the line is complete, False if more data is needed.
 
     Raises:
-        Malformed: 400; 414 for a target that is too long; 501 for a method that
-            this server does not have; 505 for another version of HTTP.
+        Malformed: 400; 414 for a target that is too long; 501 for a method that is
+            not supported; 505 for another version of HTTP.
     """
-    method_end = _span(_TOKEN, data, 0)
-    if method_end > _METHOD_LIMIT_BYTES:
-        raise Malformed(501, "the method is none that this server has")
+    method_end = _match_end(_TOKEN, data, 0)
+    if method_end > METHOD_LIMIT_BYTES:
+        raise Malformed(501, "the method is not supported")
     if method_end == len(data):
         return False
     if method_end == 0 or data[method_end] != 0x20:
-        raise Malformed(400, "the request line does not begin with a method")
+        raise Malformed(400, "the request line does not start with a method")
     method = data[:method_end]
     if method == b"PRI":
-        # RFC 9113 3.4: how a client that is sure of HTTP/2 begins.
-        raise Malformed(505, "HTTP/2 is not spoken here")
+        # RFC 9113 3.4: the preface of a client with prior knowledge of HTTP/2.
+        raise Malformed(505, "HTTP/2 with prior knowledge is not supported")
     if method not in METHODS:
-        raise Malformed(501, "the method is none that this server has")
+        raise Malformed(501, "the method is not supported")
 
     target_start = method_end + 1
-    target_end = _span(_TARGET, data, target_start)
+    target_end = _match_end(_TARGET, data, target_start)
     if target_end - target_start > target_limit:
         raise Malformed(414, f"the target is longer than {target_limit} bytes")
     if target_end == len(data):
@@ -176,27 +180,27 @@ def check_request_line(data: bytes, target_limit: int) -> bool:
     if data[target_end] in b"\r\n":
         raise Malformed(400, "the request line has no HTTP version")
     if data[target_end] != 0x20:
-        raise Malformed(400, f"byte {data[target_end]:#04x} in the target")
+        raise Malformed(400, f"invalid byte {data[target_end]:#04x} in the target")
     _read_target(method, data[target_start:target_end])
 
     version_start = target_end + 1
     version_end = version_start + _VERSION_LENGTH
     version = data[version_start:version_end]
-    for byte, expected in zip(version, _VERSION_FORM, strict=False):
+    for byte, expected in zip(version, _VERSION_PATTERN, strict=False):
         if byte not in expected:
             raise Malformed(400, "the request line does not end with an HTTP version")
     if len(version) < _VERSION_LENGTH:
         return False
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
-        raise Malformed(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        raise Malformed(505, "only HTTP/1.1 and HTTP/1.0 are supported")
     line_end = data[version_end : version_end + 2]
     if not b"\r\n".startswith(line_end):
         raise Malformed(400, "the request line does not end with CRLF")
     return line_end == b"\r\n"
 
 
-def _span(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
-    """Return where that ends which `pattern` matches at `start`, maybe nothing."""
+def _match_end(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
+    """Return the end of the match of `pattern` at `start`; `start` without one."""
     match = pattern.match(data, start)
     return match.end() if match else start
 
@@ -205,18 +209,18 @@ def _read_target(method: bytes, target: bytes) -> tuple[str, str, str | None]:
     """Return path, query and authority of a target (RFC 9112 3.2)."""
     text = target.decode("ascii")
     if text.startswith("/"):
-        # Not urlsplit(): it takes "//x/y" for an authority and a path.
+        # Not urlsplit(): it reads "//x/y" as an authority and a path.
         path, _, query = text.partition("?")
         return _decode(path), query, None
     if text == "*" and method == b"OPTIONS":
         return "*", "", None
     absolute = _ABSOLUTE.fullmatch(text)
     if absolute is None:
-        raise Malformed(400, "the target has none of the forms of RFC 9112 3.2")
+        raise Malformed(400, "the target has no form defined in RFC 9112 3.2")
     authority, path, query = absolute.groups(default="")
-    # RFC 9110 4.2.1: a URI without a host is invalid; 4.2.4: so is userinfo.
+    # RFC 9110 4.2.1 and 4.2.4: a URI without a host, or with userinfo, is invalid.
     if not is_host(authority) or authority.startswith(":") or not authority:
-        raise Malformed(400, "the target names no valid host")
+        raise Malformed(400, "the target has no valid host")
     return _decode(path) or "/", query, authority
 
 

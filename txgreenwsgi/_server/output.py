@@ -1,13 +1,14 @@
-"""Bytes out: the two ways in which a transport takes them.
+"""Sending: the two implementations of `Output`.
 
-On a plain TCP or UNIX connection we send straight to the socket. Twisted's
+On a plain TCP or UNIX connection, bytes go straight to the socket. Twisted's
 `transport.write` sends on a later turn of the reactor, which costs a turn for
-each response and delays each block behind whatever the application does next;
-and what a slow client has not taken would be copied into the transport. Here it
-stays where it is, and the task is parked until the socket takes more.
+each response and delays each block behind the next computation of the
+application; and the transport would copy the bytes that a slow client has not
+taken. Here they stay in the application's block, and the task parks until the
+socket takes more.
 
-Everything else (TLS above all) goes through `transport.write` and its producer
-interface.
+All other transports (TLS above all) are written to by `transport.write` and its
+producer interface.
 
 This file knows transports and parks tasks. It must never know HTTP.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
@@ -32,9 +33,16 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import ITransport
 
-__all__ = ["Output", "late_writer", "output_for", "two_writers"]
+    from txgreenwsgi._serving.stream import Output
 
-#: What `sendfile` says of a file that it cannot send, or that cannot be read.
+__all__ = [
+    "SocketOutput",
+    "TransportOutput",
+    "concurrent_write_error",
+    "output_for",
+]
+
+#: The errors by which `sendfile` refuses a file, or fails to read it.
 _FILE_ERRORS = frozenset(
     {
         errno.EINVAL,
@@ -46,73 +54,29 @@ _FILE_ERRORS = frozenset(
     }
 )
 
-#: A transport is given so much at once: it tells that the client is behind, and
-#: that the client has caught up, between one piece and the next.
+#: Blocks are given to a transport in pieces of this size: it pauses and resumes its
+#: producer between two pieces.
 _PIECE_BYTES = 65536
 
-# Linux holds back a short packet until the next send: a head leaves with the
+# Linux delays a short packet until the next send, so that a head leaves with the
 # first bytes of its file.
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
 _CAN_SENDFILE = hasattr(os, "sendfile")
 
 
-class Output(Protocol):
-    """What an exchange sends through. Everything but `send_last` may park.
-
-    One task sends at a time.
-
-    Attributes:
-        waiting: the suspension of the task that waits for the client.
-        left_behind: whether the transport may hold some of what was sent.
-    """
-
-    waiting: Suspension | None
-    left_behind: bool
-
-    def send(self, data: bytes) -> None:
-        """Send `data`; returns when the client is not behind."""
-
-    def send_parts(self, *parts: bytes) -> None:
-        """Send long parts one after the other, without joining them."""
-
-    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> int | None:
-        """Send a head and `count` bytes of a file by the kernel.
-
-        Returns:
-            How many bytes of the file were sent, 0 at its end; None, with
-            nothing sent, where the kernel cannot.
-        """
-
-    def turn(self) -> None:
-        """Park for a turn of the reactor; nobody else sends in between."""
-
-    def hand_over(self) -> None:
-        """Return when what was sent has left this process, as far as it can."""
-
-    def send_last(self, data: bytes) -> None:
-        """Send `data` before the connection is closed. Never parks."""
-
-    def more_waits(self) -> bool:
-        """Whether the client has sent what was not read, as far as can be seen."""
-
-    def detach(self) -> None:
-        """Nothing more is sent; the transport may close."""
-
-    def disconnected(self) -> None:
-        """The connection is gone: whoever is told of that knows, and is let go.
-
-        Else the two would hold each other until the garbage collector came.
-        """
-
-
 @implementer(IPullProducer)
 class SocketOutput:
-    """Straight to the socket of a plain connection.
+    """Sends straight to the socket of a plain connection.
 
-    Twisted's buffers stay empty as long as we are the only ones who send, so the
-    transport is asked for just one thing: to tell when the socket is writable. It
-    tells a pull producer whenever its (empty) buffer has been "sent".
+    Twisted's write buffer stays empty, so the transport is used for one purpose: to
+    report that the socket is writable. It calls a pull producer whenever its
+    (empty) buffer has been "sent".
+
+    Args:
+        transport: of the connection.
+        broken: called when nothing more can be sent in good order: a send failed,
+            or was interrupted in the middle.
     """
 
     __slots__ = ("_broken", "_socket", "_transport", "left_behind", "waiting")
@@ -126,7 +90,7 @@ class SocketOutput:
 
     def send(self, data: bytes) -> None:
         if self.waiting is not None:
-            raise two_writers()
+            raise concurrent_write_error()
         try:
             sent: int = self._socket.send(data)
         except BlockingIOError:
@@ -138,7 +102,7 @@ class SocketOutput:
 
     def send_parts(self, *parts: bytes) -> None:
         if self.waiting is not None:
-            raise two_writers()
+            raise concurrent_write_error()
         try:
             sent = self._socket.sendmsg(parts)
         except BlockingIOError:
@@ -160,8 +124,8 @@ class SocketOutput:
                 if view:
                     self._wait_writable()
         except BaseException:
-            # A timeout of the application's, perhaps. What it sends next would
-            # be taken for the rest of this.
+            # A timeout of the application's, perhaps. The client would take the
+            # next block for the rest of this one.
             self._broken()
             raise
 
@@ -178,7 +142,7 @@ class SocketOutput:
         if not _CAN_SENDFILE or self._socket.fileno() < 0:
             return None
         if self.waiting is not None:
-            raise two_writers()
+            raise concurrent_write_error()
         if head:
             try:
                 sent = self._socket.send(head, _MSG_MORE)
@@ -197,8 +161,8 @@ class SocketOutput:
             except OSError as error:
                 if error.errno not in _FILE_ERRORS:
                     raise self._lost() from error
-                # Some file systems cannot do it, and an error of the disk is
-                # the application's to know: reading the file tells which.
+                # Either the file system does not support it, or the disk fails.
+                # Reading the file tells: an error goes to the application.
                 block = os.pread(fd, min(left, _PIECE_BYTES), offset)
                 self._send_rest(memoryview(block))
                 sent = len(block)
@@ -239,11 +203,11 @@ class SocketOutput:
             return False
 
     def detach(self) -> None:
-        # Who waits goes on waiting, for the connection to be lost.
+        # A parked task stays parked until the connection is lost.
         self._transport.unregisterProducer()
 
     def disconnected(self) -> None:
-        self._broken = _nobody
+        self._broken = _no_op
 
     def _lost(self) -> ClientDisconnected:
         self._broken()
@@ -252,7 +216,7 @@ class SocketOutput:
     def _wait_writable(self) -> None:
         transport = self._transport
         suspension = Suspension(require_task("write()"), "the client to take more")
-        # This calls resumeProducing() at once, which finds nobody waiting.
+        # This calls resumeProducing() at once, while `waiting` is still None.
         transport.registerProducer(self, False)
         transport.startWriting()
         self.waiting = suspension
@@ -264,7 +228,7 @@ class SocketOutput:
             transport.stopWriting()
             raise
 
-    # What the transport calls.
+    # Called by the transport.
 
     def resumeProducing(self) -> None:
         suspension, self.waiting = self.waiting, None
@@ -273,13 +237,19 @@ class SocketOutput:
             suspension.resume()
 
     def stopProducing(self) -> None:
-        # The connection is lost: the channel is told, and ends the wait.
+        # The connection is lost; the channel ends the wait.
         pass
 
 
 @implementer(IPushProducer)
 class TransportOutput:
-    """Through `transport.write`, paused and resumed by the transport."""
+    """Sends by `transport.write`; the transport pauses and resumes it.
+
+    Args:
+        transport: of the connection; anything with `write` and
+            `registerProducer`.
+        broken: as for `SocketOutput`.
+    """
 
     __slots__ = ("_broken", "_paused", "_transport", "waiting")
 
@@ -294,7 +264,7 @@ class TransportOutput:
 
     def send(self, data: bytes) -> None:
         if self.waiting is not None:
-            raise two_writers()
+            raise concurrent_write_error()
         self._transport.write(data[:_PIECE_BYTES])
         self._wait_for_client(len(data) > _PIECE_BYTES)
         for start in range(_PIECE_BYTES, len(data), _PIECE_BYTES):
@@ -303,11 +273,11 @@ class TransportOutput:
             self._wait_for_client(end < len(data))
 
     def send_parts(self, *parts: bytes) -> None:
-        # Here everything is copied once more anyway.
+        # The transport copies everything once more anyway.
         self.send(b"".join(parts))
 
     def _wait_for_client(self, more: bool) -> None:
-        """Wait while the transport holds too much; `more` of the block is to come."""
+        """Park while the transport's buffer is full; `more` of the block follows."""
         while self._paused:
             self.waiting = suspension = Suspension(
                 require_task("write()"), "the client to take more"
@@ -328,8 +298,8 @@ class TransportOutput:
         return None
 
     def hand_over(self) -> None:
-        # TLS gathers small writes until the next turn, and the connection below
-        # sends in the turn after that.
+        # TLS collects small writes until the next turn, and the connection below
+        # it sends in the turn after that.
         sleep(0)
         sleep(0)
 
@@ -343,9 +313,9 @@ class TransportOutput:
         self._transport.unregisterProducer()
 
     def disconnected(self) -> None:
-        self._broken = _nobody
+        self._broken = _no_op
 
-    # What the transport calls, from inside its write() too: only flags are set.
+    # Called by the transport, also from inside its write(): these only set flags.
 
     def pauseProducing(self) -> None:
         self._paused = True
@@ -359,25 +329,21 @@ class TransportOutput:
         self._paused = False
 
 
-def _nobody() -> None:
-    """Is told what nobody has to be told any more."""
+def _no_op() -> None:
+    """Discard late notifications."""
 
 
-def two_writers() -> RuntimeError:
-    """What a second task gets that sends while the first one waits."""
+def concurrent_write_error() -> RuntimeError:
+    """Return the error of a task that sends while another one is parked in a send."""
     return RuntimeError("two tasks write the response of one request at the same time")
 
 
-def late_writer() -> ValueError:
-    """What a task gets that sends when the response is complete."""
-    return ValueError("the response was written to after its end")
-
-
 def output_for(transport: ITransport, broken: Callable[[], object]) -> Output:
-    """The way out for `transport`.
+    """Return the output of a connection.
 
-    `broken` is called when nothing more can be sent in good order: a send has
-    failed, or was interrupted in the middle.
+    Args:
+        transport: of the connection.
+        broken: as for `SocketOutput`.
     """
     if isinstance(transport, Connection) and not transport.TLS:
         return SocketOutput(transport, broken)

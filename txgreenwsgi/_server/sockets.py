@@ -22,7 +22,7 @@ import select
 import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet import unix
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -32,12 +32,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .ends import ServerAddresses
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .channel import Channel
+    from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["DONE", "Sockets"]
+__all__ = ["DONE", "Sockets", "Watched"]
 
 _log = Logger()
 
@@ -57,6 +59,16 @@ _ENDED: int = getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
 _PLAIN = (Server, unix.Server)
 
 
+class Watched(Protocol):
+    """The protocol of a plain connection."""
+
+    def readable(self) -> BaseException | None:
+        """Read from the socket; return the reason if the connection is lost."""
+
+    def hung_up(self) -> None:
+        """Take note that the client left while reading was paused."""
+
+
 @implementer(IReadDescriptor)
 class Sockets:
     """The plain connections of one site.
@@ -64,11 +76,15 @@ class Sockets:
     Call from the reactor greenlet.
 
     Args:
-        reactor: watches for us, if it watches descriptors at all.
+        reactor: watches the epoll object, if it watches descriptors at all.
+
+    Attributes:
+        addresses: the addresses of listening ports, for `ends_of`.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: IReactorTime) -> None:
+        self.addresses: ServerAddresses = ServerAddresses()
+        self._reactor = cast("IReactorFDSet", reactor)
         self._usable = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
         self._epoll: Any = None
         # By descriptor: what is watched for, for whom, and what reads.
@@ -76,9 +92,9 @@ class Sockets:
         self._transports: dict[int, Any] = {}
         self._readers: dict[int, Callable[[], Any]] = {}
         # Those that have no layer between them and the socket.
-        self._channels: dict[int, Channel] = {}
+        self._channels: dict[int, Watched] = {}
 
-    def adopt(self, channel: Channel, transport: Any) -> bool:
+    def adopt(self, channel: Watched, transport: Any) -> bool:
         """Watch the connection of `channel`, which has just been made; if it can be."""
         if type(transport) not in _PLAIN or not self._usable:
             return False
@@ -105,7 +121,7 @@ class Sockets:
                 # Linux has what is accepted inherit it.
                 port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def forget(self, channel: Channel, fd: int) -> None:
+    def forget(self, channel: Watched, fd: int) -> None:
         """The connection is lost, and its descriptor closed."""
         if self._channels.get(fd) is channel:
             del self._channels[fd]

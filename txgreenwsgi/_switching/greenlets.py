@@ -1,17 +1,17 @@
-"""The hub of a reactor's tasks, and the only calls of `greenlet.switch()` we make.
+"""The hub of a reactor's tasks, and the only calls of `greenlet.switch()`.
 
 A task *parks* by switching to the reactor greenlet and is *resumed* by a switch
 back. Three rules hold here:
 
 1. Only the reactor greenlet switches into a task. A task that answers another
-   task's wait puts it in line for the reactor's next turn; else the one that
-   answers would be left standing in the middle of its own `callback()`.
-2. A wait has a token of its own (`Suspension`). What comes after the wait was
-   left finds the token used up and cannot answer the next wait.
-3. Whatever ends a task ends it here: no task depends on the collector.
+   task's wait queues it for the reactor's next turn; otherwise the first task
+   would be suspended in the middle of its own `callback()`.
+2. Each wait has its own token (`Suspension`). A late answer finds the token used
+   up and cannot answer the next wait.
+3. Every task is ended here explicitly; none depends on the garbage collector.
 
-This file knows greenlets and the reactor's clock. It must never know what a task
-is for.
+This module knows greenlets and the reactor's clock. It must never depend on what a
+task is for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from threading import current_thread, get_ident
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
@@ -27,23 +27,35 @@ from twisted.logger import Logger
 from twisted.python.context import theContextTracker
 
 from . import guards, running
-from .asyncio_marks import running_loop, swap
+from .asyncio_state import running_loop, swap_state
 from .errors import NotInGreenlet
 from .running import current_task, require_task
-from .suspensions import NEW as UNANSWERED
-from .suspensions import OVER, PARKED, Suspension
-from .tasks import ALIVE, NEW, Task, call_logged
+from .suspensions import ANSWERED, OVER, WAITING, Suspension
+from .tasks import (
+    ABANDONED,
+    FAILED,
+    FINISHED,
+    NEW,
+    PARKED,
+    READY,
+    RUNNING,
+    TASK_TRANSITIONS,
+    Hub,
+    Task,
+    call_logged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
     from twisted.internet.interfaces import IReactorTime
 
-    from .asyncio_marks import Marks
+    from .asyncio_state import AsyncioState
+    from .tasks import Wait
 
 __all__ = [
     "SLICE_SECONDS",
+    "GreenletHub",
     "Hub",
     "Suspension",
     "Task",
@@ -55,118 +67,131 @@ __all__ = [
 
 _log = Logger()
 
-#: Finished greenlets that are kept for the next task: making one costs 13 us,
-#: waking one costs 1 us. Each spare one holds about 3 KiB.
+#: Finished greenlets kept for reuse: creating one costs 13 us, reusing one costs
+#: 1 us. Each holds about 3 KiB.
 SPARE_GREENLETS = 128
 
-#: A task that neither waits nor ends lets the reactor have a turn after this
-#: many seconds, at the next place where it could wait.
+#: A task that neither waits nor ends gives the reactor a turn after this many
+#: seconds, at the next place where it could wait.
 SLICE_SECONDS = 0.01
 
-# No thread's ident.
+# Not the ident of any thread.
 _NO_THREAD = -1
 
-#: A killed task may run its `finally` blocks, but not wait in them. One that
-#: answers each refusal with another try is put away for ever after this many.
-MOST_REFUSALS = 1000
+#: Maximum number of refused waits of a killed task. It may run its `finally` blocks
+#: but not wait in them; one that keeps trying is abandoned after this many.
+MAX_REFUSALS = 1000
+
+
+# Where the state is checked by identity, which is faster, these raise the error.
+_ON_START = TASK_TRANSITIONS.moves("start")
+_ON_PARK = TASK_TRANSITIONS.moves("park")
+_ON_WAKE = TASK_TRANSITIONS.moves("wake")
 
 
 def _run_tasks() -> None:
-    """What each greenlet of ours does: one task after the other."""
+    """Run one task after the other; the function of each of our greenlets."""
     while True:
-        # Not given by switch(): a greenlet keeps its first arguments until it ends.
+        # Not passed by switch(): a greenlet keeps its first arguments until it ends.
         task = running.task
-        assert task is not None, "who switches here says for which task"
+        assert task is not None, "the hub sets running.task before it switches here"
         task.run()
         if running.task is None:
             _end_child(task)
         hub = task.hub
         spare, home = hub.spare, hub.home
-        here = getcurrent()
+        current = getcurrent()
         if len(spare) >= SPARE_GREENLETS or hub.closed:
             # A greenlet that ends switches to its parent.
-            here.parent = home
+            current.parent = home
             return
-        spare.append(here)
-        # A spare greenlet holds nothing of what it ran, nor itself: the collector
+        spare.append(current)
+        # A spare greenlet holds neither what it ran nor itself: the collector
         # does not look into suspended frames.
-        here.gr_context = None
-        del task, hub, spare, here
+        current.gr_context = None
+        del task, hub, spare, current
         home.switch()
 
 
-def _end_child(task: Task[Any]) -> None:
-    """End the child of a fork, made in `task`, whose code has come to its end.
+def _end_child(task: Task[object]) -> None:
+    """Exit the child process of a fork made in `task`, which has ended.
 
-    As that of a thread does. There is a reactor beneath it, the copy of one whose
-    descriptors, and whose clients, are the parent's.
+    As a forked thread's process would. The reactor beneath it is a copy whose
+    descriptors, and clients, belong to the parent.
     """
-    error = task._error
+    error = task.error
     if isinstance(error, SystemExit):
         os._exit(error.code if isinstance(error.code, int) else bool(error.code))
-    task.log_unasked()
+    task.log_unhandled()
     os._exit(0 if error is None else 1)
 
 
-class Hub:
-    """The tasks of one reactor. Made by `hub_of`.
+class GreenletHub:
+    """The tasks of one reactor, one greenlet each. Made by `hub_of`.
 
     Attributes:
-        reactor: an IReactorTime; whatever else it provides decides what its
-            tasks can wait on.
-        tasks: all that have begun and not ended. A parked task is referenced
-            from here, and from nowhere else for certain.
-        home: the reactor greenlet, as of the last switch into a task. It is
-            never taken at import: that may happen in any greenlet.
-        thread: the ident of the reactor's thread, likewise.
+        reactor: an IReactorTime; the other interfaces that it provides determine
+            what its tasks can wait on.
+        tasks: the tasks that have begun and not ended. This set may hold the only
+            reference to a parked task.
+        home: the reactor greenlet, as of the last switch into a task. It is not
+            taken at import, which may happen in any greenlet.
+        thread: the ident of the reactor's thread, as of the same moment.
         tracker: Twisted's log contexts of that thread.
-        resumed_at: when the running task was resumed, by the reactor's clock.
-        spare: finished greenlets, for the tasks that come.
-        undead: killed tasks that would not end.
-        closed: whether the reactor has stopped.
+        resumed_at: time at which the running task was resumed, by the reactor's
+            clock, in seconds.
+        spare: finished greenlets, for reuse.
+        abandoned: killed tasks that refused to end.
+        closed: True once the reactor has stopped.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
         self.reactor = reactor
-        self.tasks: set[Task[Any]] = set()
+        self.tasks: set[Task[object]] = set()
         self.resumed_at = 0.0
         self.spare: list[greenlet] = []
-        self.undead: list[Task[Any]] = []
+        self.abandoned: list[Task[object]] = []
         self.closed = False
         self._turn: list[Callable[[], object]] = []
-        self._settle()
+        self._bind_to_thread()
         if IReactorCore.providedBy(reactor):
-            # It may be run by another thread or greenlet than made its hub.
-            reactor.callWhenRunning(self._settle)
+            # The hub may have been made in another thread or greenlet than the one
+            # that will run the reactor.
+            reactor.callWhenRunning(self._bind_to_thread)
             reactor.addSystemEventTrigger("after", "shutdown", self.close)
 
-    def _settle(self) -> None:
-        """This is the reactor's thread, and its greenlet."""
+    def _bind_to_thread(self) -> None:
+        """Take this thread and greenlet for the reactor's."""
         self.home = getcurrent()
         self.thread = get_ident()
         self.tracker = theContextTracker.currentContext()
 
     def leave_thread(self) -> None:
-        """This is the child of a fork: the reactor's thread is not here."""
+        """Note that the reactor's thread is not in this process, a fork's child."""
         self.thread = _NO_THREAD
 
     def on_its_thread(self) -> bool:
-        """Is this the reactor's thread?"""
+        """Return True in the reactor's thread. Call from any thread."""
         return get_ident() == self.thread
 
-    def call_from_thread(self, function: Callable[..., object], *args: Any) -> None:
-        """Call `function` in the reactor greenlet, soon. Call from any thread."""
+    def call_from_thread(self, function: Callable[..., object], *args: object) -> None:
+        """Call `function` in the reactor greenlet, soon. Call from any thread.
+
+        Raises:
+            NotInGreenlet: the reactor is not an IReactorFromThreads.
+        """
         if not IReactorFromThreads.providedBy(self.reactor):
             raise NotInGreenlet(
-                f"{self.reactor!r} cannot be called from another thread; "
-                f"this is {current_thread().name!r}"
+                f"{self.reactor!r} does not accept calls from other threads, such "
+                f"as {current_thread().name!r}"
             )
         self.reactor.callFromThread(function, *args)
 
     def at_next_turn(self, function: Callable[[], object]) -> None:
         """Call `function` in the reactor greenlet at the reactor's next turn.
 
-        Call from the reactor's thread. All of one turn share one delayed call.
+        Call from the reactor's thread. All calls for one turn share one delayed
+        call.
         """
         self._turn.append(function)
         if len(self._turn) == 1:
@@ -180,42 +205,45 @@ class Hub:
     def _take_turn(self) -> None:
         turn, self._turn = self._turn, []
         for function in turn:
-            call_logged(function, "a call put off to the reactor's next turn failed")
+            call_logged(function, "a call scheduled for the reactor's next turn failed")
 
-    def spawn(self, task: Task[Any]) -> None:
+    def spawn(self, task: Task[object]) -> None:
         """Begin `task` at the reactor's next turn, from the top of its stack.
 
-        A greenlet inherits the recursion depth of whoever starts it, so a task
-        is never begun deep in somebody's callbacks.
+        A greenlet inherits the recursion depth of the code that starts it, so a
+        task is never begun deep inside callbacks.
 
         Raises:
             NotInGreenlet: the reactor has stopped, or this is not its thread.
         """
         self._refuse_when_closed()
         if get_ident() != self.thread:
-            raise NotInGreenlet(guards.why_not_in_thread("spawn()"))
+            raise NotInGreenlet(guards.wrong_thread_message("spawn()"))
         self.tasks.add(task)
 
         def begin() -> None:
-            if task._state is NEW:
+            if task.state is NEW:
                 self.start(task)
 
         self.at_next_turn(begin)
 
-    def start(self, task: Task[Any]) -> None:
+    def start(self, task: Task[object]) -> None:
         """Run `task` until it first parks or ends. Call from the reactor greenlet.
 
-        The caller must stand near the top of the reactor's stack.
+        The caller must be near the top of the reactor's stack.
 
         Raises:
             NotInGreenlet: the reactor has stopped.
+            IllegalTransition: the task was started, or cancelled, before.
         """
         if self.closed:
             self._refuse_when_closed()
+        if task.state is not NEW:
+            task.state = _ON_START[task.state]  # raises
         self.tasks.add(task)
         spare = self.spare
         greenlet_ = spare.pop() if spare else greenlet(_run_tasks)
-        # Not by Context.run, whose C frames each parked task would keep a copy of.
+        # Not Context.run: each parked task would keep a copy of its C frames.
         greenlet_.gr_context = task._context
         task.greenlet = task._parked = greenlet_
         self._switch_to(task)
@@ -224,88 +252,121 @@ class Hub:
         if self.closed:
             raise NotInGreenlet("the reactor has stopped: no task can begin any more")
 
-    def park(self, task: Task[Any], suspension: Suspension) -> None:
-        """Switch to the reactor greenlet until `suspension` is over. In the task.
+    def park(self, task: Task[object], wait: Wait) -> None:
+        """Switch to the reactor greenlet until `wait` is over. Call from the task.
 
         Raises:
-            NotInGreenlet: the task is being killed, or this is no moment to wait.
+            NotInGreenlet: the task is being killed, or code that cannot wait (a
+                finalizer, a signal handler) is running.
+            IllegalTransition: `task` is not running.
         """
+        if task.state is not RUNNING:
+            task.state = _ON_PARK[task.state]  # raises
         if task.dying:
-            suspension._state = OVER
+            wait.state = OVER
             self._refuse_to_park(task)
         if task.pending_interruption:
             error = task.next_interruption()
             if error is not None:
-                suspension._state = OVER
-                suspension._error = error
+                wait.state = OVER
+                wait.error = error
                 return
         try:
             guards.refuse_bad_moment()
         except NotInGreenlet:
-            suspension._state = OVER
+            wait.state = OVER
             raise
-        suspension.since = self.reactor.seconds()
+        wait.since = self.reactor.seconds()
         task._parked = getcurrent()
-        if suspension._state is not UNANSWERED:
-            suspension._state = OVER  # a signal's handler has just answered it
+        if wait.state is ANSWERED:
+            # A signal handler has just answered it.
+            wait.state = OVER
             return
         # From here to the switch there is no call, so no signal is handled.
-        suspension._state = PARKED
-        task.suspension = suspension
+        wait.state = WAITING
+        task.state = PARKED
+        task.suspension = wait
         self.home.switch()
 
-    def _refuse_to_park(self, task: Task[Any]) -> NoReturn:
+    def _refuse_to_park(self, task: Task[object]) -> None:
         if not task._exit_raised:
-            # It was not parked when it was killed: it hears of it here.
+            # It was not parked when it was killed, so GreenletExit is raised here.
             task._exit_raised = True
             raise GreenletExit
         task._refusals += 1
-        if task._refusals > MOST_REFUSALS:
-            # It catches everything and tries again, for ever. Leave it parked:
-            # a suspended greenlet does no harm to an exiting process.
-            self.undead.append(task)
+        if task._refusals > MAX_REFUSALS:
+            # It catches every exception and waits again, in a loop. Leave it
+            # parked: a suspended greenlet does no harm to an exiting process.
+            task.state = ABANDONED
+            self.abandoned.append(task)
             self.home.switch()
         raise NotInGreenlet(
             f"{task!r} is being ended because its reactor stops: "
             "its `finally` blocks run, but cannot wait"
         )
 
-    def wake(self, task: Task[Any]) -> None:
-        """Continue a task whose suspension is over. Call from the reactor's thread.
+    def wake(self, task: Task[object]) -> None:
+        """Continue a task whose wait is over. Call from the reactor's thread.
 
-        At once, if that is possible here; else at the reactor's next turn: a task
-        that answers another goes on undisturbed, and nobody runs in the midst of
-        a garbage collection or of a signal handler.
+        Switch to it at once if possible, else at the reactor's next turn: a task
+        that answers another is not interrupted, and no task runs inside a garbage
+        collection or a signal handler.
         """
+        if task.state is not PARKED:
+            task.state = _ON_WAKE[task.state]  # raises
         task.suspension = None
+        task.state = READY
         if running.in_handler:
-            task._ready = True
             self._turn.append(partial(self._switch_to, task))
-            # Not by callLater: the reactor may be asleep, or at its delayed calls.
+            # Not by callLater: the reactor may be asleep, or in its delayed calls.
             self.call_from_thread(self._take_turn)
         elif running.task is None and guards.collecting_thread is None:
             self._switch_to(task)
         else:
-            task._ready = True
             self.at_next_turn(partial(self._switch_to, task))
 
-    def _switch_to(self, task: Task[Any]) -> None:
-        """Run `task` until it parks or ends, and come back here.
+    def wait_for_end(self, task: Task[object], timeout: float | None) -> None:
+        """Park the current task until `task` has ended. See `Task.wait`.
 
-        Here is the reactor greenlet, but for a task that turns a `task.Clock`
-        itself. This is the one place where the reactor's side of the thread's
-        state is put aside for the task's: Twisted's log context, asyncio's
-        marks. contextvars are greenlet's own business.
+        Raises:
+            TimedOut: it has not ended after `timeout` seconds.
+            NotInGreenlet: the caller is not in a task.
+            RuntimeError: the current task is `task` itself.
+        """
+        waiter = require_task("Task.wait()")
+        if waiter is task:
+            raise RuntimeError(
+                f"{task!r} waited for its own end: call wait() from another task"
+            )
+        if task.done:
+            waiter.raise_pending()
+            return
+        suspension = Suspension(waiter, task, timeout)
+        ended = suspension.resume
+        task.call_at_end(ended)
+        try:
+            suspension.wait()
+        except BaseException:
+            task.remove_end_call(ended)
+            raise
+
+    def _switch_to(self, task: Task[object]) -> None:
+        """Run `task` until it parks or ends, then return.
+
+        The caller is the reactor greenlet, except when a task advances a
+        `task.Clock` itself. This is the one place where the reactor's part of the
+        thread's state is exchanged for the task's: Twisted's log context and
+        asyncio's state. greenlet itself switches the contextvars.
         """
         parked = task._parked
         assert parked is not None, "a task that has not ended has its greenlet"
-        task._ready = False
+        task.state = RUNNING  # from "new" by start(), from "ready" by wake()
         tracker = self.tracker
         log_contexts = tracker.contexts
         tracker.contexts = task._log_contexts
-        asyncio_marks: Marks = None
-        if running_loop() is not None or task._asyncio_marks is not None:
-            asyncio_marks = swap(task._asyncio_marks)
+        asyncio_state: AsyncioState = None
+        if running_loop() is not None or task._asyncio_state is not None:
+            asyncio_state = swap_state(task._asyncio_state)
         home, self.home = self.home, getcurrent()
         self.resumed_at = self.reactor.seconds()
         interrupted, running.task = running.task, task
@@ -316,27 +377,28 @@ class Hub:
             if interrupted is not None:
                 self.home = home
             tracker.contexts = log_contexts
-            if asyncio_marks is not None or running_loop() is not None:
-                task._asyncio_marks = swap(asyncio_marks)
+            if asyncio_state is not None or running_loop() is not None:
+                task._asyncio_state = swap_state(asyncio_state)
             else:
-                task._asyncio_marks = None
-        if task._state is not ALIVE:
-            task.tell_end()
+                task._asyncio_state = None
+        state = task.state
+        if state is FINISHED or state is FAILED:
+            task.notify_end()
 
     def close(self) -> None:
-        """End every task that is left: the reactor has stopped.
+        """End all remaining tasks: the reactor has stopped.
 
-        Call from the reactor greenlet. Their `finally` blocks run and may not
+        Call from the reactor greenlet. Their `finally` blocks run but cannot
         wait. Afterwards no task can begin.
         """
         self.closed = True
         for task in list(self.tasks):
             task.kill()
-        # The last turn: for tasks that are in line, and for who is to be told of
-        # those that never began.
+        # The last turn, for ready tasks and for the end callbacks of tasks that
+        # never began.
         self._take_turn()
         for task in self.tasks:
-            _log.error("{task} would not end and is left behind", task=task)
+            _log.error("abandoned {task}, which was killed and did not end", task=task)
         self.tasks.clear()
         self.spare.clear()
 
@@ -348,7 +410,7 @@ def existing_hub_of(reactor: IReactorTime) -> Hub | None:
 
 
 def hub_of(reactor: IReactorTime | None = None) -> Hub:
-    """The hub of `reactor`, made at the first call.
+    """Return the hub of `reactor`; the first call makes it.
 
     Call from the reactor's thread. Without a reactor: the current task's hub,
     else that of the installed reactor (which is imported only here, and only
@@ -371,21 +433,21 @@ def hub_of(reactor: IReactorTime | None = None) -> Hub:
         guards.refuse_free_threading()
         if IReactorFromThreads.providedBy(reactor):
             guards.refuse_other_thread("the first task of a reactor")
-        hub = hubs["_txgreenwsgi_hub"] = Hub(reactor)
+        hub = hubs["_txgreenwsgi_hub"] = GreenletHub(reactor)
         guards.guard_reactor(
             reactor,
             current_task,
             lambda: get_ident() == hubs["_txgreenwsgi_hub"].thread,
         )
-    elif hub.closed and _runs_again(reactor):
-        hub = hubs["_txgreenwsgi_hub"] = Hub(reactor)
+    elif hub.closed and _can_run_again(reactor):
+        hub = hubs["_txgreenwsgi_hub"] = GreenletHub(reactor)
     return hub
 
 
-def _runs_again(reactor: IReactorTime) -> bool:
-    """Can a reactor be run after it has told everybody that it shuts down?
+def _can_run_again(reactor: IReactorTime) -> bool:
+    """Return True if `reactor` has fired its shutdown event without stopping.
 
-    One that was stopped cannot. But a worker of `trial -j` fires the event after
-    each test, without stopping, to have the test's leftovers put away.
+    A stopped reactor cannot run again. A worker of `trial -j` fires the event after
+    each test without stopping, to clean up after the test.
     """
     return getattr(reactor, "_startedBefore", True) is False

@@ -1,4 +1,4 @@
-"""Which task runs now: the question that every wait asks first.
+"""The current task: looked up first by every wait.
 
 It knows greenlets and their parents. It must never switch.
 """
@@ -6,7 +6,7 @@ It knows greenlets and their parents. It must never switch.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from greenlet import getcurrent
 
@@ -20,38 +20,39 @@ if TYPE_CHECKING:
 
 __all__ = ["current_task", "require_task"]
 
-#: The task whose greenlet (or a child greenlet of it) is running now. There is
-#: one reactor thread in a process, so there is one such task.
-task: Task[Any] | None = None
+#: The task whose greenlet (or a child greenlet of it) is running now. A process
+#: has one reactor thread, so there is one such task.
+task: Task[object] | None = None
 
-#: A signal handler runs: it has interrupted a task, or the reactor, anywhere.
+#: True while a signal handler runs, which has interrupted a task, or the reactor,
+#: at an arbitrary point.
 in_handler = False
 
 
-def current_task() -> Task[Any] | None:
-    """The task that runs this code; None in the reactor greenlet and in threads.
+def current_task() -> Task[object] | None:
+    """Return the task that runs this code; None in the reactor greenlet and threads.
 
-    Call from anywhere; never parks. Code in a child greenlet of a task's own
-    (SQLAlchemy makes some) belongs to the task.
+    Call from anywhere; never parks. Code in a child greenlet of a task (SQLAlchemy
+    makes some) belongs to the task.
     """
     candidate = task
     if candidate is None:
         return None
-    here: greenlet | None = getcurrent()
-    while here is not None:
-        if here is candidate.greenlet:
+    ancestor: greenlet | None = getcurrent()
+    while ancestor is not None:
+        if ancestor is candidate.greenlet:
             return candidate
-        here = here.parent
+        ancestor = ancestor.parent
     # Another thread, while a task runs in the reactor's.
     return None
 
 
-def require_task(what: str) -> Task[Any]:
-    """The current task, for `what` that is about to wait.
+def require_task(what: str) -> Task[object]:
+    """Return the current task for the call `what`, which is about to wait.
 
     Raises:
-        NotInGreenlet: there is none; the message says where this is and what
-            to do about it.
+        NotInGreenlet: no task is running here; the message names the place and
+            the remedy.
     """
     candidate = task
     if candidate is not None:
@@ -60,14 +61,14 @@ def require_task(what: str) -> Task[Any]:
         candidate = current_task()
         if candidate is not None:
             return candidate
-    raise NotInGreenlet(guards.why_not_here(what))
+    raise NotInGreenlet(guards.outside_task_message(what))
 
 
 def _forget_task() -> None:
-    """In the child of a fork no reactor turns: its code is in no task any more."""
+    """Leave the task in the child of a fork: no reactor runs in this process."""
     global task
     if task is not None:
-        # Of the parent's tasks none is to run here, whatever it waits for.
+        # The child must run none of the parent's tasks, whatever they wait for.
         task.hub.leave_thread()
     task = None
 

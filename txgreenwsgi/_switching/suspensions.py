@@ -1,7 +1,7 @@
-"""One wait of one task, and what ends it.
+"""Suspensions: one wait of one task, its answer and its state machine.
 
-It knows tasks and the reactor's clock. It must never switch: parking and waking
-are the hub's.
+This module knows tasks and the reactor's clock. It must never switch: the hub parks
+and wakes tasks.
 """
 
 from __future__ import annotations
@@ -11,29 +11,52 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.python.failure import Failure
 
+from txgreenwsgi._states import TransitionTable
+
 from .errors import TimedOut
 from .running import require_task
 
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from .tasks import Task
 
-__all__ = ["Suspension"]
+__all__ = ["SUSPENSION_TRANSITIONS", "Suspension", "exception_of"]
 
-# A suspension is made ("new"); it may be answered before anybody waits on it
-# ("answered"), or its task parks on it ("parked"); then it is used up ("over").
-NEW, ANSWERED, PARKED, OVER = "new", "answered", "parked", "over"
+# The states of a suspension. "answered": answered before its task waited on it.
+UNANSWERED, ANSWERED, WAITING, OVER = "unanswered", "answered", "waiting", "over"
+
+#: State -> event -> next state. "answer" is `resume` or `throw`; "refuse": the hub
+#: cannot park the task now. Late answers and interruptions leave the state as it is:
+#: their sources cannot know that the wait has ended.
+SUSPENSION_TRANSITIONS = TransitionTable(
+    "a suspension",
+    {
+        UNANSWERED: {
+            "wait": WAITING,
+            "refuse": OVER,
+            "answer": ANSWERED,
+            "abandon": UNANSWERED,
+        },
+        # A signal handler can answer it after the wait has begun, hence the refusal.
+        ANSWERED: {
+            "wait": OVER,
+            "refuse": OVER,
+            "answer": ANSWERED,
+            "abandon": ANSWERED,
+        },
+        WAITING: {"answer": OVER, "abandon": OVER},
+        OVER: {"answer": OVER, "abandon": OVER},
+    },
+)
 
 
 class EarlierTraceback(Exception):
-    """Where a failure came from, in text; the cause of an exception raised anew."""
+    """The traceback of a failure, as text; the cause of an exception raised anew."""
 
 
-def value_of(failure: Failure) -> BaseException:
-    """What a failure would raise, its traceback with it."""
+def exception_of(failure: Failure) -> BaseException:
+    """Return the exception of `failure`, with its traceback."""
     value = cast("BaseException", failure.value)
-    # A Deferred that failed before anybody waited keeps no frames alive: up to
+    # A Deferred that failed before it was waited on keeps no frames alive: up to
     # Twisted 25 it keeps their names only.
     if failure.tb is None and failure.frames and value.__cause__ is None:
         value.__cause__ = EarlierTraceback(f"\n{failure.getTraceback()}")
@@ -51,60 +74,62 @@ class Suspension:
     Attributes:
         task: the task that made the suspension and waits on it; None once the
             wait has ended.
+        state: "unanswered", "answered" (before the wait), "waiting" or "over".
         answered: True when `resume` or `throw` ended the wait; False when a
             timeout or an interruption did.
+        error: the exception that `wait` is about to raise; None otherwise.
         since: time at which the task parked, by the reactor's clock, in seconds.
         waiting_on: the object or text that tables of tasks show.
     """
 
     __slots__ = (
-        "_error",
         "_hub",
-        "_state",
         "_timeout_seconds",
         "_value",
         "answered",
+        "error",
         "since",
+        "state",
         "task",
         "waiting_on",
     )
 
     def __init__(
         self,
-        task: Task[Any],
+        task: Task[object],
         waiting_on: object = "suspend()",
         timeout_seconds: float | None = None,
     ) -> None:
-        # None once it is used up: an application's frame may hold the suspension,
-        # a traceback the frame, and a failed task the traceback.
-        self.task: Task[Any] | None = task
+        # None once the wait has ended: an application's frame may hold the
+        # suspension, a traceback the frame, and a failed task the traceback.
+        self.task: Task[object] | None = task
         self._hub = task.hub
-        self._state = NEW
-        self._value: Any = None
-        self._error: BaseException | Failure | None = None
+        self.state = UNANSWERED
+        self._value: object = None
+        self.error: BaseException | Failure | None = None
         self._timeout_seconds = timeout_seconds
         self.waiting_on = waiting_on
         self.since = 0.0
         self.answered = False
 
     def wait(self) -> Any:
-        """Park the task until it is resumed; the value given to `resume`.
+        """Park the task until it is resumed; return the value given to `resume`.
 
         May park. Call from the task that made this suspension.
 
         Raises:
             TimedOut: the timeout given to `suspend` is over.
-            BaseException: what was given to `throw`, or what interrupted the
-                task (a timeout around it, a cancellation, a lost client).
-            RuntimeError: it was waited on before.
+            BaseException: the error given to `throw`, or an interruption of the
+                task (a timeout around the wait, a cancellation, a lost client).
+            RuntimeError: it was waited on before, or was made by another task.
         """
         task = require_task("suspend().wait()")
         if task is not self.task:
-            self._refuse(task)
+            raise self._wrong_wait_error(task)
         hub = self._hub
         try:
-            if self._state is ANSWERED:
-                self._state = OVER
+            if self.state is ANSWERED:
+                self.state = OVER
             elif self._timeout_seconds is None:
                 hub.park(task, self)
             else:
@@ -117,27 +142,27 @@ class Suspension:
                         call.cancel()
         finally:
             self.task = None
-        error, value = self._error, self._value
+        error, value = self.error, self._value
         self._value = None
         if error is not None:
-            self._error = None
+            self.error = None
             try:
                 if isinstance(error, Failure):
                     # Not by raiseException(), whose frame would hold the Failure,
                     # which holds the traceback, which holds the frame.
-                    raise value_of(error)
+                    raise exception_of(error)
                 raise error
             finally:
                 del error
         return value
 
-    def resume(self, value: Any = None) -> bool:
+    def resume(self, value: object = None) -> bool:
         """End the wait with `value`. Call from any thread; never parks.
 
         Returns:
-            Whether that is what ends the wait. False when it was answered or
-            left before. From another thread: whether it was still open when
-            asked.
+            True if this ends the wait; False if the wait was answered or left
+            before. From another thread: True if it was still open at the time of
+            the call.
         """
         return self._answer(value, None)
 
@@ -145,9 +170,9 @@ class Suspension:
         """End the wait by raising `error` in the task; as `resume` otherwise."""
         return self._answer(None, error)
 
-    def _answer(self, value: Any, error: BaseException | Failure | None) -> bool:
-        state = self._state
-        if state is not PARKED and state is not NEW:
+    def _answer(self, value: object, error: BaseException | Failure | None) -> bool:
+        state = self.state
+        if state is not WAITING and state is not UNANSWERED:
             return False
         hub = self._hub
         if get_ident() != hub.thread:
@@ -155,10 +180,11 @@ class Suspension:
             return True
         self.answered = True
         self._value = value
-        self._error = error
-        if state is NEW:
-            self._state = ANSWERED
+        self.error = error
+        if state is UNANSWERED:
+            self.state = ANSWERED
         else:
+            self.state = OVER
             self._wake()
         return True
 
@@ -169,25 +195,25 @@ class Suspension:
     def abandon(self, error: BaseException) -> None:
         """End the wait by `error`, which is no answer. Call from the reactor's thread.
 
-        Whoever waits sees `answered` False and cancels what it waited on.
+        A no-op unless the task is parked on it. The waiter finds `answered` False
+        and cancels the operation that it waited on.
         """
-        if self._state is PARKED:
-            self._error = error
+        if self.state is WAITING:
+            self.state = OVER
+            self.error = error
             self._wake()
 
     def _wake(self) -> None:
-        self._state = OVER
         task = self.task
         assert task is not None, "a parked suspension has its task"
         self._hub.wake(task)
 
-    def _refuse(self, task: Task[Any]) -> NoReturn:
+    def _wrong_wait_error(self, task: Task[object]) -> RuntimeError:
         if self.task is None:
-            raise RuntimeError(
+            return RuntimeError(
                 "this suspension was waited on before: call suspend() for a new one"
             )
-        raise RuntimeError(
-            "a suspension is waited on by the task that made it; "
-            f"this one was made by {self.task!r}, and {task!r} waits on it: "
+        return RuntimeError(
+            f"a suspension made by {self.task!r} was waited on by {task!r}: "
             "call suspend() in the task that is to wait"
         )

@@ -1,7 +1,9 @@
-"""A task: a function running in a greenlet of ours, and what its owner may ask.
+"""Tasks: functions that run in greenlets of ours, and their state machine.
 
-It knows contexts, Deferreds and the reactor's clock. It must never switch, and
-never know what a task is for.
+`Hub` and `Wait` are the interfaces through which a task sees its hub and the wait
+that it is parked on; `greenlets.py` and `suspensions.py` implement them. This
+module knows contexts, Deferreds and the reactor's clock. It must never switch, and
+never depend on what a task is for.
 """
 
 from __future__ import annotations
@@ -11,75 +13,173 @@ from collections import deque
 from contextlib import suppress
 from contextvars import Context, copy_context
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from greenlet import GreenletExit
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from . import guards, running
+from txgreenwsgi._states import TransitionTable
+
+from . import guards
 from .errors import Cancelled
-from .suspensions import Suspension
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from greenlet import greenlet
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.python.context import ContextTracker
 
-    from .asyncio_marks import Marks
-    from .greenlets import Hub
+    from .asyncio_state import AsyncioState
 
-__all__ = ["Task"]
+__all__ = ["ALL_SHIELDS", "TASK_TRANSITIONS", "Hub", "Task", "Wait", "call_logged"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 _log = Logger()
 
-# A task's life.
-NEW, ALIVE, FINISHED, FAILED = "new", "alive", "finished", "failed"
+# The states of a task. "abandoned": it was killed and did not end.
+NEW, RUNNING, PARKED, READY = "new", "running", "parked", "ready"
+FINISHED, FAILED, ABANDONED = "finished", "failed", "abandoned"
+
+#: State -> event -> next state. A task is "ready" from its start, or from the end of
+#: a wait, until its greenlet runs. A shield keeps a task parked that is cancelled.
+TASK_TRANSITIONS = TransitionTable(
+    "a task",
+    {
+        NEW: {"start": READY, "cancel": FAILED},
+        READY: {"resume": RUNNING, "cancel": READY},
+        RUNNING: {
+            "park": PARKED,
+            "finish": FINISHED,
+            "fail": FAILED,
+            "abandon": ABANDONED,
+            "cancel": RUNNING,
+        },
+        PARKED: {"wake": READY, "cancel": READY},
+        FINISHED: {"cancel": FINISHED},
+        FAILED: {"cancel": FAILED},
+        ABANDONED: {"cancel": ABANDONED},
+    },
+)
+_ON_FINISH = TASK_TRANSITIONS.moves("finish")
+
+#: The shield depth of code that only a kill interrupts; more than any nesting.
+ALL_SHIELDS = 1 << 30
+
+_OWN_PACKAGE = __name__.rpartition(".")[0]
+_SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE
+
+
+class Wait(Protocol):
+    """The interface of a wait to its task and hub. See `Suspension`."""
+
+    state: str
+    error: BaseException | Failure | None
+    since: float
+    waiting_on: object
+
+    def resume(self, value: object = None) -> bool:
+        """End the wait with `value`."""
+
+    def abandon(self, error: BaseException) -> None:
+        """End the wait by `error`, which is no answer."""
+
+
+class Hub(Protocol):
+    """The interface of a hub: the tasks of one reactor. See `GreenletHub`."""
+
+    reactor: IReactorTime
+    tasks: set[Task[object]]
+    home: greenlet
+    thread: int
+    tracker: ContextTracker
+    spare: list[greenlet]
+    abandoned: list[Task[object]]
+    resumed_at: float
+    closed: bool
+
+    @property
+    def turn_scheduled(self) -> bool:
+        """True while calls wait for the reactor's next turn."""
+
+    def on_its_thread(self) -> bool:
+        """Return True in the reactor's thread."""
+
+    def leave_thread(self) -> None:
+        """Note that the reactor's thread is not in this process."""
+
+    def call_from_thread(self, function: Callable[..., object], *args: object) -> None:
+        """Call `function` in the reactor greenlet, soon."""
+
+    def at_next_turn(self, function: Callable[[], object]) -> None:
+        """Call `function` in the reactor greenlet at the reactor's next turn."""
+
+    def spawn(self, task: Task[object]) -> None:
+        """Begin `task` at the reactor's next turn."""
+
+    def start(self, task: Task[object]) -> None:
+        """Run `task` until it first parks or ends."""
+
+    def park(self, task: Task[object], wait: Wait) -> None:
+        """Park the running `task` until `wait` is over."""
+
+    def wake(self, task: Task[object]) -> None:
+        """Continue a task whose wait is over."""
+
+    def wait_for_end(self, task: Task[object], timeout: float | None) -> None:
+        """Park the current task until `task` has ended."""
+
+    def close(self) -> None:
+        """End every task."""
+
+
+class _Interruption(NamedTuple):
+    """An exception to be raised at a wait, and the shield depth it gets through."""
+
+    error: BaseException
+    shields: int
 
 
 def call_logged(function: Callable[[], object], complaint: str) -> None:
-    """Call one of several, whose failure must not keep the others from being called."""
+    """Call `function`; log `complaint` and the traceback if it raises.
+
+    For callbacks of which one must not keep the others from being called.
+    """
     try:
         function()
     except Exception:
         _log.failure("{complaint}", complaint=complaint)
 
 
-#: More than anybody enters.
-ALL_SHIELDS = 1 << 30
-
-_OWN_ROOM = __name__.rpartition(".")[0]
-_SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE
-
-
 def _without_task(traceback: TracebackType | None) -> TracebackType | None:
-    """The traceback of a task's end without `Task.run` and our frames' variables.
+    """Return the traceback of a failed task without references to the task.
 
-    They hold the task, which holds the error, which holds the traceback, and what
-    goes round in a circle waits for the collector. The frames of others keep what
-    they have: people look at it.
+    `Task.run` is dropped, and the variables of this package's frames are cleared:
+    they hold the task, which holds the error, which holds the traceback, and such
+    a cycle would wait for the garbage collector. The application's frames keep
+    their variables for debuggers and error reports.
     """
-    assert traceback is not None, "what was raised has a traceback"
+    assert traceback is not None, "an exception that was raised has a traceback"
     first = traceback = traceback.tb_next
     while traceback is not None:
         frame = traceback.tb_frame
-        # Those of coroutines hold no task, and may be suspended: to clear such a
-        # frame would be to close it.
+        # Frames of coroutines hold no task, and may be suspended: clearing a
+        # suspended frame would close its coroutine.
         if (
-            frame.f_globals.get("__name__", "").startswith(_OWN_ROOM)
+            frame.f_globals.get("__name__", "").startswith(_OWN_PACKAGE)
             and not frame.f_code.co_flags & _SUSPENDABLE
         ):
-            # It still runs if the error came to us from another task.
+            # A frame still runs if the error was raised in another task first.
             with suppress(RuntimeError):
                 frame.clear()
         traceback = traceback.tb_next
     return first
 
 
-class Task(Generic[T]):
+class Task(Generic[T_co]):
     """A function running in a greenlet of ours; made by `txgreenwsgi.spawn`.
 
     All attributes are read-only outside `_switching`; they are plain slots because
@@ -87,6 +187,9 @@ class Task(Generic[T]):
 
     Attributes:
         name: the name shown in logs and in the table of requests.
+        state: "new", "running", "parked", "ready" (its wait is over; it runs in
+            this turn of the reactor or the next), "finished", "failed", or
+            "abandoned" (it was killed and did not end).
         hub: the hub of the reactor that runs the task.
         greenlet: the greenlet that the task runs in; None before it begins and
             after it has ended. Child greenlets of it belong to the task too.
@@ -101,7 +204,7 @@ class Task(Generic[T]):
     __slots__ = (
         "__weakref__",
         "_args",
-        "_asyncio_marks",
+        "_asyncio_state",
         "_before_end",
         "_context",
         "_error",
@@ -113,10 +216,8 @@ class Task(Generic[T]):
         "_observed",
         "_on_end",
         "_parked",
-        "_ready",
         "_refusals",
         "_result",
-        "_state",
         "_traceback",
         "dying",
         "greenlet",
@@ -124,15 +225,16 @@ class Task(Generic[T]):
         "name",
         "pending_interruption",
         "shield_depth",
+        "state",
         "suspension",
     )
 
     def __init__(
         self,
         hub: Hub,
-        function: Callable[..., T],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        function: Callable[..., T_co],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
         context: Context | None = None,
         name: str = "",
         on_end: list[Callable[[], object]] | None = None,
@@ -150,27 +252,25 @@ class Task(Generic[T]):
         """
         self.hub = hub
         self.name = name
-        self._function: Callable[..., T] | None = function
+        self._function: Callable[..., T_co] | None = function
         self._args = args
         self._kwargs = kwargs
         self._context: Context | None = copy_context() if context is None else context
-        # What `twisted.python.context` calls its stack: one for each task, else
-        # a log line of this task would carry the system of another.
-        self._log_contexts: list[Any] = hub.tracker.contexts[:]
-        self._asyncio_marks: Marks = None
-        self._state = NEW
-        self._result: T | None = None
+        # The stack of `twisted.python.context`: each task has its own, so that
+        # its log lines do not carry the system of another task.
+        self._log_contexts = hub.tracker.contexts[:]
+        self._asyncio_state: AsyncioState = None
+        self.state = NEW
+        self._result: T_co | None = None
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._observed = False
         self.greenlet: greenlet | None = None
-        # Where to switch to: not always the task's own greenlet, for libraries
-        # run some of their code in child greenlets (SQLAlchemy's greenlet_spawn).
+        # The greenlet to switch to. Not always the task's own: some libraries run
+        # parts of their code in child greenlets (SQLAlchemy's greenlet_spawn).
         self._parked: greenlet | None = None
-        self.suspension: Suspension | None = None
-        # Its wait is over, and it is in line for the reactor's next turn.
-        self._ready = False
-        self._interruptions: deque[tuple[BaseException, int]] | None = None
+        self.suspension: Wait | None = None
+        self._interruptions: deque[_Interruption] | None = None
         self.pending_interruption = False
         self.shield_depth = 0
         self.dying = False
@@ -183,93 +283,81 @@ class Task(Generic[T]):
         name = self.name or getattr(self._function, "__qualname__", "")
         return f"<Task {name or hex(id(self))} {self.state}>"
 
-    # What the owner of a task may ask.
+    # For the owner of a task.
 
     @property
     def done(self) -> bool:
-        """Whether the task has ended: returned, raised, or was cancelled."""
-        return self._state is FINISHED or self._state is FAILED
+        """True once the task has returned, raised or been cancelled."""
+        return self.state is FINISHED or self.state is FAILED
 
     @property
-    def state(self) -> str:
-        """One of "new", "running", "ready", "parked", "finished", "failed"."""
-        if self._state is not ALIVE:
-            return self._state
-        if self.suspension is not None:
-            return "parked"
-        return "ready" if self._ready else "running"
+    def error(self) -> BaseException | None:
+        """The exception that the task ended with, with its traceback, else None.
+
+        Reading it does not count as handling it: an error that is never asked
+        for by `wait` or `deferred` is logged all the same.
+        """
+        error = self._error
+        return None if error is None else error.with_traceback(self._traceback)
 
     @property
     def waiting_on(self) -> object:
-        """What a parked task waits on, as given to its wait; None otherwise."""
+        """The object or text that a parked task waits on; None otherwise."""
         suspension = self.suspension
         return None if suspension is None else suspension.waiting_on
 
     @property
     def parked_seconds(self) -> float:
-        """For how many seconds a parked task has been waiting; 0.0 otherwise."""
+        """Seconds that a parked task has been waiting; 0.0 otherwise."""
         suspension = self.suspension
         if suspension is None:
             return 0.0
         return self.hub.reactor.seconds() - suspension.since
 
-    def wait(self, timeout: float | None = None) -> T:
-        """The task's result; what it raised is raised here. May park.
+    def wait(self, timeout: float | None = None) -> T_co:
+        """Wait for the end of the task and return its result. May park.
 
         Args:
-            timeout: seconds; None for no limit. The task goes on after it.
+            timeout: seconds, by the reactor's clock; None for no limit. A task
+                that has not ended by then goes on.
 
         Raises:
-            TimedOut: the task has not ended in time.
+            BaseException: the exception that the task raised.
             Cancelled: the task was cancelled.
+            TimedOut: the task has not ended in time.
+            NotInGreenlet: the caller is not in a task.
         """
         if timeout is not None:
             guards.require_seconds("Task.wait(timeout)", timeout)
-        waiter = running.require_task("Task.wait()")
-        if waiter is self:
-            raise RuntimeError("a task cannot wait for its own end")
-        if self.done:
-            waiter.raise_pending()
-        else:
-            self._wait_for_end(Suspension(waiter, self, timeout))
+        self.hub.wait_for_end(self, timeout)
         self._observed = True
         if self._error is not None:
             try:
-                # Each time as it was first, without what was waited through since.
+                # With the first traceback each time, else every wait would add to it.
                 raise self._error.with_traceback(self._traceback)
             finally:
                 del self  # it holds the error, whose traceback holds this frame
-        return cast("T", self._result)
+        return cast("T_co", self._result)
 
-    def _wait_for_end(self, suspension: Suspension) -> None:
-        ended = suspension.resume
-        self.call_at_end(ended)
-        try:
-            suspension.wait()
-        except BaseException:
-            if self._on_end is not None and ended in self._on_end:
-                self._on_end.remove(ended)
-            raise
+    def deferred(self) -> Deferred[T_co]:
+        """Return a new Deferred that fires with the task's result or failure.
 
-    def deferred(self) -> Deferred[T]:
-        """A new Deferred that fires with the task's result or failure.
-
-        If the result is a Deferred itself, it fires when that does.
-        Cancelling the Deferred cancels the task; the Deferred then fails with
-        Twisted's CancelledError, as others do. Call from the reactor's thread.
+        If the result is a Deferred itself, it fires when that does. Cancelling
+        the Deferred cancels the task; the Deferred then fails with Twisted's
+        CancelledError, as others do. Call from the reactor's thread; never parks.
         """
         cancelling = False
 
-        def cancel(_: Deferred[T]) -> None:
+        def cancel(_: Deferred[T_co]) -> None:
             nonlocal cancelling
             cancelling = True
             self.cancel()
 
-        deferred: Deferred[T] = Deferred(cancel)
+        deferred: Deferred[T_co] = Deferred(cancel)
 
         def fire() -> None:
             if deferred.called:
-                return  # by its cancellation; an error of the task's is logged
+                return  # by its cancellation; an error of the task is logged
             if cancelling and isinstance(self._error, Cancelled):
                 return
             self._observed = True
@@ -278,7 +366,7 @@ class Task(Generic[T]):
             elif isinstance(self._result, Deferred):
                 self._result.chainDeferred(deferred)
             else:
-                deferred.callback(cast("T", self._result))
+                deferred.callback(cast("T_co", self._result))
 
         if self.done:
             fire()
@@ -287,36 +375,40 @@ class Task(Generic[T]):
         return deferred
 
     def cancel(self) -> bool:
-        """Ask the task to end: `Cancelled` is raised at the wait it is in, or its next.
+        """Ask the task to end: raise `Cancelled` at its current or next wait.
 
-        A task that has not begun never does. Inside `shield()` it comes when
-        the shield is left. Asking again before it came changes nothing. Never
-        parks; call from any thread.
+        A task that has not begun never runs. Inside `shield()` the cancellation
+        is held back until the shield is left. A second call before the first has
+        taken effect is a no-op. Never parks; call from any thread.
 
         Returns:
-            False when the task had ended before.
+            False if the task had ended before.
         """
         if get_ident() != self.hub.thread:
             self.hub.call_from_thread(self.cancel)
             return not self.done
         if self.done:
             return False
-        if self._state is NEW:
-            self._forget_function()
+        if self.state is NEW:
+            self._function = self._kwargs = None
+            self._args = ()
             self._observed = True
             self._error = Cancelled("the task was cancelled before it began")
-            self._state = FAILED
-            # The reactor greenlet tells: whoever listens may be the canceller.
-            self.hub.at_next_turn(self.tell_end)
-        elif not self._was_asked_to_end():
+            self.state = FAILED
+            # At the next turn: the callbacks run in the reactor greenlet, and may
+            # belong to the caller.
+            self.hub.at_next_turn(self.notify_end)
+        elif not self._cancellation_pending():
             self.interrupt(Cancelled("the task was cancelled"))
         return True
 
-    def _was_asked_to_end(self) -> bool:
+    def _cancellation_pending(self) -> bool:
         pending = self._interruptions
-        return pending is not None and any(isinstance(e, Cancelled) for e, _ in pending)
+        return pending is not None and any(
+            isinstance(interruption.error, Cancelled) for interruption in pending
+        )
 
-    # What the rooms above ask.
+    # For the packages above.
 
     def call_at_end(self, function: Callable[[], object]) -> None:
         """Call `function` in the reactor greenlet when the task has ended."""
@@ -324,24 +416,32 @@ class Task(Generic[T]):
             self._on_end = []
         self._on_end.append(function)
 
+    def remove_end_call(self, function: Callable[[], object]) -> None:
+        """Undo `call_at_end(function)`. A no-op if the call has been made."""
+        if self._on_end is not None and function in self._on_end:
+            self._on_end.remove(function)
+
     def call_before_end(self, function: Callable[[], object]) -> None:
         """Call `function` in the task itself, before it ends. Call from the task.
 
-        For what the task has taken and must give back, however it ends. It may
-        park, and nothing but a kill interrupts it; then it may not. What is
-        given last is called first.
+        For resources that the task must give back however it ends. The calls are
+        made in reverse order. They may park, and nothing but a kill interrupts
+        them; in a killed task they cannot park.
         """
         if self._before_end is None:
             self._before_end = []
         self._before_end.append(function)
 
     def interrupt(self, error: BaseException, shields: int = 0) -> None:
-        """Raise `error` at the wait the task is in, or else at its next one.
+        """Raise `error` at the task's current wait, or else at its next one.
+
+        Call from the reactor's thread; never parks. A no-op if the task has ended.
 
         Args:
             error: an ordinary exception; it is raised once.
-            shields: how many `shield()` blocks it passes through: as many as
-                were entered when whoever interrupts was.
+            shields: the number of `shield()` blocks that `error` gets through: as
+                many as the task was in when the timeout, or other source of the
+                interruption, began.
         """
         if self.done:
             return
@@ -351,14 +451,16 @@ class Task(Generic[T]):
             return
         if self._interruptions is None:
             self._interruptions = deque()
-        self._interruptions.append((error, shields))
+        self._interruptions.append(_Interruption(error, shields))
         self.pending_interruption = True
 
     def withdraw(self, error: BaseException) -> None:
-        """Take back an interruption that has not been raised yet."""
+        """Remove an interruption that has not been raised yet."""
         if self._interruptions:
             self._interruptions = deque(
-                pair for pair in self._interruptions if pair[0] is not error
+                interruption
+                for interruption in self._interruptions
+                if interruption.error is not error
             )
             self.pending_interruption = bool(self._interruptions)
 
@@ -379,39 +481,40 @@ class Task(Generic[T]):
     def kill(self) -> None:
         """End the task now, by GreenletExit. Call from the reactor greenlet.
 
-        Its `finally` blocks run, and may not wait. For a process that exits:
-        everything else uses `interrupt`.
+        Its `finally` blocks run, but cannot wait. Only for a process that exits;
+        use `interrupt` otherwise.
         """
         if self.done:
             return
-        if self._state is NEW:
+        if self.state is NEW:
             self.cancel()
             return
         self.dying = True
         suspension = self.suspension
         if suspension is not None:
-            # In a child greenlet it ends the child alone, which to its parent
-            # looks like a return: then the task's next wait raises it again.
+            # In a child greenlet GreenletExit ends the child alone, which to its
+            # parent looks like a return: the task's next wait raises it again.
             self._exit_raised = self._parked is self.greenlet
             suspension.abandon(GreenletExit())
 
-    # What the hub and the waits do with it.
+    # For the hub and the waits.
 
     def next_interruption(self) -> BaseException | None:
-        """Take the first interruption that may come through the shields now."""
+        """Remove and return the first interruption that gets through the shields."""
         interruptions = self._interruptions
         if interruptions:
-            for pair in interruptions:
-                if self.shield_depth <= pair[1]:
-                    interruptions.remove(pair)
+            for interruption in interruptions:
+                if self.shield_depth <= interruption.shields:
+                    interruptions.remove(interruption)
                     self.pending_interruption = bool(interruptions)
-                    return pair[0]
+                    return interruption.error
         return None
 
     def raise_pending(self) -> None:
-        """Raise what interrupts the task, at a wait that has its answer already.
+        """Raise a pending interruption, at a wait that need not park.
 
-        Else a task that always finds its data ready could never be timed out.
+        Without this, a task that always finds its data ready could never be timed
+        out.
         """
         if self.pending_interruption:
             error = self.next_interruption()
@@ -419,39 +522,47 @@ class Task(Generic[T]):
                 raise error
 
     def run(self) -> None:
-        """The whole life of the task, inside its Context. Never raises."""
-        self._state = ALIVE
+        """Run the function, from start to end, inside the task's Context.
+
+        Called once, by the hub, in the task's greenlet. The function's exceptions
+        are kept, not raised.
+        """
+        if self.state is not RUNNING:
+            self.state = _ON_FINISH[self.state]  # raises
         function = self._function
-        assert function is not None, "a task runs once"
+        assert function is not None, "a started task has its function"
         try:
             try:
                 if self._kwargs or self._args:
                     self._result = function(*self._args, **(self._kwargs or {}))
                 else:
-                    # CPython goes on in the same C frame, which is not to be kept.
+                    # CPython runs a plain call in the same C frame; a parked task
+                    # would keep a copy of each additional one.
                     self._result = function()
             finally:
                 if self._before_end is not None:
-                    self._give_back()
+                    self._run_before_end()
         except GreenletExit:
             self._error = Cancelled("the task was ended")
             self._observed = True
-            self._state = FAILED
+            self.state = FAILED
         except BaseException as error:  # SystemExit must not stop the reactor
             self._error = error
             self._traceback = error.__traceback__ = _without_task(error.__traceback__)
             self._observed |= isinstance(error, Cancelled)
-            self._state = FAILED
+            self.state = FAILED
         else:
-            self._state = FINISHED
-        self._forget_function()
+            self.state = FINISHED
+        # Release what it was called with.
+        self._function = self._kwargs = None
+        self._args = ()
         # This frame outlives its call as the `f_back` of a failure's frames.
         del self, function
 
-    def _give_back(self) -> None:
-        """Make the calls that were to be made before the end."""
+    def _run_before_end(self) -> None:
+        """Make the calls given to `call_before_end`, the last one first."""
         functions = self._before_end
-        assert functions is not None, "somebody asked for it"
+        assert functions is not None, "call_before_end() was called"
         killed: GreenletExit | None = None
         self.shield_depth += ALL_SHIELDS
         while functions:
@@ -461,17 +572,15 @@ class Task(Generic[T]):
             except GreenletExit as error:
                 killed = error  # the others are called all the same
             except BaseException:
-                _log.failure("what {task} had to give back was not", task=self)
+                _log.failure(
+                    "a function given to call_before_end() failed in {task}", task=self
+                )
         self._before_end = None
         if killed is not None:
             raise killed
 
-    def _forget_function(self) -> None:
-        self._function = self._kwargs = None
-        self._args = ()
-
-    def tell_end(self) -> None:
-        """Forget the task and call what waits for its end. Reactor greenlet."""
+    def notify_end(self) -> None:
+        """Leave the hub's table and make the end calls. In the reactor greenlet."""
         self.hub.tasks.discard(self)
         # A task that is kept for its result keeps nothing else alive.
         self.greenlet = self._parked = self._context = self._interruptions = None
@@ -480,19 +589,19 @@ class Task(Generic[T]):
         functions, self._on_end = self._on_end, None
         if functions is not None:
             for function in functions:
-                call_logged(function, "what waited for the end of a task failed")
+                call_logged(function, "a callback for the end of a task failed")
 
-    def log_unasked(self) -> None:
-        """Log what the task has failed with, unless somebody asked for it."""
+    def log_unhandled(self) -> None:
+        """Log the task's error, unless `wait` or `deferred` has delivered it."""
         error = getattr(self, "_error", None)
         if error is not None and not self._observed:
             self._observed = True
             _log.failure(
-                "{name} failed and nobody waited for it",
+                "{name} failed and its error was never handled",
                 failure=Failure(error, exc_tb=self._traceback),
                 name=repr(self),
             )
 
     def __del__(self) -> None:
-        # As with Deferreds: an error nobody asked for is at least logged.
-        self.log_unasked()
+        # As with Deferreds: log an error that would otherwise vanish.
+        self.log_unhandled()

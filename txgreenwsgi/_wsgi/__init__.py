@@ -1,5 +1,5 @@
-"""PEP 3333. It knows greenlets and HTTP's words, not transports.
+"""PEP 3333. Knows greenlets and the terms of HTTP, but no transports.
 
-Read `gateway.py` first: it calls one application once. What it hands to the
-application and takes from it is in the other files.
+Read `gateway.py` first: it calls the application. The other files define the objects
+passed to the application and returned by it.
 """

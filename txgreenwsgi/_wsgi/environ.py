@@ -1,12 +1,12 @@
-"""What is the same in the environ of every request (PEP 3333, "environ Variables").
+"""The part of the environ that all requests share (PEP 3333, "environ Variables").
 
-It knows the names that applications look for. What differs from request to
-request is added by whoever has the request.
+Knows the names that applications look for. The exchange adds the values of a single
+request.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from txgreenwsgi._switching import greenlets, readiness, timeouts, waiting
 
@@ -14,13 +14,15 @@ from .files import FileWrapper
 from .input import recv
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    from _typeshed.wsgi import WSGIEnvironment
 
 __all__ = ["EXTENSIONS", "base_environ"]
 
-#: The functions that an application finds in its environ, so that it needs no
-#: import of this package and runs elsewhere by `environ.get`.
-EXTENSIONS: dict[str, Any] = {
+#: Functions in the environ by key, for applications that use the server's features
+#: with `environ.get` instead of importing this package, and so run elsewhere as well.
+EXTENSIONS: Mapping[str, Callable[..., object]] = {
     "txgreenwsgi.current_task": greenlets.current_task,
     "txgreenwsgi.poll": readiness.poll,
     "txgreenwsgi.recv": recv,
@@ -36,9 +38,9 @@ EXTENSIONS: dict[str, Any] = {
 }
 
 
-# What is different in each request. The keys are in the dict that is copied, which
-# then need not grow while they are set.
-_OF_EACH_REQUEST = (
+# Keys that each request sets. They are present in the shared dict so that the copies
+# do not grow, and so reallocate, while the keys are set.
+_PER_REQUEST_KEYS = (
     "PATH_INFO",
     "QUERY_STRING",
     "RAW_URI",
@@ -61,15 +63,15 @@ _OF_EACH_REQUEST = (
 
 def base_environ(
     software: str, multithread: bool, pairs: Iterable[tuple[str, str]] = ()
-) -> dict[str, Any]:
-    """A dict to copy for each request; what is None there must be set in the copy.
+) -> WSGIEnvironment:
+    """Return a dict to copy for each request; the copy must replace every None.
 
     Args:
-        software: SERVER_SOFTWARE.
-        multithread: whether more than one request may run at once. One thread
-            runs them all, but the clause asks whether the application "may be
+        software: The value of SERVER_SOFTWARE.
+        multithread: The value of wsgi.multithread: True if requests may overlap. One
+            thread runs them all, but PEP 3333 asks whether the application "may be
             simultaneously invoked", and it may.
-        pairs: what the deployer adds.
+        pairs: Variables from the configuration; they override the server's.
     """
     return {
         "GATEWAY_INTERFACE": "CGI/1.1",
@@ -80,10 +82,10 @@ def base_environ(
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
         "wsgi.file_wrapper": FileWrapper,
-        # The input ends by itself, so applications may read a body without a
-        # Content-Length to its end.
+        # The input signals its own end, so applications may read a body without a
+        # Content-Length until then.
         "wsgi.input_terminated": True,
         **EXTENSIONS,
-        **dict.fromkeys(_OF_EACH_REQUEST),
+        **dict.fromkeys(_PER_REQUEST_KEYS),
         **dict(pairs),
     }

@@ -1,7 +1,7 @@
-"""`wsgi.errors`: lines to the log, with the request they belong to.
+"""`wsgi.errors`: writes lines to the log, with the id of their request.
 
-It never raises and never switches: it is called from `except` blocks, from
-logging, and from code that holds locks.
+Never raises and never switches: it is called from `except` blocks, from logging, and
+from code that holds locks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Errors"]
 
-_log = Logger(namespace="txgreenwsgi.wsgi.errors")
+_log = Logger()
 
-#: A line without an end is logged once it is as long as this.
+#: An unfinished line longer than this is logged without waiting for its newline.
 _LONGEST_LINE = 16384
 
 
@@ -25,26 +25,26 @@ class Errors:
     """A text file whose lines become log events (PEP 3333, "Error Streams").
 
     Args:
-        request_id: told with every line.
+        request_id: The request's id, logged with every line.
 
     Attributes:
-        held: what has come of a line that has no end yet.
+        partial_line: The text written after the last newline, not yet logged.
     """
 
-    __slots__ = ("_request_id", "held")
+    __slots__ = ("_request_id", "partial_line")
 
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
-        self.held = ""
+        self.partial_line = ""
 
     def write(self, text: str) -> int:
-        """Log the whole lines of `text`; the rest waits for its end. Never parks."""
+        """Log the complete lines of `text` and buffer the rest. Never parks."""
         text = str(text)
-        lines = (self.held + text).split("\n")
-        self.held = lines.pop()
-        if len(self.held) > _LONGEST_LINE:
-            lines.append(self.held)
-            self.held = ""
+        lines = (self.partial_line + text).split("\n")
+        self.partial_line = lines.pop()
+        if len(self.partial_line) > _LONGEST_LINE:
+            lines.append(self.partial_line)
+            self.partial_line = ""
         for line in lines:
             _log.error(
                 "{line} (request {request_id})", line=line, request_id=self._request_id
@@ -52,15 +52,15 @@ class Errors:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write each of `lines`."""
+        """Write each string of `lines`; no newlines are added."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Log what waits for the end of its line."""
-        if self.held:
+        """Log the partial line, if there is one."""
+        if self.partial_line:
             self.write("\n")
 
     def close(self) -> None:
-        """Flush. Applications must not call it (PEP 3333), and some do."""
+        """Flush. PEP 3333 forbids applications to close it, but some do."""
         self.flush()

@@ -1,39 +1,55 @@
 """`wsgi.file_wrapper`: a file as a response body.
 
-It knows files; it must never know sockets. The server decides whether the
-kernel can send what is wrapped.
+Knows files; must never know sockets. The server decides whether the kernel can send
+the file.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
     class Readable(Protocol):
-        """What can be wrapped."""
+        """A file-like object that can be wrapped."""
 
         def read(self, size: int, /) -> bytes:
-            """At most `size` bytes; b"" at the end."""
+            """Return at most `size` bytes; b"" at the end."""
 
 
-__all__ = ["FileWrapper"]
+__all__ = ["FileRegion", "FileWrapper"]
 
-#: Smaller blocks than this only cost time.
+#: Minimum read size: smaller reads only cost time.
 _SMALLEST_BLOCK = 65536
 
 
+class FileRegion(NamedTuple):
+    """The rest of a regular file, for `os.sendfile`.
+
+    Attributes:
+        fd: The file's descriptor.
+        offset: The current position, in bytes.
+        length: The number of bytes from there to the end.
+    """
+
+    fd: int
+    offset: int
+    length: int
+
+
 class FileWrapper:
-    """Blocks of a file-like object.
+    """Iterable over the blocks of a file-like object.
 
     PEP 3333, "Optional Platform-Specific File Handling".
 
     Args:
-        filelike: something with `read(size)`, and `close()` perhaps.
-        block_size: how many bytes to read at once, as a suggestion.
+        filelike: An object with `read(size)` and optionally `close()`.
+        block_size: The suggested number of bytes per read; raised to 64 KiB if it is
+            smaller.
     """
 
     def __init__(self, filelike: Readable, block_size: int = 8192) -> None:
@@ -41,13 +57,13 @@ class FileWrapper:
         self.block_size = max(block_size, _SMALLEST_BLOCK)
 
     def __iter__(self) -> Iterator[bytes]:
-        """What is left of the file, block by block."""
+        """Iterate over the rest of the file."""
         return self.blocks(None)
 
     def blocks(self, limit: int | None) -> Iterator[bytes]:
-        """What is left of the file, block by block; at most `limit` bytes of it.
+        """Iterate over the rest of the file, at most `limit` bytes of it.
 
-        A file may be longer than what is asked of it: a range, for one.
+        The file may be longer than the response, for a range request for example.
         """
         while limit is None or limit > 0:
             size = self.block_size if limit is None else min(self.block_size, limit)
@@ -59,17 +75,18 @@ class FileWrapper:
             yield block
 
     def close(self) -> None:
-        """Close the file, if it can be closed."""
+        """Close the file if it has a `close` method."""
         close = getattr(self.filelike, "close", None)
         if close is not None:
             close()
 
-    def regular_file(self) -> tuple[int, int, int] | None:
-        """The (descriptor, offset, length) of what is left of a regular file.
+    def regular_file(self) -> FileRegion | None:
+        """Return the rest of the file if the kernel can send it, else None.
 
-        None for anything else: then it is read. Never parks.
+        None is returned for everything but plain, readable, binary regular files of
+        a known size; those must be read. Never parks.
         """
-        filelike: Any = self.filelike
+        filelike = cast("BinaryIO", self.filelike)
         try:
             fd = filelike.fileno()
             status = os.fstat(fd)
@@ -77,13 +94,14 @@ class FileWrapper:
                 return None
             offset = filelike.tell()
         except (AttributeError, OSError, ValueError):
-            # No descriptor, or no position: PEP 3333 has it read as an iterable.
+            # No descriptor or no position: PEP 3333 requires to iterate over it.
             return None
         if getattr(filelike, "encoding", None) is not None:
-            return None  # a text file: reading it is the error to be seen
+            return None  # A text file: reading it raises the error to report.
         if type(filelike).__module__ not in ("io", "_io", "tempfile"):
-            # gzip and zipfile objects have the descriptor of the compressed file.
+            # gzip and zipfile objects return the descriptor of the compressed file.
             return None
         if not status.st_size:
-            return None  # empty; or made as it is read, as those of /proc are
-        return fd, offset, max(0, status.st_size - offset)
+            return None  # Empty, or generated while it is read, as in /proc.
+        length = max(0, status.st_size - offset)
+        return FileRegion(fd=fd, offset=offset, length=length)

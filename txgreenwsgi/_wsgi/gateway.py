@@ -1,14 +1,13 @@
-"""Calls one application once, and closes what it returned (PEP 3333).
+"""Calls an application once, sends its response and closes it (PEP 3333).
 
-It runs in the request's task, and so does everything of the application's: the
-call, the iteration, `close()`. It must never know connections: the response
-goes to a `ResponseSink`.
+Everything of the application runs in the request's task: the call, the iteration and
+`close()`. Must never know connections: the response goes to a `ResponseSink`.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.logger import Logger
 
@@ -19,39 +18,43 @@ from .files import FileWrapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import TracebackType
+    from typing import TypeAlias
 
-    ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
-    OptExcInfo = ExcInfo | tuple[None, None, None]
-    Application = Callable[..., Iterable[bytes]]
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+    Application: TypeAlias = WSGIApplication
 
     class ResponseSink(Protocol):
-        """Where a response goes. All methods are called in the task."""
+        """The receiver of one response. All methods are called in the task."""
 
-        #: Whether the response has no body, whatever the application gives;
-        #: known once it has begun.
+        #: True if the response has no body, whatever the application sends. Valid
+        #: after `begin`.
         bodiless: bool
 
         def begin_iteration(self) -> None:
-            """The application's iterable is about to be asked for blocks."""
+            """Note that the application's iterable is about to be iterated."""
 
         def end_iteration(self) -> None:
-            """It has been, and its `close()` is about to be called."""
+            """Note that the iteration is over and `close()` is about to be called."""
 
         def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
-            """Send the head with the first block; `length` is the body's, if known."""
+            """Send the head and the first block. May park.
+
+            `length` is the length of the whole body in bytes, None if unknown.
+            """
 
         def write(self, block: bytes) -> None:
-            """Send a block that is not empty. Parks while the client is behind."""
+            """Send a non-empty block. Parks while the client is slow to read."""
 
         def send_file(self, head: ResponseHead | None, body: FileWrapper) -> bool:
-            """Send a whole body from a file; False if that must be done by blocks."""
+            """Send a whole body from a file; return False to have it iterated."""
 
         def turn(self) -> None:
             """Park for one turn of the reactor."""
 
         def finish(self) -> None:
-            """The body is complete."""
+            """Complete the response: the body has been sent."""
 
 
 __all__ = ["StartResponse", "serve"]
@@ -63,8 +66,8 @@ class StartResponse:
     """The `start_response` of one request (PEP 3333, "The start_response() Callable").
 
     Attributes:
-        head: what was given last; None before.
-        sent: whether the head has been sent, after which it cannot be changed.
+        head: The head passed in the last call; None before the first.
+        sent: True once the head has been sent and can no longer be replaced.
     """
 
     __slots__ = ("_sink", "head", "sent")
@@ -80,39 +83,43 @@ class StartResponse:
         headers: list[tuple[str, str]],
         exc_info: OptExcInfo | None = None,
     ) -> Callable[[bytes], None]:
-        """Take the head of the response; sends nothing and never parks."""
+        """Store the head of the response. Sends nothing and never parks."""
         if exc_info is not None:
             try:
                 if self.sent and exc_info[1] is not None:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
-                exc_info = None  # the traceback holds this frame
+                exc_info = None  # The traceback refers to this frame: a cycle.
         elif self.head is not None:
             raise AssertionError(
                 "start_response was called twice without exc_info (PEP 3333)"
             )
         if self.sent:
             raise AssertionError(
-                "start_response was called when the head had been sent, with an "
-                "exc_info that tells of no error (PEP 3333)"
+                "start_response was called after the head had been sent, with an "
+                "exc_info without an exception (PEP 3333)"
             )
         self.head = ResponseHead(status, headers)
         return self.write
 
     def write(self, data: bytes) -> None:
-        """Send `data` now, with the head if it is the first. May park.
+        """Send `data` now, after the head if it has not been sent. May park.
 
-        The `write` callable of PEP 3333; it returns when the client has taken
-        what came before.
+        The `write` callable of PEP 3333. Parks while the client is slow to read.
 
         Raises:
-            NotInGreenlet: this is no task, and so cannot wait for the client.
+            NotInGreenlet: Not called from a task, so it could not park.
         """
         require_task("write()")
         self.send(data, None)
 
     def send(self, block: bytes, length: int | None) -> None:
-        """Send a block; `length` is the whole body's, where it is known."""
+        """Send a block, with the head if it is the first. May park.
+
+        Args:
+            block: The block; an empty one is ignored.
+            length: The length of the whole body in bytes, None if unknown.
+        """
         if type(block) is not bytes:
             block = _as_bytes(block)
         if not block:
@@ -125,10 +132,14 @@ class StartResponse:
             self._sink.begin(head, length, block)
 
     def head_to_send(self) -> ResponseHead:
-        """The head, which must have been given by now."""
+        """Return the head.
+
+        Raises:
+            AssertionError: The application has not called `start_response`.
+        """
         if self.head is None:
             raise AssertionError(
-                "the application gave a body, or ended, without having called "
+                "the application sent a body, or returned, without having called "
                 "start_response (PEP 3333)"
             )
         return self.head
@@ -138,7 +149,7 @@ def _as_bytes(block: object) -> bytes:
     if isinstance(block, bytes):
         return bytes(block)
     if block == "":
-        # What applications yielded "to say nothing" before Python 3.
+        # Applications ported from Python 2 yield "" as an empty block.
         return b""
     raise TypeError(
         f"a block of the response is bytes, not {type(block).__name__}: {block!r:.60} "
@@ -147,12 +158,11 @@ def _as_bytes(block: object) -> bytes:
 
 
 def serve(
-    application: Application, environ: dict[str, Any], sink: ResponseSink
+    application: Application, environ: WSGIEnvironment, sink: ResponseSink
 ) -> None:
     """Call `application` and send its response to `sink`. May park.
 
-    Whatever the application raises passes through, after `close()` was called
-    once.
+    An exception of the application propagates, after `close()` has been called once.
     """
     start = StartResponse(sink)
     blocks = application(environ, start)
@@ -186,7 +196,7 @@ def serve(
 def _send_blocks(
     start: StartResponse, blocks: Iterable[bytes], sink: ResponseSink
 ) -> None:
-    kind: Any = type(blocks)
+    kind: type[object] = type(blocks)
     count = len(blocks) if hasattr(kind, "__len__") else None  # type: ignore[arg-type]
     if kind is FileWrapper and start.head is not None and not start.sent:
         blocks = blocks.blocks(start.head.content_length)  # type: ignore[attr-defined]
@@ -194,7 +204,7 @@ def _send_blocks(
         if block:
             start.send(block, len(block) if count == 1 else None)
             if sink.bodiless:
-                # Nothing of the rest is sent, and it may have no end.
+                # The remaining blocks would be discarded, and may be endless.
                 break
         else:
             _as_bytes(block)
@@ -203,7 +213,7 @@ def _send_blocks(
 
 def _send_file(start: StartResponse, blocks: FileWrapper, sink: ResponseSink) -> bool:
     head = None if start.sent else start.head_to_send()
-    # A failure past this point is a failure of the body.
+    # Set first: an exception raised from here on is a failure of the body.
     was_sent, start.sent = start.sent, True
     if sink.send_file(head, blocks):
         return True
@@ -218,5 +228,5 @@ def _close(close: Callable[[], object]) -> None:
     try:
         close()
     except Exception:
-        # The first error is the one to be answered.
+        # The first exception propagates: it determines the response.
         _log.failure("close() of a response failed after the response had failed")

@@ -1,57 +1,59 @@
-"""`wsgi.input`: a request body that parks its reader until the bytes are there.
+"""`wsgi.input`: a request body whose readers park until data arrives.
 
-It has the methods of PEP 3333 and no others, so that a library which knows only
-file objects works on it. What is beyond a file, `recv`, is a function outside.
-It must never know where the bytes come from.
+Has exactly the methods of PEP 3333, so that libraries written for file objects work
+on it. `recv`, which goes beyond a file, is a function. Must never know where the
+bytes come from.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from _typeshed.wsgi import WSGIEnvironment
+
     class BodySource(Protocol):
-        """Where the pieces of a body come from."""
+        """The source of a body's pieces."""
 
         def receive(self, wanted: int = ...) -> bytes:
-            """The next piece, never empty; b"" at the end. May park.
+            """Return the next piece, never empty; b"" at the end. May park.
 
-            `wanted` is how many bytes the reader lacks: a hint, for pieces that
-            need not be cut or joined.
+            `wanted` is the number of bytes that the reader lacks: a hint that lets
+            the source return pieces which need not be split or joined.
             """
 
         def reader_turn(self) -> None:
-            """Let the reactor have a turn: something is read at the end again."""
+            """Park for one turn of the reactor: a reader polls at the end."""
 
 
 __all__ = ["MOST_PIECE_BYTES", "PIECE_BYTES", "Input", "recv"]
 
-#: How long a piece had best be, for a reader that takes any; and at the most.
+#: Preferred size of a piece for a reader that accepts any size.
 PIECE_BYTES = 65536
+#: Maximum size of a piece.
 MOST_PIECE_BYTES = 262144
 
 
 class Input:
     """The request body as a file (PEP 3333, "Input and Error Streams").
 
-    Every method may park and is called from a task. A client that is gone
-    raises `ClientDisconnected`: a read is never silently short.
+    Every method may park; call them from a task. If the client disconnects they raise
+    `ClientDisconnected`: a read is never silently short.
     """
 
-    __slots__ = ("_ended", "_piece", "_source")
+    __slots__ = ("_buffered", "_ended", "_source")
 
     def __init__(self, source: BodySource) -> None:
         self._source = source
-        # What was received and not read.
-        self._piece = b""
+        self._buffered = b""  # received but not read
         self._ended = False
 
     def _receive(self, wanted: int = PIECE_BYTES) -> bytes:
-        """The next piece; b"" at the end, for which the reactor gets a turn.
+        """Return the next piece; b"" at the end, after one turn of the reactor.
 
-        A loop that reads at the end for ever must not stop all others.
+        The turn keeps a loop that polls at the end from starving other tasks.
         """
         if self._ended:
             self._source.reader_turn()
@@ -62,49 +64,49 @@ class Input:
         return piece
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Exactly `size` bytes, fewer only at the end; everything by default."""
-        held = self._piece
+        """Return exactly `size` bytes, fewer only at the end; all by default."""
+        buffered = self._buffered
         if size is None or size < 0:
             size = -1
-        elif size < len(held):
-            self._piece = held[size:]
-            return held[:size]
-        elif size == len(held):
-            self._piece = b""
-            return held
-        pieces: list[bytes] = [held] if held else []
-        missing = size - len(held)
-        self._piece = b""
+        elif size < len(buffered):
+            self._buffered = buffered[size:]
+            return buffered[:size]
+        elif size == len(buffered):
+            self._buffered = b""
+            return buffered
+        pieces: list[bytes] = [buffered] if buffered else []
+        missing = size - len(buffered)
+        self._buffered = b""
         try:
             while missing:
                 piece = self._receive(missing if missing > 0 else MOST_PIECE_BYTES)
                 if not piece:
                     break
                 if 0 < missing < len(piece):
-                    self._piece = piece[missing:]
+                    self._buffered = piece[missing:]
                     piece = piece[:missing]
                 missing -= len(piece)
                 pieces.append(piece)
         except BaseException:
-            # An interrupted read has read nothing: the next one begins here.
-            self._piece = b"".join(pieces)
+            # An interrupted read consumes nothing: the next read starts here again.
+            self._buffered = b"".join(pieces)
             raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """One line with its newline, of at most `size` bytes; b"" at the end."""
+        """Return one line with its newline, at most `size` bytes; b"" at the end."""
         limit = -1 if size is None or size < 0 else size
         if limit == 0:
             return b""
         pieces: list[bytes] = []
         length = 0
-        piece, self._piece = self._piece, b""
+        piece, self._buffered = self._buffered, b""
         while True:
             if not piece:
                 try:
                     piece = self._receive()
                 except BaseException:
-                    self._piece = b"".join(pieces)
+                    self._buffered = b"".join(pieces)
                     raise
                 if not piece:
                     break
@@ -114,13 +116,13 @@ class Input:
             pieces.append(piece[:end])
             length += end
             if end < len(piece) or piece[end - 1] == 10 or length == limit:
-                self._piece = piece[end:]
+                self._buffered = piece[end:]
                 break
             piece = b""
         return b"".join(pieces)
 
     def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """All lines; with a `hint`, no more once so many bytes were read."""
+        """Return all lines; with `hint`, stop once that many bytes have been read."""
         lines = []
         length = 0
         for line in self:
@@ -131,35 +133,36 @@ class Input:
         return lines
 
     def __iter__(self) -> Iterator[bytes]:
-        """The lines that are left."""
+        """Iterate over the remaining lines."""
         while line := self.readline():
             yield line
 
     def _recv(self, size: int) -> bytes:
-        held = self._piece or self._receive()
-        self._piece = held[size:]
-        return held[:size]
+        buffered = self._buffered or self._receive()
+        self._buffered = buffered[size:]
+        return buffered[:size]
 
 
-def recv(environ: dict[str, Any], size: int) -> bytes:
-    """At least one byte of the request body and at most `size`, as they come.
+def recv(environ: WSGIEnvironment, size: int) -> bytes:
+    """Return the next bytes of the request body as they arrive, at most `size`.
 
-    May park. b"" only at the end.
+    Parks until at least one byte has arrived. Returns b"" only at the end.
 
     Args:
-        environ: the request's, as the application got it.
-        size: the most bytes to return, at least 1.
+        environ: The environ passed to the application.
+        size: Maximum number of bytes to return, at least 1.
 
     Raises:
-        ClientDisconnected: the client is gone.
-        RuntimeError: middleware replaced `wsgi.input`, and would be bypassed.
+        ClientDisconnected: The client has disconnected.
+        RuntimeError: Middleware has replaced `wsgi.input`; reading from the server's
+            own input would bypass it.
         ValueError: `size` is below 1.
     """
     body = environ["wsgi.input"]
     if type(body) is not Input:
         raise RuntimeError(
-            "recv() reads the server's own wsgi.input, and middleware has replaced it "
-            f"by {body!r}: use the read() of that"
+            "recv() reads the server's own wsgi.input, but middleware has replaced it "
+            f"with {body!r}: use the read() of that"
         )
     if size < 1:
         raise ValueError(f"recv() takes a size of at least 1 byte, not {size!r}")

@@ -1,12 +1,12 @@
-"""A request body that is received whole before the application is called.
+"""Buffering of a whole request body before the application is called.
 
-What the old asynchronous servers did, as an option: an application that cannot
-stand a read that parks, or is to be called only when nothing of its request is
-missing, gets the same `wsgi.input` with the same results, filled before.
+An option for applications that do not tolerate a read that parks, or that must not
+be called before the request is complete. They get the same `wsgi.input`, with the
+same results, filled beforehand.
 
-A body beyond a size goes to a temporary file, written and read in a thread: a
-disk may block. This file knows tasks and the reactor's threads. It must never
-know where the bytes come from.
+A body above a size goes to a temporary file, which is written and read in a thread
+because a disk may block. Knows tasks and the reactor's threads. Must never know where
+the bytes come from.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
@@ -29,54 +29,68 @@ if TYPE_CHECKING:
 
 __all__ = ["read_ahead"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-#: So much goes to or from the disk at once: a trip to a thread costs 0.1 ms.
+#: Bytes per read or write of the file: each costs 0.1 ms for the switch of threads.
 _BATCH_BYTES = 262144
 
 
-class _WholeBody:
-    """A body that has been received, as a source of pieces."""
+class _BufferedBody:
+    """A `BodySource` that receives a body completely before it returns any of it.
 
-    def __init__(self, source: BodySource, reactor: Any, memory_bytes: int) -> None:
+    Args:
+        source: The source of the body.
+        threads: The reactor, for its thread pool; None to use the disk directly.
+        memory_bytes: Size above which the body goes to a temporary file.
+    """
+
+    def __init__(
+        self, source: BodySource, threads: IReactorThreads | None, memory_bytes: int
+    ) -> None:
         self._source = source
-        self._reactor = reactor
+        self._threads = threads
         self._memory_bytes = memory_bytes
         self._pieces: deque[bytes] = deque()
-        self._held = 0
+        self._pieces_bytes = 0
         self._file: IO[bytes] | None = None
 
     def receive_all(self) -> None:
-        """Receive until the end. May park."""
+        """Receive the body up to its end. May park."""
         while piece := self._source.receive():
             self._pieces.append(piece)
-            self._held += len(piece)
+            self._pieces_bytes += len(piece)
             limit = self._memory_bytes if self._file is None else _BATCH_BYTES
-            if self._held > limit:
-                self._put_aside()
+            if self._pieces_bytes > limit:
+                self._spill()
         if self._file is not None:
-            self._put_aside()
+            self._spill()
             self._in_thread(self._file.seek, 0)
 
-    def _put_aside(self) -> None:
+    def _spill(self) -> None:
+        """Move the pieces from memory to the temporary file. May park."""
         pieces, self._pieces = self._pieces, deque()
-        self._held = 0
+        self._pieces_bytes = 0
         self._file = self._in_thread(_append, self._file, pieces)
 
-    def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        reactor = self._reactor
-        if not IReactorThreads.providedBy(reactor):
-            return function(*args)
-        # The thread cannot be called back, so its end is waited for.
+    def _in_thread(
+        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        threads = self._threads
+        if threads is None:
+            return function(*args, **kwargs)
+        # A call in a thread cannot be cancelled, so wait for it in any case.
         with shield():
             return wait(
-                deferToThreadPool(reactor, reactor.getThreadPool(), function, *args)
+                deferToThreadPool(
+                    threads, threads.getThreadPool(), function, *args, **kwargs
+                )
             )
 
-    # What wsgi.input calls.
+    # Called by wsgi.input.
 
     def receive(self, wanted: int = 0) -> bytes:
-        """The next piece, b"" at the end. May park."""
+        """Return the next piece, b"" at the end. May park."""
         if self._pieces:
             return self._pieces.popleft()
         if self._file is None:
@@ -84,45 +98,48 @@ class _WholeBody:
         return self._in_thread(self._file.read, _BATCH_BYTES)
 
     def reader_turn(self) -> None:
-        """Let the reactor have a turn. May park."""
+        """Park for one turn of the reactor."""
         self._source.reader_turn()
 
     def close(self) -> None:
-        """Forget the file."""
+        """Close the temporary file, which deletes it."""
         if self._file is not None:
             self._file.close()
 
 
 def _append(file: IO[bytes] | None, pieces: Iterable[bytes]) -> IO[bytes]:
     if file is None:
-        file = tempfile.TemporaryFile(prefix="txgreenwsgi-")  # noqa: SIM115 - goes on
+        file = tempfile.TemporaryFile(prefix="txgreenwsgi-")  # noqa: SIM115 - returned
     try:
         file.writelines(pieces)
         file.flush()
     except BaseException:
-        file.close()  # the disk is full: what it holds is of no use
+        file.close()  # For example, the disk is full: the content is incomplete.
         raise
     return file
 
 
 @contextmanager
 def read_ahead(
-    source: BodySource, reactor: Any, memory_bytes: int
+    source: BodySource, reactor: object, memory_bytes: int
 ) -> Iterator[BodySource]:
-    """The whole body of `source` as a source that never makes the reader wait long.
+    """Receive the whole body of `source`; yield a source that returns it.
 
-    May park, until all has come; then in threads, for a body on disk.
+    Parks until the body is complete. Reads of a body on disk park as well, for a
+    thread.
 
     Args:
-        source: where the body comes from.
-        reactor: for its threads; without any the disk is used directly.
-        memory_bytes: how long a body may be that is held in memory.
+        source: The source of the body.
+        reactor: Provides the thread pool; if it does not provide `IReactorThreads`,
+            the disk is used directly.
+        memory_bytes: Maximum size of a body that is kept in memory.
 
     Raises:
-        BaseException: what `source` raises; nothing was given then.
-        OSError: the temporary file cannot be written.
+        BaseException: An exception of `source` propagates; nothing is yielded then.
+        OSError: The temporary file cannot be written.
     """
-    body = _WholeBody(source, reactor, memory_bytes)
+    threads: IReactorThreads | None = IReactorThreads(reactor, None)
+    body = _BufferedBody(source, threads, memory_bytes)
     try:
         body.receive_all()
         yield body

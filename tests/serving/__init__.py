@@ -1,0 +1,1 @@
+"""The tests of `_serving`: one request, whatever carries it."""

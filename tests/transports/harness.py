@@ -1,0 +1,604 @@
+"""Servers over each transport, and the test case that drives them.
+
+A transport is a server in memory or on sockets and a client that speaks to it. The
+cases of the other modules use `TransportCase` alone, so that each of them says what
+holds for all transports. This file must never know what is right.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web._http2 import H2Connection
+from twisted.web.server import Site
+
+from txgreenwsgi import GreenWSGIResource, service
+from txgreenwsgi.testing import MemoryServer
+
+from .harness_clients import Http1Connection, Http2Connection
+from .harness_links import (
+    MemoryLink,
+    SocketLink,
+    StoppableMemoryReactor,
+    sever,
+    virtual_time_reactor,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from twisted.internet.defer import Deferred
+    from twisted.logger import ILogObserver, LogEvent
+    from twisted.web.resource import Resource
+
+    from txgreenwsgi.monitoring import ExchangeRecord
+
+    from .harness_clients import Connection, Reply
+    from .harness_links import Link
+
+    Environ = dict[str, Any]
+    Start = Callable[..., Any]
+    App = Callable[[Environ, Start], Iterable[bytes]]
+    Observer = Callable[[ExchangeRecord], object]
+
+__all__ = [
+    "HTTP1",
+    "HTTP2",
+    "OWN",
+    "STREAMING",
+    "TEXT",
+    "WEB",
+    "Cases",
+    "MemoryTransport",
+    "Server",
+    "TransportCase",
+    "WebTransport",
+    "on_every_transport",
+]
+
+TEXT = [("Content-Type", "text/plain")]
+
+#: Time passes in steps of this many seconds, so that periodic checks take place.
+TICK = 0.25
+
+#: More turns than this without a rest: a task keeps the reactor busy for ever.
+_MOST_TURNS = 20000
+
+#: A server on sockets is at rest after so many turns in which nothing happened.
+_QUIET_TURNS = 4
+
+
+class Watched:
+    """The application under test, and what it saw of the server.
+
+    Attributes:
+        environs: those of all calls, in order.
+        tasks: the task of each call.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.environs: list[Environ] = []
+        self.tasks: list[Any] = []
+
+    def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
+        """Call the application."""
+        self.environs.append(environ)
+        self.tasks.append(environ["txgreenwsgi.current_task"]())
+        return self._app(environ, start_response)
+
+    def requests(self) -> list[Any]:
+        """Return the table of requests in flight; empty before the first call."""
+        if not self.environs:
+            return []
+        table: list[Any] = self.environs[0]["txgreenwsgi.requests"]()
+        return table
+
+
+class Server:
+    """One server under test, and its clients.
+
+    Args:
+        app: the WSGI application.
+        observers: called with the record of each exchange.
+        settings: see `txgreenwsgi.settings`.
+
+    Attributes:
+        connections: of all clients, in order.
+        connection_class: the client's side of a connection.
+        version: SERVER_PROTOCOL of its requests.
+        streams_bodies: whether the application runs before the whole request
+            body has come.
+        large: a response of so many bytes does not leave while its client does
+            not read: neither side of the connection holds as much.
+        reactor: its clock.
+    """
+
+    connection_class: type[Connection] = Http1Connection
+    version = "HTTP/1.1"
+    streams_bodies = True
+    large = 1_000_000
+    reactor: Any
+
+    def __init__(
+        self, app: App, observers: Sequence[Observer], settings: dict[str, Any]
+    ) -> None:
+        self.app = Watched(app)
+        self.connections: list[Connection] = []
+        self.set_up(observers, settings)
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Build the server."""
+        raise NotImplementedError
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        raise NotImplementedError
+
+    def begin_stop(self) -> Deferred[None]:
+        """Stop the server; the Deferred fires when the process may end."""
+        raise NotImplementedError
+
+    def turn(self) -> bool:
+        """Let the reactor do what is due; return whether there was anything."""
+        raise NotImplementedError
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock, and let the reactor do what is due then."""
+        raise NotImplementedError
+
+    def tear_down(self) -> None:
+        """Close what is still open."""
+
+    # What tests use.
+
+    def begin(
+        self,
+        method: str = "GET",
+        target: str = "/",
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        *,
+        length: int | None = None,
+        slow: bool = False,
+        stalled: bool = False,
+        on: Reply | None = None,
+    ) -> Reply:
+        """Send a request, and let the server react.
+
+        Args:
+            method: such as "GET".
+            target: the request target.
+            headers: fields besides Host and Content-Length.
+            body: the body, or the first part of it.
+            length: the Content-Length of a body that is sent in part; the rest
+                follows by `Reply.send_body`.
+            slow: whether the client does not read what the server sends.
+            stalled: whether the client of HTTP/2 reads, but makes no room for more.
+            on: an earlier reply, the connection of which to use. By default, the
+                request has a connection of its own.
+        """
+        fields = [("Host", "test.example"), *headers]
+        if length is not None:
+            fields.append(("Content-Length", str(length)))
+        elif body:
+            fields.append(("Content-Length", str(len(body))))
+        if on is None:
+            connection = self.connection_class(self.connect(slow))
+            connection.makes_room = not stalled
+            self.connections.append(connection)
+        else:
+            connection = on.connection
+        reply = connection.request(method, target, fields, body, length is not None)
+        self.settle()
+        return reply
+
+    def send_body(self, reply: Reply, data: bytes, end: bool = False) -> None:
+        """Send a piece of a request body, and let the server react."""
+        reply.connection.send_body(reply, data, end)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the server and its clients do what they can do now."""
+        for _ in range(_MOST_TURNS):
+            worked = self.turn()
+            for connection in self.connections:
+                worked = connection.pump() or worked
+            if not worked:
+                return
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass in steps of `TICK`."""
+        left = seconds
+        while left > 0:
+            self.pass_time(min(TICK, left))
+            left -= TICK
+        self.settle()
+
+    def stop(self) -> Stop:
+        """Stop the server, as at the end of its process."""
+        return Stop(self)
+
+    def read(self, reply: Reply) -> None:
+        """Let a slow or stalled client take everything from now on."""
+        reply.connection.makes_room = True
+        reply.connection.link.reading = True
+        self.settle()
+
+    def read_some(self, reply: Reply, size: int) -> None:
+        """Let a slow client take at least `size` bytes of a body, then pause again."""
+        wanted = len(reply.body) + size
+        reply.connection.link.reading = True
+        for _ in range(_MOST_TURNS):
+            if len(reply.body) >= wanted:
+                break
+            self.turn()
+            reply.connection.pump()
+        reply.connection.link.reading = False
+        self.settle()
+
+    def disconnect(self, reply: Reply) -> None:
+        """Let a client close its connection."""
+        reply.connection.link.disconnect()
+        self.settle()
+
+    def abandon(self, reply: Reply) -> None:
+        """Let a client give up its request: by RST_STREAM where there are streams."""
+        reply.connection.abandon(reply)
+        self.settle()
+
+
+class Stop:
+    """A server that was told to stop.
+
+    When it says that it has stopped, all its connections are closed, as they are at
+    the end of the process: what has not left by then is lost.
+
+    Attributes:
+        after: seconds from the call to the end; None before the end.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._began = server.reactor.seconds()
+        self.after: float | None = None
+        server.begin_stop().addCallback(self._stopped)
+        server.settle()
+
+    def _stopped(self, _: None) -> None:
+        self.after = self._server.reactor.seconds() - self._began
+        sever(self._server.reactor)
+
+    @property
+    def done(self) -> bool:
+        """Whether the server has stopped."""
+        return self.after is not None
+
+
+class MemoryTransport(Server):
+    """Our HTTP/1.1 in memory."""
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Build the server."""
+        self._server = MemoryServer(self.app, observers, **settings)
+        self.reactor = self._server.reactor
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        return MemoryLink(self._server, slow)
+
+    def begin_stop(self) -> Deferred[None]:
+        """Stop the site."""
+        return self._server.site.stop()
+
+    def turn(self) -> bool:
+        """Let the reactor do what is due."""
+        self._server.settle()
+        return False
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock."""
+        self._server.advance(seconds)
+
+
+class SocketTransport(Server):
+    """Our HTTP/1.1 on real sockets, as a service."""
+
+    large = 20_000_000
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Start the service on a free port."""
+        self.reactor = virtual_time_reactor()
+        endpoint = TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")
+        self._service = service(
+            self.app,
+            [endpoint],
+            observers=observers,
+            reactor=self.reactor,
+            **settings,
+        )
+        self._service.startService()
+        address: Any = self._service.ports[0].getHost()
+        self._port = address.port
+        self._quiet = 0
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        return SocketLink(self._port, slow)
+
+    def begin_stop(self) -> Deferred[None]:
+        """Stop the service."""
+        return self._service.stopService()
+
+    def turn(self) -> bool:
+        """Let the reactor do what is due, and wait a moment for the kernel."""
+        due = self.reactor.due
+        self.reactor.iterate(0 if due else 0.001)
+        return bool(due)
+
+    def settle(self) -> None:
+        """Let the server and its clients do what they can do now."""
+        quiet = 0
+        for _ in range(_MOST_TURNS):
+            worked = self.turn()
+            for connection in self.connections:
+                worked = connection.pump() or worked
+            quiet = 0 if worked else quiet + 1
+            if quiet == _QUIET_TURNS:
+                return
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock, and turn twice: once for what is due, once for the rest."""
+        self.reactor.pass_time(seconds)
+        for _ in range(2):
+            self.reactor.iterate(0)
+            for connection in self.connections:
+                connection.pump()
+
+    def tear_down(self) -> None:
+        """Stop listening."""
+        if self._service.running:
+            self._service.stopService()
+            self.settle()
+
+
+class WebTransport(Server):
+    """A GreenWSGIResource of twisted.web in memory, over HTTP/1.1."""
+
+    streams_bodies = False
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Build the resource and its site."""
+        self.reactor = StoppableMemoryReactor()
+        resource = GreenWSGIResource(
+            self.app, reactor=self.reactor, observers=observers, **settings
+        )
+        # What carries bytes in memory; its own site is not used.
+        self._memory = MemoryServer(self.app)
+        self._memory.reactor = self.reactor
+        self.resource = resource
+        self.serve_tree(resource)
+
+    def serve_tree(self, root: Resource) -> None:
+        """Serve a tree of resources."""
+        # twisted.web's own idle timeout would interfere with the cases.
+        site = Site(root, reactor=self.reactor, timeout=None)
+        carrier: Any = self._memory
+        carrier.site = self.factory_of(site)
+
+    def factory_of(self, site: Site) -> object:
+        """Return what makes the protocols."""
+        return site
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        return MemoryLink(self._memory, slow)
+
+    def begin_stop(self) -> Deferred[None]:
+        """Shut the reactor down: a resource is stopped by nothing else."""
+        return self.reactor.shut_down()  # type: ignore[no-any-return]
+
+    def turn(self) -> bool:
+        """Let the reactor do what is due."""
+        self._memory.settle()
+        return False
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock."""
+        self._memory.advance(seconds)
+
+
+class WebHttp2Transport(WebTransport):
+    """A GreenWSGIResource of twisted.web in memory, over HTTP/2."""
+
+    connection_class = Http2Connection
+    version = "HTTP/2"
+
+    def factory_of(self, site: Site) -> object:
+        """Return what makes the protocols."""
+        return _Http2Factory(site)
+
+
+class _Http2Channel(H2Connection):
+    def connectionMade(self) -> None:
+        # As twisted.web's own channel does when TLS has negotiated HTTP/2.
+        transport: Any = self.transport
+        transport.registerProducer(self, True)
+        super().connectionMade()
+
+
+class _Http2Factory(Factory):
+    """HTTP/2 from the first byte, where twisted.web waits for TLS to negotiate it."""
+
+    noisy = False
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Return an HTTP/2 connection set up as twisted.web does it."""
+        site: Any = self._site
+        channel: Any = _Http2Channel(site.reactor)
+        made = site.buildProtocol(addr)
+        channel.requestFactory = made.requestFactory
+        channel.site = site
+        channel.factory = site
+        channel.timeOut = None
+        channel.callLater = site.reactor.callLater
+        return channel
+
+
+TRANSPORTS: dict[str, type[Server]] = {
+    "Memory": MemoryTransport,
+    "Sockets": SocketTransport,
+    "WebHttp1": WebTransport,
+    "WebHttp2": WebHttp2Transport,
+}
+
+#: Names of the transports that speak HTTP/1.1.
+HTTP1 = [name for name, server in TRANSPORTS.items() if server.version == "HTTP/1.1"]
+#: Names of the transports that speak HTTP/2.
+HTTP2 = [name for name in TRANSPORTS if name not in HTTP1]
+#: Names of the transports whose application runs before the request body has come.
+STREAMING = [name for name, server in TRANSPORTS.items() if server.streams_bodies]
+#: Names of the transports of twisted.web.
+WEB = [name for name, server in TRANSPORTS.items() if issubclass(server, WebTransport)]
+#: Names of our own transports.
+OWN = [name for name in TRANSPORTS if name not in WEB]
+
+
+class TransportCase(SynchronousTestCase):
+    """A case with servers over one transport, their records and their log.
+
+    At its end all clients leave, and then no request, no task and no delayed call
+    may be left.
+
+    Attributes:
+        transport: the kind of server that `serve` makes.
+        records: of all exchanges, in order.
+    """
+
+    transport: type[Server]
+
+    def setUp(self) -> None:
+        """Keep what is logged and recorded."""
+        self.events: list[LogEvent] = []
+        self.records: list[ExchangeRecord] = []
+        self._servers: list[Server] = []
+        self.addCleanup(self._check_leftovers)
+        observer: ILogObserver = self.events.append  # type: ignore[assignment]
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def serve(
+        self, app: App, *, observers: Sequence[Observer] | None = None, **settings: Any
+    ) -> Server:
+        """Return a server whose leftovers fail the test."""
+        kept = [self.records.append] if observers is None else observers
+        server = self.transport(app, kept, settings)
+        self._servers.append(server)
+        return server
+
+    def ask(self, app: App, method: str = "GET", **settings: Any) -> Reply:
+        """Return the reply to one request to a server of its own."""
+        return self.serve(app, **settings).begin(method)
+
+    def _check_leftovers(self) -> None:
+        # All servers first: those on sockets share a reactor.
+        for server in self._servers:
+            for connection in server.connections:
+                connection.link.disconnect()
+            server.settle()
+            server.tear_down()
+        left: list[object] = []
+        for server in self._servers:
+            server.settle()
+            left += [task for task in server.app.tasks if not task.done]
+            left += server.app.requests()
+            for call in server.reactor.getDelayedCalls():
+                left.append(call)
+                call.cancel()
+        if left:
+            raise AssertionError(f"these were left behind: {left}")
+        for server in self._servers:
+            for connection in server.connections:
+                stray = connection.stray[:50]
+                if stray or "malformed" in [each.state for each in connection.replies]:
+                    raise AssertionError(f"{connection.replies!r} {stray!r}")
+
+    # What was logged.
+
+    def errors(self) -> list[str]:
+        """Return the lines of level error logged since the last call.
+
+        Tracebacks that were logged are taken from trial, which would fail the test.
+        """
+        events, self.events[:] = list(self.events), []
+        self.flushLoggedErrors()
+        return [
+            formatEvent(event)
+            for event in events
+            if event.get("log_level") in (LogLevel.error, LogLevel.critical)
+        ]
+
+    def outcomes(self) -> list[tuple[int, str]]:
+        """Return status and outcome of each exchange."""
+        return [(record.status, record.outcome) for record in self.records]
+
+    # What replies are.
+
+    def assert_complete(
+        self, reply: Reply, body: bytes | None = None, status: int = 200
+    ) -> None:
+        """Fail unless the whole response has come."""
+        self.assertEqual((reply.status, reply.state), (status, "complete"), repr(reply))
+        if body is not None:
+            self.assertEqual(reply.body, body)
+
+    def assert_cut(self, reply: Reply, body: bytes | None = None) -> None:
+        """Fail unless the client saw that the response is incomplete."""
+        self.assertEqual(reply.state, "cut", repr(reply))
+        if body is not None:
+            self.assertEqual(reply.body, body)
+
+    def assert_stopped(self, stop: Stop, after: float) -> None:
+        """Fail unless the server has stopped so many seconds later, or a bit more."""
+        self.assertIsNotNone(stop.after)
+        assert stop.after is not None
+        self.assertTrue(after <= stop.after <= after + 2 * TICK, stop.after)
+
+
+if TYPE_CHECKING:
+    Cases = TransportCase
+else:
+    #: Base of the cases of a topic, which become tests by `on_every_transport`.
+    Cases = object
+
+
+def on_every_transport(
+    *topics: type, only: Iterable[str] = TRANSPORTS
+) -> dict[str, type[TransportCase]]:
+    """Return a test class of each topic for each transport, by its name.
+
+    Args:
+        topics: classes of cases, named `<Topic>Cases`.
+        only: names of the transports, all by default.
+    """
+    made: dict[str, type[TransportCase]] = {}
+    for cases in topics:
+        for name in only:
+            test_name = cases.__name__.replace("Cases", f"Over{name}Tests")
+            made[test_name] = type(
+                test_name,
+                (cases, TransportCase),
+                {
+                    "__module__": cases.__module__,
+                    "__doc__": cases.__doc__,
+                    "transport": TRANSPORTS[name],
+                },
+            )
+    return made

@@ -1,0 +1,276 @@
+"""Connections between a client and a server under test, and reactors to turn.
+
+The clock of both reactors is virtual: time passes by `advance` alone, on real
+sockets too. This file moves bytes. It must never know HTTP.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IReactorCore
+from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.selectreactor import SelectReactor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txgreenwsgi.testing import MemoryReactor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txgreenwsgi.testing import MemoryClient, MemoryServer
+
+__all__ = [
+    "Link",
+    "MemoryLink",
+    "SocketLink",
+    "StoppableMemoryReactor",
+    "VirtualTimeReactor",
+    "sever",
+    "virtual_time_reactor",
+]
+
+#: Receive buffer of a slow client on a socket, in bytes; the kernel doubles it.
+_SLOW_BUFFER = 8192
+
+#: Bytes that a slow client in memory takes before a send to it would block.
+_SLOW_ROOM = 20000
+
+
+class Link(Protocol):
+    """The client's end of one connection.
+
+    Attributes:
+        reading: whether the client takes what the server sends; a slow client
+            does not.
+    """
+
+    reading: bool
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client has seen the end, after all that was sent before it."""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes to the server."""
+
+    def take(self) -> bytes:
+        """Return what came since the last call."""
+
+    def disconnect(self) -> None:
+        """Close the connection; what the server sends from now on is refused."""
+
+
+class MemoryLink:
+    """A connection in memory."""
+
+    def __init__(self, server: MemoryServer, slow: bool) -> None:
+        self._client: MemoryClient = (
+            server.connect(room=_SLOW_ROOM) if slow else server.connect()
+        )
+        self._slow = slow
+        self._taken = 0
+        self._gone = False
+        self._drained = not slow
+        self.reading = not slow
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end of the connection was seen."""
+        return self._gone or (
+            self.reading
+            and self._drained
+            and self._client.closed
+            and self._taken == len(self._client.received)
+        )
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; the server reacts before this returns."""
+        if not self._gone:
+            self._client.send(data)
+
+    def take(self) -> bytes:
+        """Return what came since the last call."""
+        if self._gone:
+            return b""
+        if self._slow and self.reading:
+            self._drained = not self._client.read()
+        received = self._client.received
+        data, self._taken = received[self._taken :], len(received)
+        return data
+
+    def disconnect(self) -> None:
+        """Reset the connection."""
+        if not self._gone:
+            self._gone = True
+            self._client.disconnect()
+
+
+class SocketLink:
+    """A TCP connection over the loopback interface."""
+
+    def __init__(self, port: int, slow: bool) -> None:
+        self._socket = socket.socket()
+        if slow:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER)
+        self._socket.connect(("127.0.0.1", port))
+        self._socket.setblocking(False)
+        self._unsent = b""
+        self.reading = not slow
+        self.ended = False
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; what the kernel does not take is sent by `take`."""
+        self._unsent += data
+        self._send_rest()
+
+    def _send_rest(self) -> None:
+        if self._unsent and not self.ended:
+            with suppress(BlockingIOError, ConnectionError):
+                sent = self._socket.send(self._unsent)
+                self._unsent = self._unsent[sent:]
+
+    def take(self) -> bytes:
+        """Return what came since the last call."""
+        self._send_rest()
+        parts: list[bytes] = []
+        while self.reading and not self.ended:
+            try:
+                part = self._socket.recv(262144)
+            except BlockingIOError:
+                break
+            except ConnectionError:
+                part = b""
+            if not part:
+                self.ended = True
+                self._socket.close()
+                break
+            parts.append(part)
+        return b"".join(parts)
+
+    def disconnect(self) -> None:
+        """Close the connection."""
+        self.ended = True
+        self._socket.close()
+
+
+class _ShutdownTriggers:
+    """The part of IReactorCore that servers register their shutdown with."""
+
+    def __init__(self) -> None:
+        self._triggers: dict[int, tuple[str, Callable[[], Any]]] = {}
+        self._last_trigger = 0
+        super().__init__()
+
+    def addSystemEventTrigger(
+        self,
+        phase: str,
+        eventType: str,
+        callable: Callable[..., Any],  # noqa: A002 - Twisted's name
+        *args: object,
+        **kwargs: object,
+    ) -> Any:
+        """Keep the trigger; `shut_down` fires those of "shutdown"."""
+        self._last_trigger += 1
+        if eventType == "shutdown":
+            self._triggers[self._last_trigger] = (
+                phase,
+                lambda: callable(*args, **kwargs),
+            )
+        return self._last_trigger
+
+    def removeSystemEventTrigger(self, triggerID: Any) -> None:
+        """Forget the trigger."""
+        del self._triggers[triggerID]
+
+    def callWhenRunning(
+        self,
+        callable: Callable[..., Any],  # noqa: A002 - Twisted's name
+        *args: object,
+        **kwargs: object,
+    ) -> Any:
+        """Call at once: a reactor under test counts as running."""
+        callable(*args, **kwargs)
+
+    def shut_down(self) -> Deferred[None]:
+        """Fire the triggers of the phase "before", as a reactor that stops does.
+
+        Returns:
+            A Deferred that fires when they have finished: now the reactor would
+            close all connections.
+        """
+        before = [
+            trigger for phase, trigger in self._triggers.values() if phase == "before"
+        ]
+        self._triggers.clear()
+        done: Deferred[None] = Deferred()
+        waited: Any = DeferredList([maybeDeferred(trigger) for trigger in before])
+        waited.addCallback(lambda _: done.callback(None))
+        return done
+
+
+@implementer(IReactorCore)
+class StoppableMemoryReactor(_ShutdownTriggers, MemoryReactor):
+    """A reactor in memory that can be shut down as a real one."""
+
+    running = True
+
+    def _refuse(self, *args: Any, **keywords: Any) -> Any:
+        raise AssertionError("a reactor in memory is turned by its test")
+
+    crash = iterate = resolve = run = stop = _refuse
+
+    def fireSystemEvent(self, eventType: str) -> None:
+        """Refuse: `shut_down` does it."""
+        self._refuse()
+
+
+class VirtualTimeReactor(_ShutdownTriggers, SelectReactor):
+    """A reactor with real sockets, the clock of which is moved by `advance`.
+
+    It is not installed and never runs: the harness iterates it.
+    """
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        super().__init__()
+        self._triggers.clear()  # the reactor's own
+
+    def seconds(self) -> float:
+        """Return the virtual time."""
+        return self._now
+
+    def pass_time(self, amount: float) -> None:
+        """Move the clock."""
+        self._now += amount
+
+    @property
+    def due(self) -> bool:
+        """Whether a delayed call is due."""
+        return any(call.getTime() <= self._now for call in self.getDelayedCalls())
+
+
+_reactors: list[VirtualTimeReactor] = []
+
+
+def virtual_time_reactor() -> VirtualTimeReactor:
+    """Return the one reactor of this kind, made at the first call.
+
+    Each has descriptors of its own that live as long as the process.
+    """
+    if not _reactors:
+        _reactors.append(VirtualTimeReactor())
+    return _reactors[0]
+
+
+def sever(reactor: Any) -> None:
+    """Close all connections and ports of `reactor`, as a reactor does that has stopped.
+
+    What their transports have not sent is lost.
+    """
+    for selectable in reactor.removeAll():
+        selectable.connectionLost(Failure(CONNECTION_LOST))

@@ -1,0 +1,341 @@
+"""How long a request, its wait for a place, or a slow client may take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.logger import LogLevel, formatEvent
+
+from txgreenwsgi import ClientDisconnected, RequestTimeout
+
+from .harness import STREAMING, TEXT, Cases, on_every_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .harness import Environ, Start
+
+#: A deadline is kept within this many seconds.
+SLACK = 0.5
+
+
+class RequestTimeoutCases(Cases):
+    """request_timeout, and environ["txgreenwsgi.set_request_timeout"]."""
+
+    def setUp(self) -> None:
+        """Have a list for what ends the applications."""
+        super().setUp()
+        self.ended: list[type[BaseException]] = []
+
+    def sleeping(self, environ: Environ, start: Start) -> Iterable[bytes]:
+        """Sleep for an hour, or until an exception."""
+        try:
+            environ["txgreenwsgi.sleep"](3600)
+        except Exception as error:
+            self.ended.append(type(error))
+            raise
+        start("200 OK", TEXT)
+        return [b"slept"]
+
+    def test_before_the_head(self) -> None:
+        """The wait ends by RequestTimeout, the client is answered 504."""
+        server = self.serve(self.sleeping, request_timeout=5)
+        reply = server.begin()
+        server.advance(5 - SLACK)
+        self.assertEqual((reply.state, self.ended), ("waiting", []))
+        server.advance(2 * SLACK)
+        self.assert_complete(reply, b"Gateway Timeout\n", status=504)
+        self.assertEqual(self.ended, [RequestTimeout])
+        self.assertEqual(self.outcomes(), [(504, "timeout")])
+        warnings = [
+            formatEvent(event)
+            for event in self.events
+            if event["log_level"] is LogLevel.warn
+        ]
+        self.assertEqual(len(warnings), 1, warnings)
+        self.assertIn("GET / ", warnings[0])
+        self.assertEqual(self.errors(), [])
+
+    def test_after_the_head(self) -> None:
+        """A response that has begun is cut."""
+
+        def app(environ: Environ, start: Start) -> Iterator[bytes]:
+            start("200 OK", TEXT)
+            yield b"part"
+            yield from self.sleeping(environ, start)
+
+        server = self.serve(app, request_timeout=5)
+        reply = server.begin()
+        server.advance(5 - SLACK)
+        self.assertEqual((reply.state, reply.body), ("open", b"part"))
+        server.advance(2 * SLACK)
+        self.assert_cut(reply, b"part")
+        self.assertEqual(self.ended, [RequestTimeout])
+        self.assertEqual(self.outcomes(), [(200, "timeout")])
+        self.assertEqual(self.errors(), [])
+
+    def test_in_time(self) -> None:
+        """A request that ends in time is not concerned, nor is the next one."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.sleep"](4)
+            start("200 OK", TEXT)
+            return [b"slept"]
+
+        server = self.serve(app, request_timeout=5)
+        for _ in range(2):
+            reply = server.begin()
+            server.advance(4 + SLACK)
+            self.assert_complete(reply, b"slept")
+        self.assertEqual(self.outcomes(), [(200, "finished")] * 2)
+
+    def test_of_one_request(self) -> None:
+        """A request may shorten, extend or remove its own timeout, from then on."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.sleep"](1)
+            own = {"/short": 2, "/long": 20, "/none": None}
+            environ["txgreenwsgi.set_request_timeout"](own[environ["PATH_INFO"]])
+            return self.sleeping(environ, start)
+
+        server = self.serve(app, request_timeout=10)
+        short = server.begin(target="/short")
+        long = server.begin(target="/long")
+        none = server.begin(target="/none")
+        server.advance(3 - SLACK)
+        self.assertEqual(short.state, "waiting")
+        server.advance(2 * SLACK)
+        self.assert_complete(short, status=504)
+        server.advance(15)
+        self.assertEqual(long.state, "waiting")
+        server.advance(3)
+        self.assert_complete(long, status=504)
+        server.advance(3600)
+        self.assert_complete(none, b"slept")
+
+    def test_invalid_timeouts(self) -> None:
+        """A timeout that is not a number above 0 is a ValueError that names it."""
+        values = (-1, 0, -0.5, float("nan"))
+        raised: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            set_timeout = environ["txgreenwsgi.set_request_timeout"]
+            raised.extend(refusal(set_timeout, value) for value in values)
+            start("200 OK", TEXT)
+            return [b"alive"]
+
+        def refusal(set_timeout: Callable[[float], object], value: float) -> str:
+            try:
+                set_timeout(value)
+            except ValueError as error:
+                return str(error)
+            return "no ValueError"
+
+        server = self.serve(app, request_timeout=5)
+        reply = server.begin()
+        for value, text in zip(values, raised, strict=True):
+            self.assertIn(repr(value), text)
+        self.assert_complete(reply, b"alive")
+        server.advance(10)
+
+    def test_frees_the_place(self) -> None:
+        """A request that timed out gives its place to the next one."""
+        server = self.serve(
+            self.sleeping, request_timeout=2, max_in_flight=1, queue_timeout=0
+        )
+        first = server.begin()
+        server.advance(1)
+        second = server.begin()
+        server.advance(1 + SLACK)
+        self.assert_complete(first, status=504)
+        self.assertEqual(len(server.app.environs), 2)
+        server.advance(3)
+        self.assertTrue(second.status in (503, 504), second)
+
+
+class QueueTimeoutCases(Cases):
+    """queue_timeout."""
+
+    def test_refusal(self) -> None:
+        """A request that waits too long for a place is answered 503."""
+        called: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            called.append(environ["PATH_INFO"])
+            environ["txgreenwsgi.sleep"](10)
+            start("200 OK", TEXT)
+            return [b"done"]
+
+        server = self.serve(app, max_in_flight=1, queue_timeout=3)
+        first = server.begin(target="/first")
+        second = server.begin(target="/second")
+        server.advance(3 - SLACK)
+        self.assertEqual(second.state, "waiting")
+        server.advance(2 * SLACK)
+        self.assert_complete(second, status=503)
+        self.assertEqual(second.header("Retry-After"), "1")
+        self.assertEqual(len(server.app.requests()), 1)
+        server.advance(10)
+        self.assert_complete(first, b"done")
+        self.assertEqual(called, ["/first"])
+        self.assertEqual(self.outcomes(), [(503, "refused"), (200, "finished")])
+        # Its entry in the queue is gone too.
+        third = server.begin(target="/third")
+        server.advance(10 + SLACK)
+        self.assert_complete(third, b"done")
+        self.assertEqual(called, ["/first", "/third"])
+
+    def test_no_limit(self) -> None:
+        """With queue_timeout=0 a request waits as long as it takes."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.sleep"](100)
+            start("200 OK", TEXT)
+            return [b"done"]
+
+        server = self.serve(app, max_in_flight=1, queue_timeout=0)
+        replies = [server.begin(), server.begin()]
+        server.advance(100 + SLACK)
+        server.advance(100 + SLACK)
+        for reply in replies:
+            self.assert_complete(reply, b"done")
+
+
+class WriteTimeoutCases(Cases):
+    """write_timeout."""
+
+    def endless(self, environ: Environ, start: Start) -> Iterator[bytes]:
+        """Send blocks without end."""
+        start("200 OK", TEXT)
+        try:
+            while True:
+                yield b"x" * 65536
+        finally:
+            self.closed.append(True)
+
+    def setUp(self) -> None:
+        """Have a list for the ends of iterables."""
+        super().setUp()
+        self.closed: list[bool] = []
+
+    def test_client_that_does_not_read(self) -> None:
+        """A client that takes no byte for that long is cut off."""
+        server = self.serve(self.endless, write_timeout=4)
+        reply = server.begin(slow=True)
+        server.advance(4 - SLACK)
+        self.assertEqual(self.closed, [])
+        server.advance(2 * SLACK)
+        self.assertEqual(self.closed, [True])
+        server.advance(1)
+        server.read(reply)
+        self.assert_cut(reply)
+        self.assertEqual(self.outcomes(), [(200, "timeout")])
+        self.assertEqual(self.errors(), [])
+
+    def test_write(self) -> None:
+        """write() raises ClientDisconnected then."""
+        raised: list[BaseException] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", TEXT)
+            try:
+                while True:
+                    write(b"x" * 65536)
+            except ClientDisconnected as error:
+                raised.append(error)
+                raise
+            return []
+
+        server = self.serve(app, write_timeout=4)
+        server.begin(slow=True)
+        server.advance(4 + SLACK)
+        self.assertEqual(len(raised), 1)
+        self.assertEqual(self.outcomes(), [(200, "timeout")])
+
+    def test_rest_of_a_response(self) -> None:
+        """The timeout applies to the last block as to any other."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            return [b"x" * self.transport.large]
+
+        server = self.serve(app, write_timeout=4)
+        reply = server.begin(slow=True)
+        server.advance(4 + 2 * SLACK)
+        server.read(reply)
+        self.assert_cut(reply)
+        self.assertEqual(server.app.requests(), [])
+
+    def test_client_that_pauses(self) -> None:
+        """A client that reads in between is not cut off."""
+        content = b"x" * self.transport.large
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            return [content]
+
+        server = self.serve(app, write_timeout=4)
+        reply = server.begin(slow=True)
+        for _ in range(4):
+            server.advance(3)
+            # Enough for a transport that reports progress by its buffer of 64 KiB.
+            server.read_some(reply, 200_000)
+            self.assertEqual(reply.state, "open")
+        server.read(reply)
+        server.advance(1)
+        self.assert_complete(reply)
+        self.assertEqual(len(reply.body), len(content))
+
+    def test_application_that_waits(self) -> None:
+        """The timeout does not count while the application sends nothing."""
+
+        def app(environ: Environ, start: Start) -> Iterator[bytes]:
+            start("200 OK", TEXT)
+            yield b"one"
+            environ["txgreenwsgi.sleep"](20)
+            yield b"two"
+
+        server = self.serve(app, write_timeout=4)
+        reply = server.begin()
+        server.advance(20 + SLACK)
+        self.assert_complete(reply, b"onetwo")
+
+
+class BodyTimeoutCases(Cases):
+    """body_timeout and min_body_rate, where the application reads as bytes come."""
+
+    def echo(self, environ: Environ, start: Start) -> Iterable[bytes]:
+        """Answer with the request body."""
+        body = environ["wsgi.input"].read()
+        start("200 OK", TEXT)
+        return [body]
+
+    def test_silent_client(self) -> None:
+        """A read that gets no byte for body_timeout is answered 408."""
+        server = self.serve(self.echo, body_timeout=5)
+        reply = server.begin("POST", body=b"abc", length=9)
+        server.advance(4)
+        server.send_body(reply, b"def")
+        server.advance(5 - SLACK)
+        self.assertEqual(reply.state, "waiting")
+        server.advance(2 * SLACK)
+        self.assert_complete(reply, status=408)
+        self.assertEqual(self.outcomes(), [(408, "error")])
+        self.assertEqual(self.errors(), [])
+
+    def test_in_time(self) -> None:
+        """A body that comes bit by bit is read whole."""
+        server = self.serve(self.echo, body_timeout=5)
+        reply = server.begin("POST", body=b"abc", length=9)
+        server.advance(4)
+        server.send_body(reply, b"def")
+        server.advance(4)
+        server.send_body(reply, b"ghi", end=True)
+        server.advance(SLACK)
+        self.assert_complete(reply, b"abcdefghi")
+
+
+globals().update(
+    on_every_transport(RequestTimeoutCases, QueueTimeoutCases, WriteTimeoutCases)
+)
+globals().update(on_every_transport(BodyTimeoutCases, only=STREAMING))

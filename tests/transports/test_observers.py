@@ -1,0 +1,157 @@
+"""The record of each exchange, as observers receive it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from .harness import TEXT, Cases, on_every_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from txgreenwsgi.monitoring import ExchangeRecord
+
+    from .harness import Environ, Start
+
+
+def answer(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Sleep for two seconds, then answer with ten bytes."""
+    environ["txgreenwsgi.sleep"](2)
+    start("201 Created", TEXT)
+    return [b"0123456789"]
+
+
+class ObserverCases(Cases):
+    """Observers, and the fields of their records."""
+
+    def test_fields(self) -> None:
+        """A record tells the same on every transport."""
+        server = self.serve(answer)
+        server.begin(
+            "POST",
+            "/path%20x?q=1",
+            [("Referer", "http://example.net/"), ("User-Agent", "test/1")],
+            b"body",
+        )
+        self.assertEqual(self.records, [])
+        server.advance(2)
+        [record] = self.records
+        environ = server.app.environs[0]
+        self.assertEqual(record.method, "POST")
+        self.assertEqual(record.target, "/path%20x?q=1")
+        self.assertEqual(record.version, self.transport.version)
+        self.assertEqual(record.status, 201)
+        self.assertEqual(record.bytes_sent, 10)
+        self.assertEqual(record.outcome, "finished")
+        self.assertEqual(record.referer, "http://example.net/")
+        self.assertEqual(record.user_agent, "test/1")
+        self.assertEqual(record.duration, 2)
+        self.assertEqual(record.request_id, environ["txgreenwsgi.request_id"])
+        self.assertEqual(record.remote_addr, environ["REMOTE_ADDR"])
+        self.assertEqual(record.remote_port, environ["REMOTE_PORT"])
+        self.assertLess(abs(record.started - time.time()), 60)
+
+    def test_absent_fields(self) -> None:
+        """A record of a request without Referer and User-Agent has empty ones."""
+        server = self.serve(answer)
+        server.begin()
+        server.advance(2)
+        [record] = self.records
+        self.assertEqual((record.referer, record.user_agent), ("", ""))
+
+    def test_bytes_sent(self) -> None:
+        """bytes_sent counts the response body that was sent, without framing."""
+
+        def app(environ: Environ, start: Start) -> Iterator[bytes]:
+            path = environ["PATH_INFO"]
+            if path == "/declared":
+                start("200 OK", [*TEXT, ("Content-Length", "5")])
+            else:
+                start("204 No Content" if path == "/204" else "200 OK", [])
+            yield b"abcd"
+            yield b"efgh"
+            if path == "/fail":
+                raise ZeroDivisionError
+
+        server = self.serve(app)
+        for method, target, expected in [
+            ("GET", "/", (200, 8, "finished")),
+            ("GET", "/declared", (200, 5, "error")),
+            ("GET", "/fail", (200, 8, "error")),
+            ("GET", "/204", (204, 0, "finished")),
+            ("HEAD", "/", (200, 0, "finished")),
+        ]:
+            server.begin(method, target)
+            server.advance(0)
+            record = self.records[-1]
+            self.assertEqual(
+                (record.status, record.bytes_sent, record.outcome), expected, target
+            )
+        self.assertEqual(len(self.records), 5)
+        self.errors()
+
+    def test_bytes_sent_by_the_server(self) -> None:
+        """The server's own responses are counted likewise."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            raise ZeroDivisionError
+
+        server = self.serve(app)
+        reply = server.begin()
+        [record] = self.records
+        self.assertEqual((record.status, record.outcome), (500, "error"))
+        self.assertEqual(record.bytes_sent, len(reply.body))
+        self.errors()
+
+    def test_short_body(self) -> None:
+        """A body shorter than its Content-Length is an error."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", [*TEXT, ("Content-Length", "5")])
+            return [b"abc"]
+
+        self.ask(app)
+        [record] = self.records
+        self.assertEqual((record.outcome, record.bytes_sent), ("error", 3))
+        self.errors()
+
+    def test_refused_request(self) -> None:
+        """A request that found no place is recorded too."""
+        server = self.serve(answer, max_in_flight=1, max_queued=0)
+        server.begin()
+        server.begin("PUT", "/refused", [("User-Agent", "test/1")])
+        [record] = self.records
+        self.assertEqual((record.method, record.target), ("PUT", "/refused"))
+        self.assertEqual((record.status, record.outcome), (503, "refused"))
+        self.assertEqual(record.version, self.transport.version)
+        server.advance(2)
+
+    def test_client_that_leaves(self) -> None:
+        """A request whose client left is recorded when it ends."""
+        server = self.serve(answer)
+        reply = server.begin()
+        server.disconnect(reply)
+        self.assertEqual(self.records, [])
+        server.advance(2)
+        [record] = self.records
+        self.assertEqual((record.status, record.outcome), (0, "disconnected"))
+        self.assertEqual(record.bytes_sent, 0)
+
+    def test_several_observers(self) -> None:
+        """Each observer is called, even if one of them fails."""
+        seen: list[ExchangeRecord] = []
+
+        def fails(record: ExchangeRecord) -> None:
+            raise ZeroDivisionError
+
+        server = self.serve(answer, observers=[seen.append, fails, seen.append])
+        reply = server.begin()
+        server.advance(2)
+        self.assert_complete(reply, b"0123456789", status=201)
+        self.assertEqual(len(seen), 2)
+        self.assertIs(seen[0], seen[1])
+        self.assertEqual(len(self.errors()), 1)
+
+
+globals().update(on_every_transport(ObserverCases))

@@ -1,0 +1,145 @@
+"""Settings that a transport cannot honour, and the arguments of the constructors."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+
+from txgreenwsgi import GreenSite, GreenWSGIResource, service
+from txgreenwsgi.settings import SettingError, described
+from txgreenwsgi.testing import MemoryReactor
+
+from .harness import TEXT, Cases, on_every_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .harness import Environ, Start
+
+#: Settings about connections and the reading of requests, which twisted.web does,
+#: each with its default: giving that is refused like any other value.
+OF_CONNECTIONS: dict[str, Any] = {
+    "body_timeout": 30.0,
+    "buffer_memory": 1024**2,
+    "header_timeout": 20.0,
+    "input_window": 65536,
+    "keep_alive": 15.0,
+    "max_chunk_extensions": 4096,
+    "max_connections": 0,
+    "max_header_size": 32768,
+    "max_headers": 100,
+    "max_target": 8192,
+    "max_trailer_size": 8192,
+    "min_body_rate": 240,
+}
+
+#: The others, each with a value that is not its default.
+OF_REQUESTS: dict[str, Any] = {
+    "add_header": [("X-Frame-Options", "DENY")],
+    "buffer_input": True,
+    "display_tracebacks": True,
+    "environ": {"MY": "own"},
+    "graceful_timeout": 5,
+    "max_body": 1_000_000,
+    "max_in_flight": 5,
+    "max_queued": 5,
+    "on_disconnect": "cancel",
+    "queue_timeout": 5,
+    "request_timeout": 5,
+    "server_header": "mine",
+    "url_scheme": "https",
+    "write_timeout": 5,
+}
+
+
+def hello(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Answer with one block."""
+    start("200 OK", TEXT)
+    return [b"hello"]
+
+
+class ResourceSettingTests(SynchronousTestCase):
+    """What GreenWSGIResource accepts."""
+
+    def test_every_setting_is_listed(self) -> None:
+        """Each setting is either one of requests or one of connections."""
+        names = {name for name, _, _ in described()}
+        self.assertEqual(names, set(OF_CONNECTIONS) | set(OF_REQUESTS))
+
+    def test_settings_of_connections(self) -> None:
+        """A setting that twisted.web cannot honour raises and is named."""
+        for name, value in OF_CONNECTIONS.items():
+            try:
+                GreenWSGIResource(hello, reactor=MemoryReactor(), **{name: value})
+            except (SettingError, TypeError) as error:  # noqa: PERF203
+                self.assertIn(name, str(error))
+                self.assertIn("twisted.web", str(error))
+            else:
+                self.fail(f"{name} was accepted")
+
+    def test_settings_of_requests(self) -> None:
+        """The settings of requests are accepted."""
+        GreenWSGIResource(hello, reactor=MemoryReactor(), **OF_REQUESTS)
+
+    def test_our_own_transports(self) -> None:
+        """Our own HTTP/1.1 honours every setting."""
+        everything = OF_CONNECTIONS | OF_REQUESTS
+        GreenSite(hello, reactor=MemoryReactor(), **everything)
+        service(hello, ["tcp:0"], reactor=MemoryReactor(), **everything)
+
+    def test_unknown_setting(self) -> None:
+        """A setting that does not exist is refused, with the nearest name."""
+        for make in (GreenSite, GreenWSGIResource):
+            with self.assertRaises(SettingError) as raised:
+                make(hello, reactor=MemoryReactor(), max_in_fligth=5)
+            self.assertIn("max_in_fligth", str(raised.exception))
+            self.assertIn("max_in_flight", str(raised.exception))
+
+    def test_not_an_application(self) -> None:
+        """An application that cannot be called is a TypeError that shows it."""
+        application: Any = "myproject.wsgi"
+        with self.assertRaises(TypeError) as raised:
+            GreenWSGIResource(application, reactor=MemoryReactor())
+        self.assertIn("myproject.wsgi", str(raised.exception))
+
+    def test_signature_of_wsgi_resource(self) -> None:
+        """(reactor, threadpool, application) works, with one warning."""
+        make: Any = GreenWSGIResource
+        reactor = MemoryReactor()
+        pool = object()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            resource = make(reactor, pool, hello)
+        self.assertIsInstance(resource, Resource)
+        self.assertEqual(len(caught), 1)
+        self.assertIn("GreenWSGIResource(app", str(caught[0].message))
+        # The warning points at the call.
+        self.assertEqual(caught[0].filename.rpartition("/")[2], "test_settings.py")
+
+    def test_no_warning(self) -> None:
+        """The preferred call does not warn."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            GreenWSGIResource(hello, reactor=MemoryReactor())
+        self.assertEqual(caught, [])
+
+
+class HonouredCases(Cases):
+    """Settings of requests, all at once."""
+
+    def test_together(self) -> None:
+        """A server with every setting of requests serves."""
+        server = self.serve(hello, **OF_REQUESTS)
+        reply = server.begin()
+        self.assert_complete(reply, b"hello")
+        self.assertEqual(reply.values("Server"), ["mine"])
+        self.assertEqual(reply.values("X-Frame-Options"), ["DENY"])
+        environ = server.app.environs[0]
+        self.assertEqual(environ["MY"], "own")
+        self.assertEqual(environ["wsgi.url_scheme"], "https")
+
+
+globals().update(on_every_transport(HonouredCases))

@@ -1,0 +1,347 @@
+"""A server that stops: every response that has begun leaves whole.
+
+When the server says that it has stopped, the harness closes all connections at once,
+as at the end of a process: bytes that had not left by then are lost.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from twisted.web.resource import Resource
+
+from txgreenwsgi import Cancelled, GreenWSGIResource
+
+from .harness import TEXT, WEB, Cases, WebTransport, on_every_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .harness import Environ, Start
+
+#: A server may notice so late, in seconds, that the last byte has left.
+SLACK = 0.5
+
+#: After graceful_timeout, requests have this many seconds to clean up.
+LAST_SECONDS = 1
+
+
+def nap(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Sleep for three seconds, then answer with the path."""
+    environ["txgreenwsgi.sleep"](3)
+    start("200 OK", TEXT)
+    return [environ["PATH_INFO"].encode()]
+
+
+class ShutdownCases(Cases):
+    """Stopping while requests run."""
+
+    def test_nothing_in_flight(self) -> None:
+        """A server without requests stops at once, used or not."""
+        server = self.serve(nap)
+        stop = server.stop()
+        server.advance(SLACK)
+        self.assert_stopped(stop, 0)
+        server = self.serve(nap)
+        reply = server.begin(target="/before")
+        server.advance(3)
+        self.assert_complete(reply, b"/before")
+        stop = server.stop()
+        server.advance(SLACK)
+        self.assert_stopped(stop, 0)
+
+    def test_request_in_flight(self) -> None:
+        """A request that runs is answered, and then the server has stopped."""
+        server = self.serve(nap)
+        reply = server.begin(target="/path")
+        server.advance(1)
+        stop = server.stop()
+        server.advance(1.5)
+        self.assertFalse(stop.done)
+        server.advance(1)
+        self.assert_complete(reply, b"/path")
+        self.assert_stopped(stop, 2)
+        self.assertEqual(self.outcomes(), [(200, "finished")])
+        self.assertEqual(self.errors(), [])
+
+    def test_five_requests(self) -> None:
+        """Five clients that wait for their responses get them."""
+        server = self.serve(nap)
+        replies = [server.begin(target=f"/{number}") for number in range(5)]
+        stop = server.stop()
+        server.advance(3.5)
+        for number, reply in enumerate(replies):
+            self.assert_complete(reply, b"/%d" % number)
+        self.assert_stopped(stop, 3)
+
+    def test_queued_requests(self) -> None:
+        """A request that waits for a place is answered too."""
+        server = self.serve(nap, max_in_flight=1)
+        replies = [server.begin(target=f"/{number}") for number in range(3)]
+        stop = server.stop()
+        server.advance(8.5)
+        self.assertFalse(stop.done)
+        server.advance(1)
+        for number, reply in enumerate(replies):
+            self.assert_complete(reply, b"/%d" % number)
+        self.assertTrue(stop.done)
+
+    def test_stream(self) -> None:
+        """A response that has begun is sent to its end."""
+
+        def app(environ: Environ, start: Start) -> Iterator[bytes]:
+            start("200 OK", TEXT)
+            for _ in range(4):
+                yield b"block"
+                environ["txgreenwsgi.sleep"](1)
+
+        server = self.serve(app)
+        reply = server.begin()
+        self.assertEqual(reply.body, b"block")
+        stop = server.stop()
+        server.advance(3.5)
+        self.assertFalse(stop.done)
+        server.advance(1)
+        self.assert_complete(reply, b"block" * 4)
+        self.assertTrue(stop.done)
+
+    def test_large_response(self) -> None:
+        """A body of three megabytes leaves whole."""
+        content = os.urandom(3_000_000)
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.sleep"](1)
+            start("200 OK", TEXT)
+            return [content]
+
+        server = self.serve(app)
+        reply = server.begin()
+        stop = server.stop()
+        server.advance(1 + SLACK)
+        self.assert_complete(reply)
+        self.assertTrue(reply.body == content)
+        server.advance(SLACK)
+        self.assertTrue(stop.done)
+
+    def test_client_that_reads_late(self) -> None:
+        """The server has stopped when the last byte has left, and not before."""
+        for size in (30_000, self.transport.large):
+            content = os.urandom(size)
+
+            def app(
+                environ: Environ, start: Start, content: bytes = content
+            ) -> Iterable[bytes]:
+                environ["txgreenwsgi.sleep"](1)
+                start("200 OK", TEXT)
+                return [content]
+
+            server = self.serve(app)
+            reply = server.begin(slow=True)
+            stop = server.stop()
+            server.advance(5)
+            if size == self.transport.large:
+                self.assertFalse(stop.done)
+            server.read(reply)
+            server.advance(1)
+            self.assertTrue(stop.done)
+            self.assert_complete(reply)
+            self.assertTrue(reply.body == content)
+
+    def test_response_that_has_not_left(self) -> None:
+        """A response that is complete, but has not left, is waited for likewise."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            return [b"x" * 50_000]
+
+        server = self.serve(app)
+        reply = server.begin(slow=True)
+        server.advance(1)
+        stop = server.stop()
+        server.advance(1)
+        server.read(reply)
+        server.advance(1)
+        self.assertTrue(stop.done)
+        self.assert_complete(reply)
+        self.assertEqual(len(reply.body), 50_000)
+
+    def test_failure(self) -> None:
+        """The response to a request that fails meanwhile leaves too."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.sleep"](1)
+            raise ZeroDivisionError
+
+        server = self.serve(app)
+        reply = server.begin()
+        stop = server.stop()
+        server.advance(1.5)
+        self.assert_complete(reply, b"Internal Server Error\n", status=500)
+        self.assertTrue(stop.done)
+        self.assertEqual(len(self.errors()), 1)
+
+    def test_client_that_is_gone(self) -> None:
+        """A request that goes on without its client is waited for like any other."""
+        server = self.serve(nap)
+        reply = server.begin()
+        server.disconnect(reply)
+        stop = server.stop()
+        server.advance(2.5)
+        self.assertFalse(stop.done)
+        server.advance(1)
+        self.assertTrue(stop.done)
+        self.assertEqual(self.outcomes(), [(0, "disconnected")])
+
+
+class GraceCases(Cases):
+    """graceful_timeout."""
+
+    def setUp(self) -> None:
+        """Have a list for what the applications notice."""
+        super().setUp()
+        self.noticed: list[type[BaseException]] = []
+
+    def sleeping(self, environ: Environ, start: Start) -> Iterator[bytes]:
+        """Send a block if the path says so, then sleep for an hour."""
+        start("200 OK", TEXT)
+        if environ["PATH_INFO"] == "/begun":
+            yield b"part"
+        try:
+            environ["txgreenwsgi.sleep"](3600)
+        except Exception as error:
+            self.noticed.append(type(error))
+            raise
+
+    def test_cancelled(self) -> None:
+        """After the grace the wait ends by Cancelled; the client is answered 503."""
+        server = self.serve(self.sleeping, graceful_timeout=4)
+        reply = server.begin()
+        stop = server.stop()
+        server.advance(3.5)
+        self.assertEqual((stop.done, self.noticed), (False, []))
+        server.advance(1)
+        self.assertEqual(self.noticed, [Cancelled])
+        self.assert_complete(reply, status=503)
+        self.assert_stopped(stop, 4)
+        self.assertEqual(self.outcomes(), [(503, "cancelled")])
+        self.assertEqual(self.errors(), [])
+
+    def test_cancelled_after_the_head(self) -> None:
+        """A response that has begun is cut then."""
+        server = self.serve(self.sleeping, graceful_timeout=4)
+        reply = server.begin(target="/begun")
+        stop = server.stop()
+        server.advance(4.5)
+        self.assertEqual(self.noticed, [Cancelled])
+        self.assert_cut(reply, b"part")
+        self.assert_stopped(stop, 4)
+        self.assertEqual(self.outcomes(), [(200, "cancelled")])
+        self.assertEqual(self.errors(), [])
+
+    def test_cancelled_without_a_client(self) -> None:
+        """A request whose client is gone is cancelled too."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            return list(self.sleeping(environ, start))
+
+        server = self.serve(app, graceful_timeout=4)
+        server.disconnect(server.begin())
+        stop = server.stop()
+        server.advance(4.5)
+        self.assertEqual(self.noticed, [Cancelled])
+        self.assert_stopped(stop, 4)
+
+    def test_no_grace(self) -> None:
+        """With graceful_timeout=0 requests are cancelled at once."""
+        server = self.serve(self.sleeping, graceful_timeout=0)
+        reply = server.begin()
+        stop = server.stop()
+        self.assertEqual(self.noticed, [Cancelled])
+        server.advance(SLACK)
+        self.assert_complete(reply, status=503)
+        self.assert_stopped(stop, 0)
+
+    def test_queued_request(self) -> None:
+        """A request that still waits for a place is answered 503 then."""
+        server = self.serve(self.sleeping, graceful_timeout=4, max_in_flight=1)
+        server.begin()
+        queued = server.begin(target="/queued")
+        stop = server.stop()
+        server.advance(4.5)
+        self.assert_complete(queued, status=503)
+        self.assertEqual(len(server.app.environs), 1)
+        self.assertTrue(stop.done)
+
+    def test_application_that_goes_on(self) -> None:
+        """A request that ignores Cancelled is gone a second after the grace."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            while True:
+                sleep(environ["txgreenwsgi.sleep"])
+
+        def sleep(wait: Callable[[float], object]) -> None:
+            try:
+                wait(3600)
+            except Exception as error:
+                self.noticed.append(type(error))
+
+        server = self.serve(app, graceful_timeout=4)
+        server.begin()
+        stop = server.stop()
+        server.advance(4 + LAST_SECONDS + 0.5)
+        self.assertEqual(self.noticed, [Cancelled])
+        self.assert_stopped(stop, 4 + LAST_SECONDS)
+
+    def test_client_that_does_not_read(self) -> None:
+        """A client that never reads holds the stop up no longer than that."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            return [b"x" * self.transport.large]
+
+        server = self.serve(app, graceful_timeout=4, write_timeout=0)
+        reply = server.begin(slow=True)
+        stop = server.stop()
+        server.advance(3.5)
+        self.assertFalse(stop.done)
+        server.advance(LAST_SECONDS + 1)
+        self.assertTrue(stop.done)
+        server.read(reply)
+        self.assert_cut(reply)
+
+
+class TreeShutdownCases(Cases):
+    """Several resources in one tree of twisted.web."""
+
+    def test_two_resources(self) -> None:
+        """The reactor waits for the requests of all resources."""
+
+        def later(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.sleep"](5)
+            start("200 OK", TEXT)
+            return [b"later"]
+
+        for names in ((b"one", b"two"), (b"two", b"one")):
+            server = self.serve(nap)
+            assert isinstance(server, WebTransport)
+            root = Resource()
+            root.putChild(names[0], server.resource)
+            second = GreenWSGIResource(later, reactor=server.reactor)
+            root.putChild(names[1], second)
+            server.serve_tree(root)
+            replies = [
+                server.begin(target="/" + names[0].decode()),
+                server.begin(target="/" + names[1].decode()),
+            ]
+            stop = server.stop()
+            server.advance(4)
+            self.assertFalse(stop.done)
+            server.advance(1.5)
+            self.assertTrue(stop.done)
+            self.assert_complete(replies[0], b"")
+            self.assert_complete(replies[1], b"later")
+
+
+globals().update(on_every_transport(ShutdownCases, GraceCases))
+globals().update(on_every_transport(TreeShutdownCases, only=WEB))

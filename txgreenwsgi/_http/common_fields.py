@@ -1,0 +1,69 @@
+"""Header fields that the server itself puts into responses.
+
+Date and Server, unless the application sent its own, and the fields that the
+deployer adds. This file knows the wire format and the wall clock.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import TYPE_CHECKING
+
+from .writer import date_field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .writer import ResponseHead
+
+__all__ = ["CommonFields"]
+
+
+class CommonFields:
+    """The server's own header fields, encoded once.
+
+    Args:
+        server: the value of Server; "" to send no such field.
+        added: (name, value) pairs to add to each response whose application did
+            not set a field of that name.
+
+    Attributes:
+        adds_fields: whether there are fields of the deployer's.
+    """
+
+    __slots__ = ("_added", "_date_line", "_date_second", "_server_line", "adds_fields")
+
+    def __init__(self, server: str, added: Iterable[tuple[str, str]] = ()) -> None:
+        self._added = [
+            (name.lower().encode("latin-1"), name, value) for name, value in added
+        ]
+        replaced = any(lower == b"server" for lower, _, _ in self._added)
+        sent = server and not replaced
+        self._server_line = f"Server: {server}\r\n".encode("latin-1") if sent else b""
+        self._date_line = b""
+        self._date_second = 0
+        self.adds_fields = bool(self._added)
+
+    def date_and_server(self) -> tuple[bytes, bytes]:
+        """Return the Date and Server lines of a response sent now.
+
+        The Date line is formatted once a second.
+        """
+        now = int(time())
+        if now != self._date_second:
+            self._date_second = now
+            self._date_line = date_field(now)
+        return self._date_line, self._server_line
+
+    def added_to(self, head: ResponseHead) -> list[tuple[str, str]]:
+        """Return the deployer's fields that `head` lacks."""
+        return [
+            (name, value) for lower, name, value in self._added if not head.has(lower)
+        ]
+
+    def lines_added_to(self, head: ResponseHead) -> bytes:
+        """Return the deployer's fields that `head` lacks, as whole lines."""
+        return b"".join(
+            f"{name}: {value}\r\n".encode("latin-1")
+            for name, value in self.added_to(head)
+        )

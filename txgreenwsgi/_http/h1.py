@@ -1,0 +1,212 @@
+"""One HTTP/1.1 connection without I/O (RFC 9112).
+
+Bytes that were received become events, and responses become bytes to send. Both
+sides have their states in a transition table: `RECEIVING` (in `parser.py`) for
+what the client sends, `SENDING` here for what we answer.
+
+This file knows the wire. It must never know transports, clocks or tasks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from txgreenwsgi._states import TransitionTable
+
+from .framing import CHUNKED, CLOSE, LENGTH, NONE, choose_framing
+from .parser import RequestParser
+from .writer import CONTINUE, LAST_CHUNK
+
+if TYPE_CHECKING:
+    from .common_fields import CommonFields
+    from .head import RequestHead
+    from .parser import HeadLimits
+    from .writer import ResponseHead
+
+__all__ = [
+    "AWAITED",
+    "BODY",
+    "COMPLETE",
+    "IDLE",
+    "LAST",
+    "SENDING",
+    "SWITCHED",
+    "Connection",
+]
+
+#: No request awaits a response.
+IDLE: Final = "idle"
+#: A request was received and has no final response head yet.
+AWAITED: Final = "awaited"
+#: The response head was sent, the end of the response was not.
+BODY: Final = "body"
+#: The response is complete; the connection may carry another request.
+COMPLETE: Final = "complete"
+#: The response is complete and said `Connection: close`.
+LAST: Final = "last"
+#: A 101 was sent: the bytes on the connection are no longer HTTP/1.1.
+SWITCHED: Final = "switched"
+
+SENDING: Final = TransitionTable(
+    "the response side of an HTTP/1.1 connection",
+    {
+        # `answer` without a request is the answer to bytes that are no request.
+        IDLE: {"request": AWAITED, "answer": LAST},
+        AWAITED: {
+            "interim": AWAITED,
+            "head": BODY,
+            "answer": LAST,
+            "switch": SWITCHED,
+        },
+        BODY: {"data": BODY, "end": COMPLETE, "last end": LAST},
+        COMPLETE: {"request": AWAITED, "answer": LAST},
+        LAST: {},
+        SWITCHED: {},
+    },
+)
+
+_ON_REQUEST: Final = SENDING.moves("request")
+_ON_INTERIM: Final = SENDING.moves("interim")
+_ON_HEAD: Final = SENDING.moves("head")
+_ON_DATA: Final = SENDING.moves("data")
+_ON_END: Final = SENDING.moves("end")
+_ON_LAST_END: Final = SENDING.moves("last end")
+_ON_ANSWER: Final = SENDING.moves("answer")
+
+#: Blocks at least this long are sent beside their head and chunk framing, without
+#: being copied behind it.
+_LONG_BLOCK_BYTES = 16384
+
+
+class Connection(RequestParser):
+    """Both directions of one HTTP/1.1 connection.
+
+    The receiving side is `RequestParser.feed`. The sending side takes a response
+    as head, blocks and end, and returns the bytes to send: one `bytes` object, or
+    a tuple of parts where joining them would copy a long block.
+
+    No method parks. All `send_...` methods raise `IllegalTransition` where the
+    state has no such event.
+
+    Args:
+        limits: what a client may send.
+        common: the header fields that the server adds.
+
+    Attributes:
+        sending: the state of the sending side.
+        persistent: whether the connection may carry another request, as far as the
+            responses sent have promised (RFC 9112 section 9.3).
+        framing: how the end of the present response is delimited: one of
+            the constants of `framing.py`.
+    """
+
+    __slots__ = ("_common", "_request", "framing", "persistent", "sending")
+
+    def __init__(self, limits: HeadLimits, common: CommonFields) -> None:
+        super().__init__(limits)
+        self._common = common
+        self._request: RequestHead | None = None
+        self.framing = NONE
+        self.persistent = True
+        self.sending = IDLE
+
+    def stop_receiving(self) -> None:
+        """Ignore all further bytes, and close after the present response."""
+        self.stop()
+        self.persistent = False
+
+    def begin(self, request: RequestHead) -> None:
+        """Expect a response to `request`, which `feed` returned."""
+        self.sending = _ON_REQUEST[self.sending]
+        self._request = request
+
+    def send_continue(self) -> bytes:
+        """Return an interim 100 response (RFC 9110 section 10.1.1)."""
+        self.sending = _ON_INTERIM[self.sending]
+        return CONTINUE
+
+    def send_head(
+        self, head: ResponseHead, length: int | None, block: bytes, persist: bool
+    ) -> bytes | tuple[bytes, ...]:
+        """Return a response head and the first block of its body.
+
+        Args:
+            head: the application's.
+            length: the length of the whole body in bytes, if it is known.
+            block: the first block, already cut to `length`; b"" for none.
+            persist: whether the connection may carry another request. The client
+                and the framing have a say too.
+        """
+        self.sending = _ON_HEAD[self.sending]
+        request = self._request
+        assert request is not None, "only a request has a response head"
+        common = self._common
+        lines = common.lines_added_to(head) if common.adds_fields else b""
+        version = request.version
+        self.framing = framing = choose_framing(
+            request.method, version, head.code, length
+        )
+        if framing is LENGTH:
+            if head.content_length is None:
+                lines += b"Content-Length: %d\r\n" % (length or 0)
+        elif framing is CHUNKED:
+            lines += b"Transfer-Encoding: chunked\r\n"
+        elif (
+            framing is NONE
+            and length
+            and head.content_length is None
+            and head.code not in (204, 304)
+        ):
+            # HEAD: the length that GET would have, where it is known.
+            lines += b"Content-Length: %d\r\n" % length
+        if not persist or not request.keep_alive or framing is CLOSE:
+            lines += b"Connection: close\r\n"
+            self.persistent = False
+        elif version == "HTTP/1.0":
+            lines += b"Connection: keep-alive\r\n"
+        date, server = common.date_and_server()
+        data = head.encode(date, server, lines)
+        if not block:
+            return data
+        if framing is CHUNKED:
+            if len(block) < _LONG_BLOCK_BYTES:
+                return b"%b%x\r\n%b\r\n" % (data, len(block), block)
+            return data + b"%x\r\n" % len(block), block, b"\r\n"
+        if len(block) < _LONG_BLOCK_BYTES:
+            return data + block
+        return data, block
+
+    def send_data(self, block: bytes) -> bytes | tuple[bytes, ...]:
+        """Return a block of the body, which is not empty, in its framing."""
+        self.sending = _ON_DATA[self.sending]
+        if self.framing is not CHUNKED:
+            return block
+        if len(block) < _LONG_BLOCK_BYTES:
+            return b"%x\r\n%b\r\n" % (len(block), block)
+        return b"%x\r\n" % len(block), block, b"\r\n"
+
+    def send_end(self) -> bytes:
+        """Return what ends the response; b"" where its length has told the end."""
+        if self.persistent:
+            self.sending = _ON_END[self.sending]
+        else:
+            self.sending = _ON_LAST_END[self.sending]
+        return LAST_CHUNK if self.framing is CHUNKED else b""
+
+    def send_answer(self, head: ResponseHead, body: bytes) -> bytes:
+        """Return a whole response of the server's own, the last on the connection.
+
+        Args:
+            head: has the Content-Length of `body`.
+            body: left out where the request was HEAD.
+        """
+        request = self._request if self.sending is AWAITED else None
+        self.sending = _ON_ANSWER[self.sending]
+        self.persistent = False
+        common = self._common
+        date, server = common.date_and_server()
+        lines = common.lines_added_to(head) + b"Connection: close\r\n"
+        data = head.encode(date, server, lines)
+        if request is not None and request.method == "HEAD":
+            return data
+        return data + body

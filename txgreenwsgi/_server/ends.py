@@ -1,0 +1,67 @@
+"""The two ends of a connection, for the environ and the log.
+
+This file knows the addresses of transports. It must never know requests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.tcp import Port, Server
+
+from txgreenwsgi._serving.stream import Ends
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import ITransport
+
+__all__ = ["ServerAddresses", "ends_of", "host_and_port"]
+
+#: Host and port of each listening port that is bound to one address.
+ServerAddresses = WeakKeyDictionary[Port, tuple[str, str]]
+
+_WILDCARDS = ("0.0.0.0", "::", "")
+
+
+def ends_of(transport: ITransport, url_scheme: str, addresses: ServerAddresses) -> Ends:
+    """Return both ends of a connection.
+
+    Args:
+        transport: of the connection.
+        url_scheme: the scheme that the deployer set; "" to derive it from the
+            transport.
+        addresses: the addresses of ports met before; others are added.
+    """
+    if type(transport) is Server and not transport.TLS:
+        server = _server_of(transport, addresses)
+        host, port = cast("tuple[str, int]", transport.client[:2])
+        return Ends(*server, host, str(port), url_scheme or "http")
+    scheme = url_scheme or ("https" if ISSLTransport.providedBy(transport) else "http")
+    address = transport.getHost()
+    if isinstance(address, (IPv4Address, IPv6Address)):
+        server = address.host, str(address.port)
+    else:
+        # A UNIX socket has neither, and neither may be empty (PEP 3333).
+        server = "localhost", "443" if scheme == "https" else "80"
+    return Ends(*server, *host_and_port(transport.getPeer()), scheme)
+
+
+def host_and_port(address: object) -> tuple[str, str]:
+    """Return the host and the port of an address; both "" for a UNIX socket."""
+    if isinstance(address, (IPv4Address, IPv6Address)):
+        return address.host, str(address.port)
+    return "", ""
+
+
+def _server_of(transport: Server, addresses: ServerAddresses) -> tuple[str, str]:
+    """Return the server's address: one system call per port bound to one address."""
+    port = cast("Port | None", transport.server)
+    known = None if port is None else addresses.get(port)
+    if known is None:
+        address = transport.getHost()
+        known = address.host, str(address.port)
+        if port is not None and port.interface not in _WILDCARDS:
+            addresses[port] = known
+    return known

@@ -1,0 +1,6 @@
+"""One request and its response, whatever carries them.
+
+`exchange.py` is the life of one request; `stream.py` is the port through which it
+reaches the client. This room knows tasks and the gateway. It must never know a
+transport or an HTTP version.
+"""

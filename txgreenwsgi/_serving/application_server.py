@@ -1,0 +1,176 @@
+"""One application and what its requests share, over all connections.
+
+The parts have files of their own: admission, the table of requests, deadlines,
+shutdown. This file puts them together. It must never know a transport.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context, copy_context
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from txgreenwsgi._http.common_fields import CommonFields
+from txgreenwsgi._switching.greenlets import Hub, hub_of
+from txgreenwsgi._wsgi.application_check import checked_application
+from txgreenwsgi._wsgi.environ import base_environ
+from txgreenwsgi.isolation import isolate_loaded
+from txgreenwsgi.origins import EXTENSIONS
+
+from .admission import AdmissionQueue
+from .deadlines import DeadlineClock
+from .limits import limits_from
+from .registry import InFlight, RequestTable
+from .runner import Runner, run_in_task
+from .shutdown import Shutdown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IReactorTime
+
+    from txgreenwsgi._wsgi.gateway import Application
+    from txgreenwsgi.monitoring.records import ExchangeRecord
+    from txgreenwsgi.settings import Settings
+
+    from .registry import Observer, RequestInFlight
+    from .shutdown import Connection
+
+    class Admitted(InFlight, Protocol):
+        """An exchange as this file knows it."""
+
+        def start(self) -> None:
+            """Run the application; a slot is taken for it."""
+
+        def record(self) -> ExchangeRecord:
+            """Return the record of the exchange, which has ended."""
+
+
+__all__ = ["ApplicationServer"]
+
+
+class ApplicationServer:
+    """Everything that the requests of one application share.
+
+    Args:
+        application: the WSGI callable; None if it is set later, before the first
+            request.
+        settings: the server's.
+        observers: each is called with the record of every finished exchange.
+        reactor: the installed one by default, from the first use on.
+
+    Attributes:
+        application: as given.
+        settings: as given.
+        limits: the limits that the settings give to every request.
+        common: the header fields that the server adds to responses.
+        environ: the part of the environ that all requests share.
+        context: the context variables that each request starts with.
+        admission: the slots for running requests and the queue behind them.
+        table: the requests in flight, and the observers.
+        deadlines: the clock that checks all deadlines.
+        shutdown: the orderly end.
+        detached: exchanges in flight whose connection is lost.
+        runner: calls the application.
+    """
+
+    def __init__(
+        self,
+        application: Application | None,
+        settings: Settings,
+        observers: Iterable[Observer] = (),
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        # Django may be imported already, later, or never.
+        isolate_loaded()
+        self.application: Any = application
+        if application is not None:
+            checked_application(application)
+        self.settings = settings
+        self.limits = limits_from(settings)
+        self.common = CommonFields(settings.server_header, settings.add_header)
+        self.environ = EXTENSIONS | base_environ(
+            settings.server_header or "txgreenwsgi",
+            settings.max_in_flight > 1,
+            settings.environ,
+        )
+        self.environ["txgreenwsgi.requests"] = self.requests
+        self.context: Context = copy_context()
+        self.admission: AdmissionQueue[Admitted] = AdmissionQueue(
+            settings.max_in_flight, settings.max_queued
+        )
+        self.table = RequestTable(observers)
+        self.deadlines = DeadlineClock()
+        self.shutdown = Shutdown(self.table, self._forget)
+        self.detached: set[InFlight] = set()
+        self.runner: Runner = run_in_task
+        self._reactor = reactor
+
+    @cached_property
+    def reactor(self) -> IReactorTime:
+        """The reactor, imported at the first use if none was given."""
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            return cast("IReactorTime", reactor)
+        return self._reactor
+
+    @cached_property
+    def hub(self) -> Hub:
+        """The tasks of the reactor."""
+        return hub_of(self.reactor)
+
+    # Requests. Called in the reactor greenlet.
+
+    def release_slot(self) -> None:
+        """Free the slot of a request, or start the next one in the queue with it."""
+        admitted = self.admission.release()
+        if admitted is not None:
+            # From the top of the stack: a chain of short requests is no recursion.
+            self.hub.at_next_turn(admitted.start)
+
+    def exchange_ended(self, exchange: Admitted) -> None:
+        """Report a finished exchange to the observers and forget it."""
+        table = self.table
+        if table.observers:
+            table.observe(exchange.record())
+        self._forget(exchange)
+        if self.shutdown.stopping:
+            self.shutdown.complete_if_idle()
+
+    def _forget(self, exchange: InFlight) -> None:
+        self.table.exchanges.discard(exchange)
+        if self.detached and exchange in self.detached:
+            self.detached.discard(exchange)
+            self.deadlines.forget(exchange)
+
+    def detach(self, exchange: InFlight) -> None:
+        """Keep the deadlines of an exchange that goes on without its connection."""
+        if exchange in self.table.exchanges:  # else a shutdown has given up on it
+            self.detached.add(exchange)
+            self.deadlines.watch(exchange, self.reactor)
+
+    def requests(self) -> list[RequestInFlight]:
+        """Return the requests in flight, the oldest first. Never parks."""
+        return self.table.rows(self.reactor.seconds())
+
+    # Connections.
+
+    def connection_made(self, connection: Connection) -> None:
+        """Check the deadlines of a connection, and wait for it at shutdown."""
+        self.shutdown.connections.add(connection)
+        self.deadlines.watch(connection, self.reactor)
+
+    def connection_lost(self, connection: Connection) -> None:
+        """Forget a connection. Its exchanges are told by the connection itself."""
+        self.shutdown.connections.discard(connection)
+        self.deadlines.forget(connection)
+        if self.shutdown.stopping:
+            self.shutdown.complete_if_idle()
+
+    def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
+        """Begin the shutdown; see `GreenSite.stop`."""
+        if grace_seconds is None:
+            grace_seconds = self.settings.graceful_timeout
+        return self.shutdown.begin(grace_seconds, self.reactor)

@@ -1,0 +1,286 @@
+"""The request body, on its way from the stream to `wsgi.input`.
+
+The stream adds pieces, a task takes them by `receive`. Every cause that makes the
+rest of the body unreachable becomes `error`, which each further read raises: a
+read is never silently short.
+
+This file parks the task that reads. It must never know the response.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from txgreenwsgi._switching.greenlets import Suspension, require_task
+from txgreenwsgi._switching.waiting import sleep
+from txgreenwsgi._wsgi.input import PIECE_BYTES
+
+if TYPE_CHECKING:
+    from txgreenwsgi._http.head import RequestHead
+
+    from .limits import Limits
+    from .stream import Stream
+
+__all__ = ["NO_BODY", "BadBody", "NoBody", "RequestBody", "read_after_end_error"]
+
+#: Pieces are small objects of some 60 bytes each besides their content; this many
+#: are held at most.
+_MAX_PIECES = 1024
+
+#: A client may be slower than `Limits.body_rate` for this long.
+SLOW_SECONDS = 60.0
+
+_UNBOUNDED = float("inf")
+
+# Shared by all bodies of which no piece is held, which are most. Never changed.
+_NO_PIECES: deque[bytes] = deque(maxlen=0)
+
+
+class BadBody(OSError):
+    """The rest of the request body is invalid, too long or too late.
+
+    Attributes:
+        status: the status code to answer with, if the application does not answer.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def read_after_end_error() -> ValueError:
+    """Return the error of a read after the end of the request."""
+    return ValueError("wsgi.input was read after the request had ended")
+
+
+class NoBody:
+    """The body of a request without one.
+
+    All such requests share one object, which therefore has no state: `wsgi.input`
+    reads from the exchange instead.
+    """
+
+    __slots__ = ()
+
+    complete: Final = True
+    held: Final = 0
+    full: Final = False
+    client_waits: Final = False
+    error: Final = None
+    reader: Final = None
+    most_left_to_come: Final = 0.0
+
+    def received(self, piece: bytes) -> None:
+        """Never called: no piece can come."""
+        raise AssertionError("a piece of a body came for a request without one")
+
+    def fail(self, error: BadBody) -> None:
+        """Never called: no piece that could be invalid can come."""
+        raise AssertionError("a piece of a body failed for a request without one")
+
+    def ended(self) -> None:
+        """No-op: the body was complete at once."""
+
+    drop = ended
+
+    def check(self, now: float) -> None:
+        """No-op: no reader waits."""
+
+    def cut(self, error: BaseException) -> None:
+        """No-op: the exchange holds the error."""
+
+    lose = cut
+
+
+NO_BODY: Final = NoBody()
+
+
+class RequestBody:
+    """The pieces of one request body.
+
+    Args:
+        stream: carries the request.
+        head: of the request.
+        limits: of the exchange.
+
+    Attributes:
+        complete: whether the whole body was received.
+        held: the number of bytes that were received and not yet taken.
+        error: raised by each further read; None while all is well.
+        reader: the suspension of the task that reads; None while none is parked.
+        client_waits: whether the client sends no body before it has received a
+            100 Continue or the response.
+    """
+
+    __slots__ = (
+        "_length",
+        "_limits",
+        "_pieces",
+        "_received",
+        "_stream",
+        "_waited",
+        "client_waits",
+        "complete",
+        "error",
+        "held",
+        "reader",
+    )
+
+    def __init__(self, stream: Stream, head: RequestHead, limits: Limits) -> None:
+        self._stream = stream
+        self._limits = limits
+        self._length = head.content_length
+        self._pieces = _NO_PIECES
+        self._received = 0
+        # Seconds that readers have waited, up to the last read.
+        self._waited = 0.0
+        self.client_waits = head.expects_continue
+        self.complete = False
+        self.held = 0
+        self.error: BaseException | None = None
+        self.reader: Suspension | None = None
+
+    # Called by the stream and the exchange, in the reactor greenlet.
+
+    def received(self, piece: bytes) -> None:
+        """Add a piece, which is not empty."""
+        if not self._count(piece):
+            return
+        if self._pieces is _NO_PIECES:
+            self._pieces = deque()
+        self._pieces.append(piece)
+        self.held += len(piece)
+        if self.reader is not None:
+            self.reader.resume()
+
+    def _count(self, piece: bytes) -> bool:
+        """Return whether the piece can be read; it cannot after an error."""
+        self._received += len(piece)
+        if self.error is not None:
+            return False
+        limit = self._limits.body_bytes
+        if limit and self._received > limit:
+            self.fail(BadBody(413, f"the body is longer than {limit} bytes"))
+            return False
+        return True
+
+    def ended(self) -> None:
+        """Take note that the whole body was received."""
+        self.complete = True
+        if self.reader is not None:
+            self.reader.resume()
+
+    def fail(self, error: BadBody) -> None:
+        """Give up on the rest of the body, and on all that follows it."""
+        self._stream.stop_receiving()
+        self._raise_in_reads(error)
+
+    def check(self, now: float) -> None:
+        """Apply the deadlines of a client whose body is awaited."""
+        limits = self._limits
+        silence, rate = limits.body_seconds, limits.body_rate
+        if self.reader is None or not silence:
+            return
+        waited = now - self.reader.since
+        if waited >= silence:
+            self.fail(BadBody(408, f"no byte of the body came for {silence:g} seconds"))
+        elif rate and (
+            self._waited + waited > max(SLOW_SECONDS, silence) + self._received / rate
+        ):
+            self.fail(BadBody(408, f"the body came slower than {rate} bytes a second"))
+
+    def cut(self, error: BaseException) -> None:
+        """Raise `error` in further reads; the caller ends the one in progress."""
+        if self.error is None:
+            self.error = error
+        self._pieces = _NO_PIECES
+        self.held = 0
+
+    def drop(self) -> None:
+        """Discard the unread rest: the request has ended."""
+        # Without the earlier error, whose traceback leads back to this object.
+        self.error = None
+        # Another task of the application may be reading.
+        self._raise_in_reads(read_after_end_error())
+
+    def lose(self, error: BaseException) -> None:
+        """Take note that the client is gone, and with it the rest of the body."""
+        if not self.complete:
+            self._raise_in_reads(error)
+
+    def _raise_in_reads(self, error: BaseException) -> None:
+        self.cut(error)
+        if self.reader is not None:
+            self.reader.resume()
+
+    @property
+    def full(self) -> bool:
+        """Whether reading from the client should pause until a piece is taken."""
+        return (
+            self.held >= self._limits.input_window or len(self._pieces) >= _MAX_PIECES
+        )
+
+    @property
+    def most_left_to_come(self) -> float:
+        """Upper bound of the bytes that an incomplete body may still bring."""
+        if self._length is None:
+            return _UNBOUNDED
+        return self._length - self._received
+
+    # Called by wsgi.input, in a task.
+
+    def receive(self, wanted: int = PIECE_BYTES) -> bytes:
+        """Return the next piece, b"" at the end. May park.
+
+        Args:
+            wanted: the preferred length of the piece in bytes.
+
+        Raises:
+            BadBody: the rest of the body is invalid, too long or too late.
+            ClientDisconnected: the client is gone.
+            RuntimeError: another task is reading.
+            ValueError: the request has ended.
+        """
+        stream = self._stream
+        while True:
+            if self.held:
+                piece = self._pieces.popleft()
+                self.held -= len(piece)
+                if stream.reading_paused:
+                    stream.update_backpressure()
+                return piece
+            if self.error is not None:
+                raise self.error
+            if self.complete:
+                return b""
+            if self.reader is not None:
+                raise RuntimeError(
+                    "two tasks read the body of one request at the same time"
+                )
+            if self.client_waits:
+                # RFC 9110 section 10.1.1: only now is the body wanted.
+                self.client_waits = False
+                stream.send_continue()
+                continue
+            read = stream.read_body(wanted)
+            if read and self._count(read):
+                return read
+            if read or read is None:
+                continue
+            # No variable holds the task: a traceback would keep it in a cycle.
+            self.reader = suspension = Suspension(
+                require_task("wsgi.input"), "the request body"
+            )
+            reactor = suspension.task.hub.reactor  # type: ignore[union-attr]
+            try:
+                suspension.wait()
+            finally:
+                self.reader = None
+                self._waited += reactor.seconds() - suspension.since
+
+    def reader_turn(self) -> None:
+        """Park for a turn of the reactor; a cut request raises its error."""
+        if self.error is not None:
+            raise self.error
+        sleep(0)

@@ -1,0 +1,704 @@
+"""One request and its response, from the end of the head to the end of its task.
+
+An exchange is the sink of the gateway and the source of `wsgi.input`. It sends
+through a `Stream` and decides everything that is the same for all transports:
+Content-Length accounting, failures, deadlines, disconnects, the record.
+
+This file must never know a transport.
+"""
+
+from __future__ import annotations
+
+import traceback
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txgreenwsgi._http.framing import has_no_body
+from txgreenwsgi._http.writer import STATUSES
+from txgreenwsgi._states import TransitionTable
+from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
+from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task
+from txgreenwsgi._switching.waiting import sleep
+from txgreenwsgi._wsgi.errors import Errors
+from txgreenwsgi._wsgi.input import Input
+from txgreenwsgi._wsgi.read_ahead import read_ahead
+from txgreenwsgi.monitoring.records import ExchangeRecord
+from txgreenwsgi.origins import take_turn
+
+from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
+from .environ import environ_of, take_variables
+from .plain_response import plain_response
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from txgreenwsgi._http.head import RequestHead
+    from txgreenwsgi._http.writer import ResponseHead
+    from txgreenwsgi._wsgi.files import FileWrapper
+
+    from .application_server import ApplicationServer
+    from .stream import Stream
+
+__all__ = [
+    "COMPLETE",
+    "CUT",
+    "ENDED",
+    "LIFE",
+    "QUEUED",
+    "RESPONDING",
+    "RUNNING",
+    "Exchange",
+    "late_write_error",
+]
+
+_log = Logger()
+
+#: The head was received; the application waits for a slot.
+QUEUED: Final = "queued"
+#: The application runs and has sent nothing.
+RUNNING: Final = "running"
+#: The response head was sent, the end of the response was not.
+RESPONDING: Final = "responding"
+#: The response is complete; the application may still be in `close()`.
+COMPLETE: Final = "complete"
+#: The stream cannot be used any more; the application may still run.
+CUT: Final = "cut"
+#: The task has ended, or never began.
+ENDED: Final = "ended"
+
+LIFE: Final = TransitionTable(
+    "an exchange",
+    {
+        QUEUED: {"start": RUNNING, "refuse": ENDED, "lose": ENDED},
+        RUNNING: {"respond": RESPONDING, "answer": COMPLETE, "cut": CUT, "end": ENDED},
+        RESPONDING: {"finish": COMPLETE, "cut": CUT, "end": ENDED},
+        # The kill of a task ends it in any state.
+        COMPLETE: {"end": ENDED},
+        CUT: {"end": ENDED},
+        ENDED: {},
+    },
+)
+
+_ON_START: Final = LIFE.moves("start")
+_ON_REFUSE: Final = LIFE.moves("refuse")
+_ON_LOSE: Final = LIFE.moves("lose")
+_ON_RESPOND: Final = LIFE.moves("respond")
+_ON_ANSWER: Final = LIFE.moves("answer")
+_ON_FINISH: Final = LIFE.moves("finish")
+_ON_CUT: Final = LIFE.moves("cut")
+_ON_END: Final = LIFE.moves("end")
+
+#: A file is sent in portions of at most this size: the kernel, and so the reactor,
+#: is busy for as long as one takes.
+_FILE_BYTES = 1024 * 1024
+
+_NEVER = float("inf")
+_UNKNOWN = -1
+
+
+def late_write_error() -> ValueError:
+    """Return the error of a write after the end of the response."""
+    return ValueError("the response was written to after its end")
+
+
+class Exchange:
+    """One request and its response.
+
+    Args:
+        stream: carries the request.
+        server: of the application.
+        head: of the request.
+        complete: whether the request has no body.
+
+    Attributes:
+        state: one of the states of `LIFE`.
+        outcome: how it ended, or will end as things stand: see `OUTCOMES` in
+            `monitoring/records.py`.
+        stream: as given.
+        server: as given.
+        head: as given.
+        limits: the limits of this request.
+        body: the request body.
+        errors: the `wsgi.errors` of the request, once it has an environ.
+        request_id: its identity in log lines.
+        started: when the head was complete, by the reactor's clock.
+        task: runs the application; None before it starts.
+        error: why the exchange was cut, raised by each further use; None
+            otherwise.
+        code: the status code that was sent; 0 before.
+        bytes_sent: the length of the response body sent so far, without framing.
+        iterating: whether the application's iterable is being iterated.
+        bodiless: whether the response has no body, by its method and status.
+        deadline: when the request times out, by the reactor's clock.
+    """
+
+    __slots__ = (
+        "_left",
+        "_started_unix",
+        "bodiless",
+        "body",
+        "bytes_sent",
+        "code",
+        "deadline",
+        "error",
+        "errors",
+        "head",
+        "iterating",
+        "limits",
+        "outcome",
+        "request_id",
+        "server",
+        "started",
+        "state",
+        "stream",
+        "task",
+    )
+
+    def __init__(
+        self,
+        stream: Stream,
+        server: ApplicationServer,
+        head: RequestHead,
+        complete: bool = False,
+    ) -> None:
+        self.state = QUEUED
+        self.outcome = "finished"
+        self.stream = stream
+        self.server = server
+        self.head = head
+        self.limits = limits = server.limits
+        self.body: RequestBody | NoBody
+        self.body = NO_BODY if complete else RequestBody(stream, head, limits)
+        table = server.table
+        self.request_id = table.next_id()
+        self.started = now = server.hub.reactor.seconds()
+        self._started_unix = time() if table.observers else 0.0
+        self.task: Task[None] | None = None
+        self.errors: Errors | None = None
+        self.error: BaseException | None = None
+        self.code = 0
+        self.bytes_sent = 0
+        self.iterating = False
+        self.bodiless = False
+        limit = limits.request_seconds
+        self.deadline = now + limit if limit else _NEVER
+        # Bytes of the response body still to come; _UNKNOWN if the length is.
+        self._left = _UNKNOWN
+        table.exchanges.add(self)
+
+    def __repr__(self) -> str:
+        target = self.head.target.decode("latin-1")
+        return f"{self.head.method} {target} (request {self.request_id})"
+
+    # Life. Called by the stream and the server, in the reactor greenlet.
+
+    def admit(self) -> None:
+        """Start the application now, enqueue the request, or refuse it."""
+        if self.state is not QUEUED:
+            return  # its client left in between
+        limit = self.limits.body_bytes
+        length = self.head.content_length
+        if limit and length is not None and length > limit:
+            self._refuse("413 Content Too Large", f"at most {limit} bytes are accepted")
+            return
+        admission = self.server.admission
+        if admission.acquire():
+            self.start()
+        elif admission.enqueue(self):
+            # A lost connection cannot be asked for its ends any more.
+            _ = self.stream.ends
+        else:
+            self._refuse("503 Service Unavailable", "too many requests at once", 1)
+
+    def start(self) -> None:
+        """Run the application until it first parks. A slot is taken for it."""
+        server = self.server
+        if self.state is not QUEUED:
+            # It was refused, or its client left, after it got the slot.
+            server.release_slot()
+            return
+        self.state = _ON_START[self.state]
+        hub = server.hub
+        self.task = task = Task(
+            hub,
+            self._run,
+            (),
+            None,
+            server.context.copy(),
+            "request",
+            [self._task_ended],
+        )
+        hub.start(task)
+
+    def _task_ended(self) -> None:
+        self.state = _ON_END[self.state]
+        body = self.body
+        if body.held or not body.complete or body.error is not None:
+            body.drop()
+        error = self.error
+        if error is not None:
+            # Without its traceback, whose frames lead back to here: such a cycle
+            # would keep the whole request until the garbage collector runs.
+            self.error = type(error)(*error.args)
+        stream = self.stream
+        writer = stream.output.waiting
+        if writer is not None:
+            # Another task of the application is parked in a write.
+            writer.abandon(late_write_error())
+        errors = self.errors
+        if errors is not None and errors.partial_line:
+            errors.flush()
+        server = self.server
+        admitted = server.admission.release()
+        server.exchange_ended(self)
+        stream.ended(self)
+        if admitted is not None:
+            # From the top of the stack: a chain of short requests is no recursion.
+            server.hub.at_next_turn(admitted.start)
+
+    def refuse(self, status: str, text: str, retry_after: int = 0) -> None:
+        """Answer a request that waits in the queue, without the application."""
+        self.server.admission.remove(self)
+        self._refuse(status, text, retry_after)
+
+    def _refuse(self, status: str, text: str, retry_after: int = 0) -> None:
+        self.state = _ON_REFUSE[self.state]
+        self.outcome = "refused"
+        self._send_answer(status, text, retry_after)
+        self.server.exchange_ended(self)
+        self.stream.ended(self)
+
+    def cut(self, error: BaseException, outcome: str, every_wait: bool = False) -> None:
+        """Raise `error` in every further read and write of the application.
+
+        Reads and writes in progress end now, and so does the iteration of the
+        response. Otherwise the application continues, unless `every_wait` is set.
+        A no-op where the response is complete or the exchange was cut before.
+        """
+        state = self.state
+        if state is not RUNNING and state is not RESPONDING:
+            return
+        self.state = _ON_CUT[state]
+        self.error = error
+        self.outcome = outcome
+        self.body.cut(error)
+        task = self.task
+        told = False
+        for wait in (self.body.reader, self.stream.output.waiting):
+            if wait is not None:
+                # It may be the wait of another task that the application started.
+                told |= wait.task is task
+                wait.abandon(error)
+        if (
+            task is not None
+            and not told
+            and (every_wait or self.iterating)
+            and task.state != "running"  # the call it is in raises the error
+        ):
+            task.interrupt(error)
+
+    def peer_lost(self) -> None:
+        """Take note that the client is gone."""
+        state = self.state
+        if state is QUEUED:
+            self.state = _ON_LOSE[state]
+            self.outcome = "disconnected"
+            self.server.admission.remove(self)
+            self.server.exchange_ended(self)
+            self.stream.ended(self)
+            return
+        error = ClientDisconnected("the client has closed the connection")
+        if state is COMPLETE:
+            self.body.lose(error)  # close() may be reading it
+        else:
+            self.cut(error, "disconnected", self.limits.cancel_on_disconnect)
+
+    def cancel(self) -> None:
+        """End the exchange: the server stops and the grace period is over."""
+        if self.state is QUEUED:
+            self.refuse("503 Service Unavailable", "the server is stopping", 1)
+        else:
+            self._interrupt(Cancelled("the server is stopping"), "cancelled")
+
+    def _interrupt(self, error: BaseException, outcome: str) -> None:
+        """Raise `error` at the wait of the application, whatever it waits for."""
+        if self.state is RUNNING or self.state is RESPONDING:
+            self.cut(error, outcome, every_wait=True)
+        elif self.task is not None:
+            # The client has its response, or is gone.
+            self.task.interrupt(error)
+
+    # Deadlines. Called in the reactor greenlet.
+
+    def check(self, now: float) -> None:
+        """Apply the deadlines of the request; `now` is the reactor's clock."""
+        limits = self.limits
+        if self.state is QUEUED:
+            limit = limits.queue_seconds
+            if now >= self.deadline:
+                limit = now - self.started
+            elif not limit or now - self.started < limit:
+                return
+            self.refuse(
+                "503 Service Unavailable",
+                f"no slot became free in {limit:g} seconds",
+                1,
+            )
+            return
+        if now >= self.deadline:
+            self._time_out(now - self.started)
+            return
+        self.body.check(now)
+        writer = self.stream.output.waiting
+        limit = limits.write_seconds
+        if writer is not None and limit and now - writer.since >= limit:
+            _log.info(
+                "write timeout: the client of {request} accepted no byte for {limit:g} "
+                "seconds, closing the connection",
+                request=self,
+                limit=limit,
+            )
+            text = f"the client accepted no byte for {limit:g} seconds"
+            self.cut(ClientDisconnected(text), "timeout")
+            self.stream.reset()
+
+    def _time_out(self, seconds: float) -> None:
+        self.deadline = _NEVER
+        _log.warn(
+            "request timeout: {request} took longer than {seconds:.1f} seconds",
+            request=self,
+            seconds=seconds,
+        )
+        state = self.state
+        if state is RUNNING:
+            # Before the interruption: the application ends within it.
+            self._send_answer("504 Gateway Timeout", "Gateway Timeout")
+        error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
+        self._interrupt(error, "timeout")
+        if state is RESPONDING:
+            self.stream.reset()
+
+    def set_request_timeout(self, seconds: float | None) -> None:
+        """Let this request take `seconds` from now; None for no limit.
+
+        Replaces the server's setting for this request. Call from any task of the
+        request; never parks.
+
+        Raises:
+            ValueError: `seconds` is not a number above 0, nor None.
+        """
+        if seconds is None:
+            self.deadline = _NEVER
+            return
+        given: object = seconds
+        number = isinstance(given, (int, float)) and not isinstance(given, bool)
+        if not number or not seconds > 0:
+            raise ValueError(
+                f"set_request_timeout({seconds!r}): not a number of seconds; give a "
+                "number above 0, or None for no limit"
+            )
+        self.deadline = self.server.reactor.seconds() + seconds
+
+    # The application's side. Called in the task.
+
+    def _run(self) -> None:
+        """Call the application; answer its failure."""
+        server = self.server
+        body = self.body
+        try:
+            if isinstance(body, NoBody):
+                server.runner(server.application, self._environ(Input(self)), self)
+            elif server.settings.buffer_input:
+                memory = server.settings.buffer_memory
+                with read_ahead(body, server.reactor, memory) as whole:
+                    server.runner(server.application, self._environ(Input(whole)), self)
+            else:
+                server.runner(server.application, self._environ(Input(body)), self)
+        except BaseException as error:  # SystemExit too: it ends the request only
+            if self.task is not None and self.task.dying:
+                raise
+            self._failed(error)
+
+    def _environ(self, body: Input) -> dict[str, Any]:
+        server = self.server
+        head = self.head
+        variables = take_variables(head, bool(server.table.observers))
+        environ = environ_of(server.environ, variables, head, self.stream.ends)
+        request_id = self.request_id
+        environ["wsgi.input"] = body
+        environ["wsgi.errors"] = self.errors = Errors(request_id)
+        environ["txgreenwsgi.request_id"] = request_id
+        environ["txgreenwsgi.client_disconnected"] = environ[
+            "waitress.client_disconnected"
+        ] = self.client_disconnected
+        environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
+        if server.settings.environ:
+            # The deployer's word counts more than the client's and the connection's.
+            environ.update(server.settings.environ)
+        return environ
+
+    def client_disconnected(self) -> bool:
+        """Return whether the client is known to be gone. Never parks."""
+        return not self.stream.connected
+
+    # `wsgi.input` of a request without a body.
+
+    def receive(self, wanted: int = 0) -> bytes:
+        """Return b"", or raise as `RequestBody.receive` does. Never parks."""
+        if self.error is not None:
+            raise self.error
+        if self.state is ENDED:
+            raise read_after_end_error()
+        return b""
+
+    def reader_turn(self) -> None:
+        """Park for a turn of the reactor; a cut request raises its error."""
+        self.receive()
+        sleep(0)
+
+    # The sink of the gateway.
+
+    def begin_iteration(self) -> None:
+        """Note that the iterable is iterated next.
+
+        From here on a lost client interrupts the waits of the iteration.
+        """
+        if self.error is not None:
+            raise self.error
+        self.iterating = True
+
+    def end_iteration(self) -> None:
+        """Note that `close()` is called next: a lost client must not interrupt it."""
+        self.iterating = False
+        if self.task is not None and isinstance(self.error, ClientDisconnected):
+            self.task.withdraw(self.error)
+
+    def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
+        """Send the head and the first block in one piece. May park."""
+        if self.state is not RUNNING:
+            self._refuse_write()
+        if head.content_length is not None:
+            length = head.content_length
+        end = excess = False
+        if has_no_body(self.head.method, head.code):
+            self.bodiless = end = True
+            block = b""
+        elif length is not None:
+            left = length - len(block)
+            if left < 0:
+                excess = True
+                block = block[:length]
+                left = 0
+            self._left = left
+            end = not left
+        self._respond(head)
+        self.bytes_sent = len(block)
+        self.stream.start(head, length, block, end)
+        if excess:
+            if not block:
+                raise _BodyTooLong
+            self._log_too_long()
+        if not end:
+            self._yield_if_due()
+
+    def _respond(self, head: ResponseHead) -> None:
+        """The head is about to be sent."""
+        self.state = _ON_RESPOND[self.state]
+        self.code = head.code
+
+    def write(self, block: bytes) -> None:
+        """Send a further block. Parks while the client is behind."""
+        if self.state is not RESPONDING:
+            self._refuse_write()
+        if self.bodiless:
+            self._yield_if_due()  # the application may write for ever
+            return
+        left = self._left
+        if left >= 0:
+            if len(block) > left:
+                if not left:
+                    raise _BodyTooLong
+                self._log_too_long()
+                block = block[:left]
+            self._left = left - len(block)
+        self.bytes_sent += len(block)
+        self.stream.data(block)
+        self._yield_if_due()
+
+    def _yield_if_due(self) -> None:
+        """Park for a turn if the task has kept the reactor for a whole slice."""
+        hub = self.server.hub
+        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+            self.stream.output.turn()
+
+    def _refuse_write(self) -> NoReturn:
+        if self.error is not None:
+            raise self.error
+        # Another task of the application has kept `write`. The client would take
+        # what it sends for a part of the next response.
+        raise late_write_error()
+
+    def _log_too_long(self) -> None:
+        if self.outcome != "error":
+            self.outcome = "error"
+            _log.error(
+                "{request}: the response body is longer than its Content-Length and "
+                "was cut there",
+                request=self,
+            )
+
+    def send_file(self, head: ResponseHead | None, body: FileWrapper) -> bool:
+        """Send a whole body by the kernel; return False where it cannot. May park."""
+        if head is None:
+            return False
+        found = body.regular_file()
+        if found is None:
+            return False
+        if self.state is not RUNNING:
+            self._refuse_write()
+        fd, offset, count = found
+        if head.content_length is not None:
+            count = min(count, head.content_length)
+        if not count or has_no_body(self.head.method, head.code):
+            self.begin(head, count, b"")
+            return True
+        length = count if head.content_length is None else head.content_length
+        stream = self.stream
+        self._respond(head)
+        self._left = length
+        sent = stream.send_file(head, length, fd, offset, min(count, _FILE_BYTES))
+        if sent is None:
+            for block in body.blocks(count):
+                self.write(block)
+            return True
+        while True:
+            self._left -= sent
+            self.bytes_sent += sent
+            offset += sent
+            count -= sent
+            if not count or not sent:  # at its end, though the file became shorter
+                return True
+            stream.output.turn()
+            sent = stream.more_of_file(fd, offset, min(count, _FILE_BYTES))
+
+    def turn(self) -> None:
+        """Park until the event that the application asked for by yielding b""."""
+        if self.error is not None:
+            raise self.error
+        take_turn()
+
+    def finish(self) -> None:
+        """End the response. One that is too short is broken off."""
+        if self.state is not RESPONDING:
+            self._refuse_write()
+        if self._left > 0:
+            _log.error(
+                "{request}: the response body ended {left} bytes before its "
+                "Content-Length, closing the connection",
+                request=self,
+                left=self._left,
+            )
+            self.outcome = "error"
+            self._break_off()
+            return
+        self.stream.finish()
+        if self.state is RESPONDING:
+            self.state = _ON_FINISH[self.state]
+
+    def _break_off(self) -> None:
+        self.state = _ON_CUT[self.state]
+        self.stream.break_off()
+
+    # Failures of the application.
+
+    def _failed(self, error: BaseException) -> None:
+        """Answer an exception of the application, or break the response off."""
+        if isinstance(error, _BodyTooLong) and self.state is RESPONDING:
+            # The client has everything that it was promised.
+            self._log_too_long()
+            if self.stream.output.waiting is None:
+                self.finish()
+            else:
+                self._break_off()
+            return
+        state = self.state
+        if state is COMPLETE:
+            # It was close() that failed.
+            if not (isinstance(error, ClientDisconnected) and error is self.body.error):
+                self._log_failure(error)
+            return
+        interrupted = self.error is not None and isinstance(
+            error, (ClientDisconnected, RequestTimeout, Cancelled)
+        )
+        bad_body = error is self.body.error and isinstance(error, BadBody)
+        if not interrupted and not bad_body:
+            self._log_failure(error)
+        if self.error is None:
+            self.outcome = "error"
+        if state is RESPONDING:
+            self._break_off()
+        elif state is RUNNING:
+            self.state = _ON_ANSWER[state]
+            if isinstance(error, BadBody) and bad_body:
+                self._send_answer(STATUSES[error.status], self._failure_text(error))
+            else:
+                self._send_answer(
+                    "500 Internal Server Error", self._failure_text(error)
+                )
+        elif isinstance(self.error, Cancelled):
+            if self.code:
+                self.stream.break_off()
+            else:
+                self._send_answer("503 Service Unavailable", "Service Unavailable")
+
+    def _failure_text(self, error: BaseException) -> str:
+        if isinstance(error, BadBody):
+            return f"{STATUSES[error.status][4:]}\n{error}\n"
+        text = "Internal Server Error\n"
+        if self.server.settings.display_tracebacks:
+            text += "\n" + "".join(traceback.format_exception(error))
+        return text
+
+    def _log_failure(self, error: BaseException) -> None:
+        _log.failure("{request} failed", failure=Failure(error), request=self)
+
+    def _send_answer(self, status: str, text: str, retry_after: int = 0) -> None:
+        """Send a whole response of the server's own, unless the client is gone."""
+        if not self.stream.connected:
+            return
+        head, body = plain_response(status, text, retry_after)
+        self.code = head.code
+        self.bytes_sent = 0 if self.head.method == "HEAD" else len(body)
+        self.stream.answer(head, body)
+
+    # Observability.
+
+    def record(self) -> ExchangeRecord:
+        """Return the record of the exchange, which has ended."""
+        head = self.head
+        ends = self.stream.ends
+        return ExchangeRecord(
+            remote_addr=ends.remote_addr,
+            remote_port=ends.remote_port,
+            started=self._started_unix,
+            duration=self.server.reactor.seconds() - self.started,
+            method=head.method,
+            target=head.target.decode("latin-1"),
+            version=head.version,
+            status=self.code,
+            bytes_sent=self.bytes_sent,
+            request_id=self.request_id,
+            referer=head.variables.get("HTTP_REFERER", ""),
+            user_agent=head.variables.get("HTTP_USER_AGENT", ""),
+            outcome=self.outcome,
+        )
+
+
+class _BodyTooLong(AssertionError):
+    """Raised into an application that continues after its Content-Length."""
+
+    def __init__(self) -> None:
+        super().__init__("the response is longer than its Content-Length")

@@ -1,0 +1,127 @@
+"""The table of requests in flight, and the observers of finished ones.
+
+This file knows the requests of one server. It must never know how they are served.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.logger import Logger
+
+from txgreenwsgi.monitoring.records import ExchangeRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txgreenwsgi._http.head import RequestHead
+    from txgreenwsgi._switching.greenlets import Task
+
+__all__ = ["InFlight", "Observer", "RequestInFlight", "RequestTable", "describe_wait"]
+
+_log = Logger()
+
+Observer = Callable[[ExchangeRecord], object]
+"""A function that is called with the record of each finished exchange. It must not
+park, and it treats the record as read-only."""
+
+
+class InFlight(Protocol):
+    """An exchange as the table knows it."""
+
+    head: RequestHead
+    request_id: str
+    started: float
+    task: Task[None] | None
+
+    def cancel(self) -> None:
+        """End the exchange: the server stops and its grace period is over."""
+
+    def check(self, now: float) -> None:
+        """Apply the deadlines of the request."""
+
+
+@dataclass(frozen=True)
+class RequestInFlight:
+    """One row of the table of requests, as `txgreenwsgi.requests` returns it.
+
+    Attributes:
+        request_id: the identity that log lines carry.
+        method: such as "GET".
+        path: percent-decoded, as PATH_INFO.
+        age: seconds since the head was complete.
+        state: of the task: "parked", "running" or "ready"; or "queued".
+        waiting_on: description of the wait of a parked task; "" otherwise.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    age: float
+    state: str
+    waiting_on: str
+
+
+class RequestTable:
+    """The requests in flight of one server, and its observers.
+
+    Attributes:
+        exchanges: all exchanges that have begun and not ended.
+        observers: each is called with the record of every finished exchange.
+    """
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self.exchanges: set[InFlight] = set()
+        self.observers = list(observers)
+        self._id_prefix = ""
+        self._last_id = 0
+
+    def next_id(self) -> str:
+        """Return an identity that no other request of any process has."""
+        if not self._id_prefix:
+            # At the first request, not at start: workers are forked in between.
+            self._id_prefix = os.urandom(4).hex()
+        self._last_id += 1
+        return f"{self._id_prefix}-{self._last_id:x}"
+
+    def observe(self, record: ExchangeRecord) -> None:
+        """Give `record` to the observers. An observer that fails is logged."""
+        for observer in self.observers:
+            try:
+                observer(record)
+            except Exception:
+                _log.failure("observer {observer} failed", observer=observer)
+
+    def rows(self, now: float) -> list[RequestInFlight]:
+        """Return the requests in flight, the oldest first. Never parks.
+
+        Args:
+            now: the reactor's clock.
+        """
+        return [_row(exchange, now) for exchange in sorted(self.exchanges, key=_by_age)]
+
+
+def _row(exchange: InFlight, now: float) -> RequestInFlight:
+    task = exchange.task
+    waiting_on = None if task is None else task.waiting_on
+    return RequestInFlight(
+        request_id=exchange.request_id,
+        method=exchange.head.method,
+        path=exchange.head.path,
+        age=now - exchange.started,
+        state="queued" if task is None else task.state,
+        waiting_on="" if waiting_on is None else describe_wait(waiting_on),
+    )
+
+
+def _by_age(exchange: InFlight) -> tuple[float, int, str]:
+    # Identities count up, which orders the requests of one moment.
+    return exchange.started, len(exchange.request_id), exchange.request_id
+
+
+def describe_wait(waiting_on: object) -> str:
+    """Return a wait's target as text."""
+    return waiting_on if isinstance(waiting_on, str) else repr(waiting_on)
