@@ -179,7 +179,7 @@ def patch_queue() -> None:
         patch_thread()
         _patched.add("queue")
         _replace(queue, "SimpleQueue", green.SimpleQueue)
-        # For modules that are reloaded or imported anew.
+        # For modules that are reloaded or imported again.
         sys.meta_path.insert(0, _GreenQueueImporter(green.SimpleQueue, queue.Empty))
         if "_queue" in sys.modules:
             _replace(sys.modules["_queue"], "SimpleQueue", green.SimpleQueue)

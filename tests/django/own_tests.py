@@ -2,8 +2,8 @@
 
     python -m tests.django.own_tests [--database ENGINE] [LABEL ...]
 
-The source is that of the installed version; see `tests.sources`. `own_child.py` runs the
-tests.
+The source is that of the installed version; see `tests.sources`. `own_child.py` runs
+the tests.
 """
 
 from __future__ import annotations

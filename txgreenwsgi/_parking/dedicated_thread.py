@@ -146,22 +146,22 @@ class DedicatedThread:
 
     @property
     def is_current(self) -> bool:
-        """Whether this is the running thread: a callback uses the object itself."""
+        """True in the thread itself, where a callback may use the object directly."""
         return self.ident == thread_ident()
 
     @property
     def is_lost(self) -> bool:
-        """Whether this is the child of a fork, where the thread does not exist."""
+        """True in the child of a fork, where the thread does not exist."""
         return self._pid != os.getpid()
 
     @property
     def idle(self) -> bool:
-        """Whether no call is in progress or queued."""
+        """True if no call is in progress or queued."""
         return self._current is None and not self._calls
 
     @property
     def has_ended(self) -> bool:
-        """Whether the thread has made its last call."""
+        """True once the thread has made its last call."""
         return self._ended
 
     def call(

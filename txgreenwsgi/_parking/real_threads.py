@@ -21,6 +21,7 @@ __all__ = [
     "main_ident",
     "original",
     "reactor_threads",
+    "real_local",
     "real_lock",
     "real_rlock",
     "start_real_thread",
@@ -32,6 +33,7 @@ original: Any = SimpleNamespace(**vars(_thread))
 
 real_lock = _thread.allocate_lock
 real_rlock = _thread.RLock
+real_local = _thread._local
 start_real_thread = _thread.start_new_thread
 
 #: The ident of the main thread.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from txgreenwsgi._switching.running import current_task
 
-from .real_threads import original
+from .real_threads import real_local
 from .waits import main_task
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["local", "local_count"]
 
-_real_local: Any = original._local
 
-
-class _ThreadNamespace(_real_local):  # type: ignore[misc]
+class _ThreadNamespace(real_local):
     """An instance of the original class, with one namespace per thread."""
 
     def __init__(self) -> None:  # called once in each thread

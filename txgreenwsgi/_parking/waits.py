@@ -102,8 +102,8 @@ def raise_pending_in_main(task: Task[object]) -> None:
 def yield_to_others(task: Task[object]) -> None:
     """Let the reactor have a turn if `task` has used up its time slice. May park.
 
-    For calls that have their result already: a loop of them would otherwise keep the
-    reactor for ever. Only a kill interrupts this wait, because the result of the call
+    For calls that have their result already: a loop of them would otherwise block the
+    reactor. Only a kill interrupts this wait, because the result of the call
     must not be lost.
     """
     hub = task.hub

@@ -148,7 +148,7 @@ def _close_all_pools() -> None:
         close_pools(alias)
 
 
-# Without a goodbye, the database server logs an error.
+# A connection that is dropped without closing logs an error in the database server.
 atexit.register(_close_all_pools)
 
 

@@ -352,7 +352,7 @@ class Connection(_standard.Connection):
 
     @property
     def _is_commit_noop(self) -> bool:
-        """Whether there is no transaction to commit or roll back."""
+        """True if there is no transaction to commit or roll back."""
         return not self.in_transaction and _has_legacy_transactions(self)
 
     # Cursors.
