@@ -426,7 +426,7 @@ def registrations_of(hub: Hub) -> Mapping[int, Registration]:
 def unregister(registration: Registration | None) -> None:
     """Drop a registration before its descriptor is closed. Call from any thread.
 
-    Its waiters get EBADF. None is allowed and does nothing.
+    Its waiters get EBADF. A no-op for None.
     """
     if registration is None or not registration.open:
         return

@@ -44,6 +44,6 @@ _reactor_idents: set[int] = set()
 #: did not start them, so counts of its threads leave them out.
 reactor_threads: AbstractSet[int] = _reactor_idents
 
-#: Note that the thread with this ident belongs to the reactor, or no longer does.
+#: Add or remove the ident of a thread that belongs to the reactor.
 add_reactor_thread = _reactor_idents.add
 discard_reactor_thread = _reactor_idents.discard

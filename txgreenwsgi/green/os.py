@@ -125,13 +125,13 @@ def _wait_until_ready(fd: int, direction: int, what: str) -> None:
         _wait_any(task, {fd: direction}, None, f"{what}({fd})")
 
 
-def _is_count(fd: object) -> bool:
+def _is_nonnegative_int(fd: object) -> bool:
     return isinstance(fd, int) and fd >= 0
 
 
 def _read(fd: int, length: int, /) -> bytes:
     """As `os.read`. May park if `fd` is a pipe, a terminal or a socket."""
-    if _current_task() is not None and _is_count(fd):
+    if _current_task() is not None and _is_nonnegative_int(fd):
         _wait_until_ready(fd, _READ, "os.read")
     return _real_read(fd, length)
 
@@ -154,7 +154,7 @@ def _may_wait_to_write(fd: int) -> bool:
     """Return whether this is a task and writing to `fd` may block."""
     return (
         _current_task() is not None
-        and _is_count(fd)
+        and _is_nonnegative_int(fd)
         and _standard.get_blocking(fd)
         and _may_park()
     )
@@ -182,7 +182,7 @@ def _write(fd: int, data: ReadableBuffer, /) -> int:
 
 def _readv(fd: int, buffers: Sequence[WriteableBuffer], /) -> int:
     """As `os.readv`. May park, as `os.read` does."""
-    if _current_task() is not None and _is_count(fd):
+    if _current_task() is not None and _is_nonnegative_int(fd):
         _wait_until_ready(fd, _READ, "os.readv")
     return _real_readv(fd, buffers)
 
@@ -211,7 +211,12 @@ def _sendfile(
     **named: object,
 ) -> int:
     """As `os.sendfile`. May park, as `os.write` does; reading the file blocks."""
-    if more or named or not _may_wait_to_write(out_fd) or not _is_count(count):
+    if (
+        more
+        or named
+        or not _may_wait_to_write(out_fd)
+        or not _is_nonnegative_int(count)
+    ):
         return _real_sendfile(out_fd, in_fd, offset, count, *more, **named)
     if count <= _ATOMIC_WRITE_BYTES or not _is_stream(out_fd):
         _wait_until_ready(out_fd, _WRITE, "os.sendfile")
