@@ -32,8 +32,9 @@ import twisted.internet.reactor
 import twisted.python.threadpool  # noqa: F401
 from twisted.python import threadable
 
+# Not its names: as `__main__`, this module would then hold originals itself.
+from ._parking import real_threads
 from ._parking.locks import Lock
-from ._parking.real_threads import thread_ident
 from .green import drivers, patched
 from .green import thread as green_thread
 from .green.mirror import rebound
@@ -133,7 +134,7 @@ def patch_thread() -> None:
         if vars(threading).get(name) is not value:
             _originals.setdefault(("threading", name), value)
     # Twisted needs the ident of the real thread.
-    threadable.getThreadID = thread_ident
+    threadable.getThreadID = real_threads.thread_ident
     futures = sys.modules.get("concurrent.futures.thread")
     if futures is not None:
         # Held while a thread is started, which parks.
