@@ -56,7 +56,7 @@ class _TaskLocal:
 
     __slots__ = ("_of_task", "_outside_tasks")
 
-    def __init__(self, outside_tasks: Any) -> None:
+    def __init__(self, outside_tasks: object) -> None:
         _set_own(self, "_outside_tasks", outside_tasks)
         _set_own(self, "_of_task", {})
 
@@ -70,12 +70,12 @@ class _TaskLocal:
             # Frequent: Django looks for a connection several times in each request.
             raise AttributeError(name) from None
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         task = current_task()
         if task is None or task is main_task():
             setattr(_get_own(self, "_outside_tasks"), name, value)
             return
-        of_task: dict[Task[Any], dict[str, Any]] = _get_own(self, "_of_task")
+        of_task: dict[Task[object], dict[str, object]] = _get_own(self, "_of_task")
         namespace = of_task.get(task)
         if namespace is None:
             namespace = of_task[task] = {}
@@ -105,7 +105,7 @@ class _LocalFactory:
         original: the class `Local`.
     """
 
-    def __init__(self, original: Callable[[bool], Any]) -> None:
+    def __init__(self, original: Callable[[bool], object]) -> None:
         self._original = original
 
     def __call__(self, thread_critical: bool = False) -> _TaskLocal:
@@ -122,7 +122,7 @@ def namespace_count(handler: Any) -> int:
     return len(_get_own(handler._connections, "_of_task"))
 
 
-def _close_all(namespace: dict[str, Any]) -> None:
+def _close_all(namespace: dict[str, object]) -> None:
     """Close the connections opened by a task that ends. Call from that task."""
     ident = get_ident()
     for alias, connection in namespace.items():
@@ -176,7 +176,7 @@ class _ThreadStandIn:
     """Holds attributes that libraries set on the current thread, for one task."""
 
 
-_stand_ins: WeakKeyDictionary[Task[Any], _ThreadStandIn] = WeakKeyDictionary()
+_stand_ins: WeakKeyDictionary[Task[object], _ThreadStandIn] = WeakKeyDictionary()
 
 
 def _current_thread() -> object:

@@ -32,8 +32,9 @@ import twisted.internet.reactor
 import twisted.python.threadpool  # noqa: F401
 from twisted.python import threadable
 
+# Not its names: as `__main__`, this module would then hold originals itself.
+from ._parking import real_threads
 from ._parking.locks import Lock
-from ._parking.real_threads import thread_ident
 from .green import drivers, patched
 from .green import thread as green_thread
 from .green.mirror import rebound
@@ -61,7 +62,7 @@ __all__ = [
 ]
 
 # The originals, by (module, name).
-_originals: dict[tuple[str, str], Any] = {}
+_originals: dict[tuple[str, str], object] = {}
 _patched = patched.record.modules
 _missing = object()
 
@@ -133,7 +134,7 @@ def patch_thread() -> None:
         if vars(threading).get(name) is not value:
             _originals.setdefault(("threading", name), value)
     # Twisted needs the ident of the real thread.
-    threadable.getThreadID = thread_ident
+    threadable.getThreadID = real_threads.thread_ident
     futures = sys.modules.get("concurrent.futures.thread")
     if futures is not None:
         # Held while a thread is started, which parks.
@@ -152,14 +153,16 @@ def _patch_semaphores() -> None:
 class _GreenQueueImporter(MetaPathFinder, Loader):
     """Provides the green class in each new import of the C module `_queue`."""
 
-    def __init__(self, simple_queue: Any, empty: Any) -> None:
+    def __init__(self, simple_queue: type, empty: type[Exception]) -> None:
         self._simple_queue = simple_queue
         self._empty = empty
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def find_spec(
+        self, name: str, path: object = None, target: object = None
+    ) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name == "_queue" else None
 
-    def create_module(self, spec: Any) -> None:
+    def create_module(self, spec: ModuleSpec) -> None:
         return None
 
     def exec_module(self, module: Any) -> None:
@@ -177,7 +180,7 @@ def patch_queue() -> None:
         patch_thread()
         _patched.add("queue")
         _replace(queue, "SimpleQueue", green.SimpleQueue)
-        # For modules that are reloaded or imported anew.
+        # For modules that are reloaded or imported again.
         sys.meta_path.insert(0, _GreenQueueImporter(green.SimpleQueue, queue.Empty))
         if "_queue" in sys.modules:
             _replace(sys.modules["_queue"], "SimpleQueue", green.SimpleQueue)
@@ -339,7 +342,7 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
         )
 
 
-def _bound_originals(module: Any) -> dict[str, tuple[str, str]]:
+def _bound_originals(module: ModuleType) -> dict[str, tuple[str, str]]:
     """Return the names in `module` that are bound to originals of patched names."""
     by_id = {
         id(was): key

@@ -241,7 +241,7 @@ class ConnectionPool(Generic[C]):
 
     @property
     def has_waiters(self) -> bool:
-        """Whether a task or thread waits for a connection. Never parks."""
+        """True if a task or thread waits for a connection. Never parks."""
         return bool(self._wait_queue)
 
     # Taking.
@@ -613,7 +613,7 @@ class ConnectionPool(Generic[C]):
     def reset_after_fork(self) -> None:
         """Empty the pool in the child of a fork. Called by the interpreter."""
         # The sockets are shared with the parent: closing or collecting the connections
-        # would send a goodbye on them.
+        # would end the parent's sessions.
         for entry in (*self._idle, *self._in_use.values()):
             self._inherited.append(entry.connection)
         self._start_empty()

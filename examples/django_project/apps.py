@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class GuestBook(AppConfig):
-    """Names the application `guestbook`, wherever its package lives."""
+    """The configuration, with the fixed label `guestbook`."""
 
     name = "examples.django_project"
     label = "guestbook"

@@ -1,4 +1,4 @@
-"""What the guest book keeps."""
+"""The model of the guest book."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from django.db import models
 
 
 class Entry(models.Model):
-    """One thing that one visitor wrote."""
+    """One entry in the guest book."""
 
     name = models.CharField(max_length=80)
     text = models.CharField(max_length=500)
     written = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        """Newest first."""
+        """The default order: newest first."""
 
         ordering = ("-id",)
 
     def __str__(self) -> str:
-        """Give the entry as one line of text."""
+        """Return the entry as one line of text."""
         return f"{self.name}: {self.text}"

@@ -1,6 +1,6 @@
-"""Django's settings for the guest book: the least that a real project has.
+"""Django's settings for the guest book: the minimum of a real project.
 
-It knows Django, and the engine of txgreenwsgi; it must never hold a secret.
+It knows Django and the database engine of txgreenwsgi; it must never contain a secret.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent
 
-# A new one at each start: good enough where nothing signed lives longer than
-# the process, and nothing that could be copied into a real site.
+# Generated at each start: sufficient because nothing signed outlives the process, and
+# useless when copied into a real site.
 SECRET_KEY = secrets.token_urlsafe(50)
 DEBUG = False
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
@@ -36,11 +36,11 @@ WSGI_APPLICATION = "examples.django_project.wsgi.application"
 
 DATABASES = {
     "default": {
-        # SQLite blocks while it works; here each connection has a thread of its own,
-        # and a view that asks for something waits without stopping the others.
+        # SQLite blocks. With this engine each connection has a dedicated thread, so a
+        # query parks its request and does not stop the others.
         "ENGINE": "txgreenwsgi.django.backends.sqlite3",
         "NAME": os.environ.get("GUESTBOOK_DATABASE", PROJECT / "guestbook.sqlite3"),
-        # How many seconds a writer waits for another to finish.
+        # Seconds that a writer waits for another one.
         "OPTIONS": {"timeout": 20},
     }
 }

@@ -1,4 +1,4 @@
-"""Which address leads to which view."""
+"""The URLs of the guest book."""
 
 from __future__ import annotations
 

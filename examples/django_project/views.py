@@ -1,7 +1,6 @@
-"""The pages of the guest book: ordinary Django views, none of them async.
+"""The views of the guest book: ordinary Django views, all synchronous.
 
-They know Django, and `sleep`. That a query waits without stopping the others is the
-business of the database's engine, which the settings name.
+They know Django and `sleep`. The database engine in the settings makes queries park.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest, HttpResponse
 
-LONGEST_SLEEP_SECONDS = 10.0
+MAX_SLEEP_SECONDS = 10.0
 ENTRIES_A_PAGE = 20
 EXPORT_BLOCK = 100
 
 
 class EntryForm(forms.Form):
-    """What a visitor fills in."""
+    """The form for a new entry."""
 
     name = forms.CharField(max_length=80)
     text = forms.CharField(max_length=500, label="Message")
@@ -36,7 +35,7 @@ class EntryForm(forms.Form):
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def guest_book(request: HttpRequest) -> HttpResponse:
-    """Show the newest entries and the form; write what was posted. Parks."""
+    """Show the newest entries and the form; save a posted entry. Parks."""
     form = EntryForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         Entry.objects.create(**form.cleaned_data)
@@ -47,10 +46,9 @@ def guest_book(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 def export(request: HttpRequest) -> StreamingHttpResponse:
-    """Send all entries as lines of text, a block at a time, oldest first.
+    """Stream all entries as lines of text, oldest first. Parks.
 
-    At no time are more than a block of them in memory, however many there are
-    and however slowly they are read. Parks, while the response is sent.
+    At most one block of entries is in memory, however slow the client is.
     """
 
     def lines() -> Iterator[str]:
@@ -65,10 +63,10 @@ def export(request: HttpRequest) -> StreamingHttpResponse:
 
 @require_GET
 def slow(request: HttpRequest) -> JsonResponse:
-    """Sleep for `?seconds=`, at most ten, then count the entries. Parks."""
+    """Sleep for `?seconds=`, at most 10, then return the number of entries. Parks."""
     try:
         seconds = float(request.GET.get("seconds", "1"))
     except ValueError:
         return JsonResponse({"error": "seconds must be a number"}, status=400)
-    sleep(min(max(0.0, seconds), LONGEST_SLEEP_SECONDS))
+    sleep(min(max(0.0, seconds), MAX_SLEEP_SECONDS))
     return JsonResponse({"entries": Entry.objects.count()})

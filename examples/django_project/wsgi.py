@@ -1,6 +1,6 @@
-"""The WSGI application of the guest book; makes its table when it is first loaded.
+"""The WSGI application of the guest book; creates its table when it is imported.
 
-It knows Django only, so any WSGI server may load it.
+It knows Django only, so it runs on any WSGI server.
 """
 
 from __future__ import annotations
@@ -14,6 +14,6 @@ from django.db import connections
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "examples.django_project.settings")
 application = get_wsgi_application()
 
-# An example should run at once. A real site migrates when it is deployed.
+# So that the example runs at once. A real site migrates at deployment.
 call_command("migrate", verbosity=0, interactive=False)
 connections.close_all()

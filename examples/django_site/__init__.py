@@ -1,5 +1,5 @@
-"""A small real site in Django: accounts, posts, files, and a page that is live.
+"""A small Django site: accounts, posts, files, and a live page.
 
-`README.md` in this folder says how to run it. The views are ordinary and
-synchronous; the package knows Django, and in four of its files txgreenwsgi.
+`README.md` in this directory explains how to run it. The views are ordinary and
+synchronous; the package knows Django, and four of its files know txgreenwsgi.
 """

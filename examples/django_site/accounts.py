@@ -1,4 +1,4 @@
-"""Signing up. Logging in and out are Django's own views."""
+"""The sign-up view. Login and logout are Django's own views."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class SignUp(CreateView):
-    """Make an account, and log its owner in."""
+    """Create an account and log the user in."""
 
     form_class = UserCreationForm
     template_name = "registration/signup.html"
     success_url = reverse_lazy("posts")
 
     def form_valid(self, form: UserCreationForm) -> HttpResponse:
-        """Keep the account that the form describes."""
+        """Save the account."""
         response = super().form_valid(form)
         login(self.request, self.object)
         return response

@@ -1,4 +1,4 @@
-"""The site's one Django application."""
+"""The Django application of the site."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class Board(AppConfig):
-    """Names the application `board`, wherever its package lives."""
+    """The configuration, with the fixed label `board`."""
 
     name = "examples.django_site"
     label = "board"

@@ -1,4 +1,4 @@
-"""From one variable of the environment to Django's setting of a database.
+"""Convert a database URL to an entry of Django's DATABASES.
 
 It knows URLs and the names of Django's backends. It must never connect.
 """
@@ -15,25 +15,25 @@ __all__ = ["database_from"]
 
 
 def database_from(url: str, default: Path, connections: int) -> dict[str, Any]:
-    """The entry of DATABASES that a URL stands for.
+    """Return the entry of DATABASES for a URL.
 
     Args:
         url: "postgresql://user:password@host:port/name"; "" for SQLite.
-        default: SQLite's file.
-        connections: how many a process may have open at once.
+        default: the file of SQLite.
+        connections: maximum number of open connections per process.
 
     Raises:
-        ValueError: it is another kind of URL, or names no database.
+        ValueError: the scheme is not supported, or the name is missing.
     """
     if not url:
         return {
             "ENGINE": "txgreenwsgi.django.backends.sqlite3",
             "NAME": default,
             "OPTIONS": {
-                # How long a writer waits for another, in seconds.
+                # Seconds that a writer waits for another one.
                 "timeout": 20,
-                # Else one that reads first and then writes is refused at once
-                # when another was faster, instead of waiting for it.
+                # Without this, a transaction that reads first and then writes fails
+                # at once if another one wrote meanwhile, instead of waiting.
                 "transaction_mode": "IMMEDIATE",
                 "init_command": "PRAGMA journal_mode=WAL",
             },
@@ -42,8 +42,8 @@ def database_from(url: str, default: Path, connections: int) -> dict[str, Any]:
     name = unquote(parts.path.removeprefix("/"))
     if parts.scheme not in ("postgresql", "postgres") or not name:
         raise ValueError(
-            f"DJANGO_SITE_DATABASE={url!r}: give postgresql://user:password@host:"
-            "port/name, or nothing for SQLite"
+            f"DJANGO_SITE_DATABASE={url!r} is not supported: use "
+            "postgresql://user:password@host:port/name, or unset it for SQLite"
         )
     return {
         "ENGINE": "txgreenwsgi.django.backends.postgresql",

@@ -1,6 +1,6 @@
-"""News for all who listen in this process, handed on by Deferreds.
+"""Publish messages to all subscribers in this process, by Deferreds.
 
-It knows Twisted. It must never know what the news is, or where it comes from.
+It knows Twisted. It must never know the content or the source of a message.
 """
 
 from __future__ import annotations
@@ -17,43 +17,44 @@ __all__ = ["Feed"]
 
 T = TypeVar("T")
 
-#: How much one may be behind. Who is more so is let go, and asks again.
-MOST_UNREAD = 100
+#: Maximum number of unread messages. A subscriber with more is unsubscribed and has to
+#: subscribe again.
+MAX_UNREAD = 100
 
 
 class Feed(Generic[T]):
-    """What is sent goes to everybody who has subscribed. One thread, the reactor's."""
+    """A publisher. Call from the reactor's thread."""
 
     def __init__(self) -> None:
         self._queues: set[DeferredQueue[T | None]] = set()
 
     def __len__(self) -> int:
-        """How many listen."""
+        """Return the number of subscribers."""
         return len(self._queues)
 
     @contextmanager
     def subscription(self) -> Iterator[DeferredQueue[T | None]]:
-        """A queue of what is sent during the `with` block; None is its end."""
-        queue: DeferredQueue[T | None] = DeferredQueue(size=MOST_UNREAD)
+        """Return a queue of the messages sent during the block; None ends it."""
+        queue: DeferredQueue[T | None] = DeferredQueue(size=MAX_UNREAD)
         self._queues.add(queue)
         try:
             yield queue
         finally:
             self._queues.discard(queue)
 
-    def send(self, news: T) -> None:
-        """Give `news` to all who listen. Never parks."""
+    def send(self, message: T) -> None:
+        """Put `message` into all queues. Never parks."""
         for queue in list(self._queues):
             try:
-                queue.put(news)
-            except QueueOverflow:  # noqa: PERF203 - one each
+                queue.put(message)
+            except QueueOverflow:  # noqa: PERF203 - per queue
                 self._queues.discard(queue)
                 queue.pending[-1] = None
 
     def close(self) -> None:
-        """Tell all who listen that nothing more comes. Never parks."""
+        """End all subscriptions. Never parks."""
         for queue in list(self._queues):
             self._queues.discard(queue)
-            if len(queue.pending) >= MOST_UNREAD:
+            if len(queue.pending) >= MAX_UNREAD:
                 queue.pending.pop()
             queue.put(None)

@@ -1,6 +1,6 @@
-"""Passwords, hashed where that holds up nobody.
+"""A password hasher that computes in a thread.
 
-It knows Django's hasher and `offload`. It must never change what is stored.
+It knows Django's hasher and `offload`. It must never change the stored format.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from txgreenwsgi import offload
 
 
 class OffloadedHasher(PBKDF2PasswordHasher):
-    """Django's own default, computed in a thread while the request waits.
+    """Django's default hasher, computed in a thread while the request waits.
 
-    OpenSSL lets go of the interpreter meanwhile, so the others are served.
+    OpenSSL releases the GIL meanwhile, so other requests are served.
     """
 
     def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
-        """The hash of a password, as it is stored. May park."""
+        """Return the hash of a password as stored. May park."""
         encoded: str = offload(super().encode, password, salt, iterations)
         return encoded

@@ -1,7 +1,7 @@
-"""LISTEN in PostgreSQL for as long as anybody in this process wants to hear.
+"""LISTEN in PostgreSQL while this process has subscribers.
 
-It knows psycopg 3 and a feed. It must never use one of Django's connections,
-which are for requests, and few.
+It knows psycopg 3 and a feed. It must never use Django's connections, which are
+reserved for requests.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["Listener"]
 
 
 class Listener:
-    """Notifications of one channel, sent to a feed.
+    """Publishes the notifications of one channel to a feed.
 
-    One connection serves all who listen, and there is none while nobody does.
-    When it is lost the feed is closed: what was said meanwhile cannot be had
-    again, so whoever listened must ask the tables, and subscribe anew.
+    One connection serves all subscribers, and there is none without subscribers. If it
+    is lost, the feed is closed: notifications are lost meanwhile, so the subscribers
+    must query the tables and subscribe again.
 
     Args:
-        channel: what NOTIFY names.
-        feed: is given each payload, which is JSON.
+        channel: the channel of NOTIFY.
+        feed: receives each payload, decoded from JSON.
     """
 
     def __init__(self, channel: str, feed: Feed[Any]) -> None:
@@ -40,15 +40,15 @@ class Listener:
         self._feed = feed
         self._listeners = 0
         self._task: Task[None] | None = None
-        #: Of the task, whether it has succeeded in listening.
+        # Fires with True when the task listens, with False if it failed.
         self._ready: Deferred[bool] = Deferred()
 
     @contextmanager
     def listening(self, database: Mapping[str, Any]) -> Iterator[None]:
-        """Hear all that is committed during the `with` block. May park.
+        """Publish all notifications committed during the block. May park.
 
         Args:
-            database: Django's settings of it.
+            database: Django's settings of the database.
         """
         self._listeners += 1
         try:
@@ -78,15 +78,15 @@ class Listener:
                 for notification in connection.notifies():
                     self._feed.send(json.loads(notification.payload))
         finally:
-            # Nobody's any more, if the last has left; who comes then has another.
+            # Skipped if the last subscriber has left: later ones use a new task.
             if self._ready is ready and self._listeners:
                 self._feed.close()
             if not ready.called:
-                ready.callback(False)  # those who wait find their feed closed
+                ready.callback(False)  # waiters find the feed closed
 
 
 def _after(deferred: Deferred[bool]) -> Deferred[bool]:
-    """One that fires with it: a wait that is given up cancels what it waited on."""
+    """Return a Deferred that follows another one and may be cancelled separately."""
     own: Deferred[bool] = Deferred()
 
     def fired(result: bool) -> bool:

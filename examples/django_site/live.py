@@ -1,10 +1,9 @@
-"""The live page: new posts as server-sent events, to any number of readers.
+"""The live page: new posts as server-sent events, for any number of readers.
 
-On PostgreSQL they come by NOTIFY, from whichever process wrote them. On SQLite,
-where there is one process, they go from task to task.
+With PostgreSQL they arrive by NOTIFY from all processes. With SQLite, which serves one
+process, they are passed from task to task.
 
-A reader costs a task that waits for a Deferred: no thread, and no connection to
-the database.
+A reader costs one task that waits for a Deferred: no thread and no database connection.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ if TYPE_CHECKING:
     from .listening import Listener
 
 CHANNEL = "board_posts"
-#: After so long something is sent even if nothing has happened, so that proxies
-#: keep the connection, and a reader who has gone is noticed.
+#: Interval of comments sent without news, so that proxies keep the connection and
+#: disconnected readers are detected.
 HEARTBEAT_SECONDS = 15.0
-#: How far back a reader is brought up to date.
-MOST_MISSED = 50
+#: Maximum number of missed posts sent to a reader that reconnects.
+MAX_MISSED = 50
 
 feed: Feed[dict[str, Any]] = Feed()
 
@@ -52,9 +51,9 @@ def _news(post: Post) -> dict[str, Any]:
 
 
 def announce(post: Post) -> None:
-    """Tell all readers of `post` once the transaction is committed.
+    """Announce `post` to all readers when the transaction is committed.
 
-    Call in the transaction that makes it: if it fails nothing is told.
+    Call in the transaction that creates it: after a rollback nothing is announced.
     """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
@@ -67,14 +66,14 @@ def announce(post: Post) -> None:
 
 @lru_cache(maxsize=1)
 def _listener() -> Listener:
-    from .listening import Listener  # needs psycopg, which SQLite does without
+    from .listening import Listener  # needs psycopg, which SQLite does not
 
     return Listener(CHANNEL, feed)
 
 
 @lru_cache(maxsize=1)
 def _close_feed_at_shutdown() -> None:
-    """Let the streams end when the server stops, instead of holding it up."""
+    """End the streams at shutdown, instead of delaying it."""
     from twisted.internet import reactor
 
     trigger: Any = reactor
@@ -87,7 +86,7 @@ def _event(news: dict[str, Any]) -> str:
 
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
-    """The page, with what is newest at the moment."""
+    """Show the page with the newest posts."""
     posts = Post.objects.select_related("author")[:10]
     return render(request, "board/live.html", {"posts": posts})
 
@@ -95,10 +94,10 @@ def page(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_GET
 def events(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
-    """Each new post as an event, for as long as the reader stays. Parks."""
+    """Stream each new post as an event until the reader disconnects. Parks."""
     if "txgreenwsgi.wait" not in request.META:
         return HttpResponse("this page needs txgreenwsgi\n", status=501)
-    # A browser whose connection broke says what it has seen.
+    # Sent by a browser that reconnects.
     last = request.headers.get("Last-Event-ID", "")
     return StreamingHttpResponse(
         _stream(int(last) if last.isdecimal() else None),
@@ -113,15 +112,15 @@ def _stream(last: int | None) -> Iterator[str]:
         if connection.vendor == "postgresql":
             stack.enter_context(_listener().listening(connection.settings_dict))
         yield "retry: 2000\n\n"
-        # What is written from here on is in the queue; this is what was before.
-        told = set()
+        # Later posts are in the queue; these are the earlier ones.
+        sent = set()
         if last is not None:
             missed = Post.objects.select_related("author").filter(id__gt=last)
-            for post in reversed(missed[:MOST_MISSED]):
-                told.add(post.pk)
+            for post in reversed(missed[:MAX_MISSED]):
+                sent.add(post.pk)
                 yield _event(_news(post))
-        # Else this request would keep a connection for as long as it lasts, and
-        # ten readers all that there are.
+        # Otherwise each reader would keep a database connection, and ten readers would
+        # occupy the whole pool.
         close_old_connections()
         while True:
             try:
@@ -131,5 +130,5 @@ def _stream(last: int | None) -> Iterator[str]:
                 continue
             if news is None:
                 return
-            if news["id"] not in told:
+            if news["id"] not in sent:
                 yield _event(news)

@@ -1,4 +1,4 @@
-"""What the board keeps: posts, and the files that belong to them."""
+"""The models of the board: posts and their attachments."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class Post(models.Model):
     changed = models.DateTimeField(auto_now=True)
 
     class Meta:
-        """Newest first."""
+        """The default order: newest first."""
 
         ordering = ("-id",)
 
     def __str__(self) -> str:
-        """Give the title."""
+        """Return the title."""
         return str(self.title)
 
     def get_absolute_url(self) -> str:
-        """Give the address of its page."""
+        """Return the URL of the post's page."""
         return reverse("post", args=[self.pk])
 
 
 class Attachment(models.Model):
-    """One file that belongs to a post."""
+    """One file attached to a post."""
 
     post = models.ForeignKey(Post, models.CASCADE, related_name="attachments")
     file = models.FileField(upload_to="attachments/%Y/%m")
@@ -39,10 +39,10 @@ class Attachment(models.Model):
     size = models.PositiveBigIntegerField()
 
     class Meta:
-        """In the order in which they came."""
+        """The default order: oldest first."""
 
         ordering = ("id",)
 
     def __str__(self) -> str:
-        """Give the name that the file had."""
+        """Return the original name of the file."""
         return str(self.name)

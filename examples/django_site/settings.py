@@ -1,6 +1,6 @@
-"""Django's settings for the site; what differs between places is in variables.
+"""Django's settings for the site; environment variables configure a deployment.
 
-It knows Django and `database.py`, and must never hold a secret.
+It knows Django and `database.py`, and must never contain a secret.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from .database import database_from
 PROJECT = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("DJANGO_SITE_DATA", PROJECT))
 
-# A new one at each start logs everybody out; whoever minds gives one, and whoever
-# runs several processes gives all the same.
+# A new key at each start logs all users out. Set it to avoid that, and set it to the
+# same value in all processes.
 SECRET_KEY = os.environ.get("DJANGO_SITE_SECRET_KEY") or secrets.token_urlsafe(50)
 DEBUG = os.environ.get("DJANGO_SITE_DEBUG") == "1"
 ALLOWED_HOSTS = os.environ.get("DJANGO_SITE_HOSTS", "localhost,127.0.0.1,[::1]").split(
@@ -70,8 +70,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator")
 ]
-# A password costs a third of a second of computing, during which nobody else
-# would be served.
+# Hashing a password computes for a third of a second, which would block all requests.
 PASSWORD_HASHERS = ["examples.django_site.hashers.OffloadedHasher"]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "posts"

@@ -1,7 +1,7 @@
-"""Files for a post: taken in with their progress told, and given out again.
+"""Files attached to a post: uploads with progress reports, and downloads.
 
-While a body is read its request waits for the client, and other requests run:
-one of them is the page's question how far the upload is.
+While a request waits for its body, other requests run; one of them reports the progress
+of the upload.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 HEARTBEAT_SECONDS = 15.0
-#: How long to wait before the next figure: nobody can read more of them.
+#: Minimum interval between progress reports.
 PAUSE_SECONDS = 0.1
 
 
 class Progress:
-    """How far an upload is. There for as long as somebody feeds or watches it.
+    """The progress of an upload; exists while it is uploaded or watched.
 
     Attributes:
-        received: bytes of files so far.
-        total: bytes of the whole body; 0 until it has begun.
-        ended: whether no more will come.
+        received: number of bytes of files received.
+        total: size of the whole body in bytes; 0 until it has begun.
+        ended: True when the upload has ended.
     """
 
     _known: ClassVar[WeakValueDictionary[str, Progress]] = WeakValueDictionary()
@@ -53,11 +53,16 @@ class Progress:
 
     @classmethod
     def of(cls, key: str) -> Progress:
-        """The one that the page has named so."""
+        """Return the progress of the upload named `key`, which the page has chosen."""
         return cls._known.setdefault(key, cls())
 
+    @classmethod
+    def is_known(cls, key: str) -> bool:
+        """Return whether an upload named `key` is in progress or watched."""
+        return key in cls._known
+
     def advance(self, received: int = 0, *, ended: bool = False) -> None:
-        """Tell those who watch that so many more bytes are here. Never parks."""
+        """Count more received bytes and wake the watchers. Never parks."""
         self.received += received
         self.ended |= ended
         watchers, self._watchers = self._watchers, []
@@ -65,17 +70,17 @@ class Progress:
             watcher.callback(None)
 
     def wait(self, seconds: float) -> None:
-        """Wait until it goes on, or so long. Parks."""
+        """Wait for progress, at most `seconds`. Parks."""
         advanced: Deferred[None] = Deferred(self._watchers.remove)
         self._watchers.append(advanced)
         try:
             wait(advanced, timeout=seconds)
         except TimedOut:
-            return  # the caller tells how far it is, even if that is no farther
+            return  # the caller reports the same progress again
 
 
 class CountingHandler(FileUploadHandler):
-    """Counts what passes on its way to the handlers that keep it."""
+    """Counts the data on its way to the handlers that store it."""
 
     _progress: Progress | None = None
 
@@ -87,33 +92,33 @@ class CountingHandler(FileUploadHandler):
         boundary: bytes,
         encoding: str | None = None,
     ) -> None:
-        """Begin, if the page has named the upload. Django calls this."""
+        """Start to count if the upload has a name. Called by Django."""
         key = self.request.GET.get("progress", "")
         if key:
             self._progress = Progress.of(key)
             self._progress.total = content_length
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
-        """Count a piece, and pass it on."""
+        """Count a chunk and pass it on."""
         if self._progress is not None:
             self._progress.advance(len(raw_data))
         return raw_data
 
     def file_complete(self, file_size: int) -> None:
-        """A file has ended; another handler has it."""
+        """Do nothing: another handler has the file."""
 
     def upload_complete(self) -> None:
-        """All files have ended."""
+        """Mark the progress as ended."""
         if self._progress is not None:
             self._progress.advance(ended=True)
 
     def upload_interrupted(self) -> None:
-        """No more comes."""
+        """Mark the progress as ended after an error."""
         self.upload_complete()
 
 
 class AttachForm(forms.Form):
-    """A file."""
+    """The form for a file."""
 
     file = forms.FileField(max_length=200)
 
@@ -121,7 +126,7 @@ class AttachForm(forms.Form):
 @require_POST
 @login_required
 def attach(request: HttpRequest, pk: int) -> HttpResponse:
-    """Keep a file with a post of one's own. Parks while the body arrives."""
+    """Attach a file to a post; for its author only. Parks while the body arrives."""
     post = get_object_or_404(Post, pk=pk)
     if post.author_id != request.user.pk:
         raise PermissionDenied
@@ -136,9 +141,9 @@ def attach(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_safe
 def download(request: HttpRequest, pk: int) -> FileResponse:
-    """Give out a file; the server sends it without reading it into memory."""
+    """Send a file; the server does not read it into memory."""
     attachment = get_object_or_404(Attachment, pk=pk)
-    # To be saved and not to be shown: what people upload is not our page.
+    # As a download: uploaded content must not be shown as a page of this site.
     return FileResponse(
         attachment.file.open("rb"), as_attachment=True, filename=attachment.name
     )
@@ -147,19 +152,19 @@ def download(request: HttpRequest, pk: int) -> FileResponse:
 @never_cache
 @require_GET
 def progress(request: HttpRequest, key: str) -> HttpResponse | StreamingHttpResponse:
-    """How far an upload is, as events, until it has ended. Parks."""
+    """Stream the progress of an upload as events until it has ended. Parks."""
     if "txgreenwsgi.wait" not in request.META:
         return HttpResponse("this page needs txgreenwsgi\n", status=501)
 
     def events() -> Iterator[str]:
         upload = Progress.of(key)
         while True:
-            told = {
+            state = {
                 "received": upload.received,
                 "total": upload.total,
                 "ended": upload.ended,
             }
-            yield f"data: {json.dumps(told)}\n\n"
+            yield f"data: {json.dumps(state)}\n\n"
             if upload.ended:
                 return
             upload.wait(HEARTBEAT_SECONDS)

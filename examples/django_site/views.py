@@ -1,4 +1,4 @@
-"""The pages of posts: ordinary Django views that know nothing of the server.
+"""The views of posts: ordinary Django views that do not depend on the server.
 
 They must never wait for anything but the database.
 """
@@ -30,61 +30,61 @@ EXPORT_BLOCK = 200
 
 
 class Posts(ListView):
-    """All posts, or those in which the words of `?q=` are found; newest first."""
+    """The list of posts, filtered by the words in `?q=`; newest first."""
 
     template_name = "board/posts.html"
     paginate_by = 20
 
     def get_queryset(self) -> QuerySet[Post]:
-        """Give the posts, each with its author and its files."""
+        """Return the posts with their authors and files."""
         posts = Post.objects.select_related("author").prefetch_related("attachments")
         for word in self.request.GET.get("q", "").split()[:10]:
             posts = posts.filter(Q(title__icontains=word) | Q(text__icontains=word))
         return posts
 
     def get_context_data(self, **context: Any) -> dict[str, Any]:
-        """Add what was searched for."""
+        """Add the search terms."""
         return super().get_context_data(q=self.request.GET.get("q", ""), **context)
 
 
 class OnePost(DetailView):
-    """A post and its files."""
+    """The page of one post with its files."""
 
     template_name = "board/post.html"
     queryset = Post.objects.select_related("author").prefetch_related("attachments")
 
 
 class NewPost(LoginRequiredMixin, CreateView):
-    """Write a post; those who look at the live page see it at once."""
+    """Create a post, which appears on the live page at once."""
 
     model = Post
     fields = ("title", "text")
     template_name = "board/edit.html"
 
     def form_valid(self, form: ModelForm) -> HttpResponse:
-        """Keep the post, and announce it if, and only if, it was kept."""
+        """Save the post and announce it in the same transaction."""
         form.instance.author = self.request.user
         with transaction.atomic():
             response = super().form_valid(form)
             announce(self.object)
-        messages.success(self.request, "It is on the board.")
+        messages.success(self.request, "The post is on the board.")
         return response
 
 
 class EditPost(LoginRequiredMixin, UserPassesTestMixin, UpdateView):
-    """Change a post of one's own."""
+    """Edit a post; for its author only."""
 
     model = Post
     fields = ("title", "text")
     template_name = "board/edit.html"
 
     def test_func(self) -> bool:
-        """Tell whether the one who asks is the author."""
+        """Return whether the user is the author."""
         return bool(self.get_object().author_id == self.request.user.pk)
 
 
 class _Echo:
-    """A file whose `write` gives back what it is given, for `csv.writer`."""
+    """A file for `csv.writer` whose `write` returns the row."""
 
     def write(self, row: str) -> str:
         return row
@@ -92,10 +92,9 @@ class _Echo:
 
 @require_safe
 def export(request: HttpRequest) -> StreamingHttpResponse:
-    """All posts as a CSV file, a block at a time, oldest first.
+    """Stream all posts as a CSV file, oldest first.
 
-    At no time are more than a block of them in memory, however many there are
-    and however slowly they are read.
+    At most one block of posts is in memory, however slow the client is.
     """
     posts = Post.objects.order_by("id").values_list(
         "id", "author__username", "written", "title", "text"
@@ -105,8 +104,8 @@ def export(request: HttpRequest) -> StreamingHttpResponse:
         writer: Any = csv.writer(_Echo())
         yield writer.writerow(["id", "author", "written", "title", "text"])
         last = 0
-        # Not iterator(), whose cursor would keep a connection until the slowest
-        # of readers has read the last line.
+        # Not iterator(), whose cursor would hold a database connection until the
+        # client has read the last line.
         while block := list(posts.filter(id__gt=last)[:EXPORT_BLOCK]):
             yield "".join(map(writer.writerow, block))
             last = block[-1][0]

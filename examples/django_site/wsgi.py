@@ -1,4 +1,4 @@
-"""The WSGI application of the site. It knows Django only: any server may load it."""
+"""The WSGI application of the site. It knows Django only, so it runs on any server."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Django's own tests, run as ever and in a task, and what that makes of them.
+"""Compare the results of Django's own tests run normally and in a task.
 
     python -m tests.django.own_tests [--database ENGINE] [LABEL ...]
 
-Their source is that of the installed version, see `tests.sources`. `own_child.py`
-runs them.
+The source is that of the installed version; see `tests.sources`. `own_child.py` runs
+the tests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.sources import NoSource, fetch_source
 
 __all__ = ["LABELS", "NoSource", "Outcome", "compare", "fetch", "run"]
 
-#: Requests, handlers, transactions, streaming, and what goes by the thread.
+#: Tests of requests, handlers, transactions, streaming and per-thread state.
 LABELS = (
     *("handlers", "requests_tests", "responses", "httpwrappers", "wsgi"),
     *("transactions", "transaction_hooks", "select_for_update", "signals"),
@@ -33,22 +33,19 @@ LABELS = (
     *("cache", "db_utils", "backends", "timezones", "i18n", "urlpatterns_reverse"),
 )
 HOW = ("plain", "patched", "isolated")
-_POOLED = (
-    "what it says to be dead lives, so the pool has no reason not to give it out again"
-)
-#: Tests of what is meant to be otherwise on a pooled backend in a task, and why.
+_POOLED = "it marks a live connection as dead, which the pool may reuse"
+#: Tests that fail by design on a pooled backend in a task, with the reasons.
 KNOWN = {
     "backends.tests.ThreadTests.test_default_connection_thread_local": (
-        "it counts the connections of threads that have ended; a task's are closed "
-        "by then"
+        "it counts the connections of ended threads; those of ended tasks are closed"
     ),
     "backends.base.test_base.ConnectionHealthChecksTests"
     ".test_health_checks_enabled": _POOLED,
     "backends.base.test_base.ConnectionHealthChecksTests"
     ".test_set_autocommit_health_checks_enabled": _POOLED,
     "backends.mysql.tests.IsolationLevelTests.test_auto_is_null_auto_config": (
-        "it looks for the query that sets a session up, which is not done again for "
-        "a connection from the pool"
+        "it expects the query that sets up a session, which is not repeated for a "
+        "connection from the pool"
     ),
 }
 _CHILD = Path(__file__).with_name("own_child.py")
@@ -57,11 +54,11 @@ RUN_SECONDS = 1200.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How some tests ended.
+    """The outcome of a test run.
 
     Attributes:
-        tests: by name "passed", "failed" or "skipped".
-        output: what was printed.
+        tests: "passed", "failed" or "skipped", by test id.
+        output: the printed output.
     """
 
     tests: dict[str, str]
@@ -69,7 +66,7 @@ class Outcome:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many ended in which way."""
+        """The number of tests by outcome."""
         return Counter(self.tests.values())
 
 
@@ -77,18 +74,18 @@ def fetch() -> Path:
     """Return the directory of the tests of the installed Django.
 
     Raises:
-        NoSource: pip could not fetch it.
+        NoSource: pip could not download it.
     """
     return fetch_source("Django") / "tests"
 
 
 def run(how: str, labels: tuple[str, ...], environ: dict[str, str]) -> Outcome:
-    """Run the tests of `labels` in a process of their own.
+    """Run the tests of `labels` in a new process.
 
     Args:
         how: one of `HOW`; see `own_child.py`.
         labels: packages of Django's tests.
-        environ: added to the environment.
+        environ: variables added to the environment.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report")
@@ -110,7 +107,7 @@ def run(how: str, labels: tuple[str, ...], environ: dict[str, str]) -> Outcome:
 
 
 def compare(plain: Outcome, other: Outcome) -> dict[str, tuple[str, str]]:
-    """The tests that passed plainly and do not otherwise: how they ended."""
+    """Return both outcomes of the tests that passed normally and not in `other`."""
     return {
         name: (outcome, other.tests.get(name, "missing"))
         for name, outcome in plain.tests.items()
@@ -119,7 +116,7 @@ def compare(plain: Outcome, other: Outcome) -> dict[str, tuple[str, str]]:
 
 
 def main() -> None:
-    """Run what the command line asks for, and print the counts."""
+    """Run the tests given on the command line and print the counts."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.django.own_tests", description=__doc__
     )
@@ -127,29 +124,29 @@ def main() -> None:
     parser.add_argument(
         "--database",
         choices=("sqlite3", "postgresql", "mysql"),
-        help="our backend for it, on a server started for this; default: Django's "
-        "for SQLite, in memory",
+        help="use the backend of txgreenwsgi, on a server started for this run; "
+        "default: Django's backend for SQLite, in memory",
     )
     parser.add_argument("--how", choices=HOW, action="append")
-    said = parser.parse_args()
-    labels = tuple(said.labels)
+    options = parser.parse_args()
+    labels = tuple(options.labels)
     with ExitStack() as stack:
         environ = {}
-        if said.database:
-            environ = {"OWN_DATABASE": said.database}
-        if said.database in ("postgresql", "mysql"):
+        if options.database:
+            environ = {"OWN_DATABASE": options.database}
+        if options.database in ("postgresql", "mysql"):
             from tests.integration import services
 
             kinds = {"postgresql": services.PostgreSQL, "mysql": services.MariaDB}
-            service = stack.enter_context(kinds[said.database]())
+            service = stack.enter_context(kinds[options.database]())
             environ["OWN_PORT"] = str(service.port)
         plain = run("plain", labels, environ)
         print(f"plain: {dict(plain.counts)}", flush=True)
-        for how in said.how or HOW[1:]:
+        for how in options.how or HOW[1:]:
             other = run(how, labels, environ)
             lost = compare(plain, other)
             print(f"{how}: {dict(other.counts)}; lost: {len(lost)}", flush=True)
-            known = KNOWN if said.database else {}
+            known = KNOWN if options.database else {}
             for name, (_, outcome) in lost.items():
                 print(f"    {name}: {outcome}; {known.get(name, 'NOT KNOWN')}")
             if not lost.keys() <= known.keys():

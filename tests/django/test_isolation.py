@@ -190,19 +190,19 @@ class EndTests(ClockTestCase):
         self.assertTrue(is_closed(raws[0]))
 
     def test_return(self) -> None:
-        """A task that returns."""
+        """A task that returns closes its connections."""
         self.assert_closed(lambda: None)
 
     def test_raise(self) -> None:
-        """A task that raises."""
+        """A task that raises closes its connections."""
         self.assert_closed(lambda: 1 / 0)
 
     def test_exit(self) -> None:
-        """A task that raises SystemExit."""
+        """A task that raises SystemExit closes its connections."""
         self.assert_closed(sys.exit)
 
     def test_cancel(self) -> None:
-        """A cancelled task that catches Cancelled and parks again."""
+        """A cancelled task that parks once more closes its connections at its end."""
 
         def wait() -> None:
             try:
@@ -224,7 +224,7 @@ class EndTests(ClockTestCase):
         self.assertTrue(is_closed(raws[0]))
 
     def test_in_transaction(self) -> None:
-        """A task cancelled in a transaction, which is rolled back."""
+        """A task cancelled in a transaction rolls back and closes its connection."""
 
         def view() -> None:
             with transaction.atomic():
@@ -238,7 +238,7 @@ class EndTests(ClockTestCase):
         self.assertTrue(is_closed(raws[0]))
 
     def test_kill(self) -> None:
-        """A task killed because the reactor has stopped."""
+        """A task killed at the stop of the reactor closes its connections."""
         raws: list[Any] = []
 
         def view() -> None:

@@ -328,7 +328,7 @@ class RunGreenTests(SynchronousTestCase):
                 ([port], "Error: That port is already in use."),
                 ([port, "--noreload"], "Error: That port is already in use."),
                 (["nonsense"], "is not a valid port number or address:port pair"),
-                (["--reactor=steam"], "--reactor 'steam': there is no such reactor"),
+                (["--reactor=steam"], "--reactor 'steam': unknown reactor"),
                 (["--patch=sockets"], "--patch 'sockets': 'sockets' cannot be patched"),
             ):
                 done = self.project.run("rungreen", *arguments)
@@ -344,7 +344,7 @@ class RunGreenTests(SynchronousTestCase):
         self.project.write("settings.py", bad)
         done = self.project.run("rungreen", "0", "--noreload")
         self.assertEqual(done.returncode, 1)
-        self.assertIn("has no key 'big': there are max_size", done.stderr)
+        self.assertIn("has the unknown key 'big': use max_size", done.stderr)
 
     def test_other_commands(self) -> None:
         """`check`, `migrate` and `runserver`'s like work with our backends."""

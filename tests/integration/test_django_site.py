@@ -375,8 +375,8 @@ class SQLiteTests(SiteTests, SynchronousTestCase):
             "document.querySelector('#attach [name=file]').files = chosen.files;"
             "sessionStorage.told = '';"
             "new MutationObserver(() => { sessionStorage.told +="
-            " document.getElementById('told').innerText + '|'; }).observe("
-            "document.getElementById('told'), {childList: true});"
+            " document.getElementById('status').innerText + '|'; }).observe("
+            "document.getElementById('status'), {childList: true});"
             "document.querySelector('#attach button').click(); })()"
         )
         browser.wait_true("document.body?.innerText.includes('large.bin')")

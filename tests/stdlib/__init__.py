@@ -1,4 +1,4 @@
-"""CPython's own tests, run on the patched library: how much of it still holds.
+"""CPython's own tests, run on the patched standard library.
 
-`python -m tests.stdlib --help` says how; see `compare.py` and `child.py`.
+Usage: `python -m tests.stdlib --help`; see `compare.py` and `child.py`.
 """

@@ -1,13 +1,13 @@
-"""Run one of CPython's test modules in this process, and tell of each test.
+"""Run one of CPython's test modules in this process and report each test.
 
-A program of its own, run by `compare.py` with one interpreter or another, so it
-imports nothing of this project but what it is told to patch with:
+A separate program, started by `compare.py` with various interpreters, so it imports
+nothing of this project except for patching:
 
     python child.py FLAVOUR MODULE REPORT [DONE]
 
-FLAVOUR is what patches: none, txgreenwsgi, gevent or eventlet. REPORT is a file
-to which a line of JSON is appended as each test starts and ends. DONE is a file
-of test ids that are not to run again.
+FLAVOUR is the library that patches: none, txgreenwsgi, gevent or eventlet. REPORT is a
+file that gets one line of JSON when a test starts and when it ends. DONE is a file with
+ids of tests to skip.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# What these need is not there: the internet, and a lot of time or space.
+# Left out: resources that need the internet, or much time or space.
 _RESOURCES = ("cpu", "subprocess", "walltime", "decimal")
 
 
 class Report(unittest.TestResult):
-    """Tells a file how each test ends."""
+    """A test result that writes each outcome to a file."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -35,49 +35,49 @@ class Report(unittest.TestResult):
         self._outcome = ""
         self._detail = ""
 
-    def _tell(self, what: str, test: Any, detail: str = "") -> None:
-        self._file.write(json.dumps([what, test.id(), detail]) + "\n")
+    def _write(self, event: str, test: Any, detail: str = "") -> None:
+        self._file.write(json.dumps([event, test.id(), detail]) + "\n")
 
     def _note(self, outcome: str, detail: str = "") -> None:
         if self._outcome not in ("fail", "error"):
             self._outcome, self._detail = outcome, detail
 
     def startTest(self, test: Any) -> None:
-        """A test begins."""
+        """Report the start of a test."""
         super().startTest(test)
         self._outcome, self._detail = "", ""
-        self._tell("start", test)
+        self._write("start", test)
 
     def stopTest(self, test: Any) -> None:
-        """It has ended."""
+        """Report the outcome of a test."""
         super().stopTest(test)
-        self._tell(self._outcome or "pass", test, self._detail)
+        self._write(self._outcome or "pass", test, self._detail)
 
     def addError(self, test: Any, err: Any) -> None:
-        """It failed, or what prepares it did."""
+        """Note an error of a test or of its fixture."""
         detail = self._exc_info_to_string(err, test)  # type: ignore[attr-defined]
         if isinstance(test, unittest.TestCase):
             self._note("fail", detail)
         else:  # setUpClass or setUpModule
-            self._tell("fail", test, detail)
+            self._write("fail", test, detail)
 
     addFailure = addError  # noqa: N815 - unittest's name
 
     def addSkip(self, test: Any, reason: str) -> None:
-        """It was not run."""
+        """Note a skipped test."""
         if isinstance(test, unittest.TestCase):
             self._note("skip", reason)
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:
-        """It failed, as it is meant to."""
+        """Note an expected failure, counted as skipped."""
         self._note("skip", "expected")
 
     def addUnexpectedSuccess(self, test: Any) -> None:
-        """It passed, and is not meant to."""
+        """Note an unexpected success, counted as a failure."""
         self._note("fail", "unexpected success")
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
-        """A part of it has ended."""
+        """Note the failure of a subtest."""
         if err is not None:
             self.addError(test, err)
 
@@ -95,7 +95,7 @@ def run_tests(module_name: str, report: str, done: frozenset[str]) -> None:
     support: Any = importlib.import_module("test.support")
     support.use_resources = list(_RESOURCES)
     if module_name == "test_socketserver":
-        support.use_resources.append("network")  # it means this machine
+        support.use_resources.append("network")  # it uses this machine only
     support.verbose = 0
     module = importlib.import_module(f"test.{module_name}")
     loaded = unittest.defaultTestLoader.loadTestsFromModule(module)
@@ -146,7 +146,7 @@ def main(flavour: str, module: str, report: str, done_path: str = "") -> None:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder's modules are none of the tests'
+    sys.path.pop(0)  # the modules of this directory would hide others
     main(*sys.argv[1:])
     sys.stdout.flush()
-    os._exit(0)  # threads that a test has left behind must not hold us up
+    os._exit(0)  # do not wait for threads left behind by a test

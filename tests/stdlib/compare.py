@@ -1,7 +1,7 @@
-"""How many of CPython's tests pass unpatched, and how many of those patched.
+"""Compare the results of CPython's tests with and without patching.
 
-Each module runs in a process of its own. A test during which nothing was told
-for `HANG_SECONDS` has hung: the process is killed and the rest runs in another.
+Each module runs in its own process. A test that reports nothing for `HANG_SECONDS` has
+hung: the process is killed and the remaining tests run in another one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 __all__ = ["MODULES", "Outcome", "run_module", "table"]
 
 HANG_SECONDS = 60.0
-#: Processes that a module may need: each hang or crash costs one.
-MOST_PROCESSES = 40
+#: Maximum number of processes per module: each hang or crash costs one.
+MAX_PROCESSES = 40
 
 _CHILD = Path(__file__).with_name("child.py")
 
-#: What is measured: all that the issue of a green library touches.
+#: The test modules of all that patching affects.
 MODULES = (
     "test_socket",
     "test_ssl",
@@ -60,7 +60,14 @@ MODULES = (
 
 @dataclass
 class Outcome:
-    """How the tests of one module ended: {test id: detail, or ""}."""
+    """Outcome of the tests of one module: details by test id.
+
+    Attributes:
+        passed: tests that passed, with empty details.
+        failed: tests that failed, with their traceback.
+        skipped: tests that were skipped, with the reason.
+        seconds: duration of the run.
+    """
 
     passed: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -68,18 +75,25 @@ class Outcome:
     seconds: float = 0.0
 
     def done(self) -> set[str]:
-        """The tests that have ended."""
+        """Return the ids of all tests that have ended."""
         return {*self.passed, *self.failed, *self.skipped}
 
 
 def run_module(
     flavour: str, module: str, python: str, hang_seconds: float = HANG_SECONDS
 ) -> Outcome:
-    """Run `module` in processes of `python`, patched by `flavour`."""
+    """Run a test module.
+
+    Args:
+        flavour: the library that patches.
+        module: the name of the test module.
+        python: the interpreter.
+        hang_seconds: time without a report after which a test has hung.
+    """
     outcome = Outcome()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="stdlib-tests-") as folder:
-        for number in range(MOST_PROCESSES):
+        for number in range(MAX_PROCESSES):
             report = Path(folder, f"report-{number}")
             done = Path(folder, "done")
             done.write_text("\n".join(outcome.done()))
@@ -98,7 +112,7 @@ def _run_once(
     hang_seconds: float,
     outcome: Outcome,
 ) -> bool:
-    """One process; whether the module has been run to its end."""
+    """Run one process, and return whether the module has run to its end."""
     report.touch()
     log = report.with_suffix(".log")
     work = report.with_suffix(".work")
@@ -111,34 +125,34 @@ def _run_once(
             stderr=subprocess.STDOUT,
             cwd=work,
             start_new_session=True,
-            # A shell's background job ignores Ctrl-C, and so would its children.
+            # Background jobs of a shell ignore Ctrl-C, and their children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
-    size, told = 0, time.monotonic()
+    size, reported = 0, time.monotonic()
     hung = False
     while process.poll() is None:
         time.sleep(0.05)
         now = report.stat().st_size
         if now != size:
-            size, told = now, time.monotonic()
-        elif time.monotonic() - told > hang_seconds:
+            size, reported = now, time.monotonic()
+        elif time.monotonic() - reported > hang_seconds:
             hung = True
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # what the tests left behind
+        os.killpg(process.pid, signal.SIGKILL)  # processes left behind by tests
     running = ""
     ended = False
     for line in report.read_text().splitlines():
-        what, test, detail = json.loads(line)
-        running = test if what == "start" else ""
-        if what == "end":
+        event, test, detail = json.loads(line)
+        running = test if event == "start" else ""
+        if event == "end":
             ended = True
-        elif what == "pass":
+        elif event == "pass":
             outcome.passed[test] = ""
-        elif what == "skip":
+        elif event == "skip":
             outcome.skipped[test] = detail
-        elif what == "fail":
+        elif event == "fail":
             outcome.failed[test] = detail
     if ended:
         return True
@@ -146,16 +160,16 @@ def _run_once(
         outcome.failed[running] = "it hung" if hung else "the process died"
         outcome.failed[running] += "\n" + log.read_text()[-3000:]
         return False
-    # Nothing ran: the module cannot be imported, or hangs before its first test.
+    # No test ran: the module cannot be imported, or hangs before its first test.
     outcome.failed[module] = log.read_text()[-3000:]
     return True
 
 
 def table(results: dict[str, dict[str, Outcome]]) -> str:
-    """The figures as a table in Markdown: a row for each module.
+    """Return the results as a Markdown table with one row per module.
 
     Args:
-        results: {flavour: {module: outcome}}; "none" must be among the flavours.
+        results: {flavour: {module: outcome}}; it must contain the flavour "none".
     """
     flavours = [flavour for flavour in results if flavour != "none"]
     lines = [
@@ -185,7 +199,7 @@ def table(results: dict[str, dict[str, Outcome]]) -> str:
 
 
 def save(path: Path, results: dict[str, dict[str, Outcome]]) -> None:
-    """Keep the results in a file of JSON."""
+    """Save results to a JSON file."""
     path.write_text(
         json.dumps(
             {
@@ -198,7 +212,7 @@ def save(path: Path, results: dict[str, dict[str, Outcome]]) -> None:
 
 
 def load(path: Path) -> dict[str, dict[str, Outcome]]:
-    """What `save` has kept; nothing if there is no such file."""
+    """Load the results saved by `save`; return {} if there is no file."""
     if not path.exists():
         return {}
     return {

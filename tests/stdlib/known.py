@@ -1,6 +1,6 @@
-"""The tests of CPython's that fail on the patched library, each with its reason.
+"""CPython tests known to fail on the patched library, with the reasons.
 
-For Python 3.11, where they are measured, and for 3.13.
+For Python 3.11, on which the documented results were measured, and for 3.13.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 __all__ = ["REASONS"]
 
 _ARGUMENTS = (
-    "counts references while the traceback of the call is alive; a function "
-    "written in Python keeps its arguments in its frame, which that holds"
+    "counts references while the traceback of the call is alive; the frame of a "
+    "function written in Python keeps references to its arguments"
 )
 _PREEMPTION = (
-    "the main thread turns in a loop without waiting until another thread has "
-    "interrupted it; a task that does not wait lets no other run"
+    "the main thread loops without waiting until another thread interrupts it; "
+    "while a task does not wait, no other task runs"
 )
 _ASYNC_EXC = (
-    "raises an exception in a thread by PyThreadState_SetAsyncExc, which takes "
-    "the ident of a thread of the interpreter; a task has none"
+    "raises an exception in a thread by PyThreadState_SetAsyncExc, which needs the "
+    "ident of a real thread"
 )
 
-#: {test id: why it fails}
+#: Reasons by test id.
 REASONS = {
     "test.test_socket.GeneralModuleTests.testRefCountGetNameInfo": _ARGUMENTS,
     "test.test_threading.InterruptMainTests.test_can_interrupt_tight_loops": (
@@ -29,9 +29,9 @@ REASONS = {
     "test.test_threading.ThreadTests.test_PyThreadState_SetAsyncExc": _ASYNC_EXC,
     # Python 3.13
     "test.test_threading.CRLockTests.test_signature": (
-        "passes arguments to RLock() to see them warned of; ours refuses them"
+        "expects a warning for arguments of RLock(); the green one rejects them"
     ),
     "test.test_threading.ThreadTests.test_lock_no_subclass": (
-        "expects the class of locks to refuse subclasses, as classes in C do"
+        "expects that the class of locks rejects subclasses, as C classes do"
     ),
 }

@@ -1,4 +1,4 @@
-"""Whether CPython's own tests are part of the Python installation.
+"""Detect whether the Python installation has CPython's own tests.
 
 Debian has them in a package of its own, libpython3-testsuite. Without it, its
 `test` package is a stub with `test.support` alone.

@@ -86,7 +86,7 @@ class _Call:
         self.context: Context | None = copy_context()
         self.unstoppable = unstoppable
         self.begun = self.dropped = self.ended = False
-        self.result: Any = None
+        self.result: object = None
         self.error: BaseException | None = None
         self.wake = wake
 
@@ -146,28 +146,28 @@ class DedicatedThread:
 
     @property
     def is_current(self) -> bool:
-        """Whether this is the running thread: a callback uses the object itself."""
+        """True in the thread itself, where a callback may use the object directly."""
         return self.ident == thread_ident()
 
     @property
     def is_lost(self) -> bool:
-        """Whether this is the child of a fork, where the thread does not exist."""
+        """True in the child of a fork, where the thread does not exist."""
         return self._pid != os.getpid()
 
     @property
     def idle(self) -> bool:
-        """Whether no call is in progress or queued."""
+        """True if no call is in progress or queued."""
         return self._current is None and not self._calls
 
     @property
     def has_ended(self) -> bool:
-        """Whether the thread has made its last call."""
+        """True once the thread has made its last call."""
         return self._ended
 
     def call(
         self,
         function: Callable[..., T],
-        *args: Any,
+        *args: object,
         unstoppable: bool = False,
         undo: Callable[[], object] | None = None,
     ) -> T:
@@ -228,7 +228,7 @@ class DedicatedThread:
         result: T = call.outcome()
         return result
 
-    def call_later(self, function: Callable[..., object], *args: Any) -> None:
+    def call_later(self, function: Callable[..., object], *args: object) -> None:
         """Queue `function(*args)` and do not wait for it. Never parks.
 
         May be called from a finalizer.
@@ -293,7 +293,7 @@ class DedicatedThread:
     def _abandon(
         self,
         call: _Call,
-        task: Task[Any] | None,
+        task: Task[object] | None,
         undo: Callable[[], object] | None,
     ) -> None:
         """Drop or interrupt a call whose caller was interrupted. Never parks."""
@@ -305,7 +305,7 @@ class DedicatedThread:
         if self._interrupt_call(call) and task is not None:
             self._interrupt_until_ended(call, task)
 
-    def _interrupt_until_ended(self, call: _Call, task: Task[Any]) -> None:
+    def _interrupt_until_ended(self, call: _Call, task: Task[object]) -> None:
         hub = task.hub
         delayed: IDelayedCall | None = None
 

@@ -19,7 +19,7 @@ import errno
 import os
 import select
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from twisted.internet.interfaces import (
     IReactorFDSet,
@@ -250,7 +250,7 @@ def _fail_waiters(registration: Registration) -> None:
 
 
 def register(
-    task: Task[Any], fd: int, registration: Registration | None
+    task: Task[object], fd: int, registration: Registration | None
 ) -> Registration | None:
     """Return a valid registration of `fd` for `wait`.
 
@@ -278,7 +278,7 @@ def register(
 
 
 def wait(
-    task: Task[Any],
+    task: Task[object],
     fd: int,
     registration: Registration | None,
     direction: int,
@@ -326,7 +326,7 @@ def wait(
 
 
 def wait_any(
-    task: Task[Any],
+    task: Task[object],
     interest: Mapping[int, int],
     seconds: float | None,
     waiting_on: object,
@@ -391,7 +391,7 @@ class _Duplicate:
 
 
 def _wait_by_duplicates(
-    task: Task[Any],
+    task: Task[object],
     interest: Mapping[int, int],
     seconds: float | None,
     waiting_on: object,
@@ -426,7 +426,7 @@ def registrations_of(hub: Hub) -> Mapping[int, Registration]:
 def unregister(registration: Registration | None) -> None:
     """Drop a registration before its descriptor is closed. Call from any thread.
 
-    Its waiters get EBADF. None is allowed and does nothing.
+    Its waiters get EBADF. A no-op for None.
     """
     if registration is None or not registration.open:
         return

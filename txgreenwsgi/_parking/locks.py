@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from greenlet import getcurrent
 
@@ -70,7 +70,7 @@ class Lock:
         # The waiting tasks. Made by the first of them: most locks never have one.
         self._waiters: deque[Suspension] | None = None
         # The task that took the lock last, to report a deadlock as an error.
-        self._holder: Task[Any] | None = None
+        self._holder: Task[object] | None = None
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock. May park.

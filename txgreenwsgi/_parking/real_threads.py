@@ -21,6 +21,7 @@ __all__ = [
     "main_ident",
     "original",
     "reactor_threads",
+    "real_local",
     "real_lock",
     "real_rlock",
     "start_real_thread",
@@ -32,6 +33,7 @@ original: Any = SimpleNamespace(**vars(_thread))
 
 real_lock = _thread.allocate_lock
 real_rlock = _thread.RLock
+real_local = _thread._local
 start_real_thread = _thread.start_new_thread
 
 #: The ident of the main thread.
@@ -42,6 +44,6 @@ _reactor_idents: set[int] = set()
 #: did not start them, so counts of its threads leave them out.
 reactor_threads: AbstractSet[int] = _reactor_idents
 
-#: Note that the thread with this ident belongs to the reactor, or no longer does.
+#: Add or remove the ident of a thread that belongs to the reactor.
 add_reactor_thread = _reactor_idents.add
 discard_reactor_thread = _reactor_idents.discard

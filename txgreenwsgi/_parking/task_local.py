@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from txgreenwsgi._switching.running import current_task
 
-from .real_threads import original
+from .real_threads import real_local
 from .waits import main_task
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["local", "local_count"]
 
-_real_local: Any = original._local
 
-
-class _ThreadNamespace(_real_local):  # type: ignore[misc]
+class _ThreadNamespace(real_local):
     """An instance of the original class, with one namespace per thread."""
 
     def __init__(self) -> None:  # called once in each thread
@@ -46,12 +44,12 @@ class _Namespaces:
 
     __slots__ = ("__weakref__", "begin", "of_task", "of_thread")
 
-    def __init__(self, begin: Callable[[Any], None] | None) -> None:
+    def __init__(self, begin: Callable[[object], None] | None) -> None:
         self.begin = begin
         self.of_thread = _ThreadNamespace()
-        self.of_task: dict[int, dict[str, Any]] = {}
+        self.of_task: dict[int, dict[str, object]] = {}
 
-    def find(self) -> tuple[dict[str, Any], bool]:
+    def find(self) -> tuple[dict[str, object], bool]:
         """Return the namespace of the current task or thread, and whether it is new."""
         task = current_task()
         if task is None or task is main_task():
@@ -78,7 +76,7 @@ class _Namespaces:
 _used_by: dict[int, weakref.WeakSet[_Namespaces]] = {}
 
 
-def local_count(task: Task[Any]) -> int | None:
+def local_count(task: Task[object]) -> int | None:
     """Return the number of live `local` objects with a namespace for `task`.
 
     None if the task has ended or has used none. For tests of memory use.
@@ -96,7 +94,7 @@ _own = object.__getattribute__
 _MISSING = object()
 
 
-def _namespace(owner: local) -> dict[str, Any]:
+def _namespace(owner: local) -> dict[str, object]:
     namespaces: _Namespaces = _own(owner, "_txgreenwsgi_namespaces")
     namespace, new = namespaces.find()
     if new and namespaces.begin is not None:
@@ -112,7 +110,7 @@ def _in_class(cls: type, name: str) -> Any:
     return _MISSING
 
 
-def _is_data(attribute: Any) -> bool:
+def _is_data(attribute: object) -> bool:
     kind = type(attribute)
     return hasattr(kind, "__set__") or hasattr(kind, "__delete__")
 
@@ -127,12 +125,12 @@ class local:  # noqa: N801 - the name in the standard library
     __slots__ = ("__weakref__", "_txgreenwsgi_namespaces")
     _txgreenwsgi_namespaces: _Namespaces
 
-    def __new__(cls, /, *args: Any, **kwargs: Any) -> local:
+    def __new__(cls, /, *args: object, **kwargs: object) -> local:
         """Make an object with a namespace for the current task or thread."""
-        begin: Callable[[Any], None] | None = None
+        begin: Callable[[object], None] | None = None
         if cls.__init__ is not object.__init__:
 
-            def begin(owner: Any) -> None:
+            def begin(owner: object) -> None:
                 cls.__init__(owner, *args, **kwargs)
 
         elif args or kwargs:
@@ -155,7 +153,7 @@ class local:  # noqa: N801 - the name in the standard library
             return found
         return _own(self, name)  # a class attribute, or AttributeError
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if name == "__dict__":
             raise AttributeError(
                 f"{type(self).__name__!r} object attribute '__dict__' is read-only"

@@ -6,7 +6,7 @@ It knows tasks and threads. It must never know the queue itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from txgreenwsgi._switching.greenlets import Suspension
 
@@ -37,7 +37,7 @@ class Waiter(Generic[G]):
 
     __slots__ = ("_lock", "_suspension", "_task", "grant")
 
-    def __init__(self, task: Task[Any] | None, waiting_on: object) -> None:
+    def __init__(self, task: Task[object] | None, waiting_on: object) -> None:
         self.grant: G | None = None
         self._task = task
         self._suspension: Suspension | None = None

@@ -33,7 +33,7 @@ __all__ = [
 # The value that resumes a wait whose time limit has passed.
 _TIMED_OUT = "timed out"
 
-_main_task: Task[Any] | None = None
+_main_task: Task[object] | None = None
 
 
 def may_park() -> bool:
@@ -45,7 +45,7 @@ def may_park() -> bool:
     return True
 
 
-def main_task() -> Task[Any] | None:
+def main_task() -> Task[object] | None:
     """Return the task that stands for the main thread; None unless one was set.
 
     It runs a whole program (`txgreenwsgi.monkey.run`).
@@ -60,7 +60,7 @@ def set_main_task(task: Task[Any] | None) -> None:
 
 
 def park(
-    task: Task[Any],
+    task: Task[object],
     suspension: Suspension,
     seconds: float | None,
     clean_up: Callable[[], object] | None = None,
@@ -93,17 +93,17 @@ def park(
     return in_time
 
 
-def raise_pending_in_main(task: Task[Any]) -> None:
+def raise_pending_in_main(task: Task[object]) -> None:
     """Raise what a signal handler raised while the main task was being woken."""
     if task is _main_task and task.pending_interruption:
         task.raise_pending()
 
 
-def yield_to_others(task: Task[Any]) -> None:
+def yield_to_others(task: Task[object]) -> None:
     """Let the reactor have a turn if `task` has used up its time slice. May park.
 
-    For calls that have their result already: a loop of them would otherwise keep the
-    reactor for ever. Only a kill interrupts this wait, because the result of the call
+    For calls that have their result already: a loop of them would otherwise block the
+    reactor. Only a kill interrupts this wait, because the result of the call
     must not be lost.
     """
     hub = task.hub
@@ -116,7 +116,7 @@ def yield_to_others(task: Task[Any]) -> None:
 
 
 @contextmanager
-def uninterrupted(task: Task[Any]) -> Iterator[None]:
+def uninterrupted(task: Task[object]) -> Iterator[None]:
     """Delay interruptions of `task`, other than a kill, to the end of the block."""
     task.raise_shield(ALL_SHIELDS)
     try:

@@ -5,8 +5,6 @@ It knows how Django registers checks. It must never open a connection.
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
@@ -27,7 +25,7 @@ class GreenConfig(AppConfig):
         checks.register(check_pools, checks.Tags.compatibility)
 
 
-def check_pools(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+def check_pools(app_configs: object, **kwargs: object) -> list[checks.CheckMessage]:
     """Return an error for each database whose `green_pool` is invalid."""
     from .pool_options import PoolOptions
 

@@ -17,7 +17,7 @@ from django.core.cache.backends import redis
 
 __all__ = ["RedisCache"]
 
-_clients: dict[str, Any] = {}
+_clients: dict[str, object] = {}
 
 
 class RedisCache(redis.RedisCache):

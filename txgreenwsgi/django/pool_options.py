@@ -6,7 +6,7 @@ It knows the keys and their valid values. It must never know databases.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -37,7 +37,7 @@ class PoolOptions:
     max_idle: float | None = 600.0
 
     @classmethod
-    def of(cls, alias: str, options: Mapping[str, Any]) -> PoolOptions | None:
+    def of(cls, alias: str, options: Mapping[str, object]) -> PoolOptions | None:
         """Parse the OPTIONS of a database.
 
         Args:

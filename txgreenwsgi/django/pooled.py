@@ -47,7 +47,7 @@ class PooledConnection:
 
     __slots__ = ("pool", "raw", "session_ready")
 
-    def __init__(self, raw: Any, pool: DatabasePool) -> None:
+    def __init__(self, raw: object, pool: DatabasePool) -> None:
         self.raw = raw
         self.pool = pool
         self.session_ready = False
@@ -148,7 +148,7 @@ def _close_all_pools() -> None:
         close_pools(alias)
 
 
-# Without a goodbye, the database server logs an error.
+# A connection that is dropped without closing logs an error in the database server.
 atexit.register(_close_all_pools)
 
 
@@ -166,7 +166,7 @@ class PooledDatabase:
     errors_occurred: bool
     Database: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._pool_options = PoolOptions.of(self.alias, self.settings_dict["OPTIONS"])
         self._pooled: PooledConnection | None = None
@@ -176,17 +176,17 @@ class PooledDatabase:
     # Functions of the driver, provided by the backends.
 
     @staticmethod
-    def descriptor_of(raw: Any) -> int | None:
+    def descriptor_of(raw: object) -> int | None:
         """Return the descriptor of the connection to the server; None if none."""
         raise NotImplementedError
 
     @staticmethod
-    def ping(raw: Any) -> None:
+    def ping(raw: object) -> None:
         """Raise unless the server answers a request. May park."""
         raise NotImplementedError
 
     @staticmethod
-    def reset(raw: Any) -> None:
+    def reset(raw: object) -> None:
         """Remove the state of the last user, or raise. May park."""
         raise NotImplementedError
 
@@ -196,13 +196,13 @@ class PooledDatabase:
 
     # Called by Django.
 
-    def get_connection_params(self) -> dict[str, Any]:
+    def get_connection_params(self) -> dict[str, object]:
         """Return Django's parameters, without the options of the pool."""
-        params: dict[str, Any] = super().get_connection_params()  # type: ignore[misc]
+        params: dict[str, object] = super().get_connection_params()  # type: ignore[misc]
         params.pop(KEY, None)
         return params
 
-    def open_connection(self, params: dict[str, Any]) -> Any:
+    def open_connection(self, params: dict[str, object]) -> Any:
         """Open a connection of the driver. May park."""
         return super().get_new_connection(params)  # type: ignore[misc]
 
@@ -210,7 +210,7 @@ class PooledDatabase:
         """Close a connection that `open_connection` has made. May park."""
         raw.close()
 
-    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+    def get_new_connection(self, conn_params: dict[str, object]) -> Any:
         """Take a connection from the pool; without one, open it. May park.
 
         Raises:
@@ -236,7 +236,7 @@ class PooledDatabase:
         self.copy_server_data(pool.maker)
         return pooled.raw
 
-    def copy_server_data(self, maker: Any) -> None:
+    def copy_server_data(self, maker: object) -> None:
         """Copy the data known of the server from the pool's backend instance."""
 
     def create_cursor(self, name: str | None = None) -> Any:

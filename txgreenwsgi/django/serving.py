@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.logger import (
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed.wsgi import WSGIApplication
+    from twisted.internet.interfaces import (
+        IReactorCore,
+        IReactorFromThreads,
+        IReactorTCP,
+        IReactorTime,
+    )
+
+    class _Reactor(IReactorCore, IReactorTime, IReactorFromThreads, IReactorTCP): ...
 
     from txgreenwsgi.monitoring.records import ExchangeRecord
 
@@ -84,7 +93,7 @@ class Server:
     ) -> None:
         from twisted.internet import reactor
 
-        self._reactor: Any = reactor
+        self._reactor = cast("_Reactor", reactor)
         endpoint = (TCP6ServerEndpoint if ipv6 else TCP4ServerEndpoint)(
             self._reactor, port, _BACKLOG, _address_of(host, port, ipv6)
         )
@@ -106,8 +115,9 @@ class Server:
             self._service.privilegedStartService()
         except CannotListenError as error:
             raise error.socketError from error
-        address: Any = self._service.ports[0].getHost()
-        return int(address.port)
+        address = self._service.ports[0].getHost()
+        assert isinstance(address, (IPv4Address, IPv6Address))
+        return address.port
 
     def stop(self, status: int = 0) -> None:
         """Make `serve` return `status`. Call from any thread."""

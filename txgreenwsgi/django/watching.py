@@ -83,7 +83,7 @@ class _Reloader(autoreload.StatReloader):
         super().__init__()
         self.scanned = threading.Event()
 
-    def snapshot_files(self) -> Iterator[tuple[Any, float]]:
+    def snapshot_files(self) -> Iterator[tuple[object, float]]:
         """Yield each file and its modification time."""
         yield from super().snapshot_files()
         self.scanned.set()

@@ -10,12 +10,15 @@ import io as _standard
 import select
 import warnings
 from types import ModuleType
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from txgreenwsgi._parking import descriptors
 from txgreenwsgi._parking.descriptors import READ, WRITE
 from txgreenwsgi._parking.waits import may_park
 from txgreenwsgi._switching.running import current_task
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorOrPath, ReadableBuffer, WriteableBuffer
 
 __all__ = ["PipeFile", "io"]
 
@@ -39,26 +42,26 @@ class PipeFile(_standard.FileIO):
                 return
             descriptors.wait_any(task, {fd: direction}, None, self)
 
-    def readinto(self, buffer: Any, /) -> Any:
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read the available data; wait for the first byte. May park."""
         self._wait(READ)
         return super().readinto(buffer)
 
-    def read(self, size: int | None = -1, /) -> Any:
+    def read(self, size: int | None = -1, /) -> bytes:
         """Read at most `size` bytes; if negative, all up to EOF. May park."""
         if size is None or size < 0:
             return self.readall()
         self._wait(READ)
         return super().read(size)
 
-    def readall(self) -> Any:
+    def readall(self) -> bytes:
         """Read up to EOF. May park."""
         pieces = []
         while piece := self.read(1 << 16):
             pieces.append(piece)
         return b"".join(pieces)
 
-    def write(self, data: Any, /) -> Any:
+    def write(self, data: ReadableBuffer, /) -> int:
         """Write as much of `data` as cannot block; return its length. May park."""
         if current_task() is None:
             return super().write(data)
@@ -78,8 +81,12 @@ class PipeFile(_standard.FileIO):
 
 
 def _open(
-    file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any
-) -> Any:
+    file: FileDescriptorOrPath,
+    mode: str = "r",
+    buffering: int = -1,
+    *args: Any,
+    **kwargs: Any,
+) -> IO[Any]:
     """As `io.open`; descriptors opened in binary mode become green files."""
     if not isinstance(file, int) or "b" not in mode or args or kwargs:
         return open(file, mode, buffering, *args, **kwargs)

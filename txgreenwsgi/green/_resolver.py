@@ -22,7 +22,7 @@ __all__ = ["REPLACED", "is_numeric", "offload", "resolve_address"]
 _real_getaddrinfo = _socket.getaddrinfo
 
 
-def is_numeric(host: Any) -> bool:
+def is_numeric(host: object) -> bool:
     """Return True for an address that needs no lookup, or that is invalid."""
     if not isinstance(host, (str, bytes)):
         return True  # raises at once
@@ -37,12 +37,12 @@ def is_numeric(host: Any) -> bool:
     return True
 
 
-def _in_a_thread(name: str) -> Callable[..., Any]:
+def _in_a_thread(name: str) -> Callable[..., object]:
     original = getattr(_socket, name)
 
     kinds = (tuple,) if name == "getnameinfo" else (str, bytes)
 
-    def look_up(*args: Any) -> Any:
+    def look_up(*args: object) -> object:
         if not args or not isinstance(args[0], kinds):
             return original(*args)  # raises at once
         return offload(original, *args)
@@ -53,13 +53,13 @@ def _in_a_thread(name: str) -> Callable[..., Any]:
 
 
 #: The lookup functions that differ from those of `_socket`.
-REPLACED: dict[str, Callable[..., Any]] = {
+REPLACED: dict[str, Callable[..., object]] = {
     name: _in_a_thread(name)
     for name in ("gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo")
 }
 
 
-def resolve_address(address: Any, family: int, kind: int, protocol: int) -> Any:
+def resolve_address(address: object, family: int, kind: int, protocol: int) -> Any:
     """Return the address of an internet socket with its host resolved. May park."""
     if current_task() is None or not isinstance(address, tuple) or len(address) < 2:
         return address

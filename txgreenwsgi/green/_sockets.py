@@ -16,7 +16,7 @@ import errno
 import os
 import socket as _standard
 from time import monotonic
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 from txgreenwsgi._parking import descriptors
 from txgreenwsgi._parking.descriptors import READ, WRITE
@@ -28,10 +28,23 @@ from . import _resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import TypeAlias
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+    from typing_extensions import Self
 
     from txgreenwsgi._switching.greenlets import Task
 
+    # An address depends on the family; a message is (data, ancillary data, flags,
+    # address).
+    _Address: TypeAlias = Any
+    _Message: TypeAlias = tuple[bytes, list[tuple[int, int, bytes]], int, _Address]
+    _MessageInto: TypeAlias = tuple[int, list[tuple[int, int, bytes]], int, _Address]
+    _Ancillary: TypeAlias = tuple[int, int, ReadableBuffer]
+
 __all__ = ["GreenSocket"]
+
+T = TypeVar("T")
 
 _DONTWAIT: int = getattr(_socket, "MSG_DONTWAIT", 0)
 _WAITALL: int = getattr(_socket, "MSG_WAITALL", 0)
@@ -99,7 +112,7 @@ class GreenSocket(_standard.socket):
     # Waiting.
 
     def _wait(
-        self, task: Task[Any] | None, direction: int, deadline: float | None
+        self, task: Task[object] | None, direction: int, deadline: float | None
     ) -> None:
         """Wait until the socket may be ready. May park.
 
@@ -133,7 +146,7 @@ class GreenSocket(_standard.socket):
         if not ready:
             raise TimeoutError("timed out")
 
-    def _retry(self, direction: int, operation: Callable[..., Any], *args: Any) -> Any:
+    def _retry(self, direction: int, operation: Callable[..., T], *args: object) -> T:
         """Return `operation(self, *args)`, waiting while it would block. May park.
 
         Args:
@@ -156,11 +169,11 @@ class GreenSocket(_standard.socket):
 
     def _when_ready(
         self,
-        task: Task[Any] | None,
+        task: Task[object] | None,
         direction: int,
-        operation: Callable[..., Any],
-        *args: Any,
-    ) -> Any:
+        operation: Callable[..., T],
+        *args: object,
+    ) -> T:
         """As `_retry`, after `operation` has raised BlockingIOError."""
         seconds = self._seconds
         deadline = None if seconds is None else monotonic() + seconds
@@ -195,12 +208,12 @@ class GreenSocket(_standard.socket):
             else:
                 yield_to_others(task)
                 return data
-            return self._when_ready(task, READ, _recv, bufsize, _DONTWAIT)  # type: ignore[no-any-return]
+            return self._when_ready(task, READ, _recv, bufsize, _DONTWAIT)
         if flags & _DONTWAIT or self._is_plain():
             return _recv(self, bufsize, flags)
         if flags & _WAITALL and self._seconds is None:
             return self._recv_all(bufsize, flags)
-        return self._retry(READ, _recv, bufsize, flags | _DONTWAIT)  # type: ignore[no-any-return]
+        return self._retry(READ, _recv, bufsize, flags | _DONTWAIT)
 
     def _recv_all(self, bufsize: int, flags: int) -> bytes:
         # With MSG_DONTWAIT the kernel ignores MSG_WAITALL.
@@ -214,7 +227,9 @@ class GreenSocket(_standard.socket):
                 break
         return b"".join(pieces)
 
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+    def recv_into(
+        self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0
+    ) -> int:
         """As `socket.socket.recv_into`. May park."""
         if flags & _DONTWAIT or self._is_plain():
             return _C.recv_into(self, buffer, nbytes, flags)
@@ -226,35 +241,39 @@ class GreenSocket(_standard.socket):
         count: int = self._retry(READ, _C.recv_into, buffer, nbytes, flags | _DONTWAIT)
         return count
 
-    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, _Address]:
         """As `socket.socket.recvfrom`. May park."""
         if flags & _DONTWAIT or self._is_plain():
             return _C.recvfrom(self, bufsize, flags)
-        got: tuple[bytes, Any] = self._retry(
+        got: tuple[bytes, _Address] = self._retry(
             READ, _C.recvfrom, bufsize, flags | _DONTWAIT
         )
         return got
 
     def recvfrom_into(
-        self, buffer: Any, nbytes: int = 0, flags: int = 0
-    ) -> tuple[int, Any]:
+        self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0
+    ) -> tuple[int, _Address]:
         """As `socket.socket.recvfrom_into`. May park."""
         if flags & _DONTWAIT or self._is_plain():
             return _C.recvfrom_into(self, buffer, nbytes, flags)
-        got: tuple[int, Any] = self._retry(
+        got: tuple[int, _Address] = self._retry(
             READ, _C.recvfrom_into, buffer, nbytes, flags | _DONTWAIT
         )
         return got
 
-    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> _Message:
         """As `socket.socket.recvmsg`. May park."""
         if flags & _DONTWAIT or self._is_plain():
             return _C.recvmsg(self, bufsize, ancbufsize, flags)
         return self._retry(READ, _C.recvmsg, bufsize, ancbufsize, flags | _DONTWAIT)
 
     def recvmsg_into(
-        self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0, /
-    ) -> Any:
+        self,
+        buffers: Iterable[WriteableBuffer],
+        ancbufsize: int = 0,
+        flags: int = 0,
+        /,
+    ) -> _MessageInto:
         """As `socket.socket.recvmsg_into`. May park."""
         if flags & _DONTWAIT or self._is_plain():
             return _C.recvmsg_into(self, buffers, ancbufsize, flags)
@@ -265,14 +284,14 @@ class GreenSocket(_standard.socket):
 
     # Sending.
 
-    def send(self, data: Any, flags: int = 0, /) -> int:
+    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
         """As `socket.socket.send`. May park."""
         if flags & _DONTWAIT or self._is_plain():
             return _send(self, data, flags)
         count: int = self._retry(WRITE, _send, data, flags | _DONTWAIT)
         return count
 
-    def sendall(self, data: Any, flags: int = 0, /) -> None:
+    def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
         """As `socket.socket.sendall`. May park."""
         if flags & _DONTWAIT or self._is_plain():
             _C.sendall(self, data, flags)
@@ -313,7 +332,7 @@ class GreenSocket(_standard.socket):
         if task is not None:
             yield_to_others(task)
 
-    def sendto(self, data: Any, *rest: Any) -> int:
+    def sendto(self, data: ReadableBuffer, *rest: _Address) -> int:
         """As `socket.socket.sendto`. May park."""
         if self._is_plain() or not 1 <= len(rest) <= 2:
             return _C.sendto(self, data, *rest)
@@ -326,10 +345,10 @@ class GreenSocket(_standard.socket):
 
     def sendmsg(
         self,
-        buffers: Iterable[Any],
-        ancdata: Iterable[Any] = (),
+        buffers: Iterable[ReadableBuffer],
+        ancdata: Iterable[_Ancillary] = (),
         flags: int = 0,
-        address: Any = None,
+        address: _Address = None,
         /,
     ) -> int:
         """As `socket.socket.sendmsg`. May park."""
@@ -346,7 +365,7 @@ class GreenSocket(_standard.socket):
 
     # Connections.
 
-    def _resolved(self, address: Any) -> Any:
+    def _resolved(self, address: _Address) -> _Address:
         """Return `address` with its host name resolved, which would block later."""
         if self.family in (_standard.AF_INET, _standard.AF_INET6):
             return _resolver.resolve_address(
@@ -354,7 +373,7 @@ class GreenSocket(_standard.socket):
             )
         return address
 
-    def _nonblocking(self, operation: Callable[..., Any], *args: Any) -> Any:
+    def _nonblocking(self, operation: Callable[..., T], *args: object) -> T:
         """Call an operation without a flags argument in non-blocking mode."""
         if self._seconds is not None or self._never_blocking:
             return operation(self, *args)
@@ -364,7 +383,7 @@ class GreenSocket(_standard.socket):
         finally:
             _settimeout(self, None)
 
-    def _accept(self) -> tuple[int, Any]:
+    def _accept(self) -> tuple[int, _Address]:
         if self._is_plain():
             return _C._accept(self)  # type: ignore[attr-defined,no-any-return]
         # Not by `_retry`: the mode of the descriptor, which processes may share, is
@@ -374,7 +393,7 @@ class GreenSocket(_standard.socket):
         deadline = None if seconds is None else monotonic() + seconds
         while True:
             try:
-                pair: tuple[int, Any] = self._nonblocking(_C._accept)  # type: ignore[attr-defined]
+                pair: tuple[int, _Address] = self._nonblocking(_C._accept)  # type: ignore[attr-defined]
             except BlockingIOError:
                 pass
             else:
@@ -383,7 +402,7 @@ class GreenSocket(_standard.socket):
                 return pair
             self._wait(task, READ, deadline)
 
-    def accept(self) -> tuple[Any, Any]:
+    def accept(self) -> tuple[GreenSocket, _Address]:
         """As `socket.socket.accept`. May park."""
         fd, address = self._accept()
         sock = self._like(fd)
@@ -391,16 +410,16 @@ class GreenSocket(_standard.socket):
             sock.setblocking(True)
         return sock, address
 
-    def _like(self, fd: int) -> Any:
+    def _like(self, fd: int) -> GreenSocket:
         return GreenSocket(self.family, self.type, self.proto, fileno=fd)
 
-    def connect_ex(self, address: Any, /) -> int:
+    def connect_ex(self, address: _Address, /) -> int:
         """As `socket.socket.connect_ex`. May park."""
         if self._is_plain():
             return _C.connect_ex(self, address)
         return self._connect(address)
 
-    def _connect(self, address: Any) -> int:
+    def _connect(self, address: _Address) -> int:
         # Not by `self.connect_ex`, which subclasses such as TLS sockets override.
         task = current_task()
         seconds = self._seconds
@@ -423,7 +442,7 @@ class GreenSocket(_standard.socket):
             return errno.EWOULDBLOCK
         return self.getsockopt(_standard.SOL_SOCKET, _standard.SO_ERROR)
 
-    def _pause(self, task: Task[Any] | None, deadline: float | None) -> bool:
+    def _pause(self, task: Task[object] | None, deadline: float | None) -> bool:
         from .time import sleep
 
         if deadline is not None and monotonic() >= deadline:
@@ -431,7 +450,7 @@ class GreenSocket(_standard.socket):
         sleep(_RETRY_SECONDS)
         return True
 
-    def connect(self, address: Any, /) -> None:
+    def connect(self, address: _Address, /) -> None:
         """As `socket.socket.connect`. May park."""
         if self._is_plain():
             _C.connect(self, address)
@@ -483,7 +502,7 @@ class GreenSocket(_standard.socket):
 
     # Closing.
 
-    def _real_close(self, *args: Any) -> None:
+    def _real_close(self, *args: object) -> None:
         fd = self.fileno()
         if self._registration is not None:
             descriptors.unregister(self._registration)
@@ -501,7 +520,7 @@ class GreenSocket(_standard.socket):
             _settimeout(self, None)  # the caller expects a blocking descriptor
         return super().detach()
 
-    def dup(self) -> Any:
+    def dup(self) -> Self:
         """As `socket.socket.dup`."""
         fd = _standard.dup(self.fileno())
         sock = self.__class__(self.family, self.type, self.proto, fileno=fd)
@@ -510,7 +529,7 @@ class GreenSocket(_standard.socket):
 
 
 def _send_block(sock: GreenSocket, file: int, offset: int, count: int) -> int:
-    return sock._nonblocking(_os_sendfile, file, offset, count)  # type: ignore[no-any-return]
+    return sock._nonblocking(_os_sendfile, file, offset, count)
 
 
 def _os_sendfile(

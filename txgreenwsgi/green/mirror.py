@@ -53,7 +53,7 @@ def run_again(
 
 
 def rebound(
-    function: FunctionType, namespace: dict[str, Any], cell: CellType | None = None
+    function: FunctionType, namespace: dict[str, object], cell: CellType | None = None
 ) -> FunctionType:
     """Return a copy of `function` whose globals are `namespace`.
 
@@ -84,7 +84,7 @@ def rebound(
 
 
 def rebased(
-    cls: type, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any
+    cls: type, bases: tuple[type, ...], namespace: dict[str, object], **more: object
 ) -> Any:
     """Return a copy of the class `cls` with other bases and globals.
 
@@ -96,7 +96,7 @@ def rebased(
     """
     cell = CellType()
 
-    def copied(attribute: Any) -> Any:
+    def copied(attribute: object) -> Any:
         if isinstance(attribute, FunctionType):
             return rebound(attribute, namespace, cell)
         if isinstance(attribute, (classmethod, staticmethod)):

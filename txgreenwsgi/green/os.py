@@ -25,7 +25,9 @@ from txgreenwsgi._switching.running import current_task as _current_task
 from .time import sleep as _sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
     def __getattr__(name: str) -> Any: ...
 
@@ -34,14 +36,14 @@ _MIN_POLL_SECONDS = 0.001
 _MAX_POLL_SECONDS = 0.05
 
 
-def _polling(name: str) -> Callable[..., Any]:
+def _polling(name: str) -> Callable[..., object]:
     """Return a version of `os.<name>` that parks and polls with WNOHANG.
 
     Its first arguments choose a process; the last one is the options.
     """
     original = getattr(_standard, name)
 
-    def wait(*args: Any) -> Any:
+    def wait(*args: object) -> Any:
         options = args[-1] if len(args) > 1 or name == "wait3" else None
         if (
             not isinstance(options, int)
@@ -123,13 +125,13 @@ def _wait_until_ready(fd: int, direction: int, what: str) -> None:
         _wait_any(task, {fd: direction}, None, f"{what}({fd})")
 
 
-def _is_count(fd: Any) -> bool:
+def _is_nonnegative_int(fd: object) -> bool:
     return isinstance(fd, int) and fd >= 0
 
 
-def _read(fd: Any, length: int, /) -> bytes:
+def _read(fd: int, length: int, /) -> bytes:
     """As `os.read`. May park if `fd` is a pipe, a terminal or a socket."""
-    if _current_task() is not None and _is_count(fd):
+    if _current_task() is not None and _is_nonnegative_int(fd):
         _wait_until_ready(fd, _READ, "os.read")
     return _real_read(fd, length)
 
@@ -148,17 +150,17 @@ def _is_stream(fd: int) -> bool:
     return _stat.S_ISFIFO(mode)
 
 
-def _may_wait_to_write(fd: Any) -> bool:
+def _may_wait_to_write(fd: int) -> bool:
     """Return whether this is a task and writing to `fd` may block."""
     return (
         _current_task() is not None
-        and _is_count(fd)
+        and _is_nonnegative_int(fd)
         and _standard.get_blocking(fd)
         and _may_park()
     )
 
 
-def _write(fd: Any, data: Any, /) -> int:
+def _write(fd: int, data: ReadableBuffer, /) -> int:
     """As `os.write`. May park if `fd` is a pipe or a socket.
 
     Returns when all of `data` is written, as the original does in blocking mode. A
@@ -178,14 +180,14 @@ def _write(fd: Any, data: Any, /) -> int:
         return done
 
 
-def _readv(fd: Any, buffers: Any, /) -> int:
+def _readv(fd: int, buffers: Sequence[WriteableBuffer], /) -> int:
     """As `os.readv`. May park, as `os.read` does."""
-    if _current_task() is not None and _is_count(fd):
+    if _current_task() is not None and _is_nonnegative_int(fd):
         _wait_until_ready(fd, _READ, "os.readv")
     return _real_readv(fd, buffers)
 
 
-def _writev(fd: Any, buffers: Any, /) -> int:
+def _writev(fd: int, buffers: Sequence[ReadableBuffer], /) -> int:
     """As `os.writev`. May park, as `os.write` does."""
     # With more buffers than the kernel accepts, the original raises.
     if not _may_wait_to_write(fd) or len(buffers) > _MAX_BUFFERS:
@@ -201,10 +203,20 @@ def _writev(fd: Any, buffers: Any, /) -> int:
 
 
 def _sendfile(
-    out_fd: Any, in_fd: Any, offset: Any, count: Any, *more: Any, **named: Any
+    out_fd: int,
+    in_fd: int,
+    offset: int | None,
+    count: int,
+    *more: object,
+    **named: object,
 ) -> int:
     """As `os.sendfile`. May park, as `os.write` does; reading the file blocks."""
-    if more or named or not _may_wait_to_write(out_fd) or not _is_count(count):
+    if (
+        more
+        or named
+        or not _may_wait_to_write(out_fd)
+        or not _is_nonnegative_int(count)
+    ):
         return _real_sendfile(out_fd, in_fd, offset, count, *more, **named)
     if count <= _ATOMIC_WRITE_BYTES or not _is_stream(out_fd):
         _wait_until_ready(out_fd, _WRITE, "os.sendfile")
@@ -223,7 +235,7 @@ def _sendfile(
     return done
 
 
-def _close(fd: Any, /) -> None:
+def _close(fd: int, /) -> None:
     """As `os.close`; tasks that wait for `fd` get EBADF. Never parks."""
     if not isinstance(fd, int):
         _real_close(fd)  # raises

@@ -10,7 +10,7 @@ __all__ = ["PatchRecord", "choose", "is_chosen", "is_patched", "record"]
 
 
 class PatchRecord:
-    """What the program has patched so far.
+    """The modules that the program has patched.
 
     Attributes:
         modules: the patched modules, by name ("socket", "threading" ...).

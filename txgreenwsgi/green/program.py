@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from txgreenwsgi._parking.waits import set_main_task
 from txgreenwsgi._switching.greenlets import Task, hub_of
@@ -27,19 +27,22 @@ from .signal import redirect_default
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from twisted.internet.base import ReactorBase
+
+
 __all__ = ["run"]
 
 
-def run(main: Callable[..., object], *args: Any) -> int:
+def run(main: Callable[..., object], *args: object) -> int:
     """Run `main(*args)` in a task of the reactor, and return the exit status.
 
     Call from the main thread, outside tasks, once per process.
     """
     from twisted.internet import reactor
 
-    turning: Any = reactor
+    turning = cast("ReactorBase", reactor)
     status = 0
-    real: list[Any] = []
+    real: list[object] = []
 
     process = os.getpid()
 

@@ -28,15 +28,17 @@ class _SimpleQueue:
     __slots__ = ("__weakref__", "_getters", "_items")
 
     def __init__(self) -> None:
-        self._items: _deque[Any] = _deque()
+        self._items: _deque[object] = _deque()
         self._getters: _deque[_Lock] = _deque()
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+    def put(
+        self, item: object, block: bool = True, timeout: float | None = None
+    ) -> None:
         """Append `item`. The other arguments are ignored, as in the original."""
         self._items.append(item)
         self._wake()
 
-    def put_nowait(self, item: Any) -> None:
+    def put_nowait(self, item: object) -> None:
         """Append `item`."""
         self.put(item)
 
@@ -119,7 +121,7 @@ class _SimpleQueue:
         """Return the number of items."""
         return len(self._items)
 
-    def __class_getitem__(cls, item: Any) -> Any:
+    def __class_getitem__(cls, item: object) -> Any:
         from types import GenericAlias
 
         return GenericAlias(cls, item)

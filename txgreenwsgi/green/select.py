@@ -231,7 +231,7 @@ if _real_epoll is not None:
 
         @property
         def closed(self) -> bool:
-            """Whether the epoll descriptor is closed."""
+            """True if the epoll descriptor is closed."""
             return bool(self._real.closed)
 
         def register(self, fd: FileDescriptorLike, eventmask: int = 7) -> None:

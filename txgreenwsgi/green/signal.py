@@ -61,7 +61,7 @@ def _redirected(handler: Any) -> Any:
     return redirected
 
 
-def _plain(handler: Any) -> Any:
+def _plain(handler: object) -> Any:
     return getattr(handler, "txgreenwsgi_handler", handler)
 
 

@@ -26,8 +26,8 @@ _real_getaddrinfo = _standard.getaddrinfo
 
 
 def _getaddrinfo(
-    host: Any,
-    port: Any,
+    host: bytes | str | None,
+    port: bytes | str | int | None,
     family: int = 0,
     type: int = 0,  # noqa: A002 - the original's
     proto: int = 0,

@@ -352,7 +352,7 @@ class Connection(_standard.Connection):
 
     @property
     def _is_commit_noop(self) -> bool:
-        """Whether there is no transaction to commit or roll back."""
+        """True if there is no transaction to commit or roll back."""
         return not self.in_transaction and _has_legacy_transactions(self)
 
     # Cursors.
@@ -528,7 +528,7 @@ if hasattr(_RealConnection, "blobopen"):  # since Python 3.11
     setattr(Connection, "blobopen", _blobopen)  # noqa: B010 - as above
 
 
-def connect(*args: object, **kwargs: Any) -> Any:
+def connect(*args: object, **kwargs: object) -> Any:
     """As `sqlite3.connect`, with a green connection. May park."""
     factory: Any = args[5] if len(args) > 5 else kwargs.get("factory", Connection)
     return factory(*args, **kwargs)

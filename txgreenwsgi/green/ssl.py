@@ -25,6 +25,11 @@ from .socket import create_connection as _create_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    T = TypeVar("T")
 
     def __getattr__(name: str) -> Any: ...
 
@@ -38,11 +43,11 @@ class _Session:
 
     __slots__ = ("_real", "_socket")
 
-    def __init__(self, real: Any, sock: Any) -> None:
+    def __init__(self, real: Any, sock: _GreenSocket) -> None:
         self._real = real
         self._socket = weakref.ref(sock)
 
-    def _do(self, name: str, operation: Callable[..., Any], *args: Any) -> Any:
+    def _do(self, name: str, operation: Callable[..., T], *args: object) -> T:
         sock = self._socket()
         assert sock is not None
         seconds = sock.gettimeout()
@@ -70,32 +75,37 @@ class _Session:
                     raise  # the interruption of the task
                 raise TimeoutError(f"The {name} operation timed out") from None
 
-    def read(self, size: int, *buffer: Any) -> Any:
-        return self._do("read", self._real.read, size, *buffer)
+    def read(self, size: int, *buffer: WriteableBuffer) -> bytes | int:
+        result: bytes | int = self._do("read", self._real.read, size, *buffer)
+        return result
 
-    def write(self, data: Any) -> Any:
-        return self._do("write", self._real.write, data)
+    def write(self, data: ReadableBuffer) -> int:
+        sent: int = self._do("write", self._real.write, data)
+        return sent
 
-    def do_handshake(self) -> Any:
-        return self._do("handshake", self._real.do_handshake)
+    def do_handshake(self) -> None:
+        self._do("handshake", self._real.do_handshake)
 
-    def shutdown(self) -> Any:
-        return self._do("read", self._real.shutdown)
+    def shutdown(self) -> _GreenSocket:
+        sock: _GreenSocket = self._do("read", self._real.shutdown)
+        return sock
 
     @property
-    def context(self) -> Any:
-        return self._real.context
+    def context(self) -> _standard.SSLContext:
+        context: _standard.SSLContext = self._real.context
+        return context
 
     @context.setter
-    def context(self, context: Any) -> None:
+    def context(self, context: _standard.SSLContext) -> None:
         self._real.context = context
 
     @property
-    def session(self) -> Any:
-        return self._real.session
+    def session(self) -> _standard.SSLSession | None:
+        session: _standard.SSLSession | None = self._real.session
+        return session
 
     @session.setter
-    def session(self, session: Any) -> None:
+    def session(self, session: _standard.SSLSession) -> None:
         self._real.session = session
 
     def __getattr__(self, name: str) -> Any:
@@ -105,7 +115,7 @@ class _Session:
 class _Context(_ssl._SSLContext):
     """The OpenSSL object of a context."""
 
-    def _wrap_socket(self, sock: Any, *args: Any, **kwargs: Any) -> Any:
+    def _wrap_socket(self, sock: object, *args: object, **kwargs: object) -> object:
         real = super()._wrap_socket(sock, *args, **kwargs)  # type: ignore[misc]
         return _Session(real, sock) if isinstance(sock, _GreenSocket) else real
 
@@ -129,7 +139,7 @@ create_connection = _create_connection
 socket = _GreenSocket
 
 #: The names that differ from the original; `txgreenwsgi.monkey` patches them.
-REPLACED: dict[str, Any] = {
+REPLACED: dict[str, object] = {
     "SSLContext": SSLContext,
     "SSLSocket": SSLSocket,
     "socket": socket,

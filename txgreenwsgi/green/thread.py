@@ -94,7 +94,7 @@ _RealThread = _threading.Thread
 _alive: set[Task[Any]] = set()
 # Larger than any id that the kernel gives, and never reused.
 _next_native_id = count(1 << 32)
-_native_ids: WeakKeyDictionary[Task[Any], int] = WeakKeyDictionary()
+_native_ids: WeakKeyDictionary[Task[object], int] = WeakKeyDictionary()
 
 
 allocate_lock = allocate = _AllocateLock()
@@ -118,7 +118,7 @@ def _counted(function: Callable[..., object]) -> Callable[..., object]:
     if not isinstance(getattr(function, "__self__", None), _RealThread):
         return function
 
-    def run(*args: Any, **kwargs: Any) -> object:
+    def run(*args: object, **kwargs: object) -> object:
         ident = thread_ident()
         add_reactor_thread(ident)
         try:
@@ -140,8 +140,8 @@ def _hub_for(function: Callable[..., object]) -> Hub | None:
 def _spawn(
     hub: Hub,
     function: Callable[..., object],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
     at_end: Callable[[], object] | None = None,
 ) -> Task[None]:
     def run() -> None:
@@ -199,8 +199,8 @@ def _report_unraisable(unraisable: _Unraisable) -> None:
 
 def start_new_thread(
     function: Callable[..., object],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any] | None = None,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object] | None = None,
     /,
 ) -> int:
     """Run `function(*args, **kwargs)` in a new thread and return its ident.
@@ -389,7 +389,7 @@ def join_real_threads(locks: list[Any]) -> None:
         _original._shutdown()
 
 
-def is_thread(task: Task[Any] | None) -> bool:
+def is_thread(task: Task[object] | None) -> bool:
     """Return whether `task` was started as a thread."""
     return task in _alive
 

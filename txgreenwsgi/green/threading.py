@@ -71,7 +71,7 @@ def _without_ended_tasks(make: Any) -> Any:
     def make_invoke_excepthook() -> Any:
         invoke_excepthook = make()
 
-        def invoke_unless_ended(thread: Any) -> None:
+        def invoke_unless_ended(thread: object) -> None:
             if not isinstance(sys.exc_info()[1], (_GreenletExit, _Cancelled)):
                 invoke_excepthook(thread)
 

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """Make the table."""
+    """Create the table."""
 
     initial = True
     dependencies = ()

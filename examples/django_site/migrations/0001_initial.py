@@ -1,4 +1,4 @@
-"""The tables of the board, as they are at first."""
+"""The initial tables of the board."""
 
 from __future__ import annotations
 

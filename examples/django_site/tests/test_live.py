@@ -1,4 +1,4 @@
-"""The live page, as far as it goes without a server: see the integration tests."""
+"""The live page without a server; the integration tests use one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase
 
 from examples.django_site import live
-from examples.django_site.feed import MOST_UNREAD, Feed
+from examples.django_site.feed import MAX_UNREAD, Feed
 from examples.django_site.models import Post
 
 
 class FeedTests(TestCase):
-    """What goes from one to many."""
+    """The feed."""
 
-    def test_all_are_told(self) -> None:
-        """Everyone who listens gets everything, and the end."""
+    def test_all_subscribers_receive(self) -> None:
+        """Each subscriber receives all messages and the end."""
         feed: Feed[int] = Feed()
         with feed.subscription() as one, feed.subscription() as other:
             waiting = one.get()
@@ -29,49 +29,49 @@ class FeedTests(TestCase):
             self.assertEqual(other.pending, [1, None])
         self.assertEqual(len(feed), 0)
 
-    def test_who_does_not_read_is_let_go(self) -> None:
-        """One who is far behind is told to begin again; the others notice nothing."""
+    def test_slow_subscriber(self) -> None:
+        """A subscriber with too many unread messages is ended; others are not."""
         feed: Feed[int] = Feed()
         with feed.subscription() as slow, feed.subscription() as quick:
-            for number in range(MOST_UNREAD + 1):
+            for number in range(MAX_UNREAD + 1):
                 feed.send(number)
                 self.assertEqual(quick.get().result, number)
-            self.assertEqual(len(slow.pending), MOST_UNREAD)
+            self.assertEqual(len(slow.pending), MAX_UNREAD)
             self.assertIsNone(slow.pending[-1])
             self.assertEqual(len(feed), 1)
 
     def test_close_with_a_full_queue(self) -> None:
-        """The end is told also to those who have not read the rest."""
+        """A full queue receives the end in place of its last message."""
         feed: Feed[int] = Feed()
         with feed.subscription() as slow:
-            for number in range(MOST_UNREAD):
+            for number in range(MAX_UNREAD):
                 feed.send(number)
             feed.close()
             self.assertIsNone(slow.pending[-1])
 
 
 class PageTests(TestCase):
-    """What is there before anything happens."""
+    """The page itself."""
 
     def test_newest_posts(self) -> None:
-        """The page begins with what is newest."""
+        """The page shows the newest posts."""
         ann = get_user_model().objects.create_user("ann", password="-")
         Post.objects.create(author=ann, title="Hello", text="-")
         self.assertContains(self.client.get("/live"), "Hello")
 
     def test_other_servers(self) -> None:
-        """A server without tasks says so instead of blocking."""
+        """On another server the events answer 501."""
         self.assertContains(
             self.client.get("/live/events"), "needs txgreenwsgi", status_code=501
         )
 
 
-@skipUnless(connection.vendor == "sqlite", "PostgreSQL tells its listeners itself")
+@skipUnless(connection.vendor == "sqlite", "PostgreSQL uses NOTIFY instead")
 class AnnounceTests(TransactionTestCase):
-    """Only what is kept is announced."""
+    """Announcements of posts."""
 
     def test_after_the_commit(self) -> None:
-        """Readers hear of a post when it is committed, and not of one that is not."""
+        """A post is announced when it is committed, and not after a rollback."""
         ann = get_user_model().objects.create_user("ann", password="-")
         with live.feed.subscription() as queue:
             with transaction.atomic():

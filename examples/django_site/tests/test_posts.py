@@ -14,22 +14,22 @@ class PostTests(TestCase):
     """Two users and their posts."""
 
     def setUp(self) -> None:
-        """Make them; Ann is logged in."""
+        """Create two users and log Ann in."""
         users = get_user_model().objects
         self.ann = users.create_user("ann", password="-")
         self.bob = users.create_user("bob", password="-")
         self.client.force_login(self.ann)
 
     def test_write(self) -> None:
-        """A post is there after it was written, safely quoted, its author's."""
+        """A new post is shown, escaped, with its author."""
         form = {"title": "<b>Hello</b>", "text": "world"}
         answer = self.client.post("/posts/new", form, follow=True)
         self.assertContains(answer, "&lt;b&gt;Hello&lt;/b&gt;")
-        self.assertContains(answer, "It is on the board.")
+        self.assertContains(answer, "The post is on the board.")
         self.assertEqual(Post.objects.get().author, self.ann)
 
     def test_must_log_in(self) -> None:
-        """Strangers read, and are asked to log in when they want to write."""
+        """Anonymous users can read, and must log in to write."""
         self.client.logout()
         self.assertEqual(self.client.get("/").status_code, 200)
         answer = self.client.post("/posts/new", {"title": "x", "text": "y"})
@@ -37,7 +37,7 @@ class PostTests(TestCase):
         self.assertEqual(Post.objects.count(), 0)
 
     def test_only_the_author_edits(self) -> None:
-        """A post is changed by its author, and by nobody else."""
+        """Only the author can edit a post."""
         theirs = Post.objects.create(author=self.bob, title="Bob's", text="-")
         form = {"title": "mine", "text": "-"}
         answer = self.client.post(f"/posts/{theirs.pk}/edit", form)
@@ -49,7 +49,7 @@ class PostTests(TestCase):
         self.assertEqual(titles, {"Bob's", "mine"})
 
     def test_search(self) -> None:
-        """All words are to be found, in the title or in the text, in any case."""
+        """A post matches if title or text contain all words, ignoring case."""
         for title, text in (("Green tea", "hot"), ("Tea", "black"), ("Ink", "green")):
             Post.objects.create(author=self.bob, title=title, text=text)
         found = self.client.get("/?q=GREEN+tea").context["page_obj"].object_list
@@ -57,7 +57,7 @@ class PostTests(TestCase):
         self.assertContains(self.client.get("/?q=coffee"), "Nothing found")
 
     def test_pages(self) -> None:
-        """Twenty posts a page, in five queries however many there are."""
+        """A page has 20 posts and takes five queries."""
         for number in range(45):
             Post.objects.create(author=self.bob, title=f"number {number}", text="-")
         with self.assertNumQueries(5):  # session, user, count, posts, files
@@ -66,7 +66,7 @@ class PostTests(TestCase):
         self.assertNotContains(answer, "number 5<")
 
     def test_export(self) -> None:
-        """All posts are in the CSV file, in blocks, quoted as CSV wants it."""
+        """The CSV file contains all posts, in blocks, quoted."""
         for number in range(450):
             title = f'number {number}, "quoted"'
             Post.objects.create(author=self.bob, title=title, text="a\nb")

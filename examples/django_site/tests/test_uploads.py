@@ -1,4 +1,4 @@
-"""Attaching files, and telling how far they are."""
+"""Attachments and upload progress."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from examples.django_site.uploads import Progress
 
 
 class UploadTests(TestCase):
-    """Ann has a post, and a folder of her own for its files."""
+    """Uploads to a post of Ann, in a temporary directory."""
 
     def setUp(self) -> None:
-        """Make them, and log her in."""
+        """Create the user, the post and the directory, and log in."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.keep_files_in(folder.name)
@@ -26,19 +26,19 @@ class UploadTests(TestCase):
         self.client.force_login(self.ann)
 
     def keep_files_in(self, folder: str) -> None:
-        """Keep files in `folder` until the test ends."""
+        """Store uploads in `folder` during the test."""
         changed = self.settings(MEDIA_ROOT=folder)
         changed.enable()
         self.addCleanup(changed.disable)
 
     def attach(self, content: bytes, query: str = "") -> int:
-        """Attach a file; give the status of the answer."""
+        """Attach a file and return the status of the response."""
         file = SimpleUploadedFile("a photo.jpg", content)
         address = f"/posts/{self.post.pk}/attach{query}"
         return int(self.client.post(address, {"file": file}).status_code)
 
     def test_attach_and_download(self) -> None:
-        """What was attached comes back byte by byte, to be saved under its name."""
+        """A download returns the attached bytes under the original name."""
         content = bytes(range(256)) * 2000
         self.assertEqual(self.attach(content), 302)
         attachment = self.post.attachments.get()
@@ -50,18 +50,18 @@ class UploadTests(TestCase):
         )
 
     def test_only_the_author_attaches(self) -> None:
-        """Nobody puts files under the posts of others."""
+        """Only the author can attach files to a post."""
         bob = get_user_model().objects.create_user("bob", password="-")
         self.client.force_login(bob)
         self.assertEqual(self.attach(b"x"), 403)
         self.assertEqual(self.post.attachments.count(), 0)
 
     def test_empty_file(self) -> None:
-        """An empty file is refused, with the reason on the page."""
+        """An empty file is rejected with an error on the page."""
         self.assertEqual(self.attach(b""), 400)
 
     def test_progress_is_counted(self) -> None:
-        """Whoever has named an upload is told of every byte, and of its end."""
+        """The progress of a named upload counts all bytes and its end."""
         progress = Progress.of("holiday")
         self.assertEqual(self.attach(b"x" * 200_000, "?progress=holiday"), 302)
         self.assertEqual(progress.received, 200_000)
@@ -69,8 +69,8 @@ class UploadTests(TestCase):
         self.assertTrue(progress.ended)
         self.assertIs(Progress.of("holiday"), progress)
 
-    def test_progress_is_forgotten(self) -> None:
-        """An upload that nobody watches or feeds any more costs no memory."""
+    def test_progress_is_dropped(self) -> None:
+        """The progress of an upload that is no longer watched is dropped."""
         Progress.of("gone")
         self.assertEqual(Progress.of("gone").received, 0)
-        self.assertNotIn("gone", Progress._known)
+        self.assertFalse(Progress.is_known("gone"))

@@ -39,7 +39,7 @@ _errors = {
 }
 _base = _module("_base", _green_threading, **_errors)
 _in_tasks = _module("thread", _green_threading, _base=_base)
-_threads: Any = _ModuleType("threading", _green_threading.__doc__)
+_threads: _ModuleType = _ModuleType("threading", _green_threading.__doc__)
 _threads.__dict__.update(vars(_green_threading), Thread=_standard_threading.Thread)
 _in_threads = _module("thread", _threads, _base=_base)
 

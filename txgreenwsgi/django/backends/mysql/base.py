@@ -77,7 +77,7 @@ class Connection(pymysql.connections.Connection):
     # The exception being handled when the command began, which is not its own.
     _handled: BaseException | None = None
 
-    def _execute_command(self, command: int, sql: Any) -> None:
+    def _execute_command(self, command: int, sql: object) -> None:
         self._handled = sys.exc_info()[1]
         super()._execute_command(command, sql)
 
@@ -104,11 +104,11 @@ class Connection(pymysql.connections.Connection):
 class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
     """A connection to MariaDB or MySQL; in a task it is taken from the pool."""
 
-    def open_connection(self, params: dict[str, Any]) -> Any:
+    def open_connection(self, params: dict[str, object]) -> Any:
         """Open a connection. May park."""
         return Connection(**params)
 
-    def copy_server_data(self, maker: Any) -> None:
+    def copy_server_data(self, maker: object) -> None:
         """Copy the server data, which needs a query otherwise."""
         if "mysql_server_data" in maker.__dict__:
             self.__dict__["mysql_server_data"] = maker.__dict__["mysql_server_data"]

@@ -21,11 +21,11 @@ IDLE, _ACTIVE, IN_TRANSACTION, IN_ERROR, _UNKNOWN = range(5)
 class DatabaseCreation(creation.DatabaseCreation):
     """Creates test databases; closes the pool first, since open ones block a drop."""
 
-    def _clone_test_db(self, *args: Any, **kwargs: Any) -> None:
+    def _clone_test_db(self, *args: object, **kwargs: object) -> None:
         self.connection.close_pool()
         super()._clone_test_db(*args, **kwargs)
 
-    def _destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
+    def _destroy_test_db(self, *args: object, **kwargs: object) -> None:
         self.connection.close_pool()
         super()._destroy_test_db(*args, **kwargs)
 

@@ -28,7 +28,7 @@ class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
         """Return False for an in-memory database, which belongs to its connection."""
         return super().may_be_pooled() and not self.is_in_memory_db()
 
-    def get_connection_params(self) -> dict[str, Any]:
+    def get_connection_params(self) -> dict[str, object]:
         """Return Django's parameters, with the green connection as the factory."""
         params = super().get_connection_params()
         params.setdefault("factory", sqlite3.Connection)
@@ -46,7 +46,7 @@ class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
         BaseDatabaseWrapper.close(self)
 
     @staticmethod
-    def descriptor_of(raw: Any) -> int | None:
+    def descriptor_of(raw: object) -> int | None:
         """Return None: there is no server."""
         return None
 
