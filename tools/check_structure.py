@@ -106,7 +106,7 @@ class Violation:
         path: relative to the root of the project.
         line: counted from 1.
         rule: name of the rule.
-        message: what was found there.
+        message: the violation in a sentence.
     """
 
     path: str
