@@ -59,7 +59,7 @@ class PronounTests(SynchronousTestCase):
 
 
 class OpeningTests(SynchronousTestCase):
-    """Sentences that open with What, Who or Whoever."""
+    """Sentences that open with `What`, `Who` or `Whoever`."""
 
     HIT = (
         "What came back.",
@@ -119,7 +119,7 @@ class MarkdownTests(SynchronousTestCase):
             whom.
         """
         self.assertEqual(found(text), [(7, "whom")])
-        # "Use x or x. See the page and x, then whom."
+        # Inline code and an address are one word each.
         self.assertEqual(count(text), 11)
 
     def test_fence_in_list(self) -> None:
