@@ -1,6 +1,6 @@
 """`python -m benchmarks.database_site`: fill the tables, print a session key.
 
-The session belongs to an ordinary user who is logged in.
+The session belongs to a logged-in user without special permissions.
 """
 
 from __future__ import annotations
