@@ -134,10 +134,10 @@ def breakdown(template: bytes) -> list[tuple[str, float]]:
     application = microseconds(lambda: hello({}, _start_nothing))
     steps = [
         ("parse the head", parsing),
-        ("create, start and end a task", switching),
-        ("build the environ", environ_seconds),
+        ("create, switch to and end a task", switching),
+        ("environ", environ_seconds),
         ("check and encode the response head", response),
-        ("call the application", application),
+        ("application", application),
     ]
     rest = whole - sum(each for _, each in steps)
     return [*steps, ("channel, exchange, gateway, output", rest), ("total", whole)]
