@@ -1,4 +1,4 @@
-"""Measures the server side by side with its peers: `python -m benchmarks`.
+"""Benchmarks against other servers and other revisions: `python -m benchmarks`.
 
-Nothing here is imported by the package or by its tests.
+The package `txgreenwsgi` imports nothing from here.
 """

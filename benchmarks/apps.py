@@ -1,7 +1,7 @@
-"""The WSGI applications that every server is measured with.
+"""The WSGI applications that all servers serve.
 
-Plain PEP 3333, so that no server is favoured. The file must import neither a
-server nor a framework: what they cost would be in every figure of memory.
+Plain PEP 3333, to favour no server. This file must import neither a server nor a
+framework: their memory would be part of every figure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-#: Length of what is generated, sent from a file, and uploaded.
+#: Size of the bodies of `generator`, `file` and `upload`.
 BULK_BYTES = 256 * 1024 * 1024
 BLOCK_BYTES = 64 * 1024
 CHUNK_COUNT = 20_000
@@ -25,7 +25,7 @@ CHUNK_BYTES = 100
 HELLO = b"Hello, world!\n"
 AWAKE = b"awake\n"
 
-#: The environment variable that tells `file` which file to send.
+#: The environment variable with the path of the file that `file` sends.
 FILE_VARIABLE = "BENCHMARK_FILE"
 
 _BLOCK = b"x" * BLOCK_BYTES
@@ -42,20 +42,20 @@ def _start(start_response: StartResponse, length: int | None) -> None:
 
 
 def hello(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """One short line."""
+    """Answer with one short line."""
     _start(start_response, len(HELLO))
     return [HELLO]
 
 
 def echo(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """What was posted."""
+    """Answer with the request body."""
     body: bytes = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
     _start(start_response, len(body))
     return [body]
 
 
 def chunks(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Many short blocks, of no announced length."""
+    """Yield many short blocks, without a Content-Length."""
     _start(start_response, None)
     return _repeated(_CHUNK, CHUNK_COUNT)
 
@@ -63,7 +63,7 @@ def chunks(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
 def generator(
     environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Much, in long blocks."""
+    """Yield a long body in large blocks."""
     _start(start_response, BULK_BYTES)
     return _repeated(_BLOCK, BULK_BYTES // BLOCK_BYTES)
 
@@ -74,17 +74,17 @@ def _repeated(block: bytes, count: int) -> Iterator[bytes]:
 
 
 def file(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Much, from a file, by the server's file wrapper if it has one."""
+    """Send a large file through the server's `wsgi.file_wrapper`, if it has one."""
     _start(start_response, BULK_BYTES)
     wrap = environ.get("wsgi.file_wrapper", FileWrapper)
-    # Whoever wraps it closes it, when the response is over.
+    # The wrapper closes it after the response.
     opened = open(os.environ[FILE_VARIABLE], "rb")  # noqa: SIM115
     wrapped: Iterable[bytes] = wrap(opened, BLOCK_BYTES)
     return wrapped
 
 
 def upload(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """How many bytes were posted, read in pieces."""
+    """Read the request body in pieces and answer with its size."""
     read = environ["wsgi.input"].read
     left = int(environ["CONTENT_LENGTH"])
     total = 0
@@ -100,17 +100,17 @@ def upload(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
 
 
 def asleep(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Sleep until the Unix time in `?until=`; /count tells how many are asleep.
+    """Sleep until the Unix time in `?until=`; /count answers how many are asleep.
 
-    One instant for all, so that a server which is slow to take requests does not
-    have the first awake before the last is asleep. May park.
+    All requests wake at the same time, so that on a server which accepts requests
+    slowly the first does not wake before the last is asleep. May park.
     """
     global _asleep
     if environ["PATH_INFO"] == "/count":
         body = b"%d\n" % _asleep
     else:
         until = float(parse_qs(environ["QUERY_STRING"])["until"][0])
-        # The gevent and eventlet servers replace time.sleep by their own.
+        # The gevent and eventlet servers patch time.sleep.
         sleep = environ.get("txgreenwsgi.sleep", time.sleep)
         _asleep += 1
         sleep(max(0.0, until - time.time()))

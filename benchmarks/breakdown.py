@@ -1,10 +1,9 @@
-"""Where the time of one short request goes, in this process and without a network.
+"""The cost of each step of a short request, in one process without a network.
 
-`python -m benchmarks.breakdown` prints microseconds, each the least of several
-rounds. The steps are measured one by one, in a loop that finds everything in the
-CPU's caches; a server with hundreds of connections does not, and takes about
-twice as long for each. What a real server's seconds are, tells `python -m
-benchmarks`.
+`python -m benchmarks.breakdown` prints microseconds, the minimum of several rounds.
+Each step is measured in a loop of its own, with warm CPU caches; a server with
+hundreds of connections has cold caches and takes about twice as long. `python -m
+benchmarks` measures real servers.
 """
 
 from __future__ import annotations
@@ -51,28 +50,28 @@ _CALLS = 4000
 
 
 class _Transport:
-    """A transport that takes everything at once."""
+    """A transport that accepts all data at once."""
 
     def write(self, data: bytes) -> None:
-        """It is gone."""
+        """Discard the data."""
 
     def registerProducer(self, producer: object, streaming: bool) -> None:  # noqa: N802
-        """Nothing will be asked of it."""
+        """Ignore the producer: the transport is never full."""
 
-    def getHost(self) -> Any:  # noqa: N802
-        """No address."""
+    def getHost(self) -> None:  # noqa: N802
+        """Return no address."""
 
     getPeer = getHost  # noqa: N815
 
 
 def microseconds(function: Callable[[], object]) -> float:
-    """The least that one call takes."""
+    """Return the minimum duration of a call."""
     seconds: list[float] = timeit.repeat(function, number=_CALLS, repeat=_ROUNDS)
     return min(seconds) / _CALLS * 1e6
 
 
 def _changing(template: bytes) -> Callable[[], bytes]:
-    """The request, with another number in it each time where it has a place."""
+    """Return a function that fills `%d` in the template with a counter."""
     number = 0
 
     def request() -> bytes:
@@ -84,7 +83,7 @@ def _changing(template: bytes) -> Callable[[], bytes]:
 
 
 def _kernel() -> float:
-    """One recv and one send, on the fastest socket there is."""
+    """Return the duration of one recv and one send on a UNIX socket pair."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
 
@@ -96,16 +95,16 @@ def _kernel() -> float:
 
 
 def breakdown(template: bytes) -> list[tuple[str, float]]:
-    """The steps of a request, and what is left of the whole when they are done."""
+    """Return the duration of each step of a request, of the rest and of the whole."""
     request = _changing(template)
-    making = microseconds(request)
+    preparing = microseconds(request)
     site = GreenSite(hello, reactor=Clock())
     channel: Any = site.buildProtocol(None)
     channel.makeConnection(_Transport())
-    whole = microseconds(lambda: channel.dataReceived(request())) - making
+    whole = microseconds(lambda: channel.dataReceived(request())) - preparing
 
     parser = RequestParser()
-    parsing = microseconds(lambda: parser.feed(request())) - making
+    parsing = microseconds(lambda: parser.feed(request())) - preparing
 
     channel.exchange = None
     head: Any = RequestParser().feed(request())[0]
@@ -122,7 +121,7 @@ def breakdown(template: bytes) -> list[tuple[str, float]]:
     hub = hub_of(Clock())
 
     def nothing() -> None:
-        """What a task must do at the least."""
+        """Do nothing: the shortest task."""
 
     switching = microseconds(
         lambda: hub.start(Task(hub, nothing, (), None, server.context.copy()))
@@ -135,17 +134,17 @@ def breakdown(template: bytes) -> list[tuple[str, float]]:
     application = microseconds(lambda: hello({}, _start_nothing))
     steps = [
         ("parse the head", parsing),
-        ("a task: made, switched to, ended", switching),
+        ("create, switch to and end a task", switching),
         ("environ", environ_seconds),
-        ("check and encode the response's head", response),
-        ("the application", application),
+        ("check and encode the response head", response),
+        ("application", application),
     ]
     rest = whole - sum(each for _, each in steps)
-    return [*steps, ("channel, exchange, gateway, output", rest), ("all of it", whole)]
+    return [*steps, ("channel, exchange, gateway, output", rest), ("total", whole)]
 
 
 def _start_nothing(*_: object) -> Any:
-    """A start_response that does nothing."""
+    """Do nothing, in the place of start_response."""
 
 
 def main() -> None:
@@ -155,7 +154,9 @@ def main() -> None:
         print(f"{name}: microseconds")
         for step, each in breakdown(template):
             print(f"  {each:6.2f}  {step}")
-    print(f"\na recv and a send of the kernel's, on a pair of sockets: {_kernel():.2f}")
+    print(
+        f"\none recv and one send of the kernel, on a UNIX socket pair: {_kernel():.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
--- A browser's twelve fields, of which the cookie changes with every request, and
--- so does the query: caches of whole lines find what repeats, and only that.
+-- A browser's twelve fields. The query and the cookie differ in each request, so that
+-- caches of header lines are hit by the other fields only.
 local template = table.concat({
    "GET /search?q=%d&page=1 HTTP/1.1",
    "Host: 127.0.0.1",

@@ -1,20 +1,20 @@
-"""The limits: servers that read no request, and answer the same bytes to each.
+"""Upper limits: servers that answer canned bytes without parsing the request.
 
-`epoll` is what CPython can do at all, `twisted` what a protocol of Twisted's can
-do by `transport.write`. Neither parses, calls an application or sees to a
-timeout, so nothing that serves WSGI can be expected to reach them.
+`epoll` is the limit of CPython, `twisted` the limit of a Twisted protocol that uses
+`transport.write`. Neither parses a request, calls an application or keeps a
+timeout, so no WSGI server can reach them.
 """
 
 from __future__ import annotations
 
 import select
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from .apps import HELLO
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
+    from twisted.internet.interfaces import IAddress, IReactorCore, ITCPTransport
 
 _CLOSE = b"Connection: close\r\n"
 _HEAD = (
@@ -30,7 +30,7 @@ _BACKLOG = 1024
 
 
 def serve_by_epoll(port: int) -> None:
-    """Answer for ever, in a loop of our own. One read is one request."""
+    """Serve forever in an epoll loop. Each read counts as one request."""
     listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
     listener.setblocking(False)
     epoll = select.epoll()
@@ -57,24 +57,23 @@ def serve_by_epoll(port: int) -> None:
                         continue
                     connection.send(_LAST_RESPONSE)
             except ConnectionError:
-                pass  # it is closed below, like one that ended well
+                pass  # closed below, as after a normal end
             del connections[fd]
             connection.close()
 
 
 def serve_by_twisted(port: int, certificate: str | None, key: str | None) -> None:
-    """Answer for ever, from a protocol on the default reactor."""
+    """Serve forever from a protocol on the default reactor."""
     from twisted.internet import reactor as installed
     from twisted.internet.endpoints import serverFromString
     from twisted.internet.protocol import Protocol, ServerFactory
 
     class Canned(Protocol):
         def connectionMade(self) -> None:  # noqa: N802 (Twisted calls it)
-            transport: Any = self.transport
-            transport.setTcpNoDelay(True)
+            cast("ITCPTransport", self.transport).setTcpNoDelay(True)
 
         def dataReceived(self, data: bytes) -> None:  # noqa: N802 (Twisted calls it)
-            transport: Any = self.transport
+            transport = cast("ITCPTransport", self.transport)
             if _CLOSE not in data:
                 transport.write(_RESPONSE)
             else:
@@ -87,7 +86,7 @@ def serve_by_twisted(port: int, certificate: str | None, key: str | None) -> Non
         def buildProtocol(self, addr: IAddress | None) -> Canned:  # noqa: N802 (Twisted's)
             return Canned()
 
-    reactor: Any = installed
+    reactor = cast("IReactorCore", installed)
     where = f"{port}:interface=127.0.0.1:backlog={_BACKLOG}"
     if certificate is None:
         where = f"tcp:{where}"

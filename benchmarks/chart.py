@@ -1,7 +1,7 @@
-"""The results as a picture: SVG, a panel of bars for each scenario.
+"""An SVG bar chart of the results, with a panel for each scenario.
 
-Written by hand, without a library, and with colours that can be read on white
-and on black alike, as nobody knows on which it will be shown.
+Written without a library. The colours are legible on a white and on a black
+background, since it may be shown on either.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ text.ours { font-weight: bold }
 
 
 def svg(results: Results) -> str:
-    """A picture of all medians; the bars of one panel have one scale."""
+    """Return a chart of all medians; the bars of a panel share one scale."""
     lines = []
     top = height = 0
     for number, scenario in enumerate(results.scenarios):
@@ -64,7 +64,7 @@ def svg(results: Results) -> str:
 
 
 def _panel(results: Results, scenario: Scenario) -> tuple[list[str], int]:
-    """The elements of one panel, and its height."""
+    """Return the elements of one panel and its height in pixels."""
     unit = scenario.unit
     if scenario.less_is_better:
         unit += ", less is better"
@@ -81,7 +81,7 @@ def _panel(results: Results, scenario: Scenario) -> tuple[list[str], int]:
         top = _TITLE_HEIGHT + number * _BAR_PITCH
         base = top + _BAR_HEIGHT - 1
         ours = " ours" if server.kind == "ours" else ""
-        # Memory may come out below zero, by what was freed meanwhile.
+        # Memory may be negative: the server may have freed more than it took.
         length = max(1.0, room * median / longest) if longest > 0 else 1.0
         lines += [
             f'<text class="name{ours}" x="{_NAME_WIDTH - 6}" y="{base}">'

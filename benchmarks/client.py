@@ -1,8 +1,8 @@
-"""A client for what wrk does not measure: bulk, single blocks, crowds.
+"""A client for loads that wrk cannot produce: bulk, single blocks, idle crowds.
 
-Blocking sockets and one big buffer, so that the server is what takes the time.
-Every response is checked to its last byte count. It trusts the framing of a
-server that was asked well: it is no client for the open network.
+It uses blocking sockets and one large buffer, so that the server is the bottleneck.
+The length of every response is checked. It trusts the framing of the server and is
+not meant for an open network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["BulkClient", "Counted", "Crowd", "ask", "blocks", "download", "uploa
 
 _TIMEOUT_SECONDS = 30
 _LONG_READ = 1024 * 1024
-# How much a client that is not in a hurry lets gather before it wakes up.
+# Bytes that must arrive before the reader of blocks wakes up.
 _GATHERED = 65536
 _END = b"\r\n\r\n"
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -34,7 +34,7 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 @dataclass(frozen=True)
 class Counted:
-    """How many came, in how many seconds, and a remark on them ("" if none)."""
+    """A number of requests or bytes, the seconds they took, and a remark or ""."""
 
     count: int
     seconds: float
@@ -43,7 +43,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class _Head:
-    """What matters of the head of a response."""
+    """The parts of a response head that this client needs."""
 
     status: int
     length: int | None
@@ -53,7 +53,7 @@ class _Head:
 
 def _connect(port: int) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), _TIMEOUT_SECONDS)
-    # A timeout of Python's would cost a poll() before each call.
+    # A timeout of Python's socket module would add a poll() to each call.
     connection.settimeout(None)
     timeout = struct.pack("ll", _TIMEOUT_SECONDS, 0)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
@@ -63,7 +63,7 @@ def _connect(port: int) -> socket.socket:
 
 
 def _wake_at(connection: socket.socket, count: int) -> None:
-    """Have reading wait for so many bytes, or the end of all."""
+    """Make recv() wait for `count` bytes or the end of the stream."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, max(1, count))
 
 
@@ -80,12 +80,14 @@ def _request(path: str, body_length: int | None = None) -> bytes:
 def _receive(connection: socket.socket) -> bytes:
     data = connection.recv(65536)
     if not data:
-        raise CannotMeasure("the server closed the connection too early")
+        raise CannotMeasure(
+            "the server closed the connection before the end of the response"
+        )
     return data
 
 
 def _read_head(connection: socket.socket) -> tuple[_Head, bytes]:
-    """The head of a response, and what came with it of the body."""
+    """Return the head of a response and the part of the body received with it."""
     data = b""
     while _END not in data:
         data += _receive(connection)
@@ -111,7 +113,7 @@ def _read_head(connection: socket.socket) -> tuple[_Head, bytes]:
 
 
 def _read_response(connection: socket.socket) -> tuple[_Head, bytes]:
-    """A whole short response."""
+    """Return a complete short response."""
     head, body = _read_head(connection)
     if head.chunked:
         while _LAST_CHUNK not in b"\r\n" + body:
@@ -127,7 +129,7 @@ def _read_response(connection: socket.socket) -> tuple[_Head, bytes]:
 
 
 def _unchunked(data: bytes) -> tuple[bytes, int]:
-    """A body out of its chunks, and how many there were."""
+    """Return the decoded body and the number of its chunks."""
     pieces: list[bytes] = []
     position = 0
     while True:
@@ -142,18 +144,18 @@ def _unchunked(data: bytes) -> tuple[bytes, int]:
 def ask(
     port: int, path: str = "/", body: bytes | None = None, tls: bool = False
 ) -> bytes:
-    """The body of the response to one request on a connection of its own.
+    """Send one request on a new connection and return the body of the response.
 
     Raises:
-        CannotMeasure: the answer is not 200, or incomplete.
-        OSError: the connection failed, or nothing came for a long time.
+        CannotMeasure: the response is not 200, or incomplete.
+        OSError: the connection failed or timed out.
     """
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(_connect(port))
         if tls:
             context = ssl.create_default_context()
             context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE  # made a moment ago, by us
+            context.verify_mode = ssl.CERT_NONE  # the certificate is self-signed
             connection = stack.enter_context(context.wrap_socket(connection))
         request = _request(path, None if body is None else len(body))
         connection.sendall(request + (body or b""))
@@ -161,10 +163,10 @@ def ask(
 
 
 def download(port: int, seconds: float) -> Counted:
-    """Bytes of bulk responses, one after the other on one connection.
+    """Count bytes of bulk responses, one after the other on one connection.
 
     Raises:
-        CannotMeasure: a response is not of the length it must have.
+        CannotMeasure: a response has the wrong length.
         OSError: as `ask`.
     """
     buffer = bytearray(_LONG_READ)
@@ -329,10 +331,10 @@ def upload(port: int, seconds: float) -> Counted:
 
 
 class Crowd:
-    """Many connections to one server, to be used in a `with` statement.
+    """Many connections to one server. A context manager.
 
     Attributes:
-        connections: those that are open, in the order they were made.
+        connections: the open connections, oldest first.
     """
 
     def __init__(self, port: int) -> None:
@@ -341,7 +343,7 @@ class Crowd:
         self.connections: list[socket.socket] = []
 
     def __enter__(self) -> Crowd:
-        """Itself, empty."""
+        """Return the crowd itself, without connections."""
         return self
 
     def __exit__(
@@ -355,32 +357,32 @@ class Crowd:
             connection.close()
 
     def grow(self, count: int) -> Sequence[socket.socket]:
-        """Open `count` more connections, which are returned."""
+        """Open `count` more connections and return them."""
         new = [_connect(self._port) for _ in range(count)]
         self.connections += new
         return new
 
     @staticmethod
     def send(connections: Sequence[socket.socket], path: str) -> None:
-        """Ask for `path` on each, without waiting for answers."""
+        """Request `path` on each connection without waiting for responses."""
         request = _request(path)
         for connection in connections:
             connection.sendall(request)
 
     def read(self, connections: Sequence[socket.socket], expected: bytes) -> None:
-        """Read one response from each.
+        """Read one response from each connection.
 
         Raises:
-            CannotMeasure: a response is not what it must be, or does not come.
+            CannotMeasure: a response is wrong or missing.
         """
         for connection in connections:
             try:
                 body = _read_response(connection)[1]
             except (CannotMeasure, OSError) as error:
                 raise CannotMeasure(
-                    f"{len(self.connections)} connections at once, and after "
-                    f"{self._answered:,} responses: {error}"
+                    f"{error}, with {len(self.connections)} connections open and "
+                    f"after {self._answered:,} responses"
                 ) from error
             if body != expected:
-                raise CannotMeasure(f"one was answered {body!r:.40}")
+                raise CannotMeasure(f"a response has the body {body!r:.40}")
             self._answered += 1

@@ -1,15 +1,15 @@
-"""Pages that wait for PostgreSQL: ours against gunicorn's two ways to wait.
+"""Pages that wait for PostgreSQL: txgreenwsgi against gunicorn.
 
     python -m benchmarks.database_pages
     python -m benchmarks.database_pages --peers /path/to/python --rounds 7
 
-The Django site of the examples, its user logged in: each page asks for session
-and user, then for what it shows. Every server is one process on one CPU; the
-database and the client share the other. All have as many connections to the
-database, which are fewer than clients, and all keep them open: ours by its own
-backend, gevent by django-db-geventpool or by Django's pool, threads one each. By
-`--all` also as Django's defaults have it: a new connection for each request.
-It starts a PostgreSQL of its own, or takes an empty database by `--database`.
+The Django site of the examples with a logged-in user: each page queries the session
+and the user, then its content. Each server is one process on one CPU; the database
+and the client share the other. All servers have the same number of persistent
+connections to the database, fewer than there are clients: txgreenwsgi in its own
+backend's pool, gevent in django-db-geventpool or Django's pool, gthread one for each
+thread. `--all` adds Django's defaults, a new connection for each request. Starts its
+own PostgreSQL unless `--database` names an empty database.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 OURS = "txgreenwsgi"
 _APP = "benchmarks.database_site.wsgi:application"
 
-#: What is asked for, and how many queries that is.
+#: Path and description of each page.
 PAGES = {
     "post": ("/posts/1000", "one post with its files: 4 queries"),
-    "slow": ("/slow", "the same after one that takes 50 ms: 5 queries"),
-    "many": ("/many", "25 posts, each by a query of its own: 27 queries"),
+    "slow": ("/slow", "the same after a query of 50 ms: 5 queries"),
+    "many": ("/many", "25 posts, each with its own query: 27 queries"),
     "list": ("/", "20 posts with authors and files in one table: 5 queries"),
 }
 
 
 @dataclass(frozen=True)
-class Way:
-    """A server with a driver and a way to keep connections.
+class Setup:
+    """A server with a driver and a connection pool.
 
     Attributes:
-        name: its row.
-        server: which command starts it.
-        database: for `database_site/settings.py`.
-        best: whether it is the best that was found for its server.
+        name: heading of its column.
+        server: "txgreenwsgi", or the worker class of gunicorn.
+        database: value of `BENCHMARK_DATABASE`.
+        best: whether it is among the fastest setups of its server.
     """
 
     name: str
@@ -60,26 +60,26 @@ class Way:
     best: bool = False
 
 
-WAYS = (
-    Way("txgreenwsgi, psycopg 3", OURS, "psycopg+green", best=True),
-    Way("txgreenwsgi, psycopg2", OURS, "psycopg2+green", best=True),
-    Way("gevent, psycopg 3", "gevent", "psycopg+pool", best=True),
-    Way("gevent, psycopg2 in geventpool", "gevent", "psycopg2+geventpool", best=True),
-    Way("gthread, psycopg 3", "gthread", "psycopg+thread", best=True),
-    Way("gthread, psycopg2", "gthread", "psycopg2+thread", best=True),
-    Way("gevent, Django's defaults", "gevent", "psycopg+closed"),
-    Way("gthread, Django's defaults", "gthread", "psycopg+closed"),
+SETUPS = (
+    Setup("txgreenwsgi, psycopg 3", OURS, "psycopg+green", best=True),
+    Setup("txgreenwsgi, psycopg2", OURS, "psycopg2+green", best=True),
+    Setup("gevent, psycopg 3", "gevent", "psycopg+pool", best=True),
+    Setup("gevent, psycopg2 in geventpool", "gevent", "psycopg2+geventpool", best=True),
+    Setup("gthread, psycopg 3", "gthread", "psycopg+thread", best=True),
+    Setup("gthread, psycopg2", "gthread", "psycopg2+thread", best=True),
+    Setup("gevent, Django's defaults", "gevent", "psycopg+closed"),
+    Setup("gthread, Django's defaults", "gthread", "psycopg+closed"),
 )
 
 
-def _command(way: Way, port: int, connections: int, peers: str) -> list[str]:
-    if way.server == OURS:
+def _command(setup: Setup, port: int, connections: int, peers: str) -> list[str]:
+    if setup.server == OURS:
         twistd = Path(sys.executable).with_name("twistd")
         words = [str(twistd), "-n", "--pidfile=", "greenwsgi", "--app", _APP]
         return [*words, "--listen", f"tcp:{port}:interface=127.0.0.1"]
     words = [peers, "-m", "gunicorn", "--workers", "1", "--log-level", "warning"]
     words += ["--keep-alive", "120", "--bind", f"127.0.0.1:{port}"]
-    if way.server == "gevent":
+    if setup.server == "gevent":
         words += ["--worker-class", "gevent"]
     else:
         words += ["--worker-class", "gthread", "--threads", str(connections)]
@@ -87,15 +87,15 @@ def _command(way: Way, port: int, connections: int, peers: str) -> list[str]:
 
 
 class Comparison:
-    """Rounds of all ways, and what came of them.
+    """The rounds of all setups and their results.
 
     Args:
-        url: of a database that may be filled.
-        clients: how many ask at once.
-        connections: how many to the database a server may have.
-        seconds: how long each is asked for each page.
+        url: of an empty database.
+        clients: number of concurrent clients.
+        connections: most connections of a server to the database.
+        seconds: duration of each measurement.
         peers: an interpreter that has gunicorn, gevent and the drivers.
-        per_cpu: whether to count by the CPU time of the server.
+        per_cpu: whether to divide by CPU time of the server instead of elapsed time.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Comparison:
         self.rates: dict[tuple[str, str], list[float]] = {}
 
     def fill(self) -> None:
-        """Fill the database, and log a user in."""
+        """Fill the database and log a user in."""
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.database_site"],
             env={**os.environ, **self._variables},
@@ -131,37 +131,37 @@ class Comparison:
             check=False,
         )
         if done.returncode:
-            raise CannotMeasure(f"the tables cannot be filled: {done.stderr[-2000:]}")
+            raise CannotMeasure(f"cannot fill the tables: {done.stderr[-2000:]}")
         self._cookie = f"Cookie: sessionid={done.stdout.split()[-1]}"
 
     @contextlib.contextmanager
-    def serving(self, way: Way, cpu: int) -> Iterator[tuple[Process, int]]:
-        """One of the servers, with its pages looked at; and its port."""
+    def serving(self, setup: Setup, cpu: int) -> Iterator[tuple[Process, int]]:
+        """Run a server, check its pages, and yield it with its port."""
         port = free_port()
-        variables = {**self._variables, "BENCHMARK_DATABASE": way.database}
-        command = _command(way, port, self._connections, self._peers)
+        variables = {**self._variables, "BENCHMARK_DATABASE": setup.database}
+        command = _command(setup, port, self._connections, self._peers)
         with running(command, port, cpu, variables) as server:
             for path, _ in PAGES.values():
                 self._check(port, path)
             yield server, port
 
-    def measure(self, way: Way, page: str, server: Process, port: int) -> None:
-        """One turn of one server, on one page."""
+    def measure(self, setup: Setup, page: str, server: Process, port: int) -> None:
+        """Measure one page of one server once."""
         url = f"http://127.0.0.1:{port}{PAGES[page][0]}"
         before = server.cpu_seconds()
         counted = count_requests(
             url, self._clients, self._seconds, fields=[self._cookie]
         )
         if counted.remark:
-            raise CannotMeasure(f"{way.name}, {page}: {counted.remark}")
+            raise CannotMeasure(f"{setup.name}, {page}: {counted.remark}")
         used = server.cpu_seconds() - before
         rate = counted.count / (used if self._per_cpu else counted.seconds)
-        self.rates.setdefault((way.name, page), []).append(rate)
-        told = f"{way.name}, {page}: {rate:,.0f}/s, {used / counted.seconds:.0%} busy"
-        print(f"  {told}", file=sys.stderr, flush=True)
+        self.rates.setdefault((setup.name, page), []).append(rate)
+        line = f"{setup.name}, {page}: {rate:,.0f}/s, {used / counted.seconds:.0%} busy"
+        print(f"  {line}", file=sys.stderr, flush=True)
 
     def _check(self, port: int, path: str) -> None:
-        """See that the page is there, and the session's own."""
+        """Raise CannotMeasure unless the page is answered for the logged-in user."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         name, _, value = self._cookie.partition(": ")
         connection.request("GET", path, headers={name: value})
@@ -172,37 +172,39 @@ class Comparison:
             raise CannotMeasure(f"{path}: {answer.status} {text[-500:]}")
 
     def forget_first(self) -> None:
-        """Leave out what was measured to warm up."""
+        """Discard the first round, which warms up."""
         self.rates = {key: rates[1:] for key, rates in self.rates.items()}
 
-    def table(self, ways: Sequence[Way], pages: Sequence[str]) -> str:
-        """Medians of all rounds; behind each how many times faster our best is."""
-        lines = [f"| page | {' | '.join(way.name for way in ways)} |"]
-        lines.append("|---|" + "---|" * len(ways))
+    def table(self, setups: Sequence[Setup], pages: Sequence[str]) -> str:
+        """Return a table of medians, with how many times faster txgreenwsgi is."""
+        lines = [f"| page | {' | '.join(setup.name for setup in setups)} |"]
+        lines.append("|---|" + "---|" * len(setups))
         for page in pages:
-            ours = self._best(page, [way for way in ways if way.server == OURS])
+            ours = self._best(page, [setup for setup in setups if setup.server == OURS])
             cells = []
-            for way in ways:
-                rates = self.rates[way.name, page]
+            for setup in setups:
+                rates = self.rates[setup.name, page]
                 cell = f"{statistics.median(rates):,.0f}/s"
-                if way.server != OURS:
+                if setup.server != OURS:
                     cell += f" ({_median_ratio(ours, rates):.2f})"
                 cells.append(cell)
             lines.append(f"| {page}: {PAGES[page][1]} | {' | '.join(cells)} |")
         return "\n".join(lines)
 
-    def ratio(self, ways: Sequence[Way], page: str) -> float:
-        """How many times faster the best of ours is than the best of the peers."""
-        ours = self._best(page, [way for way in ways if way.server == OURS])
-        peers = self._best(page, [way for way in ways if way.server != OURS])
+    def ratio(self, setups: Sequence[Setup], page: str) -> float:
+        """Return how many times faster the best of ours is than the best peer."""
+        ours = self._best(page, [setup for setup in setups if setup.server == OURS])
+        peers = self._best(page, [setup for setup in setups if setup.server != OURS])
         return _median_ratio(ours, peers)
 
-    def _best(self, page: str, ways: Sequence[Way]) -> list[float]:
-        """The rounds of the one with the highest median.
+    def _best(self, page: str, setups: Sequence[Setup]) -> list[float]:
+        """Return the rounds of the setup with the highest median.
 
-        Not the best of each round: of many that are alike, one is always lucky.
+        The best of each round would be biased: among equal setups, one is lucky.
         """
-        return max((self.rates[way.name, page] for way in ways), key=statistics.median)
+        return max(
+            (self.rates[setup.name, page] for setup in setups), key=statistics.median
+        )
 
 
 def _median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
@@ -212,11 +214,11 @@ def _median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 @contextlib.contextmanager
 def _database(url: str) -> Iterator[str]:
-    """The database that was given, or one of our own for as long as it takes."""
+    """Yield the URL given, or that of a temporary PostgreSQL."""
     if url:
         yield url
         return
-    # The tests know how to start one.
+    # The tests have the code that starts one.
     from tests.integration.services import PostgreSQL
 
     with PostgreSQL() as server:
@@ -224,7 +226,7 @@ def _database(url: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Run what the command line asks for; give the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.database_pages", description=__doc__
     )
@@ -235,58 +237,69 @@ def main() -> int:
         help="an interpreter with gunicorn, gevent, psycopg[binary,pool], "
         "psycopg2-binary, psycogreen and django-db-geventpool (default: this one)",
     )
-    parser.add_argument("--database", metavar="URL", default="", help="an empty one")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        default="",
+        help="an empty database (default: a temporary PostgreSQL)",
+    )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=2, help="for each turn")
+    parser.add_argument(
+        "--seconds", type=int, default=2, help="duration of a measurement"
+    )
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--connections", type=int, default=20, help="to the database")
+    parser.add_argument(
+        "--connections", type=int, default=20, help="of each server to the database"
+    )
     parser.add_argument(
         "--per-cpu",
         action="store_true",
-        help="count by the CPU time of the server, for a machine that others use",
+        help="divide by CPU time of the server, for a machine with other load",
     )
     parser.add_argument("--pages", default=",".join(PAGES), metavar="NAME,...")
     parser.add_argument("--all", action="store_true", help="also Django's defaults")
-    said = parser.parse_args()
-    pages = said.pages.split(",")
+    options = parser.parse_args()
+    pages = options.pages.split(",")
     if unknown := set(pages) - set(PAGES):
-        parser.error(f"--pages: there is no {', '.join(unknown)}, but {list(PAGES)}")
+        parser.error(
+            f"--pages: unknown {', '.join(unknown)}; give some of {list(PAGES)}"
+        )
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
-        parser.error("one CPU is not enough: allow this process two")
-    # What is started without a CPU of its own, the database too, is here.
+        parser.error("this process may use one CPU only: allow it two")
+    # The database inherits this CPU; the servers are pinned to the other.
     os.sched_setaffinity(0, {cpus[1]})
-    ways = [way for way in WAYS if said.all or way.best]
+    setups = [setup for setup in SETUPS if options.all or setup.best]
     try:
-        with _database(said.database) as url:
+        with _database(options.database) as url:
             comparison = Comparison(
                 url,
-                clients=said.clients,
-                connections=said.connections,
-                seconds=said.seconds,
-                peers=said.peers,
-                per_cpu=said.per_cpu,
+                clients=options.clients,
+                connections=options.connections,
+                seconds=options.seconds,
+                peers=options.peers,
+                per_cpu=options.per_cpu,
             )
             comparison.fill()
             with contextlib.ExitStack() as stack:
-                # All at once: idle they cost nothing, and so the turns of one
-                # round are seconds apart, whatever else the machine does.
+                # All run at once: idle servers cost nothing, and the measurements of
+                # one round are only seconds apart, under the same other load.
                 servers = [
-                    stack.enter_context(comparison.serving(way, cpus[0]))
-                    for way in ways
+                    stack.enter_context(comparison.serving(setup, cpus[0]))
+                    for setup in setups
                 ]
                 for page in pages:
-                    for number in range(-1, said.rounds):  # the first warms up
+                    for number in range(-1, options.rounds):  # the first warms up
                         print(f"{page}, round {number + 1}", file=sys.stderr)
-                        for way, (server, port) in zip(ways, servers, strict=True):
-                            comparison.measure(way, page, server, port)
+                        for setup, (server, port) in zip(setups, servers, strict=True):
+                            comparison.measure(setup, page, server, port)
                 comparison.forget_first()
     except CannotMeasure as error:
         print(f"benchmarks.database_pages: {error}", file=sys.stderr)
         return 1
-    print(comparison.table(ways, pages))
+    print(comparison.table(setups, pages))
     for page in pages:
-        print(f"{page}: {comparison.ratio(ways, page):.2f} x the best peer")
+        print(f"{page}: {comparison.ratio(setups, page):.2f} x the best peer")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A Django project in one file: a view that renders a template with a table."""
+"""A Django project in one file, with a view that renders a table."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ settings.configure(
 
 
 def index(request: HttpRequest) -> HttpResponse:
-    """A table of twenty rows."""
+    """Render a table of twenty rows."""
     rows = [{"number": number, "name": f"row <{number}>"} for number in range(20)]
     page: HttpResponse = render(
         request, "rows.html", {"title": "Rows & columns", "rows": rows}

@@ -1,4 +1,4 @@
-"""A Flask application that answers JSON, for the scenario of that name."""
+"""A Flask application that answers JSON, for the scenario `flask`."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ app = Flask(__name__)
 
 @app.get("/")
 def index() -> Response:
-    """A short object."""
+    """Answer with a short object."""
     return jsonify(message="Hello, world!", numbers=list(range(10)))

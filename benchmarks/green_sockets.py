@@ -1,8 +1,8 @@
-"""Echo over loopback, in blocking code made green: ours against gevent's.
+"""Echo over loopback with patched blocking code: txgreenwsgi against gevent.
 
-The same program, plain `socket` and `threading`, runs patched by each in a
-process of its own: a server, and clients in the same process, so that what is
-measured is the switching and not the network.
+The same program, written with `socket` and `threading`, runs in one process patched
+by txgreenwsgi and in one patched by gevent. Server and clients share the process,
+so the figures show the cost of switching rather than of the network.
 
     python -m benchmarks.green_sockets --gevent /path/to/python-with-gevent
 """
@@ -18,11 +18,16 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Address = tuple[str, int]
 
 CLIENTS = 50
 ROUND_TRIPS = 300
-# For a single client: fewer are over before the processor has settled.
+# For a single client: with fewer, the run ends before the CPU's clock is stable.
 ROUND_TRIPS_ALONE = 10_000
 CONNECTIONS = 60
 MESSAGE = b"x" * 100
@@ -42,25 +47,25 @@ def _serve(listener: socket.socket) -> None:
         threading.Thread(target=echo, args=(connection,), daemon=True).start()
 
 
-def _echoes(address: Any, times: int = ROUND_TRIPS) -> None:
+def _echoes(address: Address, times: int = ROUND_TRIPS) -> None:
     with socket.create_connection(address) as sock:
         for _ in range(times):
             sock.sendall(MESSAGE)
             sock.recv(4096)
 
 
-def _echoes_alone(address: Any) -> None:
+def _echoes_alone(address: Address) -> None:
     _echoes(address, ROUND_TRIPS_ALONE)
 
 
-def _connections(address: Any) -> None:
+def _connections(address: Address) -> None:
     for _ in range(CONNECTIONS):
         with socket.create_connection(address) as sock:
             sock.sendall(MESSAGE)
             sock.recv(4096)
 
 
-def _seconds(work: Any, address: Any, clients: int) -> float:
+def _seconds(work: Callable[[Address], None], address: Address, clients: int) -> float:
     threads = [threading.Thread(target=work, args=(address,)) for _ in range(clients)]
     began = time.perf_counter()
     for thread in threads:
@@ -71,10 +76,10 @@ def _seconds(work: Any, address: Any, clients: int) -> float:
 
 
 def measure() -> dict[str, float]:
-    """Operations a second, with the library as it is patched now."""
+    """Return operations per second with the currently patched library."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     threading.Thread(target=_serve, args=(listener,), daemon=True).start()
-    address = listener.getsockname()
+    address: Address = listener.getsockname()
     _seconds(_connections, address, 5)
     found = {
         "round trips, one client": ROUND_TRIPS_ALONE
@@ -117,7 +122,7 @@ def _ask(flavour: str, python: str) -> dict[str, float]:
 
 
 def _compare(gevent: str | None, times: int) -> None:
-    """Run both in turn, so that what else the machine does hits both alike."""
+    """Run both alternately, so that other load on the machine affects both."""
     ours: list[dict[str, float]] = []
     theirs: list[dict[str, float]] = []
     for _ in range(times):
@@ -131,16 +136,21 @@ def _compare(gevent: str | None, times: int) -> None:
                 mine[name] / its[name] for mine, its in zip(ours, theirs, strict=True)
             )
             rate = statistics.median(run[name] for run in theirs)
-            line += f"; gevent {rate:,.0f}/s; the median of the ratios is {ratio:.2f}"
+            line += f"; gevent {rate:,.0f}/s; median ratio {ratio:.2f}"
         print(line)
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gevent", metavar="PYTHON", help="an interpreter with gevent")
     parser.add_argument(
-        "--times", type=int, default=5, help="runs of each, in turn; the median counts"
+        "--gevent", metavar="PYTHON", help="an interpreter that has gevent"
+    )
+    parser.add_argument(
+        "--times",
+        type=int,
+        default=5,
+        help="number of runs of each; the median is printed",
     )
     parser.add_argument("--as", dest="flavour", help=argparse.SUPPRESS)
     said = parser.parse_args()

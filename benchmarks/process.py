@@ -1,7 +1,7 @@
-"""Server processes: started on one CPU, watched, and ended.
+"""Server processes: start them on one CPU, measure and stop them.
 
-Only what was started here is ever signalled. The file must never know which
-server it runs.
+Only processes started here are signalled. This file must never know which server
+it runs.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ROOT = Path(__file__).parent.parent
 
 
 class CannotMeasure(Exception):
-    """There is no figure, and the message says why."""
+    """A measurement failed; the message gives the reason."""
 
 
 class Process:
-    """A server and the processes it has started.
+    """A server and its child processes.
 
     Attributes:
-        port: where it listens on 127.0.0.1.
+        port: its port on 127.0.0.1.
     """
 
     def __init__(self, leader: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -46,18 +46,18 @@ class Process:
         self.port = port
 
     def alive(self) -> bool:
-        """Whether the process that was started is there."""
+        """Return whether the first process is still running."""
         return self._leader.poll() is None
 
     def last_words(self) -> str:
-        """The last line it has printed that is not empty."""
+        """Return the last non-empty line of its output."""
         with open(self._log, "rb") as log:
             log.seek(max(0, self._log.stat().st_size - 4096))
             lines = log.read().decode("utf-8", "replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def rss_bytes(self) -> int:
-        """Resident memory of all its processes together, in bytes."""
+        """Return the resident memory of all its processes, in bytes."""
         pages = 0
         for pid in self._pids():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
@@ -65,7 +65,7 @@ class Process:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def cpu_seconds(self) -> float:
-        """CPU time that all its processes together have used so far."""
+        """Return the CPU time that all its processes have used so far."""
         seconds = 0.0
         for pid in self._pids():
             # The id of its CPU-time clock, as in clock_getcpuclockid(3). It counts
@@ -75,7 +75,7 @@ class Process:
         return seconds
 
     def _pids(self) -> list[int]:
-        """Return the ids of its processes: those in the group made for it."""
+        """Return the ids of its processes: the members of its process group."""
         pids = []
         for name in os.listdir("/proc"):
             with contextlib.suppress(ProcessLookupError):
@@ -84,10 +84,10 @@ class Process:
         return pids
 
     def wait_until_listening(self) -> None:
-        """Return when the port takes connections.
+        """Wait until the port accepts connections.
 
         Raises:
-            CannotMeasure: it ended, or did not listen in time.
+            CannotMeasure: the server ended or did not listen in time.
         """
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
@@ -102,10 +102,10 @@ class Process:
         raise CannotMeasure(f"did not listen within {_START_SECONDS:.0f} s")
 
     def stop(self) -> None:
-        """End it, and what is left of what it has started."""
+        """Stop the server and its remaining children."""
         self._leader.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._leader.wait(_STOP_SECONDS)  # the next signal cannot be ignored
+            self._leader.wait(_STOP_SECONDS)  # SIGKILL follows
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._leader.pid, signal.SIGKILL)
         self._leader.wait()
@@ -119,17 +119,17 @@ def running(
     variables: Mapping[str, str],
     root: Path = ROOT,
 ) -> Iterator[Process]:
-    """A server that listens on `port`, pinned to `cpu`, ended on the way out.
+    """Run a server that listens on `port`, pinned to `cpu`; stop it on exit.
 
     Args:
-        command: its words.
-        port: the one that the words tell it to listen on.
-        cpu: where it and its threads and children run.
+        command: the words of its command line.
+        port: the port that the command line tells it to listen on.
+        cpu: the CPU of the server, its threads and its children.
         variables: added to its environment.
         root: the checkout that it imports from and runs in.
 
     Raises:
-        CannotMeasure: it did not start.
+        CannotMeasure: the server did not start.
     """
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory:
         log = Path(directory) / "output"
@@ -142,7 +142,7 @@ def running(
                 cwd=root,
                 env={**os.environ, "PYTHONPATH": str(root), **variables},
                 start_new_session=True,
-                # Before exec, so that there is no thread it could miss.
+                # Before exec, so that every thread inherits it.
                 preexec_fn=functools.partial(os.sched_setaffinity, 0, {cpu}),
             )
         process = Process(leader, port, log)
@@ -154,13 +154,13 @@ def running(
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing uses.
+    """Return an unused port of 127.0.0.1.
 
-    Below the range that outgoing connections take theirs from: a connection
-    tried there before the server listens can meet itself and succeed.
+    It is below the ephemeral range: a connection attempt to an ephemeral port that
+    is not listening yet can connect to itself.
 
     Raises:
-        CannotMeasure: none was found.
+        CannotMeasure: no port was found.
     """
     for _ in range(100):
         port = random.randrange(20_000, 32_000)

@@ -1,4 +1,4 @@
-"""What was measured, and the arithmetic on it: medians, ratios, spread."""
+"""The outcomes of all rounds, with their medians, ratios and spread."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Results:
     """The outcome of each round, for each scenario and server.
 
     Attributes:
-        scenarios: those that are measured, in the order of columns.
-        servers: those that are compared, in the order of rows.
+        scenarios: in the order of the columns.
+        servers: in the order of the rows.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Results:
         self._outcomes: dict[tuple[str, str], list[Measured | str]] = defaultdict(list)
 
     def add(self, scenario: Scenario, server: Server, outcome: Measured | str) -> None:
-        """Add the outcome of one more round: a figure, or why there is none."""
+        """Add the outcome of a round: a figure, or the reason why there is none."""
         self._outcomes[scenario.name, server.name].append(outcome)
 
     def _rounds(self, scenario: Scenario, server: str) -> list[float | None]:
@@ -43,7 +43,7 @@ class Results:
         ]
 
     def median(self, scenario: Scenario, server: Server) -> float | None:
-        """The median of the rounds, None if no round gave a figure."""
+        """Return the median of the rounds, or None if no round has a figure."""
         figures = [
             figure
             for figure in self._rounds(scenario, server.name)
@@ -52,17 +52,17 @@ class Results:
         return statistics.median(figures) if figures else None
 
     def ratio(self, scenario: Scenario, server: Server) -> float | None:
-        """How many times better ours is than `server`; below 1, it is worse.
+        """Return how many times better ours is than `server`; below 1, worse.
 
-        The median of each round's ratio, not the ratio of the medians: what
-        slows the machine down for a while slows down both sides of a round.
+        This is the median of the rounds' ratios rather than the ratio of medians:
+        other load on the machine affects both sides of a round alike.
         """
         if server.name == OURS:
             return None
         pairs = zip(
             self._rounds(scenario, OURS),
             self._rounds(scenario, server.name),
-            strict=False,  # nothing of ours, when it is left out
+            strict=False,  # ours has no rounds if it was not selected
         )
         ratios = [
             theirs / ours if scenario.less_is_better else ours / theirs
@@ -72,9 +72,9 @@ class Results:
         return statistics.median(ratios) if ratios else None
 
     def spread(self, scenario: Scenario) -> float | None:
-        """How far apart the rounds of one server are, as a share of their median.
+        """Return the range of a server's rounds as a fraction of their median.
 
-        The median over the servers; None with fewer than two rounds.
+        The median over all servers; None with fewer than two rounds.
         """
         spreads = []
         for server in self.servers:
@@ -87,10 +87,10 @@ class Results:
         return statistics.median(spreads) if spreads else None
 
     def remarks(self, scenario: Scenario, server: Server) -> list[str]:
-        """What there is to say about a figure, or about its absence."""
+        """Return the remarks on a figure, or the reasons why it is missing."""
         outcomes = self._outcomes[scenario.name, server.name]
         remarks = [outcome for outcome in outcomes if isinstance(outcome, str)]
-        # A remark may have a number in it that is another one in each round.
+        # Numbers in a remark differ from round to round: keep the last one.
         measured = [outcome for outcome in outcomes if not isinstance(outcome, str)]
         remarks += [outcome.remark for outcome in measured if outcome.remark][-1:]
         return list(dict.fromkeys(remarks))

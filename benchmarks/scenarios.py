@@ -1,6 +1,6 @@
-"""What is measured: each scenario asks one application in one way.
+"""The scenarios: an application and a load each.
 
-This file must never know which server it asks.
+This file must never know which server it measures.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 __all__ = ["SCENARIOS", "Measured", "Scenario"]
 
 _MIB = 1024 * 1024
-# So many connections at once are asked, until the server has caught up: fewer
-# than any server's queue of connections to accept.
+# Number of connections opened before waiting for the server to catch up: fewer than
+# the listen backlog of any server.
 _BATCH = 250
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one turn of one server gave.
+    """The result of one measurement.
 
     Attributes:
         figure: in the scenario's unit.
-        remark: what is to be said of it, "" if nothing.
-        busy: for how much of the time the server had its CPU, from 0 to 1; None
-            where time is not what is measured.
+        remark: a note on the figure, or "".
+        busy: CPU time of the server as a fraction of elapsed time; None for
+            scenarios that do not measure time.
     """
 
     figure: float
@@ -43,7 +43,7 @@ class Measured:
     busy: float | None = None
 
     def per_cpu(self) -> Measured:
-        """The same, by the CPU time of the server instead of the clock."""
+        """Return the result per CPU second of the server instead of per second."""
         return replace(self, figure=self.figure / self.busy) if self.busy else self
 
 
@@ -52,14 +52,14 @@ class Scenario:
     """One column of the table.
 
     Attributes:
-        name: what it is called in options and headings.
-        title: what it asks for, in a few words.
-        unit: of its figures.
-        app: "package.module:name" of what is served.
-        wants: what a server must be able to do: "application" to call one,
-            "tls", "sleep" to hold thousands of sleeping requests at once.
-        needs: the distribution that the application needs, "" if none.
-        measure: asks a server for so many seconds.
+        name: name in options and headings.
+        title: description of the load in a few words.
+        unit: unit of the figures.
+        app: "package.module:name" of the application served.
+        wants: features that the server must have: "application" (calls one), "tls",
+            "sleep" (holds thousands of sleeping requests).
+        needs: distribution that the application needs, or "".
+        measure: measures a server for a number of seconds.
     """
 
     name: str
@@ -72,12 +72,12 @@ class Scenario:
 
     @property
     def less_is_better(self) -> bool:
-        """Whether a low figure is the good one."""
+        """Whether lower figures are better."""
         return self.unit.startswith("KiB")
 
     @property
     def uses_wrk(self) -> bool:
-        """Whether it needs that program."""
+        """Whether the program wrk is needed."""
         return self.unit == "requests/s"
 
 
@@ -92,7 +92,7 @@ def _wrk(
     post: bytes | None = None,
     expected: bytes | None = None,
 ) -> Measured:
-    """Have one response checked, then let wrk count the rest."""
+    """Check one response, then let wrk count responses."""
     body = client.ask(process.port, "/", post, tls)
     if not body if expected is None else body != expected:
         raise CannotMeasure(f"answered {body!r:.40}")
@@ -106,7 +106,7 @@ def _wrk(
 def _rate(
     process: Process, ask: Callable[[], client.Counted], scale: float = 1.0
 ) -> Measured:
-    """What is counted, by the second; with the CPU time that it took."""
+    """Return the count per second, with the CPU time used."""
     before = process.cpu_seconds()
     counted = ask()
     used = process.cpu_seconds() - before
@@ -118,7 +118,7 @@ def _rate(
 
 
 def _download(process: Process, seconds: int) -> Measured:
-    client.download(process.port, 0)  # one to warm up
+    client.download(process.port, 0)  # warm-up
     return _rate(process, lambda: client.download(process.port, seconds), 1e-6)
 
 
@@ -136,7 +136,7 @@ def _need_files(count: int) -> None:
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if allowed < count + 100:
         raise CannotMeasure(
-            f"{allowed} open files are allowed: allow more by ulimit -n {count + 100}"
+            f"the limit of open files is {allowed}: raise it, ulimit -n {count + 100}"
         )
 
 
@@ -155,7 +155,7 @@ def _idle(process: Process, seconds: int, count: int) -> Measured:
             crowd.read(new, HELLO)
         time.sleep(0.2)
         after = process.rss_bytes()
-        # Whoever has closed some of them has not held them all.
+        # A second request proves that the server kept all of them open.
         for first in range(0, count, _BATCH):
             again = crowd.connections[first : first + _BATCH]
             crowd.send(again, "/")
@@ -167,7 +167,7 @@ def _asleep(process: Process, seconds: int, count: int) -> Measured:
     _need_files(count)
     client.ask(process.port, "/count")
     before = process.rss_bytes()
-    # Long enough for the slowest to take them all in.
+    # Long enough for the slowest server to accept all of them.
     until = time.time() + 3 + count / 1000
     with client.Crowd(process.port) as crowd:
         for _ in range(count // _BATCH):
@@ -177,7 +177,9 @@ def _asleep(process: Process, seconds: int, count: int) -> Measured:
                 crowd.connections
             ):
                 if time.time() > until - 0.5:
-                    raise CannotMeasure(f"only {there} of {count} slept in time")
+                    raise CannotMeasure(
+                        f"only {there} of {count} requests were asleep in time"
+                    )
                 time.sleep(0.01)
         after = process.rss_bytes()
         crowd.read(crowd.connections, AWAKE)
@@ -197,7 +199,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "browser",
-        "the same, asked with a browser's 12 fields; cookie and query change",
+        "the same with a browser's 12 fields; cookie and query differ each time",
         "requests/s",
         "benchmarks.apps:hello",
         partial(_wrk, script="browser.lua", expected=HELLO),

@@ -1,11 +1,11 @@
-"""Runs one server that has no command of its own, or not one that will do.
+"""Runs servers that have no suitable command of their own.
 
-`python -m benchmarks.serve SERVER MODULE:APP PORT [CERTIFICATE KEY]`, in a
-process of its own. Each server gets what the others get: no access log, a long
-queue of connections to accept, no limit on connections, a long keep-alive.
+`python -m benchmarks.serve SERVER MODULE:APP PORT [CERTIFICATE KEY]`. All servers
+have the same configuration: no access log, a long listen backlog, no limit on
+connections, a long keep-alive.
 
-The servers are imported by name: none of them need be installed to check or to
-read this file.
+Servers are imported by name, so that none of them need be installed to type-check
+or import this file.
 """
 
 from __future__ import annotations
@@ -71,18 +71,18 @@ def _waitress(spec: str, port: int, certificate: str | None, key: str | None) ->
         backlog=BACKLOG,
         connection_limit=MOST_CONNECTIONS,
         channel_timeout=KEEP_ALIVE_SECONDS,
-        asyncore_use_poll=True,  # select() ends at the 1024th connection
+        asyncore_use_poll=True,  # select() is limited to 1024 descriptors
         _quiet=True,
     )
 
 
 def _twist_web(spec: str, port: int, certificate: str | None, key: str | None) -> None:
-    """As `twist web --wsgi` does, but for the access log, which it cannot leave."""
+    """Serve like `twist web --wsgi`, without its access log."""
     from twisted.internet import reactor as installed
     from twisted.web import server, tap
 
     def log_nothing(self: object, request: object) -> None:
-        """In place of the line that Site writes even where there is no file."""
+        """Write no access log; Site writes one even without a file."""
 
     server.Site.log = log_nothing  # type: ignore[method-assign]
     where = f"{port}:interface=127.0.0.1:backlog={BACKLOG}"
@@ -119,7 +119,7 @@ SERVERS: dict[str, Callable[[str, int, str | None, str | None], None]] = {
 
 
 def main(arguments: list[str]) -> None:
-    """Run the server that the arguments name, until the process is ended."""
+    """Run the server named in the arguments until the process ends."""
     name, spec, port, *tls = arguments
     certificate, key = tls or (None, None)
     SERVERS[name](spec, int(port), certificate, key)

@@ -1,6 +1,6 @@
-"""The servers that are compared, and the command that starts each.
+"""The servers and the command lines that start them.
 
-This file knows words of command lines. It must never import a server.
+This file must never import a server.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["OURS", "SERVERS", "Launch", "Server", "is_installed"]
 
-#: The one that all others are compared with.
+#: The server that all ratios refer to.
 OURS = "txgreenwsgi"
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What a server is to serve, and where.
+    """The application and the port of a server.
 
     Attributes:
         app: "package.module:name" of a WSGI application.
-        port: of 127.0.0.1, and free.
-        certificate: file of the certificate, where TLS is to be spoken.
-        key: file of its private key.
+        port: a free port of 127.0.0.1.
+        certificate: certificate file for TLS; None for plain HTTP.
+        key: private key file of the certificate.
     """
 
     app: str
@@ -40,7 +40,7 @@ class Launch:
 
     @property
     def endpoint(self) -> str:
-        """The same as a Twisted endpoint string."""
+        """The port and the certificate as a Twisted endpoint string."""
         where = f"{self.port}:interface=127.0.0.1"
         if self.certificate is None:
             return f"tcp:{where}"
@@ -52,12 +52,12 @@ class Server:
     """One row of the table.
 
     Attributes:
-        name: what the row is called.
-        kind: ours, a peer, or a limit that no server is expected to reach.
-        needs: the distributions that must be installed.
-        command: from what is to be served to the words of a command.
-        cannot: what it cannot do (see `Scenario.wants`), and why.
-        why: what is special about it, for `--list`.
+        name: heading of the row.
+        kind: "ours", "peer", or "limit" (an upper limit that no server can reach).
+        needs: required distributions.
+        command: builds the command line.
+        cannot: missing features (see `Scenario.wants`) with the reasons.
+        why: notes for `--list`.
     """
 
     name: str
@@ -68,20 +68,20 @@ class Server:
     why: str = ""
 
     def versions(self) -> str:
-        """Name and version of each distribution it is made of.
+        """Return name and version of each required distribution.
 
         Raises:
-            PackageNotFoundError: one of them is not installed.
+            PackageNotFoundError: a distribution is not installed.
         """
         return ", ".join(f"{name} {version(name)}" for name in self.needs)
 
     def missing(self) -> list[str]:
-        """The distributions that it needs and that are not installed."""
+        """Return the required distributions that are not installed."""
         return [name for name in self.needs if not is_installed(name)]
 
 
 def is_installed(distribution: str) -> bool:
-    """Whether this Python has it."""
+    """Return whether this Python has the distribution."""
     try:
         version(distribution)
     except PackageNotFoundError:
@@ -90,7 +90,7 @@ def is_installed(distribution: str) -> bool:
 
 
 def _own_script(name: str) -> Callable[[Launch], list[str]]:
-    """The command for a server that `serve.py` starts."""
+    """Return a builder of command lines for a server in `serve.py`."""
 
     def command(launch: Launch) -> list[str]:
         words = [sys.executable, "-m", "benchmarks.serve", name]
@@ -107,7 +107,7 @@ def _green(launch: Launch) -> list[str]:
         "greenwsgi",
         *("--app", launch.app),
         *("--listen", launch.endpoint),
-        # As the peers: room for all, and nobody is sent away while we measure.
+        # The limits of the other servers: no request is refused.
         *("--max-in-flight", str(MOST_CONNECTIONS)),
         *("--keep-alive", str(KEEP_ALIVE_SECONDS)),
     ]
@@ -118,7 +118,7 @@ def _ours(launch: Launch) -> list[str]:
     return [str(twistd), "-n", "--pidfile=", *_green(launch)]
 
 
-# What asyncio's reactor runs on is the loop that the policy makes.
+# The asyncio reactor runs on the event loop of the current policy.
 _WITH_UVLOOP = (
     "import asyncio, uvloop; "
     "asyncio.set_event_loop_policy(uvloop.EventLoopPolicy()); "
@@ -146,7 +146,7 @@ def _granian(launch: Launch) -> list[str]:
     words = [sys.executable, "-m", "granian", "--interface", "wsgi"]
     words += ["--workers", "1", "--blocking-threads", "1", "--no-ws"]
     words += ["--host", "127.0.0.1", "--port", str(launch.port)]
-    # Connections beyond this wait for one to close, by default at the 1024th.
+    # Further connections wait for one to close; the default is 1024.
     words += ["--backpressure", str(MOST_CONNECTIONS), "--log-level", "warning"]
     if launch.certificate is not None:
         words += ["--ssl-certificate", str(launch.certificate)]
@@ -154,8 +154,8 @@ def _granian(launch: Launch) -> list[str]:
     return [*words, launch.app]
 
 
-_ONE_THREAD_EACH = "a request that sleeps holds a thread, and there are few"
-_CANNED = "answers canned bytes whatever is asked"
+_ONE_THREAD_EACH = "a sleeping request occupies one of few threads"
+_CANNED = "answers every request with the same bytes"
 
 SERVERS: tuple[Server, ...] = (
     Server(OURS, "ours", ("txgreenwsgi", "Twisted"), _ours),
@@ -164,7 +164,7 @@ SERVERS: tuple[Server, ...] = (
         "ours",
         ("txgreenwsgi", "uvloop"),
         _ours_on_uvloop,
-        why="twistd --reactor=asyncio, uvloop being the event loop policy",
+        why="twistd --reactor=asyncio with uvloop's event loop policy",
     ),
     Server("gevent", "peer", ("gevent",), _own_script("gevent"), why="gevent.pywsgi"),
     Server(
@@ -172,7 +172,7 @@ SERVERS: tuple[Server, ...] = (
         "peer",
         ("gunicorn", "gevent"),
         _gunicorn,
-        why="one gevent worker; its master process waits",
+        why="one gevent worker",
     ),
     Server("eventlet", "peer", ("eventlet",), _own_script("eventlet")),
     Server(
@@ -189,7 +189,7 @@ SERVERS: tuple[Server, ...] = (
         ("bjoern",),
         _own_script("bjoern"),
         {
-            "sleep": "a request that sleeps holds the only thread",
+            "sleep": "a sleeping request occupies the only thread",
             "tls": "has no TLS",
         },
         why="in C; one thread",
@@ -208,7 +208,7 @@ SERVERS: tuple[Server, ...] = (
         ("Twisted",),
         _own_script("twist-web"),
         {"sleep": _ONE_THREAD_EACH},
-        why="twist web --wsgi, its access log taken out",
+        why="twist web --wsgi without its access log",
     ),
     Server(
         "epoll-limit",
@@ -224,6 +224,6 @@ SERVERS: tuple[Server, ...] = (
         ("Twisted",),
         _own_script("twisted"),
         {"application": _CANNED},
-        why="a protocol using transport.write, " + _CANNED,
+        why="a protocol that uses transport.write, " + _CANNED,
     ),
 )

@@ -1,4 +1,4 @@
-"""The results as Markdown that is readable as plain text too."""
+"""The results as Markdown tables that are legible as plain text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["aligned", "markdown", "shown"]
 
 _HOW_TO_READ = (
     f"Medians. In brackets: how many times better {OURS} is; below 1, it is worse. "
-    "Ratios are taken round by round, so they need not be the quotient of two "
-    "medians. Spread: how far apart the rounds of one server are. "
-    "Numbers in square brackets refer to the notes."
+    "A ratio is the median of the rounds' ratios and may differ from the quotient of "
+    "the medians. Spread: the range of the rounds of one server. Numbers in square "
+    "brackets refer to the notes."
 )
 
 
 def shown(figure: float) -> str:
-    """Three digits that mean something, and no more."""
+    """Return the figure with three significant digits."""
     if figure < 10:
         return f"{figure:.2f}"
     if figure < 100:
@@ -33,13 +33,13 @@ def shown(figure: float) -> str:
 
 
 def markdown(results: Results, about: Sequence[str]) -> str:
-    """One table for each unit, and notes.
+    """Return a table for each unit, followed by notes.
 
     Args:
-        results: of all rounds.
-        about: lines on how and where it was measured.
+        results: the outcomes of all rounds.
+        about: lines on the conditions of the measurement.
     """
-    # Each remark once, with all that it is about.
+    # Each remark appears once, with the servers and scenarios that it applies to.
     notes: dict[str, dict[str, list[str]]] = {}
     for scenario in results.scenarios:
         for server in results.servers:

@@ -1,7 +1,7 @@
-"""Requests, counted by wrk: https://github.com/wg/wrk.
+"""Load from wrk (https://github.com/wg/wrk).
 
-It knows wrk's words and the lines it prints. One thread of it is faster than
-anything measured here.
+This file knows wrk's options and output. One thread of wrk is faster than every
+server measured here.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def count_requests(
     script: str = "",
     fields: Sequence[str] = (),
 ) -> Counted:
-    """Ask for `url` on all connections for so many seconds.
+    """Request `url` on all connections and count the complete responses.
 
     Args:
-        url: of http or https.
-        connections: how many are open at once.
-        seconds: how long to ask.
-        script: the name of a Lua file beside this one that makes the requests.
-        fields: "Name: value" of further header fields.
+        url: an http or https URL.
+        connections: number of open connections.
+        seconds: duration of the load.
+        script: file name of a Lua script in this folder that builds the requests.
+        fields: further header fields as "Name: value".
 
     Returns:
-        The complete responses, with a remark on what failed.
+        The number of responses, with a remark on failures.
 
     Raises:
         CannotMeasure: wrk failed, or no request was answered.
@@ -66,19 +66,19 @@ def count_requests(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CannotMeasure("wrk did not end") from None
+        raise CannotMeasure("wrk did not exit in time") from None
     count, rate = _COUNT.search(ran.stdout), _RATE.search(ran.stdout)
     if ran.returncode or count is None or rate is None:
         raise CannotMeasure(f"wrk failed: {ran.stderr.strip() or ran.stdout.strip()}")
     problems = []
     if refused := _REFUSED.search(ran.stdout):
-        problems.append(f"{refused[1]} responses were no success")
+        problems.append(f"{refused[1]} responses had an error status")
     if broken := _BROKEN.search(ran.stdout):
         words = ("connections failed", "reads failed", "writes failed", "timeouts")
         counts = zip(broken.groups(), words, strict=True)
         problems += [f"{count} {word}" for count, word in counts if count != "0"]
     if count[1] == "0":
         raise CannotMeasure(", ".join(problems) or "no request was answered")
-    # The time that is printed is rounded to ten milliseconds; the rate is not.
+    # The printed duration is rounded to 10 ms, the rate is exact.
     taken = int(count[1]) / float(rate[1])
     return Counted(int(count[1]), taken, ", ".join(problems))

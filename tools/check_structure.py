@@ -63,7 +63,7 @@ FOREIGN: Final[Mapping[str, str]] = {
     "_is_gil_enabled": "sys: documented; refuses free-threaded builds",
     "_xoptions": "sys: documented; passed on to a restarted interpreter",
     # The standard library, replaced or mirrored by green modules.
-    "_thread._local": "the class behind threading.local, to recognize it",
+    "_local": "_thread: the class behind threading.local",
     "threading._active": "the thread table, which must not grow",
     "_excepthook": "_thread: the default of threading.excepthook",
     "_tstate_lock": "threading: releases the main thread's lock at exit",
@@ -106,7 +106,7 @@ class Violation:
         path: relative to the root of the project.
         line: counted from 1.
         rule: name of the rule.
-        message: what was found there.
+        message: the violation in a sentence.
     """
 
     path: str

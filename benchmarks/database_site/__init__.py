@@ -1,5 +1,5 @@
-"""The Django site of the examples, set up for each server as is best for it.
+"""The Django site of the examples, configured for each server and driver.
 
-`database_pages.py` measures it. The package knows Django and the site; it must
-never know which servers there are.
+`database_pages.py` measures it. This package knows Django and the site; it must
+never know the servers.
 """

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.database_site`: fill the tables, print a session's key.
+"""`python -m benchmarks.database_site`: fill the tables, print a session key.
 
-Its user has an account like others, and is logged in.
+The session belongs to a logged-in user without special permissions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WORDS = [
 
 
 def fill() -> str:
-    """Make the tables and what is in them; give the key of a session."""
+    """Create and fill the tables; return the key of a session."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.database_site.settings"
     django.setup()
     management: Any = import_module("django.core.management")
@@ -41,7 +41,7 @@ def fill() -> str:
     models: Any = import_module("examples.django_site.models")
 
     management.call_command("migrate", verbosity=0)
-    chance = random.Random(1)  # the same at each run
+    chance = random.Random(1)  # the same data in each run
     users = [
         auth.get_user_model().objects.create(username=f"user-{number}")
         for number in range(USERS)

@@ -1,4 +1,4 @@
-"""The site's addresses, and two for pages that mostly wait for the database."""
+"""The site's URLs, and two for pages that mostly wait for the database."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from examples.django_site.views import OnePost
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
-#: How long the database takes for the slow page.
+#: Duration of the slow page's query.
 SLOW_SECONDS = 0.05
-#: How many queries the page makes that makes many.
+#: Number of queries of the page `many`.
 MANY = 25
 
 _one_post = OnePost.as_view()
 
 
 def slow(request: HttpRequest) -> HttpResponse:
-    """A post, after a query that takes its time."""
+    """Render a post after a slow query."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_sleep(%s)", [SLOW_SECONDS])
     page: HttpResponse = _one_post(request, pk=1000).render()
@@ -32,7 +32,7 @@ def slow(request: HttpRequest) -> HttpResponse:
 
 
 def many(request: HttpRequest) -> HttpResponse:
-    """Posts that are fetched one by one, as careless views do."""
+    """Render posts that are fetched one by one (the N+1 query problem)."""
     titles = [
         Post.objects.values_list("title", flat=True).get(pk=1000 + number)
         for number in range(MANY)

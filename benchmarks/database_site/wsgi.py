@@ -1,4 +1,4 @@
-"""The WSGI application that all servers serve."""
+"""The site's WSGI application."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.database_site.settings"
 if "gevent.monkey" in sys.modules and "psycopg2+" in os.environ["BENCHMARK_DATABASE"]:
-    # Its C code would hold up all greenlets: this has it wait by gevent.
+    # psycopg2 waits in C and would block all greenlets; psycogreen makes it wait
+    # through gevent.
     import_module("psycogreen.gevent").patch_psycopg()
 
 application: WSGIApplication = get_wsgi_application()

@@ -1,1 +1,1 @@
-"""What only shows after a long time, or under a crowd: memory, leftovers, limits."""
+"""Tests of long runs and many clients: memory, leaked objects, limits."""

@@ -1,7 +1,7 @@
-"""The figures that tests have seen, for the documentation.
+"""Figures measured by tests, for the documentation.
 
-Written as one JSON object a line to the file that TXGREENWSGI_FIGURES names, and
-nowhere without it.
+Written as one JSON object per line to the file named by TXGREENWSGI_FIGURES;
+discarded if it is not set.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["note"]
 
 
 def note(name: str, **figures: object) -> None:
-    """Write down what a test has seen, under a name."""
+    """Append the figures of a test under a name."""
     path = os.environ.get("TXGREENWSGI_FIGURES", "")
     if path:
         with Path(path).open("a", encoding="utf-8") as file:

@@ -1,8 +1,8 @@
-"""Many clients in one loop: good ones, slow ones, and such that leave in the middle.
+"""Many clients in one event loop: normal, slow, and disconnecting early.
 
-Each client has a connection and sends one request after the other, chosen by chance;
-what comes back is read to its end and checked. It knows sockets and HTTP as a client
-does; it must never know the server.
+Each client has a connection and sends random requests one after the other; it reads
+and checks each complete response. This file knows sockets and the client's side of
+HTTP; it must never know the server.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UPLOAD = bytes(70_000)
 _RESET = struct.pack("ii", 1, 0)
 _LAST_CHUNK = b"0\r\n\r\n"
 
-# One in so many requests goes to each path.
+# Relative frequency of each path.
 _WEIGHTS = {
     "/hello": 40,
     "/echo": 15,
@@ -62,11 +62,11 @@ def _request(path: str, chance: random.Random) -> bytes:
 
 
 class _Client:
-    """One client; `Load` turns it.
+    """One client, driven by `Load`.
 
     Args:
-        load: to count in, and to take chances from.
-        number: decides whether it reads slowly.
+        load: has the counters and the random generator.
+        number: decides whether the client reads slowly.
     """
 
     def __init__(self, load: Load, number: int) -> None:
@@ -90,7 +90,7 @@ class _Client:
         if self._socket is None:
             self._connect()
         chance = self._chance
-        # Now and then two at once.
+        # Sometimes two pipelined requests.
         count = 2 if chance.random() < 0.05 else 1
         self._paths = chance.choices(load.paths, load.weights, k=count)
         data = b"".join(_request(path, chance) for path in self._paths)
@@ -102,7 +102,8 @@ class _Client:
         if chance.random() < _ABORTED:
             load.aborted += count
             if chance.random() < 0.3:
-                # In the midst of the request; half of them later.
+                # Leave in the middle of the request: half of the clients at once, half
+                # later.
                 data = data[: chance.randrange(1, len(data))]
                 self._abort_after = 0
                 self._hold = chance.random() < 0.5
@@ -122,7 +123,7 @@ class _Client:
         self.writing = False
 
     def close(self, reset: bool = False) -> None:
-        """Close the connection, in good order or not."""
+        """Close the connection, with a reset if asked for."""
         sock, self._socket = self._socket, None
         if sock is not None:
             self._load.selector.unregister(sock)
@@ -140,7 +141,8 @@ class _Client:
             self._want(selectors.EVENT_READ | selectors.EVENT_WRITE)
             return
         except (BrokenPipeError, ConnectionResetError):
-            # Answered and closed before all was sent: the answer is there to read.
+            # The server answered and closed before the request was complete: the
+            # response can still be read.
             self._to_send = memoryview(b"")
         if self.writing:
             self._want(selectors.EVENT_READ)
@@ -161,7 +163,7 @@ class _Client:
         self.begin()
 
     def turn(self, events: int) -> None:
-        """The socket is ready."""
+        """Handle a ready socket."""
         if events & selectors.EVENT_WRITE:
             self._write()
             if self._socket is None or not events & selectors.EVENT_READ:
@@ -184,7 +186,7 @@ class _Client:
             self._read()
 
     def _read(self) -> None:
-        """Take whole responses from what was received."""
+        """Consume complete responses from the received data."""
         while self._paths:
             head, found, rest = self._received.partition(b"\r\n\r\n")
             if not found:
@@ -207,7 +209,7 @@ class _Client:
             self._received = rest[length:]
             self._done(path)
             if b"Connection: close" in head:
-                # What was sent behind it is not answered.
+                # The server does not answer pipelined requests after it.
                 self._load.unanswered += len(self._paths)
                 self._paths.clear()
                 self._ended()
@@ -220,9 +222,9 @@ class _Client:
         self._load.answered[path] += 1
 
     def _ended(self) -> None:
-        """The server has closed the connection, or is about to."""
+        """Handle the end of the stream, or a response with `Connection: close`."""
         if self._paths and self._abort_after < 0:
-            # A response that breaks off is what /error-late is for.
+            # Only the response of /error-late may be truncated.
             if self._paths[0] != "/error-late" or not self._received:
                 raise AssertionError(f"no answer to {self._paths}: {self._received!r}")
             self._done("/error-late")
@@ -232,7 +234,7 @@ class _Client:
 
 
 def _chunked_length(data: bytes) -> int:
-    """How long a chunked body is on the wire, -1 while it is not all there."""
+    """Return the length of a chunked body on the wire, -1 if it is incomplete."""
     position = 0
     while True:
         end = data.find(b"\r\n", position)
@@ -247,19 +249,19 @@ def _chunked_length(data: bytes) -> int:
 
 
 class Load:
-    """Some clients that send so many requests in all.
+    """Clients that together send a number of requests.
 
     Args:
-        address: the server's.
-        requests: how many.
-        clients: at once.
-        seed: of the chances they take.
+        address: address of the server.
+        requests: total number of requests.
+        clients: number of concurrent clients.
+        seed: seed of the random generator.
 
     Attributes:
-        sent: requests, by path.
-        answered: those that were answered as they should be, by path.
-        aborted: those whose client left in the middle.
-        unanswered: those sent behind one after which the server closes.
+        sent: number of requests by path.
+        answered: number of correct responses by path.
+        aborted: number of requests whose client left early.
+        unanswered: number of requests pipelined after one that ended the connection.
     """
 
     def __init__(
@@ -282,22 +284,22 @@ class Load:
         assert set(self.paths) == {*LENGTHS, *FAILING}
 
     def hold(self, sock: socket.socket) -> None:
-        """Keep a connection whose request is not whole for a while."""
+        """Keep a connection with an incomplete request open for a while."""
         self.selector.unregister(sock)
         self._held.append(sock)
         if len(self._held) > _MOST_HELD:
             self._held.popleft().close()
 
     def run(self, seconds: float, every: int, sample: Callable[[int], None]) -> None:
-        """Send everything, and read the answers.
+        """Send all requests and read the responses.
 
         Args:
-            seconds: after which it is given up.
-            every: so many requests, `sample` is called with their number.
-            sample: takes note of something.
+            seconds: time limit.
+            every: number of requests between calls of `sample`.
+            sample: called with the number of requests sent so far.
 
         Raises:
-            AssertionError: an answer is not what it should be, or does not come.
+            AssertionError: a response is wrong or missing.
         """
         end = time.monotonic() + seconds
         sampled = 0

@@ -1,4 +1,4 @@
-"""What a server runs that is to last: every way to answer, to wait and to fail."""
+"""The application of the soak test: all ways to respond, to wait and to fail."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import gc
 import json
 import os
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
+
+    from _typeshed.wsgi import StartResponse
+    from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 
     Environ = dict[str, Any]
-    Start = Callable[..., Any]
 
-#: How long the bodies of the responses are, in bytes, by path.
+#: Length of the response body in bytes, by path.
 LENGTHS = {
     "/hello": 6,
     "/echo": 9,
@@ -27,22 +29,22 @@ LENGTHS = {
     "/early": 6,
 }
 
-#: What fails before its head, and what fails behind it.
+#: Paths that fail before and after the response head.
 FAILING = ("/error", "/error-late")
 
 _LARGE = bytes(LENGTHS["/large"])
 _PLAIN = [("Content-Type", "text/plain")]
-_file = tempfile.NamedTemporaryFile(prefix="soak-")  # noqa: SIM115 - for good
+_file = tempfile.NamedTemporaryFile(prefix="soak-")  # noqa: SIM115 - open until exit
 _file.write(bytes(LENGTHS["/file"]))
 _file.flush()
 
 
 class SoakError(Exception):
-    """Raised where the application is to fail."""
+    """The deliberate failure of the application."""
 
 
-def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
-    """Answer by the path; `/state` tells what the process holds."""
+def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer by path; `/state` answers with counts of the process's objects."""
     path = environ["PATH_INFO"]
     match path:
         case "/echo":
@@ -80,7 +82,7 @@ def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
 
 
 def _with_tasks(environ: Environ) -> None:
-    """Two tasks of its own: one that is waited for, one that is cancelled."""
+    """Spawn two tasks; wait for one and cancel the other."""
     sleep = environ["txgreenwsgi.sleep"]
     waited = environ["txgreenwsgi.spawn"](sleep, 0.005)
     cancelled = environ["txgreenwsgi.spawn"](sleep, 60)
@@ -102,14 +104,14 @@ def _failing() -> Iterator[bytes]:
 def _state(environ: Environ) -> dict[str, int]:
     from twisted.internet import reactor
 
+    descriptors = cast("IReactorFDSet", reactor)
     gc.collect()
-    installed: Any = reactor
     return {
         "tasks": len(environ["txgreenwsgi.current_task"]().hub.tasks),
         "requests": len(environ["txgreenwsgi.requests"]()),
-        "timers": len(installed.getDelayedCalls()),
-        "readers": len(installed.getReaders()),
-        "writers": len(installed.getWriters()),
+        "timers": len(cast("IReactorTime", reactor).getDelayedCalls()),
+        "readers": len(descriptors.getReaders()),
+        "writers": len(descriptors.getWriters()),
         "files": len(os.listdir("/proc/self/fd")),
         "objects": len(gc.get_objects()),
     }

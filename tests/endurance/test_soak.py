@@ -1,9 +1,9 @@
-"""A server that is used for long is as it was at the beginning.
+"""The soak test: a long run leaks nothing.
 
-The load is everything at once: small and large answers, uploads, files, tasks,
-errors before and behind the head, one client in twenty reads slowly, one request in
-twenty is left by its client in the middle. TXGREENWSGI_SOAK is the number of
-requests, for instance 1000000; TXGREENWSGI_FIGURES a file for the figures.
+The load is a mix of small and large responses, uploads, files, tasks, and errors
+before and after the head. One client in twenty reads slowly, and one request in
+twenty is abandoned by its client. TXGREENWSGI_SOAK sets the number of requests, for
+example 1000000; TXGREENWSGI_FIGURES names a file for the figures.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ APP = "tests.endurance.soak_app:app"
 REQUESTS = int(os.environ.get("TXGREENWSGI_SOAK", "20000"))
 CLIENTS = 60
 SAMPLES = 50
-#: The part of the run in which caches fill and the allocator finds its size.
+#: The fraction of the run in which caches fill and the allocator grows.
 WARM_UP = 0.5
-#: By how much the memory may grow from then on, after its trend, however long the
-#: run is.
+#: Most memory growth after the warm-up according to the trend, whatever the length of
+#: the run.
 GROWTH_KIB = 1024
-#: How many objects more there may be at the end, for the same reasons.
+#: Most additional Python objects at the end, for the same reasons.
 GROWTH_OBJECTS = 3000
 SECONDS_EACH = 1 / 500
 
@@ -38,12 +38,12 @@ class SoakTests(SynchronousTestCase):
     """One process and many requests."""
 
     def state(self, server: ServerProcess) -> dict[str, int]:
-        """What the process holds, while it answers nothing but this."""
+        """Return the counts of the process's objects while it is otherwise idle."""
         state: dict[str, int] = json.loads(server.fetch("/state").body)
         return state
 
     def settled(self, server: ServerProcess, before: dict[str, int]) -> dict[str, int]:
-        """The same, once those who left have been noticed."""
+        """Return the counts after the server has noticed all disconnects."""
         deadline = time.monotonic() + 10
         while True:
             state = self.state(server)
@@ -54,7 +54,7 @@ class SoakTests(SynchronousTestCase):
             time.sleep(0.2)
 
     def test_soak(self) -> None:
-        """Memory is flat after the warm-up; no task, file, timer or socket is left."""
+        """Memory is flat after the warm-up; no task, file, timer or socket leaks."""
         server = serve(self, APP)
         for _ in range(20):
             server.fetch("/hello")
@@ -93,7 +93,7 @@ class SoakTests(SynchronousTestCase):
         server.wait_ended()
 
     def assert_log_is_about_errors(self, server: ServerProcess) -> None:
-        """Nothing has failed but what was to fail."""
+        """Assert that the log contains the deliberate failures only."""
         log = server.log()
         raised = re.findall(
             r"^\t?([\w.]*(?:Error|Exception|Disconnected)\b.*)$", log, re.M
@@ -105,7 +105,7 @@ class SoakTests(SynchronousTestCase):
 
 
 def _slope(points: list[tuple[int, int]]) -> float:
-    """The slope of the line that fits best."""
+    """Return the slope of the least-squares line."""
     mean_x = sum(x for x, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
     above = sum((x - mean_x) * (y - mean_y) for x, y in points)

@@ -1,1 +1,1 @@
-"""Frameworks on the server: what they keep for a request stays that request's."""
+"""Web frameworks on the server: per-request state is isolated between requests."""

@@ -1,4 +1,4 @@
-"""`python -m tests.frameworks`: run Flask's and Werkzeug's own tests, print a table."""
+"""`python -m tests.frameworks`: run Flask's and Werkzeug's own test suites."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from .own_tests import HOW, KNOWN, PROJECTS, Outcome, run, table
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the suites named on the command line and print a table."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.frameworks", description=__doc__
     )
     parser.add_argument("projects", nargs="*", help=f"of {', '.join(PROJECTS)}")
     parser.add_argument("--how", action="append", choices=HOW[1:])
-    parser.add_argument("--why", action="store_true", help="show what fails, and how")
-    said = parser.parse_args()
-    if unknown := set(said.projects) - set(PROJECTS):
-        parser.error(f"no such project here: {', '.join(sorted(unknown))}")
+    parser.add_argument("--why", action="store_true", help="print the failures")
+    options = parser.parse_args()
+    if unknown := set(options.projects) - set(PROJECTS):
+        parser.error(
+            f"unknown project {', '.join(sorted(unknown))}; give some of {PROJECTS}"
+        )
     outcomes: dict[tuple[str, str], Outcome] = {}
-    for project in said.projects or PROJECTS:
+    for project in options.projects or PROJECTS:
         outcomes[project, "plain"] = plain = run(project, "plain")
-        for how in said.how or HOW[1:]:
+        for how in options.how or HOW[1:]:
             if how == "live" and project != "werkzeug":
                 continue
             outcomes[project, how] = outcome = run(project, how)
@@ -29,8 +31,8 @@ def main() -> None:
             lost = expected - outcome.passed
             print(f"{project}, {how}: {len(lost)} lost", flush=True)
             for test in sorted(lost):
-                print(f"  {test}: {KNOWN[how].get(test, 'NO REASON IS KNOWN')}")
-                if said.why:
+                print(f"  {test}: {KNOWN[how].get(test, 'UNEXPECTED')}")
+                if options.why:
                     print(outcome.tests.get(test, ("", "was not run"))[1])
     print(table(outcomes))
 

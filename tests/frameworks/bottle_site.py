@@ -1,4 +1,4 @@
-"""A Bottle application as people write them: `request` and `response`, and waits.
+"""A typical Bottle application that uses `request` and `response` around a wait.
 
 It knows Bottle; it must never know how it is served.
 """
@@ -13,7 +13,7 @@ app = bottle.Bottle()
 
 
 def view() -> dict[str, str]:
-    """What `request` holds before and after a wait; `response` gets a field."""
+    """Return a value of `request` before and after a wait; set a response field."""
     asked = bottle.request.query["name"]
     bottle.response.set_header("X-Name", asked)
     sleep(float(bottle.request.query["seconds"]))

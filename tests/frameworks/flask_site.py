@@ -1,7 +1,7 @@
-"""A Flask application that waits in every place where Flask lets one.
+"""A Flask application that waits in every hook of Flask.
 
-It notes each teardown with what was known there, so that tests can compare. It
-knows Flask; it must never know how it is served.
+It records each teardown with its context, for tests to compare. It knows Flask; it
+must never know how it is served.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = ["Teardown", "make_app"]
 
 @dataclass(frozen=True)
 class Teardown:
-    """What was known when a context was torn down.
+    """The state of a context when it was torn down.
 
     Attributes:
         kind: "request" or "app".
-        name: the request's argument of that name, as the context still has it.
-        error: the class of the error that Flask gave.
-        own_task: whether it was the task that the view ran in.
+        name: the request's argument `name`, as kept in the context.
+        error: the class name of the error that Flask passed.
+        own_task: whether the teardown ran in the task of the view.
     """
 
     kind: str
@@ -41,7 +41,7 @@ def _nap() -> None:
 
 
 def make_app(teardowns: list[Teardown]) -> Flask:
-    """The application; it appends to `teardowns`."""
+    """Return an application that appends to `teardowns`."""
     app = Flask(__name__)
     app.secret_key = "for tests"
 
@@ -78,7 +78,7 @@ def make_app(teardowns: list[Teardown]) -> Flask:
 
     @app.route("/view", methods=["GET", "POST"])
     def view() -> Response:
-        """Tell all that belongs to this request, after a wait."""
+        """Return all state of this request after a wait."""
         session["visits"] = [*session.get("visits", []), g.name]
         posted = request.form.get("name")
         _nap()
@@ -98,7 +98,7 @@ def make_app(teardowns: list[Teardown]) -> Flask:
 
     @app.get("/stream")
     def stream() -> Response:
-        """Three lines with waits between, made in the request's context."""
+        """Stream three lines from the request's context, with waits between them."""
 
         def lines() -> Iterator[str]:
             for number in range(3):
@@ -109,7 +109,7 @@ def make_app(teardowns: list[Teardown]) -> Flask:
 
     @app.get("/nested")
     def nested() -> Response:
-        """An application context within the request's, over a wait."""
+        """Wait in an application context nested in the request's."""
         with app.app_context():
             g.name = "inner"
             _nap()

@@ -1,7 +1,7 @@
-"""Serves what Werkzeug's tests start a development server for.
+"""A replacement for the development server that Werkzeug's tests start.
 
-Takes the words that their `live_apps/run.py` takes, a name and JSON, and stands in
-its place. It must never know what is tested.
+It replaces their `live_apps/run.py` and takes the same arguments, a name and JSON.
+It must never know the tests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from txgreenwsgi import service
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from twisted.internet.interfaces import IReactorCore
 
 __all__ = ["main"]
 
 
-def _endpoint(said: dict[str, Any]) -> str:
-    host = said.get("hostname", "127.0.0.1")
+def _endpoint(options: dict[str, Any]) -> str:
+    host = options.get("hostname", "127.0.0.1")
     if host.startswith("unix://"):
         return f"unix:{host.removeprefix('unix://')}"
-    place = f"{said['port']}:interface={host}"
-    tls = said.get("ssl_context")
+    place = f"{options['port']}:interface={host}"
+    tls = options.get("ssl_context")
     if tls is None:
         return f"tcp:{place}"
     if isinstance(tls, str):  # "adhoc" or "custom"
@@ -39,10 +40,9 @@ def _endpoint(said: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Serve until a signal comes."""
+    """Serve until a signal arrives."""
     from twisted.internet import reactor
 
-    turning: Any = reactor
     tested: WSGIApplication = import_module(f"{sys.argv[1]}_app").app
 
     def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
@@ -52,7 +52,7 @@ def main() -> None:
         return tested(environ, start)
 
     service(app, [_endpoint(json.loads(sys.argv[2]))]).startService()
-    turning.run()
+    cast("IReactorCore", reactor).run()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Run tests of Flask's or Werkzeug's in this process, and tell of each.
+"""Run tests of Flask or Werkzeug in this process and report their outcomes.
 
-A program of its own, run by `own_tests.py` in the folder of a source distribution:
+A program that `own_tests.py` runs in the folder of a source distribution:
 
-    python own_child.py HOW REPORT [PYTEST'S WORDS ...]
+    python own_child.py HOW REPORT [PYTEST ARGUMENTS ...]
 
-HOW is `plain`; or `task`, in a task on the patched library; or `served`, where each
-request of Werkzeug's test client goes through the real server, in memory. REPORT
-becomes a file of JSON: {test: [how it ended, why]}.
+HOW is `plain`; `task`, in a task with the patched standard library; or `served`,
+where the requests of Werkzeug's test client go through the real server in memory.
+REPORT is the name of a JSON file to write: {test: [outcome, reason]}.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _MOST_CHARACTERS = 3000
 
 
 class Outcomes:
-    """A plugin of pytest's that notes how tests end."""
+    """A pytest plugin that records the outcomes of tests."""
 
     def __init__(self) -> None:
         self.tests: dict[str, tuple[str, str]] = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """A test was set up, called or torn down."""
+        """Record the outcome of a setup, call or teardown."""
         known = self.tests.get(report.nodeid)
         if known is None or (known[0] == "passed" and report.outcome != "passed"):
             why = "" if report.outcome == "passed" else str(report.longrepr)
@@ -39,12 +39,12 @@ def _run(outcomes: Outcomes, words: list[str]) -> None:
     pytest: Any = import_module("pytest")
     patching: Any = import_module("_pytest.monkeypatch")
     if not hasattr(patching, "notset"):
-        # What Flask's conftest reaches for has another name in newer versions.
+        # Flask's conftest uses a name that newer versions of pytest renamed.
         patching.notset = patching.NOTSET
     pytest.main(
         [
             *("-q", "-p", "no:cacheprovider", "--tb=short", "-W", "default"),
-            # A module that a newer pytest cannot load is left out, both times.
+            # Modules that a newer pytest cannot import are left out in both runs.
             "--continue-on-collection-errors",
             *words,
         ],
@@ -53,7 +53,7 @@ def _run(outcomes: Outcomes, words: list[str]) -> None:
 
 
 def main(how: str, report: str, words: list[str]) -> None:
-    """Run the tests that pytest's `words` choose."""
+    """Run the tests selected by the pytest arguments `words`."""
     outcomes = Outcomes()
     if how == "task":
         from txgreenwsgi import monkey
@@ -74,7 +74,7 @@ def main(how: str, report: str, words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder's modules are none of the tests'
+    sys.path.pop(0)  # the tests must not import modules of this folder
     main(sys.argv[1], sys.argv[2], sys.argv[3:])
     sys.stdout.flush()
-    os._exit(0)  # threads that a test has left behind must not hold us up
+    os._exit(0)  # do not wait for threads that tests left running

@@ -1,9 +1,9 @@
-"""Flask's and Werkzeug's own tests: as ever, in a task, and through the server.
+"""Flask's and Werkzeug's own tests: unchanged, in a task, and through the server.
 
     python -m tests.frameworks [flask] [werkzeug] [--how HOW] [--why]
 
-Their source is that of the installed versions, see `tests.sources`. `own_child.py`
-runs them, in a process each.
+The source is that of the installed versions, see `tests.sources`. `own_child.py`
+runs each suite in its own process.
 """
 
 from __future__ import annotations
@@ -23,29 +23,31 @@ from tests.sources import NoSource, fetch_source
 __all__ = ["HOW", "KNOWN", "PROJECTS", "NoSource", "Outcome", "fetch", "run", "table"]
 
 PROJECTS = ("flask", "werkzeug")
-#: `live` is for Werkzeug: its tests of a server in a process of its own.
+#: `live` is for Werkzeug only: its tests with a server in another process.
 HOW = ("plain", "task", "served", "live")
 RUN_SECONDS = 600.0
 _HERE = Path(__file__).parent
 
-_NO_BYTES = "its application yields str, where PEP 3333 has bytes: the server refuses"
-_LINTED = "is about what a checker says of a wrong response, which the server refuses"
-_SMUGGLING = "Content-Length beside Transfer-Encoding is refused (RFC 9112, 6.1)"
-_HTTP_1_0 = "Werkzeug's server speaks HTTP/1.0 here; ours has chunks to end the body"
-_COMMA = "fields of one name are joined by a comma and a space (RFC 9110, 5.2)"
-_FOLDED = "a folded field is refused, as RFC 9112, 5.2 has it"
-_SLASHES = "the path is given to the application as it was asked for"
+_NO_BYTES = (
+    "its application yields str, but PEP 3333 requires bytes: the server refuses it"
+)
+_LINTED = "tests the linter of an invalid response, which the server refuses"
+_SMUGGLING = "Content-Length with Transfer-Encoding is refused (RFC 9112, 6.1)"
+_HTTP_1_0 = "Werkzeug's server uses HTTP/1.0 here; this one ends the body by chunks"
+_COMMA = "fields with the same name are joined by comma and space (RFC 9110, 5.2)"
+_FOLDED = "a folded field is refused (RFC 9112, 5.2)"
+_SLASHES = "the application gets the path unchanged"
 _FRAGMENT = "a target with a fragment is refused (RFC 9112, 3.2)"
-_NO_HOST = "its client sends the path of the socket as Host, which is refused"
+_NO_HOST = "its client sends the socket path as Host, which is refused"
 _LINT = "tests/middleware/test_lint.py::test_lint_middleware_"
 _LIVE = "tests/test_serving.py::test_"
 
-#: What passes as ever, and not through the server: {how: {test: why}}.
+#: Expected failures of tests that pass unchanged: {how: {test: reason}}.
 KNOWN: dict[str, dict[str, str]] = {
     "task": {},
     "served": {
         "tests/test_testing.py::test_full_url_request": (
-            "reads the form of a request that is over, of which nothing was read"
+            "reads the form after the request has ended"
         ),
         f"{_LINT}invalid_status": _LINTED,
         f"{_LINT}http_headers[headers0-Header list is not a list.]": _LINTED,
@@ -66,18 +68,18 @@ KNOWN: dict[str, dict[str, str]] = {
     },
 }
 
-#: Tests of Werkzeug's reloader and of its class of requests, not of a server.
+#: Deselects tests of Werkzeug's reloader and request class.
 _NOT_OF_A_SERVER = "not reloader and not ipv6_scope"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How some tests ended.
+    """The outcome of a test suite.
 
     Attributes:
-        tests: by name, how it ended and why.
-        served: how many requests went through the server.
-        output: what was printed.
+        tests: outcome and reason of each test, by name.
+        served: number of requests that went through the server.
+        output: the printed output.
     """
 
     tests: dict[str, tuple[str, str]]
@@ -86,12 +88,12 @@ class Outcome:
 
     @property
     def passed(self) -> set[str]:
-        """Those that passed."""
+        """The names of the tests that passed."""
         return {name for name, (how, _) in self.tests.items() if how == "passed"}
 
 
 def fetch(project: str) -> Path:
-    """Return the folder of the source of `project`, in the installed version.
+    """Return the source folder of the installed version of `project`.
 
     Raises:
         NoSource: pip could not fetch it.
@@ -99,7 +101,7 @@ def fetch(project: str) -> Path:
     return fetch_source(project)
 
 
-_RESERVE = '''"""Stands in for the package of this name."""
+_RESERVE = '''"""A replacement for the package of this name."""
 import socket
 
 def reserve(host="127.0.0.1"):
@@ -121,7 +123,7 @@ def run(project: str, how: str, *words: str) -> Outcome:
     Args:
         project: one of `PROJECTS`.
         how: one of `HOW`.
-        words: pytest's, to choose some; all by default.
+        words: pytest arguments that select tests (default: all).
     """
     with tempfile.TemporaryDirectory(prefix="own-tests-") as name:
         work = Path(name)
@@ -160,9 +162,9 @@ def run(project: str, how: str, *words: str) -> Outcome:
 
 
 def table(outcomes: dict[tuple[str, str], Outcome]) -> str:
-    """What passes, of what passes as ever; a row for each project, in Markdown."""
+    """Return a Markdown table with the number of passed tests of each project."""
     lines = [
-        "| Tests of | as ever | in a task | served | live |",
+        "| Tests of | unchanged | in a task | served | live |",
         "|---|---|---|---|---|",
     ]
     for project in dict.fromkeys(project for project, _ in outcomes):

@@ -1,4 +1,4 @@
-"""A Pyramid application that waits, and asks its thread-locals before and after.
+"""A Pyramid application that reads its thread-locals before and after a wait.
 
 It knows Pyramid; it must never know how it is served.
 """
@@ -13,16 +13,16 @@ from txgreenwsgi import sleep
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-# It has no annotations.
+# Pyramid has no annotations.
 _config: Any = import_module("pyramid.config")
 _threadlocal: Any = import_module("pyramid.threadlocal")
 
 
 def view(request: Any) -> dict[str, object]:
-    """What the thread-locals hold, after a wait.
+    """Return the values of the thread-locals after a wait.
 
-    Whatever is asked of them without a request at hand is how libraries find it:
-    the registry's settings, the renderer's globals, `request.session`.
+    Libraries without access to the request read it from there: the registry's
+    settings, the renderer's globals, `request.session`.
     """
     sleep(float(request.params["seconds"]))
     found = _threadlocal.get_current_request()
@@ -34,7 +34,7 @@ def view(request: Any) -> dict[str, object]:
 
 
 def nested(request: Any) -> dict[str, object]:
-    """A subrequest, which pushes a request and pops it, with waits in both."""
+    """Invoke a subrequest, which pushes and pops a request; both wait."""
     name = request.params["name"]
     path = f"/view?name=sub-{name}&seconds={request.params['seconds']}"
     inner = request.invoke_subrequest(request.blank(path)).json_body
@@ -43,7 +43,7 @@ def nested(request: Any) -> dict[str, object]:
 
 
 def make_app() -> WSGIApplication:
-    """The application."""
+    """Return the application."""
     with _config.Configurator(settings={"site": "ours"}) as config:
         for route in (view, nested):
             config.add_route(route.__name__, f"/{route.__name__}")

@@ -1,11 +1,11 @@
-"""Werkzeug's test client, its requests sent through the real server in memory.
+"""Werkzeug's test client with its requests sent through the server in memory.
 
-A request that a test describes as an environ is written as bytes, and goes the way
-of any request: channel, parser, task, gateway. The application gets what the server
-made of it, and the test what the server sent. What no client can say over the wire
-(another SERVER_NAME, marks of the test's own) is put back in between.
+An environ made by a test is encoded as an HTTP request and passes through the channel,
+the parser, a task and the gateway. The application gets the server's environ, and the
+test gets the server's response. Values that HTTP cannot carry (another SERVER_NAME,
+keys of the test) are copied from the test's environ.
 
-It knows Werkzeug's client. It must never look at what is tested.
+This file knows Werkzeug's client. It must never know the tests.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["counts", "serve_test_clients"]
 
-#: How many requests were served, and how many could not be.
+#: Number of requests that were served and that could not be.
 counts: Counter[str] = Counter()
 
-#: Fields that the server adds, and what says how the body was framed.
+#: Response fields that the server adds, the framing included.
 _OF_THE_SERVER: tuple[str, ...] = ("connection", "date", "server", "transfer-encoding")
 _FROM_THE_WIRE = (
     *("CONTENT_LENGTH", "CONTENT_TYPE", "QUERY_STRING", "REQUEST_METHOD"),
@@ -38,8 +38,8 @@ _FROM_THE_WIRE = (
 )
 
 
-class _CannotBeSaid(Exception):
-    """No client could send such a request: the test is about the client itself."""
+class _NotExpressible(Exception):
+    """HTTP cannot express the request: the test is about the client itself."""
 
 
 def _is_token(text: str) -> bool:
@@ -49,14 +49,14 @@ def _is_token(text: str) -> bool:
 def _request(environ: WSGIEnvironment) -> bytes:
     stream: Any = environ.get("wsgi.input")
     if not hasattr(stream, "seek") or "HTTP_HOST" not in environ:
-        raise _CannotBeSaid
+        raise _NotExpressible
     place = stream.tell()
     body: bytes = stream.read()
-    stream.seek(place)  # a redirect sends it once more
+    stream.seek(place)  # a redirect sends the body again
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     target = quote(path.encode("latin-1"), safe="/%:@!$&'()*+,;=~") or "/"
     if not target.startswith("/") or not _is_token(environ["REQUEST_METHOD"]):
-        raise _CannotBeSaid
+        raise _NotExpressible
     target = target.replace("%", "%25") if "%" in path else target
     if environ.get("QUERY_STRING"):
         target += f"?{environ['QUERY_STRING']}"
@@ -65,31 +65,31 @@ def _request(environ: WSGIEnvironment) -> bytes:
         if key.startswith("HTTP_"):
             name = key.removeprefix("HTTP_").replace("_", "-")
             if not _is_token(name) or "\n" in value or name in ("CONNECTION", "EXPECT"):
-                raise _CannotBeSaid
+                raise _NotExpressible
             lines.append(f"{name}: {value}")
     if environ.get("CONTENT_TYPE"):
         lines.append(f"Content-Type: {environ['CONTENT_TYPE']}")
     length = environ.get("CONTENT_LENGTH", "")
     if "HTTP_TRANSFER_ENCODING" in environ:
         if environ["HTTP_TRANSFER_ENCODING"] != "chunked" or length:
-            raise _CannotBeSaid
+            raise _NotExpressible
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
     elif length or body:
         if length != str(len(body)):
-            raise _CannotBeSaid
+            raise _NotExpressible
         lines.append(f"Content-Length: {length}")
     try:
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
     except UnicodeEncodeError:
-        raise _CannotBeSaid from None
+        raise _NotExpressible from None
 
 
 class _Watched:
-    """An application whose errors are kept, and whose environ is the test's.
+    """Wraps an application: records its error and merges the test's environ.
 
     Attributes:
-        error: what it raised.
-        has_length: whether it said how long the body is.
+        error: the exception that the application raised.
+        has_length: whether the response has a Content-Length.
     """
 
     def __init__(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
@@ -101,13 +101,15 @@ class _Watched:
     def __call__(
         self, served: WSGIEnvironment, start_response: StartResponse
     ) -> Iterator[bytes]:
-        asked = {k: v for k, v in self._environ.items() if not k.startswith("HTTP_")}
+        requested = {
+            k: v for k, v in self._environ.items() if not k.startswith("HTTP_")
+        }
         wire = {
             key: value
             for key, value in served.items()
             if key.startswith("HTTP_") or key in _FROM_THE_WIRE
         }
-        environ = {**asked, **wire}
+        environ = {**requested, **wire}
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             self.has_length = any(n.lower() == "content-length" for n, _ in headers)
@@ -116,7 +118,7 @@ class _Watched:
         try:
             yield from self._blocks(environ, start)
         except GeneratorExit:
-            raise  # the server's, of what it would not send
+            raise  # the server closed the iterable
         except BaseException as error:
             self.error = error
             raise
@@ -132,16 +134,16 @@ class _Watched:
 
 
 class _Body(list[bytes]):
-    """What the application's iterable looks like to a test."""
+    """The response body in the form that a test expects."""
 
     def close(self) -> None:
-        """Do nothing: the server has closed it."""
+        """Do nothing: the server has closed the iterable."""
 
 
 def _serve(app: WSGIApplication, environ: WSGIEnvironment, headers: Any) -> Ran:
     request = _request(environ)
     watched = _Watched(app, environ)
-    # The limits are tested elsewhere.
+    # Limits are not the subject of these tests.
     server = MemoryServer(
         watched,
         max_body=0,
@@ -170,17 +172,17 @@ def _serve(app: WSGIApplication, environ: WSGIEnvironment, headers: Any) -> Ran:
 
 
 def serve_test_clients() -> None:
-    """From now on every test client of Werkzeug's, and so of Flask's, is served."""
+    """Patch Werkzeug's test client, and so Flask's, to use the server."""
     testing: Any = import_module("werkzeug.test")
     headers: Any = import_module("werkzeug.datastructures").Headers
     original = testing.run_wsgi_app
 
     def run_wsgi_app(app: WSGIApplication, environ: Any, buffered: bool = False) -> Ran:
-        # A request within another is of the application's own making.
+        # A nested request comes from the application and is not served.
         if current_task() is None:
             try:
                 ran: Ran = _serve(app, testing._get_environ(environ).copy(), headers)
-            except _CannotBeSaid:
+            except _NotExpressible:
                 counts["not served"] += 1
             else:
                 counts["served"] += 1

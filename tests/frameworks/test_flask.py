@@ -1,4 +1,4 @@
-"""Flask: its contexts, sessions, streams and teardowns, with waits everywhere."""
+"""Flask's contexts, sessions, streams and teardowns around waits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-import flask  # not its names: the test runner looks at each, and `g` minds
+import flask  # not its names: trial inspects module attributes, and `g` would raise
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi.testing import LeakCheckMixin
@@ -21,12 +21,12 @@ MANY = 50
 
 
 def get(path: str, *lines: str) -> bytes:
-    """A request."""
+    """Return a GET request."""
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: test", *lines, "", ""]).encode()
 
 
 def post(path: str, **form: str) -> bytes:
-    """A request with a form."""
+    """Return a POST request with a form."""
     body = urlencode(form)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n"
@@ -36,21 +36,21 @@ def post(path: str, **form: str) -> bytes:
 
 
 def only(client: MemoryClient) -> Response:
-    """The one response that has come."""
+    """Return the only response received."""
     (response,) = client.responses()
     return response
 
 
 class FlaskCase(LeakCheckMixin, SynchronousTestCase):
-    """An application, and what it tore down."""
+    """A test with an application and its recorded teardowns."""
 
     def setUp(self) -> None:
-        """Make it."""
+        """Create the application."""
         self.teardowns: list[Teardown] = []
         self.app = make_app(self.teardowns)
 
     def assert_torn_down(self, name: str, error: str | None = None) -> None:
-        """Both contexts of that request were, once, in its task, and none since."""
+        """Assert that both contexts were torn down once, in their own task."""
         mine = [each for each in self.teardowns if each.name == name]
         self.assertEqual(
             mine,
@@ -64,10 +64,10 @@ class FlaskCase(LeakCheckMixin, SynchronousTestCase):
 
 
 class ContextTests(FlaskCase):
-    """What belongs to a request, with many of them taking turns."""
+    """Contexts and sessions of interleaved requests."""
 
     def test_fifty_requests(self) -> None:
-        """Fifty requests, waking in any order, each keep request, g and session."""
+        """Fifty requests that wake in random order keep their own g and session."""
         server = self.serve(self.app)
         chance = random.Random(50)
         clients = []
@@ -95,7 +95,7 @@ class ContextTests(FlaskCase):
             self.assert_torn_down(f"n{number}")
 
     def test_sessions(self) -> None:
-        """Ten visitors come back three times each; nobody gets another's session."""
+        """Each of ten clients keeps its own session over three requests."""
         server = self.serve(self.app)
         cookies: dict[int, str] = {}
         for visit in range(3):
@@ -118,7 +118,7 @@ class ContextTests(FlaskCase):
                 cookies[number] = set_cookie.partition(";")[0]
 
     def test_nested_contexts(self) -> None:
-        """An application context within a request's is left for the right one."""
+        """Leaving a nested application context restores the request's context."""
         server = self.serve(self.app)
         clients = [server.connect() for _ in range(5)]
         for number, client in enumerate(clients):
@@ -131,7 +131,7 @@ class ContextTests(FlaskCase):
             )
 
     def test_one_connection(self) -> None:
-        """Requests of one connection, sent all at once, have a context each."""
+        """Pipelined requests of one connection have separate contexts."""
         server = self.serve(self.app)
         client = server.connect()
         client.send(b"".join(get(f"/view?name=n{number}") for number in range(4)))
@@ -144,12 +144,12 @@ class ContextTests(FlaskCase):
 class StreamTests(FlaskCase):
     """`stream_with_context`.
 
-    From Flask 3.1 on the contexts are torn down twice: when the view has returned,
-    and when the stream has ended. What matters here is the second time.
+    Flask 3.1 and later tear the contexts down twice: after the view has returned and
+    after the stream has ended. These tests check the second teardown.
     """
 
     def assert_stream_torn_down(self, name: str) -> None:
-        """The contexts were torn down as the stream ended, in its task."""
+        """Assert that the contexts were torn down in the task, at the stream's end."""
         times = [each for each in self.teardowns if each.name == name]
         self.assertIn(len(times), (2, 4))
         last = times[-2:]
@@ -162,11 +162,11 @@ class StreamTests(FlaskCase):
         self.assertFalse(flask.has_app_context())
 
     def torn_down(self, name: str) -> int:
-        """How often it was until now."""
+        """Return the number of teardowns so far."""
         return sum(each.name == name for each in self.teardowns)
 
     def test_fifty_streams(self) -> None:
-        """Fifty streams, each line of which is made in its own request's context."""
+        """Each of fifty streams produces its lines in its own request's context."""
         server = self.serve(self.app)
         clients = [server.connect() for _ in range(MANY)]
         for number, client in enumerate(clients):
@@ -182,7 +182,7 @@ class StreamTests(FlaskCase):
             self.assertEqual(self.torn_down(f"n{number}"), before[number] + 2)
 
     def test_client_goes_between_lines(self) -> None:
-        """A stream whose client goes is torn down, in its own task."""
+        """A stream whose client disconnects is torn down in its own task."""
         server = self.serve(self.app)
         staying, going = server.connect(), server.connect()
         staying.send(get("/stream?name=staying"))
@@ -195,7 +195,7 @@ class StreamTests(FlaskCase):
         self.assert_stream_torn_down("staying")
 
     def test_client_stops_reading(self) -> None:
-        """A stream that is parked as its client does not read is torn down too."""
+        """A stream parked on a slow client is torn down when the client leaves."""
         server = self.serve(self.app)
         client = server.connect(room=200)
         client.send(get("/stream?name=full"))
@@ -206,7 +206,7 @@ class StreamTests(FlaskCase):
         self.assert_stream_torn_down("full")
 
     def test_stream_is_cut(self) -> None:
-        """A stream whose time is up is torn down."""
+        """A stream that exceeds the request timeout is torn down."""
         server = self.serve(self.app, request_timeout=1.5)
         server.connect().send(get("/stream?name=long"))
         server.advance(1)
@@ -217,10 +217,10 @@ class StreamTests(FlaskCase):
 
 
 class TeardownTests(FlaskCase):
-    """Teardowns happen on every path, once, in the request's own task."""
+    """Teardowns run once in the request's task, however the request ends."""
 
     def test_error(self) -> None:
-        """A view that fails is told so, and its client."""
+        """A failing view is answered with 500, and its teardown gets the error."""
         server = self.serve(self.app)
         client = server.connect()
         client.send(get("/fail?name=failing&seconds=1"))
@@ -230,7 +230,7 @@ class TeardownTests(FlaskCase):
         self.assert_torn_down("failing", "LookupError")
 
     def test_disconnect(self) -> None:
-        """A view that goes on without its client is torn down at its own end."""
+        """By default, a view whose client disconnects runs to its end."""
         server = self.serve(self.app)
         client = server.connect()
         client.send(get("/view?name=alone&seconds=1"))
@@ -241,7 +241,7 @@ class TeardownTests(FlaskCase):
         self.assert_torn_down("alone")
 
     def test_disconnect_cancels(self) -> None:
-        """With `on_disconnect` cancel, a view ends with its client."""
+        """With on_disconnect="cancel", a disconnect ends the view."""
         server = self.serve(self.app, on_disconnect="cancel")
         client = server.connect()
         client.send(get("/view?name=cancelled&seconds=1"))
@@ -251,7 +251,7 @@ class TeardownTests(FlaskCase):
         self.assert_torn_down("cancelled", "ClientDisconnected")
 
     def test_timeout(self) -> None:
-        """A view whose time is up ends by the timeout, which its teardown sees."""
+        """A request timeout ends the view with 504 and is passed to its teardown."""
         server = self.serve(self.app, request_timeout=1.5)
         client = server.connect()
         client.send(get("/view?name=late&seconds=1"))
@@ -262,7 +262,7 @@ class TeardownTests(FlaskCase):
         self.assert_torn_down("late", "RequestTimeout")
 
     def test_stop(self) -> None:
-        """A server that stops ends its views, with their teardowns."""
+        """A view that exceeds the graceful timeout is cancelled and torn down."""
         server = self.serve(self.app, graceful_timeout=1)
         client = server.connect()
         client.send(get("/view?name=stopped&seconds=60"))
@@ -273,7 +273,7 @@ class TeardownTests(FlaskCase):
         self.assert_torn_down("stopped", "Cancelled")
 
     def test_signal(self) -> None:
-        """Flask's signals are sent in the context that they are about."""
+        """Flask's signals are sent in the context of their request."""
         seen: list[str] = []
 
         def torn_down(sender: object, **extra: object) -> None:

@@ -1,1 +1,1 @@
-"""Fuzzing guided by coverage: `python -m tests.fuzz`, with the extra `fuzz`."""
+"""Coverage-guided fuzzing: `python -m tests.fuzz`, with the extra `fuzz`."""

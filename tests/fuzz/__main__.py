@@ -1,11 +1,11 @@
-"""Fuzz the parser and the channel, guided by which of our lines an input reaches.
+"""Coverage-guided fuzzing of the parser and the channel.
 
     pip install "txgreenwsgi[test,fuzz]"
     python -m tests.fuzz [DIRECTORY] [libFuzzer's options, such as -max_total_time=600]
 
-The directory keeps what was found to reach new lines, from run to run; by default it
-is a new one. The first input that breaks anything ends the run, is written down and
-printed. It knows atheris, and nothing else.
+The directory keeps the corpus, inputs that reach new lines, between runs; by default
+it is a new directory. The run ends at the first failing input, which is saved and
+printed. This file knows atheris and nothing else.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def _escaped(word: bytes) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Fuzz until something breaks or the time is over."""
-    # What the application was asked to raise would fill the terminal.
+    """Fuzz until an input fails or the time is over."""
+    # The errors that the application raises on purpose would fill the terminal.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     directories = [argument for argument in arguments if not argument.startswith("-")]
     options = [argument for argument in arguments if argument.startswith("-")]

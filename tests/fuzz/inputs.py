@@ -1,8 +1,8 @@
-"""What one input of the fuzzer means, and the checks that it goes through.
+"""The format of a fuzzer's input and the checks that each input is run through.
 
-An input is a few bytes that say how to send, and behind them what is sent. It needs
-no fuzzer: `test_inputs` runs the inputs that are known, and any that was found may be
-run again. It must never know which fuzzer makes them.
+An input is a few bytes that select how to send, followed by the stream to send. No
+fuzzer is needed: `test_inputs` runs the known inputs, and any input that was found
+can be run again. This file must never know the fuzzer.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _MOST_CUTS = 15
 def encode(
     stream: bytes, cuts: bytes = b"", room: int = 0, settings: int = 0, leave: int = 0
 ) -> bytes:
-    """An input: a stream, and in which way it is sent.
+    """Return the input for a stream and a way to send it.
 
     Args:
-        stream: the bytes.
-        cuts: where it is cut, each as a part of 255.
-        room: which of the amounts that the client reads by itself.
-        settings: which of the servers.
-        leave: how the client leaves.
+        stream: the bytes that the client sends.
+        cuts: the positions at which the stream is cut, in 255ths of its length.
+        room: index into `_ROOMS`, the bytes that the client reads.
+        settings: index into `_SETTINGS`, the settings of the server.
+        leave: index into `_LEAVE`, the way in which the client leaves.
     """
     how = room | settings << 2 | leave << 4
     return bytes((how, len(cuts))) + cuts + stream
@@ -52,17 +52,17 @@ def _decode(data: bytes) -> tuple[int, list[bytes]]:
 
 
 def run(data: bytes) -> None:
-    """Send what an input says, to the parser and to a whole server.
+    """Send an input to the parser and to a complete server.
 
     Raises:
-        AssertionError: something went wrong.
+        AssertionError: the parser or the server misbehaved.
     """
     if len(data) < 3:
         return
     how, pieces = _decode(data)
     whole, split = events([b"".join(pieces)]), events(pieces)
     if whole != split:
-        raise AssertionError(f"read as {whole}, in pieces as {split}")
+        raise AssertionError(f"parsed as {whole} in one piece, as {split} in several")
     watched = WatchedServer(**_SETTINGS[how >> 2 & 3])
     beside = watched.connect()
     beside.send([b"GET /sleep HTTP/1.1\r\nHost: x\r\n\r\n"])
@@ -80,7 +80,7 @@ def run(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    """Inputs to begin with: every good request, on every server, in every way."""
+    """Return the initial inputs: valid requests with all servers and ways to send."""
     found = []
     for number, stream in enumerate(GOOD.values()):
         found.append(encode(stream + stream))
@@ -101,5 +101,5 @@ def seeds() -> list[bytes]:
 
 
 def dictionary() -> list[bytes]:
-    """What framing is made of, for a fuzzer to put in."""
+    """Return the tokens of HTTP framing, for a fuzzer to insert."""
     return [*ALPHABET, *LINES, *(line + b"\r\n" for line in LINES)]

@@ -1,4 +1,4 @@
-"""The inputs that the fuzzer begins with, and those that once broke something."""
+"""The initial inputs of the fuzzer and the inputs that once failed."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from tests.http.watched import Wanted
 
 from .inputs import dictionary, encode, run, seeds
 
-#: Each is the shortest input that did, by what it broke.
+#: The shortest input for each defect that was found, by the name of the defect.
 FOUND: dict[str, bytes] = {}
 
 
 class InputTests(SynchronousTestCase):
-    """What a fuzzer does, without one."""
+    """The checks of the fuzzer, run without it."""
 
     def tearDown(self) -> None:
-        """What the application was asked to raise is no fault."""
+        """Discard the errors that the application raises on purpose."""
         self.flushLoggedErrors(Wanted)
 
     def test_seeds(self) -> None:
-        """Good requests are read as they were sent, however that was."""
+        """Valid requests are parsed alike, however they are cut and sent."""
         for seed in seeds():
             run(seed)
 
     def test_found(self) -> None:
-        """What was found is mended."""
+        """Inputs that once failed no longer fail."""
         for data in FOUND.values():
             run(data)
 
-    def test_spoilt(self) -> None:
-        """Seeds with a few words put in are read by all in one way, or refused."""
+    def test_corrupted(self) -> None:
+        """Corrupted requests are parsed alike, however they are cut, or refused."""
         chance = random.Random(7)
         words = dictionary()
         for seed in seeds() * 4:

@@ -236,7 +236,7 @@ class PrivateAttributeTests(Case):
 
 
 class ReportTests(Case):
-    """What is printed."""
+    """The printed report."""
 
     def test_paths(self) -> None:
         """Paths choose the violations; each folder has a count."""
