@@ -1,11 +1,11 @@
 """An application whose views use the clients of `slow_clients.py`.
 
-    /once/CLIENT/NUMBER     ask a slow question
-    /begin/WAY/CLIENT       ask a slow question, and have it interrupted
-    /after/WAY/CLIENT       use the same client object again, and close it
-    /count                  what the process holds
+/once/CLIENT/NUMBER     ask a slow question
+/begin/WAY/CLIENT       ask a slow question and interrupt it
+/after/WAY/CLIENT       use the same client object again, and close it
+/count                  count what the process holds
 
-The ports of the servers come in a header. Not a test module: `twistd` serves it.
+A header has the ports of the servers. Not a test module: `twistd` serves it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 SLOW_SECONDS = 1.0
-#: When a slow question is interrupted; none is answered before.
+#: Slow questions are interrupted after this time, before any of them is answered.
 SOON_SECONDS = 0.3
 
 _pools: dict[str, Client] = {}
@@ -35,7 +35,7 @@ _errors: dict[tuple[str, str], str] = {}
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """See above; the answer is JSON, or a 500 with a traceback."""
+    """Answer with JSON, or with status 500 and a traceback."""
     what, *words = unquote(environ["PATH_INFO"]).strip("/").split("/")
     ports = json.loads(environ.get("HTTP_X_PORTS", "{}"))
     answer = _VIEWS[what](ports, *words)
@@ -44,7 +44,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
 
 
 def _once(ports: dict[str, Any], name: str, number: str) -> str:
-    """Ask by a pool that all requests share, or by a client of this request's own."""
+    """Ask through a pool shared by all requests, or through a client of its own."""
     kind = CLIENTS[name]
     if kind.is_pool:
         if name not in _pools:
@@ -63,7 +63,7 @@ def _end(ports: dict[str, Any], name: str) -> None:
 
 
 def _begin(ports: dict[str, Any], way: str, name: str) -> str:
-    """Have the client's second question interrupted; by what it was."""
+    """Interrupt the client's second question; return the name of the exception."""
     limited = {"limit": SOON_SECONDS} if way == "its own limit" else {}
     client = _kept[way, name] = CLIENTS[name](ports, **limited)
     _errors.pop((way, name), None)
@@ -92,7 +92,7 @@ def _begin(ports: dict[str, Any], way: str, name: str) -> str:
 
 
 def _after(ports: dict[str, Any], way: str, name: str) -> list[str]:
-    """Ask by the same object, before and after the late answer; what it said of it."""
+    """Use the same client before and after the late answer; return the results."""
     until = time.monotonic() + 5
     while (way, name) not in _errors:
         if time.monotonic() > until:
@@ -127,7 +127,7 @@ def _require(answer: str, number: int) -> None:
 
 
 def _count(ports: dict[str, Any]) -> dict[str, int]:
-    """What the process holds: none of it may grow."""
+    """Count tasks, readers, sockets and so on: none of the numbers may grow."""
     gc.collect()
     hub = hub_of()
     reactor: Any = hub.reactor

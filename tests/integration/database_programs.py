@@ -1,11 +1,11 @@
-"""Programs that use a database's driver, patched, in tasks that are interrupted.
+r"""Programs that use a database driver, patched, in tasks that are interrupted.
 
-    python -m txgreenwsgi.monkey -m tests.integration.database_programs \
-        PROGRAM DRIVER PORT
+python -m txgreenwsgi.monkey -m tests.integration.database_programs \\
+    PROGRAM DRIVER PORT
 
 Not a test module: `test_databases.py` and `test_sqlalchemy.py` run it. Each program
-asserts what it promises, with what the database itself says of its connections, and
-prints "done".
+asserts its result, checks it against the database's own statistics of its connections,
+and prints "done".
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def at_once(database: Database) -> None:
-    """Fifty queries of a second each, at once."""
+    """Run fifty queries of one second each at the same time."""
 
     def slow() -> None:
         with closing(database.connect()) as connection:
@@ -58,7 +58,7 @@ def at_once(database: Database) -> None:
 
 
 def interrupted(database: Database) -> None:
-    """A query that is timed out, cancelled, or whose task is killed."""
+    """Interrupt queries by a timeout, a cancellation and a kill of the task."""
     in_the_end: list[bool] = []
 
     def slow() -> None:
@@ -80,7 +80,7 @@ def interrupted(database: Database) -> None:
         with timeout(0.3):
             connection.cursor().execute(f"select {database.sleep}(120)")
     except (TimedOut, database.module.Error) as error:
-        # PyMySQL makes an error of its own of it.
+        # PyMySQL raises an error of its own instead.
         assert was_interrupted(error), error
     else:
         raise AssertionError("it was not timed out")
@@ -108,7 +108,7 @@ def interrupted(database: Database) -> None:
 
 
 def unanswered(database: Database) -> None:
-    """A server that is out of reach when a query is to be cancelled."""
+    """Interrupt a query when the server cannot be reached for its cancellation."""
     longest = [0.0]
     accepted: list[socket.socket] = []
 
@@ -119,7 +119,7 @@ def unanswered(database: Database) -> None:
             longest[0] = max(longest[0], time.monotonic() - before)
 
     def pump(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # one of the two has gone
+        with contextlib.suppress(OSError):  # one of the two peers has closed
             while data := source.recv(65536):
                 target.sendall(data)
 
@@ -129,7 +129,7 @@ def unanswered(database: Database) -> None:
         spawn(pump, accepted[0], server)
         spawn(pump, server, accepted[0])
         while True:
-            accepted.append(listening.accept()[0])  # and never an answer
+            accepted.append(listening.accept()[0])  # and no answer ever arrives
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         tasks = [spawn(relay, listening), spawn(beat)]
@@ -148,7 +148,7 @@ def unanswered(database: Database) -> None:
         assert wait_until(lambda: len(accepted) == 2), "nobody has asked to cancel"
         assert longest[0] < 1, f"all stood still for {longest[0]} seconds"
         if not connection.closed:
-            # The query has ended by itself.
+            # The query has ended on its own.
             connection.rollback()
             assert connection.execute("select 42").fetchone() == (42,)
             connection.close()
@@ -158,7 +158,7 @@ def unanswered(database: Database) -> None:
 
 
 def interrupted_at_the_end(database: Database) -> None:
-    """Queries that are timed out in the moment in which they end by themselves."""
+    """Time queries out at the moment at which they complete."""
     connection = database.connect(autocommit=True)
     cut = 0
     for number in range(200):
@@ -168,21 +168,21 @@ def interrupted_at_the_end(database: Database) -> None:
                 connection.execute(query)
         except TimedOut:
             cut += 1
-        # A request to cancel that comes late would end this one.
+        # A late cancellation request would end this query.
         connection.execute(f"select {database.sleep}(0.005)")
     connection.close()
     print("cut", cut)
 
 
 def interrupted_connecting(database: Database) -> None:
-    """Connections that are interrupted while they are made are not left open."""
+    """Interrupt connection attempts: none leaves an open connection."""
     errors = []
     for number in range(60):
         try:
             with timeout(number * 0.0002):
                 database.connect().close()
         except (TimedOut, database.module.Error) as error:  # noqa: PERF203
-            # Its traceback has the frames in which the connection was made.
+            # Its traceback refers to the frames of the connection attempt.
             errors.append(error)
     assert errors, "none was interrupted"
     assert wait_until(lambda: database.look()[0] == 0), database.look()
@@ -197,7 +197,7 @@ def interrupted_connecting(database: Database) -> None:
 
 
 def whatever_goes_on(database: Database) -> None:
-    """What psycopg 3 has besides queries, done at once, then interrupted in between."""
+    """Interrupt what else psycopg 3 does: copy, pipeline, cursors, notifications."""
     slow = "select g, pg_sleep(0.01) from generate_series(1, 5000) g"
     connection: list[Any] = []
 
@@ -240,10 +240,10 @@ def whatever_goes_on(database: Database) -> None:
             assert was_interrupted(error), (use, error)
         else:
             raise AssertionError(f"{use} was not timed out")
-        # A server that does not hear is waited for five seconds.
+        # The driver waits five seconds for a server that does not respond.
         assert time.monotonic() - began < 10, use
         assert wait_until(lambda: database.look()[2] == 0), (use, database.look())
-        # It is closed, or fit for use.
+        # It is closed, or usable again.
         if not connection[0].closed:
             connection[0].rollback()
             assert connection[0].execute("select 42").fetchone() == (42,), use
@@ -264,7 +264,7 @@ def whatever_goes_on(database: Database) -> None:
         sleep(0.2)
         connection[0].close()
 
-    # Closed by another task, of which the kernel tells nobody.
+    # Closed by another task; the kernel reports that to no waiter.
     connection[:] = [database.connect()]
     spawn(close_soon)
     began = time.monotonic()
@@ -274,12 +274,12 @@ def whatever_goes_on(database: Database) -> None:
         assert time.monotonic() - began < 4
     else:
         raise AssertionError("it went on")
-    # Nobody has told the server.
+    # The server has not been told.
     assert wait_until(lambda: database.look() == (0, 0, 0)), database.look()
 
 
 def _move_money(database: Database, chance: random.Random, begin: Any) -> None:
-    """Move one from an account to another, slowly; fail now and then."""
+    """Move one unit between two accounts, slowly; fail sometimes."""
     one, other = sorted(chance.sample(range(ACCOUNTS), 2))
     with begin() as execute:
         execute(f"select {database.sleep}(0.0{chance.randint(1, 4)})")
@@ -291,14 +291,14 @@ def _move_money(database: Database, chance: random.Random, begin: Any) -> None:
 
 
 def _move_much(database: Database, begin: Any, most_open: int) -> None:
-    """Have 200 tasks move money, some of them interrupted; see what is left."""
+    """Move money in 200 tasks, some interrupted; return how they ended."""
     chance = random.Random(7)
     ends: Counter[str] = Counter()
     most = [0]
 
     def watch() -> None:
         while True:
-            # A server counts a connection until it has heard its goodbye.
+            # A server counts a connection until it has read the client's goodbye.
             before = database.count()
             sleep(0.02)
             most[0] = max(most[0], min(before, database.count()))
@@ -339,7 +339,7 @@ def _move_much(database: Database, begin: Any, most_open: int) -> None:
 
 
 def transfers(database: Database) -> None:
-    """200 tasks move money through our pool of eight."""
+    """Move money in 200 tasks through a pool of eight connections."""
     database.make_accounts()
     pool: ConnectionPool[Any] = ConnectionPool(
         database.connect,
@@ -364,7 +364,7 @@ def transfers(database: Database) -> None:
 
 
 def adbapi(database: Database) -> None:
-    """Twisted's own pool of threads with a connection each, waited for in tasks."""
+    """Wait in tasks for `adbapi`, Twisted's pool of threads with connections."""
     from twisted.enterprise.adbapi import ConnectionPool as ThreadedPool
 
     database.make_accounts()
@@ -414,19 +414,19 @@ def adbapi(database: Database) -> None:
         pass
     else:
         raise AssertionError("it was not timed out")
-    # The thread finishes what it began, and its connection is good for the next.
+    # The thread completes its query, and the connection can be used again.
     assert wait(pool.runQuery("select 42"))[0][0] == 42
     pool.close()
 
 
 def sqlalchemy_transfers(database: Database) -> None:
-    """200 tasks move money through SQLAlchemy's own pool of five and three more."""
+    """Move money in 200 tasks through SQLAlchemy's pool of five, overflow of three."""
     sqlalchemy: Any = importlib.import_module("sqlalchemy")
     database.make_accounts()
     engine = sqlalchemy.create_engine(
         database.url, creator=database.connect, pool_size=5, max_overflow=3
     )
-    # A rollback that is cut short as well is logged there, with its traceback.
+    # SQLAlchemy logs an interrupted rollback with its traceback.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
     @contextmanager
@@ -444,14 +444,14 @@ def sqlalchemy_transfers(database: Database) -> None:
 
     for task in [spawn(slow) for _ in range(16)]:
         task.wait(30)
-    # Eight at a time: none of the pool's places was lost.
+    # Eight at a time: the pool has lost no slot.
     assert 0.4 <= time.monotonic() - began < 2, time.monotonic() - began
     engine.dispose()
     assert wait_until(lambda: database.look()[0] == 0), database.look()
 
 
 def sqlalchemy_at_once(database: Database) -> None:
-    """Fifty sessions, ten connections: five rounds of 0.2 seconds."""
+    """Use fifty sessions on ten connections: five rounds of 0.2 seconds."""
     sqlalchemy: Any = importlib.import_module("sqlalchemy")
     orm: Any = importlib.import_module("sqlalchemy.orm")
     database.make_accounts()
@@ -485,7 +485,7 @@ def sqlalchemy_at_once(database: Database) -> None:
 
 
 def sqlalchemy_passes_on(database: Database) -> None:
-    """Who is cancelled as a connection comes back does not keep it from the next."""
+    """Cancel a waiter as a connection is returned: the next waiter gets it."""
     sqlalchemy: Any = importlib.import_module("sqlalchemy")
     engine = sqlalchemy.create_engine(
         database.url, pool_size=1, max_overflow=0, pool_timeout=20
@@ -501,7 +501,7 @@ def sqlalchemy_passes_on(database: Database) -> None:
     first.cancel()
     taken.close()
     began = time.monotonic()
-    # It may have had the connection before it heard of its end.
+    # It may have received the connection before the cancellation.
     assert isinstance(raised_by(first), Cancelled | None)
     assert raised_by(second) is None
     assert time.monotonic() - began < 10, "it waited for the pool's time limit"

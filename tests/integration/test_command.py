@@ -1,6 +1,6 @@
-"""The command itself: how it starts, how it fails, how it ends.
+"""The command: successful starts, failed starts, and the ways to end.
 
-Real processes, started as a user starts them.
+The processes are started as a user starts them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def take_a_long_time():
 
 
 class CommandTestCase(TestCase):
-    """A directory with two applications in it."""
+    """Tests with a directory that contains two applications."""
 
     def setUp(self) -> None:
         """Write the applications."""
@@ -78,7 +78,7 @@ class CommandTestCase(TestCase):
         return done.returncode, done.stdout
 
     def wait_for(self, path: Path, text: str) -> str:
-        """Wait until a file holds a text; return all that it holds."""
+        """Wait until a file contains a text; return the content of the file."""
         for _ in range(500):
             if path.exists() and text in (held := path.read_text()):
                 return held
@@ -87,12 +87,12 @@ class CommandTestCase(TestCase):
 
 
 class StartTests(CommandTestCase):
-    """Commands that cannot start."""
+    """Starts that fail."""
 
     listen = f"--listen=tcp:0:interface={LOOPBACK}"
 
     def test_broken_application(self) -> None:
-        """An application that cannot be imported ends the process, and says where."""
+        """A failed import of the application ends the process; the line is shown."""
         for command in ((*TWISTD, "-n", "--pidfile="), TWIST):
             status, output = self.run_command(
                 command, "greenwsgi", "--app=broken_app", self.listen
@@ -102,7 +102,7 @@ class StartTests(CommandTestCase):
             self.assertIn("KeyError: 'a key that is not there'", output)
 
     def test_broken_application_of_a_daemon(self) -> None:
-        """A daemon's parent tells of it, and the log has the traceback."""
+        """The parent process of a daemon reports it; the log has the traceback."""
         status, output = self.run_command(
             (*TWISTD, "--logfile=d.log", "--pidfile=d.pid"),
             *("greenwsgi", "--app=broken_app", self.listen),
@@ -114,7 +114,7 @@ class StartTests(CommandTestCase):
         self.assertFalse((self.directory / "d.pid").exists())
 
     def test_wrong_application(self) -> None:
-        """A misspelled application is one line, with the right spelling."""
+        """A misspelled application is reported in one line, with the right spelling."""
         for command in ((*TWISTD, "-n", "--pidfile=t.pid"), TWIST):
             status, output = self.run_command(
                 command, "greenwsgi", "--app=blocking_app:ap", self.listen
@@ -129,7 +129,7 @@ class StartTests(CommandTestCase):
             self.assertFalse((self.directory / "t.pid").exists())
 
     def test_port_in_use(self) -> None:
-        """A port that is in use ends the process, and is named."""
+        """A port that is in use ends the process; the error names the port."""
         server = serve(self, "wsgiref.simple_server:demo_app")
         for command in ((*TWISTD, "-n", "--pidfile="), TWIST):
             status, output = self.run_command(
@@ -148,7 +148,7 @@ class StartTests(CommandTestCase):
             self.assertNotIn("Traceback", output)
 
     def test_wrong_option(self) -> None:
-        """A wrong word on the command line ends it before anything starts."""
+        """An unknown option ends the command before anything starts."""
         for command in ((*TWISTD, "-n", "--pidfile="), TWIST):
             status, output = self.run_command(command, "greenwsgi", "--port=80")
             self.assertNotEqual(status, 0)
@@ -159,7 +159,7 @@ class StartTests(CommandTestCase):
             )
 
     def test_help(self) -> None:
-        """Both commands list greenwsgi, and explain its options."""
+        """Both commands list greenwsgi, and its --help explains the options."""
         for command in (TWISTD, TWIST):
             _status, output = self.run_command(command, "--help")
             self.assertIn("greenwsgi ", output)
@@ -168,7 +168,7 @@ class StartTests(CommandTestCase):
             self.assertIn("--keep-alive=", output)
 
     def test_demonstration(self) -> None:
-        """Without --app there is a page that shows what works."""
+        """Without --app, the demonstration is served."""
         server = start(self, "greenwsgi", self.listen)
         answer = server.fetch("/")
         self.assertEqual(answer.status, 200)
@@ -193,7 +193,7 @@ class EndTests(CommandTestCase):
         )
 
     def logged(self) -> list[tuple[str, int, str]]:
-        """Target, status and outcome of each line of the access log."""
+        """Return target, status and outcome of each line of the access log."""
         return [
             (line["target"], line["status"], line["outcome"])
             for line in map(json.loads, self.log.read_text().splitlines())
@@ -203,7 +203,7 @@ class EndTests(CommandTestCase):
         """Send a request that will not be answered soon."""
         client = self.server.connect()
         self.addCleanup(client.socket.close)
-        # What is answered first tells that the second has been read.
+        # The first answer shows that the second request has been read.
         client.send(
             b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n"
             b"GET " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -211,7 +211,7 @@ class EndTests(CommandTestCase):
         client.read_until(b"/first")
 
     def test_status(self) -> None:
-        """A stop that was asked for, and in good order, is status 0."""
+        """An orderly stop by SIGTERM ends the process with status 0."""
         self.serve()
         self.assertEqual(self.server.fetch("/a").text, "/a")
         self.server.ask_to_stop()
@@ -219,13 +219,13 @@ class EndTests(CommandTestCase):
         self.assertEqual(self.logged(), [("/a", 200, "finished")])
 
     def test_interrupted(self) -> None:
-        """Ctrl-C ends the process by SIGINT, so that a shell's loop ends too."""
+        """Ctrl-C ends the process by SIGINT, so that a loop in a shell ends too."""
         process = subprocess.Popen(
             [*TWISTD, "-n", "--pidfile=", "greenwsgi", StartTests.listen],
             cwd=CHECKOUT,
             stdout=subprocess.PIPE,
             text=True,
-            # A shell ignores it in what it runs in the background.
+            # A background job of a shell ignores it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
         self.addCleanup(process.wait)
@@ -241,7 +241,7 @@ class EndTests(CommandTestCase):
         self.assertEqual(process.wait(10), -signal.SIGINT)
 
     def test_second_signal(self) -> None:
-        """Asked twice, the server does not wait for the requests in flight."""
+        """At the second SIGTERM, the server does not wait for requests in flight."""
         self.serve()
         self.request("/park")
         self.server.ask_to_stop()
@@ -253,9 +253,9 @@ class EndTests(CommandTestCase):
         self.assertEqual((parked[0], parked[2]), ("/park", "cancelled"))
 
     def test_blocked(self) -> None:
-        """A server that an application holds up exits all the same.
+        """A server exits although an application blocks it.
 
-        Whether it blocks the reactor, or has left a thread running.
+        The application blocks the reactor, or has left a thread running.
         """
         self.serve(grace=0)
         blocked = self.server
@@ -269,7 +269,7 @@ class EndTests(CommandTestCase):
             self.assertIn("in take_a_long_time\n", server.log())
 
     def test_blocked_daemon(self) -> None:
-        """A daemon's stacks are found in its log."""
+        """The stack traces of a blocked daemon are in its log."""
         path = str(short_folder(self) / "socket")
         status, output = self.run_command(
             (*TWISTD, "--logfile=d.log", "--pidfile=d.pid"),
@@ -293,7 +293,7 @@ class EndTests(CommandTestCase):
         self.assertIn("in take_a_long_time\n", self.wait_for(log, "take_a_long_time"))
 
     def test_rotation(self) -> None:
-        """After logrotate has moved the access log, a new one is written."""
+        """After logrotate has moved the access log, a new file is written."""
         self.serve()
         self.server.fetch("/before")
         rotated = self.directory / "access.log.1"
@@ -309,4 +309,4 @@ def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        return  # as it should be
+        return  # as expected

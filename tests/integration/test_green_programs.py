@@ -1,4 +1,4 @@
-"""Programs run patched that fork, and that handle signals: the seams of a process."""
+"""Patched programs that fork and handle signals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-#: Tells who it is, at once and in one piece.
+#: Prints a line at once, in one write.
 _SAY = """
 import os, sys, threading, time
 
@@ -27,11 +27,11 @@ class ProgramTestCase(TestCase):
     timeout = 60
 
     def said_by(self, code: str) -> list[str]:
-        """Run it, see that it ends well and soon; the lines that it wrote."""
+        """Run it, which must end soon with status 0; return the lines of its output."""
         script = Path(self.mktemp()).with_suffix(".py").resolve()
         script.parent.mkdir(parents=True, exist_ok=True)
         script.write_text(_SAY + textwrap.dedent(code))
-        # Newer versions of Python warn of any fork of a process with threads.
+        # Newer versions of Python warn about any fork of a process with threads.
         quiet = ["-W", "ignore::DeprecationWarning"]
         done = subprocess.run(
             [sys.executable, *quiet, "-m", "txgreenwsgi.monkey", str(script)],
@@ -73,7 +73,7 @@ class ForkTests(ProgramTestCase):
         self.assertEqual(said, ["child: has released it", "parent: has the lock"])
 
     def test_who_reads_a_socket_stays_in_the_parent(self) -> None:
-        """A socket that the child closes ends no wait, and goes on in the parent."""
+        """A socket that the child closes ends no wait of the parent."""
         said = self.said_by(
             """
             import socket
@@ -102,7 +102,7 @@ class ForkTests(ProgramTestCase):
         self.assertEqual(said, ["child: has closed it", "parent: b'x'"])
 
     def test_a_thread_that_returns_ends_the_child(self) -> None:
-        """The child of a fork made in a thread ends with it, and serves nobody."""
+        """The child of a fork in a thread ends with it, and runs no other task."""
         said = self.said_by(
             """
             def run():
@@ -121,7 +121,7 @@ class ForkTests(ProgramTestCase):
         self.assertEqual(said, ["child: returns", "parent: 0", "parent: goes on"])
 
     def test_a_program_that_ends_in_the_child(self) -> None:
-        """A child that ends by itself has its status, and the parent its sockets."""
+        """A child that exits has its own status, and the parent keeps its sockets."""
         said = self.said_by(
             """
             import atexit, socket
@@ -166,10 +166,10 @@ class ForkTests(ProgramTestCase):
 
 
 class SignalTests(ProgramTestCase):
-    """A signal's handler that lets somebody go on: `stop.set()` on SIGTERM."""
+    """A signal handler that wakes a task: `stop.set()` on SIGTERM."""
 
     def test_it_wakes_the_main_task(self) -> None:
-        """The task goes on at once, and its next wait takes no longer than it says."""
+        """The main task resumes at once, and its next wait has its full length."""
         said = self.said_by(
             """
             import signal
@@ -188,7 +188,7 @@ class SignalTests(ProgramTestCase):
         self.assertEqual(said, ["parent: in time"])
 
     def test_it_wakes_another_task(self) -> None:
-        """A handler that interrupts a task leaves it where it was."""
+        """A handler that interrupts a task resumes it at the same point."""
         said = self.said_by(
             """
             import signal
@@ -220,7 +220,7 @@ class SignalTests(ProgramTestCase):
         )
 
     def test_pause(self) -> None:
-        """`signal.pause` waits for a handler to be called, and others run meanwhile."""
+        """`signal.pause` waits for a handler while other tasks run."""
         said = self.said_by(
             """
             import signal
@@ -257,7 +257,7 @@ class MultiprocessingTests(ProgramTestCase):
     """`multiprocessing` in a task."""
 
     def test_a_pool(self) -> None:
-        """A pool in a `with` block does its work, others run, and it is put away."""
+        """A pool in a `with` block works while other tasks run, and is closed."""
         said = self.said_by(
             """
             import multiprocessing
@@ -279,7 +279,7 @@ class MultiprocessingTests(ProgramTestCase):
         )
 
     def test_a_queue(self) -> None:
-        """Two tasks that get from one queue, where another process puts."""
+        """Two tasks get from one queue, into which another process puts."""
         said = self.said_by(
             """
             import multiprocessing, queue
@@ -313,7 +313,7 @@ class MultiprocessingTests(ProgramTestCase):
         self.assertEqual(said, ["parent: ['a', 'b']", "parent: empty"])
 
     def test_locks(self) -> None:
-        """A lock that a task holds is waited for by another, for a time or for ever."""
+        """A task waits for a lock of another task, with and without a timeout."""
         said = self.said_by(
             """
             import multiprocessing
