@@ -132,7 +132,7 @@ class Browser:
                 yield json.loads(message)
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._from_browser], [], [], left)[0]:
-                raise AssertionError(f"the browser is silent for {seconds:g} s")
+                raise AssertionError(f"the browser sent nothing for {seconds:g} s")
             data = os.read(self._from_browser, 1 << 20)
             if not data:
                 raise AssertionError("the browser has ended")
@@ -153,13 +153,13 @@ class Browser:
         for answer in self._messages(STEP_SECONDS):
             if answer.get("id") == number:
                 if "error" in answer:
-                    told = str(answer["error"])
-                    kind = PageGone if _GONE.search(told) else AssertionError
-                    raise kind(f"{method}: {told}")
+                    reason = str(answer["error"])
+                    kind = PageGone if _GONE.search(reason) else AssertionError
+                    raise kind(f"{method}: {reason}")
                 result: dict[str, Any] = answer["result"]
                 return result
             self._note(answer)
-        raise AssertionError("unreachable: messages end by an error")
+        raise AssertionError("unreachable: _messages raises in the end")
 
     def _note(self, event: dict[str, Any]) -> None:
         parameters = event.get("params", {})

@@ -98,7 +98,7 @@ def _after(ports: dict[str, Any], way: str, name: str) -> list[str]:
         if time.monotonic() > until:
             raise AssertionError(f"{name}: {way} interrupted nothing")
         time.sleep(0.02)
-    told = []
+    errors = []
     client = _kept.pop((way, name))
 
     def ask(number: int) -> None:
@@ -106,7 +106,7 @@ def _after(ports: dict[str, Any], way: str, name: str) -> list[str]:
         try:
             answer = client.ask(number, 0)
         except Exception as error:
-            told.append(repr(error))
+            errors.append(repr(error))
             client.close()
             client = CLIENTS[name](ports)
             answer = client.ask(number, 0)
@@ -118,12 +118,12 @@ def _after(ports: dict[str, Any], way: str, name: str) -> list[str]:
     ask(5)
     ask(6)
     client.close()
-    return told
+    return errors
 
 
 def _require(answer: str, number: int) -> None:
     if answer != str(number):
-        raise AssertionError(f"asked for {number} and was told {answer}")
+        raise AssertionError(f"asked for {number} and received {answer}")
 
 
 def _count(ports: dict[str, Any]) -> dict[str, int]:

@@ -83,7 +83,7 @@ def interrupted(database: Database) -> None:
         # PyMySQL raises an error of its own instead.
         assert was_interrupted(error), error
     else:
-        raise AssertionError("it was not timed out")
+        raise AssertionError("the query was not timed out")
     assert time.monotonic() - began < 10
     busy = lambda: database.look()[2]  # noqa: E731
     assert busy() == 0 if database.cancels else wait_until(lambda: not busy())
@@ -144,8 +144,8 @@ def unanswered(database: Database) -> None:
         except TimedOut:
             assert time.monotonic() - began < 12
         else:
-            raise AssertionError("it was not timed out")
-        assert wait_until(lambda: len(accepted) == 2), "nobody has asked to cancel"
+            raise AssertionError("the query was not timed out")
+        assert wait_until(lambda: len(accepted) == 2), "no cancellation request arrived"
         assert longest[0] < 1, f"all stood still for {longest[0]} seconds"
         if not connection.closed:
             # The query has ended on its own.
@@ -193,7 +193,7 @@ def interrupted_connecting(database: Database) -> None:
         except database.module.OperationalError:
             assert 1 < time.monotonic() - began < 10
         else:
-            raise AssertionError("nobody was there")
+            raise AssertionError("the connection attempt did not time out")
 
 
 def whatever_goes_on(database: Database) -> None:
@@ -273,7 +273,7 @@ def whatever_goes_on(database: Database) -> None:
     except database.module.OperationalError:
         assert time.monotonic() - began < 4
     else:
-        raise AssertionError("it went on")
+        raise AssertionError("the wait did not end")
     # The server has not been told.
     assert wait_until(lambda: database.look() == (0, 0, 0)), database.look()
 
@@ -413,7 +413,7 @@ def adbapi(database: Database) -> None:
     except TimedOut:
         pass
     else:
-        raise AssertionError("it was not timed out")
+        raise AssertionError("the query was not timed out")
     # The thread completes its query, and the connection can be used again.
     assert wait(pool.runQuery("select 42"))[0][0] == 42
     pool.close()

@@ -39,6 +39,14 @@ def many(number: int) -> int:
     return wanted
 
 
+def fetch_seconds(server: ServerProcess) -> float:
+    """Return the seconds of one request on a new connection."""
+    began = time.monotonic()
+    if server.fetch("/").body != b"short\n":
+        raise AssertionError(f"a wrong answer; the log:\n{server.log()}")
+    return time.monotonic() - began
+
+
 class AbuseTests(SynchronousTestCase):
     """One kind of abuse of one server each."""
 
@@ -61,6 +69,7 @@ class AbuseTests(SynchronousTestCase):
     def test_trickled_heads(self) -> None:
         """1,000 request heads at a byte per second delay no client and end in a 408."""
         server = self.serve("--header-timeout=3")
+        usual = statistics.quantiles([fetch_seconds(server) for _ in range(50)], n=10)
         clients = self.connect(server, many(1000))
         head = b"GET / HTTP/1.1\r\nHost: example.com\r\nX-Filler: xxxxxxxxxxxx\r\n"
         started = time.monotonic()
@@ -70,9 +79,7 @@ class AbuseTests(SynchronousTestCase):
                 with contextlib.suppress(OSError):
                     client.send(head[second : second + 1])
             while time.monotonic() < started + second + 1:
-                asked = time.monotonic()
-                self.assertEqual(server.fetch("/").body, b"short\n")
-                delays.append(time.monotonic() - asked)
+                delays.append(fetch_seconds(server))
                 time.sleep(0.01)
         note(
             "trickled heads",
@@ -83,8 +90,10 @@ class AbuseTests(SynchronousTestCase):
             slowest_ms=round(1000 * max(delays), 2),
         )
         # The ninth decile: a busy machine delays single requests by itself.
-        self.assertLess(statistics.quantiles(delays, n=10)[-1], 0.050)
-        deadline = time.monotonic() + 5
+        self.assertLess(
+            statistics.quantiles(delays, n=10)[-1], max(0.25, 10 * usual[-1])
+        )
+        deadline = time.monotonic() + 20
         for client in clients:
             client.settimeout(max(0.1, deadline - time.monotonic()))
             with contextlib.suppress(ConnectionResetError):

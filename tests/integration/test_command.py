@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.folders import short_folder
 
-from .processes import CHECKOUT, LOOPBACK, TWISTD, serve, start
+from .processes import CHECKOUT, LOOPBACK, STOP_SECONDS, TWISTD, serve, start
 
 TWIST = (
     sys.executable,
@@ -40,6 +41,7 @@ import time
 
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/block":
+        open(__file__ + ".blocked", "w").close()
         take_a_long_time()
     if environ["PATH_INFO"] == "/thread":
         threading.Thread(target=take_a_long_time).start()
@@ -72,14 +74,14 @@ class CommandTestCase(TestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
         )
         return done.returncode, done.stdout
 
     def wait_for(self, path: Path, text: str) -> str:
         """Wait until a file contains a text; return the content of the file."""
-        for _ in range(500):
+        for _ in range(1500):
             if path.exists() and text in (held := path.read_text()):
                 return held
             time.sleep(0.02)
@@ -215,7 +217,7 @@ class EndTests(CommandTestCase):
         self.serve()
         self.assertEqual(self.server.fetch("/a").text, "/a")
         self.server.ask_to_stop()
-        self.assertEqual(self.server.process.wait(5), 0)
+        self.assertEqual(self.server.process.wait(STOP_SECONDS), 0)
         self.assertEqual(self.logged(), [("/a", 200, "finished")])
 
     def test_interrupted(self) -> None:
@@ -233,12 +235,15 @@ class EndTests(CommandTestCase):
         assert process.stdout is not None
         self.addCleanup(process.stdout.close)
         for line in process.stdout:
-            if "listening on" in line:
+            if found := re.search(r" starting on (\d+)$", line):
                 break
-        # The reactor's handlers come with its first turn.
-        time.sleep(0.5)
+        # The running reactor has installed its signal handlers, and answers.
+        assert found is not None
+        with socket.create_connection((LOOPBACK, int(found[1])), 20) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            self.assertTrue(client.recv(1))
         process.send_signal(signal.SIGINT)
-        self.assertEqual(process.wait(10), -signal.SIGINT)
+        self.assertEqual(process.wait(STOP_SECONDS), -signal.SIGINT)
 
     def test_second_signal(self) -> None:
         """At the second SIGTERM, the server does not wait for requests in flight."""
@@ -247,7 +252,7 @@ class EndTests(CommandTestCase):
         self.server.ask_to_stop()
         self.server.wait_logged("requests in flight have 30 s to end")
         self.server.ask_to_stop()
-        self.assertEqual(self.server.process.wait(5), 0)
+        self.assertEqual(self.server.process.wait(STOP_SECONDS), 0)
         [first, parked] = self.logged()
         self.assertEqual(first, ("/first", 200, "finished"))
         self.assertEqual((parked[0], parked[2]), ("/park", "cancelled"))
@@ -265,7 +270,7 @@ class EndTests(CommandTestCase):
         blocked.ask_to_stop()
         self.server.ask_to_stop()
         for server in (blocked, self.server):
-            self.assertEqual(server.process.wait(10), 1)
+            self.assertEqual(server.process.wait(STOP_SECONDS), 1)
             self.assertIn("in take_a_long_time\n", server.log())
 
     def test_blocked_daemon(self) -> None:
@@ -288,7 +293,7 @@ class EndTests(CommandTestCase):
         client.sendall(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertIn(b"200 OK", client.recv(1000))
         client.sendall(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.3)
+        self.wait_for(self.directory / "blocking_app.py.blocked", "")
         os.kill(pid, signal.SIGTERM)
         self.assertIn("in take_a_long_time\n", self.wait_for(log, "take_a_long_time"))
 

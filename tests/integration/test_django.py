@@ -70,7 +70,7 @@ class GuestBookTests(SynchronousTestCase):
             ]
             self.assertEqual([each.result().status for each in wrote], [302] * 10)
             counts = [json.loads(each.result().body) for each in slow]
-            self.assertLess(time.monotonic() - started, 5.0)
+            self.assertLess(time.monotonic() - started, 25.0)
         self.assertEqual(len(counts), 50)
         self.assertEqual(
             sorted(self.server.fetch("/export").text.split("\n")[:-1]),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 POOL = 20
 MOVES = 200
 #: Fifty sequential waits of one second would take fifty seconds.
-MOST_SECONDS = 2.0
+MOST_SECONDS = 25.0
 REQUEST_SECONDS = 3.0
 ACCOUNTS = 100
 #: "gone": the client disconnects; "late": the request exceeds its timeout.
@@ -160,7 +160,7 @@ class BankTests(Bank):
             if fate == "gone" and dice.random() < 0.5:
                 client.close()
             clients.append((fate, client))
-        told: dict[str, list[int]] = {}
+        statuses: dict[str, list[int]] = {}
         with ThreadPoolExecutor(1) as pool:
             watching = True
 
@@ -178,19 +178,19 @@ class BankTests(Bank):
                     client.close()
             for fate, client in clients:
                 if fate != "gone":
-                    told.setdefault(fate, []).append(answer(client)[0])
+                    statuses.setdefault(fate, []).append(answer(client)[0])
             watching = False
             most = watcher.result()
         found = self.fetch(server, "/sums")
         self.assertEqual(found["total"], ACCOUNTS * 1000)  # type: ignore[attr-defined]
         self.assertTrue(found["as_told"], found)  # type: ignore[attr-defined]
-        moved = sum(status == 200 for each in told.values() for status in each)
+        moved = sum(status == 200 for each in statuses.values() for status in each)
         self.assertGreaterEqual(found["moves"], moved)  # type: ignore[attr-defined]
         self.assertGreater(moved, 0)  # type: ignore[attr-defined]
-        self.assertEqual(set(told["fail"]) - {500, 504}, set())  # type: ignore[attr-defined]
-        self.assertEqual(set(told["late"]), {504})  # type: ignore[attr-defined]
+        self.assertEqual(set(statuses["fail"]) - {500, 504}, set())  # type: ignore[attr-defined]
+        self.assertEqual(set(statuses["late"]), {504})  # type: ignore[attr-defined]
         self.assertLessEqual(most, POOL)  # type: ignore[attr-defined]
-        until = time.monotonic() + 5
+        until = time.monotonic() + 20
         while self.connections()[1:] != (0, 0) and time.monotonic() < until:
             time.sleep(0.1)
         self.assertEqual(self.connections()[1:], (0, 0), server.log())  # type: ignore[attr-defined]
@@ -210,7 +210,7 @@ class MoreTests(BankTests):
 
     def assert_at_rest(self, server: ServerProcess) -> None:
         """Check that all connections are idle, outside transactions and unused."""
-        until = time.monotonic() + 5
+        until = time.monotonic() + 20
         while self.connections()[1:] != (0, 0) and time.monotonic() < until:
             time.sleep(0.05)
         self.assertEqual(self.connections()[1:], (0, 0), server.log())  # type: ignore[attr-defined]
@@ -247,7 +247,7 @@ class MoreTests(BankTests):
                     json.loads(body), {"accounts": ACCOUNTS, "balance": 1000}
                 )
             seconds = time.monotonic() - began
-            self.assertLess(seconds, 10)  # type: ignore[attr-defined]
+            self.assertLess(seconds, MOST_SECONDS)  # type: ignore[attr-defined]
             self.assertEqual(server.fetch("/later_stream").text, "1\n2\n3\n")  # type: ignore[attr-defined]
             self.assert_at_rest(server)
             self.assertNotIn("SynchronousOnlyOperation", server.log())  # type: ignore[attr-defined]
@@ -261,7 +261,7 @@ class MoreTests(BankTests):
     def test_atomic_requests(self) -> None:
         """With ATOMIC_REQUESTS, a failed or interrupted view has no effect."""
         server = self.prepared(
-            "--request-timeout=2", "--on-disconnect=cancel", BANK_ATOMIC="1"
+            "--request-timeout=4", "--on-disconnect=cancel", BANK_ATOMIC="1"
         )
         clients = [ask(server, "/spend?fail") for _ in range(5)]
         gone = [ask(server, "/spend?sleep=30") for _ in range(5)]
@@ -304,7 +304,7 @@ class MoreTests(BankTests):
         # On a busy machine, requests may exceed the grace of a second and be cut off.
         answers = {answer(client)[0] for client in clients}
         self.assertLessEqual(answers, {503, 0})  # type: ignore[attr-defined]
-        until = time.monotonic() + 5
+        until = time.monotonic() + 20
         while self.connections() != (0, 0, 0) and time.monotonic() < until:
             time.sleep(0.05)
         self.assertEqual(self.connections(), (0, 0, 0))  # type: ignore[attr-defined]
@@ -436,7 +436,7 @@ class SQLiteTests(SynchronousTestCase):
         pool allows.
         """
         # It holds the lock while it waits; meanwhile the server answers.
-        first = ask(self.server, "/move?source=1&target=2&amount=5&sleep=3")
+        first = ask(self.server, "/move?source=1&target=2&amount=5&sleep=5")
         time.sleep(0.3)
         moves = [
             ask(self.server, f"/move?source={1 + n % 9}&target={n % 80 + 11}&amount=2")
@@ -444,7 +444,7 @@ class SQLiteTests(SynchronousTestCase):
         ]
         began = time.monotonic()
         self.assertIn(b'"default"', self.server.fetch("/pool").body)
-        self.assertLess(time.monotonic() - began, 2.5)
+        self.assertLess(time.monotonic() - began, 4.5)
         statuses = [answer(client)[0] for client in (first, *moves)]
         if django.VERSION >= (5, 1):
             self.assertEqual(set(statuses), {200}, self.server.log())
@@ -472,7 +472,7 @@ class SQLiteTests(SynchronousTestCase):
 class CutShortTests(ChildTestCase):
     """How a PyMySQL connection learns of its end."""
 
-    def test_who_cut_it(self) -> None:
+    def test_cause_of_the_end(self) -> None:
         """An interrupted wait leaves the server busy; a lost connection leaves it idle.
 
         This also holds if the handler of another interrupted wait made the query.

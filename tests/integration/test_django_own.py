@@ -26,7 +26,7 @@ class OwnTests(SynchronousTestCase):
         try:
             fetch()
         except NoSource as error:
-            raise SkipTest(f"Django's source cannot be had: {error}") from None
+            raise SkipTest(f"Django's source is not available: {error}") from None
         if OwnTests.plain is None:
             OwnTests.plain = run("plain", LABELS, {})
         self.assertGreater(

@@ -159,7 +159,7 @@ class Project:
             if len(found) >= times:
                 return found
             time.sleep(0.05)
-        raise AssertionError(f"{pattern!r} was not said {times} times:\n{self.log()}")
+        raise AssertionError(f"{pattern!r} does not match {times} times:\n{self.log()}")
 
     def wait_started(self, times: int) -> str:
         """Wait until it has started that many times; return its URL."""
@@ -172,7 +172,7 @@ class Project:
         try:
             return self.process.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it does not end:\n{self.log()}") from None
+            raise AssertionError(f"the process does not end:\n{self.log()}") from None
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -236,7 +236,7 @@ class RunGreenTests(SynchronousTestCase):
         for client in clients:
             with client:
                 self.assertIn(b" 200 ", client.recv(100))
-        self.assertLess(time.monotonic() - began, 5)
+        self.assertLess(time.monotonic() - began, 15)  # of 20 seconds
 
     def test_reload(self) -> None:
         """It restarts when a file changes, after an error in the code too."""

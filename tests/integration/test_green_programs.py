@@ -16,8 +16,8 @@ import os, sys, threading, time
 parent = os.getpid()
 
 def say(what):
-    who = "parent" if os.getpid() == parent else "child"
-    os.write(1, f"{who}: {what}\\n".encode())
+    name = "parent" if os.getpid() == parent else "child"
+    os.write(1, f"{name}: {what}\\n".encode())
 """
 
 
@@ -46,7 +46,7 @@ class ProgramTestCase(TestCase):
 class ForkTests(ProgramTestCase):
     """`os.fork` in a task."""
 
-    def test_who_waits_for_a_lock_stays_in_the_parent(self) -> None:
+    def test_lock_waiters_stay_in_the_parent(self) -> None:
         """A lock that the child releases wakes no copy of the parent's tasks."""
         said = self.said_by(
             """
@@ -72,7 +72,7 @@ class ForkTests(ProgramTestCase):
         )
         self.assertEqual(said, ["child: has released it", "parent: has the lock"])
 
-    def test_who_reads_a_socket_stays_in_the_parent(self) -> None:
+    def test_socket_readers_stay_in_the_parent(self) -> None:
         """A socket that the child closes ends no wait of the parent."""
         said = self.said_by(
             """

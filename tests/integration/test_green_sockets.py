@@ -38,7 +38,7 @@ def _echo(connection: Any) -> None:
 class SocketTests(TestCase):
     """A green socket parks its task, and otherwise behaves like the original."""
 
-    timeout = 30
+    timeout = 60
 
     def serve(self, answer: Callable[[Any], None] = _echo) -> tuple[str, int]:
         """Listen and serve each connection in a task; return the address."""
@@ -89,7 +89,7 @@ class SocketTests(TestCase):
         ]
         for number, task in enumerate(tasks):
             self.assertEqual(task.wait(), b"%d" % number)
-        self.assertLess(real_time.monotonic() - began, 10)
+        self.assertLess(real_time.monotonic() - began, 30)  # of 100 seconds
 
     @txgreenwsgi.in_greenlet
     def test_more_than_the_kernel_holds(self) -> None:
@@ -231,18 +231,18 @@ class SocketTests(TestCase):
 class SharedTests(TestCase):
     """Tasks and real threads share locks, events and queues."""
 
-    timeout = 30
+    timeout = 60
 
     @txgreenwsgi.in_greenlet
     def test_lock(self) -> None:
         """Many tasks and threads use one lock; none waits for ever."""
-        lock, inside, told = threading.Lock(), [0], []
+        lock, inside, seen = threading.Lock(), [0], []
 
         def take(times: int) -> None:
             for _ in range(times):
                 with lock:
                     inside[0] += 1
-                    told.append(inside[0])
+                    seen.append(inside[0])
                     inside[0] -= 1
 
         def take_and_wait(times: int) -> None:
@@ -250,7 +250,7 @@ class SharedTests(TestCase):
                 with lock:
                     inside[0] += 1
                     time.sleep(0)
-                    told.append(inside[0])
+                    seen.append(inside[0])
                     inside[0] -= 1
 
         threads = [deferToThread(take, 200) for _ in range(4)]
@@ -259,8 +259,8 @@ class SharedTests(TestCase):
             txgreenwsgi.wait(thread, timeout=20)
         for task in tasks:
             task.wait(timeout=20)
-        self.assertEqual(set(told), {1})
-        self.assertEqual(len(told), 1200)
+        self.assertEqual(set(seen), {1})
+        self.assertEqual(len(seen), 1200)
 
     @txgreenwsgi.in_greenlet
     def test_event(self) -> None:
@@ -316,7 +316,7 @@ class SharedTests(TestCase):
 class ProcessTests(TestCase):
     """Waiting for child processes does not block the reactor."""
 
-    timeout = 30
+    timeout = 60
 
     @txgreenwsgi.in_greenlet
     def test_at_once(self) -> None:
@@ -330,7 +330,7 @@ class ProcessTests(TestCase):
         ]
         for task in tasks:
             task.wait()
-        self.assertLess(real_time.monotonic() - began, 4)
+        self.assertLess(real_time.monotonic() - began, 4.5)  # of 5 seconds
 
     @txgreenwsgi.in_greenlet
     def test_pipes(self) -> None:

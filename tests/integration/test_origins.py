@@ -62,7 +62,7 @@ class FaithfulCopyTests(SynchronousTestCase):
 
     APP = "examples.origins.a01_faithful:app"
 
-    def test_quits_when_told(self) -> None:
+    def test_quit(self) -> None:
         """It does what it was written for."""
         server = serve(self, self.APP)
         answer = server.fetch("/", "POST", b"help\nquit\nno\nquit\ny")
@@ -73,7 +73,7 @@ class FaithfulCopyTests(SynchronousTestCase):
 
     def test_others_are_served(self) -> None:
         """While it spins, other requests are served; a request timeout ends it."""
-        server = serve(self, self.APP, "--request-timeout=3")
+        server = serve(self, self.APP, "--request-timeout=6")
         with server.connect() as spinning:
             spinning.send(
                 b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelp\n"
@@ -82,13 +82,13 @@ class FaithfulCopyTests(SynchronousTestCase):
             spinning.read_until(b"you said: help\n")
             for _ in range(20):
                 self.assertEqual(server.fetch("/").text, "still here\n")
-            self.assertLess(time.monotonic() - started, 2.9)
+            self.assertLess(time.monotonic() - started, 5.9)
             rest = spinning.read_all()
             elapsed = time.monotonic() - started
         # No last chunk: the response is recognisably incomplete.
         self.assertNotIn(b"0\r\n\r\n", rest)
-        self.assertGreater(elapsed, 2.5)
-        self.assertLess(elapsed, 8.0)
+        self.assertGreater(elapsed, 5.5)
+        self.assertLess(elapsed, 15.0)
         server.wait_logged("(?i)timeout|timed out")
         server.ask_to_stop()
         server.wait_ended()

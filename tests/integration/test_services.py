@@ -70,12 +70,12 @@ class TwistedWebTests(SynchronousTestCase):
             "examples/twisted_web.tac",
             environ={"WEB_ENDPOINT": ANY_PORT},
         )
-        for path, told in [
+        for path, text in [
             ("/", "SCRIPT_NAME='' PATH_INFO='/'\n"),
             ("/else/where?a=b", "SCRIPT_NAME='' PATH_INFO='/else/where'\n"),
             ("/clockwork", "SCRIPT_NAME='' PATH_INFO='/clockwork'\n"),
         ]:
-            self.assertEqual(server.fetch(path).text, told)
+            self.assertEqual(server.fetch(path).text, text)
         self.assertRegex(server.fetch("/clock").text, r"\A\d\d:\d\d:\d\d\n\Z")
         page = server.fetch("/flask/json")
         self.assertEqual(json.loads(page.body)["path"], "/json")

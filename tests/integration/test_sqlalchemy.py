@@ -85,14 +85,14 @@ class FlaskTests(ProgramTestCase):
 
     def wait_for_peace(self) -> None:
         """Wait until no connection is in use."""
-        until = time.monotonic() + 10
+        until = time.monotonic() + 20
         while self.state()["in_use"] or self.busy() != (0, 0):
             self.assertLess(time.monotonic(), until, (self.state(), self.busy()))
             time.sleep(0.05)
 
     def wait_until_busy(self) -> None:
         """Wait until all connections run a query."""
-        until = time.monotonic() + 10
+        until = time.monotonic() + 20
         while self.state()["in_use"] < 5 or self.busy()[1] < 5:
             self.assertLess(time.monotonic(), until, "they never began")
 
@@ -105,7 +105,7 @@ class FlaskTests(ProgramTestCase):
         self.wait_until_busy()
         self.server.ask_to_stop()
         self.server.wait_ended()
-        until = time.monotonic() + 10
+        until = time.monotonic() + 20
         while self.busy() != (0, 0):
             self.assertLess(time.monotonic(), until, self.busy())
         for client in clients:

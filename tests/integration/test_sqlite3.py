@@ -41,9 +41,9 @@ ENDLESS = (
 #: The same in one step that never ends.
 SLOW = f"select count(*) from ({ENDLESS})"
 
-_AHEAD = "rows are read ahead: before the test does what it then expects to be too late"
-_PLACE = "warns, as it should, but names our line of code"
-_HARMLESS = "expects an error where none is needed: parameters are made in the task"
+_AHEAD = "rows are read ahead, before the change that the test expects to affect them"
+_PLACE = "the warning is right, but names a line of the green module"
+_HARMLESS = "expects an error that is not needed: parameters are computed in the task"
 
 #: CPython's own tests that fail, each with the reason.
 KNOWN = {
@@ -69,7 +69,7 @@ KNOWN = {
     "test_trace_keyword_args": _PLACE,
     "test_recursive_cursor_iter": _HARMLESS,
     "test_recursive_cursor_use": _HARMLESS,
-    "test_disallow_instantiation": "Blob is a class that anybody can make one of",
+    "test_disallow_instantiation": "Blob is a class that can be instantiated",
 }
 
 
@@ -182,16 +182,16 @@ class SameAsEverTests(SqliteTestCase):
     def test_sizes(self) -> None:
         """`fetchmany` accepts and refuses the same sizes as the original."""
         for size in (1, 2, 0, -1, 2**31, 2**40, 1.5, "2", True, Fraction(2), Two()):
-            told = []
+            seen = []
             for module in (sqlite3, standard):
                 connection = module.connect(":memory:")
                 cursor = connection.execute("VALUES (1), (2), (3)")
                 try:
-                    told.append((cursor.fetchmany(size), cursor.fetchall()))
+                    seen.append((cursor.fetchmany(size), cursor.fetchall()))
                 except Exception as error:
-                    told.append((type(error), str(error)))
+                    seen.append((type(error), str(error)))
                 connection.close()
-            self.assertEqual(told[0], told[1], size)
+            self.assertEqual(seen[0], seen[1], size)
 
     @in_task
     def test_another_thread(self) -> None:
@@ -257,7 +257,7 @@ class WaitingTests(SqliteTestCase):
     @in_task
     def test_a_lock_of_another_task(self) -> None:
         """A task waits for another task's transaction until that has ended."""
-        told: list[str] = []
+        seen: list[str] = []
         first = self.connect(isolation_level=None)
         first.execute("create table t (a)")
         first.execute("begin immediate")
@@ -265,15 +265,15 @@ class WaitingTests(SqliteTestCase):
         def write() -> None:
             with closing(self.connect()) as second, second:
                 second.execute("insert into t values (2)")
-                told.append("second")
+                seen.append("second")
 
         writing = spawn(write)
         sleep(0.2)
         first.execute("insert into t values (1)")
-        told.append("first")
+        seen.append("first")
         first.execute("commit")
         writing.wait(20)
-        self.assertEqual(told, ["first", "second"])
+        self.assertEqual(seen, ["first", "second"])
         rows = first.execute("select a from t order by rowid").fetchall()
         self.assertEqual(rows, [(1,), (2,)])
         first.close()
@@ -300,13 +300,13 @@ class WaitingTests(SqliteTestCase):
     @in_task
     def test_callbacks(self) -> None:
         """User-defined functions see the contextvars of the task that queries."""
-        who: contextvars.ContextVar[str] = contextvars.ContextVar("who")
+        user: contextvars.ContextVar[str] = contextvars.ContextVar("user")
         connection = self.connect(check_same_thread=False)
-        connection.create_function("who", 0, who.get)
+        connection.create_function("user", 0, user.get)
 
         def ask(name: str) -> Any:
-            who.set(name)
-            return connection.execute("select who()").fetchone()[0]
+            user.set(name)
+            return connection.execute("select user()").fetchone()[0]
 
         tasks = {name: spawn(ask, name) for name in ("ann", "bob")}
         for name, task in tasks.items():
@@ -382,7 +382,7 @@ class InterruptedTests(SqliteTestCase):
         connection.rollback()
         rows = connection.execute("select a from t").fetchall()
         self.assertEqual(rows, [(1,)])
-        self.assertLess(time.monotonic() - began, 5)
+        self.assertLess(time.monotonic() - began, 15)
 
     @in_task
     def test_timed_out(self) -> None:
@@ -409,18 +409,22 @@ class InterruptedTests(SqliteTestCase):
     @in_task
     def test_cancelled(self) -> None:
         """A cancelled task's `finally` closes the connection, whose thread ends."""
+        updated: list[bool] = []
         closed: list[bool] = []
 
         def work() -> None:
             connection = self.connect()
             try:
                 connection.execute("update t set a = 5")
+                updated.append(True)
                 connection.execute(SLOW)
             finally:
                 connection.close()
                 closed.append(True)
 
         task = spawn(work)
+        while not updated:
+            sleep(0.01)
         sleep(0.1)
         task.cancel()
         self.assertRaises(Cancelled, task.wait, 20)

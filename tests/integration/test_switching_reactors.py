@@ -82,13 +82,13 @@ class ReactorTests(ChildTestCase):
 
             def origin_of_the_failure():
                 sleep(0.01)
-                raise ValueError("told")
+                raise ValueError("the failure")
 
             react(origin_of_the_failure)
             """,
             status=1,
         )
-        self.assertIn("told", errors)
+        self.assertIn("the failure", errors)
         self.assertIn("in origin_of_the_failure", errors)
         self.assert_quiet(errors)
 
@@ -174,7 +174,7 @@ class ReactorTests(ChildTestCase):
         self.assertEqual(names & set(lines), names)
         self.assertGreaterEqual(lines.count("not now"), len(names))
         self.assert_quiet(errors)
-        self.assertLess(time.monotonic() - started, 10)
+        self.assertLess(time.monotonic() - started, 20)
 
     def test_tasks_that_swallow_everything(self) -> None:
         """A task that catches every exception and goes on does not keep the process."""

@@ -45,19 +45,19 @@ class PyramidTests(SynchronousTestCase):
 
     def test_current_request(self) -> None:
         """`get_current_request` is the request's own under concurrency."""
-        for name, _, told in ask(PYRAMID, "/view"):
-            self.assertEqual(told, {"asked": name, "found": name, "registry": "ours"})
+        for name, _, found in ask(PYRAMID, "/view"):
+            self.assertEqual(found, {"asked": name, "found": name, "registry": "ours"})
 
     def test_subrequests(self) -> None:
         """A subrequest is pushed and popped within its own request."""
-        for name, _, told in ask(PYRAMID, "/nested"):
-            self.assertEqual(told["inner"]["found"], f"sub-{name}")
-            self.assertEqual(told["found"], name)
+        for name, _, found in ask(PYRAMID, "/nested"):
+            self.assertEqual(found["inner"]["found"], f"sub-{name}")
+            self.assertEqual(found["found"], name)
 
     def test_unpatched(self) -> None:
         """Without patching all requests share one stack: views find other requests."""
-        told = [told for _, _, told in ask(PYRAMID, "/view", "--patch=none")]
-        strangers = [each for each in told if each["found"] != each["asked"]]
+        answers = [found for _, _, found in ask(PYRAMID, "/view", "--patch=none")]
+        strangers = [each for each in answers if each["found"] != each["asked"]]
         self.assertGreater(len(strangers), MANY // 2)
 
 
@@ -66,12 +66,12 @@ class BottleTests(SynchronousTestCase):
 
     def test_request_and_response(self) -> None:
         """Each view finds its own request, and sets fields of its own response."""
-        for name, answer, told in ask(BOTTLE, "/view"):
-            self.assertEqual(told, {"asked": name, "found": name})
+        for name, answer, found in ask(BOTTLE, "/view"):
+            self.assertEqual(found, {"asked": name, "found": name})
             self.assertEqual(answer.headers["X-Name"], name)
 
     def test_unpatched(self) -> None:
         """Without patching a view finds the most recent request."""
         answers = ask(BOTTLE, "/view", "--patch=none")
-        strangers = [told for name, _, told in answers if told["found"] != name]
+        strangers = [found for name, _, found in answers if found["found"] != name]
         self.assertGreater(len(strangers), MANY // 2)

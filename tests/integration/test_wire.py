@@ -137,12 +137,11 @@ class EveryTransportTests(SynchronousTestCase):
         """A block arrives before the application has computed the next."""
         for kind in ("TCP", "UNIX", "TLS"):
             with served().connect(kind) as client:
-                started = time.monotonic()
                 client.send(get("/busy?seconds=1.5"))
                 client.read_until(b"first\n")
-                self.assertLess(time.monotonic() - started, 1.2, kind)
+                first = time.monotonic()
                 client.read_until(b"second\n")
-                self.assertGreater(time.monotonic() - started, 0.5, kind)
+                self.assertGreater(time.monotonic() - first, 0.5, kind)
 
     def test_continue(self) -> None:
         """100 Continue is sent when the body is read, and not before a rejection."""
@@ -217,7 +216,7 @@ class TCPTests(SynchronousTestCase):
             self.assertEqual(len(response.read()), 400 * 65536)
         self.assertEqual(census(server)["blocks"], 400)
 
-    def test_hang_up_while_nothing_is_read(self) -> None:
+    def test_disconnect_while_nothing_is_read(self) -> None:
         """A disconnect during an unread upload is noticed at once."""
         server = serve(self, APP, "--on-disconnect=cancel")
         head = get("/sleep?seconds=60", "Content-Length: 900000", method="POST")
@@ -226,7 +225,7 @@ class TCPTests(SynchronousTestCase):
             self.wait_until(server, 1)
         self.wait_until(server, 0)
 
-    def test_hang_up_in_the_midst_of_a_file(self) -> None:
+    def test_disconnect_during_a_file(self) -> None:
         """A file is closed after its client has disconnected."""
         server = serve(self, APP)
         before = census(server)
@@ -242,7 +241,7 @@ class TCPTests(SynchronousTestCase):
 
     def wait_until(self, server: ServerProcess, requests: int) -> None:
         """Wait until that many requests are in flight, besides the one that asks."""
-        for _ in range(100):
+        for _ in range(400):
             if census(server)["requests"] == requests:
                 return
             time.sleep(0.05)
@@ -252,9 +251,10 @@ class TCPTests(SynchronousTestCase):
         """SIGTERM: requests in flight complete, queued ones are answered."""
         server = serve(self, APP)
         with server.connect() as stream, server.connect() as line:
-            stream.send(get("/stream?count=4&size=5&pause=0.3"))
-            line.send(get("/sleep?seconds=0.7") + get("/") * 2)
+            stream.send(get("/stream?count=4&size=5&pause=0.5"))
+            line.send(get("/sleep?seconds=1.2") + get("/") * 2)
             stream.read_until(b"AAAAA\r\n")
+            self.wait_until(server, 2)
             server.ask_to_stop()
             self.assertTrue(stream.read_all().endswith(b"DDDDD\r\n0\r\n\r\n"))
             answers = line.read_all()
@@ -271,7 +271,7 @@ class TCPTests(SynchronousTestCase):
         started = time.monotonic()
         server.ask_to_stop()
         server.wait_ended()
-        self.assertLess(time.monotonic() - started, 5)
+        self.assertLess(time.monotonic() - started, 15)
         self.assertIn("GET /sleep?seconds=60 (request ", server.log())
         self.assertNotIn("did not end by itself", server.log())
 
@@ -282,7 +282,7 @@ class TCPTests(SynchronousTestCase):
             started = time.monotonic()
             client.send(b"GET / HTTP/1.1\r\n")
             self.assertTrue(client.read_all().startswith(b"HTTP/1.1 408 "))
-            self.assertLess(time.monotonic() - started, 3)
+            self.assertLess(time.monotonic() - started, 10)
 
 
 class UNIXTests(SynchronousTestCase):

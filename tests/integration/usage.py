@@ -37,4 +37,4 @@ def wait_idle(server: ServerProcess, seconds: float = 30.0) -> None:
             return
         last = now
         time.sleep(0.3)
-    raise AssertionError(f"the server still computes after {seconds:g} seconds")
+    raise AssertionError(f"the server still uses CPU after {seconds:g} seconds")
