@@ -25,12 +25,15 @@ from zope.interface import implementer
 
 from ._http.fields import join_fields, variable_name
 from ._http.head import Malformed, RequestHead
+from ._http.target import read_request_line
+from ._server.ends import host_and_port
+from ._server.output import TransportOutput, concurrent_write_error
+from ._server.unpatched import log_if_unpatched
 from ._serving.application_server import ApplicationServer
 from ._serving.exchange import Exchange
 from ._serving.stream import Ends
-from ._server.ends import host_and_port
-from ._server.output import TransportOutput, concurrent_write_error
-from .settings import SettingError, Settings
+from ._wsgi.application_check import checked_application
+from .settings import Settings, refuse_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,11 +43,13 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
     from twisted.python.threadpool import ThreadPool
     from twisted.web.server import Request
+    from typing_extensions import Unpack
 
     from ._http.writer import ResponseHead
     from ._serving.registry import Observer, RequestInFlight
     from ._serving.stream import Carried, Output
     from ._wsgi.gateway import Application
+    from .settings import SettingsKeywords
 
 __all__ = ["GreenWSGIResource"]
 
@@ -53,18 +58,18 @@ _READ_BYTES = 65536
 
 #: The settings that twisted.web decides, and where they are set there.
 _DECIDED_BY_TWISTED = {
-    "max_connections": "limit the listening port",
-    "keep_alive": "give twisted.web's Site a timeout",
-    "header_timeout": "give twisted.web's Site a timeout",
-    "body_timeout": "give twisted.web's Site a timeout",
-    "min_body_rate": "give twisted.web's Site a timeout",
-    "max_header_size": "twisted.web has limits of its own",
-    "max_headers": "twisted.web has limits of its own",
-    "max_target": "twisted.web has limits of its own",
-    "max_trailer_size": "twisted.web has limits of its own",
-    "max_chunk_extensions": "twisted.web has limits of its own",
-    "input_window": "twisted.web buffers every request body",
-    "buffer_memory": "twisted.web buffers every request body",
+    "max_connections": "leave it out: limit the listening port",
+    "keep_alive": "leave it out: give twisted.web's Site a timeout",
+    "header_timeout": "leave it out: give twisted.web's Site a timeout",
+    "body_timeout": "leave it out: give twisted.web's Site a timeout",
+    "min_body_rate": "leave it out: give twisted.web's Site a timeout",
+    "max_header_size": "leave it out: twisted.web has limits of its own",
+    "max_headers": "leave it out: twisted.web has limits of its own",
+    "max_target": "leave it out: twisted.web has limits of its own",
+    "max_trailer_size": "leave it out: twisted.web has limits of its own",
+    "max_chunk_extensions": "leave it out: twisted.web has limits of its own",
+    "input_window": "leave it out: twisted.web buffers every request body",
+    "buffer_memory": "leave it out: twisted.web buffers every request body",
 }
 
 
@@ -102,7 +107,7 @@ class GreenWSGIResource(Resource):
         *,
         observers: Iterable[Observer] = (),
         reactor: IReactorTime | None = None,
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> None: ...
 
     @overload
@@ -114,17 +119,17 @@ class GreenWSGIResource(Resource):
         /,
         *,
         observers: Iterable[Observer] = (),
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> None: ...
 
     def __init__(
         self,
         *args: Any,
-        observers: Iterable[Observer] = (),
-        reactor: IReactorTime | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        observers = settings.pop("observers", ())
+        reactor = settings.pop("reactor", None)
         if len(args) == 3 and reactor is None:
             warnings.warn(
                 "GreenWSGIResource(reactor, threadpool, application) was called as "
@@ -142,17 +147,8 @@ class GreenWSGIResource(Resource):
                 f"GreenWSGIResource takes one application, not {len(args)} positional "
                 "arguments: call GreenWSGIResource(application, reactor=reactor)"
             )
-        if not callable(application):
-            raise TypeError(
-                f"a WSGI application is callable, and {application!r} is not"
-            )
-        for name in settings:
-            if name in _DECIDED_BY_TWISTED:
-                raise SettingError(
-                    f"{name}={settings[name]!r}",
-                    "cannot be honoured by GreenWSGIResource",
-                    f"leave it out: {_DECIDED_BY_TWISTED[name]}",
-                )
+        checked_application(application)
+        refuse_settings(settings, _DECIDED_BY_TWISTED, "twisted.web")
         self.application_server = ApplicationServer(
             application, Settings.from_keywords(**settings), observers, reactor
         )
@@ -195,15 +191,15 @@ class GreenWSGIResource(Resource):
         if not self._stops_with_reactor:
             # At the end of this phase, twisted.web's connections are dropped.
             self._stops_with_reactor = True
+            log_if_unpatched()
             if IReactorCore.providedBy(server.reactor):
                 server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
         refusal = ""
         try:
-            variables = _variables_of(request)
+            head = _head_of(request, _variables_of(request))
         except Malformed as malformed:
-            variables, refusal = {}, malformed.reason
+            head, refusal = _head_of(request, {}, "/"), malformed.reason
         stream = _Stream(request, server, self._connections.of(request))
-        head = _head_of(request, variables)
         exchange = Exchange(stream, server, head, complete=not head.content_length)
         stream.carry(exchange)
         if refusal:
@@ -245,7 +241,7 @@ class _Stream:
         self._server = server
         self._connection = connection
         self._exchange: Exchange | None = None
-        self.output: Output = TransportOutput(request, self.reset)
+        self.output: Output = TransportOutput(request, self._broken)
         self.ends = _ends_of(request, server.settings.url_scheme)
         self.connected = True
 
@@ -259,6 +255,12 @@ class _Stream:
         self.connected = False
         if self._exchange is not None:
             self._exchange.peer_lost()
+
+    def _broken(self) -> None:
+        """Cut the client off: nothing more can be sent in good order."""
+        if self._exchange is not None:
+            self._exchange.peer_lost()
+        self.reset()
 
     # The response.
 
@@ -347,6 +349,7 @@ class _Stream:
         channel: Any = self._request.channel
         if channel is None or not self.connected:
             return
+        self.connected = False
         self.output.detach()
         if isinstance(channel, HTTPChannel):
             transport: Any = channel.transport
@@ -390,14 +393,14 @@ class _Connection:
     def __init__(self, channel: Any, owner: _Connections) -> None:
         self._channel = channel
         self._owner = owner
-        self._exchanges: set[Exchange] = set()
+        self._exchanges: set[Carried] = set()
         self._watches_loss = False
 
-    def begin(self, exchange: Exchange) -> None:
+    def begin(self, exchange: Carried) -> None:
         """Take a further exchange."""
         self._exchanges.add(exchange)
 
-    def end(self, exchange: Exchange) -> None:
+    def end(self, exchange: Carried) -> None:
         """Forget an exchange, which has ended."""
         self._exchanges.discard(exchange)
         if not self._exchanges:
@@ -423,7 +426,7 @@ class _Connection:
             self._watch_loss()
             transport = channel.transport
             if isinstance(channel, HTTPChannel):
-                channel.loseConnection()  # type: ignore[no-untyped-call]
+                channel.loseConnection()
             else:
                 transport.loseConnection()
             below = getattr(transport, "transport", None)
@@ -526,8 +529,19 @@ def _variables_of(request: Request) -> dict[str, str]:
     )
 
 
-def _head_of(request: Request, variables: dict[str, str]) -> RequestHead:
-    """Return the head of a request that twisted.web has parsed."""
+def _head_of(
+    request: Request, variables: dict[str, str], path: str | None = None
+) -> RequestHead:
+    """Return the head of a request that twisted.web has parsed.
+
+    Args:
+        request: as twisted.web hands it over.
+        variables: its header fields, as environ variables.
+        path: its path, if that cannot be read from the request.
+
+    Raises:
+        Malformed: the request target is invalid.
+    """
     assert request.uri is not None
     assert request.method is not None
     target = request.uri
@@ -537,10 +551,17 @@ def _head_of(request: Request, variables: dict[str, str]) -> RequestHead:
         length = content.seek(0, os.SEEK_END)
         content.seek(0)
     variables["SCRIPT_NAME"] = _joined(request.prepath)
+    if path is None:
+        path = _joined(request.postpath)
+    if not target.startswith(b"/") and path != "/":
+        # An absolute-form target (RFC 9112 section 3.2.2), which twisted.web splits
+        # as if it was a path.
+        path = read_request_line(b"GET %b HTTP/1.1" % target).path
+        variables["SCRIPT_NAME"] = ""
     return RequestHead(
         method=request.method.decode("latin-1"),
         target=target,
-        path=_joined(request.postpath),
+        path=path,
         query=target.partition(b"?")[2].decode("latin-1"),
         version=request.clientproto.decode("latin-1"),
         variables=variables,
@@ -555,9 +576,7 @@ def _ends_of(request: Request, url_scheme: str) -> Ends:
     """Return both ends of a request's connection."""
     scheme = url_scheme or ("https" if request.isSecure() else "http")
     name, port = host_and_port(request.getHost())
-    if name:
-        name = request.getRequestHostname().decode("latin-1") or name
-    else:
+    if not name:
         # A UNIX socket has neither, and neither may be empty (PEP 3333).
         name, port = "localhost", "443" if scheme == "https" else "80"
     return Ends(name, port, *host_and_port(request.getClientAddress()), scheme)

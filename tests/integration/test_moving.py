@@ -1,4 +1,4 @@
-"""The statements of `docs/moving.md` for users of gunicorn."""
+"""The statements of docs/moving.md, the guide to migrating from gunicorn."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ application = get_wsgi_application()
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as Markdown renderers spell them."""
+    """Return the anchors of a page: its headings, as code hosts write them."""
     found = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in found]
     return {heading.replace(" ", "-") for heading in plain}
@@ -63,7 +63,7 @@ class PageTests(SynchronousTestCase):
     """The page itself."""
 
     def test_options(self) -> None:
-        """Every option that it names exists, in greenwsgi or in twistd."""
+        """Each recommended option exists, in the command or in twistd."""
         ours = {name.partition("=")[0].rstrip("=") for name in Options().longOpt}
         server = ServerOptions()
         ours |= {name.rstrip("=") for name in server.longOpt}
@@ -73,7 +73,7 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(named - ours - {"-"}, set())
 
     def test_links(self) -> None:
-        """Every link has a target."""
+        """Each link leads to an existing page or heading."""
         links = re.findall(r"\]\(([^)]+)\)", PAGE.read_text("utf-8"))
         self.assertGreater(len(links), 10)
         for link in links:
@@ -85,7 +85,7 @@ class PageTests(SynchronousTestCase):
 
 
 class ShopTests(SynchronousTestCase):
-    """A Django project as written for gunicorn."""
+    """A Django project written for gunicorn."""
 
     def setUp(self) -> None:
         """Write the project."""
@@ -109,17 +109,17 @@ class ShopTests(SynchronousTestCase):
         return checking.log()
 
     def test_persistent_connections(self) -> None:
-        """`--check` reports that CONN_MAX_AGE has no effect, and the alternative."""
+        """`--check` reports that CONN_MAX_AGE has no effect, with the remedy."""
         said = self.check()
         self.assertRegex(said, r"warning +DATABASES\['default'\]\['CONN_MAX_AGE'\]")
         self.assertIn("txgreenwsgi.django.backends.postgresql", said)
 
     def test_views(self) -> None:
-        """`--check` finds modules that only the views import."""
+        """`--check` sees modules that only the views import."""
         self.assertRegex(self.check(), r"green +requests")
 
     def test_passwords(self) -> None:
-        """With the option that it names, pages are served during password hashing."""
+        """With the option on the page, other requests run during password hashing."""
         found = re.search(r"--offload (django[\w.]+)", PAGE.read_text("utf-8"))
         assert found is not None
         listen = f"--listen=tcp:0:interface={LOOPBACK}"
@@ -137,11 +137,11 @@ class ShopTests(SynchronousTestCase):
             served += server.fetch("/").status == 200
         self.assertEqual(len({each.split("$")[0] for each in hashes}), 1)
         self.assertTrue(all(each.startswith("pbkdf2_sha256$") for each in hashes))
-        # Without it, two or three pages would have been served.
+        # Without the option only two or three pages would be served in between.
         self.assertGreater(served, 8)
 
     def test_timeout(self) -> None:
-        """A request that exceeds its timeout gets 504, and the others go on."""
+        """A request that exceeds its time limit gets 504, and others continue."""
         listen = f"--listen=tcp:0:interface={LOOPBACK}"
         server = start(self, *self.words, listen, "--request-timeout=1")
         began = time.monotonic()
@@ -149,4 +149,4 @@ class ShopTests(SynchronousTestCase):
             client.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
             self.assertEqual(server.fetch("/").text, "here")
             self.assertIn(b" 504 ", client.read_until(b"\r\n"))
-        self.assertLess(time.monotonic() - began, 10)
+        self.assertLess(time.monotonic() - began, 20)

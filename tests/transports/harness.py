@@ -19,7 +19,7 @@ from twisted.web.server import Site
 from txgreenwsgi import GreenWSGIResource, service
 from txgreenwsgi.testing import MemoryServer
 
-from .harness_clients import Http1Reply, Http2Reply
+from .harness_clients import Http1Connection, Http2Connection
 from .harness_links import (
     MemoryLink,
     SocketLink,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from txgreenwsgi.monitoring import ExchangeRecord
 
-    from .harness_clients import Reply
+    from .harness_clients import Connection, Reply
     from .harness_links import Link
 
     Environ = dict[str, Any]
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HTTP1",
+    "HTTP2",
     "OWN",
     "STREAMING",
     "TEXT",
@@ -107,8 +108,8 @@ class Server:
         settings: see `txgreenwsgi.settings`.
 
     Attributes:
-        replies: of all requests, in order.
-        reply_class: the client's side of a request.
+        connections: of all clients, in order.
+        connection_class: the client's side of a connection.
         version: SERVER_PROTOCOL of its requests.
         streams_bodies: whether the application runs before the whole request
             body has come.
@@ -117,7 +118,7 @@ class Server:
         reactor: its clock.
     """
 
-    reply_class: Any = Http1Reply
+    connection_class: type[Connection] = Http1Connection
     version = "HTTP/1.1"
     streams_bodies = True
     large = 1_000_000
@@ -127,7 +128,7 @@ class Server:
         self, app: App, observers: Sequence[Observer], settings: dict[str, Any]
     ) -> None:
         self.app = Watched(app)
-        self.replies: list[Reply] = []
+        self.connections: list[Connection] = []
         self.set_up(observers, settings)
 
     def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
@@ -164,8 +165,10 @@ class Server:
         *,
         length: int | None = None,
         slow: bool = False,
+        stalled: bool = False,
+        on: Reply | None = None,
     ) -> Reply:
-        """Send a request on a connection of its own, and let the server react.
+        """Send a request, and let the server react.
 
         Args:
             method: such as "GET".
@@ -175,25 +178,36 @@ class Server:
             length: the Content-Length of a body that is sent in part; the rest
                 follows by `Reply.send_body`.
             slow: whether the client does not read what the server sends.
+            stalled: whether the client of HTTP/2 reads, but makes no room for more.
+            on: an earlier reply, the connection of which to use. By default, the
+                request has a connection of its own.
         """
         fields = [("Host", "test.example"), *headers]
         if length is not None:
             fields.append(("Content-Length", str(length)))
         elif body:
             fields.append(("Content-Length", str(len(body))))
-        reply: Reply = self.reply_class(
-            self.connect(slow), method, target, fields, body, length is not None
-        )
-        self.replies.append(reply)
+        if on is None:
+            connection = self.connection_class(self.connect(slow))
+            connection.makes_room = not stalled
+            self.connections.append(connection)
+        else:
+            connection = on.connection
+        reply = connection.request(method, target, fields, body, length is not None)
         self.settle()
         return reply
+
+    def send_body(self, reply: Reply, data: bytes, end: bool = False) -> None:
+        """Send a piece of a request body, and let the server react."""
+        reply.connection.send_body(reply, data, end)
+        self.settle()
 
     def settle(self) -> None:
         """Let the server and its clients do what they can do now."""
         for _ in range(_MOST_TURNS):
             worked = self.turn()
-            for reply in self.replies:
-                worked = reply.pump() or worked
+            for connection in self.connections:
+                worked = connection.pump() or worked
             if not worked:
                 return
 
@@ -210,25 +224,31 @@ class Server:
         return Stop(self)
 
     def read(self, reply: Reply) -> None:
-        """Let a slow client take everything from now on."""
-        reply.link.reading = True
+        """Let a slow or stalled client take everything from now on."""
+        reply.connection.makes_room = True
+        reply.connection.link.reading = True
         self.settle()
 
-    def read_some(self, reply: Reply) -> None:
-        """Let a slow client take what is there, and no more."""
-        reply.link.reading = True
-        reply.pump()
-        reply.link.reading = False
+    def read_some(self, reply: Reply, size: int) -> None:
+        """Let a slow client take at least `size` bytes of a body, then pause again."""
+        wanted = len(reply.body) + size
+        reply.connection.link.reading = True
+        for _ in range(_MOST_TURNS):
+            if len(reply.body) >= wanted:
+                break
+            self.turn()
+            reply.connection.pump()
+        reply.connection.link.reading = False
         self.settle()
 
     def disconnect(self, reply: Reply) -> None:
         """Let a client close its connection."""
-        reply.link.disconnect()
+        reply.connection.link.disconnect()
         self.settle()
 
     def abandon(self, reply: Reply) -> None:
         """Let a client give up its request: by RST_STREAM where there are streams."""
-        reply.abandon()
+        reply.connection.abandon(reply)
         self.settle()
 
 
@@ -325,8 +345,8 @@ class SocketTransport(Server):
         quiet = 0
         for _ in range(_MOST_TURNS):
             worked = self.turn()
-            for reply in self.replies:
-                worked = reply.pump() or worked
+            for connection in self.connections:
+                worked = connection.pump() or worked
             quiet = 0 if worked else quiet + 1
             if quiet == _QUIET_TURNS:
                 return
@@ -336,8 +356,8 @@ class SocketTransport(Server):
         self.reactor.pass_time(seconds)
         for _ in range(2):
             self.reactor.iterate(0)
-            for reply in self.replies:
-                reply.pump()
+            for connection in self.connections:
+                connection.pump()
 
     def tear_down(self) -> None:
         """Stop listening."""
@@ -395,7 +415,7 @@ class WebTransport(Server):
 class WebHttp2Transport(WebTransport):
     """A GreenWSGIResource of twisted.web in memory, over HTTP/2."""
 
-    reply_class = Http2Reply
+    connection_class = Http2Connection
     version = "HTTP/2"
 
     def factory_of(self, site: Site) -> object:
@@ -441,6 +461,8 @@ TRANSPORTS: dict[str, type[Server]] = {
 
 #: Names of the transports that speak HTTP/1.1.
 HTTP1 = [name for name, server in TRANSPORTS.items() if server.version == "HTTP/1.1"]
+#: Names of the transports that speak HTTP/2.
+HTTP2 = [name for name in TRANSPORTS if name not in HTTP1]
 #: Names of the transports whose application runs before the request body has come.
 STREAMING = [name for name, server in TRANSPORTS.items() if server.streams_bodies]
 #: Names of the transports of twisted.web.
@@ -488,8 +510,9 @@ class TransportCase(SynchronousTestCase):
     def _check_leftovers(self) -> None:
         # All servers first: those on sockets share a reactor.
         for server in self._servers:
-            for reply in server.replies:
-                server.disconnect(reply)
+            for connection in server.connections:
+                connection.link.disconnect()
+            server.settle()
             server.tear_down()
         left: list[object] = []
         for server in self._servers:
@@ -502,9 +525,10 @@ class TransportCase(SynchronousTestCase):
         if left:
             raise AssertionError(f"these were left behind: {left}")
         for server in self._servers:
-            for reply in server.replies:
-                if reply.stray or reply.state == "malformed":
-                    raise AssertionError(f"{reply!r} {reply.stray[:50]!r}")
+            for connection in server.connections:
+                stray = connection.stray[:50]
+                if stray or "malformed" in [each.state for each in connection.replies]:
+                    raise AssertionError(f"{connection.replies!r} {stray!r}")
 
     # What was logged.
 
@@ -542,7 +566,7 @@ class TransportCase(SynchronousTestCase):
             self.assertEqual(reply.body, body)
 
     def assert_stopped(self, stop: Stop, after: float) -> None:
-        """Fail unless the server has stopped that many seconds later, or slightly more."""
+        """Fail unless the server has stopped so many seconds later, or a bit more."""
         self.assertIsNotNone(stop.after)
         assert stop.after is not None
         self.assertTrue(after <= stop.after <= after + 2 * TICK, stop.after)

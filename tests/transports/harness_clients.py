@@ -1,4 +1,4 @@
-"""HTTP clients that a test drives: one request on a connection of its own.
+"""HTTP clients that a test drives: connections, and the replies to their requests.
 
 They tell a complete response from a truncated one. This file knows HTTP/1.1 (by
 h11) and HTTP/2 (by h2). It must never know which server answers.
@@ -6,7 +6,8 @@ h11) and HTTP/2 (by h2). It must never know which server answers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Literal
 
 import h2.config
 import h2.connection
@@ -19,71 +20,46 @@ if TYPE_CHECKING:
 
     from .harness_links import Link
 
-__all__ = ["Http1Reply", "Http2Reply", "Reply"]
+    Fields = list[tuple[str, str]]
+
+__all__ = ["Connection", "Http1Connection", "Http2Connection", "Reply"]
 
 #: States of a reply. "waiting": no head yet. "open": the head has come and the body
 #: has not ended. "complete": all of the response has come. "cut": the connection or
 #: the stream ended before the response did. "malformed": it breaks the protocol.
 State = Literal["waiting", "open", "complete", "cut", "malformed"]
 
-_ENDS = (h2.events.StreamReset, h2.events.ConnectionTerminated)
+#: Bytes that a connection may carry beyond what it may by default.
+_CONNECTION_WINDOW = 1024**2
+
+_CANCEL = 8  # RFC 9113 section 7
 
 
-class Reply(Protocol):
-    """One request and what the client has seen of its response.
+class Reply:
+    """What the client has seen of the response to one request.
 
     Attributes:
-        link: the connection.
+        connection: that of the request.
         status: the status code; None before the head has come.
         headers: (name, value) pairs, names in lower case.
         body: the part of the body that has come.
         state: one of `State`.
         problem: why the response is malformed.
-        stray: bytes that came behind the response.
-        can_abandon: whether the client can give up the request and keep the
-            connection.
     """
 
-    link: Link
-    status: int | None
-    headers: list[tuple[str, str]]
-    body: bytes
-    state: State
-    problem: str
-    stray: bytes
-    can_abandon: bool
-
-    def send_body(self, data: bytes, end: bool = False) -> None:
-        """Send a piece of the request body."""
-
-    def pump(self) -> bool:
-        """Process what has come; return whether there was anything."""
-
-    def abandon(self) -> None:
-        """Give up the request: by RST_STREAM, or by closing the connection."""
-
-    def header(self, name: str) -> str | None:
-        """Return the value of a field, several joined by ", "; None without it."""
-
-    def values(self, name: str) -> list[str]:
-        """Return all values of a field, in order."""
-
-
-class _Reply:
-    def __init__(self, link: Link) -> None:
-        self.link = link
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
         self.status: int | None = None
-        self.headers: list[tuple[str, str]] = []
+        self.headers: Fields = []
         self.body = b""
         self.state: State = "waiting"
         self.problem = ""
-        self.stray = b""
 
     def __repr__(self) -> str:
         """Show the reply for the message of a failed test."""
         return (
-            f"<{type(self).__name__} {self.status} {self.state} {self.problem} "
-            f"{self.headers} {len(self.body)} bytes {self.body[:50]!r}>"
+            f"<Reply {self.status} {self.state} {self.problem} {self.headers} "
+            f"{len(self.body)} bytes {self.body[:50]!r}>"
         )
 
     def values(self, name: str) -> list[str]:
@@ -99,11 +75,12 @@ class _Reply:
         """Whether nothing more of the response can come."""
         return self.state in ("complete", "cut", "malformed")
 
-    def _break(self, error: Exception) -> None:
-        self.state = "malformed"
-        self.problem = repr(error)
+    # Called by the connection.
 
-    def _set_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def head_received(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Take the head."""
         self.status = status
         self.headers = [
             (bytes(name).decode("latin-1").lower(), bytes(value).decode("latin-1"))
@@ -111,118 +88,160 @@ class _Reply:
         ]
         self.state = "open"
 
+    def end(self, state: State, problem: object = "") -> None:
+        """Take the end, unless there was one before."""
+        if not self.over:
+            self.state = state
+            self.problem = repr(problem) if problem else ""
 
-class Http1Reply(_Reply):
-    """A request over HTTP/1.1.
+
+class Connection(ABC):
+    """A client's connection.
 
     Args:
-        link: a fresh connection.
-        method: such as "GET".
-        target: the request target.
-        headers: the fields, Host among them.
-        body: the part of the body to send at once.
-        partial: whether more of the body is to come by `send_body`.
+        link: what carries its bytes.
+
+    Attributes:
+        replies: of its requests, in order.
+        makes_room: whether the client of HTTP/2 enlarges the windows of its streams
+            (RFC 9113 section 5.2) for what it has received.
+        stray: bytes that belong to no response.
     """
 
-    can_abandon = False
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.replies: list[Reply] = []
+        self.makes_room = True
+        self.stray = b""
 
-    def __init__(
-        self,
-        link: Link,
-        method: str,
-        target: str,
-        headers: list[tuple[str, str]],
-        body: bytes,
-        partial: bool,
-    ) -> None:
+    @abstractmethod
+    def request(
+        self, method: str, target: str, headers: Fields, body: bytes, partial: bool
+    ) -> Reply:
+        """Send a request.
+
+        Args:
+            method: such as "GET".
+            target: the request target.
+            headers: the fields, Host among them.
+            body: the part of the body to send at once.
+            partial: whether more of the body is to come by `send_body`.
+        """
+
+    @abstractmethod
+    def send_body(self, reply: Reply, data: bytes, end: bool) -> None:
+        """Send a piece of a request body."""
+
+    @abstractmethod
+    def abandon(self, reply: Reply) -> None:
+        """Give up a request: by RST_STREAM, or by closing the connection."""
+
+    @abstractmethod
+    def pump(self) -> bool:
+        """Process what has come; return whether there was anything."""
+
+
+class Http1Connection(Connection):
+    """A connection that speaks HTTP/1.1, one request after the other."""
+
+    def __init__(self, link: Link) -> None:
         super().__init__(link)
-        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=10**6)
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=10**6)
+
+    def request(
+        self, method: str, target: str, headers: Fields, body: bytes, partial: bool
+    ) -> Reply:
+        """Send a request; the response to the one before has come."""
+        if self.replies:
+            self._h11.start_next_cycle()
         fields = [
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers
         ]
         request = h11.Request(method=method, target=target, headers=fields)
-        data = self._connection.send(request) or b""
+        data = self._h11.send(request) or b""
         if body:
-            data += self._connection.send(h11.Data(data=body)) or b""
+            data += self._h11.send(h11.Data(data=body)) or b""
         if not partial:
-            data += self._connection.send(h11.EndOfMessage()) or b""
-        link.send(data)
+            data += self._h11.send(h11.EndOfMessage()) or b""
+        reply = Reply(self)
+        self.replies.append(reply)
+        self.link.send(data)
+        return reply
 
-    def send_body(self, data: bytes, end: bool = False) -> None:
+    def send_body(self, reply: Reply, data: bytes, end: bool) -> None:
         """Send a piece of the request body."""
-        sent = self._connection.send(h11.Data(data=data)) or b""
+        sent = self._h11.send(h11.Data(data=data)) or b""
         if end:
-            sent += self._connection.send(h11.EndOfMessage()) or b""
+            sent += self._h11.send(h11.EndOfMessage()) or b""
         self.link.send(sent)
 
-    def abandon(self) -> None:
+    def abandon(self, reply: Reply) -> None:
         """Close the connection."""
         self.link.disconnect()
 
     def pump(self) -> bool:
         """Process what has come; return whether there was anything."""
         data = self.link.take()
-        if self.over:
+        ended = self.link.ended
+        reply = self.replies[-1]
+        if reply.over:
             self.stray += data
             return bool(data)
-        ended = self.link.ended
         try:
             if data:
-                self._connection.receive_data(data)
-                self._process()
-            if ended and not self.over:
-                self._connection.receive_data(b"")
-                self._process()
+                self._h11.receive_data(data)
+                self._process(reply)
+            if ended and not reply.over:
+                self._h11.receive_data(b"")
+                self._process(reply)
         except h11.RemoteProtocolError as error:
             if ended:
-                self.state = "cut"
+                reply.end("cut")
             else:
-                self._break(error)
-        if ended and not self.over:
-            self.state = "cut"
+                reply.end("malformed", error)
+        if ended:
+            reply.end("cut")
         return bool(data)
 
-    def _process(self) -> None:
+    def _process(self, reply: Reply) -> None:
         parts: list[bytes] = []
         try:
-            while not self.over:
-                event = self._connection.next_event()
+            while not reply.over:
+                event = self._h11.next_event()
                 if isinstance(event, h11.Response):
-                    self._set_head(event.status_code, event.headers.raw_items())
+                    reply.head_received(event.status_code, event.headers.raw_items())
                 elif isinstance(event, h11.Data):
                     parts.append(bytes(event.data))
                 elif isinstance(event, h11.EndOfMessage):
-                    self.state = "complete"
-                    self.stray = self._connection.trailing_data[0]
+                    reply.end("complete")
+                    self.stray += self._h11.trailing_data[0]
                 elif not isinstance(event, h11.InformationalResponse):
                     break
         finally:
-            self.body += b"".join(parts)
+            reply.body += b"".join(parts)
 
 
-class Http2Reply(_Reply):
-    """A request over HTTP/2, the only stream of its connection.
+class _Stream:
+    """One request of an HTTP/2 connection.
 
-    Args:
-        link: a fresh connection.
-        method: such as "GET".
-        target: the request target.
-        headers: the fields; Host becomes :authority.
-        body: the part of the body to send at once.
-        partial: whether more of the body is to come by `send_body`.
+    Attributes:
+        reply: its reply.
+        unsent: the part of the request body that waits for the server's window.
+        ends: whether the request ends behind it.
+        unacknowledged: bytes received that the client has not made room for.
     """
 
-    can_abandon = True
+    def __init__(self, reply: Reply, body: bytes, ends: bool) -> None:
+        self.reply = reply
+        self.unsent = body
+        self.ends = ends
+        self.unacknowledged = 0
 
-    def __init__(
-        self,
-        link: Link,
-        method: str,
-        target: str,
-        headers: list[tuple[str, str]],
-        body: bytes,
-        partial: bool,
-    ) -> None:
+
+class Http2Connection(Connection):
+    """A connection that speaks HTTP/2, with any number of requests at once."""
+
+    def __init__(self, link: Link) -> None:
         super().__init__(link)
         # The fields are sent as they are: tests send odd ones.
         config = h2.config.H2Configuration(
@@ -231,10 +250,21 @@ class Http2Reply(_Reply):
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
         )
-        self._connection = connection = h2.connection.H2Connection(config)
-        self._unacknowledged = 0
-        connection.initiate_connection()
-        self._stream = connection.get_next_available_stream_id()
+        self._h2 = h2.connection.H2Connection(config)
+        self._h2.initiate_connection()
+        # One stalled stream shall not stall the connection.
+        self._h2.increment_flow_control_window(_CONNECTION_WINDOW)
+        self._streams: dict[int, _Stream] = {}
+        self._broken = False
+
+    def request(
+        self, method: str, target: str, headers: Fields, body: bytes, partial: bool
+    ) -> Reply:
+        """Send a request on a stream of its own; Host becomes :authority."""
+        reply = Reply(self)
+        self.replies.append(reply)
+        number = self._h2.get_next_available_stream_id()
+        self._streams[number] = _Stream(reply, body, not partial and bool(body))
         pseudo = [(":method", method), (":scheme", "http"), (":path", target)]
         pseudo += [
             (":authority", value) for name, value in headers if name.lower() == "host"
@@ -242,81 +272,119 @@ class Http2Reply(_Reply):
         fields = [
             (name.lower(), value) for name, value in headers if name.lower() != "host"
         ]
-        connection.send_headers(
-            self._stream,
+        self._h2.send_headers(
+            number,
             [
                 (name.encode("latin-1"), value.encode("latin-1"))
                 for name, value in pseudo + fields
             ],
             end_stream=not body and not partial,
         )
-        self._unsent = body
-        self._ends = not partial and bool(body)
         self._flush()
+        return reply
 
-    def send_body(self, data: bytes, end: bool = False) -> None:
+    def _number(self, reply: Reply) -> int:
+        [number] = [
+            number for number, stream in self._streams.items() if stream.reply is reply
+        ]
+        return number
+
+    def send_body(self, reply: Reply, data: bytes, end: bool) -> None:
         """Send a piece of the request body."""
-        self._unsent += data
-        self._ends = self._ends or end
+        stream = self._streams[self._number(reply)]
+        stream.unsent += data
+        stream.ends = stream.ends or end
         self._flush()
 
-    def abandon(self) -> None:
-        """Reset the stream; the connection stays open."""
-        self._connection.reset_stream(self._stream, error_code=8)  # CANCEL
-        self.state = "cut"
-        self._flush()
+    def abandon(self, reply: Reply) -> None:
+        """Reset the stream; the connection and its other streams stay open."""
+        if not reply.over:
+            self._h2.reset_stream(self._number(reply), error_code=_CANCEL)
+            reply.end("cut")
+            self._flush()
 
     def _flush(self) -> bool:
-        connection = self._connection
-        while self._unsent:
-            window = connection.local_flow_control_window(self._stream)
-            size = min(window, connection.max_outbound_frame_size, len(self._unsent))
-            if size <= 0:
-                break
-            piece, self._unsent = self._unsent[:size], self._unsent[size:]
-            last = self._ends and not self._unsent
-            connection.send_data(self._stream, piece, end_stream=last)
-            self._ends = self._ends and not last
-        data = connection.data_to_send()
+        for number, stream in self._streams.items():
+            if not stream.reply.over:
+                self._send_body(number, stream)
+        data = self._h2.data_to_send()
         if data:
             self.link.send(data)
         return bool(data)
 
+    def _send_body(self, number: int, stream: _Stream) -> None:
+        while stream.unsent:
+            window = self._h2.local_flow_control_window(number)
+            size = min(window, self._h2.max_outbound_frame_size, len(stream.unsent))
+            if size <= 0:
+                break
+            piece, stream.unsent = stream.unsent[:size], stream.unsent[size:]
+            last = stream.ends and not stream.unsent
+            self._h2.send_data(number, piece, end_stream=last)
+
     def pump(self) -> bool:
         """Process what has come; return whether there was anything."""
         data = self.link.take()
-        try:
-            if data:
-                self._process(self._connection.receive_data(data))
-            self._acknowledge()
-        except h2.exceptions.ProtocolError as error:
-            self._break(error)
-        if self.link.ended and not self.over:
-            self.state = "cut"
-        sent = self.state != "malformed" and self._flush()
+        sent = False
+        if self._broken:
+            self.stray += data
+        else:
+            try:
+                if data:
+                    self._process(self._h2.receive_data(data))
+                self._make_room()
+                sent = self._flush()
+            except h2.exceptions.ProtocolError as error:
+                self._broken = True
+                for reply in self.replies:
+                    reply.end("malformed", error)
+        if self.link.ended:
+            self._cut_all()
         return bool(data) or sent
 
-    def _acknowledge(self) -> None:
-        if not (self._unacknowledged and self.link.reading):
+    def _cut_all(self) -> None:
+        for reply in self.replies:
+            reply.end("cut")
+
+    def _make_room(self) -> None:
+        if not self.link.reading or not self.makes_room:
             return
-        size, self._unacknowledged = self._unacknowledged, 0
-        if not self.over:
-            self._connection.acknowledge_received_data(size, self._stream)
+        for number, stream in self._streams.items():
+            size, stream.unacknowledged = stream.unacknowledged, 0
+            if size and not stream.reply.over:
+                self._h2.acknowledge_received_data(size, number)
+            elif size:
+                # The stream has ended; the connection's window remains.
+                self._h2.increment_flow_control_window(size)
 
     def _process(self, events: Iterable[h2.events.Event]) -> None:
-        parts: list[bytes] = []
         for event in events:
             if isinstance(event, h2.events.ResponseReceived):
                 fields = [
                     (bytes(name), bytes(value)) for name, value in event.headers or ()
                 ]
                 status = int(dict(fields)[b":status"])
-                self._set_head(status, [f for f in fields if f[0] != b":status"])
+                self._reply_of(event).head_received(
+                    status, [field for field in fields if field[0] != b":status"]
+                )
             elif isinstance(event, h2.events.DataReceived):
-                parts.append(event.data or b"")
-                self._unacknowledged += event.flow_controlled_length or 0
+                self._reply_of(event).body += event.data or b""
+                stream = self._streams[event.stream_id or 0]
+                stream.unacknowledged += event.flow_controlled_length or 0
             elif isinstance(event, h2.events.StreamEnded):
-                self.state = "complete"
-            elif isinstance(event, _ENDS) and not self.over:
-                self.state = "cut"
-        self.body += b"".join(parts)
+                self._reply_of(event).end("complete")
+            elif isinstance(event, h2.events.StreamReset):
+                self._reply_of(event).end("cut")
+            elif isinstance(event, h2.events.ConnectionTerminated):
+                self._cut_all()
+
+    def _reply_of(
+        self,
+        event: (
+            h2.events.ResponseReceived
+            | h2.events.DataReceived
+            | h2.events.StreamEnded
+            | h2.events.StreamReset
+        ),
+    ) -> Reply:
+        return self._streams[event.stream_id or 0].reply

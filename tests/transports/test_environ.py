@@ -73,7 +73,7 @@ class EnvironCases(Cases):
         )
         here = self.environ(*request)
         server = MemoryTransport(echo, [], {})
-        server.begin(*request)
+        reply = server.begin(*request)
         expected = server.app.environs[0]
         self.assertEqual(set(here), set(expected))
         for name, value in expected.items():
@@ -81,7 +81,7 @@ class EnvironCases(Cases):
                 self.assertEqual(type(here[name]), str)
             elif isinstance(value, (str, bool, tuple)):
                 self.assertEqual(here[name], value, name)
-        server.disconnect(server.replies[0])
+        server.disconnect(reply)
 
     def test_request(self) -> None:
         """Method, path, query and target are told as PEP 3333 and others want them."""
@@ -275,11 +275,9 @@ class StreamedInputCases(Cases):
         server = self.serve(app)
         reply = server.begin("POST", body=b"ab", length=9)
         self.assertEqual(read, [])
-        reply.send_body(b"cd")
-        server.settle()
+        server.send_body(reply, b"cd")
         self.assertEqual(read, [b"abc"])
-        reply.send_body(b"efghi", end=True)
-        server.settle()
+        server.send_body(reply, b"efghi", end=True)
         self.assertEqual(read, [b"abc", b"defghi"])
         self.assert_complete(reply, b"x")
 

@@ -72,6 +72,21 @@ class LimitCases(Cases):
         server.advance(1)
         self.assert_complete(again, b"/")
 
+    def test_max_body(self) -> None:
+        """A body longer than max_body is answered 413."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            body = environ["wsgi.input"].read()
+            start("200 OK", TEXT)
+            return [body]
+
+        server = self.serve(app, max_body=100)
+        self.assert_complete(server.begin("POST", body=b"x" * 100), b"x" * 100)
+        for size in (101, 10_000):
+            self.assert_complete(server.begin("POST", body=b"x" * size), status=413)
+        self.assertEqual([record.status for record in self.records], [200, 413, 413])
+        self.assertEqual(self.errors(), [])
+
     def test_multithread(self) -> None:
         """wsgi.multithread tells whether requests overlap."""
         for most, overlap in [(1, False), (2, True)]:

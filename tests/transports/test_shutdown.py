@@ -118,10 +118,11 @@ class ShutdownCases(Cases):
         server = self.serve(app)
         reply = server.begin()
         stop = server.stop()
-        server.advance(1.5)
-        self.assertTrue(stop.done)
+        server.advance(1 + SLACK)
         self.assert_complete(reply)
         self.assertTrue(reply.body == content)
+        server.advance(SLACK)
+        self.assertTrue(stop.done)
 
     def test_client_that_reads_late(self) -> None:
         """The server has stopped when the last byte has left, and not before."""

@@ -32,14 +32,14 @@ class SigtermCase(SynchronousTestCase):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self.addCleanup(self.end)
+        self.addCleanup(self.end, self.process)
         self.port = int(self.line())
 
-    def end(self) -> None:
-        """Kill the process if it still runs, and collect it."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+    def end(self, process: subprocess.Popen[str]) -> None:
+        """Kill a process if it still runs, and collect it."""
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
     def line(self) -> str:
         """Return the next line that the server prints."""
