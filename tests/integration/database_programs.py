@@ -196,7 +196,7 @@ def interrupted_connecting(database: Database) -> None:
             raise AssertionError("the connection attempt did not time out")
 
 
-def whatever_goes_on(database: Database) -> None:
+def other_operations(database: Database) -> None:
     """Interrupt what else psycopg 3 does: copy, pipeline, cursors, notifications."""
     slow = "select g, pg_sleep(0.01) from generate_series(1, 5000) g"
     connection: list[Any] = []
@@ -520,7 +520,7 @@ PROGRAMS: dict[str, Callable[[Database], None]] = {
         sqlalchemy_transfers,
         transfers,
         unanswered,
-        whatever_goes_on,
+        other_operations,
     )
 }
 

@@ -34,7 +34,7 @@ class BufferInputTests(SynchronousTestCase):
             }
             self.assertEqual(len(answers), 1)
 
-    def test_called_when_all_has_come(self) -> None:
+    def test_called_after_the_body(self) -> None:
         """The application answers nothing before the whole body has arrived."""
         _plain, server = self.both(COMMANDS)
         with server.connect() as client:
@@ -46,7 +46,7 @@ class BufferInputTests(SynchronousTestCase):
             client.send(b"\n")
             client.read_until(b"you said: help\n")
 
-    def test_others_meanwhile(self) -> None:
+    def test_other_requests(self) -> None:
         """While large bodies are written to the disk, other requests are served."""
         _plain, server = self.both(COMMANDS)
         body = b"line\n" * 2_000_000

@@ -67,7 +67,7 @@ class ProgramTestCase(SynchronousTestCase):
 class PostgreSQLTests(ProgramTestCase):
     """psycopg 3 with its C and its Python implementation, and psycopg2."""
 
-    def test_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Fifty queries of one second take little more than one second together."""
         for driver in ("psycopg", "psycopg2"):
             seconds = float(self.run_program("at_once", driver)[1])
@@ -92,10 +92,10 @@ class PostgreSQLTests(ProgramTestCase):
                 "interrupted_at_the_end", "psycopg", PSYCOPG_IMPL=implementation
             )
 
-    def test_whatever_goes_on(self) -> None:
+    def test_other_operations(self) -> None:
         """Copies, pipelines, server-side cursors, notifications can be interrupted."""
-        self.run_program("whatever_goes_on", "psycopg")
-        self.run_program("whatever_goes_on", "psycopg", PSYCOPG_IMPL="python")
+        self.run_program("other_operations", "psycopg")
+        self.run_program("other_operations", "psycopg", PSYCOPG_IMPL="python")
 
     def test_unanswered(self) -> None:
         """A server that ignores the cancellation request blocks no other task."""
@@ -126,7 +126,7 @@ class PostgreSQLTests(ProgramTestCase):
 class MariaDBTests(ProgramTestCase):
     """PyMySQL."""
 
-    def test_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Fifty queries of one second take little more than one second together."""
         self.assertLess(float(self.run_program("at_once", "pymysql")[1]), 10.0)
 

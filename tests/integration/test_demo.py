@@ -29,7 +29,7 @@ class DemoTests(SynchronousTestCase):
         """Serve it."""
         self.server = shared("txgreenwsgi.demo:app")
 
-    def test_is_served_when_nothing_is_named(self) -> None:
+    def test_default_application(self) -> None:
         """Without --app, the demonstration is served."""
         server = start(self, "greenwsgi", f"--listen=tcp:0:interface={LOOPBACK}")
         answer = server.fetch("/")
@@ -46,7 +46,7 @@ class DemoTests(SynchronousTestCase):
             list(range(1, 301)),
         )
 
-    def test_sleepers_are_woken_when_the_visitor_leaves(self) -> None:
+    def test_client_disconnects(self) -> None:
         """After a client has disconnected, its request is soon no longer in flight."""
         with self.server.connect() as client:
             client.send(b"GET /stream?blocks=40&pause=1 HTTP/1.1\r\nHost: x\r\n\r\n")

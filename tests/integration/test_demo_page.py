@@ -44,7 +44,7 @@ class PageTests(SynchronousTestCase):
             raise AssertionError(f"{pattern!r} is not in {self.text(name)!r}")
         return found
 
-    def test_everything_at_once(self) -> None:
+    def test_all_demonstrations(self) -> None:
         """All demonstrations work concurrently; the page loads no other resource."""
         self.wait_text("headline", r"\d+ requests? in flight")
         self.press("#sleep-form button")

@@ -57,7 +57,7 @@ class GuestBookTests(SynchronousTestCase):
         self.assertEqual(self.server.fetch("/", "POST", b"name=x&text=y").status, 403)
         self.assertEqual(self.server.fetch("/export").text, "Ann: <b>hello</b>\n")
 
-    def test_many_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Fifty slow views overlap, and none of their entries is lost."""
         with ThreadPoolExecutor(70) as pool:
             started = time.monotonic()

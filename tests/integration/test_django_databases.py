@@ -121,7 +121,7 @@ class BankTests(Bank):
         self.assertEqual(got.status, 200, server.log())  # type: ignore[attr-defined]
         return json.loads(got.body)
 
-    def test_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Fifty views that wait one second for the database overlap."""
         server = self.serve(size=50)
         # Django asks the server for its version once, and imports the views.
@@ -276,7 +276,7 @@ class MoreTests(BankTests):
         self.assertEqual(self.fetch(server, "/sums")["total"], ACCOUNTS * 1000 - 1)  # type: ignore[attr-defined]
         self.assert_at_rest(server)
 
-    def test_connections_lost(self) -> None:
+    def test_closed_connections(self) -> None:
         """After the server has closed the idle connections, no request fails."""
         server = self.prepared()
         clients = [ask(server, "/slow?seconds=0.5") for _ in range(10)]

@@ -222,7 +222,7 @@ class RunGreenTests(SynchronousTestCase):
         self.project.wait_logged(r'"GET / HTTP/1.1" 200 \d+')
         self.project.wait_logged(r'"GET /broken HTTP/1.1" 500 \d+')
 
-    def test_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Views that call `time.sleep` overlap."""
         url = self.project.start("0", "--noreload")
         host, port = "127.0.0.1", int(url.rstrip("/").rpartition(":")[2])

@@ -127,7 +127,7 @@ class SiteTests:
         login = ann.fetch("/posts/new").headers["Location"]
         self.assertEqual(login, "/accounts/login?next=/posts/new")
 
-    def test_many_at_once(self: Any) -> None:
+    def test_concurrency(self: Any) -> None:
         """Thirty visitors at a time, more than connections: no post is mixed up.
 
         Five users, in six browsers each, write three posts from each browser.
@@ -194,7 +194,7 @@ class SiteTests:
         self.assertEqual(answer.body, content)
         self.assertIn("attachment", answer.headers["Content-Disposition"])
 
-    def test_upload_broken_off(self: Any) -> None:
+    def test_aborted_upload(self: Any) -> None:
         """An aborted upload changes no post, and the server goes on."""
         ann = self.sign_up("ann")
         address = self.write(ann, "Holiday")
@@ -223,7 +223,7 @@ class SiteTests:
             titles = [read_event(reader)["title"] for _ in range(3)]
             self.assertEqual(titles, ["news 0", "news 1", "news 2"])
 
-    def test_what_was_missed(self: Any) -> None:
+    def test_reconnect(self: Any) -> None:
         """After a reconnect, a reader receives the missed posts, once."""
         ann = self.sign_up("ann")
         with ann.listen("/live/events") as reader:
@@ -469,7 +469,7 @@ class PostgreSQLTests(SiteTests, SynchronousTestCase):
             self.write(ann, "from the first")
             self.assertEqual(read_event(reader)["title"], "from the first")
 
-    def test_database_is_lost(self) -> None:
+    def test_closed_session(self) -> None:
         """When PostgreSQL ends the session, readers are disconnected, and catch up."""
         ann = self.sign_up("ann")
         with ann.listen("/live/events") as reader:
@@ -485,7 +485,7 @@ class PostgreSQLTests(SiteTests, SynchronousTestCase):
             self.write(ann, "third")
             self.assertEqual(read_event(reader)["title"], "third")
 
-    def test_nobody_listens(self) -> None:
+    def test_last_reader_disconnects(self) -> None:
         """After the last reader has gone, the listening connection is closed."""
         visitor = Visitor(self.server)
         with visitor.listen("/live/events") as reader:

@@ -147,7 +147,7 @@ class CheckTests(CommandTestCase):
             """,
         )
 
-    def test_a_django_that_blocks(self) -> None:
+    def test_blocking_django(self) -> None:
         """SQLite, persistent connections and sessions in files are each reported."""
         self.django(
             "{'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:', "
@@ -163,7 +163,7 @@ class CheckTests(CommandTestCase):
         self.says(output, "green", "django.db.connections")
         self.assertIn("txgreenwsgi.django.backends.sqlite3", output)
 
-    def test_views_of_a_django(self) -> None:
+    def test_views_of_django(self) -> None:
         """Modules imported by views alone are checked; failed imports are reported."""
         self.django("{'ENGINE': 'django.db.backends.dummy'}")
         self.write("site_urls.py", "import shelf\nurlpatterns = []\n")
@@ -178,7 +178,7 @@ class CheckTests(CommandTestCase):
         self.says(output, "warning", "ROOT_URLCONF")
         self.assertIn("nothing_of_that_name", output)
 
-    def test_a_django_that_does_not(self) -> None:
+    def test_green_django(self) -> None:
         """The engines that the remedies name are found to be green."""
         for engine in (
             "txgreenwsgi.django.backends.sqlite3",
@@ -191,7 +191,7 @@ class CheckTests(CommandTestCase):
             self.says(output, "green", "DATABASES['default']['ENGINE']")
             self.says(output, "green", "django.db.connections")
 
-    def test_a_django_unpatched(self) -> None:
+    def test_unpatched_django(self) -> None:
         """Without patches, connections are isolated as well; their sockets block."""
         self.django("{'ENGINE': 'django.db.backends.postgresql', 'NAME': 'x'}")
         status, output = self.check("site_app:application", "--patch=none")

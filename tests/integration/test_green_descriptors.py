@@ -52,7 +52,7 @@ class WriteTests(TestCase):
         """Return both ends of a pipe."""
         return real_os.pipe()
 
-    def goes_through(
+    def assert_written(
         self,
         reader: int,
         writer: int,
@@ -78,13 +78,13 @@ class WriteTests(TestCase):
     @txgreenwsgi.in_greenlet
     def test_pipe(self) -> None:
         """More than a pipe holds is written while another task reads it."""
-        self.goes_through(*self.pipe())
+        self.assert_written(*self.pipe())
 
     @txgreenwsgi.in_greenlet
     def test_socket(self) -> None:
         """The same holds for the descriptor of a stream socket."""
         one, other = real_socket.socketpair()
-        self.goes_through(one.detach(), other.detach())
+        self.assert_written(one.detach(), other.detach())
 
     @txgreenwsgi.in_greenlet
     def test_a_full_pipe(self) -> None:
@@ -107,7 +107,7 @@ class WriteTests(TestCase):
         os.close(writer)
 
     @txgreenwsgi.in_greenlet
-    def test_a_packet_stays_whole(self) -> None:
+    def test_packet(self) -> None:
         """A packet that exceeds PIPE_BUF is still one datagram."""
         one, other = real_socket.socketpair(type=real_socket.SOCK_DGRAM)
         with one, other:
@@ -115,7 +115,7 @@ class WriteTests(TestCase):
             self.assertEqual(other.recv(65536), MUCH[:30_000])
 
     @txgreenwsgi.in_greenlet
-    def test_as_ever(self) -> None:
+    def test_like_the_original(self) -> None:
         """Files, non-blocking descriptors and errors: the same as the original."""
         with tempfile.TemporaryFile() as file:
             self.assertEqual(os.write(file.fileno(), MUCH), len(MUCH))
@@ -140,17 +140,17 @@ class WriteTests(TestCase):
         with self.assertRaises(TypeError):
             os.write("1", b"x")
 
-    def written_in_another_way(self, write: Callable[[int], int]) -> None:
+    def assert_all_written(self, write: Callable[[int], int]) -> None:
         """More than a pipe or stream socket holds is written; other tasks run."""
         one, other = real_socket.socketpair()
         for reader, writer in (self.pipe(), (one.detach(), other.detach())):
-            self.goes_through(reader, writer, write)
+            self.assert_written(reader, writer, write)
 
     @txgreenwsgi.in_greenlet
     def test_several_buffers(self) -> None:
         """`os.writev` writes all of its buffers, of any size and type."""
         pieces = (MUCH[:10], b"", memoryview(MUCH)[10:70_000], bytearray(MUCH[70_000:]))
-        self.written_in_another_way(lambda writer: int(os.writev(writer, pieces)))
+        self.assert_all_written(lambda writer: int(os.writev(writer, pieces)))
 
     @txgreenwsgi.in_greenlet
     def test_a_file(self) -> None:
@@ -159,7 +159,7 @@ class WriteTests(TestCase):
             file.write(MUCH)
             file.seek(0)
             number = file.fileno()
-            self.written_in_another_way(
+            self.assert_all_written(
                 lambda writer: int(os.sendfile(writer, number, 0, 2 * len(MUCH)))
             )
             self.assertEqual(file.tell(), 0)
@@ -190,7 +190,7 @@ class WriteTests(TestCase):
         os.close(reader)
 
     @txgreenwsgi.in_greenlet
-    def test_several_buffers_as_ever(self) -> None:
+    def test_buffers_like_the_original(self) -> None:
         """A packet remains one packet, and errors are those of the original."""
         one, other = real_socket.socketpair(type=real_socket.SOCK_DGRAM)
         with one, other:
@@ -237,7 +237,7 @@ class CloseTests(TestCase):
         real_os.close(writer)
         return waiting
 
-    def raises_bad_number(self, task: Any) -> None:
+    def assert_bad_descriptor(self, task: Any) -> None:
         """Check that the task ended with EBADF."""
         with self.assertRaises(OSError) as caught:
             task.wait(5)
@@ -246,12 +246,12 @@ class CloseTests(TestCase):
     @txgreenwsgi.in_greenlet
     def test_read(self) -> None:
         """`os.read` fails with EBADF."""
-        self.raises_bad_number(self.closed_under(lambda fd: os.read(fd, 1)))
+        self.assert_bad_descriptor(self.closed_under(lambda fd: os.read(fd, 1)))
 
     @txgreenwsgi.in_greenlet
     def test_select(self) -> None:
         """`select.select` fails with EBADF."""
-        self.raises_bad_number(
+        self.assert_bad_descriptor(
             self.closed_under(lambda fd: select.select([fd], [], []))
         )
 
@@ -263,7 +263,7 @@ class CloseTests(TestCase):
         txgreenwsgi.sleep(0)
         txgreenwsgi.sleep(0)
         os.close(one.fileno())
-        self.raises_bad_number(receiving)
+        self.assert_bad_descriptor(receiving)
         one.detach()
         other.close()
 
@@ -312,7 +312,7 @@ class CloseTests(TestCase):
         ]
         for _ in range(3):
             task = self.closed_under(lambda fd: os.read(fd, 1))
-            self.raises_bad_number(task)
+            self.assert_bad_descriptor(task)
         self.assertEqual([task.done for task in waiting], [False, False])
         real_os.write(writer, b"ab")
         self.assertEqual(waiting[0].wait(5), b"a")
@@ -330,7 +330,7 @@ class CloseTests(TestCase):
         txgreenwsgi.sleep(0)
         txgreenwsgi.sleep(0)
         poll.close()
-        self.raises_bad_number(waiting)
+        self.assert_bad_descriptor(waiting)
         one.close()
         other.close()
 
@@ -344,11 +344,11 @@ class CloseTests(TestCase):
             txgreenwsgi.sleep(0)
             txgreenwsgi.sleep(0)
             process.stdout.close()
-            self.raises_bad_number(reading)
+            self.assert_bad_descriptor(reading)
             process.kill()
 
     @txgreenwsgi.in_greenlet
-    def test_a_number_that_is_a_file_now(self) -> None:
+    def test_reused_number(self) -> None:
         """A file can be closed whose number was a pipe's that C code has closed."""
         reader, writer = real_os.pipe()
         with self.assertRaises(TimeoutError), txgreenwsgi.timeout(0.01):
@@ -359,7 +359,7 @@ class CloseTests(TestCase):
         self.assertRaises(OSError, real_os.fstat, reader)
         real_os.close(writer)
 
-    def test_mistakes(self) -> None:
+    def test_errors(self) -> None:
         """Invalid and closed descriptors raise the errors of the original."""
         with self.assertRaises(TypeError):
             os.close("1")

@@ -131,7 +131,7 @@ class MonkeyTests(TestCase):
         )
         self.assertEqual(done.stderr.count("early (sleep, socket)"), 1)
 
-    def test_twisted_is_unharmed(self) -> None:
+    def test_twisted_works(self) -> None:
         """With patches, Twisted serves, connects, resolves and runs threads."""
         self.run_code(
             """
@@ -242,7 +242,7 @@ class MonkeyTests(TestCase):
         self.assertEqual(program.stdout.read(), "hello anna second ['third']\n")
         self.assertEqual(program.wait(30), 0)
 
-    def test_daemons_vanish(self) -> None:
+    def test_daemon_threads(self) -> None:
         """Daemon threads that still wait when a program ends do so silently."""
         done = self.run_code(
             """

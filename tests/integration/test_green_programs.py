@@ -26,7 +26,7 @@ class ProgramTestCase(TestCase):
 
     timeout = 60
 
-    def said_by(self, code: str) -> list[str]:
+    def output_of(self, code: str) -> list[str]:
         """Run it, which must end soon with status 0; return the lines of its output."""
         script = Path(self.mktemp()).with_suffix(".py").resolve()
         script.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ class ForkTests(ProgramTestCase):
 
     def test_lock_waiters_stay_in_the_parent(self) -> None:
         """A lock that the child releases wakes no copy of the parent's tasks."""
-        said = self.said_by(
+        said = self.output_of(
             """
             lock = threading.Lock()
 
@@ -74,7 +74,7 @@ class ForkTests(ProgramTestCase):
 
     def test_socket_readers_stay_in_the_parent(self) -> None:
         """A socket that the child closes ends no wait of the parent."""
-        said = self.said_by(
+        said = self.output_of(
             """
             import socket
 
@@ -103,7 +103,7 @@ class ForkTests(ProgramTestCase):
 
     def test_a_thread_that_returns_ends_the_child(self) -> None:
         """The child of a fork in a thread ends with it, and runs no other task."""
-        said = self.said_by(
+        said = self.output_of(
             """
             def run():
                 pid = os.fork()
@@ -122,7 +122,7 @@ class ForkTests(ProgramTestCase):
 
     def test_a_program_that_ends_in_the_child(self) -> None:
         """A child that exits has its own status, and the parent keeps its sockets."""
-        said = self.said_by(
+        said = self.output_of(
             """
             import atexit, socket
 
@@ -170,7 +170,7 @@ class SignalTests(ProgramTestCase):
 
     def test_it_wakes_the_main_task(self) -> None:
         """The main task resumes at once, and its next wait has its full length."""
-        said = self.said_by(
+        said = self.output_of(
             """
             import signal
 
@@ -189,7 +189,7 @@ class SignalTests(ProgramTestCase):
 
     def test_it_wakes_another_task(self) -> None:
         """A handler that interrupts a task resumes it at the same point."""
-        said = self.said_by(
+        said = self.output_of(
             """
             import signal
 
@@ -221,7 +221,7 @@ class SignalTests(ProgramTestCase):
 
     def test_pause(self) -> None:
         """`signal.pause` waits for a handler while other tasks run."""
-        said = self.said_by(
+        said = self.output_of(
             """
             import signal
 
@@ -258,7 +258,7 @@ class MultiprocessingTests(ProgramTestCase):
 
     def test_a_pool(self) -> None:
         """A pool in a `with` block works while other tasks run, and is closed."""
-        said = self.said_by(
+        said = self.output_of(
             """
             import multiprocessing
 
@@ -280,7 +280,7 @@ class MultiprocessingTests(ProgramTestCase):
 
     def test_a_queue(self) -> None:
         """Two tasks get from one queue, into which another process puts."""
-        said = self.said_by(
+        said = self.output_of(
             """
             import multiprocessing, queue
 
@@ -314,7 +314,7 @@ class MultiprocessingTests(ProgramTestCase):
 
     def test_locks(self) -> None:
         """A task waits for a lock of another task, with and without a timeout."""
-        said = self.said_by(
+        said = self.output_of(
             """
             import multiprocessing
 

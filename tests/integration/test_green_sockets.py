@@ -72,7 +72,7 @@ class SocketTests(TestCase):
         return answer
 
     @txgreenwsgi.in_greenlet
-    def test_two_hundred_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """200 slow exchanges overlap."""
 
         def slow(connection: Any) -> None:
@@ -203,7 +203,7 @@ class SocketTests(TestCase):
         sock.close()
 
     @txgreenwsgi.in_greenlet
-    def test_names_are_looked_up_elsewhere(self) -> None:
+    def test_name_lookup(self) -> None:
         """A name lookup parks the task."""
         turns: list[int] = []
         looking = txgreenwsgi.spawn(socket.getaddrinfo, "localhost", 80)
@@ -319,7 +319,7 @@ class ProcessTests(TestCase):
     timeout = 60
 
     @txgreenwsgi.in_greenlet
-    def test_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Programs that are waited for run concurrently."""
         import time as real_time
 

@@ -138,7 +138,7 @@ class NetTests(TestCase):
             sleep(0.01)
 
     @in_greenlet
-    def test_pressure_both_ways(self) -> None:
+    def test_backpressure(self) -> None:
         """The writer is parked while the peer does not read; no byte is lost."""
         sent = []
         data = hashlib.sha256(b"x").digest() * 32768

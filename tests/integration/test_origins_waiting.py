@@ -38,7 +38,7 @@ class WaitCallbackTests(SynchronousTestCase):
         """The view waits for an answer that arrives in pieces."""
         self.assertEqual(self.server.fetch("/?select+one").text, "SELECT ONE\n")
 
-    def test_many_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Fifty slow queries overlap: none blocks the reactor."""
         query = "x" * 30  # takes 0.2 s
         started = time.monotonic()
@@ -59,7 +59,7 @@ class WaitCallbackTests(SynchronousTestCase):
             self.assertIn(b"504 Gateway Timeout", client.read_all())
         self.assertGreater(time.monotonic() - started, 2.9)
 
-    def test_gone(self) -> None:
+    def test_unreachable(self) -> None:
         """A database that disconnects or is not reachable gets a 503."""
         answer = self.server.fetch("/?GO+AWAY")
         self.assertEqual(answer.status, 503)
@@ -113,7 +113,7 @@ class FifoTests(SynchronousTestCase):
         client.read_until(b"listening\n")
         return client
 
-    def test_all_hear(self) -> None:
+    def test_all_listeners(self) -> None:
         """All listeners receive each line of several writers, also in parts."""
         one, two = self.listen(), self.listen()
         self.write(b"tea is ready\n")
@@ -123,7 +123,7 @@ class FifoTests(SynchronousTestCase):
             for line in (b"tea is ready\n", b"cake too\n", b"last\n"):
                 client.read_until(line)
 
-    def test_one_goes(self) -> None:
+    def test_listener_disconnects(self) -> None:
         """A disconnect does not affect others; after the last, the FIFO is closed."""
         one, two = self.listen(), self.listen()
         one.socket.close()
@@ -188,7 +188,7 @@ class ProducerTests(SynchronousTestCase):
             before, meanwhile = self.receive(path)
             self.assertLess(meanwhile - before, 8 * 1024)
 
-    def test_reader_goes(self) -> None:
+    def test_reader_disconnects(self) -> None:
         """A reader that disconnects ends the response; other requests are served."""
         server = serve(self, self.APP)
         for path in (b"/write", b"/yield"):
@@ -202,7 +202,7 @@ class ProducerTests(SynchronousTestCase):
 class ChargenTests(SynchronousTestCase):
     """A14: characters until the client has enough."""
 
-    def test_until_the_client_goes(self) -> None:
+    def test_client_disconnects(self) -> None:
         """The lines are RFC 864's; after a disconnect, write raises, `finally` runs."""
         server = serve(self, "examples.origins.a14_chargen:app")
         expected = a14_chargen.lines()
@@ -259,7 +259,7 @@ class LongPollTests(SynchronousTestCase):
             self.assertLess(time.monotonic() - started, 15.0)
             time.sleep(0.02)
 
-    def test_all_hear_at_once(self) -> None:
+    def test_all_listeners(self) -> None:
         """Thirty waiting listeners receive each message at once."""
         with ThreadPoolExecutor(30) as pool:
             waiting = [pool.submit(self.listen, 0) for _ in range(30)]
@@ -272,14 +272,14 @@ class LongPollTests(SynchronousTestCase):
         # Earlier messages are returned without a wait.
         self.assertEqual(self.listen(0), {"lines": ["hello"], "next": 1})
 
-    def test_nothing_is_said(self) -> None:
+    def test_no_message(self) -> None:
         """After the timeout, the answer has no messages."""
         started = time.monotonic()
         self.assertEqual(self.listen(0, 0.3), {"lines": [], "next": 0})
         self.assertGreater(time.monotonic() - started, 0.28)
         self.wait_for_listeners(0)
 
-    def test_one_goes(self) -> None:
+    def test_listener_disconnects(self) -> None:
         """A listener that disconnects while it waits does not affect the others."""
         with self.server.connect() as client:
             client.send(b"GET /listen?after=0&seconds=1 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -313,7 +313,7 @@ class TemplateTests(SynchronousTestCase):
         self.assertGreater(last, 0.95)
         self.assertGreater(last - top, 0.3)
 
-    def test_client_goes(self) -> None:
+    def test_client_disconnects(self) -> None:
         """A client that disconnects after part 1 is noticed at the next flush."""
         server = serve(self, self.APP)
         with server.connect() as client:
@@ -386,7 +386,7 @@ class FiveDeepTests(SynchronousTestCase):
         answer = shared(self.APP).fetch("/?fig,stone")
         self.assertEqual((answer.status, answer.text), (404, "stone is no fruit\n"))
 
-    def test_many_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Twenty requests take as long as one."""
         started = time.monotonic()
         with ThreadPoolExecutor(20) as pool:
@@ -448,7 +448,7 @@ class DjangoTests(SynchronousTestCase):
             self.assertEqual(lost.result(), {"seen": 2, "kept": False})
         self.assertEqual(self.get("/notes")["notes"], ["kept"])
 
-    def test_writer_whose_client_goes(self) -> None:
+    def test_writer_disconnects(self) -> None:
         """A writer whose client disconnects ends, and the next one gets the lock."""
         self.get("/notes")
         with self.server.connect() as client:

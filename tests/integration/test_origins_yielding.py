@@ -108,7 +108,7 @@ class EchoTests(SynchronousTestCase):
         server = serve(self, "examples.origins.a02_awsgi_echo:echo", "--origin=awsgi")
         self.assertEqual(server.fetch("/", "POST", b"hello").text, "hello")
 
-    def test_trampoline_alone(self) -> None:
+    def test_trampoline(self) -> None:
         """The trampoline passes results and exceptions to the caller."""
         closed: list[int] = []
 
@@ -215,7 +215,7 @@ class ProxyTests(SynchronousTestCase):
         (long,) = answers["/long"]
         self.assertEqual(long[2], bytes(range(256)) * 8192)
 
-    def test_nobody_behind(self) -> None:
+    def test_without_upstream(self) -> None:
         """Without a server behind them, all three answer 502."""
         with socket.create_server((LOOPBACK, 0)) as closed:
             nowhere = closed.getsockname()[1]
@@ -225,7 +225,7 @@ class ProxyTests(SynchronousTestCase):
             self.assertEqual(answer.status, 502)
             self.assertIn("refused", answer.text)
 
-    def test_many_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Ten slow requests take as long as one: none blocks the reactor."""
         environ = f"--environ=UPSTREAM={self.upstream.address}"
         server = serve(self, self.FDEVENT, environ)
@@ -238,7 +238,7 @@ class ProxyTests(SynchronousTestCase):
                 self.assertIn(b"200 OK", client.read_all())
         self.assertLess(time.monotonic() - started, 5.0)  # of 6 seconds
 
-    def test_client_goes(self) -> None:
+    def test_client_disconnects(self) -> None:
         """A client that disconnects while the proxy waits ends the wait."""
         environ = f"--environ=UPSTREAM={self.upstream.address}"
         for app, *options in ((self.FDEVENT,), (self.NGX, "--origin=ngx")):
@@ -393,7 +393,7 @@ class SuspendTests(SynchronousTestCase):
         self.assertEqual(answer.status, 404)
         self.assertIn("nothing was found", answer.text)
 
-    def test_client_goes(self) -> None:
+    def test_client_disconnects(self) -> None:
         """A client that disconnects during the suspension ends it."""
         server = shared(self.APP)
         for path in (b"/deferred", b"/timeout", b"/thread"):
@@ -424,7 +424,7 @@ class UwsgiTests(SynchronousTestCase):
         self.assertGreater(elapsed, 2.1)
         self.assertLess(elapsed, 4.3)
 
-    def test_client_goes(self) -> None:
+    def test_client_disconnects(self) -> None:
         """A client that disconnects in either mode leaves no descriptor open."""
         server = serve(self, "examples.origins.a19_uwsgi_modes:app", "--origin=uwsgi")
         server.fetch("/suspend")

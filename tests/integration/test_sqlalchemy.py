@@ -18,7 +18,7 @@ from .test_databases import ProgramTestCase
 class PostgreSQLTests(ProgramTestCase):
     """SQLAlchemy over psycopg 3 and psycopg2."""
 
-    def test_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Fifty sessions share ten connections, and each session is isolated."""
         self.run_program("sqlalchemy_at_once", "psycopg", "sqlalchemy")
         self.run_program("sqlalchemy_at_once", "psycopg2", "sqlalchemy")
@@ -36,7 +36,7 @@ class PostgreSQLTests(ProgramTestCase):
 class MariaDBTests(ProgramTestCase):
     """SQLAlchemy over PyMySQL."""
 
-    def test_at_once(self) -> None:
+    def test_concurrency(self) -> None:
         """Fifty sessions share ten connections, and each session is isolated."""
         self.run_program("sqlalchemy_at_once", "pymysql", "sqlalchemy")
 
@@ -83,7 +83,7 @@ class FlaskTests(ProgramTestCase):
             ).fetchone()
             return found
 
-    def wait_for_peace(self) -> None:
+    def wait_until_idle(self) -> None:
         """Wait until no connection is in use."""
         until = time.monotonic() + 20
         while self.state()["in_use"] or self.busy() != (0, 0):
@@ -127,7 +127,7 @@ class FlaskTests(ProgramTestCase):
         self.assertLess(seconds, 6.0)
         names = json.loads(self.server.fetch("/names").body)
         self.assertEqual(sorted(set(names) & set(wanted)), sorted(wanted))
-        self.wait_for_peace()
+        self.wait_until_idle()
 
     def test_disconnected(self) -> None:
         """A disconnect leaves no query, no transaction and no connection in use."""
@@ -139,7 +139,7 @@ class FlaskTests(ProgramTestCase):
         self.wait_until_busy()
         for client in clients:
             client.socket.close()
-        self.wait_for_peace()
+        self.wait_until_idle()
         names = json.loads(self.server.fetch("/names").body)
         self.assertEqual([name for name in names if "gone" in name], [])
         self.assertEqual([name for name in names if "streamed" in name], [])

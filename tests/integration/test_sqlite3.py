@@ -121,7 +121,7 @@ class Two:
         return 2
 
 
-class SameAsEverTests(SqliteTestCase):
+class OriginalTests(SqliteTestCase):
     """The green module behaves like the original."""
 
     def use(self, module: Any) -> list[Any]:
@@ -163,18 +163,18 @@ class SameAsEverTests(SqliteTestCase):
             found.append(str(caught.exception))
         return found
 
-    def check_the_same(self) -> None:
+    def compare_with_original(self) -> None:
         """Compare with the results of the original."""
         self.assertEqual(self.use(sqlite3), self.use(standard))
 
-    test_in_a_task = in_task(check_the_same)
+    test_in_a_task = in_task(compare_with_original)
     test_in_a_task.__doc__ = "Results and errors in a task are the original's."
 
-    def test_elsewhere(self) -> None:
+    def test_outside_tasks(self) -> None:
         """Outside tasks it is the original, and has no thread."""
-        self.check_the_same()
+        self.compare_with_original()
         self.assertEqual(count_threads(), self.threads)
-        thread = threading.Thread(target=self.check_the_same)
+        thread = threading.Thread(target=self.compare_with_original)
         thread.start()
         thread.join()
 
@@ -331,7 +331,7 @@ class WaitingTests(SqliteTestCase):
             self.assertEqual(found, (1200, 1199))
 
     @in_task
-    def test_an_error_among_the_rows(self) -> None:
+    def test_error_in_a_row(self) -> None:
         """Rows before a failing row are returned first, then its error is raised."""
         with closing(self.connect()) as connection:
             connection.create_function("odd", 1, lambda number: 1 // (number - 5))
@@ -355,7 +355,7 @@ class WaitingTests(SqliteTestCase):
             self.assertEqual(rows, [["a", 1], ["a", 2]])
 
     @in_task
-    def test_one_row_of_many(self) -> None:
+    def test_first_rows(self) -> None:
         """The first rows of an endless result are returned at once."""
         with closing(self.connect()) as connection:
             began = time.monotonic()
@@ -544,7 +544,7 @@ class ThreadTests(SqliteTestCase):
         self.wait_for_threads()
 
     @in_task
-    def test_forgotten(self) -> None:
+    def test_unreferenced(self) -> None:
         """A connection that is no longer referenced is closed, in its thread."""
         connection = self.connect(isolation_level=None)
         connection.execute("create table t (a)")
@@ -565,7 +565,7 @@ class ThreadTests(SqliteTestCase):
         self.wait_for_threads()
 
     @in_task
-    def test_given_to_the_reactor(self) -> None:
+    def test_used_outside_tasks(self) -> None:
         """A task's connection can be used and closed outside tasks."""
         connection = self.connect(check_same_thread=False)
         found: list[Any] = []
@@ -574,15 +574,17 @@ class ThreadTests(SqliteTestCase):
             found.append(connection.execute("select 42").fetchone())
             connection.close()
 
-        wait(_soon(use))
+        wait(_call_in_reactor(use))
         self.assertEqual(found, [(42,)])
         self.wait_for_threads()
 
     @in_task
-    def test_made_elsewhere(self) -> None:
+    def test_made_outside_tasks(self) -> None:
         """A connection made outside tasks gets a thread when a task first uses it."""
         made: list[Any] = []
-        wait(_soon(lambda: made.append(self.connect(check_same_thread=False))))
+        wait(
+            _call_in_reactor(lambda: made.append(self.connect(check_same_thread=False)))
+        )
         self.assertEqual(count_threads(), self.threads)
         self.assertEqual(made[0].execute("select 42").fetchone(), (42,))
         self.assertEqual(count_threads(), self.threads + 1)
@@ -704,7 +706,7 @@ class PoolTests(SqliteTestCase):
         self.wait_for_threads()
 
 
-def _soon(function: Callable[[], object]) -> Deferred[object]:
+def _call_in_reactor(function: Callable[[], object]) -> Deferred[object]:
     """Call `function` in the reactor greenlet; return a Deferred of its result."""
     from twisted.internet import reactor
     from twisted.internet.task import deferLater

@@ -176,7 +176,7 @@ class ReactorTests(ChildTestCase):
         self.assert_quiet(errors)
         self.assertLess(time.monotonic() - started, 20)
 
-    def test_tasks_that_swallow_everything(self) -> None:
+    def test_tasks_that_catch_everything(self) -> None:
         """A task that catches every exception and goes on does not keep the process."""
         output, errors = self.run_program(
             """

@@ -262,7 +262,7 @@ class TCPTests(SynchronousTestCase):
             self.assertEqual(answers.count(b"Connection: close"), 1)
             server.wait_ended()
 
-    def test_stop_with_a_client_that_is_gone(self) -> None:
+    def test_stop_after_a_disconnect(self) -> None:
         """SIGTERM: a request whose client has disconnected is cancelled."""
         server = serve(self, APP, "--graceful-timeout=0.5")
         with server.connect() as client:
