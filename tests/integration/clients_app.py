@@ -1,9 +1,9 @@
 """An application whose views use the clients of `slow_clients.py`.
 
-/once/CLIENT/NUMBER     ask a slow question
-/begin/WAY/CLIENT       ask a slow question and interrupt it
-/after/WAY/CLIENT       use the same client object again, and close it
-/count                  count what the process holds
+    /once/CLIENT/NUMBER     ask a slow question
+    /begin/WAY/CLIENT       ask a slow question and interrupt it
+    /after/WAY/CLIENT       use the same client object again, and close it
+    /count                  count what the process holds
 
 A header has the ports of the servers. Not a test module: `twistd` serves it.
 """

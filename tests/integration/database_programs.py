@@ -1,7 +1,7 @@
 r"""Programs that use a database driver, patched, in tasks that are interrupted.
 
-python -m txgreenwsgi.monkey -m tests.integration.database_programs \\
-    PROGRAM DRIVER PORT
+    python -m txgreenwsgi.monkey -m tests.integration.database_programs \
+        PROGRAM DRIVER PORT
 
 Not a test module: `test_databases.py` and `test_sqlalchemy.py` run it. Each program
 asserts its result, checks it against the database's own statistics of its connections,
@@ -59,19 +59,21 @@ def at_once(database: Database) -> None:
 
 def interrupted(database: Database) -> None:
     """Interrupt queries by a timeout, a cancellation and a kill of the task."""
-    in_the_end: list[bool] = []
+    open_at_end: list[bool] = []
 
     def slow() -> None:
         connection = database.connect()
         try:
             connection.cursor().execute(f"select {database.sleep}(120)")
         finally:
-            in_the_end.append(database.is_open(connection))
+            open_at_end.append(database.is_open(connection))
             connection.close()
 
     def begin() -> Task[None]:
         task = spawn(slow)
-        assert wait_until(lambda: database.look()[2] == 1), database.look()
+        assert wait_until(lambda: database.connection_counts()[2] == 1), (
+            database.connection_counts()
+        )
         return task
 
     connection = database.connect()
@@ -85,7 +87,7 @@ def interrupted(database: Database) -> None:
     else:
         raise AssertionError("the query was not timed out")
     assert time.monotonic() - began < 10
-    busy = lambda: database.look()[2]  # noqa: E731
+    busy = lambda: database.connection_counts()[2]  # noqa: E731
     assert busy() == 0 if database.cancels else wait_until(lambda: not busy())
     assert database.is_open(connection) is not database.closes_when_interrupted
     if not database.closes_when_interrupted:
@@ -98,13 +100,17 @@ def interrupted(database: Database) -> None:
     task = begin()
     task.cancel()
     assert isinstance(raised_by(task), Cancelled)
-    assert wait_until(lambda: database.look() == (0, 0, 0)), database.look()
+    assert wait_until(lambda: database.connection_counts() == (0, 0, 0)), (
+        database.connection_counts()
+    )
 
     task = begin()
     reactor.callLater(0, task.kill)
     raised_by(task)
-    assert wait_until(lambda: database.look() == (0, 0, 0)), database.look()
-    assert in_the_end == [not database.closes_when_interrupted, False], in_the_end
+    assert wait_until(lambda: database.connection_counts() == (0, 0, 0)), (
+        database.connection_counts()
+    )
+    assert open_at_end == [not database.closes_when_interrupted, False], open_at_end
 
 
 def unanswered(database: Database) -> None:
@@ -185,7 +191,9 @@ def interrupted_connecting(database: Database) -> None:
             # Its traceback refers to the frames of the connection attempt.
             errors.append(error)
     assert errors, "none was interrupted"
-    assert wait_until(lambda: database.look()[0] == 0), database.look()
+    assert wait_until(lambda: database.connection_counts()[0] == 0), (
+        database.connection_counts()
+    )
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         try:
@@ -242,13 +250,19 @@ def other_operations(database: Database) -> None:
             raise AssertionError(f"{use} was not timed out")
         # The driver waits five seconds for a server that does not respond.
         assert time.monotonic() - began < 10, use
-        assert wait_until(lambda: database.look()[2] == 0), (use, database.look())
+        assert wait_until(lambda: database.connection_counts()[2] == 0), (
+            use,
+            database.connection_counts(),
+        )
         # It is closed, or usable again.
         if not connection[0].closed:
             connection[0].rollback()
             assert connection[0].execute("select 42").fetchone() == (42,), use
         connection[0].close()
-        assert wait_until(lambda: database.look() == (0, 0, 0)), (use, database.look())
+        assert wait_until(lambda: database.connection_counts() == (0, 0, 0)), (
+            use,
+            database.connection_counts(),
+        )
 
     with closing(database.connect(autocommit=True)) as listener:
         listener.execute("listen news")
@@ -275,7 +289,9 @@ def other_operations(database: Database) -> None:
     else:
         raise AssertionError("the wait did not end")
     # The server has not been told.
-    assert wait_until(lambda: database.look() == (0, 0, 0)), database.look()
+    assert wait_until(lambda: database.connection_counts() == (0, 0, 0)), (
+        database.connection_counts()
+    )
 
 
 def _move_money(database: Database, chance: random.Random, begin: Any) -> None:
@@ -291,7 +307,7 @@ def _move_money(database: Database, chance: random.Random, begin: Any) -> None:
 
 
 def _move_much(database: Database, begin: Any, most_open: int) -> None:
-    """Move money in 200 tasks, some interrupted; return how they ended."""
+    """Move money in 200 tasks, some interrupted, and check the sum of money."""
     chance = random.Random(7)
     ends: Counter[str] = Counter()
     most = [0]
@@ -333,8 +349,10 @@ def _move_much(database: Database, begin: Any, most_open: int) -> None:
         assert ends[end], f"none of them ended by {end}"
     assert PoolTimeout.__name__ not in ends, ends
     assert 1 < most[0] <= most_open, most
-    assert wait_until(lambda: database.look()[1:] == (0, 0)), database.look()
-    assert database.look()[0] <= most_open, database.look()
+    assert wait_until(lambda: database.connection_counts()[1:] == (0, 0)), (
+        database.connection_counts()
+    )
+    assert database.connection_counts()[0] <= most_open, database.connection_counts()
     assert database.ask("select sum(money) from account")[0] == ACCOUNTS * EACH
 
 
@@ -358,9 +376,14 @@ def transfers(database: Database) -> None:
     _move_much(database, begin, 8)
     found = pool.statistics()
     assert (found.in_use, found.waiting, found.timeouts) == (0, 0, 0), found
-    assert found.size == database.look()[0], (found, database.look())
+    assert found.size == database.connection_counts()[0], (
+        found,
+        database.connection_counts(),
+    )
     pool.close()
-    assert wait_until(lambda: database.look()[0] == 0), database.look()
+    assert wait_until(lambda: database.connection_counts()[0] == 0), (
+        database.connection_counts()
+    )
 
 
 def adbapi(database: Database) -> None:
@@ -407,7 +430,9 @@ def adbapi(database: Database) -> None:
     raised_by(turner)
     rows = wait(pool.runQuery("select id from account where money > 100 order by id"))
     assert [row[0] for row in rows] == [0, 1, 2, 4, 5, 6, 7, 8, 9], rows
-    assert database.count() <= 5 and database.look()[1:] == (0, 0), database.look()
+    assert database.count() <= 5 and database.connection_counts()[1:] == (0, 0), (
+        database.connection_counts()
+    )
     try:
         wait(pool.runQuery("select pg_sleep(1)"), timeout=0.1)
     except TimedOut:
@@ -447,7 +472,9 @@ def sqlalchemy_transfers(database: Database) -> None:
     # Eight at a time: the pool has lost no slot.
     assert 0.4 <= time.monotonic() - began < 2, time.monotonic() - began
     engine.dispose()
-    assert wait_until(lambda: database.look()[0] == 0), database.look()
+    assert wait_until(lambda: database.connection_counts()[0] == 0), (
+        database.connection_counts()
+    )
 
 
 def sqlalchemy_at_once(database: Database) -> None:
@@ -481,7 +508,7 @@ def sqlalchemy_at_once(database: Database) -> None:
     print("seconds", seconds, "at most", most)
     assert most == 10, most
     assert 1.0 <= seconds < 4.0, seconds
-    assert database.look()[1:] == (0, 0), database.look()
+    assert database.connection_counts()[1:] == (0, 0), database.connection_counts()
 
 
 def sqlalchemy_passes_on(database: Database) -> None:

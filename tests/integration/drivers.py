@@ -81,7 +81,7 @@ class Database:
         if watch is not None and self.is_open(watch):
             watch.close()
 
-    def look(self) -> tuple[int, int, int]:
+    def connection_counts(self) -> tuple[int, int, int]:
         """Return the numbers of open, in-transaction and busy connections."""
         found: tuple[int, int, int] = self.ask(
             "select count(*), count(*) filter (where state like 'idle in trans%'), "
@@ -92,7 +92,7 @@ class Database:
 
     def count(self) -> int:
         """Return the number of open connections."""
-        return self.look()[0]
+        return self.connection_counts()[0]
 
     def make_accounts(self) -> None:
         """Create ten accounts with 100 units each."""
@@ -145,7 +145,7 @@ class MariaDB(Database):
             cursor.execute(sql)
             return cursor.fetchone()
 
-    def look(self) -> tuple[int, int, int]:
+    def connection_counts(self) -> tuple[int, int, int]:
         """Return the numbers of open, in-transaction and busy connections."""
         found = self.ask(
             "select count(*), coalesce(sum(exists("

@@ -1,6 +1,6 @@
 """Programs that use redis-py, patched, in tasks of which some are interrupted.
 
-python -m txgreenwsgi.monkey redis_programs.py PROGRAM PORT
+    python -m txgreenwsgi.monkey redis_programs.py PROGRAM PORT
 
 Not a test module: `test_redis.py` runs it. Each program asserts its result and prints
 "done".

@@ -1,6 +1,6 @@
 """Servers of many protocols that delay each answer for the time asked for.
 
-python -m tests.integration.slow_servers FOLDER MEMCACHED_PORT
+    python -m tests.integration.slow_servers FOLDER MEMCACHED_PORT
 
 They are Twisted's servers, in one process: SMTP, FTP, XML-RPC, HTTP, HTTPS and DNS, and
 a delaying proxy in front of memcached. A question contains a number and the delay in

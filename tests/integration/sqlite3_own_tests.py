@@ -1,6 +1,6 @@
 """CPython's own tests of `sqlite3`, run in a task on the green module.
 
-python -m txgreenwsgi.monkey sqlite3_own_tests.py
+    python -m txgreenwsgi.monkey sqlite3_own_tests.py
 
 Not a test module: `test_sqlite3.py` runs it. It prints the number of tests and the
 names of those that failed.
