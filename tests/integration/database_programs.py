@@ -152,7 +152,7 @@ def unanswered(database: Database) -> None:
         else:
             raise AssertionError("the query was not timed out")
         assert wait_until(lambda: len(accepted) == 2), "no cancellation request arrived"
-        assert longest[0] < 1, f"all stood still for {longest[0]} seconds"
+        assert longest[0] < 2.5, f"the reactor was blocked for {longest[0]} seconds"
         if not connection.closed:
             # The query has ended on its own.
             connection.rollback()
@@ -268,7 +268,7 @@ def other_operations(database: Database) -> None:
         listener.execute("listen news")
         began = time.monotonic()
         assert list(listener.notifies(timeout=0.3)) == []
-        assert 0.25 < time.monotonic() - began < 3
+        assert 0.25 < time.monotonic() - began < 10
         talking = spawn(database.ask, "select pg_notify('news', 'hello')")
         found = list(listener.notifies(timeout=20, stop_after=1))
         assert [notify.payload for notify in found] == ["hello"]
@@ -283,9 +283,9 @@ def other_operations(database: Database) -> None:
     spawn(close_soon)
     began = time.monotonic()
     try:
-        connection[0].execute("select pg_sleep(5)")
+        connection[0].execute("select pg_sleep(30)")
     except database.module.OperationalError:
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
     else:
         raise AssertionError("the wait did not end")
     # The server has not been told.
@@ -424,8 +424,8 @@ def adbapi(database: Database) -> None:
     ends = [raised_by(task) for task in tasks]
     seconds = time.monotonic() - began
     assert [type(end) for end in ends if end] == [LookupError], ends
-    assert 0.2 <= seconds < 5, seconds
-    assert turns[0] > 10, "the reactor stood still"
+    assert 0.2 <= seconds < 20, seconds
+    assert turns[0] > 10, "the reactor was blocked"
     turner.cancel()
     raised_by(turner)
     rows = wait(pool.runQuery("select id from account where money > 100 order by id"))
@@ -470,7 +470,7 @@ def sqlalchemy_transfers(database: Database) -> None:
     for task in [spawn(slow) for _ in range(16)]:
         task.wait(30)
     # Eight at a time: the pool has lost no slot.
-    assert 0.4 <= time.monotonic() - began < 2, time.monotonic() - began
+    assert 0.4 <= time.monotonic() - began < 3, time.monotonic() - began
     engine.dispose()
     assert wait_until(lambda: database.connection_counts()[0] == 0), (
         database.connection_counts()
@@ -507,7 +507,7 @@ def sqlalchemy_at_once(database: Database) -> None:
     seconds = time.monotonic() - began
     print("seconds", seconds, "at most", most)
     assert most == 10, most
-    assert 1.0 <= seconds < 4.0, seconds
+    assert 1.0 <= seconds < 8.0, seconds
     assert database.connection_counts()[1:] == (0, 0), database.connection_counts()
 
 

@@ -182,7 +182,7 @@ DATABASES: dict[str, type[Database]] = {
 }
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     """Poll until `condition` is true or the time is over; return its last value."""
     until = time.monotonic() + seconds
     while not (found := condition()) and time.monotonic() < until:

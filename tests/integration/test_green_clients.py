@@ -23,7 +23,7 @@ from .slow_clients import CLIENTS
 from .slow_servers import SlowServers
 
 AT_ONCE = 200
-#: Sequentially they take 200 seconds.
+#: Sequentially they take 400 seconds.
 MOST_SECONDS = 60.0
 #: Time in which a process must have closed its connections.
 SETTLE_SECONDS = 20.0
