@@ -1,4 +1,4 @@
-"""What the abused server runs: small answers, a huge one, and deaf uploads."""
+"""The application of the abuse tests: short answers, a huge one, unread uploads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BLOCK = bytes(65536)
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """`/huge` is 1 GiB, `/deaf` sleeps without reading its body, all else is short."""
+    """Answer `/huge` with 1 GiB; `/deaf` sleeps and does not read its body."""
     path = environ["PATH_INFO"]
     if path == "/huge":
         start_response(

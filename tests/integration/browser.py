@@ -1,8 +1,8 @@
-"""Drive a Chromium that shows nothing on a screen: open a page, run script in it.
+"""Drive a headless Chromium: open a page, run script in it.
 
-It speaks the DevTools protocol over two pipes, one JSON object each way between
-NUL bytes, so it needs a browser and nothing else. It must never visit anything
-but the server under test.
+It speaks the DevTools protocol over two pipes, with one JSON object between NUL bytes
+each way, so it needs a browser and nothing else. It must never visit anything but the
+server under test.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 STEP_SECONDS = 30.0
 
-#: What the browser says when a form was sent or a link followed in the midst.
+#: The browser's error when a form or link navigates away during an evaluation.
 _GONE = re.compile("navigated or closed|context was destroyed|Cannot find context")
 
-# Becomes the browser, with the two pipes where it looks for them.
+# Replaces itself by the browser, with the pipes at the numbers it expects.
 LAUNCH = (
     sys.executable,
     "-c",
@@ -42,12 +42,12 @@ LAUNCH = (
 
 
 def find_browser() -> str | None:
-    """Give the path of a Chromium, if one is installed."""
+    """Return the path of a Chromium, or None if none is installed."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def _pipe() -> tuple[int, int]:
-    """Make a pipe whose ends are clear of 3 and 4, which the browser wants for its own.
+    """Create a pipe that does not use descriptors 3 and 4, which the browser needs.
 
     Returns:
         The end to read from and the end to write to.
@@ -60,18 +60,18 @@ def _pipe() -> tuple[int, int]:
 
 
 class PageGone(AssertionError):
-    """The page in which something was evaluated has given way to another."""
+    """The page in which an expression was evaluated was replaced by another."""
 
 
 class Browser:
     """One browser with one page.
 
     Args:
-        test: whose cleanup ends it.
-        executable: as `find_browser` gives it.
+        test: its cleanup ends the browser.
+        executable: path from `find_browser`.
 
     Attributes:
-        complaints: what the page threw, and what the browser logged as an error.
+        complaints: exceptions of the page and errors that the browser logged.
     """
 
     def __init__(self, test: TestCase, executable: str) -> None:
@@ -90,7 +90,7 @@ class Browser:
                 str(to_write),
                 executable,
                 "--headless",
-                "--no-sandbox",  # which root may not use; the page is our own
+                "--no-sandbox",  # required when running as root; the page is our own
                 "--disable-gpu",
                 "--disable-dev-shm-usage",
                 "--disable-background-networking",
@@ -117,7 +117,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def _end(self) -> None:
-        # The browser's own children are in its process group, which is its own.
+        # The browser and its child processes are one process group.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, 9)
         self._process.wait()
@@ -132,18 +132,18 @@ class Browser:
                 yield json.loads(message)
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._from_browser], [], [], left)[0]:
-                raise AssertionError(f"the browser is silent for {seconds:g} s")
+                raise AssertionError(f"the browser sent nothing for {seconds:g} s")
             data = os.read(self._from_browser, 1 << 20)
             if not data:
                 raise AssertionError("the browser has ended")
             self._buffer += data
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Call a method of the DevTools protocol, and give its result.
+        """Call a method of the DevTools protocol and return its result.
 
         Raises:
-            PageGone: another page came meanwhile.
-            AssertionError: the browser refused it, or gave no answer in time.
+            PageGone: another page was loaded meanwhile.
+            AssertionError: the browser reported an error or did not answer in time.
         """
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
@@ -153,13 +153,13 @@ class Browser:
         for answer in self._messages(STEP_SECONDS):
             if answer.get("id") == number:
                 if "error" in answer:
-                    told = str(answer["error"])
-                    kind = PageGone if _GONE.search(told) else AssertionError
-                    raise kind(f"{method}: {told}")
+                    reason = str(answer["error"])
+                    kind = PageGone if _GONE.search(reason) else AssertionError
+                    raise kind(f"{method}: {reason}")
                 result: dict[str, Any] = answer["result"]
                 return result
             self._note(answer)
-        raise AssertionError("unreachable: messages end by an error")
+        raise AssertionError("unreachable: _messages raises in the end")
 
     def _note(self, event: dict[str, Any]) -> None:
         parameters = event.get("params", {})
@@ -171,20 +171,20 @@ class Browser:
                 self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
 
     def open(self, url: str) -> None:
-        """Load a page, and wait until it is there."""
+        """Load a page and wait until it is complete."""
         self.call("Page.navigate", url=url)
         self.wait_true(
             "document.readyState === 'complete' && location.href !== 'about:blank'"
         )
 
     def run(self, script: str) -> Any:
-        """Evaluate an expression in the page, wait for it if it is a promise.
+        """Evaluate an expression in the page; await it if it is a promise.
 
         Returns:
-            Its value, as JSON gives it.
+            Its value, converted from JSON.
 
         Raises:
-            AssertionError: it threw.
+            AssertionError: the expression threw an exception.
         """
         answer = self.call(
             "Runtime.evaluate",
@@ -200,7 +200,7 @@ class Browser:
         """Wait until an expression is true in the page.
 
         Raises:
-            AssertionError: it was not in time; with the text of the page.
+            AssertionError: timeout; the message has the text of the page.
         """
         deadline = time.monotonic() + seconds
         while not self._is_true(condition):
@@ -213,10 +213,10 @@ class Browser:
         try:
             return bool(self.run(f"Boolean({condition})"))
         except PageGone:
-            return False  # what is waited for may be on the page that comes
+            return False  # the condition may become true on the page that replaces it
 
     def screenshot(self) -> bytes:
-        """Give the whole page as a PNG."""
+        """Return a screenshot of the whole page as PNG."""
         shot = self.call(
             "Page.captureScreenshot", format="png", captureBeyondViewport=True
         )

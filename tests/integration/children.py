@@ -1,6 +1,6 @@
-"""Programs in processes of their own, under a reactor of their own.
+"""Run programs in child processes, each with its own reactor.
 
-It knows how to start one, and that each ends in time.
+It starts programs and requires each to end in time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-#: No program here needs a tenth of it.
-END_SECONDS = 30.0
+#: Many times what the slowest program here needs.
+END_SECONDS = 60.0
 
 
 class ChildTestCase(SynchronousTestCase):
-    """Tests of programs.
+    """Base class of tests that run programs.
 
     Attributes:
         reactor: the module of `twisted.internet` that installs the reactor, as
@@ -35,7 +35,7 @@ class ChildTestCase(SynchronousTestCase):
     reactor = ""
 
     def start(self, program: str) -> subprocess.Popen[str]:
-        """Start one; it is gone when the test ends."""
+        """Start a program; the test's cleanup kills it."""
         lines = [textwrap.dedent(program)]
         if self.reactor:
             lines.insert(
@@ -50,14 +50,14 @@ class ChildTestCase(SynchronousTestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell's background job ignores Ctrl-C, and so would its children.
+            # A background job of a shell ignores SIGINT, and so would its children.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
         self.addCleanup(self._end, child)
         return child
 
     def install(self) -> str:
-        """The statement that installs the reactor."""
+        """Return the statement that installs the reactor."""
         return "chosen_reactor.install()"
 
     def _end(self, child: subprocess.Popen[str]) -> None:
@@ -68,27 +68,29 @@ class ChildTestCase(SynchronousTestCase):
     def finish(
         self, child: subprocess.Popen[str], status: int | Sequence[int] = 0
     ) -> tuple[str, str]:
-        """What a program has written to its output and its errors when it has ended.
+        """Wait for the end of a program and return its stdout and stderr.
 
         Raises:
-            AssertionError: it does not end in time, or with another status.
+            AssertionError: it does not end in time, or its exit status is another.
         """
         try:
             output, errors = child.communicate(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
             child.kill()
             output, errors = child.communicate()
-            raise AssertionError(f"it does not end:\n{output}\n{errors}") from None
+            raise AssertionError(
+                f"the program does not end:\n{output}\n{errors}"
+            ) from None
         expected = [status] if isinstance(status, int) else status
         self.assertIn(child.returncode, expected, f"{output}\n{errors}")
         return output, errors
 
     def run_program(self, program: str, status: int = 0) -> tuple[str, str]:
-        """Run one to its end; its output and its errors."""
+        """Run a program to its end and return its stdout and stderr."""
         return self.finish(self.start(program), status)
 
     def interrupt(self, child: subprocess.Popen[str], mark: str) -> None:
-        """Send SIGINT, as Ctrl-C does, once the program has written `mark`."""
+        """Send SIGINT, as Ctrl-C does, as soon as the program has printed `mark`."""
         assert child.stdout is not None
         line = child.stdout.readline()
         self.assertEqual(line.strip(), mark)

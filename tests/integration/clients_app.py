@@ -1,11 +1,11 @@
 """An application whose views use the clients of `slow_clients.py`.
 
     /once/CLIENT/NUMBER     ask a slow question
-    /begin/WAY/CLIENT       ask a slow question, and have it interrupted
+    /begin/WAY/CLIENT       ask a slow question and interrupt it
     /after/WAY/CLIENT       use the same client object again, and close it
-    /count                  what the process holds
+    /count                  count what the process holds
 
-The ports of the servers come in a header. Not a test module: `twistd` serves it.
+A header has the ports of the servers. Not a test module: `twistd` serves it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .slow_clients import CLIENTS, Client
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-SLOW_SECONDS = 1.0
-#: When a slow question is interrupted; none is answered before.
-SOON_SECONDS = 0.3
+SLOW_SECONDS = 2.0
+#: Slow questions are interrupted after this time, before any of them is answered.
+SOON_SECONDS = 0.6
 
 _pools: dict[str, Client] = {}
 _kept: dict[tuple[str, str], Client] = {}
@@ -36,7 +36,7 @@ _errors: dict[tuple[str, str], str] = {}
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """See above; the answer is JSON, or a 500 with a traceback."""
+    """Answer with JSON, or with status 500 and a traceback."""
     what, *words = unquote(environ["PATH_INFO"]).strip("/").split("/")
     ports = json.loads(environ.get("HTTP_X_PORTS", "{}"))
     answer = _VIEWS[what](ports, *words)
@@ -45,7 +45,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
 
 
 def _once(ports: dict[str, Any], name: str, number: str) -> str:
-    """Ask by a pool that all requests share, or by a client of this request's own."""
+    """Ask through a pool shared by all requests, or through a client of its own."""
     kind = CLIENTS[name]
     if kind.is_pool:
         if name not in _pools:
@@ -64,7 +64,7 @@ def _end(ports: dict[str, Any], name: str) -> None:
 
 
 def _begin(ports: dict[str, Any], way: str, name: str) -> str:
-    """Have the client's second question interrupted; by what it was."""
+    """Interrupt the client's second question; return the name of the exception."""
     limited = {"limit": SOON_SECONDS} if way == "its own limit" else {}
     client = _kept[way, name] = CLIENTS[name](ports, **limited)
     _errors.pop((way, name), None)
@@ -93,13 +93,13 @@ def _begin(ports: dict[str, Any], way: str, name: str) -> str:
 
 
 def _after(ports: dict[str, Any], way: str, name: str) -> list[str]:
-    """Ask by the same object, before and after the late answer; what it said of it."""
-    until = time.monotonic() + 5
+    """Use the same client before and after the late answer; return the results."""
+    until = time.monotonic() + 20
     while (way, name) not in _errors:
         if time.monotonic() > until:
             raise AssertionError(f"{name}: {way} interrupted nothing")
         time.sleep(0.02)
-    told = []
+    errors = []
     client = _kept.pop((way, name))
 
     def ask(number: int) -> None:
@@ -107,7 +107,7 @@ def _after(ports: dict[str, Any], way: str, name: str) -> list[str]:
         try:
             answer = client.ask(number, 0)
         except Exception as error:
-            told.append(repr(error))
+            errors.append(repr(error))
             client.close()
             client = CLIENTS[name](ports)
             answer = client.ask(number, 0)
@@ -119,16 +119,16 @@ def _after(ports: dict[str, Any], way: str, name: str) -> list[str]:
     ask(5)
     ask(6)
     client.close()
-    return told
+    return errors
 
 
 def _require(answer: str, number: int) -> None:
     if answer != str(number):
-        raise AssertionError(f"asked for {number} and was told {answer}")
+        raise AssertionError(f"asked for {number} and received {answer}")
 
 
 def _count(ports: dict[str, Any]) -> dict[str, int]:
-    """What the process holds: none of it may grow."""
+    """Count tasks, readers, sockets and so on: none of the numbers may grow."""
     gc.collect()
     hub = hub_of()
     reactor: Any = hub.reactor

@@ -1,7 +1,7 @@
-"""Each driver's way to its server, and what the server says of its connections.
+"""Database drivers: how to connect, and the server's statistics of connections.
 
-Not a test module: `database_programs.py` uses it, in a task. It knows the drivers
-and the servers' own views.
+Not a test module: `database_programs.py` uses it, in a task. It knows the drivers and
+the servers' system views.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ EACH = 100
 
 
 class Database:
-    """One driver's way to one server, and what the server says.
+    """A driver and its server.
 
     Attributes:
-        sleep: its function that sleeps for so many seconds.
+        sleep: name of the SQL function that sleeps for some seconds.
         closes_when_interrupted: whether the driver then closes the connection.
-        cancels: whether it has the server end the query.
-        impatient: what to connect with, to wait for a silent server no longer than
+        cancels: whether the driver makes the server end the query.
+        impatient: connect arguments that limit the wait for a silent server to
             two seconds.
     """
 
@@ -58,7 +58,7 @@ class Database:
         self._watch: Any = None
 
     def connect(self, **options: Any) -> Any:
-        """A connection."""
+        """Return a new connection."""
         return self.module.connect(
             host="127.0.0.1",
             user="postgres",
@@ -67,7 +67,7 @@ class Database:
         )
 
     def ask(self, sql: str) -> Any:
-        """One row, by a connection that is not counted."""
+        """Return one row, read through a connection that is not counted."""
         if self._watch is None:
             self._watch = self.connect()
             self._watch.autocommit = True
@@ -81,8 +81,8 @@ class Database:
         if watch is not None and self.is_open(watch):
             watch.close()
 
-    def look(self) -> tuple[int, int, int]:
-        """How many connections are open, in a transaction, and busy."""
+    def connection_counts(self) -> tuple[int, int, int]:
+        """Return the numbers of open, in-transaction and busy connections."""
         found: tuple[int, int, int] = self.ask(
             "select count(*), count(*) filter (where state like 'idle in trans%'), "
             "count(*) filter (where state = 'active') from pg_stat_activity "
@@ -91,11 +91,11 @@ class Database:
         return found
 
     def count(self) -> int:
-        """How many connections are open."""
-        return self.look()[0]
+        """Return the number of open connections."""
+        return self.connection_counts()[0]
 
     def make_accounts(self) -> None:
-        """Ten accounts with 100 each."""
+        """Create ten accounts with 100 units each."""
         with closing(self.connect()) as connection:
             cursor = connection.cursor()
             cursor.execute("drop table if exists account")
@@ -105,32 +105,32 @@ class Database:
             connection.commit()
 
     def is_open(self, connection: Any) -> bool:
-        """Has the driver kept it open?"""
+        """Return whether the driver has kept the connection open."""
         return not connection.closed
 
 
 class Psycopg2(Database):
-    """It closes what is interrupted."""
+    """psycopg2; it closes an interrupted connection."""
 
     closes_when_interrupted = True
 
 
 class MariaDB(Database):
-    """By PyMySQL, which closes what is interrupted."""
+    """MariaDB with PyMySQL, which closes an interrupted connection."""
 
     sleep = "sleep"
     closes_when_interrupted = True
-    cancels = False  # it notices by itself that nobody sleeps any more
-    # Its own connect_timeout is over when the connection is accepted.
+    cancels = False  # the server notices on its own that the client has gone
+    # Its connect_timeout ends when the connection is accepted.
     impatient: ClassVar[dict[str, int]] = {"connect_timeout": 2, "read_timeout": 2}
     url = "mysql+pymysql://root@127.0.0.1:{port}/shop"
 
     def connect(self, **options: Any) -> Any:
-        """A connection."""
+        """Return a new connection."""
         connection = self.module.connect(
             host="127.0.0.1",
             user="root",
-            # Else each connection reads the system's certificates, for 20 ms.
+            # Else each connection loads the system's certificates, which takes 20 ms.
             ssl_disabled=True,
             **{"database": "shop", "port": self.port, **options},
         )
@@ -138,15 +138,15 @@ class MariaDB(Database):
         return connection
 
     def ask(self, sql: str) -> Any:
-        """One row, by a connection that is not counted."""
+        """Return one row, read through a connection that is not counted."""
         if self._watch is None:
             self._watch = self.connect(autocommit=True)
         with closing(self._watch.cursor()) as cursor:
             cursor.execute(sql)
             return cursor.fetchone()
 
-    def look(self) -> tuple[int, int, int]:
-        """How many connections are open, in a transaction, and busy."""
+    def connection_counts(self) -> tuple[int, int, int]:
+        """Return the numbers of open, in-transaction and busy connections."""
         found = self.ask(
             "select count(*), coalesce(sum(exists("
             "select 1 from information_schema.innodb_trx t "
@@ -158,20 +158,20 @@ class MariaDB(Database):
         return int(found[0]), int(found[1]), int(found[2])
 
     def count(self) -> int:
-        """How many connections are open.
+        """Return the number of open connections.
 
-        The server goes on counting those whose client has gone until it notices.
+        The server counts a connection until it notices that the client has gone.
         """
         return sum(one.open for one in self.made if one is not self._watch)
 
     def make_accounts(self) -> None:
-        """Ten accounts with 100 each."""
+        """Create ten accounts with 100 units each."""
         with closing(self.connect(database=None)) as connection:
             connection.cursor().execute("create database if not exists shop")
         super().make_accounts()
 
     def is_open(self, connection: Any) -> bool:
-        """Has the driver kept it open?"""
+        """Return whether the driver has kept the connection open."""
         return bool(connection.open)
 
 
@@ -182,18 +182,18 @@ DATABASES: dict[str, type[Database]] = {
 }
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Wait for what the server does in its own time."""
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Poll until `condition` is true or the time is over; return its last value."""
     until = time.monotonic() + seconds
     while not (found := condition()) and time.monotonic() < until:
-        # InnoDB answers from a cache that it renews only when nobody has asked for
-        # a tenth of a second.
+        # InnoDB answers from a cache that it refreshes only when it was not
+        # queried for a tenth of a second.
         sleep(0.2)
     return found
 
 
 def raised_by(task: Task[Any]) -> BaseException | None:
-    """What a task ended by."""
+    """Return the exception that ended a task."""
     try:
         task.wait(60)
     except Exception as error:

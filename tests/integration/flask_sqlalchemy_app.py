@@ -1,6 +1,6 @@
-"""Flask-SQLAlchemy as its documentation has it: a session for each request.
+"""Flask-SQLAlchemy as its documentation shows it: a session for each request.
 
-Not a test module: `test_sqlalchemy.py` serves it. `DATABASE_URL` says where.
+Not a test module: `test_sqlalchemy.py` serves it. `DATABASE_URL` names the database.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ torn_down = [0]
 
 
 class Note(db.Model):  # type: ignore[misc]
-    """Something that was noted."""
+    """A row with a text."""
 
     id = Column(Integer, primary_key=True)
     name = Column(String(80))
@@ -40,7 +40,7 @@ def _torn_down(error: BaseException | None) -> None:
 
 @app.get("/add/<name>/<float:seconds>")
 def add(name: str, seconds: float) -> str:
-    """Note a name, slowly; the answer is what this session sees of it."""
+    """Insert a name, slowly; return what this session reads."""
     note = Note(name=name)
     db.session.add(note)
     db.session.flush()
@@ -53,7 +53,7 @@ def add(name: str, seconds: float) -> str:
 
 @app.get("/stream")
 def stream() -> Response:
-    """Note a name for each second, and never commit."""
+    """Insert a row each second and never commit."""
 
     def lines() -> Iterator[str]:
         for number in range(100):
@@ -67,11 +67,11 @@ def stream() -> Response:
 
 @app.get("/names")
 def names() -> Any:
-    """What was noted for good."""
+    """Return the committed names."""
     return jsonify([note.name for note in db.session.query(Note).order_by(Note.id)])
 
 
 @app.get("/state")
 def state() -> Any:
-    """How many connections are in use, and how many requests were torn down."""
+    """Return the number of connections in use and of requests torn down."""
     return jsonify(in_use=db.engine.pool.checkedout(), torn_down=torn_down[0])

@@ -1,4 +1,4 @@
-"""Start `twistd` as a user would, talk to it, stop it, and see that it has ended.
+"""Start `twistd` as a user would, send it requests, stop it, check its end.
 
 The servers are other processes, so tests may block on plain sockets. It knows the
 command line and the log; it must never import the server it starts.
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
-START_SECONDS = 20.0
-STOP_SECONDS = 15.0
-ANSWER_SECONDS = 15.0
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+ANSWER_SECONDS = 30.0
 
-# The script `twistd` does this; by way of the interpreter it is certainly ours.
-# Like the script, it does not put the current directory on the path.
+# This is what the script `twistd` does, run by the interpreter of the tests. Like
+# the script, it removes the current directory from the import path.
 TWISTD = (
     sys.executable,
     "-c",
@@ -42,7 +42,7 @@ TWISTD = (
 
 @dataclass(frozen=True)
 class Answer:
-    """A response that was read to its end."""
+    """A complete response."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -50,12 +50,12 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The body as UTF-8."""
+        """The body, decoded as UTF-8."""
         return self.body.decode("utf-8")
 
 
 class RawClient:
-    """A socket that sends what it is told to, and reads with a time limit."""
+    """A client socket that sends raw bytes and reads with a timeout."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -73,14 +73,14 @@ class RawClient:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all bytes."""
         self.socket.sendall(data)
 
     def read_until(self, mark: bytes) -> bytes:
-        """Read up to and with `mark`; what follows it is kept for the next call.
+        """Read up to and including `mark`; keep what follows for the next call.
 
         Raises:
-            AssertionError: the server closed the connection or fell silent first.
+            AssertionError: the server closed the connection, or sent nothing in time.
         """
         while mark not in self.received:
             try:
@@ -95,7 +95,7 @@ class RawClient:
         return found
 
     def read_all(self) -> bytes:
-        """Read until the server closes; whether by an end or a reset is all one."""
+        """Read until the server closes the connection, by FIN or by RST."""
         while True:
             try:
                 data = self.socket.recv(65536)
@@ -108,7 +108,7 @@ class RawClient:
 
 
 class Server:
-    """A server on the loopback interface, whatever process it runs in."""
+    """A server on the loopback interface."""
 
     @property
     def port(self) -> int:
@@ -131,10 +131,10 @@ class Server:
         body: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send one request on a connection of its own, and read the whole response.
+        """Send one request on a new connection and read the whole response.
 
         Raises:
-            AssertionError: there was none, or it broke off; with the server's log.
+            AssertionError: no complete response; the message has the server's log.
         """
         connection = http.client.HTTPConnection(LOOPBACK, self.port, ANSWER_SECONDS)
         try:
@@ -150,15 +150,15 @@ class Server:
 
 
 class ServerProcess(Server):
-    """One `twistd -n`, from its start to its end.
+    """A `twistd -n` process.
 
     Args:
         arguments: what follows `twistd -n --pidfile=`.
         environ: added to the environment of this process.
 
     Attributes:
-        process: the child.
-        ports: the TCP ports it listens on, in the order of its endpoints.
+        process: the child process.
+        ports: its TCP ports, in the order of its endpoints.
     """
 
     def __init__(
@@ -187,19 +187,19 @@ class ServerProcess(Server):
         return self.ports[0]
 
     def log(self) -> str:
-        """Everything the process has written so far."""
+        """Return everything that the process has written so far."""
         return Path(self._log.name).read_text("utf-8", "replace")
 
     def wait_listening(self, endpoints: int = 1) -> None:
-        """Wait until that many endpoints are listened on.
+        """Wait until the process listens on that many endpoints.
 
         Raises:
-            AssertionError: the process ended, or took too long; with its log.
+            AssertionError: the process ended, or timeout; the message has its log.
         """
         started = time.monotonic()
         while True:
-            # Twisted logs it once the socket listens: a client may connect now,
-            # and is served as soon as the application is loaded.
+            # Twisted logs this when the socket listens: a client may connect now and is
+            # served as soon as the application is loaded.
             found = re.findall(r" starting on (\S+)$", self.log(), re.MULTILINE)
             if len(found) >= endpoints:
                 self.ports = [int(place) for place in found if place.isdigit()]
@@ -214,7 +214,7 @@ class ServerProcess(Server):
         """Wait until a line of the log matches.
 
         Raises:
-            AssertionError: no line did in time; with the log.
+            AssertionError: timeout; the message has the log.
         """
         started = time.monotonic()
         while not re.search(pattern, self.log()):
@@ -227,13 +227,13 @@ class ServerProcess(Server):
         self.process.send_signal(signal.SIGTERM)
 
     def wait_ended(self, seconds: float = STOP_SECONDS) -> None:
-        """Wait until the process has ended in good order.
+        """Wait until the process has shut down in an orderly way.
 
-        That is status 0 for `twistd greenwsgi`. With `-y` it is twistd's own way:
-        it stops, then ends itself by the signal that it was stopped by.
+        The status is 0 for `twistd greenwsgi`. With `-y`, twistd shuts down and then
+        ends itself by the signal that stopped it.
 
         Raises:
-            AssertionError: it still runs, or ended otherwise; with its log.
+            AssertionError: it still runs, or ended otherwise; the message has its log.
         """
         try:
             status = self.process.wait(seconds)
@@ -244,14 +244,14 @@ class ServerProcess(Server):
             raise AssertionError(f"twistd ended with status {status}:\n{self.log()}")
 
     def kill(self) -> None:
-        """End the process, whatever state it is in, and forget its log."""
+        """Kill the process if it still runs, and delete its log."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
         self._log.close()
 
     def resident_kib(self) -> int:
-        """How much memory the process holds, in KiB, as Linux counts it."""
+        """Return the resident memory of the process in KiB, as Linux reports it."""
         status = Path(f"/proc/{self.pid}/status").read_text("ascii")
         found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
         if found is None:
@@ -265,12 +265,12 @@ def start(
     endpoints: int = 1,
     environ: Mapping[str, str] | None = None,
 ) -> ServerProcess:
-    """Start a server of the test's own; it is gone when the test ends.
+    """Start a server; the test's cleanup ends it.
 
     Args:
-        test: whose cleanup ends the process.
+        test: its cleanup ends the process.
         arguments: of `twistd -n`: a plugin's name and its options, or `-y` a file.
-        endpoints: how many it is to listen on.
+        endpoints: number of endpoints to wait for.
         environ: added to the environment.
     """
     server = ServerProcess(*arguments, environ=environ)
@@ -280,7 +280,7 @@ def start(
 
 
 def serve(test: TestCase, app: str, *options: str) -> ServerProcess:
-    """Serve an application with options, for this test alone, on a free port."""
+    """Serve an application on a free port for this test alone."""
     listen = f"--listen=tcp:0:interface={LOOPBACK}"
     return start(test, "greenwsgi", f"--app={app}", listen, *options)
 
@@ -289,10 +289,10 @@ _shared: dict[tuple[str, ...], ServerProcess] = {}
 
 
 def shared(app: str, *options: str) -> ServerProcess:
-    """Serve an application for all tests of this process that only send it requests.
+    """Serve an application for all tests of this process that only send requests.
 
-    trial has no fixture for a class of tests, and starting Python takes longer
-    than most of them.
+    trial has no fixture for a class of tests, and a start of Python takes longer than
+    most of the tests.
     """
     server = _shared.get((app, *options))
     if server is None:

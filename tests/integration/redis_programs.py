@@ -2,8 +2,8 @@
 
     python -m txgreenwsgi.monkey redis_programs.py PROGRAM PORT
 
-Not a test module: `test_redis.py` runs it. Each program asserts what it promises and
-prints "done".
+Not a test module: `test_redis.py` runs it. Each program asserts its result and prints
+"done".
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ AT_ONCE = 200
 
 
 def clients_of(client: Any) -> int:
-    """How many connections the server has, that which asks included."""
+    """Return the server's number of connections, including the one that asks."""
     return len(client.client_list())
 
 
 def ended(task: Task[Any]) -> BaseException | None:
-    """What a task ended by."""
+    """Return the name of the exception that ended a task, or "done"."""
     try:
         task.wait(60)
     except Exception as error:
@@ -42,7 +42,7 @@ def ended(task: Task[Any]) -> BaseException | None:
 
 
 def use_at_once(client: Any, most: int) -> None:
-    """200 tasks with a session each; a third of them interrupted while they wait."""
+    """Run 200 tasks with a session each and interrupt a third of them in a wait."""
     chance = random.Random(3)
     ends: Counter[str] = Counter()
     watch = redis.Redis(port=client.connection_pool.connection_kwargs["port"])
@@ -57,7 +57,7 @@ def use_at_once(client: Any, most: int) -> None:
         key = f"session:{number}"
         for turn in range(20):
             client.set(key, json.dumps([number, turn]), ex=60)
-            # What others ask at the same time is answered in between.
+            # Meanwhile the server answers the queries of other tasks.
             answers = (
                 client.get(key),
                 client.echo(f"{number} {turn}"),
@@ -102,7 +102,7 @@ def use_at_once(client: Any, most: int) -> None:
     assert 1 < seen[0] <= most, seen
     looking.cancel()
     ended(looking)
-    # What was left unread by one is not read by the next.
+    # A reply that one task left unread is not read by the next.
     values = {f"key:{number}": str(number).encode() for number in range(50)}
     client.mset(values)
     for task in [spawn(client.get, key) for key in values]:
@@ -113,21 +113,21 @@ def use_at_once(client: Any, most: int) -> None:
 
 
 def pool(port: int) -> None:
-    """redis-py's usual pool, which refuses whoever comes when all are in use."""
+    """Use redis-py's default pool, which raises an error when all are in use."""
     use_at_once(redis.Redis(port=port, max_connections=AT_ONCE), AT_ONCE)
 
 
 def blocking_pool(port: int) -> None:
-    """Its pool of forty, for which tasks wait.
+    """Use a blocking pool of forty connections.
 
-    Some of them have a connection each while they wait for something else.
+    Some tasks keep a connection while they wait for something else.
     """
     forty = redis.BlockingConnectionPool(port=port, max_connections=40, timeout=60)
     use_at_once(redis.Redis(connection_pool=forty), 40)
 
 
 def cache(port: int) -> None:
-    """A cache: what is missing is computed once by each who misses it, and found."""
+    """Use a cache: the first task that misses a key computes it, the others find it."""
     ten = redis.BlockingConnectionPool(port=port, max_connections=10, timeout=60)
     client = redis.Redis(connection_pool=ten, decode_responses=True)
     computed: Counter[int] = Counter()
@@ -157,7 +157,7 @@ def cache(port: int) -> None:
 
 
 def published(port: int) -> None:
-    """Messages reach each of the tasks that listen, until each is interrupted."""
+    """Deliver messages to every listening task until each is interrupted."""
     client = redis.Redis(port=port)
     heard: Counter[int] = Counter()
 

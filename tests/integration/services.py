@@ -30,7 +30,7 @@ __all__ = ["MariaDB", "Memcached", "PostgreSQL", "Redis", "Service"]
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
-#: A port is free when it is chosen, and may be taken before the server binds it.
+#: A free port may be taken by another process before the server binds it.
 START_ATTEMPTS = 3
 
 
@@ -83,7 +83,7 @@ class Service:
         raise NotImplementedError
 
     def ready(self, pid: int) -> bool:
-        """Return whether the process `pid` is the server on the port and answers."""
+        """Return whether process `pid` is the server on the port, and it answers."""
         raise NotImplementedError
 
     def run(self, *command: str) -> str:

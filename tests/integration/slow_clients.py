@@ -1,7 +1,7 @@
-"""Clients written for threads, each made to wait for its server: a table of them.
+"""A table of blocking clients, each of which waits for its server.
 
-It knows the clients' own interfaces, and nothing of how their waits are made green.
-Each is used as its documentation says, its own pool included.
+It knows the clients' interfaces, and nothing of how their waits are made green. Each is
+used as its documentation shows, with its own pool.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ PATIENCE_SECONDS = 30.0
 
 
 class Client:
-    """One client object, or one pool, and what is asked of it.
+    """One client object or pool, and the question asked of it.
 
     Args:
-        ports: those of the servers, by name.
-        limit: the client's own limit of an answer, in seconds.
+        ports: of the servers, by name.
+        limit: the client's own timeout of an answer, in seconds.
     """
 
-    #: The module that is imported when it is first used; "" for the standard library.
+    #: Module that is imported on first use; "" for the standard library.
     module = ""
-    #: Has it a time limit of its own for each answer?
+    #: Whether the client has a timeout of its own for each answer.
     has_limit = True
-    #: May many tasks use the one object at once?
+    #: Whether many tasks may use the one object at the same time.
     is_pool = False
-    #: Does it take being interrupted for a failure, and ask again by itself?
+    #: Whether the client treats an interruption as a failure and tries again.
     asks_again = False
 
     def __init__(self, ports: dict[str, Any], limit: float = PATIENCE_SECONDS) -> None:
@@ -40,18 +40,18 @@ class Client:
         self.open()
 
     def open(self) -> None:
-        """Connect, or make the pool."""
+        """Connect, or create the pool."""
 
     def ask(self, number: int, seconds: float) -> str:
-        """What the server answers after so many seconds: the number."""
+        """Return the number that the server answers after that many seconds."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Give everything back, whatever state it is in."""
+        """Close all connections, in whatever state they are."""
 
 
 class HttpClient(Client):
-    """http.client: one connection that is kept alive."""
+    """http.client: one persistent connection."""
 
     module = "http.client"
 
@@ -130,7 +130,7 @@ class RequestsTls(Requests):
 
 
 class Smtplib(Client):
-    """smtplib: one connection. Who is interrupted in a command closes it."""
+    """smtplib: one connection. An interruption during a command closes it."""
 
     module = "smtplib"
 
@@ -155,7 +155,7 @@ class Smtplib(Client):
 
 
 class Ftplib(Client):
-    """ftplib: one connection. Who is interrupted in a command closes it."""
+    """ftplib: one connection. An interruption during a command closes it."""
 
     module = "ftplib"
 
@@ -178,7 +178,7 @@ class Ftplib(Client):
 
 
 class XmlRpc(Client):
-    """xmlrpc.client: a proxy, which keeps its connection."""
+    """xmlrpc.client: a proxy with a persistent connection."""
 
     module = "xmlrpc.client"
     has_limit = False
@@ -240,7 +240,7 @@ class Redis(Client):
 
 
 class Memcached(Client):
-    """pymemcache: a pool. Its server is never slow, so something in front of it is."""
+    """pymemcache: a pool. A delaying proxy stands in front of memcached."""
 
     module = "pymemcache.client.base"
     is_pool = True
@@ -308,7 +308,7 @@ class Psycopg(Client):
 
 
 class Psycopg2(Psycopg):
-    """psycopg2: one connection, which waits by its wait callback."""
+    """psycopg2: one connection that waits through its wait callback."""
 
     module = "psycopg2"
 

@@ -1,11 +1,10 @@
-"""Servers of many protocols whose answers take as long as they are asked to.
+"""Servers of many protocols that delay each answer for the time asked for.
 
     python -m tests.integration.slow_servers FOLDER MEMCACHED_PORT
 
-They are Twisted's own, in a process of their own: SMTP, FTP, XML-RPC, HTTP, HTTPS
-and DNS; and what slows down a memcached behind it. A question holds a number and
-how many seconds the answer is to take; the answer holds the number. Not a test
-module: the tests of clients start it.
+They are Twisted's servers, in one process: SMTP, FTP, XML-RPC, HTTP, HTTPS and DNS, and
+a delaying proxy in front of memcached. A question contains a number and the delay in
+seconds; the answer is the number. Not a test module: the tests of clients start it.
 """
 
 from __future__ import annotations
@@ -48,14 +47,14 @@ def _clock() -> Any:
 
 
 def _split(words: bytes | str) -> tuple[str, float]:
-    """The number and the seconds in, for instance, "17-0.5"."""
+    """Return the number and the seconds of, for example, "17-0.5"."""
     text = words.decode("ascii") if isinstance(words, bytes) else words
     number, _, seconds = text.partition("-")
     return number, float(seconds)
 
 
 class _Page(Resource):
-    """`/NUMBER-SECONDS` is answered with the number after so many seconds."""
+    """Answer `/NUMBER-SECONDS` with the number after that many seconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +81,7 @@ class _Procedures(XMLRPC):
 
 
 class _Mail(SMTP):
-    """Refuses each recipient `NUMBER-SECONDS@...` with the number as the reason."""
+    """Refuse each recipient `NUMBER-SECONDS@...` with the number as the reason."""
 
     def validateFrom(self, helo: Any, origin: Any) -> Any:
         return origin
@@ -102,14 +101,14 @@ class _File:
         self._data = data
 
     def send(self, consumer: Any) -> Deferred[Any]:
-        # Who has hung up meanwhile is no error of ours.
+        # A client that has disconnected meanwhile is no error.
         sending = basic.FileSender().beginFileTransfer(io.BytesIO(self._data), consumer)
         sent: Deferred[Any] = sending.addErrback(lambda _: None)
         return sent
 
 
 class _Shell(ftp.FTPAnonymousShell):
-    """The file `NUMBER-SECONDS` holds the number; it opens after so many seconds."""
+    """File `NUMBER-SECONDS` contains the number and opens after that many seconds."""
 
     def openForReading(self, path: list[str]) -> Deferred[_File]:
         number, seconds = _split(path[-1])
@@ -123,7 +122,7 @@ class _Realm:
 
 
 class _Names:
-    """`NUMBER-SECONDS.slow` has the number as its text, after so many seconds."""
+    """`NUMBER-SECONDS.slow` has the number as its TXT record, after the delay."""
 
     def query(self, query: Any, timeout: Any = None) -> Deferred[Any]:
         name = query.name.name
@@ -135,7 +134,7 @@ class _Names:
 
 
 class _SlowCache(portforward.ProxyServer):
-    """Lets the server behind it wait for `get NUMBER-SECONDS`, so many seconds."""
+    """A proxy that delays `get NUMBER-SECONDS` by that many seconds."""
 
     def dataReceived(self, data: bytes) -> None:
         asked = re.match(rb"get \d+-([\d.]+)\r\n", data)
@@ -174,7 +173,7 @@ def _serve(folder: Path, memcached: int) -> None:
     }
     ports["certificate"] = str(certificate)
     reactor.callWhenRunning(print, json.dumps(ports), flush=True)
-    # Its end is ours: whoever started us holds the other end.
+    # The parent holds the other end: its end of file stops this process.
     endpoints.StandardIOEndpoint(reactor).listen(Factory.forProtocol(_Parent))
     reactor.run()
 
@@ -185,15 +184,15 @@ class _Parent(basic.LineReceiver):
 
 
 class SlowServers:
-    """The process that serves them all; use as a context manager.
+    """The process with all of these servers; use as a context manager.
 
     Attributes:
-        ports: protocol -> port on the loopback interface; "certificate" -> the
-            path of the file by which a client may know the HTTPS server.
+        ports: protocol -> port on the loopback interface; "certificate" -> path
+            of the file with which a client verifies the HTTPS server.
 
     Args:
         folder: where it may write files.
-        memcached: the port of one that is to be slow; 0 for none.
+        memcached: port of the memcached to delay; 0 for none.
     """
 
     def __init__(self, folder: Path, memcached: int = 0) -> None:

@@ -1,9 +1,9 @@
-"""CPython's own tests of `sqlite3`, run in a task on the green one.
+"""CPython's own tests of `sqlite3`, run in a task on the green module.
 
     python -m txgreenwsgi.monkey sqlite3_own_tests.py
 
-Not a test module: `test_sqlite3.py` runs it. It prints how many tests were run, and
-the names of those that did not pass.
+Not a test module: `test_sqlite3.py` runs it. It prints the number of tests and the
+names of those that failed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from txgreenwsgi.green import sqlite3 as green
 
 
 def main() -> None:
-    """Run them all."""
+    """Run all of them."""
     for module in (sqlite3, sqlite3.dbapi2):
         for name, value in green.REPLACED.items():
             if hasattr(module, name):

@@ -1,8 +1,8 @@
-"""Clients that mean harm, or merely are very slow: others do not notice them.
+"""Malicious and very slow clients do not affect other clients.
 
-The numbers are small enough for every run; TXGREENWSGI_ABUSE multiplies the
-numbers of clients, within what the system allows a process to open, and
-TXGREENWSGI_FIGURES names a file for the figures.
+The numbers are small enough for every run. TXGREENWSGI_ABUSE multiplies the numbers of
+clients, up to the process's limit of descriptors, and TXGREENWSGI_FIGURES names a file
+for the figures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KIB_IN_MIB = 1024
 
 
 def many(number: int) -> int:
-    """That many clients, by the factor asked for; all descriptors allowed first."""
+    """Return `number` times the factor asked for; raise the limit of descriptors."""
     wanted = int(number * FACTOR)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
@@ -39,18 +39,26 @@ def many(number: int) -> int:
     return wanted
 
 
+def fetch_seconds(server: ServerProcess) -> float:
+    """Return the seconds of one request on a new connection."""
+    began = time.monotonic()
+    if server.fetch("/").body != b"short\n":
+        raise AssertionError(f"a wrong answer; the log:\n{server.log()}")
+    return time.monotonic() - began
+
+
 class AbuseTests(SynchronousTestCase):
-    """One server, one kind of abuse each."""
+    """One kind of abuse of one server each."""
 
     def serve(self, *options: str) -> ServerProcess:
-        """The abused server, after its first request."""
+        """Start the server and send its first request."""
         server = serve(self, APP, *options)
         for _ in range(20):
             self.assertEqual(server.fetch("/").body, b"short\n")
         return server
 
     def connect(self, server: ServerProcess, number: int) -> list[socket.socket]:
-        """That many connections, closed when the test ends."""
+        """Open that many connections; the test's cleanup closes them."""
         clients = []
         for _ in range(number):
             client = socket.create_connection((LOOPBACK, server.port), timeout=15)
@@ -59,8 +67,9 @@ class AbuseTests(SynchronousTestCase):
         return clients
 
     def test_trickled_heads(self) -> None:
-        """1,000 heads of a byte a second delay nobody, and end at their deadline."""
+        """1,000 request heads at a byte per second delay no client and end in a 408."""
         server = self.serve("--header-timeout=3")
+        usual = statistics.quantiles([fetch_seconds(server) for _ in range(50)], n=10)
         clients = self.connect(server, many(1000))
         head = b"GET / HTTP/1.1\r\nHost: example.com\r\nX-Filler: xxxxxxxxxxxx\r\n"
         started = time.monotonic()
@@ -70,9 +79,7 @@ class AbuseTests(SynchronousTestCase):
                 with contextlib.suppress(OSError):
                     client.send(head[second : second + 1])
             while time.monotonic() < started + second + 1:
-                asked = time.monotonic()
-                self.assertEqual(server.fetch("/").body, b"short\n")
-                delays.append(time.monotonic() - asked)
+                delays.append(fetch_seconds(server))
                 time.sleep(0.01)
         note(
             "trickled heads",
@@ -82,9 +89,11 @@ class AbuseTests(SynchronousTestCase):
             nine_in_ten_ms=round(1000 * statistics.quantiles(delays, n=10)[-1], 2),
             slowest_ms=round(1000 * max(delays), 2),
         )
-        # Nine of ten: a busy machine delays one of them by itself.
-        self.assertLess(statistics.quantiles(delays, n=10)[-1], 0.050)
-        deadline = time.monotonic() + 5
+        # The ninth decile: a busy machine delays single requests by itself.
+        self.assertLess(
+            statistics.quantiles(delays, n=10)[-1], max(0.25, 10 * usual[-1])
+        )
+        deadline = time.monotonic() + 20
         for client in clients:
             client.settimeout(max(0.1, deadline - time.monotonic()))
             with contextlib.suppress(ConnectionResetError):
@@ -93,7 +102,7 @@ class AbuseTests(SynchronousTestCase):
         self.assertLess(time.monotonic(), deadline)
 
     def test_clients_that_never_read(self) -> None:
-        """1 GiB that nobody reads costs no memory: not once, not 200 times."""
+        """An unread response of 1 GiB costs no memory, for 1 client or for 200."""
         server = self.serve()
         before = server.resident_kib()
         [client] = self.connect(server, 1)
@@ -111,7 +120,7 @@ class AbuseTests(SynchronousTestCase):
         self.assertEqual(server.fetch("/").body, b"short\n")
 
     def test_clients_that_never_read_over_tls(self) -> None:
-        """Over TLS, where it passes through more hands, it costs little more."""
+        """Over TLS, where a response passes more buffers, it costs little more."""
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         certificate, key = write_certificate(directory)
@@ -143,19 +152,19 @@ class AbuseTests(SynchronousTestCase):
             idle_kib=idle,
             all_kib=all_kib,
         )
-        # Half of it is OpenSSL's, and so is what makes it vary.
+        # Half of it is OpenSSL's, which is also the part that varies.
         self.assertLess(all_kib, number / 100 * 40 * KIB_IN_MIB)
 
     def test_uploads_to_an_application_that_does_not_read(self) -> None:
-        """500 uploads of 10 MB that nobody reads cost a window each, and no more."""
+        """500 unread uploads of 10 MB cost the memory of a window each."""
         number = many(500)
         head = b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n"
         each = self.held_for_each("uploads", number, head, bytes(65536))
-        # A window, the piece that filled it, and the request itself.
+        # A window, the chunk that filled it, and the request itself.
         self.assertLess(each, (2 * 65536 + 16384) / 1024)
 
     def test_uploads_in_chunks_of_two_bytes(self) -> None:
-        """Nor do uploads cost more for being made of the smallest of chunks."""
+        """Uploads in the smallest possible chunks do not cost more."""
         head = b"POST /deaf HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         each = self.held_for_each(
             "uploads in chunks of two bytes", many(100), head, b"2\r\nxy\r\n" * 9000
@@ -163,19 +172,19 @@ class AbuseTests(SynchronousTestCase):
         self.assertLess(each, (2 * 65536 + 16384) / 1024)
 
     def test_requests_behind_one_that_waits(self) -> None:
-        """Requests that wait behind another cost their bytes, until they are begun."""
+        """Pipelined requests behind a waiting one cost their bytes until they start."""
         head = b"GET /deaf HTTP/1.1\r\nHost: x\r\n\r\n"
         each = self.held_for_each("pipelined requests", many(100), head, head * 1500)
         self.assertLess(each, (2 * 65536 + 16384) / 1024)
 
     def held_for_each(self, name: str, number: int, head: bytes, block: bytes) -> float:
-        """What the server holds, in KiB, for each client that sends without an end.
+        """Return the server's memory, in KiB, for each client that sends without end.
 
         Args:
             name: of the figures.
             number: of the clients.
-            head: what each sends first.
-            block: what it sends again and again, as long as anything is taken.
+            head: what each client sends first.
+            block: what it then repeats, as long as the server accepts more.
         """
         server = self.serve()
         before = server.resident_kib()
@@ -186,14 +195,14 @@ class AbuseTests(SynchronousTestCase):
             client.sendall(head)
             client.setblocking(False)
             waiting.register(client, selectors.EVENT_WRITE, client)
-        # Until no client gets rid of anything more.
+        # Until the server accepts no more from any client.
         quiet = time.monotonic() + 20
         sent = dict.fromkeys(clients, 0)
         while time.monotonic() < quiet and (ready := waiting.select(timeout=0.5)):
             for key, _ in ready:
                 client = key.data
                 with contextlib.suppress(BlockingIOError):
-                    # From where the last send stopped: a stream, not noise.
+                    # Continue where the last send stopped: a valid stream.
                     sent[client] += client.send(block[sent[client] % len(block) :])
         wait_idle(server)
         all_kib = server.resident_kib() - before

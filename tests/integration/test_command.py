@@ -1,12 +1,13 @@
-"""The command itself: how it starts, how it fails, how it ends.
+"""The command: successful starts, failed starts, and the ways to end.
 
-Real processes, started as a user starts them.
+The processes are started as a user starts them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.folders import short_folder
 
-from .processes import CHECKOUT, LOOPBACK, TWISTD, serve, start
+from .processes import CHECKOUT, LOOPBACK, STOP_SECONDS, TWISTD, serve, start
 
 TWIST = (
     sys.executable,
@@ -40,6 +41,7 @@ import time
 
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/block":
+        open(__file__ + ".blocked", "w").close()
         take_a_long_time()
     if environ["PATH_INFO"] == "/thread":
         threading.Thread(target=take_a_long_time).start()
@@ -54,7 +56,7 @@ def take_a_long_time():
 
 
 class CommandTestCase(TestCase):
-    """A directory with two applications in it."""
+    """Tests with a directory that contains two applications."""
 
     def setUp(self) -> None:
         """Write the applications."""
@@ -72,14 +74,14 @@ class CommandTestCase(TestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
         )
         return done.returncode, done.stdout
 
     def wait_for(self, path: Path, text: str) -> str:
-        """Wait until a file holds a text; return all that it holds."""
-        for _ in range(500):
+        """Wait until a file contains a text; return the content of the file."""
+        for _ in range(1500):
             if path.exists() and text in (held := path.read_text()):
                 return held
             time.sleep(0.02)
@@ -87,12 +89,12 @@ class CommandTestCase(TestCase):
 
 
 class StartTests(CommandTestCase):
-    """Commands that cannot start."""
+    """Starts that fail."""
 
     listen = f"--listen=tcp:0:interface={LOOPBACK}"
 
     def test_broken_application(self) -> None:
-        """An application that cannot be imported ends the process, and says where."""
+        """A failed import of the application ends the process; the line is shown."""
         for command in ((*TWISTD, "-n", "--pidfile="), TWIST):
             status, output = self.run_command(
                 command, "greenwsgi", "--app=broken_app", self.listen
@@ -102,7 +104,7 @@ class StartTests(CommandTestCase):
             self.assertIn("KeyError: 'a key that is not there'", output)
 
     def test_broken_application_of_a_daemon(self) -> None:
-        """A daemon's parent tells of it, and the log has the traceback."""
+        """The parent process of a daemon reports it; the log has the traceback."""
         status, output = self.run_command(
             (*TWISTD, "--logfile=d.log", "--pidfile=d.pid"),
             *("greenwsgi", "--app=broken_app", self.listen),
@@ -114,7 +116,7 @@ class StartTests(CommandTestCase):
         self.assertFalse((self.directory / "d.pid").exists())
 
     def test_wrong_application(self) -> None:
-        """A misspelled application is one line, with the right spelling."""
+        """A misspelled application is reported in one line, with the right spelling."""
         for command in ((*TWISTD, "-n", "--pidfile=t.pid"), TWIST):
             status, output = self.run_command(
                 command, "greenwsgi", "--app=blocking_app:ap", self.listen
@@ -129,7 +131,7 @@ class StartTests(CommandTestCase):
             self.assertFalse((self.directory / "t.pid").exists())
 
     def test_port_in_use(self) -> None:
-        """A port that is in use ends the process, and is named."""
+        """A port that is in use ends the process; the error names the port."""
         server = serve(self, "wsgiref.simple_server:demo_app")
         for command in ((*TWISTD, "-n", "--pidfile="), TWIST):
             status, output = self.run_command(
@@ -148,7 +150,7 @@ class StartTests(CommandTestCase):
             self.assertNotIn("Traceback", output)
 
     def test_wrong_option(self) -> None:
-        """A wrong word on the command line ends it before anything starts."""
+        """An unknown option ends the command before anything starts."""
         for command in ((*TWISTD, "-n", "--pidfile="), TWIST):
             status, output = self.run_command(command, "greenwsgi", "--port=80")
             self.assertNotEqual(status, 0)
@@ -159,7 +161,7 @@ class StartTests(CommandTestCase):
             )
 
     def test_help(self) -> None:
-        """Both commands list greenwsgi, and explain its options."""
+        """Both commands list greenwsgi, and its --help explains the options."""
         for command in (TWISTD, TWIST):
             _status, output = self.run_command(command, "--help")
             self.assertIn("greenwsgi ", output)
@@ -168,7 +170,7 @@ class StartTests(CommandTestCase):
             self.assertIn("--keep-alive=", output)
 
     def test_demonstration(self) -> None:
-        """Without --app there is a page that shows what works."""
+        """Without --app, the demonstration is served."""
         server = start(self, "greenwsgi", self.listen)
         answer = server.fetch("/")
         self.assertEqual(answer.status, 200)
@@ -193,7 +195,7 @@ class EndTests(CommandTestCase):
         )
 
     def logged(self) -> list[tuple[str, int, str]]:
-        """Target, status and outcome of each line of the access log."""
+        """Return target, status and outcome of each line of the access log."""
         return [
             (line["target"], line["status"], line["outcome"])
             for line in map(json.loads, self.log.read_text().splitlines())
@@ -203,7 +205,7 @@ class EndTests(CommandTestCase):
         """Send a request that will not be answered soon."""
         client = self.server.connect()
         self.addCleanup(client.socket.close)
-        # What is answered first tells that the second has been read.
+        # The first answer shows that the second request has been read.
         client.send(
             b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n"
             b"GET " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -211,21 +213,21 @@ class EndTests(CommandTestCase):
         client.read_until(b"/first")
 
     def test_status(self) -> None:
-        """A stop that was asked for, and in good order, is status 0."""
+        """An orderly stop by SIGTERM ends the process with status 0."""
         self.serve()
         self.assertEqual(self.server.fetch("/a").text, "/a")
         self.server.ask_to_stop()
-        self.assertEqual(self.server.process.wait(5), 0)
+        self.assertEqual(self.server.process.wait(STOP_SECONDS), 0)
         self.assertEqual(self.logged(), [("/a", 200, "finished")])
 
     def test_interrupted(self) -> None:
-        """Ctrl-C ends the process by SIGINT, so that a shell's loop ends too."""
+        """Ctrl-C ends the process by SIGINT, so that a loop in a shell ends too."""
         process = subprocess.Popen(
             [*TWISTD, "-n", "--pidfile=", "greenwsgi", StartTests.listen],
             cwd=CHECKOUT,
             stdout=subprocess.PIPE,
             text=True,
-            # A shell ignores it in what it runs in the background.
+            # A background job of a shell ignores it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
         self.addCleanup(process.wait)
@@ -233,29 +235,32 @@ class EndTests(CommandTestCase):
         assert process.stdout is not None
         self.addCleanup(process.stdout.close)
         for line in process.stdout:
-            if "listening on" in line:
+            if found := re.search(r" starting on (\d+)$", line):
                 break
-        # The reactor's handlers come with its first turn.
-        time.sleep(0.5)
+        # The running reactor has installed its signal handlers, and answers.
+        assert found is not None
+        with socket.create_connection((LOOPBACK, int(found[1])), 20) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            self.assertTrue(client.recv(1))
         process.send_signal(signal.SIGINT)
-        self.assertEqual(process.wait(10), -signal.SIGINT)
+        self.assertEqual(process.wait(STOP_SECONDS), -signal.SIGINT)
 
     def test_second_signal(self) -> None:
-        """Asked twice, the server does not wait for the requests in flight."""
+        """At the second SIGTERM, the server does not wait for requests in flight."""
         self.serve()
         self.request("/park")
         self.server.ask_to_stop()
         self.server.wait_logged("requests in flight have 30 s to end")
         self.server.ask_to_stop()
-        self.assertEqual(self.server.process.wait(5), 0)
+        self.assertEqual(self.server.process.wait(STOP_SECONDS), 0)
         [first, parked] = self.logged()
         self.assertEqual(first, ("/first", 200, "finished"))
         self.assertEqual((parked[0], parked[2]), ("/park", "cancelled"))
 
     def test_blocked(self) -> None:
-        """A server that an application holds up exits all the same.
+        """A server exits although an application blocks it.
 
-        Whether it blocks the reactor, or has left a thread running.
+        The application blocks the reactor, or has left a thread running.
         """
         self.serve(grace=0)
         blocked = self.server
@@ -265,11 +270,11 @@ class EndTests(CommandTestCase):
         blocked.ask_to_stop()
         self.server.ask_to_stop()
         for server in (blocked, self.server):
-            self.assertEqual(server.process.wait(10), 1)
+            self.assertEqual(server.process.wait(STOP_SECONDS), 1)
             self.assertIn("in take_a_long_time\n", server.log())
 
     def test_blocked_daemon(self) -> None:
-        """A daemon's stacks are found in its log."""
+        """The stack traces of a blocked daemon are in its log."""
         path = str(short_folder(self) / "socket")
         status, output = self.run_command(
             (*TWISTD, "--logfile=d.log", "--pidfile=d.pid"),
@@ -288,12 +293,12 @@ class EndTests(CommandTestCase):
         client.sendall(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertIn(b"200 OK", client.recv(1000))
         client.sendall(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.3)
+        self.wait_for(self.directory / "blocking_app.py.blocked", "")
         os.kill(pid, signal.SIGTERM)
         self.assertIn("in take_a_long_time\n", self.wait_for(log, "take_a_long_time"))
 
     def test_rotation(self) -> None:
-        """After logrotate has moved the access log, a new one is written."""
+        """After logrotate has moved the access log, a new file is written."""
         self.serve()
         self.server.fetch("/before")
         rotated = self.directory / "access.log.1"
@@ -309,4 +314,4 @@ def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        return  # as it should be
+        return  # as expected

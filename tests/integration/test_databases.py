@@ -1,4 +1,4 @@
-"""Drivers and our pool, in tasks that are interrupted, with real servers."""
+"""Database drivers and `ConnectionPool` in interrupted tasks, with real servers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _DRIVERS = {"psycopg": PostgreSQL, "psycopg2": PostgreSQL, "pymysql": MariaDB}
 
 
 class ProgramTestCase(SynchronousTestCase):
-    """Tests of the programs of `database_programs.py`, each driver's server shared."""
+    """Tests of `database_programs.py`; the tests of a class share one server."""
 
     _running: Service | None = None
 
     @classmethod
     def service(cls, driver: str) -> Service:
-        """The driver's server, started for the first who asks."""
+        """Return the driver's server; the first call starts it."""
         wanted = _DRIVERS[driver]
         if cls._running is None:
             service = wanted()
@@ -43,7 +43,7 @@ class ProgramTestCase(SynchronousTestCase):
     def run_program(
         self, program: str, driver: str, *needed: str, **environ: str
     ) -> list[str]:
-        """Run it to its end; the words it printed."""
+        """Run a program to its end and return the words that it printed."""
         for package in (driver, *needed):
             if importlib.util.find_spec(package) is None:
                 raise SkipTest(f"{package} is not installed")
@@ -65,16 +65,16 @@ class ProgramTestCase(SynchronousTestCase):
 
 
 class PostgreSQLTests(ProgramTestCase):
-    """psycopg 3, its C and its Python code, and psycopg2."""
+    """psycopg 3 with its C and its Python implementation, and psycopg2."""
 
-    def test_at_once(self) -> None:
-        """Fifty queries that take a second take little more than one together."""
+    def test_concurrency(self) -> None:
+        """Fifty queries of one second take little more than one second together."""
         for driver in ("psycopg", "psycopg2"):
             seconds = float(self.run_program("at_once", driver)[1])
             self.assertLess(seconds, 10.0, driver)
 
     def test_python_code(self) -> None:
-        """Psycopg 3 without its C code waits no other way."""
+        """Psycopg 3 waits in the same way without its C implementation."""
         python = {"PSYCOPG_IMPL": "python"}
         self.assertLess(
             float(self.run_program("at_once", "psycopg", **python)[1]), 10.0
@@ -82,23 +82,23 @@ class PostgreSQLTests(ProgramTestCase):
         self.run_program("interrupted", "psycopg", **python)
 
     def test_interrupted_psycopg(self) -> None:
-        """An interrupted query ends at the server; its connection can go on."""
+        """An interrupted query ends at the server; its connection remains usable."""
         self.run_program("interrupted", "psycopg")
 
     def test_interrupted_at_the_end(self) -> None:
-        """What was to end one query never ends the next, with an old libpq either."""
+        """A late cancellation never ends the next query, with an old libpq either."""
         for implementation in ("", "python"):
             self.run_program(
                 "interrupted_at_the_end", "psycopg", PSYCOPG_IMPL=implementation
             )
 
-    def test_whatever_goes_on(self) -> None:
-        """Copies, pipelines, cursors at the server, notifications: they end as well."""
-        self.run_program("whatever_goes_on", "psycopg")
-        self.run_program("whatever_goes_on", "psycopg", PSYCOPG_IMPL="python")
+    def test_other_operations(self) -> None:
+        """Copies, pipelines, server-side cursors, notifications can be interrupted."""
+        self.run_program("other_operations", "psycopg")
+        self.run_program("other_operations", "psycopg", PSYCOPG_IMPL="python")
 
     def test_unanswered(self) -> None:
-        """A server that does not answer when it is asked to cancel holds nobody up."""
+        """A server that ignores the cancellation request blocks no other task."""
         self.run_program("unanswered", "psycopg")
         self.run_program("unanswered", "psycopg", PSYCOPG_IMPL="python")
         self.run_program("unanswered", "psycopg2")
@@ -108,17 +108,17 @@ class PostgreSQLTests(ProgramTestCase):
         self.run_program("interrupted", "psycopg2")
 
     def test_interrupted_connecting(self) -> None:
-        """Connections that were interrupted while they were made are not left open."""
+        """Interrupted connection attempts leave no open connection."""
         self.run_program("interrupted_connecting", "psycopg")
         self.run_program("interrupted_connecting", "psycopg2")
 
     def test_transfers(self) -> None:
-        """Of 200 transfers, many cut short, none is half done; the pool is bounded."""
+        """Of 200 transfers, many interrupted, none is half done; pools are bounded."""
         self.run_program("transfers", "psycopg")
         self.run_program("transfers", "psycopg2")
 
     def test_adbapi(self) -> None:
-        """Twisted's `adbapi` is waited for, on green drivers too."""
+        """Tasks wait for Twisted's `adbapi`, with green drivers too."""
         self.run_program("adbapi", "psycopg2")
         self.run_program("adbapi", "psycopg")
 
@@ -126,18 +126,18 @@ class PostgreSQLTests(ProgramTestCase):
 class MariaDBTests(ProgramTestCase):
     """PyMySQL."""
 
-    def test_at_once(self) -> None:
-        """Fifty queries that take a second take little more than one together."""
+    def test_concurrency(self) -> None:
+        """Fifty queries of one second take little more than one second together."""
         self.assertLess(float(self.run_program("at_once", "pymysql")[1]), 10.0)
 
     def test_interrupted(self) -> None:
-        """An interrupted query's connection is closed, not used half-read."""
+        """The connection of an interrupted query is closed, and not used half-read."""
         self.run_program("interrupted", "pymysql")
 
     def test_interrupted_connecting(self) -> None:
-        """Connections that were interrupted while they were made are not left open."""
+        """Interrupted connection attempts leave no open connection."""
         self.run_program("interrupted_connecting", "pymysql")
 
     def test_transfers(self) -> None:
-        """Of 200 transfers, many cut short, none is half done; the pool is bounded."""
+        """Of 200 transfers, many interrupted, none is half done; pools are bounded."""
         self.run_program("transfers", "pymysql")

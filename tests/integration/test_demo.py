@@ -1,4 +1,4 @@
-"""The built-in demonstration over real connections: what waits, and its bounds."""
+"""The built-in demonstration over real connections: its waits and its limits."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MEBIBYTE = 1024 * 1024
 
 
 def paths_in_flight(server: ServerProcess) -> list[str]:
-    """Ask which paths are being served, besides the question itself."""
-    told = json.loads(server.fetch("/requests").body)["requests"]
-    return [each["path"] for each in told if not each["ours"]]
+    """Return the paths of the requests in flight, except for the one that asks."""
+    listed = json.loads(server.fetch("/requests").body)["requests"]
+    return [each["path"] for each in listed if not each["ours"]]
 
 
 class DemoTests(SynchronousTestCase):
-    """What the page asks of the server."""
+    """The requests of the demonstration page."""
 
     def setUp(self) -> None:
         """Serve it."""
         self.server = shared("txgreenwsgi.demo:app")
 
-    def test_is_served_when_nothing_is_named(self) -> None:
+    def test_default_application(self) -> None:
         """Without --app, the demonstration is served."""
         server = start(self, "greenwsgi", f"--listen=tcp:0:interface={LOOPBACK}")
         answer = server.fetch("/")
@@ -37,7 +37,7 @@ class DemoTests(SynchronousTestCase):
         self.assertIn(b"<h1>It works.</h1>", answer.body)
 
     def test_tasks_sleep_together(self) -> None:
-        """300 tasks of one request sleep half a second in about that time."""
+        """300 tasks of one request that sleep half a second overlap."""
         started = time.monotonic()
         answer = self.server.fetch("/sleep?seconds=0.5&tasks=300")
         self.assertLess(time.monotonic() - started, 20.0)
@@ -46,19 +46,19 @@ class DemoTests(SynchronousTestCase):
             list(range(1, 301)),
         )
 
-    def test_sleepers_are_woken_when_the_visitor_leaves(self) -> None:
-        """A request whose client has gone is not in flight for long."""
+    def test_client_disconnects(self) -> None:
+        """After a client has disconnected, its request is soon no longer in flight."""
         with self.server.connect() as client:
             client.send(b"GET /stream?blocks=40&pause=1 HTTP/1.1\r\nHost: x\r\n\r\n")
             client.read_until(b'"block": 1')
             self.assertIn("/stream", paths_in_flight(self.server))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while "/stream" in paths_in_flight(self.server):
             self.assertLess(time.monotonic(), deadline, "it is still in flight")
             time.sleep(0.05)
 
     def test_in_flight(self) -> None:
-        """What sleeps shows up with its method, its path, its age and the reason."""
+        """A sleeping request is listed with its method, path, age and reason."""
         with self.server.connect() as client:
             client.send(
                 b"GET /stream?blocks=2&pause=0.5&secret=s HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -77,7 +77,7 @@ class DemoTests(SynchronousTestCase):
             client.read_until(b'"block": 2')
 
     def test_upload_is_counted_as_it_arrives(self) -> None:
-        """Half an upload is counted before the other half is sent."""
+        """The first half of an upload is counted before the second half is sent."""
         with self.server.connect() as uploader, self.server.connect() as watcher:
             watcher.send(b"GET /progress?key=00c0ffee HTTP/1.1\r\nHost: x\r\n\r\n")
             uploader.send(
@@ -90,7 +90,7 @@ class DemoTests(SynchronousTestCase):
             watcher.read_until(b"0\r\n\r\n")
 
     def test_upload_key_in_use(self) -> None:
-        """Two uploads cannot share a key; it is free again when the first has gone."""
+        """Two uploads cannot share a key; it is free after the first has ended."""
         head = b"POST /upload?key=deadbeef HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
         with self.server.connect() as first:
             first.send(head + b"\r\n")
@@ -99,13 +99,13 @@ class DemoTests(SynchronousTestCase):
                 watcher.read_until(b'{"counted": 0}')
             answer = self.server.fetch("/upload?key=deadbeef", "POST", b"123456789")
             self.assertEqual(answer.status, 409)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while self.server.fetch("/upload?key=deadbeef", "POST", b"1").status == 409:
             self.assertLess(time.monotonic(), deadline, "the key is still in use")
             time.sleep(0.05)
 
     def test_upload_without_length_is_bounded(self) -> None:
-        """A chunked upload is cut off once it passes the limit."""
+        """A chunked upload is rejected as soon as it exceeds the limit."""
         with self.server.connect() as client:
             client.send(
                 b"POST /upload?key=0badcafe HTTP/1.1\r\nHost: x\r\n"
@@ -118,14 +118,14 @@ class DemoTests(SynchronousTestCase):
                     client.send(block)
                     sent += 1
             except (ConnectionResetError, BrokenPipeError):
-                # The server has answered and closed, as it may.
+                # The server has answered and closed the connection, which it may do.
                 self.assertGreater(sent, 30)
             else:
-                # It has answered, and throws away what still comes.
+                # It has answered, and discards the rest of the body.
                 self.assertIn(b" 413 ", client.read_until(b"\r\n"))
 
     def test_deferreds(self) -> None:
-        """A timer, a thread and a look-up are waited for, and not one after another."""
+        """A timer, a thread and a name lookup are waited for concurrently."""
         for what, result in [
             ("timer", "the timer fired"),
             ("thread", "ff58f8b85a4d13cc"),

@@ -1,4 +1,4 @@
-"""Django's cache and sessions in Redis, for many visitors at once."""
+"""Django's cache and sessions in Redis, for many visitors at the same time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .services import Redis
 
 VISITORS = 40
 VISITS = 5
-#: OPTIONS["max_connections"] of the cache, and that of this test.
+#: OPTIONS["max_connections"] of the cache, and the connection of this test.
 MOST = 8 + 1
 
 
 def redis(port: int, *words: str) -> str:
-    """What Redis answers to an inline command."""
+    """Return Redis' answer to an inline command."""
     with socket.create_connection((LOOPBACK, port), 10) as client:
         client.sendall(" ".join(words).encode() + b"\r\nQUIT\r\n")
         data = b""
@@ -29,10 +29,10 @@ def redis(port: int, *words: str) -> str:
 
 
 class RedisTests(SynchronousTestCase):
-    """The cache that shares its connections."""
+    """A cache whose requests share connections."""
 
     def visit(self, server: ServerProcess, name: str) -> list[object]:
-        """Come again and again, with the same cookie; the last answer."""
+        """Send several requests with the same cookie; return the last answer."""
         headers: dict[str, str] = {}
         got: list[object] = []
         for _ in range(VISITS):
@@ -43,7 +43,7 @@ class RedisTests(SynchronousTestCase):
         return got
 
     def test_visitors(self) -> None:
-        """Each visitor has his own session, and no connection is made for each."""
+        """Each visitor has a session; the number of connections is bounded."""
         if importlib.util.find_spec("redis") is None:
             raise SkipTest("redis is not installed")
         with Redis() as service:

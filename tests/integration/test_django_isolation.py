@@ -1,4 +1,4 @@
-"""Django's own backend under the command: each request its own transactions."""
+"""Django's own database backend under the command: a transaction per request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class IsolationTests(SynchronousTestCase):
     """Twenty requests that wait in transactions at the same time."""
 
     def check(self, *options: str) -> None:
-        """Serve, ask, compare."""
+        """Serve, send the requests, and compare the answers."""
         server = start(
             self,
             "greenwsgi",
@@ -31,9 +31,9 @@ class IsolationTests(SynchronousTestCase):
         self.assertEqual([json.loads(each) for each in found], [[0, 1]] * 20)
 
     def test_patched(self) -> None:
-        """As the command does by itself."""
+        """With the default `--patch all`."""
         self.check()
 
     def test_unpatched(self) -> None:
-        """With `--patch none` as well."""
+        """With `--patch none`."""
         self.check("--patch=none")

@@ -1,6 +1,6 @@
-"""A selection of Django's own tests, in a task of this server.
+"""A selection of Django's own tests, run in a task.
 
-All that are run by `python -m tests.django.own_tests`, with more databases.
+`python -m tests.django.own_tests` runs all of them, with more databases.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.django.own_tests import NoSource, Outcome, compare, fetch, run
 
 LABELS = ("handlers", "requests_tests", "transactions", "transaction_hooks", "wsgi")
-#: So many there are in Django 4.2; if fewer ran, something is wrong with the run.
+#: Django 4.2 has more; with fewer, the run itself is broken.
 LEAST = 200
 
 
 class OwnTests(SynchronousTestCase):
-    """What passes as ever passes in a task."""
+    """Tests that pass without txgreenwsgi pass in a task."""
 
     plain: ClassVar[Outcome | None] = None
 
     def setUp(self) -> None:
-        """Run them as ever, once."""
+        """Run the tests without txgreenwsgi, once."""
         try:
             fetch()
         except NoSource as error:
-            raise SkipTest(f"Django's source cannot be had: {error}") from None
+            raise SkipTest(f"Django's source is not available: {error}") from None
         if OwnTests.plain is None:
             OwnTests.plain = run("plain", LABELS, {})
         self.assertGreater(
@@ -34,7 +34,7 @@ class OwnTests(SynchronousTestCase):
         )
 
     def check(self, how: str) -> None:
-        """Run them otherwise, and compare."""
+        """Run the tests in another way, and compare."""
         assert self.plain is not None
         outcome = run(how, LABELS, {})
         lost = compare(self.plain, outcome)
@@ -45,5 +45,5 @@ class OwnTests(SynchronousTestCase):
         self.check("patched")
 
     def test_isolated(self) -> None:
-        """With nothing patched."""
+        """With Django isolated and nothing patched."""
         self.check("isolated")

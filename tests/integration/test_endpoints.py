@@ -1,4 +1,4 @@
-"""Every kind of endpoint that a server is likely to listen on."""
+"""The kinds of endpoints that a server is likely to listen on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def write_certificate(directory: Path) -> tuple[Path, Path]:
-    """Make a key and a certificate for the loopback address, good for an hour.
+    """Create a key and a certificate for the loopback address, valid for an hour.
 
     Returns:
         The paths of the certificate and of the key, both PEM.
@@ -62,7 +62,7 @@ class EndpointTests(SynchronousTestCase):
     """The same application on different endpoints."""
 
     def test_unix_socket(self) -> None:
-        """A UNIX socket is served, and is gone when the server is."""
+        """A UNIX socket is served; the server removes its file when it stops."""
         path = short_folder(self) / "web"
         app = "--app=examples.hello:app"
         server = start(self, "greenwsgi", app, f"--listen=unix:{path}")
@@ -79,7 +79,7 @@ class EndpointTests(SynchronousTestCase):
         self.assertFalse(path.exists())
 
     def start_tls(self, *options: str) -> tuple[ServerProcess, Path]:
-        """A server that listens for TLS, and its certificate."""
+        """Return a server that listens for TLS, and the path of its certificate."""
         directory = Path(self.mktemp())
         directory.mkdir(parents=True)
         certificate, key = write_certificate(directory)
@@ -93,7 +93,7 @@ class EndpointTests(SynchronousTestCase):
         return server, certificate
 
     def test_tls(self) -> None:
-        """TLS is served, in HTTP/1.1, by a certificate that the client checks."""
+        """TLS is served with HTTP/1.1 and a certificate that the client verifies."""
         server, certificate = self.start_tls("--app=examples.flask_app:app")
         context = ssl.create_default_context(cafile=str(certificate))
         context.set_alpn_protocols(["h2", "http/1.1"])
@@ -110,14 +110,14 @@ class EndpointTests(SynchronousTestCase):
         self.assertNotEqual(secure.selected_alpn_protocol(), "h2")
 
     def test_plain_text_on_a_tls_port(self) -> None:
-        """A client that does not speak TLS is hung up on at once."""
+        """A client that does not speak TLS is disconnected at once."""
         server, _ = self.start_tls("--app=examples.hello:app", "--keep-alive=1000")
         with server.connect() as client:
             client.send(GET)
             self.assertNotIn(b"HTTP", client.read_all())
 
     def test_several_at_once(self) -> None:
-        """One process listens on all the endpoints it is given."""
+        """One process listens on all the endpoints of its command line."""
         listen = f"--listen=tcp:0:interface={LOOPBACK}"
         app = "--app=examples.hello:app"
         server = start(self, "greenwsgi", app, listen, listen, endpoints=2)

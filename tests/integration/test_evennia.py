@@ -279,7 +279,7 @@ if find_spec("evennia") is not None:
             self.assertLess(seconds, SLEEPERS * SLEEP_SECONDS / 2)
 
         def test_warning(self) -> None:
-            """The log names the preferred call once for the resource."""
+            """The log of the Server names the preferred call."""
             self.assertIn("GreenWSGIResource(application", self.game.log())
 
         def test_reload_and_stop(self) -> None:

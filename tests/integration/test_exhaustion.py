@@ -1,6 +1,6 @@
-"""A server that has run out: of descriptors, of connections, of room on its disk.
+"""Exhaustion: of descriptors, of connections, of disk space.
 
-It goes on serving whom it can, says so once, and does not turn in circles.
+The server keeps serving the clients that it can, logs it once, and does not busy-loop.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Crowd:
-    """Many connections of one test, with one that was there before them.
+    """Many connections of one test, and one that was opened before them.
 
     Args:
-        test: closes what is left.
-        server: where to.
+        test: its cleanup closes the connections.
+        server: where to connect.
     """
 
     def __init__(self, test: SynchronousTestCase, server: ServerProcess) -> None:
@@ -40,7 +40,7 @@ class Crowd:
         self.ask(self.early)
 
     def connect(self, number: int) -> list[socket.socket]:
-        """That many more, each with a request sent."""
+        """Open that many more connections and send a request on each."""
         clients = []
         for _ in range(number):
             client = socket.create_connection((LOOPBACK, self._server.port), timeout=15)
@@ -51,15 +51,22 @@ class Crowd:
         return clients
 
     def ask(self, client: RawClient) -> float:
-        """One request on a connection that is there: the seconds it takes."""
+        """Send one request on an open connection; return the seconds it takes."""
         started = time.monotonic()
         client.send(REQUEST)
         client.read_until(b"short\n")
         return time.monotonic() - started
 
     def answered(self, clients: list[socket.socket], seconds: float) -> int:
-        """How many of those have an answer after so long."""
-        time.sleep(seconds)
+        """Return how many have an answer, once that is unchanged for that long."""
+        while True:
+            before = self._count_answers(clients)
+            time.sleep(seconds)
+            if self._count_answers(clients) == before:
+                return before
+
+    @staticmethod
+    def _count_answers(clients: list[socket.socket]) -> int:
         count = 0
         for client in clients:
             client.setblocking(False)
@@ -75,7 +82,7 @@ class DescriptorTests(SynchronousTestCase):
     limit = 100
 
     def test_out_of_descriptors(self) -> None:
-        """Who is connected is served, who is not waits, and the process rests."""
+        """Connected clients are served, further ones wait, and the process idles."""
         if not hasattr(resource, "prlimit"):
             raise SkipTest("this platform cannot limit another process")
         server = serve(self, APP)
@@ -83,31 +90,32 @@ class DescriptorTests(SynchronousTestCase):
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (self.limit, self.limit))
         clients = crowd.connect(2 * self.limit)
         served = crowd.answered(clients, 1.0)
-        # Some are used by the process itself, and an eighth is left to the application.
+        # The process itself uses some, and an eighth is reserved for the application.
         self.assertGreater(served, self.limit // 2)
         self.assertLess(served, self.limit - self.limit // 8)
-        before = cpu_seconds(server)
+        before, began = cpu_seconds(server), time.monotonic()
         delays = []
         for _ in range(10):
             delays.append(crowd.ask(crowd.early))
             time.sleep(0.2)
         spent = cpu_seconds(server) - before
+        elapsed = time.monotonic() - began
         note(
             "out of descriptors",
             limit=self.limit,
             clients=len(clients) + 1,
             served=served + 1,
-            cpu_percent=round(100 * spent / 2, 1),
+            cpu_percent=round(100 * spent / elapsed, 1),
             slowest_ms=round(1000 * max(delays), 1),
         )
-        self.assertLess(spent, 0.2)
+        self.assertLess(spent, 0.2 * elapsed)
         self.assertEqual(crowd.answered(clients, 0), served)
         open_files = len(os.listdir(f"/proc/{server.pid}/fd"))
         self.assertLessEqual(open_files, self.limit - self.limit // 8 + 1)
         lines = re.findall(r".*descriptor.*", server.log())
         self.assertEqual(len(lines), 1, lines)
         self.assertIn("the limit is 100", lines[0])
-        # Those that waited have their turn when others leave, none is lost.
+        # The waiting ones are served as others leave; none is lost.
         for client in clients[:served]:
             client.close()
         rest = clients[served:]
@@ -122,7 +130,7 @@ class DescriptorTests(SynchronousTestCase):
         server.wait_ended()
 
     def test_stops_while_out_of_descriptors(self) -> None:
-        """A server that has run out can be told to stop like any other."""
+        """A server out of descriptors can be stopped like any other."""
         if not hasattr(resource, "prlimit"):
             raise SkipTest("this platform cannot limit another process")
         server = serve(self, APP)
@@ -139,26 +147,26 @@ class ConnectionTests(SynchronousTestCase):
     """More clients than --max-connections."""
 
     def test_too_many_connections(self) -> None:
-        """Those beyond the limit are closed at once; the others do not notice."""
+        """Connections above the limit are closed at once; the others are unaffected."""
         server = serve(self, APP, "--max-connections=20")
         crowd = Crowd(self, server)
         clients = crowd.connect(100)
         self.assertEqual(crowd.answered(clients, 1.0), 19)
         for client in clients[19:]:
-            client.settimeout(5)
+            client.settimeout(15)
             with contextlib.suppress(ConnectionResetError):
                 self.assertEqual(client.recv(1), b"")
-        self.assertLess(crowd.ask(crowd.early), 1.0)
+        self.assertLess(crowd.ask(crowd.early), 5.0)
         clients[0].close()
         self.assertEqual(crowd.answered(crowd.connect(1), 0.5), 1)
         self.assertNotIn("Traceback", server.log())
 
 
 class DiskTests(SynchronousTestCase):
-    """No room on the disk for the access log."""
+    """No disk space for the access log."""
 
     def test_disk_full(self) -> None:
-        """Requests are answered as ever; the log of the process says it once."""
+        """Requests are answered as before; the log of the process reports it once."""
         if not Path("/dev/full").exists():
             raise SkipTest("there is no /dev/full here")
         server = serve(self, APP, "--access-log=/dev/full")

@@ -1,7 +1,7 @@
 """Flask's and Werkzeug's own tests, in a task and through the server.
 
-All of them with TXGREENWSGI_FRAMEWORKS=all in the environment; that takes two
-minutes. Else all of Flask's, and of Werkzeug's those of requests and servers.
+With TXGREENWSGI_FRAMEWORKS=all in the environment these are all of them, which takes
+two minutes. Else all of Flask's, and those of Werkzeug that test requests and servers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CHOSEN = {
 
 
 class OwnTests(SynchronousTestCase):
-    """What passes as ever passes here, but for the failures with a reason."""
+    """Tests that pass without txgreenwsgi pass here, or `KNOWN` lists them."""
 
     def words(self, project: str) -> tuple[str, ...]:
-        """Which tests are run."""
+        """Return pytest's arguments for the selected tests."""
         if find_spec("pytest") is None:
             raise SkipTest("pytest is not installed")
         try:
@@ -38,7 +38,7 @@ class OwnTests(SynchronousTestCase):
         return CHOSEN[project]
 
     def compare(self, project: str) -> None:
-        """Run them in all ways, and compare test by test."""
+        """Run them in all ways, and compare the result of each test."""
         words = self.words(project)
         plain = run(project, "plain", *words)
         self.assertGreater(len(plain.passed), 100, plain.output)
@@ -49,15 +49,15 @@ class OwnTests(SynchronousTestCase):
         self.assertGreater(outcome.served, 50)
 
     def test_flask(self) -> None:
-        """Flask's tests pass in a task, and with every request served."""
+        """Flask's tests pass in a task, and with each request served."""
         self.compare("flask")
 
     def test_werkzeug(self) -> None:
-        """Werkzeug's tests pass in a task, and with every request served."""
+        """Werkzeug's tests pass in a task, and with each request served."""
         self.compare("werkzeug")
 
     def test_live(self) -> None:
-        """What Werkzeug asks of its own server, ours does too, or better."""
+        """Werkzeug's tests of its server pass on this one, or `KNOWN` lists them."""
         self.words("werkzeug")
         outcome = run("werkzeug", "live")
         lost = outcome.tests.keys() - outcome.passed - KNOWN["live"].keys()
@@ -65,7 +65,7 @@ class OwnTests(SynchronousTestCase):
         self.assertGreaterEqual(len(outcome.passed), 10, outcome.output)
 
     def test_table(self) -> None:
-        """The table counts what passes of what passes as ever."""
+        """The table counts the tests that pass, of those that pass plainly."""
         plain = Outcome({"a": ("passed", ""), "b": ("passed", "")}, 0, "")
         served = Outcome({"a": ("passed", ""), "b": ("failed", "x")}, 7, "")
         text = table({("flask", "plain"): plain, ("flask", "served"): served})

@@ -1,4 +1,4 @@
-"""Descriptors by number: writing parks, and who waits on one that is closed is told."""
+"""Descriptors by number: writes park, and closing one wakes its waiters."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from txgreenwsgi.green import os, select, socket, subprocess
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: More than a pipe, or a pair of sockets, holds.
+#: More than the buffer of a pipe or a socket pair.
 MUCH = bytes(range(256)) * 4096
 
 
 class _Ticking:
-    """A task that counts how often the others let it run."""
+    """A task that counts its turns."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -46,19 +46,19 @@ def _read_all(fd: int) -> bytes:
 class WriteTests(TestCase):
     """`os.write` of the green `os`."""
 
-    timeout = 30
+    timeout = 60
 
     def pipe(self) -> tuple[int, int]:
-        """Both ends of a pipe."""
+        """Return both ends of a pipe."""
         return real_os.pipe()
 
-    def goes_through(
+    def assert_written(
         self,
         reader: int,
         writer: int,
         write: Callable[[int], int] = lambda writer: int(os.write(writer, MUCH)),
     ) -> None:
-        """All of a long message is written and read, and others run meanwhile."""
+        """Write and read a long message while other tasks run."""
         ticking = _Ticking()
 
         def write_and_close() -> int:
@@ -78,17 +78,17 @@ class WriteTests(TestCase):
     @txgreenwsgi.in_greenlet
     def test_pipe(self) -> None:
         """More than a pipe holds is written while another task reads it."""
-        self.goes_through(*self.pipe())
+        self.assert_written(*self.pipe())
 
     @txgreenwsgi.in_greenlet
     def test_socket(self) -> None:
-        """So it is with the number of a stream socket."""
+        """The same holds for the descriptor of a stream socket."""
         one, other = real_socket.socketpair()
-        self.goes_through(one.detach(), other.detach())
+        self.assert_written(one.detach(), other.detach())
 
     @txgreenwsgi.in_greenlet
     def test_a_full_pipe(self) -> None:
-        """A byte for a pipe that is full waits until there is room; a limit ends it."""
+        """A write to a full pipe waits until there is room; a timeout ends it."""
         reader, writer = self.pipe()
         real_os.set_blocking(writer, False)
         try:
@@ -107,16 +107,16 @@ class WriteTests(TestCase):
         os.close(writer)
 
     @txgreenwsgi.in_greenlet
-    def test_a_packet_stays_whole(self) -> None:
-        """What is longer than a pipe takes at once is one datagram all the same."""
+    def test_packet(self) -> None:
+        """A packet that exceeds PIPE_BUF is still one datagram."""
         one, other = real_socket.socketpair(type=real_socket.SOCK_DGRAM)
         with one, other:
             self.assertEqual(os.write(one.fileno(), MUCH[:30_000]), 30_000)
             self.assertEqual(other.recv(65536), MUCH[:30_000])
 
     @txgreenwsgi.in_greenlet
-    def test_as_ever(self) -> None:
-        """Files, non-blocking descriptors and mistakes: as `os.write` has them."""
+    def test_like_the_original(self) -> None:
+        """Files, non-blocking descriptors and errors: the same as the original."""
         with tempfile.TemporaryFile() as file:
             self.assertEqual(os.write(file.fileno(), MUCH), len(MUCH))
         reader, writer = self.pipe()
@@ -140,26 +140,26 @@ class WriteTests(TestCase):
         with self.assertRaises(TypeError):
             os.write("1", b"x")
 
-    def written_in_another_way(self, write: Callable[[int], int]) -> None:
-        """More than a pipe, or a stream socket, holds goes through; others run."""
+    def assert_all_written(self, write: Callable[[int], int]) -> None:
+        """More than a pipe or stream socket holds is written; other tasks run."""
         one, other = real_socket.socketpair()
         for reader, writer in (self.pipe(), (one.detach(), other.detach())):
-            self.goes_through(reader, writer, write)
+            self.assert_written(reader, writer, write)
 
     @txgreenwsgi.in_greenlet
     def test_several_buffers(self) -> None:
-        """`os.writev` writes all of its buffers, of whatever size and kind."""
+        """`os.writev` writes all of its buffers, of any size and type."""
         pieces = (MUCH[:10], b"", memoryview(MUCH)[10:70_000], bytearray(MUCH[70_000:]))
-        self.written_in_another_way(lambda writer: int(os.writev(writer, pieces)))
+        self.assert_all_written(lambda writer: int(os.writev(writer, pieces)))
 
     @txgreenwsgi.in_greenlet
     def test_a_file(self) -> None:
-        """`os.sendfile` sends what was asked for, and moves the file as it should."""
+        """`os.sendfile` sends the range and moves the file position as the original."""
         with tempfile.TemporaryFile() as file:
             file.write(MUCH)
             file.seek(0)
             number = file.fileno()
-            self.written_in_another_way(
+            self.assert_all_written(
                 lambda writer: int(os.sendfile(writer, number, 0, 2 * len(MUCH)))
             )
             self.assertEqual(file.tell(), 0)
@@ -174,7 +174,7 @@ class WriteTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_into_buffers(self) -> None:
-        """`os.readv` waits for the first byte, and takes what there is."""
+        """`os.readv` waits for the first byte and returns what is available."""
         reader, writer = self.pipe()
         buffers = bytearray(2), bytearray(4)
         with self.assertRaises(txgreenwsgi.TimedOut), txgreenwsgi.timeout(0.05):
@@ -190,8 +190,8 @@ class WriteTests(TestCase):
         os.close(reader)
 
     @txgreenwsgi.in_greenlet
-    def test_several_buffers_as_ever(self) -> None:
-        """A packet stays one, and mistakes are those of the original."""
+    def test_buffers_like_the_original(self) -> None:
+        """A packet remains one packet, and errors are those of the original."""
         one, other = real_socket.socketpair(type=real_socket.SOCK_DGRAM)
         with one, other:
             written = os.writev(one.fileno(), (MUCH[:15_000], MUCH[:15_000]))
@@ -222,12 +222,12 @@ class WriteTests(TestCase):
 
 
 class CloseTests(TestCase):
-    """A descriptor that another task closes by its number, while one waits on it."""
+    """A descriptor that one task closes by number while another waits on it."""
 
-    timeout = 30
+    timeout = 60
 
     def closed_under(self, wait: Callable[[int], object]) -> Any:
-        """The task that waits on the end of a pipe which then is closed."""
+        """Return the task that waits on a pipe whose end is then closed."""
         reader, writer = real_os.pipe()
         waiting = txgreenwsgi.spawn(wait, reader)
         txgreenwsgi.sleep(0)
@@ -237,39 +237,39 @@ class CloseTests(TestCase):
         real_os.close(writer)
         return waiting
 
-    def raises_bad_number(self, task: Any) -> None:
-        """The task ended by EBADF."""
+    def assert_bad_descriptor(self, task: Any) -> None:
+        """Check that the task ended with EBADF."""
         with self.assertRaises(OSError) as caught:
             task.wait(5)
         self.assertEqual(caught.exception.errno, errno.EBADF)
 
     @txgreenwsgi.in_greenlet
     def test_read(self) -> None:
-        """`os.read` ends by EBADF."""
-        self.raises_bad_number(self.closed_under(lambda fd: os.read(fd, 1)))
+        """`os.read` fails with EBADF."""
+        self.assert_bad_descriptor(self.closed_under(lambda fd: os.read(fd, 1)))
 
     @txgreenwsgi.in_greenlet
     def test_select(self) -> None:
-        """`select.select` ends by EBADF."""
-        self.raises_bad_number(
+        """`select.select` fails with EBADF."""
+        self.assert_bad_descriptor(
             self.closed_under(lambda fd: select.select([fd], [], []))
         )
 
     @txgreenwsgi.in_greenlet
     def test_socket(self) -> None:
-        """So does a socket whose number was closed behind its back."""
+        """So does a socket whose descriptor is closed by number."""
         one, other = socket.socketpair()
         receiving = txgreenwsgi.spawn(one.recv, 1)
         txgreenwsgi.sleep(0)
         txgreenwsgi.sleep(0)
         os.close(one.fileno())
-        self.raises_bad_number(receiving)
+        self.assert_bad_descriptor(receiving)
         one.detach()
         other.close()
 
     @txgreenwsgi.in_greenlet
     def test_poll(self) -> None:
-        """`poll` tells POLLNVAL, as it does of any number that is not open."""
+        """`poll` reports POLLNVAL, as for any descriptor that is not open."""
 
         def polling(make: Callable[[], Any]) -> Callable[[int], object]:
             def wait(fd: int) -> object:
@@ -285,14 +285,14 @@ class CloseTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_wait_readable(self) -> None:
-        """`wait_readable` says that it is not open any more."""
+        """`wait_readable` reports that the descriptor is no longer open."""
         task = self.closed_under(txgreenwsgi.wait_readable)
         with self.assertRaisesRegex(ValueError, "was closed while"):
             task.wait(5)
 
     @txgreenwsgi.in_greenlet
     def test_a_socket_closed_by_its_method(self) -> None:
-        """A socket that is closed as usual ends `wait_readable` on it, too."""
+        """`socket.close` also ends `wait_readable` on the socket."""
         one, other = socket.socketpair()
         waiting = txgreenwsgi.spawn(txgreenwsgi.wait_readable, one)
         txgreenwsgi.sleep(0)
@@ -304,7 +304,7 @@ class CloseTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_others_go_on(self) -> None:
-        """Who waits on another descriptor, or on the same number later, is not told."""
+        """Waiters on other descriptors, or later on the same number, are unaffected."""
         reader, writer = real_os.pipe()
         waiting = [
             txgreenwsgi.spawn(os.read, reader, 1),
@@ -312,7 +312,7 @@ class CloseTests(TestCase):
         ]
         for _ in range(3):
             task = self.closed_under(lambda fd: os.read(fd, 1))
-            self.raises_bad_number(task)
+            self.assert_bad_descriptor(task)
         self.assertEqual([task.done for task in waiting], [False, False])
         real_os.write(writer, b"ab")
         self.assertEqual(waiting[0].wait(5), b"a")
@@ -330,13 +330,13 @@ class CloseTests(TestCase):
         txgreenwsgi.sleep(0)
         txgreenwsgi.sleep(0)
         poll.close()
-        self.raises_bad_number(waiting)
+        self.assert_bad_descriptor(waiting)
         one.close()
         other.close()
 
     @txgreenwsgi.in_greenlet
     def test_the_pipe_of_a_process(self) -> None:
-        """Closing what a process writes to ends the wait for it."""
+        """Closing the pipe to a child process ends the wait for it."""
         with subprocess.Popen(
             ["sleep", "20"], stdout=subprocess.PIPE, bufsize=0
         ) as process:
@@ -344,23 +344,23 @@ class CloseTests(TestCase):
             txgreenwsgi.sleep(0)
             txgreenwsgi.sleep(0)
             process.stdout.close()
-            self.raises_bad_number(reading)
+            self.assert_bad_descriptor(reading)
             process.kill()
 
     @txgreenwsgi.in_greenlet
-    def test_a_number_that_is_a_file_now(self) -> None:
-        """A file can be closed that has the number of a pipe which C code closed."""
+    def test_reused_number(self) -> None:
+        """A file can be closed whose number was a pipe's that C code has closed."""
         reader, writer = real_os.pipe()
         with self.assertRaises(TimeoutError), txgreenwsgi.timeout(0.01):
             os.read(reader, 1)
         with tempfile.TemporaryFile() as file:
-            real_os.dup2(file.fileno(), reader)  # which closes the pipe's end
+            real_os.dup2(file.fileno(), reader)  # which closes the end of the pipe
         os.close(reader)
         self.assertRaises(OSError, real_os.fstat, reader)
         real_os.close(writer)
 
-    def test_mistakes(self) -> None:
-        """What is no number, or not open, is refused as ever."""
+    def test_errors(self) -> None:
+        """Invalid and closed descriptors raise the errors of the original."""
         with self.assertRaises(TypeError):
             os.close("1")
         with self.assertRaises(OSError) as caught:

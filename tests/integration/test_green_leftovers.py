@@ -1,4 +1,4 @@
-"""10,000 green operations of every kind leave nothing behind."""
+"""10,000 green operations of every kind leave no resource behind."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def _tls(times: int) -> None:
         answering.wait()
 
 
-#: What is done, and how often: more than 10,000 operations in all.
+#: The operations and their numbers: more than 10,000 in all.
 OPERATIONS: dict[Callable[[int], None], int] = {
     _round_trips: 2000,
     _connections: 300,
@@ -285,12 +285,12 @@ OPERATIONS: dict[Callable[[int], None], int] = {
 
 
 class LeftoverTests(TestCase):
-    """What a process holds after all that is what it held before."""
+    """After all operations, the process holds what it held before."""
 
     timeout = 100
 
     def held(self) -> dict[str, int]:
-        """How much there is of what can be left behind."""
+        """Return the number of each kind of resource."""
         gc.collect()
         hub = hub_of()
         reactor: Any = hub.reactor
@@ -310,7 +310,9 @@ class LeftoverTests(TestCase):
         """No reader, writer, delayed call, task, thread or descriptor is left."""
         self.assertGreaterEqual(sum(OPERATIONS.values()), 10_000)
         for operation in OPERATIONS:
-            operation(4)  # what is made once: threads for names, the epoll object
+            operation(
+                4
+            )  # creates what is created once: threads for lookups, the epoll object
         txgreenwsgi.sleep(0)
         for operation, times in OPERATIONS.items():
             before = self.held()

@@ -1,4 +1,4 @@
-"""Programs run patched that fork, and that handle signals: the seams of a process."""
+"""Patched programs that fork and handle signals."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-#: Tells who it is, at once and in one piece.
+#: Prints a line at once, in one write.
 _SAY = """
 import os, sys, threading, time
 
 parent = os.getpid()
 
 def say(what):
-    who = "parent" if os.getpid() == parent else "child"
-    os.write(1, f"{who}: {what}\\n".encode())
+    name = "parent" if os.getpid() == parent else "child"
+    os.write(1, f"{name}: {what}\\n".encode())
 """
 
 
@@ -26,12 +26,12 @@ class ProgramTestCase(TestCase):
 
     timeout = 60
 
-    def said_by(self, code: str) -> list[str]:
-        """Run it, see that it ends well and soon; the lines that it wrote."""
+    def output_of(self, code: str) -> list[str]:
+        """Run it, which must end soon with status 0; return the lines of its output."""
         script = Path(self.mktemp()).with_suffix(".py").resolve()
         script.parent.mkdir(parents=True, exist_ok=True)
         script.write_text(_SAY + textwrap.dedent(code))
-        # Newer versions of Python warn of any fork of a process with threads.
+        # Newer versions of Python warn about any fork of a process with threads.
         quiet = ["-W", "ignore::DeprecationWarning"]
         done = subprocess.run(
             [sys.executable, *quiet, "-m", "txgreenwsgi.monkey", str(script)],
@@ -46,9 +46,9 @@ class ProgramTestCase(TestCase):
 class ForkTests(ProgramTestCase):
     """`os.fork` in a task."""
 
-    def test_who_waits_for_a_lock_stays_in_the_parent(self) -> None:
+    def test_lock_waiters_stay_in_the_parent(self) -> None:
         """A lock that the child releases wakes no copy of the parent's tasks."""
-        said = self.said_by(
+        said = self.output_of(
             """
             lock = threading.Lock()
 
@@ -72,9 +72,9 @@ class ForkTests(ProgramTestCase):
         )
         self.assertEqual(said, ["child: has released it", "parent: has the lock"])
 
-    def test_who_reads_a_socket_stays_in_the_parent(self) -> None:
-        """A socket that the child closes ends no wait, and goes on in the parent."""
-        said = self.said_by(
+    def test_socket_readers_stay_in_the_parent(self) -> None:
+        """A socket that the child closes ends no wait of the parent."""
+        said = self.output_of(
             """
             import socket
 
@@ -102,8 +102,8 @@ class ForkTests(ProgramTestCase):
         self.assertEqual(said, ["child: has closed it", "parent: b'x'"])
 
     def test_a_thread_that_returns_ends_the_child(self) -> None:
-        """The child of a fork made in a thread ends with it, and serves nobody."""
-        said = self.said_by(
+        """The child of a fork in a thread ends with it, and runs no other task."""
+        said = self.output_of(
             """
             def run():
                 pid = os.fork()
@@ -121,8 +121,8 @@ class ForkTests(ProgramTestCase):
         self.assertEqual(said, ["child: returns", "parent: 0", "parent: goes on"])
 
     def test_a_program_that_ends_in_the_child(self) -> None:
-        """A child that ends by itself has its status, and the parent its sockets."""
-        said = self.said_by(
+        """A child that exits has its own status, and the parent keeps its sockets."""
+        said = self.output_of(
             """
             import atexit, socket
 
@@ -166,11 +166,11 @@ class ForkTests(ProgramTestCase):
 
 
 class SignalTests(ProgramTestCase):
-    """A signal's handler that lets somebody go on: `stop.set()` on SIGTERM."""
+    """A signal handler that wakes a task: `stop.set()` on SIGTERM."""
 
     def test_it_wakes_the_main_task(self) -> None:
-        """The task goes on at once, and its next wait takes no longer than it says."""
-        said = self.said_by(
+        """The main task resumes at once, and its next wait has its full length."""
+        said = self.output_of(
             """
             import signal
 
@@ -188,8 +188,8 @@ class SignalTests(ProgramTestCase):
         self.assertEqual(said, ["parent: in time"])
 
     def test_it_wakes_another_task(self) -> None:
-        """A handler that interrupts a task leaves it where it was."""
-        said = self.said_by(
+        """A handler that interrupts a task resumes it at the same point."""
+        said = self.output_of(
             """
             import signal
 
@@ -220,8 +220,8 @@ class SignalTests(ProgramTestCase):
         )
 
     def test_pause(self) -> None:
-        """`signal.pause` waits for a handler to be called, and others run meanwhile."""
-        said = self.said_by(
+        """`signal.pause` waits for a handler while other tasks run."""
+        said = self.output_of(
             """
             import signal
 
@@ -257,8 +257,8 @@ class MultiprocessingTests(ProgramTestCase):
     """`multiprocessing` in a task."""
 
     def test_a_pool(self) -> None:
-        """A pool in a `with` block does its work, others run, and it is put away."""
-        said = self.said_by(
+        """A pool in a `with` block works while other tasks run, and is closed."""
+        said = self.output_of(
             """
             import multiprocessing
 
@@ -279,8 +279,8 @@ class MultiprocessingTests(ProgramTestCase):
         )
 
     def test_a_queue(self) -> None:
-        """Two tasks that get from one queue, where another process puts."""
-        said = self.said_by(
+        """Two tasks get from one queue, into which another process puts."""
+        said = self.output_of(
             """
             import multiprocessing, queue
 
@@ -313,8 +313,8 @@ class MultiprocessingTests(ProgramTestCase):
         self.assertEqual(said, ["parent: ['a', 'b']", "parent: empty"])
 
     def test_locks(self) -> None:
-        """A lock that a task holds is waited for by another, for a time or for ever."""
-        said = self.said_by(
+        """A task waits for a lock of another task, with and without a timeout."""
+        said = self.output_of(
             """
             import multiprocessing
 

@@ -36,12 +36,12 @@ def _echo(connection: Any) -> None:
 
 
 class SocketTests(TestCase):
-    """A green socket parks its task, and behaves as the original otherwise."""
+    """A green socket parks its task, and otherwise behaves like the original."""
 
-    timeout = 30
+    timeout = 60
 
     def serve(self, answer: Callable[[Any], None] = _echo) -> tuple[str, int]:
-        """Listen, and answer each connection in a task of its own; the address."""
+        """Listen and serve each connection in a task; return the address."""
         listener = socket.create_server(("127.0.0.1", 0), backlog=256)
 
         def accept() -> None:
@@ -63,7 +63,7 @@ class SocketTests(TestCase):
         return address
 
     def ask(self, address: Any, data: bytes, **kwargs: Any) -> bytes:
-        """What the server answers to `data`."""
+        """Return what the server answers to `data`."""
         with socket.create_connection(address, **kwargs) as sock:
             sock.sendall(data)
             sock.shutdown(socket.SHUT_WR)
@@ -72,8 +72,8 @@ class SocketTests(TestCase):
         return answer
 
     @txgreenwsgi.in_greenlet
-    def test_two_hundred_at_once(self) -> None:
-        """200 slow exchanges take the time of one."""
+    def test_concurrency(self) -> None:
+        """200 slow exchanges overlap."""
 
         def slow(connection: Any) -> None:
             time.sleep(0.5)
@@ -89,11 +89,11 @@ class SocketTests(TestCase):
         ]
         for number, task in enumerate(tasks):
             self.assertEqual(task.wait(), b"%d" % number)
-        self.assertLess(real_time.monotonic() - began, 10)
+        self.assertLess(real_time.monotonic() - began, 30)  # of 100 seconds
 
     @txgreenwsgi.in_greenlet
     def test_more_than_the_kernel_holds(self) -> None:
-        """A large message goes both ways, with a time limit and without."""
+        """A large message goes both ways, with and without a timeout."""
         data = os.urandom(1 << 20)
         address = self.serve()
         for limit in (None, 10.0):
@@ -107,7 +107,7 @@ class SocketTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_timeout(self) -> None:
-        """A time limit ends a wait by TimeoutError; the socket goes on working."""
+        """A timeout ends a wait with TimeoutError; the socket remains usable."""
         address = self.serve()
         with socket.create_connection(address) as sock:
             sock.settimeout(0.01)
@@ -129,7 +129,7 @@ class SocketTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_closed_during_a_wait(self) -> None:
-        """Who waits on a socket that is closed is told so, and the number is free."""
+        """Closing a socket wakes its waiter and frees the descriptor."""
         address = self.serve()
         for _ in range(3):
             sock = socket.create_connection(address)
@@ -148,7 +148,7 @@ class SocketTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_cancelled(self) -> None:
-        """A cancelled task leaves its wait, and the socket as it was."""
+        """A cancelled task leaves its wait and does not change the socket."""
         with socket.create_connection(self.serve()) as sock:
             reading = txgreenwsgi.spawn(sock.recv, 1)
             txgreenwsgi.sleep(0)
@@ -161,7 +161,7 @@ class SocketTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_other_kinds(self) -> None:
-        """UNIX sockets, datagrams and socket pairs wait as well."""
+        """UNIX sockets, datagram sockets and socket pairs wait as well."""
         path = str(short_folder(self) / "socket")
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(path)
@@ -203,8 +203,8 @@ class SocketTests(TestCase):
         sock.close()
 
     @txgreenwsgi.in_greenlet
-    def test_names_are_looked_up_elsewhere(self) -> None:
-        """Looking a name up parks the task."""
+    def test_name_lookup(self) -> None:
+        """A name lookup parks the task."""
         turns: list[int] = []
         looking = txgreenwsgi.spawn(socket.getaddrinfo, "localhost", 80)
         while not looking.done:
@@ -231,18 +231,18 @@ class SocketTests(TestCase):
 class SharedTests(TestCase):
     """Tasks and real threads share locks, events and queues."""
 
-    timeout = 30
+    timeout = 60
 
     @txgreenwsgi.in_greenlet
     def test_lock(self) -> None:
-        """Many of both kinds take one lock; nobody is left waiting."""
-        lock, inside, told = threading.Lock(), [0], []
+        """Many tasks and threads use one lock; none waits for ever."""
+        lock, inside, seen = threading.Lock(), [0], []
 
         def take(times: int) -> None:
             for _ in range(times):
                 with lock:
                     inside[0] += 1
-                    told.append(inside[0])
+                    seen.append(inside[0])
                     inside[0] -= 1
 
         def take_and_wait(times: int) -> None:
@@ -250,7 +250,7 @@ class SharedTests(TestCase):
                 with lock:
                     inside[0] += 1
                     time.sleep(0)
-                    told.append(inside[0])
+                    seen.append(inside[0])
                     inside[0] -= 1
 
         threads = [deferToThread(take, 200) for _ in range(4)]
@@ -259,12 +259,12 @@ class SharedTests(TestCase):
             txgreenwsgi.wait(thread, timeout=20)
         for task in tasks:
             task.wait(timeout=20)
-        self.assertEqual(set(told), {1})
-        self.assertEqual(len(told), 1200)
+        self.assertEqual(set(seen), {1})
+        self.assertEqual(len(seen), 1200)
 
     @txgreenwsgi.in_greenlet
     def test_event(self) -> None:
-        """A task wakes a thread, and a thread a task."""
+        """A task wakes a thread, and a thread wakes a task."""
         for_thread, for_task = threading.Event(), threading.Event()
 
         def thread() -> bool:
@@ -279,7 +279,7 @@ class SharedTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_queue(self) -> None:
-        """What a thread puts a task gets, and the other way round, in order."""
+        """A task gets what a thread puts, and the reverse, in order."""
         for kind in (queue.Queue, queue.SimpleQueue):
             there, back = kind(), kind()
 
@@ -297,7 +297,7 @@ class SharedTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_offload(self) -> None:
-        """`offload` runs in a thread, sees the contextvars, and gives the error on."""
+        """`offload` runs in a thread with the contextvars, and raises its errors."""
         from contextvars import ContextVar
 
         name: ContextVar[str] = ContextVar("name")
@@ -314,13 +314,13 @@ class SharedTests(TestCase):
 
 
 class ProcessTests(TestCase):
-    """Child processes are waited for without stopping the reactor."""
+    """Waiting for child processes does not block the reactor."""
 
-    timeout = 30
+    timeout = 60
 
     @txgreenwsgi.in_greenlet
-    def test_at_once(self) -> None:
-        """Programs that are waited for run at the same time."""
+    def test_concurrency(self) -> None:
+        """Programs that are waited for run concurrently."""
         import time as real_time
 
         began = real_time.monotonic()
@@ -330,11 +330,11 @@ class ProcessTests(TestCase):
         ]
         for task in tasks:
             task.wait()
-        self.assertLess(real_time.monotonic() - began, 4)
+        self.assertLess(real_time.monotonic() - began, 4.5)  # of 5 seconds
 
     @txgreenwsgi.in_greenlet
     def test_pipes(self) -> None:
-        """What a program writes is read as it comes; more than a pipe holds goes in."""
+        """Output is read as it arrives; input may exceed the buffer of a pipe."""
         data = b"x" * 300_000
         self.assertEqual(subprocess.check_output(["cat"], input=data), data)
         with subprocess.Popen(

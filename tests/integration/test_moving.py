@@ -149,4 +149,4 @@ class ShopTests(SynchronousTestCase):
             client.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
             self.assertEqual(server.fetch("/").text, "here")
             self.assertIn(b" 504 ", client.read_until(b"\r\n"))
-        self.assertLess(time.monotonic() - began, 10)
+        self.assertLess(time.monotonic() - began, 20)

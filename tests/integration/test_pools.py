@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Connection:
-    """One that knows who has it."""
+    """A connection that counts its users."""
 
     def __init__(self) -> None:
         self.users = 0
@@ -29,16 +29,16 @@ class _Connection:
 
 
 class MixedTests(TestCase):
-    """What a thread gives back a task may have, and the other way round."""
+    """Tasks and threads take and return connections of one pool."""
 
     timeout = 60
 
     def run_in_task(self, function: Callable[[], object]) -> Deferred[object]:
-        """Run the test's own part in a task."""
+        """Run the test's main function in a task."""
         return in_greenlet(function)()
 
     def test_task_waits_for_thread(self) -> Deferred[object]:
-        """A task gets the connection that a thread gives back."""
+        """A task gets the connection that a thread returns."""
         pool = ConnectionPool(_Connection, max_size=1)
 
         def main() -> None:
@@ -51,7 +51,7 @@ class MixedTests(TestCase):
         return self.run_in_task(main)
 
     def test_thread_waits_for_task(self) -> Deferred[object]:
-        """A thread gets the connection that a task gives back."""
+        """A thread gets the connection that a task returns."""
         pool = ConnectionPool(_Connection, max_size=1)
 
         def main() -> None:
@@ -65,7 +65,7 @@ class MixedTests(TestCase):
         return self.run_in_task(main)
 
     def test_all_at_once(self) -> Deferred[object]:
-        """Thirty tasks and six threads share three; nobody has another's, ever."""
+        """Thirty tasks and six threads share three connections exclusively."""
         pool = ConnectionPool(
             _Connection, max_size=3, reset=lambda connection: connection.users
         )

@@ -15,10 +15,10 @@ _PROGRAMS = Path(__file__).with_name("redis_programs.py")
 
 
 class RedisTests(SynchronousTestCase):
-    """Two hundred tasks at once; nobody gets another's answer."""
+    """Two hundred concurrent tasks each get their own replies."""
 
     def run_program(self, program: str) -> None:
-        """Run it against a server of its own."""
+        """Run a program against a server of its own."""
         if importlib.util.find_spec("redis") is None:
             raise SkipTest("redis is not installed")
         module = "txgreenwsgi.monkey"
@@ -37,11 +37,11 @@ class RedisTests(SynchronousTestCase):
         self.assertNotIn("Traceback", done.stderr)
 
     def test_pool(self) -> None:
-        """Sessions of 200 tasks are not mixed up, though a third is cut short."""
+        """Sessions of 200 tasks are not mixed up, though a third is interrupted."""
         self.run_program("pool")
 
     def test_blocking_pool(self) -> None:
-        """The same with forty connections for all of them, never more."""
+        """The same with a blocking pool: at most forty connections."""
         self.run_program("blocking_pool")
 
     def test_cache(self) -> None:
@@ -49,5 +49,5 @@ class RedisTests(SynchronousTestCase):
         self.run_program("cache")
 
     def test_published(self) -> None:
-        """Listeners hear everything, and can be interrupted while they listen."""
+        """Listeners receive every message, and can be interrupted while they listen."""
         self.run_program("published")

@@ -13,10 +13,10 @@ ANY_PORT = f"tcp:0:interface={LOOPBACK}"
 
 
 class ChatTests(SynchronousTestCase):
-    """`services.tac`: one process, two services, no thread between them."""
+    """`services.tac`: one process, two services, no threads."""
 
     def start(self) -> ServerProcess:
-        """Start the chat; its first port speaks lines, its second HTTP."""
+        """Start the chat; its first port is for lines, its second for HTTP."""
         server = start(
             self,
             "-y",
@@ -28,7 +28,7 @@ class ChatTests(SynchronousTestCase):
         return server
 
     def test_both_ways(self) -> None:
-        """What is said by TCP shows up in a browser, and the other way round."""
+        """A message sent by TCP appears in a browser, and the reverse."""
         server = self.start()
         web, chat = server.ports
         with server.connect(chat) as telnet, server.connect(web) as browser:
@@ -50,7 +50,7 @@ class ChatTests(SynchronousTestCase):
             self.assertIn("Ann: h\u00e9llo &lt;web&gt;", server.fetch("/").text)
 
     def test_stops_with_a_browser_listening(self) -> None:
-        """A page that listens for ever does not keep the process from stopping."""
+        """An endless response does not keep the process from stopping."""
         server = self.start()
         with server.connect() as browser:
             browser.send(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -70,12 +70,12 @@ class TwistedWebTests(SynchronousTestCase):
             "examples/twisted_web.tac",
             environ={"WEB_ENDPOINT": ANY_PORT},
         )
-        for path, told in [
+        for path, text in [
             ("/", "SCRIPT_NAME='' PATH_INFO='/'\n"),
             ("/else/where?a=b", "SCRIPT_NAME='' PATH_INFO='/else/where'\n"),
             ("/clockwork", "SCRIPT_NAME='' PATH_INFO='/clockwork'\n"),
         ]:
-            self.assertEqual(server.fetch(path).text, told)
+            self.assertEqual(server.fetch(path).text, text)
         self.assertRegex(server.fetch("/clock").text, r"\A\d\d:\d\d:\d\d\n\Z")
         page = server.fetch("/flask/json")
         self.assertEqual(json.loads(page.body)["path"], "/json")

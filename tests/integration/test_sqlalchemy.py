@@ -18,38 +18,38 @@ from .test_databases import ProgramTestCase
 class PostgreSQLTests(ProgramTestCase):
     """SQLAlchemy over psycopg 3 and psycopg2."""
 
-    def test_at_once(self) -> None:
-        """Fifty sessions share ten connections, never more, each its own session."""
+    def test_concurrency(self) -> None:
+        """Fifty sessions share ten connections, and each session is isolated."""
         self.run_program("sqlalchemy_at_once", "psycopg", "sqlalchemy")
         self.run_program("sqlalchemy_at_once", "psycopg2", "sqlalchemy")
 
     def test_transfers(self) -> None:
-        """Transfers that are cut short leave no transaction, and no place in use."""
+        """Interrupted transfers leave no transaction open and no connection in use."""
         self.run_program("sqlalchemy_transfers", "psycopg", "sqlalchemy")
         self.run_program("sqlalchemy_transfers", "psycopg2", "sqlalchemy")
 
     def test_passed_on(self) -> None:
-        """A connection that comes back to one who is cancelled is the next one's."""
+        """A connection returned to a cancelled waiter goes to the next waiter."""
         self.run_program("sqlalchemy_passes_on", "psycopg", "sqlalchemy")
 
 
 class MariaDBTests(ProgramTestCase):
     """SQLAlchemy over PyMySQL."""
 
-    def test_at_once(self) -> None:
-        """Fifty sessions share ten connections, never more, each its own session."""
+    def test_concurrency(self) -> None:
+        """Fifty sessions share ten connections, and each session is isolated."""
         self.run_program("sqlalchemy_at_once", "pymysql", "sqlalchemy")
 
     def test_transfers(self) -> None:
-        """Transfers that are cut short leave no transaction, and no place in use."""
+        """Interrupted transfers leave no transaction open and no connection in use."""
         self.run_program("sqlalchemy_transfers", "pymysql", "sqlalchemy")
 
 
 class FlaskTests(ProgramTestCase):
-    """Flask-SQLAlchemy in the server: a session for each request, whatever ends it."""
+    """Flask-SQLAlchemy in the server: a session per request, however it ends."""
 
     def setUp(self) -> None:
-        """A server whose requests end when their clients go."""
+        """Start a server whose requests are cancelled when their clients disconnect."""
         if find_spec("flask_sqlalchemy") is None:
             raise SkipTest("Flask-SQLAlchemy is not installed")
         self.database = self.service("psycopg")
@@ -66,12 +66,12 @@ class FlaskTests(ProgramTestCase):
         )
 
     def state(self) -> dict[str, int]:
-        """What the application says of its pool."""
+        """Return the application's statistics of its pool."""
         found: dict[str, int] = json.loads(self.server.fetch("/state").body)
         return found
 
     def busy(self) -> tuple[int, int]:
-        """How many connections the database has in a transaction, and busy."""
+        """Return the database's numbers of in-transaction and busy connections."""
         psycopg: Any = importlib.import_module("psycopg")
         with psycopg.connect(
             f"host={LOOPBACK} port={self.database.port} user=postgres dbname=postgres"
@@ -83,21 +83,21 @@ class FlaskTests(ProgramTestCase):
             ).fetchone()
             return found
 
-    def wait_for_peace(self) -> None:
-        """Wait until nobody has a connection."""
-        until = time.monotonic() + 10
+    def wait_until_idle(self) -> None:
+        """Wait until no connection is in use."""
+        until = time.monotonic() + 20
         while self.state()["in_use"] or self.busy() != (0, 0):
             self.assertLess(time.monotonic(), until, (self.state(), self.busy()))
             time.sleep(0.05)
 
     def wait_until_busy(self) -> None:
-        """Wait until all connections have a query to do."""
-        until = time.monotonic() + 10
+        """Wait until all connections run a query."""
+        until = time.monotonic() + 20
         while self.state()["in_use"] < 5 or self.busy()[1] < 5:
             self.assertLess(time.monotonic(), until, "they never began")
 
     def test_stopped(self) -> None:
-        """A server that stops leaves no query at the database, and no transaction."""
+        """A server that stops leaves no query and no transaction at the database."""
         clients = [self.server.connect() for _ in range(12)]
         for number, client in enumerate(clients):
             request = f"GET /add/stopped{number}/60.0 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -105,14 +105,14 @@ class FlaskTests(ProgramTestCase):
         self.wait_until_busy()
         self.server.ask_to_stop()
         self.server.wait_ended()
-        until = time.monotonic() + 10
+        until = time.monotonic() + 20
         while self.busy() != (0, 0):
             self.assertLess(time.monotonic(), until, self.busy())
         for client in clients:
             client.socket.close()
 
     def test_sessions(self) -> None:
-        """Thirty requests share five connections, and each sees its own notes only."""
+        """Thirty requests share five connections, and each sees its own rows only."""
         wanted = [f"name{number}" for number in range(30)]
         with ThreadPoolExecutor(30) as threads:
             began = time.monotonic()
@@ -127,10 +127,10 @@ class FlaskTests(ProgramTestCase):
         self.assertLess(seconds, 6.0)
         names = json.loads(self.server.fetch("/names").body)
         self.assertEqual(sorted(set(names) & set(wanted)), sorted(wanted))
-        self.wait_for_peace()
+        self.wait_until_idle()
 
     def test_disconnected(self) -> None:
-        """A client that goes leaves no query, no transaction, no connection in use."""
+        """A disconnect leaves no query, no transaction and no connection in use."""
         before = self.state()["torn_down"]
         clients = [self.server.connect() for _ in range(12)]
         for number, client in enumerate(clients):
@@ -139,10 +139,10 @@ class FlaskTests(ProgramTestCase):
         self.wait_until_busy()
         for client in clients:
             client.socket.close()
-        self.wait_for_peace()
+        self.wait_until_idle()
         names = json.loads(self.server.fetch("/names").body)
         self.assertEqual([name for name in names if "gone" in name], [])
         self.assertEqual([name for name in names if "streamed" in name], [])
-        # All of them, and some of ours.
+        # All of the committed rows, and some of the uncommitted requests' names.
         self.assertGreaterEqual(self.state()["torn_down"], before + 12)
         self.assertEqual(self.server.fetch("/add/after/0.0").text, "after")

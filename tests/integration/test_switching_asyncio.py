@@ -1,4 +1,4 @@
-"""Coroutines and loops of asyncio in tasks, under the reactor that runs on a loop."""
+"""asyncio coroutines and loops in tasks, under the asyncio reactor."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .children import ChildTestCase
 
 
 class AsyncioTests(ChildTestCase):
-    """With the loop of the standard library."""
+    """With the event loop of the standard library."""
 
     reactor = "asyncioreactor"
 
     def test_coroutines(self) -> None:
-        """A task waits for coroutines and futures, as its own calls."""
+        """A task waits for coroutines and futures."""
         output, errors = self.run_program(
             """
             import asyncio
@@ -78,7 +78,7 @@ class AsyncioTests(ChildTestCase):
         self.assertEqual(errors, "")
 
     def test_marks(self) -> None:
-        """In a task no loop runs; in the coroutines of the reactor theirs does."""
+        """In a task no loop is running; in coroutines of the reactor its loop is."""
         output, errors = self.run_program(
             """
             import asyncio
@@ -134,7 +134,7 @@ class AsyncioTests(ChildTestCase):
         self.assertEqual(errors, "")
 
     def test_exit_in_a_coroutine(self) -> None:
-        """A coroutine that exits ends the wait for it, and not the reactor."""
+        """A coroutine that raises SystemExit ends the wait for it, not the reactor."""
         output, _ = self.run_program(
             """
             import asyncio, sys
@@ -159,11 +159,11 @@ class AsyncioTests(ChildTestCase):
 
 
 class UvloopTests(AsyncioTests):
-    """With uvloop's."""
+    """With the event loop of uvloop."""
 
     if importlib.util.find_spec("uvloop") is None:
         skip = "uvloop is not installed"
 
     def install(self) -> str:
-        """On a loop of uvloop's."""
+        """Return the statements that install the reactor on a uvloop event loop."""
         return "import uvloop; chosen_reactor.install(uvloop.new_event_loop())"

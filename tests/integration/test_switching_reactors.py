@@ -1,4 +1,4 @@
-"""Tasks under real reactors: beginning, threads, descriptors, and every way to end."""
+"""Tasks under real reactors: starts, threads, descriptors, and every way to end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from .children import CHECKOUT, END_SECONDS, ChildTestCase
 
-#: What a greenlet that is destroyed while it waits would complain about.
+#: Messages of a greenlet that is destroyed while it waits.
 NOISE = ("GreenletExit", "did not kill", "Exception ignored", "never awaited")
 
 
@@ -21,12 +21,12 @@ class ReactorTests(ChildTestCase):
     """Under the default reactor."""
 
     def assert_quiet(self, errors: str) -> None:
-        """Nothing of what switching at the wrong time leaves in the log."""
+        """Check that the log has no message of a switch at the wrong time."""
         for noise in NOISE:
             self.assertNotIn(noise, errors)
 
     def test_react(self) -> None:
-        """A program of straight lines: it sleeps, waits, spawns, uses threads."""
+        """A sequential program that sleeps, waits, spawns and uses threads."""
         output, errors = self.run_program(
             """
             from twisted.internet import reactor
@@ -82,13 +82,13 @@ class ReactorTests(ChildTestCase):
 
             def origin_of_the_failure():
                 sleep(0.01)
-                raise ValueError("told")
+                raise ValueError("the failure")
 
             react(origin_of_the_failure)
             """,
             status=1,
         )
-        self.assertIn("told", errors)
+        self.assertIn("the failure", errors)
         self.assertIn("in origin_of_the_failure", errors)
         self.assert_quiet(errors)
 
@@ -109,7 +109,7 @@ class ReactorTests(ChildTestCase):
         )
 
     def test_interrupted(self) -> None:
-        """Ctrl-C ends what it waits on, and lets it clean up."""
+        """Ctrl-C ends the wait of the program, which can clean up."""
         child = self.start(
             """
             from txgreenwsgi import react, sleep, Cancelled
@@ -132,7 +132,7 @@ class ReactorTests(ChildTestCase):
         self.assert_quiet(errors)
 
     def test_tasks_that_are_left(self) -> None:
-        """What is parked when the reactor stops runs its `finally`, quickly."""
+        """Tasks parked when the reactor stops run their `finally` blocks, quickly."""
         started = time.monotonic()
         output, errors = self.run_program(
             """
@@ -174,10 +174,10 @@ class ReactorTests(ChildTestCase):
         self.assertEqual(names & set(lines), names)
         self.assertGreaterEqual(lines.count("not now"), len(names))
         self.assert_quiet(errors)
-        self.assertLess(time.monotonic() - started, 10)
+        self.assertLess(time.monotonic() - started, 20)
 
-    def test_tasks_that_swallow_everything(self) -> None:
-        """Nor does one that catches all and tries again keep the process."""
+    def test_tasks_that_catch_everything(self) -> None:
+        """A task that catches every exception and goes on does not keep the process."""
         output, errors = self.run_program(
             """
             from twisted.internet import reactor
@@ -205,7 +205,7 @@ class ReactorTests(ChildTestCase):
         self.assert_quiet(errors)
 
     def test_exit_without_a_stop(self) -> None:
-        """A process that ends while tasks wait, its reactor not stopped, just ends."""
+        """A process that exits with parked tasks and a running reactor just ends."""
         output, errors = self.run_program(
             """
             from twisted.internet import reactor
@@ -232,7 +232,7 @@ class ReactorTests(ChildTestCase):
         self.assert_quiet(errors)
 
     def test_deadlocks(self) -> None:
-        """What would hang for ever raises, and the reactor goes on."""
+        """Waits that would hang for ever raise an error, and the reactor goes on."""
         output, errors = self.run_program(
             """
             from twisted.internet import reactor
@@ -269,7 +269,7 @@ class ReactorTests(ChildTestCase):
         self.assertEqual(errors, "")
 
     def test_threads(self) -> None:
-        """Threads may resume, cancel, and fire; wait and spawn in them are refused."""
+        """Threads may resume, cancel and fire; wait and spawn in them are refused."""
         output, errors = self.run_program(
             """
             from twisted.internet import reactor
@@ -320,7 +320,7 @@ class ReactorTests(ChildTestCase):
         self.assertEqual(errors, "")
 
     def test_reactor_in_a_thread(self) -> None:
-        """A reactor that runs in a thread of its own has its tasks there."""
+        """A reactor that runs in a thread has its tasks in that thread."""
         output, errors = self.run_program(
             """
             from twisted.internet import reactor
@@ -359,7 +359,7 @@ class ReactorTests(ChildTestCase):
         self.assert_quiet(errors)
 
     def test_signals(self) -> None:
-        """A signal handler cannot wait, but may ask for a task that does."""
+        """A signal handler cannot wait, but may schedule a task that does."""
         output, errors = self.run_program(
             """
             import os, signal
@@ -393,7 +393,7 @@ class ReactorTests(ChildTestCase):
         self.assertEqual(errors, "")
 
     def test_many_tasks(self) -> None:
-        """Two thousand tasks that sleep at the same time, and nothing is left."""
+        """Two thousand tasks sleep concurrently and leave nothing behind."""
         output, errors = self.run_program(
             """
             from twisted.internet import reactor
@@ -413,7 +413,7 @@ class ReactorTests(ChildTestCase):
         self.assertEqual(errors, "")
 
     def test_unobserved_failure(self) -> None:
-        """A failure that nobody asks for is logged before the process ends."""
+        """An unobserved failure is logged before the process ends."""
         _, errors = self.run_program(
             """
             import sys
@@ -437,16 +437,16 @@ class ReactorTests(ChildTestCase):
 
 
 class AsyncioReactorTests(ReactorTests):
-    """Under asyncio."""
+    """Under the asyncio reactor."""
 
     reactor = "asyncioreactor"
 
 
 class DescriptorsTests(ChildTestCase):
-    """Descriptors, under each kind of reactor, for each watches them differently."""
+    """Descriptors under each kind of reactor, because each watches them differently."""
 
     def test_descriptors(self) -> None:
-        """Pipes, sockets, terminals, many at once, and their ends."""
+        """Pipes, sockets, terminals, many at the same time, and their ends."""
         output, errors = self.run_program(
             """
             import os, pty, socket, tty
@@ -530,7 +530,7 @@ class DescriptorsTests(ChildTestCase):
         self.assertEqual(errors, "")
 
     def test_busy_tasks(self) -> None:
-        """Tasks that always find data leave the reactor its turns."""
+        """Tasks that always find data let the reactor run other calls."""
         output, errors = self.run_program(
             """
             import os
@@ -566,28 +566,28 @@ class DescriptorsTests(ChildTestCase):
 
 
 class SelectReactorDescriptorsTests(DescriptorsTests):
-    """Under select()."""
+    """Under the select() reactor."""
 
     reactor = "selectreactor"
 
 
 class PollReactorDescriptorsTests(DescriptorsTests):
-    """Under poll()."""
+    """Under the poll() reactor."""
 
     reactor = "pollreactor"
 
 
 class AsyncioReactorDescriptorsTests(DescriptorsTests):
-    """Under asyncio."""
+    """Under the asyncio reactor."""
 
     reactor = "asyncioreactor"
 
 
 class TrialTests(SynchronousTestCase):
-    """Other people's tests, in the ways in which trial runs them."""
+    """Tests of other projects, in the ways in which trial runs them."""
 
     def run_trial(self, *options: str) -> str:
-        """Run a module with tests of tasks; give what trial prints."""
+        """Run a module with tests of tasks; return the output of trial."""
         folder = Path(self.mktemp())
         folder.mkdir()
         (folder / "test_of_tasks.py").write_text(

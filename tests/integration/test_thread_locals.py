@@ -1,4 +1,4 @@
-"""Pyramid and Bottle, which keep the request in a `threading.local`: whose is it?"""
+"""Pyramid and Bottle keep the request in a `threading.local`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MANY = 50
 
 
 def ask(app: str, path: str, *options: str) -> list[tuple[str, Answer, Any]]:
-    """Fifty requests at once that wake in any order: name, answer, its JSON."""
+    """Send fifty requests that wake up in random order; return names and answers."""
     server = shared(app, *options)
     chance = random.Random(50)
     waits = [chance.randint(1, 50) / 100 for _ in range(MANY)]
 
     def fetch(number: int) -> tuple[str, Answer, Any]:
-        name = f"n{number:02}"  # all as long: so is what is told of them
+        name = f"n{number:02}"  # equal lengths, and so equal lengths of the answers
         answer = server.fetch(f"{path}?name={name}&seconds={waits[number]}")
         return name, answer, json.loads(answer.body)
 
@@ -36,42 +36,42 @@ def ask(app: str, path: str, *options: str) -> list[tuple[str, Answer, Any]]:
 
 
 class PyramidTests(SynchronousTestCase):
-    """Its thread-local stack of requests and registries."""
+    """Pyramid's thread-local stack of requests and registries."""
 
     def setUp(self) -> None:
-        """Look for it."""
+        """Skip if it is not installed."""
         if find_spec("pyramid") is None:
             raise SkipTest("Pyramid is not installed")
 
     def test_current_request(self) -> None:
-        """`get_current_request` is the request's own, however many take turns."""
-        for name, _, told in ask(PYRAMID, "/view"):
-            self.assertEqual(told, {"asked": name, "found": name, "registry": "ours"})
+        """`get_current_request` is the request's own under concurrency."""
+        for name, _, found in ask(PYRAMID, "/view"):
+            self.assertEqual(found, {"asked": name, "found": name, "registry": "ours"})
 
     def test_subrequests(self) -> None:
         """A subrequest is pushed and popped within its own request."""
-        for name, _, told in ask(PYRAMID, "/nested"):
-            self.assertEqual(told["inner"]["found"], f"sub-{name}")
-            self.assertEqual(told["found"], name)
+        for name, _, found in ask(PYRAMID, "/nested"):
+            self.assertEqual(found["inner"]["found"], f"sub-{name}")
+            self.assertEqual(found["found"], name)
 
     def test_unpatched(self) -> None:
-        """Without patching all requests share one stack: views find another's."""
-        told = [told for _, _, told in ask(PYRAMID, "/view", "--patch=none")]
-        strangers = [each for each in told if each["found"] != each["asked"]]
+        """Without patching all requests share one stack: views find other requests."""
+        answers = [found for _, _, found in ask(PYRAMID, "/view", "--patch=none")]
+        strangers = [each for each in answers if each["found"] != each["asked"]]
         self.assertGreater(len(strangers), MANY // 2)
 
 
 class BottleTests(SynchronousTestCase):
-    """Its `request` and `response`."""
+    """Bottle's `request` and `response`."""
 
     def test_request_and_response(self) -> None:
         """Each view finds its own request, and sets fields of its own response."""
-        for name, answer, told in ask(BOTTLE, "/view"):
-            self.assertEqual(told, {"asked": name, "found": name})
+        for name, answer, found in ask(BOTTLE, "/view"):
+            self.assertEqual(found, {"asked": name, "found": name})
             self.assertEqual(answer.headers["X-Name"], name)
 
     def test_unpatched(self) -> None:
-        """Without patching a view finds the request of whoever came last."""
+        """Without patching a view finds the most recent request."""
         answers = ask(BOTTLE, "/view", "--patch=none")
-        strangers = [told for name, _, told in answers if told["found"] != name]
+        strangers = [found for name, _, found in answers if found["found"] != name]
         self.assertGreater(len(strangers), MANY // 2)

@@ -1,6 +1,6 @@
 """The wire, where the kernel matters: real sockets, TCP, UNIX and TLS.
 
-The same routes as in the tests in memory, from the same application.
+The routes and the application are those of the tests in memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Served:
-    """One server on a TCP port, a UNIX socket and a TLS port, for all tests here."""
+    """A server on a TCP port, a UNIX socket and a TLS port, shared by the tests."""
 
     def __init__(self, app: str) -> None:
         self._directory = directory = Path(make_short_folder())
@@ -54,7 +54,7 @@ class Served:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def connect(self, kind: str) -> RawClient:
-        """A connection by TCP, UNIX or TLS."""
+        """Connect by TCP, UNIX or TLS."""
         if kind == "UNIX":
             plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             plain.settimeout(ANSWER_SECONDS)
@@ -71,14 +71,14 @@ _served: dict[str, Served] = {}
 
 
 def served(app: str = APP) -> Served:
-    """The server of an application."""
+    """Return the server of an application."""
     if app not in _served:
         _served[app] = Served(app)
     return _served[app]
 
 
 def response_to(client: RawClient, request: bytes, method: str = "GET") -> HTTPResponse:
-    """The response to one request, its head read."""
+    """Send one request and return the response, with its head read."""
     client.send(request)
     response = HTTPResponse(client.socket, method=method)
     response.begin()
@@ -86,16 +86,16 @@ def response_to(client: RawClient, request: bytes, method: str = "GET") -> HTTPR
 
 
 def census(server: ServerProcess) -> dict[str, int]:
-    """What the server says of itself."""
+    """Return the server's counters."""
     counted: dict[str, int] = json.loads(server.fetch("/census").body)
     return counted
 
 
 class EveryTransportTests(SynchronousTestCase):
-    """TCP, UNIX and TLS alike."""
+    """TCP, UNIX and TLS."""
 
     def test_routes(self) -> None:
-        """Every route answers the same, on one connection after the other."""
+        """Every route gives the same answer, each on a new connection."""
         for app in (APP, CHECKED):
             for kind in ("TCP", "UNIX", "TLS"):
                 for name, case in CASES.items():
@@ -105,11 +105,11 @@ class EveryTransportTests(SynchronousTestCase):
                         response = response_to(client, case.request, case.method)
                         self.assertEqual(response.status, case.status, (kind, name))
                         self.assertEqual(response.read(), case.body, (kind, name))
-        # The checker of PEP 3333 tells by assertions.
+        # The PEP 3333 validator raises AssertionError.
         self.assertNotIn("AssertionError", served(CHECKED).server.log())
 
     def test_pipelined(self) -> None:
-        """All of them, sent at once, are answered in order."""
+        """All requests, sent at once, are answered in order."""
         for kind in ("TCP", "UNIX", "TLS"):
             with served().connect(kind) as client:
                 stop = get("/", "Connection: close")
@@ -120,7 +120,7 @@ class EveryTransportTests(SynchronousTestCase):
             self.assertTrue(answers.endswith(b"hello\n"))
 
     def test_files(self) -> None:
-        """Large files arrive whole, from where they stand, as far as is declared."""
+        """Large files arrive from their position up to the declared length."""
         content = bytes(range(256)) * 4096 * 20
         with tempfile.NamedTemporaryFile() as file:
             file.write(content)
@@ -137,15 +137,14 @@ class EveryTransportTests(SynchronousTestCase):
         """A block arrives before the application has computed the next."""
         for kind in ("TCP", "UNIX", "TLS"):
             with served().connect(kind) as client:
-                started = time.monotonic()
                 client.send(get("/busy?seconds=1.5"))
                 client.read_until(b"first\n")
-                self.assertLess(time.monotonic() - started, 1.2, kind)
+                first = time.monotonic()
                 client.read_until(b"second\n")
-                self.assertGreater(time.monotonic() - started, 0.5, kind)
+                self.assertGreater(time.monotonic() - first, 0.5, kind)
 
     def test_continue(self) -> None:
-        """100 Continue comes when the body is wanted, and not to who is refused."""
+        """100 Continue is sent when the body is read, and not before a rejection."""
         fields = ("Expect: 100-continue", "Content-Length: 3")
         for kind in ("TCP", "UNIX", "TLS"):
             with served().connect(kind) as client:
@@ -157,7 +156,7 @@ class EveryTransportTests(SynchronousTestCase):
                 self.assertTrue(answer.startswith(b"HTTP/1.1 403 "), (kind, answer))
 
     def test_early_response(self) -> None:
-        """A client that sends 5 MB to somebody who does not read gets its answer."""
+        """A client that sends 5 MB that are not read receives the response."""
         for kind in ("TCP", "UNIX", "TLS"):
             with served().connect(kind) as client:
                 head = get("/unread", "Content-Length: 5000000", method="POST")
@@ -169,14 +168,14 @@ class EveryTransportTests(SynchronousTestCase):
                 self.assertTrue(answer.endswith(b"\r\n\r\nno\n"), (kind, answer))
 
     def test_broken_stream(self) -> None:
-        """A stream that fails has no end, and the connection no more to say."""
+        """After a failure, a stream has no end, and the connection closes."""
         for kind in ("TCP", "UNIX", "TLS"):
             with served().connect(kind) as client:
                 response = response_to(client, get("/fail-after") + get("/"))
                 self.assertRaises(IncompleteRead, response.read)
 
     def test_ambiguous(self) -> None:
-        """Two framings at once: 400, the end, and nothing behind it is interpreted."""
+        """Ambiguous framing is answered 400; nothing after it is interpreted."""
         request = get(
             "/", "Transfer-Encoding: chunked", "Content-Length: 5", method="POST"
         )
@@ -189,10 +188,10 @@ class EveryTransportTests(SynchronousTestCase):
 
 
 class TCPTests(SynchronousTestCase):
-    """What is seen best on TCP."""
+    """Behaviour seen best on TCP."""
 
     def test_broken_stream_of_http_1_0(self) -> None:
-        """Where the end of the connection is the end of the body, it is reset."""
+        """If the connection's end is the body's end, a failure resets it."""
         with served().connect("TCP") as client:
             client.send(get("/fail-after", version="HTTP/1.0"))
             with self.assertRaises(ConnectionResetError):
@@ -200,7 +199,7 @@ class TCPTests(SynchronousTestCase):
                     pass
 
     def test_never_reads(self) -> None:
-        """From a client that never reads, the application is asked for few blocks."""
+        """If the client never reads, the application is asked for few blocks."""
         server = serve(self, APP)
         with server.connect() as client:
             client.send(get("/stream?count=400&size=65536"))
@@ -210,15 +209,15 @@ class TCPTests(SynchronousTestCase):
                 before, blocks = blocks, census(server)["blocks"]
                 if before == blocks:
                     break
-            # The rest is what the kernel holds, at both ends.
+            # The rest is in the kernel's buffers at both ends.
             self.assertLess(blocks, 150)
             response = HTTPResponse(client.socket)
             response.begin()
             self.assertEqual(len(response.read()), 400 * 65536)
         self.assertEqual(census(server)["blocks"], 400)
 
-    def test_hang_up_while_nothing_is_read(self) -> None:
-        """A client that leaves while its upload is not read is noticed at once."""
+    def test_disconnect_while_nothing_is_read(self) -> None:
+        """A disconnect during an unread upload is noticed at once."""
         server = serve(self, APP, "--on-disconnect=cancel")
         head = get("/sleep?seconds=60", "Content-Length: 900000", method="POST")
         with server.connect() as client:
@@ -226,8 +225,8 @@ class TCPTests(SynchronousTestCase):
             self.wait_until(server, 1)
         self.wait_until(server, 0)
 
-    def test_hang_up_in_the_midst_of_a_file(self) -> None:
-        """A file that was sent to a client that has left is closed."""
+    def test_disconnect_during_a_file(self) -> None:
+        """A file is closed after its client has disconnected."""
         server = serve(self, APP)
         before = census(server)
         with tempfile.NamedTemporaryFile() as file:
@@ -241,20 +240,21 @@ class TCPTests(SynchronousTestCase):
         self.assertNotIn("Traceback", server.log())
 
     def wait_until(self, server: ServerProcess, requests: int) -> None:
-        """Wait until so many requests are in flight, besides the one that asks."""
-        for _ in range(100):
+        """Wait until that many requests are in flight, besides the one that asks."""
+        for _ in range(400):
             if census(server)["requests"] == requests:
                 return
             time.sleep(0.05)
         self.fail(f"{census(server)}; the log:\n{server.log()}")
 
     def test_stop(self) -> None:
-        """SIGTERM: what is in flight is finished, what waits in line is answered."""
+        """SIGTERM: requests in flight complete, queued ones are answered."""
         server = serve(self, APP)
         with server.connect() as stream, server.connect() as line:
-            stream.send(get("/stream?count=4&size=5&pause=0.3"))
-            line.send(get("/sleep?seconds=0.7") + get("/") * 2)
+            stream.send(get("/stream?count=4&size=5&pause=0.5"))
+            line.send(get("/sleep?seconds=1.2") + get("/") * 2)
             stream.read_until(b"AAAAA\r\n")
+            self.wait_until(server, 2)
             server.ask_to_stop()
             self.assertTrue(stream.read_all().endswith(b"DDDDD\r\n0\r\n\r\n"))
             answers = line.read_all()
@@ -262,8 +262,8 @@ class TCPTests(SynchronousTestCase):
             self.assertEqual(answers.count(b"Connection: close"), 1)
             server.wait_ended()
 
-    def test_stop_with_a_client_that_is_gone(self) -> None:
-        """SIGTERM: a request that goes on without its client is told to end."""
+    def test_stop_after_a_disconnect(self) -> None:
+        """SIGTERM: a request whose client has disconnected is cancelled."""
         server = serve(self, APP, "--graceful-timeout=0.5")
         with server.connect() as client:
             client.send(get("/sleep?seconds=60"))
@@ -271,25 +271,25 @@ class TCPTests(SynchronousTestCase):
         started = time.monotonic()
         server.ask_to_stop()
         server.wait_ended()
-        self.assertLess(time.monotonic() - started, 5)
+        self.assertLess(time.monotonic() - started, 15)
         self.assertIn("GET /sleep?seconds=60 (request ", server.log())
         self.assertNotIn("did not end by itself", server.log())
 
     def test_slow_loris(self) -> None:
-        """A head that takes too long is answered 408, by the clock of the wall."""
+        """A head that takes too long is answered 408, in real time."""
         server = serve(self, APP, "--header-timeout=0.5")
         with server.connect() as client:
             started = time.monotonic()
             client.send(b"GET / HTTP/1.1\r\n")
             self.assertTrue(client.read_all().startswith(b"HTTP/1.1 408 "))
-            self.assertLess(time.monotonic() - started, 3)
+            self.assertLess(time.monotonic() - started, 10)
 
 
 class UNIXTests(SynchronousTestCase):
-    """What is particular to UNIX sockets."""
+    """Behaviour of UNIX sockets."""
 
     def test_environ(self) -> None:
-        """Names that must not be empty are not; there is no address of a client."""
+        """Required variables are not empty; there is no client address."""
         with served().connect("UNIX") as client:
             environ = json.loads(response_to(client, get("/environ")).read())
         self.assertEqual(environ["SERVER_NAME"], "localhost")

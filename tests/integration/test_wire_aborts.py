@@ -1,6 +1,6 @@
-"""Thousands of real clients that break off anywhere, and the process afterwards.
+"""Thousands of real clients that disconnect at random moments.
 
-TXGREENWSGI_ABORTS sets how many; the moments are drawn by a seeded generator.
+TXGREENWSGI_ABORTS sets their number; a seeded generator chooses the moments.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MORE = [
 ]
 CHOICES = [request.replace(b"/sleep", b"/sleep?seconds=0.2") for request in REQUESTS]
 
-#: A close with this makes the kernel send a reset.
+#: With this option, close() makes the kernel send a reset.
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -38,7 +38,7 @@ class AbortTests(SynchronousTestCase):
     """Clients on TCP."""
 
     def abort(self, server: ServerProcess, chance: random.Random) -> None:
-        """Send a part of a request, read a part of the response, and leave."""
+        """Send a part of a request, read a part of the response, and disconnect."""
         request = chance.choice(CHOICES + MORE)
         with socket.create_connection((LOOPBACK, server.port), timeout=15) as client:
             with contextlib.suppress(ConnectionError):
@@ -55,12 +55,12 @@ class AbortTests(SynchronousTestCase):
                     client.shutdown(socket.SHUT_WR)
 
     def census(self, server: ServerProcess) -> dict[str, int]:
-        """What the server says of itself."""
+        """Return the server's counters."""
         counted: dict[str, int] = json.loads(server.fetch("/census").body)
         return counted
 
     def run_all(self, count: int, seed: int, *options: str) -> None:
-        """Fail if anything is left of so many clients, or the log tells of trouble."""
+        """Fail if the clients leave anything behind, or the log has an error."""
         if not os.path.isdir("/proc/self/fd"):
             raise SkipTest("this system does not list a process's descriptors")
         server = serve(self, APP, *options)
@@ -83,13 +83,13 @@ class AbortTests(SynchronousTestCase):
         server.wait_ended()
 
     def test_many(self) -> None:
-        """10,000 of them leave no request, no descriptor and no complaint."""
+        """10,000 of them leave no request, no descriptor and no error in the log."""
         self.run_all(COUNT * 8 // 10, 1)
 
     def test_many_that_are_cancelled(self) -> None:
-        """Also where a client that leaves cancels its request, and little is held."""
+        """The same if a disconnect cancels the request, and the buffers are small."""
         self.run_all(COUNT // 10, 2, "--on-disconnect=cancel", "--input-window=100")
 
     def test_many_that_queue(self) -> None:
-        """Also where they wait for a place."""
+        """The same if requests wait in the queue."""
         self.run_all(COUNT // 10, 3, "--max-in-flight=3", "--max-queued=5")

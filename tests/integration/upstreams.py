@@ -1,6 +1,6 @@
 """Servers for the examples to talk to: threads of the test's own process.
 
-They know plain sockets. They must never know what is tested.
+They use plain sockets. They must never know the tests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Upstream:
     """A TCP server that calls a function for each connection, in a thread each.
 
     Args:
-        test: whose cleanup stops it.
+        test: its cleanup stops the server.
         serve: called with each connection, which is closed when it returns.
     """
 
@@ -55,10 +55,10 @@ class Upstream:
             with connection:
                 self._serve(connection)
         except OSError:
-            return  # whoever connected has gone
+            return  # the client has disconnected
 
     def _stop(self) -> None:
-        # A thread in accept() is not woken by close().
+        # close() does not wake a thread in accept().
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self._thread.join(5.0)
@@ -67,7 +67,7 @@ class Upstream:
 
 
 def http_site(connection: socket.socket) -> None:
-    """Answer one HTTP/1.0 request, in a way that its path asks for."""
+    """Answer one HTTP/1.0 request, in the way that its path selects."""
     received = b""
     while b"\r\n\r\n" not in received:
         data = connection.recv(4096)
@@ -76,7 +76,7 @@ def http_site(connection: socket.socket) -> None:
         received += data
     path = received.split(b" ")[1]
     if path == b"/silent":
-        connection.recv(1)  # until the other side gives up
+        connection.recv(1)  # until the client disconnects
     elif path == b"/slow":
         for part in (b"HTTP/1.0 200 OK\r\nContent-Ty", b"pe: text/html\r\n\r\n", b"ok"):
             time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""What a server's process uses, as Linux tells it."""
+"""Resource usage of a server process, as Linux reports it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(server: ServerProcess) -> float:
-    """How long the process has computed so far."""
-    # Behind the name, which may hold spaces: utime and stime are fields 14 and 15.
+    """Return the CPU seconds of the process so far."""
+    # After the name, which may contain spaces: utime and stime, fields 14 and 15.
     fields = Path(f"/proc/{server.pid}/stat").read_text("ascii").rpartition(")")[2]
     user, system = fields.split()[11:13]
     return (int(user) + int(system)) / _TICKS
 
 
 def wait_idle(server: ServerProcess, seconds: float = 30.0) -> None:
-    """Wait until the process has nothing to do.
+    """Wait until the process uses no CPU.
 
     Raises:
-        AssertionError: it does not come to rest.
+        AssertionError: timeout.
     """
     deadline = time.monotonic() + seconds
     last = -1.0
@@ -37,4 +37,4 @@ def wait_idle(server: ServerProcess, seconds: float = 30.0) -> None:
             return
         last = now
         time.sleep(0.3)
-    raise AssertionError(f"the server still computes after {seconds:g} seconds")
+    raise AssertionError(f"the server still uses CPU after {seconds:g} seconds")

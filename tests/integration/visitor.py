@@ -19,7 +19,7 @@ _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="(\w+)"')
 
 
 class Visitor:
-    """One browser, without a window."""
+    """A browser without a window."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -27,7 +27,7 @@ class Visitor:
 
     @property
     def cookie(self) -> str:
-        """What the field Cookie says."""
+        """Value of the Cookie field."""
         return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
 
     def fetch(
@@ -37,7 +37,7 @@ class Visitor:
         body: bytes | str | None = None,
         **fields: str,
     ) -> Answer:
-        """Send one request with the cookies, and keep those that come back."""
+        """Send one request with the cookies, and keep those of the response."""
         headers = {name.replace("_", "-"): value for name, value in fields.items()}
         answer = self.server.fetch(
             path, method, body, {"Cookie": self.cookie, **headers}
@@ -48,7 +48,7 @@ class Visitor:
         return answer
 
     def token(self, path: str) -> str:
-        """Open the page with the form, and take its token."""
+        """Load the page with the form, and return its CSRF token."""
         page = self.fetch(path)
         found = _TOKEN.search(page.text)
         if found is None:
@@ -56,7 +56,7 @@ class Visitor:
         return found[1]
 
     def submit(self, path: str, page: str = "", **fields: str) -> Answer:
-        """Fill in the form that is at `page` (by default `path`), and send it."""
+        """Fill in the form at `page` (by default `path`), and send it."""
         form = {"csrfmiddlewaretoken": self.token(page or path), **fields}
         return self.fetch(
             path,
@@ -66,7 +66,7 @@ class Visitor:
         )
 
     def listen(self, path: str, **fields: str) -> RawClient:
-        """Ask for a stream, and read its head; the rest is the caller's."""
+        """Request a stream and read its head; the caller reads the rest."""
         client = self.server.connect()
         lines = [f"GET {path} HTTP/1.0", "Host: localhost", f"Cookie: {self.cookie}"]
         lines += [
