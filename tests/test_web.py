@@ -409,7 +409,9 @@ class ResourceTests(SynchronousTestCase):
     def test_transport(self) -> None:
         """twisted.web's channel works on the transport it always had."""
         resource = GreenWSGIResource(shown, reactor=MemoryReactor())
-        channel = Site(resource, reactor=resource.application_server.reactor).buildProtocol(None)
+        channel = Site(
+            resource, reactor=resource.application_server.reactor
+        ).buildProtocol(None)
         transport = StringTransport()
         channel.makeConnection(transport)
         channel.dataReceived(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -1,14 +1,14 @@
-"""What libraries keep for each thread, kept for each task.
+"""Per-task state for libraries that keep state per thread: Django and asgiref.
 
-All tasks run in one thread. Django keeps its database connections in an asgiref
-`Local` that goes by the thread, so two requests would share one connection and
-each other's transaction, and its check against just that compares the numbers of
-threads. `isolate_loaded()` gives each task its own, whether the standard library
-is patched or not, and has what a task still holds closed in that task before it
-ends. Real threads and the reactor greenlet see what they always saw.
+All tasks run in one thread. Django keeps its database connections in an asgiref `Local`
+keyed by the thread, so two requests would share a connection and its transaction, and
+Django's check against sharing compares thread idents. `isolate_loaded()` gives each
+task its own connections, whether the standard library is patched or not, and closes
+those left over in the task before it ends. In real threads and in the reactor greenlet
+nothing changes.
 
-It knows Django's handlers of connections and asgiref's locals by name. It must
-never import either, nor keep anybody from importing them later.
+It knows Django's connection handlers and asgiref's locals by name. It must never import
+Django or asgiref, nor prevent their import later.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from weakref import WeakKeyDictionary
 
 from twisted.logger import Logger
 
-from .green._locals import local
-from .green._locks import _real_rlock, get_ident
-from .green._place import here, main_task
+from ._parking.locks import get_ident
+from ._parking.real_threads import real_rlock
+from ._parking.task_local import local
+from ._parking.waits import main_task
+from ._switching.running import current_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,161 +40,175 @@ __all__ = ["isolate_loaded"]
 
 _log = Logger()
 
-_own = object.__getattribute__
+_get_own = object.__getattribute__
 _set_own = object.__setattr__
 
 
 class _TaskLocal:
-    """An asgiref `Local` that has a namespace for each task.
+    """An asgiref `Local` with one namespace per task; its values are connections.
 
-    Its values are connections. Those that are left in a task's namespace are
-    closed in that task before it ends: nobody else could use them.
+    Connections left in the namespace of a task are closed in that task before it ends,
+    because no other task can use them.
 
     Args:
-        elsewhere: the `Local` that is used outside tasks.
+        outside_tasks: the `Local` to use outside tasks.
     """
 
-    __slots__ = ("_elsewhere", "_of_task")
+    __slots__ = ("_of_task", "_outside_tasks")
 
-    def __init__(self, elsewhere: Any) -> None:
-        _set_own(self, "_elsewhere", elsewhere)
+    def __init__(self, outside_tasks: Any) -> None:
+        _set_own(self, "_outside_tasks", outside_tasks)
         _set_own(self, "_of_task", {})
 
     def __getattr__(self, name: str) -> Any:
-        task = here()
+        task = current_task()
         if task is None or task is main_task():
-            return getattr(_own(self, "_elsewhere"), name)
+            return getattr(_get_own(self, "_outside_tasks"), name)
         try:
-            return _own(self, "_of_task")[task][name]
+            return _get_own(self, "_of_task")[task][name]
         except KeyError:
-            # Django asks before it makes one, several times for each request.
+            # Frequent: Django looks for a connection several times in each request.
             raise AttributeError(name) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        task = here()
+        task = current_task()
         if task is None or task is main_task():
-            setattr(_own(self, "_elsewhere"), name, value)
+            setattr(_get_own(self, "_outside_tasks"), name, value)
             return
-        of_task: dict[Task[Any], dict[str, Any]] = _own(self, "_of_task")
+        of_task: dict[Task[Any], dict[str, Any]] = _get_own(self, "_of_task")
         namespace = of_task.get(task)
         if namespace is None:
             namespace = of_task[task] = {}
 
             def end() -> None:
-                # First forgotten: what closes one may ask for it anew.
+                # Removed first: code that closes a connection may look it up again.
                 _close_all(of_task.pop(task))
 
             task.call_before_end(end)
         namespace[name] = value
 
     def __delattr__(self, name: str) -> None:
-        task = here()
+        task = current_task()
         if task is None or task is main_task():
-            delattr(_own(self, "_elsewhere"), name)
+            delattr(_get_own(self, "_outside_tasks"), name)
             return
         try:
-            del _own(self, "_of_task")[task][name]
+            del _get_own(self, "_of_task")[task][name]
         except KeyError:
             raise AttributeError(name) from None
 
 
-class _Locals:
-    """Makes what Django takes for an asgiref `Local`, which `plain` makes."""
+class _LocalFactory:
+    """Replaces the class `Local` of asgiref in Django: makes a `_TaskLocal`.
 
-    def __init__(self, plain: Callable[[bool], Any]) -> None:
-        self._plain = plain
+    Args:
+        original: the class `Local`.
+    """
+
+    def __init__(self, original: Callable[[bool], Any]) -> None:
+        self._original = original
 
     def __call__(self, thread_critical: bool = False) -> _TaskLocal:
-        return _TaskLocal(self._plain(thread_critical))
+        return _TaskLocal(self._original(thread_critical))
+
+
+def is_isolated(handler: Any) -> bool:
+    """Return whether a connection handler of Django has one namespace per task."""
+    return isinstance(handler._connections, _TaskLocal)
+
+
+def namespace_count(handler: Any) -> int:
+    """Return the number of tasks with connections in a handler. For leak checks."""
+    return len(_get_own(handler._connections, "_of_task"))
 
 
 def _close_all(namespace: dict[str, Any]) -> None:
-    """Close the connections that a task which ends has opened. In that task."""
+    """Close the connections opened by a task that ends. Call from that task."""
     ident = get_ident()
     for alias, connection in namespace.items():
         if getattr(connection, "_thread_ident", ident) != ident:
-            continue  # another's, that was lent to this task
+            continue  # opened by another task and lent to this one
         try:
             if hasattr(connection, "close_for_good"):
-                # Ours, where a mere `close()` keeps a database that is in memory.
+                # A pooled backend: its `close()` would keep an in-memory database.
                 connection.close_for_good()
             elif hasattr(connection, "close"):
                 connection.close()
         except Exception:
             _log.failure(
-                "{alias}: the connection of a task that ended could not be closed",
+                "closing a connection at the end of its task failed: {alias}",
                 alias=repr(alias),
             )
 
 
 def _isolate_handlers(module: Any) -> None:
-    """`django.utils.connection`: what keeps connections, keeps them for each task."""
-    if not isinstance(module.Local, _Locals):
-        module.Local = _Locals(module.Local)
-    # Those that were made before: what the main thread has put in, it keeps.
+    """Patch `django.utils.connection`: connection handlers keep state per task."""
+    if not isinstance(module.Local, _LocalFactory):
+        module.Local = _LocalFactory(module.Local)
+    # Handlers made before; connections of the main thread stay in them.
     for name, handler_name in (
         ("django.db", "connections"),
         ("django.core.cache", "caches"),
     ):
         handler = getattr(sys.modules.get(name), handler_name, None)
-        if handler is not None and not isinstance(handler._connections, _TaskLocal):
+        if handler is not None and not is_isolated(handler):
             handler._connections = _TaskLocal(handler._connections)
 
 
 def _isolate_checks(module: Any) -> None:
-    """`django.db.backends.base.base`: a connection knows the task it belongs to."""
-    module._thread = _like(_thread, get_ident=get_ident)
+    """Patch `django.db.backends.base.base`: connections belong to a task."""
+    module._thread = _copy_of(_thread, get_ident=get_ident)
 
 
 def _isolate_locals(module: Any) -> None:
-    """`asgiref.local`: what goes by the thread goes by the task, from now on."""
-    module.threading = _like(
+    """Patch `asgiref.local`: state per thread becomes state per task."""
+    module.threading = _copy_of(
         threading,
         local=local,
         current_thread=_current_thread,
-        # No task parks where asgiref holds one, and Django asks it some twenty times
-        # for each page: in C this takes a tenth.
-        RLock=_real_rlock,
+        # No task parks while asgiref holds it, and Django takes it about twenty times
+        # per page: the original, in C, needs a tenth of the time.
+        RLock=real_rlock,
     )
 
 
-class _StandIn:
-    """What attributes of a thread are set on, for a task."""
+class _ThreadStandIn:
+    """Holds attributes that libraries set on the current thread, for one task."""
 
 
-_stand_ins: WeakKeyDictionary[Task[Any], _StandIn] = WeakKeyDictionary()
+_stand_ins: WeakKeyDictionary[Task[Any], _ThreadStandIn] = WeakKeyDictionary()
 
 
 def _current_thread() -> object:
-    """The thread, or what stands for it in a task (asgiref up to 3.7.0 asks)."""
-    task = here()
+    """Return the thread, or its stand-in in a task. Used by asgiref up to 3.7.0."""
+    task = current_task()
     if task is None or task is main_task():
         return threading.current_thread()
     found = _stand_ins.get(task)
     if found is None:
-        found = _stand_ins[task] = _StandIn()
+        found = _stand_ins[task] = _ThreadStandIn()
     return found
 
 
-def _like(module: ModuleType, **replaced: object) -> SimpleNamespace:
+def _copy_of(module: ModuleType, **replaced: object) -> SimpleNamespace:
     return SimpleNamespace(**(vars(module) | replaced))
 
 
-_TREATMENTS: dict[str, Callable[[Any], None]] = {
+_PATCHES: dict[str, Callable[[Any], None]] = {
     "asgiref.local": _isolate_locals,
     "django.utils.connection": _isolate_handlers,
     "django.db.backends.base.base": _isolate_checks,
 }
 
 
-class _Watch(MetaPathFinder):
-    """Has the modules of `_TREATMENTS` treated as soon as they are imported."""
+class _PatchingFinder(MetaPathFinder):
+    """Applies `_PATCHES` to modules as they are imported."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: Any = None
     ) -> ModuleSpec | None:
-        treat = _TREATMENTS.get(name)
-        if treat is None:
+        patch = _PATCHES.get(name)
+        if patch is None:
             return None
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, "find_spec"):
@@ -200,35 +216,35 @@ class _Watch(MetaPathFinder):
             spec: ModuleSpec | None = finder.find_spec(name, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    _treat_after(spec.loader, treat)
+                    _patch_after_exec(spec.loader, patch)
                 return spec
         return None
 
 
-def _treat_after(loader: Any, treat: Callable[[Any], None]) -> None:
+def _patch_after_exec(loader: Any, patch: Callable[[Any], None]) -> None:
     execute = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
         execute(module)
-        treat(module)
+        patch(module)
 
-    # On this one loader: it remains what it is to those who ask it for sources.
+    # Set on this instance, so that the loader keeps its type and its other methods.
     loader.exec_module = exec_module
 
 
-_watch = _Watch()
+_finder = _PatchingFinder()
 
 
 def isolate_loaded() -> None:
-    """Give each task its own of what Django keeps for each thread. Never parks.
+    """Keep Django's per-thread state per task. Never parks.
 
-    It sees to what is loaded now and to what is imported from now on; a second
-    call does nothing. Call from the main thread, before the first request.
+    Patches the modules that are loaded now and those imported later; a second call is a
+    no-op. Call from the main thread, before the first request.
     """
-    if _watch in sys.meta_path:
+    if _finder in sys.meta_path:
         return
-    sys.meta_path.insert(0, _watch)
-    for name, treat in _TREATMENTS.items():
+    sys.meta_path.insert(0, _finder)
+    for name, patch in _PATCHES.items():
         module = sys.modules.get(name)
         if module is not None:
-            treat(module)
+            patch(module)

@@ -1,16 +1,16 @@
-"""Patch the standard library in place, so that code you did not write is green.
+"""Patch the standard library in place, to make third-party code cooperative.
 
     from txgreenwsgi import monkey
     monkey.patch_all()
 
-or, for a whole program that then runs in a task: `python -m txgreenwsgi.monkey
-script.py args`. Call it first of all, after Twisted's reactor is chosen: what a
-module has bound before (`from time import sleep`) stays as it was, and such
-modules are named in one warning.
+or, to run a whole program in a task: `python -m txgreenwsgi.monkey script.py args`.
+Patch before any other import, but after installing Twisted's reactor: names that a
+module has bound before (`from time import sleep`) stay the originals. One warning lists
+such modules.
 
-In the reactor greenlet, in real threads and in the children of a fork, all that
-is patched does what the original does, so Twisted is unharmed. It knows the
-modules of `green`. It must never wait.
+In the reactor greenlet, in real threads and in the child of a fork, patched functions
+do what the originals do, so Twisted is not affected. This module knows the modules of
+`green`. It must never park.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-# What runs in the reactor greenlet and in Twisted's threads must have bound the
-# originals before anything is patched.
+# Code that runs in the reactor greenlet and in Twisted's threads must bind the
+# originals before they are patched.
 import twisted.internet.endpoints
 import twisted.internet.reactor
 import twisted.python.threadpool  # noqa: F401
 from twisted.python import threadable
 
-from .green import _locks, drivers
-from .green import _thread as green_thread
-from .green._mirror import rebound
+from ._parking.locks import Lock
+from ._parking.real_threads import thread_ident
+from .green import drivers
+from .green import thread as green_thread
+from .green.mirror import rebound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -58,7 +60,7 @@ __all__ = [
     "patch_time",
 ]
 
-# (module, name) -> what it was.
+# The originals, by (module, name).
 _originals: dict[tuple[str, str], Any] = {}
 _patched: set[str] = set()
 _missing = object()
@@ -74,15 +76,15 @@ def _replace(module: Any, name: str, value: Any) -> None:
 
 
 def is_patched(module: str) -> bool:
-    """Has `module` ("socket", "threading" ...) been patched here?"""
+    """Return whether `module` ("socket", "threading" etc.) has been patched."""
     return module in _patched
 
 
 def original(module: str, name: str) -> Any:
-    """What `module.name` was before it was patched; what it is, if it was not.
+    """Return the original `module.name`, or the current value if it is not patched.
 
     Raises:
-        AttributeError: there is no such name.
+        AttributeError: the module has no such name.
     """
     was = _originals.get((module, name), _missing)
     if was is _missing:
@@ -91,7 +93,7 @@ def original(module: str, name: str) -> Any:
 
 
 def patch_time() -> None:
-    """`time.sleep` parks the task."""
+    """Patch `time`: `sleep` parks the task."""
     import time
 
     from .green import time as green
@@ -102,9 +104,9 @@ def patch_time() -> None:
 
 
 def patch_os() -> None:
-    """`os.waitpid`, `os.read`, `os.write` and their like park the task.
+    """Patch `os`: `waitpid`, `read`, `write` and their variants park the task.
 
-    `os.close` tells tasks that wait on what it closes.
+    `close` wakes the tasks that wait for the descriptor.
     """
     from .green import os as green
 
@@ -115,7 +117,7 @@ def patch_os() -> None:
 
 
 def patch_thread() -> None:
-    """Threads begun in a task are tasks; locks are green; locals are for each task."""
+    """Patch `threading`: threads started in a task are tasks, locals are per task."""
     import threading
 
     from .green import threading as green
@@ -124,32 +126,31 @@ def patch_thread() -> None:
         return
     _patched.update(("threading", "_thread"))
     before = dict(vars(threading))
-    for name, value in vars(green_thread).items():
-        if not name.startswith("__") and getattr(_thread, name, value) is not value:
-            _replace(_thread, name, value)
+    for name, value in green_thread.REPLACED.items():
+        _replace(_thread, name, value)
     green.rebuild(vars(threading))
     for name, value in before.items():
         if vars(threading).get(name) is not value:
             _originals.setdefault(("threading", name), value)
-    # Twisted asks which thread this is, and means the real one.
-    threadable.getThreadID = _locks.thread_ident
+    # Twisted needs the ident of the real thread.
+    threadable.getThreadID = thread_ident
     futures = sys.modules.get("concurrent.futures.thread")
     if futures is not None:
         # Held while a thread is started, which parks.
-        _replace(futures, "_global_shutdown_lock", _locks.Lock())
+        _replace(futures, "_global_shutdown_lock", Lock())
     _patch_semaphores()
 
 
 def _patch_semaphores() -> None:
     try:
-        from .green import _semaphores
+        from .green import semaphores
     except ImportError:
         return  # this Python has no multiprocessing
-    _replace(sys.modules["_multiprocessing"], "SemLock", _semaphores.SemLock)
+    _replace(sys.modules["_multiprocessing"], "SemLock", semaphores.SemLock)
 
 
-class _GreenQueues(MetaPathFinder, Loader):
-    """Has every new copy of the C module `_queue` bring the green class."""
+class _GreenQueueImporter(MetaPathFinder, Loader):
+    """Provides the green class in each new import of the C module `_queue`."""
 
     def __init__(self, simple_queue: Any, empty: Any) -> None:
         self._simple_queue = simple_queue
@@ -167,7 +168,7 @@ class _GreenQueues(MetaPathFinder, Loader):
 
 
 def patch_queue() -> None:
-    """Queues park. Those of one thread and one task are green by `patch_thread`."""
+    """Patch `queue`: `SimpleQueue` parks; other queues do so by `patch_thread`."""
     import queue
 
     from .green import queue as green
@@ -176,14 +177,14 @@ def patch_queue() -> None:
         patch_thread()
         _patched.add("queue")
         _replace(queue, "SimpleQueue", green.SimpleQueue)
-        # What is reloaded, or imported afresh, takes it from there.
-        sys.meta_path.insert(0, _GreenQueues(green.SimpleQueue, queue.Empty))
+        # For modules that are reloaded or imported anew.
+        sys.meta_path.insert(0, _GreenQueueImporter(green.SimpleQueue, queue.Empty))
         if "_queue" in sys.modules:
             _replace(sys.modules["_queue"], "SimpleQueue", green.SimpleQueue)
 
 
 def patch_select() -> None:
-    """`select`, `poll` and `epoll` park."""
+    """Patch `select`: `select`, `poll` and `epoll` park the task."""
     import select
 
     from .green import select as green
@@ -193,12 +194,12 @@ def patch_select() -> None:
         for name in ("select", "poll", "epoll"):
             if hasattr(select, name):
                 _replace(select, name, getattr(green, name))
-        # psycopg 3 would wait in C; this has it wait by `select`.
+        # psycopg 3 would wait in C; this makes it wait by `select.poll`.
         os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_poll")
 
 
 def patch_selectors() -> None:
-    """Selectors park, also the classes that were imported before."""
+    """Patch `selectors`: all selectors park, also classes imported before."""
     import selectors
 
     from .green import select as green
@@ -215,19 +216,19 @@ def patch_selectors() -> None:
 
 
 def _keep_for_twisted(socket: Any) -> None:
-    """Let Twisted's own sockets stay what they are: it never waits on them."""
+    """Keep the original sockets in Twisted, which never blocks on them."""
     kept = ModuleType("socket", socket.__doc__)
     kept.__dict__.update(vars(socket))
     for name, module in list(sys.modules.items()):
         if name.startswith("twisted.") and getattr(module, "socket", None) is socket:
             vars(module)["socket"] = kept
-    # What an original socket accepts is an original socket.
+    # An original socket accepts original sockets.
     plain = socket.socket
     plain.accept = rebound(plain.accept, kept.__dict__)
 
 
 def patch_socket() -> None:
-    """Sockets park, and names are looked up in threads."""
+    """Patch `socket`: sockets park, and names are resolved in threads."""
     import socket
 
     from .green import socket as green
@@ -238,12 +239,12 @@ def patch_socket() -> None:
         _keep_for_twisted(socket)
         for name, value in green.REPLACED.items():
             _replace(socket, name, value)
-        # Drivers in C that have a hook, whenever they are imported.
+        # Drivers in C that have a hook; also those imported later.
         drivers.watch_imports()
 
 
 def patch_ssl() -> None:
-    """TLS sockets park."""
+    """Patch `ssl`: TLS sockets park."""
     import ssl
 
     from .green import ssl as green
@@ -256,7 +257,7 @@ def patch_ssl() -> None:
 
 
 def patch_subprocess() -> None:
-    """Waiting for processes, and for what they write, parks."""
+    """Patch `subprocess`: waiting for processes and their output parks."""
     import subprocess
 
     from .green import subprocess as green
@@ -269,7 +270,7 @@ def patch_subprocess() -> None:
 
 
 def patch_signal() -> None:
-    """What a signal's handler raises is raised in the task that is the main thread."""
+    """Patch `signal`: exceptions of handlers are raised in the main task."""
     import signal
 
     from .green import signal as green
@@ -281,11 +282,11 @@ def patch_signal() -> None:
 
 
 def patch_psycopg2() -> None:
-    """psycopg2, whose C code waits by itself, parks. `patch_socket` sees to it, too."""
+    """Make psycopg2, which waits in C, park. `patch_socket` does so too."""
     drivers.make_psycopg2_green()
 
 
-#: What `patch_all` patches, in the order in which it does.
+#: The functions that `patch_all` calls, in this order.
 MODULES: dict[str, Callable[[], None]] = {
     "time": patch_time,
     "os": patch_os,
@@ -301,23 +302,23 @@ MODULES: dict[str, Callable[[], None]] = {
 
 
 def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
-    """Patch the standard library in place; what was patched before is left alone.
+    """Patch the standard library in place; skip modules that are patched already.
 
     Call from the main thread, outside tasks.
 
     Args:
-        only: some of `MODULES`; all by default.
-        warn: tell of modules that have bound originals before.
+        only: names from `MODULES`; all by default.
+        warn: warn about modules that bound originals earlier.
 
     Raises:
-        ValueError: `only` has a name that is not in `MODULES`.
+        ValueError: `only` contains a name that is not in `MODULES`.
     """
     names = list(MODULES) if only is None else list(only)
     for name in names:
         if name not in MODULES:
             raise ValueError(
-                f"there is nothing called {name!r} to patch: give some of "
-                f"{', '.join(MODULES)}"
+                f"cannot patch {name!r}, which is not one of the supported modules: "
+                f"give some of {', '.join(MODULES)}"
             )
     for name in MODULES:
         if name in names:
@@ -325,19 +326,19 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
     _refresh_standard_modules()
     early = early_importers() if warn else {}
     if early:
-        told = "; ".join(
+        listed = "; ".join(
             f"{module} ({', '.join(names)})" for module, names in sorted(early.items())
         )
         warnings.warn(
-            "these modules were imported before the standard library was patched "
-            f"and keep what blocks: {told}. Patch first, import them afterwards",
+            "these modules were imported before the standard library was patched and "
+            f"keep functions that block: {listed}. Patch first, then import them",
             RuntimeWarning,
             stacklevel=2,
         )
 
 
 def _bound_originals(module: Any) -> dict[str, tuple[str, str]]:
-    """The names in `module` that are originals of what was patched."""
+    """Return the names in `module` that are bound to originals of patched names."""
     by_id = {
         id(was): key
         for key, was in _originals.items()
@@ -352,7 +353,7 @@ def _bound_originals(module: Any) -> dict[str, tuple[str, str]]:
 
 
 def _refresh_standard_modules() -> None:
-    """Standard modules that bound an original get what has replaced it."""
+    """Rebind originals in other standard modules to their replacements."""
     patched = {module for module, _ in _originals}
     for name, module in list(sys.modules.items()):
         if (
@@ -366,14 +367,14 @@ def _refresh_standard_modules() -> None:
 
 
 def early_importers() -> dict[str, list[str]]:
-    """The modules that bound originals too early, and the names that they have.
+    """Return the modules that bound originals before patching, and those names.
 
-    Twisted and this package do so on purpose.
+    Packages that need the originals, such as Twisted, are left out.
     """
     found = {}
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
-        if top in sys.stdlib_module_names or top in _MEANT_TO_BLOCK:
+        if top in sys.stdlib_module_names or top in _NEED_ORIGINALS:
             continue
         if not hasattr(module, "__dict__"):
             continue
@@ -383,8 +384,8 @@ def early_importers() -> dict[str, list[str]]:
     return found
 
 
-# They bind originals, and need them.
-_MEANT_TO_BLOCK = frozenset(
+# Packages that need the originals.
+_NEED_ORIGINALS = frozenset(
     (
         "automat",
         "constantly",
@@ -406,7 +407,7 @@ def _run_script(arguments: Sequence[str]) -> None:
         )
     if arguments[0] == "-m":
         if len(arguments) < 2:
-            raise SystemExit("txgreenwsgi.monkey: -m needs the name of a module")
+            raise SystemExit("txgreenwsgi.monkey: -m needs a module name")
         sys.argv = list(arguments[1:])
         sys.path[0] = os.getcwd()
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
@@ -417,14 +418,18 @@ def _run_script(arguments: Sequence[str]) -> None:
 
 
 def run(main: Callable[..., object], *args: Any) -> int:
-    """Run `main(*args)` as a program: in a task that is the main thread.
+    """Run `main(*args)` as a program, in a task that stands for the main thread.
 
-    Call from the main thread, outside tasks; returns when `main` has, and its
-    threads that are no daemons. The library should have been patched.
+    Call from the main thread, outside tasks, after patching. Returns when `main` and
+    its non-daemon threads have ended.
+
+    Args:
+        main: the program.
+        args: its arguments.
 
     Returns:
-        The exit status: 0, or that of a SystemExit, or 1 after an exception,
-        whose traceback was printed.
+        The exit status: 0, the status of a SystemExit, or 1 after another exception,
+        whose traceback is printed.
     """
     from .green import program
 
@@ -432,8 +437,8 @@ def run(main: Callable[..., object], *args: Any) -> int:
 
 
 if __name__ == "__main__":
-    # The module that others import is the one to patch.
+    # Use the imported module, not `__main__`: its state is the one others see.
     from txgreenwsgi import monkey
 
     monkey.patch_all()
-    raise SystemExit(monkey.run(monkey._run_script, sys.argv[1:]))
+    raise SystemExit(monkey.run(_run_script, sys.argv[1:]))

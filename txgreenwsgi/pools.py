@@ -1,13 +1,13 @@
-"""A bounded pool of connections that tasks and real threads share.
+"""A bounded connection pool shared by tasks and real threads.
 
-What connects to a database says how; this file counts. A connection is open from
-the moment somebody begins to make it until its `close()` has returned, and there
-are never more than `max_size` of them. Who finds none free stands in a line, the
-oldest first; what comes back is handed to the first of the line and to nobody
-else, so a newcomer cannot overtake.
+The caller provides the functions that connect, check and close; this module counts. A
+connection counts as open from the start of `connect` until its `close` has returned,
+and at most `max_size` are open. Callers that find none free wait in a FIFO queue. A
+returned connection is handed directly to the first waiter, so a newcomer cannot
+overtake it.
 
-It knows tasks, threads and their locks. It must never know what a connection is,
-nor park while it holds its own lock.
+It knows tasks, threads and their locks. It must never know what a connection is, nor
+park while it holds its own lock.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from collections import deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from twisted.logger import Logger
 from twisted.python import threadable
 
+from ._parking.real_threads import real_lock, thread_ident
+from ._parking.wait_queue import Waiter
 from ._switching import guards
 from ._switching.errors import NotInGreenlet
+from ._switching.running import current_task
 from ._switching.timeouts import shield
-from .green._line import DISCARDED, PLACE, REFUSED, Entry, Mark, Waiter
-from .green._locks import _real_lock, thread_ident
-from .green._place import here
 from .green.drivers import was_interrupted
 
 if TYPE_CHECKING:
@@ -51,28 +51,29 @@ _log = Logger()
 
 
 class PoolTimeout(TimeoutError):
-    """No connection became free in time; the message names the pool and the remedy."""
+    """No connection became free within the wait timeout."""
 
 
 class PoolClosed(RuntimeError):
-    """The pool was closed: it gives no connections any more."""
+    """The pool is closed and hands out no connections."""
 
 
 @dataclass(frozen=True)
 class PoolStatistics:
-    """What a pool has done since it was made, and what it does now.
+    """Current state of a pool, and counters since it was made.
 
     Attributes:
-        size: connections that are open, being made or being closed.
-        in_use: those of them that are not idle.
-        idle: those that wait to be taken.
-        waiting: tasks and threads that stand in line.
-        taken: how often a connection was taken.
-        made: how many connections were made.
-        discarded: how many were closed: in doubt, dead, too old or too long idle.
-        timeouts: how often somebody waited in vain.
-        longest_wait: seconds; the longest that anybody stood in line and got one.
-        max_size: the most connections that may be open.
+        size: number of connections that are open, being made or being closed.
+        in_use: number of those that are not idle.
+        idle: number of those that are free to be taken.
+        waiting: number of tasks and threads in the wait queue.
+        taken: number of times that a connection was taken.
+        made: number of connections made.
+        discarded: number of connections closed: in doubt, dead, too old or too long
+            idle.
+        timeouts: number of waits that ended by `PoolTimeout`.
+        longest_wait: the longest successful wait for a connection, in seconds.
+        max_size: maximum number of open connections.
     """
 
     size: int
@@ -87,15 +88,54 @@ class PoolStatistics:
     max_size: int
 
 
-def _close(connection: Any) -> object:
-    return connection.close()
+class _Closable(Protocol):
+    def close(self) -> object: ...
+
+
+def _close(connection: object) -> object:
+    return cast("_Closable", connection).close()
+
+
+class _Entry(Generic[C]):
+    """One connection of the pool.
+
+    Attributes:
+        connection: the connection.
+        made_at: time when it was made.
+        idle_since: time of its return; None if it was handed over directly.
+        holder: the task that took it last, to report a deadlock as an error.
+    """
+
+    __slots__ = ("connection", "holder", "idle_since", "made_at")
+
+    def __init__(self, connection: C, made_at: float) -> None:
+        self.connection = connection
+        self.made_at = made_at
+        self.idle_since: float | None = None
+        self.holder: Task[object] | None = None
+
+
+class _Slot:
+    """The right to make one connection, or a refusal; instances compare by identity."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+_FREE_SLOT: Final = _Slot("free")
+#: The slot of a connection that was discarded; counted when it is returned.
+_DISCARDED_SLOT: Final = _Slot("discarded")
+#: The pool was closed: the waiter gets no connection.
+_REFUSED: Final = _Slot("refused")
 
 
 def _require_size(size: object) -> None:
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(
-            "max_size is how many connections may be open: give a whole number of at "
-            f"least 1, not {size!r}"
+            f"max_size={size!r}: the maximum number of open connections must be a "
+            "whole number of at least 1"
         )
 
 
@@ -106,43 +146,41 @@ def _require_seconds(option: str, seconds: object) -> None:
         isinstance(seconds, (int, float)) and seconds >= 0
     ):
         raise ValueError(
-            f"{option} is a number of seconds >= 0, or None for no limit, "
-            f"not {seconds!r}"
+            f"{option}={seconds!r}: give a number of seconds >= 0, or None for no limit"
         )
 
 
 def _require_function(option: str, function: object) -> None:
     if not callable(function):
-        raise ValueError(f"{option} is a function, not {function!r}")
+        raise ValueError(f"{option}={function!r} cannot be called: give a function")
 
 
 class ConnectionPool(Generic[C]):
-    """At most `max_size` connections, taken and given back.
+    """A pool of at most `max_size` connections.
 
-    Tasks park while they wait, real threads block; both may use one pool. In the
-    child of a fork it begins empty.
+    Waiting tasks park, waiting real threads block; both may share a pool. In the child
+    of a fork the pool starts empty.
 
     Args:
-        connect: makes a connection. May park; others are not held up by it.
-        max_size: how many connections may be open at any moment.
-        wait_timeout: seconds to wait for one before `PoolTimeout`; None for no
-            limit. Making a connection is not counted.
-        max_age: seconds after which a connection is not used again; None for no
+        connect: makes a connection. May park, without delaying other callers.
+        max_size: maximum number of open connections.
+        wait_timeout: seconds to wait for a free connection before `PoolTimeout`; None
+            for no limit. The time for making a connection does not count.
+        max_age: age in seconds after which a connection is not used again; None for no
             limit.
-        max_idle: seconds without use after which a connection is closed, when
-            next somebody gives one back or would get it; None for no limit.
-        check: called with a connection that was idle before it is taken; an
-            exception says that it is dead. Then it is closed and another made.
-            Without it, whoever takes a dead connection finds out.
-        reset: called with a connection that is given back, to leave nothing in it
-            of whoever had it (`rollback`); an exception says that it is of no use
-            any more, and it is closed.
-        close: closes a connection. What it raises is logged, at the debug level.
-        name: what messages call the pool.
-        clock: the time in seconds, for ages.
+        max_idle: seconds without use after which a connection is closed, at the next
+            return or take; None for no limit.
+        check: called with an idle connection before it is taken. If it raises, the
+            connection is dead and is replaced. Without it, the caller may get a dead
+            connection.
+        reset: called with a connection that is given back, to remove the state of its
+            last user (`rollback`). If it raises, the connection is closed.
+        close: closes a connection. Its exceptions are logged at the debug level.
+        name: name of the pool in messages.
+        clock: returns the time in seconds.
 
     Raises:
-        ValueError: an argument that makes no sense; the message names it.
+        ValueError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -183,38 +221,43 @@ class ConnectionPool(Generic[C]):
         self._longest_wait = 0.0
         self._closed = False
         self._inherited: list[C] = []
-        self._begin_empty()
+        self._start_empty()
         _pools.add(self)
 
-    def _begin_empty(self) -> None:
-        # Never held over a wait. A connection may come back in a finalizer, which
-        # runs in the midst of anything, so what comes back never waits for the
-        # lock: it is put into `_returned`, and whoever has the lock sees to it.
-        self._mutex: Any = _real_lock()
-        self._returned: deque[Entry[C] | Mark] = deque()
-        self._idle: deque[Entry[C]] = deque()
-        self._in_use: dict[int, Entry[C]] = {}
-        self._line: deque[Waiter[C]] = deque()
+    def _start_empty(self) -> None:
+        # Never held across a wait. A finalizer, which may run at any point, may give a
+        # connection back, so returns never wait for the lock: they are appended to
+        # `_returned`, and the holder of the lock processes them.
+        self._mutex = real_lock()
+        self._returned: deque[_Entry[C] | _Slot] = deque()
+        self._idle: deque[_Entry[C]] = deque()
+        self._in_use: dict[int, _Entry[C]] = {}
+        self._wait_queue: deque[Waiter[_Entry[C] | _Slot]] = deque()
         self._size = 0
 
     def __repr__(self) -> str:
         name = f" {self.name}" if self.name else ""
         return f"<{type(self).__name__}{name} {self._size} of {self.max_size}>"
 
+    @property
+    def has_waiters(self) -> bool:
+        """Whether a task or thread waits for a connection. Never parks."""
+        return bool(self._wait_queue)
+
     # Taking.
 
     def take(self, timeout: float | EllipsisType | None = ...) -> C:
-        """A connection that nobody else has, until it is given back. May park.
+        """Take a connection for exclusive use until it is given back. May park.
 
         Args:
-            timeout: seconds to wait for a free one instead of `wait_timeout`; 0
-                does not wait, None waits without limit.
+            timeout: seconds to wait for a free connection, instead of `wait_timeout`;
+                0 does not wait, None waits without limit.
 
         Raises:
-            PoolTimeout: none became free in time.
-            PoolClosed: the pool was closed.
-            NotInGreenlet: the reactor greenlet would have to wait.
-            Exception: what `connect` raises.
+            PoolTimeout: none became free in time; the message names the pool.
+            PoolClosed: the pool is closed.
+            NotInGreenlet: the wait would block the reactor's thread.
+            Exception: the exception of `connect`.
         """
         if timeout is ...:
             seconds = self.wait_timeout
@@ -224,11 +267,12 @@ class ConnectionPool(Generic[C]):
                 guards.require_seconds("take(timeout)", seconds)
         if guards.collecting_thread == thread_ident():
             raise NotInGreenlet(
-                f"{self!r}: the garbage collector is running; a finalizer can give a "
-                "connection back, but not take one"
+                f"{self!r}: take() was called while the garbage collector runs: a "
+                "finalizer may give a connection back but not take one; take it in a "
+                "task started by spawn()"
             )
-        task = here()
-        waiter: Waiter[C] | None = None
+        task = current_task()
+        waiter: Waiter[_Entry[C] | _Slot] | None = None
         self._mutex.acquire()
         try:
             if self._closed:
@@ -236,107 +280,109 @@ class ConnectionPool(Generic[C]):
             grant = self._claim()
             if grant is None:
                 if seconds == 0:
-                    raise self._too_late(0.0)
-                waiter = self._stand_in_line(task)
+                    raise self._timeout_error(0.0)
+                waiter = self._enqueue(task)
         finally:
             self._unlock()
         if waiter is not None:
-            grant = self._wait_in_line(waiter, seconds)
+            grant = self._wait_in_queue(waiter, seconds)
         assert grant is not None
-        return self._hand_out(grant, task)
+        return self._check_out(grant, task)
 
-    def _claim(self) -> Entry[C] | Mark | None:
-        """What is free now. Under the lock.
+    def _claim(self) -> _Entry[C] | _Slot | None:
+        """Return an idle connection or a free slot, if any. Call under the lock.
 
-        Nothing is, while somebody stands in line: what comes back is given to him.
+        There is none while callers wait: returned connections go to them directly.
         """
         if self._idle:
             return self._idle.pop()
         if self._size < self.max_size:
             self._size += 1
-            return PLACE
+            return _FREE_SLOT
         return None
 
-    def _stand_in_line(self, task: Task[Any] | None) -> Waiter[C]:
+    def _enqueue(self, task: Task[object] | None) -> Waiter[_Entry[C] | _Slot]:
         if task is None:
-            self._refuse_to_stop_the_reactor()
+            self._refuse_to_block_the_reactor()
         else:
             guards.refuse_bad_moment()
-        waiter: Waiter[C] = Waiter(task, self)
-        self._line.append(waiter)
+        waiter: Waiter[_Entry[C] | _Slot] = Waiter(task, self)
+        self._wait_queue.append(waiter)
         return waiter
 
-    def _refuse_to_stop_the_reactor(self) -> None:
+    def _refuse_to_block_the_reactor(self) -> None:
         holders = [entry.holder for entry in self._in_use.values()]
         if threadable.ioThread == thread_ident() or any(
             holder is not None and not holder.done and holder.hub.on_its_thread()
             for holder in holders
         ):
             raise NotInGreenlet(
-                f"all {self.max_size} connections of {self!r} are in use, and the "
-                "reactor greenlet, which alone can continue those who have them, was "
-                "to wait for one: take it in a task (spawn(), in_greenlet()), or with "
-                "timeout=0"
+                f"take() was called in the reactor greenlet while all {self.max_size} "
+                f"connections of {self!r} are in use; waiting there would block the "
+                "tasks that have to give one back: take it in a task (spawn(), "
+                "in_greenlet()), or with timeout=0"
             )
 
-    def _wait_in_line(
-        self, waiter: Waiter[C], seconds: float | None
-    ) -> Entry[C] | Mark:
+    def _wait_in_queue(
+        self, waiter: Waiter[_Entry[C] | _Slot], seconds: float | None
+    ) -> _Entry[C] | _Slot:
         began = self._clock()
         try:
             waiter.wait(seconds)
         except BaseException:
-            grant = self._leave_line(waiter)
-            if grant is not None and grant is not REFUSED:
+            grant = self._leave_queue(waiter)
+            if grant is not None and grant is not _REFUSED:
                 self._return(grant)
             raise
-        grant = self._leave_line(waiter)
+        grant = self._leave_queue(waiter)
         waited = self._clock() - began
-        if grant is REFUSED:
-            raise PoolClosed(f"{self!r} was closed while somebody waited for it")
+        if grant is _REFUSED:
+            raise PoolClosed(f"{self!r} was closed during the wait for a connection")
         self._mutex.acquire()
         try:
             if grant is None:
-                raise self._too_late(waited if seconds is None else seconds)
+                raise self._timeout_error(waited if seconds is None else seconds)
             self._longest_wait = max(self._longest_wait, waited)
         finally:
             self._unlock()
         return grant
 
-    def _leave_line(self, waiter: Waiter[C]) -> Entry[C] | Mark | None:
-        """What the waiter was given; None if nothing, and it is in line no more."""
+    def _leave_queue(
+        self, waiter: Waiter[_Entry[C] | _Slot]
+    ) -> _Entry[C] | _Slot | None:
+        """Return the waiter's grant; without one, remove it from the queue."""
         self._mutex.acquire()
         try:
             if waiter.grant is None:
-                self._line.remove(waiter)
+                self._wait_queue.remove(waiter)
             return waiter.grant
         finally:
             self._unlock()
 
-    def _too_late(self, seconds: float) -> PoolTimeout:
-        """The error for who waited in vain. Under the lock."""
+    def _timeout_error(self, seconds: float) -> PoolTimeout:
+        """Count a timeout and return its exception. Call under the lock."""
         self._timeouts += 1
         return PoolTimeout(
-            f"the connection pool {self.name or 'without a name'} has max_size="
-            f"{self.max_size}, all of them in use for {seconds:g} seconds, and "
-            f"{len(self._line)} others are waiting: give connections back sooner, or "
-            "raise max_size (and what the database allows) or the wait timeout"
+            f"timed out after {seconds:g} seconds: all max_size={self.max_size} "
+            f"connections of the pool {self.name or 'without a name'} are in use, and "
+            f"{len(self._wait_queue)} other callers wait: give connections back "
+            "sooner, or raise max_size (and the database's limit) or the wait timeout"
         )
 
-    def _hand_out(self, grant: Entry[C] | Mark, task: Task[Any] | None) -> C:
-        """The connection of `grant`, made or found to be alive. May park."""
+    def _check_out(self, grant: _Entry[C] | _Slot, task: Task[object] | None) -> C:
+        """Return the checked connection, or make one in the slot. May park."""
         made = discarded = 0
-        entry = None if isinstance(grant, Mark) else grant
+        entry = None if isinstance(grant, _Slot) else grant
         try:
             if entry is not None and not self._is_usable(entry):
                 stale, entry = entry, None
                 discarded = 1
-                self._close_now(stale)
+                self._close_connection(stale)
             if entry is None:
-                entry = Entry(self._connect(), self._clock())
+                entry = _Entry(self._connect(), self._clock())
                 made = 1
         except BaseException:
-            self._return(DISCARDED if discarded else PLACE)
+            self._return(_DISCARDED_SLOT if discarded else _FREE_SLOT)
             raise
         entry.holder = task
         self._mutex.acquire()
@@ -349,14 +395,14 @@ class ConnectionPool(Generic[C]):
             self._unlock()
         return entry.connection
 
-    def _is_usable(self, entry: Entry[C]) -> bool:
-        """Is it young and alive? May park.
+    def _is_usable(self, entry: _Entry[C]) -> bool:
+        """Return whether a connection is young enough and alive. May park.
 
         Raises:
-            BaseException: what interrupted the check; then it was closed.
+            BaseException: the interruption of the check; the connection was closed.
         """
         if entry.idle_since is None:
-            return True  # handed over by whoever used it until now
+            return True  # handed over directly by its last user
         if self._is_stale(entry):
             return False
         if self._check is None:
@@ -366,15 +412,15 @@ class ConnectionPool(Generic[C]):
             self._check(entry.connection)
         except BaseException as error:
             if was_interrupted(error, handled):
-                self._close_now(entry)
+                self._close_connection(entry)
                 raise
             _log.debug(
-                "{pool}: an idle connection is dead: {error!r}", pool=self, error=error
+                "idle connection is dead: {pool}: {error!r}", pool=self, error=error
             )
             return False
         return True
 
-    def _is_stale(self, entry: Entry[C]) -> bool:
+    def _is_stale(self, entry: _Entry[C]) -> bool:
         now = self._clock()
         if self.max_age is not None and now - entry.made_at > self.max_age:
             return True
@@ -387,21 +433,22 @@ class ConnectionPool(Generic[C]):
     # Giving back.
 
     def give_back(self, connection: C, *, discard: bool = False) -> None:
-        """Let others have `connection`, which was taken here. From any thread.
+        """Return `connection` to the pool. Call from any thread.
 
-        May park while it resets or closes the connection, for nothing else.
+        May park, but only to reset or close the connection.
 
         Args:
-            connection: what `take` returned.
-            discard: close it instead: its state is in doubt.
+            connection: a connection returned by `take`.
+            discard: close it, because its state is in doubt.
 
         Raises:
-            ValueError: it was not taken here, or was given back before.
+            ValueError: the connection is not in use from this pool: it was taken
+                elsewhere or given back before.
         """
         entry = self._in_use.pop(id(connection), None)
         if entry is None:
-            if any(connection is one for one in self._inherited):
-                return  # the parent's: its goodbye would end the parent's connection
+            if any(connection is inherited for inherited in self._inherited):
+                return  # closing it would end the session of the parent process
             raise ValueError(
                 f"{connection!r} is not in use from {self!r}: give back what take() "
                 "returned, once"
@@ -416,7 +463,7 @@ class ConnectionPool(Generic[C]):
                 if was_interrupted(error, handled):
                     raise
                 _log.debug(
-                    "{pool}: a connection could not be reset: {error!r}",
+                    "resetting a connection failed: {pool}: {error!r}",
                     pool=self,
                     error=error,
                 )
@@ -430,12 +477,12 @@ class ConnectionPool(Generic[C]):
 
     @contextmanager
     def connection(self) -> Iterator[C]:
-        """A connection for the time of a `with` block. May park.
+        """Take a connection for a `with` block and give it back at its end. May park.
 
-        It is given back at the end. If the block ends by an exception it is closed
-        instead, for its state is in doubt; unless the pool has a `reset`, and the
-        exception is not of a wait that was cut short (`Cancelled`, `TimedOut`,
-        `RequestTimeout`, `ClientDisconnected`, `GreenletExit` ...).
+        If the block raises, the connection is closed, because its state is in doubt. It
+        is kept if the pool has `reset` and the exception does not come from an
+        interrupted wait (`Cancelled`, `TimedOut`, `RequestTimeout`,
+        `ClientDisconnected`, `GreenletExit` etc.).
         """
         handled = sys.exc_info()[1]
         connection = self.take()
@@ -447,73 +494,77 @@ class ConnectionPool(Generic[C]):
             raise
         self.give_back(connection)
 
-    def _return(self, what: Entry[C] | Mark) -> None:
-        """Take back a connection or a place. Never parks, nor waits for the lock."""
-        self._returned.append(what)
-        self._settle()
+    def _return(self, returned: _Entry[C] | _Slot) -> None:
+        """Return a connection or a slot. Never parks, never waits for the lock."""
+        self._returned.append(returned)
+        self._process_returned()
 
     def _unlock(self) -> None:
         self._mutex.release()
         if self._returned:
-            self._settle()
+            self._process_returned()
 
-    def _settle(self) -> None:
-        """See to all that came back, unless somebody is at it: then he does."""
+    def _process_returned(self) -> None:
+        """Process returned connections. A no-op if another caller is doing so."""
         while self._returned and self._mutex.acquire(False):
-            woken: list[Waiter[C]] = []
+            woken: list[Waiter[_Entry[C] | _Slot]] = []
             try:
                 while self._returned:
-                    waiter = self._receive(self._returned.popleft())
+                    waiter = self._pass_on(self._returned.popleft())
                     if waiter is not None:
                         woken.append(waiter)
             finally:
                 self._mutex.release()
-            # Without the lock: in the reactor greenlet this runs the task at once.
+            # Not under the lock: in the reactor greenlet `wake` runs the task at once.
             for waiter in woken:
                 waiter.wake()
 
-    def _receive(self, what: Entry[C] | Mark) -> Waiter[C] | None:
-        """Give `what` to the first of the line, or keep it. Under the lock."""
-        if what is DISCARDED:
+    def _pass_on(self, returned: _Entry[C] | _Slot) -> Waiter[_Entry[C] | _Slot] | None:
+        """Grant `returned` to the first waiter, or keep it. Call under the lock.
+
+        Returns:
+            The waiter to wake.
+        """
+        if returned is _DISCARDED_SLOT:
             self._discarded += 1
-            what = PLACE
-        if self._line:
-            waiter = self._line.popleft()
-            waiter.grant = what
+            returned = _FREE_SLOT
+        if self._wait_queue:
+            waiter = self._wait_queue.popleft()
+            waiter.grant = returned
             return waiter
-        if isinstance(what, Mark):
+        if isinstance(returned, _Slot):
             self._size -= 1
         else:
-            what.idle_since = self._clock()
-            self._idle.append(what)
+            returned.idle_since = self._clock()
+            self._idle.append(returned)
         return None
 
     # Closing.
 
-    def _close_now(self, entry: Entry[C]) -> None:
-        """Close a connection; its place stays taken. May park."""
+    def _close_connection(self, entry: _Entry[C]) -> None:
+        """Close a connection; its slot stays occupied. May park."""
         try:
-            # Cut short, it might be open and count as closed.
-            with nullcontext() if here() is None else shield():
+            # If the close were interrupted, an open connection would count as closed.
+            with nullcontext() if current_task() is None else shield():
                 self._close(entry.connection)
         except Exception as error:
-            # It is forgotten in any case.
+            # The pool drops the connection in any case.
             _log.debug(
-                "{pool}: closing a connection failed: {error!r}", pool=self, error=error
+                "closing a connection failed: {pool}: {error!r}", pool=self, error=error
             )
 
-    def _discard(self, entry: Entry[C]) -> None:
+    def _discard(self, entry: _Entry[C]) -> None:
         try:
-            self._close_now(entry)
+            self._close_connection(entry)
         finally:
-            self._return(DISCARDED)
+            self._return(_DISCARDED_SLOT)
 
     def _close_stale(self) -> None:
-        """Close those that were idle for too long, or all when the pool is closed."""
+        """Close the connections idle for too long; in a closed pool, all idle ones."""
         if not self._idle:
             return
         stale = []
-        # In a finalizer the lock may be held below us; then there is another time.
+        # In a finalizer, an outer frame may hold the lock; a later return will do it.
         if not self._mutex.acquire(False):
             return
         try:
@@ -525,32 +576,32 @@ class ConnectionPool(Generic[C]):
             self._discard(entry)
 
     def close(self) -> None:
-        """Close what is idle; the rest when it is given back. May park.
+        """Close the pool: idle connections now, others on their return. May park.
 
-        Whoever waits, and whoever takes one from now on, gets `PoolClosed`.
+        Waiters and later calls of `take` get `PoolClosed`.
         """
         self._mutex.acquire()
         try:
             self._closed = True
             idle, self._idle = self._idle, deque()
-            line, self._line = self._line, deque()
-            for waiter in line:
-                waiter.grant = REFUSED
+            waiters, self._wait_queue = self._wait_queue, deque()
+            for waiter in waiters:
+                waiter.grant = _REFUSED
         finally:
             self._unlock()
-        for waiter in line:
+        for waiter in waiters:
             waiter.wake()
         for entry in idle:
             self._discard(entry)
 
     def statistics(self) -> PoolStatistics:
-        """What the pool does and has done. Never parks; call from anywhere."""
+        """Return the state and the counters. Never parks; call from anywhere."""
         idle = len(self._idle)
         return PoolStatistics(
             size=self._size,
             in_use=max(0, self._size - idle),
             idle=idle,
-            waiting=len(self._line),
+            waiting=len(self._wait_queue),
             taken=self._taken,
             made=self._made,
             discarded=self._discarded,
@@ -559,21 +610,22 @@ class ConnectionPool(Generic[C]):
             max_size=self.max_size,
         )
 
-    def _after_fork(self) -> None:
-        # The sockets are the parent's as well. To close them, or to let them be
-        # collected, would say goodbye on them.
+    def reset_after_fork(self) -> None:
+        """Empty the pool in the child of a fork. Called by the interpreter."""
+        # The sockets are shared with the parent: closing or collecting the connections
+        # would send a goodbye on them.
         for entry in (*self._idle, *self._in_use.values()):
             self._inherited.append(entry.connection)
-        self._begin_empty()
+        self._start_empty()
 
 
 _pools: weakref.WeakSet[ConnectionPool[Any]] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+def _reset_pools_after_fork() -> None:
     for pool in list(_pools):
-        pool._after_fork()
+        pool.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_reset_pools_after_fork)

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from ._http.fields import join_fields, variable_name
 from ._http.head import Malformed, RequestHead
+from ._http.target import read_request_line
 from ._serving.application_server import ApplicationServer
 from ._serving.exchange import Exchange
 from ._serving.stream import Ends
@@ -121,7 +122,7 @@ class GreenWSGIResource(Resource):
         self,
         *args: Any,
         observers: Iterable[Observer] = (),
-        reactor: IReactorTime | None = None,
+        reactor: Any = None,
         **settings: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -150,7 +151,7 @@ class GreenWSGIResource(Resource):
             if name in _DECIDED_BY_TWISTED:
                 raise SettingError(
                     f"{name}={settings[name]!r}",
-                    "cannot be honoured by GreenWSGIResource",
+                    "is decided by twisted.web, not by GreenWSGIResource",
                     f"leave it out: {_DECIDED_BY_TWISTED[name]}",
                 )
         self.application_server = ApplicationServer(
@@ -199,11 +200,10 @@ class GreenWSGIResource(Resource):
                 server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
         refusal = ""
         try:
-            variables = _variables_of(request)
+            head = _head_of(request, _variables_of(request))
         except Malformed as malformed:
-            variables, refusal = {}, malformed.reason
+            head, refusal = _head_of(request, {}, "/"), malformed.reason
         stream = _Stream(request, server, self._connections.of(request))
-        head = _head_of(request, variables)
         exchange = Exchange(stream, server, head, complete=not head.content_length)
         stream.carry(exchange)
         if refusal:
@@ -245,7 +245,7 @@ class _Stream:
         self._server = server
         self._connection = connection
         self._exchange: Exchange | None = None
-        self.output: Output = TransportOutput(request, self.reset)
+        self.output: Output = TransportOutput(request, self._broken)
         self.ends = _ends_of(request, server.settings.url_scheme)
         self.connected = True
 
@@ -259,6 +259,12 @@ class _Stream:
         self.connected = False
         if self._exchange is not None:
             self._exchange.peer_lost()
+
+    def _broken(self) -> None:
+        """Cut the client off: nothing more can be sent in good order."""
+        if self._exchange is not None:
+            self._exchange.peer_lost()
+        self.reset()
 
     # The response.
 
@@ -347,6 +353,7 @@ class _Stream:
         channel: Any = self._request.channel
         if channel is None or not self.connected:
             return
+        self.connected = False
         self.output.detach()
         if isinstance(channel, HTTPChannel):
             transport: Any = channel.transport
@@ -390,14 +397,14 @@ class _Connection:
     def __init__(self, channel: Any, owner: _Connections) -> None:
         self._channel = channel
         self._owner = owner
-        self._exchanges: set[Exchange] = set()
+        self._exchanges: set[Carried] = set()
         self._watches_loss = False
 
-    def begin(self, exchange: Exchange) -> None:
+    def begin(self, exchange: Carried) -> None:
         """Take a further exchange."""
         self._exchanges.add(exchange)
 
-    def end(self, exchange: Exchange) -> None:
+    def end(self, exchange: Carried) -> None:
         """Forget an exchange, which has ended."""
         self._exchanges.discard(exchange)
         if not self._exchanges:
@@ -423,7 +430,7 @@ class _Connection:
             self._watch_loss()
             transport = channel.transport
             if isinstance(channel, HTTPChannel):
-                channel.loseConnection()  # type: ignore[no-untyped-call]
+                channel.loseConnection()
             else:
                 transport.loseConnection()
             below = getattr(transport, "transport", None)
@@ -526,8 +533,19 @@ def _variables_of(request: Request) -> dict[str, str]:
     )
 
 
-def _head_of(request: Request, variables: dict[str, str]) -> RequestHead:
-    """Return the head of a request that twisted.web has parsed."""
+def _head_of(
+    request: Request, variables: dict[str, str], path: str | None = None
+) -> RequestHead:
+    """Return the head of a request that twisted.web has parsed.
+
+    Args:
+        request: as twisted.web hands it over.
+        variables: its header fields, as environ variables.
+        path: its path, if that cannot be read from the request.
+
+    Raises:
+        Malformed: the request target is invalid.
+    """
     assert request.uri is not None
     assert request.method is not None
     target = request.uri
@@ -537,10 +555,17 @@ def _head_of(request: Request, variables: dict[str, str]) -> RequestHead:
         length = content.seek(0, os.SEEK_END)
         content.seek(0)
     variables["SCRIPT_NAME"] = _joined(request.prepath)
+    if path is None:
+        path = _joined(request.postpath)
+    if not target.startswith(b"/") and path != "/":
+        # An absolute-form target (RFC 9112 section 3.2.2), which twisted.web splits
+        # as if it was a path.
+        path = read_request_line(b"GET %b HTTP/1.1" % target).path
+        variables["SCRIPT_NAME"] = ""
     return RequestHead(
         method=request.method.decode("latin-1"),
         target=target,
-        path=_joined(request.postpath),
+        path=path,
         query=target.partition(b"?")[2].decode("latin-1"),
         version=request.clientproto.decode("latin-1"),
         variables=variables,
@@ -555,9 +580,7 @@ def _ends_of(request: Request, url_scheme: str) -> Ends:
     """Return both ends of a request's connection."""
     scheme = url_scheme or ("https" if request.isSecure() else "http")
     name, port = host_and_port(request.getHost())
-    if name:
-        name = request.getRequestHostname().decode("latin-1") or name
-    else:
+    if not name:
         # A UNIX socket has neither, and neither may be empty (PEP 3333).
         name, port = "localhost", "443" if scheme == "https" else "80"
     return Ends(name, port, *host_and_port(request.getClientAddress()), scheme)

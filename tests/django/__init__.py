@@ -1,1 +1,1 @@
-"""Tests of Django on this server: what each task has for itself, and the backends."""
+"""Tests of Django support: isolation of tasks, and the database backends."""

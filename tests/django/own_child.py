@@ -1,12 +1,12 @@
-"""Run some of Django's own tests in this process, and tell how each ends.
+"""Run some of Django's own tests in this process and report each outcome.
 
-A program of its own, run by `own_tests.py`:
+A separate program, started by `own_tests.py`:
 
     python own_child.py HOW TESTS REPORT LABEL ...
 
-HOW says where the tests run: "plain", as Django's own; "isolated", in a task, with
-nothing patched; "patched", in a task, with the standard library patched. TESTS is the
-directory of Django's tests, REPORT a file that gets a line of JSON for each test.
+HOW is "plain" (as Django runs them), "isolated" (in a task, nothing patched) or
+"patched" (in a task, standard library patched). TESTS is the directory of Django's
+tests, REPORT a file that gets one line of JSON per test.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Not this directory, whose modules have common names.
+# Not this directory: its modules have common names.
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 
 class Report(unittest.TextTestResult):
-    """Tells a file as well."""
+    """A test result that also writes the report file."""
 
     path = ""
 
@@ -40,42 +40,42 @@ class Report(unittest.TextTestResult):
             self._outcome = outcome
 
     def startTest(self, test: Any) -> None:
-        """A test begins."""
+        """Reset the outcome."""
         self._outcome = ""
         super().startTest(test)
 
     def stopTest(self, test: Any) -> None:
-        """It has ended."""
+        """Write the outcome of a test."""
         super().stopTest(test)
-        self._tell(test.id(), self._outcome or "passed")
+        self._write(test.id(), self._outcome or "passed")
 
-    def _tell(self, name: str, outcome: str) -> None:
+    def _write(self, name: str, outcome: str) -> None:
         self._report.write(json.dumps([name, outcome]) + "\n")
 
     def addError(self, test: Any, err: Any) -> None:
-        """It failed, or what prepares it did."""
+        """Note an error of a test or of its fixture."""
         super().addError(test, err)
         self._note("failed")
         if not isinstance(test, unittest.TestCase):
-            self._tell(test.id(), "failed")
+            self._write(test.id(), "failed")
 
     def addFailure(self, test: Any, err: Any) -> None:
-        """It failed."""
+        """Note a failure."""
         super().addFailure(test, err)
         self._note("failed")
 
     def addSkip(self, test: Any, reason: str) -> None:
-        """It does not run here."""
+        """Note a skipped test."""
         super().addSkip(test, reason)
         self._note("skipped")
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:
-        """It failed, as is known."""
+        """Note an expected failure, counted as skipped."""
         super().addExpectedFailure(test, err)
         self._note("skipped")
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
-        """A part of one has ended."""
+        """Note the failure of a subtest."""
         super().addSubTest(test, subtest, err)
         if err is not None:
             self._note("failed")
@@ -92,7 +92,7 @@ def _run(tests: str, labels: Sequence[str]) -> None:
 
 
 def main(how: str, tests: str, report: str, *labels: str) -> None:
-    """Run them; exits."""
+    """Run the tests and exit."""
     Report.path = report
     unittest.TextTestRunner.resultclass = Report
     if how == "plain":

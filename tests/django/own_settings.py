@@ -1,7 +1,7 @@
-"""The settings of Django's own tests on one of our backends.
+"""Settings for Django's own tests on a backend of txgreenwsgi.
 
 OWN_DATABASE   sqlite3, postgresql or mysql
-OWN_PORT       where its server is
+OWN_PORT       the port of the database server
 """
 
 from __future__ import annotations

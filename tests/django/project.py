@@ -1,4 +1,4 @@
-"""A Django project in this process, on an SQLite file: what unit tests are run on.
+"""A Django project in this process, on an SQLite file, for unit tests.
 
 Its views wait by `txgreenwsgi.sleep`, on the clock of the test. Nothing is patched.
 """
@@ -62,7 +62,7 @@ if not settings.configured:
     django.setup()
 isolation.isolate_loaded()
 
-from django.contrib import messages  # noqa: E402 - it is an application
+from django.contrib import messages  # noqa: E402 - needs django.setup()
 from django.contrib.messages import get_messages  # noqa: E402
 from django.core.cache import caches  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
@@ -78,7 +78,7 @@ ZONES = ("Europe/Berlin", "Asia/Tokyo", "America/New_York", "UTC")
 
 
 def count_transactions(request: HttpRequest) -> HttpResponse:
-    """Be slow in the midst of a transaction, and tell what is seen of it."""
+    """Sleep in a transaction, and return the transaction state around it."""
     before = connection.in_atomic_block
     with transaction.atomic():
         sleep(1)
@@ -87,7 +87,7 @@ def count_transactions(request: HttpRequest) -> HttpResponse:
 
 
 def mine(request: HttpRequest) -> HttpResponse:
-    """Set all that Django keeps for the thread, be slow, and tell what is there."""
+    """Set Django's per-thread state, sleep, and return that state."""
     number = int(request.GET["number"])
     translation.activate(("en", "de", "fr")[number % 3])
     timezone.activate(ZONES[number % 4])
@@ -111,7 +111,7 @@ def mine(request: HttpRequest) -> HttpResponse:
 
 
 def stream(request: HttpRequest) -> StreamingHttpResponse:
-    """Hold a transaction while the response is sent."""
+    """Keep a transaction open while the response is streamed."""
 
     def blocks() -> Iterator[str]:
         with transaction.atomic():
@@ -123,7 +123,7 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
 
 
 def hold(request: HttpRequest) -> HttpResponse:
-    """Be in a transaction for a hundred seconds."""
+    """Keep a transaction open for 100 seconds."""
     with transaction.atomic():
         held.append(connection.connection)
         sleep(100)
@@ -131,7 +131,7 @@ def hold(request: HttpRequest) -> HttpResponse:
 
 
 def stay(request: HttpRequest) -> HttpResponse:
-    """Open a connection, then end by what is no Exception."""
+    """Open a connection, then raise SystemExit."""
     connection.ensure_connection()
     held.append(connection.connection)
     raise SystemExit("a view that ends the program")

@@ -1,4 +1,4 @@
-"""Each task has for itself what Django keeps for each thread; nothing is patched."""
+"""Isolation of Django's per-thread state by task, without patching."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.switching.clocked import ClockTestCase
 from txgreenwsgi import Cancelled, sleep, spawn
-from txgreenwsgi.isolation import isolate_loaded
+from txgreenwsgi.isolation import isolate_loaded, namespace_count
 from txgreenwsgi.testing import LeakCheckMixin
 
 from .project import application, caches, held
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 def open_one() -> Any:
-    """The driver's connection of whoever asks, opened if need be."""
+    """Return the driver's connection of the current task, opened if needed."""
     connection.ensure_connection()
     return connection.connection
 
 
 def is_closed(raw: Any) -> bool:
-    """Is this connection of sqlite3's closed?"""
+    """Return whether a connection of sqlite3 is closed."""
     try:
         raw.total_changes  # noqa: B018 - it raises
     except Exception:
@@ -43,7 +43,7 @@ class ConnectionTests(ClockTestCase):
     """`django.db.connections`, on Django's own backend."""
 
     def test_own(self) -> None:
-        """Two tasks at the same time have two connections."""
+        """Concurrent tasks have separate connections."""
 
         def view() -> Any:
             raw = open_one()
@@ -57,7 +57,7 @@ class ConnectionTests(ClockTestCase):
         self.assertIsNot(first, second)
 
     def test_transactions(self) -> None:
-        """No task sees that another is in a transaction."""
+        """A transaction in one task is invisible to others."""
 
         def begin() -> None:
             with transaction.atomic():
@@ -69,7 +69,7 @@ class ConnectionTests(ClockTestCase):
         self.clock.advance(2)
 
     def test_elsewhere(self) -> None:
-        """The main thread and other threads keep what they have, and see no task's."""
+        """The main thread and other threads have their own connections."""
         self.addCleanup(connections.close_all)
         mine = open_one()
         found: list[Any] = []
@@ -88,7 +88,7 @@ class ConnectionTests(ClockTestCase):
         self.assertEqual(len({id(raw) for raw in raws}), 3)
 
     def test_children(self) -> None:
-        """A task that another has spawned has a connection of its own."""
+        """A spawned task has its own connection."""
 
         def child() -> Any:
             return open_one()
@@ -106,7 +106,7 @@ class ConnectionTests(ClockTestCase):
         self.assertTrue(is_closed(other))
 
     def test_lent_by_mistake(self) -> None:
-        """To use the connection of another task is an error that says so."""
+        """Using the connection of another task raises DatabaseError."""
         lent: list[Any] = []
 
         def lender() -> None:
@@ -123,7 +123,7 @@ class ConnectionTests(ClockTestCase):
         self.clock.advance(2)
 
     def test_lent_on_purpose(self) -> None:
-        """What Django allows to be shared is, and its owner closes it."""
+        """A connection shared by Django's API is closed by its owner."""
         lent: list[Any] = []
 
         def lender() -> bool:
@@ -146,16 +146,14 @@ class ConnectionTests(ClockTestCase):
         self.assertFalse(self.result_of(owner))
         self.assertTrue(is_closed(lent[0].connection or lent[0]))
 
-    def test_forgotten(self) -> None:
-        """When a task has ended nothing of its connections is kept."""
-        from txgreenwsgi.isolation import _own
-
+    def test_dropped(self) -> None:
+        """The connections of a task are dropped at its end."""
         for _ in range(3):
             self.result_of(self.start(open_one))
-        self.assertEqual(_own(connections._connections, "_of_task"), {})
+        self.assertEqual(namespace_count(connections), 0)
 
     def test_delete(self) -> None:
-        """`del connections[alias]` takes the task's own away, and nobody else's."""
+        """`del connections[alias]` removes the connection of the current task only."""
         self.addCleanup(connections.close_all)
         mine = connections["default"]
 
@@ -173,10 +171,10 @@ class ConnectionTests(ClockTestCase):
 
 
 class EndTests(ClockTestCase):
-    """What a task holds is closed in the task before it ends."""
+    """The connections of a task are closed in the task before it ends."""
 
     def assert_closed(self, end: Callable[[], object]) -> None:
-        """Run a task that opens a connection and then does something."""
+        """Assert that a task that opens a connection and ends by `end` closes it."""
         raws: list[Any] = []
 
         def view() -> None:
@@ -188,23 +186,23 @@ class EndTests(ClockTestCase):
         if not task.done:
             task.cancel()
         self.assertTrue(task.done)
-        task._observed = True
+        task.deferred().addErrback(lambda _: None)
         self.assertTrue(is_closed(raws[0]))
 
     def test_return(self) -> None:
-        """When it returns."""
+        """A task that returns."""
         self.assert_closed(lambda: None)
 
     def test_raise(self) -> None:
-        """When it raises."""
+        """A task that raises."""
         self.assert_closed(lambda: 1 / 0)
 
     def test_exit(self) -> None:
-        """When it asks the program to end."""
+        """A task that raises SystemExit."""
         self.assert_closed(sys.exit)
 
     def test_cancel(self) -> None:
-        """When it is cancelled, though it catches that."""
+        """A cancelled task that catches Cancelled and parks again."""
 
         def wait() -> None:
             try:
@@ -226,7 +224,7 @@ class EndTests(ClockTestCase):
         self.assertTrue(is_closed(raws[0]))
 
     def test_in_transaction(self) -> None:
-        """When it is cancelled in a transaction, which is rolled back."""
+        """A task cancelled in a transaction, which is rolled back."""
 
         def view() -> None:
             with transaction.atomic():
@@ -240,7 +238,7 @@ class EndTests(ClockTestCase):
         self.assertTrue(is_closed(raws[0]))
 
     def test_kill(self) -> None:
-        """When it is killed because the reactor has stopped."""
+        """A task killed because the reactor has stopped."""
         raws: list[Any] = []
 
         def view() -> None:
@@ -253,7 +251,7 @@ class EndTests(ClockTestCase):
         self.assertTrue(is_closed(raws[0]))
 
     def test_one_that_fails(self) -> None:
-        """A connection that cannot be closed is told of; the others are closed."""
+        """A failure to close one connection is logged; the others are closed."""
         raws: list[Any] = []
 
         class Stubborn:
@@ -270,7 +268,7 @@ class EndTests(ClockTestCase):
         self.assertEqual(failure.getErrorMessage(), "stuck")
 
     def test_closing_that_waits(self) -> None:
-        """Closing may wait, and nothing interrupts it."""
+        """Closing may park, and a cancellation does not interrupt it."""
         done: list[str] = []
 
         class Slow:
@@ -292,10 +290,10 @@ class EndTests(ClockTestCase):
 
 
 class LocalTests(ClockTestCase):
-    """asgiref's `Local`, of which Django makes its own."""
+    """asgiref's `Local`, which Django uses."""
 
     def test_critical(self) -> None:
-        """One that is critical to threads is, to tasks."""
+        """A thread-critical `Local` is separate in each task."""
         local = Local(thread_critical=True)
         local.value = "main"
 
@@ -313,7 +311,7 @@ class LocalTests(ClockTestCase):
         self.assertEqual(local.value, "main")
 
     def test_caches(self) -> None:
-        """Two tasks have two cache objects: closing one is nothing to the other."""
+        """Concurrent tasks have separate cache objects."""
 
         def view() -> int:
             cache = caches["default"]
@@ -327,19 +325,18 @@ class LocalTests(ClockTestCase):
 
 
 class LaterTests(SynchronousTestCase):
-    """What is imported after the server was made."""
+    """Modules imported after `isolate_loaded()`."""
 
     def test_import_later(self) -> None:
-        """Django that is imported by the first request is isolated as well."""
+        """Django imported later is isolated too."""
         code = (
-            "from txgreenwsgi.isolation import isolate_loaded, _TaskLocal\n"
+            "from txgreenwsgi.isolation import isolate_loaded, is_isolated\n"
             "isolate_loaded()\n"
             "import sys; assert 'django' not in sys.modules\n"
             "from django.db import connections\n"
             "from django.core.cache import caches\n"
             "import django.db.backends.base.base as base, asgiref.local, inspect\n"
-            "print(type(connections._connections) is _TaskLocal,\n"
-            "      type(caches._connections) is _TaskLocal,\n"
+            "print(is_isolated(connections), is_isolated(caches),\n"
             "      base._thread.get_ident.__module__,\n"
             "      asgiref.local.threading.local.__module__,\n"
             "      'class Local' in inspect.getsource(asgiref.local))\n"
@@ -352,21 +349,23 @@ class LaterTests(SynchronousTestCase):
             [
                 "True",
                 "True",
-                "txgreenwsgi.green._locks",
-                "txgreenwsgi.green._locals",
+                "txgreenwsgi._parking.locks",
+                "txgreenwsgi._parking.task_local",
                 "True",
             ],
             done.stderr,
         )
 
     def test_again(self) -> None:
-        """To isolate twice changes nothing."""
-        before = connections._connections, sys.meta_path[:]
+        """A second call is a no-op."""
+        before = sys.meta_path[:]
+        default = connections["default"]
         isolate_loaded()
-        self.assertEqual((connections._connections, sys.meta_path), before)
+        self.assertEqual(sys.meta_path, before)
+        self.assertIs(connections["default"], default)
 
     def test_nothing_loaded(self) -> None:
-        """Where there is no Django none is imported."""
+        """It does not import Django or asgiref."""
         code = (
             "import txgreenwsgi, sys\n"
             "txgreenwsgi.isolation.isolate_loaded()\n"
@@ -382,7 +381,7 @@ class LaterTests(SynchronousTestCase):
 
 
 class RequestTests(LeakCheckMixin, SynchronousTestCase):
-    """Requests that interleave, on one clock."""
+    """Concurrent requests, on one clock."""
 
     def setUp(self) -> None:
         """Serve the project."""
@@ -390,7 +389,7 @@ class RequestTests(LeakCheckMixin, SynchronousTestCase):
         self.server: MemoryServer = self.serve(application)
 
     def ask(self, target: str, **headers: str) -> Any:
-        """Send a request; the client."""
+        """Send a request and return its client."""
         client = self.server.connect()
         lines = [f"GET {target} HTTP/1.1", "Host: localhost"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -398,7 +397,7 @@ class RequestTests(LeakCheckMixin, SynchronousTestCase):
         return client
 
     def test_transactions(self) -> None:
-        """Fifty requests in transactions each see their own alone."""
+        """Fifty concurrent requests each see only their own transaction."""
         clients = [self.ask("/transactions") for _ in range(50)]
         self.server.advance(1)
         for client in clients:
@@ -406,7 +405,7 @@ class RequestTests(LeakCheckMixin, SynchronousTestCase):
             self.assertEqual(response.body, b"[false, true, 1, false]")
 
     def test_mixed(self) -> None:
-        """Language, time zone, messages, URLconf and caches are nobody else's."""
+        """Language, time zone, messages, URLconf and caches are per request."""
         import json
 
         clients = [self.ask(f"/mine?number={number}") for number in range(50)]
@@ -433,7 +432,7 @@ class RequestTests(LeakCheckMixin, SynchronousTestCase):
             )
 
     def test_stream(self) -> None:
-        """A streamed response keeps its transaction until its end."""
+        """A streamed response keeps its transaction until it is complete."""
         client = self.ask("/stream")
         self.server.advance(1)
         other = self.ask("/transactions")
@@ -445,14 +444,14 @@ class RequestTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(response.body, b"[false, true, 1, false]")
 
     def test_client_gone(self) -> None:
-        """A streamed response whose client goes away ends its transaction at once."""
+        """A disconnect during a streamed response ends its transaction at once."""
         client = self.ask("/stream")
         self.server.advance(1)
         client.disconnect()
         self.assertEqual(self.server.tasks, [])
 
     def test_timeout(self) -> None:
-        """A request whose time is up is answered 504, and its connection closed."""
+        """A request timeout answers 504 and closes the database connection."""
         server = self.serve(application, request_timeout=2.0)
         self.server = server
         client = self.ask("/hold")
@@ -463,7 +462,7 @@ class RequestTests(LeakCheckMixin, SynchronousTestCase):
         self.assertTrue(is_closed(held[0]))
 
     def test_disconnect(self) -> None:
-        """With `on_disconnect="cancel"` a client that is gone ends the transaction."""
+        """With `on_disconnect="cancel"` a disconnect ends the transaction."""
         self.server = self.serve(application, on_disconnect="cancel")
         client = self.ask("/hold")
         self.assertFalse(is_closed(held[0]))
@@ -472,7 +471,7 @@ class RequestTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(self.server.tasks, [])
 
     def test_no_response(self) -> None:
-        """A view that never made a response still has its connection closed."""
+        """The connection of a view that raises SystemExit is closed."""
         client = self.ask("/stay")
         (response,) = client.responses()
         self.assertEqual(response.status, 500)
@@ -480,7 +479,7 @@ class RequestTests(LeakCheckMixin, SynchronousTestCase):
         self.assertTrue(is_closed(held[0]))
 
     def test_stop(self) -> None:
-        """A request that is cut off as the server stops leaves no connection open."""
+        """A request ended by shutdown leaves no connection open."""
         self.ask("/hold")
         self.server.site.stop(1)
         for _ in range(3):

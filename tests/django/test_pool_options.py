@@ -1,4 +1,4 @@
-"""OPTIONS["green_pool"]: what it may be, and what is said of what it may not be."""
+"""OPTIONS["green_pool"]: valid values, and messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class PoolOptionTests(SynchronousTestCase):
     """`PoolOptions.of`."""
 
     def test_default(self) -> None:
-        """Without a word there is a pool of ten."""
+        """The default is a pool of ten connections."""
         self.assertEqual(
             PoolOptions.of("default", {}), PoolOptions(10, 30.0, 3600.0, 600.0)
         )
         self.assertEqual(PoolOptions.of("default", {"green_pool": True}), PoolOptions())
 
     def test_some(self) -> None:
-        """What is given is taken, None for no limit too."""
+        """Given options replace the defaults; None means no limit."""
         given = {"max_size": 3, "wait_timeout": None, "max_age": 60}
         self.assertEqual(
             PoolOptions.of("default", {"green_pool": given}),
@@ -36,17 +36,17 @@ class PoolOptionTests(SynchronousTestCase):
         )
 
     def test_none(self) -> None:
-        """False, and None, are no pool, also beside Django's own."""
+        """False and None disable the pool, also with Django's own pool."""
         for given in (False, None):
             self.assertIsNone(
                 PoolOptions.of("default", {"green_pool": given, "pool": True})
             )
 
     def test_bad(self) -> None:
-        """What makes no sense is named, with where it is and what to give."""
+        """The message has the setting, its value and the valid values."""
         cases: dict[str, tuple[Any, str]] = {
-            "a number": (5, "is 5: give a dictionary with some of max_size,"),
-            "a key": ({"size": 5}, "has no key 'size': there are max_size, wait_t"),
+            "a number": (5, "is 5: give a dictionary with some of the keys max_size,"),
+            "a key": ({"size": 5}, "has the unknown key 'size': use max_size, wait_t"),
             "zero": ({"max_size": 0}, "['max_size'] is 0: give a whole number of"),
             "a text": ({"max_size": "9"}, "['max_size'] is '9': give a whole"),
             "a truth": ({"max_size": True}, "['max_size'] is True: give a whole"),
@@ -63,7 +63,7 @@ class PoolOptionTests(SynchronousTestCase):
             self.assertIn(text, str(error), case)
 
     def test_two_pools(self) -> None:
-        """Django's pool and ours at once are refused."""
+        """Both Django's pool and this one raise ImproperlyConfigured."""
         error = self.assertRaises(
             ImproperlyConfigured, PoolOptions.of, "one", {"pool": True}
         )
@@ -74,12 +74,12 @@ class CheckTests(SynchronousTestCase):
     """`manage.py check`."""
 
     def check(self, **database: Any) -> list[str]:
-        """The texts of the errors for such a database."""
+        """Return the messages for a database with these settings."""
         self.patch(settings, "DATABASES", {"default": database})
         return [each.msg for each in check_pools(apps.get_app_configs())]
 
     def test_good(self) -> None:
-        """It has nothing to say to what is right."""
+        """Valid settings produce no message."""
         engine = "txgreenwsgi.django.backends.postgresql"
         self.assertEqual(self.check(ENGINE=engine), [])
         self.assertEqual(
@@ -87,16 +87,16 @@ class CheckTests(SynchronousTestCase):
         )
 
     def test_bad_option(self) -> None:
-        """A bad option is told before anybody connects."""
+        """An invalid option is reported without connecting."""
         (text,) = self.check(
             ENGINE="txgreenwsgi.django.backends.mysql",
             OPTIONS={"green_pool": {"max": 5}},
         )
-        self.assertIn("has no key 'max'", text)
+        self.assertIn("has the unknown key 'max'", text)
 
     def test_other_engine(self) -> None:
-        """A pool for a backend that has none is told, and which has."""
+        """`green_pool` with a backend that does not support it is reported."""
         (text,) = self.check(
             ENGINE="django.db.backends.postgresql", OPTIONS={"green_pool": {}}
         )
-        self.assertIn("'django.db.backends.postgresql', which does not know it", text)
+        self.assertIn("'django.db.backends.postgresql' does not support", text)

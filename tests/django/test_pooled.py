@@ -1,7 +1,7 @@
-"""A backend with a pool: what it takes, gives back, and in what state.
+"""A pooled backend: taking and returning connections, and their state.
 
-The backend of `tests.django.plain` never waits by itself; who waits here, waits for
-the pool.
+The backend of `tests.django.plain` never parks by itself; all waits here are for the
+pool.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.db.utils import ConnectionHandler
 from tests.switching.clocked import ClockTestCase
 from txgreenwsgi import Cancelled, sleep
 from txgreenwsgi.django import pool_statistics
-from txgreenwsgi.django.pooled import DatabasePool, _pools, close_pools
+from txgreenwsgi.django.pooled import close_pools
 
 from . import project
 from .plain.base import DatabaseWrapper
@@ -32,14 +32,15 @@ ALIAS = "pooled"
 
 
 class PooledTests(ClockTestCase):
-    """Connections of tasks, and of everybody else."""
+    """Connections of tasks and of threads."""
 
     def setUp(self) -> None:
-        """Begin with an empty pool."""
+        """Start with an empty pool."""
         super().setUp()
         close_pools(ALIAS)
         DatabaseWrapper.pings = 0
         DatabaseWrapper.dead = set()
+        self.used: list[Any] = []
         self.addCleanup(connections.close_all)
         with connections[ALIAS].cursor() as cursor:
             cursor.execute("DROP TABLE IF EXISTS kept")
@@ -47,42 +48,37 @@ class PooledTests(ClockTestCase):
         connections[ALIAS].close()
 
     def assert_closed(self, raw: Any) -> None:
-        """This connection of sqlite3's must be."""
+        """Assert that a connection of sqlite3 is closed."""
         self.assertRaises(sqlite3.ProgrammingError, getattr, raw, "total_changes")
 
     def insert(self) -> None:
-        """Write something."""
+        """Insert a row."""
         with connections[ALIAS].cursor() as cursor:
             cursor.execute("INSERT INTO kept VALUES (1)")
 
     def kept(self) -> int:
-        """How much was."""
+        """Return the number of rows."""
         with connections[ALIAS].cursor() as cursor:
             count: int = cursor.execute("SELECT count(*) FROM kept").fetchone()[0]
             return count
 
     @property
     def statistics(self) -> PoolStatistics:
-        """The pool's."""
+        """The statistics of the pool."""
         return pool_statistics()[ALIAS]
 
-    @property
-    def pool(self) -> DatabasePool:
-        """The pool itself."""
-        (pool,) = _pools[ALIAS].values()
-        return pool
-
     def use(self, seconds: float = 0) -> Any:
-        """Open the connection, and keep it for so long; the driver's."""
+        """Use a connection for some seconds and return the driver's connection."""
         connection = connections[ALIAS]
         connection.ensure_connection()
         raw = connection.connection
+        self.used.append(raw)
         if seconds:
             sleep(seconds)
         return raw
 
     def test_reuse(self) -> None:
-        """What one task has given back the next one takes."""
+        """The next task reuses a returned connection."""
         first = self.result_of(self.start(self.use))
         second = self.result_of(self.start(self.use))
         self.assertIs(first, second)
@@ -90,7 +86,7 @@ class PooledTests(ClockTestCase):
         self.assertEqual((found.made, found.taken, found.idle), (1, 2, 1))
 
     def test_bounded(self) -> None:
-        """No more are open than max_size; the others wait for their turn."""
+        """At most max_size connections are open; other tasks wait."""
         tasks = [self.start(self.use, 1) for _ in range(6)]
         for _ in range(3):
             found = self.statistics
@@ -100,7 +96,7 @@ class PooledTests(ClockTestCase):
         self.assertEqual((len(raws), self.statistics.made), (2, 2))
 
     def test_close(self) -> None:
-        """`connection.close()` gives the connection to others, long before the end."""
+        """`connection.close()` returns the connection before the task ends."""
 
         def view() -> None:
             self.use()
@@ -113,26 +109,26 @@ class PooledTests(ClockTestCase):
         for task in tasks:
             self.result_of(task)
 
-    def test_too_late(self) -> None:
-        """Who waits in vain gets an OperationalError that says what to do."""
+    def test_wait_timeout(self) -> None:
+        """After `wait_timeout` the task gets an OperationalError with the remedy."""
         holders = [self.start(self.use, 100) for _ in range(2)]
         late = self.start(self.use)
         self.clock.advance(5)
         error = self.error_of(late, OperationalError)
         text = str(error)
-        for word in ("'pooled'", "max_size=2", "in use for 5 seconds", "green_pool"):
+        for word in ("'pooled'", "max_size=2", "after 5 seconds", "green_pool"):
             self.assertIn(word, text)
         self.assertEqual(self.statistics.timeouts, 1)
         self.end(*holders)
 
     def end(self, *tasks: Task[Any]) -> None:
-        """Cancel them."""
+        """Cancel some tasks."""
         for task in tasks:
             task.cancel()
             self.error_of(task, Cancelled)
 
     def test_cancelled_while_waiting(self) -> None:
-        """One who is cancelled in the line costs no connection."""
+        """A task cancelled in the wait queue takes no connection with it."""
         holders = [self.start(self.use, 1) for _ in range(2)]
         self.end(self.start(self.use))
         self.clock.advance(1)
@@ -141,7 +137,7 @@ class PooledTests(ClockTestCase):
         self.assertEqual((self.statistics.idle, self.statistics.waiting), (2, 0))
 
     def test_left_in_transaction(self) -> None:
-        """A connection that was given back in a transaction is closed."""
+        """A connection returned in a transaction is closed."""
 
         def view() -> None:
             atomic = transaction.atomic(using=ALIAS)
@@ -153,7 +149,7 @@ class PooledTests(ClockTestCase):
         self.assertEqual((found.size, found.discarded), (0, 1))
 
     def test_cut_in_transaction(self) -> None:
-        """A task that is cancelled in a transaction rolls back, and gives back."""
+        """A task cancelled in a transaction rolls back and returns its connection."""
 
         def view() -> None:
             with transaction.atomic(using=ALIAS):
@@ -165,7 +161,7 @@ class PooledTests(ClockTestCase):
         self.assertEqual((self.statistics.in_use, self.statistics.made), (0, 1))
 
     def test_autocommit_restored(self) -> None:
-        """Who takes transactions into his own hands leaves none to the next."""
+        """A transaction begun by `set_autocommit(False)` ends with the task."""
 
         def view() -> None:
             connection = connections[ALIAS]
@@ -182,7 +178,7 @@ class PooledTests(ClockTestCase):
         self.assertEqual(self.statistics.made, 1)
 
     def test_error(self) -> None:
-        """A connection on which something failed is closed when it is given back."""
+        """A connection on which a query failed is closed on its return."""
 
         def view() -> None:
             try:
@@ -195,7 +191,7 @@ class PooledTests(ClockTestCase):
         self.assertEqual(self.statistics.discarded, 1)
 
     def test_old_cursor(self) -> None:
-        """A cursor that was kept cannot reach the connection when another has it."""
+        """A cursor is closed when its connection is returned."""
 
         def view() -> None:
             cursor = connections[ALIAS].cursor()
@@ -207,7 +203,7 @@ class PooledTests(ClockTestCase):
         self.assertEqual(self.statistics.idle, 1)
 
     def test_in_atomic_block_no_other(self) -> None:
-        """In a transaction whose connection was closed no other is taken."""
+        """In an atomic block whose connection was closed, none is taken again."""
 
         def view() -> None:
             with (
@@ -221,7 +217,7 @@ class PooledTests(ClockTestCase):
         self.assertEqual(self.statistics.made, 1)
 
     def test_health_check(self) -> None:
-        """With CONN_HEALTH_CHECKS a dead connection is found out, and another made."""
+        """With CONN_HEALTH_CHECKS a dead idle connection is replaced."""
         settings = connections[ALIAS].settings_dict
         settings["CONN_HEALTH_CHECKS"] = True
         self.addCleanup(settings.__setitem__, "CONN_HEALTH_CHECKS", False)
@@ -233,27 +229,25 @@ class PooledTests(ClockTestCase):
         self.assertIsNot(self.result_of(self.start(self.use)), first)
         self.assertEqual(self.statistics.discarded, 1)
 
-    def test_handed_on(self) -> None:
-        """Nor does one that died in somebody's hands go to the next in line."""
+    def test_handed_over(self) -> None:
+        """With CONN_HEALTH_CHECKS a dead connection is not handed to a waiter."""
         settings = connections[ALIAS].settings_dict
         settings["CONN_HEALTH_CHECKS"] = True
         self.addCleanup(settings.__setitem__, "CONN_HEALTH_CHECKS", False)
         holders = [self.start(self.use, 1), self.start(self.use, 2)]
-        next_in_line = self.start(self.use)
-        DatabaseWrapper.dead.update(
-            id(entry.connection.raw) for entry in self.pool._in_use.values()
-        )
+        waiter = self.start(self.use)
+        DatabaseWrapper.dead.update(id(raw) for raw in self.used)
         self.clock.advance(1)
         raw = self.result_of(holders[0])
-        self.assertIsNot(self.result_of(next_in_line), raw)
+        self.assertIsNot(self.result_of(waiter), raw)
         self.assert_closed(raw)
         self.clock.advance(1)
-        # Nobody stands in line: who comes later asks himself.
+        # Without a waiter the connection is not checked on its return.
         self.assertEqual(DatabaseWrapper.pings, 1)
         self.result_of(holders[1])
 
     def test_elsewhere(self) -> None:
-        """The main thread, and other threads, connect and close as ever."""
+        """The main thread and other threads connect and close without the pool."""
         raws = [self.use()]
         connections[ALIAS].close()
 
@@ -269,7 +263,7 @@ class PooledTests(ClockTestCase):
         self.assertNotIn(ALIAS, pool_statistics())
 
     def test_no_pool(self) -> None:
-        """With `green_pool` False each task has a connection made for it."""
+        """With `green_pool` False each task opens its own connection."""
         handler = ConnectionHandler(
             {
                 "default": {
@@ -289,7 +283,7 @@ class PooledTests(ClockTestCase):
         self.assertNotIn("default", pool_statistics())
 
     def test_many_databases(self) -> None:
-        """Tests that change the name of the database do not get the old one's."""
+        """Changing the name of the database changes the pool."""
         settings = connections[ALIAS].settings_dict
         first = self.result_of(self.start(self.use))
         name = settings["NAME"]
@@ -298,7 +292,7 @@ class PooledTests(ClockTestCase):
         self.assertIsNot(self.result_of(self.start(self.use)), first)
 
     def test_close_pool(self) -> None:
-        """`close_pool` closes what is idle; what is in use when it comes back."""
+        """`close_pool` closes idle connections now and others on their return."""
         idle = self.start(self.use)
         task = self.start(self.use, 1)
         other = self.start(self.use, 0.5)
@@ -314,7 +308,7 @@ class PooledTests(ClockTestCase):
         self.result_of(idle)
 
     def test_request_finished(self) -> None:
-        """When a request ends Django closes, and the pool has it again at once."""
+        """At the end of a request the connection is returned at once."""
 
         def view() -> int:
             self.use()

@@ -1,4 +1,4 @@
-"""Files that come and go, and Django's signals, through the whole server."""
+"""Uploads, downloads and Django's signals, through the whole server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FileTests(LeakCheckMixin, SynchronousTestCase):
         self.server: MemoryServer = self.serve(application)
 
     def test_file_response(self) -> None:
-        """A FileResponse is sent whole; then file and connection are closed."""
+        """A FileResponse is sent completely; then file and connection are closed."""
         response = self.server.request("GET", "/more/file")
         self.assertEqual(response.status, 200)
         self.assertEqual(response.body, Path(uploads.__file__).read_bytes())
@@ -39,7 +39,7 @@ class FileTests(LeakCheckMixin, SynchronousTestCase):
         self.assertTrue(getattr(file, "closed", None))
 
     def test_file_response_cut(self) -> None:
-        """If its client goes away both are closed at once."""
+        """A disconnect closes file and connection at once."""
         client = self.server.connect(room=300)
         client.send(b"GET /more/file HTTP/1.1\r\nHost: localhost\r\n\r\n")
         raw, file = uploads.opened
@@ -49,7 +49,7 @@ class FileTests(LeakCheckMixin, SynchronousTestCase):
         self.assertTrue(getattr(file, "closed", None))
 
     def upload(self, size: int) -> Response:
-        """Send a form with a file of so many bytes."""
+        """Send a form with a file of `size` bytes."""
         body = (
             b"--edge\r\n"
             b'Content-Disposition: form-data; name="file"; filename="a.bin"\r\n'
@@ -61,12 +61,12 @@ class FileTests(LeakCheckMixin, SynchronousTestCase):
         return self.server.request("POST", "/more/receive", [kind], body)
 
     def test_upload(self) -> None:
-        """A file arrives whole, in memory or, if it is large, in a file."""
+        """Uploads of all sizes arrive, in memory or in a temporary file."""
         for size in (0, 1, 100_000, 3_000_000):
             self.assertEqual(self.upload(size).body, f"a.bin {size}".encode())
 
     def test_upload_in_pieces(self) -> None:
-        """Two uploads whose bytes come in turns are not mixed."""
+        """Two uploads that arrive alternately are not mixed."""
         clients = [self.server.connect() for _ in range(2)]
         letters = [b"a" * 1000, b"b" * 3000]
         tails: list[bytes] = []
@@ -96,7 +96,7 @@ class SignalTests(LeakCheckMixin, SynchronousTestCase):
     """request_started and request_finished."""
 
     def test_in_the_task(self) -> None:
-        """Both are sent in the request's own task, also by a view that fails."""
+        """Both are sent in the request's task, also if the view fails."""
         server = self.serve(application)
         seen: list[tuple[str, Any]] = []
 
@@ -120,7 +120,7 @@ class SignalTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(server.tasks, [])
 
     def test_closed_before_the_next(self) -> None:
-        """On a kept connection the next request finds no database connection open."""
+        """Requests on one keep-alive connection open separate database connections."""
         server = self.serve(application)
         client = server.connect()
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Views of files that come and go, and what is `async`."""
+"""Views for uploads and downloads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from django.views.decorators.csrf import csrf_exempt
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-#: What FileResponse has been given, and what has been signalled.
+#: The database connection and the file of each download.
 opened: list[object] = []
 
 
 def send_file(request: HttpRequest) -> FileResponse:
-    """This very file, while the database is in use."""
+    """Return this file, with an open database connection."""
     connection.ensure_connection()
     opened.append(connection.connection)
     file = open(__file__, "rb")  # noqa: SIM115 - the response closes it
@@ -27,7 +27,7 @@ def send_file(request: HttpRequest) -> FileResponse:
 
 @csrf_exempt  # type: ignore[untyped-decorator] # Django has no annotations
 def receive(request: HttpRequest) -> HttpResponse:
-    """Tell how long the uploaded file is, and its name."""
+    """Return the name and the length of the uploaded file."""
     file = request.FILES["file"]
     return HttpResponse(f"{file.name} {sum(map(len, file.chunks()))}")
 

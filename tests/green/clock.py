@@ -15,27 +15,27 @@ __all__ = ["TaskClock"]
 
 
 class TaskClock(twisted_task.Clock):
-    """A clock whose hub runs tasks."""
+    """A clock with a hub that runs tasks."""
 
     def spawn(self, function: Callable[..., Any], *args: Any) -> Task[Any]:
-        """Run `function(*args)` in a task, until it first waits."""
+        """Run `function(*args)` in a task up to its first wait."""
         task: Task[Any] = Task(hub_of(self), function, args)
         hub_of(self).spawn(task)
         self.settle()
         return task
 
     def settle(self) -> None:
-        """Let everything run that is ready."""
+        """Run all tasks that are ready."""
         for _ in range(20):
             self.advance(0)
 
     def result(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What `function(*args)` returns, run in a task to its end."""
+        """Run `function(*args)` in a task to its end and return the result."""
         return result_of(self.spawn(function, *args))
 
 
 def result_of(task: Task[Any]) -> Any:
-    """The result of a task that has ended."""
+    """Return the result of a task that has ended, or raise its exception."""
     found: list[Any] = []
     task.deferred().addBoth(found.append)
     if not found:

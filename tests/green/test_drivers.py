@@ -1,6 +1,6 @@
-"""When drivers are made green, and what counts as an interruption.
+"""The import hook for drivers, and the detection of interruptions.
 
-What they do with a real server is in `tests/integration/test_databases.py`.
+`tests/integration/test_databases.py` tests the drivers with real servers.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from txgreenwsgi.green import drivers
 
 
 class ImportTests(SynchronousTestCase):
-    """A driver is made green when it is imported, whoever does that and when."""
+    """Drivers are made green when they are imported, before or after the hook."""
 
     def setUp(self) -> None:
-        """A driver that nobody has imported, and one that fails."""
+        """Write a driver and one whose import fails."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         for name, code in (
@@ -35,20 +35,21 @@ class ImportTests(SynchronousTestCase):
         self.patch(sys, "path", [folder.name, *sys.path])
         self.patch(sys, "meta_path", list(sys.meta_path))
         self.made: list[Any] = []
-        self.patch(
-            drivers,
-            "_MAKE_GREEN",
-            {"greendriver": self.make_green, "brokendriver": self.made.append},
-        )
         importlib.invalidate_caches()
 
     def make_green(self, module: Any) -> None:
-        """Write down what is made green, and in which state."""
+        """Record a driver and its state when it is made green."""
         self.made.append((module.__name__, list(module.state)))
 
+    def watch_imports(self) -> None:
+        """Install the hook for the two drivers."""
+        drivers.watch_imports(
+            {"greendriver": self.make_green, "brokendriver": self.made.append}
+        )
+
     def test_imported_later(self) -> None:
-        """It is made green when its own code has run, and is a module like others."""
-        drivers.watch_imports()
+        """A driver is made green after its own code has run; its loader is ordinary."""
+        self.watch_imports()
         self.assertEqual(self.made, [])
         module = importlib.import_module("greendriver")
         self.assertEqual(self.made, [("greendriver", ["imported"])])
@@ -57,28 +58,28 @@ class ImportTests(SynchronousTestCase):
         self.assertIs(module.__loader__, module.__spec__.loader)
 
     def test_imported_before(self) -> None:
-        """One that is there already is made green at once, and again does no harm."""
+        """A driver that is imported already is made green at once."""
         importlib.import_module("greendriver")
-        drivers.watch_imports()
+        self.watch_imports()
         self.assertEqual(len(self.made), 1)
 
     def test_one_watch(self) -> None:
-        """Asking twice has each made green once."""
-        drivers.watch_imports()
-        drivers.watch_imports()
+        """With two calls of `watch_imports`, each driver is made green once."""
+        self.watch_imports()
+        self.watch_imports()
         importlib.import_module("greendriver")
         self.assertEqual(len(self.made), 1)
 
-    def test_looking_is_not_importing(self) -> None:
-        """Somebody who only asks whether a driver is there changes nothing."""
-        drivers.watch_imports()
+    def test_find_spec_does_not_import(self) -> None:
+        """`find_spec` does not make a driver green."""
+        self.watch_imports()
         self.assertIsNotNone(importlib.util.find_spec("greendriver"))
         self.assertEqual(self.made, [])
         self.assertIsNone(importlib.util.find_spec("nodriver"))
 
     def test_broken(self) -> None:
-        """A driver that cannot be imported fails as it would without us."""
-        drivers.watch_imports()
+        """A driver that cannot be imported raises its own exception."""
+        self.watch_imports()
         with self.assertRaises(LookupError):
             importlib.import_module("brokendriver")
         self.assertEqual(self.made, [])
@@ -86,10 +87,10 @@ class ImportTests(SynchronousTestCase):
 
 
 class InterruptionTests(SynchronousTestCase):
-    """`interruption_of` finds what cut a wait short behind a driver's own error."""
+    """`interruption_of` finds the interruption behind a driver's own exception."""
 
     def test_wrapped(self) -> None:
-        """However deep it is, whether it was the cause or only the context."""
+        """It follows causes and contexts at any depth."""
 
         def wrap(interruption: Exception, from_it: bool) -> None:
             try:
@@ -106,7 +107,7 @@ class InterruptionTests(SynchronousTestCase):
                 self.assertIs(drivers.interruption_of(error), interruption)
 
     def test_handled_before(self) -> None:
-        """What was being handled when a driver was called is none of its errors."""
+        """An exception handled around the call of a driver is not its cause."""
         try:
             raise TimedOut
         except TimedOut as handled:
@@ -117,6 +118,6 @@ class InterruptionTests(SynchronousTestCase):
                 self.assertIsNone(drivers.interruption_of(error, handled))
 
     def test_others(self) -> None:
-        """A network that failed by itself is no interruption."""
+        """A network error is not an interruption."""
         for error in (TimeoutError(), ConnectionResetError(), ValueError()):
             self.assertIsNone(drivers.interruption_of(error))

@@ -5,22 +5,25 @@ from __future__ import annotations
 import gc
 import io
 import sys
+import weakref
 from typing import Any
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi.green import _locals, _thread, queue, threading, time
+from txgreenwsgi._parking.task_local import local_count
+from txgreenwsgi._switching.greenlets import Task
+from txgreenwsgi.green import queue, thread, threading, time
 from txgreenwsgi.green.concurrent import futures
 
 from .clock import TaskClock, result_of
 
 
 class ThreadTests(SynchronousTestCase):
-    """A thread that a task starts is a task."""
+    """A thread started in a task is a task."""
 
     def test_start_and_join(self) -> None:
-        """The thread runs, has an ident and a name of its own, and is joined."""
+        """A thread runs, has its own ident, and can be joined."""
         idents: list[int] = []
 
         def note() -> None:
@@ -28,17 +31,17 @@ class ThreadTests(SynchronousTestCase):
             idents.append(threading.current_thread().ident)
 
         def program() -> None:
-            thread = threading.Thread(target=note)
-            thread.start()
-            thread.join()
-            self.assertFalse(thread.is_alive())
-            self.assertEqual(idents, [thread.ident] * 2)
-            self.assertNotEqual(threading.get_ident(), thread.ident)
+            started = threading.Thread(target=note)
+            started.start()
+            started.join()
+            self.assertFalse(started.is_alive())
+            self.assertEqual(idents, [started.ident] * 2)
+            self.assertNotEqual(threading.get_ident(), started.ident)
 
         TaskClock().result(program)
 
     def test_timer(self) -> None:
-        """A Timer calls its function when the reactor's time has come."""
+        """A Timer calls its function by the reactor's clock."""
         clock = TaskClock()
         called: list[str] = []
         clock.spawn(lambda: threading.Timer(5, called.append, ["now"]).start())
@@ -47,38 +50,38 @@ class ThreadTests(SynchronousTestCase):
         clock.settle()
         self.assertEqual(called, ["now"])
 
-    def test_what_a_bare_thread_raises_is_told(self) -> None:
-        """Its traceback is printed, by the interpreter's own hook or by another."""
+    def test_unhandled_exception_is_reported(self) -> None:
+        """An exception in `start_new_thread` goes to `sys.unraisablehook`."""
 
         def fail() -> None:
             raise ValueError("on purpose")
 
         def program() -> None:
-            _thread.start_new_thread(fail, ())
+            thread.start_new_thread(fail, ())
             time.sleep(0)
 
         for hook in (sys.__unraisablehook__, None):
-            told: list[Any] = []
+            reported: list[Any] = []
             printed = io.StringIO()
             with (
-                patch.object(sys, "unraisablehook", hook or told.append),
+                patch.object(sys, "unraisablehook", hook or reported.append),
                 patch.object(sys, "stderr", printed),
             ):
                 TaskClock().result(program)
             if hook is None:
-                self.assertIsInstance(told[0].exc_value, ValueError)
+                self.assertIsInstance(reported[0].exc_value, ValueError)
                 continue
             self.assertIn("thread started by", printed.getvalue())
             self.assertIn("ValueError: on purpose", printed.getvalue())
 
-    def test_tasks_are_forgotten(self) -> None:
-        """Asking a task for its current thread leaves nothing behind."""
-        before = len(threading._active)
+    def test_current_thread_of_task_is_dropped(self) -> None:
+        """`current_thread()` in a task leaves nothing behind after its end."""
+        before = threading.enumerate()
         TaskClock().result(threading.current_thread)
-        self.assertEqual(len(threading._active), before)
+        self.assertEqual(threading.enumerate(), before)
 
     def test_pool_of_tasks(self) -> None:
-        """A ThreadPoolExecutor's calls wait at the same time."""
+        """The calls of a ThreadPoolExecutor wait concurrently."""
         clock = TaskClock()
 
         def program() -> list[int]:
@@ -96,10 +99,10 @@ class ThreadTests(SynchronousTestCase):
 
 
 class LocalTests(SynchronousTestCase):
-    """`local` has a namespace for each task."""
+    """`local` has one namespace per task."""
 
     def test_each_task_sees_its_own(self) -> None:
-        """What one task sets no other sees, nor the reactor greenlet."""
+        """An attribute set in one task is invisible elsewhere."""
         clock, mine = TaskClock(), threading.local()
         mine.name = "reactor"
 
@@ -115,20 +118,25 @@ class LocalTests(SynchronousTestCase):
         self.assertEqual([result_of(task) for task in tasks], ["a", "b", "c"])
         self.assertEqual(mine.name, "reactor")
 
-    def test_what_it_held_is_dropped_with_the_task(self) -> None:
-        """A task's namespace ends when the task does."""
+    def test_namespace_is_dropped_with_the_task(self) -> None:
+        """The values of a task are released when it ends."""
+
+        class Value:
+            """An object that can be referenced weakly."""
+
         clock, mine = TaskClock(), threading.local()
 
-        def use() -> None:
-            mine.thing = "x"
+        def use() -> weakref.ref[Value]:
+            mine.value = Value()
+            return weakref.ref(mine.value)
 
-        clock.result(use)
-        namespaces: Any = object.__getattribute__(mine, "_txgreenwsgi_namespaces")
-        self.assertEqual(namespaces.of_task, {})
+        self.assertIsNone(clock.result(use)())
 
-    def test_many_in_a_task_that_lives_long(self) -> None:
-        """The objects that a task made and dropped leave nothing behind in it."""
+    def test_many_in_a_long_lived_task(self) -> None:
+        """`local` objects that a task made and dropped leave nothing behind in it."""
         clock = TaskClock()
+        callbacks: list[object] = []
+        self.patch(Task, "call_at_end", lambda task, call: callbacks.append(call))
 
         def use() -> None:
             for _ in range(1000):
@@ -137,14 +145,15 @@ class LocalTests(SynchronousTestCase):
 
         task = clock.spawn(use)
         gc.collect()
-        self.assertLess(len(task._on_end or ()), 10)
-        self.assertEqual(len(_locals._used_by[id(task)]), 0)
+        self.assertEqual(len(callbacks), 1)
+        self.assertEqual(local_count(task), 0)
         clock.advance(1)
         self.assertTrue(task.done)
-        self.assertNotIn(id(task), _locals._used_by)
+        callbacks[0]()  # type: ignore[operator]
+        self.assertIsNone(local_count(task))
 
     def test_init_is_called_for_each_task(self) -> None:
-        """A subclass begins each namespace by its `__init__`, with its arguments."""
+        """The `__init__` of a subclass runs in each namespace, with the arguments."""
 
         class Counter(threading.local):  # type: ignore[misc]
             def __init__(self, start: int) -> None:
@@ -157,10 +166,10 @@ class LocalTests(SynchronousTestCase):
 
 
 class QueueTests(SynchronousTestCase):
-    """Queues park those who get and those who put."""
+    """`get` and `put` park."""
 
     def test_get_waits_for_put(self) -> None:
-        """Both kinds of queue wake a task that waits for an item."""
+        """`put` wakes a task in `get`, for both kinds of queue."""
         for kind in (queue.Queue, queue.SimpleQueue):
             clock, items = TaskClock(), kind()
             getter = clock.spawn(items.get)
@@ -168,20 +177,20 @@ class QueueTests(SynchronousTestCase):
             clock.spawn(items.put, "item")
             self.assertEqual(result_of(getter), "item")
 
-    def test_nothing_came(self) -> None:
-        """`get(timeout=...)` raises Empty when the time is over."""
+    def test_get_timeout(self) -> None:
+        """`get(timeout=...)` raises Empty after the timeout."""
         for kind in (queue.Queue, queue.SimpleQueue):
             clock, items = TaskClock(), kind()
             getter = clock.spawn(lambda items=items: items.get(timeout=0.01))
             clock.advance(0.02)
-            # Their limits are the real clock's as well.
+            # The timeout also depends on the real clock.
             while not getter.done:
                 clock.advance(0.01)
             with self.assertRaises(queue.Empty):
                 result_of(getter)
 
     def test_put_waits_for_room(self) -> None:
-        """A full Queue parks who puts until somebody has got."""
+        """`put` to a full Queue waits for a `get`."""
         clock, items = TaskClock(), queue.Queue(1)
         items.put(1)
         putter = clock.spawn(items.put, 2)
@@ -195,7 +204,7 @@ class SleepTests(SynchronousTestCase):
     """`time.sleep` parks."""
 
     def test_sleep(self) -> None:
-        """It ends when the reactor's clock says so, and refuses what is no time."""
+        """It ends by the reactor's clock; invalid arguments raise."""
         clock = TaskClock()
         task = clock.spawn(time.sleep, 3)
         clock.advance(2)

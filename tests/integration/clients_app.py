@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import txgreenwsgi
+from txgreenwsgi._parking.descriptors import registrations_of
 from txgreenwsgi._switching.greenlets import hub_of
 
 from .slow_clients import CLIENTS, Client
@@ -138,8 +139,8 @@ def _count(ports: dict[str, Any]) -> dict[str, int]:
         "tasks": len(hub.tasks),
         "delayed calls": len(reactor.getDelayedCalls()),
         "waits on sockets": sum(
-            len(entry.readers) + len(entry.writers)
-            for entry in reactor._txgreenwsgi_events.entries.values()
+            len(registration.readers) + len(registration.writers)
+            for registration in registrations_of(hub).values()
         ),
     }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.trial.unittest import TestCase
 
 import txgreenwsgi
+from txgreenwsgi._parking.descriptors import registrations_of
 from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi.green import (
     os,
@@ -293,15 +294,14 @@ class LeftoverTests(TestCase):
         gc.collect()
         hub = hub_of()
         reactor: Any = hub.reactor
-        entries = reactor._txgreenwsgi_events.entries
         return {
             "readers": len(reactor.getReaders()),
             "writers": len(reactor.getWriters()),
             "delayed calls": len(reactor.getDelayedCalls()),
             "tasks": len(hub.tasks),
             "descriptors": len(real_os.listdir("/proc/self/fd")),
-            "descriptors that are waited on": len(entries),
-            "claims": len(reactor.__dict__.get("_txgreenwsgi_claims", {})),
+            "descriptors that are waited on": len(registrations_of(hub)),
+            "claims": len(reactor.__dict__.get("_txgreenwsgi_waiters", {})),
             "threads": len(threading.enumerate()),
         }
 

@@ -1,6 +1,6 @@
-"""A database in memory whose connections are counted, and may be slow or dead.
+"""A fake database whose connections are counted, and may be slow or dead.
 
-It knows what a driver looks like. It must never know the pool.
+It knows the API of a driver. It must never know the pool.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["Connection", "Database"]
 
 
 class Connection:
-    """One connection; what it is asked is written down."""
+    """One connection, which records its calls."""
 
     def __init__(self, database: Database, number: int) -> None:
         self.database = database
@@ -24,48 +24,48 @@ class Connection:
         return f"<connection {self.number}>"
 
     def ping(self) -> None:
-        """Raise if the other side is gone."""
-        self.database.told.append(f"ping {self.number}")
+        """Raise if the connection is dead."""
+        self.database.calls.append(f"ping {self.number}")
         if self.database.ping_seconds:
             sleep(self.database.ping_seconds)
         if self.is_dead:
             raise ConnectionResetError(f"connection {self.number} is dead")
 
     def rollback(self) -> None:
-        """Leave the transaction."""
-        self.database.told.append(f"rollback {self.number}")
+        """End the transaction."""
+        self.database.calls.append(f"rollback {self.number}")
         if self.is_dead:
             raise ConnectionResetError(f"connection {self.number} is dead")
         self.in_transaction = False
 
     def close(self) -> None:
-        """Say goodbye, which may take a while."""
+        """Close the connection, after `close_seconds`."""
         if self.database.close_seconds:
             sleep(self.database.close_seconds)
         self.is_open = False
         self.database.open.remove(self)
-        self.database.told.append(f"close {self.number}")
+        self.database.calls.append(f"close {self.number}")
         if self.is_dead:
             raise ConnectionResetError(f"connection {self.number} is dead")
 
 
 class Database:
-    """What there is to connect to.
+    """The database to connect to.
 
     Attributes:
-        open: the connections that are open, from the moment they begin to be.
-        most: how many were open at once, at most.
-        told: what was asked, in order.
-        connect_seconds: how long connecting takes.
-        close_seconds: how long closing takes.
-        ping_seconds: how long a check takes.
-        refuses: the next connections are refused.
+        open: open connections, including those being opened.
+        most: maximum number of connections open at once.
+        calls: calls of its connections, in order.
+        connect_seconds: duration of connecting.
+        close_seconds: duration of closing.
+        ping_seconds: duration of a ping.
+        refuses: True to refuse new connections.
     """
 
     def __init__(self) -> None:
         self.open: list[Connection] = []
         self.most = 0
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.connect_seconds = 0.0
         self.close_seconds = 0.0
         self.ping_seconds = 0.0
@@ -73,7 +73,7 @@ class Database:
         self._made = 0
 
     def connect(self) -> Connection:
-        """A connection, after a while."""
+        """Open a connection, after `connect_seconds`."""
         self._made += 1
         connection = Connection(self, self._made)
         self.open.append(connection)
@@ -82,7 +82,7 @@ class Database:
             if self.connect_seconds:
                 sleep(self.connect_seconds)
             if self.refuses:
-                raise ConnectionRefusedError("the database takes nobody")
+                raise ConnectionRefusedError("the database refuses connections")
         except BaseException:
             self.open.remove(connection)
             raise

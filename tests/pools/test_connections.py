@@ -1,4 +1,4 @@
-"""What state a connection is in when it is taken, and what becomes of it."""
+"""The state of connections: age, checks, resets, and closing."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from .test_taking import PoolTestCase
 
 
 class AgeTests(PoolTestCase):
-    """Connections do not grow old."""
+    """`max_age` and `max_idle`."""
 
     def test_too_old_when_given_back(self) -> None:
-        """One past `max_age` is closed by who gives it back."""
+        """A connection older than `max_age` is closed on its return."""
         self.pool = self.make_pool(max_age=10)
         taken = self.pool.take()
         self.clock.advance(11)
         self.pool.give_back(taken)
-        self.assertEqual(self.database.told, ["close 1"])
+        self.assertEqual(self.database.calls, ["close 1"])
         self.assertEqual(self.counts("size", "discarded"), (0, 1))
 
     def test_too_old_when_taken(self) -> None:
-        """One that grew too old while it was idle is replaced, in its own place."""
+        """An idle connection older than `max_age` is replaced, within `max_size`."""
         self.pool = self.make_pool(max_size=1, max_age=10, max_idle=None)
         self.pool.give_back(self.pool.take())
         self.clock.advance(11)
@@ -46,7 +46,7 @@ class AgeTests(PoolTestCase):
         self.assertEqual(self.database.most, 1)
 
     def test_too_long_idle(self) -> None:
-        """What is not used for long is closed when another is given back."""
+        """A connection idle for too long is closed when another is returned."""
         first, second = self.pool.take(), self.pool.take()
         self.pool.give_back(first)
         self.clock.advance(700)
@@ -54,7 +54,7 @@ class AgeTests(PoolTestCase):
         self.assertEqual(self.database.open, [second])
 
     def test_long_in_use(self) -> None:
-        """Only the time without use counts as idle, not that before it."""
+        """The idle time restarts with each use."""
         self.pool.give_back(self.pool.take())
         self.clock.advance(500)
         taken = self.pool.take()
@@ -62,8 +62,8 @@ class AgeTests(PoolTestCase):
         self.pool.give_back(taken)
         self.assertEqual(self.database.open, [taken])
 
-    def test_for_ever(self) -> None:
-        """None is no limit."""
+    def test_no_limit(self) -> None:
+        """None means no limit."""
         self.pool = self.make_pool(max_age=None, max_idle=None)
         self.pool.give_back(self.pool.take())
         self.clock.advance(10**9)
@@ -71,40 +71,40 @@ class AgeTests(PoolTestCase):
 
 
 class CheckTests(PoolTestCase):
-    """`check`: is what was idle still alive?"""
+    """`check`, which finds dead idle connections."""
 
     def setUp(self) -> None:
-        """A pool that asks."""
+        """Make a pool with a check."""
         super().setUp()
         self.pool = self.make_pool(max_size=1, check=Connection.ping)
 
     def test_only_what_was_idle(self) -> None:
-        """A new connection, and one handed over directly, are not asked."""
+        """New connections, and those handed over directly, are not checked."""
         taken = self.pool.take()
         self.clock.spawn(self.use, "next")
         self.pool.give_back(taken)
         self.clock.advance(1)
-        self.assertEqual(self.database.told, [])
+        self.assertEqual(self.database.calls, [])
         taken = self.pool.take()
-        self.assertEqual(self.database.told, ["ping 1"])
+        self.assertEqual(self.database.calls, ["ping 1"])
         self.clock.spawn(self.use, "next")
         self.pool.give_back(taken)
         self.clock.advance(1)
-        self.assertEqual(self.told, [("next", 1)] * 2)
-        self.assertEqual(self.database.told, ["ping 1"])
+        self.assertEqual(self.uses, [("next", 1)] * 2)
+        self.assertEqual(self.database.calls, ["ping 1"])
 
-    def test_a_dead_one_is_replaced(self) -> None:
-        """Whoever takes one never sees that the idle one had died."""
+    def test_dead_connection_is_replaced(self) -> None:
+        """`take` replaces a dead idle connection."""
         dead = self.pool.take()
         self.pool.give_back(dead)
         dead.is_dead = True
         self.assertEqual(self.pool.take().number, 2)
-        self.assertEqual(self.database.told, ["ping 1", "close 1"])
+        self.assertEqual(self.database.calls, ["ping 1", "close 1"])
         self.assertEqual(self.counts("made", "discarded", "size"), (2, 1, 1))
         self.assertEqual(self.database.most, 1)
 
     def test_while_something_else_is_handled(self) -> None:
-        """A dead one is replaced as well for who is just handling a `TimedOut`."""
+        """A dead connection is replaced also while the caller handles a `TimedOut`."""
         dead = self.pool.take()
         self.pool.give_back(dead)
         dead.is_dead = True
@@ -114,7 +114,7 @@ class CheckTests(PoolTestCase):
             self.assertEqual(self.pool.take().number, 2)
 
     def test_cancelled_while_checking(self) -> None:
-        """Who is cancelled in the midst of the check leaves no connection in doubt."""
+        """A connection is closed if its check is cancelled."""
         self.pool.give_back(self.pool.take())
         self.database.ping_seconds = 5
         task = self.clock.spawn(self.use, "first")
@@ -122,11 +122,11 @@ class CheckTests(PoolTestCase):
         task.cancel()
         self.clock.settle()
         self.assertRaises(Cancelled, result_of, task)
-        self.assertEqual(self.told, [("second", 2)])
-        self.assertEqual(self.database.told, ["ping 1", "close 1"])
+        self.assertEqual(self.uses, [("second", 2)])
+        self.assertEqual(self.database.calls, ["ping 1", "close 1"])
 
     def test_wrapped_by_the_driver(self) -> None:
-        """An interruption that the driver wrapped in an error of its own is one."""
+        """An interruption is recognized behind the driver's own exception."""
 
         def check(connection: Connection) -> None:
             try:
@@ -151,7 +151,7 @@ class BlockTests(PoolTestCase):
     """`with pool.connection()`."""
 
     def end_by(self, error: BaseException) -> Connection:
-        """Have a block end by `error`; the connection that it had."""
+        """Raise `error` in a block and return its connection."""
         found = []
         with contextlib.suppress(type(error)), self.pool.connection() as connection:
             found.append(connection)
@@ -160,12 +160,12 @@ class BlockTests(PoolTestCase):
         return found[0]
 
     def test_any_exception_without_reset(self) -> None:
-        """Without `reset` nobody knows how a failed block left its connection."""
+        """Without `reset`, any exception in the block closes the connection."""
         self.assertFalse(self.end_by(ValueError("no")).is_open)
         self.assertEqual(self.counts("size", "discarded"), (0, 1))
 
-    def test_an_error_of_the_applications(self) -> None:
-        """With `reset`, a connection survives errors that are not the wait's."""
+    def test_application_error_with_reset(self) -> None:
+        """With `reset`, a connection survives exceptions other than interruptions."""
         self.pool = self.make_pool(reset=Connection.rollback)
         connection = self.end_by(ValueError("no"))
         self.assertTrue(connection.is_open)
@@ -173,7 +173,7 @@ class BlockTests(PoolTestCase):
         self.assertIs(self.pool.take(), connection)
 
     def test_while_something_else_is_handled(self) -> None:
-        """An error in a block is no interruption because one was handled around it."""
+        """An interruption handled around the block does not close its connection."""
         self.pool = self.make_pool(reset=Connection.rollback)
         try:
             raise TimedOut("an earlier wait")
@@ -181,7 +181,7 @@ class BlockTests(PoolTestCase):
             self.assertTrue(self.end_by(ValueError("no")).is_open)
 
     def test_interrupted(self) -> None:
-        """Whatever cuts a wait short leaves the connection in doubt: it is closed."""
+        """Each kind of interruption closes the connection."""
         self.pool = self.make_pool(reset=Connection.rollback)
         for error in (
             Cancelled("c"),
@@ -195,14 +195,14 @@ class BlockTests(PoolTestCase):
         self.assertEqual(self.counts("size", "discarded"), (0, 6))
 
     def test_reset_after_success(self) -> None:
-        """What a block forgot to finish is not the next one's."""
+        """A transaction left open by a block is rolled back."""
         self.pool = self.make_pool(reset=Connection.rollback)
         with self.pool.connection() as connection:
             connection.in_transaction = True
         self.assertFalse(connection.in_transaction)
 
     def test_reset_fails(self) -> None:
-        """One that cannot be reset is closed, and the block is none the worse."""
+        """A connection whose reset fails is closed; the block does not raise."""
         self.pool = self.make_pool(reset=Connection.rollback)
         with self.pool.connection() as connection:
             connection.is_dead = True
@@ -210,15 +210,15 @@ class BlockTests(PoolTestCase):
         self.assertEqual(self.counts("size", "discarded"), (0, 1))
 
     def test_killed(self) -> None:
-        """The connection of a task that is killed is closed, or at least forgotten."""
-        self.database.close_seconds = 1  # which a killed task cannot wait
+        """The pool drops the connection of a killed task."""
+        self.database.close_seconds = 1  # a killed task cannot park for it
         task = self.clock.spawn(self.use, "killed", 60)
         task.kill()
         self.clock.settle()
         self.assertEqual(self.counts("size", "in_use"), (0, 0))
 
     def test_cancelled_while_closing(self) -> None:
-        """A goodbye is not cut short: it would be open, and counted as closed."""
+        """Cancelling a task does not interrupt the closing of its connection."""
         self.pool = self.make_pool(max_size=1)
         self.database.close_seconds = 5
 
@@ -230,10 +230,10 @@ class BlockTests(PoolTestCase):
         task.cancel()
         self.clock.spawn(self.use, "second")
         self.clock.advance(4)
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.uses, [])
         self.clock.advance(1)
         self.clock.settle()
-        self.assertEqual(self.told, [("second", 2)])
+        self.assertEqual(self.uses, [("second", 2)])
         self.assertEqual(self.database.most, 1)
         self.assertRaises(ValueError, result_of, task)
 
@@ -242,46 +242,53 @@ class GivingBackTests(PoolTestCase):
     """`give_back()`."""
 
     def test_twice(self) -> None:
-        """The second time is an error: somebody else may have it by now."""
+        """Giving back twice raises ValueError."""
         taken = self.pool.take()
         self.pool.give_back(taken)
         error = self.assertRaises(ValueError, self.pool.give_back, taken)
         self.assertIn("<connection 1>", str(error))
         self.assertIn("once", str(error))
 
-    def test_a_stranger(self) -> None:
-        """What was not taken from this pool is refused."""
-        stranger = self.database.connect()
-        self.assertRaises(ValueError, self.pool.give_back, stranger)
+    def test_foreign_connection(self) -> None:
+        """A connection that was not taken from this pool raises ValueError."""
+        foreign = self.database.connect()
+        self.assertRaises(ValueError, self.pool.give_back, foreign)
 
-    def test_by_the_collector(self) -> None:
-        """A finalizer that runs while the pool is busy can give back and no harm."""
-        pool = self.pool = self.make_pool(max_size=1)
-        taken = pool.take()
+    def test_by_a_finalizer(self) -> None:
+        """A finalizer may give a connection back while the pool holds its lock."""
+        idle_under_lock: list[int] = []
+        readings = iter([0.0, 0.0, 0.0, 1.0])
 
-        class Forgotten:
+        def seconds() -> float:
+            """Run the collector at the fourth reading, which is under the lock."""
+            now = next(readings, 2.0)
+            if now == 1.0:
+                gc.collect()
+                idle_under_lock.append(pool.statistics().idle)
+            return now
+
+        pool = ConnectionPool(self.database.connect, max_size=2, clock=seconds)
+        leaked, returned = pool.take(), pool.take()
+
+        class Leak:
             """Gives its connection back when it is collected."""
 
             def __init__(self) -> None:
-                self.itself = self
+                self.cycle = self
 
             def __del__(self) -> None:
-                pool.give_back(taken)
+                pool.give_back(leaked)
 
-        gc.disable()  # it is to run when we say so
+        gc.disable()  # the test decides when it runs
         self.addCleanup(gc.enable)
-        Forgotten()
-        self.clock.spawn(self.use, "waits")
-        # As if the collector ran in the midst of `take`.
-        pool._mutex.acquire()
-        gc.collect()
-        self.assertEqual(self.told, [])
-        pool._unlock()
-        self.clock.settle()
-        self.assertEqual(self.told, [("waits", 1)])
+        Leak()
+        pool.give_back(returned)
+        # Under the lock the finalizer only queued its connection.
+        self.assertEqual(idle_under_lock, [0])
+        self.assertEqual(pool.statistics().idle, 2)
 
     def test_from_another_thread(self) -> None:
-        """What one thread took another may give back."""
+        """Any thread may give a connection back."""
         taken = self.pool.take()
         thread = threading.Thread(target=self.pool.give_back, args=(taken,))
         thread.start()
@@ -290,21 +297,20 @@ class GivingBackTests(PoolTestCase):
 
 
 class ForkTests(PoolTestCase):
-    """The child of a fork leaves the parent's connections alone."""
+    """The child of a fork does not touch the parent's connections."""
 
-    def test_the_child_begins_empty(self) -> None:
-        """Its pool has connections of its own; giving back the parent's closes none."""
+    def test_child_starts_empty(self) -> None:
+        """The pool is empty; giving back a connection of the parent is a no-op."""
         taken, idle = self.pool.take(), self.pool.take()
         self.pool.give_back(idle)
-        # What happens in the child; it is told by the interpreter.
-        self.pool._after_fork()
+        self.pool.reset_after_fork()  # called by the interpreter in the child
         self.assertEqual(self.counts("size", "in_use", "idle"), (0, 0, 0))
         self.pool.give_back(taken)
-        self.assertEqual(self.database.told, [])
+        self.assertEqual(self.database.calls, [])
         self.assertEqual(self.pool.take().number, 3)
 
-    def test_it_is_told(self) -> None:
-        """A real child finds its pool empty."""
+    def test_real_fork(self) -> None:
+        """In a real child process the pool is empty."""
         self.pool.give_back(self.pool.take())
         child = os.fork()
         if child == 0:
@@ -314,10 +320,10 @@ class ForkTests(PoolTestCase):
 
 
 class SettingTests(SynchronousTestCase):
-    """What makes no sense is refused when the pool is made."""
+    """Invalid settings raise when the pool is made."""
 
-    def test_refused(self) -> None:
-        """The message names the option, the value, and what it may be."""
+    def test_invalid(self) -> None:
+        """The message names the option and the value."""
         cases: list[tuple[dict[str, Any], str]] = [
             ({"max_size": 0}, "max_size"),
             ({"max_size": "10"}, "max_size"),
@@ -342,15 +348,15 @@ class SettingTests(SynchronousTestCase):
 
 
 class InterruptionTests(SynchronousTestCase):
-    """`was_interrupted` tells a wait that was cut short from other errors."""
+    """`was_interrupted` distinguishes interruptions from other exceptions."""
 
     def test_chains(self) -> None:
-        """It looks at what an error was raised from, however long that takes."""
+        """It follows the causes and contexts of an exception."""
         self.assertFalse(was_interrupted(ValueError()))
         self.assertFalse(was_interrupted(TimeoutError()))
         self.assertTrue(was_interrupted(TimedOut()))
         outer, inner = ValueError(), KeyError()
         outer.__context__, inner.__cause__ = inner, Cancelled()
         self.assertTrue(was_interrupted(outer))
-        inner.__cause__, inner.__context__ = None, outer  # round in a circle
+        inner.__cause__, inner.__context__ = None, outer  # a cycle
         self.assertFalse(was_interrupted(outer))

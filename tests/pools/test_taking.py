@@ -1,4 +1,4 @@
-"""Connections are taken, waited for and given back, in order and never too many."""
+"""Taking, waiting for and returning connections: order and limits."""
 
 from __future__ import annotations
 
@@ -15,69 +15,73 @@ from .databases import Connection, Database
 
 
 class PoolTestCase(SynchronousTestCase):
-    """A database in memory, a clock with tasks, and a pool of both."""
+    """A fake database, a clock with tasks, and a pool for both.
+
+    Attributes:
+        uses: the name of each use of a connection and the connection's number.
+    """
 
     def setUp(self) -> None:
-        """An empty pool of two."""
+        """Make an empty pool of two connections."""
         self.clock = TaskClock()
         self.database = Database()
         self.pool = self.make_pool(max_size=2)
-        self.told: list[Any] = []
+        self.uses: list[Any] = []
 
     def make_pool(self, **settings: Any) -> ConnectionPool[Connection]:
-        """A pool by the clock."""
+        """Make a pool that uses the clock."""
         return ConnectionPool(
             self.database.connect, clock=self.clock.seconds, name="shop", **settings
         )
 
     def use(self, name: str, seconds: float = 1.0) -> None:
-        """Have a connection for a while."""
+        """Use a connection for some seconds."""
         with self.pool.connection() as connection:
-            self.told.append((name, connection.number))
+            self.uses.append((name, connection.number))
             sleep(seconds)
 
     def counts(self, *names: str) -> tuple[int, ...]:
-        """Some of the pool's statistics."""
+        """Return some of the pool's statistics."""
         found = self.pool.statistics()
         return tuple(getattr(found, name) for name in names)
 
 
 class TakingTests(PoolTestCase):
-    """Tasks that want a connection."""
+    """`take()` in tasks."""
 
-    def test_made_when_wanted(self) -> None:
-        """A pool opens nothing before somebody asks, and uses again what it has."""
+    def test_lazy_and_reused(self) -> None:
+        """Connections are made on demand and reused."""
         self.assertEqual(self.database.open, [])
         for _ in range(3):
             self.clock.spawn(self.use, "a")
             self.clock.advance(1)
-        self.assertEqual(self.told, [("a", 1)] * 3)
+        self.assertEqual(self.uses, [("a", 1)] * 3)
         self.assertEqual(self.counts("size", "idle", "in_use"), (1, 1, 0))
         self.assertEqual(self.counts("taken", "made", "discarded"), (3, 1, 0))
 
-    def test_the_last_used_is_used_first(self) -> None:
-        """What is not needed stays idle, so that it can grow old and be closed."""
+    def test_lifo(self) -> None:
+        """The connection used last is taken first, so surplus ones can expire."""
         self.clock.spawn(self.use, "a", 1)
         self.clock.spawn(self.use, "b", 2)
         self.clock.advance(1)
         self.clock.advance(1)
         self.clock.spawn(self.use, "c")
-        self.assertEqual(self.told[-1], ("c", 2))
+        self.assertEqual(self.uses[-1], ("c", 2))
 
-    def test_never_too_many(self) -> None:
-        """Of ten who want one, two have it at once; all have it in the end."""
+    def test_max_size(self) -> None:
+        """Ten tasks share two connections, and each gets one in turn."""
         for number in range(10):
             self.clock.spawn(self.use, str(number))
         self.assertEqual(self.counts("size", "waiting"), (2, 8))
         for _ in range(5):
             self.clock.advance(1)
             self.clock.settle()
-        self.assertEqual([name for name, _ in self.told], list("0123456789"))
+        self.assertEqual([name for name, _ in self.uses], list("0123456789"))
         self.assertEqual(self.database.most, 2)
         self.assertEqual(self.counts("waiting", "idle", "longest_wait"), (0, 2, 4.0))
 
     def test_connecting_counts(self) -> None:
-        """Whoever is just connecting has a place: the others wait for it."""
+        """A connection being made counts against `max_size`."""
         self.database.connect_seconds = 5
         for name in "abc":
             self.clock.spawn(self.use, name)
@@ -85,20 +89,20 @@ class TakingTests(PoolTestCase):
         self.assertEqual(self.counts("size", "waiting"), (2, 1))
 
     def test_closing_counts(self) -> None:
-        """A connection that says a long goodbye has its place until it is gone."""
+        """A connection being closed counts against `max_size`."""
         self.pool = self.make_pool(max_size=1, max_age=0.5)
         self.database.close_seconds = 3
         self.clock.spawn(self.use, "a")
         self.clock.spawn(self.use, "b")
         self.clock.advance(1)
-        self.assertEqual(self.told, [("a", 1)])
+        self.assertEqual(self.uses, [("a", 1)])
         self.clock.advance(3)
         self.clock.settle()
-        self.assertEqual(self.told, [("a", 1), ("b", 2)])
+        self.assertEqual(self.uses, [("a", 1), ("b", 2)])
         self.assertEqual(self.database.most, 1)
 
-    def test_connecting_holds_nobody_up(self) -> None:
-        """One who connects slowly does not keep others from what comes back."""
+    def test_slow_connect_delays_no_other(self) -> None:
+        """A slow connect does not delay callers that get a returned connection."""
         self.clock.spawn(self.use, "a", 1)
         self.clock.settle()
         self.database.connect_seconds = 60
@@ -106,10 +110,10 @@ class TakingTests(PoolTestCase):
         self.clock.spawn(self.use, "b")
         self.clock.advance(1)
         self.clock.settle()
-        self.assertEqual(self.told, [("a", 1), ("b", 1)])
+        self.assertEqual(self.uses, [("a", 1), ("b", 1)])
 
     def test_newcomers_do_not_overtake(self) -> None:
-        """What comes back belongs to who waits, even if he has not run yet."""
+        """A returned connection belongs to the first waiter before that runs."""
         first, second = self.pool.take(), self.pool.take()
         self.clock.spawn(self.use, "waits")
         self.pool.give_back(first)
@@ -117,10 +121,10 @@ class TakingTests(PoolTestCase):
             self.pool.take(timeout=0)
         self.pool.give_back(second)
         self.clock.settle()
-        self.assertEqual(self.told, [("waits", 1)])
+        self.assertEqual(self.uses, [("waits", 1)])
 
     def test_refused_connection(self) -> None:
-        """A connection that cannot be made is the error of who wanted it."""
+        """A failed connect raises in the caller, and frees its slot."""
         self.database.refuses = True
         task = self.clock.spawn(self.use, "a")
         with self.assertRaises(ConnectionRefusedError):
@@ -128,10 +132,10 @@ class TakingTests(PoolTestCase):
         self.database.refuses = False
         self.clock.spawn(self.use, "b")
         self.clock.spawn(self.use, "c")
-        self.assertEqual([name for name, _ in self.told], ["b", "c"])
+        self.assertEqual([name for name, _ in self.uses], ["b", "c"])
 
-    def test_a_refusal_lets_the_next_try(self) -> None:
-        """Who waits while another's connecting fails connects for himself."""
+    def test_failed_connect_lets_the_next_try(self) -> None:
+        """When a connect fails, the first waiter makes a connection itself."""
         self.pool = self.make_pool(max_size=1)
         self.database.refuses, self.database.connect_seconds = True, 1
         first = self.clock.spawn(self.use, "a")
@@ -142,20 +146,20 @@ class TakingTests(PoolTestCase):
         self.database.refuses = False
         self.clock.advance(1)
         self.clock.settle()
-        self.assertEqual([name for name, _ in self.told], ["b"])
+        self.assertEqual([name for name, _ in self.uses], ["b"])
 
 
 class WaitingTests(PoolTestCase):
-    """How a wait for a connection ends."""
+    """The end of a wait for a connection."""
 
     def setUp(self) -> None:
-        """A pool of one, which is in use."""
+        """Make a pool of one connection and take that."""
         super().setUp()
         self.pool = self.make_pool(max_size=1)
         self.taken = self.pool.take()
 
-    def test_time_limit(self) -> None:
-        """The error says which pool it was, how large, and what to do."""
+    def test_timeout(self) -> None:
+        """The message of PoolTimeout has the pool, its size and the remedy."""
         task = self.clock.spawn(self.pool.take, 5)
         self.clock.advance(5)
         error = self.assertRaises(PoolTimeout, result_of, task)
@@ -166,8 +170,8 @@ class WaitingTests(PoolTestCase):
         self.pool.give_back(self.taken)
         self.assertIs(self.pool.take(timeout=0), self.taken)
 
-    def test_the_pools_own_limit(self) -> None:
-        """`wait_timeout` holds for who gives no other; None is without limit."""
+    def test_wait_timeout(self) -> None:
+        """`wait_timeout` is the default; None means no limit."""
         self.pool.wait_timeout = 2
         limited = self.clock.spawn(self.pool.take)
         patient = self.clock.spawn(self.pool.take, None)
@@ -178,8 +182,8 @@ class WaitingTests(PoolTestCase):
         self.clock.settle()
         self.assertIs(result_of(patient), self.taken)
 
-    def test_in_time_at_the_last_moment(self) -> None:
-        """What is given back in the very moment the time is over is not lost."""
+    def test_returned_at_the_deadline(self) -> None:
+        """A connection returned at the moment of the timeout is not lost."""
         task = self.clock.spawn(self.pool.take, 5)
         self.clock.callLater(5, self.pool.give_back, self.taken)
         self.clock.advance(5)
@@ -192,7 +196,7 @@ class WaitingTests(PoolTestCase):
         self.assertIs(found[0], self.taken)
 
     def test_cancelled_while_waiting(self) -> None:
-        """Who is cancelled leaves the line; the next one gets the connection."""
+        """A cancelled waiter leaves the queue; the next gets the connection."""
         first = self.clock.spawn(self.use, "first")
         self.clock.spawn(self.use, "second")
         first.cancel()
@@ -200,26 +204,26 @@ class WaitingTests(PoolTestCase):
         self.assertRaises(Cancelled, result_of, first)
         self.pool.give_back(self.taken)
         self.clock.settle()
-        self.assertEqual(self.told, [("second", 1)])
+        self.assertEqual(self.uses, [("second", 1)])
 
-    def test_cancelled_just_after_it_was_given(self) -> None:
-        """Who is cancelled when it was given, but has not run yet, holds up nobody."""
+    def test_cancelled_just_after_the_grant(self) -> None:
+        """A waiter cancelled between grant and wake-up does not block the next one."""
         first = self.clock.spawn(self.use, "first")
         self.clock.spawn(self.use, "second")
 
         def give_and_cancel() -> None:
-            # In a task: who is woken runs at the next turn only.
+            # In a task, so that the waiter runs at the next turn only.
             self.pool.give_back(self.taken)
             first.cancel()
 
         self.clock.spawn(give_and_cancel)
-        # The first has it, hears of its end where it next waits, and lets go of it.
-        self.assertEqual([name for name, _ in self.told], ["first", "second"])
+        # The first one takes it, is cancelled at its next wait, and returns it.
+        self.assertEqual([name for name, _ in self.uses], ["first", "second"])
         self.assertRaises(Cancelled, result_of, first)
         self.assertEqual(self.database.most, 1)
 
-    def test_cancelled_just_before_it_was_given(self) -> None:
-        """The same the other way round: cancelled first, then given."""
+    def test_cancelled_just_before_the_grant(self) -> None:
+        """A connection returned just after a cancellation goes to the next waiter."""
         first = self.clock.spawn(self.use, "first")
         self.clock.spawn(self.use, "second")
 
@@ -230,10 +234,10 @@ class WaitingTests(PoolTestCase):
         self.clock.spawn(cancel_and_give)
         self.clock.settle()
         self.assertRaises(Cancelled, result_of, first)
-        self.assertEqual(self.told, [("second", 1)])
+        self.assertEqual(self.uses, [("second", 1)])
 
-    def test_timed_out_by_its_owner(self) -> None:
-        """A `with timeout(...)` round the wait ends it, by its own exception."""
+    def test_timeout_block(self) -> None:
+        """A `with timeout(...)` block around the wait ends it by `TimedOut`."""
 
         def hurried() -> None:
             with timeout(3):
@@ -246,16 +250,16 @@ class WaitingTests(PoolTestCase):
         self.assertEqual(self.counts("waiting", "idle"), (0, 1))
 
     def test_killed_while_waiting(self) -> None:
-        """A task that is ended with its reactor takes no connection with it."""
+        """A killed waiter does not take a connection with it."""
         task = self.clock.spawn(self.use, "killed")
         self.clock.spawn(self.use, "second")
         task.kill()
         self.pool.give_back(self.taken)
         self.clock.settle()
-        self.assertEqual(self.told, [("second", 1)])
+        self.assertEqual(self.uses, [("second", 1)])
 
     def test_cancelled_while_connecting(self) -> None:
-        """Who is cancelled while he connects gives his place to the next."""
+        """A task cancelled during `connect` passes its slot to the next waiter."""
         self.pool.give_back(self.taken, discard=True)
         self.database.connect_seconds = 5
         first = self.clock.spawn(self.use, "first")
@@ -264,19 +268,19 @@ class WaitingTests(PoolTestCase):
         self.clock.settle()
         self.clock.advance(5)
         self.clock.settle()
-        self.assertEqual([name for name, _ in self.told], ["second"])
+        self.assertEqual([name for name, _ in self.uses], ["second"])
         self.assertEqual(len(self.database.open), 1)
 
-    def test_the_reactor_is_not_stopped(self) -> None:
-        """Outside tasks a pool whose connections tasks have is one clear error."""
+    def test_reactor_is_not_blocked(self) -> None:
+        """In the reactor greenlet, waiting for a task's connection raises."""
         self.pool.give_back(self.taken)
         self.clock.spawn(self.use, "holder")
         error = self.assertRaises(NotInGreenlet, self.pool.take)
         self.assertIn("shop", str(error))
         self.assertIn("timeout=0", str(error))
 
-    def test_what_a_parked_task_waits_on(self) -> None:
-        """The table of requests shows which pool a request waits for."""
+    def test_waiting_on(self) -> None:
+        """`Task.waiting_on` names the pool."""
         task = self.clock.spawn(self.use, "first")
         self.assertEqual(repr(task.waiting_on), "<ConnectionPool shop 1 of 1>")
 
@@ -284,8 +288,8 @@ class WaitingTests(PoolTestCase):
 class ClosingTests(PoolTestCase):
     """`close()`."""
 
-    def test_idle_ones_now_others_later(self) -> None:
-        """What is idle is closed at once, what is in use when it comes back."""
+    def test_idle_now_others_on_return(self) -> None:
+        """Idle connections are closed at once, others on their return."""
         taken, idle = self.pool.take(), self.pool.take()
         self.pool.give_back(idle)
         self.pool.close()
@@ -294,8 +298,8 @@ class ClosingTests(PoolTestCase):
         self.assertEqual(self.database.open, [])
         self.assertEqual(self.counts("size", "idle"), (0, 0))
 
-    def test_who_waits_is_refused(self) -> None:
-        """Those in line get an error, and so does whoever comes later."""
+    def test_waiters_are_refused(self) -> None:
+        """Waiters and later callers get PoolClosed."""
         self.pool.take()
         self.pool.take()
         waiting = self.clock.spawn(self.pool.take)
@@ -305,29 +309,29 @@ class ClosingTests(PoolTestCase):
         error = self.assertRaises(PoolClosed, self.pool.take)
         self.assertIn("shop", str(error))
 
-    def test_who_connects_gets_it(self) -> None:
-        """One who was connecting has his connection; it is closed afterwards."""
+    def test_connecting_task_gets_its_connection(self) -> None:
+        """A connection being made is used; it is closed on its return."""
         self.database.connect_seconds = 2
         self.clock.spawn(self.use, "a")
         self.pool.close()
         self.clock.advance(2)
-        self.assertEqual(self.told, [("a", 1)])
+        self.assertEqual(self.uses, [("a", 1)])
         self.clock.advance(1)
         self.assertEqual(self.database.open, [])
 
     def test_closing_twice(self) -> None:
-        """The second time has nothing to do."""
+        """A second `close` is a no-op."""
         self.pool.give_back(self.pool.take())
         self.pool.close()
         self.pool.close()
-        self.assertEqual(self.database.told, ["close 1"])
+        self.assertEqual(self.database.calls, ["close 1"])
 
 
 class ThreadTests(PoolTestCase):
-    """Real threads take connections as well, without any reactor."""
+    """Real threads take connections without a reactor."""
 
-    def test_a_thread_blocks_until_one_is_free(self) -> None:
-        """A thread waits for another thread's connection, and gets that one."""
+    def test_thread_blocks_until_one_is_free(self) -> None:
+        """A thread waits for the connection of another thread."""
         self.pool = ConnectionPool(self.database.connect, max_size=1)
         taken = self.pool.take()
         found: list[Connection] = []
@@ -340,8 +344,8 @@ class ThreadTests(PoolTestCase):
         thread.join(20)
         self.assertEqual(found, [taken])
 
-    def test_a_threads_time_limit(self) -> None:
-        """A thread waits no longer than it was told to."""
+    def test_timeout_in_a_thread(self) -> None:
+        """The timeout applies in threads."""
         self.pool = ConnectionPool(self.database.connect, max_size=1)
         self.pool.take()
         raised: list[BaseException] = []
@@ -359,7 +363,7 @@ class ThreadTests(PoolTestCase):
         self.assertEqual(self.counts("waiting", "timeouts"), (0, 1))
 
     def test_many_threads(self) -> None:
-        """Eight threads share three connections a thousand times, one each."""
+        """Eight threads share three connections, a thousand uses in total."""
         self.pool = ConnectionPool(self.database.connect, max_size=3)
         users: dict[Connection, int] = {}
         wrong: list[object] = []

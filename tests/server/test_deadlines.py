@@ -386,7 +386,9 @@ class RequestTests(WireTestCase):
         self.assertFalse(client.closed)
         self.assertEqual(server.tasks, [])
         self.assertEqual(len(self.flushLoggedErrors(RequestTimeout)), 1)
-        lines = [line for line in self.logged(LogLevel.warn) if "request timeout" in line]
+        lines = [
+            line for line in self.logged(LogLevel.warn) if "request timeout" in line
+        ]
         self.assertEqual(len(lines), 1)
 
     def test_own_limit(self) -> None:

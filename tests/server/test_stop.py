@@ -213,9 +213,7 @@ class StopTests(WireTestCase):
             sorted(self.outcomes()), [(200, "cancelled"), (503, "cancelled")]
         )
         for target in ("/silent", "/begun"):
-            self.assert_logged(
-                "grace period over", f"GET {target} (request "
-            )
+            self.assert_logged("grace period over", f"GET {target} (request ")
 
     def test_no_grace(self) -> None:
         """With a grace of 0 requests are told at once."""
@@ -285,7 +283,9 @@ class StopTests(WireTestCase):
         self.assertEqual(self.noticed, ["told", "finally"])
         self.assertEqual(self.ended, [6])
         self.assertTrue(client.closed)
-        self.assert_logged("GET /stubborn (request ", "did not end after its cancellation")
+        self.assert_logged(
+            "GET /stubborn (request ", "did not end after its cancellation"
+        )
         self.flushLoggedErrors()
 
     def test_shield(self) -> None:

@@ -271,5 +271,7 @@ class TransportFaultTests(LeakCheckMixin, SynchronousTestCase):
                     server.advance(1)
                 self.assertEqual(server.tasks, [], (state, how))
                 self.assertEqual(app.opened, app.closed, (state, how))
-                self.assertEqual(list(server.site.server.shutdown.connections), [], (state, how))
+                self.assertEqual(
+                    list(server.site.server.shutdown.connections), [], (state, how)
+                )
                 self.assertEqual(self.logged.errors(), [], (state, how))

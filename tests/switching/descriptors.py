@@ -154,7 +154,7 @@ class DescriptorTestCase(ClockTestCase):
         self.hub.close()
         self.assertEqual((self.clock.readers, self.clock.writers), ([], []))
         self.assertEqual(open_descriptors(), self.opened)
-        self.assertEqual(readiness.claims_of(self.hub), {})
+        self.assertEqual(readiness.waiters_of(self.hub), {})
 
 
 class WithoutEpollMixin:
@@ -162,7 +162,7 @@ class WithoutEpollMixin:
 
     def setUp(self) -> None:
         """Do without epoll."""
-        patched = patch.object(readiness, "_watch", readiness._DuplicateWatch)
+        patched = patch.object(readiness, "watch_class", readiness.DuplicateWatch)
         patched.start()
         super().setUp()  # type: ignore[misc]
         self.addCleanup(patched.stop)  # type: ignore[attr-defined]

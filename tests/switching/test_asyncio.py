@@ -101,7 +101,7 @@ class FutureTests(LoopTestCase):
         other = asyncio.new_event_loop()
         self.addCleanup(other.close)
         error = self.error_of(self.start(wait, other.create_future()), TypeError)
-        self.assertIn("make the future in that loop", str(error))
+        self.assertIn("create the future in its loop", str(error))
 
     def test_collected(self) -> None:
         """A failed future goes with its last reference."""

@@ -177,8 +177,8 @@ class SignalTests(ClockTestCase):
         """What a handler that waits is told when it interrupts a task."""
         before = signal.signal(signal.SIGUSR1, handler)
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
-        self.addCleanup(setattr, guards, "_look_again_at", 0.0)
-        guards._look_again_at = 0.0
+        self.addCleanup(guards.clear_handler_cache)
+        guards.clear_handler_cache()
 
         def work() -> str:
             os.kill(os.getpid(), signal.SIGUSR1)
@@ -244,10 +244,10 @@ class SignalTests(ClockTestCase):
 
     def test_asked_for_seldom(self) -> None:
         """The interpreter is not asked for its handlers at every wait."""
-        guards._look_again_at = 0.0
-        self.addCleanup(setattr, guards, "_look_again_at", 0.0)
+        guards.clear_handler_cache()
+        self.addCleanup(guards.clear_handler_cache)
         with patch.object(
-            guards, "_find_handler_codes", return_value=frozenset()
+            guards, "find_handler_codes", return_value=frozenset()
         ) as find:
             for _ in range(10):
                 self.start(sleep, 1)

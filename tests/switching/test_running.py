@@ -132,4 +132,4 @@ class NoReactorTests(SynchronousTestCase):
         """The same error, and no reactor gets installed by it."""
         self.assertEqual(threading.current_thread(), threading.main_thread())
         error = self.assertRaises(NotInGreenlet, sleep, 1)
-        self.assertIn("no reactor at all", str(error))
+        self.assertIn("no reactor is running", str(error))

@@ -238,7 +238,7 @@ class TimeoutTests(ClockTestCase):
                 raise AssertionError("entered twice")
 
         error = self.error_of(self.start(work), RuntimeError)
-        self.assertIn("`with timeout(seconds):` anew", str(error))
+        self.assertIn("write a new `with timeout(seconds):`", str(error))
         self.assert_nothing_left()
 
     def test_used_again(self) -> None:

@@ -22,7 +22,7 @@ import select
 import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet import unix
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -84,7 +84,7 @@ class Sockets:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self.addresses: ServerAddresses = ServerAddresses()
-        self._reactor = reactor
+        self._reactor = cast("IReactorFDSet", reactor)
         self._usable = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
         self._epoll: Any = None
         # By descriptor: what is watched for, for whom, and what reads.

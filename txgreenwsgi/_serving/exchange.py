@@ -269,6 +269,7 @@ class Exchange:
         self.outcome = "refused"
         self._send_answer(status, text, retry_after)
         self.server.exchange_ended(self)
+        self.stream.ended(self)
 
     def cut(self, error: BaseException, outcome: str, every_wait: bool = False) -> None:
         """Raise `error` in every further read and write of the application.
@@ -307,6 +308,7 @@ class Exchange:
             self.outcome = "disconnected"
             self.server.admission.remove(self)
             self.server.exchange_ended(self)
+            self.stream.ended(self)
             return
         error = ClientDisconnected("the client has closed the connection")
         if state is COMPLETE:
@@ -391,8 +393,9 @@ class Exchange:
         if seconds is None:
             self.deadline = _NEVER
             return
-        number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-        if not (number and seconds > 0):
+        given: object = seconds
+        number = isinstance(given, (int, float)) and not isinstance(given, bool)
+        if not number or not seconds > 0:
             raise ValueError(
                 f"set_request_timeout({seconds!r}): not a number of seconds; give a "
                 "number above 0, or None for no limit"

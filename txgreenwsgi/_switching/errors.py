@@ -1,4 +1,4 @@
-"""The exceptions that end a wait. It knows nothing of who raises them.
+"""The exceptions that end a wait.
 
 All but one are ordinary exceptions, and the builtin ones that code written for
 blocking sockets already handles: `except OSError` and `except TimeoutError` in
@@ -17,20 +17,20 @@ __all__ = [
 
 
 class NotInGreenlet(RuntimeError):
-    """A wait was asked for where nothing can wait; the message says what to do."""
+    """A wait in a place where no task can wait; the message names the remedy."""
 
 
 class TimedOut(TimeoutError):
-    """The time given to a wait, or to a `with timeout(...)` block, is over."""
+    """The timeout of a wait, or of a `with timeout(...)` block, has expired."""
 
 
 class ClientDisconnected(ConnectionResetError):
-    """The client of this request is gone: nothing can be read or written."""
+    """The client of this request has disconnected: no reads, no writes."""
 
 
 class RequestTimeout(TimeoutError):
-    """The deadline of this request has passed; the client has its answer."""
+    """The deadline of this request has passed; the client has been answered."""
 
 
 class Cancelled(Exception):
-    """The task was asked to end, by `Task.cancel()` or by a server that stops."""
+    """The task was cancelled, by `Task.cancel()` or by a server that stops."""

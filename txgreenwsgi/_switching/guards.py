@@ -1,6 +1,6 @@
-"""Calls that would hang or corrupt, each told by one clear error.
+"""Guards: one clear error for each call that would deadlock or corrupt state.
 
-It knows threads, signals and the collector. It must never switch.
+This module knows threads, signals and the garbage collector. It must never switch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from functools import partial, wraps
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.internet.threads import blockingCallFromThread
@@ -22,9 +22,13 @@ from .errors import NotInGreenlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType
+    from types import CodeType, FrameType
+
+    from twisted.internet.interfaces import IReactorTime
 
 __all__ = [
+    "clear_handler_cache",
+    "find_handler_codes",
     "guard_reactor",
     "outside_task_message",
     "refuse_bad_moment",
@@ -46,24 +50,31 @@ def _note_collection(phase: str, _info: dict[str, int]) -> None:
 gc.callbacks.append(_note_collection)
 
 
-# Asking the interpreter for all its signal handlers takes 4 us, so the answer
-# is kept for a second.
-_HANDLERS_KEPT_SECONDS = 1.0
+# Looking up all signal handlers of the interpreter takes 4 us, so the result is
+# cached for a second.
+HANDLER_CACHE_SECONDS = 1.0
 _handler_codes: frozenset[CodeType] = frozenset()
-_look_again_at = 0.0
+_cached_until = 0.0
 
 
-def _find_handler_codes() -> frozenset[CodeType]:
+def clear_handler_cache() -> None:
+    """Look the signal handlers up again at the next wait."""
+    global _cached_until
+    _cached_until = 0.0
+
+
+def find_handler_codes() -> frozenset[CodeType]:
+    """Return the code objects of the application's signal handlers."""
     codes = set()
     for number in signal.valid_signals():
-        handler: Any = signal.getsignal(number)
+        handler: object = signal.getsignal(number)
         while isinstance(handler, partial):
             handler = handler.func
         if not hasattr(handler, "__code__") and not hasattr(handler, "__func__"):
-            # A number, a builtin, or an object that can be called.
+            # A number, a builtin, or a callable object.
             handler = vars(type(handler)).get("__call__")
         code = getattr(getattr(handler, "__func__", handler), "__code__", None)
-        # Twisted's and ours run no code of anybody else.
+        # The handlers of Twisted and of this project run no application code.
         module = getattr(handler, "__module__", None) or ""
         if code is not None and not module.startswith(("twisted.", "txgreenwsgi.")):
             codes.add(code)
@@ -71,24 +82,25 @@ def _find_handler_codes() -> frozenset[CodeType]:
 
 
 def refuse_bad_moment() -> None:
-    """Raise when this is no moment to park, though the place is right.
+    """Raise if the code that is about to park runs in a finalizer or signal handler.
+
+    Either would suspend the code that it interrupted. Call in a task.
 
     Raises:
-        NotInGreenlet: a finalizer called by the collector, or a signal handler,
-            is about to wait: it would stop whatever it interrupted.
+        NotInGreenlet: it does.
     """
-    global _handler_codes, _look_again_at
+    global _handler_codes, _cached_until
     if collecting_thread is not None and collecting_thread == get_ident():
         raise NotInGreenlet(
             "the garbage collector is running: a __del__ method or a weakref "
             "callback cannot wait; hand the work to spawn() instead"
         )
     now = monotonic()
-    if now > _look_again_at:
-        _look_again_at = now + _HANDLERS_KEPT_SECONDS
-        _handler_codes = _find_handler_codes()
+    if now > _cached_until:
+        _cached_until = now + HANDLER_CACHE_SECONDS
+        _handler_codes = find_handler_codes()
     if _handler_codes:
-        frame: Any = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             if frame.f_code in _handler_codes:
                 raise NotInGreenlet(
@@ -100,44 +112,47 @@ def refuse_bad_moment() -> None:
 
 
 def outside_task_message(what: str) -> str:
-    """The message for `what` that was called where no task is running."""
+    """Return the error message for the call `what` outside a task."""
     thread = threading.current_thread()
     if thread is not threading.main_thread():
         return (
             f"{what} was called in the thread {thread.name!r}, which has no reactor: "
-            "a thread may simply block; to reach the reactor use "
-            "twisted.internet.threads.blockingCallFromThread"
+            "call the blocking function itself, or use "
+            "twisted.internet.threads.blockingCallFromThread to reach the reactor"
         )
     return (
-        f"{what} was called outside a task: only code that runs in a greenlet of "
-        "txgreenwsgi can wait, and this is the reactor's own (a callback, a delayed "
-        "call, dataReceived) or there is no reactor at all. Call it from a WSGI "
-        "application, or run the function by spawn(), in_greenlet() or react(); "
+        f"{what} was called outside a task: only code in a greenlet of txgreenwsgi "
+        "can wait, and this is the reactor's own greenlet (a callback, a delayed "
+        "call, dataReceived) or no reactor is running. Call it from a WSGI "
+        "application, or run the function with spawn(), in_greenlet() or react(); "
         "in callbacks use the Deferred itself"
     )
 
 
 def wrong_thread_message(what: str) -> str:
-    """The message for `what` that was called in a thread that is not the reactor's."""
+    """Return the error message for the call `what` outside the reactor's thread."""
     return (
         f"{what} was called in the thread {threading.current_thread().name!r}, and "
-        "the reactor runs in another: hand the function over by "
+        "the reactor runs in another thread: use "
         "reactor.callFromThread(spawn, function)"
     )
 
 
 def refuse_other_thread(what: str) -> None:
-    """Raise when the reactor runs in another thread than this.
+    """Raise if the reactor runs in a thread other than this one.
+
+    Args:
+        what: the call that was made here, for the message.
 
     Raises:
-        NotInGreenlet: it does, and `what` was asked for here.
+        NotInGreenlet: it does.
     """
     if threadable.ioThread not in (None, get_ident()):
         raise NotInGreenlet(wrong_thread_message(what))
 
 
 def refuse_free_threading() -> None:
-    """Raise in a Python that runs without its global lock.
+    """Raise if this Python runs without its global interpreter lock.
 
     Raises:
         RuntimeError: it does; greenlets and threads would corrupt each other.
@@ -145,17 +160,21 @@ def refuse_free_threading() -> None:
     gil_enabled = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
     if gil_enabled is not None and not gil_enabled():
         raise RuntimeError(
-            "txgreenwsgi does not support free-threaded Python: use the ordinary "
-            "build, or switch the global lock on with PYTHON_GIL=1"
+            "txgreenwsgi does not support free-threaded Python: use the standard "
+            "build, or enable the global interpreter lock with PYTHON_GIL=1"
         )
 
 
-def require_seconds(what: str, seconds: Any) -> None:
-    """Raise unless `seconds` is a number that is not negative.
+def require_seconds(what: str, seconds: float) -> None:
+    """Raise unless `seconds` is a number >= 0.
+
+    Args:
+        what: the call that it was given to, for the message.
+        seconds: the value to check.
 
     Raises:
         ValueError: it is negative or NaN.
-        TypeError: it is no number.
+        TypeError: it is not a number.
     """
     try:
         if seconds >= 0:
@@ -168,22 +187,27 @@ def require_seconds(what: str, seconds: Any) -> None:
 
 
 def guard_reactor(
-    reactor: Any,
+    reactor: IReactorTime,
     current_task: Callable[[], object],
     in_reactor_thread: Callable[[], bool],
 ) -> None:
     """Make calls that would deadlock `reactor` inside a task raise instead.
 
-    `reactor.iterate()` and `reactor.run()` in a task would turn the reactor
-    inside the task's greenlet, where no other task can be resumed, and
+    `reactor.iterate()` and `reactor.run()` in a task would run the event loop inside
+    the task's greenlet, where no other task can be resumed, and
     `blockingCallFromThread` in the reactor's own thread waits for itself.
+
+    Args:
+        reactor: its methods are replaced.
+        current_task: returns the current task, or None.
+        in_reactor_thread: returns True in the reactor's thread.
     """
 
     def refusing(name: str, remedy: str) -> None:
         original = getattr(reactor, name)
 
         @wraps(original)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
+        def guarded(*args: object, **kwargs: object) -> object:
             if current_task() is not None:
                 raise NotInGreenlet(
                     f"reactor.{name}() was called inside a task, where it would "
@@ -194,20 +218,22 @@ def guard_reactor(
         setattr(reactor, name, guarded)
 
     if IReactorCore.providedBy(reactor):
-        refusing("iterate", "use txgreenwsgi.sleep(0) to let the reactor have a turn")
-        refusing("run", "the reactor is running already; just wait")
+        refusing("iterate", "use txgreenwsgi.sleep(0) to let the reactor run")
+        refusing("run", "the reactor is running already, and a task can simply wait")
     if IReactorFromThreads.providedBy(reactor):
         call_from_thread = reactor.callFromThread
         blocking_code = blockingCallFromThread.__code__
 
         @wraps(call_from_thread)
-        def guarded_call(*args: Any, **kwargs: Any) -> Any:
+        def guarded_call(
+            function: Callable[..., object], *args: object, **kwargs: object
+        ) -> None:
             if sys._getframe(1).f_code is blocking_code and in_reactor_thread():
                 raise NotInGreenlet(
                     "blockingCallFromThread was called in the reactor's own thread, "
-                    "where it would wait for itself for ever: in a task use "
+                    "where it would wait for itself forever: in a task use "
                     "txgreenwsgi.wait(deferred)"
                 )
-            return call_from_thread(*args, **kwargs)
+            call_from_thread(function, *args, **kwargs)
 
         setattr(reactor, "callFromThread", guarded_call)  # noqa: B010 - a method to mypy

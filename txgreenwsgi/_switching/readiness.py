@@ -1,14 +1,14 @@
-"""Waiting for file descriptors: the shapes of `select`, as waits of a task.
+"""Readiness of file descriptors: `poll` and `select` that park the task.
 
-A wait asks the kernel first and parks only when nothing is ready. While it is
-parked the descriptors sit in an epoll object of their own, and that object is
-what the reactor watches. So a wait over a thousand descriptors is one reader to
-the reactor, hang-ups and errors are reported as the kernel reports them, and a
-descriptor that is closed and reused meanwhile is nobody else's: the kernel drops
-it from our epoll object, and the reactor never knew its number. Where the
-platform has no epoll the reactor watches duplicates of the descriptors.
+A wait polls the kernel first and parks only if nothing is ready. While the task is
+parked its descriptors are registered with an epoll object of the wait, and the
+reactor watches that object. So a wait for a thousand descriptors is one reader to
+the reactor, and hang-ups and errors are reported as the kernel reports them. A
+descriptor that is closed and reused during the wait causes no confusion: the kernel
+drops it from the epoll object, and the reactor never knew its number. On platforms
+without epoll the reactor watches duplicates of the descriptors.
 
-It knows descriptors and the reactor. It must never switch.
+This module knows descriptors and the reactor. It must never switch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import errno
 import os
 import select as stdlib_select
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from twisted.internet.interfaces import (
     IReactorFDSet,
@@ -27,36 +27,37 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from .errors import NotInGreenlet
-from .greenlets import SLICE_SECONDS, Suspension, require_task
+from .greenlets import SLICE_SECONDS, Suspension, Task, require_task
 from .guards import require_seconds
 from .waiting import sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
+    from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
-    from .greenlets import Hub, Task
+    from .greenlets import Hub
 
     class HasFileno(Protocol):
-        """What the functions here take besides an int."""
+        """An object with a file descriptor: a socket, a file."""
 
         def fileno(self) -> int:
-            """The descriptor."""
+            """Return the descriptor; -1 if it is closed."""
 
     Descriptor = int | HasFileno
 
 __all__ = [
     "Poll",
-    "claims_of",
     "notify_closed",
     "poll",
     "select",
     "wait_readable",
     "wait_writable",
+    "waiters_of",
 ]
 
-# The kernel's own, whatever `txgreenwsgi.monkey` makes of the module later.
+# The originals, even if `txgreenwsgi.monkey` patches the module later.
 _kernel_poll = stdlib_select.poll
 _kernel_epoll: Any = getattr(stdlib_select, "epoll", None)
 
@@ -64,18 +65,35 @@ _READ = stdlib_select.POLLIN | stdlib_select.POLLPRI
 _WRITE = stdlib_select.POLLOUT
 _ENDED = stdlib_select.POLLHUP | stdlib_select.POLLERR | stdlib_select.POLLNVAL
 
-# A file, as fstat tells it from others: device and inode.
+R = TypeVar("R", bound="Descriptor")
+W = TypeVar("W", bound="Descriptor")
+X = TypeVar("X", bound="Descriptor")
+
+# The identity of an open file: device and inode.
 _File = tuple[int, int]
 
-# The descriptors that parked tasks wait on: (number, direction) -> the task, and
-# which file it was then: the number may since belong to another.
-_Claims = dict[tuple[int, int], "tuple[Task[Any], _File | None]"]
+
+class _Waiter(NamedTuple):
+    """A parked task that waits on a descriptor.
+
+    Attributes:
+        task: the task.
+        file: the file that the descriptor was open on when the wait began; the
+            number may have been reused for another file since.
+    """
+
+    task: Task[object]
+    file: _File | None
+
+
+# The waiters of all parked tasks: (descriptor, direction) -> waiter.
+_Waiters = dict[tuple[int, int], _Waiter]
 
 
 def _fileno(fd: Descriptor) -> int:
     if not isinstance(fd, int) and not hasattr(fd, "fileno"):
         raise TypeError(
-            f"{fd!r} is no file descriptor: give an int or an object with fileno()"
+            f"{fd!r} is not a file descriptor: give an int or an object with fileno()"
         )
     number = fd if isinstance(fd, int) else fd.fileno()
     if number < 0:
@@ -85,11 +103,11 @@ def _fileno(fd: Descriptor) -> int:
 
 @implementer(IReadDescriptor, IWriteDescriptor)
 class _Watch:
-    """What the reactor holds: a descriptor of ours, and whom to tell."""
+    """A descriptor of ours that the reactor watches; `notify` is called on events."""
 
-    def __init__(self, fd: int, tell: Callable[[], object]) -> None:
+    def __init__(self, fd: int, notify: Callable[[], object]) -> None:
         self._fd = fd
-        self._tell = tell
+        self._notify = notify
 
     def fileno(self) -> int:
         return self._fd
@@ -98,32 +116,35 @@ class _Watch:
         return "txgreenwsgi.poll"
 
     def doRead(self) -> None:
-        self._tell()
+        self._notify()
 
     def doWrite(self) -> None:
-        self._tell()
+        self._notify()
 
     def connectionLost(self, reason: Failure) -> None:
-        self._tell()
+        self._notify()
 
 
-class _EpollWatch:
-    """All descriptors of one wait in one epoll object."""
+class EpollWatch:
+    """One epoll object with all descriptors of one wait."""
 
     def __init__(
-        self, reactor: Any, interest: dict[int, int], tell: Callable[[], object]
+        self,
+        reactor: IReactorFDSet,
+        interest: dict[int, int],
+        notify: Callable[[], object],
     ) -> None:
         self._reactor = reactor
         self._count = len(interest)
         self._epoll = _kernel_epoll()
         try:
             for fd, events in interest.items():
-                # A regular file cannot be registered. It is always ready, so
-                # what was asked for is something that it never has.
+                # A regular file cannot be registered. It is always readable and
+                # writable, so the wait is for an event that it never has.
                 with suppress(PermissionError):
                     # epoll's event bits are poll's.
                     self._epoll.register(fd, events)
-            self._watch = _Watch(self._epoll.fileno(), tell)
+            self._watch = _Watch(self._epoll.fileno(), notify)
             reactor.addReader(self._watch)
         except BaseException:
             self._epoll.close()
@@ -138,14 +159,18 @@ class _EpollWatch:
         self._epoll.close()
 
 
-class _DuplicateWatch:
-    """Duplicates of the descriptors, for platforms that have no epoll.
+class DuplicateWatch:
+    """Duplicates of all descriptors of one wait, for platforms without epoll.
 
-    A reactor does not tell of urgent data (POLLPRI), so these alone end no wait.
+    A reactor does not report urgent data (POLLPRI), so a wait for POLLPRI alone
+    does not end here.
     """
 
     def __init__(
-        self, reactor: Any, interest: dict[int, int], tell: Callable[[], object]
+        self,
+        reactor: IReactorFDSet,
+        interest: dict[int, int],
+        notify: Callable[[], object],
     ) -> None:
         self._reactor = reactor
         self._kernel = _kernel_poll()
@@ -153,7 +178,7 @@ class _DuplicateWatch:
         self._originals: dict[int, int] = {}
         try:
             for fd, events in interest.items():
-                watch = _Watch(os.dup(fd), tell)
+                watch = _Watch(os.dup(fd), notify)
                 self._watches.append(watch)
                 self._originals[watch.fileno()] = fd
                 self._kernel.register(watch.fileno(), events)
@@ -176,31 +201,33 @@ class _DuplicateWatch:
             os.close(watch.fileno())
 
 
-_watch: type[_EpollWatch | _DuplicateWatch] = (
-    _EpollWatch if hasattr(stdlib_select, "epoll") else _DuplicateWatch
+#: The implementation for this platform.
+watch_class: type[EpollWatch | DuplicateWatch] = (
+    EpollWatch if hasattr(stdlib_select, "epoll") else DuplicateWatch
 )
 
 
-def claims_of(hub: Hub) -> _Claims:
-    """Return the table of descriptors that the tasks of `hub` wait on here."""
-    claims: _Claims = hub.reactor.__dict__.setdefault("_txgreenwsgi_claims", {})
-    return claims
+def waiters_of(hub: Hub) -> _Waiters:
+    """Return the table of the tasks of `hub` that wait here, by descriptor."""
+    waiters: _Waiters = hub.reactor.__dict__.setdefault("_txgreenwsgi_waiters", {})
+    return waiters
 
 
 def notify_closed(hub: Hub, fd: int) -> None:
     """Resume the waits of this module on `fd`, which has been closed. Never parks.
 
     The kernel reports nothing when a descriptor is closed, so its waiters are
-    woken here: they look again and find it closed. Call from the reactor's thread.
+    resumed here; they check the descriptor and find it closed. Call from the
+    reactor's thread.
     """
-    for (number, _), (task, _) in list(claims_of(hub).items()):
-        suspension = task.suspension
+    for (number, _), waiter in list(waiters_of(hub).items()):
+        suspension = waiter.task.suspension
         if number == fd and suspension is not None:
             suspension.resume(True)
 
 
 def _file_of(fd: int) -> _File | None:
-    """Which file the descriptor is open on; None if it is not open."""
+    """Return the identity of the file that `fd` is open on; None if it is closed."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -211,38 +238,41 @@ def _file_of(fd: int) -> _File | None:
 def _wait_for_events(
     interest: dict[int, int], timeout: float | None, waiting_on: str
 ) -> list[tuple[int, int]]:
-    """The (fd, events) that are ready, as `poll` gives them; [] on a timeout."""
+    """Return the ready (fd, events) pairs in the format of `poll`; [] on timeout."""
     task = require_task(waiting_on)
     reactor = task.hub.reactor
     kernel = _kernel_poll()
     for fd, events in interest.items():
         kernel.register(fd, events)
     if timeout != 0:
-        # A loop round data that is always there must not keep the reactor, nor
-        # escape its own timeout. Before we look: what is ready may be taken by
-        # another task in that turn.
+        # A loop over data that is always ready must neither block the reactor nor
+        # escape its own timeout. Before polling: in that turn another task may
+        # consume the data.
         task.raise_pending()
         if reactor.seconds() - task.hub.resumed_at > SLICE_SECONDS and not task.dying:
             sleep(0)
     ready = kernel.poll(0)
     if ready or timeout == 0:
         return ready
-    # Others may change what a Poll object watches meanwhile.
+    # A copy: other tasks may change the Poll object during the wait.
     return _park_until_ready(task, dict(interest), timeout, waiting_on)
 
 
 def _park_until_ready(
-    task: Task[Any], interest: dict[int, int], timeout: float | None, waiting_on: str
+    task: Task[object],
+    interest: dict[int, int],
+    timeout: float | None,
+    waiting_on: str,
 ) -> list[tuple[int, int]]:
-    reactor: Any = task.hub.reactor
+    reactor = task.hub.reactor
     if interest and not IReactorFDSet.providedBy(reactor):
         raise NotInGreenlet(
             f"{waiting_on} needs a reactor that watches file descriptors; "
             f"{reactor!r} does not"
         )
     files = {fd: _file_of(fd) for fd in interest}
-    claims = claims_of(task.hub)
-    mine = _claim(claims, task, interest, files)
+    waiters = waiters_of(task.hub)
+    own = _register(waiters, task, interest, files)
     deadline = None if timeout is None else reactor.seconds() + timeout
     try:
         while True:
@@ -250,57 +280,61 @@ def _park_until_ready(
             ready, late = _park_once(suspension, reactor, interest, deadline)
             if ready or late:
                 break
-        # Closed meanwhile, and perhaps opened anew: not what was waited on. Of
-        # those that nobody reports only a wait that failed asks: it takes time.
+        # Descriptors that were closed during the wait, and perhaps reused for other
+        # files. All are checked, which takes time, only if none is ready.
         closed = {fd for fd in ready or interest if _file_of(fd) != files[fd]}
         ready.update(dict.fromkeys(closed, stdlib_select.POLLNVAL))
         return [(fd, ready[fd]) for fd in interest if fd in ready]
     finally:
-        for key, claim in mine.items():
-            if claims.get(key) is claim:
-                del claims[key]
+        for key, waiter in own.items():
+            if waiters.get(key) is waiter:
+                del waiters[key]
 
 
-def _claim(
-    claims: _Claims,
-    task: Task[Any],
+def _register(
+    waiters: _Waiters,
+    task: Task[object],
     interest: dict[int, int],
     files: dict[int, _File | None],
-) -> _Claims:
-    """Enter what `task` is about to wait on in `claims`; what was entered.
+) -> _Waiters:
+    """Add `task` to `waiters` for its descriptors; return the new entries.
 
     Raises:
-        RuntimeError: another task waits on the same already.
+        RuntimeError: another task waits on one of them in the same direction.
     """
-    mine: _Claims = {}
+    own: _Waiters = {}
     for fd, events in interest.items():
         for direction in (_READ, _WRITE):
             if not events & direction:
                 continue
-            mine[fd, direction] = (task, files[fd])
-            other = claims.get((fd, direction))
-            if other is not None and other[1] == files[fd]:
+            own[fd, direction] = _Waiter(task, files[fd])
+            other = waiters.get((fd, direction))
+            if other is not None and other.file == files[fd]:
                 raise RuntimeError(
                     f"file descriptor {fd} is waited on for "
-                    f"{'reading' if direction == _READ else 'writing'} by {other[0]!r} "
-                    "already: two tasks cannot share one direction of a descriptor"
+                    f"{'reading' if direction == _READ else 'writing'} by "
+                    f"{other.task!r} already: let one task wait for each direction"
                 )
-    claims.update(mine)
-    return mine
+    waiters.update(own)
+    return own
 
 
 def _park_once(
     suspension: Suspension,
-    reactor: Any,
+    reactor: IReactorTime,
     interest: dict[int, int],
     deadline: float | None,
 ) -> tuple[dict[int, int], bool]:
-    """Park until the reactor is told something; what is ready, and if it is late.
+    """Park until an event or the deadline.
 
-    Nothing may be: what woke us can be a descriptor that another task has read
-    from meanwhile.
+    Returns:
+        The ready descriptors with their events, and True after the deadline. Both
+        may be empty: another task may have read from the descriptor meanwhile.
     """
-    watch = _watch(reactor, interest, suspension.resume) if interest else None
+    watch = None
+    if interest:
+        fd_reactor = cast("IReactorFDSet", reactor)  # checked by the caller
+        watch = watch_class(fd_reactor, interest, suspension.resume)
     call = None
     try:
         if deadline is not None:
@@ -323,20 +357,21 @@ def wait_readable(fd: Descriptor, timeout: float | None = None) -> bool:
 
     Args:
         fd: a file descriptor, or an object with `fileno()`.
-        timeout: seconds; None for no limit, 0 to ask without parking.
+        timeout: seconds; None for no limit, 0 to poll without parking.
 
     Returns:
-        True when it is readable, False when the time was over first.
+        True if it is readable, False after the timeout.
 
     Raises:
         ValueError: `fd` is not open.
         RuntimeError: another task waits to read from it.
+        NotInGreenlet: the caller is not in a task.
     """
     return _wait_one(fd, stdlib_select.POLLIN, timeout, "wait_readable")
 
 
 def wait_writable(fd: Descriptor, timeout: float | None = None) -> bool:
-    """Wait until writing to `fd` would not block. As `wait_readable` otherwise."""
+    """Wait until writing to `fd` would not block; otherwise as `wait_readable`."""
     return _wait_one(fd, stdlib_select.POLLOUT, timeout, "wait_writable")
 
 
@@ -355,7 +390,7 @@ def _wait_one(fd: Descriptor, events: int, timeout: float | None, what: str) -> 
 
 
 class Poll:
-    """The shape of `select.poll`, with a `poll()` that parks the task."""
+    """A `select.poll` object whose `poll()` parks the task."""
 
     def __init__(self) -> None:
         self._interest: dict[int, int] = {}
@@ -365,7 +400,7 @@ class Poll:
         self._interest[_fileno(fd)] = eventmask
 
     def modify(self, fd: Descriptor, eventmask: int) -> None:
-        """Change what is watched of `fd`.
+        """Change the events that are watched for `fd`.
 
         Raises:
             FileNotFoundError: it was not registered.
@@ -385,15 +420,15 @@ class Poll:
         del self._interest[number]
 
     def poll(self, timeout: float | None = None) -> list[tuple[int, int]]:
-        """Wait until something is ready; the (fd, events) that are. May park.
+        """Wait until a descriptor is ready. May park.
 
         Args:
-            timeout: milliseconds; None or negative for no limit, 0 to ask
+            timeout: milliseconds; None or negative for no limit, 0 to poll
                 without parking.
 
         Returns:
-            Pairs as `select.poll.poll` gives them, POLLHUP, POLLERR and
-            POLLNVAL included; [] when the time was over first.
+            The ready (fd, events) pairs, as `select.poll.poll` returns them,
+            POLLHUP, POLLERR and POLLNVAL included; [] after the timeout.
         """
         seconds = None if timeout is None or timeout < 0 else timeout / 1000
         return _wait_for_events(
@@ -402,43 +437,42 @@ class Poll:
 
 
 def poll() -> Poll:
-    """A new object of the shape of `select.poll`. Never parks."""
+    """Return a new `Poll`, the counterpart of `select.poll()`. Never parks."""
     return Poll()
 
 
 def select(
-    rlist: Iterable[Descriptor],
-    wlist: Iterable[Descriptor],
-    xlist: Iterable[Descriptor],
+    rlist: Iterable[R],
+    wlist: Iterable[W],
+    xlist: Iterable[X],
     timeout: float | None = None,
-) -> tuple[list[Any], list[Any], list[Any]]:
-    """`select.select` that parks the task: what is readable, writable, exceptional.
-
-    May park.
+) -> tuple[list[R], list[W], list[X]]:
+    """Return the ready subset of each list, as `select.select`. May park.
 
     Args:
         rlist: descriptors or objects with `fileno()`, to be read from.
         wlist: the same, to be written to.
         xlist: the same, for exceptional conditions (out-of-band data).
-        timeout: seconds; None for no limit, 0 to ask without parking.
+        timeout: seconds; None for no limit, 0 to poll without parking.
 
     Returns:
-        Three lists of the objects given; all empty when the time was over.
+        Three lists of the given objects; all empty after the timeout.
 
     Raises:
-        OSError: a descriptor is not open (EBADF), as `select.select` tells it.
+        OSError: a descriptor is not open (EBADF), as in `select.select`.
         ValueError: `timeout` or a descriptor is negative.
         RuntimeError: another task waits on one in the same direction.
+        NotInGreenlet: the caller is not in a task.
     """
     if timeout is not None:
         require_seconds("select(timeout)", timeout)
-    asked: list[tuple[Sequence[Any], int, int]] = [
-        (list(rlist), stdlib_select.POLLIN, stdlib_select.POLLIN | _ENDED),
-        (list(wlist), stdlib_select.POLLOUT, stdlib_select.POLLOUT | _ENDED),
-        (list(xlist), stdlib_select.POLLPRI, stdlib_select.POLLPRI),
-    ]
+    readers, writers, others = list(rlist), list(wlist), list(xlist)
     interest: dict[int, int] = {}
-    for objects, events, _ in asked:
+    for objects, events in (
+        (readers, stdlib_select.POLLIN),
+        (writers, stdlib_select.POLLOUT),
+        (others, stdlib_select.POLLPRI),
+    ):
         for fd in objects:
             number = _fileno(fd)
             interest[number] = interest.get(number, 0) | events
@@ -449,11 +483,15 @@ def select(
         if events & stdlib_select.POLLNVAL:
             raise OSError(errno.EBADF, f"file descriptor {number} is not open")
         if interest[number] == stdlib_select.POLLPRI:
-            # The end of what is watched for nothing else is exceptional; to leave
-            # it out would look like a timeout.
+            # The end of a file that is watched for nothing else is exceptional;
+            # three empty lists would look like a timeout.
             ready[number] |= stdlib_select.POLLPRI
-    readable, writable, exceptional = (
-        [fd for fd in objects if ready.get(_fileno(fd), 0) & answers]
-        for objects, _, answers in asked
+    return (
+        _select_ready(readers, ready, stdlib_select.POLLIN | _ENDED),
+        _select_ready(writers, ready, stdlib_select.POLLOUT | _ENDED),
+        _select_ready(others, ready, stdlib_select.POLLPRI),
     )
-    return readable, writable, exceptional
+
+
+def _select_ready(objects: list[R], ready: dict[int, int], events: int) -> list[R]:
+    return [fd for fd in objects if ready.get(_fileno(fd), 0) & events]

@@ -1,11 +1,11 @@
-"""`with timeout(seconds)` and `with shield()`: what may interrupt a task, and when.
+"""`with timeout(seconds)` and `with shield()`: limits and delays of interruptions.
 
-It knows tasks. It must never switch.
+This module knows tasks. It must never switch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import TimedOut
 from .guards import require_seconds
@@ -24,15 +24,19 @@ __all__ = ["shield", "timeout"]
 class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
     """A block whose waits end by `TimedOut` once `seconds` have passed.
 
-    Use as a context manager, in a task; never parks by itself. The exception is
-    raised at the wait the task is in when the time is over, or at the next one
-    inside the block, once. Code that never waits is not interrupted.
+    Use as a context manager, in a task; entering and leaving never park. The
+    exception is raised once, at the wait that the task is in when the time is over,
+    or at the next one inside the block. Code that never waits is not interrupted.
 
     Args:
-        seconds: the limit, by the reactor's clock; None for none.
+        seconds: the limit, by the reactor's clock; None for no limit.
 
     Attributes:
-        expired: whether the time was over before the block ended.
+        expired: True if the time was over before the block ended.
+
+    Raises:
+        ValueError: `seconds` is negative or NaN.
+        TypeError: `seconds` is not a number.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -40,7 +44,7 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
             require_seconds("timeout()", seconds)
         self.seconds = seconds
         self.expired = False
-        self._task: Task[Any] | None = None
+        self._task: Task[object] | None = None
         self._call: IDelayedCall | None = None
         self._error: TimedOut | None = None
 
@@ -57,7 +61,7 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
             )
         return self
 
-    def _expire(self, task: Task[Any], error: TimedOut, shields: int) -> None:
+    def _expire(self, task: Task[object], error: TimedOut, shields: int) -> None:
         self.expired = True
         task.interrupt(error, shields)
 
@@ -67,7 +71,7 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop the clock; an expiry that was not raised yet never is."""
+        """Stop the clock; an expiry that has not been raised yet is dropped."""
         task, self._task = self._task, None
         call, self._call = self._call, None
         mine, self._error = self._error, None
@@ -78,17 +82,17 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
 
 
 class shield:  # noqa: N801 - used as a function
-    """A block whose waits nothing outside can interrupt.
+    """A block whose waits cannot be interrupted from outside.
 
-    Use as a context manager, in a task, round what must not be cut in half: a
-    commit, a protocol exchange. Cancellations, deadlines and lost clients wait
-    until the block is left, and are raised at the next wait after it. Timeouts
-    given inside the block work. A process that exits does not wait for it
-    longer than its grace.
+    Use as a context manager, in a task, around code that must not be interrupted
+    halfway: a commit, a protocol exchange. Cancellations, deadlines and lost clients
+    are held back until the block is left, and raised at the next wait after it.
+    Timeouts given inside the block work. At shutdown a shield holds for the grace
+    period and no longer.
     """
 
     def __init__(self) -> None:
-        self._task: Task[Any] | None = None
+        self._task: Task[object] | None = None
 
     def __enter__(self) -> shield:
         """Raise the shield."""
@@ -104,10 +108,12 @@ class shield:  # noqa: N801 - used as a function
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Lower it."""
+        """Lower the shield."""
         task, self._task = self._task, None
         if task is not None:
             task.shield_depth -= 1
 
 
-_ENTERED_TWICE = "this {0} is in use: write `with {0}:` anew for each block"
+_ENTERED_TWICE = (
+    "this {0} is in use by another block: write a new `with {0}:` for each block"
+)

@@ -1,11 +1,12 @@
-"""What a task may wait on: Deferreds, awaitables, time, other tasks.
+"""Waits for Deferreds, awaitables, time and other tasks.
 
-Each function here makes a `Suspension`, arranges that something answers it, and
-cleans up behind itself when the wait ended in another way. It knows Deferreds
-and asyncio's futures; it must never switch.
+Each function here makes a `Suspension`, arranges for its answer, and cleans up if
+the wait ends in another way. This module knows Deferreds and asyncio's futures; it
+must never switch.
 
-A traceback holds the frames it went through, so these drop what holds the error:
-what nobody needs any more is not to wait for the collector.
+A traceback holds the frames that it went through. So these functions delete their
+references to errors, and objects that are no longer needed do not wait for the
+garbage collector.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import inspect
 from contextvars import copy_context
 from functools import wraps
 from types import coroutine
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast, overload
 
 from twisted.internet import task as twisted_task
 from twisted.internet.defer import CancelledError, Deferred
@@ -29,10 +30,10 @@ from .suspensions import exception_of
 from .timeouts import timeout as time_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
     from typing import NoReturn
 
-    from twisted.internet.interfaces import IReactorCore
+    from twisted.internet.interfaces import IReactorCore, IReactorTime
 
     from .greenlets import Hub
 
@@ -42,7 +43,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _log = Logger()
 
-#: How long the main function of `react()` may take to clean up when the reactor
+#: Seconds that the main function of `react()` may take to clean up when the reactor
 #: is stopped.
 GRACE_SECONDS = 5.0
 
@@ -53,24 +54,25 @@ def wait(awaitable: Deferred[T], timeout: float | None = None) -> T: ...
 def wait(awaitable: Task[T], timeout: float | None = None) -> T: ...
 @overload
 def wait(awaitable: Awaitable[T], timeout: float | None = None) -> T: ...
-def wait(awaitable: Any, timeout: float | None = None) -> Any:
-    """Wait for `awaitable`; its result, or what it failed with is raised. May park.
+def wait(awaitable: object, timeout: float | None = None) -> object:
+    """Wait for `awaitable` and return its result, or raise its error. May park.
 
     Call from a task, at any depth. A Deferred that has fired costs no switch.
 
     Args:
-        awaitable: a Deferred, a coroutine, anything with `__await__`, a `Task`,
+        awaitable: a Deferred, a coroutine, any object with `__await__`, a `Task`,
             or, under the asyncio reactor, an asyncio future. A Deferred's
-            success passes through to whoever waits next; its failure is
+            success passes through to its next callback; its failure is
             consumed here.
-        timeout: seconds after which the wait ends; None for no limit. Whatever
-            ends the wait early cancels what was waited on.
+        timeout: seconds after which the wait ends; None for no limit. A wait
+            that ends early (timeout, interruption) cancels `awaitable`, except
+            a `Task`.
 
     Raises:
-        TimedOut: the time is over.
-        NotInGreenlet: there is no task here.
-        TypeError: it is nothing that can be waited on.
-        twisted.internet.defer.CancelledError: somebody else cancelled it.
+        TimedOut: the timeout has expired.
+        NotInGreenlet: the caller is not in a task.
+        TypeError: `awaitable` is not one of the above.
+        twisted.internet.defer.CancelledError: it was cancelled elsewhere.
     """
     try:
         if timeout is not None:
@@ -84,15 +86,15 @@ def wait(awaitable: Any, timeout: float | None = None) -> Any:
             return _wait_for_future(task, awaitable, timeout)
         if not inspect.isawaitable(awaitable):
             raise TypeError(
-                f"wait() takes a Deferred, a coroutine, a Task or something else "
+                f"wait() takes a Deferred, a coroutine, a Task or another object "
                 f"with __await__, not {awaitable!r}"
             )
         loop = _loop_of(task.hub)
         if loop is not None:
             return _run_as_asyncio_task(task, awaitable, timeout, loop)
-        return _drive(task, awaitable, timeout)
+        return _run_awaitable(task, awaitable, timeout)
     except BaseException:
-        # One that never began would warn that it was never awaited.
+        # A coroutine that never began would warn that it was never awaited.
         if (
             inspect.iscoroutine(awaitable)
             and inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED
@@ -111,17 +113,17 @@ def _loop_of(hub: Hub) -> asyncio.AbstractEventLoop | None:
 
 
 def _wait_for_deferred(
-    task: Task[Any], deferred: Deferred[T], timeout: float | None
+    task: Task[object], deferred: Deferred[T], timeout: float | None
 ) -> T:
     if deferred.called:
         task.raise_pending()
     suspension = Suspension(task, deferred, timeout)
 
-    def fired(result: Any) -> Any:
+    def fired(result: T | Failure) -> T | Failure | None:
         if not isinstance(result, Failure):
             suspension.resume(result)
             return result
-        # Once the task has gone on, it is for whoever waits behind.
+        # After the wait has ended, the failure is left to the next errback.
         return None if suspension.throw(result) else result
 
     deferred.addBoth(fired)
@@ -134,15 +136,19 @@ def _wait_for_deferred(
     return result
 
 
-def _cancel(deferred: Deferred[Any]) -> None:
-    """Cancel what a wait was left on. Never raises: what ended the wait comes first."""
+def _cancel(deferred: Deferred[T]) -> None:
+    """Cancel a Deferred whose wait ended early.
+
+    Never raises: the error that ended the wait is the one to be raised.
+    """
     cancelling = True
 
     def failed(failure: Failure) -> None:
-        # Nobody else took it. Whatever it fails with now is its answer to us.
+        # The last errback. A failure during cancel() is the reply to it; a later
+        # one would otherwise be lost.
         if not cancelling and not failure.check(CancelledError):
             _log.failure(
-                "a Deferred failed after the task that waited on it had gone on",
+                "a Deferred failed after the wait for it had ended",
                 failure=failure,
             )
 
@@ -155,7 +161,7 @@ def _cancel(deferred: Deferred[Any]) -> None:
 
 
 def _wait_for_future(
-    task: Task[Any], future: asyncio.Future[T], timeout: float | None
+    task: Task[object], future: asyncio.Future[T], timeout: float | None
 ) -> T:
     try:
         if future.done():
@@ -165,21 +171,22 @@ def _wait_for_future(
         try:
             return future.result()
         except asyncio.CancelledError:
-            # asyncio's is a BaseException, which no driver cleans up after.
+            # asyncio's CancelledError is a BaseException, after which database
+            # drivers do not clean up.
             raise CancelledError("the asyncio future was cancelled") from None
     finally:
         del future
 
 
 def _park_on_future(
-    task: Task[Any], future: asyncio.Future[Any], timeout: float | None
+    task: Task[object], future: asyncio.Future[T], timeout: float | None
 ) -> None:
     loop = _loop_of(task.hub)
     if future.get_loop() is not loop:
         raise TypeError(
             f"wait() was given a future of the asyncio loop {future.get_loop()!r}, "
-            f"which {task.hub.reactor!r} does not run: start with --reactor=asyncio, "
-            "and make the future in that loop"
+            f"which {task.hub.reactor!r} does not run: start with --reactor=asyncio "
+            "and create the future in its loop"
         )
     suspension = Suspension(task, future, timeout)
     future.add_done_callback(suspension.resume)
@@ -195,19 +202,21 @@ async def _await(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
-    # Whatever else can be awaited need not have send() and throw() itself.
+def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[object, object, T]:
+    # Other awaitables need not have send() and throw().
     return awaitable if inspect.iscoroutine(awaitable) else _await(awaitable)
 
 
-def _drive(task: Task[Any], awaitable: Awaitable[T], timeout: float | None) -> T:
-    """Run an awaitable here, in the task, waiting on each Deferred it yields.
+def _run_awaitable(
+    task: Task[object], awaitable: Awaitable[T], timeout: float | None
+) -> T:
+    """Run an awaitable in the task itself, waiting for each Deferred it yields.
 
-    So it may call `wait()` itself, its tracebacks are whole, and an
-    interruption is raised at its `await`.
+    So it may call `wait()`, its tracebacks are complete, and an interruption is
+    raised at its `await`.
     """
     steps = _as_coroutine(awaitable)
-    value: Any = None
+    value: object = None
     error: BaseException | None = None
     try:
         with time_limit(timeout):
@@ -226,14 +235,18 @@ def _drive(task: Task[Any], awaitable: Awaitable[T], timeout: float | None) -> T
         del error
 
 
-def _wait_for_yielded(task: Task[Any], yielded: Any) -> Any:
+def _wait_for_yielded(task: Task[object], yielded: object) -> object:
     if isinstance(yielded, Deferred):
         return _wait_for_deferred(task, yielded, None)
     if asyncio.isfuture(yielded):
         return _wait_for_future(task, yielded, None)
     if yielded is None:  # a bare `yield`: one turn
-        return sleep(0)
-    raise TypeError(f"a coroutine awaited {yielded!r}, which is no Deferred")
+        sleep(0)
+        return None
+    raise TypeError(
+        f"a coroutine awaited {yielded!r}: await a Deferred, or run under the asyncio "
+        "reactor to await its futures"
+    )
 
 
 class _Exit:
@@ -244,40 +257,42 @@ class _Exit:
 
 
 def _run_as_asyncio_task(
-    task: Task[Any],
+    task: Task[object],
     awaitable: Awaitable[T],
     timeout: float | None,
     loop: asyncio.AbstractEventLoop,
 ) -> T:
-    """Run an awaitable as asyncio would: it may use any of asyncio.
+    """Run an awaitable as an asyncio task, so that it may use all of asyncio.
 
     It has a copy of the caller's contextvars. An interruption cancels it.
     """
-    outcome: Any = _wait_for_future(
-        task, loop.create_task(_carry(awaitable, loop)), timeout
+    outcome = _wait_for_future(
+        task, loop.create_task(_asyncio_main(awaitable, loop)), timeout
     )
     try:
         if isinstance(outcome, _Exit):
             raise outcome.error
-        return cast("T", outcome)
+        return outcome
     finally:
         del outcome
 
 
-async def _carry(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> Any:
+async def _asyncio_main(
+    awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop
+) -> T | _Exit:
     try:
         return await _with_deferreds(_as_coroutine(awaitable), loop)
     except (KeyboardInterrupt, SystemExit) as error:
-        # Raised in an asyncio task, it would end the loop, which is the reactor.
+        # Raised in an asyncio task, it would stop the loop, which is the reactor's.
         return _Exit(error)
 
 
 @coroutine
 def _with_deferreds(
-    steps: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop
-) -> Generator[Any, Any, T]:
-    """The coroutine `steps` for an asyncio task, its Deferreds made futures."""
-    value: Any = None
+    steps: Coroutine[object, object, T], loop: asyncio.AbstractEventLoop
+) -> Generator[object, object, T]:
+    """Run the coroutine `steps` in an asyncio task, with futures for its Deferreds."""
+    value: object = None
     error: BaseException | None = None
     try:
         while True:
@@ -301,22 +316,22 @@ def _with_deferreds(
 
 
 def _as_future(
-    deferred: Deferred[Any], loop: asyncio.AbstractEventLoop
-) -> asyncio.Future[Any]:
-    """A future whose result is that of the Deferred, or its Failure.
+    deferred: Deferred[T], loop: asyncio.AbstractEventLoop
+) -> asyncio.Future[T | Failure]:
+    """Return a future whose result is that of the Deferred, or its Failure.
 
-    Not by `Deferred.asFuture`, which takes a success out of the Deferred: the
-    `await` that it was yielded by looks for it there.
+    Not `Deferred.asFuture`, which removes a success from the Deferred: the `await`
+    that yielded the Deferred looks for it there.
     """
-    future = loop.create_future()
+    future: asyncio.Future[T | Failure] = loop.create_future()
 
-    def fired(result: Any) -> Any:
+    def fired(result: T | Failure) -> T | Failure | None:
         if future.done():
             return result
         future.set_result(result)
         return None if isinstance(result, Failure) else result
 
-    def done(future: asyncio.Future[Any]) -> None:
+    def done(future: asyncio.Future[T | Failure]) -> None:
         if future.cancelled():
             _cancel(deferred)
 
@@ -328,12 +343,12 @@ def _as_future(
 def sleep(seconds: float) -> None:
     """Park the current task for `seconds`, by the reactor's clock.
 
-    `sleep(0)` is one turn of the reactor: everything that is ready runs.
+    `sleep(0)` takes one turn of the reactor, in which all ready tasks run.
 
     Raises:
         ValueError: `seconds` is negative or NaN.
-        TypeError: `seconds` is no number.
-        NotInGreenlet: there is no task here.
+        TypeError: `seconds` is not a number.
+        NotInGreenlet: the caller is not in a task.
     """
     task = require_task("sleep()")
     if seconds == 0:
@@ -352,7 +367,7 @@ def sleep(seconds: float) -> None:
 
 
 def suspend(timeout: float | None = None) -> Suspension:
-    """A handle on one wait of the current task, to be resumed by whoever has it.
+    """Return a handle for one wait of the current task.
 
     Never parks; `wait()` of the handle does. `resume(value)` and `throw(error)`
     may be called from any thread, before or during the wait.
@@ -360,6 +375,10 @@ def suspend(timeout: float | None = None) -> Suspension:
     Args:
         timeout: seconds that `wait()` waits before it raises `TimedOut`; None
             for no limit.
+
+    Raises:
+        ValueError: `timeout` is negative or NaN.
+        NotInGreenlet: the caller is not in a task.
     """
     if timeout is not None:
         require_seconds("suspend(timeout)", timeout)
@@ -371,12 +390,11 @@ def spawn(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T
 
     Never parks. Call from a task or from the reactor greenlet (from another
     thread: `reactor.callFromThread(spawn, function)`). The task inherits a copy
-    of the caller's contextvars. What it raises is raised by `Task.wait()`, or
-    logged when nobody asks.
+    of the caller's contextvars. Its exceptions are raised by `Task.wait()`, or
+    logged if they are never asked for.
 
     Raises:
-        TypeError: `function` cannot be called, or its call would only make a
-            coroutine.
+        TypeError: `function` is not callable, or is a coroutine function.
         NotInGreenlet: the reactor has stopped, or runs in another thread.
     """
     if not callable(function):
@@ -386,14 +404,17 @@ def spawn(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T
         )
     if inspect.iscoroutinefunction(function):
         raise TypeError(
-            f"spawn() takes an ordinary function, and {function!r} makes a coroutine: "
-            "write spawn(wait, function(1, 2))"
+            f"spawn() was given the coroutine function {function!r}, and takes an "
+            "ordinary one: use spawn(wait, function(1, 2))"
         )
     return _spawn(hub_of(), function, args, kwargs)
 
 
 def _spawn(
-    hub: Hub, function: Callable[..., T], args: Any, kwargs: dict[str, Any]
+    hub: Hub,
+    function: Callable[..., T],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
 ) -> Task[T]:
     name = getattr(function, "__qualname__", "") or repr(function)
     task: Task[T] = Task(hub, function, args, kwargs, copy_context(), name)
@@ -402,7 +423,7 @@ def _spawn(
 
 
 def in_greenlet(function: Callable[P, T]) -> Callable[P, Deferred[T]]:
-    """A function that runs `function` in a task of its own and returns a Deferred.
+    """Return a function that runs `function` in a new task and returns a Deferred.
 
     For callers that are not in a task: protocols, delayed calls, tests. Cancelling
     the Deferred cancels the task. Usable as a decorator.
@@ -417,28 +438,29 @@ def in_greenlet(function: Callable[P, T]) -> Callable[P, Deferred[T]]:
 
 def react(
     main: Callable[..., object],
-    *args: Any,
+    *args: object,
     _reactor: IReactorCore | None = None,
 ) -> NoReturn:
     """Run `main(*args)` in a task under the reactor, then exit the process.
 
-    As `twisted.internet.task.react`, but `main` may wait. It need not return a
-    Deferred, nor be a coroutine function; if so, that is waited for. Call from the
-    main thread, once; it does not return. When the reactor is stopped (Ctrl-C)
-    `main` is cancelled, and has 5 seconds to clean up.
+    As `twisted.internet.task.react`, but `main` may wait. If it returns a Deferred
+    or a coroutine, that is waited for. Call from the main thread, once; it does not
+    return. When the reactor is stopped (Ctrl-C), `main` is cancelled and has 5
+    seconds to clean up.
 
     Raises:
-        SystemExit: always: status 0 when `main` returned or was stopped; 1 when
-            it raised, after the traceback was logged; its own when it raised
+        SystemExit: always. Status 0 if `main` returned or was stopped; 1 if it
+            raised, after the traceback was logged; its own if it raised
             SystemExit.
     """
 
-    def whole_main() -> object:
+    def run_main() -> object:
         result = main(*args)
         return wait(result) if inspect.isawaitable(result) else result
 
-    def run(reactor: Any) -> Deferred[object]:
-        task = _spawn(hub_of(reactor), whole_main, (), {})
+    def run(reactor: IReactorCore) -> Deferred[object]:
+        clock = cast("IReactorTime", reactor)
+        task = _spawn(hub_of(clock), run_main, (), {})
         stopped = False
 
         def stop() -> Deferred[object] | None:
@@ -447,8 +469,8 @@ def react(
                 return None
             stopped = True
             task.cancel()
-            ended = task.deferred().addTimeout(GRACE_SECONDS, reactor)
-            return ended.addErrback(lambda _: None)  # `main` is told below
+            ended = task.deferred().addTimeout(GRACE_SECONDS, clock)
+            return ended.addErrback(lambda _: None)  # ended() below handles it
 
         def ended(failure: Failure) -> Failure | None:
             return None if stopped and failure.check(Cancelled) else failure

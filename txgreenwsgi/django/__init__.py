@@ -1,4 +1,4 @@
-"""Django on txgreenwsgi: database backends with a pool, and `manage.py rungreen`.
+"""Django support: database backends with a connection pool, and `manage.py rungreen`.
 
     INSTALLED_APPS = [..., "txgreenwsgi.django"]
     DATABASES = {
@@ -9,8 +9,8 @@
         }
     }
 
-It knows Django. It must never know requests: what is kept for each task is seen
-to in `txgreenwsgi.isolation`, for Django's own backends as well.
+It knows Django. It must never know requests: `txgreenwsgi.isolation` keeps Django's
+state per task, also for Django's own backends.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["pool_statistics"]
 
 
 def pool_statistics() -> dict[str, PoolStatistics]:
-    """What the pool of each database does now and has done, by the alias.
+    """Return the statistics of each database's pool, by alias. Never parks.
 
-    A database is missing as long as no task has used it. Never parks.
+    A database is missing until a task has used it.
     """
-    # Late: an application's package is imported before Django is set up.
+    # Imported late: Django imports this package before it is set up.
     from .pooled import statistics
 
     return statistics()

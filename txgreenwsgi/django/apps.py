@@ -16,19 +16,19 @@ __all__ = ["GreenConfig"]
 
 
 class GreenConfig(AppConfig):
-    """Brings `manage.py rungreen`, and looks at OPTIONS["green_pool"]."""
+    """Adds `manage.py rungreen` and checks of OPTIONS["green_pool"]."""
 
     name = "txgreenwsgi.django"
     label = "txgreenwsgi"
     verbose_name = "txgreenwsgi"
 
     def ready(self) -> None:
-        """Have `manage.py check` tell of what cannot be."""
+        """Register the check for `manage.py check`."""
         checks.register(check_pools, checks.Tags.compatibility)
 
 
 def check_pools(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """One error for each database whose `green_pool` makes no sense."""
+    """Return an error for each database whose `green_pool` is invalid."""
     from .pool_options import PoolOptions
 
     found: list[checks.CheckMessage] = []
@@ -43,9 +43,10 @@ def check_pools(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
         ):
             found.append(
                 checks.Error(
-                    f"DATABASES[{alias!r}] has OPTIONS['green_pool'], and the ENGINE "
-                    f"{database.get('ENGINE')!r}, which does not know it",
-                    hint="Give one of txgreenwsgi.django.backends, or take it out.",
+                    f"DATABASES[{alias!r}] has OPTIONS['green_pool'], which its ENGINE "
+                    f"{database.get('ENGINE')!r} does not support",
+                    hint="Use an ENGINE of txgreenwsgi.django.backends, or remove "
+                    "'green_pool'.",
                     id="txgreenwsgi.E002",
                 )
             )

@@ -1,10 +1,10 @@
-"""Django's Redis cache, whose connections all tasks share.
+"""Django's Redis cache with one connection pool shared by all tasks.
 
     CACHES = {"default": {"BACKEND": "txgreenwsgi.django.cache.RedisCache", ...}}
 
-Django makes a cache object for each thread, and with it a pool of connections;
-here that would be one for each request, with a connection made anew. What is below
-a cache object, redis-py's client and its pool, may be shared, and is.
+Django makes a cache object, with its own connection pool, for each thread; here that
+would be one per request, with a new connection each. The client of redis-py and its
+pool are safe to share, so all cache objects share them.
 
 It knows Django's backend. It must never know tasks.
 """
@@ -21,10 +21,10 @@ _clients: dict[str, Any] = {}
 
 
 class RedisCache(redis.RedisCache):
-    """Django's, in which all with the same LOCATION and OPTIONS have one client.
+    """Django's backend; caches with the same LOCATION and OPTIONS share a client.
 
-    How many connections there may be, OPTIONS say: `{"max_connections": 20,
-    "pool_class": "redis.BlockingConnectionPool"}`.
+    Limit the number of connections in OPTIONS: `{"max_connections": 20, "pool_class":
+    "redis.BlockingConnectionPool"}`.
     """
 
     @property

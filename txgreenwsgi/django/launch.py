@@ -1,13 +1,14 @@
-"""`manage.py` again, in a process that is patched before anything of it is imported.
+"""Run `manage.py` again in a process that is patched before its first import.
 
     python -m txgreenwsgi.django.launch REACTOR PATCH (FILE | -m MODULE) [ARG ...]
 
-`manage.py rungreen` has set Django up when it learns what it is asked for, too
-late to patch. So it starts this, which installs the reactor, patches, and runs the
-same command line once more. If that fails while the files are watched, this waits
-for one of them to change and ends with the status that means "once more".
+When `manage.py rungreen` parses its options, Django is set up already, which is too
+late to patch. So it starts this module, which installs the reactor, patches the
+standard library and runs the same command line again. If that fails while files are
+watched, this module waits until a file changes and exits with the status that requests
+a restart.
 
-It knows reactors and patching. It must never import Django: what is run does.
+It knows reactors and patching. It must never import Django: the command does so.
 """
 
 from __future__ import annotations
@@ -24,24 +25,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
-    "AGAIN",
+    "RESTART_STATUS",
     "command",
     "is_launched",
     "is_watched",
     "mark_as_watched",
 ]
 
-#: The exit status that asks the watcher for another start, as Django's reloader's.
-AGAIN = 3
+#: The exit status that requests a restart; the same as that of Django's reloader.
+RESTART_STATUS = 3
 
 _LAUNCHED = "TXGREENWSGI_LAUNCHED"
-#: What Django's own reloader sets, and applications look for.
+# Set by Django's own reloader too; applications check it.
 _WATCHED = "RUN_MAIN"
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 def command(reactor: str, patch: str) -> list[str]:
-    """The command line that runs this process's own by `launch`."""
+    """Return the command line that runs this process's own by this module.
+
+    Args:
+        reactor: the name of the reactor to install.
+        patch: the modules to patch, as for `--patch`.
+    """
     import __main__
 
     words = [sys.executable, *(f"-W{option}" for option in sys.warnoptions)]
@@ -50,7 +56,7 @@ def command(reactor: str, patch: str) -> list[str]:
     words += ["-m", "txgreenwsgi.django.launch", reactor, patch]
     spec = getattr(__main__, "__spec__", None)
     if spec is not None:
-        # `python -m django`: its name is that of its `__main__`.
+        # For `python -m django` the spec is that of `django.__main__`.
         words += ["-m", spec.name.removesuffix(".__main__")]
     else:
         words.append(sys.argv[0])
@@ -58,17 +64,17 @@ def command(reactor: str, patch: str) -> list[str]:
 
 
 def is_launched() -> bool:
-    """Was this process made by `launch`? Not what it starts itself."""
+    """Return whether this module started this process (not just a parent of it)."""
     return os.environ.get(_LAUNCHED) == str(os.getpid())
 
 
 def is_watched() -> bool:
-    """Will there be another start, if this process asks for it?"""
+    """Return whether a watcher restarts this process at its request."""
     return is_launched() and os.environ.get(_WATCHED) == "true"
 
 
 def mark_as_watched(environ: dict[str, str]) -> dict[str, str]:
-    """The environment for a process that may ask for another start."""
+    """Return the environment for a process that may request a restart."""
     return environ | {_WATCHED: "true"}
 
 
@@ -95,7 +101,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _files(error: BaseException) -> Iterator[str]:
-    """The files whose change may mend `error`."""
+    """Yield the files whose change may fix `error`."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if file:
@@ -108,7 +114,7 @@ def _files(error: BaseException) -> Iterator[str]:
         yield error.filename
 
 
-def _changed_at(files: set[str]) -> dict[str, float]:
+def _modification_times(files: set[str]) -> dict[str, float]:
     found = {}
     for file in files:
         path = Path(file)
@@ -118,19 +124,22 @@ def _changed_at(files: set[str]) -> dict[str, float]:
 
 
 def _wait_for_change(error: BaseException) -> None:
-    """Return when a file was changed, or the watcher is gone."""
+    """Block until a file changes or the watcher has ended."""
     files = set(_files(error))
-    before = _changed_at(files)
+    before = _modification_times(files)
     watcher = os.getppid()
-    while _changed_at(files) == before and os.getppid() == watcher:
-        time.sleep(_LOOK_SECONDS)
+    while _modification_times(files) == before and os.getppid() == watcher:
+        time.sleep(_POLL_SECONDS)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a command line, patched.
+    """Run a command line in this process, patched.
+
+    Args:
+        arguments: REACTOR PATCH (FILE | -m MODULE) [ARG ...].
 
     Raises:
-        SystemExit: with its status.
+        SystemExit: with the exit status of the command.
     """
     os.environ[_LAUNCHED] = str(os.getpid())
     _prepare(*arguments[:2])
@@ -140,7 +149,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(130) from None
     except BaseException as error:
         if not is_watched() or (
-            isinstance(error, SystemExit) and error.code in (None, 0, AGAIN)
+            isinstance(error, SystemExit) and error.code in (None, 0, RESTART_STATUS)
         ):
             raise
         if not isinstance(error, SystemExit):
@@ -152,7 +161,7 @@ def main(arguments: Sequence[str]) -> None:
             _wait_for_change(error)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
-        raise SystemExit(AGAIN) from None
+        raise SystemExit(RESTART_STATUS) from None
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""OPTIONS["green_pool"] of a database, read and judged.
+"""Parse and validate OPTIONS["green_pool"] of a database.
 
-It knows which keys there are and what they may be. It must never know databases.
+It knows the keys and their valid values. It must never know databases.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ KEY = "green_pool"
 
 @dataclass(frozen=True)
 class PoolOptions:
-    """How many connections a process may have to one database, and for how long.
+    """The limits of one database's connection pool in one process.
 
     Attributes:
-        max_size: connections that may be open at any moment.
-        wait_timeout: seconds that a task waits for one; None for no limit.
-        max_age: seconds after which one is not used again; None for no limit.
-        max_idle: seconds without use after which one is closed; None for no limit.
+        max_size: maximum number of open connections.
+        wait_timeout: seconds that a task waits for a connection; None for no limit.
+        max_age: age in seconds after which a connection is not used again; None for no
+            limit.
+        max_idle: seconds without use after which a connection is closed; None for no
+            limit.
     """
 
     max_size: int = 10
@@ -36,33 +38,40 @@ class PoolOptions:
 
     @classmethod
     def of(cls, alias: str, options: Mapping[str, Any]) -> PoolOptions | None:
-        """Those of the database `alias`, whose OPTIONS are given; None: no pool.
+        """Parse the OPTIONS of a database.
+
+        Args:
+            alias: the alias of the database, for messages.
+            options: its OPTIONS.
+
+        Returns:
+            None if the database has no pool.
 
         Raises:
-            ImproperlyConfigured: a key does not exist or has a value it cannot have.
+            ImproperlyConfigured: a key is unknown or has an invalid value.
         """
         given = options.get(KEY, True)
         if given is None or given is False:
             return None
         if options.get("pool"):
             raise ImproperlyConfigured(
-                f"DATABASES[{alias!r}]['OPTIONS'] has both 'pool', which is Django's, "
-                f"and '{KEY}': give one of them, or '{KEY}': False"
+                f"DATABASES[{alias!r}]['OPTIONS'] has both Django's 'pool' and "
+                f"'{KEY}': remove one of them, or set '{KEY}': False"
             )
         if given is True:
             return cls()
         where = f"DATABASES[{alias!r}]['OPTIONS']['{KEY}']"
         if not isinstance(given, dict):
             raise ImproperlyConfigured(
-                f"{where} is {given!r}: give a dictionary with some of {_names()}, "
-                "or False for no pool"
+                f"{where} is {given!r}: give a dictionary with some of the keys "
+                f"{_names()}, or False for no pool"
             )
         for key, value in given.items():
             if key not in {field.name for field in fields(cls)}:
                 raise ImproperlyConfigured(
-                    f"{where} has no key {key!r}: there are {_names()}"
+                    f"{where} has the unknown key {key!r}: use {_names()}"
                 )
-            _judge(f"{where}[{key!r}]", key, value)
+            _require_valid(f"{where}[{key!r}]", key, value)
         return cls(**given)
 
 
@@ -70,7 +79,7 @@ def _names() -> str:
     return ", ".join(field.name for field in fields(PoolOptions))
 
 
-def _judge(where: str, key: str, value: object) -> None:
+def _require_valid(where: str, key: str, value: object) -> None:
     if key == "max_size":
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ImproperlyConfigured(

@@ -1,13 +1,13 @@
-"""A pool of connections under a Django database backend.
+"""A connection pool beneath a Django database backend.
 
-In a task the backend takes its connection from the pool of its database when
-Django connects, and gives it back when Django closes, which it does when the
-request ends; `txgreenwsgi.isolation` sees to the rest. What comes back is at rest
-(no transaction, no open cursor) or it is closed. Outside tasks, in real threads
-and in commands, a backend connects and closes as Django does.
+In a task, the backend takes a connection from the pool of its database when Django
+connects, and gives it back when Django closes it, at the end of the request;
+`txgreenwsgi.isolation` closes those left over. A returned connection has no transaction
+and no open cursor, or it is closed. Outside tasks, in real threads and in commands, a
+backend connects and closes as Django does.
 
-It knows Django's base backend. It must never know a driver: the backends say how
-one of their connections is asked.
+It knows Django's base backend. It must never know a driver: the backends provide the
+functions that depend on it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from txgreenwsgi.green import _events
-from txgreenwsgi.green._place import here, main_task
+from txgreenwsgi._parking.descriptors import READ, is_ready
+from txgreenwsgi._parking.waits import main_task
+from txgreenwsgi._switching.running import current_task
 from txgreenwsgi.pools import ConnectionPool, PoolTimeout, was_interrupted
 
 from .pool_options import KEY, PoolOptions
@@ -32,33 +33,33 @@ __all__ = ["PooledDatabase", "statistics"]
 
 
 class Unusable(Exception):
-    """A connection that nobody is to have any more; the message says why."""
+    """The connection must not be reused; the message gives the reason."""
 
 
-class Pooled:
-    """A driver's connection, as the pool has it.
+class PooledConnection:
+    """A connection of a driver, with the pool that owns it.
 
     Attributes:
         raw: the driver's connection.
-        pool: where it is given back.
-        settled: whether its session has been set up.
+        pool: the pool that owns it.
+        session_ready: True once its session has been set up.
     """
 
-    __slots__ = ("pool", "raw", "settled")
+    __slots__ = ("pool", "raw", "session_ready")
 
     def __init__(self, raw: Any, pool: DatabasePool) -> None:
         self.raw = raw
         self.pool = pool
-        self.settled = False
+        self.session_ready = False
 
 
-class DatabasePool(ConnectionPool[Pooled]):
-    """The pool of one database.
+class DatabasePool(ConnectionPool[PooledConnection]):
+    """The connection pool of one database.
 
     Args:
-        maker: a backend of the pool's own, which belongs to no task: it knows how
-            to connect, and keeps what is known of the server.
-        options: how many, for how long.
+        maker: a backend instance that belongs to no task. It opens connections and
+            keeps the data known of the server.
+        options: the limits of the pool.
     """
 
     def __init__(self, maker: Any, options: PoolOptions) -> None:
@@ -70,41 +71,42 @@ class DatabasePool(ConnectionPool[Pooled]):
             wait_timeout=options.wait_timeout,
             max_age=options.max_age,
             max_idle=options.max_idle,
-            check=self._look_at,
-            reset=self._put_to_rest,
-            close=self._end,
+            check=self._require_alive,
+            reset=self._reset_session,
+            close=self._close_raw,
             name=f"of the database {maker.alias!r}",
         )
 
-    def _make(self) -> Pooled:
+    def _make(self) -> PooledConnection:
         maker = self.maker
-        return Pooled(maker.connect_anew(maker.get_connection_params()), self)
+        raw = maker.open_connection(maker.get_connection_params())
+        return PooledConnection(raw, self)
 
-    def _look_at(self, pooled: Pooled) -> None:
+    def _require_alive(self, pooled: PooledConnection) -> None:
         """Raise if an idle connection is dead."""
         fd = self.maker.descriptor_of(pooled.raw)
-        if fd is not None and _events.is_ready(fd, _events.READ):
-            # Nobody asked: it says that it stops, or has hung up.
+        if fd is not None and is_ready(fd, READ):
+            # Unsolicited data: the server shuts down, or has closed the connection.
             raise Unusable("the server has ended the connection")
         if self._ping:
             self.maker.ping(pooled.raw)
 
-    def _put_to_rest(self, pooled: Pooled) -> None:
-        self.maker.put_to_rest(pooled.raw)
-        if self._line:
-            # The next gets it at once, unseen; who had it may not have used it lately.
-            self._look_at(pooled)
+    def _reset_session(self, pooled: PooledConnection) -> None:
+        self.maker.reset(pooled.raw)
+        if self.has_waiters:
+            # It is handed over without a check, and may have been unused for long.
+            self._require_alive(pooled)
 
-    def _end(self, pooled: Pooled) -> None:
-        self.maker.close_anew(pooled.raw)
+    def _close_raw(self, pooled: PooledConnection) -> None:
+        self.maker.close_raw(pooled.raw)
 
 
-#: The pools by alias, and by what they connect to: tests change that in place.
+# The pools by alias and by connection settings, which tests change in place.
 _pools: dict[str, dict[str, DatabasePool]] = {}
 
 
 def statistics() -> dict[str, PoolStatistics]:
-    """What each pool does and has done, by alias; the last made, if there are more."""
+    """Return the statistics of each pool, by alias; of several, the newest."""
     found = {}
     for alias, pools in _pools.items():
         for pool in pools.values():
@@ -112,7 +114,8 @@ def statistics() -> dict[str, PoolStatistics]:
     return found
 
 
-_SAYS_WHERE = (
+# The settings that identify a pool.
+_POOL_KEYS = (
     *("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS"),
     *("TIME_ZONE", "CONN_HEALTH_CHECKS"),
 )
@@ -121,16 +124,21 @@ _SAYS_WHERE = (
 def _pool_of(backend: Any, options: PoolOptions) -> DatabasePool:
     pools = _pools.setdefault(backend.alias, {})
     settings = backend.settings_dict
-    where = repr([settings.get(key) for key in _SAYS_WHERE])
-    pool = pools.get(where)
+    key = repr([settings.get(name) for name in _POOL_KEYS])
+    pool = pools.get(key)
     if pool is None:
         maker = type(backend)(dict(settings), backend.alias)
-        pool = pools[where] = DatabasePool(maker, options)
+        pool = pools[key] = DatabasePool(maker, options)
     return pool
 
 
+def pools_of(alias: str) -> list[DatabasePool]:
+    """Return the open pools of a database."""
+    return list(_pools.get(alias, {}).values())
+
+
 def close_pools(alias: str) -> None:
-    """Close what is idle to a database, and the rest when it is given back."""
+    """Close the pools of a database: idle connections now, others on their return."""
     for pool in _pools.pop(alias, {}).values():
         pool.close()
 
@@ -140,14 +148,14 @@ def _close_all_pools() -> None:
         close_pools(alias)
 
 
-# A server that is left without a word complains in its log.
+# Without a goodbye, the database server logs an error.
 atexit.register(_close_all_pools)
 
 
 class PooledDatabase:
-    """What makes a backend of Django's a pooled one: the first of its bases.
+    """Mixin that gives a Django backend a connection pool; the first of its bases.
 
-    A backend adds `descriptor_of`, `ping` and `put_to_rest`.
+    A backend adds `descriptor_of`, `ping` and `reset`.
     """
 
     alias: str
@@ -161,62 +169,62 @@ class PooledDatabase:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pool_options = PoolOptions.of(self.alias, self.settings_dict["OPTIONS"])
-        self._pooled: Pooled | None = None
-        # What somebody may still hold when the connection is another's.
+        self._pooled: PooledConnection | None = None
+        # Cursors to close before the connection is given back.
         self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    # What a backend says of a connection of its driver's.
+    # Functions of the driver, provided by the backends.
 
     @staticmethod
     def descriptor_of(raw: Any) -> int | None:
-        """The file descriptor that the server speaks on; None if there is none."""
+        """Return the descriptor of the connection to the server; None if none."""
         raise NotImplementedError
 
     @staticmethod
     def ping(raw: Any) -> None:
-        """Ask the server something, and raise if it does not answer. May park."""
+        """Raise unless the server answers a request. May park."""
         raise NotImplementedError
 
     @staticmethod
-    def put_to_rest(raw: Any) -> None:
-        """Leave nothing of whoever had it; raise if that cannot be. May park."""
+    def reset(raw: Any) -> None:
+        """Remove the state of the last user, or raise. May park."""
         raise NotImplementedError
 
     def may_be_pooled(self) -> bool:
-        """Is this a database that connections can be kept of?"""
+        """Return whether connections to this database can be pooled."""
         return bool(self.alias != NO_DB_ALIAS)
 
-    # What Django calls.
+    # Called by Django.
 
     def get_connection_params(self) -> dict[str, Any]:
-        """As Django has them, without what is meant for the pool."""
+        """Return Django's parameters, without the options of the pool."""
         params: dict[str, Any] = super().get_connection_params()  # type: ignore[misc]
         params.pop(KEY, None)
         return params
 
-    def connect_anew(self, params: dict[str, Any]) -> Any:
-        """A connection of the driver's, made now. May park."""
+    def open_connection(self, params: dict[str, Any]) -> Any:
+        """Open a connection of the driver. May park."""
         return super().get_new_connection(params)  # type: ignore[misc]
 
-    def close_anew(self, raw: Any) -> None:
-        """Close what `connect_anew` has made. May park."""
+    def close_raw(self, raw: Any) -> None:
+        """Close a connection that `open_connection` has made. May park."""
         raw.close()
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """A connection from the pool, where there is one. May park.
+        """Take a connection from the pool; without one, open it. May park.
 
         Raises:
-            OperationalError: of the driver; none became free in time.
+            OperationalError: the driver's exception: no connection became free in time.
         """
         options = self._pool_options
-        task = here()
+        task = current_task()
         if (
             options is None
             or task is None
             or task is main_task()
             or not self.may_be_pooled()
         ):
-            return self.connect_anew(conn_params)
+            return self.open_connection(conn_params)
         pool = _pool_of(self, options)
         try:
             pooled = pool.take()
@@ -225,21 +233,21 @@ class PooledDatabase:
                 f"{error} (OPTIONS['{KEY}'] of DATABASES[{self.alias!r}])"
             ) from error
         self._pooled = pooled
-        self.took(pool.maker)
+        self.copy_server_data(pool.maker)
         return pooled.raw
 
-    def took(self, maker: Any) -> None:
-        """A connection was taken that `maker` has made: know what it knows."""
+    def copy_server_data(self, maker: Any) -> None:
+        """Copy the data known of the server from the pool's backend instance."""
 
     def create_cursor(self, name: str | None = None) -> Any:
-        """A cursor, which is closed when its connection is given back."""
+        """Make a cursor, which is closed when its connection is given back."""
         cursor = super().create_cursor(name)  # type: ignore[misc]
         if self._pooled is not None:
             self._cursors.add(cursor)
         return cursor
 
     def is_usable(self) -> bool:
-        """Does the server answer? A connection on which it does not is not pooled."""
+        """Return whether the server answers; if not, do not reuse the connection."""
         usable = self.connection is not None and bool(super().is_usable())  # type: ignore[misc]
         if not usable:
             self.errors_occurred = True
@@ -264,20 +272,20 @@ class PooledDatabase:
                     interruption = error
         self._cursors.clear()
         if not in_doubt:
-            # In a transaction it remains what we have, closed, as Django wants it:
-            # then what follows in the block fails, and is not begun anew.
+            # In a transaction, Django expects a closed connection to stay in place, so
+            # that later queries of the block fail instead of reconnecting.
             self.connection = None
-        pooled.settled = not in_doubt
+        pooled.session_ready = not in_doubt
         pooled.pool.give_back(pooled, discard=in_doubt)
         if interruption is not None:
             raise interruption
 
     def close_for_good(self) -> None:
-        """Close as the task ends, in which nobody will ask again. May park."""
+        """Close at the end of the task. May park."""
         self.close()  # type: ignore[attr-defined]
 
     def close_pool(self) -> None:
-        """Close the pool of this database, and Django's own if there is one."""
+        """Close the pool of this database, and Django's own pool if there is one."""
         close_pools(self.alias)
         django = super()
         if hasattr(django, "close_pool"):

@@ -1,4 +1,4 @@
-"""A development server in this process: listen, tell, serve, stop.
+"""A development server in this process: listen, log, serve, stop.
 
 It knows the server and the reactor. It must never know commands, nor watch files.
 """
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Server"]
 
-#: Nobody waits long for a development server to stop.
+#: Grace period for requests in flight at shutdown; short, as in development.
 GRACE_SECONDS = 1.0
 _BACKLOG = 1024
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
-_lines = logging.getLogger("django.server")
+_request_log = logging.getLogger("django.server")
 
 
 def _log_line(record: ExchangeRecord) -> None:
-    """Write the line that `runserver` writes."""
+    """Log a request as `runserver` does."""
     target = record.target.encode("unicode_escape").decode("ascii")
     if record.status >= 500:
         level = logging.ERROR
@@ -50,7 +50,7 @@ def _log_line(record: ExchangeRecord) -> None:
         level = logging.WARNING
     else:
         level = logging.INFO
-    _lines.log(
+    _request_log.log(
         level,
         '"%s %s %s" %s %s',
         record.method,
@@ -58,7 +58,7 @@ def _log_line(record: ExchangeRecord) -> None:
         record.version,
         record.status or "-",
         record.bytes_sent,
-        # The colour goes by it.
+        # Django chooses the colour by it.
         extra={"status_code": record.status},
     )
 
@@ -70,13 +70,13 @@ def _address_of(host: str, port: int, ipv6: bool) -> str:
 
 
 class Server:
-    """Serves an application on one port until it is told to stop.
+    """A development server for one application on one port.
 
     Args:
         application: the WSGI callable.
-        host: a name or an address.
-        port: 0 for any.
-        ipv6: the family of `host`.
+        host: the name or address to listen on.
+        port: the port; 0 for any free one.
+        ipv6: True for IPv6, False for IPv4.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class Server:
         self._status = 0
 
     def listen(self) -> int:
-        """Listen; the port.
+        """Start to listen and return the port.
 
         Raises:
-            OSError: that is not possible.
+            OSError: the address cannot be used.
         """
         try:
             self._service.privilegedStartService()
@@ -110,7 +110,7 @@ class Server:
         return int(address.port)
 
     def stop(self, status: int = 0) -> None:
-        """End `serve` with a status. Call from any thread."""
+        """Make `serve` return `status`. Call from any thread."""
         self._reactor.callFromThread(self._stop, status)
 
     def _stop(self, status: int) -> None:
@@ -119,10 +119,10 @@ class Server:
             self._reactor.stop()
 
     def serve(self, is_wanted: Callable[[], bool] = lambda: True) -> int:
-        """Serve until told to stop, by a signal or `stop`; the status.
+        """Serve until a signal or `stop`, and return the exit status.
 
         Args:
-            is_wanted: asked every second; False ends it.
+            is_wanted: called every second; False stops the server.
         """
         globalLogBeginner.beginLoggingTo(
             [
@@ -140,12 +140,12 @@ class Server:
         reactor.addSystemEventTrigger("before", "shutdown", self._service.stopService)
         reactor.callWhenRunning(watchdog.install, reactor)
 
-        def look() -> None:
+        def poll() -> None:
             if is_wanted():
-                reactor.callLater(_LOOK_SECONDS, look)
+                reactor.callLater(_POLL_SECONDS, poll)
             else:
                 self._stop(0)
 
-        look()
+        poll()
         reactor.run()
         return self._status

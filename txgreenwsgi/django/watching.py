@@ -1,8 +1,8 @@
-"""A new process whenever a file changes: who starts it, and who in it looks.
+"""Autoreload: restart the serving process when a file changes.
 
-The process that was started by hand keeps starting another, which serves, until
-that ends by another status than `AGAIN`. In the one that serves, Django's own
-reloader looks at the files of what is imported, in a thread.
+The process started by the user is the watcher: it starts a child process that serves,
+and restarts it as long as it exits with `RESTART_STATUS`. In the child, Django's own
+reloader polls the files of imported modules, in a thread.
 
 It knows processes and Django's reloader. It must never know the server.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils import autoreload
 
-from .launch import AGAIN, mark_as_watched
+from .launch import RESTART_STATUS, mark_as_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["call_on_change", "keep_running"]
 
-#: A first look at the files, on a disk that is slow.
-FIRST_LOOK_SECONDS = 10.0
+#: Time limit for the first scan of the files, on a slow disk.
+FIRST_SCAN_SECONDS = 10.0
 
 
-def _at_the_terminal() -> bool:
-    """Does Ctrl-C reach all of our processes by itself?"""
+def _is_foreground() -> bool:
+    """Return whether the terminal sends Ctrl-C to all processes of the group."""
     try:
         return os.tcgetpgrp(0) == os.getpgrp()
     except OSError:
@@ -39,30 +39,33 @@ def _at_the_terminal() -> bool:
 
 
 def keep_running(words: Sequence[str]) -> int:
-    """Run a command again and again, while it asks for that; its last status.
+    """Run a command, restart it while it requests that, and return its last status.
 
-    SIGTERM and SIGINT are handed on to it, and end this when it has ended.
+    SIGTERM and SIGINT are forwarded to the command, which then is not restarted.
+
+    Args:
+        words: the command line.
     """
     child: subprocess.Popen[bytes] | None = None
     stopping = False
 
-    def hand_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
-        if child is not None and not (number == signal.SIGINT and _at_the_terminal()):
+        if child is not None and not (number == signal.SIGINT and _is_foreground()):
             child.send_signal(number)
 
     before = {
-        number: signal.signal(number, hand_on)
+        number: signal.signal(number, forward)
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
         while True:
             child = subprocess.Popen(words, env=mark_as_watched(dict(os.environ)))
-            if stopping:  # it came before there was a child to hand it to
+            if stopping:  # the signal arrived before the child was started
                 child.terminate()
             status = child.wait()
-            if status != AGAIN or stopping:
+            if status != RESTART_STATUS or stopping:
                 return 128 - status if status < 0 else status
     finally:
         for number, handler in before.items():
@@ -70,40 +73,40 @@ def keep_running(words: Sequence[str]) -> int:
 
 
 class _Reloader(autoreload.StatReloader):
-    """Django's, which tells when it knows what there is.
+    """Django's reloader, with an event for its first scan.
 
     Attributes:
-        looked: set when it has looked at all files for the first time.
+        scanned: set after the first scan of all files.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.looked = threading.Event()
+        self.scanned = threading.Event()
 
     def snapshot_files(self) -> Iterator[tuple[Any, float]]:
-        """Each file, and when it was changed."""
+        """Yield each file and its modification time."""
         yield from super().snapshot_files()
-        self.looked.set()
+        self.scanned.set()
 
 
 def call_on_change(function: Callable[[], object]) -> None:
-    """Call `function`, in a thread, when a file of what is imported has changed.
+    """Call `function` in a thread when the file of an imported module has changed.
 
-    Returns when no change that comes from now on can be missed. Blocks.
+    Blocks until the first scan is done, so that no later change is missed.
     """
     reloader: Any = autoreload.get_reloader()
     if type(reloader) is autoreload.StatReloader:
         reloader = _Reloader()
 
-    def look() -> None:
+    def watch() -> None:
         try:
-            # The main thread lives as long as somebody is to be told.
+            # The reloader runs while this thread is alive.
             reloader.run(threading.main_thread())
-        except SystemExit:  # Django's word for it
+        except SystemExit:  # raised by Django when a file has changed
             function()
         except Exception:
             sys.excepthook(*sys.exc_info())
 
-    threading.Thread(target=look, name="rungreen watches files", daemon=True).start()
+    threading.Thread(target=watch, name="rungreen watches files", daemon=True).start()
     if isinstance(reloader, _Reloader):
-        reloader.looked.wait(FIRST_LOOK_SECONDS)
+        reloader.scanned.wait(FIRST_SCAN_SECONDS)

@@ -1,16 +1,18 @@
-"""The blocking parts of the standard library, cooperative: they park the task.
+"""Cooperative versions of the blocking parts of the standard library.
 
-Each module here has the name and the contents of one of the standard library,
-and may be imported directly: `from txgreenwsgi.green import socket`. To have
-the libraries that you did not write use them, see `txgreenwsgi.monkey`.
+Each module named after one of the standard library has its contents and may be imported
+directly: `from txgreenwsgi.green import socket`. `txgreenwsgi.monkey` makes third-party
+libraries use them. The others: `thread` and `semaphores` stand for `_thread` and the C
+part of `multiprocessing`; `drivers` makes database drivers cooperative; `offload` calls
+functions in real threads; `program` runs a whole program in a task; `mirror` runs the
+code of a standard module again on other foundations.
 
-One rule holds everywhere: in a task a call parks the task; anywhere else, in
-the reactor greenlet, in a real thread, in the child of a fork, it does exactly
-what the original does. Read `_place.py` first, then `_events.py` (descriptors),
-`_locks.py` (threads and tasks that share a lock), `_sockets.py`.
+In a task a blocking call parks the task; everywhere else (the reactor greenlet, a real
+thread, the child of a fork) it does exactly what the original does. Read the modules of
+`txgreenwsgi._parking` first, then `_sockets.py`.
 
-This room knows the switching room and the standard library. It must never hear
-of HTTP, of WSGI or of transports.
+This package knows the switching and parking packages and the standard library. It must
+never know HTTP, WSGI or transports.
 """
 
 from .offload import offload, offloaded

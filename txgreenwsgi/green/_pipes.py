@@ -1,7 +1,7 @@
-"""Files on pipes whose reading and writing parks: `io` as subprocess wants it.
+"""Files on pipes whose reads and writes park: the `io` module for `subprocess`.
 
-A descriptor is asked whether it is ready before it is read or written, so it
-may stay a blocking one, which another process shares. It knows descriptors.
+A descriptor is polled before each read and write, so it can stay in blocking mode,
+which another process may share. It knows descriptors.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import warnings
 from types import ModuleType
 from typing import Any
 
-from . import _events
-from ._events import READ, WRITE
-from ._place import here, may_park
+from txgreenwsgi._parking import descriptors
+from txgreenwsgi._parking.descriptors import READ, WRITE
+from txgreenwsgi._parking.waits import may_park
+from txgreenwsgi._switching.running import current_task
 
 __all__ = ["PipeFile", "io"]
 
 _kernel_poll = select.poll
-#: The most that a pipe takes for certain when poll says that it is writable.
-_CERTAIN: int = getattr(select, "PIPE_BUF", 512)
+#: Number of bytes that a pipe accepts without blocking when poll reports it writable.
+_ATOMIC_WRITE_BYTES: int = getattr(select, "PIPE_BUF", 512)
 
 
 class PipeFile(_standard.FileIO):
     """`io.FileIO` on a pipe, a terminal or a socket. Reading and writing may park."""
 
     def _wait(self, direction: int) -> None:
-        task = here()
+        task = current_task()
         if task is None:
             return
         fd = self.fileno()
@@ -36,50 +37,50 @@ class PipeFile(_standard.FileIO):
         while not kernel.poll(0):
             if not may_park():
                 return
-            _events.wait_any(task, {fd: direction}, None, self)
+            descriptors.wait_any(task, {fd: direction}, None, self)
 
     def readinto(self, buffer: Any, /) -> Any:
-        """Read what there is, waiting for the first byte. May park."""
+        """Read the available data; wait for the first byte. May park."""
         self._wait(READ)
         return super().readinto(buffer)
 
     def read(self, size: int | None = -1, /) -> Any:
-        """Read at most `size` bytes; all until the end, if negative. May park."""
+        """Read at most `size` bytes; if negative, all up to EOF. May park."""
         if size is None or size < 0:
             return self.readall()
         self._wait(READ)
         return super().read(size)
 
     def readall(self) -> Any:
-        """Read until the end. May park."""
+        """Read up to EOF. May park."""
         pieces = []
         while piece := self.read(1 << 16):
             pieces.append(piece)
         return b"".join(pieces)
 
     def write(self, data: Any, /) -> Any:
-        """Write some of `data`, as much as is certain not to block. May park."""
-        if here() is None:
+        """Write as much of `data` as cannot block; return its length. May park."""
+        if current_task() is None:
             return super().write(data)
         self._wait(WRITE)
         with memoryview(data) as view, view.cast("B") as flat:
-            return super().write(flat[:_CERTAIN])
+            return super().write(flat[:_ATOMIC_WRITE_BYTES])
 
     def close(self) -> None:
-        """Close the descriptor; whoever waits on it is told."""
+        """Close the descriptor; its waiters get EBADF."""
         if self.closed or not self.closefd:
             super().close()
             return
         fd = self.fileno()
-        _events.forget_number(fd)
+        descriptors.unregister_fd(fd)
         super().close()
-        _events.tell_closed(fd)
+        descriptors.wake_poll_waiters(fd)
 
 
 def _open(
     file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any
 ) -> Any:
-    """`io.open`, with green files for descriptors that are opened as bytes."""
+    """As `io.open`; descriptors opened in binary mode become green files."""
     if not isinstance(file, int) or "b" not in mode or args or kwargs:
         return open(file, mode, buffering, *args, **kwargs)
     raw = PipeFile(file, mode.replace("b", ""))
@@ -87,7 +88,8 @@ def _open(
         return raw
     if buffering == 1:
         warnings.warn(
-            "line buffering is for text: this pipe gets a buffer of the usual size",
+            "line buffering (buffering=1) is not supported in binary mode: the default "
+            "buffer size is used",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -1,7 +1,7 @@
-"""Names and addresses: what the standard `socket` looks up by blocking calls.
+"""Name resolution: the blocking lookups of the standard `socket`.
 
-Numeric addresses are answered at once; everything else is asked in the
-reactor's thread pool while the task waits. It must never open a socket.
+Numeric addresses return at once; all other lookups run in the reactor's thread pool
+while the task parks. It must never open a socket.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import _socket
 import socket as _standard
 from typing import TYPE_CHECKING, Any
 
-from ._place import here
+from txgreenwsgi._switching.running import current_task
+
 from .offload import offload
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ _real_getaddrinfo = _socket.getaddrinfo
 
 
 def is_numeric(host: Any) -> bool:
-    """Is `host` an address that needs no looking up (or an error)?"""
+    """Return True for an address that needs no lookup, or that is invalid."""
     if not isinstance(host, (str, bytes)):
-        return True  # an error, which comes at once
+        return True  # raises at once
     if isinstance(host, str) and (
         _is_literal(host, _socket.AF_INET) or _is_literal(host, _socket.AF_INET6)
     ):
@@ -39,11 +40,11 @@ def is_numeric(host: Any) -> bool:
 def _in_a_thread(name: str) -> Callable[..., Any]:
     original = getattr(_socket, name)
 
-    asked_by = (tuple,) if name == "getnameinfo" else (str, bytes)
+    kinds = (tuple,) if name == "getnameinfo" else (str, bytes)
 
     def look_up(*args: Any) -> Any:
-        if not args or not isinstance(args[0], asked_by):
-            return original(*args)  # an error, which comes at once
+        if not args or not isinstance(args[0], kinds):
+            return original(*args)  # raises at once
         return offload(original, *args)
 
     look_up.__name__ = look_up.__qualname__ = name
@@ -51,7 +52,7 @@ def _in_a_thread(name: str) -> Callable[..., Any]:
     return look_up
 
 
-#: The names of `_socket` that look something up, and what to have in their place.
+#: The lookup functions that differ from those of `_socket`.
 REPLACED: dict[str, Callable[..., Any]] = {
     name: _in_a_thread(name)
     for name in ("gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo")
@@ -59,8 +60,8 @@ REPLACED: dict[str, Callable[..., Any]] = {
 
 
 def resolve_address(address: Any, family: int, kind: int, protocol: int) -> Any:
-    """`address` of an internet socket, with a number in place of a name. May park."""
-    if here() is None or not isinstance(address, tuple) or len(address) < 2:
+    """Return the address of an internet socket with its host resolved. May park."""
+    if current_task() is None or not isinstance(address, tuple) or len(address) < 2:
         return address
     host, port = address[:2]
     if not isinstance(host, str) or not isinstance(port, int):
@@ -68,7 +69,7 @@ def resolve_address(address: Any, family: int, kind: int, protocol: int) -> Any:
     if host in ("", "<broadcast>") or _is_literal(host, family):
         return address
     if not 0 <= port <= 0xFFFF:
-        return address  # an error, which comes at once
+        return address  # raises at once
     found = offload(_real_getaddrinfo, host, None, family, kind, protocol)
     return (found[0][4][0], port, *address[2:])
 

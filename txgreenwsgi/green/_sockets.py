@@ -1,13 +1,12 @@
 """The methods of a green socket.
 
-A socket without a time limit is a blocking one to the kernel, as anywhere else;
-a task uses it with MSG_DONTWAIT. One with a time limit is non-blocking to the
-kernel, as anywhere else, and to the original class too, which would else wait
-by itself; the limit is kept here. In the reactor greenlet and in threads the
-first kind is left to the original, and the second waits by `poll`, as the
-original would.
+A socket without a time limit is blocking to the kernel, as in the original; a task uses
+it with MSG_DONTWAIT. A socket with a time limit is non-blocking to the kernel, as in
+the original, and also to the original class, which would block otherwise; the limit is
+kept here. In the reactor greenlet and in threads, a socket without a limit is left to
+the original, and one with a limit waits by `poll`, as the original does.
 
-It knows sockets and tasks. Who resolves names is `_resolver.py`'s business.
+It knows sockets and tasks. Names are resolved by `_resolver.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +18,13 @@ import socket as _standard
 from time import monotonic
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from txgreenwsgi._parking import descriptors
+from txgreenwsgi._parking.descriptors import READ, WRITE
+from txgreenwsgi._parking.waits import may_park, yield_to_others
 from txgreenwsgi._switching.errors import NotInGreenlet
+from txgreenwsgi._switching.running import current_task
 
-from . import _events, _resolver
-from ._events import READ, WRITE
-from ._place import give_way, here, may_park
+from . import _resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,16 +41,17 @@ _send = _C.send
 _gettimeout = _C.gettimeout
 _settimeout = _C.settimeout
 _NOT_YET = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
-#: How often a full queue of a UNIX listener is tried: no event tells of it.
+#: Interval between attempts to connect to a UNIX listener whose backlog is full: no
+#: event reports free room.
 _RETRY_SECONDS = 0.005
 
 
 class GreenSocket(_standard.socket):
     """`socket.socket`, whose methods park the task instead of blocking."""
 
-    __slots__ = ("_entry", "_seconds")
+    __slots__ = ("_registration", "_seconds")
 
-    # A TLS socket's C code blocks if the descriptor does; it says True here.
+    # True in TLS sockets: their C code blocks if the descriptor does.
     _never_blocking = False
 
     def __init__(
@@ -59,39 +61,39 @@ class GreenSocket(_standard.socket):
         proto: int = -1,
         fileno: int | None = None,
     ) -> None:
-        self._entry: _events.Entry | None = None
+        self._registration: descriptors.Registration | None = None
         super().__init__(family, type, proto, fileno)
         self._take_timeout()
 
     # Time limits.
 
     def _take_timeout(self) -> None:
-        """Keep the limit that the original class was given, and make it forget."""
+        """Take over the time limit of the original class."""
         self._seconds = seconds = _gettimeout(self)
         if seconds or (seconds is None and self._never_blocking):
             _settimeout(self, 0.0)
 
     def settimeout(self, value: float | None, /) -> None:
-        """Limit each operation to `value` seconds; None for no limit."""
+        """Set the time limit of each operation in seconds; None for no limit."""
         _settimeout(self, value)
         self._take_timeout()
 
     def gettimeout(self) -> float | None:
-        """The limit of each operation, in seconds; None for none."""
+        """Return the time limit of each operation in seconds; None for no limit."""
         return self._seconds
 
     @property
     def timeout(self) -> float | None:
-        """The limit of each operation, in seconds; None for none."""
+        """The time limit of each operation in seconds; None for no limit."""
         return self._seconds
 
     def setblocking(self, flag: bool, /) -> None:
-        """`settimeout(None)` or `settimeout(0.0)`."""
+        """Call `settimeout(None)` if `flag`, else `settimeout(0.0)`."""
         _C.setblocking(self, flag)
         self._take_timeout()
 
     def getblocking(self) -> bool:
-        """Do operations wait?"""
+        """Return whether operations wait."""
         return self._seconds != 0.0
 
     # Waiting.
@@ -99,11 +101,16 @@ class GreenSocket(_standard.socket):
     def _wait(
         self, task: Task[Any] | None, direction: int, deadline: float | None
     ) -> None:
-        """Wait until the kernel may have changed its mind. May park.
+        """Wait until the socket may be ready. May park.
+
+        Args:
+            task: the current task; None to block.
+            direction: READ or WRITE.
+            deadline: the deadline by `monotonic`; None for no limit.
 
         Raises:
-            TimeoutError: `deadline` has passed.
-            OSError: the socket is closed, or was during the wait.
+            TimeoutError: the deadline has passed.
+            OSError: the socket is closed, or was closed during the wait.
         """
         left = None
         if deadline is not None:
@@ -113,30 +120,37 @@ class GreenSocket(_standard.socket):
         try:
             if task is not None:
                 fd = self.fileno()
-                # Kept before the wait: who closes the socket finds us by it.
-                self._entry = _events.entry_of(task, fd, self._entry)
-                ready = _events.wait(task, fd, self._entry, direction, left, self)
+                # Stored before the wait, so that `close` finds it.
+                registration = descriptors.register(task, fd, self._registration)
+                self._registration = registration
+                ready = descriptors.wait(task, fd, registration, direction, left, self)
             else:
-                ready = _events.block(self.fileno(), direction, left)
+                ready = descriptors.block(self.fileno(), direction, left)
         except NotInGreenlet:
             if task is None or may_park():
                 raise  # the task is being ended
-            ready = _events.block(self.fileno(), direction, left)
+            ready = descriptors.block(self.fileno(), direction, left)
         if not ready:
             raise TimeoutError("timed out")
 
     def _retry(self, direction: int, operation: Callable[..., Any], *args: Any) -> Any:
-        """Do `operation`, which would raise BlockingIOError, when it can be done."""
-        task = here()
+        """Return `operation(self, *args)`, waiting while it would block. May park.
+
+        Args:
+            direction: READ or WRITE.
+            operation: a function that raises BlockingIOError when it would block.
+            args: its further arguments.
+        """
+        task = current_task()
         if task is not None and task.pending_interruption:
-            task.raise_pending()  # here, where no data can get lost
+            task.raise_pending()  # before the operation, so that no data is lost
         try:
             result = operation(self, *args)
         except BlockingIOError:
             pass
         else:
             if task is not None:
-                give_way(task)
+                yield_to_others(task)
             return result
         return self._when_ready(task, direction, operation, *args)
 
@@ -147,11 +161,11 @@ class GreenSocket(_standard.socket):
         operation: Callable[..., Any],
         *args: Any,
     ) -> Any:
-        """As `_retry`, after `operation` has said that it would block."""
+        """As `_retry`, after `operation` has raised BlockingIOError."""
         seconds = self._seconds
         deadline = None if seconds is None else monotonic() + seconds
         while True:
-            # Not in an `except`: what ends the wait has nothing to do with that.
+            # Outside the `except`, so that its error is not the context of others.
             self._wait(task, direction, deadline)
             try:
                 return operation(self, *args)
@@ -159,19 +173,19 @@ class GreenSocket(_standard.socket):
                 continue
 
     def _is_plain(self) -> bool:
-        """Does the original do what is wanted?"""
+        """Return whether the original method does the right thing here."""
         seconds = self._seconds
         if seconds is not None:
             return seconds == 0.0
-        return here() is None and not self._never_blocking
+        return current_task() is None and not self._never_blocking
 
     # Receiving.
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """As `socket.socket.recv`. May park."""
-        task = here()
+        task = current_task()
         if task is not None and not flags and self._seconds != 0.0:
-            # The way of nearly all calls, without a detour.
+            # Hot path: nearly all calls end here.
             if task.pending_interruption:
                 task.raise_pending()
             try:
@@ -179,7 +193,7 @@ class GreenSocket(_standard.socket):
             except BlockingIOError:
                 pass
             else:
-                give_way(task)
+                yield_to_others(task)
                 return data
             return self._when_ready(task, READ, _recv, bufsize, _DONTWAIT)  # type: ignore[no-any-return]
         if flags & _DONTWAIT or self._is_plain():
@@ -189,7 +203,7 @@ class GreenSocket(_standard.socket):
         return self._retry(READ, _recv, bufsize, flags | _DONTWAIT)  # type: ignore[no-any-return]
 
     def _recv_all(self, bufsize: int, flags: int) -> bytes:
-        # The kernel would not wait for all of it: MSG_DONTWAIT comes first.
+        # With MSG_DONTWAIT the kernel ignores MSG_WAITALL.
         pieces = []
         left = bufsize
         while left > 0:
@@ -263,20 +277,20 @@ class GreenSocket(_standard.socket):
         if flags & _DONTWAIT or self._is_plain():
             _C.sendall(self, data, flags)
             return
-        task = here()
+        task = current_task()
         if task is not None and task.pending_interruption:
             task.raise_pending()
         flags |= _DONTWAIT
         seconds = self._seconds
         if type(data) is bytes:
-            # Most of what is sent fits into the kernel's buffer.
+            # Hot path: most data fits into the kernel's buffer.
             try:
                 sent = _send(self, data, flags)
             except BlockingIOError:
                 sent = 0
             if sent == len(data):
                 if task is not None:
-                    give_way(task)
+                    yield_to_others(task)
                 return
             data = memoryview(data)[sent:]
         with memoryview(data) as view, view.cast("B") as flat:
@@ -297,7 +311,7 @@ class GreenSocket(_standard.socket):
                 if deadline is not None and monotonic() > deadline:
                     raise TimeoutError("timed out")
         if task is not None:
-            give_way(task)
+            yield_to_others(task)
 
     def sendto(self, data: Any, *rest: Any) -> int:
         """As `socket.socket.sendto`. May park."""
@@ -333,7 +347,7 @@ class GreenSocket(_standard.socket):
     # Connections.
 
     def _resolved(self, address: Any) -> Any:
-        """`address` with its name looked up: the original would block on that."""
+        """Return `address` with its host name resolved, which would block later."""
         if self.family in (_standard.AF_INET, _standard.AF_INET6):
             return _resolver.resolve_address(
                 address, self.family, self.type, self.proto
@@ -341,7 +355,7 @@ class GreenSocket(_standard.socket):
         return address
 
     def _nonblocking(self, operation: Callable[..., Any], *args: Any) -> Any:
-        """Call an operation that takes no MSG_DONTWAIT; it does not block."""
+        """Call an operation without a flags argument in non-blocking mode."""
         if self._seconds is not None or self._never_blocking:
             return operation(self, *args)
         _settimeout(self, 0.0)
@@ -353,8 +367,9 @@ class GreenSocket(_standard.socket):
     def _accept(self) -> tuple[int, Any]:
         if self._is_plain():
             return _C._accept(self)  # type: ignore[attr-defined,no-any-return]
-        # Not to toggle the descriptor, which processes may share, in vain.
-        task = here()
+        # Not by `_retry`: the mode of the descriptor, which processes may share, is
+        # changed for each attempt only.
+        task = current_task()
         seconds = self._seconds
         deadline = None if seconds is None else monotonic() + seconds
         while True:
@@ -364,7 +379,7 @@ class GreenSocket(_standard.socket):
                 pass
             else:
                 if task is not None:
-                    give_way(task)
+                    yield_to_others(task)
                 return pair
             self._wait(task, READ, deadline)
 
@@ -386,8 +401,8 @@ class GreenSocket(_standard.socket):
         return self._connect(address)
 
     def _connect(self, address: Any) -> int:
-        # Not `connect_ex`, which a subclass, such as a TLS socket's, may replace.
-        task = here()
+        # Not by `self.connect_ex`, which subclasses such as TLS sockets override.
+        task = current_task()
         seconds = self._seconds
         deadline = None if seconds is None else monotonic() + seconds
         address = self._resolved(address)
@@ -399,7 +414,7 @@ class GreenSocket(_standard.socket):
                 continue
             if number not in _NOT_YET:
                 if task is not None:
-                    give_way(task)
+                    yield_to_others(task)
                 return number
             break
         try:
@@ -466,24 +481,24 @@ class GreenSocket(_standard.socket):
             if total and hasattr(file, "seek"):
                 file.seek(offset + total)
 
-    # The end.
+    # Closing.
 
     def _real_close(self, *args: Any) -> None:
         fd = self.fileno()
-        if self._entry is not None:
-            _events.forget(self._entry)
-            self._entry = None
+        if self._registration is not None:
+            descriptors.unregister(self._registration)
+            self._registration = None
         else:
-            _events.forget_number(fd)  # it may have been waited on by `select`
+            descriptors.unregister_fd(fd)  # registered by green `select`, perhaps
         super()._real_close(*args)  # type: ignore[misc]
-        _events.tell_closed(fd)
+        descriptors.wake_poll_waiters(fd)
 
     def detach(self) -> int:
-        """As `socket.socket.detach`: the descriptor, which this object gives up."""
-        _events.forget(self._entry)
-        self._entry = None
+        """As `socket.socket.detach`: return the descriptor and give it up."""
+        descriptors.unregister(self._registration)
+        self._registration = None
         if self._never_blocking and self._seconds is None and self.fileno() >= 0:
-            _settimeout(self, None)  # as whoever gets it expects
+            _settimeout(self, None)  # the caller expects a blocking descriptor
         return super().detach()
 
     def dup(self) -> Any:

@@ -1,7 +1,7 @@
-"""What a green connection of SQLite has called in its thread: the calls that block.
+"""The blocking calls of a green SQLite connection, made in its thread.
 
-They are called directly where there is no such thread. They know the standard module,
-and what `sqlite3.py` keeps in its cursors and connections.
+Connections without a thread call these functions directly. They know the standard
+module and the state that `sqlite3.py` keeps in its cursors and connections.
 """
 
 from __future__ import annotations
@@ -9,56 +9,93 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing, suppress
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Iterable
+
+    from txgreenwsgi._parking.dedicated_thread import DedicatedThread
 
 __all__ = [
-    "MOST_ROWS",
+    "MAX_ROWS",
+    "accepts_for_all_rows",
     "close_connection",
     "close_cursor",
-    "close_forgotten",
+    "close_unreferenced",
     "execute",
     "execute_many",
     "execute_script",
     "finalize",
-    "leaves_transactions",
+    "has_legacy_transactions",
     "read",
     "read_all",
-    "takes_for_all",
     "undo",
 ]
 
-#: How many rows are read ahead at most, and for how long: what is slow to find, or
-#: large, is not read before it is wanted.
+#: Limits for reading ahead. Rows that are slow to find, or large, are not read before
+#: they are fetched.
 READ_AHEAD_ROWS = 200
 READ_AHEAD_SECONDS = 0.002
 
+# Called with arguments that only the original checks.
 _RealConnection: Any = sqlite3.Connection
 _RealCursor: Any = sqlite3.Cursor
-# What leaves transactions to the statements, as before Python 3.12.
+# The mode in which statements control transactions, the only one before Python 3.12.
 _LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
 
-#: So many rows may be asked for at once; to some versions of Python more is too much.
-MOST_ROWS = 0x7FFFFFFF
+#: Maximum size of `fetchmany`; some versions of Python raise for larger ones.
+MAX_ROWS = 0x7FFFFFFF
 
 
-def takes_for_all(size: Any) -> bool:
-    """Does the original take a size that is no number of rows for all there are?
+class _Connection(Protocol):
+    """The state of a green connection that these functions use."""
 
-    Older versions do, of none and of fewer.
+    _closed: bool
+    _thread: DedicatedThread | None
+
+    @property
+    def in_transaction(self) -> bool: ...
+
+    @property
+    def _cursors(self) -> Iterable[_Cursor] | None: ...
+
+
+class _Cursor(Protocol):
+    """The state of a green cursor that these functions use."""
+
+    _rows: deque[Any]
+    _more: bool
+    _error: BaseException | None
+
+    @property
+    def description(self) -> object: ...
+
+    @property
+    def _connection(self) -> sqlite3.Connection | None: ...
+
+
+def accepts_for_all_rows(size: object) -> bool:
+    """Return whether the original's `fetchmany` returns all rows for this size.
+
+    Older versions do so for sizes below 1.
 
     Raises:
-        Exception: what the original raises.
+        Exception: the exception of the original.
     """
     with closing(_RealConnection(":memory:")) as connection:
         return bool(connection.execute("SELECT 1").fetchmany(size))
 
 
 def execute(
-    cursor: Any, outside: list[bool], args: tuple[Any, ...], kwargs: dict[str, Any]
+    cursor: _Cursor,
+    outside: list[bool],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
 ) -> None:
-    """Execute one statement, and read what rows are there at once."""
+    """Execute one statement and read its first rows."""
     _note_transaction(cursor, outside)
-    _forget_rows(cursor)
+    _clear_rows(cursor)
     _RealCursor.execute(cursor, *args, **kwargs)
     if cursor.description is None:
         cursor._more = False
@@ -67,65 +104,74 @@ def execute(
 
 
 def execute_many(
-    cursor: Any, outside: list[bool], args: tuple[Any, ...], kwargs: dict[str, Any]
+    cursor: _Cursor,
+    outside: list[bool],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
 ) -> None:
-    """Execute one statement for each of many parameters."""
+    """Execute one statement with each of several parameter sets."""
     _note_transaction(cursor, outside)
-    _forget_rows(cursor)
+    _clear_rows(cursor)
     _RealCursor.executemany(cursor, *args, **kwargs)
 
 
 def execute_script(
-    cursor: Any, outside: list[bool], args: tuple[Any, ...], kwargs: dict[str, Any]
+    cursor: _Cursor,
+    outside: list[bool],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
 ) -> None:
-    """Execute many statements."""
+    """Execute several statements."""
     _note_transaction(cursor, outside)
     _RealCursor.executescript(cursor, *args, **kwargs)
 
 
-def _note_transaction(cursor: Any, outside: list[bool]) -> None:
-    outside.append(not cursor._connection.in_transaction)
+def _note_transaction(cursor: _Cursor, outside: list[bool]) -> None:
+    connection = cursor._connection
+    assert connection is not None
+    outside.append(not connection.in_transaction)
 
 
-def undo(connection: Any, outside: list[bool]) -> None:
-    """Leave the connection fit for use after a call that nobody waits for any more.
+def undo(connection: _Connection, outside: list[bool]) -> None:
+    """Make the connection usable again after a call whose task was interrupted.
 
-    SQLite waits for a lock though it was interrupted, and then begins its
-    transaction: whoever asked was told that it did not, and what he does next would
+    SQLite keeps waiting for a lock although it was interrupted, and then opens its
+    transaction. The caller got an error for that statement, so its next changes would
     never be committed.
 
     Args:
-        connection: whose call it was.
-        outside: whether it was in no transaction before; empty if it began none.
+        connection: the connection that made the call.
+        outside: True if there was no transaction before the call; empty if the call
+            opens none.
     """
     if connection._closed:
         return
     try:
         _RealCursor(connection).execute("SELECT 1")
     except sqlite3.OperationalError:
-        # All is interrupted until no statement is left that was begun before.
+        # SQLite interrupts all calls until the statements begun before have ended.
         for cursor in list(connection._cursors or ()):
             if cursor._more:
                 read(cursor, 1)
     if outside == [True] and connection.in_transaction:
-        # As a statement: there are modes in which `rollback()` does nothing.
+        # As a statement, because `rollback()` is a no-op in some modes.
         _RealCursor(connection).execute("ROLLBACK")
 
 
-def _forget_rows(cursor: Any) -> None:
+def _clear_rows(cursor: _Cursor) -> None:
     cursor._rows.clear()
     cursor._error = None
     cursor._more = True
 
 
-def close_cursor(cursor: Any) -> None:
-    """Close it, and forget its rows."""
+def close_cursor(cursor: _Cursor) -> None:
+    """Close a cursor and drop its rows."""
     _RealCursor.close(cursor)
-    _forget_rows(cursor)
+    _clear_rows(cursor)
 
 
-def read(cursor: Any, wanted: int) -> None:
-    """Read at least `wanted` rows; an error waits behind those that were read."""
+def read(cursor: _Cursor, wanted: int) -> None:
+    """Read at least `wanted` rows; an error is kept until the rows were fetched."""
     rows, step = cursor._rows, _RealCursor.__next__
     try:
         for _ in range(wanted):
@@ -138,9 +184,9 @@ def read(cursor: Any, wanted: int) -> None:
         _read_ahead(cursor)
 
 
-def _read_ahead(cursor: Any) -> None:
-    thread = getattr(cursor._connection, "_thread", None)
-    if thread is None or not thread.is_here:
+def _read_ahead(cursor: _Cursor) -> None:
+    thread: DedicatedThread | None = getattr(cursor._connection, "_thread", None)
+    if thread is None or not thread.is_current:
         return
     rows, step, until = cursor._rows, _RealCursor.__next__, monotonic()
     until += READ_AHEAD_SECONDS
@@ -153,26 +199,26 @@ def _read_ahead(cursor: Any) -> None:
         cursor._error = error
 
 
-def read_all(cursor: Any) -> None:
-    """Read all rows that were not read yet."""
+def read_all(cursor: _Cursor) -> None:
+    """Read all remaining rows."""
     cursor._rows.extend(_RealCursor.fetchall(cursor))
     cursor._more = False
 
 
-def leaves_transactions(connection: Any) -> bool:
-    """Does it begin and end none but by statements and when it is told to?"""
+def has_legacy_transactions(connection: object) -> bool:
+    """Return whether transactions are controlled by statements, not by `autocommit`."""
     return bool(getattr(connection, "autocommit", _LEGACY) == _LEGACY)
 
 
-def close_connection(connection: Any) -> None:
-    """Close it, with all that was begun, and end its thread."""
-    # SQLite keeps the locks of a connection that is closed while it has statements,
-    # and a cursor, with its statement, lives as long as a traceback that has it.
+def close_connection(connection: _Connection) -> None:
+    """Close a connection and its open statements, and end its thread."""
+    # SQLite keeps the locks of a closed connection that has open statements, and a
+    # traceback may keep a cursor, with its statement, alive.
     for cursor in list(connection._cursors or ()):
         if cursor._more:
             close_cursor(cursor)
-    with suppress(sqlite3.Error):  # what is wrong is told by closing
-        if leaves_transactions(connection) and connection.in_transaction:
+    with suppress(sqlite3.Error):  # `close` reports errors
+        if has_legacy_transactions(connection) and connection.in_transaction:
             _RealConnection.rollback(connection)
     _RealConnection.close(connection)
     connection._closed = True
@@ -181,17 +227,17 @@ def close_connection(connection: Any) -> None:
         thread.end()
 
 
-def finalize(connection: Any) -> None:
-    """Do what a finalizer does."""
-    # Since Python 3.13 it warns if the connection is open, and closes it.
+def finalize(connection: object) -> None:
+    """Call the original's finalizer, if it has one."""
+    # Since Python 3.13 it warns about an open connection and closes it.
     finalize = getattr(_RealConnection, "__del__", None)
     if finalize is not None:
         finalize(connection)
 
 
-def close_forgotten(connection: Any) -> None:
-    """Close a connection that nobody has any more."""
+def close_unreferenced(connection: object) -> None:
+    """Close a connection that is being garbage collected."""
     finalize(connection)
-    # Else it is closed when its memory is freed, which a finalizer has put off.
-    with suppress(sqlite3.ProgrammingError):  # it was never opened
+    # It would be closed when its memory is freed, which its finalizer delays.
+    with suppress(sqlite3.ProgrammingError):  # never opened
         _RealConnection.close(connection)

@@ -1,14 +1,15 @@
-"""Drivers made green: what they call when they must wait, and what they do then.
+"""Cooperative database drivers: psycopg 3, psycopg2, SQLAlchemy's pool, redis-py.
 
-psycopg2 waits in C, and has a hook; psycopg 3 waits by two functions of a module.
-Both are given functions that park. A query whose task is interrupted is cancelled
-at the server, so that it does not go on there for nobody; the connection is then
-fit for use again, or closed, and never left in the midst of an answer.
+psycopg2 waits in C and has a hook; psycopg 3 waits by two functions of a module. Both
+are replaced by functions that park. If a task is interrupted during a query, the query
+is cancelled at the server, so that it does not run on there. The connection is then
+usable again, or closed; it is never left in the middle of a response.
 
-Two more wait by green sockets and locks, but do not expect to be interrupted there:
-SQLAlchemy's pool and redis-py.
+SQLAlchemy's pool and redis-py wait by green sockets and locks, but do not expect an
+interruption there.
 
-It knows where these wait. It must never import any of them before they are used.
+This module knows where these drivers wait. It must never import any of them before the
+program does.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Generator
 from functools import cache, wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.util import find_spec
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from twisted.logger import Logger
 
+from txgreenwsgi._parking import descriptors
+from txgreenwsgi._parking.real_threads import start_real_thread
+from txgreenwsgi._parking.waits import may_park, yield_to_others
 from txgreenwsgi._switching.errors import (
     Cancelled,
     ClientDisconnected,
@@ -34,15 +39,12 @@ from txgreenwsgi._switching.errors import (
     TimedOut,
 )
 from txgreenwsgi._switching.greenlets import Suspension
+from txgreenwsgi._switching.running import current_task
 from txgreenwsgi._switching.timeouts import shield
 from txgreenwsgi._switching.timeouts import timeout as time_limit
 
-from . import _events
-from ._place import give_way, here, may_park
-from ._thread import _real
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -59,36 +61,37 @@ __all__ = [
     "watch_imports",
 ]
 
+T = TypeVar("T")
 _log = Logger()
 
-#: How long a server may take to end a query that it was asked to cancel. Then the
+#: Time for the server to end a query that it was asked to cancel. After that the
 #: connection is closed.
 CANCEL_SECONDS = 5.0
 
-# Psycopg's own.
+# The default of psycopg.
 _INTERVAL = 0.1
 
-#: What ends a wait from outside. Nobody knows how far the connection got.
+# The exceptions that interrupt a wait. The state of the connection is unknown then.
 _INTERRUPTIONS = (Cancelled, ClientDisconnected, RequestTimeout, TimedOut)
 
 
-def _nobody() -> None:
-    """Who is told, where nobody waits to be."""
+def _do_nothing() -> None:
+    """No-op callback."""
 
 
 def interruption_of(
     error: BaseException, handled: BaseException | None = None
 ) -> BaseException | None:
-    """What cut a wait short, if that is what `error` came of; None if it is not.
+    """Return the interruption of a wait that caused `error`, or None.
 
-    Drivers wrap what interrupts them in errors of their own, so this looks at what
-    `error` was raised from as well. Never parks.
+    Drivers wrap an interruption in exceptions of their own, so this follows the causes
+    and contexts of `error`. Never parks.
 
     Args:
-        error: what a driver has raised.
-        handled: what was being handled when the driver was called
-            (`sys.exc_info()[1]`). It is the context of all that is raised
-            meanwhile, and has nothing to do with it.
+        error: the exception raised by a driver.
+        handled: the exception being handled when the driver was called
+            (`sys.exc_info()[1]`). It is the context of all exceptions raised
+            meanwhile, but not their cause, so the search stops there.
     """
     seen: set[int] = set()
     found: BaseException | None = error
@@ -101,9 +104,9 @@ def interruption_of(
 
 
 def was_interrupted(error: BaseException, handled: BaseException | None = None) -> bool:
-    """Did `error` come of a wait that was cut short, and not of the other side?
+    """Return whether `error` was caused by the interruption of a wait.
 
-    As `interruption_of`.
+    The arguments are those of `interruption_of`. Never parks.
     """
     return interruption_of(error, handled) is not None
 
@@ -111,13 +114,23 @@ def was_interrupted(error: BaseException, handled: BaseException | None = None) 
 # psycopg2
 
 
-def wait_for_psycopg2(connection: Any) -> None:
-    """The wait callback of psycopg2 (`psycopg2.extensions.set_wait_callback`).
+class _Psycopg2Connection(Protocol):
+    status: int
+    dsn: str
+    pgconn_ptr: int | None
 
-    May park; in the reactor greenlet and in threads it blocks. When it raises,
-    psycopg2 closes the connection: it cannot know whose fault it was.
+    def poll(self) -> int: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def wait_for_psycopg2(connection: _Psycopg2Connection) -> None:
+    """Wait until a psycopg2 connection is ready; for `set_wait_callback`.
+
+    May park; blocks in the reactor greenlet and in threads. psycopg2 closes the
+    connection if this raises.
     """
-    extensions: Any = sys.modules["psycopg2.extensions"]
+    extensions = sys.modules["psycopg2.extensions"]
     connecting = connection.status in (extensions.STATUS_SETUP, _STATUS_CONNECTING)
     deadline = _connect_deadline(connection, extensions) if connecting else None
     handled = sys.exc_info()[1]
@@ -125,65 +138,71 @@ def wait_for_psycopg2(connection: Any) -> None:
         _poll_psycopg2(connection, extensions, deadline)
     except BaseException as error:
         if connecting:
-            connection.close()  # a traceback may hold it for long
+            connection.close()  # a traceback may keep it alive
         elif was_interrupted(error, handled):
             _end_psycopg2_query(connection, extensions)
         raise
 
 
-def _poll_psycopg2(connection: Any, extensions: Any, deadline: float | None) -> None:
+def _poll_psycopg2(
+    connection: _Psycopg2Connection, extensions: ModuleType, deadline: float | None
+) -> None:
     while True:
         state = connection.poll()
         if state == extensions.POLL_OK:
             return
         if state == extensions.POLL_READ:
-            direction = _events.READ
+            direction = descriptors.READ
         elif state == extensions.POLL_WRITE:
-            direction = _events.WRITE
+            direction = descriptors.WRITE
         else:
             raise _psycopg2_errors().OperationalError(
-                f"psycopg2 is in a state that cannot be waited on: {state!r}"
+                f"psycopg2 reports the unknown poll state {state!r}"
             )
         fd = connection.fileno()
         left = None if deadline is None else max(0.0, deadline - monotonic())
-        task = here()
+        task = current_task()
         if task is None or not may_park():
-            _events.block(fd, direction, left)
+            descriptors.block(fd, direction, left)
         else:
-            _events.wait_any(task, {fd: direction}, left, connection)
+            descriptors.wait_any(task, {fd: direction}, left, connection)
         if deadline is not None and monotonic() >= deadline:
             raise _psycopg2_errors().OperationalError("timeout expired")
 
 
-def _psycopg2_errors() -> Any:
+def _psycopg2_errors() -> ModuleType:
     return importlib.import_module("psycopg2")
 
 
-def _connect_deadline(connection: Any, extensions: Any) -> float | None:
-    """When `connect_timeout`, which libpq leaves to the callback, is over."""
+def _connect_deadline(
+    connection: _Psycopg2Connection, extensions: ModuleType
+) -> float | None:
+    """Return the deadline by `connect_timeout`, which the callback has to keep."""
     seconds = int(extensions.parse_dsn(connection.dsn).get("connect_timeout") or 0)
     return monotonic() + seconds if seconds > 0 else None
 
 
-def _end_psycopg2_query(connection: Any, extensions: Any) -> None:
-    """Have the server end the query, and wait until it has. May park."""
+def _end_psycopg2_query(
+    connection: _Psycopg2Connection, extensions: ModuleType
+) -> None:
+    """Cancel the query at the server and wait for its end. May park."""
     _request_cancel(importlib.import_module("psycopg2._psycopg"), connection.pgconn_ptr)
-    task = here()
+    task = current_task()
     if task is None or task.dying or not may_park():
         return
     try:
         with shield(), time_limit(CANCEL_SECONDS):
             _poll_psycopg2(connection, extensions, None)
     except Exception as error:
-        _log.debug("psycopg2: a query was not cancelled: {error!r}", error=error)
+        _log.debug("cancelling a psycopg2 query failed: {error!r}", error=error)
 
 
-# As psycopg2's C code has it; it has no name in Python.
+# A constant of psycopg2's C code, without a name in Python.
 _STATUS_CONNECTING = 20
 
 
-def make_psycopg2_green(module: Any = None) -> None:
-    """Have psycopg2 wait by parking, unless it has another wait callback already."""
+def make_psycopg2_green(module: object = None) -> None:
+    """Install `wait_for_psycopg2`, unless there is another wait callback already."""
     extensions = importlib.import_module("psycopg2.extensions")
     if extensions.get_wait_callback() is None:
         extensions.set_wait_callback(wait_for_psycopg2)
@@ -192,91 +211,127 @@ def make_psycopg2_green(module: Any = None) -> None:
 # psycopg 3
 
 
-class _Waits:
-    """What psycopg waited by before, and what it expects of it."""
+# psycopg's generators yield what to wait for and are sent what is ready.
+_Steps = Generator[Any, int, T]
 
-    def __init__(self, psycopg: Any, waiting: Any) -> None:
-        self.wait: Callable[..., Any] = waiting.wait
-        self.wait_conn: Callable[..., Any] = waiting.wait_conn
-        self.of_connection: Callable[..., Any] = psycopg.Connection.wait
-        self.errors: Any = psycopg.errors
-        self.active: Any = psycopg.pq.TransactionStatus.ACTIVE
+
+class _PGconn(Protocol):
+    pgconn_ptr: int | None
+    socket: int
+    transaction_status: int
+
+    def get_cancel(self) -> _CancelRequest: ...
+    def finish(self) -> None: ...
+
+
+class _CancelRequest(Protocol):
+    def cancel(self) -> None: ...
+
+
+class _PsycopgConnection(Protocol):
+    pgconn: _PGconn
+    closed: bool
+
+    def cancel_safe(self, *, timeout: float) -> None: ...
+
+
+class _Waits:
+    """The original wait functions of psycopg, and the API of its version."""
+
+    def __init__(self, psycopg: ModuleType, waiting: ModuleType) -> None:
+        self.wait = waiting.wait
+        self.wait_conn = waiting.wait_conn
+        self.of_connection = psycopg.Connection.wait
+        self.errors: ModuleType = psycopg.errors
+        self.active: int = psycopg.pq.TransactionStatus.ACTIVE
         self.has_cancel_safe: Callable[[], bool] = getattr(
             psycopg.capabilities, "has_cancel_safe", lambda: False
         )
-        # Since 3.3 there is a time limit, and the interval is for Ctrl-C alone.
-        # Before, limits were kept by whoever is called at each interval.
+        # Since 3.3 there is a time limit, and the interval only serves Ctrl-C. Before,
+        # the generator checked its limits at each interval.
         self.has_limit = "timeout" in inspect.signature(waiting.wait_select).parameters
         self._extension = sys.modules.get(f"psycopg_{psycopg.pq.__impl__}.pq")
 
-    def request_cancel(self, pgconn: Any, then: Callable[[], object] = _nobody) -> None:
-        """Have the server asked to end what `pgconn` does. Never parks.
+    def request_cancel(
+        self, pgconn: _PGconn, then: Callable[[], object] = _do_nothing
+    ) -> None:
+        """Send a request to cancel the query of `pgconn`. Never parks.
 
         Args:
             pgconn: the connection.
-            then: called in any thread once the server has been told, or cannot be.
+            then: called in any thread when the request was sent or has failed.
         """
         if self._extension is not None:
             _request_cancel(self._extension, pgconn.pgconn_ptr, then)
         else:
-            # By ctypes, which lets other threads run.
-            _real.start_new_thread(self._cancel, (pgconn.get_cancel(), then))
+            # The Python implementation calls libpq by ctypes, which releases the GIL.
+            start_real_thread(self._cancel, (pgconn.get_cancel(), then))
 
-    def _cancel(self, request: Any, then: Callable[[], object]) -> None:
+    def _cancel(self, request: _CancelRequest, then: Callable[[], object]) -> None:
         try:
             request.cancel()
         except self.errors.Error as error:
-            _log.debug("a query could not be cancelled: {error!r}", error=error)
+            _log.debug("cancelling a psycopg query failed: {error!r}", error=error)
         finally:
             then()
 
 
-def make_psycopg_green(module: Any = None) -> None:
-    """Have psycopg 3 wait by parking in tasks, and as it was elsewhere.
+def make_psycopg_green(module: object = None) -> None:
+    """Replace psycopg 3's wait functions: in tasks they park, elsewhere they block.
 
-    Both its C and its Python code wait by the functions that this replaces, and it
-    does not matter who has imported psycopg before.
+    The C and the Python implementation use the functions replaced here, so psycopg may
+    have been imported before.
     """
-    psycopg: Any = importlib.import_module("psycopg")
+    psycopg = importlib.import_module("psycopg")
     waiting: Any = importlib.import_module("psycopg.waiting")
     if getattr(waiting.wait, "__module__", None) == __name__:
         return
     waits = _Waits(psycopg, waiting)
 
     def wait(
-        gen: Any, fileno: int, interval: float = 0.0, timeout: float | None = None
-    ) -> Any:
+        gen: _Steps[T],
+        fileno: int,
+        interval: float = 0.0,
+        timeout: float | None = None,
+    ) -> T:
         """As `psycopg.waiting.wait`. May park."""
-        if here() is None or not may_park():
+        if current_task() is None or not may_park():
             limit = (timeout,) if waits.has_limit else ()
-            return waits.wait(gen, fileno, interval, *limit)
+            result: T = waits.wait(gen, fileno, interval, *limit)
+            return result
         return _drive(waits, gen, fileno, interval, timeout)
 
-    def wait_conn(gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
+    def wait_conn(
+        gen: _Steps[T], interval: float = 0.0, timeout: float | None = None
+    ) -> T:
         """As `psycopg.waiting.wait_conn`. May park."""
-        if here() is None or not may_park():
+        if current_task() is None or not may_park():
             limit = (timeout,) if waits.has_limit else ()
-            return waits.wait_conn(gen, interval, *limit)
+            result: T = waits.wait_conn(gen, interval, *limit)
+            return result
         try:
             return _drive(waits, gen, None, interval, timeout)
         except BaseException:
-            # It holds a connection that is half made. A traceback may hold it.
+            # It holds a partly made connection, and a traceback may keep it alive.
             gen.close()
             raise
 
-    def wait_of_connection(self: Any, gen: Any, *args: Any, **kwargs: Any) -> Any:
+    def wait_of_connection(
+        self: _PsycopgConnection, gen: _Steps[T], *args: object, **kwargs: object
+    ) -> T:
         handled = sys.exc_info()[1]
         try:
-            return waits.of_connection(self, gen, *args, **kwargs)
+            result: T = waits.of_connection(self, gen, *args, **kwargs)
+            return result
         except BaseException as error:
-            if was_interrupted(error, handled) and here() is not None:
+            if was_interrupted(error, handled) and current_task() is not None:
                 _end_query(waits, self, gen)
             raise
 
-    def close(self: Any) -> None:
-        # libpq closes the descriptor, of which the kernel tells nobody.
+    def close(self: _PsycopgConnection) -> None:
+        # libpq closes the descriptor, which the kernel does not report.
         if _waited_for and not self.closed:
-            _events.forget(_waited_for.pop(self.pgconn.socket, None))
+            descriptors.unregister(_waited_for.pop(self.pgconn.socket, None))
         close_connection(self)
 
     close_connection = psycopg.Connection.close
@@ -290,28 +345,32 @@ def make_psycopg_green(module: Any = None) -> None:
 
 
 def _drive(
-    waits: _Waits, gen: Any, fileno: int | None, interval: float, limit: float | None
-) -> Any:
-    """Run one of psycopg's generators, parking where it says what it waits for.
+    waits: _Waits,
+    gen: _Steps[T],
+    fileno: int | None,
+    interval: float,
+    limit: float | None,
+) -> T:
+    """Run a generator of psycopg to its end, parking at each yield.
 
-    It yields what to wait for (with the descriptor, unless `fileno` is given) and
-    is sent what is ready; 0 when the interval was over first.
+    The generator yields the direction to wait for (with the descriptor, unless `fileno`
+    is given) and is sent the ready direction, or 0 after `interval` seconds.
     """
-    task = here()
+    task = current_task()
     assert task is not None
     deadline = None if limit is None else monotonic() + limit
-    # Who closes the connection wakes it; what else the interval is for has ended.
+    # Closing the connection wakes the wait, so no interval is needed for that.
     forever = waits.has_limit and deadline is None
     try:
         asked = next(gen)
         while True:
             fd, wanted = asked if fileno is None else (fileno, asked)
-            # Who wants to read has just read all there was.
-            ready = 0 if wanted == _events.READ else _ready(fd, wanted)
+            # Before it waits for reading, psycopg has read all available data.
+            ready = 0 if wanted == descriptors.READ else _ready(fd, wanted)
             if ready:
-                give_way(task)
+                yield_to_others(task)
             else:
-                seconds = None if forever and wanted == _events.READ else interval
+                seconds = None if forever and wanted == descriptors.READ else interval
                 if deadline is not None:
                     seconds = max(0.0, deadline - monotonic())
                 try:
@@ -322,8 +381,8 @@ def _drive(
                     raise waits.errors.OperationalError(
                         "connection socket closed"
                     ) from error
-                # It may have been woken for nothing: then it reads, and asks again.
-                sure = in_time and wanted == _events.READ
+                # After a spurious wake-up the generator reads and waits again.
+                sure = in_time and wanted == descriptors.READ
                 ready = wanted if sure else _ready(fd, wanted)
             if ready:
                 asked = gen.send(ready)
@@ -333,19 +392,20 @@ def _drive(
             if deadline is not None and monotonic() >= deadline:
                 raise waits.errors._WaitTimeout("wait timeout expired")
     except StopIteration as stop:
-        return stop.value
+        result: T = stop.value
+        return result
 
 
-# By descriptor: what is waited for now, for whoever closes the connection.
-_waited_for: dict[int, _events.Entry | None] = {}
+# The registrations of current waits, by descriptor, for `Connection.close`.
+_waited_for: dict[int, descriptors.Registration | None] = {}
 
 
-def _wait(task: Task[Any], fd: int, wanted: int, seconds: float | None) -> bool:
-    if wanted != _events.READ:
-        return _events.wait_any(task, {fd: wanted}, seconds, "psycopg")
-    entry = _waited_for[fd] = _events.entry_of(task, fd, None)
+def _wait(task: Task[object], fd: int, wanted: int, seconds: float | None) -> bool:
+    if wanted != descriptors.READ:
+        return descriptors.wait_any(task, {fd: wanted}, seconds, "psycopg")
+    registration = _waited_for[fd] = descriptors.register(task, fd, None)
     try:
-        return _events.wait(task, fd, entry, wanted, seconds, "psycopg")
+        return descriptors.wait(task, fd, registration, wanted, seconds, "psycopg")
     finally:
         _waited_for.pop(fd, None)
 
@@ -353,8 +413,8 @@ def _wait(task: Task[Any], fd: int, wanted: int, seconds: float | None) -> bool:
 def _ready(fd: int, wanted: int) -> int:
     return sum(
         direction
-        for direction in (_events.READ, _events.WRITE)
-        if wanted & direction and _events.is_ready(fd, direction)
+        for direction in (descriptors.READ, descriptors.WRITE)
+        if wanted & direction and descriptors.is_ready(fd, direction)
     )
 
 
@@ -365,16 +425,18 @@ def _require_open(waits: _Waits, fd: int) -> None:
         raise waits.errors.OperationalError("connection socket closed") from error
 
 
-def _end_query(waits: _Waits, connection: Any, gen: Any) -> None:
-    """Have the server end the query that `gen` waited for, and read its answer.
+def _end_query(
+    waits: _Waits, connection: _PsycopgConnection, gen: _Steps[object]
+) -> None:
+    """Cancel the query that `gen` waited for, and read the server's response.
 
-    In the task that was interrupted. May park, but not for long; what cannot be
-    ended is closed.
+    Call in the interrupted task. Parks for at most CANCEL_SECONDS; if the query does
+    not end, the connection is closed.
     """
     pgconn = connection.pgconn
     if pgconn.transaction_status != waits.active:
         return
-    task = here()
+    task = current_task()
     assert task is not None
     if task.dying or not may_park():
         waits.request_cancel(pgconn)
@@ -385,48 +447,48 @@ def _end_query(waits: _Waits, connection: Any, gen: Any) -> None:
             if waits.has_cancel_safe():
                 connection.cancel_safe(timeout=CANCEL_SECONDS)
             else:
-                # Who did not wait for it might see it end his next query.
-                told = Suspension(task, "a request to cancel")
-                waits.request_cancel(pgconn, told.resume)
-                told.wait()
+                # Wait until it is sent: else it might cancel the next query.
+                sent = Suspension(task, "sending a cancel request")
+                waits.request_cancel(pgconn, sent.resume)
+                sent.wait()
             _drive(waits, gen, pgconn.socket, _INTERVAL, None)
     except waits.errors.QueryCanceled:
-        return  # as asked for
+        return  # the expected result
     except Exception as error:
-        _log.debug("psycopg: a query could not be cancelled: {error!r}", error=error)
+        _log.debug("cancelling a psycopg query failed: {error!r}", error=error)
     finally:
         if pgconn.transaction_status == waits.active:
-            # The first may have come between two queries of a pipeline.
+            # The first request may have arrived between two queries of a pipeline.
             waits.request_cancel(pgconn)
             pgconn.finish()
 
 
-# Cancelling without waiting
+# Cancel requests
 
 
 def _request_cancel(
-    extension: Any,
+    extension: ModuleType,
     connection_address: int | None,
-    then: Callable[[], object] = _nobody,
+    then: Callable[[], object] = _do_nothing,
 ) -> None:
-    """Have libpq send a request to cancel, in a thread of its own. Never parks.
+    """Send a cancel request by libpq, in a new thread. Never parks.
 
-    The drivers' own functions hold Python's global lock until the server, which may
-    be out of reach, has answered.
+    The functions of the drivers hold the GIL until the server, which may be
+    unreachable, has answered.
 
     Args:
-        extension: a module in C that uses libpq.
-        connection_address: libpq's connection.
-        then: called in any thread once the server has been told, or cannot be.
+        extension: a C extension module that uses libpq.
+        connection_address: address of the libpq connection.
+        then: called in any thread when the request was sent or has failed.
     """
     request = None
     try:
-        libpq = _libpq(extension.__file__)
+        libpq = _libpq(str(extension.__file__))
     except (AttributeError, OSError) as error:
-        _log.debug("libpq cannot be reached: {error!r}", error=error)
+        _log.debug("loading libpq failed: {error!r}", error=error)
     else:
         request = libpq.PQgetCancel(connection_address)
-    if not request:  # without libpq, or it is closed
+    if not request:  # no libpq, or the connection is closed
         then()
         return
 
@@ -435,12 +497,12 @@ def _request_cancel(
         libpq.PQfreeCancel(request)
         then()
 
-    _real.start_new_thread(send, ())
+    start_real_thread(send, ())
 
 
 @cache
-def _libpq(path: str) -> Any:
-    """The functions of the libpq that the extension at `path` is linked to."""
+def _libpq(path: str) -> ctypes.CDLL:
+    """Return the libpq that the extension at `path` is linked to."""
     libpq = ctypes.CDLL(path)
     libpq.PQgetCancel.argtypes = [ctypes.c_void_p]
     libpq.PQgetCancel.restype = ctypes.c_void_p
@@ -453,20 +515,20 @@ def _libpq(path: str) -> Any:
 # SQLAlchemy
 
 
-def make_sqlalchemy_safe(module: Any = None) -> None:
-    """Let no connection of SQLAlchemy's pools be forgotten when a task is interrupted.
+def make_sqlalchemy_safe(module: object = None) -> None:
+    """Keep SQLAlchemy's pool from stalling when a waiting task is interrupted.
 
-    Its queue tells the first of those who wait that a connection came back. One who
-    is being interrupted at that very moment does not come to take it, and the others
-    would go on waiting while it lies there: so he tells the next one.
+    Its queue notifies the first waiter when a connection is returned. If that waiter is
+    interrupted at the same moment, it does not take the connection, and the others
+    would keep waiting. So an interrupted waiter notifies the next one.
     """
-    queue: Any = importlib.import_module("sqlalchemy.util.queue")
+    queue = importlib.import_module("sqlalchemy.util.queue")
     get = queue.Queue.get
     if hasattr(get, "__wrapped__"):
         return
 
     @wraps(get)
-    def get_or_pass_on(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def get_or_pass_on(self: Any, *args: object, **kwargs: object) -> object:
         try:
             return get(self, *args, **kwargs)
         except queue.Empty:
@@ -482,27 +544,31 @@ def make_sqlalchemy_safe(module: Any = None) -> None:
 # redis-py
 
 
-def make_redis_heed_interruptions(module: Any = None) -> None:
-    """Let redis-py try nothing again for a task that was told to stop.
+def make_redis_heed_interruptions(module: object = None) -> None:
+    """Keep redis-py from retrying a command whose task was interrupted.
 
-    To it, a task's `TimedOut` or `ClientDisconnected` is a network that failed, so
-    it would connect anew and wait again, three times by default.
+    It takes `TimedOut` and `ClientDisconnected` for network errors, and would reconnect
+    and wait again, three times by default.
     """
-    retry: Any = importlib.import_module("redis.retry")
+    retry = importlib.import_module("redis.retry")
     call_with_retry = retry.Retry.call_with_retry
     if hasattr(call_with_retry, "__wrapped__"):
         return
 
     @wraps(call_with_retry)
     def call_until_interrupted(
-        self: Any, do: Any, fail: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+        self: object,
+        do: Callable[[], object],
+        fail: Callable[..., object],
+        *args: object,
+        **kwargs: object,
+    ) -> object:
         handled = sys.exc_info()[1]
 
-        def fail_or_stop(error: Exception, *count: Any) -> None:
+        def fail_or_stop(error: Exception, *count: object) -> None:
             interruption = interruption_of(error, handled)
             try:
-                fail(error, *count)  # it closes the connection, and may raise `error`
+                fail(error, *count)  # closes the connection, and may raise `error`
             finally:
                 if interruption is not None:
                     raise interruption from None
@@ -512,40 +578,44 @@ def make_redis_heed_interruptions(module: Any = None) -> None:
     retry.Retry.call_with_retry = call_until_interrupted
 
 
-# When they are imported
+# Import hook
 
 
-class _Watch(MetaPathFinder):
-    """Makes drivers green as soon as somebody imports them."""
+class _DriverFinder(MetaPathFinder):
+    """Makes drivers green when they are imported.
 
-    def __init__(self) -> None:
-        self._looking = False
+    Args:
+        make_green: the functions that make a driver green, by module name.
+    """
+
+    def __init__(self, make_green: Mapping[str, Callable[[ModuleType], None]]) -> None:
+        self._make_green = make_green
+        self._searching = False
 
     def find_spec(
-        self, name: str, path: Any = None, target: Any = None
+        self, name: str, path: object = None, target: object = None
     ) -> ModuleSpec | None:
-        if name not in _MAKE_GREEN or self._looking:
+        if name not in self._make_green or self._searching:
             return None
-        self._looking = True
+        self._searching = True
         try:
             spec = find_spec(name)
         finally:
-            self._looking = False
+            self._searching = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenGreen(spec.loader, _MAKE_GREEN[name])
+            spec.loader = _PatchingLoader(spec.loader, self._make_green[name])
         return spec
 
 
-class _ThenGreen(Loader):
-    """A driver's own loader, and what is to be done after it."""
+class _PatchingLoader(Loader):
+    """Loads a module by its own loader and then calls a function with it."""
 
-    def __init__(self, loader: Any, then: Callable[[Any], None]) -> None:
+    def __init__(self, loader: Loader, then: Callable[[ModuleType], None]) -> None:
         self._loader = loader
         self._then = then
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        created: ModuleType | None = self._loader.create_module(spec)
-        return created
+        return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None
@@ -554,7 +624,7 @@ class _ThenGreen(Loader):
         self._then(module)
 
 
-_MAKE_GREEN: dict[str, Callable[[Any], None]] = {
+_MAKE_GREEN: dict[str, Callable[[ModuleType], None]] = {
     "psycopg": make_psycopg_green,
     "psycopg2": make_psycopg2_green,
     "redis": make_redis_heed_interruptions,
@@ -562,13 +632,18 @@ _MAKE_GREEN: dict[str, Callable[[Any], None]] = {
 }
 
 
-def watch_imports() -> None:
-    """Make the drivers green: those that are imported now, the others when they are.
+def watch_imports(
+    drivers: Mapping[str, Callable[[ModuleType], None]] = _MAKE_GREEN,
+) -> None:
+    """Make the imported drivers green now, and others when they are imported.
 
-    Call once select and socket are patched; a second call changes nothing.
+    Call after select and socket were patched; a second call is a no-op.
+
+    Args:
+        drivers: the functions that make a driver green, by module name.
     """
-    for name, make_green in _MAKE_GREEN.items():
+    for name, make_green in drivers.items():
         if name in sys.modules:
             make_green(sys.modules[name])
-    if not any(isinstance(finder, _Watch) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Watch())
+    if not any(isinstance(finder, _DriverFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _DriverFinder(drivers))

@@ -1,4 +1,4 @@
-"""Calls that block whatever one does, made in the reactor's thread pool.
+"""Calls of blocking functions in the reactor's thread pool.
 
 It knows the pool and contexts. It must never know what is called.
 """
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 
+from txgreenwsgi._parking.waits import may_park
 from txgreenwsgi._switching.errors import NotInGreenlet
+from txgreenwsgi._switching.running import current_task
 from txgreenwsgi._switching.waiting import wait
-
-from ._place import here, may_park
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,24 +27,30 @@ T = TypeVar("T")
 
 
 def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call `function` in the reactor's thread pool; what it returns. May park.
+    """Call `function` in the reactor's thread pool and return its result. May park.
 
-    For what truly blocks: files, C libraries, long computations. It sees the
-    caller's contextvars; what it changes of them stays in the thread. Outside a
-    task it is simply called. A call that has begun runs to its end, even if the
-    task that waits for it is cancelled.
+    For calls that cannot be made cooperative: files, C libraries, long computations.
+    The function gets a copy of the caller's contextvars. Outside a task it is called
+    directly. Once begun, the call runs to its end, even if the waiting task is
+    cancelled.
+
+    Args:
+        function: the function to call.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
 
     Raises:
-        Exception: what `function` raises.
-        NotInGreenlet: the reactor has no threads.
+        Exception: the exception that `function` raised.
+        NotInGreenlet: the reactor has no thread pool.
     """
-    task = here()
+    task = current_task()
     if task is None or not may_park():
         return function(*args, **kwargs)
     reactor = task.hub.reactor
     if not IReactorThreads.providedBy(reactor):
         raise NotInGreenlet(
-            f"offload() needs a reactor with a thread pool; {reactor!r} has none"
+            f"{reactor!r} has no thread pool, which offload() needs: use a reactor "
+            "that provides IReactorThreads"
         )
     context = copy_context()
     run: Any = context.run
@@ -57,10 +63,10 @@ def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def offloaded(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that is always called by `offload`. Usable as a decorator."""
+    """Return `function` wrapped in `offload`. Usable as a decorator."""
 
     @wraps(function)
-    def elsewhere(*args: P.args, **kwargs: P.kwargs) -> T:
+    def offloading(*args: P.args, **kwargs: P.kwargs) -> T:
         return offload(function, *args, **kwargs)
 
-    return elsewhere
+    return offloading

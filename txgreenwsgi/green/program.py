@@ -1,8 +1,8 @@
-"""A whole blocking program, run in one task under the reactor.
+"""Run a whole blocking program in one task under the reactor.
 
-That task stands for the main thread: it has the main thread's ident, its
-thread-locals, and is interrupted by what a signal's handler raises. To read its
-standard input parks it. It knows the reactor. It must never know the program.
+The task stands for the main thread: it has the main thread's ident and thread-locals,
+and exceptions of signal handlers are raised in it. Reading standard input parks it. It
+knows the reactor. It must never know the program.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from txgreenwsgi._parking.waits import set_main_task
 from txgreenwsgi._switching.greenlets import Task, hub_of
 
-from . import _thread
+from . import thread as green_thread
 from ._pipes import PipeFile
-from ._place import set_main_task
 from .signal import redirect_default
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ __all__ = ["run"]
 
 
 def run(main: Callable[..., object], *args: Any) -> int:
-    """Run `main(*args)`, with the reactor turning beneath it; the exit status.
+    """Run `main(*args)` in a task of the reactor, and return the exit status.
 
-    Call from the main thread, outside tasks, once in a process.
+    Call from the main thread, outside tasks, once per process.
     """
     from twisted.internet import reactor
 
@@ -49,8 +49,8 @@ def run(main: Callable[..., object], *args: Any) -> int:
             status = _run(main, args)
             if os.getpid() != process:
                 _end_child(status)
-            # Wait for its threads, as the interpreter would.
-            real.extend(_thread.set_real_threads_aside(vars(threading)))
+            # Wait for its threads, as the interpreter does.
+            real.extend(green_thread.set_real_threads_aside(vars(threading)))
             threading._shutdown()  # type: ignore[attr-defined]
         finally:
             turning.callLater(0, turning.stop)
@@ -64,27 +64,27 @@ def run(main: Callable[..., object], *args: Any) -> int:
     redirect_default()
     turning.callWhenRunning(begin)
     with _green_stdin():
-        # Ctrl-C is the program's affair, as are all signals that it handles.
+        # The program handles Ctrl-C and all other signals.
         turning.run(installSignalHandlers=False)
     set_main_task(None)
-    _thread.join_real_threads(real)
+    green_thread.join_real_threads(real)
     return status
 
 
 @contextmanager
 def _green_stdin() -> Iterator[None]:
-    """While this lasts `input()` and `sys.stdin` park, if they could wait at all.
+    """Make `input()` and `sys.stdin` park during the block, if they can block at all.
 
-    On a terminal it is a duplicate of the descriptor that is read: from the
-    original `input()` would read by C code that waits by itself. What that code
-    would offer, a history and its own line editing, is lost.
+    On a terminal, a duplicate of the descriptor is read, because `input()` reads the
+    original by C code that blocks. The features of that code, history and line editing,
+    are lost.
     """
     was: Any = sys.stdin
     try:
         number = was.fileno()
         kind = os.fstat(number).st_mode
     except (AttributeError, OSError, ValueError):
-        yield  # there is none, or something else is in its place
+        yield  # no standard input, or an object without a descriptor
         return
     terminal = os.isatty(number)
     if not (terminal or stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
@@ -109,9 +109,9 @@ def _green_stdin() -> Iterator[None]:
 
 
 def _end_child(status: int) -> None:
-    """End the child of a fork, made by the program, as the interpreter would.
+    """End the child of a fork made by the program, as the interpreter does.
 
-    Not by the reactor: its descriptors, and the other tasks, are the parent's.
+    Not by the reactor: its descriptors and the other tasks belong to the parent.
     """
     try:
         threading._shutdown()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Green `queue`: the standard classes on green locks; a SimpleQueue of its own."""
+"""Green `queue`: the standard classes on green locks, and a green SimpleQueue."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import queue as _standard
 from collections import deque as _deque
 from typing import TYPE_CHECKING, Any
 
+from txgreenwsgi._parking.locks import Lock as _Lock
+
 from . import threading as _green_threading
-from ._locks import Lock as _Lock
-from ._mirror import run_again as _run_again
+from .mirror import run_again as _run_again
 
 if TYPE_CHECKING:
 
@@ -19,9 +20,9 @@ _Empty = _standard.Empty
 
 
 class _SimpleQueue:
-    """An unbounded queue, first in, first out; the shape of `queue.SimpleQueue`.
+    """An unbounded FIFO queue; the API of `queue.SimpleQueue`.
 
-    `put` never parks and takes no lock, so it may be called from anywhere.
+    `put` never parks and takes no lock, so finalizers and signal handlers may call it.
     """
 
     __slots__ = ("__weakref__", "_getters", "_items")
@@ -31,7 +32,7 @@ class _SimpleQueue:
         self._getters: _deque[_Lock] = _deque()
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Append `item`. The other arguments are there for `Queue`'s sake."""
+        """Append `item`. The other arguments are ignored, as in the original."""
         self._items.append(item)
         self._wake()
 
@@ -47,10 +48,14 @@ class _SimpleQueue:
         getter.release()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """The next item, waited for at most `timeout` seconds. May park.
+        """Remove and return the next item. May park.
+
+        Args:
+            block: False does not wait.
+            timeout: seconds to wait; None for no limit.
 
         Raises:
-            Empty: there is none, or none came in time.
+            Empty: no item was available in time.
         """
         if block and timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
@@ -63,7 +68,7 @@ class _SimpleQueue:
 
         deadline = None if timeout is None else monotonic() + timeout
         while True:
-            # A lock that is held, until there may be something.
+            # Held until `put` releases it.
             turn = _Lock()
             turn.acquire()
             self._getters.append(turn)
@@ -74,7 +79,7 @@ class _SimpleQueue:
             left = -1.0 if deadline is None else max(0.0, deadline - monotonic())
             woken = False
             try:
-                turn._holder = None
+                turn.forget_holder()
                 woken = turn.acquire(True, left)
             finally:
                 if not woken:
@@ -94,24 +99,24 @@ class _SimpleQueue:
         try:
             self._getters.remove(turn)
         except ValueError:
-            # The wake-up was for us: somebody else shall have it.
+            # `put` chose this getter: pass the wake-up on to the next one.
             if self._items:
                 self._wake()
 
     def get_nowait(self) -> Any:
-        """The next item.
+        """Remove and return the next item. Never parks.
 
         Raises:
-            Empty: there is none.
+            Empty: the queue is empty.
         """
         return self.get(block=False)
 
     def empty(self) -> bool:
-        """Is there nothing in it?"""
+        """Return whether the queue is empty."""
         return not self._items
 
     def qsize(self) -> int:
-        """How many items are in it."""
+        """Return the number of items."""
         return len(self._items)
 
     def __class_getitem__(cls, item: Any) -> Any:

@@ -6,7 +6,7 @@ import selectors as _standard
 from typing import TYPE_CHECKING, Any
 
 from . import select as _green_select
-from ._mirror import run_again as _run_again
+from .mirror import run_again as _run_again
 
 if TYPE_CHECKING:
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _mine = {name: value for name, value in globals().items() if name.startswith("__")}
 _run_again("selectors", globals(), {"select": _green_select})
 globals().update(_mine)
-# Functions, where the standard classes expect builtins, which are no methods.
+# The standard classes expect builtins, which are not bound as methods.
 globals()["PollSelector"]._selector_cls = staticmethod(_green_select.poll)
 globals()["SelectSelector"]._select = staticmethod(_green_select.select)
-# Code that asks `isinstance`, or keeps keys, knows these.
+# Shared with the original, for `isinstance` checks and stored keys.
 BaseSelector = _standard.BaseSelector
 SelectorKey = _standard.SelectorKey

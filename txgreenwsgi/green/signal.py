@@ -1,8 +1,8 @@
-"""Green `signal`: handlers that raise interrupt the main task, not the reactor.
+"""Green `signal`: exceptions of handlers interrupt the main task, not the reactor.
 
-Python calls a handler wherever its main thread happens to be. While all tasks
-are parked that is the reactor, and an exception raised there would end nothing
-of the program's. It is raised in the task that stands for the main thread.
+Python runs a handler wherever the main thread happens to be. While all tasks are parked
+that is in the reactor, where an exception would not reach the program. It is raised in
+the task that stands for the main thread instead.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import signal as _standard
 from functools import wraps as _wraps
 from typing import TYPE_CHECKING, Any
 
+from txgreenwsgi._parking.waits import main_task as _main_task
+from txgreenwsgi._parking.waits import may_park as _may_park
+from txgreenwsgi._parking.waits import park as _park
 from txgreenwsgi._switching import running as _running
 from txgreenwsgi._switching.greenlets import Suspension as _Suspension
+from txgreenwsgi._switching.running import current_task as _current_task
 from txgreenwsgi._switching.tasks import ALL_SHIELDS as _ALL_SHIELDS
-
-from ._place import here as _here
-from ._place import main_task as _main_task
-from ._place import may_park as _may_park
-from ._place import park as _park
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 _real_signal = _standard.signal
 _real_getsignal = _standard.getsignal
 _real_pause: Any = getattr(_standard, "pause", None)
-# The tasks that wait for the next signal.
+# Tasks in `signal.pause()`.
 _pausing: list[_Suspension] = []
 
 
@@ -37,7 +36,8 @@ def _redirected(handler: Any) -> Any:
     @_wraps(handler)
     def redirected(number: int, frame: FrameType | None) -> None:
         task = _main_task()
-        interrupted, _running.task = _running.task, None  # handlers are in no task
+        # A handler does not run in the task that it interrupted.
+        interrupted, _running.task = _running.task, None
         nested, _running.in_handler = _running.in_handler, True
         try:
             handler(number, frame)
@@ -52,9 +52,9 @@ def _redirected(handler: Any) -> Any:
             _running.in_handler = nested
             _running.task = interrupted
         if interrupted is not None:
-            task.interrupt(raised, _ALL_SHIELDS)  # in line for the next turn
+            task.interrupt(raised, _ALL_SHIELDS)  # resumed at the next turn
         else:
-            # The reactor may be in the midst of anything.
+            # The reactor may have been interrupted at any point.
             task.hub.call_from_thread(task.interrupt, raised, _ALL_SHIELDS)
 
     redirected.txgreenwsgi_handler = handler  # type: ignore[attr-defined]
@@ -73,8 +73,8 @@ def _signal(signalnum: int, handler: Any, /) -> Any:
 
 
 def _pause() -> None:
-    """As `signal.pause`: wait until a handler has been called. May park."""
-    task = _here()
+    """Wait until a signal handler was called; as `signal.pause`. May park."""
+    task = _current_task()
     if task is None or not _may_park():
         _real_pause()
         return
@@ -91,7 +91,7 @@ def _getsignal(signalnum: int, /) -> Any:
 _signal.__name__ = _signal.__qualname__ = "signal"
 _getsignal.__name__ = _getsignal.__qualname__ = "getsignal"
 
-#: What is not as it was; `txgreenwsgi.monkey` puts these in the original's place.
+#: The names that differ from the original; `txgreenwsgi.monkey` patches them.
 REPLACED: dict[str, Any] = {"signal": _signal, "getsignal": _getsignal}
 if hasattr(_standard, "pause"):
     _pause.__name__ = _pause.__qualname__ = "pause"
@@ -99,7 +99,7 @@ if hasattr(_standard, "pause"):
 
 
 def redirect_default() -> None:
-    """Let Ctrl-C, too, be raised in the main task. Call from the main thread."""
+    """Raise KeyboardInterrupt in the main task, too. Call from the main thread."""
     if _real_getsignal(_standard.SIGINT) is _standard.default_int_handler:
         _signal(_standard.SIGINT, _standard.default_int_handler)
 

@@ -1,6 +1,6 @@
-"""Green `socket`: sockets whose methods park, names looked up in threads.
+"""Green `socket`: sockets whose methods park; names are resolved in threads.
 
-The functions are the standard module's own, on the green socket class.
+The functions are the standard module's own, run on the green socket class.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import socket as _standard
 from types import FunctionType as _FunctionType
 from typing import TYPE_CHECKING, Any
 
+from txgreenwsgi._parking.waits import may_park as _may_park
+from txgreenwsgi._switching.running import current_task as _current_task
+
 from . import _resolver
 from . import selectors as _green_selectors
-from ._mirror import rebound as _rebound
-from ._place import here as _here
-from ._place import may_park as _may_park
 from ._sockets import GreenSocket as _GreenSocket
+from .mirror import rebound as _rebound
 
 if TYPE_CHECKING:
 
@@ -32,11 +33,16 @@ def _getaddrinfo(
     proto: int = 0,
     flags: int = 0,
 ) -> list[Any]:
-    """The addresses of `host` and `port`; as `socket.getaddrinfo`. May park.
+    """Return the addresses of `host` and `port`; as `socket.getaddrinfo`. May park.
 
-    A numeric address is answered at once, a name in the reactor's thread pool.
+    Numeric addresses return at once; names are resolved in the reactor's thread pool.
     """
-    if _here() is None or not _may_park() or host is None or _resolver.is_numeric(host):
+    if (
+        _current_task() is None
+        or not _may_park()
+        or host is None
+        or _resolver.is_numeric(host)
+    ):
         return _real_getaddrinfo(host, port, family, type, proto, flags)
     return _resolver.offload(_real_getaddrinfo, host, port, family, type, proto, flags)
 
@@ -50,7 +56,7 @@ for _name, _value in vars(_standard).items():
         _value = _rebound(_value, globals())
     globals()[_name] = _value
 
-#: What is not as it was; `txgreenwsgi.monkey` puts these in the original's place.
+#: The names that differ from the original; `txgreenwsgi.monkey` patches them.
 REPLACED: dict[str, Any] = {
     **_resolver.REPLACED,
     "getaddrinfo": _getaddrinfo,

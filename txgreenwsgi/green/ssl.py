@@ -1,7 +1,7 @@
-"""Green `ssl`: TLS on green sockets. MemoryBIO and SSLObject are as they were.
+"""Green `ssl`: TLS on green sockets. MemoryBIO and SSLObject are the originals.
 
-To OpenSSL a green TLS socket is always non-blocking; what OpenSSL wants, to
-read or to write, is waited for here.
+A green TLS socket is always non-blocking to OpenSSL; when OpenSSL wants to read or
+write, this module waits.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from time import monotonic as _monotonic
 from types import FunctionType as _FunctionType
 from typing import TYPE_CHECKING, Any
 
-from ._events import READ as _READ
-from ._events import WRITE as _WRITE
-from ._mirror import rebased as _rebased
-from ._mirror import rebound as _rebound
-from ._place import give_way as _give_way
-from ._place import here as _here
+from txgreenwsgi._parking.descriptors import READ as _READ
+from txgreenwsgi._parking.descriptors import WRITE as _WRITE
+from txgreenwsgi._parking.waits import yield_to_others as _yield_to_others
+from txgreenwsgi._switching.running import current_task as _current_task
+
 from ._sockets import GreenSocket as _GreenSocket
+from .mirror import rebased as _rebased
+from .mirror import rebound as _rebound
 from .socket import create_connection as _create_connection
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _WantWrite = _standard.SSLWantWriteError
 
 
 class _Session:
-    """OpenSSL's side of one TLS socket: what `SSLSocket` calls `_sslobj`."""
+    """The OpenSSL object of a TLS socket: the `_sslobj` of `SSLSocket`."""
 
     __slots__ = ("_real", "_socket")
 
@@ -41,11 +42,11 @@ class _Session:
         self._real = real
         self._socket = weakref.ref(sock)
 
-    def _do(self, what: str, operation: Callable[..., Any], *args: Any) -> Any:
+    def _do(self, name: str, operation: Callable[..., Any], *args: Any) -> Any:
         sock = self._socket()
         assert sock is not None
         seconds = sock.gettimeout()
-        task = _here()
+        task = _current_task()
         deadline = None if seconds is None else _monotonic() + seconds
         while True:
             try:
@@ -60,14 +61,14 @@ class _Session:
                 direction = _WRITE
             else:
                 if task is not None and seconds != 0:
-                    _give_way(task)
+                    _yield_to_others(task)
                 return result
             try:
                 sock._wait(task, direction, deadline)
             except TimeoutError as error:
                 if error.args != ("timed out",):
-                    raise  # what interrupts the task
-                raise TimeoutError(f"The {what} operation timed out") from None
+                    raise  # the interruption of the task
+                raise TimeoutError(f"The {name} operation timed out") from None
 
     def read(self, size: int, *buffer: Any) -> Any:
         return self._do("read", self._real.read, size, *buffer)
@@ -102,7 +103,7 @@ class _Session:
 
 
 class _Context(_ssl._SSLContext):
-    """OpenSSL's side of a context."""
+    """The OpenSSL object of a context."""
 
     def _wrap_socket(self, sock: Any, *args: Any, **kwargs: Any) -> Any:
         real = super()._wrap_socket(sock, *args, **kwargs)  # type: ignore[misc]
@@ -127,7 +128,7 @@ SSLContext: Any = _rebased(
 create_connection = _create_connection
 socket = _GreenSocket
 
-#: What is not as it was; `txgreenwsgi.monkey` puts these in the original's place.
+#: The names that differ from the original; `txgreenwsgi.monkey` patches them.
 REPLACED: dict[str, Any] = {
     "SSLContext": SSLContext,
     "SSLSocket": SSLSocket,

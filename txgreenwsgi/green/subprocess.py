@@ -10,7 +10,7 @@ from . import os as _green_os
 from . import selectors as _green_selectors
 from . import threading as _green_threading
 from . import time as _green_time
-from ._mirror import run_again as _run_again
+from .mirror import run_again as _run_again
 
 if TYPE_CHECKING:
 
@@ -39,7 +39,7 @@ globals().update(
     }
 )
 
-#: What is not as it was; `txgreenwsgi.monkey` puts these in the original's place.
+#: The names that differ from the original; `txgreenwsgi.monkey` patches them.
 REPLACED: dict[str, Any] = {
     "_PopenSelector": _green_selectors.PollSelector,
     **_foundations,

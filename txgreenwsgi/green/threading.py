@@ -1,7 +1,7 @@
 """Green `threading`: the standard module on green locks and threads.
 
-In a task a `Thread` is a task, and locks, conditions, events, semaphores and
-barriers park. It is the standard module's own code, run on the green `_thread`.
+In a task, a `Thread` is a task, and locks, conditions, events, semaphores and barriers
+park. It is the code of the standard module, run on the green `_thread`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit as _GreenletExit
 
+from txgreenwsgi._parking.waits import main_task as _main_task
 from txgreenwsgi._switching.errors import Cancelled as _Cancelled
+from txgreenwsgi._switching.running import current_task as _current_task
 
-from . import _thread as _green_thread
-from ._mirror import run_again as _run_again
-from ._place import here as _here
-from ._place import main_task as _main_task
+from . import thread as _green_thread
+from .mirror import run_again as _run_again
 
 if TYPE_CHECKING:
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 def rebuild(namespace: dict[str, Any]) -> None:
-    """Make the `threading` in `namespace` green; what it knew of threads is kept.
+    """Make the `threading` module in `namespace` green and keep its known threads.
 
-    Call from the main thread, before any task has begun a thread.
+    Call from the main thread, before any task has started a thread.
     """
     locks = vars(_standard).get("_shutdown_locks")
     if locks is not None and namespace is vars(_standard):
-        # That of a main thread that is replaced, and will not be released.
+        # The main thread object is replaced, so this lock is never released.
         locks.discard(namespace["_main_thread"]._tstate_lock)
     kept = {name: vars(_standard)[name] for name in _KEPT if name in vars(_standard)}
     known = dict(vars(_standard)["_active"])
@@ -46,12 +46,12 @@ def rebuild(namespace: dict[str, Any]) -> None:
         if thread.ident != main:
             namespace["_dangling"].add(thread)
     namespace["_DummyThread"] = _dummy_class(namespace["_DummyThread"], namespace)
-    namespace["_make_invoke_excepthook"] = _but_not_when_ended(
+    namespace["_make_invoke_excepthook"] = _without_ended_tasks(
         namespace["_make_invoke_excepthook"]
     )
 
 
-# Set by programs, or by other standard modules, once for all threads.
+# Set once for all threads, by programs or by other standard modules.
 _KEPT = (
     "_profile_hook",
     "_shutdown_locks",
@@ -61,11 +61,11 @@ _KEPT = (
 )
 
 
-def _but_not_when_ended(make: Any) -> Any:
-    """`make()`, which makes what tells of a thread's exception, for green threads.
+def _without_ended_tasks(make: Any) -> Any:
+    """Wrap `_make_invoke_excepthook` to ignore the exceptions that end a task.
 
-    A daemon that still runs when the process ends vanishes silently, as ever;
-    only that a task vanishes by an exception.
+    A daemon thread that still runs when the process ends is ended silently. A green one
+    is ended by an exception, which must not be reported.
     """
 
     def make_invoke_excepthook() -> Any:
@@ -82,17 +82,17 @@ def _but_not_when_ended(make: Any) -> Any:
 
 def _dummy_class(standard: Any, namespace: dict[str, Any]) -> Any:
     class _DummyThread(standard):  # type: ignore[misc]
-        """A thread, or a task, that was not started by `Thread`."""
+        """A thread or task that was not started by `Thread`."""
 
         def __init__(self) -> None:
             super().__init__()
-            task = _here()
+            task = _current_task()
             if (
                 task is not None
                 and task is not _main_task()
                 and not _green_thread.is_thread(task)
             ):
-                # The ident may be another task's soon.
+                # The ident may be reused by another task.
                 ident = self.ident
                 task.call_at_end(lambda: namespace["_active"].pop(ident, None))
 

@@ -1,22 +1,21 @@
-"""Green `time`: `sleep` parks the task. The rest is the standard module's."""
+"""Green `time`: `sleep` parks the task. All other names are the original's."""
 
 from __future__ import annotations
 
 import time as _standard
 from typing import TYPE_CHECKING, Any
 
+from txgreenwsgi._parking.waits import may_park as _may_park
+from txgreenwsgi._parking.waits import raise_pending_in_main as _raise_pending_in_main
+from txgreenwsgi._switching.running import current_task as _current_task
 from txgreenwsgi._switching.waiting import sleep as _sleep_in_task
-
-from ._place import here as _here
-from ._place import may_park as _may_park
-from ._place import raise_in_main as _raise_in_main
 
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any: ...
 
 
-# The rest of the module is as it was.
+# All other names are those of the original.
 globals().update(
     {
         name: value
@@ -28,14 +27,14 @@ _real_sleep = _standard.sleep
 
 
 def sleep(seconds: Any, /) -> None:
-    """Wait for `seconds`; 0 lets everything that is ready run. May park."""
-    task = _here()
+    """Sleep for `seconds`; 0 gives the reactor one turn. May park."""
+    task = _current_task()
     if task is None or not _may_park():
         _real_sleep(seconds)
         return
-    # For the errors of the original, which never waits this long.
+    # Invalid values: the original raises before it sleeps.
     if not isinstance(seconds, (int, float)) or not seconds >= 0:
         _real_sleep(seconds)
         return
     _sleep_in_task(seconds)
-    _raise_in_main(task)
+    _raise_pending_in_main(task)

@@ -1,1 +1,1 @@
-"""A bank: a Django project for tests, on whatever database the environment names."""
+"""A bank: a Django project for tests; the environment selects the database."""

@@ -1,4 +1,4 @@
-"""Accounts, and what was moved between them."""
+"""Accounts and the transfers between them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from django.db import models
 
 
 class Account(models.Model):
-    """How much there is."""
+    """An account with its balance."""
 
     balance = models.BigIntegerField()
 
     class Meta:
-        """Its table."""
+        """The name of the table."""
 
         db_table = "account"
 
 
 class Move(models.Model):
-    """What was moved; written in the same transaction."""
+    """A transfer, stored in the transaction that makes it."""
 
     source = models.ForeignKey(Account, models.CASCADE, related_name="+")
     target = models.ForeignKey(Account, models.CASCADE, related_name="+")
     amount = models.BigIntegerField()
 
     class Meta:
-        """Its table."""
+        """The name of the table."""
 
         db_table = "move"

@@ -1,11 +1,12 @@
-"""The settings of the bank; the test that serves it sets the environment.
+"""Settings of the bank; the test that serves it sets the environment.
 
 BANK_ENGINE   the backend
-BANK_NAME     the database, or its file
-BANK_PORT     of the database server
-BANK_DRIVER   "psycopg2" to have Django not find psycopg 3
+BANK_NAME     the name of the database, or its file
+BANK_PORT     the port of the database server
+BANK_DRIVER   "psycopg2" to hide psycopg 3 from Django
 BANK_POOL     OPTIONS["green_pool"], in JSON
-BANK_ATOMIC   ATOMIC_REQUESTS, if it is set
+BANK_ATOMIC   enables ATOMIC_REQUESTS, if set
+BANK_REDIS    the port of the Redis server, if there is one
 """
 
 from __future__ import annotations

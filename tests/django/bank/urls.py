@@ -1,4 +1,4 @@
-"""Where the bank's pages are."""
+"""The URLs of the bank."""
 
 from __future__ import annotations
 

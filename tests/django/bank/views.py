@@ -1,7 +1,7 @@
-"""The bank's pages: ordinary Django views.
+"""The views of the bank: ordinary Django.
 
-They know Django. What they wait for is a database, or `time.sleep`, but for one
-that is for a server which patches nothing.
+They wait for a database or by `time.sleep`, except `depth`, which is for a server that
+patches nothing.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ ACCOUNTS = 100
 BALANCE = 1000
 
 
-class NotToBe(Exception):
-    """What a move fails with, if it is asked to."""
+class RequestedFailure(Exception):
+    """Raised by views that are asked to fail."""
 
 
 def _sleep_in_database(seconds: float) -> None:
@@ -46,7 +46,7 @@ def _sleep_in_database(seconds: float) -> None:
 
 @transaction.non_atomic_requests  # type: ignore[untyped-decorator]
 def prepare(request: HttpRequest) -> HttpResponse:
-    """Make the tables, and accounts with some money."""
+    """Create the tables and the accounts."""
     with connection.schema_editor() as editor:
         for model in (Account, Move):
             editor.create_model(model)
@@ -57,21 +57,21 @@ def prepare(request: HttpRequest) -> HttpResponse:
 
 
 def slow(request: HttpRequest) -> HttpResponse:
-    """Let the database take its time."""
+    """Sleep in the database."""
     _sleep_in_database(float(request.GET.get("seconds", "1")))
     return HttpResponse("slept")
 
 
 def move(request: HttpRequest) -> HttpResponse:
-    """Move money; `sleep` seconds in the midst of it, then fail if told to.
+    """Transfer money; sleep for `sleep` seconds within, fail if `fail` is given.
 
-    `nested` does half of it in a savepoint that is rolled back.
+    With `nested`, a savepoint within is rolled back.
     """
     numbers = sorted((int(request.GET["source"]), int(request.GET["target"])))
     amount = int(request.GET["amount"])
     seconds = float(request.GET.get("sleep", "0"))
     with transaction.atomic():
-        # In the order of their numbers, else two moves wait for each other.
+        # Lock in the order of the keys, else two transfers deadlock.
         found = {
             account.pk: account
             for account in Account.objects.select_for_update()
@@ -87,18 +87,18 @@ def move(request: HttpRequest) -> HttpResponse:
             try:
                 with transaction.atomic():
                     Account.objects.filter(pk=target.pk).update(balance=0)
-                    raise NotToBe
-            except NotToBe:
+                    raise RequestedFailure
+            except RequestedFailure:
                 pass
         if "fail" in request.GET:
-            raise NotToBe
+            raise RequestedFailure
         Account.objects.filter(pk=target.pk).update(balance=F("balance") + amount)
         Move.objects.create(source=source, target=target, amount=amount)
     return HttpResponse("moved")
 
 
 def sums(request: HttpRequest) -> HttpResponse:
-    """What there is, and what the moves say there should be."""
+    """Return the total, and whether the balances match the transfers."""
     balances = {each.pk: each.balance for each in Account.objects.all()}
     expected = dict.fromkeys(balances, BALANCE)
     for each in Move.objects.all():
@@ -114,7 +114,7 @@ def sums(request: HttpRequest) -> HttpResponse:
 
 
 def listing(request: HttpRequest) -> StreamingHttpResponse:
-    """All accounts, read from the database while they are sent, as they are read."""
+    """Stream all accounts while they are read from the database."""
     seconds = float(request.GET.get("sleep", "0"))
 
     def lines() -> Iterator[str]:
@@ -127,7 +127,7 @@ def listing(request: HttpRequest) -> StreamingHttpResponse:
 
 
 async def later(request: HttpRequest) -> HttpResponse:
-    """Be `async`, wait as such, and use the database in between."""
+    """Use the database before and after an `await` of asyncio."""
     before = await Account.objects.acount()
     await asyncio.sleep(float(request.GET.get("sleep", "0")))
     account = await Account.objects.aget(pk=1)
@@ -135,7 +135,7 @@ async def later(request: HttpRequest) -> HttpResponse:
 
 
 async def later_stream(request: HttpRequest) -> StreamingHttpResponse:
-    """Stream what comes of an asynchronous iterator."""
+    """Stream from an asynchronous iterator."""
 
     async def lines() -> AsyncIterator[str]:
         async for account in Account.objects.order_by("pk")[:3]:
@@ -146,7 +146,7 @@ async def later_stream(request: HttpRequest) -> StreamingHttpResponse:
 
 
 def visit(request: HttpRequest) -> HttpResponse:
-    """Keep who this is in the session, and count the visits there and in the cache."""
+    """Keep the visitor's name in the session; count visits there and in the cache."""
     name = request.session.setdefault("name", request.GET["name"])
     request.session["visits"] = request.session.get("visits", 0) + 1
     cache.add(f"visits of {name}", 0)
@@ -156,17 +156,17 @@ def visit(request: HttpRequest) -> HttpResponse:
 
 
 def spend(request: HttpRequest) -> HttpResponse:
-    """Take money away, then fail: with ATOMIC_REQUESTS it is not gone."""
+    """Reduce a balance, then fail if asked; ATOMIC_REQUESTS rolls that back."""
     Account.objects.filter(pk=1).update(balance=F("balance") - 1)
     if "sleep" in request.GET:
         _sleep_in_database(float(request.GET["sleep"]))
     if "fail" in request.GET:
-        raise NotToBe
+        raise RequestedFailure
     return HttpResponse("spent")
 
 
 def depth(request: HttpRequest) -> HttpResponse:
-    """Wait in a transaction; how many there are around this, before and then."""
+    """Sleep in a transaction; return the depth of atomic blocks before and within."""
     before = len(connection.atomic_blocks)
     with transaction.atomic():
         sleep(0.3)
@@ -175,12 +175,12 @@ def depth(request: HttpRequest) -> HttpResponse:
 
 @transaction.non_atomic_requests  # type: ignore[untyped-decorator]
 def pool(request: HttpRequest) -> HttpResponse:
-    """What the pools say of themselves."""
+    """Return the statistics of the pools."""
     return JsonResponse({k: asdict(v) for k, v in pool_statistics().items()})
 
 
 def state(request: HttpRequest) -> HttpResponse:
-    """Is this request's connection in a transaction, and is it new?"""
+    """Return the state of this request's connection."""
     inside: dict[str, Any] = {
         "in_atomic_block": connection.in_atomic_block,
         "opened": [one.alias for one in connections.all(initialized_only=True)],

@@ -1,4 +1,4 @@
-"""The bank, for a server."""
+"""The WSGI application of the bank."""
 
 from __future__ import annotations
 

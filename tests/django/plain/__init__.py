@@ -1,1 +1,1 @@
-"""A pooled backend for tests, which needs neither a server nor threads."""
+"""A pooled database backend for tests that needs no server and no threads."""

@@ -1,4 +1,4 @@
-"""SQLite as the standard library has it, under our pool: it never waits."""
+"""A pooled backend on the standard library's sqlite3, which never parks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from txgreenwsgi.django.pooled import PooledDatabase, Unusable
 
 
 class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
-    """Its connections tell what was asked of them.
+    """The backend; it counts pings and can pretend that connections are dead.
 
     Attributes:
-        pings: how often one was asked whether it lives.
-        dead: connections that are to be found dead.
+        pings: number of pings of all connections.
+        dead: ids of connections whose ping fails.
     """
 
     pings = 0
@@ -22,18 +22,18 @@ class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
 
     @staticmethod
     def descriptor_of(raw: Any) -> int | None:
-        """There is none."""
+        """Return None: there is no server."""
         return None
 
     @staticmethod
     def ping(raw: Any) -> None:
-        """Count, and fail if it is dead."""
+        """Count the ping, and raise if the connection is listed as dead."""
         DatabaseWrapper.pings += 1
         if id(raw) in DatabaseWrapper.dead:
-            raise Unusable("it was said to be dead")
+            raise Unusable("the connection is listed as dead")
 
     @staticmethod
-    def put_to_rest(raw: Any) -> None:
+    def reset(raw: Any) -> None:
         """Roll back."""
         raw.rollback()
         raw.isolation_level = None

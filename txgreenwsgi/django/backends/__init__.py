@@ -1,1 +1,1 @@
-"""Django's database backends, with a bounded pool of connections for tasks."""
+"""Django's database backends with a bounded connection pool for tasks."""

@@ -1,1 +1,1 @@
-"""What `manage.py` finds."""
+"""Management commands for Django."""

@@ -1,1 +1,1 @@
-"""Green `concurrent`: see `futures`."""
+"""Green `concurrent`: the package of `futures`."""

@@ -1,8 +1,8 @@
-"""Green `concurrent.futures`: thread pools of tasks, and pools of real threads.
+"""Green `concurrent.futures`: pools of tasks, and pools of real threads.
 
-In a task `ThreadPoolExecutor` runs its calls in tasks. `RealThreadPoolExecutor`
-runs them in threads, for what blocks whatever one does; waiting for its futures
-parks all the same.
+In a task, `ThreadPoolExecutor` runs its calls in tasks. `RealThreadPoolExecutor` runs
+them in real threads, for calls that cannot be made cooperative; waiting for its futures
+parks too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import queue as _green_queue
 from .. import threading as _green_threading
-from .._mirror import run_again as _run_again
+from ..mirror import run_again as _run_again
 
 if TYPE_CHECKING:
 

@@ -1,1 +1,1 @@
-"""MariaDB and MySQL, by PyMySQL, with a pool."""
+"""MariaDB and MySQL by PyMySQL, with a connection pool."""

@@ -1,9 +1,9 @@
-"""MariaDB and MySQL: Django's backend on PyMySQL, with a pool for tasks.
+"""MariaDB and MySQL: Django's backend on PyMySQL, with a connection pool for tasks.
 
-PyMySQL is written in Python, so that its waiting is ours; mysqlclient waits in C.
-Django's backend imports it as `MySQLdb`, and gets it as such here.
+PyMySQL is written in Python, so its waits can park; mysqlclient waits in C. Django's
+backend imports `MySQLdb`, for which PyMySQL is installed here.
 
-It knows PyMySQL, and Django's backend for MySQL. It must never know tasks.
+It knows PyMySQL and Django's backend for MySQL. It must never know tasks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ try:
     import pymysql
 except ImportError as error:
     raise ImproperlyConfigured(
-        "the ENGINE 'txgreenwsgi.django.backends.mysql' speaks by PyMySQL, which is "
-        "not installed: pip install PyMySQL"
+        "the ENGINE 'txgreenwsgi.django.backends.mysql' needs PyMySQL, which is not "
+        "installed: pip install PyMySQL"
     ) from error
 
 from txgreenwsgi.django.pooled import PooledDatabase, Unusable
@@ -28,22 +28,23 @@ from txgreenwsgi.pools import was_interrupted
 
 __all__ = ["DatabaseWrapper"]
 
-#: What Django asks for grows, and PyMySQL does not know of it in time.
-_LIKE_MYSQLCLIENT = (2, 2, 8, "final", 1)
+# Django checks the version of mysqlclient, and raises the minimum from time to time.
+_MYSQLCLIENT_VERSION = (2, 2, 8, "final", 1)
 
 
-def _stand_in_for_mysqlclient() -> None:
+def _install_as_mysqlclient() -> None:
     present = sys.modules.get("MySQLdb")
     if present is not None and present is not pymysql:
         raise ImproperlyConfigured(
-            "mysqlclient (MySQLdb) is imported, by Django's own MySQL backend perhaps, "
-            "and the ENGINE 'txgreenwsgi.django.backends.mysql' puts PyMySQL in its "
-            "place: use this ENGINE for all databases of the process, or for none"
+            "mysqlclient (MySQLdb) is imported already, perhaps by Django's own MySQL "
+            "backend, and the ENGINE 'txgreenwsgi.django.backends.mysql' replaces it "
+            "by PyMySQL: use this ENGINE for all MySQL databases of the process, or "
+            "for none"
         )
-    if pymysql.version_info < _LIKE_MYSQLCLIENT:
-        pymysql.version_info = _LIKE_MYSQLCLIENT
+    if pymysql.version_info < _MYSQLCLIENT_VERSION:
+        pymysql.version_info = _MYSQLCLIENT_VERSION
     pymysql.install_as_MySQLdb()
-    # Else each would be imported a second time, under the other name.
+    # Without this, each would be imported a second time under the other name.
     for name in ("connections", "constants", "converters", "cursors"):
         sys.modules[f"MySQLdb.{name}"] = import_module(f"pymysql.{name}")
     for name in ("CLIENT", "CR", "ER", "FIELD_TYPE", "FLAG"):
@@ -51,29 +52,29 @@ def _stand_in_for_mysqlclient() -> None:
         sys.modules[f"MySQLdb.constants.{name}"] = module
 
 
-_stand_in_for_mysqlclient()
+_install_as_mysqlclient()
 
 from django.db.backends.mysql import base  # noqa: E402 - it imports MySQLdb
 
-#: SERVER_STATUS_IN_TRANS of the protocol's status flags.
+# SERVER_STATUS_IN_TRANS of the protocol's status flags.
 _IN_TRANSACTION = 1
 
 _contexts: dict[str, ssl.SSLContext] = {}
 
 
 class Connection(pymysql.connections.Connection):
-    """PyMySQL's, in some things better suited to many tasks.
+    """PyMySQL's connection, adapted to many tasks.
 
-    The system's certificates are read once, not for each connection: PyMySQL does
-    so whether the server has TLS or not, and everybody waits 33 ms for it. And a
-    connection knows whether it was closed because a wait was cut short.
+    The system's certificates are loaded once, not for each connection: PyMySQL loads
+    them even if the server has no TLS, which blocks the reactor's thread for 33 ms.
 
     Attributes:
-        cut_short: then the server may still be busy with its query.
+        cut_short: True if the connection was closed by the interruption of a wait; the
+            server may still run its query.
     """
 
     cut_short = False
-    # What was being handled when the command was begun, which is not its error.
+    # The exception being handled when the command began, which is not its own.
     _handled: BaseException | None = None
 
     def _execute_command(self, command: int, sql: Any) -> None:
@@ -81,7 +82,7 @@ class Connection(pymysql.connections.Connection):
         super()._execute_command(command, sql)
 
     def ping(self, reconnect: bool = False) -> None:
-        """Ask this connection. Older versions make another, unasked, if it is dead."""
+        """Ping the server without reconnecting, which older versions do by default."""
         super().ping(reconnect=False)
 
     def _force_close(self) -> None:
@@ -101,27 +102,27 @@ class Connection(pymysql.connections.Connection):
 
 
 class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
-    """A connection to MariaDB or MySQL, in a task one of the pool's."""
+    """A connection to MariaDB or MySQL; in a task it is taken from the pool."""
 
-    def connect_anew(self, params: dict[str, Any]) -> Any:
-        """A connection, made now. May park."""
+    def open_connection(self, params: dict[str, Any]) -> Any:
+        """Open a connection. May park."""
         return Connection(**params)
 
-    def took(self, maker: Any) -> None:
-        """Know what the server is; it need not be asked for each request."""
+    def copy_server_data(self, maker: Any) -> None:
+        """Copy the server data, which needs a query otherwise."""
         if "mysql_server_data" in maker.__dict__:
             self.__dict__["mysql_server_data"] = maker.__dict__["mysql_server_data"]
 
     def init_connection_state(self) -> None:
-        """Set the session up, unless that was done for the one who had it before."""
+        """Set up the session, unless a previous user of the connection did so."""
         pooled = self._pooled
-        if pooled is None or not pooled.settled:
+        if pooled is None or not pooled.session_ready:
             super().init_connection_state()
         if pooled is not None and "mysql_server_data" in self.__dict__:
             pooled.pool.maker.__dict__["mysql_server_data"] = self.mysql_server_data
 
-    def close_anew(self, raw: Any) -> None:
-        """Close, and have the server end a query that nobody waits for any more."""
+    def close_raw(self, raw: Any) -> None:
+        """Close the connection, and kill the query whose wait was interrupted."""
         if raw.open:
             raw.close()
         if raw.cut_short:
@@ -131,19 +132,19 @@ class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
 
     @staticmethod
     def descriptor_of(raw: Any) -> int | None:
-        """The socket's."""
+        """Return the descriptor of the socket; None if it is closed."""
         return None if raw._sock is None else int(raw._sock.fileno())
 
     @staticmethod
     def ping(raw: Any) -> None:
-        """COM_PING."""
+        """Send COM_PING. May park."""
         raw.ping()
 
     @staticmethod
-    def put_to_rest(raw: Any) -> None:
-        """Roll back what was begun."""
+    def reset(raw: Any) -> None:
+        """Roll back an open transaction and restore autocommit. May park."""
         if not raw.open:
-            raise Unusable("it is closed")
+            raise Unusable("the connection is closed")
         if raw._result is not None and raw._result.unbuffered_active:
             raise Unusable("rows of a query were not read")
         if raw.server_status & _IN_TRANSACTION or not raw.get_autocommit():

@@ -1,1 +1,1 @@
-"""PostgreSQL, by psycopg 3 or psycopg2, with a pool."""
+"""PostgreSQL by psycopg 3 or psycopg2, with a connection pool."""

@@ -1,7 +1,7 @@
-"""PostgreSQL: Django's backend, with a pool for tasks.
+"""PostgreSQL: Django's backend with a connection pool for tasks.
 
-It knows psycopg 3 and psycopg2, whichever Django has chosen, where their
-connections differ from one another. It must never know tasks.
+It knows the connections of psycopg 3 and psycopg2, of which Django chooses one. It must
+never know tasks.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from txgreenwsgi.django.pooled import PooledDatabase, Unusable
 
 __all__ = ["DatabaseWrapper"]
 
-# As libpq counts them (PQtransactionStatus); both versions of psycopg do.
+# The values of libpq's PQtransactionStatus, used by both versions of psycopg.
 IDLE, _ACTIVE, IN_TRANSACTION, IN_ERROR, _UNKNOWN = range(5)
 
 
 class DatabaseCreation(creation.DatabaseCreation):
-    """Test databases: one that idle connections lead to cannot be dropped."""
+    """Creates test databases; closes the pool first, since open ones block a drop."""
 
     def _clone_test_db(self, *args: Any, **kwargs: Any) -> None:
         self.connection.close_pool()
@@ -31,34 +31,34 @@ class DatabaseCreation(creation.DatabaseCreation):
 
 
 class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
-    """A connection to PostgreSQL, in a task one of the pool's."""
+    """A connection to PostgreSQL; in a task it is taken from the pool."""
 
     creation_class = DatabaseCreation
 
-    def took(self, maker: Any) -> None:
-        """Know the isolation level, which Django learns when it connects."""
+    def copy_server_data(self, maker: Any) -> None:
+        """Copy the isolation level, which Django sets when it connects."""
         self.isolation_level = maker.isolation_level
 
     @staticmethod
     def descriptor_of(raw: Any) -> int | None:
-        """The socket's."""
+        """Return the descriptor of the socket."""
         fd: int = raw.fileno()
         return fd
 
     @staticmethod
     def ping(raw: Any) -> None:
-        """Ask for nothing in particular."""
+        """Run `SELECT 1`. May park."""
         with raw.cursor() as cursor:
             cursor.execute("SELECT 1")
 
     @staticmethod
-    def put_to_rest(raw: Any) -> None:
-        """Roll back what was begun."""
+    def reset(raw: Any) -> None:
+        """Roll back an open transaction and restore autocommit. May park."""
         if raw.closed:
-            raise Unusable("it is closed")
+            raise Unusable("the connection is closed")
         status = raw.info.transaction_status
         if status not in (IDLE, IN_TRANSACTION, IN_ERROR):
-            raise Unusable("a query was cut short")
+            raise Unusable("a query is still running")
         if status != IDLE:
             raw.rollback()
         if not raw.autocommit:

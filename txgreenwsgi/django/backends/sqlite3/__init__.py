@@ -1,1 +1,1 @@
-"""SQLite, each connection in a thread of its own, with a pool."""
+"""SQLite with a dedicated thread per connection and a connection pool."""

@@ -1,7 +1,7 @@
-"""SQLite: Django's backend, each connection in a thread of its own, with a pool.
+"""SQLite: Django's backend with a dedicated thread per connection and a pool.
 
-It knows `txgreenwsgi.green.sqlite3`, and Django's backend for SQLite. It must never
-know tasks.
+It knows `txgreenwsgi.green.sqlite3` and Django's backend for SQLite. It must never know
+tasks.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ __all__ = ["DatabaseWrapper"]
 
 
 class Cursor(base.SQLiteCursorWrapper, sqlite3.Cursor):
-    """Django's cursor, which translates placeholders, on a green one."""
+    """Django's cursor, which translates placeholders, on the green cursor."""
 
 
 class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
-    """A connection to an SQLite database, in a task one of the pool's."""
+    """A connection to an SQLite database; in a task it is taken from the pool."""
 
     def may_be_pooled(self) -> bool:
-        """A database in memory is its connection's own."""
+        """Return False for an in-memory database, which belongs to its connection."""
         return super().may_be_pooled() and not self.is_in_memory_db()
 
     def get_connection_params(self) -> dict[str, Any]:
-        """As Django has them, for a connection with a thread of its own."""
+        """Return Django's parameters, with the green connection as the factory."""
         params = super().get_connection_params()
         params.setdefault("factory", sqlite3.Connection)
         return params
 
     def create_cursor(self, name: str | None = None) -> Any:
-        """A green cursor that takes Django's placeholders."""
+        """Make a green cursor that accepts Django's placeholders."""
         cursor = self.connection.cursor(factory=Cursor)
         if self._pooled is not None:
             self._cursors.add(cursor)
         return cursor
 
     def close_for_good(self) -> None:
-        """Close, and let go what is only in memory. May park."""
+        """Close the connection, also of an in-memory database. May park."""
         BaseDatabaseWrapper.close(self)
 
     @staticmethod
     def descriptor_of(raw: Any) -> int | None:
-        """There is no server."""
+        """Return None: there is no server."""
         return None
 
     @staticmethod
     def ping(raw: Any) -> None:
-        """See whether the file can be read."""
+        """Check that the file can be read. May park."""
         raw.execute("SELECT 1").fetchone()
 
     @staticmethod
-    def put_to_rest(raw: Any) -> None:
-        """Roll back what was begun; what is closed raises by itself."""
+    def reset(raw: Any) -> None:
+        """Roll back an open transaction; raises if the connection is closed."""
         if raw.in_transaction:
             raw.rollback()
             if raw.in_transaction:
-                raise Unusable("its transaction could not be rolled back")
+                raise Unusable("the transaction could not be rolled back")
         raw.isolation_level = None

@@ -1,6 +1,6 @@
-"""`manage.py rungreen`: `runserver`, each request in a greenlet.
+"""`manage.py rungreen`: `runserver` with each request in a greenlet.
 
-It knows `runserver`'s words and messages. It must never know how a request is
+It knows the options and messages of `runserver`. It must never know how a request is
 served, nor how a process is watched.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
-_REFUSALS = {
+_LISTEN_ERRORS = {
     errno.EACCES: "You don't have permission to access that port.",
     errno.EADDRINUSE: "That port is already in use.",
     errno.EADDRNOTAVAIL: "That IP address can't be assigned to.",
@@ -40,15 +40,15 @@ _REFUSALS = {
 
 
 class Command(runserver.Command):
-    """The command; what it says and takes for an address is `runserver`'s."""
+    """The command; addresses and messages are those of `runserver`."""
 
     help = (
         "Starts a development server on Twisted that runs each request in a "
-        "greenlet, and starts anew when a file changes."
+        "greenlet and reloads when a file changes."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Those of `runserver` that make sense here, and our own."""
+        """Add the supported options of `runserver`, --reactor and --patch."""
         parser.add_argument(
             "addrport",
             nargs="?",
@@ -61,7 +61,7 @@ class Command(runserver.Command):
             "--noreload",
             action="store_false",
             dest="use_reloader",
-            help="Do not start anew when a file changes.",
+            help="Do not reload when a file changes.",
         )
         parser.add_argument(
             "--nostatic",
@@ -78,20 +78,20 @@ class Command(runserver.Command):
         parser.add_argument(
             "--reactor",
             default="default",
-            help="Twisted's reactor: default, epoll, poll, asyncio ...",
+            help="Twisted reactor to use: default, epoll, poll, asyncio etc.",
         )
         parser.add_argument(
             "--patch",
             default="all",
-            help="What of the standard library waits by parking: all, none, or some "
-            f"of {','.join(PATCHABLE)}.",
+            help="Standard library modules to make cooperative: all, none, or a "
+            f"comma-separated list of {','.join(PATCHABLE)}.",
         )
 
     def run(self, **options: Any) -> None:
-        """Serve, or start the process that does. Does not return while it serves."""
+        """Serve, or run the process that serves. Blocks while it serves."""
         if launch.is_launched():
             raise SystemExit(self.serve(options))
-        self._judge(options)
+        self._require_valid(options)
         words = launch.command(options["reactor"], options["patch"])
         if options["use_reloader"]:
             raise SystemExit(watching.keep_running(words))
@@ -99,23 +99,23 @@ class Command(runserver.Command):
         os.execv(words[0], words)
 
     @staticmethod
-    def _judge(options: dict[str, Any]) -> None:
+    def _require_valid(options: dict[str, Any]) -> None:
         names = sorted(each.shortName for each in getReactorTypes())
         if options["reactor"] not in names:
             raise CommandError(
-                f"--reactor {options['reactor']!r}: there is no such reactor; give "
-                f"one of {', '.join(names)}"
+                f"--reactor {options['reactor']!r}: unknown reactor; use one of "
+                f"{', '.join(names)}"
             )
         try:
             parse_patch(options["patch"])
         except ValueError as error:
             raise CommandError(
-                f"--patch {options['patch']!r}: {error}; give all, none, or some of "
-                f"{', '.join(PATCHABLE)} with commas between them"
+                f"--patch {options['patch']!r}: {error}; use all, none, or a "
+                f"comma-separated list of {', '.join(PATCHABLE)}"
             ) from None
 
     def serve(self, options: dict[str, Any]) -> int:
-        """Check, listen, tell, serve; the exit status."""
+        """Run the checks, listen, print the address, serve; return the exit status."""
         if not options.get("skip_checks"):
             self.stdout.write("Performing system checks...\n\n")
             self.check(display_num_errors=True)
@@ -129,20 +129,20 @@ class Command(runserver.Command):
             )
             port = server.listen()
         except OSError as error:
-            text = _REFUSALS.get(error.errno or 0, str(error))
+            text = _LISTEN_ERRORS.get(error.errno or 0, str(error))
             self.stderr.write(f"Error: {text}")
             self.stderr.flush()
-            # No change of a file would mend that.
+            # A file change cannot fix this, so do not wait for one.
             os._exit(1)
         if not launch.is_watched():
-            self._tell(port)
+            self._print_address(port)
             return server.serve()
         watcher = os.getppid()
-        watching.call_on_change(lambda: server.stop(launch.AGAIN))
-        self._tell(port)
+        watching.call_on_change(lambda: server.stop(launch.RESTART_STATUS))
+        self._print_address(port)
         return server.serve(lambda: os.getppid() == watcher)
 
-    def _tell(self, port: int) -> None:
+    def _print_address(self, port: int) -> None:
         host = f"[{self.addr}]" if self._raw_ipv6 else self.addr
         host = "0.0.0.0" if host == "0" else host
         now = datetime.now().strftime("%B %d, %Y - %X")

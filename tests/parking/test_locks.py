@@ -7,51 +7,51 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.green.clock import TaskClock, result_of
+from txgreenwsgi._parking.locks import Lock, RLock
+from txgreenwsgi._parking.real_threads import thread_ident
 from txgreenwsgi._switching import guards
 from txgreenwsgi._switching.errors import Cancelled, NotInGreenlet
 from txgreenwsgi.green import threading
-from txgreenwsgi.green._locks import Lock, RLock, thread_ident
 from txgreenwsgi.green.queue import Queue
-
-from .clock import TaskClock, result_of
 
 
 class LockTests(SynchronousTestCase):
-    """`Lock` excludes tasks from each other."""
+    """`Lock` is a mutual exclusion lock for tasks."""
 
     def setUp(self) -> None:
-        """A clock with tasks."""
+        """Make a clock with tasks, and a lock."""
         self.clock = TaskClock()
         self.lock = Lock()
-        self.told: list[str] = []
+        self.events: list[str] = []
 
     def hold(self, name: str) -> None:
-        """Take the lock, and tell."""
+        """Take the lock and record that."""
         with self.lock:
-            self.told.append(name)
+            self.events.append(name)
 
-    def test_the_second_waits(self) -> None:
-        """A task that finds the lock taken goes on when it is released."""
+    def test_second_task_waits(self) -> None:
+        """A task waits for a held lock until it is released."""
         self.lock.acquire()
         task = self.clock.spawn(self.hold, "second")
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.events, [])
         self.lock.release()
         self.clock.settle()
-        self.assertEqual(self.told, ["second"])
+        self.assertEqual(self.events, ["second"])
         self.assertTrue(task.done)
         self.assertFalse(self.lock.locked())
 
-    def test_first_come_first_served(self) -> None:
-        """Tasks get the lock in the order in which they asked for it."""
+    def test_fifo_order(self) -> None:
+        """Tasks get the lock in the order of their `acquire` calls."""
         self.lock.acquire()
         for name in "abc":
             self.clock.spawn(self.hold, name)
         self.lock.release()
         self.clock.settle()
-        self.assertEqual(self.told, ["a", "b", "c"])
+        self.assertEqual(self.events, ["a", "b", "c"])
 
     def test_cancelled_in_the_turn_it_was_released(self) -> None:
-        """A notification is not lost with a waiter that is cancelled just then."""
+        """A notification survives the cancellation of its waiter in the same turn."""
         items: Queue[str] = Queue()
         got: list[str] = []
 
@@ -63,7 +63,7 @@ class LockTests(SynchronousTestCase):
 
         def put() -> None:
             first.cancel()
-            items.put("one")  # the queue does not know yet
+            items.put("one")  # the cancelled task is still in the queue
 
         self.clock.spawn(put)
         self.clock.settle()
@@ -73,28 +73,28 @@ class LockTests(SynchronousTestCase):
         self.clock.settle()
         self.assertTrue(first.done and second.done)
 
-    def test_the_time_limit(self) -> None:
-        """`acquire(timeout=...)` is False when the time is over."""
+    def test_timeout(self) -> None:
+        """`acquire(timeout=...)` returns False after the timeout."""
         self.lock.acquire()
         task = self.clock.spawn(self.lock.acquire, True, 5)
-        # The limit is the reactor's, which is turned by hand here.
+        # The timeout is a delayed call of the clock.
         self.clock.advance(5)
         self.assertFalse(result_of(task))
         self.lock.release()
         self.assertTrue(self.lock.acquire(False))
 
-    def test_a_cancelled_task_passes_its_turn_on(self) -> None:
-        """Whoever is cancelled when it was woken keeps nobody else from the lock."""
+    def test_cancelled_task_passes_the_lock_on(self) -> None:
+        """A task that is cancelled after its wake-up passes the lock on."""
         self.lock.acquire()
         first = self.clock.spawn(self.hold, "first")
         self.clock.spawn(self.hold, "second")
         first.cancel()
         self.lock.release()
         self.clock.settle()
-        self.assertEqual(self.told, ["second"])
+        self.assertEqual(self.events, ["second"])
 
-    def test_the_reactor_greenlet_is_not_stopped_for_ever(self) -> None:
-        """Waiting outside tasks for a task's lock is one clear error."""
+    def test_reactor_greenlet_does_not_deadlock(self) -> None:
+        """Waiting outside tasks for a task's lock raises NotInGreenlet."""
 
         def hold_on() -> None:
             with self.lock:
@@ -109,10 +109,10 @@ class LockTests(SynchronousTestCase):
         other.release()
         self.clock.settle()
 
-    def test_a_finalizer_does_not_stop_everything(self) -> None:
-        """A finalizer in a task that wants another task's lock gets that error, too.
+    def test_finalizer_does_not_deadlock(self) -> None:
+        """A finalizer that waits for a task's lock raises NotInGreenlet.
 
-        The thread that it would block is the one that the lock's holder needs.
+        It would block the thread that the holder of the lock needs.
         """
         gate = Lock()
         gate.acquire()
@@ -135,7 +135,7 @@ class LockTests(SynchronousTestCase):
         self.assertFalse(self.lock.locked())
 
     def test_wrong_arguments(self) -> None:
-        """Arguments are refused as a real lock refuses them."""
+        """Invalid arguments raise as with a real lock."""
         for arguments, kind in (
             ((False, 1), ValueError),
             ((True, -2), ValueError),
@@ -148,82 +148,82 @@ class LockTests(SynchronousTestCase):
 
 
 class ConditionTests(SynchronousTestCase):
-    """`Condition` on each kind of lock."""
+    """`Condition` with both kinds of locks."""
 
-    def interrupted_before_it_has_the_lock(self, lock: Any) -> None:
-        """What was notified is interrupted while another holds the lock."""
+    def check_interrupted_while_lock_is_held(self, lock: Any) -> None:
+        """Interrupt a notified task while another task holds the lock."""
         clock = TaskClock()
         condition = threading.Condition(lock)
         gate = Lock()
         gate.acquire()
-        told: list[str] = []
+        events: list[str] = []
 
         def wait() -> None:
             with condition:
                 condition.wait()
-                told.append("has the lock")
+                events.append("has the lock")
             gate.acquire()
 
         def notify() -> None:
             with condition:
                 condition.notify()
                 gate.acquire()
-                told.append("had the lock")
+                events.append("had the lock")
 
         waiting = clock.spawn(wait)
         notifying = clock.spawn(notify)
         waiting.cancel()
         clock.settle()
-        self.assertEqual(told, [])
+        self.assertEqual(events, [])
         gate.release()
         clock.settle()
-        self.assertEqual(told, ["had the lock", "has the lock"])
+        self.assertEqual(events, ["had the lock", "has the lock"])
         with self.assertRaises(Cancelled):
             result_of(waiting)
         self.assertIsNone(result_of(notifying))
         self.assertTrue(lock.acquire(False))
 
     def test_interrupted_with_a_lock(self) -> None:
-        """A wait that is interrupted has its lock again before it goes on.
+        """An interrupted `Condition.wait` takes its lock again before it raises.
 
-        Its `with` block releases the lock in any case: if it had not got it, it
-        would release that of another task.
+        The `with` block around it releases the lock in any case; without taking it, it
+        would release the lock of another task.
         """
-        self.interrupted_before_it_has_the_lock(Lock())
+        self.check_interrupted_while_lock_is_held(Lock())
 
     def test_interrupted_with_an_rlock(self) -> None:
-        """So it is with an RLock."""
+        """The same holds for an RLock."""
         lock = RLock()
-        self.interrupted_before_it_has_the_lock(lock)
+        self.check_interrupted_while_lock_is_held(lock)
         lock.release()
 
 
 class RLockTests(SynchronousTestCase):
-    """`RLock` belongs to a task."""
+    """`RLock` is owned by a task."""
 
-    def test_each_task_is_another_owner(self) -> None:
-        """Two tasks of one thread exclude each other; one may take it twice."""
+    def test_each_task_is_a_separate_owner(self) -> None:
+        """Two tasks of one thread exclude each other; one task may take it twice."""
         clock, lock, gate = TaskClock(), RLock(), Lock()
-        told: list[str] = []
+        events: list[str] = []
         gate.acquire()
 
         def take(name: str) -> None:
             with lock, lock:
-                told.append(name)
+                events.append(name)
                 gate.acquire()
 
         clock.spawn(take, "first")
         clock.spawn(take, "second")
-        self.assertEqual(told, ["first"])
+        self.assertEqual(events, ["first"])
         gate.release()
         clock.settle()
-        self.assertEqual(told, ["first", "second"])
+        self.assertEqual(events, ["first", "second"])
         gate.release()
         clock.settle()
         self.assertFalse(lock.locked())
 
     def test_only_the_owner_releases(self) -> None:
-        """Another task's release is refused."""
+        """`release` by another task raises RuntimeError."""
         clock, lock = TaskClock(), RLock()
         lock.acquire()
         with self.assertRaises(RuntimeError):

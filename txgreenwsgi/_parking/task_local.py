@@ -1,49 +1,59 @@
-"""`threading.local`, with a namespace for each task.
+"""`threading.local` with one namespace per task.
 
-A thread, and the task that stands for the main thread, have the namespaces that
-the original gives them. A task's own is dropped when the task ends, from the
-reactor greenlet: what dies then cannot wait.
+A thread, and the task that stands for the main thread, have the namespaces that the
+original gives them. The namespace of any other task is dropped when the task ends, in
+the reactor greenlet, so finalizers of its values cannot park.
 
-It knows tasks. It must never wait.
+It knows tasks. It must never park.
 """
 
 from __future__ import annotations
 
-import _thread
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ._place import here, main_task
+from txgreenwsgi._switching.running import current_task
+
+from .real_threads import original
+from .waits import main_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["local"]
+    from txgreenwsgi._switching.greenlets import Task
 
-_real_local = _thread._local
+__all__ = ["local", "local_count"]
+
+_real_local: Any = original._local
 
 
-class _OfThread(_real_local):
-    """The original: what it holds, it holds for each thread."""
+class _ThreadNamespace(_real_local):  # type: ignore[misc]
+    """An instance of the original class, with one namespace per thread."""
 
-    def __init__(self) -> None:  # called anew in each thread
+    def __init__(self) -> None:  # called once in each thread
         self.namespace: dict[str, Any] | None = None
 
 
 class _Namespaces:
-    """All the namespaces of one `local` object."""
+    """All namespaces of one `local` object.
+
+    Attributes:
+        begin: runs the `__init__` of a subclass in a new namespace, or None.
+        of_thread: the namespaces of threads.
+        of_task: the namespaces of tasks, by the task's id.
+    """
 
     __slots__ = ("__weakref__", "begin", "of_task", "of_thread")
 
     def __init__(self, begin: Callable[[Any], None] | None) -> None:
         self.begin = begin
-        self.of_thread = _OfThread()
+        self.of_thread = _ThreadNamespace()
         self.of_task: dict[int, dict[str, Any]] = {}
 
     def find(self) -> tuple[dict[str, Any], bool]:
-        """The current task's or thread's namespace, and whether it is new."""
-        task = here()
+        """Return the namespace of the current task or thread, and whether it is new."""
+        task = current_task()
         if task is None or task is main_task():
             mine = self.of_thread.namespace
             if mine is not None:
@@ -62,9 +72,19 @@ class _Namespaces:
         return found, True
 
 
-# By the id of a task. A task that lives long may see many `local` objects come and
-# go: it is asked once to tell of its end, and the dead ones leave the set.
+# The `local` objects that each task has used, by the task's id. Many may come and go
+# while a long-lived task runs: it has one callback at its end for all of them, and
+# dead ones leave the weak set.
 _used_by: dict[int, weakref.WeakSet[_Namespaces]] = {}
+
+
+def local_count(task: Task[Any]) -> int | None:
+    """Return the number of live `local` objects with a namespace for `task`.
+
+    None if the task has ended or has used none. For tests of memory use.
+    """
+    used = _used_by.get(id(task))
+    return None if used is None else len(used)
 
 
 def _forget(task_id: int) -> None:
@@ -98,17 +118,17 @@ def _is_data(attribute: Any) -> bool:
 
 
 class local:  # noqa: N801 - the name in the standard library
-    """Attributes that each task, and each thread, has for itself.
+    """An object whose attributes are separate in each task and each thread.
 
-    A subclass's `__init__` is called anew, with the arguments given once, where
-    the object is first used; its `__slots__` are shared by all.
+    The `__init__` of a subclass is called again, with the original arguments, at the
+    first use in each task or thread; its `__slots__` are shared by all of them.
     """
 
     __slots__ = ("__weakref__", "_txgreenwsgi_namespaces")
     _txgreenwsgi_namespaces: _Namespaces
 
     def __new__(cls, /, *args: Any, **kwargs: Any) -> local:
-        """A new object, its namespace begun where it was made."""
+        """Make an object with a namespace for the current task or thread."""
         begin: Callable[[Any], None] | None = None
         if cls.__init__ is not object.__init__:
 
@@ -133,7 +153,7 @@ class local:  # noqa: N801 - the name in the standard library
         found = namespace.get(name, _MISSING)
         if found is not _MISSING:
             return found
-        return _own(self, name)  # or its AttributeError
+        return _own(self, name)  # a class attribute, or AttributeError
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "__dict__":

@@ -1,19 +1,16 @@
 """Locks that tasks and real threads share.
 
-The state of a green lock is a real lock. A thread that must wait blocks on it,
-as ever. A task that must wait stands in a line, and whoever releases the lock
-wakes the first of that line: it tries again, so that being woken for nothing,
-or too late, does no harm.
+The state of a green lock is a real lock. A thread that must wait blocks on the real
+lock. A task that must wait enters a FIFO queue of waiters, and `release` wakes the
+first of them. A woken task tries the lock again, so spurious and late wake-ups are
+harmless.
 
-It knows threads and tasks. It must never know what a lock is for.
+It knows threads and tasks. It must never know what a lock protects.
 """
 
 from __future__ import annotations
 
-import _thread
 from collections import deque
-from threading import get_ident as thread_ident
-from threading import main_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -22,35 +19,34 @@ from greenlet import getcurrent
 from txgreenwsgi._switching import running
 from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi._switching.greenlets import Suspension
+from txgreenwsgi._switching.running import current_task
 
-from ._place import here, main_task, may_park, park, undisturbed
+from .real_threads import original, real_lock, thread_ident
+from .waits import main_task, may_park, park, uninterrupted
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from txgreenwsgi._switching.greenlets import Task
 
-__all__ = ["Lock", "RLock", "get_ident", "main_ident", "thread_ident"]
+__all__ = ["Lock", "RLock", "get_ident"]
 
-_real_lock = _thread.allocate_lock
-_real_rlock = _thread.RLock
-main_ident: int = main_thread().ident or 0
-TIMEOUT_MAX = _thread.TIMEOUT_MAX
+_TIMEOUT_MAX: float = original.TIMEOUT_MAX
 
 
 def get_ident() -> int:
-    """An integer that no other living task and no other living thread has.
+    """Return an integer that no other living task or thread has. Never parks.
 
-    Never parks. The task that runs a whole program has the main thread's.
+    The task that runs a whole program has the ident of the main thread.
     """
-    task = here()
+    task = current_task()
     if task is None or task is main_task():
         return thread_ident()
     return id(task)
 
 
 def _time_limit(blocking: object, timeout: float) -> float | None:
-    """Seconds to wait, None for no limit; errors as those of a real lock."""
+    """Return the seconds to wait, None for no limit. Raise as a real lock does."""
     if timeout == -1:
         return None
     if not blocking:
@@ -59,31 +55,36 @@ def _time_limit(blocking: object, timeout: float) -> float | None:
         raise ValueError("Invalid value NaN (not a number)")
     if timeout < 0:
         raise ValueError("timeout value must be a non-negative number")
-    if timeout > TIMEOUT_MAX:
+    if timeout > _TIMEOUT_MAX:
         raise OverflowError("timeout value is too large")
     return timeout
 
 
 class Lock:
-    """A mutual exclusion of tasks and threads; the shape of `threading.Lock`."""
+    """A mutual exclusion lock for tasks and threads; the API of `threading.Lock`."""
 
-    __slots__ = ("__weakref__", "_holder", "_line", "_real")
+    __slots__ = ("__weakref__", "_holder", "_real", "_waiters")
 
     def __init__(self) -> None:
-        self._real = _real_lock()
-        # The tasks that wait; most locks never see one.
-        self._line: deque[Suspension] | None = None
-        # The task that took it last, for one clear error instead of a deadlock.
+        self._real = real_lock()
+        # The waiting tasks. Made by the first of them: most locks never have one.
+        self._waiters: deque[Suspension] | None = None
+        # The task that took the lock last, to report a deadlock as an error.
         self._holder: Task[Any] | None = None
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock, waiting for it at most `timeout` seconds. May park.
+        """Take the lock. May park.
+
+        Args:
+            blocking: False returns at once if the lock is held.
+            timeout: seconds to wait; -1 for no limit.
 
         Returns:
-            Whether it was taken. -1 is no limit.
+            Whether the lock was taken.
 
         Raises:
-            NotInGreenlet: the reactor greenlet would wait for a task, for ever.
+            NotInGreenlet: the wait would deadlock: the reactor greenlet, a finalizer
+                or a signal handler would wait for a task.
         """
         seconds = None if timeout == -1 else _time_limit(blocking, timeout)
         if self._real.acquire(False):
@@ -94,57 +95,57 @@ class Lock:
             return True
         if not blocking or seconds == 0:
             return False
-        task = here()
+        task = current_task()
         if task is None or not may_park():
             return self._block(timeout)
         deadline = None if seconds is None else monotonic() + seconds
-        line = self._line
-        if line is None:
-            # Only the reactor's thread does this.
-            line = self._line = deque()
+        waiters = self._waiters
+        if waiters is None:
+            # No race: only the reactor's thread runs this.
+            waiters = self._waiters = deque()
         while True:
             suspension = Suspension(task, self)
-            line.append(suspension)
-            # It may have been released before we stood in line.
+            waiters.append(suspension)
+            # The lock may have been released before the task was in the queue.
             if self._real.acquire(False):
-                self._leave(suspension)
+                self._leave_queue(suspension)
                 self._holder = task
                 return True
             left = None if deadline is None else max(0.0, deadline - monotonic())
             try:
                 in_time = park(task, suspension, left)
             except Exception as error:
-                if suspension not in line and self._real.acquire(False):
-                    # It was released to us before we heard of the interruption, and
-                    # what that tells (a condition's notification) is for us alone.
-                    # So we have it, and are interrupted at the next wait.
+                if suspension not in waiters and self._real.acquire(False):
+                    # The lock was released to this task before the interruption
+                    # arrived, and the wake-up (a condition's notification) must not
+                    # be lost. So take it, and raise the interruption at the next wait.
                     self._holder = task
                     task.interrupt(error, task.shield_depth)
                     return True
-                self._leave(suspension)
+                self._leave_queue(suspension)
                 raise
             except BaseException:
-                self._leave(suspension)
+                self._leave_queue(suspension)
                 raise
             if self._real.acquire(False):
                 if not in_time:
-                    self._leave(suspension)
+                    self._leave_queue(suspension)
                 self._holder = task
                 return True
             if not in_time:
-                self._leave(suspension)
+                self._leave_queue(suspension)
                 return False
 
     acquire_lock = acquire
 
-    def _leave(self, suspension: Suspension) -> None:
-        """Leave the line; pass on a wake-up that came too late for us."""
-        line = self._line
-        assert line is not None, "somebody stood in it"
+    def _leave_queue(self, suspension: Suspension) -> None:
+        """Leave the queue; pass on a wake-up that came too late for this task."""
+        waiters = self._waiters
+        assert waiters is not None, "the caller is a waiter"
         try:
-            line.remove(suspension)
+            waiters.remove(suspension)
         except ValueError:
-            if line and not self._real.locked():
+            if waiters and not self._real.locked():
                 self._wake_next()
 
     def _block(self, timeout: float) -> bool:
@@ -156,49 +157,53 @@ class Lock:
             and holder.hub.on_its_thread()
         ):
             where = (
-                "the reactor greenlet, which alone can continue that task, was to "
-                "wait for it: take the lock in a task"
-                if here() is None
-                else "a finalizer or a signal handler, which cannot let that task go "
-                "on, was to wait for it: hand the work to another task"
+                "waiting for it in the reactor greenlet, which has to resume that "
+                "task, would deadlock: take the lock in a task"
+                if current_task() is None
+                else "waiting for it in a finalizer or a signal handler, which keeps "
+                "that task from running, would deadlock: hand the work to another task"
             )
             raise NotInGreenlet(
-                f"{self!r} is held by {holder!r}, and {where}, or with blocking=False"
+                f"{self!r} is held by {holder!r}, and {where}, or use blocking=False"
             )
         return self._real.acquire(True, timeout)
 
     def release(self) -> None:
-        """Let go of the lock; the first task in line is woken. Never parks.
+        """Release the lock and wake the first waiting task. Never parks.
 
         Raises:
-            RuntimeError: it is not held.
+            RuntimeError: the lock is not held.
         """
         self._holder = None
         self._real.release()
-        if self._line:
+        if self._waiters:
             self._wake_next()
 
     release_lock = release
 
     def _wake_next(self) -> None:
-        line = self._line
-        while line:
+        waiters = self._waiters
+        while waiters:
             try:
-                suspension = line.popleft()
+                suspension = waiters.popleft()
             except IndexError:  # another thread was faster
                 return
             if suspension.resume():
                 return
 
     def locked(self) -> bool:
-        """Is it held?"""
+        """Return whether the lock is held."""
         return self._real.locked()
 
     locked_lock = locked
 
+    def forget_holder(self) -> None:
+        """Let the task that took the lock wait for it: another caller releases it."""
+        self._holder = None
+
     def _acquire_restore(self, state: object) -> None:
         # For `threading.Condition`, whose caller releases the lock in any case.
-        _take_for_certain(self)
+        _acquire_uninterrupted(self)
 
     __enter__ = acquire
 
@@ -210,12 +215,12 @@ class Lock:
     ) -> None:
         self._holder = None
         self._real.release()
-        if self._line:
+        if self._waiters:
             self._wake_next()
 
     def _at_fork_reinit(self) -> None:
-        self._real = _real_lock()
-        self._line = None
+        self._real = real_lock()
+        self._waiters = None
         self._holder = None
 
     def __repr__(self) -> str:
@@ -223,18 +228,18 @@ class Lock:
         return f"<{state} {type(self).__module__}.Lock object at {id(self):#x}>"
 
 
-def _take_for_certain(lock: Lock) -> None:
-    """Take `lock`; what interrupts the task meanwhile is raised at its next wait."""
-    task = here()
+def _acquire_uninterrupted(lock: Lock) -> None:
+    """Take `lock`; raise an interruption of the task at its next wait instead."""
+    task = current_task()
     if task is None:
         lock.acquire()
         return
-    with undisturbed(task):
+    with uninterrupted(task):
         lock.acquire()
 
 
 class RLock:
-    """A lock that its owner, a task or a thread, may take again."""
+    """A reentrant lock, owned by a task or a thread."""
 
     __slots__ = ("__weakref__", "_count", "_lock", "_owner")
 
@@ -244,7 +249,7 @@ class RLock:
         self._count = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock, or take it once more; as `Lock.acquire`. May park."""
+        """Take the lock, once more if it is owned; as `Lock.acquire`. May park."""
         me = get_ident()
         if self._owner == me:
             _time_limit(blocking, timeout)
@@ -257,10 +262,10 @@ class RLock:
         return False
 
     def release(self) -> None:
-        """Let go once; the last time the lock is free.
+        """Undo one `acquire`; the last one frees the lock. Never parks.
 
         Raises:
-            RuntimeError: the caller does not own it.
+            RuntimeError: the caller does not own the lock.
         """
         if self._owner != get_ident():
             raise RuntimeError("cannot release un-acquired lock")
@@ -270,7 +275,7 @@ class RLock:
             self._lock.release()
 
     def locked(self) -> bool:
-        """Is it held?"""
+        """Return whether the lock is held."""
         return self._lock.locked()
 
     def __enter__(self) -> bool:
@@ -284,7 +289,7 @@ class RLock:
     ) -> None:
         self.release()
 
-    # What `threading.Condition` asks of its lock.
+    # Used by `threading.Condition`.
 
     def _release_save(self) -> tuple[int, int | None]:
         if self._owner != get_ident():
@@ -296,7 +301,7 @@ class RLock:
         return state
 
     def _acquire_restore(self, state: tuple[int, int | None]) -> None:
-        _take_for_certain(self._lock)
+        _acquire_uninterrupted(self._lock)
         self._count, self._owner = state
 
     def _is_owned(self) -> bool:

@@ -1,8 +1,8 @@
-"""A standard module run once more, on other foundations.
+"""Run the code of a standard module again with other modules beneath it.
 
 `threading`, for instance, is Python code on top of `_thread`. Run on the green
-`_thread` it is a green `threading`, complete in every version of Python, and
-nothing of it need be written again. It knows modules. It must never wait.
+`_thread` it becomes a green `threading`, complete in every version of Python, without
+rewriting any of it. It knows modules. It must never park.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["code_of", "rebased", "rebound", "run_again"]
 
 
 def code_of(name: str) -> CodeType:
-    """The code of the standard module `name`."""
+    """Return the code of the standard module `name`."""
     spec = find_spec(name)
     loader: Any = spec and spec.loader
     if loader is None:
@@ -35,9 +35,9 @@ def run_again(
     """Run the code of the standard module `name` in `namespace`.
 
     Args:
-        name: of a module that is Python code.
-        namespace: a module's dict; its `__name__` is kept.
-        foundations: what the code's own imports find under these names.
+        name: the name of a module written in Python.
+        namespace: the dict of a module; its `__name__` is kept.
+        foundations: the modules that the code's own imports find, by name.
     """
     code = code_of(name)
     before = {other: sys.modules.get(other) for other in foundations}
@@ -55,12 +55,12 @@ def run_again(
 def rebound(
     function: FunctionType, namespace: dict[str, Any], cell: CellType | None = None
 ) -> FunctionType:
-    """The same function, its globals looked up in `namespace`.
+    """Return a copy of `function` whose globals are `namespace`.
 
     Args:
         function: a function written in Python.
-        namespace: a module's dict.
-        cell: what `super()` without arguments, and `__class__`, are to find.
+        namespace: the dict of a module.
+        cell: the cell that `__class__` and `super()` without arguments refer to.
     """
     closure = function.__closure__
     if closure is not None and cell is not None:
@@ -69,49 +69,49 @@ def rebound(
             cell if name == "__class__" else old
             for name, old in zip(names, closure, strict=True)
         )
-    again = FunctionType(
+    copy = FunctionType(
         function.__code__,
         namespace,
         function.__name__,
         function.__defaults__,
         closure,
     )
-    again.__kwdefaults__ = function.__kwdefaults__
-    again.__qualname__ = function.__qualname__
-    again.__doc__ = function.__doc__
-    again.__dict__.update(function.__dict__)
-    return again
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__qualname__ = function.__qualname__
+    copy.__doc__ = function.__doc__
+    copy.__dict__.update(function.__dict__)
+    return copy
 
 
 def rebased(
     cls: type, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any
 ) -> Any:
-    """The class `cls` once more, on other bases and in another module.
+    """Return a copy of the class `cls` with other bases and globals.
 
     Args:
         cls: a class written in Python.
-        bases: instead of its own.
-        namespace: where its methods look up globals.
-        more: further attributes of the class.
+        bases: the bases of the copy.
+        namespace: the globals of its methods.
+        more: further class attributes.
     """
     cell = CellType()
 
-    def again(attribute: Any) -> Any:
+    def copied(attribute: Any) -> Any:
         if isinstance(attribute, FunctionType):
             return rebound(attribute, namespace, cell)
         if isinstance(attribute, (classmethod, staticmethod)):
-            return type(attribute)(again(attribute.__func__))
+            return type(attribute)(copied(attribute.__func__))
         if isinstance(attribute, property):
             return property(
-                again(attribute.fget),
-                again(attribute.fset),
-                again(attribute.fdel),
+                copied(attribute.fget),
+                copied(attribute.fset),
+                copied(attribute.fdel),
                 attribute.__doc__,
             )
         return attribute
 
     body = {
-        name: again(attribute)
+        name: copied(attribute)
         for name, attribute in vars(cls).items()
         if name not in ("__dict__", "__weakref__")
     }

@@ -1,31 +1,36 @@
 """Green `_thread`: threads that are tasks, and the locks between them.
 
-Started in a task, a thread is a task of the same reactor. Started anywhere else
-it is a real thread. It knows tasks and threads, and the differences between
-versions of the module. It must never know `threading`, which is built on it.
+A thread started in a task is a task of the same reactor. A thread started anywhere else
+is a real thread. It knows tasks and threads, and the differences between versions of
+the module. It must never know `threading`, which is built on it.
 """
 
 from __future__ import annotations
 
-import _thread as _standard
 import sys
 import threading as _threading
 from contextvars import Context
 from itertools import count
 from traceback import print_exception
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from greenlet import GreenletExit
 
+from txgreenwsgi._parking.locks import Lock, RLock, get_ident
+from txgreenwsgi._parking.real_threads import (
+    add_reactor_thread,
+    discard_reactor_thread,
+    main_ident,
+    reactor_threads,
+    thread_ident,
+)
+from txgreenwsgi._parking.real_threads import original as _original
+from txgreenwsgi._parking.task_local import local as _local
+from txgreenwsgi._parking.waits import main_task
 from txgreenwsgi._switching.errors import Cancelled
 from txgreenwsgi._switching.greenlets import Task
-
-from . import _locks
-from ._locals import local as _local
-from ._locks import Lock, RLock, get_ident
-from ._place import here, main_task
+from txgreenwsgi._switching.running import current_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._switching.greenlets import Hub
 
 __all__ = [
+    "REPLACED",
     "LockType",
     "RLock",
     "_local",
@@ -44,32 +50,30 @@ __all__ = [
     "start_new_thread",
 ]
 
-# The module as it was, whatever `txgreenwsgi.monkey` makes of it later.
-_real: Any = SimpleNamespace(**vars(_standard))
-# The rest of it is the same here.
+# All other names are those of the original.
 globals().update(
     {
         name: value
-        for name, value in vars(_standard).items()
+        for name, value in vars(_original).items()
         if not (name.startswith("__") or name in globals())
     }
 )
 
 
 class lock(Lock):  # noqa: N801 - the name in the standard library
-    """A lock as `allocate_lock()` makes it."""
+    """The type of the locks that `allocate_lock()` makes."""
 
     __slots__ = ()
 
     if sys.version_info < (3, 13):
 
         def __new__(cls) -> lock:
-            """Refused: it is made by `allocate_lock()`, as ever."""
+            """Raise TypeError, as the original does: call `allocate_lock()`."""
             raise TypeError("cannot create '_thread.lock' instances")
 
 
 class _AllocateLock:
-    """`allocate_lock`: called, it makes a lock; in a class it is no method."""
+    """The callable `allocate_lock`; a class attribute of it is not bound."""
 
     __module__ = "_thread"
     __name__ = __qualname__ = "allocate_lock"
@@ -82,15 +86,13 @@ class _AllocateLock:
 
 lock.__module__ = "_thread"
 LockType = lock
-TIMEOUT_MAX = _real.TIMEOUT_MAX
+TIMEOUT_MAX = _original.TIMEOUT_MAX
 error = RuntimeError
-#: The class whose instances are real threads for ever: that of those who bound
-#: it before anything was patched, such as the reactor's thread pool.
+# Instances of this class always are real threads: only code that bound the class
+# before patching has it, such as the reactor's thread pool.
 _RealThread = _threading.Thread
-_real_excepthook = getattr(_real, "_excepthook", None)
 _alive: set[Task[Any]] = set()
-_of_the_reactor: set[int] = set()
-# Above all that the kernel gives, and never given twice.
+# Larger than any id that the kernel gives, and never reused.
 _next_native_id = count(1 << 32)
 _native_ids: WeakKeyDictionary[Task[Any], int] = WeakKeyDictionary()
 
@@ -99,7 +101,7 @@ allocate_lock = allocate = _AllocateLock()
 
 
 def exit() -> None:  # noqa: A001 - the name in the standard library
-    """Raise SystemExit, which ends the thread silently."""
+    """Raise SystemExit, which ends the thread without a traceback."""
     raise SystemExit
 
 
@@ -107,29 +109,29 @@ exit_thread = exit
 
 
 def _count() -> int:
-    """How many threads run, tasks included; not the main one, nor the reactor's."""
-    return int(_real._count()) + len(_alive) - len(_of_the_reactor)
+    """Return the number of threads, tasks included, without main and reactor's."""
+    return int(_original._count()) + len(_alive) - len(reactor_threads)
 
 
-def _noted(function: Callable[..., object]) -> Callable[..., object]:
-    """`function` for a real thread; the reactor's own are noted while they run."""
+def _counted(function: Callable[..., object]) -> Callable[..., object]:
+    """Wrap the function of a real thread so that the reactor's own are recorded."""
     if not isinstance(getattr(function, "__self__", None), _RealThread):
         return function
 
     def run(*args: Any, **kwargs: Any) -> object:
-        ident = _real.get_ident()
-        _of_the_reactor.add(ident)
+        ident = thread_ident()
+        add_reactor_thread(ident)
         try:
             return function(*args, **kwargs)
         finally:
-            _of_the_reactor.discard(ident)
+            discard_reactor_thread(ident)
 
     return run
 
 
 def _hub_for(function: Callable[..., object]) -> Hub | None:
-    """Whose task `function` is to be; None for a real thread."""
-    task = here()
+    """Return the hub to run `function` in a task of; None for a real thread."""
+    task = current_task()
     if task is None or isinstance(getattr(function, "__self__", None), _RealThread):
         return None
     return task.hub
@@ -146,16 +148,11 @@ def _spawn(
         try:
             function(*args, **kwargs)
         except (SystemExit, Cancelled, GreenletExit):
-            return  # a thread that was told to end
-        except BaseException:
-            kind, value, traceback = sys.exc_info()
-            _tell_unraisable(
-                _Unraisable(
-                    (kind, value, traceback, "Exception ignored in thread", function)
-                )
-            )
+            return  # the thread was asked to end
+        except BaseException as error:
+            _report_unraisable(_Unraisable(function, error))
 
-    # A thread begins with an empty context.
+    # A thread starts with an empty context.
     task = Task(hub, run, context=Context(), name=getattr(function, "__qualname__", ""))
     _alive.add(task)
 
@@ -174,28 +171,30 @@ def _spawn(
 
 
 class _Unraisable:
-    """What `sys.unraisablehook` is given."""
+    """The argument of `sys.unraisablehook`."""
 
-    def __init__(self, told: tuple[Any, ...]) -> None:
-        self.exc_type, self.exc_value, self.exc_traceback = told[:3]
-        self.err_msg = told[3] + " started by"
-        self.object = told[4]
+    def __init__(self, function: object, error: BaseException) -> None:
+        self.exc_type = type(error)
+        self.exc_value: BaseException | None = error
+        self.exc_traceback = error.__traceback__
+        self.err_msg: str | None = "Exception ignored in thread started by"
+        self.object: object = function
         if sys.version_info >= (3, 13):
-            self.err_msg += f" {told[4]!r}"
+            self.err_msg = f"{self.err_msg} {function!r}"
             self.object = None
 
 
-def _tell_unraisable(told: _Unraisable) -> None:
+def _report_unraisable(unraisable: _Unraisable) -> None:
     if sys.unraisablehook is not sys.__unraisablehook__:
-        sys.unraisablehook(told)
+        sys.unraisablehook(unraisable)
         return
-    # The interpreter's own takes nothing but what the interpreter itself makes.
-    about = told.err_msg
-    if told.object is not None:
-        about += f": {told.object!r}"
+    # The default hook accepts only instances that the interpreter itself made.
+    message = unraisable.err_msg
+    if unraisable.object is not None:
+        message = f"{message}: {unraisable.object!r}"
     if sys.stderr is not None:
-        print(about, file=sys.stderr)
-    print_exception(told.exc_type, told.exc_value, told.exc_traceback)
+        print(message, file=sys.stderr)
+    print_exception(unraisable.exc_type, unraisable.exc_value, unraisable.exc_traceback)
 
 
 def start_new_thread(
@@ -204,7 +203,10 @@ def start_new_thread(
     kwargs: Mapping[str, Any] | None = None,
     /,
 ) -> int:
-    """Run `function(*args, **kwargs)` in a new thread; its ident. Never parks."""
+    """Run `function(*args, **kwargs)` in a new thread and return its ident.
+
+    Never parks.
+    """
     if not callable(function):
         raise TypeError("first arg must be callable")
     if not isinstance(args, tuple):
@@ -214,8 +216,8 @@ def start_new_thread(
     hub = _hub_for(function)
     if hub is None:
         if kwargs is None:
-            return int(_real.start_new_thread(_noted(function), args))
-        return int(_real.start_new_thread(_noted(function), args, kwargs))
+            return int(_original.start_new_thread(_counted(function), args))
+        return int(_original.start_new_thread(_counted(function), args, kwargs))
     return id(_spawn(hub, function, args, dict(kwargs or {})))
 
 
@@ -223,23 +225,23 @@ start_new = start_new_thread
 
 
 def get_native_id() -> int:
-    """The kernel's number of this thread; of a task, one of its own."""
-    task = here()
+    """Return the kernel's id of this thread; in a task, a unique id of the task."""
+    task = current_task()
     if task is None or task is main_task():
-        return int(_real.get_native_id())
+        return int(_original.get_native_id())
     number = _native_ids.get(task)
     if number is None:
         number = _native_ids[task] = next(_next_native_id)
     return number
 
 
-if hasattr(_real, "_set_sentinel"):  # until 3.12
+if hasattr(_original, "_set_sentinel"):  # until 3.12
 
     def _set_sentinel() -> Any:
-        """A lock that is released when the current thread ends."""
-        task = here()
+        """Return a lock that is released when the current thread ends."""
+        task = current_task()
         if task is None or task is main_task():
-            return _real._set_sentinel()
+            return _original._set_sentinel()
         made = allocate_lock()
         reference = ref(made)
 
@@ -252,14 +254,14 @@ if hasattr(_real, "_set_sentinel"):  # until 3.12
         return made
 
 
-if hasattr(_real, "_ThreadHandle"):  # since 3.13
+if hasattr(_original, "_ThreadHandle"):  # since 3.13
     _joined_at_exit: set[_ThreadHandle] = set()
 
     class _ThreadHandle:
-        """A thread that can be joined: a real one's handle, or a task's."""
+        """The handle of a joinable thread, real or a task."""
 
         def __init__(self, real: Any = None) -> None:
-            self._real = _real._ThreadHandle() if real is None else real
+            self._real = _original._ThreadHandle() if real is None else real
             self._task: Task[None] | None = None
             self._done: Any = None
             self._starting = False
@@ -301,13 +303,13 @@ if hasattr(_real, "_ThreadHandle"):  # since 3.13
 
         def join(self, timeout: float | None = None) -> None:
             if self._done is None:
-                task = here()
+                task = current_task()
                 if task is None or self._real.is_done():
                     self._real.join(timeout)
                 else:
                     _join_real_thread(self._real, timeout)
                 return
-            if self._task is not None and self._task is here():
+            if self._task is not None and self._task is current_task():
                 raise RuntimeError("Cannot join current thread")
             if timeout is not None and timeout < 0:
                 timeout = None
@@ -315,15 +317,15 @@ if hasattr(_real, "_ThreadHandle"):  # since 3.13
                 self._done.release()
 
     def _join_real_thread(handle: Any, timeout: float | None) -> None:
-        """Wait in a task for a real thread, which tells nobody of its end."""
+        """Wait in a task for a real thread, which cannot wake tasks when it ends."""
         from .offload import offload
 
         offload(handle.join, timeout)
 
     def _make_thread_handle(ident: int) -> _ThreadHandle:
-        """The handle of a thread that was not started here."""
-        task = here()
-        real = _real._make_thread_handle(_locks.main_ident if task else ident)
+        """Return the handle of a thread that was not started by this module."""
+        task = current_task()
+        real = _original._make_thread_handle(main_ident if task else ident)
         handle = _ThreadHandle(real)
         handle._ident = ident
         return handle
@@ -333,39 +335,44 @@ if hasattr(_real, "_ThreadHandle"):  # since 3.13
         handle: _ThreadHandle | None = None,
         daemon: bool = True,
     ) -> _ThreadHandle:
-        """Run `function()` in a new thread that can be joined. Never parks."""
+        """Run `function()` in a new joinable thread. Never parks."""
         if not callable(function):
             raise TypeError("thread function must be callable")
         if handle is None:
             handle = _ThreadHandle()
         elif not isinstance(handle, _ThreadHandle):
-            # Made before anything was patched.
-            return _real.start_joinable_thread(function, handle=handle, daemon=daemon)
+            # The handle was made before patching.
+            return _original.start_joinable_thread(
+                function, handle=handle, daemon=daemon
+            )
         hub = _hub_for(function)
         if hub is None:
-            _real.start_joinable_thread(
-                _noted(function), handle=handle._real, daemon=daemon
+            _original.start_joinable_thread(
+                _counted(function), handle=handle._real, daemon=daemon
             )
         else:
             handle.begin(hub, function, daemon)
         return handle
 
     def _shutdown() -> None:
-        """Wait for all threads that are no daemons."""
-        if here() is None:
-            _real._shutdown()
+        """Wait for all non-daemon threads."""
+        if current_task() is None:
+            _original._shutdown()
             return
         while _joined_at_exit:
             next(iter(_joined_at_exit)).join()
 
 
 def set_real_threads_aside(threading: dict[str, Any]) -> list[Any]:
-    """Have `threading._shutdown`, called in a task, not wait for real threads.
+    """Remove real threads from those that `threading._shutdown` waits for in a task.
 
-    The reactor's pool is among them, which ends after the tasks.
+    The reactor's thread pool, which ends after the tasks, is among them.
+
+    Args:
+        threading: the namespace of the module.
 
     Returns:
-        What `join_real_threads` takes.
+        The argument for `join_real_threads`.
     """
     locks = threading.get("_shutdown_locks", set())
     real = [held for held in locks if not isinstance(held, Lock)]
@@ -374,18 +381,25 @@ def set_real_threads_aside(threading: dict[str, Any]) -> list[Any]:
 
 
 def join_real_threads(locks: list[Any]) -> None:
-    """Block until all real threads that are no daemons have ended."""
+    """Block until all real non-daemon threads have ended."""
     for lock in locks:
         lock.acquire()
         lock.release()
-    if hasattr(_real, "_shutdown"):
-        _real._shutdown()
+    if hasattr(_original, "_shutdown"):
+        _original._shutdown()
 
 
 def is_thread(task: Task[Any] | None) -> bool:
-    """Was `task` begun as a thread?"""
+    """Return whether `task` was started as a thread."""
     return task in _alive
 
 
 for _function in (get_ident, get_native_id, start_new_thread, exit, _local):
     _function.__module__ = "_thread"
+
+#: The names that differ from the original; `txgreenwsgi.monkey` patches them.
+REPLACED: dict[str, Any] = {
+    name: value
+    for name, value in list(globals().items())
+    if not name.startswith("__") and getattr(_original, name, value) is not value
+}

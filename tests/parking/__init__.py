@@ -1,0 +1,1 @@
+"""Tests of the cooperative primitives, on a clock: no sockets."""

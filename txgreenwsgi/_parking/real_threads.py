@@ -1,0 +1,47 @@
+"""The original `_thread`, and the real threads that belong to the reactor.
+
+Bound at import, before `txgreenwsgi.monkey` can patch anything. It knows threads. It
+must never know tasks.
+"""
+
+from __future__ import annotations
+
+import _thread
+from threading import get_ident as thread_ident
+from threading import main_thread
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+__all__ = [
+    "add_reactor_thread",
+    "discard_reactor_thread",
+    "main_ident",
+    "original",
+    "reactor_threads",
+    "real_lock",
+    "real_rlock",
+    "start_real_thread",
+    "thread_ident",
+]
+
+#: The names of `_thread` as they were before patching.
+original: Any = SimpleNamespace(**vars(_thread))
+
+real_lock = _thread.allocate_lock
+real_rlock = _thread.RLock
+start_real_thread = _thread.start_new_thread
+
+#: The ident of the main thread.
+main_ident: int = main_thread().ident or 0
+
+_reactor_idents: set[int] = set()
+#: Idents of the threads of the reactor's pool and of dedicated threads: the program
+#: did not start them, so counts of its threads leave them out.
+reactor_threads: AbstractSet[int] = _reactor_idents
+
+#: Note that the thread with this ident belongs to the reactor, or no longer does.
+add_reactor_thread = _reactor_idents.add
+discard_reactor_thread = _reactor_idents.discard

@@ -1,0 +1,125 @@
+"""Waits of a task: with a time limit, yielding to other tasks, uninterruptible.
+
+The task to park is `txgreenwsgi._switching.running.current_task()`; it is None where a
+call blocks as the original does. It knows tasks and the reactor's clock. It must never
+know what a task waits for.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from txgreenwsgi._switching import guards
+from txgreenwsgi._switching.errors import NotInGreenlet
+from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Suspension
+from txgreenwsgi._switching.tasks import ALL_SHIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from txgreenwsgi._switching.greenlets import Task
+
+__all__ = [
+    "main_task",
+    "may_park",
+    "park",
+    "raise_pending_in_main",
+    "set_main_task",
+    "uninterrupted",
+    "yield_to_others",
+]
+
+# The value that resumes a wait whose time limit has passed.
+_TIMED_OUT = "timed out"
+
+_main_task: Task[Any] | None = None
+
+
+def may_park() -> bool:
+    """Return False in a finalizer or a signal handler, where parking would do harm."""
+    try:
+        guards.refuse_bad_moment()
+    except NotInGreenlet:
+        return False
+    return True
+
+
+def main_task() -> Task[Any] | None:
+    """Return the task that stands for the main thread; None unless one was set.
+
+    It runs a whole program (`txgreenwsgi.monkey.run`).
+    """
+    return _main_task
+
+
+def set_main_task(task: Task[Any] | None) -> None:
+    """Let `task` stand for the main thread, for idents and thread-locals."""
+    global _main_task
+    _main_task = task
+
+
+def park(
+    task: Task[Any],
+    suspension: Suspension,
+    seconds: float | None,
+    clean_up: Callable[[], object] | None = None,
+) -> bool:
+    """Park `task` until `suspension` is resumed. May park.
+
+    Args:
+        task: the current task.
+        suspension: a new suspension of `task`.
+        seconds: the time limit; None for no limit.
+        clean_up: called in any case after the wait.
+
+    Returns:
+        False when the time limit passed first.
+
+    Raises:
+        BaseException: the interruption of the task.
+    """
+    call = None
+    if seconds is not None:
+        call = task.hub.reactor.callLater(seconds, suspension.resume, _TIMED_OUT)
+    try:
+        in_time = suspension.wait() is not _TIMED_OUT
+        raise_pending_in_main(task)
+    finally:
+        if call is not None and call.active():
+            call.cancel()
+        if clean_up is not None:
+            clean_up()
+    return in_time
+
+
+def raise_pending_in_main(task: Task[Any]) -> None:
+    """Raise what a signal handler raised while the main task was being woken."""
+    if task is _main_task and task.pending_interruption:
+        task.raise_pending()
+
+
+def yield_to_others(task: Task[Any]) -> None:
+    """Let the reactor have a turn if `task` has used up its time slice. May park.
+
+    For calls that have their result already: a loop of them would otherwise keep the
+    reactor for ever. Only a kill interrupts this wait, because the result of the call
+    must not be lost.
+    """
+    hub = task.hub
+    if hub.reactor.seconds() - hub.resumed_at <= SLICE_SECONDS or not may_park():
+        return
+    suspension = Suspension(task, "the reactor's next turn")
+    hub.at_next_turn(suspension.resume)
+    with uninterrupted(task):
+        suspension.wait()
+
+
+@contextmanager
+def uninterrupted(task: Task[Any]) -> Iterator[None]:
+    """Delay interruptions of `task`, other than a kill, to the end of the block."""
+    task.raise_shield(ALL_SHIELDS)
+    try:
+        yield
+    finally:
+        task.lower_shield(ALL_SHIELDS)
