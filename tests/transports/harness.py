@@ -7,11 +7,18 @@ holds for all transports. This file must never know what is right.
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from OpenSSL.crypto import X509, PKey
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.ssl import CertificateOptions
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web._http2 import H2Connection
 from twisted.web.server import Site
@@ -24,6 +31,7 @@ from .harness_links import (
     MemoryLink,
     SocketLink,
     StoppableMemoryReactor,
+    TlsLink,
     sever,
     virtual_time_reactor,
 )
@@ -61,6 +69,30 @@ __all__ = [
 ]
 
 TEXT = [("Content-Type", "text/plain")]
+
+
+def _tls_options() -> CertificateOptions:
+    """Return a key, and a certificate for it that the key itself has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .sign(key, SHA256())
+    )
+    return CertificateOptions(
+        privateKey=PKey.from_cryptography_key(key),
+        certificate=X509.from_cryptography(certificate),
+    )
+
+
+_TLS_OPTIONS = _tls_options()
 
 #: Time passes in steps of this many seconds, so that periodic checks take place.
 TICK = 0.25
@@ -113,6 +145,7 @@ class Server:
         version: SERVER_PROTOCOL of its requests.
         streams_bodies: whether the application runs before the whole request
             body has come.
+        scheme: wsgi.url_scheme of its requests.
         large: a response of so many bytes does not leave while its client does
             not read: neither side of the connection holds as much.
         reactor: its clock.
@@ -121,6 +154,7 @@ class Server:
     connection_class: type[Connection] = Http1Connection
     version = "HTTP/1.1"
     streams_bodies = True
+    scheme = "http"
     large = 1_000_000
     reactor: Any
 
@@ -286,6 +320,13 @@ class MemoryTransport(Server):
         """Build the server."""
         self._server = MemoryServer(self.app, observers, **settings)
         self.reactor = self._server.reactor
+        self._site = self._server.site
+        carrier: Any = self._server
+        carrier.site = self.layered(self._site)
+
+    def layered(self, site: Any) -> Any:
+        """Return the site behind what is between it and the connection."""
+        return site
 
     def connect(self, slow: bool) -> Link:
         """Return a new connection."""
@@ -293,7 +334,7 @@ class MemoryTransport(Server):
 
     def begin_stop(self) -> Deferred[None]:
         """Stop the site."""
-        return self._server.site.stop()
+        return self._site.stop()
 
     def turn(self) -> bool:
         """Let the reactor do what is due."""
@@ -303,6 +344,20 @@ class MemoryTransport(Server):
     def pass_time(self, seconds: float) -> None:
         """Move the clock."""
         self._server.advance(seconds)
+
+
+class TlsTransport(MemoryTransport):
+    """Our HTTP/1.1 over TLS, in memory."""
+
+    scheme = "https"
+
+    def layered(self, site: Any) -> Any:
+        """Return the site behind TLS."""
+        return TLSMemoryBIOFactory(_TLS_OPTIONS, False, site, clock=self.reactor)
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        return TlsLink(super().connect(slow))
 
 
 class SocketTransport(Server):
@@ -412,6 +467,21 @@ class WebTransport(Server):
         self._memory.advance(seconds)
 
 
+class WebTlsTransport(WebTransport):
+    """A GreenWSGIResource of twisted.web in memory, over HTTP/1.1 and TLS."""
+
+    scheme = "https"
+
+    def factory_of(self, site: Site) -> object:
+        """Return what makes the protocols."""
+        factory: Any = super().factory_of(site)
+        return TLSMemoryBIOFactory(_TLS_OPTIONS, False, factory, clock=self.reactor)
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        return TlsLink(super().connect(slow))
+
+
 class WebHttp2Transport(WebTransport):
     """A GreenWSGIResource of twisted.web in memory, over HTTP/2."""
 
@@ -421,6 +491,10 @@ class WebHttp2Transport(WebTransport):
     def factory_of(self, site: Site) -> object:
         """Return what makes the protocols."""
         return _Http2Factory(site)
+
+
+class WebTlsHttp2Transport(WebTlsTransport, WebHttp2Transport):
+    """A GreenWSGIResource of twisted.web in memory, over HTTP/2 and TLS."""
 
 
 class _Http2Channel(H2Connection):
@@ -455,8 +529,11 @@ class _Http2Factory(Factory):
 TRANSPORTS: dict[str, type[Server]] = {
     "Memory": MemoryTransport,
     "Sockets": SocketTransport,
+    "Tls": TlsTransport,
     "WebHttp1": WebTransport,
     "WebHttp2": WebHttp2Transport,
+    "WebTlsHttp1": WebTlsTransport,
+    "WebTlsHttp2": WebTlsHttp2Transport,
 }
 
 #: Names of the transports that speak HTTP/1.1.

@@ -32,6 +32,7 @@ OF_THE_TRANSPORT = {
     "REMOTE_PORT",
     "SERVER_PORT",
     "SERVER_PROTOCOL",
+    "wsgi.url_scheme",
     "txgreenwsgi.request_id",
 }
 
@@ -169,9 +170,10 @@ class EnvironCases(Cases):
 
     def test_url_scheme(self) -> None:
         """wsgi.url_scheme is that of the connection, or the deployer's."""
-        self.assertEqual(self.environ()["wsgi.url_scheme"], "http")
-        environ = self.environ(url_scheme="https")
-        self.assertEqual(environ["wsgi.url_scheme"], "https")
+        self.assertEqual(self.environ()["wsgi.url_scheme"], self.transport.scheme)
+        for scheme in ("http", "https"):
+            environ = self.environ(url_scheme=scheme)
+            self.assertEqual(environ["wsgi.url_scheme"], scheme)
 
     def test_wsgi_variables(self) -> None:
         """The variables of PEP 3333 have their types and values."""
