@@ -7,16 +7,10 @@ holds for all transports. This file must never know what is right.
 
 from __future__ import annotations
 
-import datetime
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from OpenSSL.crypto import X509, PKey
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import CertificateOptions
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,6 +29,7 @@ from .harness_links import (
     sever,
     virtual_time_reactor,
 )
+from .harness_tls import TLS_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -69,30 +64,6 @@ __all__ = [
 ]
 
 TEXT = [("Content-Type", "text/plain")]
-
-
-def _tls_options() -> CertificateOptions:
-    """Return a key, and a certificate for it that the key itself has signed."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .sign(key, SHA256())
-    )
-    return CertificateOptions(
-        privateKey=PKey.from_cryptography_key(key),
-        certificate=X509.from_cryptography(certificate),
-    )
-
-
-_TLS_OPTIONS = _tls_options()
 
 #: Time passes in steps of this many seconds, so that periodic checks take place.
 TICK = 0.25
@@ -353,7 +324,7 @@ class TlsTransport(MemoryTransport):
 
     def layered(self, site: Any) -> Any:
         """Return the site behind TLS."""
-        return TLSMemoryBIOFactory(_TLS_OPTIONS, False, site, clock=self.reactor)
+        return TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=self.reactor)
 
     def connect(self, slow: bool) -> Link:
         """Return a new connection."""
@@ -475,7 +446,7 @@ class WebTlsTransport(WebTransport):
     def factory_of(self, site: Site) -> object:
         """Return what makes the protocols."""
         factory: Any = super().factory_of(site)
-        return TLSMemoryBIOFactory(_TLS_OPTIONS, False, factory, clock=self.reactor)
+        return TLSMemoryBIOFactory(TLS_OPTIONS, False, factory, clock=self.reactor)
 
     def connect(self, slow: bool) -> Link:
         """Return a new connection."""
