@@ -1,7 +1,7 @@
-"""`python -m benchmarks`: starts each server in turn, measures, tells.
+"""The command `python -m benchmarks`.
 
-The file knows options, the order of rounds and where results go. It must never
-know what is measured, or how a server is started.
+This file knows options, the order of rounds and where results go. It must never
+know how a scenario is measured or how a server is started.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from .against import COMPARISONS, Tree, compare, other_tree
+from .against import markdown as against_markdown
 from .apps import BLOCK_BYTES, BULK_BYTES, FILE_VARIABLE
 from .chart import svg
-from .process import CannotMeasure, free_port, running
+from .process import ROOT, CannotMeasure, free_port, running
 from .results import Results
 from .scenarios import SCENARIOS, Measured, Scenario
 from .servers import SERVERS, Launch, Server, is_installed
@@ -34,116 +36,188 @@ if TYPE_CHECKING:
     class _Named(Protocol):
         @property
         def name(self) -> str:
-            """What options call it."""
+            """The name used in options."""
 
     _N = TypeVar("_N", bound=_Named)
 
 _MOST_ROUNDS = 100
 _MOST_SECONDS = 60
+_MOST_REQUESTS = 1_000_000
 
 
 class _CannotRun(Exception):
-    """The options ask for what cannot be had; the message says what would do."""
+    """The options cannot be carried out; the message says what to do instead."""
 
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure txgreenwsgi side by side with other servers.",
+        description="Measure txgreenwsgi side by side with other servers, or with "
+        "another revision of itself.",
     )
     parser.add_argument(
-        "--servers", metavar="NAME,...", help="which servers; all by default"
+        "--servers", metavar="NAME,...", help="servers to measure (default: all)"
     )
     parser.add_argument(
-        "--scenarios", metavar="NAME,...", help="which scenarios; all by default"
+        "--scenarios", metavar="NAME,...", help="scenarios to measure (default: all)"
     )
     parser.add_argument(
-        "--rounds", type=int, default=3, help="rounds of all servers (default: 3)"
+        "--rounds",
+        type=int,
+        help="number of rounds (default: 3; with --against: 5)",
     )
     parser.add_argument(
         "--seconds",
         type=int,
-        default=2,
-        help="how long each measurement asks (default: 2)",
+        help="duration of each measurement in seconds (default: 2)",
     )
     parser.add_argument(
         "--per-cpu",
         action="store_true",
-        help="count by the CPU time of the server, not by the clock: for a machine "
-        "that others use",
+        help="divide by the CPU time of the server instead of elapsed time: for a "
+        "machine with other load",
     )
     parser.add_argument(
         "--output",
         metavar="DIRECTORY",
         type=Path,
-        default=Path("docs/figures"),
-        help="where benchmarks.md and benchmarks.svg go (default: docs/figures)",
+        help="directory for benchmarks.md and benchmarks.svg (default: docs/figures)",
     )
     parser.add_argument(
-        "--list", action="store_true", help="list servers and scenarios, and end"
+        "--against",
+        metavar="REV",
+        help="compare this tree with another git revision of it, by CPU time and "
+        "memory, and print a table of ratios",
+    )
+    parser.add_argument(
+        "--requests",
+        type=int,
+        help="with --against: requests in each turn (default: 1000)",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="list servers and scenarios, then exit"
     )
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the arguments say; returns the exit status."""
+    """Measure as the arguments say and return the exit status."""
     options = _options().parse_args(arguments)
+    if options.list:
+        print(_listed())
+        return 0
     try:
-        if options.list:
-            print(_listed())
-            return 0
-        _check_number("--rounds", options.rounds, _MOST_ROUNDS)
-        _check_number("--seconds", options.seconds, _MOST_SECONDS)
-        servers = _chosen("--servers", options.servers, SERVERS)
-        scenarios = _chosen("--scenarios", options.scenarios, SCENARIOS)
-        cpu, client_cpu = _two_cpus()
-        if any(each.uses_wrk for each in scenarios) and shutil.which("wrk") is None:
-            without = ",".join(each.name for each in SCENARIOS if not each.uses_wrk)
-            raise _CannotRun(
-                "wrk is not on PATH: install it (apt install wrk), or give "
-                f"--scenarios {without}"
-            )
-        _make_directory(options.output)
+        if options.against is None:
+            _measure_servers(options)
+        else:
+            _measure_revisions(options)
     except _CannotRun as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    # What the servers inherit is room for a crowd; what wrk inherits is the CPU.
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    os.sched_setaffinity(0, {client_cpu})
-    # By default it ends the process without its `finally` clauses.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    return 0
+
+
+def _measure_servers(options: argparse.Namespace) -> None:
+    """Measure all servers in turn and write the tables and the chart."""
+    _refuse_options(options, "without --against", "requests")
+    rounds = _number("--rounds", options.rounds, 3, _MOST_ROUNDS)
+    seconds = _number("--seconds", options.seconds, 2, _MOST_SECONDS)
+    servers = _chosen("--servers", options.servers, SERVERS)
+    scenarios = _chosen("--scenarios", options.scenarios, SCENARIOS)
+    output = Path("docs/figures") if options.output is None else options.output
+    cpus = _two_cpus()
+    if any(each.uses_wrk for each in scenarios) and shutil.which("wrk") is None:
+        without = ",".join(each.name for each in SCENARIOS if not each.uses_wrk)
+        raise _CannotRun(
+            "wrk is not on PATH: install it (apt install wrk), or give "
+            f"--scenarios {without}"
+        )
+    _make_directory(output)
+    cpu = _set_up_process(*cpus)
 
     load_before = os.getloadavg()
     results = Results(scenarios, servers)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory:
-        measurement = _Measurement(Path(directory), cpu, options.seconds)
+        measurement = _Measurement(Path(directory), cpu, seconds)
         for scenario in scenarios:
-            for number in range(1, options.rounds + 1):
+            for number in range(1, rounds + 1):
                 for server in servers:
                     outcome = measurement.outcome(scenario, server)
                     if options.per_cpu and not isinstance(outcome, str):
                         outcome = outcome.per_cpu()
                     results.add(scenario, server, outcome)
                     _tell(scenario, number, server, outcome)
-    about = _about(servers, options.rounds, options.seconds, load_before)
+    about = [
+        f"{rounds} rounds of all servers in turn, {seconds} s each; one process of a "
+        "server on one CPU, the client on another; loopback; no access log",
+        *_machine({name for server in servers for name in server.needs}, load_before),
+    ]
     if options.per_cpu:
-        about.insert(0, "a second is one of the server's CPU time, not of the clock")
+        about.insert(0, "seconds are CPU time of the server, not elapsed time")
     text = markdown(results, about)
     print(text)
     for name, content in (("benchmarks.md", text), ("benchmarks.svg", svg(results))):
-        (options.output / name).write_text(content)
-        print(f"written: {options.output / name}", file=sys.stderr)
-    return 0
+        (output / name).write_text(content)
+        print(f"written: {output / name}", file=sys.stderr)
+
+
+def _measure_revisions(options: argparse.Namespace) -> None:
+    """Compare this tree with `--against` and print the table."""
+    _refuse_options(options, "with --against", "servers", "seconds", "output")
+    if options.per_cpu:
+        raise _CannotRun("--per-cpu: --against always counts CPU time; leave it out")
+    rounds = _number("--rounds", options.rounds, 5, _MOST_ROUNDS)
+    requests = _number("--requests", options.requests, 1000, _MOST_REQUESTS)
+    comparisons = _chosen("--scenarios", options.scenarios, COMPARISONS)
+    cpu = _set_up_process(*_two_cpus())
+    load_before = os.getloadavg()
+    new = Tree("this tree", ROOT)
+    try:
+        with other_tree(options.against) as old:
+            outcomes = compare(
+                comparisons,
+                old,
+                new,
+                rounds=rounds,
+                requests=requests,
+                cpu=cpu,
+                tell=lambda line: print(line, file=sys.stderr, flush=True),
+            )
+    except (CannotMeasure, OSError) as error:
+        raise _CannotRun(str(error)) from error
+    about = [
+        f"{rounds} rounds, {requests} requests in a turn; both servers on one CPU, the "
+        "client on another; loopback; no access log",
+        *_machine({"Twisted", "greenlet", "httptools"}, load_before),
+    ]
+    print(against_markdown(outcomes, old, new, about))
+
+
+def _refuse_options(options: argparse.Namespace, when: str, *names: str) -> None:
+    """Raise _CannotRun if one of these options is given."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise _CannotRun(f"--{name} has no meaning {when}; leave it out")
+
+
+def _set_up_process(server_cpu: int, client_cpu: int) -> int:
+    """Prepare this process as the client; return the CPU for the servers."""
+    # Servers inherit the limit on open files, wrk inherits the CPU.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.sched_setaffinity(0, {client_cpu})
+    # The default action ends the process without running `finally` clauses.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    return server_cpu
 
 
 class _Measurement:
-    """One server after the other, each in a fresh process.
+    """Measures one server at a time, each in a fresh process.
 
     Args:
-        directory: for what the servers are given; it is removed afterwards.
-        cpu: where servers run.
-        seconds: how long each is asked.
+        directory: for files that servers are given; the caller removes it.
+        cpu: the CPU that servers are pinned to.
+        seconds: duration of a measurement.
     """
 
     def __init__(self, directory: Path, cpu: int, seconds: int) -> None:
@@ -152,7 +226,7 @@ class _Measurement:
         self._seconds = seconds
 
     def outcome(self, scenario: Scenario, server: Server) -> Measured | str:
-        """The figure, or why there is none."""
+        """Return the figure, or the reason why there is none."""
         for want in scenario.wants:
             if want in server.cannot:
                 return server.cannot[want]
@@ -180,13 +254,13 @@ class _Measurement:
             try:
                 return scenario.measure(process, self._seconds)
             except (CannotMeasure, OSError) as error:
-                # What it has printed may say more than what the client saw.
+                # The last line of its output may say more than the client's error.
                 print(f"  {server.name}: {process.last_words()}", file=sys.stderr)
                 state = "" if process.alive() else "; the server has ended"
                 raise CannotMeasure(f"{error}{state}") from error
 
     def _file(self) -> Path:
-        """What the scenario of that name sends."""
+        """Return the file that the scenario `file` sends."""
         path = self._directory / "bulk"
         if not path.exists():
             block = os.urandom(BLOCK_BYTES)
@@ -196,7 +270,7 @@ class _Measurement:
         return path
 
     def _certificate(self) -> tuple[Path, Path]:
-        """A certificate of our own, and its key."""
+        """Return a self-signed certificate and its key."""
         certificate = self._directory / "certificate.pem"
         key = self._directory / "key.pem"
         if not certificate.exists():
@@ -219,7 +293,7 @@ class _Measurement:
 def _tell(
     scenario: Scenario, number: int, server: Server, outcome: Measured | str
 ) -> None:
-    """One line of progress."""
+    """Print one line of progress."""
     if isinstance(outcome, str):
         text = f"- ({outcome})"
     else:
@@ -232,22 +306,16 @@ def _tell(
     print(line, file=sys.stderr, flush=True)
 
 
-def _about(
-    servers: Sequence[Server],
-    rounds: int,
-    seconds: int,
-    load_before: tuple[float, float, float],
+def _machine(
+    distributions: set[str], load_before: tuple[float, float, float]
 ) -> list[str]:
-    """How and where it was measured."""
-    distributions = {name for server in servers for name in server.needs}
+    """Return notes on the machine and on the versions of `distributions`."""
     versions = ", ".join(
         f"{name} {version(name)}"
         for name in sorted(distributions, key=str.lower)
         if is_installed(name)
     )
     return [
-        f"{rounds} rounds of all servers in turn, {seconds} s each; one process of a "
-        "server on one CPU, the client on another; loopback; no access log",
         f"{_cpu_model()}, {platform.system()} {platform.release()}, "
         f"{platform.python_implementation()} {platform.python_version()}",
         versions,
@@ -265,7 +333,7 @@ def _cpu_model() -> str:
 
 
 def _listed() -> str:
-    """What can be given to --servers and --scenarios."""
+    """Return the names that --servers and --scenarios accept."""
     lines = ["servers:"]
     for server in SERVERS:
         missing = server.missing()
@@ -277,11 +345,13 @@ def _listed() -> str:
         lines.append(f"  {server.name:20}{about}")
     lines.append("scenarios:")
     lines += [f"  {each.name:20}{each.title} ({each.unit})" for each in SCENARIOS]
+    lines.append("scenarios with --against:")
+    lines += [f"  {each.name:20}{each.title} ({each.unit})" for each in COMPARISONS]
     return "\n".join(lines)
 
 
 def _chosen(option: str, names: str | None, known: Sequence[_N]) -> list[_N]:
-    """What the names in an option mean, in the order given."""
+    """Return the items that an option names, in the order given."""
     if names is None:
         return list(known)
     by_name = {each.name: each for each in known}
@@ -298,20 +368,29 @@ def _chosen(option: str, names: str | None, known: Sequence[_N]) -> list[_N]:
     return chosen
 
 
-def _check_number(option: str, number: int, most: int) -> None:
+def _number(option: str, given: int | None, default: int, most: int) -> int:
+    """Return the number given or its default.
+
+    Raises:
+        _CannotRun: it is out of range.
+    """
+    number = default if given is None else given
     if not 1 <= number <= most:
         raise _CannotRun(f"{option} {number}: give a whole number from 1 to {most}")
+    return number
 
 
 def _two_cpus() -> tuple[int, int]:
-    """One for the server, one for the client."""
+    """Return the CPU for servers and the CPU for the client."""
     if not sys.platform.startswith("linux"):
-        raise _CannotRun("processes are pinned to CPUs as Linux does it: run it there")
+        raise _CannotRun(
+            "processes are pinned to CPUs, which needs Linux: run it there"
+        )
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         raise _CannotRun(
-            "one CPU is not enough: the client would slow down the server; allow this "
-            "process two"
+            "this process may use one CPU only, and the client would slow down the "
+            "server: allow it two CPUs"
         )
     return cpus[0], cpus[1]
 
@@ -319,12 +398,12 @@ def _two_cpus() -> tuple[int, int]:
 def _make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # Now, and not when all has been measured.
+        # Fail now rather than after all measurements.
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise _CannotRun(
-            f"--output {str(path)!r} cannot be written to ({error}): give a directory "
-            "that you may write"
+            f"--output {str(path)!r} is not writable ({error}): give a writable "
+            "directory"
         ) from error
 
 

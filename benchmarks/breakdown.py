@@ -19,8 +19,8 @@ from twisted.internet.task import Clock
 from txgreenwsgi import GreenSite
 from txgreenwsgi._http.parser import RequestParser
 from txgreenwsgi._http.writer import ResponseHead, date_field
-from txgreenwsgi._server.environ import environ_of
-from txgreenwsgi._server.exchange import Exchange
+from txgreenwsgi._serving.environ import environ_of, take_variables
+from txgreenwsgi._serving.exchange import Exchange
 from txgreenwsgi._switching.greenlets import Task, hub_of
 
 from .apps import HELLO, hello
@@ -110,11 +110,13 @@ def breakdown(template: bytes) -> list[tuple[str, float]]:
     channel.exchange = None
     head: Any = RequestParser().feed(request())[0]
     variables = head.variables
-    exchange = Exchange(channel, head, True)
+    server = site.server
+    exchange = Exchange(channel, server, head, complete=True)
+    ends = exchange.stream.ends
 
     def environ() -> None:
         head.variables = variables
-        environ_of(exchange, exchange)
+        environ_of(server.environ, take_variables(head, False), head, ends)
 
     environ_seconds = microseconds(environ)
     hub = hub_of(Clock())
@@ -123,7 +125,7 @@ def breakdown(template: bytes) -> list[tuple[str, float]]:
         """What a task must do at the least."""
 
     switching = microseconds(
-        lambda: hub.start(Task(hub, nothing, (), None, site.context.copy()))
+        lambda: hub.start(Task(hub, nothing, (), None, server.context.copy()))
     )
     date = date_field(0)
     fields = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "14")]

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["CannotMeasure", "Process", "free_port", "running"]
+__all__ = ["ROOT", "CannotMeasure", "Process", "free_port", "running"]
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 3.0
-_ROOT = Path(__file__).parent.parent
+#: The root of this checkout.
+ROOT = Path(__file__).parent.parent
 
 
 class CannotMeasure(Exception):
@@ -57,27 +58,30 @@ class Process:
 
     def rss_bytes(self) -> int:
         """Resident memory of all its processes together, in bytes."""
-        pages = sum(int(text.split()[1]) for text in self._read_all("statm"))
+        pages = 0
+        for pid in self._pids():
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def cpu_seconds(self) -> float:
         """CPU time that all its processes together have used so far."""
-        # After the name in parentheses, which may hold anything: proc(5).
-        fields = [text.rpartition(")")[2].split() for text in self._read_all("stat")]
-        ticks = sum(int(line[11]) + int(line[12]) for line in fields)
-        return ticks / os.sysconf("SC_CLK_TCK")
+        seconds = 0.0
+        for pid in self._pids():
+            # The id of its CPU-time clock, as in clock_getcpuclockid(3). It counts
+            # nanoseconds; /proc/PID/stat counts in steps of 10 ms.
+            with contextlib.suppress(OSError):
+                seconds += time.clock_gettime((~pid << 3) | 2)
+        return seconds
 
-    def _read_all(self, name: str) -> list[str]:
-        """The file of that name in /proc of each of its processes."""
-        texts = []
-        for directory in Path("/proc").iterdir():
-            # The group is the one made for it: whoever is in it is its own.
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                if directory.name.isdecimal() and (
-                    os.getpgid(int(directory.name)) == self._leader.pid
-                ):
-                    texts.append((directory / name).read_text())
-        return texts
+    def _pids(self) -> list[int]:
+        """Return the ids of its processes: those in the group made for it."""
+        pids = []
+        for name in os.listdir("/proc"):
+            with contextlib.suppress(ProcessLookupError):
+                if name.isdecimal() and os.getpgid(int(name)) == self._leader.pid:
+                    pids.append(int(name))
+        return pids
 
     def wait_until_listening(self) -> None:
         """Return when the port takes connections.
@@ -109,7 +113,11 @@ class Process:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], port: int, cpu: int, variables: Mapping[str, str]
+    command: Sequence[str],
+    port: int,
+    cpu: int,
+    variables: Mapping[str, str],
+    root: Path = ROOT,
 ) -> Iterator[Process]:
     """A server that listens on `port`, pinned to `cpu`, ended on the way out.
 
@@ -118,6 +126,7 @@ def running(
         port: the one that the words tell it to listen on.
         cpu: where it and its threads and children run.
         variables: added to its environment.
+        root: the checkout that it imports from and runs in.
 
     Raises:
         CannotMeasure: it did not start.
@@ -130,8 +139,8 @@ def running(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                cwd=_ROOT,
-                env={**os.environ, "PYTHONPATH": str(_ROOT), **variables},
+                cwd=root,
+                env={**os.environ, "PYTHONPATH": str(root), **variables},
                 start_new_session=True,
                 # Before exec, so that there is no thread it could miss.
                 preexec_fn=functools.partial(os.sched_setaffinity, 0, {cpu}),

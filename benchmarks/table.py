@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .results import Results
     from .scenarios import Scenario
 
-__all__ = ["markdown", "shown"]
+__all__ = ["aligned", "markdown", "shown"]
 
 _HOW_TO_READ = (
     f"Medians. In brackets: how many times better {OURS} is; below 1, it is worse. "
@@ -94,16 +94,29 @@ def _table(
         rows.append(
             ["*spread*", *("-" if each is None else f"{each:.0%}" for each in spreads)]
         )
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Return the lines of a Markdown table, padded to equal widths.
+
+    Args:
+        rows: the cells; the first row is the heading.
+        left: number of columns, from the first, that are aligned to the left.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| "
         + " | ".join(
-            cell.rjust(width) if column else cell.ljust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         + " |"
         for row in rows
     ]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    rule = [
+        "-" * width if column < left else "-" * (width - 1) + ":"
+        for column, width in enumerate(widths)
+    ]
     lines.insert(1, "| " + " | ".join(rule) + " |")
     return lines

@@ -1,4 +1,4 @@
-"""The page of limits says what the settings and the code say."""
+"""The page "Limits and timeouts" agrees with the settings and the code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._http import parser, target
-from txgreenwsgi._server import accepting, body, channel, service
+from txgreenwsgi._server import accepting, endpoints, h1_channel
+from txgreenwsgi._serving import body
 from txgreenwsgi.settings import described, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "limits.md"
@@ -28,7 +29,7 @@ class LimitsPageTests(SynchronousTestCase):
         self.text = text
 
     def test_options(self) -> None:
-        """Every setting that is a limit has a row with its default."""
+        """Each setting that is a limit has a row with its default."""
         defaults = {row[1]: row[2] for row in self.rows if row[1].startswith("`--")}
         for name, setting, default in described():
             if setting.kind in ("count", "bytes", "seconds"):
@@ -38,34 +39,33 @@ class LimitsPageTests(SynchronousTestCase):
         self.assertEqual(defaults, {})
 
     def test_constants(self) -> None:
-        """What has no option is as the page says."""
+        """Limits without an option have the values on the page."""
         fixed = {row[0]: row[2] for row in self.rows if row[1] == ""}
         self.assertEqual(
             fixed,
             {
                 "length of a method": str(target.METHOD_LIMIT_BYTES),
-                "empty lines before a request": str(parser._EMPTY_LINES),
-                "what an application has left unread when it has answered": (
-                    f"{body.DRAIN_BYTES // 1024} KiB, {channel._CLOSE_SECONDS:g} s"
+                "empty lines before a request": str(parser.EMPTY_LINES_LIMIT),
+                "unread body after the response": (
+                    f"{h1_channel.DRAIN_BYTES // 1024} KiB, "
+                    f"{h1_channel.CLOSE_SECONDS:g} s"
                 ),
-                "what is held for a client that is behind": (
-                    "the block that is being sent"
-                ),
-                "time for closing a connection": f"{channel._CLOSE_SECONDS:g} s",
-                "pipelined requests of one connection that are looked at": "1",
+                "data buffered for a slow client": "the current block",
+                "time for closing a connection": f"{h1_channel.CLOSE_SECONDS:g} s",
+                "pipelined requests parsed per connection": "1",
                 "file descriptors": (
-                    f"{accepting._SPARE} less than the process may have, at most an "
+                    f"{accepting.RESERVED_DESCRIPTORS} less than the process limit, at most an "
                     "eighth less"
                 ),
             },
         )
-        self.assertIn(f"({service._BACKLOG} connections)", self.text)
-        self.assertEqual(body._SLOW_SECONDS, 60, "a minute")
-        self.assertEqual(accepting._TRY_SECONDS, 0.1, "ten times a second")
-        self.assertEqual(accepting._LOG_SECONDS, 60, "once a minute")
+        self.assertIn(f"({endpoints.BACKLOG} connections)", self.text)
+        self.assertEqual(body.SLOW_SECONDS, 60, "a minute")
+        self.assertEqual(accepting.RETRY_SECONDS, 0.1, "ten times a second")
+        self.assertEqual(accepting.LOG_SECONDS, 60, "once a minute")
 
     def test_commands(self) -> None:
-        """Each command names tests that exist, and variables that they read."""
+        """Each command names existing tests and variables that they read."""
         root = PAGE.parents[1]
         commands = re.findall(r"^    (?:TX\w+=\S+ )*trial (.+)$", self.text, re.M)
         self.assertGreater(len(commands), 3)

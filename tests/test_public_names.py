@@ -32,7 +32,8 @@ PUBLIC: dict[str, set[str]] = {
         "Response",
     },
     "txgreenwsgi.settings": {
-        *("Setting", "SettingError", "Settings", "described", "parse", "shown"),
+        *("Setting", "SettingError", "Settings", "SettingsKeywords", "Pairs"),
+        *("described", "parse", "refuse_settings", "shown"),
     },
     "txgreenwsgi.web": {"GreenWSGIResource"},
     "txgreenwsgi.proxy": {"GreenProxy"},
@@ -63,7 +64,10 @@ SIGNATURES = {
     "select": ["rlist", "wlist", "xlist", "timeout"],
     "current_task": [],
     "recv": ["environ", "size"],
-    "service": ["app", "listen", "observers", "reactor", "settings"],
+    "service": [
+        *("app", "listen", "patch", "access_log", "access_log_format"),
+        *("observers", "reactor", "settings"),
+    ],
     "GreenSite": ["application", "settings", "observers", "reactor", "keywords"],
     "GreenWSGIResource": ["application", "reactor", "settings"],
 }

@@ -1,4 +1,4 @@
-"""The README: what it says of the options, and the files that it names."""
+"""The README and the pages of docs/: options, links and commands."""
 
 from __future__ import annotations
 
@@ -10,36 +10,85 @@ from twisted.trial.unittest import SynchronousTestCase
 from txgreenwsgi._twistd.options import markdown_table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-PAGES = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")]
+README = CHECKOUT / "README.md"
+PAGES = [
+    *CHECKOUT.glob("*.md"),
+    *CHECKOUT.glob("docs/*.md"),
+    *CHECKOUT.glob("docs/*/*.md"),
+    *CHECKOUT.glob("benchmarks/*.md"),
+    *CHECKOUT.glob("examples/**/*.md"),
+]
 
 
 def prose(page: Path) -> str:
-    """A page without its code."""
+    """Return the text of a page without its code."""
     text = page.read_text("utf-8")
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     return re.sub(r"`[^`\n]*`", "", text)
 
 
+def rows(table: str) -> dict[str, str]:
+    """Return the default of each option of a Markdown table, by its first cell."""
+    found = {}
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+        if cells[0].startswith("`--"):
+            found[cells[0]] = cells[1]
+    return found
+
+
 class ReadmeTests(SynchronousTestCase):
-    """The texts of the project."""
+    """The README."""
 
     def test_options(self) -> None:
-        """The table of options is what the command and the settings say."""
-        readme = (CHECKOUT / "README.md").read_text("utf-8")
-        _before, _mark, rest = readme.partition("<!-- options:")
-        table = rest.partition("-->\n")[2].partition("<!-- end of options -->")[0]
-        self.assertEqual(table.strip(), markdown_table().strip())
+        """The README shows ten options, with their values and defaults."""
+        all_options = rows(markdown_table())
+        shown = rows(README.read_text("utf-8"))
+        self.assertEqual(len(shown), 10)
+        for option, default in shown.items():
+            self.assertEqual(default, all_options.get(option), option)
+
+    def test_commands_for_a_fresh_clone(self) -> None:
+        """The commands for serving and testing each are one line."""
+        lines = README.read_text("utf-8").splitlines()
+        for end in ("twistd -n greenwsgi", "trial -j2 tests"):
+            [_command] = [
+                line
+                for line in lines
+                if line.startswith("python3 -m venv .venv && .venv/bin/pip install")
+                and line.endswith(f" && .venv/bin/{end}")
+            ]
+
+
+class ConfigurationReferenceTests(SynchronousTestCase):
+    """docs/configuration.md, which is generated when the site is built."""
+
+    def test_every_option_is_documented(self) -> None:
+        """Each option of the command appears in exactly one group."""
+        page = (CHECKOUT / "docs" / "configuration.md").read_text("utf-8")
+        groups = re.findall(r"^```\{settings\}\n(.*?)^```$", page, re.M | re.S)
+        documented = [name for group in groups for name in group.split()]
+        options = [
+            option.strip("`").split()[0].removeprefix("--")
+            for option in rows(markdown_table())
+        ]
+        self.assertGreater(len(options), 30)
+        self.assertEqual(sorted(documented), sorted(options))
+
+
+class LinkTests(SynchronousTestCase):
+    """The links of all pages, without a network."""
 
     def test_links(self) -> None:
-        """Every link to a file of the project leads to one."""
-        self.assertGreater(len(PAGES), 5)
+        """Each link to a file of the project leads to an existing file."""
+        self.assertGreater(len(PAGES), 30)
         for page in PAGES:
             for target in re.findall(r"\]\(([^)#]+)[^)]*\)", prose(page)):
                 if not re.match(r"[a-z]+:", target):
                     self.assertTrue((page.parent / target).exists(), (page, target))
 
     def test_anchors(self) -> None:
-        """Every link into a page leads to a heading of it."""
+        """Each link into a page leads to a heading of that page."""
         for page in PAGES:
             links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", prose(page))
             for target, anchor in links:
@@ -51,13 +100,21 @@ class ReadmeTests(SynchronousTestCase):
                 ]
                 self.assertIn(anchor, slugs, (page, target))
 
-    def test_commands_for_a_fresh_clone(self) -> None:
-        """The two commands that a newcomer types each stand on one line."""
-        lines = (CHECKOUT / "README.md").read_text("utf-8").splitlines()
-        for end in ("twistd -n greenwsgi", "trial -j2 tests"):
-            [_command] = [
-                line
-                for line in lines
-                if line.startswith("python3 -m venv .venv && .venv/bin/pip install")
-                and line.endswith(f" && .venv/bin/{end}")
-            ]
+    def test_pages_are_reachable(self) -> None:
+        """The start page of the documentation links to each page."""
+        docs = CHECKOUT / "docs"
+        start = docs / "index.md"
+        targets = re.findall(r"\]\(([^)#:]+)\)", prose(start))
+        decisions = docs / "decisions"
+        targets += [
+            f"decisions/{target}"
+            for target in re.findall(r"\]\(([^)#:]+)\)", prose(decisions / "index.md"))
+        ]
+        linked = {(docs / target).resolve() for target in targets}
+        stubs = {  # their text is at the root of the repository
+            page
+            for page in docs.glob("*.md")
+            if "when the site is built" in page.read_text("utf-8")
+        }
+        missing = {*docs.glob("*.md"), *decisions.glob("*.md")} - linked - stubs
+        self.assertEqual(missing - {start}, set())

@@ -1,4 +1,4 @@
-"""Settings: each value is checked, and each refusal says what to do."""
+"""Settings: every value is checked, and every error gives the remedy."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import inspect
 import subprocess
 import sys
 from typing import Any
+from wsgiref.simple_server import demo_app
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txgreenwsgi import service
 from txgreenwsgi.settings import (
     Setting,
     SettingError,
     Settings,
+    SettingsKeywords,
     described,
     parse,
+    refuse_settings,
     shown,
 )
 
 
 def setting_named(name: str) -> Setting:
-    """What is known of one setting."""
+    """Return the description of a setting."""
     return {each: setting for each, setting, _default in described()}[name]
 
 
@@ -29,11 +33,11 @@ class SettingsTests(SynchronousTestCase):
     """Settings given as keyword arguments."""
 
     def refusal(self, **keywords: Any) -> str:
-        """What is said of settings that are refused."""
+        """Return the error message for invalid settings."""
         return str(self.assertRaises(SettingError, Settings.from_keywords, **keywords))
 
     def test_defaults(self) -> None:
-        """Without being told anything a server has limits that protect it."""
+        """By default, a server has limits that protect it."""
         settings = Settings()
         self.assertEqual(settings.max_in_flight, 10000)
         self.assertEqual(settings.max_queued, 1000)
@@ -45,39 +49,39 @@ class SettingsTests(SynchronousTestCase):
         self.assertFalse(settings.display_tracebacks)
 
     def test_every_default_is_allowed(self) -> None:
-        """Each default can be written on a command line, and means itself."""
+        """Each default has a text on the command line, which parses to the default."""
         for name, setting, default in described():
             if setting.kind in ("flag", "pairs"):
                 continue
             self.assertEqual(parse(setting, shown(setting, default)), default, name)
 
     def test_settings_do_not_change(self) -> None:
-        """A running server's settings cannot be changed under it."""
+        """Settings are immutable."""
         settings = Settings()
         with self.assertRaises(dataclasses.FrozenInstanceError):
             settings.max_body = 1  # type: ignore[misc]
 
     def test_unknown_name(self) -> None:
-        """A misspelled setting is refused, and the right name is offered."""
+        """For a misspelled setting, the message suggests the most similar name."""
         self.assertEqual(
             self.refusal(max_inflight=5),
             "max_inflight=5 is not a setting: did you mean max_in_flight?",
         )
 
     def test_unknown_name_near_none(self) -> None:
-        """A name like no other is refused with the list of those there are."""
+        """For an unknown name, the message lists all settings."""
         message = self.refusal(zzz=5)
-        self.assertIn("zzz=5 is not a setting: give max_in_flight, ", message)
+        self.assertIn("zzz=5 is not a setting: give one of max_in_flight, ", message)
 
     def test_below_minimum(self) -> None:
-        """A number below the least that works is refused with that least."""
+        """For a number below the minimum, the message gives the minimum."""
         self.assertEqual(
             self.refusal(max_in_flight=0),
             "max_in_flight=0 is out of range: give a whole number, at least 1",
         )
 
     def test_meaning_of_zero(self) -> None:
-        """Where 0 has a meaning of its own, a refusal tells it."""
+        """If 0 has a special meaning, the message explains it."""
         self.assertEqual(
             self.refusal(max_body=-1),
             "max_body=-1 is out of range: give a number of bytes, at least 0 "
@@ -85,7 +89,7 @@ class SettingsTests(SynchronousTestCase):
         )
 
     def test_wrong_types(self) -> None:
-        """A value of the wrong type is refused, named and corrected."""
+        """For a value of the wrong type, the message gives the right one."""
         cases: list[tuple[dict[str, Any], str]] = [
             ({"max_headers": "5"}, "max_headers='5' is not a whole number: give"),
             ({"max_headers": 5.0}, "max_headers=5.0 is not a whole number: give"),
@@ -95,14 +99,14 @@ class SettingsTests(SynchronousTestCase):
             ({"keep_alive": True}, "keep_alive=True is not a number of seconds: "),
             ({"max_body": 1e9}, "max_body=1000000000.0 is not a number of bytes: "),
             ({"display_tracebacks": 1}, "display_tracebacks=1 is not a flag: give"),
-            ({"server_header": b"x"}, "server_header=b'x' is not text: give a str"),
-            ({"on_disconnect": 1}, "on_disconnect=1 is not text: give a str"),
+            ({"server_header": b"x"}, "server_header=b'x' is not a string: give a str"),
+            ({"on_disconnect": 1}, "on_disconnect=1 is not a string: give a str"),
         ]
         for keywords, message in cases:
             self.assertIn(message, self.refusal(**keywords))
 
-    def test_seconds_that_are_no_time(self) -> None:
-        """Neither "not a number" nor infinity nor a negative is a time."""
+    def test_seconds_out_of_range(self) -> None:
+        """nan, infinity and negative numbers are refused as times."""
         for value in (float("nan"), float("inf"), -0.1):
             self.assertIn(
                 f"keep_alive={value!r} is out of range: give a number of seconds, at "
@@ -116,99 +120,176 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual((keep_alive, type(keep_alive)), (5.0, float))
 
     def test_choice(self) -> None:
-        """A word that is none of the choices is refused with the choices."""
+        """For an invalid choice, the message lists the valid ones."""
         self.assertEqual(
             self.refusal(on_disconnect="stop"),
-            "on_disconnect='stop' is none of its values: give continue or cancel",
+            "on_disconnect='stop' is not a valid value: give continue or cancel",
         )
         self.assertEqual(Settings(on_disconnect="cancel").on_disconnect, "cancel")
 
     def test_pairs_of_any_form(self) -> None:
-        """Pairs may be given as a dict or as any sequence of pairs."""
+        """Pairs are accepted as a dict or as any iterable of pairs."""
         expected = (("X-A", "1"), ("X-B", "2"))
-        for given in (
+        forms: list[Any] = [
             {"X-A": "1", "X-B": "2"},
             [("X-A", "1"), ("X-B", "2")],
             [["X-A", "1"], ["X-B", "2"]],
             iter([("X-A", "1"), ("X-B", "2")]),
-        ):
+        ]
+        for given in forms:
             settings = Settings.from_keywords(add_header=given)
             self.assertEqual(settings.add_header, expected)
 
-    def test_what_is_not_pairs(self) -> None:
-        """Anything else than pairs of text is refused."""
+    def test_invalid_pairs(self) -> None:
+        """Anything but pairs of strings is refused."""
         for given in ("X-A: 1", [("a", "b", "c")], 5, None, [("X-A", 1)], [(1, "x")]):
             self.assertEqual(
                 self.refusal(add_header=given),
-                f"add_header={given!r} is not made of pairs of text: give a list of "
-                "(name, value) tuples of str",
+                f"add_header={given!r} does not consist of pairs of strings: give a "
+                "list of (name, value) tuples of str",
             )
 
     def test_headers_that_would_split_a_response(self) -> None:
-        """No header can be added that breaks out of its line."""
+        """A header that would split the response is refused."""
         for value in ("a\r\nSet-Cookie: x", "a\nb", "a\0b", "a\x7fb", " a", "a ", "é"):
             self.assertIn(
-                "cannot stand in a header field: give visible ASCII characters",
+                "is not a valid header value: give visible ASCII characters",
                 self.refusal(add_header=[("X-A", value)]),
             )
         for name in ("", "X A", "X:A", "X\r\nA", "Ä"):
             self.assertIn(
-                "has no field name: give letters, digits and hyphens",
+                "has no valid header name: give letters, digits and hyphens",
                 self.refusal(add_header=[(name, "a")]),
             )
 
     def test_headers_that_frame_a_message(self) -> None:
-        """The fields that say where a message ends are the server's own."""
+        """Headers that frame a message are refused: the server sets them."""
         for name in ("Content-Length", "transfer-encoding", "Connection", "UPGRADE"):
             self.assertIn(
-                f"add_header '{name}': '1' is decided by the server for each "
-                "response: leave it out",
+                f"add_header '{name}': '1' is set by the server for each response: "
+                "remove it",
                 self.refusal(add_header=[(name, "1")]),
             )
 
     def test_environ(self) -> None:
-        """Variables for the environ are kept as they are given."""
+        """Variables for the environ are stored unchanged."""
         settings = Settings(environ=(("app.mode", "a = b"), ("EMPTY", "")))
         self.assertEqual(settings.environ, (("app.mode", "a = b"), ("EMPTY", "")))
 
-    def test_environ_that_is_the_servers(self) -> None:
-        """What PEP 3333 has the server set cannot be replaced from outside."""
+    def test_reserved_environ(self) -> None:
+        """Variables that PEP 3333 reserves for the server are refused."""
         self.assertEqual(
             self.refusal(environ={"wsgi.input": "x"}),
-            "environ 'wsgi.input'='x' is set by the server, as PEP 3333 says: give "
-            "a name that does not begin with 'wsgi.'",
+            "environ 'wsgi.input'='x' is reserved for the server (PEP 3333): give a "
+            "name that does not begin with 'wsgi.'",
         )
 
-    def test_environ_that_is_no_variable(self) -> None:
-        """A name with spaces, or a value with a NUL, is no variable."""
+    def test_invalid_environ(self) -> None:
+        """A name with spaces, or a value with a NUL, is refused."""
         for pair in (("", "x"), ("a b", "x"), ("a=b", "x"), ("a", "x\0")):
-            self.assertIn("cannot be a variable: give", self.refusal(environ=[pair]))
+            self.assertIn("is not a valid variable: give", self.refusal(environ=[pair]))
 
     def test_server_header(self) -> None:
-        """The Server field may be changed or left out, but not broken."""
+        """The Server header may be changed or omitted, but must be valid."""
         self.assertEqual(Settings(server_header="").server_header, "")
         self.assertEqual(Settings(server_header="a/1 (b)").server_header, "a/1 (b)")
         self.assertEqual(
             self.refusal(server_header="a\r\nb: c"),
-            "server_header='a\\r\\nb: c' cannot stand in a header field: give "
-            "visible ASCII characters, or nothing to send no such field",
+            "server_header='a\\r\\nb: c' is not a valid header value: give visible "
+            "ASCII characters, or an empty string to send no such header",
         )
 
     def test_url_scheme(self) -> None:
-        """Only a scheme, without "://", is taken for wsgi.url_scheme."""
+        """The value of wsgi.url_scheme is a scheme without "://"."""
         self.assertEqual(Settings(url_scheme="https").url_scheme, "https")
         self.assertEqual(
             self.refusal(url_scheme="https://"),
-            "url_scheme='https://' is not a URL scheme: give https or http, or "
-            "nothing to go by the connection",
+            "url_scheme='https://' is not a URL scheme: give https or http, or an "
+            "empty string for that of the connection",
+        )
+
+
+class KeywordTests(SynchronousTestCase):
+    """`SettingsKeywords`, the type of settings passed as keywords."""
+
+    def test_same_fields_as_settings(self) -> None:
+        """Every setting is a keyword of the same type, in the same order.
+
+        Pairs are the exception: a keyword takes them in any form.
+        """
+        kinds = {name: setting.kind for name, setting, _default in described()}
+        expected = {
+            field.name: "Pairs" if kinds[field.name] == "pairs" else field.type
+            for field in dataclasses.fields(Settings)
+        }
+        annotations = {
+            name: getattr(annotation, "__forward_arg__", annotation)
+            for name, annotation in SettingsKeywords.__annotations__.items()
+        }
+        self.assertEqual(list(annotations.items()), list(expected.items()))
+        self.assertEqual(SettingsKeywords.__required_keys__, frozenset())
+
+    def test_type_checkers_refuse_wrong_keywords(self) -> None:
+        """A misspelled name and a value of the wrong type are type errors.
+
+        mypy checks this file with `warn_unused_ignores`: it reports each comment
+        below that suppresses no error.
+        """
+        with self.assertRaises(SettingError):
+            Settings.from_keywords(max_inflight=5)  # type: ignore[call-arg]
+        with self.assertRaises(SettingError):
+            Settings.from_keywords(keep_alive="5")  # type: ignore[arg-type]
+        with self.assertRaises(SettingError):
+            Settings.from_keywords(on_disconnect="stop")  # type: ignore[arg-type]
+        with self.assertRaises(SettingError):
+            service(demo_app, max_inflight=5)  # type: ignore[call-arg]
+        with self.assertRaises(SettingError):
+            service(demo_app, add_header=["X-A: 1"])  # type: ignore[list-item]
+
+    def test_type_checkers_accept_settings(self) -> None:
+        """Settings of the right types pass the type checker and are applied."""
+        settings = Settings.from_keywords(
+            keep_alive=5,
+            max_body=0,
+            on_disconnect="cancel",
+            add_header={"X-A": "1"},
+            environ=[("A", "b")],
+        )
+        self.assertEqual(
+            settings.changed(),
+            {
+                "keep_alive": 5.0,
+                "max_body": 0,
+                "on_disconnect": "cancel",
+                "add_header": (("X-A", "1"),),
+                "environ": (("A", "b"),),
+            },
+        )
+        self.assertEqual(Settings().changed(), {})
+
+    def test_refused_by_a_transport(self) -> None:
+        """A setting that a transport cannot honour is refused with its remedy."""
+        remedies = {"keep_alive": "set the timeOut of its Site"}
+        refuse_settings({"max_body": 5}, remedies, "twisted.web")
+        error = self.assertRaises(
+            SettingError,
+            refuse_settings,
+            {"max_body": 5, "keep_alive": 5.0},
+            remedies,
+            "twisted.web",
+        )
+        self.assertEqual(
+            str(error),
+            "keep_alive=5.0 cannot be honoured by twisted.web: set the timeOut of its "
+            "Site",
         )
 
 
 class ParseTests(SynchronousTestCase):
-    """Settings written as text."""
+    """Settings as text on the command line."""
 
     def test_bytes(self) -> None:
-        """Sizes may be written with a suffix, of either case."""
+        """Sizes accept a suffix in upper or lower case."""
         setting = setting_named("max_body")
         for text, value in [
             ("0", 0),
@@ -223,7 +304,7 @@ class ParseTests(SynchronousTestCase):
             self.assertEqual(parse(setting, text), value, text)
 
     def test_bytes_refused(self) -> None:
-        """What is not a size is refused with examples of what is."""
+        """For an invalid size, the message gives examples."""
         for text in ("", "x", "1.5M", "-1", "1T", "1 M", "1M\n", "0x10", "\u0661"):
             error = self.assertRaises(
                 SettingError, parse, setting_named("max_body"), text
@@ -234,7 +315,7 @@ class ParseTests(SynchronousTestCase):
             )
 
     def test_seconds(self) -> None:
-        """Times are seconds, with or without a fraction or an "s"."""
+        """Times are seconds, with an optional fraction and an optional "s"."""
         setting = setting_named("keep_alive")
         for text, value in [("30", 30.0), ("0.5", 0.5), (".5", 0.5), ("2.", 2.0)]:
             self.assertEqual(parse(setting, text), value)
@@ -243,22 +324,22 @@ class ParseTests(SynchronousTestCase):
             self.assertRaises(SettingError, parse, setting, text)
 
     def test_counts(self) -> None:
-        """Counts are decimal digits and nothing else."""
+        """Counts consist of decimal digits."""
         setting = setting_named("max_headers")
         self.assertEqual(parse(setting, "5"), 5)
         for text in ("", "five", "1_000", "+5", "-5", " 5", "5.0", "\u0665"):
             self.assertRaises(SettingError, parse, setting, text)
 
     def test_pairs(self) -> None:
-        """A header is written with a colon, a variable with an equals sign."""
+        """A header contains a colon, a variable an equals sign."""
         header, variable = setting_named("add_header"), setting_named("environ")
         self.assertEqual(parse(header, "X-A:  b: c "), ("X-A", "b: c"))
         self.assertEqual(parse(variable, "A=b = c "), ("A", "b = c "))
         error = self.assertRaises(SettingError, parse, header, "X-A=b")
-        self.assertEqual(str(error), "'X-A=b' has no ':': give \"Name: value\"")
+        self.assertEqual(str(error), "'X-A=b' contains no ':': give \"Name: value\"")
 
     def test_shown(self) -> None:
-        """Values are shown as one would type them."""
+        """Values are shown as they are given on the command line."""
         body, wait = setting_named("max_body"), setting_named("keep_alive")
         for setting, value, text in [
             (body, 1024**3, "1G"),
@@ -278,10 +359,10 @@ class ParseTests(SynchronousTestCase):
 
 
 class ImportTests(SynchronousTestCase):
-    """What comes with the settings."""
+    """The imports of the module."""
 
     def test_light(self) -> None:
-        """Reading the settings imports neither Twisted nor greenlet."""
+        """Importing the settings imports neither Twisted nor greenlet."""
         program = (
             "import importlib.util, sys\n"
             "spec = importlib.util.spec_from_file_location('settings', sys.argv[1])\n"

@@ -1,4 +1,4 @@
-"""What docs/switching-guide.md says of threads, locks and waits, one test each."""
+"""The statements of docs/switching-guide.md, one test each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def application(view: View) -> Any:
-    """A WSGI application around a function of the environ."""
+    """Return a WSGI application that calls a function of the environ."""
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         found = view(environ)
@@ -52,7 +52,7 @@ class GuideTestCase(LeakCheckMixin, SynchronousTestCase):
     """Requests to a view, in memory."""
 
     def overlapping(self, view: View, count: int = 2, **settings: Any) -> list[str]:
-        """Send requests at the same time; return what each is answered."""
+        """Send concurrent requests; return the body of each response."""
         server = self.serve(application(view), **settings)
         clients = [server.connect() for _ in range(count)]
         for number, client in enumerate(clients):
@@ -86,7 +86,7 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["[1, 1, 1, 1, 1]"] * 2)
 
     def test_what_was_true_before_a_wait(self) -> None:
-        """What was looked up before a wait may have changed after it."""
+        """A condition checked before a wait may not hold after it."""
         cache: dict[str, str] = {}
         fetched: list[str] = []
 
@@ -101,7 +101,7 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual(fetched, ["0", "1"])
 
     def order(self, step: Callable[[dict[str, Any]], object]) -> str:
-        """The order in which two requests come by before and behind a step."""
+        """Return the order in which two requests begin and end a step."""
         order: list[str] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -118,21 +118,21 @@ class SwitchingTests(GuideTestCase):
         return "".join(order)
 
     def test_sleep_switches(self) -> None:
-        """To sleep lets the others run."""
+        """sleep() switches to other requests."""
         self.assertEqual(self.order(lambda environ: sleep(1)), "0101")
 
     def test_a_fired_deferred_does_not_switch(self) -> None:
-        """To wait for what is there already does not."""
+        """wait() on a Deferred that has fired does not switch."""
         self.assertEqual(self.order(lambda environ: wait(succeed(1))), "0011")
 
     def test_logging_does_not_switch(self) -> None:
-        """Writing to wsgi.errors does not."""
+        """Writing to wsgi.errors does not switch."""
         self.assertEqual(
             self.order(lambda environ: environ["wsgi.errors"].write("x\n")), "0011"
         )
 
     def test_read_switches_only_for_what_is_missing(self) -> None:
-        """A read parks for bytes that have not come, and for no others."""
+        """A read parks only for bytes that have not arrived."""
         parts: list[bytes] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -150,11 +150,11 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual(parts, [b"ab", b"cd", b"ef"])
 
     def test_an_empty_block_is_a_turn(self) -> None:
-        """Yielding b"" lets the others run, and sends nothing."""
+        """Yielding b"" switches to other requests and sends nothing."""
         order: list[str] = []
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
-            sleep(1)  # until both are here
+            sleep(1)  # until both requests have started
             for _ in range(3):
                 order.append(environ["QUERY_STRING"])
                 yield b""
@@ -164,7 +164,7 @@ class SwitchingTests(GuideTestCase):
         self.assertEqual("".join(order), "010101")
 
     def test_write_waits_for_the_client(self) -> None:
-        """A block is not asked for while the client is behind."""
+        """The next block is not requested while the client is slow."""
         taken = 0
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
@@ -186,7 +186,7 @@ class LockTests(GuideTestCase):
     """Locks."""
 
     def inside(self, lock: Callable[[], Any], unlock: Callable[[], Any]) -> int:
-        """How many of three requests are in a locked block at the same time."""
+        """Return how many of three requests hold the lock at the same time."""
         now = most = 0
 
         def view(environ: dict[str, Any]) -> str:
@@ -204,22 +204,22 @@ class LockTests(GuideTestCase):
         self.overlapping(view, 3)
         return most
 
-    def test_rlock_excludes_nobody(self) -> None:
-        """An RLock takes all requests for the same owner."""
+    def test_rlock_does_not_exclude(self) -> None:
+        """An RLock sees all requests as the same owner."""
         lock = threading.RLock()
         self.assertEqual(self.inside(lock.acquire, lock.release), 3)
 
     def test_deferred_lock(self) -> None:
-        """A DeferredLock lets in one request at a time."""
+        """A DeferredLock admits one request at a time."""
         lock = DeferredLock()
         self.assertEqual(self.inside(lambda: wait(lock.acquire()), lock.release), 1)
 
 
 class ContextTests(GuideTestCase):
-    """What belongs to a request."""
+    """Request state and shared state."""
 
     def test_context_variables(self) -> None:
-        """A context variable is the request's own, over every wait."""
+        """A context variable is per request, across all waits."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
@@ -232,7 +232,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["unset 0 0", "unset 1 1"])
 
     def test_spawned_tasks_inherit(self) -> None:
-        """A spawned task begins with a copy of its request's context."""
+        """A spawned task starts with a copy of its request's context."""
         variable: ContextVar[str] = ContextVar("variable")
 
         def child() -> str:
@@ -247,7 +247,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["00", "11"])
 
     def test_decimal(self) -> None:
-        """The precision of decimal numbers is the request's own."""
+        """The decimal context is per request."""
 
         def view(environ: dict[str, Any]) -> str:
             with localcontext() as context:
@@ -258,7 +258,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["0.33", "0.333"])
 
     def test_thread_locals_are_shared(self) -> None:
-        """A threading.local is one for all requests."""
+        """Without patching, a threading.local is shared by all requests."""
         local = threading.local()
 
         def view(environ: dict[str, Any]) -> str:
@@ -269,7 +269,7 @@ class ContextTests(GuideTestCase):
         self.assertEqual(self.overlapping(view), ["1", "1"])
 
     def test_redirect_stdout_is_shared(self) -> None:
-        """What is global to the process is global to all requests."""
+        """State that is global to the process is shared by all requests."""
         texts: list[str] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -286,12 +286,12 @@ class ContextTests(GuideTestCase):
 
 
 class EndTests(GuideTestCase):
-    """What ends a wait."""
+    """Exceptions at waits."""
 
     def ended(
         self, view: View, end: Callable[[MemoryServer, Any], object], **settings: Any
     ) -> None:
-        """Begin a request, and end it."""
+        """Start a request, and end it."""
         server = self.serve(application(view), **settings)
         client = server.connect()
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -299,14 +299,14 @@ class EndTests(GuideTestCase):
         server.settle()
 
     def test_kinds(self) -> None:
-        """Each exception is what drivers and libraries catch already."""
+        """Each exception has a base class that libraries already catch."""
         self.assertTrue(issubclass(ClientDisconnected, ConnectionResetError))
         self.assertTrue(issubclass(RequestTimeout, TimeoutError))
         self.assertTrue(issubclass(TimedOut, TimeoutError))
         self.assertTrue(issubclass(Cancelled, Exception))
 
     def test_disconnect_at_a_read(self) -> None:
-        """A client that goes away ends a read of its body."""
+        """A client that disconnects ends a read of its body."""
         seen: list[BaseException] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -323,7 +323,7 @@ class EndTests(GuideTestCase):
         self.assertIsInstance(seen[0], ClientDisconnected)
 
     def sleeper(self) -> tuple[list[object], View]:
-        """A view that sleeps for an hour, and what became of it."""
+        """Return a view that sleeps for an hour, and the events that it records."""
         seen: list[object] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -337,7 +337,7 @@ class EndTests(GuideTestCase):
         return seen, view
 
     def test_disconnect_at_any_wait(self) -> None:
-        """With --on-disconnect cancel it ends whatever the request waits for."""
+        """With --on-disconnect cancel, a disconnect ends any wait of the request."""
         seen, view = self.sleeper()
         self.ended(
             view, lambda server, client: client.disconnect(), on_disconnect="cancel"
@@ -345,7 +345,7 @@ class EndTests(GuideTestCase):
         self.assertEqual(seen, [ClientDisconnected, "end"])
 
     def test_disconnect_otherwise(self) -> None:
-        """Without it, the request goes on."""
+        """By default, a client that disconnects does not cancel a sleeping view."""
         seen, view = self.sleeper()
 
         def end(server: MemoryServer, client: Any) -> None:
@@ -357,13 +357,13 @@ class EndTests(GuideTestCase):
         self.assertEqual(seen, ["end"])
 
     def test_request_timeout(self) -> None:
-        """A request whose time is up is told so at its wait."""
+        """RequestTimeout is raised at the wait of a request past its time limit."""
         seen, view = self.sleeper()
         self.ended(view, lambda server, client: server.advance(5.5), request_timeout=5)
         self.assertEqual(seen, [RequestTimeout, "end"])
 
     def test_server_stops(self) -> None:
-        """So is one that a stopping server has waited long enough for."""
+        """Cancelled is raised after the graceful timeout of a shutdown."""
         seen, view = self.sleeper()
 
         def end(server: MemoryServer, client: Any) -> None:
@@ -377,7 +377,7 @@ class EndTests(GuideTestCase):
         self.assertEqual(seen, [Cancelled, "end"])
 
     def test_shield(self) -> None:
-        """What is shielded runs to its end; the exception waits behind it."""
+        """A shielded block is not interrupted; the next wait after it raises."""
         seen: list[object] = []
 
         def view(environ: dict[str, Any]) -> str:
@@ -409,7 +409,7 @@ class EndTests(GuideTestCase):
         self.assertEqual(self.overlapping(view, 1), ["1"])
 
     def test_generators_are_closed(self) -> None:
-        """A generator whose client has gone is closed where it is parked."""
+        """When a client disconnects, its parked generator is closed."""
         seen: list[object] = []
 
         def view(environ: dict[str, Any]) -> Iterable[bytes]:
@@ -428,12 +428,12 @@ class PlaceTests(GuideTestCase):
     """Where waiting is not possible."""
 
     def test_outside_of_a_task(self) -> None:
-        """A wait outside of a request says what to do instead."""
+        """A wait outside of a task raises an error with the remedy."""
         error = self.assertRaises(NotInGreenlet, wait, Deferred())
         self.assertIn("in_greenlet", str(error))
 
     def test_environ(self) -> None:
-        """The flags of the environ say what PEP 3333 means by them."""
+        """The flags of the environ follow the definitions of PEP 3333."""
 
         def view(environ: dict[str, Any]) -> str:
             return " ".join(
@@ -451,7 +451,7 @@ class WayInTests(TestCase):
     """From Twisted code into a task, under trial's own reactor."""
 
     def test_in_greenlet(self) -> Deferred[None]:
-        """A function made by in_greenlet may wait, and returns a Deferred."""
+        """A function made by in_greenlet may wait and returns a Deferred."""
         gate: Deferred[str] = Deferred()
         result = in_greenlet(lambda: wait(gate) + "!")()
         self.assertNoResult(result)
@@ -463,7 +463,7 @@ class PageTests(SynchronousTestCase):
     """The page itself."""
 
     def test_names_this_file(self) -> None:
-        """The page names the tests that keep it true."""
+        """The page names the file with its tests."""
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         with open(os.path.join(root, "docs", "switching-guide.md")) as page:
             self.assertIn("`tests/test_switching_guide.py`", page.read())

@@ -408,13 +408,12 @@ class ResourceTests(SynchronousTestCase):
 
     def test_transport(self) -> None:
         """twisted.web's channel works on the transport it always had."""
-        resource = GreenWSGIResource(shown, reactor=MemoryReactor())
-        channel = Site(
-            resource, reactor=resource.application_server.reactor
-        ).buildProtocol(None)
+        reactor = MemoryReactor()
+        resource = GreenWSGIResource(shown, reactor=reactor)
+        channel = Site(resource, reactor=reactor).buildProtocol(None)
         transport = StringTransport()
         channel.makeConnection(transport)
         channel.dataReceived(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
-        resource.application_server.reactor.settle()
+        reactor.settle()
         self.assertIn(b"GET|/x||", transport.value())
         channel.connectionLost(Failure(ConnectionDone()))

@@ -7,7 +7,7 @@ waiting possible is in `_switching/greenlets.py`. `ARCHITECTURE.md` has the map.
 
 from typing import TYPE_CHECKING
 
-from ._server.service import service
+from ._launch.service import service
 from ._server.site import GreenSite
 from ._switching.errors import (
     Cancelled,

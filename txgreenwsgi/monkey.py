@@ -34,7 +34,7 @@ from twisted.python import threadable
 
 from ._parking.locks import Lock
 from ._parking.real_threads import thread_ident
-from .green import drivers
+from .green import drivers, patched
 from .green import thread as green_thread
 from .green.mirror import rebound
 
@@ -62,7 +62,7 @@ __all__ = [
 
 # The originals, by (module, name).
 _originals: dict[tuple[str, str], Any] = {}
-_patched: set[str] = set()
+_patched = patched.record.modules
 _missing = object()
 
 
@@ -307,7 +307,8 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
     Call from the main thread, outside tasks.
 
     Args:
-        only: names from `MODULES`; all by default.
+        only: names from `MODULES`; all by default. An empty list patches nothing, and
+            keeps embedded servers from logging that nothing is patched.
         warn: warn about modules that bound originals earlier.
 
     Raises:
@@ -320,6 +321,7 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
                 f"cannot patch {name!r}, which is not one of the supported modules: "
                 f"give some of {', '.join(MODULES)}"
             )
+    patched.choose()
     for name in MODULES:
         if name in names:
             MODULES[name]()

@@ -26,12 +26,14 @@ from zope.interface import implementer
 from ._http.fields import join_fields, variable_name
 from ._http.head import Malformed, RequestHead
 from ._http.target import read_request_line
+from ._server.ends import host_and_port
+from ._server.output import TransportOutput, concurrent_write_error
+from ._server.unpatched import log_if_unpatched
 from ._serving.application_server import ApplicationServer
 from ._serving.exchange import Exchange
 from ._serving.stream import Ends
-from ._server.ends import host_and_port
-from ._server.output import TransportOutput, concurrent_write_error
-from .settings import SettingError, Settings
+from ._wsgi.application_check import checked_application
+from .settings import Settings, refuse_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,11 +43,13 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
     from twisted.python.threadpool import ThreadPool
     from twisted.web.server import Request
+    from typing_extensions import Unpack
 
     from ._http.writer import ResponseHead
     from ._serving.registry import Observer, RequestInFlight
     from ._serving.stream import Carried, Output
     from ._wsgi.gateway import Application
+    from .settings import SettingsKeywords
 
 __all__ = ["GreenWSGIResource"]
 
@@ -54,18 +58,18 @@ _READ_BYTES = 65536
 
 #: The settings that twisted.web decides, and where they are set there.
 _DECIDED_BY_TWISTED = {
-    "max_connections": "limit the listening port",
-    "keep_alive": "give twisted.web's Site a timeout",
-    "header_timeout": "give twisted.web's Site a timeout",
-    "body_timeout": "give twisted.web's Site a timeout",
-    "min_body_rate": "give twisted.web's Site a timeout",
-    "max_header_size": "twisted.web has limits of its own",
-    "max_headers": "twisted.web has limits of its own",
-    "max_target": "twisted.web has limits of its own",
-    "max_trailer_size": "twisted.web has limits of its own",
-    "max_chunk_extensions": "twisted.web has limits of its own",
-    "input_window": "twisted.web buffers every request body",
-    "buffer_memory": "twisted.web buffers every request body",
+    "max_connections": "leave it out: limit the listening port",
+    "keep_alive": "leave it out: give twisted.web's Site a timeout",
+    "header_timeout": "leave it out: give twisted.web's Site a timeout",
+    "body_timeout": "leave it out: give twisted.web's Site a timeout",
+    "min_body_rate": "leave it out: give twisted.web's Site a timeout",
+    "max_header_size": "leave it out: twisted.web has limits of its own",
+    "max_headers": "leave it out: twisted.web has limits of its own",
+    "max_target": "leave it out: twisted.web has limits of its own",
+    "max_trailer_size": "leave it out: twisted.web has limits of its own",
+    "max_chunk_extensions": "leave it out: twisted.web has limits of its own",
+    "input_window": "leave it out: twisted.web buffers every request body",
+    "buffer_memory": "leave it out: twisted.web buffers every request body",
 }
 
 
@@ -103,7 +107,7 @@ class GreenWSGIResource(Resource):
         *,
         observers: Iterable[Observer] = (),
         reactor: IReactorTime | None = None,
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> None: ...
 
     @overload
@@ -115,17 +119,17 @@ class GreenWSGIResource(Resource):
         /,
         *,
         observers: Iterable[Observer] = (),
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> None: ...
 
     def __init__(
         self,
         *args: Any,
-        observers: Iterable[Observer] = (),
-        reactor: Any = None,
         **settings: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        observers = settings.pop("observers", ())
+        reactor = settings.pop("reactor", None)
         if len(args) == 3 and reactor is None:
             warnings.warn(
                 "GreenWSGIResource(reactor, threadpool, application) was called as "
@@ -143,17 +147,8 @@ class GreenWSGIResource(Resource):
                 f"GreenWSGIResource takes one application, not {len(args)} positional "
                 "arguments: call GreenWSGIResource(application, reactor=reactor)"
             )
-        if not callable(application):
-            raise TypeError(
-                f"a WSGI application is callable, and {application!r} is not"
-            )
-        for name in settings:
-            if name in _DECIDED_BY_TWISTED:
-                raise SettingError(
-                    f"{name}={settings[name]!r}",
-                    "is decided by twisted.web, not by GreenWSGIResource",
-                    f"leave it out: {_DECIDED_BY_TWISTED[name]}",
-                )
+        checked_application(application)
+        refuse_settings(settings, _DECIDED_BY_TWISTED, "twisted.web")
         self.application_server = ApplicationServer(
             application, Settings.from_keywords(**settings), observers, reactor
         )
@@ -196,6 +191,7 @@ class GreenWSGIResource(Resource):
         if not self._stops_with_reactor:
             # At the end of this phase, twisted.web's connections are dropped.
             self._stops_with_reactor = True
+            log_if_unpatched()
             if IReactorCore.providedBy(server.reactor):
                 server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
         refusal = ""

@@ -2,8 +2,8 @@
 
     python -m tests.django.own_tests [--database ENGINE] [LABEL ...]
 
-Their source is that of the installed version, fetched by pip once and kept in the
-directory for temporary files. `own_child.py` runs them.
+Their source is that of the installed version, see `tests.sources`. `own_child.py`
+runs them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import django
+from tests.sources import NoSource, fetch_source
 
 __all__ = ["LABELS", "NoSource", "Outcome", "compare", "fetch", "run"]
 
@@ -53,12 +52,7 @@ KNOWN = {
     ),
 }
 _CHILD = Path(__file__).with_name("own_child.py")
-FETCH_SECONDS = 120.0
 RUN_SECONDS = 1200.0
-
-
-class NoSource(Exception):
-    """The source distribution cannot be had; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -80,43 +74,12 @@ class Outcome:
 
 
 def fetch() -> Path:
-    """The directory of the tests of the installed Django.
+    """Return the directory of the tests of the installed Django.
 
     Raises:
         NoSource: pip could not fetch it.
     """
-    version = django.get_version()
-    folder = Path(tempfile.gettempdir(), f"txgreenwsgi-django-{version}")
-    for tests in folder.glob("*/tests"):
-        return tests
-    folder.mkdir(exist_ok=True)
-    words = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
-        *("--no-binary", ":all:", "--retries", "1"),
-        f"Django=={version}",
-    ]
-    try:
-        done = subprocess.run(
-            words,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=FETCH_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise NoSource(f"pip took longer than {FETCH_SECONDS:g} seconds") from None
-    archives = [*folder.glob("*.tar.gz")]
-    if not archives:
-        raise NoSource(f"pip: {done.stderr.strip()[-500:]}")
-    with tarfile.open(archives[0]) as archive:
-        if sys.version_info >= (3, 12):
-            archive.extractall(folder, filter="data")
-        else:
-            archive.extractall(folder)
-    for tests in folder.glob("*/tests"):
-        return tests
-    raise NoSource(f"{archives[0]} has no tests")
+    return fetch_source("Django") / "tests"
 
 
 def run(how: str, labels: tuple[str, ...], environ: dict[str, str]) -> Outcome:

@@ -2,8 +2,8 @@
 
     python -m tests.frameworks [flask] [werkzeug] [--how HOW] [--why]
 
-Their source is that of the installed versions, fetched by pip once and kept in the
-directory for temporary files. `own_child.py` runs them, in a process each.
+Their source is that of the installed versions, see `tests.sources`. `own_child.py`
+runs them, in a process each.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from tests.sources import NoSource, fetch_source
 
 __all__ = ["HOW", "KNOWN", "PROJECTS", "NoSource", "Outcome", "fetch", "run", "table"]
 
 PROJECTS = ("flask", "werkzeug")
 #: `live` is for Werkzeug: its tests of a server in a process of its own.
 HOW = ("plain", "task", "served", "live")
-FETCH_SECONDS = 180.0
 RUN_SECONDS = 600.0
 _HERE = Path(__file__).parent
 
@@ -70,10 +70,6 @@ KNOWN: dict[str, dict[str, str]] = {
 _NOT_OF_A_SERVER = "not reloader and not ipv6_scope"
 
 
-class NoSource(Exception):
-    """A source distribution cannot be had; the message says why."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How some tests ended.
@@ -95,40 +91,12 @@ class Outcome:
 
 
 def fetch(project: str) -> Path:
-    """The folder of the source of `project`, in the version that is installed.
+    """Return the folder of the source of `project`, in the installed version.
 
     Raises:
         NoSource: pip could not fetch it.
     """
-    release = f"{project}-{version(project)}"
-    folder = Path(tempfile.gettempdir(), f"txgreenwsgi-{release}")
-    if (folder / release / "tests").is_dir():
-        return folder / release
-    folder.mkdir(exist_ok=True)
-    try:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
-                *("--no-binary", project, "--retries", "1"),
-                f"{project}=={version(project)}",
-            ],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=FETCH_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise NoSource(f"pip took longer than {FETCH_SECONDS:g} seconds") from None
-    for archive in folder.glob("*.tar.gz"):
-        with tarfile.open(archive) as opened:
-            if sys.version_info >= (3, 12):
-                opened.extractall(folder, filter="data")
-            else:
-                opened.extractall(folder)
-    if not (folder / release / "tests").is_dir():
-        raise NoSource(f"no source of {release}: {done.stderr.strip()[-500:]}")
-    return folder / release
+    return fetch_source(project)
 
 
 _RESERVE = '''"""Stands in for the package of this name."""

@@ -107,7 +107,49 @@ class RawClient:
             self.received += data
 
 
-class ServerProcess:
+class Server:
+    """A server on the loopback interface, whatever process it runs in."""
+
+    @property
+    def port(self) -> int:
+        """The TCP port that `connect` and `fetch` use."""
+        raise NotImplementedError
+
+    def log(self) -> str:
+        """Return everything that the server has logged so far."""
+        raise NotImplementedError
+
+    def connect(self, port: int | None = None) -> RawClient:
+        """Open a TCP connection to the first port, or to another."""
+        address = (LOOPBACK, port or self.port)
+        return RawClient(socket.create_connection(address, timeout=ANSWER_SECONDS))
+
+    def fetch(
+        self,
+        path: str,
+        method: str = "GET",
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request on a connection of its own, and read the whole response.
+
+        Raises:
+            AssertionError: there was none, or it broke off; with the server's log.
+        """
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, ANSWER_SECONDS)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise AssertionError(
+                f"{method} {path}: {error!r}; the server's log:\n{self.log()}"
+            ) from error
+        finally:
+            connection.close()
+
+
+class ServerProcess(Server):
     """One `twistd -n`, from its start to its end.
 
     Args:
@@ -215,35 +257,6 @@ class ServerProcess:
         if found is None:
             raise AssertionError(f"no VmRSS in {status}")
         return int(found[1])
-
-    def connect(self, port: int | None = None) -> RawClient:
-        """Open a TCP connection to the first port, or to another."""
-        address = (LOOPBACK, port or self.port)
-        return RawClient(socket.create_connection(address, timeout=ANSWER_SECONDS))
-
-    def fetch(
-        self,
-        path: str,
-        method: str = "GET",
-        body: bytes | str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Send one request on a connection of its own, and read the whole response.
-
-        Raises:
-            AssertionError: there was none, or it broke off; with the server's log.
-        """
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, ANSWER_SECONDS)
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
-        except (OSError, http.client.HTTPException) as error:
-            raise AssertionError(
-                f"{method} {path}: {error!r}; the server's log:\n{self.log()}"
-            ) from error
-        finally:
-            connection.close()
 
 
 def start(

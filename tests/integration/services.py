@@ -1,7 +1,9 @@
-"""Real servers for real clients: started on free ports, in folders of their own.
+"""Database and cache servers for the tests, each started on a free port.
 
-Each is skipped where it is not installed. They run as an unprivileged user, for
-database servers refuse to run as root. It knows their command lines.
+A server keeps its files, sockets and temporary files in a folder of its own, so it
+runs beside any other server and beside other runs of these tests. It runs as an
+unprivileged user, because database servers refuse to run as root. A test whose server
+is not installed is skipped. This module knows the servers' command lines.
 """
 
 from __future__ import annotations
@@ -12,19 +14,24 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SkipTest
 
+from tests.folders import make_short_folder
+
 if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["MariaDB", "Memcached", "PostgreSQL", "Redis", "Service"]
 
-START_SECONDS = 40.0
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+#: A port is free when it is chosen, and may be taken before the server binds it.
+START_ATTEMPTS = 3
 
 
 def _program(name: str) -> str:
@@ -38,84 +45,129 @@ def _program(name: str) -> str:
     return found
 
 
+class _NotStartedError(Exception):
+    """The server process ended or did not become ready; the message is its log."""
+
+
 class Service:
     """A server process; use as a context manager.
 
     Attributes:
-        port: the TCP port on the loopback interface that it listens on.
+        port: TCP port on the loopback interface.
     """
 
+    stop_signal = signal.SIGTERM
+
     def __init__(self) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port: int = sock.getsockname()[1]
-        self._folder = tempfile.mkdtemp(prefix="green-service-")
+        self.port = 0
         self._user = "nobody" if os.getuid() == 0 else None
+        self._folder = make_short_folder(
+            "green-service-", others=self._user is not None
+        )
         if self._user is not None:
             os.chown(self._folder, pwd.getpwnam(self._user).pw_uid, -1)
+        # Servers and their set-up programs read files of their user's, and some
+        # name temporary files after their process id, which is not unique if
+        # containers share a /tmp.
+        self._environ = {
+            **os.environ,
+            **dict.fromkeys(("TMPDIR", "TMP", "TEMP", "HOME"), self._folder),
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     def prepare(self, folder: str) -> None:
-        """Make what the server needs in `folder`."""
+        """Create the files that the server needs in `folder`."""
 
     def command(self, folder: str) -> list[str]:
-        """The server's command line."""
+        """Return the server's command line."""
         raise NotImplementedError
 
-    def run(self, *command: str) -> None:
-        """Run a command to its end, as the server's user."""
+    def ready(self, pid: int) -> bool:
+        """Return whether the process `pid` is the server on the port and answers."""
+        raise NotImplementedError
+
+    def run(self, *command: str) -> str:
+        """Run a command to its end as the server's user and return its output.
+
+        Raises:
+            AssertionError: it failed; the message has its output.
+        """
         done = subprocess.run(
             command,
             check=False,
             user=self._user,
             cwd=self._folder,
+            env=self._environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=120,
         )
+        text = done.stdout.decode(errors="replace")
         if done.returncode:
-            text = done.stdout.decode(errors="replace")
             raise AssertionError(f"{command} ended with {done.returncode}:\n{text}")
+        return text
 
     def __enter__(self) -> Service:
         try:
-            command = self.command(self._folder)
+            self.command(self._folder)  # raises SkipTest before any work is done
             self.prepare(self._folder)
-            log = Path(self._folder, "log").open("wb")
-            with log:
-                self._process = subprocess.Popen(
-                    command,
-                    user=self._user,
-                    cwd=self._folder,
-                    stdout=log,
-                    stderr=log,
-                    stdin=subprocess.DEVNULL,
-                )
-            self._wait_until_open()
+            for attempt in range(1, START_ATTEMPTS + 1):
+                try:
+                    self._start()
+                    break
+                except _NotStartedError as error:
+                    self._stop()
+                    if attempt == START_ATTEMPTS:
+                        raise AssertionError(
+                            f"{type(self).__name__} does not start: {error}"
+                        ) from None
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
-    def ready(self) -> bool:
-        """Whether it answers: it listens by now."""
-        return True
-
-    def _wait_until_open(self) -> None:
-        assert self._process is not None
+    def _start(self) -> None:
+        with socket.socket() as sock:
+            sock.bind((LOOPBACK, 0))
+            self.port = sock.getsockname()[1]
+        with Path(self._folder, "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                self.command(self._folder),
+                user=self._user,
+                cwd=self._folder,
+                env=self._environ,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
         until = time.monotonic() + START_SECONDS
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                if self.ready():
+                if self.ready(self._process.pid):
                     return
-                raise ConnectionRefusedError("it listens, and does not answer yet")
-            except OSError:  # noqa: PERF203
-                if self._process.poll() is not None or time.monotonic() > until:
-                    log = Path(self._folder, "log").read_text(errors="replace")
-                    raise AssertionError(f"{type(self).__name__}: {log}") from None
-                time.sleep(0.1)
+            except OSError:
+                pass  # it does not listen yet
+            if self._process.poll() is not None or time.monotonic() > until:
+                log_text = Path(self._folder, "log").read_text(errors="replace")
+                raise _NotStartedError(log_text)
+            time.sleep(0.1)
+
+    def ask(self, question: bytes, end: bytes) -> bytes:
+        """Send bytes to the port and return the answer up to `end`.
+
+        Raises:
+            OSError: the port refuses or closes the connection, or is silent.
+        """
+        with socket.create_connection((LOOPBACK, self.port), 5) as sock:
+            sock.sendall(question)
+            answer = b""
+            while end not in answer:
+                data = sock.recv(65536)
+                if not data:
+                    raise ConnectionResetError(f"no {end!r} in {answer!r}")
+                answer += data
+        return answer
 
     def __exit__(
         self,
@@ -123,96 +175,126 @@ class Service:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            self._process.send_signal(self.stop_signal)
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        self._stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    stop_signal = signal.SIGTERM
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(self.stop_signal)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
 
 
 class Redis(Service):
     """redis-server."""
 
     def command(self, folder: str) -> list[str]:
-        """Without persistence."""
+        """Return a command line without persistence."""
         return [
             _program("redis-server"),
-            *("--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--port", str(self.port), "--bind", LOOPBACK),
             *("--save", "", "--appendonly", "no", "--maxclients", "1000"),
         ]
+
+    def ready(self, pid: int) -> bool:
+        """Compare the process id that the server on the port reports."""
+        answer = self.ask(b"INFO server\r\n", b"\r\nuptime_in_seconds:")
+        return b"\r\nprocess_id:%d\r\n" % pid in answer
 
 
 class Memcached(Service):
     """memcached."""
 
     def command(self, folder: str) -> list[str]:
-        """With little memory."""
+        """Return a command line with a cache of 16 MiB."""
         return [
             _program("memcached"),
-            *("-p", str(self.port), "-l", "127.0.0.1", "-m", "16", "-U", "0"),
+            *("-p", str(self.port), "-l", LOOPBACK, "-m", "16", "-U", "0"),
         ]
+
+    def ready(self, pid: int) -> bool:
+        """Compare the process id that the server on the port reports."""
+        return b"STAT pid %d\r\n" % pid in self.ask(b"stats\r\n", b"END\r\n")
 
 
 class MariaDB(Service):
-    """mariadbd, without passwords: the user is root."""
+    """mariadbd without passwords; the user is root."""
 
     def prepare(self, folder: str) -> None:
-        """Make an empty database."""
+        """Create an empty database."""
         self.run(
             _program("mariadb-install-db"),
             "--no-defaults",
             f"--datadir={folder}/data",
+            f"--tmpdir={folder}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         )
 
     def command(self, folder: str) -> list[str]:
-        """On TCP and a socket of its own."""
+        """Return a command line with a TCP port and a private socket."""
         return [
             _program("mariadbd"),
             "--no-defaults",
             f"--datadir={folder}/data",
+            f"--tmpdir={folder}",
             f"--socket={folder}/socket",
             f"--pid-file={folder}/pid",
             f"--port={self.port}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={LOOPBACK}",
             "--max-connections=400",
             "--thread-stack=256K",
             "--skip-name-resolve",
         ]
 
+    def ready(self, pid: int) -> bool:
+        """Wait for the private socket: the server binds it after the TCP port."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(5)
+            sock.connect(f"{self._folder}/socket")
+            return bool(sock.recv(1))  # the greeting
+
 
 class PostgreSQL(Service):
-    """postgres, without passwords: the user is postgres."""
+    """postgres without passwords; the user is postgres."""
 
     stop_signal = signal.SIGINT
 
     def prepare(self, folder: str) -> None:
-        """Make an empty cluster."""
+        """Create an empty cluster."""
         self.run(
             _program("initdb"),
             *("-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-N"),
+            *("--locale=C", "--encoding=UTF8"),  # LANG may name one not installed
         )
-
-    def ready(self) -> bool:
-        """It listens before it lets anybody in."""
-        asked = subprocess.run(
-            [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
-            check=False,
-            timeout=START_SECONDS,
-        )
-        return asked.returncode == 0
 
     def command(self, folder: str) -> list[str]:
-        """On TCP and a socket of its own."""
+        """Return a command line with a TCP port and a private socket."""
         return [
             _program("postgres"),
             *("-D", f"{folder}/data", "-p", str(self.port), "-k", folder),
-            *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=250"),
+            *("-c", f"listen_addresses={LOOPBACK}", "-c", "max_connections=250"),
             *("-c", "fsync=off", "-c", "shared_buffers=16MB"),
         ]
+
+    def ready(self, pid: int) -> bool:
+        """Ask through the private socket: the server binds it after the TCP port.
+
+        Before it accepts queries, it accepts connections.
+        """
+        asked = subprocess.run(
+            [
+                *(_program("pg_isready"), "-q", "-h", self._folder),
+                *("-p", str(self.port)),
+            ],
+            check=False,
+            user=self._user,
+            env=self._environ,
+            timeout=START_SECONDS,
+        )
+        return asked.returncode == 0

@@ -13,12 +13,10 @@ import io
 import pkgutil
 import sqlite3
 import sqlite3.dbapi2
+import sys
 import unittest
 
 from txgreenwsgi.green import sqlite3 as green
-
-#: Since Python 3.11, and before.
-_PACKAGES = ("test.test_sqlite3", "sqlite3.test")
 
 
 def main() -> None:
@@ -27,15 +25,9 @@ def main() -> None:
         for name, value in green.REPLACED.items():
             if hasattr(module, name):
                 setattr(module, name, value)
-    for name in _PACKAGES:
-        try:
-            package = importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
-        break
-    else:
-        print("none")
-        return
+    package = importlib.import_module(
+        "test.test_sqlite3" if sys.version_info >= (3, 11) else "sqlite3.test"
+    )
     names = [
         f"{package.__name__}.{found.name}"
         for found in pkgutil.iter_modules(package.__path__)

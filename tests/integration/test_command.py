@@ -11,11 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
+
+from tests.folders import short_folder
 
 from .processes import CHECKOUT, LOOPBACK, TWISTD, serve, start
 
@@ -269,10 +270,7 @@ class EndTests(CommandTestCase):
 
     def test_blocked_daemon(self) -> None:
         """A daemon's stacks are found in its log."""
-        # Not in the test's own directory: such a path has 107 bytes at most.
-        short = tempfile.TemporaryDirectory()
-        self.addCleanup(short.cleanup)
-        path = os.path.join(short.name, "socket")
+        path = str(short_folder(self) / "socket")
         status, output = self.run_command(
             (*TWISTD, "--logfile=d.log", "--pidfile=d.pid"),
             *("greenwsgi", "--app=blocking_app", "--graceful-timeout=0"),

@@ -6,7 +6,6 @@ import datetime
 import ipaddress
 import socket
 import ssl
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.folders import short_folder
 
 from .processes import ANSWER_SECONDS, LOOPBACK, RawClient, start
 
@@ -62,22 +63,20 @@ class EndpointTests(SynchronousTestCase):
 
     def test_unix_socket(self) -> None:
         """A UNIX socket is served, and is gone when the server is."""
-        # Not below `mktemp()`: the path of a UNIX socket is at most 107 bytes.
-        with tempfile.TemporaryDirectory() as directory:
-            path = f"{directory}/web"
-            app = "--app=examples.hello:app"
-            server = start(self, "greenwsgi", app, f"--listen=unix:{path}")
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(ANSWER_SECONDS)
-            with RawClient(sock) as client:
-                sock.connect(path)
-                client.send(GET)
-                answer = client.read_all()
-            self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
-            self.assertTrue(answer.endswith(b"\r\n\r\nHello, world!\n"), answer)
-            server.ask_to_stop()
-            server.wait_ended()
-            self.assertFalse(Path(path).exists())
+        path = short_folder(self) / "web"
+        app = "--app=examples.hello:app"
+        server = start(self, "greenwsgi", app, f"--listen=unix:{path}")
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(ANSWER_SECONDS)
+        with RawClient(sock) as client:
+            sock.connect(str(path))
+            client.send(GET)
+            answer = client.read_all()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
+        self.assertTrue(answer.endswith(b"\r\n\r\nHello, world!\n"), answer)
+        server.ask_to_stop()
+        server.wait_ended()
+        self.assertFalse(path.exists())
 
     def start_tls(self, *options: str) -> tuple[ServerProcess, Path]:
         """A server that listens for TLS, and its certificate."""

@@ -6,7 +6,6 @@ import errno
 import os
 import socket as real_socket
 import subprocess as real_subprocess
-import tempfile
 import threading as real_threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 import txgreenwsgi
+from tests.folders import short_folder
 from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi.green import (
     offload,
@@ -162,20 +162,19 @@ class SocketTests(TestCase):
     @txgreenwsgi.in_greenlet
     def test_other_kinds(self) -> None:
         """UNIX sockets, datagrams and socket pairs wait as well."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "socket")
-            listener = socket.socket(socket.AF_UNIX)
-            listener.bind(path)
-            listener.listen()
-            accepting = txgreenwsgi.spawn(listener.accept)
-            client = socket.socket(socket.AF_UNIX)
-            client.connect(path)
-            server, _ = accepting.wait()
-            reading = txgreenwsgi.spawn(server.recv, 10)
-            client.send(b"unix")
-            self.assertEqual(reading.wait(), b"unix")
-            for sock in (listener, client, server):
-                sock.close()
+        path = str(short_folder(self) / "socket")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen()
+        accepting = txgreenwsgi.spawn(listener.accept)
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(path)
+        server, _ = accepting.wait()
+        reading = txgreenwsgi.spawn(server.recv, 10)
+        client.send(b"unix")
+        self.assertEqual(reading.wait(), b"unix")
+        for sock in (listener, client, server):
+            sock.close()
         one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         one.bind(("127.0.0.1", 0))

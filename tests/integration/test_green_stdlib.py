@@ -1,21 +1,21 @@
-"""CPython's own tests on the patched library: a selection, or all by option.
+"""CPython's own tests on the patched library: a selection, or all of them.
 
-All of `tests.stdlib.compare.MODULES` with TXGREENWSGI_STDLIB=all in the
-environment; that takes a quarter of an hour.
+With TXGREENWSGI_STDLIB=all in the environment these are all of
+`tests.stdlib.compare.MODULES`, which takes a quarter of an hour.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.stdlib.compare import MODULES, run_module, table
+from tests.stdlib.compare import MODULES, Outcome, run_module, table
 from tests.stdlib.known import REASONS
+from tests.stdlib.presence import has_tests
 
-#: Those that take some seconds and touch every part.
+#: Modules that take some seconds and cover every patched part.
 SELECTION = (
     "test_select",
     "test_epoll",
@@ -27,35 +27,33 @@ SELECTION = (
 )
 
 
-class StdlibTests(TestCase):
-    """What passes unpatched passes patched, but for the failures with a reason."""
+if has_tests("test.test_select"):
 
-    timeout = 3600
+    class StdlibTests(TestCase):
+        """A selection of CPython's test modules, where the installation has them."""
 
-    def test_both_ways(self) -> None:
-        """Each module is run unpatched and patched, and compared test by test."""
-        # Asked of another process: in a worker of trial -j, `test` is Twisted's.
-        asked = subprocess.run(
-            [sys.executable, "-c", "import test.test_select"],
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
-        if asked.returncode:
-            raise SkipTest("this Python has no `test` package")
-        chosen = MODULES if os.environ.get("TXGREENWSGI_STDLIB") == "all" else SELECTION
-        for module in chosen:
-            plain = run_module("none", module, sys.executable)
-            green = run_module("txgreenwsgi", module, sys.executable)
-            lost = plain.passed.keys() - green.passed.keys() - REASONS.keys()
-            self.assertTrue(plain.passed, f"{module}: {plain.failed}")
-            self.assertEqual(
-                {test: green.failed.get(test, "was not run") for test in lost}, {}
+        timeout = 3600
+
+        def test_unpatched_and_patched(self) -> None:
+            """A test that passes unpatched passes patched, or `REASONS` lists it."""
+            chosen = (
+                MODULES if os.environ.get("TXGREENWSGI_STDLIB") == "all" else SELECTION
             )
+            for module in chosen:
+                plain = run_module("none", module, sys.executable)
+                green = run_module("txgreenwsgi", module, sys.executable)
+                lost = plain.passed.keys() - green.passed.keys() - REASONS.keys()
+                self.assertTrue(plain.passed, f"{module}: {plain.failed}")
+                self.assertEqual(
+                    {test: green.failed.get(test, "was not run") for test in lost}, {}
+                )
+
+
+class TableTests(SynchronousTestCase):
+    """The table of `python -m tests.stdlib`."""
 
     def test_table(self) -> None:
-        """The table compares what passes with what passes unpatched."""
-        from tests.stdlib.compare import Outcome
-
+        """It compares the tests that pass with those that pass unpatched."""
         plain = Outcome(passed={"a": "", "b": ""})
         green = Outcome(passed={"a": "", "c": ""}, failed={"b": "why"})
         text = table({"none": {"test_x": plain}, "ours": {"test_x": green}})

@@ -1,4 +1,4 @@
-"""`docs/moving.md`: what it tells people who come from gunicorn is so."""
+"""The statements of docs/moving.md, the guide to migrating from gunicorn."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ application = get_wsgi_application()
 
 
 def anchors(page: Path) -> set[str]:
-    """What links may name in a page: its headings, as hosts of Markdown spell them."""
+    """Return the anchors of a page: its headings, as code hosts write them."""
     found = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in found]
     return {heading.replace(" ", "-") for heading in plain}
@@ -63,7 +63,7 @@ class PageTests(SynchronousTestCase):
     """The page itself."""
 
     def test_options(self) -> None:
-        """Every option that it says to use is there, ours or twistd's."""
+        """Each recommended option exists, in the command or in twistd."""
         ours = {name.partition("=")[0].rstrip("=") for name in Options().longOpt}
         server = ServerOptions()
         ours |= {name.rstrip("=") for name in server.longOpt}
@@ -73,7 +73,7 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(named - ours - {"-"}, set())
 
     def test_links(self) -> None:
-        """Every link of it leads somewhere."""
+        """Each link leads to an existing page or heading."""
         links = re.findall(r"\]\(([^)]+)\)", PAGE.read_text("utf-8"))
         self.assertGreater(len(links), 10)
         for link in links:
@@ -85,10 +85,10 @@ class PageTests(SynchronousTestCase):
 
 
 class ShopTests(SynchronousTestCase):
-    """A Django project as it was written for gunicorn."""
+    """A Django project written for gunicorn."""
 
     def setUp(self) -> None:
-        """Write it."""
+        """Write the project."""
         self.folder = Path(self.mktemp()).absolute()
         shop = self.folder / "shop"
         shop.mkdir(parents=True)
@@ -102,24 +102,24 @@ class ShopTests(SynchronousTestCase):
         )
 
     def check(self) -> str:
-        """What `--check` says."""
+        """Return the output of `--check`."""
         checking = ServerProcess(*self.words, "--check")
         self.addCleanup(checking.kill)
         checking.wait_ended()
         return checking.log()
 
     def test_persistent_connections(self) -> None:
-        """`--check` tells that CONN_MAX_AGE keeps nothing, and what to use."""
+        """`--check` reports that CONN_MAX_AGE has no effect, with the remedy."""
         said = self.check()
         self.assertRegex(said, r"warning +DATABASES\['default'\]\['CONN_MAX_AGE'\]")
         self.assertIn("txgreenwsgi.django.backends.postgresql", said)
 
     def test_views(self) -> None:
-        """`--check` sees what only the views import."""
+        """`--check` sees modules that only the views import."""
         self.assertRegex(self.check(), r"green +requests")
 
     def test_passwords(self) -> None:
-        """The option that it names has passwords hashed while others are served."""
+        """With the option on the page, other requests run during password hashing."""
         found = re.search(r"--offload (django[\w.]+)", PAGE.read_text("utf-8"))
         assert found is not None
         listen = f"--listen=tcp:0:interface={LOOPBACK}"
@@ -137,11 +137,11 @@ class ShopTests(SynchronousTestCase):
             served += server.fetch("/").status == 200
         self.assertEqual(len({each.split("$")[0] for each in hashes}), 1)
         self.assertTrue(all(each.startswith("pbkdf2_sha256$") for each in hashes))
-        # One after the other they would have let two or three pages through.
+        # Without the option only two or three pages would be served in between.
         self.assertGreater(served, 8)
 
     def test_timeout(self) -> None:
-        """A request whose time is up is answered 504, and the others go on."""
+        """A request that exceeds its time limit gets 504, and others continue."""
         listen = f"--listen=tcp:0:interface={LOOPBACK}"
         server = start(self, *self.words, listen, "--request-timeout=1")
         began = time.monotonic()

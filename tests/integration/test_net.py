@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import sys
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,9 @@ from twisted.internet.ssl import (
     optionsForClientTLS,
     trustRootFromCertificates,
 )
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import TestCase
 
+from tests.folders import short_folder
 from tests.origins.snippets import snippets
 from txgreenwsgi import TimedOut, in_greenlet, sleep, spawn, timeout
 from txgreenwsgi.net import BUFFER_BYTES, Connection, Listener, connect, listen
@@ -94,10 +94,7 @@ class NetTests(TestCase):
     @in_greenlet
     def test_unix(self) -> None:
         """The same over a UNIX socket."""
-        if sys.platform == "win32":
-            raise SkipTest("Windows has no UNIX sockets here")
-        path = Path(self.mktemp()).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = short_folder(self) / "socket"
 
         def client(connection: Connection) -> bytes:
             connection.write(b"hello")

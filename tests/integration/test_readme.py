@@ -1,4 +1,4 @@
-"""The examples in the README, run as they stand there."""
+"""The Python examples of the README, run unchanged except for addresses."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .processes import CHECKOUT, LOOPBACK, serve, start
 
 
 def examples() -> list[str]:
-    """The README's blocks of Python, in order."""
+    """Return the Python blocks of the README, in order."""
     text = (CHECKOUT / "README.md").read_text("utf-8")
     return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 class ReadmeExampleTests(SynchronousTestCase):
-    """Each example does what the README says of it."""
+    """Each example behaves as the README describes."""
 
     def setUp(self) -> None:
-        """Write the three examples to files."""
+        """Read the three examples."""
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir()
         self.flask, self.deferred, self.tac = examples()
 
     def test_flask(self) -> None:
-        """Ten sleeping requests at once take the time of one."""
+        """Ten concurrent sleeping requests take less time than their sum."""
         (self.directory / "hello.py").write_text(self.flask)
         server = serve(self, "hello:app", f"--chdir={self.directory}")
         started = time.monotonic()
@@ -40,7 +40,7 @@ class ReadmeExampleTests(SynchronousTestCase):
         self.assertLess(time.monotonic() - started, 5)
 
     def test_deferred(self) -> None:
-        """A view waits for a Deferred, and answers with what it brought."""
+        """A view waits for a Deferred and responds with its result."""
         other = serve(self, "examples.hello:app")
         source = self.deferred.replace(
             "http://example.net/", f"http://{LOOPBACK}:{other.port}/"
@@ -51,7 +51,7 @@ class ReadmeExampleTests(SynchronousTestCase):
         self.assertEqual(server.fetch("/").body, other.fetch("/").body)
 
     def test_tac(self) -> None:
-        """The server runs as one service of an application among others."""
+        """The server runs as a service of a Twisted application."""
         source = self.tac.replace("tcp:8080", f"tcp:0:interface={LOOPBACK}")
         self.assertNotEqual(source, self.tac)
         path = self.directory / "web.tac"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import shutil
 import socket
 import ssl
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.folders import make_short_folder
 from tests.server.test_routes import CASES
 from tests.server.wire import get
 
@@ -32,8 +34,7 @@ class Served:
     """One server on a TCP port, a UNIX socket and a TLS port, for all tests here."""
 
     def __init__(self, app: str) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="wire")
-        directory = Path(self._directory.name)
+        self._directory = directory = Path(make_short_folder())
         self.path = f"{directory}/web"
         self.certificate, key = write_certificate(directory)
         self.server = ServerProcess(
@@ -50,7 +51,7 @@ class Served:
     def close(self) -> None:
         """End the process."""
         self.server.kill()
-        self._directory.cleanup()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def connect(self, kind: str) -> RawClient:
         """A connection by TCP, UNIX or TLS."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 if TYPE_CHECKING:
-    from .processes import Answer, RawClient, ServerProcess
+    from .processes import Answer, RawClient, Server
 
 __all__ = ["Visitor"]
 
@@ -21,7 +21,7 @@ _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="(\w+)"')
 class Visitor:
     """One browser, without a window."""
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
         self.cookies: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""The access log: what a line holds, and what happens to its file."""
+"""The access log: the format of its lines, and the handling of its file."""
 
 from __future__ import annotations
 
@@ -21,61 +21,45 @@ from zope.interface import implementer
 from txgreenwsgi.monitoring.accesslog import AccessLog, combined, json_line
 from txgreenwsgi.monitoring.records import OUTCOMES, ExchangeRecord
 
-# 22 November 2026, 09:24:03.25 UTC
-STARTED = 1795339443.25
+from .records import FIELDS, record
 
 
 @implementer(ILogObserver)
 class Events(list[LogEvent]):
-    """What was logged, in order."""
+    """An observer that records log events in order."""
 
     def __call__(self, event: LogEvent) -> None:
-        """Take note of one event."""
+        """Record one event."""
         self.append(event)
 
 
-def record(**changed: Any) -> ExchangeRecord:
-    """What is known of an ordinary request, but for what is given."""
-    fields: dict[str, Any] = {
-        "remote_addr": "192.0.2.1",
-        "remote_port": "4321",
-        "started": STARTED,
-        "duration": 0.0123456,
-        "method": "GET",
-        "target": "/a?b=c%20d",
-        "version": "HTTP/1.1",
-        "status": 200,
-        "bytes_sent": 512,
-        "request_id": "4f2a",
-        "referer": "http://example.net/",
-        "user_agent": "Browser/1 (X; Y)",
-        "outcome": "finished",
-    }
-    return ExchangeRecord(**{**fields, **changed})
-
-
 class RecordTests(SynchronousTestCase):
-    """The record that observers are given."""
+    """The record that observers get."""
 
-    def test_told_in_one_line(self) -> None:
-        """A record in a log or in a debugger tells which request it was."""
+    def test_repr(self) -> None:
+        """The repr of a record identifies the request in one line."""
         self.assertEqual(
             repr(record(target="/\n")),
             "<ExchangeRecord 4f2a GET '/\\n' 200 finished>",
         )
 
     def test_every_outcome_can_be_logged(self) -> None:
-        """Whatever way a request ends, the JSON log says which."""
+        """The JSON log has every outcome."""
         for outcome in OUTCOMES:
             line = json.loads(json_line(record(outcome=outcome)))
             self.assertEqual(line["outcome"], outcome)
+
+    def test_keyword_arguments_only(self) -> None:
+        """A record is built with keyword arguments, so that no field is mistaken."""
+        positional: list[Any] = [getattr(record(), name) for name in FIELDS]
+        self.assertRaises(TypeError, ExchangeRecord, *positional)
 
 
 class CombinedTests(SynchronousTestCase):
     """Apache's format."""
 
     def test_line(self) -> None:
-        """A line is Apache's combined, then the seconds taken and the id."""
+        """A line is in Apache's combined format, then duration and request id."""
         self.assertEqual(
             combined(record()),
             "192.0.2.1 - - [22/Nov/2026:09:24:03 +0000] "
@@ -83,8 +67,8 @@ class CombinedTests(SynchronousTestCase):
             '"Browser/1 (X; Y)" 0.012346 4f2a\n',
         )
 
-    def test_what_is_missing(self) -> None:
-        """What there is nothing of is a hyphen, as Apache has it."""
+    def test_missing_values(self) -> None:
+        """A missing value is a hyphen, as in Apache's log."""
         self.assertEqual(
             combined(
                 record(
@@ -103,11 +87,11 @@ class CombinedTests(SynchronousTestCase):
         )
 
     def test_nothing_sent(self) -> None:
-        """A request that got no answer has the status 000."""
+        """A request without a response has the status 000."""
         self.assertIn('" 000 - "', combined(record(status=0, bytes_sent=0)))
 
-    def test_nobody_can_forge_a_line(self) -> None:
-        """Whatever a client sends stays inside of its quotes, on its line."""
+    def test_forged_line(self) -> None:
+        """Text sent by a client stays inside its quotes and on its line."""
         for evil, escaped in [
             ('a" 200 1 "', 'a\\" 200 1 \\"'),
             ("a\\", "a\\\\"),
@@ -122,18 +106,18 @@ class CombinedTests(SynchronousTestCase):
                 self.assertEqual(len(line.splitlines()), 1)
             self.assertIn(f'"GET /{escaped} HTTP', combined(record(target="/" + evil)))
 
-    def test_nobody_can_forge_a_field(self) -> None:
-        """Outside of quotes a space cannot begin another field."""
+    def test_forged_field(self) -> None:
+        """Outside quotes, spaces are escaped and cannot start another field."""
         line = combined(record(remote_addr="1 - -", request_id="x\ty z"))
         self.assertTrue(line.startswith("1\\x20-\\x20- - - ["))
         self.assertTrue(line.endswith(" x\\x09y\\x20z\n"))
 
 
 class JSONTests(SynchronousTestCase):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def test_line(self) -> None:
-        """Every field is there by its name, and the time is ISO 8601 in UTC."""
+        """A line has every field by its name; the time is in ISO 8601 and UTC."""
         self.assertEqual(
             json.loads(json_line(record())),
             {
@@ -153,8 +137,8 @@ class JSONTests(SynchronousTestCase):
             },
         )
 
-    def test_nobody_can_forge_a_line(self) -> None:
-        """Whatever a client sends comes out as it was, from one line."""
+    def test_forged_line(self) -> None:
+        """Text sent by a client stays on one line, and is decoded unchanged."""
         evil = 'a"},\r\n{"status": 1}\0\x85\u2028\xff\\'
         line = json_line(record(user_agent=evil, target=evil))
         self.assertTrue(line.isascii())
@@ -162,16 +146,16 @@ class JSONTests(SynchronousTestCase):
         self.assertEqual(json.loads(line)["user_agent"], evil)
 
     def test_the_last_millisecond(self) -> None:
-        """A time just before a full second is rounded into the next one."""
+        """A time just before a full second is rounded up to the next one."""
         line = json.loads(json_line(record(started=1795339443.9996)))
         self.assertEqual(line["time"], "2026-11-22T09:24:04.000Z")
 
 
 class AccessLogTests(SynchronousTestCase):
-    """The file."""
+    """The handling of the file."""
 
     def setUp(self) -> None:
-        """A log that writes to a new file when the clock is turned."""
+        """Create a log that writes to a new file when the clock advances."""
         self.clock = Clock()
         self.path = self.mktemp()
         self.events = Events()
@@ -180,24 +164,24 @@ class AccessLogTests(SynchronousTestCase):
         self.log = AccessLog(self.path)
 
     def start(self) -> None:
-        """Open the log's file."""
+        """Open the file of the log."""
         self.log.open(self.clock)
         self.addCleanup(self.log.close)
 
     def write(self, *ids: str) -> None:
-        """Tell of requests that end within one turn, and turn the reactor."""
+        """Record requests that end within one reactor turn, and end the turn."""
         for request_id in ids:
             self.log.observe(record(request_id=request_id))
         self.clock.advance(0)
 
     def ids(self, path: str = "") -> list[str]:
-        """The request ids of a file's lines."""
+        """Return the request ids of the lines in a file."""
         with open(path or self.path) as lines:
             return [line.split()[-1] for line in lines]
 
-    def told(self) -> list[str]:
-        """What the log of the process was told, at which level."""
-        told = [
+    def logged(self) -> list[str]:
+        """Return the log lines of the process since the last call, with levels."""
+        lines = [
             f"{event['log_level'].name}: {formatEvent(event)}".replace(
                 os.path.abspath(self.path), "FILE"
             )
@@ -206,18 +190,18 @@ class AccessLogTests(SynchronousTestCase):
             and "accesslog" in event["log_namespace"]
         ]
         self.events.clear()
-        return told
+        return lines
 
     def test_unknown_format(self) -> None:
-        """A format there is not is refused with those there are."""
+        """For an unknown format, the message lists the valid ones."""
         error = self.assertRaises(ValueError, AccessLog, "x", "common")
         self.assertEqual(
             str(error),
-            "there is no access log format 'common': give combined or json",
+            "access log format 'common' does not exist: give combined or json",
         )
 
     def test_one_write_a_turn(self) -> None:
-        """All that ends within one turn of the reactor is written at once."""
+        """All requests that end within one reactor turn are written by one call."""
         self.start()
         sizes: list[int] = []
         real_write = os.write
@@ -236,7 +220,7 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_appends(self) -> None:
-        """What is in the file already stays there."""
+        """Existing content of the file is kept."""
         for request_id in ("a", "b"):
             log = AccessLog(self.path)
             log.open(self.clock)
@@ -254,7 +238,7 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual(self.ids(), ["last"])
 
     def test_before_and_after(self) -> None:
-        """Requests that end while the log is not open are no trouble."""
+        """Requests that end while the log is closed are ignored."""
         self.log.observe(record())
         self.log.close()
         self.start()
@@ -265,7 +249,7 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual(self.ids(), [])
 
     def test_rotated(self) -> None:
-        """After the file was moved away, lines go to a new one of its name."""
+        """After the file was moved, lines go to a new file at its path."""
         self.start()
         self.write("before")
         os.rename(self.path, self.path + ".1")
@@ -273,10 +257,10 @@ class AccessLogTests(SynchronousTestCase):
         self.write("later")
         self.assertEqual(self.ids(self.path + ".1"), ["before"])
         self.assertEqual(self.ids(), ["after", "later"])
-        self.assertEqual(self.told(), [])
+        self.assertEqual(self.logged(), [])
 
     def test_rotated_by_another(self) -> None:
-        """A new file that somebody else made in its place is used."""
+        """A new file that another process created at the path is used."""
         self.start()
         self.write("before")
         os.rename(self.path, self.path + ".1")
@@ -286,7 +270,7 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual(self.ids(), ["after"])
 
     def test_truncated_in_place(self) -> None:
-        """A file that is copied and truncated (copytruncate) has no hole."""
+        """A truncated file (copytruncate) has no hole."""
         self.start()
         self.write("before")
         os.truncate(self.path, 0)
@@ -294,7 +278,7 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual(self.ids(), ["after"])
 
     def test_files_are_closed(self) -> None:
-        """A hundred rotations leave one file open, and a stop leaves none."""
+        """A hundred rotations leave one open file, and `close` leaves none."""
         before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc") else 0
         self.start()
         for number in range(100):
@@ -309,7 +293,7 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual(self.ids(), ["last"])
 
     def test_relative_path(self) -> None:
-        """A rotated file is found again after the process changed directory."""
+        """A relative path is resolved once, when the log opens."""
         here = os.getcwd()
         self.addCleanup(os.chdir, here)
         os.mkdir(self.path)
@@ -324,12 +308,12 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual(self.ids("../access.log"), ["a"])
 
     def test_cannot_be_opened(self) -> None:
-        """A log that cannot be opened at the start is an error there."""
+        """`open` raises an error if the file cannot be opened."""
         log = AccessLog(os.path.join(self.path, "nowhere", "log"))
         self.assertRaises(FileNotFoundError, log.open, self.clock)
 
-    def test_cannot_be_opened_anew(self) -> None:
-        """If the new file cannot be opened the old one gets the lines."""
+    def test_cannot_be_reopened(self) -> None:
+        """If the new file cannot be opened, lines go to the old one."""
         directory = self.path
         os.mkdir(directory)
         self.path = os.path.join(directory, "log")
@@ -341,15 +325,15 @@ class AccessLogTests(SynchronousTestCase):
         self.write("during")
         self.write("still")
         self.assertEqual(self.ids(old), ["before", "during", "still"])
-        [told] = self.told()
-        self.assertTrue(told.startswith("error: Access log: FILE was moved away"))
+        [line] = self.logged()
+        self.assertTrue(line.startswith("error: access log: FILE was moved and"))
         os.mkdir(directory)
         self.write("after")
         self.assertEqual(self.ids(), ["after"])
-        self.assertEqual(self.told(), ["info: Access log: FILE is open again"])
+        self.assertEqual(self.logged(), ["info: access log: FILE is open again"])
 
     def test_full_disk(self) -> None:
-        """A full disk is told of once, and then how many lines it cost."""
+        """A full disk is logged once, and the lost lines when writing works again."""
         if not os.path.exists("/dev/full"):
             self.fail("this test needs /dev/full, which Linux and the BSDs have")
         os.symlink("/dev/full", self.path)
@@ -357,38 +341,38 @@ class AccessLogTests(SynchronousTestCase):
         self.write("a", "b")
         self.write("c")
         self.assertEqual(
-            self.told(),
+            self.logged(),
             [
-                "error: Access log: FILE cannot be written ([Errno 28] No space "
-                "left on device); lines are lost until it can"
+                "error: access log: cannot write to FILE ([Errno 28] No space left on "
+                "device); lines are lost until writing works again"
             ],
         )
         os.unlink(self.path)
         self.write("d")
         self.assertEqual(self.ids(), ["d"])
         self.assertEqual(
-            self.told(), ["error: Access log: 3 lines were lost from FILE"]
+            self.logged(), ["error: access log: 3 lines of FILE were lost"]
         )
         self.write("e")
-        self.assertEqual(self.told(), [])
+        self.assertEqual(self.logged(), [])
 
     def test_full_to_the_end(self) -> None:
-        """Lines that are lost when the server stops are told of, too."""
+        """`close` logs the lines lost so far."""
         os.symlink("/dev/full", self.path)
         self.start()
         self.write("a")
-        self.told()
+        self.logged()
         self.log.observe(record())
         self.log.close()
         self.assertEqual(
-            self.told(), ["error: Access log: 2 lines were lost from FILE"]
+            self.logged(), ["error: access log: 2 lines of FILE were lost"]
         )
 
     def test_disk_full_in_the_middle(self) -> None:
-        """A line that was cut off does not spoil the next one."""
+        """A partial line does not corrupt the next one."""
         self.start()
         line = len(combined(record(request_id="a")))
-        room = [line + 10]  # for one line, and the beginning of another
+        room = [line + 10]  # for one line, and the start of another
         real_write = os.write
 
         def write(fd: int, data: bytes) -> int:
@@ -400,8 +384,8 @@ class AccessLogTests(SynchronousTestCase):
 
         self.patch(os, "write", write)
         self.write("a", "b", "c")
-        self.told()
-        room[0] = 1  # for the end of the line that was cut off
+        self.logged()
+        room[0] = 1  # for the end of the partial line
         self.write("d")
         self.write("e")
         room[0] = 10000
@@ -414,11 +398,11 @@ class AccessLogTests(SynchronousTestCase):
         )
         self.assertEqual(lines[1], combined(record())[:10])
         self.assertEqual(
-            self.told(), ["error: Access log: 4 lines were lost from FILE"]
+            self.logged(), ["error: access log: 4 lines of FILE were lost"]
         )
 
     def test_standard_output(self) -> None:
-        """A hyphen is the process's standard output, which is not closed."""
+        """A hyphen means standard output, which stays open."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         real_write, real_close = os.write, os.close
@@ -437,3 +421,25 @@ class AccessLogTests(SynchronousTestCase):
         log.close()
         self.assertEqual(closed, [])
         self.assertEqual(json.loads(os.read(reading, 10000))["request_id"], "4f2a")
+
+    def test_standard_output_of_a_daemon(self) -> None:
+        """Standard output that is /dev/null, as in a daemon, is logged once."""
+        self.patch(os, "fstat", lambda fd: os.stat(os.devnull))
+        log = AccessLog("-")
+        log.open(self.clock)
+        log.close()
+        [line] = self.logged()
+        self.assertIn("warn: access log: standard output is /dev/null", line)
+
+    def test_open_until_shutdown(self) -> None:
+        """`open_until_shutdown` closes the file after the reactor's shutdown."""
+        triggers: list[Any] = []
+        reactor: Any = self.clock
+        reactor.addSystemEventTrigger = lambda *trigger: triggers.append(trigger)
+        self.log.open_until_shutdown(reactor)
+        self.write("first")
+        self.log.observe(record(request_id="last"))
+        [(phase, event, close)] = triggers
+        self.assertEqual((phase, event), ("after", "shutdown"))
+        close()
+        self.assertEqual(self.ids(), ["first", "last"])

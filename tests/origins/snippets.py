@@ -1,6 +1,6 @@
-"""The pieces of code in docs/origins.md, with the answers that stand behind them.
+"""The code examples of docs/origins.md and their expected responses.
 
-It knows the form of that page, and must never know what is in it.
+This module knows the format of the page, and must never know its content.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Request:
     """One request to an application on the page.
 
     Attributes:
-        method: such as "GET".
-        path: where to.
-        body: what is sent with it.
+        method: for example "GET".
+        path: request target.
+        body: request body.
     """
 
     method: str
@@ -30,13 +30,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Snippet:
-    """One piece of code.
+    """One code example.
 
     Attributes:
-        line: where it begins.
-        code: the whole of it.
-        requests: those that are sent at the same time; none for a `main()`.
-        answer: what stands behind the arrow: for several requests, that of the first.
+        line: line number of its start.
+        code: source code.
+        requests: concurrent requests; empty for a `main()`.
+        answer: text after the arrow: the response to the first request.
     """
 
     line: int
@@ -45,7 +45,7 @@ class Snippet:
     answer: str
 
     def run(self) -> dict[str, Any]:
-        """Run the code; the names it has defined."""
+        """Run the code and return the names it defines."""
         names: dict[str, Any] = {"__name__": f"origins_md_{self.line}"}
         exec(compile(self.code, f"{PAGE.name}:{self.line}", "exec"), names)
         return names
@@ -57,7 +57,7 @@ def _request(text: str) -> Request:
 
 
 def snippets() -> list[Snippet]:
-    """All pieces of code on the page, in order."""
+    """Return all code examples of the page, in order."""
     text = PAGE.read_text("utf-8")
     found = []
     for match in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S):

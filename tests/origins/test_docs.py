@@ -1,4 +1,4 @@
-"""docs/origins.md: every piece of code on it does what it says."""
+"""The code examples of docs/origins.md return the responses on the page."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class SnippetTests(ServedTestCase):
-    """The pieces of code."""
+    """The code examples."""
 
     def answer(self, snippet: Snippet) -> str:
-        """What the application of a snippet answers to its first request."""
-        with patch.dict(sys.modules):  # `import uwsgi` is for this one alone
+        """Return the response of a snippet's application to its first request."""
+        with patch.dict(sys.modules):  # discard the module `uwsgi` afterwards
             server = self.serve(snippet.run()["app"])
             clients = []
             for request in snippet.requests:
@@ -40,7 +40,7 @@ class SnippetTests(ServedTestCase):
         return response.body.decode()
 
     def test_snippets(self) -> None:
-        """Each application answers what the page says that it answers."""
+        """Each application returns the response on the page."""
         served = [snippet for snippet in snippets() if snippet.requests]
         self.assertGreater(len(served), 12)
         for snippet in served:
@@ -49,7 +49,7 @@ class SnippetTests(ServedTestCase):
             )
 
     def test_everything_is_mentioned(self) -> None:
-        """The page has every key and every adapter that there is."""
+        """The page mentions every environ key and every adapter."""
         text = PAGE.read_text("utf-8")
         for name in NAMES:
             self.assertIn(f"`--origin {name}`", text)

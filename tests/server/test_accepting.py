@@ -1,4 +1,4 @@
-"""Accepting stops while descriptors are short, and goes on when they are not."""
+"""Accepting pauses while file descriptors are short, and resumes afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from twisted.internet.tcp import Port
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._server import accepting
-from txgreenwsgi._server.accepting import Accepting
+from txgreenwsgi._server.accepting import (
+    AcceptThrottle,
+    descriptor_limit,
+    first_reserved,
+)
 
 from .logged import Logged
 
@@ -20,30 +24,30 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort
 
 LIMIT = 80
-#: An eighth of the limit is left to the application.
-MOST = 70
+#: An eighth of the limit is reserved for the application.
+FIRST_RESERVED = 70
 
 
 class Client:
-    """The server's end of a connection that was accepted."""
+    """The server's end of an accepted connection."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def fileno(self) -> int:
-        """Its descriptor."""
+        """Return its descriptor."""
         return self._fd
 
     def close(self) -> None:
-        """The factory refuses them all."""
+        """A no-op, called because the factory refuses all connections."""
 
 
 class Listening:
     """A listening socket whose backlog is never empty.
 
     Attributes:
-        next_fd: the descriptor that the next connection gets; an exception is
-            raised instead.
+        next_fd: the descriptor of the next connection, or the exception that
+            `accept` raises in its place.
     """
 
     def __init__(self) -> None:
@@ -51,7 +55,7 @@ class Listening:
         self.accepted = 0
 
     def accept(self) -> tuple[Client, tuple[str, int]]:
-        """The next connection, on the next descriptor."""
+        """Return the next connection, on the next descriptor."""
         fd = self.next_fd
         if isinstance(fd, OSError):
             raise fd
@@ -60,54 +64,54 @@ class Listening:
         return Client(fd), ("192.0.2.1", self.accepted)
 
     def fileno(self) -> int:
-        """Its own descriptor."""
+        """Return its own descriptor."""
         return 7
 
     def getsockname(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Return its address."""
         return ("192.0.2.2", 80)
 
 
 class Refusing(Factory):
-    """Counts the connections that it refuses."""
+    """A factory that refuses and counts all connections."""
 
     count = 0
 
     def buildProtocol(self, addr: IAddress | None) -> None:
-        """No protocol for anybody."""
+        """Refuse the connection."""
         self.count += 1
 
 
 class MemoryPort(Port):
-    """Twisted's port, on a socket of the test's."""
+    """A port of Twisted, on a fake socket."""
 
     def __init__(self, clock: Any) -> None:
         self.site = Refusing()
         super().__init__(0, self.site, reactor=clock)
         self.listening = Listening()
         self.socket = self.listening
-        self.numberAccepts = 100  # as once it is started
+        self.numberAccepts = 100  # as set by startListening
         self.reading = True
 
     def fileno(self) -> int:
-        """As if it had been started."""
+        """Return the descriptor of the socket, as a started port does."""
         return self.listening.fileno()
 
     def startReading(self) -> None:
-        """What the reactor is asked for."""
+        """Record that the reactor watches the port."""
         self.reading = True
 
     def stopReading(self) -> None:
-        """Likewise."""
+        """Record that the reactor does not watch the port."""
         self.reading = False
 
 
 class System:
-    """The two calls by which a free descriptor is found.
+    """The two system calls that find a free descriptor.
 
     Attributes:
-        free: the lowest that is; an exception is raised instead.
-        closed: those that were closed again.
+        free: the lowest free descriptor, or the exception that `dup` raises.
+        closed: the descriptors passed to `close`.
     """
 
     def __init__(self) -> None:
@@ -115,72 +119,74 @@ class System:
         self.closed: list[int] = []
 
     def dup(self, fd: int) -> int:
-        """What os.dup would return."""
+        """Return the lowest free descriptor."""
         if isinstance(self.free, OSError):
             raise self.free
         return self.free
 
     def close(self, fd: int) -> None:
-        """What os.close would do."""
+        """Record the descriptor."""
         self.closed.append(fd)
 
 
-class AcceptingTests(SynchronousTestCase):
-    """One or two ports, and a process of few descriptors."""
+class AcceptThrottleTests(SynchronousTestCase):
+    """Ports in a process with few descriptors."""
 
     def setUp(self) -> None:
-        """A port that is watched, and a next descriptor that the test decides on."""
+        """Watch a port in a process with a limit of 80 descriptors."""
         self.logged = Logged(self)
         self.clock = Clock()
         self.system = System()
-        self.patch(accepting, "_limit", lambda: LIMIT)
+        self.patch(accepting, "descriptor_limit", lambda: LIMIT)
         self.patch(accepting, "os", self.system)
-        self.accepting = Accepting(self.clock)
+        self.throttle = AcceptThrottle(self.clock)
         self.port = MemoryPort(self.clock)
-        self.accepting.watch(self.port)
+        self.throttle.watch(self.port)
 
     def run_short(self) -> None:
-        """Accept until it is paused."""
+        """Accept connections until the port is paused."""
         for _ in range(20):
             if not self.port.reading:
                 return
             self.port.doRead()
-        self.fail("it never paused")
+        self.fail("the port never paused")
 
     def test_room(self) -> None:
-        """While there is room, nothing is different."""
+        """While descriptors are free, ports accept and no call is scheduled."""
         self.port.numberAccepts = 20
         self.port.doRead()
         self.assertEqual(self.port.site.count, 20)
         self.assertTrue(self.port.reading)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_pauses_before_the_last(self) -> None:
-        """The last descriptors are not for connections, however many want one."""
+    def test_pauses_at_the_reserve(self) -> None:
+        """Connections never use the reserved descriptors, however many arrive."""
         self.port.numberAccepts = 1000
         self.port.doRead()
         self.assertFalse(self.port.reading)
-        self.assertEqual(self.port.listening.next_fd, MOST + 1)
+        self.assertEqual(self.port.listening.next_fd, FIRST_RESERVED + 1)
         self.assertEqual(self.port.site.count, self.port.listening.accepted)
 
-    def test_goes_on(self) -> None:
-        """It is tried again ten times a second, and goes on when there is room."""
+    def test_resumes(self) -> None:
+        """The throttle retries ten times a second and resumes when one is free."""
         self.run_short()
-        self.system.free = MOST
+        self.system.free = FIRST_RESERVED
         for _ in range(30):
             self.clock.advance(0.1)
             self.assertFalse(self.port.reading)
-        self.system.free = MOST - 1
+        self.system.free = FIRST_RESERVED - 1
         self.clock.advance(0.1)
         self.assertTrue(self.port.reading)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(self.system.closed, [MOST] * 30 + [MOST - 1])
+        self.assertEqual(
+            self.system.closed, [FIRST_RESERVED] * 30 + [FIRST_RESERVED - 1]
+        )
         self.port.listening.next_fd = 20
         self.port.doRead()
         self.assertGreater(self.port.listening.next_fd, 20)
 
-    def test_no_descriptor_to_try_with(self) -> None:
-        """The application has used up even those that were left to it."""
+    def test_reserve_used_up(self) -> None:
+        """The port stays paused while the application uses all descriptors."""
         self.run_short()
         self.system.free = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         self.clock.advance(0.1)
@@ -189,8 +195,8 @@ class AcceptingTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.assertTrue(self.port.reading)
 
-    def test_none_left(self) -> None:
-        """When accepting fails for want of anything, it is paused, and not tried on."""
+    def test_shortage_errors(self) -> None:
+        """When accept() fails for lack of resources, the port pauses."""
         for number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             self.port.listening.next_fd = OSError(number, os.strerror(number))
             self.port.doRead()
@@ -200,16 +206,16 @@ class AcceptingTests(SynchronousTestCase):
         self.assertEqual(self.port.site.count, 0)
 
     def test_other_errors(self) -> None:
-        """An error that has nothing to do with it goes its way."""
+        """Twisted handles any other error of accept(), and the port does not pause."""
         for number in (errno.ECONNABORTED, errno.EAGAIN):
             self.port.listening.next_fd = OSError(number, os.strerror(number))
             self.port.doRead()
             self.assertTrue(self.port.reading)
 
-    def test_one_line(self) -> None:
-        """A shortage that comes and goes is one line a minute, with the remedy."""
+    def test_log_rate(self) -> None:
+        """Repeated shortages log at most one line a minute, with the remedy."""
         for _ in range(100):
-            self.port.listening.next_fd = MOST
+            self.port.listening.next_fd = FIRST_RESERVED
             self.run_short()
             self.clock.advance(0.1)
         lines = [line for line in self.logged.lines() if "run short" in line]
@@ -217,65 +223,65 @@ class AcceptingTests(SynchronousTestCase):
         self.assertIn(f"the limit is {LIMIT}", lines[0])
         self.assertIn("ulimit -n", lines[0])
         self.clock.advance(60)
-        self.port.listening.next_fd = MOST
+        self.port.listening.next_fd = FIRST_RESERVED
         self.run_short()
         lines = [line for line in self.logged.lines() if "run short" in line]
         self.assertEqual(len(lines), 1)
         self.clock.advance(0.1)
 
     def test_all_ports(self) -> None:
-        """The ports of a service share their descriptors."""
+        """All ports of a service pause and resume together."""
         other = MemoryPort(self.clock)
-        self.accepting.watch(other)
+        self.throttle.watch(other)
         self.run_short()
         self.assertFalse(other.reading)
         other.doRead()
         self.assertEqual(other.site.count, 0)
         late = MemoryPort(self.clock)
-        self.accepting.watch(late)
+        self.throttle.watch(late)
         self.assertFalse(late.reading)
         self.clock.advance(0.1)
         self.assertEqual((other.reading, late.reading), (True, True))
 
-    def test_forgotten(self) -> None:
-        """Ports that are closed are not read from again, and nothing is pending."""
+    def test_forget(self) -> None:
+        """After `forget`, ports are not resumed and no call is pending."""
         self.run_short()
-        self.accepting.forget()
+        self.throttle.forget()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.clock.advance(1)
         self.assertFalse(self.port.reading)
-        self.assertFalse(self.accepting.paused)
+        self.assertFalse(self.throttle.paused)
 
-    def test_port_of_another_kind(self) -> None:
-        """What is not Twisted's port of sockets is left alone."""
+    def test_port_without_a_socket(self) -> None:
+        """A port that is no Twisted socket port is ignored."""
         other: Any = object()
         port: IListeningPort = other
-        self.accepting.watch(port)
+        self.throttle.watch(port)
         self.run_short()
 
-    def test_socket_is_what_it_was(self) -> None:
-        """In all else the port's socket is the one that it was."""
+    def test_other_socket_methods(self) -> None:
+        """All methods but `accept` are those of the original socket."""
         self.assertEqual(self.port.socket.fileno(), 7)
         self.assertEqual(self.port.getHost().host, "192.0.2.2")
 
 
 class LimitTests(SynchronousTestCase):
-    """What the system allows this process."""
+    """The limit of descriptors and the reserve."""
 
-    def test_spare(self) -> None:
-        """At most 64 descriptors are left to the application, at least an eighth."""
-        for limit, most in (
+    def test_reserve(self) -> None:
+        """An eighth of the limit is reserved, at most 64 descriptors."""
+        for limit, first in (
             (64, 56),
             (256, 224),
             (512, 448),
             (1024, 960),
             (65536, 65472),
         ):
-            self.patch(accepting, "_limit", lambda limit=limit: limit)
-            self.assertEqual(accepting._most(), most)
+            self.patch(accepting, "descriptor_limit", lambda limit=limit: limit)
+            self.assertEqual(first_reserved(), first)
 
     def test_limit(self) -> None:
-        """The limit is asked for each time: it can be changed at any time."""
+        """The limit is read at each call, because it may change at any time."""
 
         class Resource:
             RLIMIT_NOFILE = 7
@@ -287,10 +293,10 @@ class LimitTests(SynchronousTestCase):
 
         system = Resource()
         self.patch(accepting, "resource", system)
-        self.assertEqual(accepting._limit(), 100)
+        self.assertEqual(descriptor_limit(), 100)
         system.soft = 200
-        self.assertEqual(accepting._limit(), 200)
+        self.assertEqual(descriptor_limit(), 200)
         system.soft = -1
-        self.assertGreater(accepting._limit(), 1 << 20)
+        self.assertGreater(descriptor_limit(), 1 << 20)
         self.patch(accepting, "resource", None)
-        self.assertGreater(accepting._limit(), 1 << 20)
+        self.assertGreater(descriptor_limit(), 1 << 20)

@@ -1,8 +1,8 @@
-"""The service: it listens, loads the application, and stops well."""
+"""`GreenService`: it listens, loads the application, and stops."""
 
 from __future__ import annotations
 
-import types
+import os
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
@@ -12,9 +12,11 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
+from tests.monitoring.records import record
 from txgreenwsgi import service
+from txgreenwsgi._server.errors import EndpointError, ListenError, StartError
 from txgreenwsgi._server.service import GreenService
-from txgreenwsgi.settings import SettingError
+from txgreenwsgi.monitoring import AccessLog
 
 from .application import application
 from .wire import WireTestCase
@@ -24,24 +26,24 @@ if TYPE_CHECKING:
 
 
 class Reactor(MemoryReactorClock):
-    """Listens in memory, and notes when it is told to stop."""
+    """A reactor that listens in memory, and records that it is stopped."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stopped = False
 
     def callWhenRunning(self, callable: Any, *args: Any, **kw: Any) -> None:  # noqa: A002
-        """It runs."""
+        """Call it immediately."""
         callable(*args, **kw)
 
     def stop(self) -> None:
-        """Note it."""
+        """Record the call."""
         self.stopped = True
 
 
 @implementer(IStreamServerEndpoint)
 class Endpoint:
-    """An endpoint that listens when, and if, the test says so."""
+    """An endpoint that opens when the test fires its Deferred."""
 
     def __init__(self) -> None:
         self.cancelled = False
@@ -51,24 +53,24 @@ class Endpoint:
         self.cancelled = True
 
     def listen(self, factory: Any) -> Deferred[Any]:
-        """Whatever the test does with it."""
+        """Return the Deferred of the test."""
         return self.opened
 
 
 class ServiceTests(WireTestCase):
-    """`txgreenwsgi.service`."""
+    """A service on endpoints in memory."""
 
     def setUp(self) -> None:
-        """Have a reactor in memory."""
+        """Create a reactor in memory."""
         super().setUp()
         self.reactor = Reactor()
 
     def service(self, *listen: Any, **settings: Any) -> GreenService:
-        """A service on endpoints."""
+        """Return a service on these endpoints."""
         return service(application, list(listen), reactor=self.reactor, **settings)
 
     def test_listens(self) -> None:
-        """It listens on all its endpoints from its start on, with a long backlog."""
+        """The started service listens on all endpoints, with a backlog of 1024."""
         made = self.service("tcp:8001", "tcp:8002:backlog=5", "unix:/nowhere/socket")
         self.assertEqual(self.reactor.tcpServers, [])
         made.startService()
@@ -87,7 +89,7 @@ class ServiceTests(WireTestCase):
         self.assert_logged("listening on", "8001")
 
     def test_endpoint_object(self) -> None:
-        """An endpoint may be an object."""
+        """Endpoint objects are accepted."""
         made = self.service(TCP4ServerEndpoint(self.reactor, 8003))
         made.startService()
         self.assertEqual(self.reactor.tcpServers[0][0], 8003)
@@ -109,7 +111,7 @@ class ServiceTests(WireTestCase):
         self.assertIs(made.site.application, application)
 
     def test_application_first(self) -> None:
-        """Started without privileges, it loads the application before it listens."""
+        """Without a privileged start, it loads the application before it listens."""
 
         def load() -> Application:
             raise ImportError("no such application")
@@ -119,13 +121,13 @@ class ServiceTests(WireTestCase):
         self.assertEqual(self.reactor.tcpServers, [])
 
     def test_default(self) -> None:
-        """Without endpoints it listens on port 8080."""
+        """By default, it listens on port 8080."""
         made = service(application, reactor=self.reactor)
         made.startService()
         self.assertEqual(self.reactor.tcpServers[0][0], 8080)
 
     def test_stop(self) -> None:
-        """It stops listening, then waits for what is in flight."""
+        """A stop closes the ports, then waits for the requests in flight."""
         made = self.service("tcp:8001")
         made.startService()
         (port,) = made.ports
@@ -141,7 +143,7 @@ class ServiceTests(WireTestCase):
         self.assertEqual(made.ports, [])
 
     def test_stop_while_it_opens(self) -> None:
-        """An endpoint that has not opened yet is given up."""
+        """A stop cancels an endpoint that is still opening."""
         endpoint = Endpoint()
         made = self.service(endpoint)
         made.startService()
@@ -150,16 +152,16 @@ class ServiceTests(WireTestCase):
         self.assertFalse(self.reactor.stopped)
 
     def test_stop_although_a_port_fails(self) -> None:
-        """A port that cannot be closed does not keep the server from stopping."""
+        """An error while a port closes is logged, and the stop completes."""
         made = self.service("tcp:8001")
         made.startService()
         made.ports[0].stopListening = lambda: fail(OSError())  # type: ignore[method-assign]
         self.successResultOf(made.stopService())
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
-        self.assert_logged("a port cannot be closed")
+        self.assert_logged("cannot close a port")
 
     def test_start_again(self) -> None:
-        """It can be started again."""
+        """A stopped service can be started again."""
         made = self.service("tcp:8001")
         made.startService()
         self.successResultOf(made.stopService())
@@ -168,7 +170,7 @@ class ServiceTests(WireTestCase):
         self.assertEqual(len(made.ports), 1)
 
     def test_cut_short(self) -> None:
-        """A stop can be told to hurry, whether or not it is under way."""
+        """`cut_short` is a no-op while the service is not stopping."""
         made = self.service("tcp:8001")
         made.cut_short()
         made.startService()
@@ -176,35 +178,80 @@ class ServiceTests(WireTestCase):
         self.assertTrue(made.running)
 
     def test_cannot_listen_while_privileged(self) -> None:
-        """A port that is taken ends the start with that error."""
+        """A port in use ends the privileged start with the remedy."""
         endpoint = Endpoint()
         made = self.service("tcp:81", endpoint)
-        endpoint.opened.errback(CannotListenError("", 80, OSError("taken")))
-        self.assertRaises(CannotListenError, made.privilegedStartService)
+        endpoint.opened.errback(CannotListenError("", 80, OSError("in use")))
+        error = self.assertRaises(ListenError, made.privilegedStartService)
+        self.assertIn("cannot listen on any:80 (in use): stop the", str(error))
+        self.assertEqual(made.ports, [])
+
+    def test_lock_beside_a_unix_socket(self) -> None:
+        """The error of a lock file, which Twisted passes on, names the endpoint."""
+        endpoint = Endpoint()
+        endpoint.opened.errback(FileNotFoundError(2, "Missing", "7", None, "/no/s"))
+        made = self.service(endpoint)
+        error = self.assertRaises(ListenError, made.privilegedStartService)
+        self.assertIn("cannot listen on any:/no/s ([Errno 2]", str(error))
+
+    def test_unreadable_key(self) -> None:
+        """A missing key file ends the privileged start with the remedy."""
+        made = self.service("tcp:81", f"ssl:443:privateKey={self.mktemp()}")
+        error = self.assertRaises(EndpointError, made.privilegedStartService)
+        self.assertIn(": give the path of a readable file", str(error))
         self.assertEqual(made.ports, [])
 
     def test_cannot_listen_later(self) -> None:
-        """Later, it is logged and stops the process: a server that serves nobody."""
+        """After the start, a port in use is logged and stops the reactor."""
         endpoint = Endpoint()
         made = self.service(endpoint)
         made.startService()
-        endpoint.opened.errback(CannotListenError("", 80, OSError("taken")))
-        self.assertEqual(len(self.flushLoggedErrors(CannotListenError)), 1)
-        self.assert_logged("cannot listen on")
+        endpoint.opened.errback(CannotListenError("", 80, OSError("in use")))
+        self.assertEqual(len(self.flushLoggedErrors(ListenError)), 1)
+        self.assert_logged("stopping the reactor: cannot listen on any:80")
         self.assertTrue(self.reactor.stopped)
 
-    def test_not_an_application(self) -> None:
-        """What cannot be called is refused at once."""
-        wrong: Any = "module:app"
-        error = self.assertRaises(TypeError, service, wrong)
-        self.assertIn("'module:app' is not", str(error))
-        self.assertRaises(TypeError, service, types.ModuleType("module"))
+    def test_access_log(self) -> None:
+        """The access log is open from before the application loads to the end."""
+        path = self.mktemp()
+        log = AccessLog(path)
+        opened: list[bool] = []
+
+        def load() -> Application:
+            opened.append(os.path.exists(path))
+            return application
+
+        made = GreenService(load, ["tcp:1"], reactor=self.reactor, access_log=log)
+        made.privilegedStartService()
+        self.assertFalse(os.path.exists(path))
+        made.startService()
+        self.assertEqual(opened, [True])
+        (port,) = made.ports
+        closed: Deferred[None] = Deferred()
+        port.stopListening = lambda: closed  # type: ignore[method-assign]
+        stopped = made.stopService()
+        log.observe(record(request_id="last"))
+        closed.callback(None)
+        self.successResultOf(stopped)
+        log.observe(record(request_id="late"))
+        self.reactor.advance(0)
+        with open(path) as file:
+            self.assertEqual([line.split()[-1] for line in file], ["last"])
+
+    def test_access_log_that_cannot_be_opened(self) -> None:
+        """An access log that cannot be opened ends the start with the remedy."""
+        log = AccessLog(os.path.join(self.mktemp(), "log"))
+        made = GreenService(
+            lambda: application, ["tcp:1"], reactor=self.reactor, access_log=log
+        )
+        error = self.assertRaises(StartError, made.startService)
+        self.assertIn("the access log cannot be opened ([Errno 2]", str(error))
+        self.assertIn("): give a file that this user may write to", str(error))
 
     def test_one_endpoint_for_many(self) -> None:
-        """A string where a list belongs is refused, with what to give instead."""
-        error = self.assertRaises(TypeError, service, application, "tcp:8001")
-        self.assertIn("give ['tcp:8001']", str(error))
-
-    def test_bad_setting(self) -> None:
-        """A setting that does not exist is refused."""
-        self.assertRaises(SettingError, service, application, max_boddy=1)
+        """A string in place of a list is refused with the correction."""
+        error = self.assertRaises(TypeError, GreenService, application, "tcp:8001")
+        self.assertEqual(
+            str(error),
+            "listen='tcp:8001' is one endpoint, not a list of them: give ['tcp:8001']",
+        )

@@ -14,6 +14,7 @@ from unittest.mock import patch
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from tests.folders import short_folder
 from txgreenwsgi import (
     Cancelled,
     NotInGreenlet,
@@ -241,7 +242,7 @@ class KindsTests(DescriptorTestCase):
 
     def test_listening_socket(self) -> None:
         """A socket that listens is readable when somebody wants to connect."""
-        path = self.mktemp()
+        path = str(short_folder(self) / "socket")
         listening, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
         self.addCleanup(listening.close)
         self.addCleanup(client.close)

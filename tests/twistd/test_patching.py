@@ -1,4 +1,4 @@
-"""`--patch` and `--offload`."""
+"""The options `--patch` and `--offload`."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ import types
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
+from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
+from txgreenwsgi._twistd.offloading import FunctionNotFound, offload_names
 from txgreenwsgi._twistd.options import Options
-from txgreenwsgi._twistd.patching import (
-    PATCHABLE,
-    NotFound,
-    offload_names,
-    parse_patch,
-)
 
 
 class PatchOptionTests(SynchronousTestCase):
-    """What the command line may say."""
+    """The accepted values."""
 
     def parsed(self, *words: str) -> Options:
-        """The options that `words` give."""
+        """Return the options for a command line."""
         options = Options()
         options.parseOptions(list(words))
         return options
 
     def test_patch(self) -> None:
-        """All is the default; none, or a list, may be asked for."""
+        """The default is all; none, or a list, may be given."""
         self.assertEqual(self.parsed()["patch"], PATCHABLE)
         self.assertEqual(self.parsed("--patch", "none")["patch"], ())
         self.assertEqual(
@@ -38,14 +34,15 @@ class PatchOptionTests(SynchronousTestCase):
         self.assertIn("--patch 'sockets'", str(caught.exception))
 
     def test_everything_that_can_be_patched(self) -> None:
-        """The command knows every module that the library can patch."""
+        """The command accepts every module that `txgreenwsgi.monkey` patches."""
         from txgreenwsgi.monkey import MODULES
 
         self.assertEqual(PATCHABLE, tuple(MODULES))
         self.assertEqual(parse_patch("all"), PATCHABLE)
+        self.assertEqual(parse_patch(["time", "ssl"]), ("time", "ssl"))
 
     def test_offload(self) -> None:
-        """It may be repeated, and what is no name is refused with an example."""
+        """It may be repeated; anything but a full name is refused with an example."""
         options = self.parsed("--offload", "a.b", "--offload", "c.d.e")
         self.assertEqual(options["offload"], ["a.b", "c.d.e"])
         for wrong in ("function", "a.b()", ""):
@@ -55,10 +52,10 @@ class PatchOptionTests(SynchronousTestCase):
 
 
 class OffloadNamesTests(SynchronousTestCase):
-    """Functions and methods are replaced where they are found."""
+    """Replacement of functions and methods."""
 
     def setUp(self) -> None:
-        """A module with both."""
+        """Create a module with both."""
 
         class Class:
             def method(self) -> str:
@@ -73,12 +70,12 @@ class OffloadNamesTests(SynchronousTestCase):
         self.patch_modules()
 
     def patch_modules(self) -> None:
-        """Make the module importable for a test."""
+        """Make the module importable during a test."""
         sys.modules[self.module.__name__] = self.module
         self.addCleanup(sys.modules.pop, self.module.__name__)
 
     def test_found(self) -> None:
-        """What was named goes on working, outside tasks too."""
+        """Replaced functions return the same results, outside tasks too."""
         before = self.module.function
         for name in ("function", "Class.method", "Class.static"):
             offload_names([f"green_offload_example.{name}"])
@@ -88,8 +85,8 @@ class OffloadNamesTests(SynchronousTestCase):
         self.assertEqual(self.module.Class.static(), "static")
 
     def test_not_found(self) -> None:
-        """A name that is not there is told with the option."""
+        """For an unknown function, the message gives the option and its value."""
         for name in ("green_offload_example.nothing", "no_such_package.function"):
-            with self.assertRaises(NotFound) as caught:
+            with self.assertRaises(FunctionNotFound) as caught:
                 offload_names([name])
             self.assertIn(f"--offload '{name}'", str(caught.exception))

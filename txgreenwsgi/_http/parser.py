@@ -71,7 +71,7 @@ _HEAD_END = b"\r\n\r\n"
 
 # RFC 9112 section 2.2: a server should ignore an empty line before a request line.
 # Some old clients send one after each body; more of them have no purpose.
-_EMPTY_LINES = 8
+EMPTY_LINES_LIMIT = 8
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
@@ -297,7 +297,7 @@ class RequestParser:
         while start < len(data) and data[start] == b"\r\n"[self._leading % 2]:
             start += 1
             self._leading += 1
-            if self._leading > len(b"\r\n") * _EMPTY_LINES:
+            if self._leading > len(b"\r\n") * EMPTY_LINES_LIMIT:
                 raise Malformed(400, "too many empty lines before a request")
         if start < len(data) and self._leading % 2:
             raise Malformed(400, "CR without LF before a request")

@@ -1,10 +1,10 @@
-"""Stopping to accept while the process is short of file descriptors.
+"""Backpressure on accepting while the process is short of file descriptors.
 
-A process that has none left cannot accept, and its listening socket stays readable:
-a reactor that is told of it turns without rest, or (Twisted's way) accepts with a
-spare descriptor, only to close. Here the listening sockets are put aside while few
-descriptors are left. Who connects meanwhile waits in the backlog, who is connected
-is served, and the application can open its files.
+A process without free descriptors cannot accept, and its listening socket stays
+readable. A reactor that watches it would spin, or (as Twisted does) accept with a
+spare descriptor only to close the connection. This module stops watching the
+listening sockets while few descriptors are left: new connections wait in the
+backlog, open ones are served, and the application can open its files.
 
 It knows listening ports and descriptors. It must never know what is served.
 """
@@ -20,44 +20,55 @@ from twisted.logger import Logger
 
 try:
     import resource
-except ImportError:  # a platform without limits on them
+except ImportError:  # a platform without resource limits
     resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import socket
 
-    from twisted.internet.interfaces import IDelayedCall, IListeningPort
+    from twisted.internet.interfaces import (
+        IDelayedCall,
+        IListeningPort,
+        IReactorTime,
+    )
 
-__all__ = ["Accepting"]
+__all__ = [
+    "LOG_SECONDS",
+    "RESERVED_DESCRIPTORS",
+    "RETRY_SECONDS",
+    "AcceptThrottle",
+    "descriptor_limit",
+    "first_reserved",
+]
 
 _log = Logger()
 
-#: So many descriptors are left to the application, at most an eighth of all.
-_SPARE = 64
+#: Descriptors reserved for the application, at most an eighth of the limit.
+RESERVED_DESCRIPTORS = 64
 
-#: How often it is tried again.
-_TRY_SECONDS = 0.1
+#: Interval between two attempts to resume.
+RETRY_SECONDS = 0.1
 
-#: A shortage that comes and goes is logged no more often than this.
-_LOG_SECONDS = 60.0
+#: Minimum interval between two log lines about a shortage.
+LOG_SECONDS = 60.0
 
-# What accept() says when this process, or the whole system, has run out.
+# Errors of accept() when the process, or the whole system, has no resources left.
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Accepting:
-    """The listening ports of one service: accepting, or put aside.
+class AcceptThrottle:
+    """The listening ports of one service, either accepting or paused.
 
     Call from the reactor greenlet.
 
     Args:
-        reactor: an IReactorTime.
+        reactor: the reactor of the ports.
 
     Attributes:
-        paused: whether they are put aside.
+        paused: True while no port accepts.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._ports: list[Port] = []
         self._call: IDelayedCall | None = None
@@ -65,7 +76,7 @@ class Accepting:
         self.paused = False
 
     def watch(self, port: IListeningPort) -> None:
-        """Have `port` put aside when descriptors run short, if it is one of sockets."""
+        """Pause `port` when descriptors run short. A no-op unless it has a socket."""
         if not isinstance(port, Port):
             return
         listening: Any = _ListeningSocket(port.socket, self)
@@ -75,7 +86,7 @@ class Accepting:
             port.stopReading()
 
     def forget(self) -> None:
-        """The ports are about to be closed."""
+        """Stop watching. Call before the ports are closed."""
         self._ports.clear()
         self.paused = False
         if self._call is not None:
@@ -83,40 +94,44 @@ class Accepting:
             self._call = None
 
     def accepted(self, fd: int) -> None:
-        """A connection has the descriptor `fd`, the lowest that was free."""
-        if fd >= _most():
+        """Pause if the descriptor of a new connection is a reserved one.
+
+        Args:
+            fd: the descriptor, which is the lowest that was free.
+        """
+        if fd >= first_reserved():
             self.pause(f"{fd} are open")
 
     def pause(self, reason: str) -> None:
-        """Put the ports aside until there are descriptors again."""
+        """Stop accepting until descriptors are free again."""
         if self.paused:
             return
         self.paused = True
         for port in self._ports:
             port.stopReading()
-        self._call = self._reactor.callLater(_TRY_SECONDS, self._try)
+        self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
         now = self._reactor.seconds()
-        if self._logged is None or now - self._logged >= _LOG_SECONDS:
+        if self._logged is None or now - self._logged >= LOG_SECONDS:
             self._logged = now
             _log.warn(
-                "file descriptors run short ({reason}, the limit is {limit}): new "
-                "connections wait until others are closed; raise the limit "
-                "(LimitNOFILE of systemd, ulimit -n) or give --max-connections",
+                "accepting is paused: file descriptors run short ({reason}, the limit "
+                "is {limit}). New connections wait until others are closed. Raise the "
+                "limit (LimitNOFILE of systemd, ulimit -n) or set --max-connections",
                 reason=reason,
-                limit=_limit(),
+                limit=descriptor_limit(),
             )
 
-    def _try(self) -> None:
-        """Go on if the next descriptor would not be one of the last."""
+    def _retry(self) -> None:
+        """Resume if the next descriptor is not a reserved one."""
         self._call = None
         try:
             fd = os.dup(self._ports[0].fileno())
         except OSError:
-            fd = _limit()
+            fd = descriptor_limit()
         else:
             os.close(fd)
-        if fd >= _most():
-            self._call = self._reactor.callLater(_TRY_SECONDS, self._try)
+        if fd >= first_reserved():
+            self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
             return
         self.paused = False
         for port in self._ports:
@@ -124,40 +139,44 @@ class Accepting:
 
 
 class _ListeningSocket:
-    """A port's socket that has nobody to accept while its port is put aside."""
+    """A proxy of a port's socket that accepts nothing while the port is paused."""
 
-    def __init__(self, listening: socket.socket, accepting: Accepting) -> None:
+    def __init__(self, listening: socket.socket, throttle: AcceptThrottle) -> None:
         self._socket = listening
-        self._accepting = accepting
+        self._throttle = throttle
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """What `socket.accept` does; EAGAIN when descriptors are short."""
-        if self._accepting.paused:
-            # Twisted accepts several in one go.
+        """Accept a connection as `socket.accept` does.
+
+        Raises:
+            BlockingIOError: EAGAIN, while descriptors are short.
+        """
+        if self._throttle.paused:
+            # Twisted accepts several connections in one call of doRead.
             raise BlockingIOError(errno.EAGAIN, "accepting is paused")
         try:
             accepted = self._socket.accept()
         except OSError as error:
             if error.errno not in _SHORTAGES:
                 raise
-            self._accepting.pause(str(error))
+            self._throttle.pause(str(error))
             raise BlockingIOError(errno.EAGAIN, "accepting is paused") from error
-        self._accepting.accepted(accepted[0].fileno())
+        self._throttle.accepted(accepted[0].fileno())
         return accepted
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
 
-def _limit() -> int:
-    """How many descriptors this process may have; it can change at any time."""
+def descriptor_limit() -> int:
+    """Return the maximum number of descriptors. It may change at any time."""
     if resource is None:
         return 1 << 30
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 30 if soft == resource.RLIM_INFINITY else soft
 
 
-def _most() -> int:
-    """The first descriptor that is not for connections."""
-    limit = _limit()
-    return limit - min(_SPARE, limit // 8)
+def first_reserved() -> int:
+    """Return the lowest descriptor that connections must not use."""
+    limit = descriptor_limit()
+    return limit - min(RESERVED_DESCRIPTORS, limit // 8)

@@ -97,7 +97,7 @@ _ON_CLOSE: Final = CONNECTION.moves("close")
 _ON_LOSE: Final = CONNECTION.moves("lose")
 
 #: Time for a connection to close, and for a request body to be drained.
-_CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
 
 #: The unread rest of a request body is drained up to this size, so that the
 #: connection persists; with more to come it is closed.
@@ -642,7 +642,7 @@ class H1Channel:
 
     def _begin_closing(self) -> None:
         self.state = _ON_CLOSE[self.state]
-        seconds = _CLOSE_SECONDS
+        seconds = CLOSE_SECONDS
         if not isinstance(self.output, SocketOutput):
             # The transport may still buffer a part of the response.
             seconds = self.server.limits.write_seconds or float("inf")
@@ -654,7 +654,7 @@ class H1Channel:
     def abort(self) -> None:
         """Cut the connection, so that the client sees that bytes are missing."""
         self.state = _ON_LOSE[self.state]
-        self._close_at = self.hub.reactor.seconds() + _CLOSE_SECONDS
+        self._close_at = self.hub.reactor.seconds() + CLOSE_SECONDS
         self._drop_input()
         if self.transport is not None:
             self.output.detach()
@@ -680,7 +680,7 @@ class H1Channel:
             if limit and now - self._since >= limit:
                 self._refuse(Refusal(408, f"no complete head in {limit:g} seconds"))
         elif state is DRAINING:
-            if now - self._since >= _CLOSE_SECONDS:
+            if now - self._since >= CLOSE_SECONDS:
                 self._close_lingering()
         elif now >= self._close_at:
             self.abort()

@@ -1,13 +1,12 @@
-"""Listening, and stopping well: a site as a Twisted service.
+"""A site as a Twisted service: it listens, and stops when requests have ended.
 
 It knows endpoints and the order of a start: listen while still privileged, load
-the application after. It must never know how the application was named.
+the application afterwards. It must never know how the application was named.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import (
@@ -17,48 +16,56 @@ from twisted.internet.defer import (
     gatherResults,
     maybeDeferred,
 )
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txgreenwsgi.settings import Settings
 
-from .accepting import Accepting
+from .accepting import AcceptThrottle
+from .endpoints import make_endpoint
+from .errors import EndpointError, ListenError, StartError
 from .site import GreenSite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-    from twisted.python.failure import Failure
+    from twisted.internet.interfaces import (
+        IListeningPort,
+        IReactorCore,
+        IReactorTime,
+        IStreamServerEndpoint,
+    )
 
     from txgreenwsgi._wsgi.gateway import Application
-    from txgreenwsgi.monitoring.records import ExchangeRecord
+    from txgreenwsgi.monitoring import AccessLog, ExchangeRecord
 
-__all__ = ["DEFAULT_LISTEN", "GreenService", "service"]
+__all__ = ["DEFAULT_LISTEN", "GreenService"]
 
 _log = Logger()
 
 DEFAULT_LISTEN = ("tcp:8080",)
 
-#: Twisted's default of 50 refuses connections in a burst.
-_BACKLOG = 1024
-_TAKES_BACKLOG = re.compile(r"(tcp6?|ssl|unix):")
-
 
 class GreenService(Service):
-    """Serves one application on any number of endpoints.
+    """A server of one application on any number of endpoints.
+
+    The errors of a start are `StartError`s, whose messages give the remedy, and the
+    exceptions of `load_app`.
 
     Args:
-        load_app: returns the WSGI application. It is called when the service
-            starts: after daemonize and setuid.
+        load_app: returns the WSGI application. Called when the service starts:
+            after twistd has daemonized and changed the user.
         listen: endpoint strings, or objects that provide IStreamServerEndpoint.
         settings: see `txgreenwsgi.settings`.
         observers: called with each `ExchangeRecord`.
-        reactor: the installed one by default.
+        reactor: the installed reactor by default.
+        access_log: opened before the application is loaded, and closed after the
+            last request.
 
     Attributes:
         site: the factory behind all endpoints.
-        ports: what is listened on, while it runs.
+        ports: the open ports, while the service runs.
     """
 
     def __init__(
@@ -67,145 +74,155 @@ class GreenService(Service):
         listen: Sequence[str | IStreamServerEndpoint] = DEFAULT_LISTEN,
         settings: Settings | None = None,
         observers: Sequence[Callable[[ExchangeRecord], object]] = (),
-        reactor: Any = None,
+        reactor: IReactorTime | None = None,
+        access_log: AccessLog | None = None,
     ) -> None:
         if isinstance(listen, str):
             raise TypeError(
-                f"listen is a list of endpoints, not one: give [{listen!r}]"
+                f"listen={listen!r} is one endpoint, not a list of them: give "
+                f"[{listen!r}]"
             )
         self._load_app = load_app
         self._listen = list(listen)
         self._opening: list[Deferred[IListeningPort]] = []
         self._privileged = False
         self._refusal: Failure | None = None
+        self._access_log = access_log
+        if access_log is not None:
+            observers = [*observers, access_log.observe]
         self.ports: list[IListeningPort] = []
         self.site = GreenSite(
             None, settings or Settings(), observers=observers, reactor=reactor
         )
-        self._accepting: Accepting | None = None
+        self._throttle: AcceptThrottle | None = None
 
     def privilegedStartService(self) -> None:
         """Listen, while the process may still use low ports.
 
-        The sockets take connections from here on; the first is served when the
+        The sockets accept connections from now on. The first is served when the
         reactor runs, and by then the application is loaded.
+
+        Raises:
+            EndpointError: an endpoint string is wrong, or a file or package that
+                it needs is missing.
+            ListenError: an endpoint cannot be opened, because the port is in use
+                for instance.
         """
         self._privileged = True
         self._open()
 
     def startService(self) -> None:
-        """Load the application and serve it."""
+        """Open the access log, load the application and serve it.
+
+        Raises:
+            StartError: the access log cannot be opened.
+        """
         super().startService()  # type: ignore[no-untyped-call]
         self.site.stopping = False
+        self._open_access_log()
         self.site.application = self._load_app()
         if not self._privileged:
             self._open()
         self._privileged = False
 
+    def _open_access_log(self) -> None:
+        if self._access_log is None:
+            return
+        try:
+            self._access_log.open(self.site.server.reactor)
+        except OSError as error:
+            raise StartError(
+                f"the access log cannot be opened ({error}): give a file that this "
+                "user may write to"
+            ) from error
+
     def _open(self) -> None:
-        reactor = self.site.server.reactor
         for listen in self._listen:
-            if isinstance(listen, str):
-                endpoint = serverFromString(reactor, _with_backlog(listen))
-            else:
-                endpoint = listen
-            opened = endpoint.listen(self.site)
+            described = listen if isinstance(listen, str) else ""
+            try:
+                opened = self._endpoint(listen).listen(self.site)
+            except EndpointError:
+                opened = Deferred()
+                opened.errback(Failure())
             self._opening.append(opened)
             opened.addCallbacks(
-                self._opened, self._not_opened, errbackArgs=(str(listen),)
+                self._opened, self._not_opened, errbackArgs=(described,)
             )
             refusal, self._refusal = self._refusal, None
             if refusal is not None:
                 self._close_ports()
                 refusal.raiseException()
 
+    def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
+        if isinstance(listen, str):
+            return make_endpoint(self.site.server.reactor, listen)
+        return listen
+
     def _opened(self, port: IListeningPort) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())
         self.ports.append(port)
-        if self._accepting is None:
-            self._accepting = Accepting(self.site.server.reactor)
-        self._accepting.watch(port)
+        if self._throttle is None:
+            self._throttle = AcceptThrottle(self.site.server.reactor)
+        self._throttle.watch(port)
         self.site.sockets.serve_port(port)
         return port
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
         if failure.check(CancelledError):
-            return  # we have stopped meanwhile
+            return  # the service has stopped in the meantime
+        error = failure.value
+        if isinstance(error, (CannotListenError, OSError)):
+            failure = Failure(ListenError(listen, error))
         if self._privileged and not self.running:
-            # Whoever starts us is still there to be told.
+            # The caller of `privilegedStartService` gets the error.
             self._refusal = failure
             return
-        _log.failure("cannot listen on {listen}", failure=failure, listen=listen)
-        self.site.server.reactor.callWhenRunning(self.site.server.reactor.stop)
+        _log.failure(
+            "stopping the reactor: {error}", failure=failure, error=failure.value
+        )
+        reactor = cast("IReactorCore", self.site.server.reactor)
+        reactor.callWhenRunning(reactor.stop)
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, then let requests end; see `GreenSite.stop`.
+        """Stop listening, let requests end (see `GreenSite.stop`), close the log.
 
         Returns:
-            A Deferred that fires when none is left, within the grace and a second.
+            A Deferred that fires when no request is left, at most one second after
+            `graceful_timeout`.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._privileged = False
         for opening in self._opening:
             opening.cancel()
         self._opening.clear()
-        return self._close_ports().addBoth(self._closed)
+        stopped = self._close_ports().addBoth(self._stop_site)
+        if self._access_log is not None:
+            stopped.addBoth(self._close_access_log, self._access_log)
+        return stopped
 
-    def _close_ports(self) -> Deferred[Any]:
+    def _close_ports(self) -> Deferred[object]:
         ports, self.ports = self.ports, []
-        if self._accepting is not None:
-            self._accepting.forget()
+        if self._throttle is not None:
+            self._throttle.forget()
         return gatherResults(
             [maybeDeferred(port.stopListening) for port in ports], consumeErrors=True
         ).addErrback(self._not_closed)
 
     def _not_closed(self, failure: Failure) -> None:
         failure.trap(FirstError)
-        error: Any = failure.value
-        _log.failure("a port cannot be closed", failure=error.subFailure)
+        first = cast("FirstError", failure.value)
+        _log.failure("cannot close a port", failure=first.subFailure)
 
-    def _closed(self, result: Any) -> Deferred[None]:
+    def _stop_site(self, _: object) -> Deferred[None]:
         return self.site.stop()
 
+    @staticmethod
+    def _close_access_log(
+        result: Failure | None, access_log: AccessLog
+    ) -> Failure | None:
+        access_log.close()
+        return result
+
     def cut_short(self) -> None:
-        """End the grace of `stopService` now."""
+        """End the grace period of `stopService` now."""
         self.site.cut_short()
-
-
-def _with_backlog(listen: str) -> str:
-    if _TAKES_BACKLOG.match(listen) and ":backlog=" not in listen:
-        return f"{listen}:backlog={_BACKLOG}"
-    return listen
-
-
-def service(
-    app: Application,
-    listen: Sequence[str | IStreamServerEndpoint] = DEFAULT_LISTEN,
-    *,
-    observers: Sequence[Callable[[ExchangeRecord], object]] = (),
-    reactor: Any = None,
-    **settings: Any,
-) -> GreenService:
-    """A service that serves `app`; for `.tac` files and existing services.
-
-    Args:
-        app: the WSGI application.
-        listen: endpoint strings such as "tcp:8080" or "unix:/run/app.sock", or
-            endpoint objects.
-        observers: each is called with an `ExchangeRecord` after each exchange.
-        reactor: the installed one by default.
-        settings: see `txgreenwsgi.settings`.
-
-    Raises:
-        SettingError: a setting does not exist or has a value it cannot have.
-        TypeError: `app` is not callable.
-    """
-    if not callable(app):
-        raise TypeError(f"a WSGI application is callable, and {app!r} is not")
-    return GreenService(
-        lambda: app,
-        listen,
-        Settings.from_keywords(**settings),
-        observers,
-        reactor,
-    )

@@ -15,6 +15,7 @@ from txgreenwsgi.settings import Settings
 
 from .h1_channel import H1Channel
 from .sockets import Sockets
+from .unpatched import log_if_unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,6 +107,7 @@ class GreenSite(Factory):
     def startFactory(self) -> None:
         """Serve: called when a port begins to listen, also again after `stop`."""
         self.stopping = False
+        log_if_unpatched()
 
     def buildProtocol(self, addr: IAddress | None) -> H1Channel | None:  # type: ignore[override]
         """Return the protocol of a new connection; None closes it: too many are open."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
+from txgreenwsgi._wsgi.application_check import checked_application
 from txgreenwsgi._wsgi.environ import base_environ
 from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.origins import EXTENSIONS
@@ -84,6 +85,8 @@ class ApplicationServer:
         # Django may be imported already, later, or never.
         isolate_loaded()
         self.application: Any = application
+        if application is not None:
+            checked_application(application)
         self.settings = settings
         self.limits = limits_from(settings)
         self.common = CommonFields(settings.server_header, settings.add_header)

@@ -29,7 +29,7 @@ __all__ = ["NO_BODY", "BadBody", "NoBody", "RequestBody", "read_after_end_error"
 _MAX_PIECES = 1024
 
 #: A client may be slower than `Limits.body_rate` for this long.
-_SLOW_SECONDS = 60.0
+SLOW_SECONDS = 60.0
 
 _UNBOUNDED = float("inf")
 
@@ -186,7 +186,7 @@ class RequestBody:
         if waited >= silence:
             self.fail(BadBody(408, f"no byte of the body came for {silence:g} seconds"))
         elif rate and (
-            self._waited + waited > max(_SLOW_SECONDS, silence) + self._received / rate
+            self._waited + waited > max(SLOW_SECONDS, silence) + self._received / rate
         ):
             self.fail(BadBody(408, f"the body came slower than {rate} bytes a second"))
 

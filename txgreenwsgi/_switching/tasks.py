@@ -287,7 +287,7 @@ class Task(Generic[T_co]):
 
     @property
     def done(self) -> bool:
-        """True once the task has ended: returned, raised, or was cancelled."""
+        """True once the task has returned, raised or been cancelled."""
         return self.state is FINISHED or self.state is FAILED
 
     @property

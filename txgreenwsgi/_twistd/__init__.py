@@ -1,8 +1,7 @@
-"""THE COMMAND: `twistd greenwsgi` and `twist greenwsgi`.
+"""The command: `twistd greenwsgi` and `twist greenwsgi`.
 
-This room turns a command line into a service. It knows twistd, signals and
-files; it must never know greenlets, the wire or PEP 3333. It is the only room
-that may name `twisted.internet.reactor`, and does so no sooner than the
-service starts: twistd chooses the reactor, and forks, between reading the
-options and that moment.
+This package turns a command line into a service. It knows twistd, signals and files;
+it must never know greenlets, the wire or PEP 3333. It imports
+`twisted.internet.reactor` when the service starts, and no sooner: twistd chooses the
+reactor, and forks, between parsing the options and that moment.
 """

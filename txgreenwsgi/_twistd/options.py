@@ -1,8 +1,8 @@
 """The command line of `twistd greenwsgi` and `twist greenwsgi`.
 
-This file knows words, and how to refuse wrong ones with a remedy. It must
-never import the reactor (twistd has not chosen it yet), nor the application
-(which is to be imported after twistd has forked and shed its privileges).
+It knows the options, and the remedy for each wrong one. It must import neither the
+reactor, which twistd has not chosen yet, nor the application, which is imported after
+twistd has forked and changed the user.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import re
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
-from txgreenwsgi._twistd.patching import OFFLOAD_FORM, PATCHABLE, parse_patch
+from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
+from txgreenwsgi._server.endpoints import check_endpoint
+from txgreenwsgi._server.errors import EndpointError
+from txgreenwsgi._twistd.offloading import OFFLOAD_FORM
 from txgreenwsgi.monitoring.accesslog import FORMATS
 from txgreenwsgi.origins import NAMES
 from txgreenwsgi.settings import (
@@ -37,7 +39,7 @@ __all__ = ["DEFAULT_APP", "DEFAULT_LISTEN", "Options", "markdown_table"]
 DEFAULT_APP: Final = "txgreenwsgi.demo:app"
 DEFAULT_LISTEN: Final = "tcp:8080"
 
-# Options that are not settings of the server: name, form of the value,
+# Options that are not settings of the server: name, placeholder of the value,
 # default, meaning.
 _COMMAND: Final = (
     (
@@ -45,15 +47,15 @@ _COMMAND: Final = (
         "SPEC",
         DEFAULT_APP,
         "The WSGI application to serve: package.module:name, "
-        "package.module:factory(), or a module with an `application` or `app`. "
-        "Without it, a demonstration is served.",
+        "package.module:factory(), or a module that defines `application` or `app`. "
+        "The default is a demonstration.",
     ),
-    ("wsgi", "SPEC", None, "Another name for --app."),
+    ("wsgi", "SPEC", None, "Alias of --app."),
     (
         "listen",
         "ENDPOINT",
         DEFAULT_LISTEN,
-        "Where to listen, as an endpoint string: tcp:8080, "
+        "Endpoint string to listen on: tcp:8080, "
         "tcp:8080:interface=127.0.0.1, unix:/run/app.sock, ssl:443:privateKey=key.pem. "
         "May be repeated.",
     ),
@@ -61,58 +63,57 @@ _COMMAND: Final = (
         "chdir",
         "DIRECTORY",
         None,
-        "Change to this directory before the application is imported, and look for "
-        "modules there. Without it, they are looked for in the current directory.",
+        "Change to this directory and put it first on the module search path before "
+        "the application is imported. The default is the current directory.",
     ),
     (
         "origin",
         "NAME",
         None,
-        "Give the application the interface of another server that it was written "
-        f"for: {', '.join(NAMES[:-1])} or {NAMES[-1]} (see docs/origins.md). May be "
+        "Emulate the server that the application was written for: "
+        f"{', '.join(NAMES[:-1])} or {NAMES[-1]} (see docs/origins.md). May be "
         "repeated.",
     ),
     (
         "patch",
         "all|none|LIST",
         "all",
-        "Which modules of the standard library are patched, before the application "
-        "is imported, so that what would block parks its request: some of "
-        + ", ".join(PATCHABLE)
-        + ", with commas.",
+        "Modules of the standard library to patch before the application is "
+        "imported, so that their blocking calls park the request only: all, none, or "
+        "a comma-separated list of " + ", ".join(PATCHABLE) + ".",
     ),
     (
         "offload",
         "NAME",
         None,
-        "Call this function, package.module.function, in the reactor's thread pool. "
+        "Run this function (package.module.function) in the reactor's thread pool. "
         "May be repeated.",
     ),
     (
         "check",
         "",
         None,
-        "Import the application, say which of its drivers are green, off-loaded or "
-        "block, and exit: with status 1 if one blocks.",
+        "Import the application, report which of its drivers are green, off-loaded "
+        "or blocking, and exit; status 1 if one is blocking.",
     ),
     (
         "access-log",
         "FILE",
         None,
-        "Append a line for each request to this file; - is the standard output.",
+        "Append a line for each request to this file; - is standard output.",
     ),
-    ("logfile", "FILE", None, "Another name for --access-log."),
+    ("logfile", "FILE", None, "Alias of --access-log."),
     (
         "access-log-format",
         "|".join(FORMATS),
         "combined",
-        "combined: Apache's, then the seconds taken and the request's id. json: "
-        "one object a line.",
+        "Format of the access log. combined: that of Apache, then duration in "
+        "seconds and request id. json: one object per line.",
     ),
 )
 
-_USE_LISTEN: Final = "give --listen an endpoint string instead"
-# What `twist web` still takes, and what to say in its place.
+_USE_LISTEN: Final = "use --listen with an endpoint string"
+# Options of `twist web` that are refused, with their replacements.
 _RETIRED: Final = {
     **dict.fromkeys(["-p", "--port"], f"{_USE_LISTEN}: --listen tcp:8080"),
     **dict.fromkeys(
@@ -121,8 +122,8 @@ _RETIRED: Final = {
     ),
     **dict.fromkeys(
         ["-n", "--notracebacks"],
-        "leave it out: tracebacks are shown with --display-tracebacks only (and "
-        "twistd's own -n stands before the word greenwsgi)",
+        "remove it: only --display-tracebacks shows tracebacks (the -n of twistd "
+        "goes before the word greenwsgi)",
     ),
 }
 
@@ -132,8 +133,8 @@ def _option(name: str) -> str:
 
 
 def _meaning(setting: Setting, default: Any) -> str:
-    """What `--help` says of a setting."""
-    notes = []
+    """Return the description of a setting in `--help`."""
+    notes: list[str] = []
     if setting.kind in ("bytes", "seconds"):
         notes.append(setting.kind)
     if setting.choices:
@@ -147,15 +148,16 @@ def _meaning(setting: Setting, default: Any) -> str:
 
 
 def _reader(name: str, setting: Setting) -> Callable[[str], Any]:
-    """What turns the text after an option into the value of its setting."""
+    """Return the function that parses and validates the value of an option."""
 
     def read(text: str) -> Any:
         try:
             value = parse(setting, text)
-            # Each is judged as it is read, so that the text can be named.
-            Settings.from_keywords(
-                **{name: [value] if setting.kind == "pairs" else value}
-            )
+            # Validate each value as it is read, so that the error can quote the text.
+            keyword: dict[str, Any] = {
+                name: [value] if setting.kind == "pairs" else value
+            }
+            Settings.from_keywords(**keyword)
         except SettingError as error:
             raise usage.UsageError(
                 f"--{_option(name)} {text!r} {error.problem}: {error.remedy}"
@@ -166,18 +168,19 @@ def _reader(name: str, setting: Setting) -> Callable[[str], Any]:
 
 
 class Options(usage.Options):
-    """What was said on the command line.
+    """The parsed command line.
 
     Attributes:
-        settings: The server's settings. There once the options are parsed, as
-            are the keys: "app" (str), "listen" (a list of endpoint strings),
-            "origin" (a list of names), "chdir" and "access-log" (str or None),
+        settings: the settings of the server. Valid after `parseOptions`, as are
+            the keys: "app" (str), "listen" (a list of endpoint strings), "origin"
+            and "offload" (lists of names), "patch" (a tuple of module names),
+            "check" (bool), "chdir" and "access-log" (str or None),
             "access-log-format" (str).
     """
 
     synopsis = "[options]"
     longdesc = (
-        "Serves a WSGI application, each request in a greenlet on the reactor's "
+        "Serves a WSGI application, each request in its own greenlet on the reactor "
         "thread. Example: twistd -n greenwsgi --app myproject.wsgi:application "
         "--listen tcp:8080"
     )
@@ -223,7 +226,7 @@ class Options(usage.Options):
             self.docs[_option(name)] = _meaning(setting, default)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse a command line; say what to use instead of what we refuse."""
+        """Parse a command line; errors name the option to use instead."""
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
@@ -240,37 +243,41 @@ class Options(usage.Options):
                     if near
                     else "--help lists the options"
                 )
-            raise usage.UsageError(f"{name} is not an option here: {remedy}") from None
+            raise usage.UsageError(f"{name} is not an option: {remedy}") from None
 
     def parseArgs(self, *rest: str) -> None:
-        """Refuse what stands beside the options."""
+        """Refuse positional arguments."""
         if rest:
             raise usage.UsageError(
-                f"{rest[0]!r} is not an option: to serve that application give "
+                f"{rest[0]!r} is not an option: to serve that application, give "
                 f"--app {rest[0]}"
             )
 
     def opt_app(self, spec: str) -> None:
         if not spec.strip():
             raise usage.UsageError(
-                f"--app {spec!r} is empty: give package.module:name, for instance "
-                "--app myproject.wsgi:application"
+                f"--app {spec!r} is empty: give package.module:name, such as --app "
+                "myproject.wsgi:application"
             )
         self["app"] = spec
 
-    # Not `opt_wsgi = opt_app`: usage.Options takes a second long name of one
-    # method for the only one.
+    # Not `opt_wsgi = opt_app`: usage.Options keeps only one long name per method.
     def opt_wsgi(self, spec: str) -> None:
         self.opt_app(spec)
 
     def opt_listen(self, endpoint: str) -> None:
-        self._check_endpoint(endpoint)
+        try:
+            check_endpoint(endpoint, paths_are_final=self._paths_are_final())
+        except EndpointError as error:
+            raise usage.UsageError(
+                f"--listen {endpoint!r} {error.problem}: {error.remedy}"
+            ) from None
         self["listen"].append(endpoint)
 
     def opt_origin(self, name: str) -> None:
         if name not in NAMES:
             raise usage.UsageError(
-                f"--origin {name!r} is no system that is known: give "
+                f"--origin {name!r} is not a known server: give "
                 f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
             )
         self["origin"].append(name)
@@ -278,8 +285,8 @@ class Options(usage.Options):
     def opt_chdir(self, directory: str) -> None:
         if self._paths_are_final() and not os.path.isdir(directory):
             raise usage.UsageError(
-                f"--chdir {directory!r} is not a directory: give the one that the "
-                "application's modules are in"
+                f"--chdir {directory!r} is not a directory: give the directory of "
+                "the application's modules"
             )
         self["chdir"] = directory
 
@@ -288,15 +295,15 @@ class Options(usage.Options):
             self["patch"] = parse_patch(text)
         except ValueError as error:
             raise usage.UsageError(
-                f"--patch {text!r}: {error}; give all, none, or some of "
-                f"{', '.join(PATCHABLE)}, with commas"
+                f"--patch {text!r}: {error}; give all, none, or a comma-separated "
+                f"list of {', '.join(PATCHABLE)}"
             ) from None
 
     def opt_offload(self, name: str) -> None:
         if not all(part.isidentifier() for part in name.split(".")) or "." not in name:
             raise usage.UsageError(
-                f"--offload {name!r} is not the name of a function: give "
-                f"{OFFLOAD_FORM}, for instance --offload bcrypt.hashpw"
+                f"--offload {name!r} is not the full name of a function: give "
+                f"{OFFLOAD_FORM}, such as --offload bcrypt.hashpw"
             )
         self["offload"].append(name)
 
@@ -306,13 +313,13 @@ class Options(usage.Options):
     def opt_access_log(self, path: str) -> None:
         if path == "-" and self._becomes_a_daemon():
             raise usage.UsageError(
-                "--access-log '-' cannot be: a daemon has no standard output; give "
-                "a file, or run twistd with -n (--nodaemon)"
+                "--access-log '-' is not possible for a daemon, which has no standard "
+                "output: give a file, or run twistd with -n (--nodaemon)"
             )
         if not path or (self._paths_are_final() and os.path.isdir(path)):
             raise usage.UsageError(
-                f"--access-log {path!r} is not a file: give the path of one to "
-                "append to, or - for the standard output"
+                f"--access-log {path!r} is not a file: give the path of a file to "
+                "append to, or - for standard output"
             )
         self["access-log"] = path
 
@@ -324,7 +331,7 @@ class Options(usage.Options):
     def opt_access_log_format(self, name: str) -> None:
         if name not in FORMATS:
             raise usage.UsageError(
-                f"--access-log-format {name!r} is no format: give "
+                f"--access-log-format {name!r} does not exist: give "
                 f"{' or '.join(FORMATS)}"
             )
         self["access-log-format"] = name
@@ -336,7 +343,7 @@ class Options(usage.Options):
         self["environ"].append(_READ["environ"](text))
 
     def opt_version(self) -> NoReturn:
-        """Say which versions these are, and exit."""
+        """Print the versions of this package and its dependencies, and exit."""
         print(
             f"txgreenwsgi {version('txgreenwsgi')} (Twisted {version('Twisted')}, "
             f"greenlet {version('greenlet')}, httptools {version('httptools')}, "
@@ -345,10 +352,10 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def postOptions(self) -> None:
-        """Fill in what was not said, and make the settings."""
+        """Fill in the defaults and build the settings."""
         self["app"] = self["app"] or DEFAULT_APP
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
-        given = {
+        given: dict[str, Any] = {
             name: bool(value) if setting.kind == "flag" else value
             for name, setting, _default in described()
             if (value := self[_option(name)]) is not None
@@ -356,9 +363,9 @@ class Options(usage.Options):
         self.settings = Settings.from_keywords(**given)
 
     def _paths_are_final(self) -> bool:
-        """Will a path mean then what it means now?
+        """Return whether paths refer to the same files when the server starts.
 
-        Not under twistd's --chroot, nor (if it is relative) its --rundir.
+        False with twistd's --chroot and --rundir.
         """
         parent: Mapping[str, Any] = self.parent or {}
         return not parent.get("chroot") and parent.get("rundir", ".") == "."
@@ -366,53 +373,6 @@ class Options(usage.Options):
     def _becomes_a_daemon(self) -> bool:
         parent: Mapping[str, Any] = self.parent or {}
         return not parent.get("nodaemon", True) and not parent.get("debug")
-
-    def _check_endpoint(self, text: str) -> None:
-        """Refuse an endpoint string that no reactor could listen on."""
-        address = re.fullmatch(
-            r"(?:(localhost|[0-9.]*|\[[0-9a-f:.]+\]):)?([0-9]{1,5})", text
-        )
-        if address:  # as in the command lines of other servers
-            host, number = (address[1] or "").strip("[]"), address[2]
-            kind = "tcp6" if ":" in host else "tcp"
-            host = host.replace("localhost", "127.0.0.1").replace(":", "\\:")
-            raise usage.UsageError(
-                f"--listen {text!r} is not an endpoint string: give {kind}:{number}"
-                + (f":interface={host}" if host else "")
-            )
-        port = re.match(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|\Z)", text)
-        if port and int(port[1]) > 65535:
-            raise usage.UsageError(
-                f"--listen {text!r} names no port: give one from 0 to 65535"
-            )
-        try:
-            # An endpoint makes use of its reactor when it listens, not before.
-            serverFromString(object(), text)
-        except OSError as error:
-            if self._paths_are_final():
-                raise usage.UsageError(
-                    f"--listen {text!r} needs a file that cannot be read: {error}; "
-                    "give the path of one that can be"
-                ) from None
-        except ImportError as error:
-            raise usage.UsageError(
-                f"--listen {text!r} needs something that is not installed ({error}): "
-                "pip install 'txgreenwsgi[tls]' brings what TLS takes"
-            ) from None
-        except Exception as error:
-            # Endpoint parsers, which are plug-ins, tell of a wrong string by
-            # whatever comes to hand: TypeError, KeyError, StopIteration ...
-            if text.startswith("systemd:") and isinstance(error, LookupError):
-                raise usage.UsageError(
-                    f"--listen {text!r} names a socket that systemd has not opened "
-                    f"for this process ({error}): start it by its .socket unit, or "
-                    "give one such as tcp:8080"
-                ) from None
-            raise usage.UsageError(
-                f"--listen {text!r} is not an endpoint string that works "
-                f"({type(error).__name__}: {error}): give one such as tcp:8080, "
-                "tcp:8080:interface=127.0.0.1 or unix:/run/app.sock"
-            ) from None
 
 
 _READ: Final = {
@@ -423,7 +383,7 @@ _READ: Final = {
 
 
 def markdown_table() -> str:
-    """Every option in a table, for the documentation."""
+    """Return a table of all options, for the documentation."""
     rows = [
         (f"--{name} {form}".strip(), default or "", meaning)
         for name, form, default, meaning in _COMMAND

@@ -1,8 +1,8 @@
-"""From parsed options to the service that twistd runs.
+"""The service that twistd runs, made from parsed options.
 
-This file knows in which order things start and stop. It must neither import
-the reactor nor the application before the service starts: twistd has daemonized
-and shed its privileges by then.
+It knows the order in which the parts of the command start and stop. It must import
+neither the reactor nor the application before the service starts: twistd has
+daemonized and changed the user by then.
 """
 
 from __future__ import annotations
@@ -14,107 +14,91 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
 from zope.interface import implementer
 
+from txgreenwsgi._launch.find_app import find_app
+from txgreenwsgi._launch.patching import patch, patch_drivers
+from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._twistd.check import examine, report
-from txgreenwsgi._twistd.find_app import AppNotFound, find_app
+from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
-from txgreenwsgi._twistd.patching import (
-    NotFound,
-    offload_names,
-    patch,
-    patch_drivers,
-)
 from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi.green import patched
 from txgreenwsgi.isolation import isolate_loaded
-from txgreenwsgi.monitoring.accesslog import AccessLog
+from txgreenwsgi.monitoring import AccessLog
 from txgreenwsgi.origins import adapt, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from _typeshed.wsgi import WSGIApplication
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.defer import Deferred
 
-__all__ = ["CannotStart", "Options", "makeService"]
+    from txgreenwsgi._wsgi.gateway import Application
 
-
-class CannotStart(Exception):
-    """The command line asks for what cannot be had; the message says what.
-
-    Where the stack of our own code would say nothing more to the user, this
-    ends the process with the message alone.
-    """
+__all__ = ["Options", "log_path", "makeService"]
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
-    """The service that serves what the options say.
+    """Return the service for the given options.
 
-    Imports neither the reactor nor the application, opens nothing.
+    Imports neither the reactor nor the application, and opens nothing.
 
     Args:
-        options: parsed ones.
-        reactor: the one installed when the service starts, by default.
+        options: parsed options.
+        reactor: by default, the reactor that is installed when the service starts.
     """
 
-    def load_app() -> WSGIApplication:
+    def load_app() -> Application:
         _enter(options["chdir"])
         patch(options["patch"])
         isolate_loaded()
-        try:
-            offload_names(options["offload"])
-            prepare(options["origin"])
-            app = adapt(find_app(options["app"]), options["origin"])
-        except NotFound as error:
-            raise CannotStart(str(error)) from None
-        except AppNotFound as error:
-            if error.__cause__ is not None:
-                raise  # something of the application's own: show where
-            raise CannotStart(str(error)) from None
+        offload_names(options["offload"])
+        prepare(options["origin"])
+        app = adapt(find_app(options["app"]), options["origin"])
         patch_drivers(options["patch"])
         return app
 
+    # The site is listened on, and would warn, before the library is patched.
+    patched.choose()
     if options["check"]:
         return _CheckService(load_app, options["offload"], reactor)
     log = None
     if options["access-log"] is not None:
         log = AccessLog(options["access-log"], options["access-log-format"])
-    green = GreenService(
-        load_app,
-        options["listen"],
-        options.settings,
-        observers=[log.observe] if log is not None else [],
-        reactor=reactor,
+    server = GreenService(
+        load_app, options["listen"], options.settings, (), reactor, log
     )
     watchdog = Watchdog(
-        options.settings.graceful_timeout, green.cut_short, _log_path(options)
+        options.settings.graceful_timeout, server.cut_short, log_path(options)
     )
-    return _CommandService(green, log, watchdog, reactor)
+    return _CommandService(server, watchdog, reactor)
 
 
 def _enter(directory: str | None) -> None:
-    """Make the application's modules importable, from where it expects to be."""
+    """Change to `directory` and make its modules importable.
+
+    Args:
+        directory: None for the current directory.
+    """
     if directory is not None:
         try:
             os.chdir(directory)
         except OSError as error:
-            raise CannotStart(
+            raise StartError(
                 f"--chdir {directory!r} cannot be entered ({error}): give the "
-                "directory that the application's modules are in"
+                "directory of the application's modules"
             ) from None
-    here = os.getcwd()
-    if sys.path[0] != here:
-        sys.path.insert(0, here)
+    current = os.getcwd()
+    if sys.path[0] != current:
+        sys.path.insert(0, current)
 
 
-def _log_path(options: Options) -> str:
-    """The file that twistd logs to as a daemon, "" if it does not.
+def log_path(options: Options) -> str:
+    """Return the log file of twistd as a daemon, "" if it writes none.
 
-    To be asked before twistd leaves the directory it was started in.
+    Call before twistd changes its working directory.
     """
     parent: Any = options.parent or {}
     if parent.get("nodaemon", True) or parent.get("debug") or parent.get("syslog"):
@@ -123,24 +107,20 @@ def _log_path(options: Options) -> str:
 
 
 @contextlib.contextmanager
-def _telling() -> Iterator[None]:
-    """Let the process end by a message where that says it all.
+def _without_traceback() -> Iterator[None]:
+    """Let a `StartError` end the process with its message and without a traceback.
 
-    Both twistd and twist let what is raised while a service starts end the
-    process, with status 1 and its traceback. For an error of the application's
-    that is what helps. For a wrong word in the command it is not, and the hook
-    that prints tracebacks is the one place to say so: a SystemExit would leave
-    twistd's pidfile behind.
+    Both twistd and twist let an exception of a starting service end the process,
+    with status 1 and a traceback. The traceback of an error of the application's
+    code helps; that of a wrong option does not. The hook that prints tracebacks is
+    the only place to suppress it: a SystemExit would leave twistd's pidfile behind.
     """
     try:
         yield
-    except CannotListenError as error:
-        sys.excepthook = _print_message
-        raise CannotStart(
-            f"{error} Give --listen another endpoint, or stop what is there."
-        ) from error
-    except CannotStart:
-        sys.excepthook = _print_message
+    except StartError as error:
+        # The traceback of a module that exits shows where it does so.
+        if not isinstance(error.__cause__, SystemExit):
+            sys.excepthook = _print_message
         raise
 
 
@@ -149,7 +129,7 @@ def _print_message(
     error: BaseException,
     traceback: TracebackType | None,
 ) -> None:
-    if isinstance(error, CannotStart):
+    if isinstance(error, StartError):
         print(f"txgreenwsgi cannot start: {error}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
@@ -157,7 +137,7 @@ def _print_message(
 
 @implementer(IService)
 class _CheckService(Service):
-    """Imports the application, says what of it blocks, and ends the process."""
+    """`--check`: report the drivers of the application, then end the process."""
 
     def __init__(
         self, load_app: Callable[[], object], offload: list[str], reactor: Any
@@ -167,19 +147,19 @@ class _CheckService(Service):
         self._reactor = reactor
 
     def startService(self) -> None:
-        """Look, tell, and stop the reactor as soon as it runs."""
+        """Import the application, report, and stop the reactor once it runs."""
         from twisted.internet import reactor
 
         super().startService()  # type: ignore[no-untyped-call]
-        with _telling():
+        with _without_traceback():
             self._load_app()
         text, status = report(examine(self._offload))
-        # Not to twistd's log, which `sys.stdout` is now.
+        # Not to `sys.stdout`, which twistd redirects to its log.
         print(text, end="", flush=True, file=sys.__stdout__)
-        # twistd always exits with 0, after it has removed its pidfile.
+        # twistd always exits with status 0, after it has removed its pidfile.
         atexit.register(_exit_with, status)
-        turning: Any = self._reactor or reactor
-        turning.callWhenRunning(turning.stop)
+        running: Any = self._reactor or reactor
+        running.callWhenRunning(running.stop)
 
 
 def _exit_with(status: int) -> None:
@@ -191,21 +171,12 @@ def _exit_with(status: int) -> None:
 
 @implementer(IService)
 class _CommandService(Service):
-    """The server and what belongs to the process: access log and signals.
-
-    Not a MultiService, which stops all its children at the same time: the
-    access log must outlive the last request.
-    """
+    """The server and its watchdog."""
 
     def __init__(
-        self,
-        green: GreenService,
-        log: AccessLog | None,
-        watchdog: Watchdog,
-        reactor: Any = None,
+        self, server: GreenService, watchdog: Watchdog, reactor: Any = None
     ) -> None:
-        self._green = green
-        self._log = log
+        self._server = server
         self._watchdog = watchdog
         self._reactor = reactor
         self._listening = False
@@ -214,55 +185,28 @@ class _CommandService(Service):
         """Listen, while ports below 1024 may still be opened."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._watchdog.prepare()
-        with _telling():
+        with _without_traceback():
             self._listen()
 
     def startService(self) -> None:
-        """Open the access log, import the application and begin to serve."""
+        """Import the application, serve it, and watch for signals."""
         super().startService()  # type: ignore[no-untyped-call]
         if self._reactor is None:
             from twisted.internet import reactor
 
             self._reactor = reactor
-        with _telling():
+        with _without_traceback():
             if not self._listening:  # twist has no privileged start
                 self._listen()
-            if self._log is not None:
-                self._open_log(self._log, self._reactor)
-            self._green.startService()
+            self._server.startService()
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
 
     def _listen(self) -> None:
-        try:
-            self._green.privilegedStartService()
-        except OSError as error:
-            # The lock beside a UNIX socket: Twisted lets its errors pass as they are.
-            raise CannotStart(
-                f"--listen cannot be opened ({error}): give a path in a directory "
-                "that is there and that this user may write to"
-            ) from error
+        self._server.privilegedStartService()
         self._listening = True
 
     def stopService(self) -> Deferred[None]:
-        """Stop serving; when the last request has ended, close the access log."""
+        """Stop the server; the Deferred fires when the last request has ended."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._listening = False
-        stopped = maybeDeferred(self._green.stopService)
-        if self._log is not None:
-            stopped.addBoth(self._close_log, self._log)
-        return stopped
-
-    @staticmethod
-    def _open_log(log: AccessLog, clock: IReactorTime) -> None:
-        try:
-            log.open(clock)
-        except OSError as error:
-            raise CannotStart(
-                f"--access-log cannot be opened ({error}): give a file that this "
-                "user may write"
-            ) from error
-
-    @staticmethod
-    def _close_log(result: Any, log: AccessLog) -> Any:
-        log.close()
-        return result
+        return self._server.stopService()

@@ -1,13 +1,13 @@
-"""The process always exits, even when the reactor no longer turns.
+"""A watchdog that ends the process even if the reactor is blocked.
 
-This file knows signals. SIGTERM and SIGINT ask for a stop; a second one ends
-the time of grace; and when the process is still there some seconds after that
-time, blocked in an application's code or in a thread that never ends, every
-thread's stack is written down and the process exits with status 1.
+It knows signals. SIGTERM and SIGINT start a graceful shutdown; a second one ends the
+grace period. If the process still runs some seconds after the grace period, blocked
+in application code or by a thread that never ends, the watchdog writes the stacks of
+all threads and exits with status 1.
 
-Neither the reactor nor a Python thread can be trusted for that last part (a C
-function may hold the interpreter's lock for ever): `faulthandler` does it from
-a thread of its own, in C.
+Neither the reactor nor a Python thread is reliable enough for that last step, because
+a C function may hold the interpreter lock for ever. `faulthandler` does it from its
+own thread, in C.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import faulthandler
 import signal
 import sys
 from _thread import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
@@ -26,26 +26,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    class _Reactor(Protocol):
+        """The part of IReactorCore and IReactorFromThreads that is used here."""
+
+        def stop(self) -> object:
+            """Stop the reactor."""
+
+        def callFromThread(
+            self, function: Callable[..., object], /, *args: object
+        ) -> object:
+            """Call a function on the next reactor turn."""
+
+
 __all__ = ["MARGIN_SECONDS", "Watchdog"]
 
-#: What ending the requests that are left, closing files and joining threads
-#: may take once the time of grace is over.
+_log = Logger()
+
+#: Time after the grace period for ending the remaining requests, closing files and
+#: joining threads.
 MARGIN_SECONDS: Final = 5.0
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Watchdog:
-    """Sees to it that a process which was told to stop does.
+    """The signal handlers and the exit deadline of a process.
 
     Args:
-        grace_seconds: How long requests in flight may go on.
-        cut_short: Ends that time early. Called from the reactor greenlet.
-        stacks_path: File to append the stacks to if the process must be
-            killed, "" for standard error.
+        grace_seconds: the grace period of requests in flight.
+        cut_short: ends the grace period. Called from the reactor greenlet.
+        stacks_path: the file to append the stacks to if the process must be killed;
+            "" for standard error.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -57,99 +69,100 @@ class Watchdog:
         self._cut_short = cut_short
         self._stacks_path = stacks_path
         self._stacks: TextIO | None = None
-        self._reactor: Any = None
-        self._before: dict[int, Any] = {}
-        self._asked = 0
+        self._reactor: _Reactor | None = None
+        self._previous: dict[int, Callable[[int, FrameType | None], object]] = {}
+        self._signals = 0
 
     def prepare(self) -> None:
-        """Open the file for the stacks, while that is allowed.
+        """Open the file for the stacks.
 
-        Call before the process sheds its privileges.
+        Call while the process may still open it, before twistd changes the user.
         """
         if self._stacks_path:
             try:
                 self._stacks = self._open_stacks()
             except OSError as error:
-                self._log.warn(
-                    "should the process have to be killed, its stacks go to standard "
-                    "error: {error}",
+                _log.warn(
+                    "watchdog: cannot open the log ({error}); if the process must be "
+                    "killed, its stacks go to standard error",
                     error=error,
                 )
 
-    def install(self, reactor: Any) -> None:
-        """Take over SIGTERM and SIGINT. Call once the reactor runs.
+    def install(self, reactor: _Reactor) -> None:
+        """Replace the reactor's handlers of SIGTERM and SIGINT.
 
-        Before that the reactor has not set its own handlers, and would put
-        them over ours. A signal that something else than the reactor has
-        taken (a debugger, say) is left alone.
+        Call when the reactor runs: it sets its own handlers at its start, and would
+        replace ours. A signal handled by anything but the reactor, such as a
+        debugger, is left alone.
 
         Args:
-            reactor: Told to stop by the first signal.
+            reactor: stopped by the first signal.
         """
         self._reactor = reactor
         ours = (getattr(reactor, "sigTerm", None), getattr(reactor, "sigInt", None))
         for number in _SIGNALS:
-            before = signal.getsignal(number)
-            if before in ours:
-                self._before[number] = before
-                signal.signal(number, self._signalled)
+            previous = signal.getsignal(number)
+            if callable(previous) and previous in ours:
+                self._previous[number] = previous
+                signal.signal(number, self._signal_received)
 
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        """A signal has come. This may interrupt any bytecode: do little."""
-        self._asked += 1
+    def _signal_received(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal. It may interrupt any bytecode, so do little here."""
+        reactor = self._reactor
+        assert reactor is not None
+        self._signals += 1
         name = signal.Signals(number).name
-        if self._asked > 1:
-            if self._asked == 2:  # later ones do not move the deadline
+        if self._signals > 1:
+            if self._signals == 2:  # later ones do not move the deadline
                 self._arm(MARGIN_SECONDS)
-            self._reactor.callFromThread(self._hurry, name)
+            reactor.callFromThread(self._end_grace_period, name)
             return
         self._arm(self._grace_seconds + MARGIN_SECONDS)
-        self._reactor.callFromThread(self._announce, name)
+        reactor.callFromThread(self._log_stop, name)
         if number == signal.SIGINT:
-            # Twisted's own: the process ends by SIGINT in the end, by which a
-            # shell knows that its loop is to be left as well.
-            self._before[number](number, frame)
+            # Twisted's handler: the process finally ends by SIGINT, so that a shell
+            # script with a loop ends as well.
+            self._previous[number](number, frame)
         else:
-            # Not Twisted's, by which the process would end "killed by
-            # SIGTERM": it was asked to stop, and a stop in good order is
-            # status 0.
-            self._reactor.callFromThread(self._stop, name)
+            # Not Twisted's handler, with which the process would end by SIGTERM: a
+            # graceful stop on request has status 0.
+            reactor.callFromThread(self._stop, reactor, name)
 
     def _arm(self, seconds: float) -> None:
-        """Exit with status 1 after so long, unless the process is gone by then.
+        """Exit with status 1 after `seconds`, unless the process has ended by then.
 
-        There is no disarming: the interpreter does that as the last of its
-        acts, when the threads that could keep it from ending have ended.
+        The interpreter disarms it in one of its last steps, after joining the
+        threads that could keep the process alive.
         """
         if self._stacks_path:
-            # Opened anew: the log may have been rotated since.
+            # Reopen it: the log may have been rotated.
             with contextlib.suppress(OSError):
                 self._stacks = self._open_stacks()
         file = self._stacks or sys.__stderr__
         assert file is not None
-        # A longer time it refuses: this much is 292 years.
+        # faulthandler refuses a longer time. This one is 292 years.
         seconds = min(seconds, TIMEOUT_MAX)
         faulthandler.dump_traceback_later(seconds, exit=True, file=file)
 
     def _open_stacks(self) -> TextIO:
-        # A daemon's standard error leads nowhere: the log is where one looks.
+        # The standard error of a daemon is /dev/null, so the log is used.
         return open(self._stacks_path, "a", encoding="utf-8")
 
-    def _announce(self, name: str) -> None:
-        self._log.info(
-            "{name}: stopping; requests in flight have {seconds:g} s to end (again "
-            "{name} ends them now)",
+    def _log_stop(self, name: str) -> None:
+        _log.info(
+            "{name}: stopping; requests in flight have {seconds:g} s to end (a second "
+            "{name} cancels them)",
             name=name,
             seconds=self._grace_seconds,
         )
 
-    def _stop(self, name: str) -> None:
+    def _stop(self, reactor: _Reactor, name: str) -> None:
         try:
-            self._reactor.stop()
+            reactor.stop()
         except ReactorNotRunning:
-            # Something else had stopped it: this is the second request.
-            self._hurry(name)
+            # Stopped by other code before: this is the second request to stop.
+            self._end_grace_period(name)
 
-    def _hurry(self, name: str) -> None:
-        self._log.info("{name} again: ending the requests in flight now", name=name)
+    def _end_grace_period(self, name: str) -> None:
+        _log.info("second {name}: cancelling the requests in flight", name=name)
         self._cut_short()

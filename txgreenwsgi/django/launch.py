@@ -82,7 +82,7 @@ def _prepare(reactor: str, patch: str) -> None:
     from twisted.application.reactors import installReactor
 
     from txgreenwsgi import isolation
-    from txgreenwsgi._twistd import patching
+    from txgreenwsgi._launch import patching
 
     installReactor(reactor)
     patching.patch(patching.parse_patch(patch))

@@ -1,8 +1,7 @@
-"""Watching: what is known of finished requests, and who is told.
+"""Records of finished requests, and the access log.
 
-`records` has the one description of a finished request that every observer is
-given; `accesslog` writes them to a file. Nothing here knows the wire or the
-server: a record is all that crosses over.
+`records` has the record that every observer gets; `accesslog` writes records to a
+file. This package must never know the wire or the server: it sees records only.
 """
 
 from txgreenwsgi.monitoring.accesslog import AccessLog

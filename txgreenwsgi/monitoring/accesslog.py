@@ -1,12 +1,11 @@
 r"""The access log: one line for each finished request.
 
-This file knows the two formats, the escaping and the file. It must never know
-the wire or the server (a line is made from an `ExchangeRecord` alone), and
-must never raise into the request that it tells of.
+It knows the two formats, the escaping and the file. It must never know the wire or
+the server (a line is made from an `ExchangeRecord` alone), and must never raise an
+exception into the request that it records.
 
-Everything that a client may choose is escaped, so that a line can be neither
-split nor forged: control characters, quotes and backslashes leave as `\x0a`,
-`\"` and `\\`.
+All text sent by a client is escaped, so that a client can neither split nor forge a
+line: control characters, quotes and backslashes become `\x0a`, `\"` and `\\`.
 """
 
 from __future__ import annotations
@@ -15,26 +14,28 @@ import json
 import os
 import re
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IReactorCore, IReactorTime
 
     from txgreenwsgi.monitoring.records import ExchangeRecord
 
 __all__ = ["FORMATS", "AccessLog", "combined", "json_line"]
 
-# Not strftime("%b"), which speaks the language of the machine's locale.
+_log = Logger()
+
+# Not strftime("%b"), which depends on the locale.
 _MONTHS: Final = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
     *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
 )
 
-# Outside of quotes a space separates fields, so there it is escaped as well.
+# Outside quotes a space separates fields, so it is escaped there as well.
 _UNSAFE_QUOTED: Final = re.compile(r"[^ !#-\[\]-~]")
 _UNSAFE_BARE: Final = re.compile(r"[^!#-\[\]-~]")
 
@@ -64,15 +65,15 @@ def _common_log_time(second: int) -> str:
 
 
 def combined(record: ExchangeRecord) -> str:
-    """A line of Apache's combined format, then seconds taken and request id.
+    """Return a line in Apache's combined format, with duration and request id.
 
-    The time is UTC. Without a size, a referer or a user agent there is a "-".
-    The status is 000 when nothing was sent.
+    The time is UTC, the duration is in seconds. A missing size, referer or user
+    agent is "-". The status is 000 if no response was sent.
     """
     if record.method:
         request = f"{record.method} {record.target} {record.version}"
     else:
-        request = ""  # the head was not one: Apache writes "-" then
+        request = ""  # unparseable head, for which Apache writes "-"
     return (
         f"{_bare(record.remote_addr)} - - [{_common_log_time(int(record.started))}] "
         f'"{_quoted(request)}" {record.status:03d} {record.bytes_sent or "-"} '
@@ -82,13 +83,12 @@ def combined(record: ExchangeRecord) -> str:
 
 
 def json_line(record: ExchangeRecord) -> str:
-    """A line that is one JSON object: the record's fields by their names.
+    """Return a line with one JSON object: the fields of the record by name.
 
-    `started` leaves as `time`, in ISO 8601 and UTC with milliseconds; bytes
-    of the client's that are not ASCII leave as the latin-1 character of the
-    same number.
+    `started` becomes `time`, in ISO 8601 and UTC with milliseconds. A byte sent by
+    the client that is not ASCII becomes the latin-1 character of the same number.
     """
-    # Rounded once, as integers, lest 59.9996 s be written as :60.000.
+    # Round once, as integers: 59.9996 s must not become :60.000.
     second, millisecond = divmod(round(record.started * 1000), 1000)
     t = time.gmtime(second)
     return (
@@ -113,7 +113,7 @@ def json_line(record: ExchangeRecord) -> str:
     )
 
 
-#: The formats by the names that `--access-log-format` has for them.
+#: The values of `--access-log-format` and the function for each.
 FORMATS: Final[dict[str, Callable[[ExchangeRecord], str]]] = {
     "combined": combined,
     "json": json_line,
@@ -122,31 +122,39 @@ FORMATS: Final[dict[str, Callable[[ExchangeRecord], str]]] = {
 _STDOUT_FD: Final = 1
 
 
-class AccessLog:
-    """Writes a line for each finished request; give its `observe` to a server.
+def _is_null_device(fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(os.devnull))
+    except OSError:
+        return False
 
-    Lines are collected and written by one system call a reactor turn. A file
-    that was moved away or deleted (logrotate) is made anew within a turn, with
-    no signal needed. While writing fails, as on a full disk, requests go on:
-    the log of the process says so once, and tells how many lines were lost
-    when writing works again.
+
+class AccessLog:
+    """An observer that appends a line to a file for each finished request.
+
+    `txgreenwsgi.service` opens and closes its own access log. To attach one to a
+    `GreenSite` or `GreenWSGIResource`, pass its `observe` in `observers` and call
+    `open_until_shutdown`.
+
+    Lines are collected, and written by one system call per reactor turn. A file that
+    was moved or deleted (logrotate) is created again within a turn, without a signal.
+    While writing fails, as on a full disk, requests are served nevertheless: the
+    first failure is logged, and the number of lost lines once writing works again.
 
     Args:
-        target: Path of a file to append to, or "-" for the process's standard
-            output. What it points at must take writes without delay (a file,
-            or a pipe somebody reads): they happen in the reactor's thread.
+        target: the path of a file to append to, or "-" for the standard output of
+            the process. It must accept writes without delay (a file, or a pipe with
+            an active reader): writes block the reactor.
         format_name: "combined" or "json".
 
     Raises:
         ValueError: there is no such format.
     """
 
-    _log = Logger()
-
     def __init__(self, target: str, format_name: str = "combined") -> None:
         if format_name not in FORMATS:
             raise ValueError(
-                f"there is no access log format {format_name!r}: "
+                f"access log format {format_name!r} does not exist: "
                 f"give {' or '.join(FORMATS)}"
             )
         self._target = target
@@ -155,43 +163,64 @@ class AccessLog:
         self._clock: IReactorTime | None = None
         self._fd = -1
         self._identity = (0, 0)
-        # Lines lost since writing last worked; above 0, writing fails.
+        # Lines lost since the last successful write; above 0 while writes fail.
         self._lost = 0
-        # The file was moved away and the new one cannot be opened.
-        self._stranded = False
-        # The last byte in the file is not the end of a line.
-        self._torn = False
+        # The file was moved and the new one cannot be opened.
+        self._reopen_failed = False
+        # A failed write left a partial line at the end of the file.
+        self._ends_in_partial_line = False
 
     def open(self, clock: IReactorTime) -> None:
-        """Open the file and begin to write. Call from the reactor greenlet.
+        """Open the file and start to record. Call from the reactor greenlet.
 
-        A relative path is relative to the directory that is current now.
+        A relative path is relative to the current working directory of this call.
+
+        Args:
+            clock: schedules the writes.
 
         Raises:
             OSError: the file cannot be opened for appending.
         """
         if self._target == "-":
-            # Not sys.stdout: under twistd that leads into the log.
+            # Not sys.stdout, which twistd redirects to its log.
             self._fd = _STDOUT_FD
+            if _is_null_device(_STDOUT_FD):
+                _log.warn(
+                    "access log: standard output is {path}, as in a daemon, and the "
+                    "lines are lost; give a file in place of '-'",
+                    path=os.devnull,
+                )
         else:
             self._target = os.path.abspath(self._target)
             self._open_file()
         self._clock = clock
 
     def close(self) -> None:
-        """Write what is left and close the file. Later records are ignored."""
+        """Write the collected lines and close the file. Ignore later records."""
         if self._clock is None:
             return
         self._flush()
         self._clock = None
         if self._lost:
-            self._tell_of_lost_lines()
+            self._log_lost_lines()
         if self._fd != _STDOUT_FD:
             os.close(self._fd)
         self._fd = -1
 
+    def open_until_shutdown(self, reactor: IReactorCore) -> None:
+        """Open the file now, and close it when the reactor has shut down.
+
+        Args:
+            reactor: the running reactor; it also schedules the writes.
+
+        Raises:
+            OSError: the file cannot be opened for appending.
+        """
+        self.open(cast("IReactorTime", reactor))
+        reactor.addSystemEventTrigger("after", "shutdown", self.close)
+
     def observe(self, record: ExchangeRecord) -> None:
-        """Take note of a finished exchange. Never parks, never raises."""
+        """Record a finished exchange. Never parks, never raises."""
         if self._clock is None:
             return
         if not self._lines:
@@ -206,36 +235,36 @@ class AccessLog:
         self._fd = fd
         status = os.fstat(fd)
         self._identity = (status.st_dev, status.st_ino)
-        self._torn = False
+        self._ends_in_partial_line = False
 
     def _flush(self) -> None:
         """Write the lines collected since the last turn."""
         if self._clock is None or not self._lines:
-            return  # closed since then, which has written them
+            return  # `close` has written them
         lines, self._lines = self._lines, []
         if self._target != "-":
             self._follow_rotation()
         self._write(lines)
 
     def _follow_rotation(self) -> None:
-        """Open the file anew if the one we have is no longer at its path."""
+        """Reopen the file if the open one is no longer at its path."""
         try:
             if not self._is_in_place():
                 self._open_file()
         except OSError as error:
-            # The old file is still open: better there than nowhere.
-            if not self._stranded:
-                self._stranded = True
-                self._log.error(
-                    "Access log: {path} was moved away and cannot be opened anew "
-                    "({error}); going on in the old file",
+            # The old file is still open and takes the lines.
+            if not self._reopen_failed:
+                self._reopen_failed = True
+                _log.error(
+                    "access log: {path} was moved and cannot be reopened ({error}); "
+                    "still writing to the old file",
                     path=self._target,
                     error=error,
                 )
         else:
-            if self._stranded:
-                self._stranded = False
-                self._log.info("Access log: {path} is open again", path=self._target)
+            if self._reopen_failed:
+                self._reopen_failed = False
+                _log.info("access log: {path} is open again", path=self._target)
 
     def _is_in_place(self) -> bool:
         try:
@@ -245,8 +274,8 @@ class AccessLog:
         return (status.st_dev, status.st_ino) == self._identity
 
     def _write(self, lines: list[str]) -> None:
-        """Write lines, and keep count of those that cannot be."""
-        begin = b"\n" if self._torn else b""
+        """Write lines, and count those that are lost."""
+        begin = b"\n" if self._ends_in_partial_line else b""
         data = begin + "".join(lines).encode("ascii")
         rest = memoryview(data)
         try:
@@ -256,24 +285,24 @@ class AccessLog:
             written = data[: len(data) - len(rest)]
             whole_lines = written[len(begin) :].count(b"\n")
             if written:
-                self._torn = not written.endswith(b"\n")
+                self._ends_in_partial_line = not written.endswith(b"\n")
             if not self._lost:
-                self._log.error(
-                    "Access log: {path} cannot be written ({error}); lines are "
-                    "lost until it can",
+                _log.error(
+                    "access log: cannot write to {path} ({error}); lines are lost "
+                    "until writing works again",
                     path=self._target,
                     error=error,
                 )
             self._lost += len(lines) - whole_lines
         else:
-            self._torn = False
+            self._ends_in_partial_line = False
             if self._lost:
-                self._tell_of_lost_lines()
+                self._log_lost_lines()
 
-    def _tell_of_lost_lines(self) -> None:
+    def _log_lost_lines(self) -> None:
         lost, self._lost = self._lost, 0
-        self._log.error(
-            "Access log: {lost} lines were lost from {path}",
+        _log.error(
+            "access log: {lost} lines of {path} were lost",
             lost=lost,
             path=self._target,
         )

@@ -1,7 +1,6 @@
-"""What is known of a finished exchange: one request and its response.
+"""The record of a finished exchange: one request and its response.
 
-This file knows names and units. It must never know who makes a record or who
-reads it.
+It knows names and units. It must never know how a record is made or read.
 """
 
 from __future__ import annotations
@@ -10,43 +9,41 @@ from typing import Final
 
 __all__ = ["OUTCOMES", "ExchangeRecord"]
 
-#: The ways in which an exchange can end; `ExchangeRecord.outcome` is one of
-#: them.
+#: The values of `ExchangeRecord.outcome`: the ways in which an exchange can end.
 OUTCOMES: Final = (
-    "finished",  # the response was handed to the transport whole
-    "error",  # the application raised, or broke a rule of PEP 3333
-    "disconnected",  # the client went away before the end
-    "timeout",  # a deadline ended it
-    "cancelled",  # it was told to end: a stop of the server, or by hand
-    "refused",  # it never reached the application: 400, 413, 503 ...
+    "finished",  # the transport took the complete response
+    "error",  # the application raised, or violated PEP 3333
+    "disconnected",  # the client disconnected before the end
+    "timeout",  # a deadline expired
+    "cancelled",  # the server stopped, or the application cancelled the task
+    "refused",  # the application was not called: 400, 413, 503 ...
 )
 
 
 class ExchangeRecord:
-    """One finished exchange, as observers are told of it.
+    """One finished exchange, as observers get it.
 
-    A plain class with slots: one is made for each request while an observer
-    listens, and that must stay cheap. Treat it as read-only: every observer is
-    given the same one.
+    A plain class with slots: the server creates one for each request if there is an
+    observer, so construction must be cheap. Treat it as read-only: all observers get
+    the same object.
 
-    Text that came from the client is as it was sent, byte for character
-    (latin-1). It may hold anything that a head may hold: escape it before it
-    is written anywhere.
+    Text sent by the client is unchanged, one latin-1 character for each byte. It may
+    contain any character that a request head may contain: escape it before output.
 
     Attributes:
-        remote_addr: The client's address, "" on a UNIX socket.
-        remote_port: The client's port in decimal digits, "" on a UNIX socket.
-        started: When the head was complete, in seconds since 1970 (UTC).
-        duration: Seconds from there to the end.
-        method: "GET"; "" when the head could not be read.
-        target: The request target as it was sent: "/a?b=c".
-        version: "HTTP/1.1" or "HTTP/1.0"; "" when the head could not be read.
-        status: The status code that was sent, 0 when nothing was sent.
-        bytes_sent: Bytes of the response body, without framing.
-        request_id: The request's identity, as `txgreenwsgi.request_id` has it.
-        referer: Value of the Referer field, "" without one.
-        user_agent: Value of the User-Agent field, "" without one.
-        outcome: How it ended: one of `OUTCOMES`.
+        remote_addr: the client's address; "" on a UNIX socket.
+        remote_port: the client's port in decimal digits; "" on a UNIX socket.
+        started: the time when the head was complete, in seconds since 1970 (UTC).
+        duration: seconds from `started` to the end.
+        method: such as "GET"; "" if the head could not be parsed.
+        target: the request target as sent, such as "/a?b=c".
+        version: such as "HTTP/1.1"; "" if the head could not be parsed.
+        status: the status code sent; 0 if no response was sent.
+        bytes_sent: the size of the response body sent, without framing.
+        request_id: the value of `txgreenwsgi.request_id` in the environ.
+        referer: the value of the Referer field; "" without one.
+        user_agent: the value of the User-Agent field; "" without one.
+        outcome: the way in which it ended, one of `OUTCOMES`.
     """
 
     __slots__ = (
@@ -67,6 +64,7 @@ class ExchangeRecord:
 
     def __init__(
         self,
+        *,
         remote_addr: str,
         remote_port: str,
         started: float,
@@ -96,7 +94,7 @@ class ExchangeRecord:
         self.outcome = outcome
 
     def __repr__(self) -> str:
-        """The record in one line, for a log or a failed test."""
+        """Return the record in one line, for a log or a failed test."""
         return (
             f"<ExchangeRecord {self.request_id} {self.method} {self.target!r} "
             f"{self.status} {self.outcome}>"

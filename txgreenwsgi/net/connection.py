@@ -84,7 +84,7 @@ class Connection:
 
     @property
     def lost(self) -> bool:
-        """Whether the connection is gone: nothing can be written any more."""
+        """True once the connection is gone and nothing can be written any more."""
         return self._transport is None
 
     # Reading.

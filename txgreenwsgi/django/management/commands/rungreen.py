@@ -19,7 +19,7 @@ from django.core.management.base import CommandError
 from django.db import connections
 from twisted.application.reactors import getReactorTypes
 
-from txgreenwsgi._twistd.patching import PATCHABLE, parse_patch, patch_drivers
+from txgreenwsgi._launch.patching import PATCHABLE, parse_patch, patch_drivers
 from txgreenwsgi.django import launch, serving, watching
 
 if apps.is_installed("django.contrib.staticfiles"):

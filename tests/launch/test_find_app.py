@@ -1,4 +1,4 @@
-"""`--app`: what can be said, and what is answered to what cannot."""
+"""Applications by name: the accepted forms, and the message for each mistake."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import traceback
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._twistd.find_app import AppNotFound, find_app
+from txgreenwsgi._launch.find_app import AppNotFound, check_spec, find_app
 
 SITE = """
     from functools import partial, wraps
@@ -31,7 +31,7 @@ SITE = """
     site = Site()
 
     class Iterable:
-        "The class that PEP 3333 shows: its instances are the iterables."
+        "The class of PEP 3333: its instances are the iterables."
         def __init__(self, environ, start_response): pass
         def __iter__(self): return iter(["class"])
 
@@ -68,21 +68,21 @@ MAKE_DICT = "findme.builtin:make(a=1)"
 
 
 class FindAppTests(SynchronousTestCase):
-    """Specs against modules in a directory that is on the path."""
+    """Names of applications, against modules in a directory on the path."""
 
     def setUp(self) -> None:
-        """A directory with a package `findme`, which is imported anew."""
+        """Create a directory with a package `findme`, not yet imported."""
         self.directory = os.path.abspath(self.mktemp())
         os.mkdir(self.directory)
         self.patch(sys, "path", [self.directory, *sys.path])
-        # Else a module written twice in a second may be the first one again.
+        # Otherwise a module written twice in a second may be loaded from the cache.
         self.patch(sys, "dont_write_bytecode", True)
         self.addCleanup(self.forget)
         self.module("findme/__init__.py", "here = True")
         self.module("findme/site.py", SITE)
 
     def forget(self) -> None:
-        """Let the next test import its own modules."""
+        """Remove the modules of this test from `sys.modules`."""
         for name in list(sys.modules):
             if name.split(".")[0].startswith("findme"):
                 del sys.modules[name]
@@ -96,19 +96,19 @@ class FindAppTests(SynchronousTestCase):
         importlib.invalidate_caches()
 
     def answer(self, spec: str) -> str:
-        """What the application of that spec answers."""
+        """Return the response body of the named application."""
         [block] = find_app(spec)({}, lambda *_args: lambda _block: None)
         return str(block)
 
     def refusal(self, spec: str) -> str:
-        """What is said of a spec; it always begins with the spec."""
+        """Return the error message without the name that it starts with."""
         message = str(self.assertRaises(AppNotFound, find_app, spec))
         beginning = f"--app {spec!r}: "
         self.assertEqual(message[: len(beginning)], beginning)
         return message[len(beginning) :].replace(self.directory, "DIR")
 
     def test_specs(self) -> None:
-        """An application is found by each way of naming it."""
+        """An application is found by each form of its name."""
         for spec, answer in {
             "findme.site:application": "application",
             "findme.site:app": "app",
@@ -131,24 +131,25 @@ class FindAppTests(SynchronousTestCase):
             self.assertEqual(self.answer(spec), answer, spec)
 
     def test_module_with_app(self) -> None:
-        """A module alone stands for its `application`, or else its `app`."""
+        """A module alone names its `application`, or else its `app`."""
         self.module("findme/flask.py", "def app(e, s): return ['flask']")
         self.assertEqual(self.answer("findme.flask"), "flask")
 
     def test_no_such_module(self) -> None:
-        """A misspelled module is told apart from everything else."""
+        """For a misspelled module, the message gives the search path and a hint."""
         self.assertEqual(
             self.refusal("findma:app"),
             "there is no module findma (looked in DIR first); did you mean findme?; "
-            "is --chdir needed?",
+            "give --chdir if it is in another directory",
         )
         self.assertEqual(
             self.refusal("zzz"),
-            "there is no module zzz (looked in DIR first); is --chdir needed?",
+            "there is no module zzz (looked in DIR first); give --chdir if it is in "
+            "another directory",
         )
 
     def test_no_such_module_in_package(self) -> None:
-        """The modules of the package that was found are offered."""
+        """For a misspelled submodule, the message suggests one of the package."""
         self.assertEqual(
             self.refusal("findme.sites:app"),
             "there is no module findme.sites (package findme is in DIR/findme); did "
@@ -156,7 +157,7 @@ class FindAppTests(SynchronousTestCase):
         )
 
     def test_no_package(self) -> None:
-        """A module is told apart from a package."""
+        """The message says so if a module is named as a package."""
         self.assertEqual(
             self.refusal("findme.site.app:app"),
             "there is no module findme.site.app: findme.site is a module, not a "
@@ -164,7 +165,7 @@ class FindAppTests(SynchronousTestCase):
         )
 
     def test_no_such_name(self) -> None:
-        """A misspelled name is refused with the nearest there is."""
+        """For a misspelled name, the message suggests the most similar one."""
         self.assertEqual(
             self.refusal("findme.site:aplication"),
             "module findme.site has no aplication; did you mean application?",
@@ -179,7 +180,7 @@ class FindAppTests(SynchronousTestCase):
         )
 
     def test_no_such_name_near_none(self) -> None:
-        """A name like no other is refused with what may be meant."""
+        """For an unknown name, the message lists what the module defines."""
         self.module("findme/few.py", "import os\ndef make(): pass\nclass Web: pass\n")
         self.assertEqual(
             self.refusal("findme.few:zzzzzz"),
@@ -187,35 +188,36 @@ class FindAppTests(SynchronousTestCase):
         )
 
     def test_nothing_to_choose(self) -> None:
-        """A module with neither of the two names is refused with what it has."""
+        """A module without `application` and `app` is refused with what it defines."""
         self.module("findme/few.py", "def make(): pass\n")
         self.assertEqual(
             self.refusal("findme.few"),
-            "module findme.few has neither application nor app; it has make; say "
-            "which name is meant: --app findme.few:NAME",
+            "module findme.few has neither application nor app; it has make; name the "
+            "application: --app findme.few:NAME",
         )
         self.module("findme/none.py", "")
         self.assertEqual(
             self.refusal("findme.none"),
-            "module findme.none has neither application nor app; say which name is "
-            "meant: --app findme.none:NAME",
+            "module findme.none has neither application nor app; name the application: "
+            "--app findme.none:NAME",
         )
 
     def test_files(self) -> None:
-        """The name of a file is refused with the module that is meant."""
+        """For a file name, the message gives the module name."""
         self.assertEqual(
             self.refusal("./findme/site.py:app"),
-            "'./findme/site.py' is a file; give the module's name, as Python imports "
-            "it: --app findme.site:app, with --chdir if it is in another directory",
+            "'./findme/site.py' is a file name; give the module name, as Python "
+            "imports it: --app findme.site:app; give --chdir if it is in another "
+            "directory",
         )
-        self.assertIn("--app hello:app,", self.refusal("hello.py"))
+        self.assertIn("--app hello:app;", self.refusal("hello.py"))
 
     def test_not_a_spec(self) -> None:
-        """What is not the form of a spec is refused with an example of one."""
+        """A text of another form is refused with an example."""
         for spec in (":app", "a b:app", "a..b:app", "5:app", "-:app"):
             self.assertIn(
-                "is not the name of a module; give package.module:name, for instance "
-                "--app myproject.wsgi:application",
+                "is not a module name; give package.module:name, such as --app "
+                "myproject.wsgi:application",
                 self.refusal(spec),
             )
         for expression in (
@@ -231,80 +233,80 @@ class FindAppTests(SynchronousTestCase):
         ):
             self.assertEqual(
                 self.refusal(f"findme.site:{expression}"),
-                f"{expression!r} after the colon is neither a name nor a call of one "
-                "with literal arguments; give name, object.attribute, factory() or "
+                f"{expression!r} after the colon is neither a name nor a call with "
+                "literal arguments; give name, object.attribute, factory() or "
                 "factory('text', debug=True)",
             )
 
     def test_not_callable(self) -> None:
-        """What cannot be called is refused, and said what it is."""
+        """For an object that is not callable, the message gives value and type."""
         self.assertEqual(
             self.refusal("findme.site:number"),
-            "that is 5 of type int, which cannot be called; a WSGI application is a "
-            "callable that takes environ and start_response",
+            "5 is of type int, which is not callable; give a callable that takes "
+            "(environ, start_response)",
         )
         self.assertEqual(
             self.refusal("findme.site:number()"),
-            "number cannot be called, it is 5 of type int; leave the parentheses out",
+            "number is 5 of type int, which is not callable; leave out the parentheses",
         )
         self.forget()
         self.module("findme/__init__.py", "from findme import site as app")
         self.assertIn(
-            "that is the module findme.site, which cannot be called",
+            "findme.site is a module, not a callable; give the application in it, such "
+            "as findme.site.application",
             self.refusal("findme:app"),
         )
 
     def test_class(self) -> None:
-        """A class whose instance is meant is refused with how to make one."""
+        """For a class, the message gives the name of an instance."""
         self.assertEqual(
             self.refusal("findme.site:Site"),
-            "that is the class Site; an instance of it is meant, perhaps: --app "
-            "'findme.site:Site()'",
+            "Site is a class whose instances are not iterable; if a call of it "
+            "returns the application, give --app 'findme.site:Site()'",
         )
         self.assertIn("--app 'findme.site:Site()'", self.refusal("findme.site.Site"))
 
     def test_factory(self) -> None:
-        """A factory that is not called is refused with how to call it."""
+        """For a factory, the message gives the name of its result."""
         self.assertEqual(
             self.refusal("findme.site:make_from"),
-            "that takes (config), while a WSGI application takes (environ, "
-            "start_response); if it makes an application, call it: --app "
+            "make_from takes (config), and a WSGI application takes (environ, "
+            "start_response); if a call of it returns the application, give --app "
             "'findme.site:make_from()'",
         )
         self.assertEqual(
             self.refusal("findme.site:make_from()"),
-            "make_from cannot be called so (missing a required argument: 'config'); "
-            "it takes (config)",
+            "make_from takes (config), and this call does not fit (missing a required "
+            "argument: 'config'); change the arguments",
         )
 
     def test_asgi(self) -> None:
-        """An ASGI application is told apart, in each of its forms."""
+        """An ASGI application is recognized in each of its forms."""
         for name in ("asynchronous", "generator", "asgi", "Asgi()"):
-            self.assertEqual(
+            self.assertIn(
+                " is an ASGI application (asynchronous), and this server speaks WSGI; "
+                "give a WSGI application, or an adapter",
                 self.refusal(f"findme.site:{name}"),
-                "that is asynchronous, an ASGI application perhaps, and this server "
-                "speaks WSGI; give a WSGI application, or wrap this one by an adapter "
-                "from ASGI to WSGI",
             )
 
     def test_built_in(self) -> None:
-        """A callable that does not tell what it takes is believed."""
+        """A callable without a readable signature is accepted."""
         self.module("findme/builtin.py", "app = dict")
         self.assertIs(find_app("findme.builtin:app"), dict)
 
     def test_built_in_factory(self) -> None:
-        """Nor is a factory of C's asked what it takes."""
+        """A factory without a readable signature is called."""
         self.module("findme/builtin.py", "make = dict")
-        self.assertIn("that is {'a': 1} of type dict", self.refusal(MAKE_DICT))
+        self.assertIn("{'a': 1} is of type dict", self.refusal(MAKE_DICT))
 
     def assert_shows(self, spec: str, error: type[BaseException], line: str) -> None:
-        """The user's own error leaves with the line that it happened in."""
+        """Assert that an error of the user's code propagates with its traceback."""
         raised = self.assertRaises(error, find_app, spec)
         self.assertNotIsInstance(raised, AppNotFound)
         self.assertIn(line, "".join(traceback.format_exception(raised)))
 
     def test_errors_of_the_module(self) -> None:
-        """An error inside the user's module is shown where it happened."""
+        """An error inside the user's module propagates with its traceback."""
         for source, error in {
             "1 / 0": ZeroDivisionError,
             "import findme_dependency": ModuleNotFoundError,
@@ -319,26 +321,49 @@ class FindAppTests(SynchronousTestCase):
                 self.assert_shows(spec, error, source)
 
     def test_dependency_of_the_same_name(self) -> None:
-        """A package that cannot import its own part is not "not found"."""
+        """A failed import inside a package is not reported as a misspelled name."""
         self.module("findme/__init__.py", "import findme.part")
         self.assert_shows("findme.part:app", ModuleNotFoundError, "import findme.part")
         self.forget()
         self.assert_shows("findme:app", ModuleNotFoundError, "import findme.part")
 
     def test_errors_of_the_name(self) -> None:
-        """An error while a name is looked up is shown where it happened."""
+        """An error of a property or factory propagates with its traceback."""
         self.assert_shows("findme.site:breaks()", KeyError, "raise KeyError")
         self.assert_shows("findme.site:odd.broken", KeyError, "def broken")
         self.assert_shows("findme.site:odd.missing", AttributeError, "def missing")
 
     def test_module_that_exits(self) -> None:
-        """A script that ends the program is told apart, with its traceback."""
+        """For a script that exits when imported, the message gives the remedy."""
         self.module("findme/script.py", "import sys\nsys.exit(0)\n")
         error = self.assertRaises(AppNotFound, find_app, "findme.script:app")
         self.assertEqual(
             str(error),
-            "--app 'findme.script:app': module findme.script ends the program while "
-            "it is imported (SystemExit: 0); put what it runs under `if __name__ == "
+            "--app 'findme.script:app': importing module findme.script ends the "
+            "program (SystemExit: 0); put the code that does so under `if __name__ == "
             "'__main__':`",
         )
         self.assertIn("sys.exit(0)", "".join(traceback.format_exception(error)))
+
+    def test_argument_of_a_program(self) -> None:
+        """In a program, messages name the argument in place of the option."""
+        for text, message in [
+            (
+                "findme.site:make_from",
+                "app='findme.site:make_from': make_from takes (config), and a WSGI "
+                "application takes (environ, start_response); if a call of it returns "
+                "the application, give app='findme.site:make_from()'",
+            ),
+            (
+                "zzz:app",
+                "app='zzz:app': there is no module zzz (looked in DIR first); add its "
+                "directory to sys.path if it is in another one",
+            ),
+        ]:
+            error = self.assertRaises(AppNotFound, find_app, text, "app")
+            self.assertEqual(str(error).replace(self.directory, "DIR"), message)
+
+    def test_check_before_import(self) -> None:
+        """An impossible module name is refused without an import."""
+        check_spec("no.such.module:app")
+        self.assertRaises(AppNotFound, check_spec, "site.py:app")

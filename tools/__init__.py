@@ -1,0 +1,1 @@
+"""Checks of this repository's own rules, run by `.ci/run`."""

@@ -1,0 +1,7 @@
+"""Application names, patching and endpoints: the start of a server.
+
+The command and `txgreenwsgi.service` share this package, so that both refuse a
+mistake with the same message. It knows names and the order of a start (patch the
+standard library, then import the application). It must never know options,
+signals or requests.
+"""

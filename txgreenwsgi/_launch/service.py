@@ -1,0 +1,145 @@
+"""`txgreenwsgi.service`: the server as a part of another Twisted program.
+
+It knows the order of a start: check the arguments at the call; patch, then import,
+when the service starts. It must never know options or signals.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+from txgreenwsgi._server.endpoints import check_endpoint
+from txgreenwsgi._server.service import DEFAULT_LISTEN, GreenService
+from txgreenwsgi._wsgi.application_check import checked_application
+from txgreenwsgi.green import patched
+from txgreenwsgi.isolation import isolate_loaded
+from txgreenwsgi.monitoring import AccessLog
+from txgreenwsgi.settings import Settings
+
+from .find_app import check_spec, find_app
+from .patching import PATCHABLE, parse_patch, patch_drivers
+from .patching import patch as patch_modules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
+    from typing_extensions import Unpack
+
+    from txgreenwsgi._wsgi.gateway import Application
+    from txgreenwsgi.monitoring import ExchangeRecord
+    from txgreenwsgi.settings import SettingsKeywords
+
+__all__ = ["service"]
+
+
+def service(
+    app: Application | str,
+    listen: Sequence[str | IStreamServerEndpoint] = DEFAULT_LISTEN,
+    *,
+    patch: str | Iterable[str] | None = None,
+    access_log: str | os.PathLike[str] | None = None,
+    access_log_format: Literal["combined", "json"] = "combined",
+    observers: Sequence[Callable[[ExchangeRecord], object]] = (),
+    reactor: IReactorTime | None = None,
+    **settings: Unpack[SettingsKeywords],
+) -> GreenService:
+    """Return a Twisted service that serves `app`.
+
+    For `.tac` files and programs with services of their own::
+
+        application = Application("web")
+        service(
+            "myproject.wsgi:application",
+            listen=["tcp:8080"],
+            patch="all",
+            access_log="-",
+        ).setServiceParent(application)
+
+    Patching order: modules that bind a function of the standard library before it is
+    patched (`from time import sleep`) keep the one that blocks. With `app` given as a
+    name, the service patches first and imports the application afterwards, when it
+    starts. With `app` given as an object, the application is imported already: call
+    `txgreenwsgi.monkey.patch_all()` at the top of the program, before that import.
+    `patch` works there too, except for the modules that a RuntimeWarning names.
+
+    Call from the reactor greenlet or before the reactor runs. Never parks.
+
+    Args:
+        app: the WSGI application, or its name as `--app` takes it: "module:name",
+            "module:factory()", "module". A name is imported when the service starts,
+            after twistd has daemonized and changed the user.
+        listen: endpoint strings such as "tcp:8080" or "unix:/run/app.sock", or
+            endpoint objects.
+        patch: the modules of the standard library to patch when the service starts:
+            "all", "none", or some of "time", "os", "thread", "queue", "select",
+            "selectors", "socket", "ssl", "subprocess" and "signal", as an iterable
+            or separated by commas. None patches nothing, and the service logs a
+            warning when it starts if the program has not patched anything either.
+        access_log: the file to append a line for each request to; "-" is the
+            process's standard output. A relative path is relative to the working
+            directory of the process when the service starts.
+        access_log_format: "combined" (that of Apache, then the duration in seconds
+            and the request id) or "json" (one object a line).
+        observers: each is called with an `ExchangeRecord` after each exchange.
+        reactor: the installed reactor by default.
+        settings: see `txgreenwsgi.settings`.
+
+    Raises:
+        SettingError: a setting does not exist or has an invalid value.
+        TypeError: `app` is no WSGI application (an ASGI application, a class, a
+            factory ...), or `listen` is a single string.
+        ValueError: `patch`, `access_log_format` or an endpoint string is invalid.
+        StartError: `app` is not the name of an application. Starting the service
+            raises it as well: the application cannot be found, an endpoint cannot
+            be opened (a `ListenError`, which is a `CannotListenError`), or the
+            access log cannot.
+    """
+    load_app = _loader(app, patch)
+    for endpoint in listen:
+        if isinstance(endpoint, str) and not isinstance(listen, str):
+            # twistd may change its directory and user before the service starts.
+            check_endpoint(endpoint, paths_are_final=False)
+    log = None
+    if access_log is not None:
+        log = AccessLog(os.fspath(access_log), access_log_format)
+    return GreenService(
+        load_app,
+        listen,
+        Settings.from_keywords(**settings),
+        observers,
+        reactor,
+        log,
+    )
+
+
+def _loader(
+    app: Application | str, patch: str | Iterable[str] | None
+) -> Callable[[], Application]:
+    """Return a function that patches, then returns the application."""
+    modules: tuple[str, ...] = ()
+    if patch is not None:
+        try:
+            modules = parse_patch(patch)
+        except ValueError as error:
+            raise ValueError(
+                f"patch={patch!r}: {error}; give 'all', 'none', or some of "
+                f"{', '.join(PATCHABLE)}"
+            ) from None
+        # Before the start: ports open, and the site logs, before modules are patched.
+        patched.choose()
+    if isinstance(app, str):
+        check_spec(app, "app")
+    else:
+        app = checked_application(app)
+
+    def load_app() -> Application:
+        if patch is not None:
+            patch_modules(modules)
+        isolate_loaded()
+        application = find_app(app, "app") if isinstance(app, str) else app
+        patch_drivers(modules)
+        return application
+
+    return load_app

@@ -1,0 +1,121 @@
+"""Endpoint strings: parsed by Twisted, refused with a remedy.
+
+It knows the strings that Twisted parses, and the addresses that other servers
+take in their place. It must never listen.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.endpoints import serverFromString
+
+from .errors import EndpointError
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IStreamServerEndpoint
+
+__all__ = ["BACKLOG", "check_endpoint", "make_endpoint"]
+
+#: Twisted's default of 50 refuses connections in a burst.
+BACKLOG: Final = 1024
+_TAKES_BACKLOG: Final = re.compile(r"(tcp6?|ssl|unix):")
+
+_ADDRESS: Final = re.compile(r"(?:(localhost|[0-9.]*|\[[0-9a-f:.]+\]):)?([0-9]{1,5})\Z")
+_PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|\Z)")
+
+
+def make_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
+    """Return the endpoint for a string, with a backlog of 1024 unless it gives one.
+
+    Raises:
+        EndpointError: the string is wrong, or needs a file or a package that is
+            missing.
+    """
+    _check_address(text)
+    endpoint = _parse(reactor, text)
+    if _TAKES_BACKLOG.match(text) and ":backlog=" not in text:
+        # Parsed a second time: an error must quote the string as given.
+        endpoint = serverFromString(reactor, f"{text}:backlog={BACKLOG}")
+    return endpoint
+
+
+def check_endpoint(text: str, *, paths_are_final: bool = True) -> None:
+    """Refuse a string that `make_endpoint` would refuse. Opens no socket.
+
+    Args:
+        text: the endpoint string.
+        paths_are_final: False if paths may refer to other files when the server
+            starts, because twistd changes the (root) directory or the user in
+            between: unreadable files are accepted then.
+
+    Raises:
+        EndpointError: as `make_endpoint`.
+    """
+    _check_address(text)
+    try:
+        # An endpoint uses its reactor when it listens, not before.
+        _parse(object(), text)
+    except EndpointError as error:
+        if paths_are_final or not isinstance(error.__cause__, OSError):
+            raise
+
+
+def _check_address(text: str) -> None:
+    """Refuse the addresses of other servers' command lines, and impossible ports."""
+    address = _ADDRESS.match(text)
+    if address:
+        host, number = (address[1] or "").strip("[]"), address[2]
+        kind = "tcp6" if ":" in host else "tcp"
+        host = host.replace("localhost", "127.0.0.1").replace(":", "\\:")
+        raise EndpointError(
+            text,
+            "is not an endpoint string",
+            f"give {kind}:{number}" + (f":interface={host}" if host else ""),
+        )
+    port = _PORT.match(text)
+    if port and int(port[1]) > 65535:
+        raise EndpointError(
+            text, "has no valid port number", "give one from 0 to 65535"
+        )
+
+
+def _parse(reactor: object, text: str) -> IStreamServerEndpoint:
+    """Return the endpoint for a string.
+
+    Raises:
+        EndpointError: as `make_endpoint`.
+    """
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+        return endpoint
+    except OSError as error:
+        raise EndpointError(
+            text,
+            f"needs a file that cannot be read ({error})",
+            "give the path of a readable file",
+        ) from error
+    except ImportError as error:
+        raise EndpointError(
+            text,
+            f"needs a package that is not installed ({error})",
+            "run pip install 'txgreenwsgi[tls]' for TLS",
+        ) from error
+    except Exception as error:
+        # Endpoint parsers are plug-ins and report a wrong string by any exception:
+        # TypeError, KeyError, StopIteration ...
+        if text.startswith("systemd:") and isinstance(error, LookupError):
+            raise EndpointError(
+                text,
+                f"names a socket that systemd has not opened for this process "
+                f"({error})",
+                "start the process by its .socket unit, or give an endpoint such as "
+                "tcp:8080",
+            ) from error
+        raise EndpointError(
+            text,
+            f"is not a valid endpoint string ({type(error).__name__}: {error})",
+            "give one such as tcp:8080, tcp:8080:interface=127.0.0.1 or "
+            "unix:/run/app.sock",
+        ) from error

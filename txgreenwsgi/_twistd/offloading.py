@@ -1,0 +1,66 @@
+"""`--offload`: functions that run in the reactor's thread pool, by name.
+
+It knows how Python finds modules. Offload before the application is imported, so
+that the application imports the replaced function.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from txgreenwsgi._server.errors import StartError
+from txgreenwsgi.green import offloaded
+
+__all__ = ["OFFLOAD_FORM", "FunctionNotFound", "offload_names"]
+
+OFFLOAD_FORM = "package.module.function"
+
+
+class FunctionNotFound(StartError):
+    """`--offload` names a function that does not exist."""
+
+
+def offload_names(names: list[str]) -> None:
+    """Replace each named function by one that runs in the reactor's thread pool.
+
+    Raises:
+        FunctionNotFound: there is no such function.
+    """
+    for name in names:
+        owner, attribute = _find(name)
+        function = getattr(owner, attribute)
+        if isinstance(owner, type):
+            # Keep the kind: a static method must not become a plain one.
+            inside = owner.__dict__.get(attribute, function)
+            if isinstance(inside, (classmethod, staticmethod)):
+                setattr(owner, attribute, type(inside)(offloaded(inside.__func__)))
+                continue
+        setattr(owner, attribute, offloaded(function))
+
+
+def _find(name: str) -> tuple[object, str]:
+    """Return the module or class that has the function, and its attribute name."""
+    parts = name.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:count])
+        try:
+            owner: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (
+                module == error.name or module.startswith(error.name + ".")
+            ):
+                continue
+            raise
+        for part in parts[count:-1]:
+            owner = getattr(owner, part, None)
+        if not callable(getattr(owner, parts[-1], None)):
+            raise FunctionNotFound(
+                f"--offload {name!r}: {module} has no function "
+                f"{'.'.join(parts[count:])}; give {OFFLOAD_FORM}"
+            )
+        return owner, parts[-1]
+    raise FunctionNotFound(
+        f"--offload {name!r}: there is no module {parts[0]}; give {OFFLOAD_FORM}, such "
+        "as --offload myproject.reports.render"
+    )
