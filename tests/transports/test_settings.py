@@ -91,7 +91,8 @@ class ResourceSettingTests(SynchronousTestCase):
 
     def test_unknown_setting(self) -> None:
         """A setting that does not exist is refused, with the nearest name."""
-        for make in (GreenSite, GreenWSGIResource):
+        makers: tuple[Any, ...] = (GreenSite, GreenWSGIResource)
+        for make in makers:
             with self.assertRaises(SettingError) as raised:
                 make(hello, reactor=MemoryReactor(), max_in_fligth=5)
             self.assertIn("max_in_fligth", str(raised.exception))
