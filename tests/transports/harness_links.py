@@ -61,6 +61,10 @@ class Link(Protocol):
     def ended(self) -> bool:
         """Whether the client has seen the end, after all that was sent before it."""
 
+    @property
+    def arrived(self) -> int:
+        """How many bytes have arrived at the client's end, read or not."""
+
     def send(self, data: bytes) -> None:
         """Send bytes to the server."""
 
@@ -94,6 +98,11 @@ class MemoryLink:
             and self._taken == len(self._client.received)
         )
 
+    @property
+    def arrived(self) -> int:
+        """How many bytes have arrived at the client's end."""
+        return self._client.socket.sent
+
     def send(self, data: bytes) -> None:
         """Send bytes; the server reacts before this returns."""
         if not self._gone:
@@ -126,8 +135,17 @@ class SocketLink:
         self._socket.connect(("127.0.0.1", port))
         self._socket.setblocking(False)
         self._unsent = b""
+        self._taken = 0
         self.reading = not slow
         self.ended = False
+
+    @property
+    def arrived(self) -> int:
+        """How many bytes have arrived at the client's end."""
+        try:
+            return self._taken + len(self._socket.recv(1_000_000, socket.MSG_PEEK))
+        except BlockingIOError:
+            return self._taken
 
     def send(self, data: bytes) -> None:
         """Send bytes; what the kernel does not take is sent by `take`."""
@@ -156,6 +174,7 @@ class SocketLink:
                 self._socket.close()
                 break
             parts.append(part)
+            self._taken += len(part)
         return b"".join(parts)
 
     def disconnect(self) -> None:
@@ -208,6 +227,11 @@ class TlsLink:
     def ended(self) -> bool:
         """Whether the client has seen the end."""
         return self._closed or self._plain.ended
+
+    @property
+    def arrived(self) -> int:
+        """How many bytes of ciphertext have arrived at the client's end."""
+        return self._plain.arrived
 
     def send(self, data: bytes) -> None:
         """Send bytes to the server."""

@@ -212,6 +212,11 @@ class BlockingLink:
         self.reading = True
         self.ended = False
 
+    @property
+    def arrived(self) -> int:
+        """A blocking socket does not tell."""
+        raise AssertionError("not known of a blocking socket")
+
     def send(self, data: bytes) -> None:
         """Send bytes; what a server does not take any more is dropped."""
         with contextlib.suppress(ConnectionError, ssl.SSLError):

@@ -125,6 +125,30 @@ class TaskCases(Cases):
         self.assert_complete(reply)
         self.assertEqual(len(reply.body), self.transport.large)
 
+    def test_writer_that_is_left_behind(self) -> None:
+        """A task that waits for the client ends by an error when its request ends."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", TEXT)
+            environ["txgreenwsgi.spawn"](
+                self.try_to, lambda: write(b"x" * self.transport.large)
+            )
+            environ["txgreenwsgi.sleep"](1)
+            return []
+
+        server = self.serve(app)
+        reply = server.begin(slow=True)
+        server.advance(0.5)
+        self.assertEqual(self.noticed, [])
+        server.advance(1)
+        self.assertEqual(len(self.noticed), 1)
+        self.assertTrue(issubclass(self.noticed[0], Exception), self.noticed)
+        self.assertEqual(server.app.requests(), [])
+        server.read(reply)
+        server.advance(1)
+        self.assert_cut(reply)
+        self.errors()
+
     def test_read_after_the_end(self) -> None:
         """A body that was not read whole cannot be read after the response."""
         bodies: list[Any] = []
