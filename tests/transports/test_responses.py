@@ -129,16 +129,26 @@ class ResponseCases(Cases):
 
     def test_block_beyond_the_length(self) -> None:
         """Blocks are cut at the Content-Length, and one error is logged."""
-        for blocks in ([b"abcdefgh"], [b"abc", b"defgh"], [b"abcde", b"fgh"]):
+        for length, blocks in [
+            (5, [b"abcdefgh"]),
+            (5, [b"abc", b"defgh"]),
+            (5, [b"abcde", b"fgh"]),
+            (0, [b"abc"]),
+        ]:
 
             def app(
-                environ: Environ, start: Start, blocks: list[bytes] = blocks
+                environ: Environ,
+                start: Start,
+                length: int = length,
+                blocks: list[bytes] = blocks,
             ) -> Iterable[bytes]:
-                start("200 OK", [*TEXT, ("Content-Length", "5")])
+                start("200 OK", [*TEXT, ("Content-Length", str(length))])
                 return blocks
 
-            reply = self.ask(app)
-            self.assert_complete(reply, b"abcde")
+            server = self.serve(app)
+            reply = server.begin()
+            server.advance(0)
+            self.assert_complete(reply, b"abcde"[:length])
             errors = self.errors()
             self.assertEqual(len(errors), 1, errors)
             self.assertIn("Content-Length", errors[0])
