@@ -1,11 +1,14 @@
-"""A Bottle application, and what to do about a framework's thread-local state.
+"""A Bottle application, with the framework's thread-local state in contextvars.
 
-Bottle keeps `bottle.request` and `bottle.response` in a `threading.local`. Here
-all requests share one thread, so a view that slept would wake up holding the
-request of somebody else. A `contextvars.ContextVar` follows the task instead of
-the thread; `keep_in_context` below moves Bottle's state into such variables.
-It is harmless on a server with threads. (Flask and Django need nothing of the
-kind for their request: Flask uses contextvars, Django passes it as an argument.)
+Bottle keeps `bottle.request` and `bottle.response` in a `threading.local`. Here all
+requests share one thread, so after a sleep a view would see the request of another
+client. A `contextvars.ContextVar` belongs to the task instead of the thread:
+`keep_in_context` below moves Bottle's state into such variables. It has no effect on
+the behaviour under a threaded server. Flask and Django need no such step: Flask uses
+contextvars, Django passes the request as an argument.
+
+With `--patch all`, the default of the command, a `threading.local` belongs to the
+task as well, and `keep_in_context` is not needed.
 
 Run it from the root of a checkout::
 
@@ -13,8 +16,8 @@ Run it from the root of a checkout::
     curl http://localhost:8080/hello/world
     curl -T somefile http://localhost:8080/count
 
-The file knows Bottle and txgreenwsgi; it must never wait before `keep_in_context`
-was called.
+It knows Bottle and txgreenwsgi. It must never park before the call of
+`keep_in_context`.
 """
 
 from __future__ import annotations
@@ -29,18 +32,18 @@ from txgreenwsgi import sleep
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LONGEST_SLEEP_SECONDS = 10.0
+MAX_SLEEP_SECONDS = 10.0
 
 
 def context_property(name: str) -> property:
-    """Make a property that holds one value a task, as Bottle's own holds one a thread.
+    """Return a property with one value per task; Bottle's has one per thread.
 
     Args:
-        name: what the context variable is called in a debugger.
+        name: the name of the context variable, for debuggers.
 
     Returns:
-        A property whose getter raises RuntimeError outside a request, as
-        Bottle's does.
+        A property whose getter raises RuntimeError outside a request, like that of
+        Bottle.
     """
     variable: ContextVar[Any] = ContextVar(name)
 
@@ -57,7 +60,7 @@ def context_property(name: str) -> property:
 
 
 def keep_in_context(*classes: type) -> None:
-    """Replace every property of the classes, Bottle's thread-local ones, by ours."""
+    """Replace the thread-local properties of these classes of Bottle."""
     for cls in classes:
         for name, attribute in list(vars(cls).items()):
             if isinstance(attribute, property):
@@ -71,15 +74,15 @@ app = bottle.Bottle()
 
 @app.get("/")
 def index() -> dict[str, str]:
-    """Answer in JSON, which is what Bottle makes of a dict."""
+    """Return a dict, which Bottle sends as JSON."""
     return {"greeting": "hello", "framework": f"Bottle {bottle.__version__}"}
 
 
 @app.get("/hello/<name>")
 def hello(name: str) -> str:
-    """Greet, after sleeping for `?seconds=`; the request is still ours afterwards."""
+    """Sleep for `?seconds=`, then greet with data of the same request. Parks."""
     seconds = bottle.request.query.get("seconds", 0.0, type=float)
-    seconds = min(max(0.0, seconds), LONGEST_SLEEP_SECONDS)
+    seconds = min(max(0.0, seconds), MAX_SLEEP_SECONDS)
     bottle.response.set_header("X-Greeted", name)
     sleep(seconds)
     bottle.response.content_type = "text/plain; charset=utf-8"
@@ -88,7 +91,7 @@ def hello(name: str) -> str:
 
 @app.put("/count")
 def count() -> dict[str, int]:
-    """Count the bytes of an upload as they arrive, keeping none of them. Parks."""
+    """Count the bytes of an upload as they arrive, without storing them. Parks."""
     stream = bottle.request.environ["wsgi.input"]
     size = blocks = 0
     while block := stream.read(65536):
@@ -99,7 +102,7 @@ def count() -> dict[str, int]:
 
 @app.get("/countdown/<start:int>")
 def countdown(start: int) -> Iterator[str]:
-    """Count down from `start`, at most 10, sending each number as it is reached."""
+    """Count down from `start`, at most 10, and send each number immediately."""
     bottle.response.content_type = "text/plain; charset=utf-8"
     for number in range(min(start, 10), 0, -1):
         yield f"{number}\n"

@@ -1,11 +1,11 @@
 """A chat over TCP and over the web, in one process and on one thread.
 
-What a telnet user types shows up in every browser, and the other way round: the
-WSGI application and the TCP protocol share one ordinary object, `Room`. No lock
-guards it, because nothing but a wait lets another task or protocol run.
+A line typed in telnet appears in every browser, and vice versa: the WSGI application
+and the TCP protocol share one ordinary object, `Room`. It needs no lock, because
+other tasks and protocols run only while a task waits.
 
-`services.tac` beside this file starts both. This file knows Twisted, WSGI and
-txgreenwsgi; it must never know which ports are listened on.
+`services.tac` in this directory starts both. This file knows Twisted, WSGI and
+txgreenwsgi. It must never know the ports.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from twisted.internet.protocol import Protocol
     from twisted.python.failure import Failure
 
-LINES_KEPT = 100
-LONGEST_LINE = 500
+MAX_LINES = 100
+MAX_LINE_LENGTH = 500
 HEARTBEAT_SECONDS = 15.0
 
 PAGE = """<!doctype html>
@@ -62,14 +62,14 @@ PAGE = """<!doctype html>
 
 
 class Room:
-    """Everybody who listens, by TCP or in a browser, and the last lines said."""
+    """The listeners, on TCP and in browsers, and the last lines."""
 
     def __init__(self) -> None:
-        self.lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self.lines: deque[str] = deque(maxlen=MAX_LINES)
         self._listeners: set[Callable[[str], object]] = set()
 
     def join(self, listener: Callable[[str], object]) -> None:
-        """Call `listener` with every line that is said from now on."""
+        """Call `listener` with every later line."""
         self._listeners.add(listener)
 
     def leave(self, listener: Callable[[str], object]) -> None:
@@ -77,32 +77,32 @@ class Room:
         self._listeners.discard(listener)
 
     def say(self, name: str, text: str) -> None:
-        """Tell everybody. Never parks.
+        """Send a line to all listeners. Never parks.
 
-        Control characters are left out, so that a line stays one line.
+        Control characters are removed, so that a line stays one line.
         """
-        line = "".join(filter(str.isprintable, f"{name}: {text}"))[:LONGEST_LINE]
+        line = "".join(filter(str.isprintable, f"{name}: {text}"))[:MAX_LINE_LENGTH]
         self.lines.append(line)
         for listener in list(self._listeners):
             listener(line)
 
 
 class ChatProtocol(LineOnlyReceiver):
-    """One TCP client: its first line is its name, each later one is said."""
+    """One TCP client: its first line is its name, the others go to the room."""
 
     delimiter = b"\n"
-    MAX_LENGTH = 4 * LONGEST_LINE
+    MAX_LENGTH = 4 * MAX_LINE_LENGTH
 
     def __init__(self, room: Room) -> None:
         self._room = room
         self._name = ""
 
     def connectionMade(self) -> None:
-        """Ask for a name."""
+        """Prompt for a name."""
         self._show("Your name?")
 
     def lineReceived(self, line: bytes) -> None:
-        """Take the name, then say what comes."""
+        """Set the name, or send a line to the room."""
         text = line.decode("utf-8", "replace").strip()
         if self._name:
             self._room.say(self._name, text)
@@ -120,21 +120,21 @@ class ChatProtocol(LineOnlyReceiver):
 
 
 class ChatFactory(Factory):
-    """Makes the protocol of each TCP client."""
+    """The factory of TCP clients."""
 
     def __init__(self, room: Room) -> None:
         self._room = room
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """Let one more client in."""
+        """Return the protocol of a new client."""
         return ChatProtocol(self._room)
 
 
 def make_app(room: Room) -> WSGIApplication:
-    """Make the web side of the room.
+    """Return the WSGI application of a room.
 
     Returns:
-        A WSGI application with a page at `/`, a form's target at `/say` and a
+        An application with a page at `/`, the target of its form at `/say` and a
         stream of server-sent events at `/events`.
     """
 
@@ -148,13 +148,13 @@ def make_app(room: Room) -> WSGIApplication:
         if where == ("GET", "/events"):
             start_response("200 OK", [("Content-Type", "text/event-stream")])
             return events(room)
-        return answer(start_response, "404 Not Found", "There is nothing here.\n")
+        return answer(start_response, "404 Not Found", "Not found.\n")
 
     return app
 
 
 def answer(start_response: StartResponse, status: str, text: str) -> Iterable[bytes]:
-    """Answer with a whole text. Never parks."""
+    """Send a complete response. Never parks."""
     start_response(status, [("Content-Type", "text/html; charset=utf-8")])
     return [text.encode("utf-8")]
 
@@ -162,8 +162,8 @@ def answer(start_response: StartResponse, status: str, text: str) -> Iterable[by
 def say(
     room: Room, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Say what the form holds, then lead the browser back to the page. May park."""
-    body = environ["wsgi.input"].read(4 * LONGEST_LINE).decode("utf-8", "replace")
+    """Send the line of a form to the room, then redirect to the page. May park."""
+    body = environ["wsgi.input"].read(4 * MAX_LINE_LENGTH).decode("utf-8", "replace")
     form = parse_qs(body)
     if "name" not in form or "text" not in form:
         wanted = "Send a form with the fields name and text.\n"
@@ -174,33 +174,32 @@ def say(
 
 
 def next_event(inbox: DeferredQueue[str]) -> bytes:
-    """Give the next line as an event, or a comment after a silence. Parks."""
+    """Return the next line as an event; a comment if there is none. Parks."""
     try:
         line = wait(inbox.get(), timeout=HEARTBEAT_SECONDS)
     except TimedOut:
-        # Silence would not tell us that the browser has gone; a write does.
+        # Only a write detects that the browser has disconnected.
         return b": still here\n\n"
     return b"data: " + json.dumps(line).encode("ascii") + b"\n\n"
 
 
 def events(room: Room) -> Iterator[bytes]:
-    """Send each line as it is said, for as long as the browser listens. Parks."""
-    inbox: DeferredQueue[str] = DeferredQueue(size=LINES_KEPT)
+    """Send each line immediately, until the browser disconnects. Parks."""
+    inbox: DeferredQueue[str] = DeferredQueue(size=MAX_LINES)
 
-    def hear(line: str) -> None:
+    def enqueue(line: str) -> None:
         try:
             inbox.put(line)
         except QueueOverflow:
-            # Somebody reads too slowly: drop the line rather than keep an
-            # unlimited number of them for one browser.
+            # A slow reader: drop the line, so that its queue stays bounded.
             return
 
-    room.join(hear)
+    room.join(enqueue)
     try:
-        # A first comment, so that the browser knows at once that it is connected.
+        # A comment first, so that the browser sees the open connection immediately.
         yield b": welcome\n\n"
         while True:
             yield next_event(inbox)
     finally:
-        # Runs when the browser leaves, too: the server closes the generator.
-        room.leave(hear)
+        # Also after a disconnect: the server closes the generator.
+        room.leave(enqueue)

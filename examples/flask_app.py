@@ -1,8 +1,8 @@
-"""A Flask application whose ordinary views sleep, stream and wait on Twisted.
+"""A Flask application whose ordinary views sleep, stream and wait for Deferreds.
 
-No view is async, none yields control by hand, and no thread is used: while one
-view waits, the same thread serves the others. Flask keeps its request in
-contextvars, so `request` stays the right one over every wait.
+No view is async or yields control explicitly, and there are no threads: while one
+view waits, the same thread runs the others. Flask keeps its request in contextvars,
+so `request` is the same after a wait.
 
 Run it from the root of a checkout::
 
@@ -10,8 +10,8 @@ Run it from the root of a checkout::
     curl http://localhost:8080/sleep?seconds=1
     curl -F title=Holiday -F file=@photo.jpg http://localhost:8080/form
 
-The file knows Flask and two functions of txgreenwsgi; it must never start a
-reactor or a thread of its own.
+It knows Flask and two functions of txgreenwsgi. It must never start a reactor or a
+thread.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-LONGEST_SLEEP_SECONDS = 10.0
-MOST_STREAM_LINES = 100
+MAX_SLEEP_SECONDS = 10.0
+MAX_STREAM_LINES = 100
 
 app = Flask(__name__)
 app.config["MAX_CONTENT_LENGTH"] = 16 * 1024 * 1024
@@ -43,8 +43,8 @@ INDEX = """<!doctype html>
 <h1>Flask on txgreenwsgi</h1>
 <ul>
 <li><a href="json">JSON</a>
-<li><a href="sleep?seconds=1">a view that sleeps for a second</a>
-<li><a href="stream?lines=5">a response that is sent line by line</a>
+<li><a href="sleep?seconds=1">a view that sleeps for one second</a>
+<li><a href="stream?lines=5">a streamed response</a>
 <li><a href="fetch">a view that waits for a Deferred</a>
 </ul>
 <form action="form" method="post" enctype="multipart/form-data">
@@ -57,23 +57,23 @@ INDEX = """<!doctype html>
 
 @app.get("/")
 def index() -> str:
-    """A page of links to the other views."""
+    """Return a page of links to the other views."""
     return INDEX
 
 
 @app.route("/json", methods=["GET", "POST"])
 def as_json() -> Response:
-    """Answer in JSON; what was posted as JSON comes back as `received`."""
+    """Return JSON, with the JSON body of a POST as `received`."""
     received = request.get_json() if request.method == "POST" else None
     return jsonify(greeting="hello", path=request.path, received=received)
 
 
 @app.post("/form")
 def form() -> Response:
-    """Tell what a form with a file in it held. Parks while the body arrives.
+    """Return the fields of a form with a file. Parks while the body arrives.
 
-    Werkzeug parses the body as it comes in: it asks `wsgi.input` for the next
-    piece, and other requests are served until that piece is here.
+    Werkzeug parses the body as it arrives: reading `wsgi.input` parks until the next
+    piece is here, and other requests run meanwhile.
     """
     upload = request.files.get("file")
     if upload is None:
@@ -91,18 +91,18 @@ def form() -> Response:
 
 @app.get("/sleep")
 def sleeps() -> Response:
-    """Sleep for `?seconds=`, at most ten; everybody else is served meanwhile."""
+    """Sleep for `?seconds=`, at most ten, while other requests run. Parks."""
     seconds = request.args.get("seconds", default=1.0, type=float)
-    seconds = min(max(0.0, seconds), LONGEST_SLEEP_SECONDS)
+    seconds = min(max(0.0, seconds), MAX_SLEEP_SECONDS)
     sleep(seconds)
-    # Read after the sleep on purpose: it is still this request's.
+    # Read after the sleep on purpose: it is still the same request.
     return jsonify(slept=seconds, name=request.args.get("name", ""))
 
 
 @app.get("/stream")
 def stream() -> Response:
-    """Send `?lines=` lines, a tenth of a second apart, each as soon as it is made."""
-    lines = min(request.args.get("lines", default=5, type=int), MOST_STREAM_LINES)
+    """Stream `?lines=` lines at intervals of a tenth of a second. Parks."""
+    lines = min(request.args.get("lines", default=5, type=int), MAX_STREAM_LINES)
 
     def produce() -> Iterator[str]:
         for number in range(1, lines + 1):
@@ -114,12 +114,12 @@ def stream() -> Response:
 
 
 def fetch_text(url: str) -> Deferred[str]:
-    """Fetch a page with Twisted's own HTTP client.
+    """Fetch a page with Twisted's HTTP client.
 
     Returns:
         A Deferred that fires with the decoded body.
     """
-    # Late: whoever imports this module must be free to choose the reactor.
+    # Imported late, so that the importer of this module can choose the reactor.
     from twisted.internet import reactor
 
     fetched = Agent(reactor, connectTimeout=5).request(b"GET", url.encode("ascii"))
@@ -128,13 +128,13 @@ def fetch_text(url: str) -> Deferred[str]:
 
 @app.get("/fetch")
 def fetch() -> Response:
-    """Wait for two pages at once, fetched from this same server. Parks.
+    """Wait for two pages of this same server concurrently. Parks.
 
-    Both Deferreds are begun before either is waited for, so the view takes as
-    long as the slower one, and not as long as the two together.
+    Both requests start before the wait, so the view takes as long as the slower one,
+    not as long as both.
     """
-    # Our own port and not the Host field: that is the client's to choose, and
-    # would let it send us to any machine that we can reach.
+    # The server's own port, not the Host field, by which a client could make the
+    # server send requests to any reachable machine.
     here = f"http://127.0.0.1:{request.environ['SERVER_PORT']}"
     pages = [
         fetch_text(f"{here}/sleep?seconds=0.3&name=first"),

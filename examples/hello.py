@@ -1,4 +1,4 @@
-"""Hello, world: plain WSGI, which knows no server and needs none of its extensions.
+"""Hello, world in plain WSGI, without extensions of any server.
 
 Run it from the root of a checkout::
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer every request with one line of text. Never parks."""
+    """Respond to every request with one line of text. Never parks."""
     body = b"Hello, world!\n"
     start_response(
         "200 OK",

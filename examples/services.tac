@@ -1,12 +1,12 @@
-"""A web application and a TCP chat in one process: the parts are in chat.py.
+"""A web application and a TCP chat in one process; chat.py defines both.
 
-Run it from the root of a checkout, then talk to it from both sides::
+Run it from the root of a checkout, then use both sides::
 
     twistd -ny examples/services.tac
     telnet localhost 8023            # the first line is your name
     # and open http://localhost:8080/ in a browser
 
-The environment variables CHAT_ENDPOINT and WEB_ENDPOINT name other ports.
+The environment variables CHAT_ENDPOINT and WEB_ENDPOINT override the ports.
 """
 
 import os
@@ -18,7 +18,7 @@ from twisted.application.service import Application
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 
-# `twistd -y` runs this file alone; nothing puts the checkout on the path.
+# `twistd -y` does not put the checkout on the module search path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import txgreenwsgi  # noqa: E402
@@ -34,7 +34,8 @@ StreamServerEndpointService(
     serverFromString(reactor, chat_endpoint), ChatFactory(room)
 ).setServiceParent(application)
 
-# A browser that listens for ever would use up any grace: let it be a short one.
+# The application waits by `txgreenwsgi.wait` only and needs no patched standard
+# library. An open event stream would use up any grace period, so it is short.
 txgreenwsgi.service(
-    make_app(room), listen=[web_endpoint], graceful_timeout=2.0
+    make_app(room), listen=[web_endpoint], patch="none", graceful_timeout=2.0
 ).setServiceParent(application)

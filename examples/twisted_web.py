@@ -1,13 +1,13 @@
 """WSGI applications among the resources of twisted.web.
 
-The tree that is served::
+The resource tree::
 
-    /               a WSGI application: whatever is nobody else's
-    /clock          a resource of twisted.web, beside it
-    /flask/...      a second WSGI application, below a prefix of its own
+    /               a WSGI application, for all paths without another resource
+    /clock          a resource of twisted.web
+    /flask/...      a second WSGI application, below a prefix
 
-`twisted_web.tac` beside this file serves it. This file knows twisted.web and
-`GreenWSGIResource`; it must never know which port is listened on.
+`twisted_web.tac` in this directory serves it. This file knows twisted.web and
+`GreenWSGIResource`. It must never know the port.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 def where_am_i(
     environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Tell which part of the path led here, and which part is left. Never parks."""
+    """Respond with SCRIPT_NAME and PATH_INFO. Never parks."""
     start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
     script_name, path_info = environ["SCRIPT_NAME"], environ["PATH_INFO"]
     return [f"SCRIPT_NAME={script_name!r} PATH_INFO={path_info!r}\n".encode()]
 
 
 class Clock(Resource):
-    """An ordinary resource of twisted.web: it tells the time."""
+    """An ordinary resource of twisted.web: a clock."""
 
-    isLeaf = True  # noqa: N815 (a name of twisted.web's)
+    isLeaf = True  # noqa: N815 (twisted.web's name)
 
     def render_GET(self, request: IRequest) -> bytes:
-        """Tell the time in UTC."""
+        """Return the time in UTC."""
         return time.strftime("%H:%M:%S\n", time.gmtime()).encode("ascii")
 
 
 def make_root() -> Resource:
-    """Build the tree: what is no child of the root goes to its application."""
+    """Return the tree. Paths without a child go to the application of the root."""
     root = GreenWSGIResource(where_am_i)
     root.putChild(b"clock", Clock())
     root.putChild(b"flask", GreenWSGIResource(flask_app.app))

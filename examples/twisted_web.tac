@@ -1,11 +1,11 @@
-"""WSGI applications under twisted.web: the tree of resources is in twisted_web.py.
+"""WSGI applications under twisted.web; twisted_web.py defines the resource tree.
 
 Run it from the root of a checkout::
 
     twistd -ny examples/twisted_web.tac
     curl http://localhost:8080/clock http://localhost:8080/flask/json
 
-The environment variable WEB_ENDPOINT names another port.
+The environment variable WEB_ENDPOINT overrides the port.
 """
 
 import os
@@ -18,8 +18,13 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.web.server import Site
 
-# `twistd -y` runs this file alone; nothing puts the checkout on the path.
+# `twistd -y` does not put the checkout on the module search path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+# Patch the standard library before the applications are imported.
+from txgreenwsgi import monkey  # noqa: E402
+
+monkey.patch_all()
 
 from examples.twisted_web import make_root  # noqa: E402
 

@@ -54,8 +54,8 @@ class LimitsPageTests(SynchronousTestCase):
                 "time for closing a connection": f"{h1_channel.CLOSE_SECONDS:g} s",
                 "pipelined requests parsed per connection": "1",
                 "file descriptors": (
-                    f"{accepting.RESERVED_DESCRIPTORS} less than the process limit, at most an "
-                    "eighth less"
+                    f"{accepting.RESERVED_DESCRIPTORS} less than the process limit, "
+                    "at most an eighth less"
                 ),
             },
         )

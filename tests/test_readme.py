@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -74,6 +75,31 @@ class ConfigurationReferenceTests(SynchronousTestCase):
         ]
         self.assertGreater(len(options), 30)
         self.assertEqual(sorted(documented), sorted(options))
+
+
+class ApiReferenceTests(SynchronousTestCase):
+    """docs/api.md, which is generated from docstrings when the site is built."""
+
+    def test_every_public_name_is_documented(self) -> None:
+        """The page describes each name in `__all__` of the modules on the page.
+
+        Exceptions: constants, the functions that patch a single module, and the
+        internals of the settings, which have a page of their own.
+        """
+        page = (CHECKOUT / "docs" / "api.md").read_text("utf-8")
+        sections = page.split("\n.. module:: ")[1:]
+        self.assertGreater(len(sections), 5)
+        for section in sections:
+            module = import_module(section.split("\n", 1)[0])
+            documented = set(re.findall(r"^\.\. auto\w+:: (\w+)", section, re.M))
+            if module.__name__ == "txgreenwsgi.settings":
+                continue
+            missing = {
+                name
+                for name in set(module.__all__) - documented
+                if not name.isupper() and not name.startswith("patch_")
+            }
+            self.assertEqual(missing, set(), module.__name__)
 
 
 class LinkTests(SynchronousTestCase):

@@ -140,11 +140,11 @@ class StartTests(CommandTestCase):
             )
             self.assertEqual(status, 1, output)
             self.assertIn(
-                f"txgreenwsgi cannot start: Couldn't listen on {LOOPBACK}:"
-                f"{server.port}: ",
+                f"txgreenwsgi cannot start: cannot listen on 'tcp:{server.port}:"
+                f"interface={LOOPBACK}' ([Errno ",
                 output,
             )
-            self.assertIn("Give --listen another endpoint", output)
+            self.assertIn("): stop the process that uses this address, or", output)
             self.assertNotIn("Traceback", output)
 
     def test_wrong_option(self) -> None:
@@ -153,8 +153,8 @@ class StartTests(CommandTestCase):
             status, output = self.run_command(command, "greenwsgi", "--port=80")
             self.assertNotEqual(status, 0)
             self.assertIn(
-                "--port is not an option here: give --listen an endpoint string "
-                "instead: --listen tcp:8080\n",
+                "--port is not an option: use --listen with an endpoint string: "
+                "--listen tcp:8080\n",
                 output,
             )
 

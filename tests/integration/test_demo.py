@@ -127,7 +127,7 @@ class DemoTests(SynchronousTestCase):
     def test_deferreds(self) -> None:
         """A timer, a thread and a look-up are waited for, and not one after another."""
         for what, result in [
-            ("timer", "the clock rang"),
+            ("timer", "the timer fired"),
             ("thread", "ff58f8b85a4d13cc"),
             ("name", "127.0.0.1"),
         ]:

@@ -88,7 +88,7 @@ class PageTests(SynchronousTestCase):
             "document.getElementById('sleepers').value = 4000"
         )
         self.press("#sleep-form button")
-        self.wait_text("sleep-result", r"answered 400: tasks=2000: give a number")
+        self.wait_text("sleep-result", r"responded 400: tasks=2000: give a number")
         self.browser.run("document.getElementById('sleepers').value = 40")
         self.press("#sleep-form button")
         self.wait_text("sleep-result", r"40 sleeps")

@@ -102,7 +102,7 @@ class CheckTests(CommandTestCase):
         status, output = self.check("mixed:app", "--offload=sqlite3.connect")
         self.assertEqual(status, 0, output)
         self.says(output, "off-loaded", "sqlite3")
-        self.assertIn("only sqlite3.connect: what else it calls blocks", output)
+        self.assertIn("only sqlite3.connect; its other calls block", output)
 
     def test_offload_of_nothing(self) -> None:
         """A name that is not there ends the check with one line, not a traceback."""

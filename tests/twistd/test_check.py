@@ -1,4 +1,4 @@
-"""`--check`: what it says of what is loaded, and of Django's settings."""
+"""`--check`: its findings for loaded modules and Django's settings."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from txgreenwsgi._twistd.check import (
     report,
 )
 from txgreenwsgi._twistd.findings import IN_C, ON_SOCKETS
+from txgreenwsgi.green import patched
 
 
 class CheckTestCase(SynchronousTestCase):
-    """Tests in which other modules seem to be loaded than are."""
+    """Tests with a set of loaded modules of their own."""
 
     def setUp(self) -> None:
-        """Nothing is loaded but the standard library and this package."""
+        """Start with only the standard library and this package loaded."""
         kept = {
             name: module
             for name, module in sys.modules.items()
@@ -34,27 +35,27 @@ class CheckTestCase(SynchronousTestCase):
             and name not in ("sqlite3", "txgreenwsgi.green.sqlite3")
         }
         self.patch(sys, "modules", kept)
-        self.patched: set[str] = set()
+        self.patch(patched, "record", patched.PatchRecord())
+        self.patched = patched.record.modules
         self.load(
             "txgreenwsgi.monkey",
-            is_patched=lambda name: name in self.patched,
             early_importers=dict,
             original=lambda module, name: getattr(sys.modules[module], name),
         )
 
     def load(self, name: str, **contents: object) -> ModuleType:
-        """Have a module of this name loaded."""
+        """Load a module with these contents."""
         module = ModuleType(name)
         module.__dict__.update(contents)
         sys.modules[name] = module
         return module
 
     def found(self, *offload: str) -> dict[str, Finding]:
-        """What `--check` says: {name: finding}."""
+        """Return the findings by name."""
         return {finding.name: finding for finding in examine(offload)}
 
     def says(self, name: str, verdict: str, remedy: str = "", *offload: str) -> None:
-        """It says this of `name`, and names a remedy for what is not green."""
+        """Assert the verdict for `name`, and that a bad one has a remedy."""
         finding = self.found(*offload)[name]
         self.assertEqual(finding.verdict, verdict, finding)
         self.assertIn(remedy, finding.remedy)
@@ -66,11 +67,11 @@ class DriverTests(CheckTestCase):
     """Drivers and C extensions."""
 
     def test_nothing(self) -> None:
-        """An application of which nothing is known gets no findings."""
+        """Without known drivers, there are no findings."""
         self.assertEqual(self.found(), {})
 
     def test_on_sockets(self) -> None:
-        """Each client in Python is green where sockets are, and blocks elsewhere."""
+        """A driver in Python is green if sockets are patched; otherwise it blocks."""
         for name in ON_SOCKETS:
             self.load(name)
             self.says(name, BLOCKS, "--patch all")
@@ -79,7 +80,7 @@ class DriverTests(CheckTestCase):
             self.says(name, GREEN)
 
     def test_in_c(self) -> None:
-        """Each driver that waits in C blocks, patched or not, with a remedy."""
+        """A driver that waits in C blocks, patched or not, and has a remedy."""
         self.patched.update(("socket", "select", "threading"))
         for name in IN_C:
             self.load(name)
@@ -87,7 +88,7 @@ class DriverTests(CheckTestCase):
         self.assertEqual(len(self.found()), len(IN_C))
 
     def test_offloaded(self) -> None:
-        """Of a driver that is off-loaded it says what of it is, by name."""
+        """For an off-loaded driver, the finding names the functions."""
         self.load("pyodbc")
         self.says("pyodbc", OFFLOADED, "only pyodbc.connect", "pyodbc.connect")
         self.says("pyodbc", BLOCKS, "", "pyodbcish.connect")
@@ -99,13 +100,13 @@ class DriverTests(CheckTestCase):
         self.says("redis", GREEN, "", "redis.Redis.get")
 
     def test_pymysql_in_disguise(self) -> None:
-        """PyMySQL that was installed as MySQLdb is PyMySQL."""
+        """PyMySQL installed as MySQLdb is reported as PyMySQL."""
         self.patched.add("socket")
         sys.modules["MySQLdb"] = self.load("pymysql")
         self.assertEqual(list(self.found()), ["pymysql"])
 
     def test_psycopg2(self) -> None:
-        """It is green by its wait callback, and by nothing else."""
+        """psycopg2 is green only with its wait callback."""
         callbacks: list[object] = [None]
         self.load("psycopg2")
         self.load("psycopg2.extensions", get_wait_callback=lambda: callbacks[-1])
@@ -115,16 +116,16 @@ class DriverTests(CheckTestCase):
         self.says("psycopg2", GREEN)
 
     def test_psycopg(self) -> None:
-        """Psycopg 3 is green when it waits by ours, or by a patched `select`."""
+        """Psycopg 3 is green if it waits by our function or a patched `select`."""
 
         def wait_c() -> None:
-            """What waits in C."""
+            """Stand for the function that waits in C."""
 
         def wait_poll() -> None:
-            """What waits by `select.poll`."""
+            """Stand for the function that waits by `select.poll`."""
 
         def ours() -> None:
-            """What this package puts in its place."""
+            """Stand for the function of this package."""
 
         ours.__module__ = "txgreenwsgi.green.drivers"
         self.load("psycopg")
@@ -139,7 +140,7 @@ class DriverTests(CheckTestCase):
         self.says("psycopg", GREEN)
 
     def test_oracledb(self) -> None:
-        """It is green in its thin mode, on green sockets."""
+        """Oracledb is green in its thin mode with patched sockets."""
         self.patched.add("socket")
         self.load("oracledb", is_thin_mode=lambda: False)
         self.says("oracledb", BLOCKS, "init_oracle_client")
@@ -149,7 +150,7 @@ class DriverTests(CheckTestCase):
         self.says("oracledb", BLOCKS, "--patch all")
 
     def test_sqlite3(self) -> None:
-        """It blocks where it is used as it is, and is green by ours."""
+        """sqlite3 blocks if a module uses it directly."""
         sys.modules["sqlite3"] = sqlite3
         self.says("sqlite3", BLOCKS, "import txgreenwsgi.green.sqlite3 in its place")
         self.load("shop.orders", db=sqlite3)
@@ -161,26 +162,26 @@ class DriverTests(CheckTestCase):
         self.says("sqlite3", GREEN, "txgreenwsgi.green.sqlite3")
 
     def test_rivals(self) -> None:
-        """Another library that has patched the standard one is told of."""
+        """Another library that patched the standard library is reported."""
         for name in ("gevent", "eventlet"):
             self.load(f"{name}.monkey", saved={})
             self.assertEqual(self.found(), {})
             self.load(f"{name}.monkey", saved={"socket": {}})
-            self.says(name, BLOCKS, "it has patched the library")
+            self.says(name, BLOCKS, "it has patched the standard library")
             del sys.modules[f"{name}.monkey"]
 
     def test_too_early(self) -> None:
-        """A module that has bound what blocks is told of, with the names."""
+        """A module that bound blocking functions is reported with their names."""
         monkey: Any = sys.modules["txgreenwsgi.monkey"]
         monkey.early_importers = lambda: {"shop.mail": ["sleep", "socket"]}
         self.says("shop.mail", BLOCKS, "sleep, socket")
 
     def test_thread_locals(self) -> None:
-        """A thread-local that is one for all requests is told of; a contextvar not."""
+        """A thread-local shared by all requests is reported; a contextvar is not."""
         from contextvars import ContextVar
 
         class Subclass(threading.local):
-            """A thread-local of somebody's own."""
+            """A subclass of a thread-local."""
 
         self.load(
             "shop.state",
@@ -194,10 +195,10 @@ class DriverTests(CheckTestCase):
 
 
 class DjangoTests(CheckTestCase):
-    """Settings of a Django project."""
+    """The settings of a Django project."""
 
     def setUp(self) -> None:
-        """A project as `startproject` makes it, but for its database."""
+        """Load a project as `startproject` creates it, without a database."""
         super().setUp()
         self.settings = SimpleNamespace(
             configured=True,
@@ -213,17 +214,17 @@ class DjangoTests(CheckTestCase):
         self.patched.update(("socket", "select", "threading"))
 
     def engine(self, engine: str, **more: object) -> None:
-        """Set one database."""
+        """Configure one database."""
         self.settings.DATABASES = {"default": {"ENGINE": engine, **more}}
 
     def test_not_configured(self) -> None:
-        """Django that is loaded, but not set up, is no project."""
+        """Without configured settings, Django is ignored."""
         self.settings.configured = False
         self.engine("django.db.backends.sqlite3")
         self.assertEqual(self.found(), {})
 
     def test_engines(self) -> None:
-        """Each ENGINE has its verdict; the remedy for one that blocks is another."""
+        """Each ENGINE has its verdict; for a blocking one, the remedy names another."""
         for engine, verdict, remedy in (
             ("txgreenwsgi.django.backends.postgresql", GREEN, ""),
             ("txgreenwsgi.django.backends.mysql", GREEN, ""),
@@ -233,13 +234,13 @@ class DjangoTests(CheckTestCase):
             ("django.db.backends.mysql", BLOCKS, "txgreenwsgi.django.backends.mysql"),
             ("django.db.backends.oracle", WARNING, "thin mode"),
             ("django.db.backends.dummy", GREEN, "no database"),
-            ("mssql", WARNING, "'mssql' is not known"),
+            ("mssql", WARNING, "'mssql' is unknown"),
         ):
             self.engine(engine)
             self.says("DATABASES['default']['ENGINE']", verdict, remedy)
 
     def test_sockets_that_block(self) -> None:
-        """Without green sockets no engine on them is green; SQLite's of ours is."""
+        """Without patched sockets, only our engine for SQLite is green."""
         self.patched.discard("socket")
         for engine in (
             "txgreenwsgi.django.backends.postgresql",
@@ -252,13 +253,13 @@ class DjangoTests(CheckTestCase):
         self.says("DATABASES['default']['ENGINE']", GREEN)
 
     def test_pymysql_as_mysqldb(self) -> None:
-        """Django's own MySQL backend is green on PyMySQL."""
+        """Django's MySQL backend is green with PyMySQL."""
         self.engine("django.db.backends.mysql")
         sys.modules["MySQLdb"] = self.load("pymysql")
         self.says("DATABASES['default']['ENGINE']", GREEN)
 
     def test_connections_that_are_kept(self) -> None:
-        """CONN_MAX_AGE does nothing without a pool: it says what does."""
+        """CONN_MAX_AGE without a pool is reported, with an engine that has one."""
         name = "DATABASES['default']['CONN_MAX_AGE']"
         for age in (60, None):
             self.engine("django.db.backends.postgresql", CONN_MAX_AGE=age)
@@ -273,10 +274,10 @@ class DjangoTests(CheckTestCase):
             self.assertNotIn(name, self.found())
 
     def test_connections_that_are_shared(self) -> None:
-        """Connections are each request's own if threads are patched, or isolated."""
+        """Connections are per request if threads are patched or isolated."""
 
         class Isolated:
-            """What `txgreenwsgi.isolation` puts in the place of a thread-local."""
+            """Stand for the thread-local of `txgreenwsgi.isolation`."""
 
         Isolated.__module__ = "txgreenwsgi.isolation"
         self.patched.discard("threading")
@@ -295,7 +296,7 @@ class DjangoTests(CheckTestCase):
             self.patched.discard("threading")
 
     def test_caches(self) -> None:
-        """Each cache that waits has its verdict."""
+        """Each cache backend that waits has its verdict."""
         name = "CACHES['default']['BACKEND']"
         for kind, verdict, remedy in (
             ("memcached.PyMemcacheCache", GREEN, ""),
@@ -312,7 +313,7 @@ class DjangoTests(CheckTestCase):
         self.says(name, BLOCKS, "--patch socket")
 
     def test_files_and_mail(self) -> None:
-        """Sessions in files are told of; so is mail, where sockets block."""
+        """Sessions in files are reported, and mail if sockets block."""
         self.assertEqual(self.found(), {})
         self.settings.SESSION_ENGINE = "django.contrib.sessions.backends.file"
         self.says("SESSION_ENGINE", WARNING, "database")
@@ -323,10 +324,10 @@ class DjangoTests(CheckTestCase):
 
 
 class ReportTests(SynchronousTestCase):
-    """The findings in words."""
+    """The findings as text."""
 
     def test_exit_status(self) -> None:
-        """1 if something blocks, 0 otherwise; every remedy is shown."""
+        """The status is 1 if a driver blocks; every remedy is shown."""
         text, status = report([Finding("x", BLOCKS, "do y"), Finding("z", GREEN)])
         self.assertEqual(status, 1)
         self.assertIn("do y", text)
@@ -338,8 +339,8 @@ class ReportTests(SynchronousTestCase):
         ):
             self.assertEqual(report(findings)[1], 0)
 
-    def test_what_blocks_comes_first(self) -> None:
-        """Findings are in the order in which somebody will want to read them."""
+    def test_order(self) -> None:
+        """Blocking drivers come first, then warnings."""
         order = [found.verdict for found in examine()]
         ranks = [(BLOCKS, WARNING, OFFLOADED, GREEN).index(what) for what in order]
         self.assertEqual(ranks, sorted(ranks))

@@ -1,14 +1,16 @@
-"""`--check`: what of a loaded application is green, off-loaded, or blocks.
+"""`--check`: report which drivers of a loaded application block.
 
-It looks at what was imported, and knows the drivers that people use. It must
-never call them.
+It inspects the imported modules, and knows the common drivers. It must never call
+one.
 """
 
 from __future__ import annotations
 
 import _thread
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from txgreenwsgi.green.patched import is_patched
 
 from .check_django import django_findings, load_views
 from .findings import BLOCKS, GREEN, IN_C, OFFLOADED, ON_SOCKETS, WARNING, Finding
@@ -21,24 +23,19 @@ __all__ = ["BLOCKS", "GREEN", "OFFLOADED", "WARNING", "Finding", "examine", "rep
 _RIVALS = ("gevent", "eventlet")
 
 
-def _is_patched(module: str) -> bool:
-    monkey: Any = sys.modules.get("txgreenwsgi.monkey")
-    return monkey is not None and bool(monkey.is_patched(module))
-
-
 def _offloaded(offload: Iterable[str], package: str) -> Finding | None:
-    """The finding for a package of which something is off-loaded."""
+    """Return the finding for a package with off-loaded functions, if it has any."""
     names = [name for name in offload if name.startswith(package + ".")]
     if not names:
         return None
     return Finding(
-        package, OFFLOADED, f"only {', '.join(names)}: what else it calls blocks"
+        package, OFFLOADED, f"only {', '.join(names)}; its other calls block"
     )
 
 
 def _is_disguised(name: str) -> bool:
-    """Is the module something else, that was installed under this name?"""
-    module: Any = sys.modules.get(name)
+    """Return whether another module is installed under this name."""
+    module = sys.modules.get(name)
     return getattr(module, "__name__", name) != name
 
 
@@ -46,7 +43,7 @@ def _drivers(offload: Iterable[str]) -> Iterable[Finding]:
     offload = list(offload)
     for name in ON_SOCKETS:
         if name in sys.modules:
-            if _is_patched("socket"):
+            if is_patched("socket"):
                 yield Finding(name, GREEN)
             else:
                 yield _offloaded(offload, name) or Finding(
@@ -55,33 +52,33 @@ def _drivers(offload: Iterable[str]) -> Iterable[Finding]:
     for name, remedy in IN_C.items():
         if name in sys.modules and not _is_disguised(name):
             yield _offloaded(offload, name) or Finding(name, BLOCKS, remedy)
-    for name, look in _SPECIAL.items():
+    for name, examine_driver in _SPECIAL.items():
         module = sys.modules.get(name)
         if module is not None:
-            found = look(module)
+            found = examine_driver(module)
             if found.verdict == GREEN:
                 yield found
             else:
                 yield _offloaded(offload, name) or found
 
 
-def _psycopg2(module: Any) -> Finding:
-    extensions: Any = sys.modules.get("psycopg2.extensions")
+def _psycopg2(module: object) -> Finding:
+    extensions = sys.modules.get("psycopg2.extensions")
     if extensions is not None and extensions.get_wait_callback() is not None:
         return Finding("psycopg2", GREEN)
     return Finding(
         "psycopg2",
         BLOCKS,
         "patch sockets (--patch all), or call txgreenwsgi.monkey.patch_psycopg2() at "
-        "start-up",
+        "startup",
     )
 
 
-def _psycopg(module: Any) -> Finding:
-    waiting: Any = sys.modules.get("psycopg.waiting")
-    waits_by: Any = getattr(waiting, "wait", None)
+def _psycopg(module: object) -> Finding:
+    waiting = sys.modules.get("psycopg.waiting")
+    waits_by: object = getattr(waiting, "wait", None)
     if getattr(waits_by, "__module__", "") == "txgreenwsgi.green.drivers" or (
-        getattr(waits_by, "__name__", "wait_c") != "wait_c" and _is_patched("select")
+        getattr(waits_by, "__name__", "wait_c") != "wait_c" and is_patched("select")
     ):
         return Finding("psycopg", GREEN)
     return Finding(
@@ -92,40 +89,39 @@ def _psycopg(module: Any) -> Finding:
     )
 
 
-def _oracledb(module: Any) -> Finding:
-    is_thin: Any = getattr(module, "is_thin_mode", None)
+def _oracledb(module: object) -> Finding:
+    is_thin = getattr(module, "is_thin_mode", None)
     if is_thin is not None and not is_thin():
         return Finding(
-            "oracledb", BLOCKS, "do without init_oracle_client(), for its thin mode"
+            "oracledb", BLOCKS, "remove init_oracle_client(), to use the thin mode"
         )
-    if _is_patched("socket"):
+    if is_patched("socket"):
         return Finding("oracledb", GREEN)
     return Finding("oracledb", BLOCKS, "patch socket and ssl: --patch all")
 
 
-def _sqlite3(module: Any) -> Finding:
-    green: Any = sys.modules.get("txgreenwsgi.green.sqlite3")
+def _sqlite3(module: object) -> Finding:
+    green = sys.modules.get("txgreenwsgi.green.sqlite3")
     users = sorted(_users_of(module))
     if green is not None and not users:
-        return Finding("sqlite3", GREEN, "by txgreenwsgi.green.sqlite3")
-    told = f" (in {', '.join(users)})" if users else ""
+        return Finding("sqlite3", GREEN, "through txgreenwsgi.green.sqlite3")
+    where = f" (in {', '.join(users)})" if users else ""
     return Finding(
         "sqlite3",
         BLOCKS,
-        f"each query blocks while it runs: import txgreenwsgi.green.sqlite3{told} "
-        "in its place",
+        f"each query blocks: import txgreenwsgi.green.sqlite3{where} in its place",
     )
 
 
-def _users_of(module: Any) -> Iterable[str]:
-    """The modules outside the standard library that have `module`, or a part of it."""
+def _users_of(module: object) -> Iterable[str]:
+    """Yield the modules outside the standard library that use `module`."""
     named = {id(module)}
     for part in ("connect", "Connection", "dbapi2"):
         if hasattr(module, part):
             named.add(id(getattr(module, part)))
     for name, other in list(sys.modules.items()):
         top = name.partition(".")[0]
-        # Django's backends are judged by the settings that choose them.
+        # `django_findings` reports Django's backends, from the settings.
         if top in sys.stdlib_module_names or top in ("txgreenwsgi", "django"):
             continue
         held = getattr(other, "__dict__", {})
@@ -133,7 +129,7 @@ def _users_of(module: Any) -> Iterable[str]:
             yield name
 
 
-_SPECIAL: dict[str, Callable[[Any], Finding]] = {
+_SPECIAL: dict[str, Callable[[object], Finding]] = {
     "oracledb": _oracledb,
     "psycopg2": _psycopg2,
     "psycopg": _psycopg,
@@ -143,13 +139,15 @@ _SPECIAL: dict[str, Callable[[Any], Finding]] = {
 
 def _rivals() -> Iterable[Finding]:
     for name in _RIVALS:
-        monkey: Any = sys.modules.get(f"{name}.monkey")
+        monkey = sys.modules.get(f"{name}.monkey")
         if monkey is not None and getattr(monkey, "saved", None):
-            yield Finding(name, BLOCKS, "it has patched the library: do not let it")
+            yield Finding(
+                name, BLOCKS, "it has patched the standard library: remove that call"
+            )
 
 
 def _early() -> Iterable[Finding]:
-    monkey: Any = sys.modules.get("txgreenwsgi.monkey")
+    monkey = sys.modules.get("txgreenwsgi.monkey")
     if monkey is None:
         return
     for module, names in monkey.early_importers().items():
@@ -157,16 +155,16 @@ def _early() -> Iterable[Finding]:
             module,
             BLOCKS,
             f"it bound {', '.join(names)} before the library was patched: import it "
-            "afterwards",
+            "after patching",
         )
 
 
 def _thread_locals() -> Iterable[Finding]:
-    monkey: Any = sys.modules.get("txgreenwsgi.monkey")
-    real: Any = _thread._local
+    monkey = sys.modules.get("txgreenwsgi.monkey")
+    real: type = _thread._local
     if monkey is not None:
         real = monkey.original("_thread", "_local")
-    # What Twisted brings along is used outside requests.
+    # Twisted and its dependencies use theirs outside requests.
     ours = ("attr", "greenlet", "twisted", "txgreenwsgi", "zope")
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
@@ -175,35 +173,35 @@ def _thread_locals() -> Iterable[Finding]:
         if not hasattr(module, "__dict__"):
             continue
         for attribute, value in list(vars(module).items()):
-            # Not isinstance, which asks the object: it may be a proxy.
+            # Not isinstance, which uses `__class__`: a proxy may forward it.
             if issubclass(type(value), real):
                 yield Finding(
                     f"{name}.{attribute}",
                     WARNING,
-                    "a threading.local that all requests share: patch thread before "
-                    "it is made (--patch all), or use a contextvar",
+                    "a threading.local shared by all requests: patch thread before "
+                    "its creation (--patch all), or use a contextvar",
                 )
 
 
 def examine(offload: Iterable[str] = ()) -> list[Finding]:
-    """What there is to say of all that is imported now. Never parks.
+    """Return the findings for all imported modules, the worst first. Never parks.
 
-    Of a Django project, also of what its first request would import.
+    For a Django project, first imports the modules that its first request imports.
 
     Args:
-        offload: what `--offload` named.
+        offload: the functions named by `--offload`.
     """
     findings: list[Finding] = load_views()
-    for look in (_rivals, _early, _thread_locals):
-        findings.extend(look())
-    findings.extend(django_findings(_is_patched("socket"), _is_patched("threading")))
+    for find in (_rivals, _early, _thread_locals):
+        findings.extend(find())
+    findings.extend(django_findings(is_patched("socket"), is_patched("threading")))
     findings.extend(_drivers(offload))
     order = {BLOCKS: 0, WARNING: 1, OFFLOADED: 2, GREEN: 3}
     return sorted(set(findings), key=lambda found: (order[found.verdict], found.name))
 
 
 def report(findings: list[Finding]) -> tuple[str, int]:
-    """The findings in words, and the exit status: 1 if something blocks."""
+    """Return the findings as text, and the exit status: 1 if a driver blocks."""
     lines = []
     for found in findings:
         lines.append(f"{found.verdict:<10} {found.name}")
@@ -213,6 +211,6 @@ def report(findings: list[Finding]) -> tuple[str, int]:
     lines.append(
         f"{blocking} of {len(findings)} would block the reactor"
         if findings
-        else "nothing that blocks is known to be loaded"
+        else "no blocking driver is loaded, as far as known"
     )
     return "\n".join(lines) + "\n", 1 if blocking else 0

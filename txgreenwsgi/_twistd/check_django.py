@@ -1,8 +1,8 @@
-"""`--check`: what of Django's settings suits greenlets, and what does not.
+"""`--check`: report which Django settings block, or do not suit greenlets.
 
-It knows Django's settings by name, and what this package offers in their place. It
-must never import Django, though it has Django import the project's views, nor open a
-connection.
+It knows Django's settings by name, and the replacements in this package. It must
+never import Django (though it makes Django import the views of the project), nor open
+a connection.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _THEIRS = "django.db.backends."
 
 
 def django_findings(sockets_are_green: bool, threads_are_green: bool) -> list[Finding]:
-    """What there is to say of the Django project that is loaded, if one is.
+    """Return the findings for the loaded Django project; none without one.
 
     Args:
-        sockets_are_green: are they patched?
-        threads_are_green: is `threading`?
+        sockets_are_green: True if `socket` is patched.
+        threads_are_green: True if `threading` is patched.
     """
     settings = _settings()
     if settings is None:
@@ -40,18 +40,18 @@ def django_findings(sockets_are_green: bool, threads_are_green: bool) -> list[Fi
 
 
 def _settings() -> Any:
-    """Those of the Django project that is loaded; None if there is none."""
+    """Return the settings of the loaded Django project; None without one."""
     conf: Any = sys.modules.get("django.conf")
     return conf.settings if conf is not None and conf.settings.configured else None
 
 
 def load_views() -> list[Finding]:
-    """Have the loaded Django project import its views, with the drivers they use.
+    """Make the loaded Django project import its views, with the drivers they use.
 
     Django itself does so at its first request.
 
     Returns:
-        What went wrong, if anything did.
+        A warning if the import fails, otherwise nothing.
     """
     urls: Any = sys.modules.get("django.urls")
     if urls is None or _settings() is None:
@@ -63,7 +63,7 @@ def load_views() -> list[Finding]:
             Finding(
                 "ROOT_URLCONF",
                 WARNING,
-                f"the views cannot be imported, so nothing is said of what they use: "
+                "the views cannot be imported, so their drivers are not checked: "
                 f"{type(error).__name__}: {error}",
             )
         ]
@@ -71,7 +71,7 @@ def load_views() -> list[Finding]:
 
 
 def _connections(threads_are_green: bool) -> Iterable[Finding]:
-    """Has each task its own connections, and its own transactions?"""
+    """Check that each task has its own connections and transactions."""
     handlers = {
         "django.db.connections": getattr(
             sys.modules.get("django.db"), "connections", None
@@ -90,7 +90,7 @@ def _connections(threads_are_green: bool) -> Iterable[Finding]:
             yield Finding(
                 name,
                 BLOCKS,
-                "requests would share connections and transactions: serve it by the "
+                "requests share connections and transactions: serve it with this "
                 "command, which isolates them, or patch threads (--patch all)",
             )
 
@@ -105,13 +105,13 @@ def _databases(settings: Any, sockets_are_green: bool) -> Iterable[Finding]:
             yield Finding(
                 f"{setting}['CONN_MAX_AGE']",
                 WARNING,
-                "each request has connections of its own, so none is used again: set "
-                f"it to 0, or use an ENGINE with a pool{_instead(engine)}",
+                "each request has its own connections, and none is reused: set it to "
+                f"0, or use an ENGINE with a pool{_instead(engine)}",
             )
 
 
 def _instead(engine: str) -> str:
-    """Which of our engines to use in place of one of Django's."""
+    """Return the engine to use in place of one of Django's; "" without one."""
     kind = engine.removeprefix(_THEIRS)
     if engine.startswith(_THEIRS) and kind in ("postgresql", "mysql", "sqlite3"):
         return f", {_OURS}{kind}"
@@ -124,49 +124,45 @@ def _engine(setting: str, engine: str, sockets_are_green: bool) -> Finding:
         return Finding(
             name,
             BLOCKS,
-            f"SQLite blocks while it works: use {_OURS}sqlite3, where each "
-            "connection has a thread of its own",
+            f"SQLite blocks: use {_OURS}sqlite3, where each connection has its own "
+            "thread",
         )
     if engine == _OURS + "sqlite3":
-        return Finding(name, GREEN, "each connection works in a thread of its own")
+        return Finding(name, GREEN, "each connection has its own thread")
     if engine == _THEIRS + "oracle":
-        return Finding(
-            name, WARNING, "green in the thin mode of python-oracledb, else it blocks"
-        )
+        return Finding(name, WARNING, "green in the thin mode of python-oracledb only")
     if engine == _THEIRS + "mysql" and not _mysql_is_python():
         return Finding(
             name,
             BLOCKS,
-            f"mysqlclient waits in C: use {_OURS}mysql, which uses PyMySQL, or call "
+            f"mysqlclient blocks in C: use {_OURS}mysql, which uses PyMySQL, or call "
             "pymysql.install_as_MySQLdb() in the settings",
         )
     if engine.startswith((_OURS, _THEIRS)) and not engine.endswith(".dummy"):
         if sockets_are_green:
             return Finding(name, GREEN)
         return Finding(
-            name, BLOCKS, "its driver needs green sockets: --patch socket, or all"
+            name, BLOCKS, "its driver needs green sockets: --patch socket or all"
         )
     if engine.endswith(".dummy") or not engine:
         return Finding(name, GREEN, "no database")
-    return Finding(
-        name, WARNING, f"{engine!r} is not known here: see what its driver waits by"
-    )
+    return Finding(name, WARNING, f"{engine!r} is unknown: check how its driver waits")
 
 
 def _mysql_is_python() -> bool:
-    """Is what calls itself MySQLdb in truth PyMySQL?"""
+    """Return whether PyMySQL is installed under the name MySQLdb."""
     disguised = sys.modules.get("MySQLdb")
     return disguised is not None and disguised is sys.modules.get("pymysql")
 
 
-#: Where caches wait: the end of a BACKEND's name -> (verdict, remedy); None for
-#: sockets.
+#: Cache backends: the last part of BACKEND -> (verdict, remedy); None for backends
+#: that wait on sockets.
 _CACHES: Mapping[str, tuple[str, str] | None] = {
-    "PyLibMCCache": (BLOCKS, "pylibmc waits in C: use PyMemcacheCache"),
-    "MemcachedCache": (BLOCKS, "python-memcached is not supported: PyMemcacheCache"),
+    "PyLibMCCache": (BLOCKS, "pylibmc blocks in C: use PyMemcacheCache"),
+    "MemcachedCache": (BLOCKS, "python-memcached blocks: use PyMemcacheCache"),
     "FileBasedCache": (
         WARNING,
-        "files block for as long as the disk takes: use Redis or Memcached",
+        "file access blocks: use Redis or Memcached",
     ),
     "PyMemcacheCache": None,
     "RedisCache": None,
@@ -185,9 +181,7 @@ def _caches(settings: Any, sockets_are_green: bool) -> Iterable[Finding]:
         elif sockets_are_green:
             yield Finding(name, GREEN)
         else:
-            yield Finding(
-                name, BLOCKS, "it needs green sockets: --patch socket, or all"
-            )
+            yield Finding(name, BLOCKS, "it needs green sockets: --patch socket or all")
 
 
 def _others(settings: Any, sockets_are_green: bool) -> Iterable[Finding]:
@@ -199,7 +193,7 @@ def _others(settings: Any, sockets_are_green: bool) -> Iterable[Finding]:
         yield Finding(
             "SESSION_ENGINE",
             WARNING,
-            "files block for as long as the disk takes: use the cache or the database",
+            "file access blocks: use the cache or the database",
         )
     backend = settings.EMAIL_BACKEND
     if backend == "django.core.mail.backends.smtp.EmailBackend" and (
@@ -208,6 +202,5 @@ def _others(settings: Any, sockets_are_green: bool) -> Iterable[Finding]:
         yield Finding(
             "EMAIL_BACKEND",
             WARNING,
-            "sending mail blocks until the mail server has answered: --patch socket, "
-            "or all",
+            "sending mail blocks until the mail server replies: --patch socket or all",
         )

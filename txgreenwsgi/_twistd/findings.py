@@ -1,7 +1,7 @@
-"""What `--check` says of one thing, and which drivers it knows.
+"""The findings of `--check`, and the drivers that it knows.
 
-It knows names, and what was learnt of the drivers behind them. It must never look
-at what is loaded.
+It knows the names and the behaviour of drivers. It must never inspect the imported
+modules.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ GREEN, OFFLOADED, BLOCKS, WARNING = "green", "off-loaded", "BLOCKS", "warning"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about one thing that is loaded, or set.
+    """The result for one module or setting.
 
     Attributes:
-        name: a module, or a setting.
+        name: the module or the setting.
         verdict: GREEN, OFFLOADED, BLOCKS or WARNING.
-        remedy: what to do about it, or what to know; "" for nothing.
+        remedy: the remedy or a note; "" for none.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Finding:
     remedy: str = ""
 
 
-#: Python code on sockets: green when these are.
+#: Drivers written in Python on sockets: green if sockets are.
 ON_SOCKETS = (
     "aiosmtplib",
     "amqp",
@@ -69,9 +69,12 @@ ON_SOCKETS = (
     "zeep",
 )
 
-_OFFLOAD = "call what waits by txgreenwsgi.offload(), or name it by --offload"
+_OFFLOAD = (
+    "call its blocking functions through txgreenwsgi.offload(), or name them with "
+    "--offload"
+)
 
-#: C code that waits by itself: module -> what to do instead.
+#: Drivers written in C that block: module -> remedy.
 IN_C = {
     "MySQLdb": (
         "use PyMySQL (pymysql.install_as_MySQLdb(), in Django "
@@ -100,5 +103,5 @@ IN_C = {
     "rocksdb": _OFFLOAD,
     "pygit2": _OFFLOAD,
     "cassandra.io.libevreactor": "use cassandra.io.asyncorereactor",
-    "zmq": "wait for a socket's FD by txgreenwsgi.wait_readable, or --offload",
+    "zmq": "wait for the FD of a socket with txgreenwsgi.wait_readable, or --offload",
 }

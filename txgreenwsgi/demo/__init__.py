@@ -1,8 +1,9 @@
-"""The application that is served when none is named: a page that shows what works.
+"""The default application: a page that demonstrates the server.
 
-Plain WSGI on the standard library and the public names of txgreenwsgi, one path a
-demonstration. Anybody may visit it, so it bounds whatever a visitor can ask for:
-seconds, blocks, bytes, tasks and threads. It must never know how it is served.
+Plain WSGI on the standard library and the public API of txgreenwsgi, with one path
+per demonstration. It may be reachable by strangers, so every parameter of a request
+is bounded: seconds, blocks, bytes, tasks and threads. It must never know how it is
+served.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-MOST_REQUESTS_SHOWN = 100
+MAX_REQUESTS_SHOWN = 100
 
 
 def _page(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -42,7 +43,7 @@ def _page(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 def _requests(
     environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Tell what is in flight: no address, no query, nothing that a visitor sent."""
+    """List the requests in flight, without addresses, queries or bodies."""
     in_flight = environ["txgreenwsgi.requests"]()
     shown = [
         {
@@ -52,7 +53,7 @@ def _requests(
             "waiting_on": str(record.waiting_on or ""),
             "ours": record.request_id == environ["txgreenwsgi.request_id"],
         }
-        for record in in_flight[:MOST_REQUESTS_SHOWN]
+        for record in in_flight[:MAX_REQUESTS_SHOWN]
     ]
     return send_json(start_response, {"count": len(in_flight), "requests": shown})
 
@@ -69,15 +70,15 @@ _VIEWS: dict[str, tuple[str, View]] = {
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Serve the page and what it asks for. May park.
+    """Serve the page and its requests. May park.
 
-    `GET /` is the page; the paths of `_VIEWS` answer in JSON, those that stream
-    with one JSON value a line. What is refused is told in JSON, too.
+    `GET /` is the page. The other paths of `_VIEWS` respond in JSON, streams with one
+    JSON value per line. Error responses are JSON as well.
     """
     path = environ.get("PATH_INFO", "")
     if not path:
-        # Mounted below a prefix and asked for without the slash: the page's
-        # addresses are relative, so they need it.
+        # Mounted below a prefix and requested without the slash, which the relative
+        # URLs of the page need.
         location = environ.get("SCRIPT_NAME", "") + "/"
         return send_json(
             start_response,
@@ -88,9 +89,9 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     try:
         method, view = _VIEWS.get(path, ("", None))
         if view is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here but the page")
-        asked = environ["REQUEST_METHOD"]
-        if asked != method and (asked, method) != ("HEAD", "GET"):
+            raise Refused(HTTPStatus.NOT_FOUND, "this path does not exist")
+        requested = environ["REQUEST_METHOD"]
+        if requested != method and (requested, method) != ("HEAD", "GET"):
             refused = {"error": f"use {method}"}
             allow = ("Allow", "GET, HEAD" if method == "GET" else method)
             status = HTTPStatus.METHOD_NOT_ALLOWED

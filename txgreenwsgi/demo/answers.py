@@ -1,6 +1,6 @@
-"""What every demonstration needs: bounded numbers in, small responses out.
+"""Parsing of bounded query parameters, and small responses.
 
-It knows PEP 3333 and JSON, and must never wait.
+It knows PEP 3333 and JSON. It must never park.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Refused(Exception):
-    """A request that is answered with an error, and with a sentence that says why."""
+    """A request that gets an error response with a reason."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -26,10 +26,10 @@ class Refused(Exception):
 
 
 def query_value(environ: WSGIEnvironment, name: str) -> str:
-    """Give the first value of a query field, or an empty string.
+    """Return the first value of a query field, "" without one.
 
     Raises:
-        Refused: 400 if there are more fields than anything here asks for.
+        Refused: 400 if there are more than 10 fields.
     """
     query: str = environ.get("QUERY_STRING", "")
     try:
@@ -42,10 +42,10 @@ def query_value(environ: WSGIEnvironment, name: str) -> str:
 def query_number(
     environ: WSGIEnvironment, name: str, default: float, low: float, high: float
 ) -> float:
-    """Give a number from the query, within its bounds.
+    """Return a number from the query.
 
     Raises:
-        Refused: 400 if it is not a number between `low` and `high`.
+        Refused: 400 unless it is a number from `low` to `high`.
     """
     text = query_value(environ, name)
     if not text:
@@ -68,7 +68,7 @@ def begin(
     status: HTTPStatus = HTTPStatus.OK,
     *fields: tuple[str, str],
 ) -> None:
-    """Start a response that no cache keeps and no proxy holds back."""
+    """Start a response that caches do not store and proxies do not buffer."""
     start_response(
         f"{status.value} {status.phrase}",
         [
@@ -82,7 +82,7 @@ def begin(
 
 
 def json_line(value: object) -> bytes:
-    """Give a value as one line of JSON, the unit of our streamed responses."""
+    """Return a value as one line of JSON, the unit of streamed responses."""
     return json.dumps(value).encode("ascii") + b"\n"
 
 
@@ -92,6 +92,6 @@ def send_json(
     status: HTTPStatus = HTTPStatus.OK,
     *fields: tuple[str, str],
 ) -> Iterable[bytes]:
-    """Answer with one JSON value."""
+    """Respond with one JSON value."""
     begin(start_response, "application/json", status, *fields)
     return [json_line(value)]

@@ -1,7 +1,7 @@
-"""Three Deferreds of Twisted's that an ordinary function waits for.
+"""Demonstration: an ordinary function waits for a Deferred.
 
-It knows `wait` and the reactor's public interfaces; it must never take from a
-visitor what to look up or how hard to work.
+It knows `wait` and the public interfaces of the reactor. The name to look up and the
+amount of work are fixed: a client must never choose them.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from twisted.internet.defer import Deferred
 
-MOST_IN_THREADS = 4
+MAX_THREADS = 4
 TIMEOUT_SECONDS = 10.0
 
 
-# What this process has in its thread pool for the page.
+# Deferreds of this page that use the reactor's thread pool.
 _in_threads: set[Deferred[str]] = set()
 
 
 def _timer() -> Deferred[str]:
     from twisted.internet import reactor
 
-    return deferLater(reactor, 0.8, lambda: "the clock rang")
+    return deferLater(reactor, 0.8, lambda: "the timer fired")
 
 
 def _digest() -> str:
-    # hashlib lets go of the interpreter lock, so the serving thread runs on.
+    # hashlib releases the interpreter lock, so the reactor thread continues.
     return hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 300_000).hex()[:16]
 
 
@@ -50,7 +50,7 @@ def _thread() -> Deferred[str]:
 def _name() -> Deferred[str]:
     from twisted.internet import reactor
 
-    # A fixed name, which every machine can look up without asking another.
+    # Every machine can look up this name without a name server.
     return reactor.resolve("localhost")
 
 
@@ -60,21 +60,21 @@ DEFERREDS = {"timer": _timer, "thread": _thread, "name": _name}
 def wait_for_deferred(
     environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Wait for the Deferred that `?what=` names, and answer with its result. Parks.
+    """Wait for the Deferred that `?what=` names, and respond with its result. Parks.
 
     Raises:
         Refused: 400 for a name that is not in `DEFERREDS`, 503 while too many
-            are being waited for.
+            threads are in use.
     """
     what = query_value(environ, "what")
     if what not in DEFERREDS:
         raise Refused(
             HTTPStatus.BAD_REQUEST, f"what: give one of {', '.join(DEFERREDS)}"
         )
-    if what != "timer" and len(_in_threads) >= MOST_IN_THREADS:
+    if what != "timer" and len(_in_threads) >= MAX_THREADS:
         raise Refused(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "all threads of this page are busy: try again in a moment",
+            "all threads of this page are busy: try again later",
         )
     started = time.monotonic()
     deferred = DEFERREDS[what]()

@@ -1,6 +1,6 @@
-"""Two demonstrations of waiting: many sleeps at once, and a response sent in pieces.
+"""Demonstrations: many concurrent sleeps, and a streamed response.
 
-It knows `sleep` and `spawn`, and must never read a request's body.
+It knows `sleep` and `spawn`. It must never read a request body.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from txgreenwsgi import Task
 
-LONGEST_SLEEP_SECONDS = 5.0
-MOST_SLEEPERS_A_REQUEST = 500
-MOST_SLEEPERS = 20_000
-MOST_BLOCKS = 40
-LONGEST_PAUSE_SECONDS = 1.0
+MAX_SLEEP_SECONDS = 5.0
+MAX_SLEEPERS_PER_REQUEST = 500
+MAX_SLEEPERS = 20_000
+MAX_BLOCKS = 40
+MAX_PAUSE_SECONDS = 1.0
 
 _asleep: set[Task[None]] = set()
 
@@ -31,17 +31,17 @@ _asleep: set[Task[None]] = set()
 def sleep_many(
     environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Start `?tasks=` tasks that each sleep `?seconds=`; a line of JSON as each ends.
+    """Start `?tasks=` tasks that sleep `?seconds=`; send a line of JSON as each ends.
 
     Raises:
-        Refused: 400 for a number out of bounds, 503 while too many are asleep.
+        Refused: 400 for a number out of range, 503 while too many tasks sleep.
     """
-    seconds = query_number(environ, "seconds", 1.0, 0.0, LONGEST_SLEEP_SECONDS)
-    tasks = int(query_number(environ, "tasks", 1, 1, MOST_SLEEPERS_A_REQUEST))
-    if len(_asleep) + tasks > MOST_SLEEPERS:
+    seconds = query_number(environ, "seconds", 1.0, 0.0, MAX_SLEEP_SECONDS)
+    tasks = int(query_number(environ, "tasks", 1, 1, MAX_SLEEPERS_PER_REQUEST))
+    if len(_asleep) + tasks > MAX_SLEEPERS:
         raise Refused(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"{len(_asleep)} tasks are asleep already: try again in a moment",
+            f"{len(_asleep)} tasks are asleep: try again later",
         )
     begin(start_response, "application/x-ndjson")
     return _sleep_in_tasks(seconds, tasks)
@@ -55,7 +55,7 @@ def _sleep_in_tasks(seconds: float, tasks: int) -> Iterator[bytes]:
             sleeper.wait()
             yield json_line({"finished": number, "of": tasks})
     finally:
-        # Also when the visitor leaves early: nobody needs their sleep then.
+        # Also when the client disconnects early: cancel the remaining sleeps.
         _asleep.difference_update(sleepers)
         for sleeper in sleepers:
             sleeper.cancel()
@@ -65,10 +65,10 @@ def stream(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
     """Send `?blocks=` lines of JSON with a pause of `?pause=` seconds before each.
 
     Raises:
-        Refused: 400 for a number out of bounds.
+        Refused: 400 for a number out of range.
     """
-    blocks = int(query_number(environ, "blocks", 10, 1, MOST_BLOCKS))
-    pause = query_number(environ, "pause", 0.2, 0.0, LONGEST_PAUSE_SECONDS)
+    blocks = int(query_number(environ, "blocks", 10, 1, MAX_BLOCKS))
+    pause = query_number(environ, "pause", 0.2, 0.0, MAX_PAUSE_SECONDS)
     begin(start_response, "application/x-ndjson")
     return _blocks(blocks, pause)
 

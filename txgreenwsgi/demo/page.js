@@ -1,34 +1,34 @@
 "use strict";
 
-// A browser opens only six connections to one server. Two that sleep leave two for
-// an upload and who watches it, one for a stream and one for the table.
+// A browser opens six connections per server: two for sleeps, two for an upload and
+// its progress, one for a stream and one for the table.
 const SLEEPING_REQUESTS = 2;
-const MOST_UPLOAD_BYTES = 32 * 1048576;
+const MAX_UPLOAD_BYTES = 32 * 1048576;
 
 const $ = (id) => document.getElementById(id);
 const seconds = (since) => ((performance.now() - since) / 1000).toFixed(2);
 const mebibytes = (bytes) => (bytes / 1048576).toFixed(1);
 
-// Sends a request; an answer that is not a success becomes an Error with its reason.
+// Sends a request; an error response becomes an Error with its reason.
 async function ask(path, options) {
   let response;
   try {
     response = await fetch(path, { cache: "no-store", ...options });
   } catch (error) {
     if (error.name === "AbortError" || error.name === "TimeoutError") throw error;
-    throw new Error("The server cannot be reached.");
+    throw new Error("The server is unreachable.");
   }
   if (response.ok) return response;
   let reason = response.statusText;
   try {
     reason = (await response.json()).error || reason;
   } catch {
-    // Not one of our own answers: its status has to do.
+    // Not a response of this application: the status is the reason.
   }
-  throw new Error(`The server answered ${response.status}: ${reason}.`);
+  throw new Error(`The server responded ${response.status}: ${reason}.`);
 }
 
-// Gives each line of JSON at the moment it arrives.
+// Yields each line of JSON when it arrives.
 async function* lines(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -41,8 +41,8 @@ async function* lines(response) {
   }
 }
 
-// Runs a demonstration once at a time, and shows what went wrong where it reports.
-// The button keeps the keyboard's focus, which a disabled one would lose.
+// Runs one demonstration at a time, and shows an error in its report. The button is
+// not disabled, because it would lose the keyboard focus.
 async function run(button, report, demonstration) {
   if (button.getAttribute("aria-disabled") === "true") return;
   button.setAttribute("aria-disabled", "true");
@@ -84,8 +84,7 @@ function showSleepers() {
   if ($("sleep-form").querySelector("button").hasAttribute("aria-disabled")) return;
   drawDots(count);
   $("sleep-result").classList.remove("bad");
-  bold($("sleep-result"), "One thread would need ", `${count} s`,
-    " to sleep them one after another.");
+  bold($("sleep-result"), "One after another, these sleeps take ", `${count} s`, ".");
 }
 
 onSubmit($("sleep-form"), $("sleep-result"), async () => {
@@ -105,7 +104,7 @@ onSubmit($("sleep-form"), $("sleep-result"), async () => {
   } finally {
     $("dots").classList.remove("asleep");
   }
-  if (awake < count) throw new Error(`Only ${awake} of ${count} tasks woke up.`);
+  if (awake < count) throw new Error(`Only ${awake} of ${count} tasks woke.`);
   bold($("sleep-result"), `${count} sleeps of one second each took `,
     `${seconds(started)} s`, ".");
 });
@@ -134,8 +133,8 @@ onSubmit($("stream-form"), $("stream-result"), async () => {
     $("timeline").append(mark);
     $("stream-result").textContent = `Block ${block} of ${count} arrived after ${now.toFixed(2)} s.`;
   }
-  if (last < count) throw new Error(`The stream broke off after block ${last}.`);
-  bold($("stream-result"), "The first block was here after ", `${first} s`,
+  if (last < count) throw new Error(`The stream ended after block ${last}.`);
+  bold($("stream-result"), "The first block arrived after ", `${first} s`,
     `, the last of ${count} after ${seconds(started)} s.`);
 });
 
@@ -148,34 +147,34 @@ $("blocks").addEventListener("input", () => {
 onSubmit($("upload-form"), $("upload-result"), async () => {
   const body = $("file").files[0] || new Blob([new Uint8Array(4 * 1048576)]);
   const size = Math.max(body.size, 1);
-  // The server says so too, but a browser that is still sending may not hear it.
-  if (size > MOST_UPLOAD_BYTES) throw new Error("Choose a file of at most 32 MiB.");
+  // The server refuses it too, but a browser that is still sending may miss that.
+  if (size > MAX_UPLOAD_BYTES) throw new Error("Choose a file of at most 32 MiB.");
   const key = [...crypto.getRandomValues(new Uint8Array(16))]
     .map((byte) => byte.toString(16).padStart(2, "0")).join("");
   const report = $("upload-result");
   $("upload-bar").value = 0;
   report.textContent = "Sending…";
   const started = performance.now();
-  let over = false;
+  let done = false;
   const watch = async () => {
     for await (const { counted } of lines(await ask(`progress?key=${key}`))) {
-      if (over) continue;
+      if (done) continue;
       $("upload-bar").value = counted / size;
       report.textContent =
         `The server has counted ${mebibytes(counted)} of ${mebibytes(body.size)} MiB.`;
     }
   };
   const watched = watch();
-  watched.catch(() => {}); // the upload itself reports what went wrong
+  watched.catch(() => {}); // the upload reports the error
   try {
     const response = await ask(`upload?key=${key}`, { method: "POST", body });
     const { counted } = await response.json();
-    over = true;
+    done = true;
     $("upload-bar").value = counted / size;
     bold(report, "The server counted ", `${counted.toLocaleString("en")} bytes`,
-      ` in ${seconds(started)} s, and kept none.`);
+      ` in ${seconds(started)} s, and stored none.`);
   } finally {
-    over = true;
+    done = true;
   }
 });
 
@@ -199,7 +198,7 @@ function row(request) {
   const tr = document.createElement("tr");
   if (request.ours) tr.className = "ours";
   const age = `${request.age.toFixed(2)} s`;
-  const waits = request.ours ? "this page, asking" : request.waiting_on || "running";
+  const waits = request.ours ? "this update" : request.waiting_on || "running";
   for (const text of [request.method, request.path, age, waits]) {
     tr.insertCell().textContent = text;
   }
@@ -212,7 +211,7 @@ async function look() {
   const { count, requests } = await response.json();
   $("flight").replaceChildren(...requests.map(row));
   $("headline").textContent =
-    count === 1 ? "1 request in flight: this page asking" : `${count} requests in flight`;
+    count === 1 ? "1 request in flight: this update" : `${count} requests in flight`;
   $("pulse").classList.remove("lost");
 }
 
@@ -223,7 +222,7 @@ async function watchFlight() {
     } catch (error) {
       $("pulse").classList.add("lost");
       $("headline").textContent =
-        error.name === "TimeoutError" ? "The server takes long to answer" : error.message;
+        error.name === "TimeoutError" ? "The server responds slowly" : error.message;
     }
   }
   setTimeout(watchFlight, 1000);

@@ -1,8 +1,8 @@
-"""The page itself, put together once: markup, style and script in one document.
+"""The page: markup, style and script, assembled once into one document.
 
-It knows the files beside it. It must never let the page load anything else: the
-Content-Security-Policy names the two inline parts by their hashes, and allows
-nothing but requests to the server the page came from.
+It knows the files in this directory. It must never let the page load other
+resources: the Content-Security-Policy names the two inline parts by their hashes, and
+allows only requests to the server of the page.
 """
 
 from __future__ import annotations

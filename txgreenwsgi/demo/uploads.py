@@ -1,8 +1,8 @@
-"""An upload that is counted as it arrives, and a second request that watches it.
+"""Demonstration: an upload counted as it arrives, and a request that follows it.
 
-The two requests share an ordinary dict: they run on one thread, and only a wait
-lets the other go on. It knows `wsgi.input` and `sleep`; it must never keep a byte
-of what is sent.
+The two requests share an ordinary dict, without a lock: they run on one thread, and
+the other one runs only while one waits. It knows `wsgi.input` and `sleep`. It must
+never store a byte of the upload.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-MOST_BYTES = 32 * 1024 * 1024
-MOST_UPLOADS = 100
+MAX_BYTES = 32 * 1024 * 1024
+MAX_UPLOADS = 100
 BLOCK_BYTES = 64 * 1024
-# On one machine an upload is over before it can be watched, so we begin slowly.
-# That also shows that the client has to wait for us: nothing piles up in memory.
+# On one machine an upload ends before it can be followed, so the first part is read
+# slowly. That also shows the backpressure on the client: memory use does not grow.
 PAUSE_SECONDS = 0.02
 SLOW_BYTES = 4 * 1024 * 1024
 STEP_SECONDS = 0.05
-PATIENCE_SECONDS = 5.0
+START_TIMEOUT_SECONDS = 5.0
 
 _counts: dict[str, int] = {}
 
@@ -43,23 +43,23 @@ def _key(environ: WSGIEnvironment) -> str:
 
 
 def receive(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Count the body, under `?key=`, while it arrives; answer with the total. Parks.
+    """Count the body, under `?key=`, while it arrives; respond with the total. Parks.
 
     Raises:
-        Refused: 400 for a bad key, 409 for one in use, 413 for a body that is
-            too large, 503 while too many uploads are being counted.
+        Refused: 400 for an invalid key, 409 for a key in use, 413 for a body that
+            is too large, 503 while there are too many uploads.
     """
     key = _key(environ)
     if key in _counts:
-        raise Refused(HTTPStatus.CONFLICT, "an upload with this key is under way")
-    if len(_counts) >= MOST_UPLOADS:
+        raise Refused(HTTPStatus.CONFLICT, "an upload with this key is in progress")
+    if len(_counts) >= MAX_UPLOADS:
         raise Refused(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"{MOST_UPLOADS} uploads are under way already: try again in a moment",
+            f"{MAX_UPLOADS} uploads are in progress: try again later",
         )
     _counts[key] = 0
     try:
-        # A body that says beforehand that it is too large is not read at all.
+        # A body that announces too large a size is not read at all.
         _refuse_above_limit(int(environ.get("CONTENT_LENGTH") or 0))
         while block := environ["wsgi.input"].read(BLOCK_BYTES):
             _counts[key] += len(block)
@@ -72,18 +72,18 @@ def receive(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable
 
 
 def _refuse_above_limit(size: int) -> None:
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise Refused(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"send at most {MOST_BYTES // 1024 // 1024} MiB",
+            f"send at most {MAX_BYTES // 1024 // 1024} MiB",
         )
 
 
 def follow(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Tell what has been counted of the upload `?key=`, until it ends. Parks.
+    """Stream the progress of the upload `?key=` until it ends. Parks.
 
     Raises:
-        Refused: 400 for a bad key.
+        Refused: 400 for an invalid key.
     """
     key = _key(environ)
     begin(start_response, "application/x-ndjson")
@@ -91,13 +91,13 @@ def follow(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
 
 
 def _count_lines(key: str) -> Iterator[bytes]:
-    patience = PATIENCE_SECONDS
-    while key not in _counts and patience > 0:
+    remaining = START_TIMEOUT_SECONDS
+    while key not in _counts and remaining > 0:
         sleep(STEP_SECONDS)
-        patience -= STEP_SECONDS
-    told = -1
+        remaining -= STEP_SECONDS
+    sent = -1
     while (counted := _counts.get(key)) is not None:
-        if counted != told:
-            told = counted
+        if counted != sent:
+            sent = counted
             yield json_line({"counted": counted})
         sleep(STEP_SECONDS)
