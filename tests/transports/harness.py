@@ -126,7 +126,7 @@ class Server:
     version = "HTTP/1.1"
     streams_bodies = True
     scheme = "http"
-    large = 1_000_000
+    large = 500_000
     reactor: Any
 
     def __init__(
