@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web._http2 import H2Connection
 from twisted.web.server import Site
@@ -24,9 +25,11 @@ from .harness_links import (
     MemoryLink,
     SocketLink,
     StoppableMemoryReactor,
+    TlsLink,
     sever,
     virtual_time_reactor,
 )
+from .harness_tls import TLS_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -113,6 +116,7 @@ class Server:
         version: SERVER_PROTOCOL of its requests.
         streams_bodies: whether the application runs before the whole request
             body has come.
+        scheme: wsgi.url_scheme of its requests.
         large: a response of so many bytes does not leave while its client does
             not read: neither side of the connection holds as much.
         reactor: its clock.
@@ -121,7 +125,8 @@ class Server:
     connection_class: type[Connection] = Http1Connection
     version = "HTTP/1.1"
     streams_bodies = True
-    large = 1_000_000
+    scheme = "http"
+    large = 500_000
     reactor: Any
 
     def __init__(
@@ -286,6 +291,13 @@ class MemoryTransport(Server):
         """Build the server."""
         self._server = MemoryServer(self.app, observers, **settings)
         self.reactor = self._server.reactor
+        self._site = self._server.site
+        carrier: Any = self._server
+        carrier.site = self.layered(self._site)
+
+    def layered(self, site: Any) -> Any:
+        """Return the site behind what is between it and the connection."""
+        return site
 
     def connect(self, slow: bool) -> Link:
         """Return a new connection."""
@@ -293,7 +305,7 @@ class MemoryTransport(Server):
 
     def begin_stop(self) -> Deferred[None]:
         """Stop the site."""
-        return self._server.site.stop()
+        return self._site.stop()
 
     def turn(self) -> bool:
         """Let the reactor do what is due."""
@@ -303,6 +315,20 @@ class MemoryTransport(Server):
     def pass_time(self, seconds: float) -> None:
         """Move the clock."""
         self._server.advance(seconds)
+
+
+class TlsTransport(MemoryTransport):
+    """Our HTTP/1.1 over TLS, in memory."""
+
+    scheme = "https"
+
+    def layered(self, site: Any) -> Any:
+        """Return the site behind TLS."""
+        return TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=self.reactor)
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        return TlsLink(super().connect(slow))
 
 
 class SocketTransport(Server):
@@ -412,6 +438,21 @@ class WebTransport(Server):
         self._memory.advance(seconds)
 
 
+class WebTlsTransport(WebTransport):
+    """A GreenWSGIResource of twisted.web in memory, over HTTP/1.1 and TLS."""
+
+    scheme = "https"
+
+    def factory_of(self, site: Site) -> object:
+        """Return what makes the protocols."""
+        factory: Any = super().factory_of(site)
+        return TLSMemoryBIOFactory(TLS_OPTIONS, False, factory, clock=self.reactor)
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        return TlsLink(super().connect(slow))
+
+
 class WebHttp2Transport(WebTransport):
     """A GreenWSGIResource of twisted.web in memory, over HTTP/2."""
 
@@ -421,6 +462,10 @@ class WebHttp2Transport(WebTransport):
     def factory_of(self, site: Site) -> object:
         """Return what makes the protocols."""
         return _Http2Factory(site)
+
+
+class WebTlsHttp2Transport(WebTlsTransport, WebHttp2Transport):
+    """A GreenWSGIResource of twisted.web in memory, over HTTP/2 and TLS."""
 
 
 class _Http2Channel(H2Connection):
@@ -455,8 +500,11 @@ class _Http2Factory(Factory):
 TRANSPORTS: dict[str, type[Server]] = {
     "Memory": MemoryTransport,
     "Sockets": SocketTransport,
+    "Tls": TlsTransport,
     "WebHttp1": WebTransport,
     "WebHttp2": WebHttp2Transport,
+    "WebTlsHttp1": WebTlsTransport,
+    "WebTlsHttp2": WebTlsHttp2Transport,
 }
 
 #: Names of the transports that speak HTTP/1.1.

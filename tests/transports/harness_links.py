@@ -7,6 +7,7 @@ sockets too. This file moves bytes. It must never know HTTP.
 from __future__ import annotations
 
 import socket
+import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +30,7 @@ __all__ = [
     "MemoryLink",
     "SocketLink",
     "StoppableMemoryReactor",
+    "TlsLink",
     "VirtualTimeReactor",
     "sever",
     "virtual_time_reactor",
@@ -39,6 +41,10 @@ _SLOW_BUFFER = 8192
 
 #: Bytes that a slow client in memory takes before a send to it would block.
 _SLOW_ROOM = 20000
+
+
+#: More turns than this are no handshake.
+_HANDSHAKE_TURNS = 10
 
 
 class Link(Protocol):
@@ -54,6 +60,10 @@ class Link(Protocol):
     @property
     def ended(self) -> bool:
         """Whether the client has seen the end, after all that was sent before it."""
+
+    @property
+    def arrived(self) -> int:
+        """How many bytes have arrived at the client's end, read or not."""
 
     def send(self, data: bytes) -> None:
         """Send bytes to the server."""
@@ -88,6 +98,11 @@ class MemoryLink:
             and self._taken == len(self._client.received)
         )
 
+    @property
+    def arrived(self) -> int:
+        """How many bytes have arrived at the client's end."""
+        return self._client.socket.sent
+
     def send(self, data: bytes) -> None:
         """Send bytes; the server reacts before this returns."""
         if not self._gone:
@@ -120,8 +135,17 @@ class SocketLink:
         self._socket.connect(("127.0.0.1", port))
         self._socket.setblocking(False)
         self._unsent = b""
+        self._taken = 0
         self.reading = not slow
         self.ended = False
+
+    @property
+    def arrived(self) -> int:
+        """How many bytes have arrived at the client's end."""
+        try:
+            return self._taken + len(self._socket.recv(1_000_000, socket.MSG_PEEK))
+        except BlockingIOError:
+            return self._taken
 
     def send(self, data: bytes) -> None:
         """Send bytes; what the kernel does not take is sent by `take`."""
@@ -150,12 +174,84 @@ class SocketLink:
                 self._socket.close()
                 break
             parts.append(part)
+            self._taken += len(part)
         return b"".join(parts)
 
     def disconnect(self) -> None:
         """Close the connection."""
         self.ended = True
         self._socket.close()
+
+
+class TlsLink:
+    """TLS over another connection, with the client of the standard library.
+
+    Args:
+        plain: the connection below.
+    """
+
+    def __init__(self, plain: Link) -> None:
+        self._plain = plain
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing)
+        self._closed = False  # by the server, in good order
+        reading, plain.reading = plain.reading, True
+        self._shake_hands()
+        plain.reading = reading
+
+    def _shake_hands(self) -> None:
+        for _ in range(_HANDSHAKE_TURNS):
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:  # noqa: PERF203
+                self._plain.send(self._outgoing.read())
+                self._incoming.write(self._plain.take())
+            else:
+                self._plain.send(self._outgoing.read())
+                return
+        raise AssertionError("the TLS handshake has no end")
+
+    @property
+    def reading(self) -> bool:
+        """Whether the client takes what the server sends."""
+        return self._plain.reading
+
+    @reading.setter
+    def reading(self, reading: bool) -> None:
+        self._plain.reading = reading
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client has seen the end."""
+        return self._closed or self._plain.ended
+
+    @property
+    def arrived(self) -> int:
+        """How many bytes of ciphertext have arrived at the client's end."""
+        return self._plain.arrived
+
+    def send(self, data: bytes) -> None:
+        """Send bytes to the server."""
+        if not self._closed:
+            self._tls.write(data)
+            self._plain.send(self._outgoing.read())
+
+    def take(self) -> bytes:
+        """Return what came since the last call."""
+        self._incoming.write(self._plain.take())
+        parts: list[bytes] = []
+        with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            while part := self._tls.read(65536):
+                parts.append(part)
+            self._closed = True
+        return b"".join(parts)
+
+    def disconnect(self) -> None:
+        """Close the connection below, without ending TLS."""
+        self._plain.disconnect()
 
 
 class _ShutdownTriggers:

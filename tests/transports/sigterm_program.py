@@ -1,6 +1,6 @@
 """A server of its own process, for the tests that send it SIGTERM.
 
-    python -m tests.transports.sigterm_program resource|resources|service
+    python -m tests.transports.sigterm_program resource|resources|service|tls
 
 It prints its port, then the path of each request when the application is called.
 """
@@ -18,6 +18,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from txgreenwsgi import GreenWSGIResource, service
+
+from .harness_tls import TLS_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +53,12 @@ def main(kind: str) -> None:
             root = Resource()
             root.putChild(b"one", GreenWSGIResource(app))
             root.putChild(b"two", GreenWSGIResource(app))
-        port = loop.listenTCP(0, Site(root), interface="127.0.0.1")
+        if kind == "tls":
+            # twisted.web negotiates HTTP/2 with clients that offer it.
+            site: Any = Site(root)
+            port = loop.listenSSL(0, site, TLS_OPTIONS, interface="127.0.0.1")
+        else:
+            port = loop.listenTCP(0, Site(root), interface="127.0.0.1")
     address: Any = port.getHost()
     print(address.port, flush=True)
     loop.run()

@@ -197,6 +197,25 @@ class StreamCases(Cases):
         self.assert_complete(second, b"/second")
         self.assert_stopped(stop, 1)
 
+    def test_stop_with_a_stalled_stream(self) -> None:
+        """A stop waits for the last byte that a stream has no room for."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            return [b"x" * 65536]  # a byte more than the window of a stream
+
+        server = self.serve(app)
+        reply = server.begin(stalled=True)
+        server.advance(1)
+        self.assertEqual((reply.state, len(reply.body)), ("open", 65535))
+        stop = server.stop()
+        server.advance(2)
+        self.assertFalse(stop.done)
+        server.read(reply)
+        server.advance(1)
+        self.assert_complete(reply, b"x" * 65536)
+        self.assertTrue(stop.done)
+
 
 globals().update(on_every_transport(SuccessionCases))
 globals().update(on_every_transport(StreamCases, only=HTTP2))

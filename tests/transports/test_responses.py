@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tempfile
 from email.utils import parsedate_to_datetime
@@ -80,6 +81,31 @@ class ResponseCases(Cases):
         server.advance(1)
         self.assert_complete(reply, b"onetwo")
 
+    def test_blocks_are_not_held_back(self) -> None:
+        """A block has left before the application is asked for the next one."""
+        arrived: list[int] = []
+
+        def app(environ: Environ, start: Start) -> Iterator[bytes]:
+            link = server.connections[0].link
+            write = start("200 OK", TEXT)
+            if environ["PATH_INFO"] == "/write":
+                for _ in range(4):
+                    write(b"block")
+                    arrived.append(link.arrived)
+            else:
+                for _ in range(4):
+                    yield b"block"
+                    arrived.append(link.arrived)
+
+        for target in ("/yield", "/write"):
+            arrived.clear()
+            server = self.serve(app)
+            reply = server.begin(target=target)
+            server.advance(0)
+            self.assert_complete(reply, b"block" * 4)
+            grown = [after - before for before, after in itertools.pairwise(arrived)]
+            self.assertTrue(arrived[0] > 0 and min(grown) >= 5, arrived)
+
     def test_start_response_in_the_iteration(self) -> None:
         """The application may call start_response as late as the first block."""
 
@@ -103,16 +129,26 @@ class ResponseCases(Cases):
 
     def test_block_beyond_the_length(self) -> None:
         """Blocks are cut at the Content-Length, and one error is logged."""
-        for blocks in ([b"abcdefgh"], [b"abc", b"defgh"], [b"abcde", b"fgh"]):
+        for length, blocks in [
+            (5, [b"abcdefgh"]),
+            (5, [b"abc", b"defgh"]),
+            (5, [b"abcde", b"fgh"]),
+            (0, [b"abc"]),
+        ]:
 
             def app(
-                environ: Environ, start: Start, blocks: list[bytes] = blocks
+                environ: Environ,
+                start: Start,
+                length: int = length,
+                blocks: list[bytes] = blocks,
             ) -> Iterable[bytes]:
-                start("200 OK", [*TEXT, ("Content-Length", "5")])
+                start("200 OK", [*TEXT, ("Content-Length", str(length))])
                 return blocks
 
-            reply = self.ask(app)
-            self.assert_complete(reply, b"abcde")
+            server = self.serve(app)
+            reply = server.begin()
+            server.advance(0)
+            self.assert_complete(reply, b"abcde"[:length])
             errors = self.errors()
             self.assertEqual(len(errors), 1, errors)
             self.assertIn("Content-Length", errors[0])
@@ -159,6 +195,23 @@ class ResponseCases(Cases):
             errors = self.errors()
             self.assertEqual(len(errors), 1, errors[:3])
             self.assertIn("Content-Length", errors[0])
+
+    def test_endless_iterable_behind_an_empty_body(self) -> None:
+        """A body of length 0 has no room for the first block."""
+        taken: list[int] = []
+
+        def app(environ: Environ, start: Start) -> Iterator[bytes]:
+            start("200 OK", [*TEXT, ("Content-Length", "0")])
+            for number in range(10000):
+                taken.append(number)
+                yield b"abc"
+
+        server = self.serve(app)
+        reply = server.begin()
+        server.advance(1)
+        self.assert_complete(reply, b"")
+        self.assertLess(len(taken), 10)
+        self.assertEqual(len(self.errors()), 1)
 
     def test_endless_write_behind_a_length(self) -> None:
         """An application that writes without end beyond its Content-Length ends."""

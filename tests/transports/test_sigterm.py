@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -12,6 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from .harness_clients import Http2Connection
+
+if TYPE_CHECKING:
+    from .harness_clients import Reply
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -138,3 +145,91 @@ class TreeTests(SigtermCase):
             self.terminate()
             self.assertEqual([self.received(client) for client in clients], [10, 20])
             self.assert_ended()
+
+
+class Http2Tests(SigtermCase):
+    """A GreenWSGIResource over HTTP/2, as twisted.web negotiates it in TLS."""
+
+    def connect(self) -> Http2Connection:
+        """Return a connection that speaks HTTP/2."""
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(["h2"])
+        plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        connection = context.wrap_socket(plain)
+        self.addCleanup(connection.close)
+        self.assertEqual(connection.selected_alpn_protocol(), "h2")
+        return Http2Connection(BlockingLink(connection))
+
+    def begin(self, connection: Http2Connection, target: str) -> Reply:
+        """Send a request, and wait until the application is called."""
+        reply = connection.request("GET", target, [("Host", "x")], b"", False)
+        self.assertEqual(self.line(), target.partition("?")[0])
+        return reply
+
+    def assert_complete(self, reply: Reply, size: int) -> None:
+        """Read until the reply is over; fail unless it is complete."""
+        while not reply.over:
+            reply.connection.pump()
+        self.assertEqual((reply.state, len(reply.body)), ("complete", size))
+
+    def test_streams(self) -> None:
+        """Requests on the streams of two connections are all answered."""
+        self.start("tls")
+        connections = [self.connect(), self.connect()]
+        replies = [
+            self.begin(connection, "/?seconds=0.5&size=10")
+            for connection in connections
+            for _ in range(3)
+        ]
+        self.terminate()
+        for reply in replies:
+            self.assert_complete(reply, 10)
+        self.assert_ended()
+
+    def test_large_body(self) -> None:
+        """A body of three megabytes is received whole."""
+        self.start("tls")
+        reply = self.begin(self.connect(), "/?seconds=0.3&size=3000000")
+        self.terminate()
+        self.assert_complete(reply, 3_000_000)
+        self.assert_ended()
+
+
+class BlockingLink:
+    """A connection on a blocking socket.
+
+    Args:
+        connection: the socket; it has a timeout.
+
+    Attributes:
+        ended: whether the server has closed it.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self.reading = True
+        self.ended = False
+
+    @property
+    def arrived(self) -> int:
+        """A blocking socket does not tell."""
+        raise AssertionError("not known of a blocking socket")
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; what a server does not take any more is dropped."""
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            self._socket.sendall(data)
+
+    def take(self) -> bytes:
+        """Wait for bytes, or for the end."""
+        data = b""
+        with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+            data = self._socket.recv(65536)
+        self.ended = not data
+        return data
+
+    def disconnect(self) -> None:
+        """Close the connection."""
+        self._socket.close()
