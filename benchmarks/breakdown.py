@@ -115,7 +115,7 @@ def breakdown(template: bytes) -> list[tuple[str, float]]:
 
     def environ() -> None:
         head.variables = variables
-        environ_of(server.environ, head, ends, False)
+        environ_of(server.environ, head, ends, ())
 
     environ_seconds = microseconds(environ)
     hub = hub_of(Clock())
