@@ -161,10 +161,13 @@ class Connection(RequestParser):
         # RFC 9112 section 6.3.
         if request.method == "HEAD" or head.code in BODILESS_CODES:
             framing = NONE
-            if length and head.content_length is None:
-                if head.code not in BODILESS_CODES:
-                    # The length that GET would have, where it is known.
-                    lines += b"Content-Length: %d\r\n" % length
+            if (
+                length
+                and head.content_length is None
+                and head.code not in BODILESS_CODES
+            ):
+                # The length that GET would have, where it is known.
+                lines += b"Content-Length: %d\r\n" % length
         elif length is not None:
             framing = LENGTH
             if head.content_length is None:
