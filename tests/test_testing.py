@@ -6,6 +6,7 @@ import os
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.trial.reporter import TestResult
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -179,7 +180,7 @@ class MemoryReactorTests(SynchronousTestCase):
         self.addCleanup(os.close, reader)
         self.addCleanup(os.close, writer)
 
-        class Reader:
+        class Reader(FileDescriptor):
             def fileno(self) -> int:
                 return reader
 
@@ -187,7 +188,7 @@ class MemoryReactorTests(SynchronousTestCase):
                 read.append(os.read(reader, 100))
 
         read: list[bytes] = []
-        watched = Reader()
+        watched = Reader(reactor)
         reactor.addReader(watched)
         reactor.settle()
         self.assertEqual(read, [])

@@ -1,9 +1,9 @@
-"""Call an application in memory, through the real channel, on a Clock.
+"""Test clients and servers in memory, on a clock that the test moves.
 
-No sockets, no processes, no time: what the server does with a request is what
-it does in production, down to Twisted's own TCP connection class, of which only
-the socket is replaced. A test feeds bytes as it likes, lets hours pass, reads
-slowly, hangs up in the middle, and then asserts that nothing is left.
+No sockets, no processes, no waiting: requests pass through the server's own code,
+down to Twisted's TCP connection class; only the socket is replaced. A test can send
+bytes in any pieces, let hours pass, read slowly and disconnect at any moment, and
+then assert that no task, connection or file is left.
 
     class GreetingTests(LeakCheckMixin, SynchronousTestCase):
         def test_greeting(self):
@@ -36,8 +36,16 @@ from ._switching.greenlets import Hub, Task, hub_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from twisted.internet.interfaces import (
+        IProtocol,
+        IReadDescriptor,
+        IWriteDescriptor,
+    )
+    from typing_extensions import Unpack
+
     from ._wsgi.gateway import Application
     from .monitoring.records import ExchangeRecord
+    from .settings import SettingsKeywords
 
 __all__ = [
     "LeakCheckMixin",
@@ -47,18 +55,23 @@ __all__ = [
     "Response",
 ]
 
-#: So many turns without an end mean that a task never lets the reactor rest.
+#: Maximum number of turns at one moment of the clock: a task that keeps the reactor
+#: busy for longer would never let a test end.
 _MOST_TURNS = 1000
 
 
 class _MemorySocket:
-    """The server's end of a connection: what `socket.socket` does, in memory.
+    """The server's end of a connection: a `socket.socket` in memory.
 
     Attributes:
-        to_server: what the client sent and the server has not received.
-        to_client: what the server sent and the client has not read.
-        room: how many bytes `to_client` holds before a send would block.
-        sent: how many bytes the server has sent in all.
+        to_server: bytes that the client sent and the server has not received.
+        to_client: bytes that the server sent and the client has not read.
+        room: number of bytes in `to_client` from which on a send would block.
+        sent: number of bytes that the server has sent in total.
+        client_closed: whether the client has closed its sending side.
+        client_gone: whether the client has left; a send to it fails.
+        server_closed: whether the server has closed its sending side.
+        server_reset: whether the server has cut the connection.
     """
 
     def __init__(self, room: float) -> None:
@@ -66,9 +79,9 @@ class _MemorySocket:
         self.to_client = bytearray()
         self.room = room
         self.sent = 0
-        self.client_closed = False  # the client sends no more
-        self.client_gone = False  # sending to it fails
-        self.server_closed = False  # the server sends no more
+        self.client_closed = False
+        self.client_gone = False
+        self.server_closed = False
         self.server_reset = False
 
     def readable(self) -> bool:
@@ -81,7 +94,7 @@ class _MemorySocket:
         pass
 
     def fileno(self) -> int:
-        return -1  # no file: nothing of it can be watched or sent by the kernel
+        return -1  # no descriptor: the kernel can neither watch it nor send files
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         if self.client_gone:
@@ -111,7 +124,7 @@ class _MemorySocket:
     def sendmsg(self, parts: Iterable[bytes]) -> int:
         return self.send(b"".join(parts))
 
-    def setsockopt(self, level: int, option: int, value: Any) -> None:
+    def setsockopt(self, level: int, option: int, value: object) -> None:
         if option == socket.SO_LINGER:
             self.server_reset = True
 
@@ -126,11 +139,17 @@ class _MemorySocket:
 
 
 class _MemoryConnection(TCPConnection):
-    """Twisted's TCP connection, on a socket in memory."""
+    """Twisted's TCP connection, on a socket in memory.
 
-    def __init__(self, skt: _MemorySocket, protocol: Any, reactor: Any) -> None:
+    Attributes:
+        memory: that socket.
+    """
+
+    def __init__(
+        self, skt: _MemorySocket, protocol: IProtocol, reactor: MemoryReactor
+    ) -> None:
         super().__init__(skt, protocol, reactor)  # type: ignore[arg-type]
-        self.ends_at = skt
+        self.memory = skt
         self.logstr = "memory"
 
     def getHost(self) -> IPv4Address:
@@ -142,63 +161,67 @@ class _MemoryConnection(TCPConnection):
 
 @implementer(IReactorFDSet)
 class MemoryReactor(Clock):
-    """A Clock that also turns the connections in memory.
+    """A Clock that also serves connections in memory.
 
-    It watches real descriptors too, a pipe of the test's own for instance, but
-    never waits for one: it looks at them when it turns.
+    It watches real descriptors too, such as a pipe, but never waits for them: each
+    turn polls them once.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._readers: list[Any] = []
-        self._writers: list[Any] = []
+        self._readers: list[IReadDescriptor] = []
+        self._writers: list[IWriteDescriptor] = []
 
-    def addReader(self, reader: Any) -> None:
-        """Watch a connection for bytes from the client; or a descriptor."""
+    def addReader(self, reader: IReadDescriptor) -> None:
+        """Watch a connection in memory, or a descriptor, for bytes to read."""
         if reader not in self._readers:
             self._readers.append(reader)
 
-    def removeReader(self, reader: Any) -> None:
-        """Stop that."""
+    def removeReader(self, reader: IReadDescriptor) -> None:
+        """Stop watching `reader` for bytes to read."""
         if reader in self._readers:
             self._readers.remove(reader)
 
-    def addWriter(self, writer: Any) -> None:
-        """Watch a connection for room towards the client; or a descriptor."""
+    def addWriter(self, writer: IWriteDescriptor) -> None:
+        """Watch a connection in memory, or a descriptor, for room to write."""
         if writer not in self._writers:
             self._writers.append(writer)
 
-    def removeWriter(self, writer: Any) -> None:
-        """Stop that."""
+    def removeWriter(self, writer: IWriteDescriptor) -> None:
+        """Stop watching `writer` for room to write."""
         if writer in self._writers:
             self._writers.remove(writer)
 
-    def getReaders(self) -> list[Any]:
-        """What is watched to be read from."""
+    def getReaders(self) -> list[IReadDescriptor]:
+        """Return the objects that are watched for bytes to read."""
         return list(self._readers)
 
-    def getWriters(self) -> list[Any]:
-        """What is watched to be written to."""
+    def getWriters(self) -> list[IWriteDescriptor]:
+        """Return the objects that are watched for room to write."""
         return list(self._writers)
 
-    def removeAll(self) -> list[Any]:
-        """Stop watching everything."""
+    def removeAll(self) -> list[IReadDescriptor | IWriteDescriptor]:
+        """Stop watching all objects, and return them."""
+        watched: list[IReadDescriptor | IWriteDescriptor]
         watched = list({*self._readers, *self._writers})
         self._readers.clear()
         self._writers.clear()
         return watched
 
     def settle(self) -> None:
-        """Turn until nothing is left to do at this moment of the clock."""
+        """Run turns until nothing is left to do at this moment of the clock."""
         for _ in range(_MOST_TURNS):
             if not self.turn():
                 return
 
     def advance(self, amount: float) -> None:
-        """Let time pass, and make the calls that are due then.
+        """Move the clock, and run the delayed calls that are due then.
 
-        As in a real reactor's turn, what those calls put off to "now" is due in
-        the next turn: `sleep(0)` is a whole turn here too.
+        Calls that they schedule without a delay are due in the next turn, as in a
+        real reactor: `sleep(0)` takes a whole turn here too.
+
+        Args:
+            amount: seconds.
         """
         self.rightNow += amount
         for call in sorted(self.calls, key=lambda call: call.getTime()):
@@ -208,7 +231,7 @@ class MemoryReactor(Clock):
                 call.func(*call.args, **call.kw)
 
     def turn(self) -> bool:
-        """One turn; whether anything was done in it."""
+        """Run one turn of the reactor; return whether anything was done in it."""
         done = any(call.getTime() <= self.rightNow for call in self.getDelayedCalls())
         self.advance(0)
         for reader in list(self._readers):
@@ -221,8 +244,8 @@ class MemoryReactor(Clock):
                 self._lost(writer, writer.doWrite(), reading=False)
         return done
 
-    def _lost(self, connection: Any, why: Any, reading: bool) -> None:
-        # What a reactor does with the answer of doRead and doWrite.
+    def _lost(self, connection: Any, why: BaseException | None, reading: bool) -> None:
+        """Do as a reactor does with the result of `doRead` and `doWrite`."""
         if why is None:
             return
         self.removeReader(connection)
@@ -233,27 +256,27 @@ class MemoryReactor(Clock):
             connection.connectionLost(Failure(why))
 
 
-def _is_readable(reader: Any) -> bool:
+def _is_readable(reader: IReadDescriptor) -> bool:
     if isinstance(reader, _MemoryConnection):
-        return reader.ends_at.readable()
+        return reader.memory.readable()
     return bool(select.select([reader], [], [], 0)[0])
 
 
-def _is_writable(writer: Any) -> bool:
+def _is_writable(writer: IWriteDescriptor) -> bool:
     if isinstance(writer, _MemoryConnection):
-        return writer.ends_at.writable()
+        return writer.memory.writable()
     return bool(select.select([], [writer], [], 0)[1])
 
 
 @dataclass(frozen=True)
 class Response:
-    """A response as a client understands it.
+    """A response, decoded.
 
     Attributes:
-        status: the code.
-        reason: what stands behind it.
-        headers: (name, value) pairs in order.
-        body: the content, chunked coding taken off.
+        status: the status code.
+        reason: the reason phrase.
+        headers: (name, value) pairs, in order.
+        body: the content, without chunked coding.
     """
 
     status: int
@@ -262,22 +285,26 @@ class Response:
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The value of a field, several joined by ", "; None without it."""
+        """Return the values of a field, joined by ", "; None without such a field."""
         values = [value for key, value in self.headers if key.lower() == name.lower()]
         return ", ".join(values) if values else None
 
 
 class MemoryClient:
-    """The client's end of one connection; made by `MemoryServer.connect`.
+    """The client's end of one connection, as `MemoryServer.connect` returns it.
 
-    Whatever is done here, the server reacts to before the call returns.
+    The server reacts to each call before the call returns.
 
     Attributes:
-        received: all that the client has read so far.
+        server: as given.
+        received: all bytes that the client has read so far.
+        socket: the server's end of the connection.
+        channel: the server's protocol; None if the server has refused the
+            connection (`max_connections`).
     """
 
     def __init__(self, server: MemoryServer, room: float) -> None:
-        self._server = server
+        self.server = server
         self._reads_by_itself = room == float("inf")
         self._disconnect_after = float("inf")
         self.received = b""
@@ -293,7 +320,7 @@ class MemoryClient:
 
     @property
     def closed(self) -> bool:
-        """Whether the server has closed its side."""
+        """Whether the server has closed its sending side."""
         return self.socket.server_closed
 
     @property
@@ -302,16 +329,16 @@ class MemoryClient:
         return self.socket.server_reset
 
     def send(self, data: bytes, piece: int = 0) -> None:
-        """Send bytes to the server, `piece` at a time if that is not 0."""
+        """Send bytes to the server, in pieces of `piece` bytes; 0 for one piece."""
         step = piece or max(1, len(data))
         for start in range(0, len(data), step):
             self.socket.to_server += data[start : start + step]
             self.settle()
 
     def settle(self) -> None:
-        """Let the server do what it can do now; read what it sends."""
+        """Let the server do all that is possible now, and read the bytes it sends."""
         for _ in range(_MOST_TURNS):
-            worked = self._server.reactor.turn()
+            worked = self.server.reactor.turn()
             read = self._reads_by_itself and self._take(len(self.socket.to_client))
             if not worked and not read:
                 return
@@ -326,39 +353,44 @@ class MemoryClient:
         return size > 0
 
     def read(self, size: int | None = None) -> bytes:
-        """Read at most `size` bytes, all there is by default; for slow readers."""
+        """Read at most `size` bytes, by default all; for clients with limited `room`.
+
+        Returns:
+            The bytes read.
+        """
         before = len(self.received)
         self._take(len(self.socket.to_client) if size is None else size)
         self.settle()
         return self.received[before:]
 
     def disconnect(self) -> None:
-        """Go away: what the server sends from now on is refused."""
+        """Disconnect: each send of the server fails from now on."""
         self._disconnect_after = float("inf")
         self.socket.client_gone = True
         self.socket.to_server.clear()
         self.socket.to_client.clear()
-        self._server.reactor.settle()
+        self.server.reactor.settle()
 
     def disconnect_after(self, size: int) -> None:
-        """Go away once `size` bytes were read."""
+        """Disconnect as soon as `size` bytes were read in total."""
         self._disconnect_after = size
         self._take(0)
 
     def end(self) -> None:
-        """Send no more, but go on reading (a half-close)."""
+        """Close the sending side and continue to read (a half-close)."""
         self.socket.client_closed = True
         self.settle()
 
     def responses(self, methods: Sequence[str] = ()) -> list[Response]:
-        """The responses in what was received, interim ones left out.
+        """Return the received responses, without interim ones.
 
         Args:
-            methods: of the requests they answer, in order; GET by default. They
-                decide whether a body follows (RFC 9112 section 6.3).
+            methods: the methods of their requests, in order; GET by default. They
+                determine whether a body follows (RFC 9112 section 6.3).
 
         Raises:
-            http.client.HTTPException: it is no sequence of whole responses.
+            http.client.HTTPException: the received bytes are not a sequence of
+                complete responses.
         """
         stream = BytesIO(self.received)
         responses: list[Response] = []
@@ -374,7 +406,7 @@ class MemoryClient:
 
 
 class _Unclosable:
-    """What HTTPResponse takes for a socket; one stream holds many responses."""
+    """The socket of an `HTTPResponse`, on a stream that holds several responses."""
 
     def __init__(self, stream: BytesIO) -> None:
         self._stream = stream
@@ -393,7 +425,7 @@ class _Unclosable:
 
 
 class MemoryServer:
-    """An application behind the real channel, in memory.
+    """A server in memory: an application behind the server's real HTTP/1.1 code.
 
     Args:
         app: the WSGI application.
@@ -401,41 +433,42 @@ class MemoryServer:
         settings: see `txgreenwsgi.settings`.
 
     Attributes:
-        reactor: its clock; time passes by `advance` alone.
-        site: the factory, as it is behind a real endpoint.
+        reactor: its reactor and clock; time passes only in `advance`.
+        site: the factory of connections, as behind a real endpoint.
+        clients: the clients that have connected.
     """
 
     def __init__(
         self,
         app: Application,
         observers: Sequence[Callable[[ExchangeRecord], object]] = (),
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> None:
         self.reactor = MemoryReactor()
         self.site = GreenSite(
             app, observers=observers, reactor=self.reactor, **settings
         )
-        self._clients: list[MemoryClient] = []
+        self.clients: list[MemoryClient] = []
 
     @property
     def hub(self) -> Hub:
-        """The tasks of this server."""
+        """The hub of this server's tasks."""
         return hub_of(self.reactor)
 
     @property
     def tasks(self) -> list[Task[Any]]:
-        """The tasks that have begun and not ended."""
+        """The tasks that have begun and not ended, the application's own included."""
         return list(self.hub.tasks)
 
     def connect(self, room: float = float("inf")) -> MemoryClient:
-        """A new connection.
+        """Open a connection.
 
         Args:
-            room: how many bytes the server may send before the client must
-                `read()`; without it the client reads all by itself.
+            room: number of bytes that the server can send before the client calls
+                `read()`; by default the client reads everything at once.
         """
         client = MemoryClient(self, room)
-        self._clients.append(client)
+        self.clients.append(client)
         return client
 
     def request(
@@ -445,14 +478,14 @@ class MemoryServer:
         headers: Iterable[tuple[str, str]] = (),
         body: bytes = b"",
     ) -> Response:
-        """The response to one request on a connection of its own.
+        """Send one request on a new connection and return its response.
 
-        A Host field is added, and a Content-Length where there is a body. The
-        connection is closed at the end.
+        Adds a Host field, and Content-Length if there is a body. The connection is
+        closed at the end.
 
         Raises:
-            AssertionError: there is no response at this moment of the clock: the
-                application waits. Use `connect` and `advance` for such.
+            AssertionError: the application waits, so there is no response at this
+                moment of the clock. Use `connect` and `advance` for such requests.
         """
         lines = [f"{method} {target} HTTP/1.1", "Host: test"]
         lines += [f"{name}: {value}" for name, value in headers]
@@ -470,37 +503,38 @@ class MemoryServer:
         return responses[0]
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and let the server do what is due."""
+        """Move the clock by `seconds`, and let the server do all that is due."""
         self.reactor.advance(seconds)
         self.settle()
 
     def settle(self) -> None:
-        """Let the server and all its clients do what they can do now."""
+        """Let the server and all clients do all that is possible now."""
         self.reactor.settle()
-        for client in self._clients:
+        for client in self.clients:
             client.settle()
 
     def close(self) -> None:
-        """Every client goes away."""
-        for client in self._clients:
+        """Disconnect all clients."""
+        for client in self.clients:
             client.disconnect()
         self.settle()
 
 
 class LeakCheckMixin:
-    """For trial's test cases: servers in memory that must leave nothing behind.
+    """A mixin for trial's test cases: servers in memory, checked for leaks.
 
-    When the test has ended, every client of its servers goes away, and then no
-    task may be alive, no delayed call pending, no file open that was not before.
+    At the end of a test all clients disconnect. After that a live task, an
+    exchange, a connection, a pending delayed call, or a file that the test has
+    opened and not closed fails the test.
     """
 
     def serve(
         self,
         app: Application,
         observers: Sequence[Callable[[ExchangeRecord], object]] = (),
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> MemoryServer:
-        """A `MemoryServer` whose leftovers fail the test."""
+        """Return a `MemoryServer` that is checked for leaks at the end of the test."""
         files = _open_files()
         server = MemoryServer(app, observers, **settings)
         self.addCleanup(self._assert_nothing_left, server, files)  # type: ignore[attr-defined]
@@ -514,7 +548,7 @@ class LeakCheckMixin:
             raise AssertionError(f"these files were left open: {sorted(new)}")
 
     def assert_nothing_left(self, server: MemoryServer) -> None:
-        """Fail if `server` has a live task, an exchange or a pending call."""
+        """Fail if `server` has a task, an exchange, a connection or a delayed call."""
         left: list[object] = [
             (task, f"waits on {task.waiting_on}") for task in server.tasks
         ]
@@ -526,14 +560,14 @@ class LeakCheckMixin:
 
 
 def _open_files() -> set[str]:
-    """What the descriptors of this process refer to, where the system tells."""
+    """Return the open descriptors with their targets, as Linux lists them."""
     files: set[str] = set()
     try:
         numbers = os.listdir("/proc/self/fd")
     except OSError:
         return files
     for number in numbers:
-        # The descriptor that listdir used itself is closed by now.
+        # The descriptor of listdir itself is closed already.
         with suppress(OSError):
             files.add(f"{number} -> {os.readlink(f'/proc/self/fd/{number}')}")
     return files

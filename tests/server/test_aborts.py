@@ -94,7 +94,7 @@ class AbortTests(WireTestCase):
         server = self.recorded(app, **settings)
         for number in range(count):
             self.abort(server, chance)
-            server._clients.clear()
+            server.clients.clear()
             if number % 1000 == 999:
                 server.reactor.advance(0.5)
         for _ in range(12):

@@ -313,7 +313,7 @@ class PressureTests(WireTestCase):
         client.send(upload("/echo-slices?size=100000&pause=1", 300_000))
         client.send(b"x" * 300_000, 10_000)
         self.assertTrue(client.channel.reading_paused)
-        self.assertNotIn(client.transport, server.reactor._readers)
+        self.assertNotIn(client.transport, server.reactor.getReaders())
         body = client.channel.exchange.body
         self.assertLessEqual(body.held, 1000 + client.transport.bufferSize)
         server.advance(1)

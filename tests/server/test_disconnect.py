@@ -476,7 +476,7 @@ class ToldTests(WireTestCase):
         client.send(get("/sleep") + get("/") + get("/"))
         client.channel.transport.resumeProducing()  # as the watch for hang-ups would
         client.disconnect()
-        client._server.advance(2)
+        client.server.advance(2)
         self.assertEqual(len(self.records), 1)
 
     def test_in_a_head(self) -> None:

@@ -9,6 +9,7 @@ import socket
 import tempfile
 from typing import IO, TYPE_CHECKING, Any
 
+from twisted.internet.tcp import Connection
 from twisted.logger import LogLevel
 
 from txgreenwsgi import NotInGreenlet
@@ -385,10 +386,7 @@ class BusyKernelTests(WireTestCase):
     """A kernel that has no room when it is asked first."""
 
     def busy(self, server: MemoryServer) -> PairClient:
-        """A client to which each system call sends nothing the first time."""
-        client = PairClient(server)
-        self.addCleanup(server.close)
-        self.addCleanup(client.close)
+        """Return a client to which each system call sends nothing the first time."""
 
         class Busy:
             def __init__(busy, skt: Any) -> None:  # noqa: N805
@@ -405,8 +403,13 @@ class BusyKernelTests(WireTestCase):
         def refuse(*args: Any) -> int:
             raise BlockingIOError
 
-        output = client.channel.output
-        output._socket = Busy(output._socket)
+        def handle(connection: Connection) -> Any:
+            return Busy(connection.socket)
+
+        self.patch(Connection, "getHandle", handle)
+        client = PairClient(server)
+        self.addCleanup(server.close)
+        self.addCleanup(client.close)
         return client
 
     def test_responses(self) -> None:

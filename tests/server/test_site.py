@@ -286,7 +286,7 @@ class KeepAliveTests(WireTestCase):
             init(deferred, *args)
 
         self.patch(client.socket, "send", send_noted)
-        self.patch(client._server.reactor, "callLater", call_noted)
+        self.patch(client.server.reactor, "callLater", call_noted)
         self.patch(Deferred, "__init__", init_noted)
         client.send(get("/") + post("/echo", b"abc"))
         self.assertEqual(made, ["send"] * 2)

@@ -52,7 +52,7 @@ class SocketsTests(WireTestCase):
 
     def test_more_at_once_than_are_seen_to(self) -> None:
         """All are answered when more are ready than one turn of ours sees to."""
-        self.patch(sockets, "_MOST_EVENTS", 3)
+        self.patch(sockets, "MAX_EVENTS", 3)
         server = self.serve(application)
         clients = [PairClient(server) for _ in range(20)]
         for client in clients:

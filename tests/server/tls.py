@@ -144,7 +144,7 @@ class _Plain(MemoryClient):
             super().__init__(server, float("inf"))
         finally:
             server.site = site
-        server._clients.append(self)
+        server.clients.append(self)
 
     def read_slowly(self, room: float) -> None:
         """From now on the server may send so many bytes before the client reads."""

@@ -1,6 +1,6 @@
-"""How the end of a response body is delimited on the wire (RFC 9112 section 6).
+"""Framings: how the end of a response body is delimited (RFC 9112 section 6).
 
-This file knows methods, versions and status codes. It must never know connections.
+`Connection.send_head` in `h1.py` chooses one for each response.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ __all__ = [
     "CLOSE",
     "LENGTH",
     "NONE",
-    "choose_framing",
-    "has_no_body",
 ]
 
 #: No body on the wire, whatever the application yields.
@@ -26,28 +24,3 @@ CLOSE = "close"
 
 #: Final status codes whose responses have no body (RFC 9112 section 6.3, rule 1).
 BODILESS_CODES = frozenset({204, 304})
-
-
-def has_no_body(method: str, code: int) -> bool:
-    """Return whether a response has no body (RFC 9112 section 6.3, rule 1)."""
-    return method == "HEAD" or code in BODILESS_CODES or code < 200
-
-
-def choose_framing(method: str, version: str, code: int, length: int | None) -> str:
-    """Return how the end of a response body is delimited.
-
-    Args:
-        method: the request's.
-        version: the request's, "HTTP/1.1" or "HTTP/1.0".
-        code: the status code of the response.
-        length: the length of the body in bytes, if it is known.
-
-    Returns:
-        NONE, LENGTH, CHUNKED or CLOSE.
-    """
-    if method == "HEAD" or code in BODILESS_CODES or code < 200:
-        return NONE
-    if length is not None:
-        return LENGTH
-    # HTTP/1.0 has no chunked coding (RFC 9112 section 7.1).
-    return CHUNKED if version == "HTTP/1.1" else CLOSE

@@ -47,8 +47,8 @@ _log = Logger()
 DONE = Failure(CONNECTION_DONE)
 _LOST = Failure(CONNECTION_LOST)
 
-#: So many ready connections are seen to before the reactor has its turn.
-_MOST_EVENTS = 256
+#: Maximum number of ready connections that are served in one turn of the reactor.
+MAX_EVENTS = 256
 
 _IN: int = getattr(select, "EPOLLIN", 0)
 _OUT: int = getattr(select, "EPOLLOUT", 0)
@@ -232,7 +232,7 @@ class Sockets:
         """Some connections are ready."""
         readers = self._readers
         transports = self._transports
-        for fd, events in self._epoll.poll(0, _MOST_EVENTS):
+        for fd, events in self._epoll.poll(0, MAX_EVENTS):
             if events == _IN:
                 reader = readers.get(fd)
                 if reader is not None:  # else it was closed by one before it

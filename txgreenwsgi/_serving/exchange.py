@@ -201,6 +201,8 @@ class Exchange:
 
         Call once, while the state is QUEUED.
         """
+        if self.state is not QUEUED:
+            LIFE.after(self.state, "start")  # raises
         length = self.head.content_length
         limit = self.limits.body_bytes
         if length and limit and length > limit:
