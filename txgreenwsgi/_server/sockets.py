@@ -37,7 +37,9 @@ from .ends import ServerAddresses
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IReactorTime, IWriteDescriptor
+
+    from .transports import PlainTransport
 
 __all__ = ["DONE", "Sockets", "Watched"]
 
@@ -89,24 +91,25 @@ class Sockets:
         self._epoll: Any = None
         # By descriptor: what is watched for, for whom, and what reads.
         self._interest: dict[int, int] = {}
-        self._transports: dict[int, Any] = {}
-        self._readers: dict[int, Callable[[], Any]] = {}
+        self._transports: dict[int, PlainTransport] = {}
+        self._readers: dict[int, Callable[[], BaseException | None]] = {}
         # Those that have no layer between them and the socket.
         self._channels: dict[int, Watched] = {}
 
-    def adopt(self, channel: Watched, transport: Any) -> bool:
+    def adopt(self, channel: Watched, transport: object) -> bool:
         """Watch the connection of `channel`, which has just been made; if it can be."""
         if type(transport) not in _PLAIN or not self._usable:
             return False
         if self._epoll is None and not self._open():
             return False
-        fd = transport.fileno()
-        if transport.reactor is not self:
-            transport.stopReading()
-            transport.reactor = self
-            transport.startReading()
+        plain = cast("PlainTransport", transport)
+        fd = plain.fileno()
+        if plain.reactor is not self:
+            plain.stopReading()
+            plain.reactor = self
+            plain.startReading()
             if type(transport) is Server:
-                transport.setTcpNoDelay(True)
+                plain.setTcpNoDelay(True)
         self._channels[fd] = channel
         self._readers[fd] = channel.readable
         return True
@@ -171,7 +174,7 @@ class Sockets:
             if not self._interest:
                 self._close()
 
-    def _add(self, transport: Any, interest: int) -> bool:
+    def _add(self, transport: PlainTransport, interest: int) -> bool:
         """Watch it for more; False where it stays with its reactor from now on."""
         if self._epoll is None and not self._open():
             transport.reactor = self._reactor
@@ -184,7 +187,7 @@ class Sockets:
                 self._readers[fd] = transport.doRead
         return True
 
-    def _remove(self, transport: Any, interest: int) -> None:
+    def _remove(self, transport: PlainTransport, interest: int) -> None:
         fd = transport.fileno()
         before = self._interest.get(fd, 0)
         if before & interest:
@@ -192,27 +195,29 @@ class Sockets:
 
     # What transports and ports take for their reactor.
 
-    def addReader(self, transport: Any) -> None:
+    def addReader(self, transport: IReadDescriptor) -> None:
         """Read from a connection, or accept from a port."""
-        if isinstance(transport, Port) or not self._add(transport, _IN):
+        if isinstance(transport, Port) or not self._add(
+            cast("PlainTransport", transport), _IN
+        ):
             self._reactor.addReader(transport)
 
-    def removeReader(self, transport: Any) -> None:
+    def removeReader(self, transport: IReadDescriptor) -> None:
         """Do not read from it any more."""
         if isinstance(transport, Port):
             self._reactor.removeReader(transport)
         else:
-            self._remove(transport, _IN)
+            self._remove(cast("PlainTransport", transport), _IN)
 
-    def addWriter(self, transport: Any) -> None:
+    def addWriter(self, transport: IWriteDescriptor) -> None:
         """Tell when it takes more."""
-        if not self._add(transport, _OUT):
+        if not self._add(cast("PlainTransport", transport), _OUT):
             self._reactor.addWriter(transport)
 
-    def removeWriter(self, transport: Any) -> None:
+    def removeWriter(self, transport: IWriteDescriptor) -> None:
         """Do not tell any more."""
         if not isinstance(transport, Port):  # which never writes
-            self._remove(transport, _OUT)
+            self._remove(cast("PlainTransport", transport), _OUT)
 
     def __getattr__(self, name: str) -> Any:
         # Its clock, its threads and all else.
@@ -253,7 +258,7 @@ class Sockets:
             return  # it was closed by one before it
         transport = self._transports[fd]
         half = fd not in self._channels
-        why: Any = None
+        why: BaseException | int | None = None
         try:
             if events & _GONE & interest:
                 self._channels[fd].hung_up()
@@ -271,7 +276,9 @@ class Sockets:
         if why is not None:
             self._lose(transport, why, half)
 
-    def _lose(self, transport: Any, why: Any, half: bool) -> None:
+    def _lose(
+        self, transport: PlainTransport, why: BaseException | int | None, half: bool
+    ) -> None:
         """End a connection, which may be watched for nothing any more.
 
         Args:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import traceback
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,6 +34,8 @@ from .plain_response import plain_response
 
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from _typeshed.wsgi import WSGIEnvironment
 
     from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._http.writer import ResponseHead
@@ -430,7 +432,7 @@ class Exchange:
                 raise
             self._failed(error)
 
-    def _environ(self, body: Input) -> dict[str, Any]:
+    def _environ(self, body: Input) -> WSGIEnvironment:
         server = self.server
         head = self.head
         environ = environ_of(
