@@ -153,7 +153,7 @@ class ServerProcess(Server):
     """A `twistd -n` process.
 
     Args:
-        arguments: what follows `twistd -n --pidfile=`.
+        arguments: of `twistd -n --pidfile=`.
         environ: added to the environment of this process.
 
     Attributes:

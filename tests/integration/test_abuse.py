@@ -183,8 +183,8 @@ class AbuseTests(SynchronousTestCase):
         Args:
             name: of the figures.
             number: of the clients.
-            head: what each client sends first.
-            block: what it then repeats, as long as the server accepts more.
+            head: the first bytes of each client.
+            block: bytes that it then repeats, as long as the server accepts more.
         """
         server = self.serve()
         before = server.resident_kib()

@@ -1,4 +1,4 @@
-"""Green connections over real sockets, and clients that were written for Twisted."""
+"""Green connections over real sockets, and clients written for Twisted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LISTEN = f"tcp:0:interface={LOOPBACK}"
 
 
 def port_of(listener: Listener) -> int:
-    """Where a listener listens."""
+    """Return the port of a listener."""
     address: Any = listener.address
     port: int = address.port
     return port
@@ -81,7 +81,7 @@ class _HalfClosing(Protocol):
 class NetTests(TestCase):
     """`txgreenwsgi.net` on the installed reactor."""
 
-    timeout = 20
+    timeout = 60
 
     def talk(
         self,
@@ -89,7 +89,7 @@ class NetTests(TestCase):
         client: Callable[[Connection], Any],
         where: str = LISTEN,
     ) -> Any:
-        """Listen, connect, let both talk, and close everything. Parks."""
+        """Listen, connect, run both ends, and close everything. Parks."""
         listener = listen(where, serve)
         try:
             target = where
@@ -106,7 +106,7 @@ class NetTests(TestCase):
 
     @in_greenlet
     def test_conversation(self) -> None:
-        """Lines go to and fro over TCP."""
+        """Both ends exchange lines over TCP."""
 
         def shout(connection: Connection) -> None:
             for line in connection:
@@ -120,7 +120,7 @@ class NetTests(TestCase):
 
     @in_greenlet
     def test_unix(self) -> None:
-        """The same over a UNIX socket."""
+        """Both ends exchange bytes over a UNIX socket."""
         path = short_folder(self) / "socket"
 
         def client(connection: Connection) -> bytes:
@@ -131,7 +131,7 @@ class NetTests(TestCase):
 
     @in_greenlet
     def test_tls(self) -> None:
-        """The same over TLS, with a certificate that is checked; long data too."""
+        """TLS with a verified certificate, and more data than the buffers hold."""
         directory = Path(self.mktemp())
         directory.mkdir(parents=True)
         certificate, key = write_certificate(directory)
@@ -164,8 +164,8 @@ class NetTests(TestCase):
             sleep(0.01)
 
     @in_greenlet
-    def test_pressure_both_ways(self) -> None:
-        """A peer that does not read stops the writer; the bytes are all there later."""
+    def test_backpressure(self) -> None:
+        """The writer is parked while the peer does not read; no byte is lost."""
         sent = []
         data = hashlib.sha256(b"x").digest() * 32768
 
@@ -176,7 +176,7 @@ class NetTests(TestCase):
 
         def client(connection: Connection) -> str:
             sleep(0.5)
-            # What both kernels hold, and no more than the buffer here.
+            # The kernels' buffers are full, and the connection's is bounded.
             self.assertLess(sum(sent), 20 * len(data))
             self.assertLess(connection.buffered, 3 * BUFFER_BYTES)
             digest = hashlib.sha256()
@@ -189,7 +189,7 @@ class NetTests(TestCase):
 
     @in_greenlet
     def test_timeout_of_a_read(self) -> None:
-        """`with timeout()` ends a read; the connection goes on."""
+        """`with timeout()` ends a read; the connection remains usable."""
 
         def slow(connection: Connection) -> None:
             connection.write(b"ab")
@@ -219,7 +219,7 @@ class NetTests(TestCase):
 
     @in_greenlet
     def test_refused(self) -> None:
-        """Where nobody listens it is Python's own ConnectionRefusedError."""
+        """A refused connection raises ConnectionRefusedError."""
         listener = listen(TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK), echo)
         port = port_of(listener)
         with self.assertRaises(OSError):
@@ -230,7 +230,7 @@ class NetTests(TestCase):
 
     @in_greenlet
     def test_reset(self) -> None:
-        """A peer that cuts the connection is an error for whoever reads."""
+        """A connection aborted by the peer raises ConnectionResetError in a read."""
 
         def cut(connection: Connection) -> None:
             connection.read(1)
@@ -245,7 +245,7 @@ class NetTests(TestCase):
 
     @in_greenlet
     def test_many(self) -> None:
-        """Two hundred conversations at once."""
+        """Two hundred concurrent conversations."""
         listener = listen(LISTEN, echo)
 
         def one(number: int) -> bytes:
@@ -265,7 +265,7 @@ class NetTests(TestCase):
 
     @in_greenlet
     def test_http_client(self) -> None:
-        """http.client fetches pages of a real server, several by one connection."""
+        """http.client sends several requests over one connection to a real server."""
         server = shared("examples.hello:app")
         connection = connect(f"tcp:{LOOPBACK}:{server.port}")
         http = HTTPConnection(LOOPBACK)
@@ -292,9 +292,9 @@ class NetTests(TestCase):
 
 
 class PageTests(TestCase):
-    """What docs/origins.md says of connections."""
+    """The examples of connections in docs/origins.md."""
 
-    timeout = 20
+    timeout = 60
 
     @in_greenlet
     def test_snippets(self) -> None:
@@ -307,13 +307,13 @@ class PageTests(TestCase):
 
 
 class ProxyTests(TestCase):
-    """`GreenProxy` with a client that was written for Twisted."""
+    """`GreenProxy` with a client written for Twisted."""
 
-    timeout = 20
+    timeout = 60
 
     @in_greenlet
     def test_adbapi(self) -> None:
-        """A pool of database connections is used as if it blocked."""
+        """`adbapi` is used as if it were a blocking pool of connections."""
         path = Path(self.mktemp()).absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         pool: Any = GreenProxy(

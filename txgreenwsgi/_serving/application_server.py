@@ -106,10 +106,10 @@ class ApplicationServer:
             settings.max_in_flight, settings.max_queued
         )
         self.table = RequestTable(observers)
-        self.deadlines = DeadlineClock()
         self.shutdown = Shutdown(self.table, self._forget)
         self.keeps_alive = bool(settings.keep_alive)
         self.detached: set[InFlight] = set()
+        self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
         self.runner: Runner = run_in_task
         self._reactor = reactor
 
@@ -153,13 +153,13 @@ class ApplicationServer:
         self.table.exchanges.discard(exchange)
         if exchange in self.detached:
             self.detached.discard(exchange)
-            self.deadlines.forget(exchange)
+            self.deadlines.stop_if_idle()
 
     def detach(self, exchange: InFlight) -> None:
         """Keep the deadlines of an exchange that goes on without its connection."""
         if exchange in self.table.exchanges:  # else a shutdown has given up on it
             self.detached.add(exchange)
-            self.deadlines.watch(exchange, self.reactor)
+            self.deadlines.start(self.reactor)
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
@@ -169,13 +169,17 @@ class ApplicationServer:
 
     def connection_made(self, connection: Connection) -> None:
         """Check the deadlines of a connection, and wait for it at shutdown."""
-        self.shutdown.connections.add(connection)
-        self.deadlines.watch(connection, self.reactor)
+        connections = self.shutdown.connections
+        connections.add(connection)
+        if len(connections) == 1:
+            self.deadlines.start(self.reactor)
 
     def connection_lost(self, connection: Connection) -> None:
         """Forget a connection. Its exchanges are told by the connection itself."""
-        self.shutdown.connections.discard(connection)
-        self.deadlines.forget(connection)
+        connections = self.shutdown.connections
+        connections.discard(connection)
+        if not connections:
+            self.deadlines.stop_if_idle()
         if self.shutdown.stopping:
             self.shutdown.complete_if_idle()
 

@@ -1,8 +1,8 @@
 """The deadline clock: one delayed call for all deadlines of a server.
 
 Each request has several deadlines, and nearly none of them passes. So no timer is
-set for a request; connections and exchanges are asked to check their deadlines
-four times a second (`docs/decisions/0004-deadlines-are-looked-at.md`).
+set for a request; connections and exchanges check their deadlines four times a
+second (`docs/decisions/0004-deadline-clock.md`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 __all__ = ["CHECK_SECONDS", "Checked", "DeadlineClock"]
@@ -30,40 +32,38 @@ class Checked(Protocol):
 
 
 class DeadlineClock:
-    """Checks the deadlines of all watched objects at regular intervals.
+    """Checks the deadlines of all objects in some groups at regular intervals.
 
-    It has a delayed call while there is something to watch, and none otherwise.
-    Call from the reactor greenlet.
+    It has a delayed call while a group has a member, and none otherwise. Call from
+    the reactor greenlet.
 
-    Attributes:
-        watched: the objects with deadlines.
+    Args:
+        groups: sets of objects with deadlines. Their owner adds and removes
+            members, and calls `start` and `stop_if_idle`.
     """
 
-    def __init__(self) -> None:
-        self.watched: set[Checked] = set()
+    def __init__(self, *groups: Iterable[Checked]) -> None:
+        self._groups = groups
         self._call: IDelayedCall | None = None
 
-    def watch(self, checked: Checked, reactor: IReactorTime) -> None:
-        """Check `checked` from now on."""
-        self.watched.add(checked)
+    def start(self, reactor: IReactorTime) -> None:
+        """Check from now on; call when a group gets a member."""
         if self._call is None:
             self._call = reactor.callLater(CHECK_SECONDS, self._check_all, reactor)
 
-    def forget(self, checked: Checked) -> None:
-        """Stop checking `checked`, which need not be watched."""
-        self.watched.discard(checked)
-        if not self.watched and self._call is not None:
+    def stop_if_idle(self) -> None:
+        """Stop checking if all groups are empty; call when one loses a member."""
+        if self._call is not None and not any(self._groups):
             self._call.cancel()
             self._call = None
 
     def _check_all(self, reactor: IReactorTime) -> None:
         self._call = reactor.callLater(CHECK_SECONDS, self._check_all, reactor)
         now = reactor.seconds()
-        for checked in list(self.watched):
+        for checked in [checked for group in self._groups for checked in group]:
             try:
                 checked.check(now)
-            except Exception:  # noqa: PERF203 - each check is on its own
-                # One defect must not keep the deadlines of all others.
+            except Exception:  # one defect must not keep the deadlines of all others
                 _log.failure(
                     "check of the deadlines of {checked} failed", checked=checked
                 )

@@ -430,14 +430,15 @@ class Exchange:
         server = self.server
         body = self.body
         try:
-            if isinstance(body, NoBody):
+            if body is NO_BODY:
                 server.runner(server.application, self._environ(Input(self)), self)
             elif server.settings.buffer_input:
                 memory = server.settings.buffer_memory
-                with read_ahead(body, server.reactor, memory) as whole:
+                with read_ahead(body, server.reactor, memory) as whole:  # type: ignore[arg-type]
                     server.runner(server.application, self._environ(Input(whole)), self)
             else:
-                server.runner(server.application, self._environ(Input(body)), self)
+                environ = self._environ(Input(body))  # type: ignore[arg-type]
+                server.runner(server.application, environ, self)
         except BaseException as error:  # SystemExit too: it ends the request only
             if self.task is not None and self.task.dying:
                 raise

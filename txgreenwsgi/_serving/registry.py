@@ -92,7 +92,7 @@ class RequestTable:
         for observer in self.observers:
             try:
                 observer(record)
-            except Exception:  # noqa: PERF203 - each observer is on its own
+            except Exception:
                 _log.failure("observer {observer} failed", observer=observer)
 
     def rows(self, now: float) -> list[RequestInFlight]:

@@ -166,16 +166,20 @@ def serve(
     """
     start = StartResponse(sink)
     blocks = application(environ, start)
+    kind = type(blocks)
+    block = None
+    if (kind is list or kind is tuple) and len(blocks) == 1:  # type: ignore[arg-type]
+        block = blocks[0]  # type: ignore[index]
+        head = start.head
+        if head is not None and not start.sent and block and type(block) is bytes:
+            # Most responses. A list or tuple has no close().
+            start.sent = True
+            sink.begin(head, len(block), block)
+            sink.finish()
+            return
     try:
-        kind = type(blocks)
-        if (kind is list or kind is tuple) and len(blocks) == 1:  # type: ignore[arg-type]
-            block = blocks[0]  # type: ignore[index]
-            head = start.head
-            if head is not None and not start.sent and block and type(block) is bytes:
-                start.sent = True
-                sink.begin(head, len(block), block)
-            else:
-                start.send(block, len(block) if isinstance(block, bytes) else None)
+        if block is not None:
+            start.send(block, len(block) if isinstance(block, bytes) else None)
         elif kind is FileWrapper and _send_file(start, blocks, sink):  # type: ignore[arg-type]
             pass
         else:
