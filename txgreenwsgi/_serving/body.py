@@ -105,6 +105,7 @@ class RequestBody:
         limits: of the exchange.
 
     Attributes:
+        limits: as given; `Exchange.replace_limits` replaces them.
         complete: whether the whole body was received.
         held: the number of bytes that were received and not yet taken.
         error: raised by each further read; None while all is well.
@@ -115,7 +116,6 @@ class RequestBody:
 
     __slots__ = (
         "_length",
-        "_limits",
         "_pieces",
         "_received",
         "_stream",
@@ -124,12 +124,13 @@ class RequestBody:
         "complete",
         "error",
         "held",
+        "limits",
         "reader",
     )
 
     def __init__(self, stream: Stream, head: RequestHead, limits: Limits) -> None:
         self._stream = stream
-        self._limits = limits
+        self.limits = limits
         self._length = head.content_length
         self._pieces = _NO_PIECES
         self._received = 0
@@ -159,7 +160,7 @@ class RequestBody:
         self._received += len(piece)
         if self.error is not None:
             return False
-        limit = self._limits.body_bytes
+        limit = self.limits.body_bytes
         if limit and self._received > limit:
             self.fail(BadBody(413, f"the body is longer than {limit} bytes"))
             return False
@@ -178,7 +179,7 @@ class RequestBody:
 
     def check(self, now: float) -> None:
         """Apply the deadlines of a client whose body is awaited."""
-        limits = self._limits
+        limits = self.limits
         silence, rate = limits.body_seconds, limits.body_rate
         if self.reader is None or not silence:
             return
@@ -217,9 +218,7 @@ class RequestBody:
     @property
     def full(self) -> bool:
         """Whether reading from the client should pause until a piece is taken."""
-        return (
-            self.held >= self._limits.input_window or len(self._pieces) >= _MAX_PIECES
-        )
+        return self.held >= self.limits.input_window or len(self._pieces) >= _MAX_PIECES
 
     @property
     def most_left_to_come(self) -> float:

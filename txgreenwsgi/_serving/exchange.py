@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._wsgi.files import FileWrapper
 
     from .application_server import ApplicationServer
+    from .limits import Limits
     from .stream import Stream
 
 __all__ = [
@@ -410,6 +411,19 @@ class Exchange:
                 "number above 0, or None for no limit"
             )
         self.deadline = self.server.reactor.seconds() + seconds
+
+    def replace_limits(self, limits: Limits) -> None:
+        """Apply other limits to this request only.
+
+        A changed `request_seconds` counts from the start of the request. Call from
+        the reactor greenlet or from a task of the request; never parks.
+        """
+        if limits.request_seconds != self.limits.request_seconds:
+            seconds = limits.request_seconds
+            self.deadline = self.started + seconds if seconds else _NEVER
+        self.limits = limits
+        if isinstance(self.body, RequestBody):
+            self.body.limits = limits
 
     # The application's side. Called in the task.
 

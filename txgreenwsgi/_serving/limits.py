@@ -1,7 +1,7 @@
 """The limits and deadlines of one exchange.
 
-They are copied from the settings once and shared by all exchanges; a limit for
-some requests only replaces the one object that an exchange refers to.
+They are copied from the settings once and shared by all exchanges;
+`Exchange.replace_limits` gives one request an object of its own.
 """
 
 from __future__ import annotations
