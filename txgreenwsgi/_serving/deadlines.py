@@ -2,7 +2,7 @@
 
 Each request has several deadlines, and nearly none of them passes. So no timer is
 set for a request; connections and exchanges check their deadlines four times a
-second (`docs/decisions/0004-deadlines-are-looked-at.md`).
+second (`docs/decisions/0004-deadline-clock.md`).
 """
 
 from __future__ import annotations
