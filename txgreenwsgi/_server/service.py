@@ -23,9 +23,11 @@ from twisted.python.failure import Failure
 from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
+from .access_log import open_access_log
 from .endpoints import make_endpoint
-from .errors import EndpointError, ListenError, StartError
+from .errors import EndpointError, ListenError
 from .site import GreenSite
+from .unpatched import SERVICE_REMEDY, log_if_unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,24 +121,15 @@ class GreenService(Service):
         """
         super().startService()  # type: ignore[no-untyped-call]
         self.site.server.resume()
-        self._open_access_log()
+        if self._access_log is not None:
+            open_access_log(self._access_log, self.site.server.reactor)
         self.site.application = self._load_app()
         if not self._privileged:
             self._open()
         self._privileged = False
 
-    def _open_access_log(self) -> None:
-        if self._access_log is None:
-            return
-        try:
-            self._access_log.open(self.site.server.reactor)
-        except OSError as error:
-            raise StartError(
-                f"the access log cannot be opened ({error}): give a file that this "
-                "user may write to"
-            ) from error
-
     def _open(self) -> None:
+        log_if_unpatched(SERVICE_REMEDY)
         for listen in self._listen:
             described = listen if isinstance(listen, str) else ""
             try:
