@@ -19,13 +19,14 @@ from .unpatched import log_if_unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress, IReactorTime
+    from typing_extensions import Unpack
 
     from txgreenwsgi._serving.registry import Observer, RequestInFlight
     from txgreenwsgi._wsgi.gateway import Application
+    from txgreenwsgi.settings import SettingsKeywords
 
 __all__ = ["GreenSite"]
 
@@ -58,7 +59,7 @@ class GreenSite(Factory):
         settings: Settings | None = None,
         observers: Iterable[Observer] = (),
         reactor: IReactorTime | None = None,
-        **keywords: Any,
+        **keywords: Unpack[SettingsKeywords],
     ) -> None:
         if settings is not None and keywords:
             raise TypeError(

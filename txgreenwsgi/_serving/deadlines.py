@@ -2,7 +2,7 @@
 
 Each request has several deadlines, and nearly none of them expires. So requests set
 no timers; connections and exchanges check their deadlines four times a second
-(`docs/decisions/0004-deadlines-are-looked-at.md`). This file must never know what
+(`docs/decisions/0004-deadline-clock.md`). This file must never know what
 a deadline is for.
 """
 
