@@ -1,4 +1,7 @@
-"""The factory of HTTP/1.1 connections, for any stream endpoint of Twisted."""
+"""The factory of HTTP/1.1 connections, for any stream endpoint of Twisted.
+
+It knows how connections share one application server. It must never know a request.
+"""
 
 from __future__ import annotations
 
@@ -19,36 +22,35 @@ from .unpatched import log_if_unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress, IReactorTime
-    from typing_extensions import Unpack
 
     from txgreenwsgi._serving.registry import Observer, RequestInFlight
     from txgreenwsgi._wsgi.gateway import Application
-    from txgreenwsgi.settings import SettingsKeywords
 
 __all__ = ["GreenSite"]
 
 
 @implementer(IProtocolNegotiationFactory)
 class GreenSite(Factory):
-    """Serves a WSGI application on the connections of any stream endpoint.
+    """A factory that serves a WSGI application on any stream endpoint.
 
     Args:
         application: the WSGI callable; None if it is set later, before the first
             request.
         settings: see `txgreenwsgi.settings`; or give single settings as keywords.
-        observers: each is called with an `ExchangeRecord` when an exchange has
-            ended. It must not park.
-        reactor: the installed one by default, from the first use on.
+        observers: callables that receive an `ExchangeRecord` when an exchange has
+            ended. They must not park.
+        reactor: the reactor; by default the installed one, imported at first use.
 
     Raises:
         TypeError: both `settings` and keywords were given.
         SettingError: a setting does not exist or has an invalid value.
 
     Attributes:
-        server: everything that the connections share.
+        server: the application server that all connections share.
     """
 
     noisy = False
@@ -59,7 +61,7 @@ class GreenSite(Factory):
         settings: Settings | None = None,
         observers: Iterable[Observer] = (),
         reactor: IReactorTime | None = None,
-        **keywords: Unpack[SettingsKeywords],
+        **keywords: Any,
     ) -> None:
         if settings is not None and keywords:
             raise TypeError(
@@ -93,22 +95,22 @@ class GreenSite(Factory):
 
     @property
     def stopping(self) -> bool:
-        """Whether connections close after their next response."""
+        """Whether a shutdown has begun: connections close after their response."""
         return self.server.shutdown.stopping
 
     @cached_property
     def sockets(self) -> Sockets:
-        """Watches the plain connections."""
+        """The poller of the plain connections."""
         self.server.bind()
         return Sockets(self.server.reactor)
 
     def startFactory(self) -> None:
-        """Serve: called when a port begins to listen, also again after `stop`."""
+        """Begin to serve. Twisted calls it when a port listens, also after `stop`."""
         self.server.resume()
         log_if_unpatched()
 
     def buildProtocol(self, addr: IAddress | None) -> H1Channel | None:  # type: ignore[override]
-        """Return the protocol of a new connection, None beyond `max_connections`."""
+        """Return the protocol of a new connection; None above `max_connections`."""
         server = self.server
         limit = server.settings.max_connections
         if limit and len(server.shutdown.connections) >= limit:
@@ -116,7 +118,7 @@ class GreenSite(Factory):
         return H1Channel(server, self.sockets, self._head_limits)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Return the protocols for ALPN (RFC 7301): clients that ask need an answer."""
+        """Return the protocols for ALPN (RFC 7301), for clients that offer it."""
         return [b"http/1.1"]
 
     def requests(self) -> list[RequestInFlight]:
@@ -126,10 +128,10 @@ class GreenSite(Factory):
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
         """Answer the requests that were received, then close all connections.
 
-        Call when no port listens any more, from the reactor greenlet. Connections
-        without a request close at once, the others after their response. After
-        the grace period `Cancelled` is raised in each request that is left; a
-        second later their tasks are killed and their connections cut.
+        Stop listening first; call from the reactor greenlet. Connections without a
+        request close at once, the others after their response. After the grace
+        period `Cancelled` is raised in each remaining request; a second later their
+        tasks are killed and their connections aborted.
 
         Args:
             grace_seconds: the grace period; `graceful_timeout` by default.
@@ -140,5 +142,5 @@ class GreenSite(Factory):
         return self.server.stop(grace_seconds)
 
     def cut_short(self) -> None:
-        """End the grace period of a `stop` in progress. Otherwise a no-op."""
+        """End the grace period of a shutdown in progress; otherwise a no-op."""
         self.server.shutdown.end_grace_now()

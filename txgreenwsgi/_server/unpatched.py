@@ -1,4 +1,4 @@
-"""The log line of a server whose standard library blocks.
+"""The warning about a standard library that blocks because it is not patched.
 
 It knows which modules are patched. It must never patch one.
 """
@@ -15,10 +15,10 @@ _log = Logger()
 
 
 def log_if_unpatched() -> None:
-    """Log once per process that the standard library blocks, with the remedy.
+    """Warn once per process that the standard library blocks; give the remedy.
 
-    Call at the start of an embedded server. A no-op if any module is patched, and
-    if the program has chosen to patch none (`patch="none"`).
+    Call at the start of an embedded server. A no-op if any module is patched, or if
+    the program has chosen to patch none (`patch="none"`).
     """
     if patched.is_chosen():
         return

@@ -68,7 +68,7 @@ class NoBody:
     client_waits: Final = False
     error: Final = None
     reader: Final = None
-    most_left_to_come: Final = 0.0
+    max_missing_bytes: Final = 0.0
 
     def received(self, piece: bytes) -> None:
         """Never called: no piece can arrive."""
@@ -221,7 +221,7 @@ class RequestBody:
         )
 
     @property
-    def most_left_to_come(self) -> float:
+    def max_missing_bytes(self) -> float:
         """Upper bound of the bytes still missing from an incomplete body."""
         if self._length is None:
             return _UNBOUNDED

@@ -35,17 +35,17 @@ class Ends(NamedTuple):
 class Output(Protocol):
     """A byte stream towards the client, with backpressure.
 
-    Every method may park, except `send_last`, `more_waits`, `detach` and
+    Every method may park, except `send_last`, `has_unread_input`, `detach` and
     `disconnected`. One task sends at a time.
 
     Attributes:
         waiting: the suspension of the task that is parked by backpressure; None
             otherwise.
-        left_behind: whether the transport may still buffer bytes that were sent.
+        may_buffer: whether the transport may still buffer bytes that were sent.
     """
 
     waiting: Suspension | None
-    left_behind: bool
+    may_buffer: bool
 
     def send(self, data: bytes) -> None:
         """Send `data`; return when the transport accepts more."""
@@ -64,13 +64,13 @@ class Output(Protocol):
     def turn(self) -> None:
         """Park for a reactor iteration; no other task sends in between."""
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         """Flush: return when the bytes sent have left this process, if possible."""
 
     def send_last(self, data: bytes) -> None:
         """Send the last bytes before the connection is closed. Never parks."""
 
-    def more_waits(self) -> bool:
+    def has_unread_input(self) -> bool:
         """Return whether the kernel is known to buffer unread bytes of the client."""
 
     def detach(self) -> None:
