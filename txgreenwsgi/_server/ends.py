@@ -1,4 +1,4 @@
-"""The two ends of a connection, for the environ and the log.
+"""Server and client address of a connection, for the environ and the log.
 
 This file knows the addresses of transports. It must never know requests.
 """
@@ -31,10 +31,10 @@ def ends_of(
     """Return both ends of a connection.
 
     Args:
-        transport: of the connection.
+        transport: the transport of the connection.
         url_scheme: the scheme that the deployer set; "" to derive it from the
             transport.
-        addresses: the addresses of ports met before; others are added.
+        addresses: a cache of the addresses of listening ports; updated.
     """
     if type(transport) is Server and not transport.TLS:
         server = _server_of(transport, addresses)
@@ -45,7 +45,7 @@ def ends_of(
     if isinstance(address, (IPv4Address, IPv6Address)):
         server = address.host, str(address.port)
     else:
-        # A UNIX socket has neither, and neither may be empty (PEP 3333).
+        # A UNIX socket has no name or port, and PEP 3333 forbids empty values.
         server = "localhost", "443" if scheme == "https" else "80"
     return Ends(*server, *host_and_port(transport.getPeer()), scheme)
 
@@ -58,7 +58,7 @@ def host_and_port(address: object) -> tuple[str, str]:
 
 
 def _server_of(transport: Server, addresses: ServerAddresses) -> tuple[str, str]:
-    """Return the server's address: one system call per port bound to one address."""
+    """Return the server's address; cached for ports that are bound to one address."""
     port = cast("Port | None", transport.server)
     known = None if port is None else addresses.get(port)
     if known is None:
