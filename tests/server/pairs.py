@@ -1,6 +1,6 @@
 """A connection on a pair of real sockets, without a reactor that waits.
 
-What a socket in memory cannot do is tested on this: sending by the kernel, and
+What a socket in memory cannot do is tested on this: sendfile(), and
 hang-ups that nobody reads. It knows sockets. It must never know HTTP.
 """
 

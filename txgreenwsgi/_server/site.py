@@ -1,4 +1,7 @@
-"""The factory of HTTP/1.1 connections, for any stream endpoint of Twisted."""
+"""The factory of HTTP/1.1 connections, for any stream endpoint of Twisted.
+
+It knows how connections share one application server. It must never know a request.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,13 @@ from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress, IReactorTime
-    from typing_extensions import Unpack
 
     from txgreenwsgi._serving.registry import Observer, RequestInFlight
     from txgreenwsgi._wsgi.gateway import Application
-    from txgreenwsgi.settings import SettingsKeywords
 
     from .access_log import AccessLogFormat, AccessLogTarget
 
@@ -36,7 +38,7 @@ __all__ = ["GreenSite"]
 
 @implementer(IProtocolNegotiationFactory)
 class GreenSite(Factory):
-    """Serves a WSGI application on the connections of any stream endpoint.
+    """A factory that serves a WSGI application on any stream endpoint.
 
     There is no `patch=`: patching must precede the import of the application, and an
     application given as an object is imported already. Call
@@ -47,9 +49,9 @@ class GreenSite(Factory):
         application: the WSGI callable; None if it is set later, before the first
             request.
         settings: see `txgreenwsgi.settings`; or give single settings as keywords.
-        observers: each is called with an `ExchangeRecord` when an exchange has
-            ended. It must not park.
-        reactor: the installed one by default, from the first use on.
+        observers: callables that receive an `ExchangeRecord` when an exchange has
+            ended. They must not park.
+        reactor: the reactor; by default the installed one, imported at first use.
         access_log: the file to append a line for each request to; "-" is the
             process's standard output. The file opens when the first port listens, and
             closes with the last port. Connections that outlive the ports keep it open
@@ -68,7 +70,7 @@ class GreenSite(Factory):
             fails with it, if the file has become inaccessible in the meantime.
 
     Attributes:
-        server: everything that the connections share.
+        server: the application server that all connections share.
     """
 
     noisy = False
@@ -121,12 +123,12 @@ class GreenSite(Factory):
 
     @property
     def stopping(self) -> bool:
-        """Whether connections close after their next response."""
+        """Whether a shutdown has begun: connections close after their response."""
         return self.server.shutdown.stopping
 
     @cached_property
     def sockets(self) -> Sockets:
-        """Watches the plain connections."""
+        """The poller of the plain connections."""
         self.server.bind()
         return Sockets(self.server.reactor)
 
@@ -153,7 +155,7 @@ class GreenSite(Factory):
             self._close_access_log()
 
     def buildProtocol(self, addr: IAddress | None) -> H1Channel | None:  # type: ignore[override]
-        """Return the protocol of a new connection, None beyond `max_connections`."""
+        """Return the protocol of a new connection; None above `max_connections`."""
         server = self.server
         limit = server.settings.max_connections
         if limit and len(server.shutdown.connections) >= limit:
@@ -161,7 +163,7 @@ class GreenSite(Factory):
         return H1Channel(server, self.sockets, self._head_limits)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Return the protocols for ALPN (RFC 7301): clients that ask need an answer."""
+        """Return the protocols for ALPN (RFC 7301), for clients that offer it."""
         return [b"http/1.1"]
 
     def requests(self) -> list[RequestInFlight]:
@@ -171,10 +173,10 @@ class GreenSite(Factory):
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
         """Answer the requests that were received, then close all connections.
 
-        Call when no port listens any more, from the reactor greenlet. Connections
-        without a request close at once, the others after their response. After
-        the grace period `Cancelled` is raised in each request that is left; a
-        second later their tasks are killed and their connections cut.
+        Stop listening first; call from the reactor greenlet. Connections without a
+        request close at once, the others after their response. After the grace
+        period `Cancelled` is raised in each remaining request; a second later their
+        tasks are killed and their connections aborted.
 
         Args:
             grace_seconds: the grace period; `graceful_timeout` by default.
@@ -193,5 +195,5 @@ class GreenSite(Factory):
             self._access_log.close()
 
     def cut_short(self) -> None:
-        """End the grace period of a `stop` in progress. Otherwise a no-op."""
+        """End the grace period of a shutdown in progress; otherwise a no-op."""
         self.server.shutdown.end_grace_now()

@@ -1,4 +1,4 @@
-"""The log line of a server whose standard library blocks.
+"""The warning about a standard library that blocks because it is not patched.
 
 It knows which modules are patched. It must never patch one.
 """
