@@ -11,6 +11,7 @@ import subprocess
 import sys
 from importlib import import_module
 
+from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase
 
 import txgreenwsgi
@@ -96,6 +97,21 @@ class PublicNameTests(SynchronousTestCase):
             signature = inspect.signature(getattr(txgreenwsgi, name))
             self.assertEqual(list(signature.parameters), expected, name)
 
+    def test_signature_of_a_resource(self) -> None:
+        """`inspect.signature` shows the preferred call, with types and defaults."""
+        signature = inspect.signature(txgreenwsgi.GreenWSGIResource)
+        kinds = [parameter.kind for parameter in signature.parameters.values()]
+        self.assertEqual(kinds[0], inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self.assertEqual(set(kinds[1:-1]), {inspect.Parameter.KEYWORD_ONLY})
+        self.assertEqual(kinds[-1], inspect.Parameter.VAR_KEYWORD)
+        for text in (
+            "(application: 'Application', *, observers: 'Iterable[Observer]' = (), "
+            "reactor: 'IReactorTime | None' = None, access_log: ",
+            "access_log_format: 'AccessLogFormat' = 'combined', "
+            "**settings: 'Unpack[SettingsKeywords]')",
+        ):
+            self.assertIn(text, str(signature))
+
     def test_unknown_name(self) -> None:
         """A name that does not exist is an AttributeError, as of any module."""
         error = self.assertRaises(AttributeError, getattr, txgreenwsgi, "nothing")
@@ -110,6 +126,14 @@ class PublicNameTests(SynchronousTestCase):
         )
         self.assertTrue(issubclass(txgreenwsgi.Cancelled, Exception))
         self.assertTrue(issubclass(txgreenwsgi.NotInGreenlet, RuntimeError))
+
+    def test_errors_of_a_start(self) -> None:
+        """The errors of a start are `StartError`s, and what Twisted's users catch."""
+        errors = import_module("txgreenwsgi._server.errors")
+        self.assertTrue(issubclass(errors.ListenError, txgreenwsgi.StartError))
+        self.assertTrue(issubclass(errors.ListenError, CannotListenError))
+        self.assertTrue(issubclass(errors.EndpointError, txgreenwsgi.StartError))
+        self.assertTrue(issubclass(errors.EndpointError, ValueError))
 
     def test_settings(self) -> None:
         """No setting that a deployment may have given goes away."""

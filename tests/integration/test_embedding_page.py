@@ -98,6 +98,7 @@ class TacTests(ProgramTestCase):
         server = self.start("twisted.web")
         self.assert_waits_overlap(server)
         self.assertEqual(server.fetch("/robots.txt").text, "User-agent: *\n")
+        server.wait_logged(r'"GET / HTTP/1.1" 200 6')
 
 
 class ProgramTests(ProgramTestCase):
