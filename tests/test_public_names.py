@@ -25,7 +25,7 @@ PUBLIC: dict[str, set[str]] = {
         *("timeout", "shield", "current_task", "recv"),
         *("Task", "Suspension"),
         *("NotInGreenlet", "TimedOut", "ClientDisconnected"),
-        *("RequestTimeout", "Cancelled"),
+        *("RequestTimeout", "Cancelled", "StartError"),
     },
     "txgreenwsgi.testing": {
         *("LeakCheckMixin", "MemoryServer", "MemoryClient", "MemoryReactor"),
@@ -68,8 +68,14 @@ SIGNATURES = {
         *("app", "listen", "patch", "access_log", "access_log_format"),
         *("observers", "reactor", "settings"),
     ],
-    "GreenSite": ["application", "settings", "observers", "reactor", "keywords"],
-    "GreenWSGIResource": ["args", "settings"],
+    "GreenSite": [
+        *("application", "settings", "observers", "reactor"),
+        *("access_log", "access_log_format", "keywords"),
+    ],
+    "GreenWSGIResource": [
+        *("application", "observers", "reactor"),
+        *("access_log", "access_log_format", "settings"),
+    ],
 }
 
 

@@ -178,7 +178,7 @@ class ResourceTests(SynchronousTestCase):
             self.assertEqual(response.header("X-Script"), "/app")
 
     def test_children_beside_a_root_application(self) -> None:
-        """Children of the resource are served before the application."""
+        """Children of the resource take precedence over the application."""
         server = self.serve(shown)
         server.resource.putChild(b"data", Data(b"static", "text/plain"))
         bodies = [
@@ -407,7 +407,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertRaises(TypeError, GreenWSGIResource, "app")
 
     def test_transport(self) -> None:
-        """twisted.web's channel keeps its transport."""
+        """twisted.web's channel works on other transports."""
         reactor = MemoryReactor()
         resource = GreenWSGIResource(shown, reactor=reactor)
         channel = Site(resource, reactor=reactor).buildProtocol(None)

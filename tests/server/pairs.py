@@ -1,7 +1,7 @@
 """A connection on a pair of real sockets, without a reactor that waits.
 
-For the tests that a socket in memory cannot serve: sending by the kernel, and hang-ups
-on connections that are not read from. It knows sockets. It must never know HTTP.
+For the tests that a socket in memory cannot serve: sendfile(), and hang-ups on
+connections that are not read from. It knows sockets. It must never know HTTP.
 """
 
 from __future__ import annotations

@@ -243,7 +243,7 @@ class ContinueTests(WireTestCase):
         self.assertEqual(client.received.count(CONTINUE), 1)
 
     def test_not_sent_without_a_read(self) -> None:
-        """A response without a read sends no 100, and the connection closes."""
+        """A response without a read of the body sends no 100, and closes."""
         client = self.connected(application)
         client.send(upload("/unread", 3, "Expect: 100-continue"))
         response = self.only(client)
@@ -344,7 +344,7 @@ class PressureTests(WireTestCase):
         self.assertLess(max(held), 1000 + client.transport.bufferSize // 6)
 
     def test_pipelined_requests_wait(self) -> None:
-        """A limited part of the requests behind a running one is received."""
+        """Behind a running request, only a limited part of the next ones is read."""
         server = self.serve(application)
         client = server.connect()
         client.send(get("/sleep") + get("/") * 5000)

@@ -36,7 +36,7 @@ class RateTests(WireTestCase):
         return float(server.reactor.seconds() - started)
 
     def test_trickle(self) -> None:
-        """A client that sends single bytes gets 408 after the grace of the rate."""
+        """A client that sends single bytes gets 408 after the first minute."""
         server = self.recorded(application, body_timeout=30, min_body_rate=240)
         client = server.connect()
         client.send(get("/echo", "Content-Length: 1000000", method="POST"))
@@ -69,7 +69,7 @@ class RateTests(WireTestCase):
         self.assertEqual(len(client.responses()[0].body), 240_000)
 
     def test_what_came_before_counts(self) -> None:
-        """A pause is allowed for as long as the rate allows on average."""
+        """The rate is an average: fast bytes allow for a longer pause later."""
         server = self.serve(application, body_timeout=100, min_body_rate=100)
         client = server.connect()
         client.send(get("/echo", "Content-Length: 1000000", method="POST"))

@@ -122,7 +122,7 @@ class ConnectionTests(WireTestCase):
         self.assertEqual(client.received, b"")
         self.assertEqual(self.closed_after(server, client), 5)
         self.assertEqual(self.only(client).status, 408)
-        self.assertIn(b"no byte of the body came for 5 seconds", client.received)
+        self.assertIn(b"no byte of the body in 5 seconds", client.received)
         self.assertEqual(self.outcomes(), [(408, "error")])
         self.assertEqual(self.logged(LogLevel.warn), [])
 

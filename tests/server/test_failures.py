@@ -128,7 +128,7 @@ class FailureTests(WireTestCase):
         self.flushLoggedErrors(Failure)
 
     def test_exceptions_that_end_programs(self) -> None:
-        """SystemExit, KeyboardInterrupt and GeneratorExit end the request only."""
+        """SystemExit and other BaseExceptions end the request only."""
         for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, BaseException):
 
             def app(

@@ -111,7 +111,7 @@ class MemoryTests(LeakCheckMixin, SynchronousTestCase):
         self.assertGreater(held["a body by its length"], READ)
 
     def test_in_small_pieces(self) -> None:
-        """Bytes in packets of two take little more memory either."""
+        """The memory is bounded too for bytes in small packets."""
         window = 8 * KIB
         for sentence, first, piece in (
             ("a body by its length", LENGTH, b"xy"),

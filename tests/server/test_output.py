@@ -160,7 +160,7 @@ class SlowReaderTests(WireTestCase):
 
 
 class FileTests(WireTestCase):
-    """Files sent by the kernel."""
+    """Files sent with sendfile(), if the transport supports it."""
 
     def setUp(self) -> None:
         """Create a file, and an application that sends it."""

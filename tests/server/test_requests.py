@@ -145,7 +145,7 @@ class RefusalTests(WireTestCase):
         """A refusal is logged with its reason, and observers get a record of it."""
         client = self.connected(application)
         client.send(get("/", "Content-Length: 3,3"))
-        self.assert_logged("refused a request from 192.0.2.1: 400", "not a number")
+        self.assert_logged("request refused: 192.0.2.1: 400", "not a number")
         self.assertEqual(self.outcomes(), [(400, "refused")])
         self.assertEqual(self.records[0].bytes_sent, len(self.only(client).body))
         self.assertEqual(self.records[0].remote_addr, "192.0.2.1")

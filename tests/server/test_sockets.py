@@ -143,7 +143,7 @@ class SocketsTests(WireTestCase):
         self.assertEqual(self.watched(server), [])
 
     def test_no_descriptor_for_it_any_more(self) -> None:
-        """A connection that resumes after its epoll object was closed is watched."""
+        """If the epoll object cannot be opened again, the reactor watches."""
         server = self.serve(application)
         client = PairClient(server)
         client.transport.stopReading()

@@ -172,7 +172,7 @@ class TLSTests(WireTestCase):
         self.assertEqual(self.server.tasks, [])
 
     def test_client_leaves(self) -> None:
-        """A disconnect interrupts a stream that is parked in a write."""
+        """A disconnect interrupts a stream, in a write or in another wait."""
         for room in (100_000, float("inf")):
             client = self.secure(room=room)
             client.send(get("/stream?count=100&size=100000&pause=1"))

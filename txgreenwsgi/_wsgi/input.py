@@ -28,12 +28,12 @@ if TYPE_CHECKING:
             """Park for one turn of the reactor: a reader polls at the end."""
 
 
-__all__ = ["MOST_PIECE_BYTES", "PIECE_BYTES", "Input", "recv"]
+__all__ = ["MAX_PIECE_BYTES", "PIECE_BYTES", "Input", "recv"]
 
 #: Preferred size of a piece for a reader that accepts any size.
 PIECE_BYTES = 65536
 #: Maximum size of a piece.
-MOST_PIECE_BYTES = 262144
+MAX_PIECE_BYTES = 262144
 
 
 class Input:
@@ -79,7 +79,7 @@ class Input:
         self._buffered = b""
         try:
             while missing:
-                piece = self._receive(missing if missing > 0 else MOST_PIECE_BYTES)
+                piece = self._receive(missing if missing > 0 else MAX_PIECE_BYTES)
                 if not piece:
                     break
                 if 0 < missing < len(piece):
