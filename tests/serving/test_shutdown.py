@@ -163,7 +163,7 @@ class ShutdownTests(ServingTestCase):
         self.successResultOf(done)
         self.assertEqual(stream.exchange.state, "ended")
         self.assert_logged(
-            "did not end after its cancellation, killing it; it waits on sleep(1000)",
+            "did not end after its cancellation, killing it; waiting on sleep(1000)",
             level=LogLevel.warn,
         )
 
