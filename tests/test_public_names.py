@@ -1,4 +1,4 @@
-"""The names that programs may rely on: what is public, and nothing else.
+"""The public names and signatures.
 
 A change here is a change for every user: it belongs in CHANGELOG.md.
 """
@@ -51,7 +51,7 @@ PUBLIC: dict[str, set[str]] = {
     "txgreenwsgi.monitoring": {"AccessLog", "ExchangeRecord"},
 }
 
-#: How the functions that everybody calls are called.
+#: The parameters of the most used functions.
 SIGNATURES = {
     "wait": ["awaitable", "timeout"],
     "sleep": ["seconds"],
@@ -84,7 +84,7 @@ class PublicNameTests(SynchronousTestCase):
     """`__all__` of the public modules."""
 
     def test_names(self) -> None:
-        """Each module has exactly these names, and each of them is there."""
+        """Each module has exactly these public names."""
         for module_name, names in PUBLIC.items():
             module = import_module(module_name)
             self.assertEqual(set(module.__all__), names, module_name)
@@ -92,7 +92,7 @@ class PublicNameTests(SynchronousTestCase):
                 self.assertIsNotNone(getattr(module, name))
 
     def test_signatures(self) -> None:
-        """Functions take these arguments, by these names."""
+        """Functions have these parameters."""
         for name, expected in SIGNATURES.items():
             signature = inspect.signature(getattr(txgreenwsgi, name))
             self.assertEqual(list(signature.parameters), expected, name)
@@ -113,12 +113,12 @@ class PublicNameTests(SynchronousTestCase):
             self.assertIn(text, str(signature))
 
     def test_unknown_name(self) -> None:
-        """A name that does not exist is an AttributeError, as of any module."""
+        """An unknown name raises AttributeError, as in any module."""
         error = self.assertRaises(AttributeError, getattr, txgreenwsgi, "nothing")
         self.assertIn("'nothing'", str(error))
 
     def test_errors(self) -> None:
-        """What interrupts a wait can be caught as what drivers expect."""
+        """Exceptions of interrupted waits have the base classes that drivers expect."""
         self.assertTrue(issubclass(txgreenwsgi.TimedOut, TimeoutError))
         self.assertTrue(issubclass(txgreenwsgi.RequestTimeout, TimeoutError))
         self.assertTrue(
@@ -136,7 +136,7 @@ class PublicNameTests(SynchronousTestCase):
         self.assertTrue(issubclass(errors.EndpointError, ValueError))
 
     def test_settings(self) -> None:
-        """No setting that a deployment may have given goes away."""
+        """No setting disappears."""
         names = {field.name for field in dataclasses.fields(Settings)}
         self.assertLessEqual(
             {
@@ -152,7 +152,7 @@ class PublicNameTests(SynchronousTestCase):
         )
 
     def test_import_is_light(self) -> None:
-        """Importing the package installs no reactor, and imports no twisted.web."""
+        """Importing the package imports neither a reactor nor twisted.web."""
         code = (
             "import sys, txgreenwsgi, txgreenwsgi.testing; "
             "print([name for name in ('twisted.internet.reactor', 'twisted.web') "
