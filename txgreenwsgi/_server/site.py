@@ -23,13 +23,14 @@ from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress, IReactorTime
+    from typing_extensions import Unpack
 
     from txgreenwsgi._serving.registry import Observer, RequestInFlight
     from txgreenwsgi._wsgi.gateway import Application
+    from txgreenwsgi.settings import SettingsKeywords
 
     from .access_log import AccessLogFormat, AccessLogTarget
 
