@@ -97,6 +97,7 @@ class GreenService(Service):
             None, settings or Settings(), observers=observers, reactor=reactor
         )
         self._throttle: AcceptThrottle | None = None
+        self._is_cut_short = False
 
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports.
@@ -120,6 +121,7 @@ class GreenService(Service):
             StartError: the access log cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        self._is_cut_short = False
         self.site.server.resume()
         if self._access_log is not None:
             open_access_log(self._access_log, self.site.server.reactor)
@@ -207,7 +209,7 @@ class GreenService(Service):
         _log.failure("cannot close a port", failure=first.subFailure)
 
     def _stop_site(self, _: object) -> Deferred[None]:
-        return self.site.stop()
+        return self.site.stop(0 if self._is_cut_short else None)
 
     @staticmethod
     def _close_access_log(
@@ -217,5 +219,10 @@ class GreenService(Service):
         return result
 
     def cut_short(self) -> None:
-        """End the grace period of `stopService` now."""
+        """End the grace period of `stopService` now, or skip it if it has not begun.
+
+        A second signal can arrive before the reactor has called `stopService`, or
+        while the ports are being closed.
+        """
+        self._is_cut_short = True
         self.site.cut_short()
