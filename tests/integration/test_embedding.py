@@ -199,7 +199,7 @@ class EmbeddingTests(SynchronousTestCase):
             ),
             (
                 "service(asgi, [listen])",
-                "is an ASGI application (asynchronous), and this server speaks WSGI; "
+                "is an ASGI application (asynchronous), but this server speaks WSGI; "
                 "give a WSGI application, or an adapter",
             ),
             (
