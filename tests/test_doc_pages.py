@@ -96,6 +96,16 @@ class ApplicationExampleTests(LeakCheckMixin, SynchronousTestCase):
         [response] = client.responses()
         self.assertEqual(response.body, b"Hello\n")
 
+    def test_quickstart(self) -> None:
+        """The application of docs/quickstart.md greets."""
+        [source] = examples("quickstart.md")
+        module: Any = run(source, "quickstart_example")
+        slept: list[float] = []
+        module.time = type("time", (), {"sleep": slept.append})
+        response = self.serve(module.app).request("GET", "/")
+        self.assertEqual(response.body, b"Hello\n")
+        self.assertEqual(slept, [1])
+
     def test_flask(self) -> None:
         """The generator of docs/flask.md sends each block at once."""
         [source] = examples("flask.md")
