@@ -25,6 +25,8 @@ from .wire import get
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from txgreenwsgi.monitoring import ExchangeRecord
+
 REMEDY = "give a file that this user may write to"
 
 
@@ -69,15 +71,11 @@ class Server(MemoryServer):
         memory: that reactor.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, **options: Any) -> None:
         super().__init__(application)
         self.reactor = self.memory = Reactor()
-        self.site = GreenSite(
-            application,
-            reactor=self.reactor,
-            access_log=path,
-            access_log_format="json",
-        )
+        options = {"access_log": path, "access_log_format": "json", **options}
+        self.site = GreenSite(application, reactor=self.reactor, **options)
 
 
 class TreeServer(Server):
@@ -186,14 +184,15 @@ class SiteTests(AccessLogTestCase):
 
     def test_other_observers(self) -> None:
         """Observers are called besides, and a request is logged once."""
-        records: list[object] = []
-        site = GreenSite(
-            application,
-            reactor=MemoryReactor(),
-            observers=[records.append],
-            access_log=self.path,
-        )
-        self.assertEqual(len(site.server.table.observers), 2)
+        records: list[ExchangeRecord] = []
+        server = Server(self.path, observers=[records.append])
+        server.site.doStart()
+        server.request("GET", "/?one")
+        server.advance(0)
+        self.assertEqual([record.target for record in records], ["/?one"])
+        self.assertEqual(self.targets(), ["/?one"])
+        server.close()
+        server.site.doStop()
 
     def test_file_that_cannot_be_opened(self) -> None:
         """It is an error at construction, with the reason and the remedy."""
@@ -222,11 +221,15 @@ class SiteTests(AccessLogTestCase):
 
     def test_format(self) -> None:
         """The format is "combined" by default, and another one is an error."""
-        site = GreenSite(
-            application, reactor=MemoryReactorClock(), access_log=self.path
+        server = Server(self.path)
+        server.site = GreenSite(
+            application, reactor=server.memory, access_log=self.path
         )
-        site.doStart()
-        site.doStop()
+        server.site.doStart()
+        server.request("GET", "/?one")
+        server.close()
+        server.site.doStop()
+        self.assertIn('"GET /?one HTTP/1.1" 200 6', Path(self.path).read_text())
         wrong: Any = "common"
         for make in (GreenSite, GreenWSGIResource):
             error = self.assertRaises(
@@ -304,7 +307,7 @@ class PatchTests(SynchronousTestCase):
             error = self.assertRaises(SettingError, make, application, patch="all")
             self.assertEqual(
                 str(error),
-                f"patch='all' cannot be honoured by {make.__name__}: call "
+                f"patch='all' is not supported by {make.__name__}: call "
                 "txgreenwsgi.monkey.patch_all() before the application is imported",
             )
 

@@ -31,59 +31,70 @@ class DeadlineClockTests(SynchronousTestCase):
     """`DeadlineClock`."""
 
     def setUp(self) -> None:
-        """Create a clock of deadlines on a clock that the test moves."""
+        """Create a deadline clock for two groups, on a clock that the test moves."""
         self.reactor = Clock()
-        self.deadlines = DeadlineClock()
+        self.groups: tuple[set[Watched], set[Watched]] = (set(), set())
+        self.deadlines = DeadlineClock(*self.groups)
 
-    def watch(self, error: Exception | None = None) -> Watched:
-        """Return a new watched object."""
+    def watch(self, group: int = 0, error: Exception | None = None) -> Watched:
+        """Return a new member of a group."""
         watched = Watched(error)
-        self.deadlines.watch(watched, self.reactor)
+        self.groups[group].add(watched)
+        self.deadlines.start(self.reactor)
         return watched
 
+    def forget(self, watched: Watched) -> None:
+        """Remove a member from its group."""
+        for group in self.groups:
+            group.discard(watched)
+        self.deadlines.stop_if_idle()
+
     def test_interval(self) -> None:
-        """Watched objects are checked four times a second, with the current time."""
-        watched = self.watch()
+        """Members of all groups are checked four times a second, with the time."""
+        members = [self.watch(0), self.watch(1)]
         self.reactor.pump([CHECK_SECONDS] * 4)
-        self.assertEqual(watched.times, [0.25, 0.5, 0.75, 1.0])
+        for watched in members:
+            self.assertEqual(watched.times, [0.25, 0.5, 0.75, 1.0])
 
     def test_one_delayed_call(self) -> None:
-        """All objects share one delayed call."""
-        for _ in range(100):
-            self.watch()
+        """All members share one delayed call."""
+        for number in range(100):
+            self.watch(number % 2)
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
 
     def test_nothing_to_watch(self) -> None:
-        """No call is scheduled before the first object and after the last one."""
+        """No call is scheduled before the first member and after the last one."""
+        self.deadlines.stop_if_idle()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
-        first, second = self.watch(), self.watch()
-        self.deadlines.forget(first)
+        first, second = self.watch(0), self.watch(1)
+        self.forget(first)
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
-        self.deadlines.forget(second)
+        self.forget(second)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
-        self.deadlines.forget(second)
         third = self.watch()
         self.reactor.advance(CHECK_SECONDS)
         self.assertEqual(len(third.times), 1)
         self.assertEqual((first.times, second.times), ([], []))
 
     def test_failing_check(self) -> None:
-        """A failing check is logged; the other objects are checked all the same."""
-        all_watched = [self.watch(), self.watch(ZeroDivisionError()), self.watch()]
+        """A failing check is logged; the other members are checked all the same."""
+        error = ZeroDivisionError()
+        members = [self.watch(), self.watch(0, error), self.watch(), self.watch(1)]
         self.reactor.pump([CHECK_SECONDS] * 2)
-        self.assertEqual([len(watched.times) for watched in all_watched], [2, 2, 2])
+        self.assertEqual([len(watched.times) for watched in members], [2] * 4)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_forget_in_a_check(self) -> None:
-        """A check may forget its object, also the last one."""
+        """A check may remove its own object, even the last one."""
 
         class Closing(Watched):
             def check(checked, now: float) -> None:  # noqa: N805
                 super().check(now)
-                self.deadlines.forget(checked)
+                self.forget(checked)
 
         watched = Closing()
-        self.deadlines.watch(watched, self.reactor)
+        self.groups[0].add(watched)
+        self.deadlines.start(self.reactor)
         self.reactor.pump([CHECK_SECONDS] * 2)
         self.assertEqual(len(watched.times), 1)
         self.assertEqual(self.reactor.getDelayedCalls(), [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import LogLevel
@@ -74,7 +74,7 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> list
         with shield():
             sleep(1000)
     while path == "/stubborn":
-        with suppress(Cancelled):
+        with contextlib.suppress(Cancelled):
             sleep(1000)
     sleep(1000)
     start_response("200 OK", [])
@@ -163,7 +163,7 @@ class ShutdownTests(ServingTestCase):
         self.successResultOf(done)
         self.assertEqual(stream.exchange.state, "ended")
         self.assert_logged(
-            "did not end after its cancellation, killing it; it waits on sleep(1000)",
+            "did not end after its cancellation, killing it; waiting on sleep(1000)",
             level=LogLevel.warn,
         )
 

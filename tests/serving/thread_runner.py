@@ -63,10 +63,10 @@ class _Crossing:
         self._calls: deque[Callable[[], None]] = deque()
         self._wake: Suspension | None = None
         self._ended = False
-        # What interrupted the task while the thread was in no call; the next call
-        # raises it.
+        # The interruption of the task while the thread was in no call; the next
+        # call raises it.
         self._error: Exception | None = None
-        # How the application failed.
+        # The exception of the application.
         self._failure: BaseException | None = None
 
     # In the thread.

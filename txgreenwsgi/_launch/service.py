@@ -1,4 +1,4 @@
-"""`txgreenwsgi.service`: the server as a part of another Twisted program.
+"""`txgreenwsgi.service`: the server as part of another Twisted program.
 
 It knows the order of a start: check the arguments at the call; patch, then import,
 when the service starts. It must never know options or signals.
@@ -80,24 +80,24 @@ def service(
             "selectors", "socket", "ssl", "subprocess" and "signal", as an iterable
             or separated by commas. None patches nothing, and the service logs a
             warning when it starts if the program has not patched anything either.
-        access_log: the file to append a line for each request to; "-" is the
+        access_log: the file to which a line is appended for each request; "-" is the
             process's standard output. A relative path is relative to the working
             directory of the process when the service starts.
-        access_log_format: "combined" (that of Apache, then the duration in seconds
-            and the request id) or "json" (one object a line).
-        observers: each is called with an `ExchangeRecord` after each exchange.
+        access_log_format: "combined" (Apache's format, then the duration in seconds
+            and the request id) or "json" (one object per line).
+        observers: callables that receive an `ExchangeRecord` after each exchange.
         reactor: the installed reactor by default.
         settings: see `txgreenwsgi.settings`.
 
     Raises:
         SettingError: a setting does not exist or has an invalid value.
-        TypeError: `app` is no WSGI application (an ASGI application, a class, a
-            factory ...), or `listen` is a single string.
+        TypeError: `app` is not a WSGI application (but an ASGI application, a class,
+            a factory ...), or `listen` is a single string.
         ValueError: `patch`, `access_log_format` or an endpoint string is invalid.
         StartError: `app` is not the name of an application. Starting the service
-            raises it as well: the application cannot be found, an endpoint cannot
-            be opened (a `ListenError`, which is a `CannotListenError`), or the
-            access log cannot.
+            also raises it: the application cannot be found, an endpoint cannot be
+            opened (a `ListenError`, which is a `CannotListenError`), or the access
+            log cannot be opened.
     """
     load_app = _loader(app, patch)
     if not isinstance(listen, str):  # refused below
@@ -141,7 +141,8 @@ def _loader(
                 f"patch={patch!r}: {error}; give 'all', 'none', or some of "
                 f"{', '.join(PATCHABLE)}"
             ) from None
-        # Before the start: ports open, and the site logs, before modules are patched.
+        # Now, not at the start: the site would warn when ports open, which is before
+        # modules are patched.
         patched.choose()
     if isinstance(app, str):
         check_spec(app, "app")

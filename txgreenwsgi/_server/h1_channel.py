@@ -559,7 +559,7 @@ class H1Channel:
     def read_body(self, wanted: int) -> bytes | None:
         """Read a piece of the body for the calling task. Never parks.
 
-        Saves a reactor iteration. Call when the task has taken all earlier pieces.
+        Saves a reactor turn. Call when the task has taken all earlier pieces.
 
         Returns:
             b"" if no data is available; None if pieces were added to the body.
@@ -612,7 +612,7 @@ class H1Channel:
         transport = self.transport
         self.output.detach()
         if self._fd >= 0 and not self.output.may_buffer:
-            # Twisted's loseConnection would cost an empty send and an iteration.
+            # Twisted's loseConnection would cost an empty send and a turn.
             transport.stopReading()
             self.hub.at_next_turn(partial(transport.connectionLost, DONE))
             return

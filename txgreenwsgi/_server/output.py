@@ -1,8 +1,8 @@
 """Sending with backpressure: the two implementations of `Output`.
 
 On a plain TCP or UNIX connection, `SocketOutput` writes straight to the socket.
-Twisted's `transport.write` sends in a later reactor iteration, which costs an
-iteration per response and delays each block behind the application's next
+Twisted's `transport.write` sends in a later reactor turn, which costs an
+turn per response and delays each block behind the application's next
 computation; and the transport would copy the bytes that a slow client has not
 accepted. Here they stay in the application's block, and the task parks until the
 socket is writable.
@@ -300,8 +300,8 @@ class TransportOutput:
         return None
 
     def flush(self) -> None:
-        # TLS coalesces small writes until the next iteration, and the transport
-        # below it sends in the iteration after that.
+        # TLS coalesces small writes until the next turn, and the transport
+        # below it sends in the turn after that.
         sleep(0)
         sleep(0)
 

@@ -49,7 +49,7 @@ _log = Logger()
 DONE = Failure(CONNECTION_DONE)
 _LOST = Failure(CONNECTION_LOST)
 
-#: Maximum number of ready connections that are served in one reactor iteration.
+#: Maximum number of ready connections that are served in one reactor turn.
 MAX_EVENTS = 256
 
 _IN: int = getattr(select, "EPOLLIN", 0)

@@ -278,7 +278,7 @@ class RequestBody:
                 self._waited += reactor.seconds() - suspension.since
 
     def reader_turn(self) -> None:
-        """Park for a reactor iteration. Raises the error of a cut request."""
+        """Park for a reactor turn. Raises the error of a cut request."""
         if self.error is not None:
             raise self.error
         sleep(0)

@@ -481,7 +481,7 @@ class Exchange:
         return b""
 
     def reader_turn(self) -> None:
-        """Park for a reactor iteration. Raises the error of a cut exchange."""
+        """Park for a reactor turn. Raises the error of a cut exchange."""
         self.receive()
         sleep(0)
 
@@ -554,7 +554,7 @@ class Exchange:
             self.stream.output.turn()
 
     def _yield_if_due(self) -> None:
-        """Park for a reactor iteration if the task has used up its time slice."""
+        """Park for a reactor turn if the task has used up its time slice."""
         hub = self.server.hub
         if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
             self.stream.output.turn()

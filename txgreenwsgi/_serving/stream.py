@@ -62,7 +62,7 @@ class Output(Protocol):
         """
 
     def turn(self) -> None:
-        """Park for a reactor iteration; no other task sends in between."""
+        """Park for a reactor turn; no other task sends in between."""
 
     def flush(self) -> None:
         """Flush: return when the bytes sent have left this process, if possible."""
