@@ -222,7 +222,7 @@ class EmbeddingTests(SynchronousTestCase):
                 ('app, access_log="/nowhere/log"', NO_ACCESS_LOG),
                 (
                     'app, patch="all"',
-                    f"cannot be honoured by {name}: call txgreenwsgi.",
+                    f"is not supported by {name}: call txgreenwsgi.",
                 ),
             ]:
                 log = self.end_of(

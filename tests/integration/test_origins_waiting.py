@@ -394,7 +394,9 @@ class FiveDeepTests(SynchronousTestCase):
         one = time.monotonic() - started
         started = time.monotonic()
         with ThreadPoolExecutor(20) as pool:
-            answers = set(pool.map(lambda _: server.fetch("/?a,bb,ccc").text, range(20)))
+            answers = set(
+                pool.map(lambda _: server.fetch("/?a,bb,ccc").text, range(20))
+            )
         self.assertEqual(answers, {"a bb ccc: 60\n"})
         self.assertLess(time.monotonic() - started, 10 * one)
 

@@ -307,7 +307,7 @@ class PatchTests(SynchronousTestCase):
             error = self.assertRaises(SettingError, make, application, patch="all")
             self.assertEqual(
                 str(error),
-                f"patch='all' cannot be honoured by {make.__name__}: call "
+                f"patch='all' is not supported by {make.__name__}: call "
                 "txgreenwsgi.monkey.patch_all() before the application is imported",
             )
 

@@ -432,9 +432,9 @@ class HeadTests(WireTestCase):
             ([("", "1")], "not a field name"),
             ([("X:", "1")], "not a field name"),
             ([("X-Foo", "\u20ac")], "not latin-1"),
-            ([("X-Foo", b"1")], "are str"),
-            ([("X-Foo", 1)], "are str"),
-            ([(b"X-Foo", "1")], "are str"),
+            ([("X-Foo", b"1")], "must be str"),
+            ([("X-Foo", 1)], "must be str"),
+            ([(b"X-Foo", "1")], "must be str"),
             ([["X-Foo", "1"]], "a tuple"),
             (["X-Foo: 1"], "a tuple"),
             ([("X-Foo", "1", "2")], "a tuple"),
@@ -474,7 +474,7 @@ class HeadTests(WireTestCase):
         for status in ("100 Continue", "101 Switching Protocols", "103 Early Hints"):
             self.assert_refused(answering(b"x", status=status), "interim")
         for wrong in (200, None, b"200 OK", ("200", "OK")):
-            self.assert_refused(answering(b"x", status=wrong), "is a str")
+            self.assert_refused(answering(b"x", status=wrong), "must be a str")
 
     def test_bad_blocks(self) -> None:
         """Blocks that are not bytes get 500, and the log has their type."""
@@ -482,7 +482,7 @@ class HeadTests(WireTestCase):
         for as_list in (False, True):
             for block in ("text", bytearray(b"x"), memoryview(b"x"), 1):
                 app = answering(block, as_list=as_list)
-                self.assert_refused(app, "is bytes, not", type(block).__name__)
+                self.assert_refused(app, "must be bytes, not", type(block).__name__)
         self.assert_refused(answering(None, as_list=True), "is bytes, not NoneType")
         wrong = lambda given: lambda environ, start: start("200 OK", TEXT)(given)  # noqa: E731
         self.assert_refused(wrong("text"), "is bytes, not str")
