@@ -487,7 +487,7 @@ class HeadTests(WireTestCase):
             answering(None, as_list=True), "must be bytes, not NoneType"
         )
         wrong = lambda given: lambda environ, start: start("200 OK", TEXT)(given)  # noqa: E731
-        self.assert_refused(wrong("text"), "is bytes, not str")
+        self.assert_refused(wrong("text"), "must be bytes, not str")
 
     def test_empty_text(self) -> None:
         """An empty str, as old applications yield it, is an empty block."""
