@@ -27,11 +27,12 @@ from ._http.fields import join_fields, variable_name
 from ._http.head import Malformed, RequestHead
 from ._http.target import read_request_line
 from ._server.ends import host_and_port
-from ._server.output import TransportOutput, concurrent_write_error
+from ._server.output import TransportOutput
 from ._server.unpatched import log_if_unpatched
 from ._serving.application_server import ApplicationServer
+from ._serving.body import read_after_end_error
 from ._serving.exchange import QUEUED, Exchange
-from ._serving.stream import Ends
+from ._serving.stream import Ends, concurrent_write_error
 from ._wsgi.application_check import checked_application
 from .settings import Settings, refuse_settings
 
@@ -195,6 +196,10 @@ class GreenWSGIResource(Resource):
             log_if_unpatched()
             if IReactorCore.providedBy(server.reactor):
                 server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
+        if request.channel is None:
+            # Its client left before another resource, a `DeferredResource` for
+            # instance, passed it on.
+            return NOT_DONE_YET
         refusal = ""
         try:
             head = _head_of(request, _variables_of(request))
@@ -334,7 +339,7 @@ class _Stream:
         if exchange is not None and not exchange.body.complete:
             content = request.content
             if content is None or content.read(1):
-                exchange.body.drop()
+                exchange.body.lose(read_after_end_error())
             else:
                 exchange.body.ended()
         self.output.detach()

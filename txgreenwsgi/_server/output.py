@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
+from txgreenwsgi._serving.stream import concurrent_write_error
 from txgreenwsgi._switching.errors import ClientDisconnected
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.waiting import sleep
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SocketOutput",
     "TransportOutput",
-    "concurrent_write_error",
     "output_for",
 ]
 
@@ -173,6 +173,8 @@ class SocketOutput:
         return count - left
 
     def turn(self) -> None:
+        if self.waiting is not None:
+            raise concurrent_write_error()
         task = require_task("write()")
         self.waiting = suspension = Suspension(task, "a turn")
         task.hub.at_next_turn(suspension.resume)
@@ -331,11 +333,6 @@ class TransportOutput:
 
 def _no_op() -> None:
     """Discard late notifications."""
-
-
-def concurrent_write_error() -> RuntimeError:
-    """Return the error of a task that sends while another one is parked in a send."""
-    return RuntimeError("two tasks write the response of one request at the same time")
 
 
 def output_for(transport: ITransport, broken: Callable[[], object]) -> Output:

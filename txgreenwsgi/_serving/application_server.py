@@ -191,6 +191,6 @@ class ApplicationServer:
         return self.shutdown.begin(grace_seconds, self.reactor)
 
     def resume(self) -> None:
-        """Serve again after a `stop`."""
-        self.shutdown.stopping = False
+        """Serve again after a `stop`, or during one, which it calls off."""
         self.keeps_alive = bool(self.settings.keep_alive)
+        self.shutdown.call_off()

@@ -31,6 +31,7 @@ from txgreenwsgi.origins import take_turn
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of
 from .plain_response import plain_response
+from .stream import concurrent_write_error
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -318,10 +319,10 @@ class Exchange:
             self.stream.ended(self)
             return
         error = ClientDisconnected("the client has closed the connection")
-        if state is COMPLETE:
-            self.body.lose(error)  # close() may be reading it
-        else:
+        if state is RUNNING or state is RESPONDING:
             self.cut(error, "disconnected", self.limits.cancel_on_disconnect)
+        else:
+            self.body.lose(error)  # close() may be reading it
 
     def cancel(self) -> None:
         """End the exchange: the server stops and the grace period is over."""
@@ -329,6 +330,13 @@ class Exchange:
             self.refuse("503 Service Unavailable", "the server is stopping", 1)
         else:
             self._interrupt(Cancelled("the server is stopping"), "cancelled")
+
+    def kill(self) -> None:
+        """End the task without waiting for it; only for a process that exits."""
+        if self.state is RUNNING or self.state is RESPONDING:
+            self.outcome = "cancelled"
+        if self.task is not None:
+            self.task.kill()
 
     def _interrupt(self, error: BaseException, outcome: str) -> None:
         """Raise `error` at the wait of the application, whatever it waits for."""
@@ -379,11 +387,12 @@ class Exchange:
             request=self,
             seconds=seconds,
         )
+        error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
         state = self.state
         if state is RUNNING:
             # Before the interruption: the application ends within it.
+            self.body.cut(error)
             self._send_answer("504 Gateway Timeout", "Gateway Timeout")
-        error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
         self._interrupt(error, "timeout")
         if state is RESPONDING:
             self.stream.reset()
@@ -487,7 +496,8 @@ class Exchange:
 
     def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
         """Send the head and the first block in one piece. May park."""
-        if self.state is not RUNNING:
+        stream = self.stream
+        if self.state is not RUNNING or stream.output.waiting is not None:
             self._refuse_write()
         if head.content_length is not None:
             length = head.content_length
@@ -507,7 +517,7 @@ class Exchange:
         self.state = _RESPONDED
         self.code = head.code
         self.bytes_sent = len(block)
-        self.stream.start(head, length, block, end)
+        stream.start(head, length, block, end)
         if not end:
             self._yield_if_due()
         elif excess:
@@ -517,7 +527,8 @@ class Exchange:
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks while the client is behind."""
-        if self.state is not RESPONDING:
+        stream = self.stream
+        if self.state is not RESPONDING or stream.output.waiting is not None:
             self._refuse_write()
         left = self._left
         if left >= 0:
@@ -531,10 +542,10 @@ class Exchange:
                 block = block[:left]
             self._left = left - len(block)
         self.bytes_sent += len(block)
-        self.stream.data(block)
+        stream.data(block)
         hub = self.server.hub
         if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
-            self.stream.output.turn()
+            stream.output.turn()
 
     def _yield_if_due(self) -> None:
         """Park for a turn if the task has kept the reactor for a whole slice."""
@@ -545,6 +556,9 @@ class Exchange:
     def _refuse_write(self) -> NoReturn:
         if self.error is not None:
             raise self.error
+        if self.state is not ENDED and self.stream.output.waiting is not None:
+            # Not later: the block would be counted, and never be sent.
+            raise concurrent_write_error()
         # Another task of the application has kept `write`. The client would take
         # what it sends for a part of the next response.
         raise late_write_error()
@@ -565,7 +579,8 @@ class Exchange:
         found = body.regular_file()
         if found is None:
             return False
-        if self.state is not RUNNING:
+        stream = self.stream
+        if self.state is not RUNNING or stream.output.waiting is not None:
             self._refuse_write()
         fd, offset, count = found
         if head.content_length is not None:
@@ -574,7 +589,6 @@ class Exchange:
             self.begin(head, count, b"")
             return True
         length = count if head.content_length is None else head.content_length
-        stream = self.stream
         self.state = _RESPONDED
         self.code = head.code
         self._left = length
@@ -625,15 +639,16 @@ class Exchange:
 
     def _failed(self, error: BaseException) -> None:
         """Answer an exception of the application, or break the response off."""
-        if isinstance(error, _BodyTooLong) and self.state is RESPONDING:
-            # The client has everything that it was promised.
-            self._log_too_long()
-            if self.stream.output.waiting is None:
-                self.finish()
-            else:
-                self._break_off()
-            return
         state = self.state
+        if isinstance(error, _BodyTooLong):
+            # The client has everything that it was promised, unless it left.
+            self._log_too_long()
+            if state is RESPONDING:
+                if self.stream.output.waiting is None:
+                    self.finish()
+                else:
+                    self._break_off()
+            return
         if state is COMPLETE:
             # It was close() that failed.
             if not (isinstance(error, ClientDisconnected) and error is self.body.error):
@@ -657,6 +672,8 @@ class Exchange:
                 self._send_answer(
                     "500 Internal Server Error", self._failure_text(error)
                 )
+            # Another task of the application may be reading it.
+            self.body.lose(read_after_end_error())
         elif isinstance(self.error, Cancelled):
             if self.code:
                 self.stream.break_off()

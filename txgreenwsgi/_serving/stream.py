@@ -5,7 +5,7 @@ requests, a `Request` of twisted.web, one stream of an HTTP/2 connection. An
 exchange sends its response through the stream, and the stream reports what the
 client sends and when it leaves.
 
-This file contains interfaces. It must never know who implements them.
+This file contains interfaces. It must never know their implementations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._http.writer import ResponseHead
     from txgreenwsgi._switching.greenlets import Suspension
 
-__all__ = ["Carried", "Ends", "Output", "Stream"]
+__all__ = ["Carried", "Ends", "Output", "Stream", "concurrent_write_error"]
 
 
 class Ends(NamedTuple):
@@ -192,3 +192,8 @@ class Stream(Protocol):
 
     def ended(self, exchange: Carried) -> None:
         """Take note that the task of the exchange has ended."""
+
+
+def concurrent_write_error() -> RuntimeError:
+    """Return the error of a task that sends while another one is parked in a send."""
+    return RuntimeError("two tasks write the response of one request at the same time")
