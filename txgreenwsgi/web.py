@@ -372,6 +372,7 @@ class _Stream:
     def ended(self, exchange: Carried) -> None:
         """Forget the exchange."""
         self._exchange = None
+        self.output.disconnected()  # else both would wait for the garbage collector
         self._connection.end(exchange)
 
     # The request body: twisted.web has received all of it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -70,6 +72,31 @@ class PassedOnCases(Cases):
         self.assertEqual(self.errors(), [])
 
 
+class ReleaseCases(Cases):
+    """Requests of twisted.web that have ended."""
+
+    def test_request_is_released(self) -> None:
+        """Neither a request nor its body waits for the garbage collector."""
+        server = self.serve(hello)
+        assert isinstance(server, WebTransport)
+        references: list[weakref.ref[Request]] = []
+        render = server.resource.render
+
+        def rendered(request: Request) -> int:
+            references.append(weakref.ref(request))
+            return render(request)
+
+        self.patch(server.resource, "render", rendered)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        reply = server.begin("POST", "/a", body=b"abc")
+        self.assert_complete(reply, b"abc")
+        server.disconnect(reply)
+        server.app.environs.clear()
+        server.app.tasks.clear()
+        self.assertEqual([each() for each in references], [None])
+
+
 class LateReadCases(Cases):
     """Reads of the request body after request_timeout."""
 
@@ -98,5 +125,5 @@ class LateReadCases(Cases):
         self.assertEqual(self.errors(), [])
 
 
-globals().update(on_every_transport(PassedOnCases, only=WEB))
+globals().update(on_every_transport(PassedOnCases, ReleaseCases, only=WEB))
 globals().update(on_every_transport(LateReadCases))
