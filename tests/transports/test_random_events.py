@@ -13,23 +13,34 @@ import random
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from twisted.logger import formatEvent
+import h11
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 
-from txgreenwsgi import spawn
+from txgreenwsgi import GreenWSGIResource, spawn
+from txgreenwsgi.testing import LeakCheckMixin
 
-from .harness import TEXT, Cases, on_every_transport
+from .harness import TEXT, Cases, WebTransport, on_every_transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from twisted.logger import ILogObserver, LogEvent
 
     from txgreenwsgi.monitoring import ExchangeRecord
+    from txgreenwsgi.testing import MemoryClient
 
     from .harness import Environ, Server, Start
     from .harness_clients import Reply
 
-#: Sequences for each transport in memory. Those on sockets take the most time, and
-#: are covered by the same code in memory.
-SEQUENCES = 60
+#: Sequences for each transport. More are run by, for instance,
+#: `TXGREENWSGI_FIRST_SEED=1000 TXGREENWSGI_SEEDS=500`.
+SEQUENCES = 30
+
+#: On sockets each event waits for the kernel: there are so many times fewer.
+_FEWER = 6
 
 #: Events in a sequence, at most.
 EVENTS = 14
@@ -59,6 +70,10 @@ OWN_SETTINGS: dict[str, list[Any]] = {
     "header_timeout": [1, 5],
     "input_window": [100, 65536],
 }
+
+
+#: The place of a resource that is not ours.
+FOREIGN = "/foreign"
 
 
 class Operations:
@@ -213,13 +228,34 @@ def _letters(chance: random.Random, alphabet: str, most: int, mark: str) -> str:
     )
 
 
+class _Foreign(Resource):
+    """A resource of twisted.web itself: it answers some time later."""
+
+    isLeaf = True  # noqa: N815 - the name of twisted.web
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__()
+        self._reactor = reactor
+
+    def render(self, request: Any) -> int:
+        """Answer after a second, unless the client leaves."""
+        call = self._reactor.callLater(1, self._answer, request)
+        request.notifyFinish().addErrback(lambda _: call.cancel())
+        return NOT_DONE_YET
+
+    def _answer(self, request: Any) -> None:
+        request.write(b"foreign" * 1000)
+        request.finish()
+
+
 class RandomEventsCases(Cases):
     """Sequences of random events."""
 
     def test_random_events(self) -> None:
         """All requests end, with one record each that fits what the client saw."""
-        first = int(os.environ.get("TXGREENWSGI_FIRST_SEED", "0"))
-        count = int(os.environ.get("TXGREENWSGI_SEEDS", str(SEQUENCES)))
+        first, count = seeds()
+        if not self.transport.accepts_in_shutdown:
+            count //= _FEWER
         for seed in range(first, first + count):
             _Sequence(self, seed).run()
 
@@ -244,6 +280,12 @@ class _Sequence:
         self.server: Server = case.serve(
             self._application, observers=[self._observe], **settings
         )
+        self.resources: list[GreenWSGIResource] = []
+        if isinstance(self.server, WebTransport):
+            self.resources.append(self.server.resource)
+        self._places = [""]
+        if self.resources and chance.random() < 0.5:
+            self._plant_tree(settings)
         self.records: dict[str, ExchangeRecord] = {}
         # By target: whether it ended when the server cut its connections anyway.
         self._forced: dict[str, bool] = {}
@@ -259,6 +301,20 @@ class _Sequence:
 
     def _application(self, environ: Environ, start: Start) -> Iterable[bytes]:
         return Operations(environ, start, self._begin_stop).response()
+
+    def _plant_tree(self, settings: dict[str, Any]) -> None:
+        """Serve two applications and a resource of twisted.web beside each other."""
+        server: Any = self.server
+        other = GreenWSGIResource(
+            server.app, reactor=server.reactor, observers=[self._observe], **settings
+        )
+        self.resources.append(other)
+        root = Resource()
+        root.putChild(b"one", server.resource)
+        root.putChild(b"two", other)
+        root.putChild(b"foreign", _Foreign(server.reactor))
+        server.serve_tree(root)
+        self._places = ["/one", "/two", "/two", FOREIGN]
 
     def _observe(self, record: ExchangeRecord) -> None:
         assert record.target not in self.records, f"two records: {record.target}"
@@ -307,8 +363,11 @@ class _Sequence:
 
     def _request(self, on: Reply | None = None) -> None:
         chance = self._chance
+        if on is None and self._stops and not self.server.accepts_in_shutdown:
+            return
         number = len(self.replies)
-        target = random_target(chance, number)
+        place = chance.choice(self._places)
+        target = place + random_target(chance, number)
         method = chance.choice(["GET", "GET", "POST", "POST", "PUT", "HEAD"])
         slow = chance.random() < 0.3
         stalled = chance.random() < 0.1
@@ -435,12 +494,13 @@ class _Sequence:
             server.disconnect(reply)
         server.advance(LONG)
         left = server.app.requests()
+        left += [each for resource in self.resources for each in resource.requests()]
         tasks = [task for task in server.app.tasks if not task.done]
         assert not left and not tasks, (left, tasks)
         for stopped in self._stops:
             assert stopped.called, "the server never said that it has stopped"
         self._check_records()
-        self._check_log()
+        check_log(self._case.events)
         self._case.flushLoggedErrors()
 
     def _check_replies(self) -> None:
@@ -460,6 +520,9 @@ class _Sequence:
             assert target in records, f"no record: {target}"
         for number, reply in enumerate(self.replies):
             record = records.get(self.targets[number])
+            if self.targets[number].startswith(FOREIGN):
+                assert record is None
+                continue
             if record is None:
                 assert reply.status is None, (number, reply)
                 continue
@@ -482,18 +545,279 @@ class _Sequence:
             if reply.status is not None:
                 assert record.status == reply.status, about
 
-    def _check_log(self) -> None:
-        for event in self._case.events:
-            text = formatEvent(event)
-            failure = event.get("log_failure")
-            if failure is not None:
-                text += failure.getTraceback()
-            for word in ("Illegal", "AttributeError", "KeyError", "AssertionError: t"):
-                assert word not in text or "PEP 3333" in text, text
+
+class PipelineTests(LeakCheckMixin, SynchronousTestCase):
+    """Requests in one stream of bytes, in pieces, with other events between them."""
+
+    def test_random_pipelines(self) -> None:
+        """Responses come in the order of their requests, each with one record."""
+        events: list[LogEvent] = []
+        observer: ILogObserver = events.append  # type: ignore[assignment]
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        first, count = seeds()
+        for seed in range(first, first + 2 * count):
+            events.clear()
+            _Pipeline(self, seed, events).run()
+            self.flushLoggedErrors()
+
+
+class _Pipeline:
+    """The pipelines of some clients, and the checks at their end."""
+
+    def __init__(
+        self, case: PipelineTests, seed: int, events: Sequence[LogEvent]
+    ) -> None:
+        self._seed = seed
+        self._events = events
+        self._chance = chance = random.Random(seed)
+        settings = {
+            name: chance.choice(values)
+            for name, values in (SETTINGS | OWN_SETTINGS).items()
+        }
+        self.settings = settings
+        self.records: list[ExchangeRecord] = []
+        self.called: list[str] = []
+        self.server = case.serve(
+            self._application,
+            [self.records.append],
+            **settings,
+        )
+        self.clients: list[MemoryClient] = []
+        self.methods: list[list[str]] = []
+        self._unsent: list[bytes] = []
+        self._gone: set[int] = set()
+        self._stopped: list[Any] = []
+        self.story: list[str] = []
+        self._count = 0
+
+    def _application(self, environ: Environ, start: Start) -> Iterable[bytes]:
+        self.called.append(environ["RAW_URI"])
+        return Operations(environ, start, self._stop).response()
+
+    def _stop(self) -> None:
+        self._stopped.append(self.server.site.stop())
+
+    def run(self) -> None:
+        """Let the events happen, then let all end, and check."""
+        chance = self._chance
+        try:
+            for _ in range(chance.randrange(4, 2 * EVENTS)):
+                events = [self._connect, *[self._send] * 4, self._pass_time]
+                events += [self._read, self._leave, self._half_close, self._fail]
+                events += [self._rarely_stop]
+                chance.choice(events)()
+            self._finish()
+        except Exception as error:
+            raise AssertionError(
+                f"seed {self._seed}: {error}\n{self.settings}\n{self.story}"
+            ) from error
+
+    def _connect(self) -> None:
+        chance = self._chance
+        room = chance.choice([float("inf"), float("inf"), 30, 20_000])
+        self.clients.append(self.server.connect(room=room))
+        methods: list[str] = []
+        pipeline = b"".join(
+            self._request(methods) for _ in range(chance.randrange(1, 6))
+        )
+        self.methods.append(methods)
+        self._unsent.append(pipeline)
+        self.story.append(f"connect {room} {pipeline[:2000]!r}")
+
+    def _request(self, methods: list[str]) -> bytes:
+        chance = self._chance
+        if chance.random() < 0.05:
+            methods.append("GET")
+            return b"no request\r\n\r\n"
+        target = random_target(chance, self._count)
+        self._count += 1
+        if chance.random() < 0.1:
+            target = f"http://test.example{target}"
+        method = chance.choice(["GET", "GET", "GET", "POST", "POST", "HEAD"])
+        methods.append(method)
+        version = chance.choice(["1.1", "1.1", "1.1", "1.0"])
+        fields = ["Host: test.example"]
+        fields += chance.choice(
+            [[], [], [], ["Connection: close"], ["Connection: keep-alive"]]
+        )
+        body = b""
+        if method == "POST":
+            content = b"p" * chance.choice([0, 1, 30, 70_000])
+            if version == "1.1" and chance.random() < 0.3:
+                fields.append("Expect: 100-continue")
+            if version == "1.1" and chance.random() < 0.4:
+                fields.append("Transfer-Encoding: chunked")
+                if content:
+                    body = b"%x\r\n%b\r\n" % (len(content), content)
+                body += chance.choice([b"0\r\n\r\n"] * 5 + [b"bad\r\n\r\n"])
+            else:
+                fields.append(f"Content-Length: {len(content)}")
+                body = content
+        head = "\r\n".join([f"{method} {target} HTTP/{version}", *fields, "", ""])
+        return head.encode() + body
+
+    def _some(self) -> int:
+        if not self.clients:
+            self._connect()
+        return self._chance.randrange(len(self.clients))
+
+    def _send(self) -> None:
+        chance = self._chance
+        number = self._some()
+        unsent = self._unsent[number]
+        if unsent and number not in self._gone:
+            some = chance.randrange(1, len(unsent) + 1)
+            size = chance.choice([len(unsent), some, min(some, 100)])
+            self._unsent[number] = unsent[size:]
+            self.story.append(f"send {number} {size}")
+            self.clients[number].send(unsent[:size], chance.choice([0, 0, 1000]))
+
+    def _pass_time(self) -> None:
+        seconds = self._chance.choice([0.25, 0.5, 1, 2, 6])
+        self.story.append(f"advance {seconds}")
+        self._advance(seconds)
+
+    def _advance(self, seconds: float) -> None:
+        for _ in range(int(seconds * 4)):
+            self.server.advance(0.25)
+
+    def _read(self) -> None:
+        number = self._some()
+        size = self._chance.choice([1, 1000, None])
+        self.story.append(f"read {number} {size}")
+        self.clients[number].read(size)
+
+    def _leave(self) -> None:
+        if self._chance.random() < 0.3:
+            number = self._some()
+            self.story.append(f"leave {number}")
+            self._gone.add(number)
+            self.clients[number].disconnect()
+
+    def _half_close(self) -> None:
+        if self._chance.random() < 0.2:
+            number = self._some()
+            self.story.append(f"half close {number}")
+            self._gone.add(number)
+            self.clients[number].end()
+
+    def _fail(self) -> None:
+        """Have a client leave, or the connection break, in the middle of a send."""
+        chance = self._chance
+        number = self._some()
+        if chance.random() < 0.5 or number in self._gone:
+            return
+        self._gone.add(number)
+        client = self.clients[number]
+        size = chance.choice([0, 100, 1000, 50_000])
+        kind = chance.choice(["leave", "break", "abort", "stop"])
+        self.story.append(f"{kind} {number} after {size} bytes")
+        if kind == "leave":
+            client.disconnect_after(size)
+            return
+        send = client.socket.send
+
+        def fail(data: bytes | memoryview, flags: int = 0) -> int:
+            if client.socket.sent >= size:
+                if kind == "stop":
+                    self._stop()
+                elif kind == "abort":
+                    client.channel.abort()
+                client.socket.send = send  # type: ignore[method-assign]
+                raise ConnectionResetError("the connection broke")
+            return send(data, flags)
+
+        client.socket.send = fail  # type: ignore[method-assign]
+
+    def _rarely_stop(self) -> None:
+        if self._chance.random() < 0.1:
+            self.story.append("stop")
+            self._stop()
+            self.server.settle()
+
+    def _finish(self) -> None:
+        for number, client in enumerate(self.clients):
+            client.socket.room = float("inf")
+            if number not in self._gone:
+                client.send(self._unsent[number])
+        for _ in range(4 * LONG):
+            self.server.advance(0.25)
+            for client in self.clients:
+                if client.socket.to_client:
+                    client.read()
+        site = self.server.site
+        assert not site.requests(), site.requests()
+        assert not self.server.tasks, self.server.tasks
+        for number, client in enumerate(self.clients):
+            if number not in self._gone:
+                self._check_client(number, client)
+        self.server.close()
+        self._advance(LONG)
+        targets = [record.target for record in self.records if record.target]
+        assert len(targets) == len(set(targets)), targets
+        assert set(self.called) <= set(targets), (self.called, targets)
+        for record in self.records:
+            assert record.status or record.outcome != "finished", vars_of(record)
+        assert all(stopped.called for stopped in self._stopped)
+        check_log(self._events)
+
+    def _check_client(self, number: int, client: MemoryClient) -> None:
+        """The client has got a sequence of responses, the last one cut perhaps."""
+        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=10**6)
+        left = client.received
+        for method in self.methods[number]:
+            if not left:
+                break
+            connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=10**6)
+            connection.send(
+                h11.Request(method=method, target="/", headers=[("Host", "x")])
+            )
+            connection.send(h11.EndOfMessage())
+            connection.receive_data(left)
+            while True:
+                event = connection.next_event()
+                if event is h11.NEED_DATA:
+                    assert client.closed, (number, client.received[-300:])
+                    return
+                if isinstance(event, h11.EndOfMessage):
+                    break
+                if event is h11.PAUSED:
+                    break
+            left = connection.trailing_data[0]
+            # Of a head that is not complete, the server does not know the method.
+            if b" 408 " in client.received[-300:]:
+                return
+        assert not left, (number, left[:300])
+
+
+def vars_of(record: ExchangeRecord) -> dict[str, Any]:
+    """Return what is of interest of a record."""
+    return {
+        name: getattr(record, name)
+        for name in ("target", "status", "bytes_sent", "outcome")
+    }
+
+
+def check_log(events: Iterable[LogEvent]) -> None:
+    """Fail if a defect of the server was logged."""
+    for event in events:
+        text = formatEvent(event)
+        failure = event.get("log_failure")
+        if failure is not None:
+            text += failure.getTraceback()
+        for word in ("Illegal", "AttributeError", "KeyError", "AssertionError: t"):
+            assert word not in text or "PEP 3333" in text, text
+
+
+def seeds() -> tuple[int, int]:
+    """Return the first seed, and how many there are."""
+    first = int(os.environ.get("TXGREENWSGI_FIRST_SEED", "0"))
+    return first, int(os.environ.get("TXGREENWSGI_SEEDS", str(SEQUENCES)))
 
 
 globals().update(
     on_every_transport(
-        RandomEventsCases, only=["Memory", "Tls", "WebHttp1", "WebHttp2"]
+        RandomEventsCases, only=["Memory", "Sockets", "Tls", "WebHttp1", "WebHttp2"]
     )
 )
