@@ -30,11 +30,12 @@ from ._http.target import read_request_line
 from ._server.access_log import ServerAccessLog
 from ._server.ends import host_and_port
 from ._server.errors import StartError
-from ._server.output import TransportOutput, concurrent_write_error
+from ._server.output import TransportOutput
 from ._server.unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 from ._serving.application_server import ApplicationServer
+from ._serving.body import read_after_end_error
 from ._serving.exchange import QUEUED, Exchange
-from ._serving.stream import Ends
+from ._serving.stream import Ends, concurrent_write_error
 from ._wsgi.application_check import checked_application
 from .settings import Settings, refuse_settings
 
@@ -227,6 +228,10 @@ class GreenWSGIResource(Resource):
         if not self._serves:
             self._serves = True
             self._begin()
+        if request.channel is None:
+            # Its client left before another resource, a `DeferredResource` for
+            # instance, passed it on.
+            return NOT_DONE_YET
         refusal = ""
         try:
             head = _head_of(request, _variables_of(request))
@@ -380,7 +385,7 @@ class _Stream:
         if exchange is not None and not exchange.body.complete:
             content = request.content
             if content is None or content.read(1):
-                exchange.body.drop()
+                exchange.body.lose(read_after_end_error())
             else:
                 exchange.body.ended()
         self.output.detach()
@@ -413,6 +418,7 @@ class _Stream:
     def ended(self, exchange: Carried) -> None:
         """Forget the exchange."""
         self._exchange = None
+        self.output.disconnected()  # else both would wait for the garbage collector
         self._connection.end(exchange)
 
     # The request body: twisted.web has received all of it.

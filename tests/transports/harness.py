@@ -117,6 +117,7 @@ class Server:
         streams_bodies: whether the application runs before the whole request
             body has come.
         scheme: wsgi.url_scheme of its requests.
+        accepts_in_shutdown: whether connections can be made after `begin_stop`.
         large: a response of so many bytes does not leave while its client does
             not read: neither side of the connection holds as much.
         reactor: its clock.
@@ -126,6 +127,7 @@ class Server:
     version = "HTTP/1.1"
     streams_bodies = True
     scheme = "http"
+    accepts_in_shutdown = True
     large = 500_000
     reactor: Any
 
@@ -334,6 +336,7 @@ class TlsTransport(MemoryTransport):
 class SocketTransport(Server):
     """Our HTTP/1.1 on real sockets, as a service."""
 
+    accepts_in_shutdown = False
     large = 20_000_000
 
     def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:

@@ -95,6 +95,7 @@ class MemoryLink:
             self.reading
             and self._drained
             and self._client.closed
+            and not self._client.socket.to_client
             and self._taken == len(self._client.received)
         )
 

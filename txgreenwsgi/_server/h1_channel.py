@@ -27,13 +27,14 @@ from txgreenwsgi._http.writer import STATUSES
 from txgreenwsgi._serving.body import BadBody
 from txgreenwsgi._serving.exchange import ENDED, Exchange
 from txgreenwsgi._serving.plain_response import plain_response
+from txgreenwsgi._serving.stream import concurrent_write_error
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS
 from txgreenwsgi._wsgi.input import MAX_PIECE_BYTES
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
 from .ends import ends_of
-from .output import SocketOutput, concurrent_write_error, output_for
+from .output import SocketOutput, output_for
 from .sockets import DONE
 
 if TYPE_CHECKING:
@@ -484,7 +485,8 @@ class H1Channel:
         self.exchange = None
         self.state = _ON_NEXT[self.state]
         self._time = self.server.hub.reactor.seconds()
-        if not self._pumping and (self._inbox or self._h1.has_unread):
+        h1 = self._h1
+        if not self._pumping and (self._inbox or h1.has_unread or h1.pending):
             self._pump()
             return
         if self.reading_paused:
@@ -501,10 +503,11 @@ class H1Channel:
         """Return whether the connection may persist after the current response."""
         body = self.exchange.body  # type: ignore[union-attr]
         if body.client_waits:
-            # After the response, the client may or may not send the body, so the
-            # next bytes are ambiguous.
+            # With the response it needs no 100 Continue any more.
             body.client_waits = False  # type: ignore[misc]
-            return body.complete
+            if not body.complete:
+                # It may or may not send the body: the next bytes are ambiguous.
+                return False
         server = self.server
         if not self._h1.persistent or not server.settings.keep_alive:
             return False

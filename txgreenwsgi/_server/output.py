@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
+from txgreenwsgi._serving.stream import concurrent_write_error
 from txgreenwsgi._switching.errors import ClientDisconnected
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.waiting import sleep
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SocketOutput",
     "TransportOutput",
-    "concurrent_write_error",
     "output_for",
 ]
 
@@ -172,6 +172,8 @@ class SocketOutput:
         return count - left
 
     def turn(self) -> None:
+        if self.waiting is not None:
+            raise concurrent_write_error()
         task = require_task("write()")
         self.waiting = suspension = Suspension(task, "a turn")
         task.hub.at_next_turn(suspension.resume)
@@ -333,11 +335,6 @@ class TransportOutput:
 
 def _no_op() -> None:
     """Discard late notifications."""
-
-
-def concurrent_write_error() -> RuntimeError:
-    """Return the error for a send while another task is parked in a send."""
-    return RuntimeError("two tasks write the response of one request at the same time")
 
 
 def output_for(transport: StreamTransport, broken: Callable[[], object]) -> Output:

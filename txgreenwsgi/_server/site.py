@@ -183,7 +183,8 @@ class GreenSite(Factory):
             grace_seconds: the grace period; `graceful_timeout` by default.
 
         Returns:
-            A Deferred that fires when no connection and no request is left.
+            A Deferred that fires when no connection and no request is left, or
+            when the site serves again.
         """
         return self.server.stop(grace_seconds).addBoth(self._stopped)
 

@@ -37,7 +37,7 @@ from .ends import ServerAddresses
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IReactorTime, IWriteDescriptor
+    from twisted.internet.interfaces import IReactorTime
 
     from .transports import PlainTransport
 

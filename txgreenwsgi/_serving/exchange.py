@@ -31,6 +31,7 @@ from txgreenwsgi.origins import take_turn
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of
 from .plain_response import plain_response
+from .stream import concurrent_write_error
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -322,10 +323,10 @@ class Exchange:
             self.stream.ended(self)
             return
         error = ClientDisconnected("the client has closed the connection")
-        if state is COMPLETE:
-            self.body.lose(error)  # close() may be reading it
-        else:
+        if state is RUNNING or state is RESPONDING:
             self.cut(error, "disconnected", self.limits.cancel_on_disconnect)
+        else:
+            self.body.lose(error)  # close() may be reading it
 
     def cancel(self) -> None:
         """Cancel the request at the end of the shutdown's grace period."""
@@ -333,6 +334,13 @@ class Exchange:
             self.refuse("503 Service Unavailable", "the server is stopping", 1)
         else:
             self._interrupt(Cancelled("the server is stopping"), "cancelled")
+
+    def kill(self) -> None:
+        """End the task without waiting for it; only for a process that exits."""
+        if self.state is RUNNING or self.state is RESPONDING:
+            self.outcome = "cancelled"
+        if self.task is not None:
+            self.task.kill()
 
     def _interrupt(self, error: BaseException, outcome: str) -> None:
         """Raise `error` at the application's current wait, of any kind."""
@@ -383,11 +391,12 @@ class Exchange:
             request=self,
             seconds=seconds,
         )
+        error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
         state = self.state
         if state is RUNNING:
             # Before the interruption, which runs the application to its end.
+            self.body.cut(error)
             self._send_answer("504 Gateway Timeout", "Gateway Timeout")
-        error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
         self._interrupt(error, "timeout")
         if state is RESPONDING:
             self.stream.reset()
@@ -504,7 +513,8 @@ class Exchange:
 
     def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
         """Send the head and the first block in one write. May park."""
-        if self.state is not RUNNING:
+        stream = self.stream
+        if self.state is not RUNNING or stream.output.waiting is not None:
             self._refuse_write()
         if head.content_length is not None:
             length = head.content_length
@@ -524,7 +534,7 @@ class Exchange:
         self.state = _RESPONDED
         self.code = head.code
         self.bytes_sent = len(block)
-        self.stream.start(head, length, block, end)
+        stream.start(head, length, block, end)
         if not end:
             self._yield_if_due()
         elif excess:
@@ -534,7 +544,8 @@ class Exchange:
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks under backpressure."""
-        if self.state is not RESPONDING:
+        stream = self.stream
+        if self.state is not RESPONDING or stream.output.waiting is not None:
             self._refuse_write()
         left = self._left
         if left >= 0:
@@ -548,10 +559,10 @@ class Exchange:
                 block = block[:left]
             self._left = left - len(block)
         self.bytes_sent += len(block)
-        self.stream.data(block)
+        stream.data(block)
         hub = self.server.hub
         if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
-            self.stream.output.turn()
+            stream.output.turn()
 
     def _yield_if_due(self) -> None:
         """Park for a reactor turn if the task has used up its time slice."""
@@ -562,6 +573,9 @@ class Exchange:
     def _refuse_write(self) -> NoReturn:
         if self.error is not None:
             raise self.error
+        if self.state is not ENDED and self.stream.output.waiting is not None:
+            # Not later: the block would be counted, and never be sent.
+            raise concurrent_write_error()
         # Another task of the application still holds `write`. The client would
         # take its bytes for a part of the next response.
         raise late_write_error()
@@ -581,7 +595,8 @@ class Exchange:
         found = body.regular_file()
         if found is None:
             return False
-        if self.state is not RUNNING:
+        stream = self.stream
+        if self.state is not RUNNING or stream.output.waiting is not None:
             self._refuse_write()
         fd, offset, count = found
         if head.content_length is not None:
@@ -590,7 +605,6 @@ class Exchange:
             self.begin(head, count, b"")
             return True
         length = count if head.content_length is None else head.content_length
-        stream = self.stream
         self.state = _RESPONDED
         self.code = head.code
         self._left = length
@@ -641,15 +655,16 @@ class Exchange:
 
     def _failed(self, error: BaseException) -> None:
         """Answer an exception of the application, or truncate the response."""
-        if isinstance(error, _BodyTooLong) and self.state is RESPONDING:
-            # The client has received the whole Content-Length.
-            self._log_too_long()
-            if self.stream.output.waiting is None:
-                self.finish()
-            else:
-                self._break_off()
-            return
         state = self.state
+        if isinstance(error, _BodyTooLong):
+            # The client has received the whole Content-Length, unless it left.
+            self._log_too_long()
+            if state is RESPONDING:
+                if self.stream.output.waiting is None:
+                    self.finish()
+                else:
+                    self._break_off()
+            return
         if state is COMPLETE:
             # close() failed.
             if not (isinstance(error, ClientDisconnected) and error is self.body.error):
@@ -673,6 +688,8 @@ class Exchange:
                 self._send_answer(
                     "500 Internal Server Error", self._failure_text(error)
                 )
+            # Another task of the application may be reading it.
+            self.body.lose(read_after_end_error())
         elif isinstance(self.error, Cancelled):
             if self.code:
                 self.stream.break_off()

@@ -40,6 +40,9 @@ class InFlight(Protocol):
     def cancel(self) -> None:
         """Cancel the request at the end of the shutdown's grace period."""
 
+    def kill(self) -> None:
+        """End the task without waiting for it; only for a process that exits."""
+
     def check(self, now: float) -> None:
         """Apply the deadlines of the request."""
 

@@ -92,9 +92,19 @@ class Shutdown:
             self._call.reset(0)
 
     def complete_if_idle(self) -> None:
-        """Fire the Deferreds of `begin` if no connection or request is left."""
-        if self.connections or self._table.exchanges or not self._completed:
-            return
+        """Fire the Deferreds of `begin` if no connection and no request is left."""
+        if not (self.connections or self._table.exchanges):
+            self._complete()
+
+    def call_off(self) -> None:
+        """End a shutdown in progress: the server serves again.
+
+        The Deferreds of `begin` fire, and the requests in flight go on.
+        """
+        self.stopping = False
+        self._complete()
+
+    def _complete(self) -> None:
         if self._call is not None:
             if self._call.active():
                 self._call.cancel()
@@ -124,7 +134,7 @@ class Shutdown:
                     request=exchange,
                     waiting_on=describe_wait(task.waiting_on),
                 )
-                task.kill()
+                exchange.kill()
         # A task that survives a kill must not keep the process alive.
         for exchange in list(self._table.exchanges):
             self._forget(exchange)

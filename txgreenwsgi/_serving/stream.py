@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._http.writer import ResponseHead
     from txgreenwsgi._switching.greenlets import Suspension
 
-__all__ = ["Carried", "Ends", "Output", "Stream"]
+__all__ = ["Carried", "Ends", "Output", "Stream", "concurrent_write_error"]
 
 
 class Ends(NamedTuple):
@@ -192,3 +192,8 @@ class Stream(Protocol):
 
     def ended(self, exchange: Carried) -> None:
         """Handle the end of the exchange's task."""
+
+
+def concurrent_write_error() -> RuntimeError:
+    """Return the error for a send while another task is parked in a send."""
+    return RuntimeError("two tasks write the response of one request at the same time")
