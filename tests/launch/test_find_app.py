@@ -350,7 +350,7 @@ class FindAppTests(SynchronousTestCase):
         for text, message in [
             (
                 "findme.site:make_from",
-                "app='findme.site:make_from': make_from takes (config), and a WSGI "
+                "app='findme.site:make_from': make_from takes (config), but a WSGI "
                 "application takes (environ, start_response); if calling it returns "
                 "the application, give app='findme.site:make_from()'",
             ),
