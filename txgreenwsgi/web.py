@@ -9,6 +9,7 @@ This file knows twisted.web. It must never know our HTTP/1.1 implementation.
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from contextlib import suppress
@@ -17,6 +18,7 @@ from weakref import WeakSet
 
 from twisted.internet.interfaces import IReactorCore
 from twisted.internet.tcp import Connection as TCPConnection
+from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
@@ -25,9 +27,11 @@ from zope.interface import implementer
 from ._http.fields import join_fields, variable_name
 from ._http.head import Malformed, RequestHead
 from ._http.target import read_request_line
+from ._server.access_log import ServerAccessLog
 from ._server.ends import host_and_port
+from ._server.errors import StartError
 from ._server.output import TransportOutput, concurrent_write_error
-from ._server.unpatched import log_if_unpatched
+from ._server.unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 from ._serving.application_server import ApplicationServer
 from ._serving.exchange import QUEUED, Exchange
 from ._serving.stream import Ends
@@ -45,12 +49,15 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._http.writer import ResponseHead
+    from ._server.access_log import AccessLogFormat, AccessLogTarget
     from ._serving.registry import Observer, RequestInFlight
     from ._serving.stream import Carried, Output
     from ._wsgi.gateway import Application
     from .settings import SettingsKeywords
 
 __all__ = ["GreenWSGIResource"]
+
+_log = Logger()
 
 #: Size of a piece of the request body.
 _READ_BYTES = 65536
@@ -81,17 +88,32 @@ class GreenWSGIResource(Resource):
     The arguments of `WSGIResource`, `(reactor, threadpool, application)`, are
     accepted too, with a warning; the thread pool is not used.
 
+    There is no `patch=`: patching must precede the import of the application, and an
+    application given as an object is imported already. Call
+    `txgreenwsgi.monkey.patch_all()` before that import. The resource logs a warning at
+    its first request, once per process, if the program has neither patched anything
+    nor chosen not to.
+
     Args:
         application: the WSGI callable.
         observers: callables that receive an `ExchangeRecord` when an exchange has
             ended. They must not park.
-        reactor: the installed reactor by default.
+        reactor: the installed one by default, from the first request on.
+        access_log: the file to append a line for each request to; "-" is the
+            process's standard output. The file opens at the first request, and closes
+            when the reactor has shut down. If it has become inaccessible before the
+            first request, that is logged and requests are served without a log. A
+            relative path is relative to the working directory of this call.
+        access_log_format: "combined" (that of Apache, then the duration in seconds
+            and the request id) or "json" (one object a line).
         settings: see `txgreenwsgi.settings`.
 
     Raises:
         TypeError: the application is not callable.
         SettingError: a setting does not exist, has an invalid value, or is
             controlled by twisted.web.
+        ValueError: `access_log_format` is invalid.
+        StartError: the access log cannot be opened.
 
     Attributes:
         application_server: the state that all requests of the application share.
@@ -106,6 +128,8 @@ class GreenWSGIResource(Resource):
         *,
         observers: Iterable[Observer] = (),
         reactor: IReactorTime | None = None,
+        access_log: AccessLogTarget | None = None,
+        access_log_format: AccessLogFormat = "combined",
         **settings: Unpack[SettingsKeywords],
     ) -> None: ...
 
@@ -118,42 +142,55 @@ class GreenWSGIResource(Resource):
         /,
         *,
         observers: Iterable[Observer] = (),
+        access_log: AccessLogTarget | None = None,
+        access_log_format: AccessLogFormat = "combined",
         **settings: Unpack[SettingsKeywords],
     ) -> None: ...
 
-    def __init__(
-        self,
-        *args: Any,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        observers = settings.pop("observers", ())
-        reactor = settings.pop("reactor", None)
-        if len(args) == 3 and reactor is None:
+        if len(args) == 3 and keywords.get("reactor") is None:
             warnings.warn(
                 "GreenWSGIResource(reactor, threadpool, application) was called as "
                 "WSGIResource is; no thread pool is used: call "
                 "GreenWSGIResource(application, reactor=reactor)",
                 stacklevel=2,
             )
-            reactor, _, application = args
-        elif not args and "application" in settings:
-            application = settings.pop("application")
-        elif len(args) == 1:
-            (application,) = args
-        else:
+            keywords["reactor"], _, application = args
+            args = (application,)
+        if len(args) + ("application" in keywords) != 1:
             raise TypeError(
                 f"GreenWSGIResource takes one application, not {len(args)} positional "
                 "arguments: call GreenWSGIResource(application, reactor=reactor)"
             )
+        self._set_up(*args, **keywords)
+
+    def _set_up(
+        self,
+        application: Application,
+        *,
+        observers: Iterable[Observer] = (),
+        reactor: IReactorTime | None = None,
+        access_log: AccessLogTarget | None = None,
+        access_log_format: AccessLogFormat = "combined",
+        **settings: Unpack[SettingsKeywords],
+    ) -> None:
         checked_application(application)
+        refuse_settings(settings, PATCH_REFUSED, "GreenWSGIResource")
         refuse_settings(settings, _DECIDED_BY_TWISTED, "twisted.web")
+        self._access_log: ServerAccessLog | None = None
+        if access_log is not None:
+            self._access_log = ServerAccessLog(access_log, access_log_format)
+            observers = [*observers, self._access_log.observe]
         self.application_server = ApplicationServer(
             application, Settings.from_keywords(**settings), observers, reactor
         )
         self._connections = _Connections(self.application_server)
         self._leaf = _Leaf(self)
-        self._stops_with_reactor = False
+        self._serves = False
+
+    # For `inspect.signature`, `help` and editors: the preferred call.
+    __init__.__signature__ = inspect.signature(_set_up)  # type: ignore[attr-defined]
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
@@ -187,13 +224,9 @@ class GreenWSGIResource(Resource):
     def render(self, request: Request) -> int:
         """Begin an exchange. Called by twisted.web in the reactor greenlet."""
         server = self.application_server
-        if not self._stops_with_reactor:
-            self._stops_with_reactor = True
-            server.bind()
-            # After this phase of the shutdown, twisted.web drops its connections.
-            log_if_unpatched()
-            if IReactorCore.providedBy(server.reactor):
-                server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
+        if not self._serves:
+            self._serves = True
+            self._begin()
         refusal = ""
         try:
             head = _head_of(request, _variables_of(request))
@@ -208,6 +241,20 @@ class GreenWSGIResource(Resource):
             # Start it from the reactor loop, outside the stack of twisted.web.
             server.hub.at_next_turn(stream.admit)
         return NOT_DONE_YET
+
+    def _begin(self) -> None:
+        """Serve, from the first request on: the reactor is chosen by then."""
+        server = self.application_server
+        server.bind()
+        log_if_unpatched(patch_remedy("GreenWSGIResource"))
+        if IReactorCore.providedBy(server.reactor):
+            # At the end of this phase, twisted.web's connections are dropped.
+            server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
+        if self._access_log is not None:
+            try:
+                self._access_log.open(server.reactor)
+            except StartError as error:
+                _log.error("serving without an access log: {error}", error=error)
 
 
 @implementer(IResource)

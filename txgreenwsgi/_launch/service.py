@@ -7,7 +7,7 @@ when the service starts. It must never know options or signals.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.service import DEFAULT_LISTEN, GreenService
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
     from typing_extensions import Unpack
 
+    from txgreenwsgi._server.access_log import AccessLogFormat, AccessLogTarget
     from txgreenwsgi._wsgi.gateway import Application
     from txgreenwsgi.monitoring import ExchangeRecord
     from txgreenwsgi.settings import SettingsKeywords
@@ -39,8 +40,8 @@ def service(
     listen: Sequence[str | IStreamServerEndpoint] = DEFAULT_LISTEN,
     *,
     patch: str | Iterable[str] | None = None,
-    access_log: str | os.PathLike[str] | None = None,
-    access_log_format: Literal["combined", "json"] = "combined",
+    access_log: AccessLogTarget | None = None,
+    access_log_format: AccessLogFormat = "combined",
     observers: Sequence[Callable[[ExchangeRecord], object]] = (),
     reactor: IReactorTime | None = None,
     **settings: Unpack[SettingsKeywords],

@@ -15,7 +15,7 @@ from twisted.internet.tcp import Port, Server
 from txgreenwsgi._serving.stream import Ends
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import ITransport
+    from .transports import StreamTransport
 
 __all__ = ["ServerAddresses", "ends_of", "host_and_port"]
 
@@ -25,7 +25,9 @@ ServerAddresses = WeakKeyDictionary[Port, tuple[str, str]]
 _WILDCARDS = ("0.0.0.0", "::", "")
 
 
-def ends_of(transport: ITransport, url_scheme: str, addresses: ServerAddresses) -> Ends:
+def ends_of(
+    transport: StreamTransport, url_scheme: str, addresses: ServerAddresses
+) -> Ends:
     """Return both ends of a connection.
 
     Args:

@@ -15,7 +15,11 @@ __all__ = ["EndpointError", "ListenError", "StartError"]
 
 
 class StartError(Exception):
-    """The server cannot start. The message gives the reason and the remedy."""
+    """The server cannot start. The message gives the reason and the remedy.
+
+    Subclasses for a wrong endpoint string and for an endpoint that cannot be opened
+    are also a ValueError and Twisted's CannotListenError, respectively.
+    """
 
 
 class EndpointError(StartError, ValueError):

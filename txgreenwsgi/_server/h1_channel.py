@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.interfaces import IProtocol, ITCPTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -37,6 +37,7 @@ from .output import SocketOutput, concurrent_write_error, output_for
 from .sockets import DONE
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import ITransport
     from twisted.python.failure import Failure
 
     from txgreenwsgi._http.parser import Event, HeadLimits
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._serving.stream import Carried, Ends, Output
 
     from .sockets import Sockets
+    from .transports import PlainTransport
 
 __all__ = [
     "CLOSED",
@@ -115,6 +117,8 @@ _READ_BYTES = 65536
 _EMPTY_INBOX: deque[Event] = deque(maxlen=0)
 
 _NO_ENDS = cast("Ends", None)
+# A PlainTransport where `_fd` is valid; any StreamTransport otherwise.
+_NO_TRANSPORT = cast("PlainTransport", None)
 
 #: Minimum size of a body read: smaller reads are rounded up to save a recv.
 _MIN_READ_BYTES = 16384
@@ -168,7 +172,7 @@ class H1Channel:
         self.state = IDLE
         self.server = server
         self.hub = server.hub
-        self.transport: Any = None
+        self.transport = _NO_TRANSPORT
         self.exchange: Exchange | None = None
         self.reading_paused = False
         self._sockets = sockets
@@ -187,16 +191,16 @@ class H1Channel:
 
     # Called by the transport.
 
-    def makeConnection(self, transport: Any) -> None:
+    def makeConnection(self, transport: ITransport) -> None:
         """Attach the transport of a new connection."""
-        self.transport = transport
+        self.transport = cast("PlainTransport", transport)
         self._since = self.hub.reactor.seconds()
         if self._sockets.adopt(self, transport):
-            self._fd = transport.fileno()
+            self._fd = self.transport.fileno()
         elif ITCPTransport.providedBy(transport):
             # Head and body leave in one send, so there is nothing to coalesce.
             transport.setTcpNoDelay(True)
-        self.output = output_for(transport, self._broken)
+        self.output = output_for(self.transport, self._broken)
         self.server.connection_made(self)
 
     def connectionMade(self) -> None:
@@ -258,7 +262,7 @@ class H1Channel:
             exchange.peer_lost()
             if exchange.state is not ENDED:
                 self.server.detach(exchange)
-        self.transport = None
+        self.transport = _NO_TRANSPORT
 
     def hung_up(self) -> None:
         """Handle a disconnect while reading is paused."""
@@ -535,7 +539,11 @@ class H1Channel:
         )
         if wanted and self.reading_paused:
             self._resume_reading()
-        elif not wanted and not self.reading_paused and self.transport is not None:
+        elif (
+            not wanted
+            and not self.reading_paused
+            and self.transport is not _NO_TRANSPORT
+        ):
             self.reading_paused = True
             if self._fd >= 0:
                 self._sockets.watch_hang_up(self._fd, True)
@@ -543,7 +551,7 @@ class H1Channel:
 
     def _resume_reading(self) -> None:
         self.reading_paused = False
-        if self.transport is not None:
+        if self.transport is not _NO_TRANSPORT:
             self.transport.resumeProducing()
             if self._fd >= 0:
                 self._sockets.watch_hang_up(self._fd, False)
@@ -565,7 +573,7 @@ class H1Channel:
             return b""  # a fast client must not monopolize the reactor
         size = min(max(wanted, _MIN_READ_BYTES), MAX_PIECE_BYTES)
         try:
-            data: bytes = self.transport.socket.recv(size)
+            data = self.transport.socket.recv(size)
         except OSError:
             return b""  # no data, or an error that the reactor will report
         if not data:
@@ -659,7 +667,7 @@ class H1Channel:
         self.state = _ON_LOSE[self.state]
         self._close_at = self.hub.reactor.seconds() + CLOSE_SECONDS
         self._drop_input()
-        if self.transport is not None:
+        if self.transport is not _NO_TRANSPORT:
             self.output.detach()
             if self.reading_paused and self._fd >= 0:
                 self._sockets.watch_hang_up(self._fd, False)

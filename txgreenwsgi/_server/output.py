@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
@@ -30,9 +30,9 @@ from txgreenwsgi._switching.waiting import sleep
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import ITransport
-
     from txgreenwsgi._serving.stream import Output
+
+    from .transports import Consumer, StreamTransport
 
 __all__ = [
     "SocketOutput",
@@ -82,7 +82,7 @@ class SocketOutput:
 
     def __init__(self, transport: Connection, broken: Callable[[], object]) -> None:
         self._transport = transport
-        self._socket: Any = transport.getHandle()
+        self._socket: socket.socket = transport.getHandle()
         self._broken = broken
         self.may_buffer = False
         self.waiting: Suspension | None = None
@@ -254,7 +254,7 @@ class TransportOutput:
 
     may_buffer = True
 
-    def __init__(self, transport: Any, broken: Callable[[], object]) -> None:
+    def __init__(self, transport: Consumer, broken: Callable[[], object]) -> None:
         self._transport = transport
         self._broken = broken
         self._paused = False
@@ -340,7 +340,7 @@ def concurrent_write_error() -> RuntimeError:
     return RuntimeError("two tasks write the response of one request at the same time")
 
 
-def output_for(transport: ITransport, broken: Callable[[], object]) -> Output:
+def output_for(transport: StreamTransport, broken: Callable[[], object]) -> Output:
     """Return the output of a connection.
 
     Args:

@@ -23,9 +23,11 @@ from twisted.python.failure import Failure
 from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
+from .access_log import open_access_log
 from .endpoints import make_endpoint
-from .errors import EndpointError, ListenError, StartError
+from .errors import EndpointError, ListenError
 from .site import GreenSite
+from .unpatched import SERVICE_REMEDY, log_if_unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,6 +97,7 @@ class GreenService(Service):
             None, settings or Settings(), observers=observers, reactor=reactor
         )
         self._throttle: AcceptThrottle | None = None
+        self._is_cut_short = False
 
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports.
@@ -118,25 +121,17 @@ class GreenService(Service):
             StartError: the access log cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        self._is_cut_short = False
         self.site.server.resume()
-        self._open_access_log()
+        if self._access_log is not None:
+            open_access_log(self._access_log, self.site.server.reactor)
         self.site.application = self._load_app()
         if not self._privileged:
             self._open()
         self._privileged = False
 
-    def _open_access_log(self) -> None:
-        if self._access_log is None:
-            return
-        try:
-            self._access_log.open(self.site.server.reactor)
-        except OSError as error:
-            raise StartError(
-                f"the access log cannot be opened ({error}): give a file that this "
-                "user may write to"
-            ) from error
-
     def _open(self) -> None:
+        log_if_unpatched(SERVICE_REMEDY)
         for listen in self._listen:
             described = listen if isinstance(listen, str) else ""
             try:
@@ -214,7 +209,7 @@ class GreenService(Service):
         _log.failure("cannot close a port", failure=first.subFailure)
 
     def _stop_site(self, _: object) -> Deferred[None]:
-        return self.site.stop()
+        return self.site.stop(0 if self._is_cut_short else None)
 
     @staticmethod
     def _close_access_log(
@@ -224,5 +219,10 @@ class GreenService(Service):
         return result
 
     def cut_short(self) -> None:
-        """End the grace period of `stopService` now."""
+        """End the grace period of `stopService` now, or skip it if it has not begun.
+
+        A second signal can arrive before the reactor has called `stopService`, or
+        while the ports are being closed.
+        """
+        self._is_cut_short = True
         self.site.cut_short()

@@ -37,7 +37,9 @@ from .ends import ServerAddresses
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IReactorTime, IWriteDescriptor
+
+    from .transports import PlainTransport
 
 __all__ = ["DONE", "Sockets", "Watched"]
 
@@ -89,24 +91,25 @@ class Sockets:
         self._epoll: Any = None
         # By descriptor: the epoll event mask, the transport, the read callback.
         self._interest: dict[int, int] = {}
-        self._transports: dict[int, Any] = {}
-        self._readers: dict[int, Callable[[], Any]] = {}
+        self._transports: dict[int, PlainTransport] = {}
+        self._readers: dict[int, Callable[[], BaseException | None]] = {}
         # By descriptor: the channels that read the socket themselves.
         self._channels: dict[int, Watched] = {}
 
-    def adopt(self, channel: Watched, transport: Any) -> bool:
+    def adopt(self, channel: Watched, transport: object) -> bool:
         """Poll the new connection of `channel`; return False if unsupported."""
         if type(transport) not in _PLAIN or not self._usable:
             return False
         if self._epoll is None and not self._open():
             return False
-        fd = transport.fileno()
-        if transport.reactor is not self:
-            transport.stopReading()
-            transport.reactor = self
-            transport.startReading()
+        plain = cast("PlainTransport", transport)
+        fd = plain.fileno()
+        if plain.reactor is not self:
+            plain.stopReading()
+            plain.reactor = self
+            plain.startReading()
             if type(transport) is Server:
-                transport.setTcpNoDelay(True)
+                plain.setTcpNoDelay(True)
         self._channels[fd] = channel
         self._readers[fd] = channel.readable
         return True
@@ -171,7 +174,7 @@ class Sockets:
             if not self._interest:
                 self._close()
 
-    def _add(self, transport: Any, interest: int) -> bool:
+    def _add(self, transport: PlainTransport, interest: int) -> bool:
         """Add to the event mask; return False if the reactor must watch it."""
         if self._epoll is None and not self._open():
             transport.reactor = self._reactor
@@ -184,7 +187,7 @@ class Sockets:
                 self._readers[fd] = transport.doRead
         return True
 
-    def _remove(self, transport: Any, interest: int) -> None:
+    def _remove(self, transport: PlainTransport, interest: int) -> None:
         fd = transport.fileno()
         before = self._interest.get(fd, 0)
         if before & interest:
@@ -192,27 +195,29 @@ class Sockets:
 
     # The reactor interface for transports and ports.
 
-    def addReader(self, transport: Any) -> None:
+    def addReader(self, transport: IReadDescriptor) -> None:
         """Start reading from a connection or accepting from a port."""
-        if isinstance(transport, Port) or not self._add(transport, _IN):
+        if isinstance(transport, Port) or not self._add(
+            cast("PlainTransport", transport), _IN
+        ):
             self._reactor.addReader(transport)
 
-    def removeReader(self, transport: Any) -> None:
+    def removeReader(self, transport: IReadDescriptor) -> None:
         """Stop reading from a connection or accepting from a port."""
         if isinstance(transport, Port):
             self._reactor.removeReader(transport)
         else:
-            self._remove(transport, _IN)
+            self._remove(cast("PlainTransport", transport), _IN)
 
-    def addWriter(self, transport: Any) -> None:
+    def addWriter(self, transport: IWriteDescriptor) -> None:
         """Start reporting that a connection is writable."""
-        if not self._add(transport, _OUT):
+        if not self._add(cast("PlainTransport", transport), _OUT):
             self._reactor.addWriter(transport)
 
-    def removeWriter(self, transport: Any) -> None:
+    def removeWriter(self, transport: IWriteDescriptor) -> None:
         """Stop reporting that a connection is writable."""
         if not isinstance(transport, Port):  # a port never writes
-            self._remove(transport, _OUT)
+            self._remove(cast("PlainTransport", transport), _OUT)
 
     def __getattr__(self, name: str) -> Any:
         # The rest of the reactor: clock, threads and so on.
@@ -253,7 +258,7 @@ class Sockets:
             return  # an earlier event closed it
         transport = self._transports[fd]
         half = fd not in self._channels
-        why: Any = None
+        why: BaseException | int | None = None
         try:
             if events & _GONE & interest:
                 self._channels[fd].hung_up()
@@ -271,7 +276,9 @@ class Sockets:
         if why is not None:
             self._lose(transport, why, half)
 
-    def _lose(self, transport: Any, why: Any, half: bool) -> None:
+    def _lose(
+        self, transport: PlainTransport, why: BaseException | int | None, half: bool
+    ) -> None:
         """Report the loss of a connection, unless it was reported before.
 
         Args:

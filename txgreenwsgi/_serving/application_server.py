@@ -191,6 +191,11 @@ class ApplicationServer:
             grace_seconds = self.settings.graceful_timeout
         return self.shutdown.begin(grace_seconds, self.reactor)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no connection is open and no request is in flight."""
+        return not self.shutdown.connections and not self.table.exchanges
+
     def resume(self) -> None:
         """Serve again after `stop`."""
         self.shutdown.stopping = False

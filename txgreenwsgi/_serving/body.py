@@ -104,6 +104,7 @@ class RequestBody:
         limits: the limits of the exchange.
 
     Attributes:
+        limits: as given; `Exchange.replace_limits` replaces them.
         complete: whether the whole body was received.
         held: the number of buffered bytes.
         error: the error that each further read raises; None if there is none.
@@ -114,7 +115,6 @@ class RequestBody:
 
     __slots__ = (
         "_length",
-        "_limits",
         "_pieces",
         "_received",
         "_stream",
@@ -123,12 +123,13 @@ class RequestBody:
         "complete",
         "error",
         "held",
+        "limits",
         "reader",
     )
 
     def __init__(self, stream: Stream, head: RequestHead, limits: Limits) -> None:
         self._stream = stream
-        self._limits = limits
+        self.limits = limits
         self._length = head.content_length
         self._pieces = _NO_PIECES
         self._received = 0
@@ -158,7 +159,7 @@ class RequestBody:
         self._received += len(piece)
         if self.error is not None:
             return False
-        limit = self._limits.body_bytes
+        limit = self.limits.body_bytes
         if limit and self._received > limit:
             self.fail(BadBody(413, f"the body is longer than {limit} bytes"))
             return False
@@ -177,7 +178,7 @@ class RequestBody:
 
     def check(self, now: float) -> None:
         """Apply the deadlines while a reader waits for the client."""
-        limits = self._limits
+        limits = self.limits
         silence, rate = limits.body_seconds, limits.body_rate
         if self.reader is None or not silence:
             return
@@ -216,9 +217,7 @@ class RequestBody:
     @property
     def full(self) -> bool:
         """Whether the buffer is full, so that reading should pause."""
-        return (
-            self.held >= self._limits.input_window or len(self._pieces) >= _MAX_PIECES
-        )
+        return self.held >= self.limits.input_window or len(self._pieces) >= _MAX_PIECES
 
     @property
     def max_missing_bytes(self) -> float:

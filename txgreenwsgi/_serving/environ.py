@@ -6,10 +6,12 @@ must never know what the environ is used for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sized
+
+    from _typeshed.wsgi import WSGIEnvironment
 
     from txgreenwsgi._http.head import RequestHead
 
@@ -22,8 +24,8 @@ _RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT")
 
 
 def environ_of(
-    shared: dict[str, Any], head: RequestHead, ends: Ends, observers: Sized
-) -> dict[str, Any]:
+    shared: WSGIEnvironment, head: RequestHead, ends: Ends, observers: Sized
+) -> WSGIEnvironment:
     """Return a new environ for a request.
 
     Clears the variables of the head: a request may sleep for hours, and must not

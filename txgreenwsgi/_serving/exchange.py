@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import traceback
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -35,11 +35,14 @@ from .plain_response import plain_response
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from _typeshed.wsgi import WSGIEnvironment
+
     from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._http.writer import ResponseHead
     from txgreenwsgi._wsgi.files import FileWrapper
 
     from .application_server import ApplicationServer
+    from .limits import Limits
     from .stream import Stream
 
 __all__ = [
@@ -410,6 +413,19 @@ class Exchange:
             )
         self.deadline = self.server.reactor.seconds() + seconds
 
+    def replace_limits(self, limits: Limits) -> None:
+        """Apply other limits to this request only.
+
+        A changed `request_seconds` counts from the start of the request. Call from
+        the reactor greenlet or from a task of the request; never parks.
+        """
+        if limits.request_seconds != self.limits.request_seconds:
+            seconds = limits.request_seconds
+            self.deadline = self.started + seconds if seconds else _NEVER
+        self.limits = limits
+        if isinstance(self.body, RequestBody):
+            self.body.limits = limits
+
     # The application's side. Called in the task.
 
     def _run(self) -> None:
@@ -431,7 +447,7 @@ class Exchange:
                 raise
             self._failed(error)
 
-    def _environ(self, body: Input) -> dict[str, Any]:
+    def _environ(self, body: Input) -> WSGIEnvironment:
         server = self.server
         head = self.head
         environ = environ_of(

@@ -1,7 +1,7 @@
 """The limits and deadlines of one exchange.
 
-They are copied from the settings once and shared by all exchanges; a per-request
-limit replaces the one object that an exchange refers to. This file knows the
+They are copied from the settings once and shared by all exchanges;
+`Exchange.replace_limits` gives one request an object of its own. This file knows the
 settings. It must never know how a limit is enforced.
 """
 

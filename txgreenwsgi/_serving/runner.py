@@ -12,11 +12,13 @@ This file knows the gateway. It must never know the exchange or its stream.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from txgreenwsgi._wsgi.gateway import serve
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
     from txgreenwsgi._wsgi.gateway import Application, ResponseSink
 
 __all__ = ["Runner", "run_in_task"]
@@ -26,7 +28,7 @@ class Runner(Protocol):
     """Calls an application once and sends its response to a sink."""
 
     def __call__(
-        self, application: Application, environ: dict[str, Any], sink: ResponseSink
+        self, application: Application, environ: WSGIEnvironment, sink: ResponseSink
     ) -> None:
         """Call `application`, iterate its response and close it. May park.
 
