@@ -483,9 +483,11 @@ class HeadTests(WireTestCase):
             for block in ("text", bytearray(b"x"), memoryview(b"x"), 1):
                 app = answering(block, as_list=as_list)
                 self.assert_refused(app, "must be bytes, not", type(block).__name__)
-        self.assert_refused(answering(None, as_list=True), "is bytes, not NoneType")
+        self.assert_refused(
+            answering(None, as_list=True), "must be bytes, not NoneType"
+        )
         wrong = lambda given: lambda environ, start: start("200 OK", TEXT)(given)  # noqa: E731
-        self.assert_refused(wrong("text"), "is bytes, not str")
+        self.assert_refused(wrong("text"), "must be bytes, not str")
 
     def test_empty_text(self) -> None:
         """An empty str, as old applications yield it, is an empty block."""
