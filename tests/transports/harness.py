@@ -378,7 +378,7 @@ class SocketTransport(Server):
                 return
 
     def pass_time(self, seconds: float) -> None:
-        """Advance the clock; run two turns: one for due calls, one for their effects."""
+        """Advance the clock; run two turns: for due calls, and for their effects."""
         self.reactor.pass_time(seconds)
         for _ in range(2):
             self.reactor.iterate(0)

@@ -166,7 +166,10 @@ class Pause:
         return resume
 
     def wait(self) -> None:
-        """Wait for the registered events, for at least one reactor turn. May park."""
+        """Wait for the registered events, for at least one reactor turn. May park.
+
+        Without registered events it takes exactly one turn.
+        """
         watched, self._watched = self._watched, []
         resumes, self._resumes = self._resumes, []
         self._token = [None]
