@@ -636,7 +636,7 @@ class H1Channel:
         self.exchange = None
 
     def _close_lingering(self) -> None:
-        """Close the sending side; read and discard input until the client closes.
+        """Close the sending side; read and discard input for a limited time.
 
         A close with unread bytes in the kernel resets the connection, and the
         client may lose the response (RFC 9112 section 9.6).
