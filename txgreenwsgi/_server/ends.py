@@ -5,6 +5,7 @@ This file knows the addresses of transports. It must never know requests.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
@@ -15,12 +16,19 @@ from twisted.internet.tcp import Port, Server
 from txgreenwsgi._serving.stream import Ends
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .transports import StreamTransport
 
 __all__ = ["ServerAddresses", "ends_of", "host_and_port"]
 
 #: Host and port of each listening port that is bound to one address.
 ServerAddresses = WeakKeyDictionary[Port, tuple[str, str]]
+
+# Half the cost of calling Ends(...), which is Python code: one per connection.
+_make_ends: Callable[[tuple[str, str, str, str, str]], Ends] = partial(
+    tuple.__new__, Ends
+)
 
 _WILDCARDS = ("0.0.0.0", "::", "")
 
@@ -39,7 +47,7 @@ def ends_of(
     if type(transport) is Server and not transport.TLS:
         server = _server_of(transport, addresses)
         host, port = cast("tuple[str, int]", transport.client[:2])
-        return Ends(*server, host, str(port), url_scheme or "http")
+        return _make_ends((*server, host, str(port), url_scheme or "http"))
     scheme = url_scheme or ("https" if ISSLTransport.providedBy(transport) else "http")
     address = transport.getHost()
     if isinstance(address, (IPv4Address, IPv6Address)):

@@ -137,7 +137,6 @@ class H1Channel:
         state: one of the states of `CONNECTION`.
         server: as given.
         ends: both ends of the connection; set at the first request.
-        hub: the hub of the reactor's tasks.
         transport: the transport; None before the connection is made and after it
             is lost.
         output: the send side of the transport.
@@ -146,17 +145,15 @@ class H1Channel:
     """
 
     __slots__ = (
-        "_close_at",
         "_discarded",
         "_fd",
         "_h1",
         "_inbox",
         "_pumping",
-        "_since",
         "_sockets",
+        "_time",
         "ends",
         "exchange",
-        "hub",
         "output",
         "reading_paused",
         "server",
@@ -171,7 +168,6 @@ class H1Channel:
     ) -> None:
         self.state = IDLE
         self.server = server
-        self.hub = server.hub
         self.transport = _NO_TRANSPORT
         self.exchange: Exchange | None = None
         self.reading_paused = False
@@ -180,9 +176,9 @@ class H1Channel:
         self._inbox = _EMPTY_INBOX
         self._pumping = False
         self._discarded = 0
-        # Time at which the state became IDLE, HEAD or DRAINING.
-        self._since = 0.0
-        self._close_at = 0.0
+        # When the state became IDLE, HEAD or DRAINING; in LINGERING and CLOSED, when
+        # the connection is cut.
+        self._time = 0.0
         # Set at the first request: most idle connections never need it.
         self.ends = _NO_ENDS
         # The descriptor under which `sockets` watches the connection; -1 where the
@@ -194,7 +190,7 @@ class H1Channel:
     def makeConnection(self, transport: ITransport) -> None:
         """Attach the transport of a new connection."""
         self.transport = cast("PlainTransport", transport)
-        self._since = self.hub.reactor.seconds()
+        self._time = self.server.hub.reactor.seconds()
         if self._sockets.adopt(self, transport):
             self._fd = self.transport.fileno()
         elif ITCPTransport.providedBy(transport):
@@ -250,8 +246,9 @@ class H1Channel:
 
     def connectionLost(self, reason: Failure) -> None:
         """Handle the loss of the connection, for any reason."""
+        if self.state is not LINGERING:
+            self._drop_input()
         self.state = _ON_LOSE[self.state]
-        self._drop_input()
         self.output.disconnected()
         if self._fd >= 0:
             self._sockets.forget(self, self._fd)
@@ -312,7 +309,7 @@ class H1Channel:
             self._pumping = False
         if h1.pending and self.state is IDLE:
             self.state = _ON_BYTES[self.state]
-            self._since = self.hub.reactor.seconds()
+            self._time = self.server.hub.reactor.seconds()
         if self.reading_paused or self.exchange is not None:
             self.update_backpressure()
 
@@ -478,7 +475,7 @@ class H1Channel:
         else:
             # `_hand_body` continues at the end of the body.
             self.state = _ON_DRAIN[self.state]
-            self._since = self.hub.reactor.seconds()
+            self._time = self.server.hub.reactor.seconds()
             if self.reading_paused:
                 self.update_backpressure()
 
@@ -486,7 +483,7 @@ class H1Channel:
         """Begin the next request, or wait for it."""
         self.exchange = None
         self.state = _ON_NEXT[self.state]
-        self._since = self.hub.reactor.seconds()
+        self._time = self.server.hub.reactor.seconds()
         if not self._pumping and (self._inbox or self._h1.has_unread):
             self._pump()
             return
@@ -568,7 +565,7 @@ class H1Channel:
             return b""
         if self.state is not SERVING:
             return b""
-        hub = self.hub
+        hub = self.server.hub
         if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
             return b""  # a fast client must not monopolize the reactor
         size = min(max(wanted, _MIN_READ_BYTES), MAX_PIECE_BYTES)
@@ -614,7 +611,7 @@ class H1Channel:
         if self._fd >= 0 and not self.output.may_buffer:
             # Twisted's loseConnection would cost an empty send and a turn.
             transport.stopReading()
-            self.hub.at_next_turn(partial(transport.connectionLost, DONE))
+            self.server.hub.at_next_turn(partial(transport.connectionLost, DONE))
             return
         transport.loseConnection()
         below = getattr(transport, "transport", None)
@@ -657,7 +654,7 @@ class H1Channel:
         if not isinstance(self.output, SocketOutput):
             # The transport may still buffer a part of the response.
             seconds = self.server.limits.write_seconds or float("inf")
-        self._close_at = self.hub.reactor.seconds() + seconds
+        self._time = self.server.hub.reactor.seconds() + seconds
         self._drop_input()
         if self.reading_paused:
             self._resume_reading()
@@ -665,7 +662,7 @@ class H1Channel:
     def abort(self) -> None:
         """Abort the connection, so that the client detects the truncation."""
         self.state = _ON_LOSE[self.state]
-        self._close_at = self.hub.reactor.seconds() + CLOSE_SECONDS
+        self._time = self.server.hub.reactor.seconds() + CLOSE_SECONDS
         self._drop_input()
         if self.transport is not _NO_TRANSPORT:
             self.output.detach()
@@ -682,16 +679,16 @@ class H1Channel:
                 self.exchange.check(now)
         elif state is IDLE:
             limit = settings.keep_alive or settings.header_timeout
-            if limit and now - self._since >= limit:
+            if limit and now - self._time >= limit:
                 self._close()
             elif self.server.shutdown.stopping:
                 self.stop()
         elif state is HEAD:
             limit = settings.header_timeout
-            if limit and now - self._since >= limit:
+            if limit and now - self._time >= limit:
                 self._refuse(Refusal(408, f"no complete head in {limit:g} seconds"))
         elif state is DRAINING:
-            if now - self._since >= CLOSE_SECONDS:
+            if now - self._time >= CLOSE_SECONDS:
                 self._close_lingering()
-        elif now >= self._close_at:
+        elif now >= self._time:
             self.abort()
