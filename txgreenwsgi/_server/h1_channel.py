@@ -176,8 +176,8 @@ class H1Channel:
         self._inbox = _EMPTY_INBOX
         self._pumping = False
         self._discarded = 0
-        # When the state became IDLE, HEAD or DRAINING; in LINGERING and CLOSED, when
-        # the connection is cut.
+        # Time at which the state became IDLE, HEAD or DRAINING; in LINGERING and
+        # CLOSED, the time at which to abort the connection.
         self._time = 0.0
         # Set at the first request: most idle connections never need it.
         self.ends = _NO_ENDS
