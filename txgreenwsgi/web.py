@@ -248,7 +248,7 @@ class GreenWSGIResource(Resource):
         server.bind()
         log_if_unpatched(patch_remedy("GreenWSGIResource"))
         if IReactorCore.providedBy(server.reactor):
-            # At the end of this phase, twisted.web's connections are dropped.
+            # After this phase of the shutdown, twisted.web drops its connections.
             server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
         if self._access_log is not None:
             try:
