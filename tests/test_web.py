@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from wsgiref.validate import validator
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
@@ -405,6 +406,55 @@ class ResourceTests(SynchronousTestCase):
     def test_not_an_application(self) -> None:
         """An object that is not callable is refused at construction."""
         self.assertRaises(TypeError, GreenWSGIResource, "app")
+
+    def test_number_of_applications(self) -> None:
+        """Any number of applications but one is refused with the correct call."""
+        for args in ((), (shown, shown)):
+            error = self.assertRaises(TypeError, GreenWSGIResource, *args)
+            self.assertIn("GreenWSGIResource takes one application", str(error))
+            self.assertIn("GreenWSGIResource(application, reactor=reactor)", str(error))
+
+    def test_absolute_form(self) -> None:
+        """A target in absolute form is reduced to its path (RFC 9112 section 3.2.2)."""
+        server = self.serve(shown)
+        client = self.exchange(
+            server, b"GET http://other:81/a%20b?c HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        (response,) = client.responses()
+        self.assertEqual(response.body, b"GET|/a b|c|")
+        self.assertEqual(response.header("X-Script"), "")
+
+    def test_invalid_absolute_form(self) -> None:
+        """An absolute target without a valid host gets 400."""
+        server = self.serve(shown)
+        client = self.exchange(
+            server, b"GET http://user@x/ HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        (response,) = client.responses()
+        self.assertEqual(response.status, 400)
+        self.assertIn(b"the target has no valid host", response.body)
+
+    def test_unix_socket(self) -> None:
+        """Behind a UNIX socket, the server's name and port are not empty."""
+        ends: list[tuple[str, str, str]] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+            names = ("SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR")
+            name, port, addr = (environ[key] for key in names)
+            ends.append((name, port, addr))
+            start_response("200 OK", TEXT)
+            return [b"ok"]
+
+        reactor = MemoryReactor()
+        resource = GreenWSGIResource(app, reactor=reactor)
+        channel = Site(resource, reactor=reactor).buildProtocol(None)
+        address = UNIXAddress(b"/socket")
+        transport = StringTransport(hostAddress=address, peerAddress=UNIXAddress(None))
+        channel.makeConnection(transport)
+        channel.dataReceived(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        reactor.settle()
+        self.assertEqual(ends, [("localhost", "80", "")])
+        channel.connectionLost(Failure(ConnectionDone()))
 
     def test_transport(self) -> None:
         """twisted.web's channel works on other transports."""

@@ -280,13 +280,11 @@ class Settings:
         for name, value in keywords.items():
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                raise SettingError(
-                    f"{name}={value!r}",
-                    "is not a setting",
-                    f"did you mean {near[0]}?"
-                    if near
-                    else f"give one of {', '.join(known)}",
-                )
+                if near:
+                    remedy = f"did you mean {near[0]}?"
+                else:
+                    remedy = _NOT_SETTINGS.get(name, f"give one of {', '.join(known)}")
+                raise SettingError(f"{name}={value!r}", "is not a setting", remedy)
         # `__post_init__` normalizes the pairs.
         values: dict[str, Any] = {**keywords}
         return cls(**values)
@@ -365,6 +363,13 @@ def described() -> list[tuple[str, Setting, Any]]:
     ]
 
 
+#: Keywords that users expect, each with what to do instead.
+_NOT_SETTINGS: Final = {
+    "chdir": "change the directory and sys.path in your program",
+    "host": "give txgreenwsgi.service() listen=['tcp:8080:interface=127.0.0.1']",
+    "listen": "listen on an endpoint of Twisted, or use txgreenwsgi.service()",
+    "port": "give txgreenwsgi.service() listen=['tcp:8080']",
+}
 # RFC 9110 section 5.6.2 (token), 5.5 (field-value, here without obs-text).
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?\Z")

@@ -210,7 +210,9 @@ class FindAppTests(SynchronousTestCase):
             "imports it: --app findme.site:app; give --chdir if it is in another "
             "directory",
         )
-        self.assertIn("--app hello:app;", self.refusal("hello.py"))
+        self.assertIn("--app hello;", self.refusal("hello.py"))
+        self.assertIn("--app site.wsgi;", self.refusal("site/wsgi.py"))
+        self.assertIn("--app 'shop:make()';", self.refusal("shop.py:make()"))
 
     def test_not_a_spec(self) -> None:
         """A text of another form is refused with an example."""
@@ -357,7 +359,7 @@ class FindAppTests(SynchronousTestCase):
             (
                 "zzz:app",
                 "app='zzz:app': there is no module zzz (looked in DIR first); add its "
-                "directory to sys.path if it is in another one",
+                "directory to PYTHONPATH or sys.path if it is in another one",
             ),
         ]:
             error = self.assertRaises(AppNotFound, find_app, text, "app")

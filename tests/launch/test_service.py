@@ -115,6 +115,13 @@ class ServiceTests(SynchronousTestCase):
         )
         error = self.assertRaises(TypeError, service, application, "tcp:8080")
         self.assertIn("give ['tcp:8080']", str(error))
+        port: Any = 8000
+        error = self.assertRaises(TypeError, service, application, [port])
+        self.assertEqual(
+            str(error),
+            "listen=[8000] is neither an endpoint nor an endpoint string: give "
+            "'tcp:8000'",
+        )
 
     def test_files_of_endpoints(self) -> None:
         """A key file need not exist before the start: twistd may change directory."""
@@ -124,6 +131,13 @@ class ServiceTests(SynchronousTestCase):
         """A setting that does not exist is refused."""
         wrong: dict[str, Any] = {"max_boddy": 1}
         self.assertRaises(SettingError, service, application, **wrong)
+
+    def test_bad_type_of_patch(self) -> None:
+        """A value of `patch` that is neither text nor an iterable is refused."""
+        wrong: Any = True
+        error = self.assertRaises(TypeError, service, application, patch=wrong)
+        self.assertIn("patch=True: ", str(error))
+        self.assertIn("; give 'all', 'none', or some of time, ", str(error))
 
     def test_access_log(self) -> None:
         """`access_log` names the file, which the started service opens."""

@@ -41,6 +41,13 @@ class SiteTests(WireTestCase):
         self.assertIn("not both: max_body, keep_alive", str(error))
         error = self.assertRaises(SettingError, GreenSite, application, max_boddy=5)
         self.assertIn("did you mean max_body?", str(error))
+        other: dict[str, Any] = {"port": 8080}
+        error = self.assertRaises(SettingError, GreenSite, application, **other)
+        self.assertEqual(
+            str(error),
+            "port=8080 is not a setting: give txgreenwsgi.service() "
+            "listen=['tcp:8080']",
+        )
 
     def test_reactor_is_the_installed_one(self) -> None:
         """By default, the installed reactor is used, from the first use on."""

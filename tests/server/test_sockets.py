@@ -94,6 +94,100 @@ class SocketsTests(WireTestCase):
         self.assertEqual(self.watched(server), [])
         self.assertEqual(self.logged(LogLevel.error), [])
 
+    def reporting(self) -> list[tuple[int, int]]:
+        """Return a list of events that epoll objects report before real ones."""
+        epoll = select.epoll
+
+        class Reporting:
+            def __init__(self) -> None:
+                self._real = epoll()
+
+            def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+                injected, pending[:] = list(pending), []
+                return injected + self._real.poll(timeout, most)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._real, name)
+
+        pending: list[tuple[int, int]] = []
+        self.patch(select, "epoll", Reporting)
+        return pending
+
+    def test_errors_without_input(self) -> None:
+        """An error or a hang-up that is reported without input ends a connection."""
+        for event, sent, outcomes in (
+            (select.EPOLLERR, b"", []),
+            (select.EPOLLHUP, get("/sleep?seconds=1"), [(0, "disconnected")]),
+        ):
+            pending = self.reporting()
+            self.records.clear()
+            server = self.recorded(application)
+            client = PairClient(server)
+            client.send(sent)
+            pending.append((client.transport.fileno(), event))
+            server.site.sockets.doRead()
+            self.assertEqual(server.site.server.shutdown.connections, set())
+            server.advance(1)
+            self.assertEqual(self.outcomes(), outcomes)
+            client.close()
+
+    def test_events_after_the_loss(self) -> None:
+        """Events of a connection that an earlier event has closed are ignored."""
+        pending = self.reporting()
+        server = self.recorded(application)
+        client, other = PairClient(server), PairClient(server)
+        fd = client.transport.fileno()
+        pending += [
+            (fd, select.EPOLLERR),
+            (fd, select.EPOLLIN),
+            (fd, select.EPOLLOUT),
+            (fd, select.EPOLLIN | select.EPOLLHUP),
+        ]
+        server.site.sockets.doRead()
+        self.assertEqual(len(server.site.server.shutdown.connections), 1)
+        other.send(get("/"))
+        self.assertIn(b"200 OK", other.read_all())
+        client.close()
+        other.close()
+        self.assertEqual(self.logged(LogLevel.error), [])
+
+    def test_false_report(self) -> None:
+        """A connection that is reported readable without input stays open."""
+        pending = self.reporting()
+        server = self.recorded(application)
+        client = PairClient(server)
+        pending.append((client.transport.fileno(), select.EPOLLIN))
+        server.site.sockets.doRead()
+        client.send(get("/"))
+        self.assertIn(b"200 OK", client.read_all())
+        client.close()
+
+    def test_failure_in_a_mixed_event(self) -> None:
+        """A failing read in a mixed event is logged, and ends its connection."""
+        pending = self.reporting()
+        server = self.recorded(application)
+        client = PairClient(server)
+
+        def fail(channel: H1Channel) -> None:
+            raise ZeroDivisionError
+
+        self.patch(H1Channel, "dataReceived", lambda channel, data: fail(channel))
+        client.socket.send(get("/"))
+        both = select.EPOLLIN | select.EPOLLHUP
+        pending.append((client.transport.fileno(), both))
+        server.site.sockets.doRead()
+        self.assertEqual(server.site.server.shutdown.connections, set())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        client.close()
+
+    def test_names_in_the_log(self) -> None:
+        """Twisted's log lines name the package."""
+        server = self.serve(application)
+        client = PairClient(server)
+        self.assertEqual(server.site.sockets.logPrefix(), "txgreenwsgi")
+        self.assertEqual(client.channel.logPrefix(), "txgreenwsgi")
+        client.close()
+
     def test_failure_ends_one_connection(self) -> None:
         """An error of the server itself is logged, and ends one connection only."""
         server = self.serve(application)

@@ -86,7 +86,9 @@ class ThreadRunnerTests(WireTestCase):
                 raise
             start_response("200 OK", [])
             return [body]
-        start_response("200 OK", [("Content-Type", "text/plain")])
+        write = start_response("200 OK", [("Content-Type", "text/plain")])
+        if path == "/write":
+            write(b"written ")
         return self.stream() if path == "/stream" else [b"from a thread"]
 
     def stream(self) -> Iterator[bytes]:
@@ -115,16 +117,20 @@ class ThreadRunnerTests(WireTestCase):
         server.settle()
 
     def test_response(self) -> None:
-        """Responses of one or several blocks arrive completely, on one connection."""
+        """Responses by list, by generator and by write() arrive, on one connection."""
         server, runner = self.threaded()
         client = server.connect()
-        for path in ("/", "/stream", "/"):
+        for path in ("/", "/stream", "/write"):
             client.send(get(path))
             self.run_until_ended(server, runner)
         bodies = [response.body for response in client.responses()]
         self.assertEqual(
             bodies,
-            [b"from a thread", b"block 0\nblock 1\nblock 2\n", b"from a thread"],
+            [
+                b"from a thread",
+                b"block 0\nblock 1\nblock 2\n",
+                b"written from a thread",
+            ],
         )
         self.assertEqual(self.noticed, ["closed"])
         self.assertEqual(self.outcomes(), [(200, "finished")] * 3)

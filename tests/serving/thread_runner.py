@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 from queue import SimpleQueue
-from threading import Event, Thread
+from threading import Event, Thread, get_ident
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorFromThreads
@@ -21,7 +21,10 @@ from txgreenwsgi._wsgi.gateway import serve
 from txgreenwsgi.testing import MemoryReactor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse
 
     from txgreenwsgi._http.writer import ResponseHead
     from txgreenwsgi._wsgi.files import FileWrapper
@@ -60,6 +63,7 @@ class _Crossing:
 
     def __init__(self, reactor: ThreadsReactor) -> None:
         self._reactor = reactor
+        self._reactor_thread = get_ident()
         self._calls: deque[Callable[[], None]] = deque()
         self._wake: Suspension | None = None
         self._ended = False
@@ -73,6 +77,8 @@ class _Crossing:
 
     def call(self, function: Callable[..., Any], *args: object) -> Any:
         """Call `function` in the task; block the thread until it returns."""
+        if get_ident() == self._reactor_thread:
+            return function(*args)  # called by a call that has crossed
         done = Event()
         result: list[Any] = []
         error: list[BaseException] = []
@@ -192,6 +198,24 @@ class _Sink:
         self._call(self._sink.finish)
 
 
+def _call_application(
+    crossing: _Crossing,
+    application: Application,
+    environ: dict[str, Any],
+    start_response: StartResponse,
+) -> Iterable[bytes]:
+    """Call `application` with a `write` callable that crosses to the task."""
+
+    def start(
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: OptExcInfo | None = None,
+    ) -> Callable[[bytes], object]:
+        return partial(crossing.call, start_response(status, headers, exc_info))
+
+    return application(environ, start)
+
+
 class ThreadRunner:
     """Calls each application in a new thread.
 
@@ -217,7 +241,8 @@ class ThreadRunner:
             "txgreenwsgi.set_request_timeout",
         ):
             environ[name] = partial(crossing.call, environ[name])
-        run = partial(serve, application, environ, _Sink(crossing, sink))
+        called = partial(_call_application, crossing, application)
+        run = partial(serve, called, environ, _Sink(crossing, sink))
         thread = Thread(target=crossing.run, args=(run,), daemon=True)
         thread.start()
         try:

@@ -72,7 +72,7 @@ class _Spec(NamedTuple):
         """The remedy for modules in another directory."""
         if self.is_command_line:
             return "give --chdir if it is in another directory"
-        return "add its directory to sys.path if it is in another one"
+        return "add its directory to PYTHONPATH or sys.path if it is in another one"
 
     def error(self, problem: str) -> AppNotFound:
         return AppNotFound(f"{self.subject}: {problem}")
@@ -94,7 +94,7 @@ def find_app(text: str, option: str = "--app") -> Application:
     """
     spec = _Spec(text, option)
     module_name, colon, expression = text.partition(":")
-    _check_module_name(spec, module_name)
+    _check_module_name(spec)
     if colon:
         module = _import(spec, module_name)
         found = _evaluate(spec, module, expression)
@@ -118,15 +118,17 @@ def check_spec(text: str, option: str = "--app") -> None:
     Raises:
         AppNotFound: the part before the colon is not a module name.
     """
-    _check_module_name(_Spec(text, option), text.partition(":")[0])
+    _check_module_name(_Spec(text, option))
 
 
-def _check_module_name(spec: _Spec, module_name: str) -> None:
+def _check_module_name(spec: _Spec) -> None:
+    module_name, colon, expression = spec.text.partition(":")
     if "/" in module_name or module_name.endswith(".py"):
         dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
         raise spec.error(
             f"{module_name!r} is a file name; give the module name, as Python imports "
-            f"it: {spec.instead((dotted or 'module') + ':app')}; {spec.path_remedy}"
+            f"it: {spec.instead((dotted or 'module') + colon + expression)}; "
+            f"{spec.path_remedy}"
         )
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise spec.error(

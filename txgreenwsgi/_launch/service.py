@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from twisted.internet.interfaces import IStreamServerEndpoint
+
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.service import DEFAULT_LISTEN, GreenService
 from txgreenwsgi._wsgi.application_check import checked_application
@@ -24,7 +26,7 @@ from .patching import patch as patch_modules
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
+    from twisted.internet.interfaces import IReactorTime
     from typing_extensions import Unpack
 
     from txgreenwsgi._server.access_log import AccessLogFormat, AccessLogTarget
@@ -98,10 +100,9 @@ def service(
             log cannot be opened.
     """
     load_app = _loader(app, patch)
-    for endpoint in listen:
-        if isinstance(endpoint, str) and not isinstance(listen, str):
-            # twistd may change its directory and user before the service starts.
-            check_endpoint(endpoint, paths_are_final=False)
+    if not isinstance(listen, str):  # refused below
+        for endpoint in listen:
+            _check_listen(endpoint)
     log = None
     if access_log is not None:
         log = AccessLog(os.fspath(access_log), access_log_format)
@@ -115,6 +116,18 @@ def service(
     )
 
 
+def _check_listen(endpoint: object) -> None:
+    """Raise if `endpoint` is neither an endpoint nor the string of one."""
+    if isinstance(endpoint, str):
+        # twistd may change its directory and user before the service starts.
+        check_endpoint(endpoint, paths_are_final=False)
+    elif not IStreamServerEndpoint.providedBy(endpoint):
+        raise TypeError(
+            f"listen=[{endpoint!r}] is neither an endpoint nor an endpoint string: "
+            f"give {f'tcp:{endpoint}' if isinstance(endpoint, int) else 'tcp:8080'!r}"
+        )
+
+
 def _loader(
     app: Application | str, patch: str | Iterable[str] | None
 ) -> Callable[[], Application]:
@@ -123,8 +136,8 @@ def _loader(
     if patch is not None:
         try:
             modules = parse_patch(patch)
-        except ValueError as error:
-            raise ValueError(
+        except (ValueError, TypeError) as error:
+            raise type(error)(
                 f"patch={patch!r}: {error}; give 'all', 'none', or some of "
                 f"{', '.join(PATCHABLE)}"
             ) from None

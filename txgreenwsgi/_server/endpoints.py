@@ -113,6 +113,12 @@ def _parse(reactor: object, text: str) -> IStreamServerEndpoint:
                 "start the process by its .socket unit, or give an endpoint such as "
                 "tcp:8080",
             ) from error
+        if text.startswith("ssl:") and type(error).__module__.startswith("OpenSSL."):
+            raise EndpointError(
+                text,
+                f"has a key or a certificate that cannot be used ({error})",
+                "give a private key and its certificate, in PEM format",
+            ) from error
         raise EndpointError(
             text,
             f"is not a valid endpoint string ({type(error).__name__}: {error})",

@@ -6,7 +6,7 @@ This file knows the addresses of transports. It must never know requests.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -46,7 +46,9 @@ def ends_of(
     """
     if type(transport) is Server and not transport.TLS:
         server = _server_of(transport, addresses)
-        host, port = cast("tuple[str, int]", transport.client[:2])
+        # With two more items for IPv6.
+        client: tuple[str, int] = transport.client  # type: ignore[assignment]
+        host, port = client[:2]
         return _make_ends((*server, host, str(port), url_scheme or "http"))
     scheme = url_scheme or ("https" if ISSLTransport.providedBy(transport) else "http")
     address = transport.getHost()
@@ -67,7 +69,7 @@ def host_and_port(address: object) -> tuple[str, str]:
 
 def _server_of(transport: Server, addresses: ServerAddresses) -> tuple[str, str]:
     """Return the server's address; cached for ports that are bound to one address."""
-    port = cast("Port | None", transport.server)
+    port: Port | None = transport.server
     known = None if port is None else addresses.get(port)
     if known is None:
         address = transport.getHost()

@@ -189,7 +189,7 @@ class H1Channel:
 
     def makeConnection(self, transport: ITransport) -> None:
         """Attach the transport of a new connection."""
-        self.transport = cast("PlainTransport", transport)
+        self.transport = transport  # type: ignore[assignment]
         self._time = self.server.hub.reactor.seconds()
         if self._sockets.adopt(self, transport):
             self._fd = self.transport.fileno()

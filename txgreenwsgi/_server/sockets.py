@@ -37,7 +37,7 @@ from .ends import ServerAddresses
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IReactorTime, IWriteDescriptor
+    from twisted.internet.interfaces import IReactorTime
 
     from .transports import PlainTransport
 
@@ -102,7 +102,7 @@ class Sockets:
             return False
         if self._epoll is None and not self._open():
             return False
-        plain = cast("PlainTransport", transport)
+        plain: PlainTransport = transport  # type: ignore[assignment]
         fd = plain.fileno()
         if plain.reactor is not self:
             plain.stopReading()
@@ -195,29 +195,27 @@ class Sockets:
 
     # The reactor interface for transports and ports.
 
-    def addReader(self, transport: IReadDescriptor) -> None:
+    def addReader(self, transport: PlainTransport | Port) -> None:
         """Start reading from a connection or accepting from a port."""
-        if isinstance(transport, Port) or not self._add(
-            cast("PlainTransport", transport), _IN
-        ):
-            self._reactor.addReader(transport)
+        if isinstance(transport, Port) or not self._add(transport, _IN):
+            self._reactor.addReader(transport)  # type: ignore[arg-type]
 
-    def removeReader(self, transport: IReadDescriptor) -> None:
+    def removeReader(self, transport: PlainTransport | Port) -> None:
         """Stop reading from a connection or accepting from a port."""
         if isinstance(transport, Port):
             self._reactor.removeReader(transport)
         else:
-            self._remove(cast("PlainTransport", transport), _IN)
+            self._remove(transport, _IN)
 
-    def addWriter(self, transport: IWriteDescriptor) -> None:
+    def addWriter(self, transport: PlainTransport) -> None:
         """Start reporting that a connection is writable."""
-        if not self._add(cast("PlainTransport", transport), _OUT):
-            self._reactor.addWriter(transport)
+        if not self._add(transport, _OUT):
+            self._reactor.addWriter(transport)  # type: ignore[arg-type]
 
-    def removeWriter(self, transport: IWriteDescriptor) -> None:
+    def removeWriter(self, transport: PlainTransport | Port) -> None:
         """Stop reporting that a connection is writable."""
         if not isinstance(transport, Port):  # a port never writes
-            self._remove(cast("PlainTransport", transport), _OUT)
+            self._remove(transport, _OUT)
 
     def __getattr__(self, name: str) -> Any:
         # The rest of the reactor: clock, threads and so on.
