@@ -3,12 +3,12 @@
 All tasks run in one thread. Django keeps its database connections in an asgiref `Local`
 keyed by the thread, so two requests would share a connection and its transaction, and
 Django's check against sharing compares thread idents. `isolate_loaded()` gives each
-task its own connections, whether the standard library is patched or not, and closes
-those left over in the task before it ends. In real threads and in the reactor greenlet
-nothing changes.
+task its own connections, whether or not the standard library is patched, and closes
+leftover connections in the task before it ends. Real threads and the reactor greenlet
+are not affected.
 
 It knows Django's connection handlers and asgiref's locals by name. It must never import
-Django or asgiref, nor prevent their import later.
+Django or asgiref, or prevent their later import.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _TaskLocal:
         try:
             return _get_own(self, "_of_task")[task][name]
         except KeyError:
-            # Frequent: Django looks for a connection several times in each request.
+            # Hot path: Django looks for a connection several times per request.
             raise AttributeError(name) from None
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -99,7 +99,7 @@ class _TaskLocal:
 
 
 class _LocalFactory:
-    """Replaces the class `Local` of asgiref in Django: makes a `_TaskLocal`.
+    """A replacement in Django for the class `Local` of asgiref.
 
     Args:
         original: the class `Local`.
@@ -123,14 +123,14 @@ def namespace_count(handler: Any) -> int:
 
 
 def _close_all(namespace: dict[str, object]) -> None:
-    """Close the connections opened by a task that ends. Call from that task."""
+    """Close the connections of an ending task. Call from that task."""
     ident = get_ident()
     for alias, connection in namespace.items():
         if getattr(connection, "_thread_ident", ident) != ident:
             continue  # opened by another task and lent to this one
         try:
             if hasattr(connection, "close_for_good"):
-                # A pooled backend: its `close()` would keep an in-memory database.
+                # A pooled backend, whose `close()` keeps an in-memory database open.
                 connection.close_for_good()
             elif hasattr(connection, "close"):
                 connection.close()
@@ -145,7 +145,7 @@ def _isolate_handlers(module: Any) -> None:
     """Patch `django.utils.connection`: connection handlers keep state per task."""
     if not isinstance(module.Local, _LocalFactory):
         module.Local = _LocalFactory(module.Local)
-    # Handlers made before; connections of the main thread stay in them.
+    # Existing handlers; they keep the connections of the main thread.
     for name, handler_name in (
         ("django.db", "connections"),
         ("django.core.cache", "caches"),
@@ -166,14 +166,15 @@ def _isolate_locals(module: Any) -> None:
         threading,
         local=local,
         current_thread=_current_thread,
-        # No task parks while asgiref holds it, and Django takes it about twenty times
-        # per page: the original, in C, needs a tenth of the time.
+        # The original lock is safe, because no task parks while asgiref holds it.
+        # Django takes it about twenty times per page, and the original, in C, needs a
+        # tenth of the time.
         RLock=real_rlock,
     )
 
 
 class _ThreadStandIn:
-    """Holds attributes that libraries set on the current thread, for one task."""
+    """A per-task holder of attributes that libraries set on the current thread."""
 
 
 _stand_ins: WeakKeyDictionary[Task[object], _ThreadStandIn] = WeakKeyDictionary()
@@ -202,7 +203,7 @@ _PATCHES: dict[str, Callable[[Any], None]] = {
 
 
 class _PatchingFinder(MetaPathFinder):
-    """Applies `_PATCHES` to modules as they are imported."""
+    """An import hook that applies `_PATCHES` to modules."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: Any = None

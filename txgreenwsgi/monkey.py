@@ -5,11 +5,11 @@
 
 or, to run a whole program in a task: `python -m txgreenwsgi.monkey script.py args`.
 Patch before any other import, but after installing Twisted's reactor: names that a
-module has bound before (`from time import sleep`) stay the originals. One warning lists
-such modules.
+module has already bound (`from time import sleep`) keep the originals. One warning
+lists such modules.
 
 In the reactor greenlet, in real threads and in the child of a fork, patched functions
-do what the originals do, so Twisted is not affected. This module knows the modules of
+behave as the originals, so Twisted is not affected. This module knows the modules of
 `green`. It must never park.
 """
 
@@ -32,7 +32,7 @@ import twisted.internet.reactor
 import twisted.python.threadpool  # noqa: F401
 from twisted.python import threadable
 
-# Not its names: as `__main__`, this module would then hold originals itself.
+# The module, not its names: as `__main__`, this module would bind originals itself.
 from ._parking import real_threads
 from ._parking.locks import Lock
 from .green import drivers, patched
@@ -151,7 +151,7 @@ def _patch_semaphores() -> None:
 
 
 class _GreenQueueImporter(MetaPathFinder, Loader):
-    """Provides the green class in each new import of the C module `_queue`."""
+    """An importer that puts the green class into each new import of `_queue`."""
 
     def __init__(self, simple_queue: type, empty: type[Exception]) -> None:
         self._simple_queue = simple_queue
@@ -171,7 +171,7 @@ class _GreenQueueImporter(MetaPathFinder, Loader):
 
 
 def patch_queue() -> None:
-    """Patch `queue`: `SimpleQueue` parks; other queues do so by `patch_thread`."""
+    """Patch `queue`: `SimpleQueue` parks; `patch_thread` makes other queues park."""
     import queue
 
     from .green import queue as green
@@ -197,12 +197,12 @@ def patch_select() -> None:
         for name in ("select", "poll", "epoll"):
             if hasattr(select, name):
                 _replace(select, name, getattr(green, name))
-        # psycopg 3 would wait in C; this makes it wait by `select.poll`.
+        # Makes psycopg 3 wait with `select.poll` instead of in C.
         os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_poll")
 
 
 def patch_selectors() -> None:
-    """Patch `selectors`: all selectors park, also classes imported before."""
+    """Patch `selectors`: all selectors park, including classes imported before."""
     import selectors
 
     from .green import select as green
@@ -242,7 +242,7 @@ def patch_socket() -> None:
         _keep_for_twisted(socket)
         for name, value in green.REPLACED.items():
             _replace(socket, name, value)
-        # Drivers in C that have a hook; also those imported later.
+        # C drivers that have a hook, including those imported later.
         drivers.watch_imports()
 
 
@@ -285,7 +285,7 @@ def patch_signal() -> None:
 
 
 def patch_psycopg2() -> None:
-    """Make psycopg2, which waits in C, park. `patch_socket` does so too."""
+    """Make psycopg2, which waits in C, park. `patch_socket` includes this."""
     drivers.make_psycopg2_green()
 
 
@@ -305,13 +305,13 @@ MODULES: dict[str, Callable[[], None]] = {
 
 
 def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
-    """Patch the standard library in place; skip modules that are patched already.
+    """Patch the standard library in place; skip modules that are already patched.
 
     Call from the main thread, outside tasks.
 
     Args:
         only: names from `MODULES`; all by default. An empty list patches nothing, and
-            keeps embedded servers from logging that nothing is patched.
+            suppresses the warning of embedded servers.
         warn: warn about modules that bound originals earlier.
 
     Raises:
@@ -374,7 +374,7 @@ def _refresh_standard_modules() -> None:
 def early_importers() -> dict[str, list[str]]:
     """Return the modules that bound originals before patching, and those names.
 
-    Packages that need the originals, such as Twisted, are left out.
+    Packages that need the originals, such as Twisted, are excluded.
     """
     found = {}
     for name, module in list(sys.modules.items()):
@@ -442,7 +442,7 @@ def run(main: Callable[..., object], *args: Any) -> int:
 
 
 if __name__ == "__main__":
-    # Use the imported module, not `__main__`: its state is the one others see.
+    # Use the imported module, not `__main__`: other code sees its state.
     from txgreenwsgi import monkey
 
     monkey.patch_all()

@@ -1,12 +1,12 @@
 """A bounded connection pool shared by tasks and real threads.
 
-The caller provides the functions that connect, check and close; this module counts. A
-connection counts as open from the start of `connect` until its `close` has returned,
-and at most `max_size` are open. Callers that find none free wait in a FIFO queue. A
-returned connection is handed directly to the first waiter, so a newcomer cannot
-overtake it.
+The caller provides the functions that connect, check and close; this module enforces
+the limits. A connection counts as open from the start of `connect` until its `close`
+has returned, and at most `max_size` are open. Callers that find no free connection wait
+in a FIFO queue. A returned connection is handed directly to the first waiter, so later
+callers cannot overtake it.
 
-It knows tasks, threads and their locks. It must never know what a connection is, nor
+It knows tasks, threads and their locks. It must never know the kind of connection, or
 park while it holds its own lock.
 """
 
@@ -51,7 +51,7 @@ _log = Logger()
 
 
 class PoolTimeout(TimeoutError):
-    """No connection became free within the wait timeout."""
+    """No connection became free before the wait timeout expired."""
 
 
 class PoolClosed(RuntimeError):
@@ -60,18 +60,18 @@ class PoolClosed(RuntimeError):
 
 @dataclass(frozen=True)
 class PoolStatistics:
-    """Current state of a pool, and counters since it was made.
+    """Current state of a pool, and counters since its creation.
 
     Attributes:
         size: number of connections that are open, being made or being closed.
         in_use: number of those that are not idle.
-        idle: number of those that are free to be taken.
+        idle: number of those that can be taken.
         waiting: number of tasks and threads in the wait queue.
         taken: number of times that a connection was taken.
         made: number of connections made.
-        discarded: number of connections closed: in doubt, dead, too old or too long
-            idle.
-        timeouts: number of waits that ended by `PoolTimeout`.
+        discarded: number of connections closed because their state was in doubt, or
+            because they were dead, too old or idle for too long.
+        timeouts: number of waits that raised `PoolTimeout`.
         longest_wait: the longest successful wait for a connection, in seconds.
         max_size: maximum number of open connections.
     """
@@ -103,7 +103,7 @@ class _Entry(Generic[C]):
         connection: the connection.
         made_at: time when it was made.
         idle_since: time of its return; None if it was handed over directly.
-        holder: the task that took it last, to report a deadlock as an error.
+        holder: the last task that took it, to report a deadlock as an error.
     """
 
     __slots__ = ("connection", "holder", "idle_since", "made_at")
@@ -116,7 +116,7 @@ class _Entry(Generic[C]):
 
 
 class _Slot:
-    """The right to make one connection, or a refusal; instances compare by identity."""
+    """A permit to make one connection, or a refusal; instances compare by identity."""
 
     __slots__ = ("name",)
 
@@ -127,7 +127,7 @@ class _Slot:
 _FREE_SLOT: Final = _Slot("free")
 #: The slot of a connection that was discarded; counted when it is returned.
 _DISCARDED_SLOT: Final = _Slot("discarded")
-#: The pool was closed: the waiter gets no connection.
+#: The grant of a closed pool: the waiter gets no connection.
 _REFUSED: Final = _Slot("refused")
 
 
@@ -152,7 +152,7 @@ def _require_seconds(option: str, seconds: object) -> None:
 
 def _require_function(option: str, function: object) -> None:
     if not callable(function):
-        raise ValueError(f"{option}={function!r} cannot be called: give a function")
+        raise ValueError(f"{option}={function!r} is not callable: give a function")
 
 
 class ConnectionPool(Generic[C]):
@@ -166,15 +166,15 @@ class ConnectionPool(Generic[C]):
         max_size: maximum number of open connections.
         wait_timeout: seconds to wait for a free connection before `PoolTimeout`; None
             for no limit. The time for making a connection does not count.
-        max_age: age in seconds after which a connection is not used again; None for no
+        max_age: age in seconds after which a connection is not reused; None for no
             limit.
         max_idle: seconds without use after which a connection is closed, at the next
             return or take; None for no limit.
         check: called with an idle connection before it is taken. If it raises, the
             connection is dead and is replaced. Without it, the caller may get a dead
             connection.
-        reset: called with a connection that is given back, to remove the state of its
-            last user (`rollback`). If it raises, the connection is closed.
+        reset: called with a returned connection, to remove the state of its last user
+            (`rollback`). If it raises, the connection is closed.
         close: closes a connection. Its exceptions are logged at the debug level.
         name: name of the pool in messages.
         clock: returns the time in seconds.
@@ -225,8 +225,8 @@ class ConnectionPool(Generic[C]):
         _pools.add(self)
 
     def _start_empty(self) -> None:
-        # Never held across a wait. A finalizer, which may run at any point, may give a
-        # connection back, so returns never wait for the lock: they are appended to
+        # Never held across a wait. A finalizer, which may run at any point, may return
+        # a connection, so returns never wait for the lock: they are appended to
         # `_returned`, and the holder of the lock processes them.
         self._mutex = real_lock()
         self._returned: deque[_Entry[C] | _Slot] = deque()
@@ -247,14 +247,14 @@ class ConnectionPool(Generic[C]):
     # Taking.
 
     def take(self, timeout: float | EllipsisType | None = ...) -> C:
-        """Take a connection for exclusive use until it is given back. May park.
+        """Take a connection for exclusive use until `give_back`. May park.
 
         Args:
             timeout: seconds to wait for a free connection, instead of `wait_timeout`;
                 0 does not wait, None waits without limit.
 
         Raises:
-            PoolTimeout: none became free in time; the message names the pool.
+            PoolTimeout: no connection became free in time; the message names the pool.
             PoolClosed: the pool is closed.
             NotInGreenlet: the wait would block the reactor's thread.
             Exception: the exception of `connect`.
@@ -268,7 +268,7 @@ class ConnectionPool(Generic[C]):
         if guards.collecting_thread == thread_ident():
             raise NotInGreenlet(
                 f"{self!r}: take() was called while the garbage collector runs: a "
-                "finalizer may give a connection back but not take one; take it in a "
+                "finalizer may return a connection but not take one; take it in a "
                 "task started by spawn()"
             )
         task = current_task()
@@ -276,7 +276,7 @@ class ConnectionPool(Generic[C]):
         self._mutex.acquire()
         try:
             if self._closed:
-                raise PoolClosed(f"{self!r} is closed and gives no connections")
+                raise PoolClosed(f"{self!r} is closed: take() is no longer possible")
             grant = self._claim()
             if grant is None:
                 if seconds == 0:
@@ -292,7 +292,7 @@ class ConnectionPool(Generic[C]):
     def _claim(self) -> _Entry[C] | _Slot | None:
         """Return an idle connection or a free slot, if any. Call under the lock.
 
-        There is none while callers wait: returned connections go to them directly.
+        Returns None while callers wait: returned connections go directly to them.
         """
         if self._idle:
             return self._idle.pop()
@@ -319,7 +319,7 @@ class ConnectionPool(Generic[C]):
             raise NotInGreenlet(
                 f"take() was called in the reactor greenlet while all {self.max_size} "
                 f"connections of {self!r} are in use; waiting there would block the "
-                "tasks that have to give one back: take it in a task (spawn(), "
+                "tasks that must give one back: take it in a task (spawn(), "
                 "in_greenlet()), or with timeout=0"
             )
 
@@ -350,7 +350,7 @@ class ConnectionPool(Generic[C]):
     def _leave_queue(
         self, waiter: Waiter[_Entry[C] | _Slot]
     ) -> _Entry[C] | _Slot | None:
-        """Return the waiter's grant; without one, remove it from the queue."""
+        """Return the waiter's grant, or remove the waiter from the queue."""
         self._mutex.acquire()
         try:
             if waiter.grant is None:
@@ -402,7 +402,7 @@ class ConnectionPool(Generic[C]):
             BaseException: the interruption of the check; the connection was closed.
         """
         if entry.idle_since is None:
-            return True  # handed over directly by its last user
+            return True  # handed over directly from its last user
         if self._is_stale(entry):
             return False
         if self._check is None:
@@ -439,7 +439,7 @@ class ConnectionPool(Generic[C]):
 
         Args:
             connection: a connection returned by `take`.
-            discard: close it, because its state is in doubt.
+            discard: True to close it, because its state is in doubt.
 
         Raises:
             ValueError: the connection is not in use from this pool: it was taken
@@ -495,7 +495,7 @@ class ConnectionPool(Generic[C]):
         self.give_back(connection)
 
     def _return(self, returned: _Entry[C] | _Slot) -> None:
-        """Return a connection or a slot. Never parks, never waits for the lock."""
+        """Return a connection or a slot. Never parks or waits for the lock."""
         self._returned.append(returned)
         self._process_returned()
 
@@ -515,7 +515,7 @@ class ConnectionPool(Generic[C]):
                         woken.append(waiter)
             finally:
                 self._mutex.release()
-            # Not under the lock: in the reactor greenlet `wake` runs the task at once.
+            # Outside the lock: in the reactor greenlet, `wake` runs the task at once.
             for waiter in woken:
                 waiter.wake()
 
@@ -544,11 +544,11 @@ class ConnectionPool(Generic[C]):
     def _close_connection(self, entry: _Entry[C]) -> None:
         """Close a connection; its slot stays occupied. May park."""
         try:
-            # If the close were interrupted, an open connection would count as closed.
+            # An interrupted close would leave an open connection counted as closed.
             with nullcontext() if current_task() is None else shield():
                 self._close(entry.connection)
         except Exception as error:
-            # The pool drops the connection in any case.
+            # The pool drops the connection even if closing it fails.
             _log.debug(
                 "closing a connection failed: {pool}: {error!r}", pool=self, error=error
             )
@@ -564,7 +564,8 @@ class ConnectionPool(Generic[C]):
         if not self._idle:
             return
         stale = []
-        # In a finalizer, an outer frame may hold the lock; a later return will do it.
+        # In a finalizer, an outer frame may hold the lock; then a later return does
+        # this.
         if not self._mutex.acquire(False):
             return
         try:
@@ -576,7 +577,7 @@ class ConnectionPool(Generic[C]):
             self._discard(entry)
 
     def close(self) -> None:
-        """Close the pool: idle connections now, others on their return. May park.
+        """Close the pool: idle connections now, others when returned. May park.
 
         Waiters and later calls of `take` get `PoolClosed`.
         """

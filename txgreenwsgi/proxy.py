@@ -1,6 +1,6 @@
-"""`GreenProxy`: APIs that return Deferreds, for code that expects results.
+"""`GreenProxy`: a blocking interface for APIs that return Deferreds.
 
-This module knows how to wait. It is independent of the API behind the proxy.
+This module knows how to wait. It must never know the API behind the proxy.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class GreenProxy:
     If a call of the object, or of one of its methods, returns a Deferred (or a
     coroutine, a Task, any awaitable), the proxy waits for it and returns the result
     or raises the error; other results are returned unchanged. Other attributes are
-    read from and written to the object. So a WSGI application calls clients that
-    were written for Twisted as if they blocked:
+    read from and written to the object. So a WSGI application can use Twisted clients
+    as if they were blocking:
 
         pool = GreenProxy(adbapi.ConnectionPool("sqlite3", "app.db"))
         rows = pool.runQuery("SELECT name FROM people")
 
-    The results of calls are not wrapped: if their methods return Deferreds too, wrap
+    The results of calls are not wrapped: if their methods also return Deferreds, wrap
     them as in `GreenProxy(GreenProxy(treq).get(url)).json()`.
 
     Args:
@@ -53,7 +53,7 @@ class GreenProxy:
             NotInGreenlet: the caller is not in a task; the object was not called.
             TypeError: the object is not callable.
         """
-        # First, so that no operation begins without a waiter.
+        # Check first, so that no operation starts without a waiter.
         require_task("a GreenProxy")
         result = self.__wrapped__(*args, **kwargs)
         if isinstance(result, Task):

@@ -99,14 +99,14 @@ class GreenWSGIResource(Resource):
         application: the WSGI callable.
         observers: callables that receive an `ExchangeRecord` when an exchange has
             ended. They must not park.
-        reactor: the installed one by default, from the first request on.
-        access_log: the file to append a line for each request to; "-" is the
+        reactor: the installed one by default, imported at the first request.
+        access_log: the file to which a line is appended for each request; "-" is the
             process's standard output. The file opens at the first request, and closes
             when the reactor has shut down. If it has become inaccessible before the
             first request, that is logged and requests are served without a log. A
             relative path is relative to the working directory of this call.
-        access_log_format: "combined" (that of Apache, then the duration in seconds
-            and the request id) or "json" (one object a line).
+        access_log_format: "combined" (Apache's format, then the duration in seconds
+            and the request id) or "json" (one object per line).
         settings: see `txgreenwsgi.settings`.
 
     Raises:
@@ -248,12 +248,12 @@ class GreenWSGIResource(Resource):
         return NOT_DONE_YET
 
     def _begin(self) -> None:
-        """Serve, from the first request on: the reactor is chosen by then."""
+        """Begin to serve, at the first request, when the reactor is installed."""
         server = self.application_server
         server.bind()
         log_if_unpatched(patch_remedy("GreenWSGIResource"))
         if IReactorCore.providedBy(server.reactor):
-            # At the end of this phase, twisted.web's connections are dropped.
+            # After this phase of the shutdown, twisted.web drops its connections.
             server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
         if self._access_log is not None:
             try:

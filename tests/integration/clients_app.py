@@ -45,7 +45,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
 
 
 def _once(ports: dict[str, Any], name: str, number: str) -> str:
-    """Ask through a pool shared by all requests, or through a client of its own."""
+    """Send a query through a shared pool, or through a client per request."""
     kind = CLIENTS[name]
     if kind.is_pool:
         if name not in _pools:

@@ -82,7 +82,7 @@ def interrupted(database: Database) -> None:
         with timeout(0.3):
             connection.cursor().execute(f"select {database.sleep}(120)")
     except (TimedOut, database.module.Error) as error:
-        # PyMySQL raises an error of its own instead.
+        # PyMySQL raises its own error instead.
         assert was_interrupted(error), error
     else:
         raise AssertionError("the query was not timed out")
@@ -288,7 +288,7 @@ def other_operations(database: Database) -> None:
         assert time.monotonic() - began < 20
     else:
         raise AssertionError("the wait did not end")
-    # The server has not been told.
+    # The server was not notified.
     assert wait_until(lambda: database.connection_counts() == (0, 0, 0)), (
         database.connection_counts()
     )

@@ -120,7 +120,7 @@ class MariaDB(Database):
 
     sleep = "sleep"
     closes_when_interrupted = True
-    cancels = False  # the server notices on its own that the client has gone
+    cancels = False  # the server itself detects the disconnect
     # Its connect_timeout ends when the connection is accepted.
     impatient: ClassVar[dict[str, int]] = {"connect_timeout": 2, "read_timeout": 2}
     url = "mysql+pymysql://root@127.0.0.1:{port}/shop"
@@ -160,7 +160,7 @@ class MariaDB(Database):
     def count(self) -> int:
         """Return the number of open connections.
 
-        The server counts a connection until it notices that the client has gone.
+        The server counts a connection until it detects the disconnect.
         """
         return sum(one.open for one in self.made if one is not self._watch)
 

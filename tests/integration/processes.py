@@ -191,7 +191,7 @@ class ServerProcess(Server):
         return Path(self._log.name).read_text("utf-8", "replace")
 
     def wait_listening(self, endpoints: int = 1) -> None:
-        """Wait until the process listens on that many endpoints.
+        """Wait until the process listens on a number of endpoints.
 
         Raises:
             AssertionError: the process ended, or timeout; the message has its log.
@@ -280,7 +280,7 @@ def start(
 
 
 def serve(test: TestCase, app: str, *options: str) -> ServerProcess:
-    """Serve an application on a free port for this test alone."""
+    """Serve an application on a free port, for this test only."""
     listen = f"--listen=tcp:0:interface={LOOPBACK}"
     return start(test, "greenwsgi", f"--app={app}", listen, *options)
 

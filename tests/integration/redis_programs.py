@@ -28,7 +28,7 @@ AT_ONCE = 200
 
 
 def clients_of(client: Any) -> int:
-    """Return the server's number of connections, including the one that asks."""
+    """Return the server's number of connections, including that of the query."""
     return len(client.client_list())
 
 

@@ -26,7 +26,7 @@ class Client:
 
     #: Module that is imported on first use; "" for the standard library.
     module = ""
-    #: Whether the client has a timeout of its own for each answer.
+    #: Whether the client has a per-response timeout.
     has_limit = True
     #: Whether many tasks may use the one object at the same time.
     is_pool = False
@@ -43,11 +43,11 @@ class Client:
         """Connect, or create the pool."""
 
     def ask(self, number: int, seconds: float) -> str:
-        """Return the number that the server answers after that many seconds."""
+        """Return the number that the server sends after `seconds`."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close all connections, in whatever state they are."""
+        """Close all connections, in any state."""
 
 
 class HttpClient(Client):

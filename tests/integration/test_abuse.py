@@ -31,7 +31,7 @@ KIB_IN_MIB = 1024
 
 
 def many(number: int) -> int:
-    """Return `number` times the factor asked for; raise the limit of descriptors."""
+    """Return `number` times the requested factor; raise the descriptor limit."""
     wanted = int(number * FACTOR)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
@@ -48,7 +48,7 @@ def fetch_seconds(server: ServerProcess) -> float:
 
 
 class AbuseTests(SynchronousTestCase):
-    """One kind of abuse of one server each."""
+    """One kind of abuse per test, each with its own server."""
 
     def serve(self, *options: str) -> ServerProcess:
         """Start the server and send its first request."""
@@ -58,7 +58,7 @@ class AbuseTests(SynchronousTestCase):
         return server
 
     def connect(self, server: ServerProcess, number: int) -> list[socket.socket]:
-        """Open that many connections; the test's cleanup closes them."""
+        """Open a number of connections; the test's cleanup closes them."""
         clients = []
         for _ in range(number):
             client = socket.create_connection((LOOPBACK, server.port), timeout=15)
@@ -89,7 +89,7 @@ class AbuseTests(SynchronousTestCase):
             nine_in_ten_ms=round(1000 * statistics.quantiles(delays, n=10)[-1], 2),
             slowest_ms=round(1000 * max(delays), 2),
         )
-        # The ninth decile: a busy machine delays single requests by itself.
+        # The ninth decile: a busy machine delays single requests.
         self.assertLess(
             statistics.quantiles(delays, n=10)[-1], max(0.25, 10 * usual[-1])
         )
@@ -181,8 +181,8 @@ class AbuseTests(SynchronousTestCase):
         """Return the server's memory, in KiB, for each client that sends without end.
 
         Args:
-            name: of the figures.
-            number: of the clients.
+            name: the name of the figures.
+            number: the number of clients.
             head: the first bytes of each client.
             block: bytes that it then repeats, as long as the server accepts more.
         """

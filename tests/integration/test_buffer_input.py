@@ -35,7 +35,7 @@ class BufferInputTests(SynchronousTestCase):
             self.assertEqual(len(answers), 1)
 
     def test_called_after_the_body(self) -> None:
-        """The application answers nothing before the whole body has arrived."""
+        """The application sends nothing before the whole body has arrived."""
         _plain, server = self.both(COMMANDS)
         with server.connect() as client:
             client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelp")

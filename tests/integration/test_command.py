@@ -178,7 +178,7 @@ class StartTests(CommandTestCase):
 
 
 class EndTests(CommandTestCase):
-    """Servers that are told to stop."""
+    """The shutdown of servers."""
 
     def serve(self, *options: str, grace: float = 30) -> None:
         """Serve the application that blocks."""
@@ -213,7 +213,7 @@ class EndTests(CommandTestCase):
         client.read_until(b"/first")
 
     def test_status(self) -> None:
-        """An orderly stop by SIGTERM ends the process with status 0."""
+        """A graceful shutdown by SIGTERM ends the process with status 0."""
         self.serve()
         self.assertEqual(self.server.fetch("/a").text, "/a")
         self.server.ask_to_stop()
@@ -221,7 +221,7 @@ class EndTests(CommandTestCase):
         self.assertEqual(self.logged(), [("/a", 200, "finished")])
 
     def test_interrupted(self) -> None:
-        """Ctrl-C ends the process by SIGINT, so that a loop in a shell ends too."""
+        """Ctrl-C ends the process by SIGINT, so that a shell loop also ends."""
         process = subprocess.Popen(
             [*TWISTD, "-n", "--pidfile=", "greenwsgi", StartTests.listen],
             cwd=CHECKOUT,

@@ -17,7 +17,7 @@ MEBIBYTE = 1024 * 1024
 
 
 def paths_in_flight(server: ServerProcess) -> list[str]:
-    """Return the paths of the requests in flight, except for the one that asks."""
+    """Return the paths of the requests in flight, except the request itself."""
     listed = json.loads(server.fetch("/requests").body)["requests"]
     return [each["path"] for each in listed if not each["ours"]]
 
@@ -125,7 +125,7 @@ class DemoTests(SynchronousTestCase):
                 self.assertIn(b" 413 ", client.read_until(b"\r\n"))
 
     def test_deferreds(self) -> None:
-        """A timer, a thread and a name lookup are waited for concurrently."""
+        """Waits for a timer, a thread and a name lookup overlap."""
         for what, result in [
             ("timer", "the timer fired"),
             ("thread", "ff58f8b85a4d13cc"),

@@ -64,7 +64,7 @@ class Bank:
         reactor: str = "default",
         **environ: str,
     ) -> ServerProcess:
-        """Serve the bank, with a pool of that many connections."""
+        """Serve the bank, with a pool of the given size."""
         return start(
             self,  # type: ignore[arg-type]
             f"--reactor={reactor}",

@@ -152,7 +152,7 @@ class Project:
         return self._log.read_text("utf-8", "replace")
 
     def wait_logged(self, pattern: str, times: int = 1) -> list[str]:
-        """Wait until the log matches that many times; return the matches."""
+        """Wait for a number of matches in the log; return the matches."""
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             found: list[str] = re.findall(pattern, self.log())
@@ -162,7 +162,7 @@ class Project:
         raise AssertionError(f"{pattern!r} does not match {times} times:\n{self.log()}")
 
     def wait_started(self, times: int) -> str:
-        """Wait until it has started that many times; return its URL."""
+        """Wait for a number of starts; return the URL."""
         found = self.wait_logged(r"server at (http://\S+/)\n[^\0]*?CONTROL-C", times)
         return found[-1]
 
@@ -255,7 +255,7 @@ class RunGreenTests(SynchronousTestCase):
         self.assertEqual(self.project.wait_ended(), 0)
 
     def test_stop(self) -> None:
-        """SIGTERM and SIGINT end it and its children, whatever a view does."""
+        """SIGTERM and SIGINT end it and its children, even during a stuck view."""
         for number in (signal.SIGTERM, signal.SIGINT):
             for options in ([], ["--noreload"]):
                 project = Project(self)

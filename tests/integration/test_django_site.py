@@ -195,7 +195,7 @@ class SiteTests:
         self.assertIn("attachment", answer.headers["Content-Disposition"])
 
     def test_aborted_upload(self: Any) -> None:
-        """An aborted upload changes no post, and the server goes on."""
+        """An aborted upload changes no post, and the server keeps running."""
         ann = self.sign_up("ann")
         address = self.write(ann, "Holiday")
         body = multipart(ann.token(address), bytes(500_000))
@@ -237,7 +237,7 @@ class SiteTests:
             self.assertEqual(read_event(reader)["title"], "new")
 
     def test_stop(self: Any) -> None:
-        """A server that is told to stop ends the live pages, and exits soon."""
+        """At shutdown, the server ends the live pages, and exits soon."""
         reader = Visitor(self.server).listen("/live/events")
         reader.read_until(b"retry: 2000\n\n")
         began = time.monotonic()
@@ -486,7 +486,7 @@ class PostgreSQLTests(SiteTests, SynchronousTestCase):
             self.assertEqual(read_event(reader)["title"], "third")
 
     def test_last_reader_disconnects(self) -> None:
-        """After the last reader has gone, the listening connection is closed."""
+        """After the last reader disconnects, the listening connection is closed."""
         visitor = Visitor(self.server)
         with visitor.listen("/live/events") as reader:
             reader.read_until(b"retry: 2000\n\n")

@@ -218,7 +218,7 @@ class EmbeddingTests(SynchronousTestCase):
         """`GreenSite` and `GreenWSGIResource` report mistakes in the same words."""
         for name in ("GreenSite", "GreenWSGIResource"):
             for arguments, message in [
-                ("asgi", "is an ASGI application (asynchronous), and this server"),
+                ("asgi", "is an ASGI application (asynchronous), but this server"),
                 ('app, access_log="/nowhere/log"', NO_ACCESS_LOG),
                 (
                     'app, patch="all"',

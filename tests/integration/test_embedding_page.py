@@ -143,7 +143,7 @@ class ProgramTests(ProgramTestCase):
         self.assertNotIn("Traceback", self.output.read_text())
 
     def test_service(self) -> None:
-        """A program starts and stops the service by itself."""
+        """A program itself starts and stops the service."""
         self.assert_serves_and_stops("A program without twistd")
 
     def test_site(self) -> None:
@@ -154,7 +154,7 @@ class ProgramTests(ProgramTestCase):
         )
 
     def test_in_greenlet(self) -> None:
-        """A function that waits runs in a task of its own."""
+        """A function that waits runs in its own task."""
         process = self.run_program("Waiting in your own Twisted code")
         process.wait(SECONDS)
         self.assertEqual(self.output.read_text(), "42\n")

@@ -70,7 +70,7 @@ urlpatterns = [path("where/", where), path("pause/", pause), *urlpatterns]
 
 
 def free_ports(count: int) -> list[int]:
-    """Return that many different ports that are free now."""
+    """Return a number of different free ports."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:

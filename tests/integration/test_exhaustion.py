@@ -40,7 +40,7 @@ class Crowd:
         self.ask(self.early)
 
     def connect(self, number: int) -> list[socket.socket]:
-        """Open that many more connections and send a request on each."""
+        """Open more connections and send a request on each."""
         clients = []
         for _ in range(number):
             client = socket.create_connection((LOOPBACK, self._server.port), timeout=15)
@@ -58,7 +58,7 @@ class Crowd:
         return time.monotonic() - started
 
     def answered(self, clients: list[socket.socket], seconds: float) -> int:
-        """Return how many have an answer, once that is unchanged for that long."""
+        """Return the number of answered requests, once it is stable."""
         while True:
             before = self._count_answers(clients)
             time.sleep(seconds)
@@ -115,7 +115,7 @@ class DescriptorTests(SynchronousTestCase):
         lines = re.findall(r".*descriptor.*", server.log())
         self.assertEqual(len(lines), 1, lines)
         self.assertIn("the limit is 100", lines[0])
-        # The waiting ones are served as others leave; none is lost.
+        # Waiting clients are served as others disconnect; none is lost.
         for client in clients[:served]:
             client.close()
         rest = clients[served:]

@@ -44,7 +44,7 @@ class HelloTests(SynchronousTestCase):
         self.assertEqual(answer.body, b"")
 
     def test_connection_is_kept(self) -> None:
-        """One connection serves several requests, pipelined ones too."""
+        """One connection serves several requests, including pipelined ones."""
         with shared(HELLO).connect() as client:
             client.send(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
             for _ in range(3):
@@ -96,7 +96,7 @@ class FlaskTests(SynchronousTestCase):
             self.assertEqual(json.loads(client.read_all()), expected)
 
     def test_body_above_flasks_limit(self) -> None:
-        """Flask's own body limit answers 413, whatever follows."""
+        """Flask's own body limit answers 413, regardless of the rest of the body."""
         with shared(FLASK).connect() as client:
             client.send(
                 b"POST /form HTTP/1.1\r\nHost: x\r\n"
@@ -173,7 +173,7 @@ class BottleTests(SynchronousTestCase):
             )
 
     def test_upload_is_counted(self) -> None:
-        """An upload is read in blocks, and never held as a whole."""
+        """An upload is read in blocks, and never buffered completely."""
         answer = shared(BOTTLE).fetch("/count", "PUT", b"x" * 300_000)
         self.assertEqual(json.loads(answer.body), {"bytes": 300_000, "blocks": 5})
 

@@ -164,7 +164,7 @@ class CheckTests(CommandTestCase):
         self.assertIn("txgreenwsgi.django.backends.sqlite3", output)
 
     def test_views_of_django(self) -> None:
-        """Modules imported by views alone are checked; failed imports are reported."""
+        """Modules imported only by views are checked; failed imports are reported."""
         self.django("{'ENGINE': 'django.db.backends.dummy'}")
         self.write("site_urls.py", "import shelf\nurlpatterns = []\n")
         self.write("shelf.py", "import sqlite3\n")

@@ -105,7 +105,7 @@ class ClientTests(SynchronousTestCase):
         ways = [way for way in WAYS if CLIENTS[name].has_limit or "limit" not in way]
         before = self.view(name, "count")
         with ThreadPoolExecutor(len(ways)) as pool:
-            # Each way has a client object of its own.
+            # Each way has its own client object.
             errors = list(pool.map(lambda way: self.interrupted(name, way), ways))
         self.assertEqual(len(errors), len(ways))
         self.settles(name, before)
@@ -143,7 +143,7 @@ class ClientTests(SynchronousTestCase):
         return errors
 
     def settles(self, name: str, before: dict[str, int]) -> None:
-        """Check that the interrupted questions leave nothing open or waiting."""
+        """Check that interrupted queries leave no connection or waiter."""
         until = time.monotonic() + SETTLE_SECONDS
         while True:
             now = self.view(name, "count")

@@ -285,7 +285,7 @@ OPERATIONS: dict[Callable[[int], None], int] = {
 
 
 class LeftoverTests(TestCase):
-    """After all operations, the process holds what it held before."""
+    """After all operations, the process holds the same resources as before."""
 
     timeout = 100
 

@@ -235,7 +235,7 @@ class SharedTests(TestCase):
 
     @txgreenwsgi.in_greenlet
     def test_lock(self) -> None:
-        """Many tasks and threads use one lock; none waits for ever."""
+        """Many tasks and threads use one lock; none waits forever."""
         lock, inside, seen = threading.Lock(), [0], []
 
         def take(times: int) -> None:

@@ -84,7 +84,7 @@ class StopTests(SynchronousTestCase):
         self.assertLess(time.monotonic() - started, 10.0)
 
     def test_new_connections_are_refused(self) -> None:
-        """While requests in flight complete, the process does not listen any more."""
+        """While requests in flight complete, the process no longer listens."""
         server = serve(self, SLEEPER)
         client = self.begin(server, 8)
         server.ask_to_stop()

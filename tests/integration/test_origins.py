@@ -16,7 +16,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def say(client: RawClient, text: bytes) -> None:
-    """Send a text as a terminal would: each byte in a chunk of its own."""
+    """Send a text as a terminal would: each byte in its own chunk."""
     for byte in text:
         client.send(b"1\r\n%c\r\n" % byte)
 
@@ -58,12 +58,12 @@ class CommandLoopTests(SynchronousTestCase):
 
 
 class FaithfulCopyTests(SynchronousTestCase):
-    """The loop as first written, which reads past the end of its input for ever."""
+    """The original loop, which reads past the end of its input forever."""
 
     APP = "examples.origins.a01_faithful:app"
 
     def test_quit(self) -> None:
-        """It does what it was written for."""
+        """It behaves as on the original server."""
         server = serve(self, self.APP)
         answer = server.fetch("/", "POST", b"help\nquit\nno\nquit\ny")
         self.assertEqual(

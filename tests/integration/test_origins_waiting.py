@@ -253,7 +253,7 @@ class LongPollTests(SynchronousTestCase):
         self.assertEqual(answer.status, 204)
 
     def wait_for_listeners(self, count: int) -> None:
-        """Wait until that many listeners wait."""
+        """Wait for a number of waiting listeners."""
         started = time.monotonic()
         while json.loads(self.server.fetch("/listeners").body)["waiting"] != count:
             self.assertLess(time.monotonic() - started, 15.0)

@@ -261,7 +261,7 @@ def server_files(pid: int) -> int:
 
 
 def wait_for_files(pid: int, most: int) -> None:
-    """Wait until a process has at most that many descriptors.
+    """Wait until a process has at most a number of descriptors.
 
     Raises:
         AssertionError: timeout.

@@ -18,7 +18,7 @@ class RedisTests(SynchronousTestCase):
     """Two hundred concurrent tasks each get their own replies."""
 
     def run_program(self, program: str) -> None:
-        """Run a program against a server of its own."""
+        """Run a program against its own server."""
         if importlib.util.find_spec("redis") is None:
             raise SkipTest("redis is not installed")
         module = "txgreenwsgi.monkey"

@@ -592,7 +592,7 @@ class ThreadTests(SqliteTestCase):
         self.wait_for_threads()
 
     def check_ends(self, program: str) -> str:
-        """Run a program in a task; it must end by itself. Return its output."""
+        """Run a program in a task until it exits. Return its output."""
         done = subprocess.run(
             [
                 sys.executable,
@@ -614,7 +614,7 @@ class ThreadTests(SqliteTestCase):
         return done.stdout
 
     def test_exit(self) -> None:
-        """A process exits whatever its connections are doing."""
+        """A process exits in any state of its connections."""
         self.assertEqual(
             self.check_ends(
                 "    global idle\n"

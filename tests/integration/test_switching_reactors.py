@@ -177,7 +177,7 @@ class ReactorTests(ChildTestCase):
         self.assertLess(time.monotonic() - started, 20)
 
     def test_tasks_that_catch_everything(self) -> None:
-        """A task that catches every exception and goes on does not keep the process."""
+        """A task that catches every exception does not keep the process alive."""
         output, errors = self.run_program(
             """
             from twisted.internet import reactor
@@ -232,7 +232,7 @@ class ReactorTests(ChildTestCase):
         self.assert_quiet(errors)
 
     def test_deadlocks(self) -> None:
-        """Waits that would hang for ever raise an error, and the reactor goes on."""
+        """Waits that would hang forever raise, and the reactor keeps running."""
         output, errors = self.run_program(
             """
             from twisted.internet import reactor

@@ -65,7 +65,7 @@ class BottleTests(SynchronousTestCase):
     """Bottle's `request` and `response`."""
 
     def test_request_and_response(self) -> None:
-        """Each view finds its own request, and sets fields of its own response."""
+        """Each view has its own request and response."""
         for name, answer, found in ask(BOTTLE, "/view"):
             self.assertEqual(found, {"asked": name, "found": name})
             self.assertEqual(answer.headers["X-Name"], name)

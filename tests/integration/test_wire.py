@@ -240,7 +240,7 @@ class TCPTests(SynchronousTestCase):
         self.assertNotIn("Traceback", server.log())
 
     def wait_until(self, server: ServerProcess, requests: int) -> None:
-        """Wait until that many requests are in flight, besides the one that asks."""
+        """Wait for a number of requests in flight, not counting the query."""
         for _ in range(400):
             if census(server)["requests"] == requests:
                 return

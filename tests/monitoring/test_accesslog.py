@@ -197,7 +197,7 @@ class AccessLogTests(SynchronousTestCase):
         error = self.assertRaises(ValueError, AccessLog, "x", "common")
         self.assertEqual(
             str(error),
-            "access log format 'common' does not exist: give combined or json",
+            "'common' is not an access log format: give combined or json",
         )
 
     def test_one_write_a_turn(self) -> None:

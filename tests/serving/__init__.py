@@ -1,1 +1,1 @@
-"""The tests of `_serving`: one request, whatever carries it."""
+"""Tests of `_serving`: one request, independent of the transport."""

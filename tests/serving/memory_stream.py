@@ -1,6 +1,6 @@
 """A stream in memory: the smallest implementation of the port of `_serving`.
 
-It records the calls of its exchange and does what the test tells it to do. It must
+It records the calls of its exchange and follows the test's instructions. It must
 never know HTTP.
 """
 
@@ -42,7 +42,7 @@ def request_head(
 
     Args:
         method: its method.
-        path: its path, which is its target too.
+        path: its path and target.
         length: the length of its body in bytes; None for a chunked body.
         expects_continue: whether the client waits for a 100 response.
         variables: the variables of its fields.

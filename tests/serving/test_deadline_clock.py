@@ -21,7 +21,7 @@ class Watched:
         self.error = error
 
     def check(self, now: float) -> None:
-        """Record the time, and fail if told to."""
+        """Record the time, and fail if requested."""
         self.times.append(now)
         if self.error is not None:
             raise self.error

@@ -163,11 +163,11 @@ class ExchangeStateTests(ServingTestCase):
         )
 
     def test_lose(self) -> None:
-        """A queued request whose client leaves has ended."""
+        """A queued request whose client disconnects ends."""
         self.assert_moves("lose", lambda exchange: exchange.peer_lost(), ("queued",))
 
     def test_lose_later(self) -> None:
-        """A client that leaves cuts its exchange until the response is complete."""
+        """A disconnect before the end of the response cuts the exchange."""
         for state in self.STATES[1:]:
             stream = self.in_state(state, self.server_of(application))
             stream.leave()

@@ -90,7 +90,7 @@ class ReplacedLimitsTests(ServingTestCase):
         return stream.head.code if stream.head is not None else 0
 
     def end(self, *streams: MemoryStream) -> None:
-        """Let the clients leave."""
+        """Disconnect the clients."""
         for stream in streams:
             stream.leave()
         self.flushLoggedErrors(ClientDisconnected)

@@ -45,7 +45,7 @@ class RequestTableTests(ServingTestCase):
     """`RequestTable`."""
 
     def test_rows(self) -> None:
-        """A row tells the request, its age, its state and its wait; oldest first."""
+        """A row has the request, its age, state and wait; the oldest is first."""
         server = self.server_of(sleeping, max_in_flight=1)
         first = self.served(server, request_head("GET", "/first"))
         server.reactor.advance(1)  # type: ignore[attr-defined]

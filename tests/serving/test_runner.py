@@ -61,7 +61,7 @@ class ThreadRunnerTests(WireTestCase):
     def application(
         self, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Any:
-        """Do as the path tells, in a thread."""
+        """Run the function that the path names, in a thread."""
         assert current_thread() is not main_thread()
         path = environ["PATH_INFO"]
         if path == "/fail":
@@ -136,7 +136,7 @@ class ThreadRunnerTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(200, "finished")] * 3)
 
     def test_input(self) -> None:
-        """A read blocks the thread and parks the task until the body has come."""
+        """A read blocks the thread and parks the task until the body arrives."""
         server, runner = self.threaded()
         client = server.connect()
         request = post("/read", b"body")
@@ -195,7 +195,7 @@ class ThreadRunnerTests(WireTestCase):
             self.assertEqual(self.outcomes().pop(), (504, "timeout"))
 
     def test_disconnect(self) -> None:
-        """A thread that reads the body is told that its client is gone."""
+        """After a disconnect, a thread that reads the body gets the error."""
         server, runner = self.threaded()
         client = server.connect()
         client.send(post("/read", b"body")[:-2])

@@ -47,7 +47,7 @@ class FakeConnection:
             self.close()
 
     def close(self) -> None:
-        """Close in good order."""
+        """Close gracefully."""
         self._server.connection_lost(self)
 
     def stop(self) -> None:
@@ -68,7 +68,7 @@ class FakeConnection:
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    """Sleep for ever, in the way that the path tells."""
+    """Sleep forever, in the way that the path names."""
     path = environ["PATH_INFO"]
     if path == "/shielded":
         with shield():
@@ -202,7 +202,7 @@ class ShutdownTests(ServingTestCase):
         self.successResultOf(second)
 
     def test_on_stop(self) -> None:
-        """Functions of `on_stop` may add connections, which are stopped too."""
+        """Functions of `on_stop` may add connections, which are also stopped."""
         connections: list[FakeConnection] = []
         self.server.shutdown.on_stop.append(
             lambda: connections.append(FakeConnection(self.server, "stop"))

@@ -1,5 +1,5 @@
 """One suite of requests and responses that runs over every transport.
 
-It uses the public names of txgreenwsgi only. Each module holds the cases of one
-topic; `harness.on_every_transport` makes a test class of them for each transport.
+It uses only the public names of txgreenwsgi. Each module has the cases of one
+topic; `harness.on_every_transport` makes a test class from them for each transport.
 """

@@ -1,8 +1,8 @@
 """Servers over each transport, and the test case that drives them.
 
 A transport is a server in memory or on sockets and a client that speaks to it. The
-cases of the other modules use `TransportCase` alone, so that each of them says what
-holds for all transports. This file must never know what is right.
+cases of the other modules use only `TransportCase`, so each of them holds for all
+transports. This file must never know the expected results.
 """
 
 from __future__ import annotations
@@ -65,21 +65,21 @@ __all__ = [
 
 TEXT = [("Content-Type", "text/plain")]
 
-#: Time passes in steps of this many seconds, so that periodic checks take place.
+#: Step of the virtual clock in seconds, small enough for periodic checks.
 TICK = 0.25
 
-#: More turns than this without a rest: a task keeps the reactor busy for ever.
+#: Maximum number of reactor turns before a server counts as busy forever.
 _MOST_TURNS = 20000
 
-#: A server on sockets is at rest after so many turns in which nothing happened.
+#: Number of turns without events after which a server on sockets is idle.
 _QUIET_TURNS = 4
 
 
 class Watched:
-    """The application under test, and what it saw of the server.
+    """The application under test, and its record of the calls.
 
     Attributes:
-        environs: those of all calls, in order.
+        environs: the environs of all calls, in order.
         tasks: the task of each call.
     """
 
@@ -111,16 +111,16 @@ class Server:
         settings: see `txgreenwsgi.settings`.
 
     Attributes:
-        connections: of all clients, in order.
+        connections: the connections of all clients, in order.
         connection_class: the client's side of a connection.
-        version: SERVER_PROTOCOL of its requests.
+        version: the SERVER_PROTOCOL of its requests.
         streams_bodies: whether the application runs before the whole request
             body has come.
-        scheme: wsgi.url_scheme of its requests.
+        scheme: the wsgi.url_scheme of its requests.
         accepts_in_shutdown: whether connections can be made after `begin_stop`.
-        large: a response of so many bytes does not leave while its client does
-            not read: neither side of the connection holds as much.
-        reactor: its clock.
+        large: a response size in bytes that cannot be sent while the client does
+            not read: it exceeds the buffers of both ends.
+        reactor: the reactor, which is also the clock.
     """
 
     connection_class: type[Connection] = Http1Connection
@@ -147,21 +147,21 @@ class Server:
         raise NotImplementedError
 
     def begin_stop(self) -> Deferred[None]:
-        """Stop the server; the Deferred fires when the process may end."""
+        """Stop the server; the Deferred fires when the process may exit."""
         raise NotImplementedError
 
     def turn(self) -> bool:
-        """Let the reactor do what is due; return whether there was anything."""
+        """Run the pending work of the reactor; return whether there was any."""
         raise NotImplementedError
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock, and let the reactor do what is due then."""
+        """Advance the clock, and run the calls that are due."""
         raise NotImplementedError
 
     def tear_down(self) -> None:
-        """Close what is still open."""
+        """Close all open connections."""
 
-    # What tests use.
+    # The interface for tests.
 
     def begin(
         self,
@@ -175,19 +175,19 @@ class Server:
         stalled: bool = False,
         on: Reply | None = None,
     ) -> Reply:
-        """Send a request, and let the server react.
+        """Send a request, and let the server process it.
 
         Args:
-            method: such as "GET".
+            method: the method, such as "GET".
             target: the request target.
             headers: fields besides Host and Content-Length.
             body: the body, or the first part of it.
             length: the Content-Length of a body that is sent in part; the rest
                 follows by `Reply.send_body`.
-            slow: whether the client does not read what the server sends.
-            stalled: whether the client of HTTP/2 reads, but makes no room for more.
-            on: an earlier reply, the connection of which to use. By default, the
-                request has a connection of its own.
+            slow: whether the client does not read the response.
+            stalled: whether the HTTP/2 client reads without enlarging its window.
+            on: an earlier reply, whose connection is used. By default, the
+                request gets a new connection.
         """
         fields = [("Host", "test.example"), *headers]
         if length is not None:
@@ -205,12 +205,12 @@ class Server:
         return reply
 
     def send_body(self, reply: Reply, data: bytes, end: bool = False) -> None:
-        """Send a piece of a request body, and let the server react."""
+        """Send a piece of a request body, and let the server process it."""
         reply.connection.send_body(reply, data, end)
         self.settle()
 
     def settle(self) -> None:
-        """Let the server and its clients do what they can do now."""
+        """Run the server and its clients until both are idle."""
         for _ in range(_MOST_TURNS):
             worked = self.turn()
             for connection in self.connections:
@@ -219,7 +219,7 @@ class Server:
                 return
 
     def advance(self, seconds: float) -> None:
-        """Let time pass in steps of `TICK`."""
+        """Advance the clock in steps of `TICK`."""
         left = seconds
         while left > 0:
             self.pass_time(min(TICK, left))
@@ -231,13 +231,13 @@ class Server:
         return Stop(self)
 
     def read(self, reply: Reply) -> None:
-        """Let a slow or stalled client take everything from now on."""
+        """Make a slow or stalled client read everything from now on."""
         reply.connection.makes_room = True
         reply.connection.link.reading = True
         self.settle()
 
     def read_some(self, reply: Reply, size: int) -> None:
-        """Let a slow client take at least `size` bytes of a body, then pause again."""
+        """Make a slow client read at least `size` body bytes, then pause it again."""
         wanted = len(reply.body) + size
         reply.connection.link.reading = True
         for _ in range(_MOST_TURNS):
@@ -249,24 +249,24 @@ class Server:
         self.settle()
 
     def disconnect(self, reply: Reply) -> None:
-        """Let a client close its connection."""
+        """Close the connection of a client."""
         reply.connection.link.disconnect()
         self.settle()
 
     def abandon(self, reply: Reply) -> None:
-        """Let a client give up its request: by RST_STREAM where there are streams."""
+        """Abort a request: by RST_STREAM in HTTP/2, else by closing the connection."""
         reply.connection.abandon(reply)
         self.settle()
 
 
 class Stop:
-    """A server that was told to stop.
+    """The shutdown of a server.
 
-    When it says that it has stopped, all its connections are closed, as they are at
-    the end of the process: what has not left by then is lost.
+    When the server reports that it has stopped, all its connections are closed, as at
+    the end of the process: bytes not sent by then are lost.
 
     Attributes:
-        after: seconds from the call to the end; None before the end.
+        after: seconds from the call to the end; None before.
     """
 
     def __init__(self, server: Server) -> None:
@@ -298,7 +298,7 @@ class MemoryTransport(Server):
         carrier.site = self.layered(self._site)
 
     def layered(self, site: Any) -> Any:
-        """Return the site behind what is between it and the connection."""
+        """Return the site, wrapped in the layers between it and the connection."""
         return site
 
     def connect(self, slow: bool) -> Link:
@@ -310,12 +310,12 @@ class MemoryTransport(Server):
         return self._site.stop()
 
     def turn(self) -> bool:
-        """Let the reactor do what is due."""
+        """Run the pending work of the reactor."""
         self._server.settle()
         return False
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock."""
+        """Advance the clock."""
         self._server.advance(seconds)
 
 
@@ -325,7 +325,7 @@ class TlsTransport(MemoryTransport):
     scheme = "https"
 
     def layered(self, site: Any) -> Any:
-        """Return the site behind TLS."""
+        """Return the site wrapped in TLS."""
         return TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=self.reactor)
 
     def connect(self, slow: bool) -> Link:
@@ -364,13 +364,13 @@ class SocketTransport(Server):
         return self._service.stopService()
 
     def turn(self) -> bool:
-        """Let the reactor do what is due, and wait a moment for the kernel."""
+        """Run the pending work of the reactor, and wait briefly for the kernel."""
         due = self.reactor.due
         self.reactor.iterate(0 if due else 0.001)
         return bool(due)
 
     def settle(self) -> None:
-        """Let the server and its clients do what they can do now."""
+        """Run the server and its clients until both are idle."""
         quiet = 0
         for _ in range(_MOST_TURNS):
             worked = self.turn()
@@ -381,7 +381,7 @@ class SocketTransport(Server):
                 return
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock, and turn twice: once for what is due, once for the rest."""
+        """Advance the clock; run two turns: for due calls, and for their effects."""
         self.reactor.pass_time(seconds)
         for _ in range(2):
             self.reactor.iterate(0)
@@ -406,7 +406,7 @@ class WebTransport(Server):
         resource = GreenWSGIResource(
             self.app, reactor=self.reactor, observers=observers, **settings
         )
-        # What carries bytes in memory; its own site is not used.
+        # The carrier of bytes in memory; its own site is not used.
         self._memory = MemoryServer(self.app)
         self._memory.reactor = self.reactor
         self.resource = resource
@@ -420,7 +420,7 @@ class WebTransport(Server):
         carrier.site = self.factory_of(site)
 
     def factory_of(self, site: Site) -> object:
-        """Return what makes the protocols."""
+        """Return the factory of the protocols."""
         return site
 
     def connect(self, slow: bool) -> Link:
@@ -428,16 +428,16 @@ class WebTransport(Server):
         return MemoryLink(self._memory, slow)
 
     def begin_stop(self) -> Deferred[None]:
-        """Shut the reactor down: a resource is stopped by nothing else."""
+        """Shut down the reactor, which is what stops a resource."""
         return self.reactor.shut_down()  # type: ignore[no-any-return]
 
     def turn(self) -> bool:
-        """Let the reactor do what is due."""
+        """Run the pending work of the reactor."""
         self._memory.settle()
         return False
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock."""
+        """Advance the clock."""
         self._memory.advance(seconds)
 
 
@@ -447,7 +447,7 @@ class WebTlsTransport(WebTransport):
     scheme = "https"
 
     def factory_of(self, site: Site) -> object:
-        """Return what makes the protocols."""
+        """Return the factory of the protocols."""
         factory: Any = super().factory_of(site)
         return TLSMemoryBIOFactory(TLS_OPTIONS, False, factory, clock=self.reactor)
 
@@ -463,7 +463,7 @@ class WebHttp2Transport(WebTransport):
     version = "HTTP/2"
 
     def factory_of(self, site: Site) -> object:
-        """Return what makes the protocols."""
+        """Return the factory of the protocols."""
         return _Http2Factory(site)
 
 
@@ -473,14 +473,14 @@ class WebTlsHttp2Transport(WebTlsTransport, WebHttp2Transport):
 
 class _Http2Channel(H2Connection):
     def connectionMade(self) -> None:
-        # As twisted.web's own channel does when TLS has negotiated HTTP/2.
+        # As in twisted.web's channel after TLS has negotiated HTTP/2.
         transport: Any = self.transport
         transport.registerProducer(self, True)
         super().connectionMade()
 
 
 class _Http2Factory(Factory):
-    """HTTP/2 from the first byte, where twisted.web waits for TLS to negotiate it."""
+    """HTTP/2 with prior knowledge, without the TLS negotiation of twisted.web."""
 
     noisy = False
 
@@ -488,7 +488,7 @@ class _Http2Factory(Factory):
         self._site = site
 
     def buildProtocol(self, addr: Any) -> Any:
-        """Return an HTTP/2 connection set up as twisted.web does it."""
+        """Return an HTTP/2 connection set up as in twisted.web."""
         site: Any = self._site
         channel: Any = _Http2Channel(site.reactor)
         made = site.buildProtocol(addr)
@@ -514,7 +514,7 @@ TRANSPORTS: dict[str, type[Server]] = {
 HTTP1 = [name for name, server in TRANSPORTS.items() if server.version == "HTTP/1.1"]
 #: Names of the transports that speak HTTP/2.
 HTTP2 = [name for name in TRANSPORTS if name not in HTTP1]
-#: Names of the transports whose application runs before the request body has come.
+#: Names of the transports that run the application before the whole request body.
 STREAMING = [name for name, server in TRANSPORTS.items() if server.streams_bodies]
 #: Names of the transports of twisted.web.
 WEB = [name for name, server in TRANSPORTS.items() if issubclass(server, WebTransport)]
@@ -525,18 +525,18 @@ OWN = [name for name in TRANSPORTS if name not in WEB]
 class TransportCase(SynchronousTestCase):
     """A case with servers over one transport, their records and their log.
 
-    At its end all clients leave, and then no request, no task and no delayed call
+    At its end all clients disconnect; then no request, task or delayed call
     may be left.
 
     Attributes:
         transport: the kind of server that `serve` makes.
-        records: of all exchanges, in order.
+        records: the records of all exchanges, in order.
     """
 
     transport: type[Server]
 
     def setUp(self) -> None:
-        """Keep what is logged and recorded."""
+        """Collect log events and records."""
         self.events: list[LogEvent] = []
         self.records: list[ExchangeRecord] = []
         self._servers: list[Server] = []
@@ -548,14 +548,14 @@ class TransportCase(SynchronousTestCase):
     def serve(
         self, app: App, *, observers: Sequence[Observer] | None = None, **settings: Any
     ) -> Server:
-        """Return a server whose leftovers fail the test."""
+        """Return a server that fails the test if it leaves anything behind."""
         kept = [self.records.append] if observers is None else observers
         server = self.transport(app, kept, settings)
         self._servers.append(server)
         return server
 
     def ask(self, app: App, method: str = "GET", **settings: Any) -> Reply:
-        """Return the reply to one request to a server of its own."""
+        """Return the reply to one request to a new server."""
         return self.serve(app, **settings).begin(method)
 
     def _check_leftovers(self) -> None:
@@ -581,12 +581,12 @@ class TransportCase(SynchronousTestCase):
                 if stray or "malformed" in [each.state for each in connection.replies]:
                     raise AssertionError(f"{connection.replies!r} {stray!r}")
 
-    # What was logged.
+    # Log events.
 
     def errors(self) -> list[str]:
         """Return the lines of level error logged since the last call.
 
-        Tracebacks that were logged are taken from trial, which would fail the test.
+        Also flushes logged tracebacks, which would make trial fail the test.
         """
         events, self.events[:] = list(self.events), []
         self.flushLoggedErrors()
@@ -600,24 +600,24 @@ class TransportCase(SynchronousTestCase):
         """Return status and outcome of each exchange."""
         return [(record.status, record.outcome) for record in self.records]
 
-    # What replies are.
+    # Assertions about replies.
 
     def assert_complete(
         self, reply: Reply, body: bytes | None = None, status: int = 200
     ) -> None:
-        """Fail unless the whole response has come."""
+        """Fail unless the response is complete."""
         self.assertEqual((reply.status, reply.state), (status, "complete"), repr(reply))
         if body is not None:
             self.assertEqual(reply.body, body)
 
     def assert_cut(self, reply: Reply, body: bytes | None = None) -> None:
-        """Fail unless the client saw that the response is incomplete."""
+        """Fail unless the client detected a truncated response."""
         self.assertEqual(reply.state, "cut", repr(reply))
         if body is not None:
             self.assertEqual(reply.body, body)
 
     def assert_stopped(self, stop: Stop, after: float) -> None:
-        """Fail unless the server has stopped so many seconds later, or a bit more."""
+        """Fail unless the server stops after `seconds`, or slightly later."""
         self.assertIsNotNone(stop.after)
         assert stop.after is not None
         self.assertTrue(after <= stop.after <= after + 2 * TICK, stop.after)
@@ -626,14 +626,14 @@ class TransportCase(SynchronousTestCase):
 if TYPE_CHECKING:
     Cases = TransportCase
 else:
-    #: Base of the cases of a topic, which become tests by `on_every_transport`.
+    #: Base of the cases of a topic; `on_every_transport` turns them into tests.
     Cases = object
 
 
 def on_every_transport(
     *topics: type, only: Iterable[str] = TRANSPORTS
 ) -> dict[str, type[TransportCase]]:
-    """Return a test class of each topic for each transport, by its name.
+    """Return a test class for each topic and transport, by name.
 
     Args:
         topics: classes of cases, named `<Topic>Cases`.

@@ -1,6 +1,6 @@
 """HTTP clients that a test drives: connections, and the replies to their requests.
 
-They tell a complete response from a truncated one. This file knows HTTP/1.1 (by
+They distinguish a complete response from a truncated one. This file knows HTTP/1.1 (by
 h11) and HTTP/2 (by h2). It must never know which server answers.
 """
 
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Http1Connection", "Http2Connection", "Reply"]
 
-#: States of a reply. "waiting": no head yet. "open": the head has come and the body
-#: has not ended. "complete": all of the response has come. "cut": the connection or
-#: the stream ended before the response did. "malformed": it breaks the protocol.
+#: States of a reply. "waiting": no head yet. "open": the head was received, the body
+#: has not ended. "complete": the whole response was received. "cut": the connection or
+#: stream ended before the response did. "malformed": it violates the protocol.
 State = Literal["waiting", "open", "complete", "cut", "malformed"]
 
-#: Bytes that a connection may carry beyond what it may by default.
+#: Enlargement of the default flow-control window of a connection, in bytes.
 _CONNECTION_WINDOW = 1024**2
 
 _CANCEL = 8  # RFC 9113 section 7
 
 
 class Reply:
-    """What the client has seen of the response to one request.
+    """The response to one request, as received by the client so far.
 
     Attributes:
-        connection: that of the request.
-        status: the status code; None before the head has come.
+        connection: the connection of the request.
+        status: the status code; None before the head.
         headers: (name, value) pairs, names in lower case.
-        body: the part of the body that has come.
+        body: the received part of the body.
         state: one of `State`.
-        problem: why the response is malformed.
+        problem: the reason why the response is malformed.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -56,7 +56,7 @@ class Reply:
         self.problem = ""
 
     def __repr__(self) -> str:
-        """Show the reply for the message of a failed test."""
+        """Return a description for the message of a failed test."""
         return (
             f"<Reply {self.status} {self.state} {self.problem} {self.headers} "
             f"{len(self.body)} bytes {self.body[:50]!r}>"
@@ -67,12 +67,12 @@ class Reply:
         return [value for key, value in self.headers if key == name.lower()]
 
     def header(self, name: str) -> str | None:
-        """Return the value of a field, several joined by ", "; None without it."""
+        """Return the values of a field joined by ", "; None without the field."""
         return ", ".join(self.values(name)) or None
 
     @property
     def over(self) -> bool:
-        """Whether nothing more of the response can come."""
+        """Whether the response can grow no further."""
         return self.state in ("complete", "cut", "malformed")
 
     # Called by the connection.
@@ -80,7 +80,7 @@ class Reply:
     def head_received(
         self, status: int, headers: Iterable[tuple[bytes, bytes]]
     ) -> None:
-        """Take the head."""
+        """Store the head."""
         self.status = status
         self.headers = [
             (bytes(name).decode("latin-1").lower(), bytes(value).decode("latin-1"))
@@ -89,7 +89,7 @@ class Reply:
         self.state = "open"
 
     def end(self, state: State, problem: object = "") -> None:
-        """Take the end, unless there was one before."""
+        """Store the end, unless it was stored before."""
         if not self.over:
             self.state = state
             self.problem = repr(problem) if problem else ""
@@ -99,13 +99,13 @@ class Connection(ABC):
     """A client's connection.
 
     Args:
-        link: what carries its bytes.
+        link: the carrier of its bytes.
 
     Attributes:
-        replies: of its requests, in order.
-        makes_room: whether the client of HTTP/2 enlarges the windows of its streams
-            (RFC 9113 section 5.2) for what it has received.
-        stray: bytes that belong to no response.
+        replies: the replies to its requests, in order.
+        makes_room: whether the HTTP/2 client enlarges the windows of its streams
+            (RFC 9113 section 5.2) after it has received data.
+        stray: bytes outside of any response.
     """
 
     def __init__(self, link: Link) -> None:
@@ -121,11 +121,11 @@ class Connection(ABC):
         """Send a request.
 
         Args:
-            method: such as "GET".
+            method: the method, such as "GET".
             target: the request target.
-            headers: the fields, Host among them.
-            body: the part of the body to send at once.
-            partial: whether more of the body is to come by `send_body`.
+            headers: the fields, including Host.
+            body: the first part of the body.
+            partial: whether `send_body` will send more of the body.
         """
 
     @abstractmethod
@@ -134,15 +134,15 @@ class Connection(ABC):
 
     @abstractmethod
     def abandon(self, reply: Reply) -> None:
-        """Give up a request: by RST_STREAM, or by closing the connection."""
+        """Abort a request: by RST_STREAM, or by closing the connection."""
 
     @abstractmethod
     def pump(self) -> bool:
-        """Process what has come; return whether there was anything."""
+        """Process received bytes; return whether there were any."""
 
 
 class Http1Connection(Connection):
-    """A connection that speaks HTTP/1.1, one request after the other."""
+    """An HTTP/1.1 connection, with one request after the other."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
@@ -151,7 +151,7 @@ class Http1Connection(Connection):
     def request(
         self, method: str, target: str, headers: Fields, body: bytes, partial: bool
     ) -> Reply:
-        """Send a request; the response to the one before has come."""
+        """Send a request; the previous response must be complete."""
         if self.replies:
             self._h11.start_next_cycle()
         fields = [
@@ -180,7 +180,7 @@ class Http1Connection(Connection):
         self.link.disconnect()
 
     def pump(self) -> bool:
-        """Process what has come; return whether there was anything."""
+        """Process received bytes; return whether there were any."""
         data = self.link.take()
         ended = self.link.ended
         reply = self.replies[-1]
@@ -226,9 +226,9 @@ class _Stream:
 
     Attributes:
         reply: its reply.
-        unsent: the part of the request body that waits for the server's window.
-        ends: whether the request ends behind it.
-        unacknowledged: bytes received that the client has not made room for.
+        unsent: the part of the request body that awaits the server's window.
+        ends: whether the request ends after it.
+        unacknowledged: number of received bytes without a window update.
     """
 
     def __init__(self, reply: Reply, body: bytes, ends: bool) -> None:
@@ -239,11 +239,11 @@ class _Stream:
 
 
 class Http2Connection(Connection):
-    """A connection that speaks HTTP/2, with any number of requests at once."""
+    """An HTTP/2 connection, with any number of concurrent requests."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
-        # The fields are sent as they are: tests send odd ones.
+        # Send fields without validation: tests send invalid ones.
         config = h2.config.H2Configuration(
             client_side=True,
             header_encoding=None,
@@ -252,7 +252,7 @@ class Http2Connection(Connection):
         )
         self._h2 = h2.connection.H2Connection(config)
         self._h2.initiate_connection()
-        # One stalled stream shall not stall the connection.
+        # One stalled stream must not stall the connection.
         self._h2.increment_flow_control_window(_CONNECTION_WINDOW)
         self._streams: dict[int, _Stream] = {}
         self._broken = False
@@ -260,7 +260,7 @@ class Http2Connection(Connection):
     def request(
         self, method: str, target: str, headers: Fields, body: bytes, partial: bool
     ) -> Reply:
-        """Send a request on a stream of its own; Host becomes :authority."""
+        """Send a request on a new stream; Host becomes :authority."""
         reply = Reply(self)
         self.replies.append(reply)
         number = self._h2.get_next_available_stream_id()
@@ -323,7 +323,7 @@ class Http2Connection(Connection):
             self._h2.send_data(number, piece, end_stream=last)
 
     def pump(self) -> bool:
-        """Process what has come; return whether there was anything."""
+        """Process received bytes; return whether there were any."""
         data = self.link.take()
         sent = False
         if self._broken:
@@ -354,7 +354,7 @@ class Http2Connection(Connection):
             if size and not stream.reply.over:
                 self._h2.acknowledge_received_data(size, number)
             elif size:
-                # The stream has ended; the connection's window remains.
+                # The stream has ended; update only the connection's window.
                 self._h2.increment_flow_control_window(size)
 
     def _process(self, events: Iterable[h2.events.Event]) -> None:

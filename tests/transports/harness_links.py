@@ -1,6 +1,6 @@
-"""Connections between a client and a server under test, and reactors to turn.
+"""Connections between a client and a server under test, and their reactors.
 
-The clock of both reactors is virtual: time passes by `advance` alone, on real
+The clock of both reactors is virtual: only `advance` moves it, on real
 sockets too. This file moves bytes. It must never know HTTP.
 """
 
@@ -39,11 +39,11 @@ __all__ = [
 #: Receive buffer of a slow client on a socket, in bytes; the kernel doubles it.
 _SLOW_BUFFER = 8192
 
-#: Bytes that a slow client in memory takes before a send to it would block.
+#: Number of bytes that a slow client in memory accepts before a send would block.
 _SLOW_ROOM = 20000
 
 
-#: More turns than this are no handshake.
+#: Maximum number of turns of a TLS handshake.
 _HANDSHAKE_TURNS = 10
 
 
@@ -51,7 +51,7 @@ class Link(Protocol):
     """The client's end of one connection.
 
     Attributes:
-        reading: whether the client takes what the server sends; a slow client
+        reading: whether the client reads from the connection; a slow client
             does not.
     """
 
@@ -59,20 +59,20 @@ class Link(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether the client has seen the end, after all that was sent before it."""
+        """Whether the client has read all data and the end of the connection."""
 
     @property
     def arrived(self) -> int:
-        """How many bytes have arrived at the client's end, read or not."""
+        """The number of bytes that have arrived at the client, read or not."""
 
     def send(self, data: bytes) -> None:
         """Send bytes to the server."""
 
     def take(self) -> bytes:
-        """Return what came since the last call."""
+        """Return the bytes received since the last call."""
 
     def disconnect(self) -> None:
-        """Close the connection; what the server sends from now on is refused."""
+        """Close the connection; later sends of the server fail."""
 
 
 class MemoryLink:
@@ -90,7 +90,7 @@ class MemoryLink:
 
     @property
     def ended(self) -> bool:
-        """Whether the end of the connection was seen."""
+        """Whether the client has seen the end of the connection."""
         return self._gone or (
             self.reading
             and self._drained
@@ -101,16 +101,16 @@ class MemoryLink:
 
     @property
     def arrived(self) -> int:
-        """How many bytes have arrived at the client's end."""
+        """The number of bytes that have arrived at the client."""
         return self._client.socket.sent
 
     def send(self, data: bytes) -> None:
-        """Send bytes; the server reacts before this returns."""
+        """Send bytes; the server processes them before this returns."""
         if not self._gone:
             self._client.send(data)
 
     def take(self) -> bytes:
-        """Return what came since the last call."""
+        """Return the bytes received since the last call."""
         if self._gone:
             return b""
         if self._slow and self.reading:
@@ -142,14 +142,14 @@ class SocketLink:
 
     @property
     def arrived(self) -> int:
-        """How many bytes have arrived at the client's end."""
+        """The number of bytes that have arrived at the client."""
         try:
             return self._taken + len(self._socket.recv(1_000_000, socket.MSG_PEEK))
         except BlockingIOError:
             return self._taken
 
     def send(self, data: bytes) -> None:
-        """Send bytes; what the kernel does not take is sent by `take`."""
+        """Send bytes; `take` sends the rest that the kernel does not accept."""
         self._unsent += data
         self._send_rest()
 
@@ -160,7 +160,7 @@ class SocketLink:
                 self._unsent = self._unsent[sent:]
 
     def take(self) -> bytes:
-        """Return what came since the last call."""
+        """Return the bytes received since the last call."""
         self._send_rest()
         parts: list[bytes] = []
         while self.reading and not self.ended:
@@ -198,7 +198,7 @@ class TlsLink:
         context.verify_mode = ssl.CERT_NONE
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
-        self._closed = False  # by the server, in good order
+        self._closed = False  # by the server, with close_notify
         reading, plain.reading = plain.reading, True
         self._shake_hands()
         plain.reading = reading
@@ -213,11 +213,11 @@ class TlsLink:
             else:
                 self._plain.send(self._outgoing.read())
                 return
-        raise AssertionError("the TLS handshake has no end")
+        raise AssertionError("the TLS handshake does not end")
 
     @property
     def reading(self) -> bool:
-        """Whether the client takes what the server sends."""
+        """Whether the client reads from the connection."""
         return self._plain.reading
 
     @reading.setter
@@ -226,12 +226,12 @@ class TlsLink:
 
     @property
     def ended(self) -> bool:
-        """Whether the client has seen the end."""
+        """Whether the client has seen the end of the connection."""
         return self._closed or self._plain.ended
 
     @property
     def arrived(self) -> int:
-        """How many bytes of ciphertext have arrived at the client's end."""
+        """The number of ciphertext bytes that have arrived at the client."""
         return self._plain.arrived
 
     def send(self, data: bytes) -> None:
@@ -241,7 +241,7 @@ class TlsLink:
             self._plain.send(self._outgoing.read())
 
     def take(self) -> bytes:
-        """Return what came since the last call."""
+        """Return the bytes received since the last call."""
         self._incoming.write(self._plain.take())
         parts: list[bytes] = []
         with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
@@ -251,12 +251,12 @@ class TlsLink:
         return b"".join(parts)
 
     def disconnect(self) -> None:
-        """Close the connection below, without ending TLS."""
+        """Close the lower connection without a close_notify."""
         self._plain.disconnect()
 
 
 class _ShutdownTriggers:
-    """The part of IReactorCore that servers register their shutdown with."""
+    """The shutdown triggers of IReactorCore."""
 
     def __init__(self) -> None:
         self._triggers: dict[int, tuple[str, Callable[[], Any]]] = {}
@@ -271,7 +271,7 @@ class _ShutdownTriggers:
         *args: object,
         **kwargs: object,
     ) -> Any:
-        """Keep the trigger; `shut_down` fires those of "shutdown"."""
+        """Store the trigger; `shut_down` fires those of "shutdown"."""
         self._last_trigger += 1
         if eventType == "shutdown":
             self._triggers[self._last_trigger] = (
@@ -281,7 +281,7 @@ class _ShutdownTriggers:
         return self._last_trigger
 
     def removeSystemEventTrigger(self, triggerID: Any) -> None:
-        """Forget the trigger."""
+        """Remove the trigger."""
         del self._triggers[triggerID]
 
     def callWhenRunning(
@@ -290,14 +290,14 @@ class _ShutdownTriggers:
         *args: object,
         **kwargs: object,
     ) -> Any:
-        """Call at once: a reactor under test counts as running."""
+        """Call `function` at once: a reactor under test counts as running."""
         callable(*args, **kwargs)
 
     def shut_down(self) -> Deferred[None]:
-        """Fire the triggers of the phase "before", as a reactor that stops does.
+        """Fire the triggers of the phase "before", as a stopping reactor does.
 
         Returns:
-            A Deferred that fires when they have finished: now the reactor would
+            A Deferred that fires when they have finished: then a real reactor would
             close all connections.
         """
         before = [
@@ -312,24 +312,25 @@ class _ShutdownTriggers:
 
 @implementer(IReactorCore)
 class StoppableMemoryReactor(_ShutdownTriggers, MemoryReactor):
-    """A reactor in memory that can be shut down as a real one."""
+    """A reactor in memory that can be shut down like a real one."""
 
     running = True
 
     def _refuse(self, *args: Any, **keywords: Any) -> Any:
-        raise AssertionError("a reactor in memory is turned by its test")
+        raise AssertionError("the test itself drives a reactor in memory")
 
     crash = iterate = resolve = run = stop = _refuse
 
     def fireSystemEvent(self, eventType: str) -> None:
-        """Refuse: `shut_down` does it."""
+        """Raise: use `shut_down` instead."""
         self._refuse()
 
 
 class VirtualTimeReactor(_ShutdownTriggers, SelectReactor):
-    """A reactor with real sockets, the clock of which is moved by `advance`.
+    """A reactor with real sockets and a virtual clock.
 
-    It is not installed and never runs: the harness iterates it.
+    It is not installed and never runs: the harness iterates it. `advance` moves the
+    clock.
     """
 
     def __init__(self) -> None:
@@ -342,7 +343,7 @@ class VirtualTimeReactor(_ShutdownTriggers, SelectReactor):
         return self._now
 
     def pass_time(self, amount: float) -> None:
-        """Move the clock."""
+        """Advance the clock."""
         self._now += amount
 
     @property
@@ -355,9 +356,9 @@ _reactors: list[VirtualTimeReactor] = []
 
 
 def virtual_time_reactor() -> VirtualTimeReactor:
-    """Return the one reactor of this kind, made at the first call.
+    """Return the only reactor of this kind, created at the first call.
 
-    Each has descriptors of its own that live as long as the process.
+    Its descriptors stay open as long as the process runs.
     """
     if not _reactors:
         _reactors.append(VirtualTimeReactor())
@@ -365,9 +366,9 @@ def virtual_time_reactor() -> VirtualTimeReactor:
 
 
 def sever(reactor: Any) -> None:
-    """Close all connections and ports of `reactor`, as a reactor does that has stopped.
+    """Close all connections and ports of `reactor`, as a stopped reactor does.
 
-    What their transports have not sent is lost.
+    Unsent data is lost.
     """
     for selectable in reactor.removeAll():
         selectable.connectionLost(Failure(CONNECTION_LOST))

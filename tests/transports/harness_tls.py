@@ -1,4 +1,4 @@
-"""A key and a certificate for servers under test, made anew by each process."""
+"""A key and a certificate for servers under test, new in each process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["TLS_OPTIONS"]
 
 
 def _tls_options() -> CertificateOptions:
-    """Return a key, and a certificate for it that the key itself has signed."""
+    """Return a key and a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.timezone.utc)

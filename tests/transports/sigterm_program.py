@@ -1,4 +1,4 @@
-"""A server of its own process, for the tests that send it SIGTERM.
+"""A server in its own process, for tests that send it SIGTERM.
 
     python -m tests.transports.sigterm_program resource|resources|service|tls
 

@@ -42,7 +42,7 @@ class SuccessionCases(Cases):
         self.assertEqual(self.outcomes(), [(200, "finished")] * 5)
 
     def test_body_cut_at_its_length(self) -> None:
-        """A response that was cut at its Content-Length leaves the connection open."""
+        """A response truncated at its Content-Length leaves the connection open."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", [*TEXT, ("Content-Length", "3")])
@@ -58,7 +58,7 @@ class SuccessionCases(Cases):
         self.assertEqual(len(self.errors()), 2)
 
     def test_head_before_get(self) -> None:
-        """A GET after a HEAD on the same connection has its body."""
+        """The response to a GET after a HEAD on the same connection has a body."""
         server = self.serve(nap)
         head = server.begin("HEAD", "/head")
         server.advance(1)
@@ -72,7 +72,7 @@ class StreamCases(Cases):
     """Several streams of HTTP/2 at once."""
 
     def test_at_once(self) -> None:
-        """Requests on one connection run at the same time."""
+        """Requests on one connection run concurrently."""
         server = self.serve(nap)
         first = server.begin(target="/0")
         replies = [first]
@@ -83,7 +83,7 @@ class StreamCases(Cases):
             self.assert_complete(reply, b"/%d" % number)
 
     def test_abandoned_stream(self) -> None:
-        """A reset stream ends its own request alone."""
+        """A reset stream ends only its own request."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -101,7 +101,7 @@ class StreamCases(Cases):
         self.assert_cut(first, b"part")
 
     def test_failed_stream(self) -> None:
-        """A response that is cut resets its own stream alone."""
+        """A truncated response resets only its own stream."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -123,7 +123,7 @@ class StreamCases(Cases):
         self.assertEqual(len(self.errors()), 1)
 
     def test_timed_out_stream(self) -> None:
-        """A timeout ends its own stream alone."""
+        """A timeout ends only its own stream."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             if environ["PATH_INFO"] == "/short":
@@ -141,7 +141,7 @@ class StreamCases(Cases):
         self.assert_complete(whole, b"partrest")
 
     def test_lost_connection(self) -> None:
-        """A connection that is lost ends all of its requests."""
+        """The loss of a connection ends all of its requests."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -157,7 +157,7 @@ class StreamCases(Cases):
         self.assertEqual(self.outcomes(), [(200, "disconnected")] * 2)
 
     def test_stalled_stream(self) -> None:
-        """A stream without room at its client parks its own task alone."""
+        """A stream whose window is full parks only its own task."""
         server = self.serve(self.sized)
         large = server.begin(target="/large", stalled=True)
         self.assertEqual(large.state, "open")
@@ -168,7 +168,7 @@ class StreamCases(Cases):
         self.assert_complete(large, b"x" * 300_000)
 
     def test_write_timeout(self) -> None:
-        """A write_timeout resets a stream without room, and no other."""
+        """A write_timeout resets only the stream whose window is full."""
         server = self.serve(self.sized, write_timeout=4)
         large = server.begin(target="/large", stalled=True)
         server.advance(3.5)
@@ -186,7 +186,7 @@ class StreamCases(Cases):
         return [b"x" * (300_000 if environ["PATH_INFO"] == "/large" else 100)]
 
     def test_stop(self) -> None:
-        """A stop waits for the requests of all streams."""
+        """Shutdown waits for the requests of all streams."""
         server = self.serve(nap)
         first = server.begin(target="/first")
         server.advance(0.5)
@@ -198,11 +198,11 @@ class StreamCases(Cases):
         self.assert_stopped(stop, 1)
 
     def test_stop_with_a_stalled_stream(self) -> None:
-        """A stop waits for the last byte that a stream has no room for."""
+        """Shutdown waits until a stream with a full window has sent its last byte."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", TEXT)
-            return [b"x" * 65536]  # a byte more than the window of a stream
+            return [b"x" * 65536]  # one byte more than the window of a stream
 
         server = self.serve(app)
         reply = server.begin(stalled=True)

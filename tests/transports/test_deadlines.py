@@ -1,4 +1,4 @@
-"""How long a request, its wait for a place, or a slow client may take."""
+"""Deadlines of requests, of the admission queue and of slow clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .harness import Environ, Start
 
-#: A deadline is kept within this many seconds.
+#: Tolerance of a deadline in seconds.
 SLACK = 0.5
 
 
@@ -23,7 +23,7 @@ class RequestTimeoutCases(Cases):
     """request_timeout, and environ["txgreenwsgi.set_request_timeout"]."""
 
     def setUp(self) -> None:
-        """Have a list for what ends the applications."""
+        """Create a list for the exceptions that end the applications."""
         super().setUp()
         self.ended: list[type[BaseException]] = []
 
@@ -38,7 +38,7 @@ class RequestTimeoutCases(Cases):
         return [b"slept"]
 
     def test_before_the_head(self) -> None:
-        """The wait ends by RequestTimeout, the client is answered 504."""
+        """The wait raises RequestTimeout, and the client gets 504."""
         server = self.serve(self.sleeping, request_timeout=5)
         reply = server.begin()
         server.advance(5 - SLACK)
@@ -57,7 +57,7 @@ class RequestTimeoutCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_after_the_head(self) -> None:
-        """A response that has begun is cut."""
+        """A started response is truncated."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -75,7 +75,7 @@ class RequestTimeoutCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_in_time(self) -> None:
-        """A request that ends in time is not concerned, nor is the next one."""
+        """A request that ends in time is not affected, and neither is the next one."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             environ["txgreenwsgi.sleep"](4)
@@ -90,7 +90,7 @@ class RequestTimeoutCases(Cases):
         self.assertEqual(self.outcomes(), [(200, "finished")] * 2)
 
     def test_of_one_request(self) -> None:
-        """A request may shorten, extend or remove its own timeout, from then on."""
+        """A request may shorten, extend or remove its timeout, from the call on."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             environ["txgreenwsgi.sleep"](1)
@@ -114,7 +114,7 @@ class RequestTimeoutCases(Cases):
         self.assert_complete(none, b"slept")
 
     def test_invalid_timeouts(self) -> None:
-        """A timeout that is not a number above 0 is a ValueError that names it."""
+        """A timeout that is not a number above 0 raises a ValueError that quotes it."""
         values = (-1, 0, -0.5, float("nan"))
         raised: list[str] = []
 
@@ -139,7 +139,7 @@ class RequestTimeoutCases(Cases):
         server.advance(10)
 
     def test_frees_the_place(self) -> None:
-        """A request that timed out gives its place to the next one."""
+        """A request that timed out releases its slot to the next one."""
         server = self.serve(
             self.sleeping, request_timeout=2, max_in_flight=1, queue_timeout=0
         )
@@ -157,7 +157,7 @@ class QueueTimeoutCases(Cases):
     """queue_timeout."""
 
     def test_refusal(self) -> None:
-        """A request that waits too long for a place is answered 503."""
+        """A request that is queued for too long gets 503."""
         called: list[str] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -179,14 +179,14 @@ class QueueTimeoutCases(Cases):
         self.assert_complete(first, b"done")
         self.assertEqual(called, ["/first"])
         self.assertEqual(self.outcomes(), [(503, "refused"), (200, "finished")])
-        # Its entry in the queue is gone too.
+        # It has left the queue.
         third = server.begin(target="/third")
         server.advance(10 + SLACK)
         self.assert_complete(third, b"done")
         self.assertEqual(called, ["/first", "/third"])
 
     def test_no_limit(self) -> None:
-        """With queue_timeout=0 a request waits as long as it takes."""
+        """With queue_timeout=0, a request waits in the queue without limit."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             environ["txgreenwsgi.sleep"](100)
@@ -205,7 +205,7 @@ class WriteTimeoutCases(Cases):
     """write_timeout."""
 
     def endless(self, environ: Environ, start: Start) -> Iterator[bytes]:
-        """Send blocks without end."""
+        """Send an endless sequence of blocks."""
         start("200 OK", TEXT)
         try:
             while True:
@@ -214,12 +214,12 @@ class WriteTimeoutCases(Cases):
             self.closed.append(True)
 
     def setUp(self) -> None:
-        """Have a list for the ends of iterables."""
+        """Create a list for the ends of iterables."""
         super().setUp()
         self.closed: list[bool] = []
 
     def test_client_that_does_not_read(self) -> None:
-        """A client that takes no byte for that long is cut off."""
+        """A client that accepts no byte for that time is disconnected."""
         server = self.serve(self.endless, write_timeout=4)
         reply = server.begin(slow=True)
         server.advance(4 - SLACK)
@@ -233,7 +233,7 @@ class WriteTimeoutCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_write(self) -> None:
-        """write() raises ClientDisconnected then."""
+        """At the timeout, write() raises ClientDisconnected."""
         raised: list[BaseException] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -253,7 +253,7 @@ class WriteTimeoutCases(Cases):
         self.assertEqual(self.outcomes(), [(200, "timeout")])
 
     def test_rest_of_a_response(self) -> None:
-        """The timeout applies to the last block as to any other."""
+        """The timeout also applies to the last block."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", TEXT)
@@ -267,7 +267,7 @@ class WriteTimeoutCases(Cases):
         self.assertEqual(server.app.requests(), [])
 
     def test_client_that_pauses(self) -> None:
-        """A client that reads in between is not cut off."""
+        """A client that reads between pauses is not disconnected."""
         content = b"x" * max(self.transport.large, 700_000)
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -278,7 +278,7 @@ class WriteTimeoutCases(Cases):
         reply = server.begin(slow=True)
         for _ in range(3):
             server.advance(3)
-            # Enough for a transport that reports progress by its buffer of 64 KiB.
+            # Enough for a transport that reports progress per buffer of 64 KiB.
             server.read_some(reply, 150_000)
             self.assertEqual(reply.state, "open")
         server.read(reply)
@@ -287,7 +287,7 @@ class WriteTimeoutCases(Cases):
         self.assertEqual(len(reply.body), len(content))
 
     def test_application_that_waits(self) -> None:
-        """The timeout does not count while the application sends nothing."""
+        """The clock of the timeout does not run while the application sends nothing."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -302,7 +302,7 @@ class WriteTimeoutCases(Cases):
 
 
 class BodyTimeoutCases(Cases):
-    """body_timeout and min_body_rate, where the application reads as bytes come."""
+    """body_timeout and min_body_rate, on transports that stream the request body."""
 
     def echo(self, environ: Environ, start: Start) -> Iterable[bytes]:
         """Answer with the request body."""
@@ -311,7 +311,7 @@ class BodyTimeoutCases(Cases):
         return [body]
 
     def test_silent_client(self) -> None:
-        """A read that gets no byte for body_timeout is answered 408."""
+        """If a read gets no byte for body_timeout, the client gets 408."""
         server = self.serve(self.echo, body_timeout=5)
         reply = server.begin("POST", body=b"abc", length=9)
         server.advance(4)
@@ -324,7 +324,7 @@ class BodyTimeoutCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_in_time(self) -> None:
-        """A body that comes bit by bit is read whole."""
+        """A body that arrives in small pieces is read completely."""
         server = self.serve(self.echo, body_timeout=5)
         reply = server.begin("POST", body=b"abc", length=9)
         server.advance(4)

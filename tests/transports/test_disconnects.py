@@ -1,4 +1,4 @@
-"""Clients that go away, by closing the connection or by resetting the stream."""
+"""Disconnects, by closing the connection or by resetting the stream."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class DisconnectCases(Cases):
-    """A client that leaves, and what the application notices of it."""
+    """Effects of a disconnect on the application."""
 
     def setUp(self) -> None:
-        """Have a list for what the applications notice."""
+        """Create a list for the exceptions and results of the applications."""
         super().setUp()
         self.noticed: list[object] = []
 
     def ways(self, server: Server) -> list[Callable[[Reply], None]]:
-        """Return the ways in which a client can leave a request."""
+        """Return the ways in which a client can abort a request."""
         return [server.disconnect, server.abandon]
 
     def test_sleeping_view(self) -> None:
-        """By default, a client that leaves while the view sleeps does not cancel it."""
+        """By default, a disconnect while the view sleeps does not cancel the view."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             environ["txgreenwsgi.sleep"](5)
@@ -49,7 +49,7 @@ class DisconnectCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_cancel(self) -> None:
-        """With on_disconnect=cancel the wait ends by ClientDisconnected."""
+        """With on_disconnect=cancel the wait raises ClientDisconnected."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             try:
@@ -69,7 +69,7 @@ class DisconnectCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_iteration(self) -> None:
-        """A response that is being iterated ends when its client leaves."""
+        """The iteration of a response ends when its client disconnects."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -92,7 +92,7 @@ class DisconnectCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_close_after_a_disconnect(self) -> None:
-        """close() is called once, and may wait."""
+        """After a disconnect, close() is called once, and may wait."""
 
         class Blocks:
             def __init__(self, environ: Environ, noticed: list[object]) -> None:
@@ -122,7 +122,7 @@ class DisconnectCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_parked_writer(self) -> None:
-        """A task that waits for a slow client is resumed when the client leaves."""
+        """A disconnect resumes a task that waits for a slow client."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -145,7 +145,7 @@ class DisconnectCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_write_after_a_disconnect(self) -> None:
-        """write() to a client that is gone raises ClientDisconnected."""
+        """write() raises ClientDisconnected after a disconnect."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -163,7 +163,7 @@ class DisconnectCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_read_after_a_disconnect(self) -> None:
-        """Reading wsgi.input of a client that is gone raises ClientDisconnected."""
+        """Reading wsgi.input raises ClientDisconnected after a disconnect."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             environ["txgreenwsgi.sleep"](1)
@@ -182,14 +182,14 @@ class DisconnectCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def try_to(self, call: Callable[[], object]) -> None:
-        """Note what `call` returns or raises."""
+        """Record the result or exception of `call`."""
         try:
             self.noticed.append(call())
         except OSError as error:
             self.noticed.append(type(error))
 
     def test_client_disconnected(self) -> None:
-        """The environ tells whether the client is known to be gone."""
+        """The environ shows whether the client has disconnected."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             for _ in range(2):
@@ -209,7 +209,7 @@ class DisconnectCases(Cases):
             self.assertEqual(self.noticed, [False, False, True, True])
 
     def test_queued_request(self) -> None:
-        """A request whose client leaves the queue never reaches the application."""
+        """A queued request whose client disconnects never reaches the application."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             self.noticed.append(environ["PATH_INFO"])
@@ -232,7 +232,7 @@ class DisconnectCases(Cases):
             self.assertEqual(server.app.requests(), [])
 
     def test_failure_after_a_disconnect(self) -> None:
-        """An error of its own that a request raises later is logged once."""
+        """A later error of the request is logged once."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             environ["txgreenwsgi.sleep"](1)
@@ -245,7 +245,7 @@ class DisconnectCases(Cases):
             self.assertEqual(len(self.errors()), 1)
 
     def test_client_that_leaves_after_the_response(self) -> None:
-        """A complete response is finished, whatever close() still does."""
+        """The outcome of a complete response is "finished", regardless of close()."""
 
         class Blocks:
             def __init__(self, environ: Environ, noticed: list[object]) -> None:
@@ -275,7 +275,7 @@ class DisconnectCases(Cases):
 
 
 class BodyDisconnectCases(Cases):
-    """A client that leaves in the middle of its request body."""
+    """Disconnects in the middle of the request body."""
 
     def test_parked_reader(self) -> None:
         """A read that waits for the body raises ClientDisconnected."""
@@ -300,10 +300,10 @@ class BodyDisconnectCases(Cases):
 
 
 class IncompleteBodyCases(Cases):
-    """A request of which the client sends a part only."""
+    """Requests with a truncated body."""
 
     def test_incomplete_body(self) -> None:
-        """No transport takes a truncated body for a whole one."""
+        """No transport treats a truncated body as complete."""
         read: list[bytes] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:

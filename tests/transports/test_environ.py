@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Our own HTTP/1.1.
 OWN_HTTP1 = [name for name in HTTP1 if name in OWN]
 
-#: Variables that differ from transport to transport, or from request to request.
+#: Variables that differ between transports or requests.
 OF_THE_TRANSPORT = {
     "REMOTE_ADDR",
     "REMOTE_PORT",
@@ -88,7 +88,7 @@ class EnvironCases(Cases):
         server.disconnect(reply)
 
     def test_request(self) -> None:
-        """Method, path, query and target are told as PEP 3333 and others want them."""
+        """Method, path, query and target have their standard variables."""
         environ = self.environ("PUT", "/a%20b/%C3%BC?x=%20&y=/")
         self.assertEqual(environ["REQUEST_METHOD"], "PUT")
         self.assertEqual(environ["SCRIPT_NAME"], "")
@@ -99,7 +99,7 @@ class EnvironCases(Cases):
         self.assertEqual(environ["SERVER_PROTOCOL"], self.transport.version)
 
     def test_paths(self) -> None:
-        """PATH_INFO is the decoded path, whatever it is made of."""
+        """PATH_INFO is the decoded path, for any bytes."""
         for target, path in [
             ("/", "/"),
             ("//a//b/", "//a//b/"),
@@ -116,7 +116,7 @@ class EnvironCases(Cases):
             self.assertEqual(environ["REQUEST_URI"], target)
 
     def test_addresses(self) -> None:
-        """Server and client are told by their addresses."""
+        """Addresses and ports of server and client are in the environ."""
         environ = self.environ()
         self.assertEqual(environ["SERVER_NAME"], "127.0.0.1")
         self.assertTrue(environ["SERVER_PORT"].isdecimal())
@@ -125,7 +125,7 @@ class EnvironCases(Cases):
         self.assertEqual(environ["HTTP_HOST"], "test.example")
 
     def test_headers(self) -> None:
-        """Fields become HTTP_ variables, repeated ones joined."""
+        """Fields become HTTP_ variables; repeated fields are joined."""
         environ = self.environ(
             headers=[
                 ("X-Foo", "one"),
@@ -140,7 +140,7 @@ class EnvironCases(Cases):
         self.assertEqual(environ["HTTP_X_LATIN"], "gr\u00fcn")
 
     def test_content(self) -> None:
-        """Type and length of the body have no HTTP_ in their names."""
+        """The variables of Content-Type and Content-Length have no HTTP_ prefix."""
         environ = self.environ("POST", headers=[("Content-Type", "a/b")], body=b"abc")
         self.assertEqual(environ["CONTENT_TYPE"], "a/b")
         self.assertEqual(environ["CONTENT_LENGTH"], "3")
@@ -148,7 +148,7 @@ class EnvironCases(Cases):
         self.assertNotIn("HTTP_CONTENT_LENGTH", environ)
 
     def test_ambiguous_headers(self) -> None:
-        """X_Foo cannot pose as X-Foo, and Proxy does not become HTTP_PROXY."""
+        """X_Foo is not accepted as X-Foo, and Proxy does not become HTTP_PROXY."""
         environ = self.environ(
             headers=[("X-Foo", "real"), ("X_Foo", "false"), ("Proxy", "evil")]
         )
@@ -158,7 +158,7 @@ class EnvironCases(Cases):
         self.assertNotIn("HTTP_X_FOO", environ)
 
     def test_variables_of_the_deployer(self) -> None:
-        """Variables of the deployer win over those of the client."""
+        """Variables of the deployer override those of the client."""
         environ = self.environ(
             headers=[("X-Role", "admin"), ("X-Other", "kept")],
             environ={"HTTP_X_ROLE": "guest", "MY": "own", "REMOTE_ADDR": "10.0.0.1"},
@@ -188,7 +188,7 @@ class EnvironCases(Cases):
         self.assertEqual(environ["GATEWAY_INTERFACE"], "CGI/1.1")
 
     def test_request_ids(self) -> None:
-        """Each request has an id of its own."""
+        """Each request has a unique id."""
         server = self.serve(echo)
         for _ in range(3):
             server.begin()
@@ -205,7 +205,7 @@ class InputCases(Cases):
     """wsgi.input."""
 
     def test_ways_to_read(self) -> None:
-        """read, readline, readlines and iteration give the body."""
+        """read, readline, readlines and iteration return the body."""
         content = b"first\nsecond\n\nlast"
         lines = [b"first\n", b"second\n", b"\n", b"last"]
 
@@ -243,7 +243,7 @@ class InputCases(Cases):
             self.assert_complete(self.ask(echo, method), b"")
 
     def test_large_body(self) -> None:
-        """A megabyte of request body is read whole."""
+        """A request body of a megabyte is read completely."""
         content = bytes(range(256)) * 4096
         server = self.serve(echo)
         reply = server.begin("POST", body=content)
@@ -252,7 +252,7 @@ class InputCases(Cases):
         self.assertTrue(reply.body == content)
 
     def test_unread_body(self) -> None:
-        """A body that the application does not read harms no request."""
+        """A body that the application does not read does not affect later requests."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("403 Forbidden", TEXT)
@@ -265,10 +265,10 @@ class InputCases(Cases):
 
 
 class StreamedInputCases(Cases):
-    """wsgi.input where the application runs before the whole body has come."""
+    """wsgi.input on transports that stream the request body."""
 
     def test_read_as_it_comes(self) -> None:
-        """A read parks until its bytes have come."""
+        """A read parks until its bytes have arrived."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             read.append(environ["wsgi.input"].read(3))
@@ -291,7 +291,7 @@ class AsteriskCases(Cases):
     """OPTIONS * over our own HTTP."""
 
     def test_asterisk(self) -> None:
-        """OPTIONS * is about the server: its path is empty."""
+        """OPTIONS * refers to the server: its path is empty."""
         server = self.serve(echo)
         self.assert_complete(server.begin("OPTIONS", "*"), b"")
         [environ] = server.app.environs
@@ -305,14 +305,14 @@ class WebAsteriskCases(Cases):
     """OPTIONS * over twisted.web."""
 
     def test_asterisk(self) -> None:
-        """OPTIONS * is answered by twisted.web itself: it belongs to no resource."""
+        """twisted.web itself answers OPTIONS *, which belongs to no resource."""
         server = self.serve(echo)
         self.assert_complete(server.begin("OPTIONS", "*"), b"")
         self.assertEqual(server.app.environs, [])
 
 
 class AbsoluteTargetCases(Cases):
-    """Targets that HTTP/1.1 alone has, and that twisted.web does not resolve."""
+    """Targets that exist only in HTTP/1.1 and that twisted.web does not resolve."""
 
     def test_absolute_form(self) -> None:
         """A target in absolute form is reduced to its path (RFC 9112 section 3.2.2)."""
@@ -328,7 +328,7 @@ class TreeCases(Cases):
     """A resource below the root of twisted.web's tree."""
 
     def test_script_name(self) -> None:
-        """SCRIPT_NAME and PATH_INFO tell where the application is."""
+        """SCRIPT_NAME is the path of the resource, PATH_INFO the rest."""
         server = self.serve(echo)
         assert isinstance(server, WebTransport)
         root, below = Resource(), Resource()

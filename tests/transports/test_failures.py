@@ -1,4 +1,4 @@
-"""Applications that fail, and what the client and the log see of it."""
+"""Failures of applications, as seen by the client and in the log."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
     from .harness import Environ, Start
 
-#: (what the application does wrong, the status, the headers, what it returns).
+#: (description of the mistake, status, headers, body).
 WRONG_RESPONSES: list[tuple[str, Any, Any, Any]] = [
     ("a status without a reason", "200", TEXT, [b"x"]),
-    ("a status that is no text", 200, TEXT, [b"x"]),
+    ("a status that is not a str", 200, TEXT, [b"x"]),
     ("an interim status", "100 Continue", TEXT, [b"x"]),
     ("a status with a line break", "200 OK\r\nX: y", TEXT, [b"x"]),
-    ("headers that are no list", "200 OK", tuple(TEXT), [b"x"]),
-    ("a header that is no tuple", "200 OK", [["X", "y"]], [b"x"]),
-    ("a header value that is no text", "200 OK", [("X", 5)], [b"x"]),
+    ("headers that are not a list", "200 OK", tuple(TEXT), [b"x"]),
+    ("a header that is not a tuple", "200 OK", [["X", "y"]], [b"x"]),
+    ("a header value that is not a str", "200 OK", [("X", 5)], [b"x"]),
     ("a header value with a line break", "200 OK", [("X", "y\r\nZ: z")], [b"x"]),
     ("a header value beyond latin-1", "200 OK", [("X", "\u20ac")], [b"x"]),
     ("a header name with a space", "200 OK", [("X Y", "z")], [b"x"]),
     ("a hop-by-hop header", "200 OK", [("Connection", "close")], [b"x"]),
     ("another one", "200 OK", [("Transfer-Encoding", "chunked")], [b"x"]),
     ("two lengths", "200 OK", [("Content-Length", "1")] * 2, [b"x"]),
-    ("a length that is no number", "200 OK", [("Content-Length", "one")], [b"x"]),
-    ("a block that is text", "200 OK", TEXT, ["text"]),
+    ("a length that is not a number", "200 OK", [("Content-Length", "one")], [b"x"]),
+    ("a block that is a str", "200 OK", TEXT, ["text"]),
     ("a block that is a number", "200 OK", TEXT, [b"", 7]),
     ("a body that is a number", "200 OK", TEXT, 7),
     ("no body at all", "200 OK", TEXT, None),
@@ -38,7 +38,7 @@ class FailureCases(Cases):
     """Exceptions, and responses that break PEP 3333."""
 
     def test_before_the_head(self) -> None:
-        """An exception is answered 500; its traceback is in the log alone."""
+        """An exception is answered 500; its traceback appears only in the log."""
 
         def called(environ: Environ, start: Start) -> Iterable[bytes]:
             raise ZeroDivisionError("secret")
@@ -56,7 +56,7 @@ class FailureCases(Cases):
         self.assertEqual(self.outcomes(), [(500, "error")] * 2)
 
     def test_head_request(self) -> None:
-        """The answer to a HEAD request that fails has no body either."""
+        """The response to a failed HEAD request has no body."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             raise ZeroDivisionError
@@ -65,7 +65,7 @@ class FailureCases(Cases):
         self.assertEqual(len(self.errors()), 1)
 
     def test_after_the_head(self) -> None:
-        """A response that has begun is cut, visibly for the client."""
+        """A started response is truncated in a way that the client detects."""
 
         def iterated(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -91,7 +91,7 @@ class FailureCases(Cases):
         self.assertEqual(self.outcomes(), [(200, "error")] * 3)
 
     def test_in_close(self) -> None:
-        """A failure of close() is logged; the response was complete before."""
+        """A failure of close() is logged; the response stays complete."""
 
         class Blocks:
             def __iter__(self) -> Iterator[bytes]:
@@ -111,7 +111,7 @@ class FailureCases(Cases):
         self.assertEqual(len(self.errors()), 1)
 
     def test_in_the_iteration_and_in_close(self) -> None:
-        """The first failure is answered, both are logged."""
+        """The first failure determines the response; both are logged."""
 
         class Blocks:
             def __iter__(self) -> Iterator[bytes]:
@@ -128,7 +128,7 @@ class FailureCases(Cases):
         self.assertEqual(len(self.errors()), 2)
 
     def test_wrong_responses(self) -> None:
-        """A response that cannot be sent as it is, is an error of the application."""
+        """An invalid response is an error of the application."""
         for wrong, status, headers, returned in WRONG_RESPONSES:
 
             def app(
@@ -149,7 +149,7 @@ class FailureCases(Cases):
             self.assertEqual(len(self.errors()), 1, wrong)
 
     def test_wrong_block_after_the_head(self) -> None:
-        """A block that is not bytes cuts a response that has begun."""
+        """A block that is not bytes truncates a started response."""
 
         def app(environ: Environ, start: Start) -> Iterable[Any]:
             start("200 OK", TEXT)
@@ -209,7 +209,7 @@ class FailureCases(Cases):
             self.assertIn(str(reply.header("X-Id")), error)
 
     def test_the_next_request(self) -> None:
-        """A failure does not concern the requests that follow."""
+        """A failure does not affect later requests."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)

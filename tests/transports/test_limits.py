@@ -1,4 +1,4 @@
-"""How many requests run and wait at once, and the table of those in flight."""
+"""Limits on running and queued requests, and the table of requests in flight."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LimitCases(Cases):
     """max_in_flight and max_queued."""
 
     def test_queue(self) -> None:
-        """Requests beyond max_in_flight wait, in order, for a place."""
+        """Requests beyond max_in_flight are queued in FIFO order."""
         server = self.serve(nap, max_in_flight=2, max_queued=10)
         replies = [server.begin(target=f"/{number}") for number in range(5)]
         ended: list[list[int]] = []
@@ -38,7 +38,7 @@ class LimitCases(Cases):
             self.assert_complete(reply, b"/%d" % number)
 
     def test_refusal(self) -> None:
-        """A request beyond the queue is answered 503 with Retry-After at once."""
+        """A request beyond the queue limit gets 503 with Retry-After at once."""
         server = self.serve(nap, max_in_flight=1, max_queued=1)
         first = server.begin(target="/first")
         second = server.begin(target="/second")
@@ -58,7 +58,7 @@ class LimitCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_refusal_without_a_queue(self) -> None:
-        """With max_queued=0 no request waits."""
+        """With max_queued=0, no request is queued."""
         server = self.serve(nap, max_in_flight=1, max_queued=0)
         first = server.begin()
         for method in ("GET", "HEAD"):
@@ -88,7 +88,7 @@ class LimitCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_multithread(self) -> None:
-        """wsgi.multithread tells whether requests overlap."""
+        """wsgi.multithread is True if requests may overlap."""
         for most, overlap in [(1, False), (2, True)]:
             server = self.serve(nap, max_in_flight=most)
             server.begin()
@@ -97,7 +97,7 @@ class LimitCases(Cases):
             self.assertIs(server.app.environs[0]["wsgi.multiprocess"], False)
 
     def test_table(self) -> None:
-        """environ["txgreenwsgi.requests"] lists what runs and what waits."""
+        """environ["txgreenwsgi.requests"] lists running and queued requests."""
         server = self.serve(nap, max_in_flight=1, max_queued=1)
         first = server.begin(target="/a%20b?c=d")
         server.advance(0.5)

@@ -26,7 +26,7 @@ class ObserverCases(Cases):
     """Observers, and the fields of their records."""
 
     def test_fields(self) -> None:
-        """A record tells the same on every transport."""
+        """A record is the same on every transport."""
         server = self.serve(answer)
         server.begin(
             "POST",
@@ -53,7 +53,7 @@ class ObserverCases(Cases):
         self.assertLess(abs(record.started - time.time()), 60)
 
     def test_absent_fields(self) -> None:
-        """A record of a request without Referer and User-Agent has empty ones."""
+        """Without Referer and User-Agent, these fields of the record are empty."""
         server = self.serve(answer)
         server.begin()
         server.advance(2)
@@ -92,7 +92,7 @@ class ObserverCases(Cases):
         self.errors()
 
     def test_bytes_sent_by_the_server(self) -> None:
-        """The server's own responses are counted likewise."""
+        """Responses of the server itself are also counted."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             raise ZeroDivisionError
@@ -117,7 +117,7 @@ class ObserverCases(Cases):
         self.errors()
 
     def test_refused_request(self) -> None:
-        """A request that found no place is recorded too."""
+        """A request that was rejected by a full queue is also recorded."""
         server = self.serve(answer, max_in_flight=1, max_queued=0)
         server.begin()
         server.begin("PUT", "/refused", [("User-Agent", "test/1")])
@@ -128,7 +128,7 @@ class ObserverCases(Cases):
         server.advance(2)
 
     def test_client_that_leaves(self) -> None:
-        """A request whose client left is recorded when it ends."""
+        """A request whose client disconnected is recorded when it ends."""
         server = self.serve(answer)
         reply = server.begin()
         server.disconnect(reply)

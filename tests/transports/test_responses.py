@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ResponseCases(Cases):
-    """What the application returns, and what the client receives."""
+    """Blocks returned by the application, and the response that the client receives."""
 
     def test_list_of_one_block(self) -> None:
         """A list of one block is sent with its length."""
@@ -82,7 +82,7 @@ class ResponseCases(Cases):
         self.assert_complete(reply, b"onetwo")
 
     def test_blocks_are_not_held_back(self) -> None:
-        """A block has left before the application is asked for the next one."""
+        """A block is sent before the server requests the next one."""
         arrived: list[int] = []
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
@@ -128,7 +128,7 @@ class ResponseCases(Cases):
         self.assertEqual(reply.values("Content-Length"), ["6"])
 
     def test_block_beyond_the_length(self) -> None:
-        """Blocks are cut at the Content-Length, and one error is logged."""
+        """Blocks are truncated at the Content-Length, and one error is logged."""
         for length, blocks in [
             (5, [b"abcdefgh"]),
             (5, [b"abc", b"defgh"]),
@@ -163,7 +163,7 @@ class ResponseCases(Cases):
                 taken: list[int] = taken, closed: list[bool] = closed
             ) -> Iterator[bytes]:
                 try:
-                    # Endless for a server that stops asking, finite for this test.
+                    # More than a correct server requests, but finite for this test.
                     for number in range(10000):
                         taken.append(number)
                         yield b"abc"
@@ -197,7 +197,7 @@ class ResponseCases(Cases):
             self.assertIn("Content-Length", errors[0])
 
     def test_endless_iterable_behind_an_empty_body(self) -> None:
-        """A body of length 0 has no room for the first block."""
+        """With Content-Length 0, the first block is discarded."""
         taken: list[int] = []
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
@@ -214,7 +214,7 @@ class ResponseCases(Cases):
         self.assertEqual(len(self.errors()), 1)
 
     def test_endless_write_behind_a_length(self) -> None:
-        """An application that writes without end beyond its Content-Length ends."""
+        """An application that endlessly writes beyond its Content-Length is ended."""
         written: list[int] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -233,7 +233,7 @@ class ResponseCases(Cases):
         self.assertEqual(len(errors), 1, errors[:3])
 
     def test_block_short_of_the_length(self) -> None:
-        """A body shorter than its Content-Length is cut off, and one error logged."""
+        """A body shorter than its Content-Length is an error; the client detects it."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", [*TEXT, ("Content-Length", "30")])
@@ -247,7 +247,7 @@ class ResponseCases(Cases):
         self.assertIn("Content-Length", errors[0])
 
     def test_head(self) -> None:
-        """HEAD is answered with the fields of GET and no body."""
+        """The response to HEAD has the fields of GET and no body."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", [*TEXT, ("X-Kind", "of")])
@@ -259,7 +259,7 @@ class ResponseCases(Cases):
         self.assertEqual(reply.header("Content-Length"), "6")
 
     def test_head_with_a_declared_length(self) -> None:
-        """HEAD keeps the Content-Length that the application gives."""
+        """The response to HEAD keeps the application's Content-Length."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", [*TEXT, ("Content-Length", "1234")])
@@ -270,7 +270,7 @@ class ResponseCases(Cases):
         self.assertEqual(reply.header("Content-Length"), "1234")
 
     def test_bodiless_responses_stop_the_iteration(self) -> None:
-        """An endless iterable is closed when its response can have no body."""
+        """An endless iterable is closed if the response cannot have a body."""
         for method, status in [
             ("HEAD", "200 OK"),
             ("GET", "204 No Content"),
@@ -324,7 +324,7 @@ class ResponseCases(Cases):
         self.assertEqual(reply.header("ETag"), '"x"')
 
     def test_empty_body(self) -> None:
-        """A response without any block is complete."""
+        """A response without blocks is complete."""
         for blocks in ([], (), iter([]), [b""], iter([b"", b""])):
 
             def app(
@@ -339,7 +339,7 @@ class ResponseCases(Cases):
             self.assert_complete(reply, b"")
 
     def test_file_wrapper(self) -> None:
-        """A file is sent from its position, at most as much as Content-Length says."""
+        """A file is sent from its current position, at most Content-Length bytes."""
         content = bytes(range(256)) * 1000
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, "file")
@@ -371,7 +371,7 @@ class ResponseCases(Cases):
                 self.assertEqual([file.closed for file in files], [True])
 
     def test_file_wrapper_of_no_file(self) -> None:
-        """Anything with read() can be wrapped."""
+        """Any object with read() can be wrapped."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", TEXT)
@@ -386,7 +386,7 @@ class ResponseCases(Cases):
         self.assert_complete(reply, b"in memory\n")
 
     def test_close_is_called_once(self) -> None:
-        """close() is called once, after the last block, whatever was returned."""
+        """close() of any iterable is called once, after the last block."""
         calls: list[str] = []
 
         class Blocks:
@@ -418,7 +418,7 @@ class ResponseCases(Cases):
             self.errors()
 
     def test_large_body(self) -> None:
-        """A megabyte arrives whole, as one block and as many."""
+        """A megabyte arrives complete, in one block or in many."""
         content = os.urandom(1_000_000)
         pieces = [content[at : at + 65536] for at in range(0, len(content), 65536)]
         for blocks in ([content], pieces, iter(pieces)):
@@ -436,7 +436,7 @@ class ResponseCases(Cases):
             self.assertTrue(reply.body == content)
 
     def test_backpressure(self) -> None:
-        """A client that does not read parks the application until it reads."""
+        """If the client does not read, the application parks until it does."""
         taken: list[int] = []
         enough: list[bool] = []
 
@@ -461,10 +461,10 @@ class ResponseCases(Cases):
 
 
 class LengthCases(Cases):
-    """Lengths that the HTTP/2 client of this suite rejects, wrongly."""
+    """Lengths that the HTTP/2 client of this suite wrongly rejects."""
 
     def test_not_modified(self) -> None:
-        """304 keeps the Content-Length of the response that it stands for."""
+        """304 keeps the Content-Length of the corresponding 200 response."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("304 Not Modified", [("Content-Length", "1234")])
@@ -499,7 +499,7 @@ class StartResponseCases(Cases):
         self.assertEqual(len(self.errors()), 1)
 
     def test_exc_info_before_the_head(self) -> None:
-        """A call with exc_info replaces a head that was not sent."""
+        """A call with exc_info replaces an unsent head."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", [*TEXT, ("X-First", "yes")])
@@ -515,7 +515,7 @@ class StartResponseCases(Cases):
         self.assertIsNone(reply.header("X-First"))
 
     def test_exc_info_after_the_head(self) -> None:
-        """A call with exc_info raises that exception when the head was sent."""
+        """After the head was sent, a call with exc_info raises that exception."""
         raised: list[BaseException] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -557,7 +557,7 @@ class HeaderCases(Cases):
         self.assertEqual(str(parsedate_to_datetime(date).tzinfo), "UTC")
 
     def test_defaults_of_the_servers_own_responses(self) -> None:
-        """The server's own responses have Date, Server and added fields too."""
+        """Responses of the server itself also have Date, Server and added fields."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             raise ZeroDivisionError
@@ -576,7 +576,7 @@ class HeaderCases(Cases):
         self.assertEqual(reply.values("Server"), ["mine/1"])
 
     def test_no_server_header(self) -> None:
-        """An empty server_header sends no Server field."""
+        """An empty server_header omits the Server field."""
         reply = self.ask(self.fields(), server_header="")
         self.assertEqual(reply.values("Server"), [])
 
@@ -598,7 +598,7 @@ class HeaderCases(Cases):
         self.assertEqual(reply.values("X-Frame-Options"), ["SAMEORIGIN"])
 
     def test_repeated_fields(self) -> None:
-        """Fields that an application sends twice arrive twice, in order."""
+        """Repeated fields of the application arrive separately, in order."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2; Path=/")])

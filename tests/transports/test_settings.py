@@ -1,4 +1,4 @@
-"""Settings that a transport cannot honour, and the arguments of the constructors."""
+"""Settings that a transport does not support, and constructor arguments."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from .harness import Environ, Start
 
-#: Settings about connections and the reading of requests, which twisted.web does,
-#: each with its default: giving that is refused like any other value.
+#: Settings of connections and request parsing, which twisted.web controls,
+#: each with its default, which is rejected like any other value.
 OF_CONNECTIONS: dict[str, Any] = {
     "body_timeout": 30.0,
     "buffer_memory": 1024**2,
@@ -36,7 +36,7 @@ OF_CONNECTIONS: dict[str, Any] = {
     "min_body_rate": 240,
 }
 
-#: The others, each with a value that is not its default.
+#: All other settings, each with a non-default value.
 OF_REQUESTS: dict[str, Any] = {
     "add_header": [("X-Frame-Options", "DENY")],
     "buffer_input": True,
@@ -62,15 +62,15 @@ def hello(environ: Environ, start: Start) -> Iterable[bytes]:
 
 
 class ResourceSettingTests(SynchronousTestCase):
-    """What GreenWSGIResource accepts."""
+    """The arguments of GreenWSGIResource."""
 
     def test_every_setting_is_listed(self) -> None:
-        """Each setting is either one of requests or one of connections."""
+        """Each setting belongs either to requests or to connections."""
         names = {name for name, _, _ in described()}
         self.assertEqual(names, set(OF_CONNECTIONS) | set(OF_REQUESTS))
 
     def test_settings_of_connections(self) -> None:
-        """A setting that twisted.web cannot honour raises and is named."""
+        """A setting that twisted.web does not support raises an error with its name."""
         for name, value in OF_CONNECTIONS.items():
             try:
                 GreenWSGIResource(hello, reactor=MemoryReactor(), **{name: value})
@@ -84,13 +84,13 @@ class ResourceSettingTests(SynchronousTestCase):
         GreenWSGIResource(hello, reactor=MemoryReactor(), **OF_REQUESTS)
 
     def test_our_own_transports(self) -> None:
-        """Our own HTTP/1.1 honours every setting."""
+        """Our own HTTP/1.1 supports every setting."""
         everything = OF_CONNECTIONS | OF_REQUESTS
         GreenSite(hello, reactor=MemoryReactor(), **everything)
         service(hello, ["tcp:0"], reactor=MemoryReactor(), **everything)
 
     def test_unknown_setting(self) -> None:
-        """A setting that does not exist is refused, with the nearest name."""
+        """The error for an unknown setting suggests the most similar name."""
         makers: tuple[Any, ...] = (GreenSite, GreenWSGIResource)
         for make in makers:
             with self.assertRaises(SettingError) as raised:
@@ -99,7 +99,7 @@ class ResourceSettingTests(SynchronousTestCase):
             self.assertIn("max_in_flight", str(raised.exception))
 
     def test_not_an_application(self) -> None:
-        """An application that cannot be called is a TypeError that shows it."""
+        """An application that is not callable raises a TypeError with its repr."""
         application: Any = "myproject.wsgi"
         with self.assertRaises(TypeError) as raised:
             GreenWSGIResource(application, reactor=MemoryReactor())
@@ -116,7 +116,7 @@ class ResourceSettingTests(SynchronousTestCase):
         self.assertIsInstance(resource, Resource)
         self.assertEqual(len(caught), 1)
         self.assertIn("GreenWSGIResource(app", str(caught[0].message))
-        # The warning points at the call.
+        # The warning refers to the line of the call.
         self.assertEqual(caught[0].filename.rpartition("/")[2], "test_settings.py")
 
     def test_no_warning(self) -> None:

@@ -1,7 +1,7 @@
-"""A server that stops: every response that has begun leaves whole.
+"""Graceful shutdown: every started response is sent completely.
 
-When the server says that it has stopped, the harness closes all connections at once,
-as at the end of a process: bytes that had not left by then are lost.
+When the server reports that it has stopped, the harness closes all connections at once,
+as at the end of a process: bytes not sent by then are lost.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .harness import Environ, Start
 
-#: A server may notice so late, in seconds, that the last byte has left.
+#: Maximum delay in seconds until a server notices that the last byte was sent.
 SLACK = 0.5
 
 #: After graceful_timeout, requests have this many seconds to clean up.
@@ -38,7 +38,7 @@ class ShutdownCases(Cases):
     """Stopping while requests run."""
 
     def test_nothing_in_flight(self) -> None:
-        """A server without requests stops at once, used or not."""
+        """A server without requests stops at once, whether or not it was used."""
         server = self.serve(nap)
         stop = server.stop()
         server.advance(SLACK)
@@ -52,7 +52,7 @@ class ShutdownCases(Cases):
         self.assert_stopped(stop, 0)
 
     def test_request_in_flight(self) -> None:
-        """A request that runs is answered, and then the server has stopped."""
+        """A running request is answered; then the server has stopped."""
         server = self.serve(nap)
         reply = server.begin(target="/path")
         server.advance(1)
@@ -66,7 +66,7 @@ class ShutdownCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_five_requests(self) -> None:
-        """Five clients that wait for their responses get them."""
+        """Five waiting clients receive their responses."""
         server = self.serve(nap)
         replies = [server.begin(target=f"/{number}") for number in range(5)]
         stop = server.stop()
@@ -76,7 +76,7 @@ class ShutdownCases(Cases):
         self.assert_stopped(stop, 3)
 
     def test_queued_requests(self) -> None:
-        """A request that waits for a place is answered too."""
+        """A queued request is also answered."""
         server = self.serve(nap, max_in_flight=1)
         replies = [server.begin(target=f"/{number}") for number in range(3)]
         stop = server.stop()
@@ -88,7 +88,7 @@ class ShutdownCases(Cases):
         self.assertTrue(stop.done)
 
     def test_stream(self) -> None:
-        """A response that has begun is sent to its end."""
+        """A started response is sent to its end."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -107,7 +107,7 @@ class ShutdownCases(Cases):
         self.assertTrue(stop.done)
 
     def test_large_response(self) -> None:
-        """A body of three megabytes leaves whole."""
+        """A body of three megabytes is sent completely."""
         content = os.urandom(3_000_000)
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -125,7 +125,7 @@ class ShutdownCases(Cases):
         self.assertTrue(stop.done)
 
     def test_client_that_reads_late(self) -> None:
-        """The server has stopped when the last byte has left, and not before."""
+        """The server stops only after the last byte was sent."""
         for size in (30_000, self.transport.large):
             content = os.urandom(size)
 
@@ -149,7 +149,7 @@ class ShutdownCases(Cases):
             self.assertTrue(reply.body == content)
 
     def test_response_that_has_not_left(self) -> None:
-        """A response that is complete, but has not left, is waited for likewise."""
+        """Shutdown waits for a complete response that is still buffered."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", TEXT)
@@ -167,7 +167,7 @@ class ShutdownCases(Cases):
         self.assertEqual(len(reply.body), 50_000)
 
     def test_failure(self) -> None:
-        """The response to a request that fails meanwhile leaves too."""
+        """The response to a request that fails during the shutdown is also sent."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             environ["txgreenwsgi.sleep"](1)
@@ -182,7 +182,7 @@ class ShutdownCases(Cases):
         self.assertEqual(len(self.errors()), 1)
 
     def test_client_that_is_gone(self) -> None:
-        """A request that goes on without its client is waited for like any other."""
+        """Shutdown also waits for a request whose client has disconnected."""
         server = self.serve(nap)
         reply = server.begin()
         server.disconnect(reply)
@@ -198,12 +198,12 @@ class GraceCases(Cases):
     """graceful_timeout."""
 
     def setUp(self) -> None:
-        """Have a list for what the applications notice."""
+        """Create a list for the exceptions and results of the applications."""
         super().setUp()
         self.noticed: list[type[BaseException]] = []
 
     def sleeping(self, environ: Environ, start: Start) -> Iterator[bytes]:
-        """Send a block if the path says so, then sleep for an hour."""
+        """Send a block if the path requests it, then sleep for an hour."""
         start("200 OK", TEXT)
         if environ["PATH_INFO"] == "/begun":
             yield b"part"
@@ -214,7 +214,7 @@ class GraceCases(Cases):
             raise
 
     def test_cancelled(self) -> None:
-        """After the grace the wait ends by Cancelled; the client is answered 503."""
+        """After the grace period the wait raises Cancelled, and the client gets 503."""
         server = self.serve(self.sleeping, graceful_timeout=4)
         reply = server.begin()
         stop = server.stop()
@@ -228,7 +228,7 @@ class GraceCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_cancelled_after_the_head(self) -> None:
-        """A response that has begun is cut then."""
+        """After the grace period, a started response is truncated."""
         server = self.serve(self.sleeping, graceful_timeout=4)
         reply = server.begin(target="/begun")
         stop = server.stop()
@@ -240,7 +240,7 @@ class GraceCases(Cases):
         self.assertEqual(self.errors(), [])
 
     def test_cancelled_without_a_client(self) -> None:
-        """A request whose client is gone is cancelled too."""
+        """A request whose client has disconnected is also cancelled."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             return list(self.sleeping(environ, start))
@@ -263,7 +263,7 @@ class GraceCases(Cases):
         self.assert_stopped(stop, 0)
 
     def test_queued_request(self) -> None:
-        """A request that still waits for a place is answered 503 then."""
+        """After the grace period, a queued request gets 503."""
         server = self.serve(self.sleeping, graceful_timeout=4, max_in_flight=1)
         server.begin()
         queued = server.begin(target="/queued")
@@ -274,7 +274,7 @@ class GraceCases(Cases):
         self.assertTrue(stop.done)
 
     def test_application_that_goes_on(self) -> None:
-        """A request that ignores Cancelled is gone a second after the grace."""
+        """A request that ignores Cancelled is killed a second after the grace."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             while True:
@@ -294,7 +294,7 @@ class GraceCases(Cases):
         self.assert_stopped(stop, 4 + LAST_SECONDS)
 
     def test_client_that_does_not_read(self) -> None:
-        """A client that never reads holds the stop up no longer than that."""
+        """A client that never reads does not extend the grace period."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", TEXT)

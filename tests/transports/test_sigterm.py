@@ -1,4 +1,4 @@
-"""A process that receives SIGTERM while its clients wait for their responses."""
+"""SIGTERM to a process whose clients wait for their responses."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).parents[2]
 
-#: A test that takes longer than this many seconds has failed.
+#: Timeout of a test in seconds.
 PATIENCE = 30
 
 
 class SigtermCase(SynchronousTestCase):
-    """A server process, and clients of it."""
+    """A server process and its clients."""
 
     def start(self, kind: str) -> None:
-        """Start a server of a kind."""
+        """Start a server of the given kind."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.transports.sigterm_program", kind],
             cwd=CHECKOUT,
@@ -43,7 +43,7 @@ class SigtermCase(SynchronousTestCase):
         self.port = int(self.line())
 
     def end(self, process: subprocess.Popen[str]) -> None:
-        """Kill a process if it still runs, and collect it."""
+        """Kill a process if it still runs, and reap it."""
         if process.poll() is None:
             process.kill()
         process.communicate()
@@ -66,7 +66,7 @@ class SigtermCase(SynchronousTestCase):
         self.process.send_signal(signal.SIGTERM)
 
     def received(self, connection: socket.socket) -> int | str:
-        """Return the length of the body that was received whole; else what was."""
+        """Return the length of a complete body, or else the received bytes."""
         response = HTTPResponse(connection)
         try:
             response.begin()
@@ -96,21 +96,21 @@ class SigtermCases(Cases):
         self.start(self.kind)
 
     def test_five_clients(self) -> None:
-        """Five clients that wait for a response all receive it."""
+        """Five waiting clients all receive their response."""
         clients = [self.request("/?seconds=0.5&size=10") for _ in range(5)]
         self.terminate()
         self.assertEqual([self.received(client) for client in clients], [10] * 5)
         self.assert_ended()
 
     def test_large_body(self) -> None:
-        """A body of three megabytes is received whole."""
+        """A body of three megabytes is received completely."""
         client = self.request("/?seconds=0.3&size=3000000")
         self.terminate()
         self.assertEqual(self.received(client), 3_000_000)
         self.assert_ended()
 
     def test_client_that_reads_late(self) -> None:
-        """The process lives until a slow client has received the last byte."""
+        """The process does not exit before a slow client has received the last byte."""
         client = self.request("/?seconds=0.1&size=20000000")
         self.terminate()
         time.sleep(0.5)
@@ -135,7 +135,7 @@ class TreeTests(SigtermCase):
     """Two resources in one tree."""
 
     def test_two_resources(self) -> None:
-        """With two resources in one tree, the later response is received too."""
+        """With two resources in one tree, the later response is also received."""
         for first, second in (("one", "two"), ("two", "one")):
             self.start("resources")
             clients = [
@@ -148,10 +148,10 @@ class TreeTests(SigtermCase):
 
 
 class Http2Tests(SigtermCase):
-    """A GreenWSGIResource over HTTP/2, as twisted.web negotiates it in TLS."""
+    """A GreenWSGIResource over HTTP/2, negotiated by twisted.web in TLS."""
 
     def connect(self) -> Http2Connection:
-        """Return a connection that speaks HTTP/2."""
+        """Return an HTTP/2 connection."""
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -169,7 +169,7 @@ class Http2Tests(SigtermCase):
         return reply
 
     def assert_complete(self, reply: Reply, size: int) -> None:
-        """Read until the reply is over; fail unless it is complete."""
+        """Read until the reply ends; fail unless it is complete."""
         while not reply.over:
             reply.connection.pump()
         self.assertEqual((reply.state, len(reply.body)), ("complete", size))
@@ -189,7 +189,7 @@ class Http2Tests(SigtermCase):
         self.assert_ended()
 
     def test_large_body(self) -> None:
-        """A body of three megabytes is received whole."""
+        """A body of three megabytes is received completely."""
         self.start("tls")
         reply = self.begin(self.connect(), "/?seconds=0.3&size=3000000")
         self.terminate()
@@ -201,7 +201,7 @@ class BlockingLink:
     """A connection on a blocking socket.
 
     Args:
-        connection: the socket; it has a timeout.
+        connection: the socket, with a timeout.
 
     Attributes:
         ended: whether the server has closed it.
@@ -214,16 +214,16 @@ class BlockingLink:
 
     @property
     def arrived(self) -> int:
-        """A blocking socket does not tell."""
+        """Not available for a blocking socket."""
         raise AssertionError("not known of a blocking socket")
 
     def send(self, data: bytes) -> None:
-        """Send bytes; what a server does not take any more is dropped."""
+        """Send bytes; discard those that the server no longer accepts."""
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             self._socket.sendall(data)
 
     def take(self) -> bytes:
-        """Wait for bytes, or for the end."""
+        """Wait for bytes, or for the end of the connection."""
         data = b""
         with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
             data = self._socket.recv(65536)

@@ -1,4 +1,4 @@
-"""The tasks of a request: its own, and those that the application makes."""
+"""The task of a request, and the tasks that the application starts."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
     from .harness import Environ, Start
 
-#: A variable of the application's.
+#: A context variable of the application.
 seen: ContextVar[str] = ContextVar("seen", default="nothing")
 
 
 class TaskCases(Cases):
-    """Waiting, and the use of one request by several tasks."""
+    """Waits, and the use of one request by several tasks."""
 
     def setUp(self) -> None:
-        """Have a list for what the applications notice."""
+        """Create a list for the exceptions and results of the applications."""
         super().setUp()
         self.noticed: list[Any] = []
 
     def try_to(self, call: Callable[[], object]) -> None:
-        """Note what `call` returns or raises."""
+        """Record the result or exception of `call`."""
         try:
             self.noticed.append(call())
         except Exception as error:
             self.noticed.append(type(error))
 
     def test_wait(self) -> None:
-        """An application waits for a Deferred while others are served."""
+        """While an application waits for a Deferred, other requests are served."""
         deferred: Deferred[bytes] = Deferred()
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -103,7 +103,7 @@ class TaskCases(Cases):
         self.assert_complete(late, b"other")
 
     def test_two_writers(self) -> None:
-        """A task that writes while another waits for the client is refused."""
+        """A write raises an error while another task waits for the client."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -126,7 +126,7 @@ class TaskCases(Cases):
         self.assertEqual(len(reply.body), self.transport.large)
 
     def test_writer_that_is_left_behind(self) -> None:
-        """A task that waits for the client ends by an error when its request ends."""
+        """A task that waits for the client gets an error when its request ends."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -150,7 +150,7 @@ class TaskCases(Cases):
         self.errors()
 
     def test_read_after_the_end(self) -> None:
-        """A body that was not read whole cannot be read after the response."""
+        """The unread rest of a body cannot be read after the response."""
         bodies: list[Any] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:

@@ -152,7 +152,7 @@ class DriverTests(CheckTestCase):
     def test_sqlite3(self) -> None:
         """sqlite3 blocks if a module uses it directly."""
         sys.modules["sqlite3"] = sqlite3
-        self.says("sqlite3", BLOCKS, "import txgreenwsgi.green.sqlite3 in its place")
+        self.says("sqlite3", BLOCKS, "import txgreenwsgi.green.sqlite3 instead")
         self.load("shop.orders", db=sqlite3)
         self.load("shop.stock", connect=sqlite3.connect)
         self.says("sqlite3", BLOCKS, "(in shop.orders, shop.stock)")

@@ -187,8 +187,8 @@ class RefusalTests(SynchronousTestCase):
             "--environ=A": "--environ 'A' contains no '=': give NAME=VALUE",
             "--environ=wsgi.x=1": "--environ 'wsgi.x=1' is reserved for the server "
             "(PEP 3333): give a name that does not begin with 'wsgi.'",
-            "--access-log-format=common": "--access-log-format 'common' does not "
-            "exist: give combined or json",
+            "--access-log-format=common": "--access-log-format 'common' is not a "
+            "format: give combined or json",
             "--app=": "--app '' is empty: give package.module:name, such as --app "
             "myproject.wsgi:application",
             "--access-log=": "--access-log '' is not a file: give the path of a file "

@@ -78,8 +78,8 @@ _ON_ANSWER: Final = SENDING.moves("answer")
 
 _NO_REQUEST = cast("RequestHead", None)
 
-#: Minimum length of a block that is sent as a separate part, because joining it with
-#: its head or chunk framing would cost more than it saves.
+#: Minimum length of a block that is sent as a separate part, so that it is not copied
+#: behind its head or chunk framing.
 _LONG_BLOCK_BYTES = 16384
 
 

@@ -1,10 +1,10 @@
-"""One real thread that makes the calls of one object, in order, while tasks wait.
+"""A worker thread that serializes the calls of one object while tasks wait.
 
-For C libraries that block and whose objects need their calls serialized: an SQLite
-connection. A task parks until its call has returned, a real thread blocks. A call whose
-caller was interrupted is dropped if it has not begun, and interrupted if it has.
+For C libraries that block and whose objects need serialized calls, such as an SQLite
+connection. A task parks until its call has returned; a real thread blocks. If the
+caller is interrupted, a queued call is dropped, and a running call is interrupted.
 
-It knows threads and tasks. It must never know what is called.
+It knows threads and tasks. It must never know the called functions.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ __all__ = ["DedicatedThread"]
 
 T = TypeVar("T")
 
-#: An interruption that arrives between two steps of a call is lost, so it is repeated
-#: at this interval until the call ends.
+#: Interval at which an interruption is repeated until the call ends, because one that
+#: arrives between two steps of a call is lost.
 REPEAT_INTERRUPT_SECONDS = 0.05
 
 
 class _Call:
-    """One call: made in the dedicated thread, waited for elsewhere.
+    """One queued or running call.
 
     Attributes:
         function: the function; None after the call.
         args: its arguments.
-        context: a copy of the caller's contextvars, which callbacks see.
-        unstoppable: True if the call is made even when its caller was interrupted.
+        context: a copy of the caller's contextvars, for callbacks.
+        unstoppable: True if the call is made even if its caller was interrupted.
         begun: True once the thread has begun the call.
         dropped: True once the caller was interrupted; the call is skipped.
         ended: True once the call has returned or was skipped.
@@ -100,7 +100,7 @@ class _Call:
                 self.result = context.run(function, *self.args)
         except BaseException as error:
             self.error = error
-        # The thread keeps no reference to the caller's objects after the call.
+        # Drop the references to the caller's objects.
         self.function = self.context = None
         self.args = ()
 
@@ -111,7 +111,7 @@ class _Call:
             wake()
 
     def outcome(self) -> Any:
-        """Return what the call returned, or raise what it raised."""
+        """Return the result of the call, or raise its exception."""
         error, self.error = self.error, None
         result, self.result = self.result, None
         if error is not None:
@@ -123,7 +123,7 @@ class _Call:
 
 
 class DedicatedThread:
-    """A real thread for the calls of one object, ended by `end`.
+    """A worker thread for the calls of one object, ended by `end`.
 
     Args:
         interrupt: interrupts the call in progress; called from other threads.
@@ -135,7 +135,7 @@ class DedicatedThread:
         # Released once for any number of new calls.
         self._wake_up = real_lock()
         self._wake_up.acquire()
-        # Makes sure that an interruption reaches the intended call. No finalizer takes
+        # Ensures that an interruption reaches the intended call. No finalizer takes
         # it: adding a call to the queue needs no lock.
         self._mutex = real_lock()
         self._current: _Call | None = None
@@ -146,7 +146,7 @@ class DedicatedThread:
 
     @property
     def is_current(self) -> bool:
-        """True in the thread itself, where a callback may use the object directly."""
+        """True in this thread, where a callback may use the object directly."""
         return self.ident == thread_ident()
 
     @property
@@ -181,8 +181,8 @@ class DedicatedThread:
             unstoppable: make the call even if its caller is interrupted, and never
                 interrupt it. A task that is being killed, which cannot park, queues
                 the call and gets None.
-            undo: called in the thread, after the call and before any other, if the
-                caller was interrupted. The call may not have been made.
+            undo: called in the thread if the caller was interrupted, before the next
+                call. The call itself may not have been made.
 
         Raises:
             BaseException: the exception of `function`, or the task's interruption.
@@ -229,7 +229,7 @@ class DedicatedThread:
         return result
 
     def call_later(self, function: Callable[..., object], *args: object) -> None:
-        """Queue `function(*args)` and do not wait for it. Never parks.
+        """Queue `function(*args)` without waiting for it. Never parks.
 
         May be called from a finalizer.
         """
@@ -275,7 +275,7 @@ class DedicatedThread:
                     call.ended = True
                     self._current = None
                 call.notify()
-                # The waiting thread keeps no reference to the last call.
+                # Drop the reference to the last call while the thread waits.
                 del call
 
     def _run_remaining(self) -> None:
@@ -325,7 +325,7 @@ class DedicatedThread:
             stop()
 
     def _interrupt_call(self, call: _Call) -> bool:
-        """Interrupt `call` and return True, if it is in progress."""
+        """Interrupt `call` if it is in progress; return whether it was."""
         with self._mutex:
             if call.ended or not call.begun:
                 return False

@@ -2,13 +2,13 @@
 
 A descriptor is registered once, edge-triggered and for both directions, and the
 reactor watches the epoll object. So a wait costs no system call: it appends a
-suspension to a list. This is correct as long as the waiter has just received EAGAIN
-from the kernel and retries its operation when woken.
+suspension to a list. The waiter must have just received EAGAIN from the kernel, and
+must retry its operation when woken.
 
 Reuse of a descriptor number by another file is detected at the first wait for the new
 file: the kernel dropped the registration of the old one, so `epoll.modify` fails.
 
-Where the platform has no epoll, the reactor watches a duplicate of the descriptor for
+On platforms without epoll, the reactor watches a duplicate of the descriptor for
 each wait. This module knows descriptors and the reactor. It must never read or write a
 descriptor.
 """
@@ -60,8 +60,8 @@ __all__ = [
 #: Directions; they can be combined.
 READ, WRITE = 1, 2
 
-#: Time spent waking waiters before the reactor has its next turn. A turn costs the
-#: reactor about as much as three tasks.
+#: Maximum time spent waking waiters in one reactor turn. A turn costs about as much as
+#: three tasks.
 DISPATCH_SECONDS = 0.001
 
 _kernel_epoll = getattr(select, "epoll", None)
@@ -130,7 +130,7 @@ class _Poller:
         )
 
     def register(self, fd: int) -> Registration:
-        """Register `fd`, or refresh its registration, and return that.
+        """Register `fd`, or refresh its registration; return the registration.
 
         Raises:
             OSError: EBADF: `fd` is not open. EPERM: it cannot be polled (a regular
@@ -139,7 +139,7 @@ class _Poller:
         registration = self.registrations.get(fd)
         if registration is not None:
             try:
-                # This also makes the kernel report what is ready now.
+                # This also makes the kernel report the current readiness.
                 self._epoll.modify(fd, _EVERYTHING)
             except FileNotFoundError:
                 self.unregister(fd)  # the number belongs to another file now
@@ -153,17 +153,17 @@ class _Poller:
         return registration
 
     def wait_began(self) -> None:
-        """Count one more wait."""
+        """Count the start of a wait."""
         self._wait_count += 1
         if not self._watched:
             self._watched = True
             self._reactor.addReader(self)
 
     def wait_ended(self) -> None:
-        """Count one wait less.
+        """Count the end of a wait.
 
-        During a dispatch the reactor keeps watching: most woken tasks wait again at
-        once.
+        During a dispatch the reactor keeps watching, because most woken tasks wait
+        again at once.
         """
         self._wait_count -= 1
         if not self._dispatching:
@@ -187,7 +187,7 @@ class _Poller:
             try:
                 self._epoll.unregister(fd)
             except OSError as error:
-                # EPERM: the number belongs to a regular file by now.
+                # EPERM: the number now belongs to a regular file.
                 if error.errno not in (errno.ENOENT, errno.EBADF, errno.EPERM):
                     raise
         _fail_waiters(registration)
@@ -223,8 +223,8 @@ class _Poller:
                     if events & _WRITERS and registration.writers:
                         for suspension in registration.writers[:]:
                             suspension.resume()
-                # The woken tasks may have made other descriptors ready. But tasks
-                # scheduled for the reactor's next turn must not wait long for it.
+                # Poll again, because woken tasks may have made other descriptors
+                # ready, unless tasks are scheduled for the next reactor turn.
                 if not ready or hub.turn_scheduled or monotonic() > until:
                     return
         finally:
@@ -261,7 +261,7 @@ def register(
             while it is valid.
 
     Returns:
-        None where the platform has no epoll.
+        None on platforms without epoll.
 
     Raises:
         OSError: `fd` is not open (EBADF).
@@ -437,8 +437,8 @@ def unregister(registration: Registration | None) -> None:
     if hub is not None and hub.on_its_thread():
         poller.unregister(registration.fd)
         return
-    # From another thread only the lists may be touched; `throw` hands its work to the
-    # reactor's thread. The kernel drops the registration when the file is closed.
+    # From another thread, change only the lists; `throw` delegates to the reactor's
+    # thread. The kernel drops the registration when the file is closed.
     registration.open = False
     poller.registrations.pop(registration.fd, None)
     _fail_waiters(registration)
@@ -454,7 +454,7 @@ def unregister_fd(fd: int) -> None:
 
 
 def wake_poll_waiters(fd: int) -> None:
-    """Wake the tasks that wait for `fd` by `txgreenwsgi.poll` and its siblings.
+    """Wake the tasks that wait for `fd` in `txgreenwsgi.poll` and related functions.
 
     Call after a task has closed `fd`: the kernel does not report it. The waiters find
     the descriptor closed. Never parks; a no-op outside tasks.

@@ -35,9 +35,9 @@ _TIMEOUT_MAX: float = original.TIMEOUT_MAX
 
 
 def get_ident() -> int:
-    """Return an integer that no other living task or thread has. Never parks.
+    """Return the unique ident of the current task or thread. Never parks.
 
-    The task that runs a whole program has the ident of the main thread.
+    The main task, which runs a whole program, has the ident of the main thread.
     """
     task = current_task()
     if task is None or task is main_task():
@@ -46,7 +46,7 @@ def get_ident() -> int:
 
 
 def _time_limit(blocking: object, timeout: float) -> float | None:
-    """Return the seconds to wait, None for no limit. Raise as a real lock does."""
+    """Return the seconds to wait; None for no limit. Raises as a real lock does."""
     if timeout == -1:
         return None
     if not blocking:
@@ -67,7 +67,7 @@ class Lock:
 
     def __init__(self) -> None:
         self._real = real_lock()
-        # The waiting tasks. Made by the first of them: most locks never have one.
+        # The waiting tasks. Created by the first waiter: most locks never have one.
         self._waiters: deque[Suspension] | None = None
         # The task that took the lock last, to report a deadlock as an error.
         self._holder: Task[object] | None = None
@@ -116,7 +116,7 @@ class Lock:
                 in_time = park(task, suspension, left)
             except Exception as error:
                 if suspension not in waiters and self._real.acquire(False):
-                    # The lock was released to this task before the interruption
+                    # The lock was passed to this task before the interruption
                     # arrived, and the wake-up (a condition's notification) must not
                     # be lost. So take it, and raise the interruption at the next wait.
                     self._holder = task
@@ -198,11 +198,11 @@ class Lock:
     locked_lock = locked
 
     def forget_holder(self) -> None:
-        """Let the task that took the lock wait for it: another caller releases it."""
+        """Disable the deadlock check, for a lock that another caller releases."""
         self._holder = None
 
     def _acquire_restore(self, state: object) -> None:
-        # For `threading.Condition`, whose caller releases the lock in any case.
+        # For `threading.Condition`, whose caller always releases the lock.
         _acquire_uninterrupted(self)
 
     __enter__ = acquire
@@ -229,7 +229,7 @@ class Lock:
 
 
 def _acquire_uninterrupted(lock: Lock) -> None:
-    """Take `lock`; raise an interruption of the task at its next wait instead."""
+    """Take `lock`; defer an interruption of the task to its next wait."""
     task = current_task()
     if task is None:
         lock.acquire()
@@ -249,7 +249,7 @@ class RLock:
         self._count = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock, once more if it is owned; as `Lock.acquire`. May park."""
+        """Take the lock, or increment its count; as `Lock.acquire`. May park."""
         me = get_ident()
         if self._owner == me:
             _time_limit(blocking, timeout)

@@ -40,8 +40,8 @@ start_real_thread = _thread.start_new_thread
 main_ident: int = main_thread().ident or 0
 
 _reactor_idents: set[int] = set()
-#: Idents of the threads of the reactor's pool and of dedicated threads: the program
-#: did not start them, so counts of its threads leave them out.
+#: Idents of the threads of the reactor's pool and of dedicated threads. The program
+#: did not start them, so counts of its threads exclude them.
 reactor_threads: AbstractSet[int] = _reactor_idents
 
 #: Add or remove the ident of a thread that belongs to the reactor.

@@ -1,7 +1,7 @@
 """`threading.local` with one namespace per task.
 
-A thread, and the task that stands for the main thread, have the namespaces that the
-original gives them. The namespace of any other task is dropped when the task ends, in
+Threads, and the main task (which stands for the main thread), have the namespaces of
+the original class. The namespace of any other task is dropped when the task ends, in
 the reactor greenlet, so finalizers of its values cannot park.
 
 It knows tasks. It must never park.
@@ -70,9 +70,9 @@ class _Namespaces:
         return found, True
 
 
-# The `local` objects that each task has used, by the task's id. Many may come and go
-# while a long-lived task runs: it has one callback at its end for all of them, and
-# dead ones leave the weak set.
+# The `local` objects that each task has used, by the task's id. A long-lived task may
+# use many short-lived ones: it has a single end callback for all of them, and dead
+# objects leave the weak set.
 _used_by: dict[int, weakref.WeakSet[_Namespaces]] = {}
 
 
@@ -119,7 +119,7 @@ class local:  # noqa: N801 - the name in the standard library
     """An object whose attributes are separate in each task and each thread.
 
     The `__init__` of a subclass is called again, with the original arguments, at the
-    first use in each task or thread; its `__slots__` are shared by all of them.
+    first use in each task or thread; all of them share its `__slots__`.
     """
 
     __slots__ = ("__weakref__", "_txgreenwsgi_namespaces")

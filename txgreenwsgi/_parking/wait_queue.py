@@ -1,6 +1,6 @@
 """One waiter in a queue that tasks and real threads share.
 
-A task parks and a real thread blocks; the caller that wakes them need not know which.
+A task parks and a real thread blocks; waking works the same for both.
 It knows tasks and threads. It must never know the queue itself.
 """
 
@@ -31,8 +31,8 @@ class Waiter(Generic[G]):
         waiting_on: the object that a table of tasks shows.
 
     Attributes:
-        grant: the object that the waiter was given; None until then. Set it under the
-            lock of the queue, before `wake`.
+        grant: the object granted to the waiter; None before. Set it under the lock of
+            the queue, before `wake`.
     """
 
     __slots__ = ("_lock", "_suspension", "_task", "grant")
@@ -62,7 +62,7 @@ class Waiter(Generic[G]):
             self._lock.acquire(True, -1 if seconds is None else seconds)
 
     def wake(self) -> None:
-        """End the wait. Call from any thread, not under the lock of the queue."""
+        """End the wait. Call from any thread, without holding the queue's lock."""
         if self._suspension is not None:
             self._suspension.resume()
         else:

@@ -1,8 +1,8 @@
 """Waits of a task: with a time limit, yielding to other tasks, uninterruptible.
 
-The task to park is `txgreenwsgi._switching.running.current_task()`; it is None where a
-call blocks as the original does. It knows tasks and the reactor's clock. It must never
-know what a task waits for.
+The task to park is `txgreenwsgi._switching.running.current_task()`; if it is None, the
+call blocks as the original does. This file knows tasks and the reactor's clock. It must
+never know what a task waits for.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _main_task: Task[object] | None = None
 
 
 def may_park() -> bool:
-    """Return False in a finalizer or a signal handler, where parking would do harm."""
+    """Return False in a finalizer or a signal handler, which must not park."""
     try:
         guards.check_can_park()
     except NotInGreenlet:
@@ -46,7 +46,7 @@ def may_park() -> bool:
 
 
 def main_task() -> Task[object] | None:
-    """Return the task that stands for the main thread; None unless one was set.
+    """Return the task that stands for the main thread; None if there is none.
 
     It runs a whole program (`txgreenwsgi.monkey.run`).
     """
@@ -71,7 +71,7 @@ def park(
         task: the current task.
         suspension: a new suspension of `task`.
         seconds: the time limit; None for no limit.
-        clean_up: called in any case after the wait.
+        clean_up: called after the wait, however it ends.
 
     Returns:
         False when the time limit passed first.
@@ -94,17 +94,17 @@ def park(
 
 
 def raise_pending_in_main(task: Task[object]) -> None:
-    """Raise what a signal handler raised while the main task was being woken."""
+    """Raise an exception of a signal handler that ran while the main task was woken."""
     if task is _main_task and task.pending_interruption:
         task.raise_pending()
 
 
 def yield_to_others(task: Task[object]) -> None:
-    """Let the reactor have a turn if `task` has used up its time slice. May park.
+    """Yield to the reactor if `task` has used up its time slice. May park.
 
-    For calls that have their result already: a loop of them would otherwise block the
-    reactor. Only a kill interrupts this wait, because the result of the call
-    must not be lost.
+    For calls that already have their result: a loop of them would otherwise block the
+    reactor. Only a kill interrupts this wait, because the result of the call must not
+    be lost.
     """
     hub = task.hub
     if hub.reactor.seconds() - hub.resumed_at <= SLICE_SECONDS or not may_park():
@@ -117,7 +117,7 @@ def yield_to_others(task: Task[object]) -> None:
 
 @contextmanager
 def uninterrupted(task: Task[object]) -> Iterator[None]:
-    """Delay interruptions of `task`, other than a kill, to the end of the block."""
+    """Defer interruptions of `task`, except a kill, to the end of the block."""
     task.raise_shield(ALL_SHIELDS)
     try:
         yield

@@ -1,7 +1,7 @@
-"""The access log that an embedded server opens and closes by itself.
+"""The access log that an embedded server opens and closes itself.
 
-It knows files and the end of the reactor. It must never know when a server starts or
-stops to serve.
+It knows files and the shutdown of the reactor. It must never know when a server starts
+or stops serving.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def open_access_log(log: AccessLog, clock: IReactorTime) -> None:
 class ServerAccessLog:
     """An access log whose file is open while a server serves.
 
-    A relative path is resolved here. The file is checked here too, so that a mistake
-    ends the start of the program, but it is created later: a daemon has then changed
-    its user.
+    The constructor resolves a relative path and checks that the file can be opened, so
+    that a mistake is reported at the start of the program. `open` creates the file,
+    after a daemon has changed its user.
 
     Args:
         target: the path of a file to append to, or "-" for standard output.
         format_name: "combined" or "json".
 
     Raises:
-        ValueError: there is no such format.
+        ValueError: the format is unknown.
         StartError: the file cannot be opened for appending.
     """
 
@@ -74,7 +74,7 @@ class ServerAccessLog:
         self._closes_with_reactor = False
 
     def observe(self, record: ExchangeRecord) -> None:
-        """Record a finished exchange. Never parks, never raises."""
+        """Record a finished exchange. Never parks or raises."""
         self._log.observe(record)
 
     def open(self, reactor: IReactorTime) -> None:
@@ -89,7 +89,7 @@ class ServerAccessLog:
             return
         open_access_log(self._log, reactor)
         self._is_open = True
-        # Once, and for good: fakes of reactors may be unable to remove a trigger.
+        # Added once and never removed: fake reactors may be unable to remove a trigger.
         if not self._closes_with_reactor and IReactorCore.providedBy(reactor):
             self._closes_with_reactor = True
             reactor.addSystemEventTrigger(
@@ -97,7 +97,7 @@ class ServerAccessLog:
             )
 
     def close(self) -> None:
-        """Write the collected lines and close the file. A no-op if it is closed."""
+        """Write the buffered lines and close the file. A no-op if it is closed."""
         self._is_open = False
         self._log.close()
 

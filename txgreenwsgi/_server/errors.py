@@ -27,7 +27,7 @@ class EndpointError(StartError, ValueError):
 
     Attributes:
         problem: the reason, as a clause that continues "the string ...".
-        remedy: what to give instead.
+        remedy: the correction, as an imperative.
     """
 
     def __init__(self, text: str, problem: str, remedy: str) -> None:

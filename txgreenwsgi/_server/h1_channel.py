@@ -177,8 +177,8 @@ class H1Channel:
         self._inbox = _EMPTY_INBOX
         self._pumping = False
         self._discarded = 0
-        # When the state became IDLE, HEAD or DRAINING; in LINGERING and CLOSED, when
-        # the connection is cut.
+        # Time at which the state became IDLE, HEAD or DRAINING; in LINGERING and
+        # CLOSED, the time at which to abort the connection.
         self._time = 0.0
         # Set at the first request: most idle connections never need it.
         self.ends = _NO_ENDS
@@ -636,7 +636,7 @@ class H1Channel:
         self.exchange = None
 
     def _close_lingering(self) -> None:
-        """Close the sending side; read and discard input until the client closes.
+        """Close the sending side; read and discard input for a limited time.
 
         A close with unread bytes in the kernel resets the connection, and the
         client may lose the response (RFC 9112 section 9.6).

@@ -42,9 +42,9 @@ class GreenSite(Factory):
     """A factory that serves a WSGI application on any stream endpoint.
 
     There is no `patch=`: patching must precede the import of the application, and an
-    application given as an object is imported already. Call
+    application given as an object is already imported. Call
     `txgreenwsgi.monkey.patch_all()` before that import. The site logs a warning, once
-    per process, if the program has neither patched anything nor chosen not to.
+    per process, if the program has made no choice about patching.
 
     Args:
         application: the WSGI callable; None if it is set later, before the first
@@ -53,13 +53,13 @@ class GreenSite(Factory):
         observers: callables that receive an `ExchangeRecord` when an exchange has
             ended. They must not park.
         reactor: the reactor; by default the installed one, imported at first use.
-        access_log: the file to append a line for each request to; "-" is the
+        access_log: the file to which a line is appended for each request; "-" is the
             process's standard output. The file opens when the first port listens, and
             closes with the last port. Connections that outlive the ports keep it open
             until `stop` has completed or the reactor has shut down. A relative path is
             relative to the working directory of this call.
-        access_log_format: "combined" (that of Apache, then the duration in seconds
-            and the request id) or "json" (one object a line).
+        access_log_format: "combined" (Apache's format, then the duration in seconds
+            and the request id) or "json" (one object per line).
         keywords: single settings.
 
     Raises:
@@ -67,8 +67,8 @@ class GreenSite(Factory):
             callable.
         SettingError: a setting does not exist or has an invalid value.
         ValueError: `access_log_format` is invalid.
-        StartError: the access log cannot be opened. Listening raises it as well, or
-            fails with it, if the file has become inaccessible in the meantime.
+        StartError: the access log cannot be opened. Listening also raises it,
+            or fails with it, if the file has become inaccessible in the meantime.
 
     Attributes:
         server: the application server that all connections share.
@@ -140,8 +140,8 @@ class GreenSite(Factory):
             StartError: the access log cannot be opened.
         """
         if self._access_log is not None:
-            # Before the log opens: when the reactor shuts down, the tasks that are
-            # left end before the log closes.
+            # Before the log opens, so that at the reactor's shutdown the remaining
+            # tasks end before the log closes.
             self.server.bind()
             self._access_log.open(self.server.reactor)
         self.server.resume()

@@ -1,11 +1,11 @@
 """asyncio's per-thread state: the running loop and its current task.
 
-The reactor greenlet and each of our tasks have their own. Without this, code in a
-task would find the reactor's loop running and take itself for part of a coroutine:
-Django's ORM refuses to work then (SynchronousOnlyOperation), and so does
-`asyncio.run`.
+The reactor greenlet and each of our tasks have their own state. Otherwise, code in a
+task would see the reactor's loop as running and assume that it is inside a coroutine:
+Django's ORM raises SynchronousOnlyOperation then, and `asyncio.run` fails.
 
-It uses the functions that asyncio documents under "Extending".
+It knows the functions that asyncio documents under "Extending". It must never know
+tasks.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _set_running_loop = asyncio._set_running_loop
 def swap_state(state: AsyncioState) -> AsyncioState:
     """Set the state of this thread to `state` and return the previous one.
 
-    Call next to a greenlet switch only.
+    Call only next to a greenlet switch.
     """
-    # Since Python 3.14 a loop's current task can be changed only while that
-    # loop is marked as running, hence the order.
+    # The order matters: since Python 3.14 a loop's current task can be changed only
+    # while that loop is marked as running.
     previous: AsyncioState = None
     loop = running_loop()
     if loop is not None:

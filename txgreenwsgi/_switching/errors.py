@@ -1,8 +1,8 @@
 """The exceptions that end a wait.
 
-All but one are ordinary exceptions, and the builtin ones that code written for
-blocking sockets already handles: `except OSError` and `except TimeoutError` in
-a database driver clean up as they would in a thread.
+All but one derive from builtin exceptions that code for blocking sockets already
+handles: `except OSError` and `except TimeoutError` in a database driver clean up as
+they would in a thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = [
 
 
 class NotInGreenlet(RuntimeError):
-    """A wait in a place where no task can wait; the message names the remedy."""
+    """A wait in a place where no task can wait; the message gives the remedy."""
 
 
 class TimedOut(TimeoutError):
@@ -25,11 +25,11 @@ class TimedOut(TimeoutError):
 
 
 class ClientDisconnected(ConnectionResetError):
-    """The client of this request has disconnected: no reads, no writes."""
+    """The client of this request has disconnected; reads and writes raise it."""
 
 
 class RequestTimeout(TimeoutError):
-    """The deadline of this request has passed; the client has been answered."""
+    """The deadline of this request has expired; the client was answered."""
 
 
 class Cancelled(Exception):

@@ -71,28 +71,28 @@ _log = Logger()
 #: 1 us. Each holds about 3 KiB.
 SPARE_GREENLETS = 128
 
-#: A task that neither waits nor ends gives the reactor a turn after this many
-#: seconds, at the next place where it could wait.
+#: Time slice of a task in seconds. A task that exceeds it yields to the reactor at the
+#: next call that could park.
 SLICE_SECONDS = 0.01
 
 # Not the ident of any thread.
 _NO_THREAD = -1
 
 #: Maximum number of refused waits of a killed task. It may run its `finally` blocks
-#: but not wait in them; one that keeps trying is abandoned after this many.
+#: but not wait in them; after this many attempts it is abandoned.
 MAX_REFUSALS = 1000
 
 
-# Where the state is checked by identity, which is faster, these raise the error.
+# The hot path checks states by identity, which is faster; these tables raise the error.
 _ON_START = TASK_TRANSITIONS.moves("start")
 _ON_PARK = TASK_TRANSITIONS.moves("park")
 _ON_WAKE = TASK_TRANSITIONS.moves("wake")
 
 
 def _run_tasks() -> None:
-    """Run one task after the other; the function of each of our greenlets."""
+    """Run one task after another; the main function of each of our greenlets."""
     while True:
-        # Not passed by switch(): a greenlet keeps its first arguments until it ends.
+        # Not an argument of switch(): a greenlet keeps its first arguments alive.
         task = running.task
         assert task is not None, "the hub sets running.task before it switches here"
         task.run()
@@ -106,18 +106,18 @@ def _run_tasks() -> None:
             current.parent = reactor_greenlet
             return
         spare.append(current)
-        # A spare greenlet holds neither what it ran nor itself: the collector
-        # does not look into suspended frames.
+        # A spare greenlet must not hold its last task or itself: the collector does
+        # not look into suspended frames.
         current.gr_context = None
         del task, hub, spare, current
         reactor_greenlet.switch()
 
 
 def _end_child(task: Task[object]) -> None:
-    """Exit the child process of a fork made in `task`, which has ended.
+    """Exit a fork's child process when `task`, which forked, has ended.
 
-    As a forked thread's process would. The reactor beneath it is a copy whose
-    descriptors, and clients, belong to the parent.
+    This is the behaviour of a fork in a thread. The reactor below the task is a copy
+    whose descriptors and clients belong to the parent.
     """
     error = task.error
     if isinstance(error, SystemExit):
@@ -132,11 +132,11 @@ class GreenletHub:
     Attributes:
         reactor: an IReactorTime; the other interfaces that it provides determine
             what its tasks can wait on.
-        tasks: the tasks that have begun and not ended. This set may hold the only
-            reference to a parked task.
+        tasks: the tasks in progress. This set may hold the only reference to a parked
+            task.
         reactor_greenlet: the greenlet of the last switch into a task. It is not
-            taken at import, which may happen in any greenlet.
-        thread: the ident of the reactor's thread, as of the same moment.
+            determined at import, which may happen in any greenlet.
+        thread: the ident of the reactor's thread at the last switch into a task.
         context_tracker: Twisted's log contexts of that thread.
         resumed_at: time at which the running task was resumed, by the reactor's
             clock, in seconds.
@@ -155,19 +155,19 @@ class GreenletHub:
         self._turn: list[Callable[[], object]] = []
         self._bind_to_thread()
         if IReactorCore.providedBy(reactor):
-            # The hub may have been made in another thread or greenlet than the one
-            # that will run the reactor.
+            # The hub may have been created in a thread or greenlet that will not run
+            # the reactor.
             reactor.callWhenRunning(self._bind_to_thread)
             reactor.addSystemEventTrigger("after", "shutdown", self.close)
 
     def _bind_to_thread(self) -> None:
-        """Take this thread and greenlet for the reactor's."""
+        """Record this thread and greenlet as the reactor's."""
         self.reactor_greenlet = getcurrent()
         self.thread = get_ident()
         self.context_tracker = theContextTracker.currentContext()
 
     def leave_thread(self) -> None:
-        """Note that the reactor's thread is not in this process, a fork's child."""
+        """Unset the reactor's thread in the child of a fork."""
         self.thread = _NO_THREAD
 
     def on_its_thread(self) -> bool:
@@ -210,13 +210,13 @@ class GreenletHub:
             )
 
     def spawn(self, task: Task[object]) -> None:
-        """Begin `task` at the reactor's next turn, from the top of its stack.
+        """Start `task` at the reactor's next turn, from the top of its stack.
 
         A greenlet inherits the recursion depth of the code that starts it, so a
-        task is never begun deep inside callbacks.
+        task is never started deep inside callbacks.
 
         Raises:
-            NotInGreenlet: the reactor has stopped, or this is not its thread.
+            NotInGreenlet: the reactor has stopped, or runs in another thread.
         """
         self._refuse_when_closed()
         if get_ident() != self.thread:
@@ -236,7 +236,7 @@ class GreenletHub:
 
         Raises:
             NotInGreenlet: the reactor has stopped.
-            IllegalTransition: the task was started, or cancelled, before.
+            IllegalTransition: the task was already started or cancelled.
         """
         if self.closed:
             self._refuse_when_closed()
@@ -245,14 +245,14 @@ class GreenletHub:
         self.tasks.add(task)
         spare = self.spare_greenlets
         greenlet_ = spare.pop() if spare else greenlet(_run_tasks)
-        # Not Context.run: each parked task would keep a copy of its C frames.
+        # Not Context.run, whose C frames each parked task would keep a copy of.
         greenlet_.gr_context = task._context
         task.greenlet = task._parked_greenlet = greenlet_
         self._switch_to(task)
 
     def _refuse_when_closed(self) -> None:
         if self.closed:
-            raise NotInGreenlet("the reactor has stopped: no task can begin any more")
+            raise NotInGreenlet("the reactor has stopped: no new task can start")
 
     def park(self, task: Task[object], wait: Wait) -> None:
         """Switch to the reactor greenlet until `wait` is over. Call from the task.
@@ -292,26 +292,26 @@ class GreenletHub:
 
     def _refuse_to_park(self, task: Task[object]) -> None:
         if not task._exit_raised:
-            # It was not parked when it was killed, so GreenletExit is raised here.
+            # The task was not parked when it was killed, so raise GreenletExit here.
             task._exit_raised = True
             raise GreenletExit
         task._refusals += 1
         if task._refusals > MAX_REFUSALS:
             # It catches every exception and waits again, in a loop. Leave it
-            # parked: a suspended greenlet does no harm to an exiting process.
+            # parked: a suspended greenlet does not affect an exiting process.
             task.state = ABANDONED
             self.abandoned.append(task)
             self.reactor_greenlet.switch()
         raise NotInGreenlet(
-            f"{task!r} is being ended because its reactor stops: "
+            f"{task!r} is being killed because its reactor stops: "
             "its `finally` blocks run, but cannot wait"
         )
 
     def wake(self, task: Task[object]) -> None:
         """Continue a task whose wait is over. Call from the reactor's thread.
 
-        Switch to it at once if possible, else at the reactor's next turn: a task
-        that answers another is not interrupted, and no task runs inside a garbage
+        Switch at once if possible, else at the reactor's next turn: a task that
+        answers another is not interrupted, and no task runs inside a garbage
         collection or a signal handler.
         """
         if task.state is not PARKED:
@@ -356,9 +356,9 @@ class GreenletHub:
         """Run `task` until it parks or ends, then return.
 
         The caller is the reactor greenlet, except when a task advances a
-        `task.Clock` itself. This is the one place where the reactor's part of the
-        thread's state is exchanged for the task's: Twisted's log context and
-        asyncio's state. greenlet itself switches the contextvars.
+        `task.Clock` itself. Only this method swaps the thread's state between the
+        reactor and the task: Twisted's log context and asyncio's state. greenlet
+        itself switches the contextvars.
         """
         parked = task._parked_greenlet
         assert parked is not None, "a task that has not ended has its greenlet"
@@ -388,19 +388,19 @@ class GreenletHub:
             task.notify_end()
 
     def close(self) -> None:
-        """End all remaining tasks: the reactor has stopped.
+        """Kill all remaining tasks after the reactor has stopped.
 
         Call from the reactor greenlet. Their `finally` blocks run but cannot
-        wait. Afterwards no task can begin.
+        wait. Afterwards no task can start.
         """
         self.closed = True
         for task in list(self.tasks):
             task.kill()
         # The last turn, for ready tasks and for the end callbacks of tasks that
-        # never began.
+        # were never started.
         self._take_turn()
         for task in self.tasks:
-            _log.error("abandoned {task}, which was killed and did not end", task=task)
+            _log.error("abandoned {task}: it was killed and did not end", task=task)
         self.tasks.clear()
         self.spare_greenlets.clear()
 
@@ -412,11 +412,10 @@ def existing_hub_of(reactor: IReactorTime) -> Hub | None:
 
 
 def hub_of(reactor: IReactorTime | None = None) -> Hub:
-    """Return the hub of `reactor`; the first call makes it.
+    """Return the hub of `reactor`; the first call creates it.
 
-    Call from the reactor's thread. Without a reactor: the current task's hub,
-    else that of the installed reactor (which is imported only here, and only
-    then).
+    Call from the reactor's thread. Without an argument: the current task's hub, else
+    the hub of the installed reactor, which is imported only in this case.
 
     Raises:
         NotInGreenlet: the reactor runs in another thread.

@@ -38,7 +38,7 @@ __all__ = [
     "wrong_thread_message",
 ]
 
-#: The ident of the thread in which the collector is running finalizers, or None.
+#: Ident of the thread in which the collector is running finalizers; None otherwise.
 collecting_thread: int | None = None
 
 
@@ -58,7 +58,7 @@ _cached_until = 0.0
 
 
 def clear_handler_cache() -> None:
-    """Look the signal handlers up again at the next wait."""
+    """Look up the signal handlers again at the next wait."""
     global _cached_until
     _cached_until = 0.0
 
@@ -74,7 +74,7 @@ def find_handler_codes() -> frozenset[CodeType]:
             # A number, a builtin, or a callable object.
             handler = vars(type(handler)).get("__call__")
         code = getattr(getattr(handler, "__func__", handler), "__code__", None)
-        # The handlers of Twisted and of this project run no application code.
+        # Handlers of Twisted and txgreenwsgi run no application code.
         module = getattr(handler, "__module__", None) or ""
         if code is not None and not module.startswith(("twisted.", "txgreenwsgi.")):
             codes.add(code)
@@ -82,12 +82,12 @@ def find_handler_codes() -> frozenset[CodeType]:
 
 
 def check_can_park() -> None:
-    """Raise if the code that is about to park runs in a finalizer or signal handler.
+    """Raise if the caller runs in a finalizer or signal handler. Call in a task.
 
-    Either would suspend the code that it interrupted. Call in a task.
+    Parking there would suspend the interrupted code.
 
     Raises:
-        NotInGreenlet: it does.
+        NotInGreenlet: a finalizer or signal handler is running.
     """
     global _handler_codes, _cached_until
     if collecting_thread is not None and collecting_thread == get_ident():
@@ -105,7 +105,7 @@ def check_can_park() -> None:
             if frame.f_code in _handler_codes:
                 raise NotInGreenlet(
                     f"the signal handler {frame.f_code.co_name!r} is running: it "
-                    "interrupted a task anywhere and cannot wait; call "
+                    "interrupted a task at an arbitrary point and cannot wait; call "
                     "reactor.callFromThread(spawn, function) in it instead"
                 )
             frame = frame.f_back
@@ -142,10 +142,10 @@ def refuse_other_thread(what: str) -> None:
     """Raise if the reactor runs in a thread other than this one.
 
     Args:
-        what: the call that was made here, for the message.
+        what: the call, for the message.
 
     Raises:
-        NotInGreenlet: it does.
+        NotInGreenlet: the reactor runs in another thread.
     """
     if threadable.ioThread not in (None, get_ident()):
         raise NotInGreenlet(wrong_thread_message(what))
@@ -155,7 +155,7 @@ def refuse_free_threading() -> None:
     """Raise if this Python runs without its global interpreter lock.
 
     Raises:
-        RuntimeError: it does; greenlets and threads would corrupt each other.
+        RuntimeError: it has no lock; greenlets and threads would corrupt each other.
     """
     gil_enabled = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
     if gil_enabled is not None and not gil_enabled():
@@ -169,12 +169,12 @@ def require_seconds(what: str, seconds: float) -> None:
     """Raise unless `seconds` is a number >= 0.
 
     Args:
-        what: the call that it was given to, for the message.
+        what: the called function, for the message.
         seconds: the value to check.
 
     Raises:
-        ValueError: it is negative or NaN.
-        TypeError: it is not a number.
+        ValueError: the value is negative or NaN.
+        TypeError: the value is not a number.
     """
     try:
         if seconds >= 0:
@@ -191,11 +191,11 @@ def guard_reactor(
     current_task: Callable[[], object],
     in_reactor_thread: Callable[[], bool],
 ) -> None:
-    """Make calls that would deadlock `reactor` inside a task raise instead.
+    """Make reactor calls that would deadlock inside a task raise instead.
 
     `reactor.iterate()` and `reactor.run()` in a task would run the event loop inside
-    the task's greenlet, where no other task can be resumed, and
-    `blockingCallFromThread` in the reactor's own thread waits for itself.
+    the task's greenlet, where no other task can be resumed;
+    `blockingCallFromThread` in the reactor's own thread would wait for itself.
 
     Args:
         reactor: its methods are replaced.

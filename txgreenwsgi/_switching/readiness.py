@@ -1,12 +1,12 @@
 """Readiness of file descriptors: `poll` and `select` that park the task.
 
 A wait polls the kernel first and parks only if nothing is ready. While the task is
-parked its descriptors are registered with an epoll object of the wait, and the
-reactor watches that object. So a wait for a thousand descriptors is one reader to
-the reactor, and hang-ups and errors are reported as the kernel reports them. A
-descriptor that is closed and reused during the wait causes no confusion: the kernel
-drops it from the epoll object, and the reactor never knew its number. On platforms
-without epoll the reactor watches duplicates of the descriptors.
+parked, its descriptors are registered with an epoll object of the wait, which the
+reactor watches. So a wait for a thousand descriptors is a single reader for the
+reactor, and hang-ups and errors are reported as the kernel reports them. Closing and
+reusing a descriptor during the wait is safe: the kernel drops it from the epoll
+object, and the reactor never knew its number. On platforms without epoll the reactor
+watches duplicates of the descriptors.
 
 This module knows descriptors and the reactor. It must never switch.
 """
@@ -103,7 +103,7 @@ def _fileno(fd: Descriptor) -> int:
 
 @implementer(IReadDescriptor, IWriteDescriptor)
 class _Watch:
-    """A descriptor of ours that the reactor watches; `notify` is called on events."""
+    """A descriptor that the reactor watches; `notify` is called on events."""
 
     def __init__(self, fd: int, notify: Callable[[], object]) -> None:
         self._fd = fd
@@ -140,7 +140,7 @@ class EpollWatch:
         try:
             for fd, events in interest.items():
                 # A regular file cannot be registered. It is always readable and
-                # writable, so the wait is for an event that it never has.
+                # writable, so the wait is for an event that never occurs.
                 with suppress(PermissionError):
                     # epoll's event bits are poll's.
                     self._epoll.register(fd, events)
@@ -208,7 +208,7 @@ watch_class: type[EpollWatch | DuplicateWatch] = (
 
 
 def waiters_of(hub: Hub) -> _Waiters:
-    """Return the table of the tasks of `hub` that wait here, by descriptor."""
+    """Return the tasks of `hub` that wait in this module, by descriptor."""
     waiters: _Waiters = hub.reactor.__dict__.setdefault("_txgreenwsgi_waiters", {})
     return waiters
 
@@ -245,9 +245,9 @@ def _wait_for_events(
     for fd, events in interest.items():
         kernel.register(fd, events)
     if timeout != 0:
-        # A loop over data that is always ready must neither block the reactor nor
-        # escape its own timeout. Before polling: in that turn another task may
-        # consume the data.
+        # A loop over data that is always ready must not block the reactor or escape
+        # its timeout. Yield before polling: another task may consume the data in that
+        # turn.
         task.raise_pending()
         if reactor.seconds() - task.hub.resumed_at > SLICE_SECONDS and not task.dying:
             sleep(0)
@@ -280,8 +280,8 @@ def _park_until_ready(
             ready, late = _park_once(suspension, reactor, interest, deadline)
             if ready or late:
                 break
-        # Descriptors that were closed during the wait, and perhaps reused for other
-        # files. All are checked, which takes time, only if none is ready.
+        # Descriptors that were closed during the wait, and possibly reused for other
+        # files. Checking all of them takes time, so do it only if none is ready.
         closed = {fd for fd in ready or interest if _file_of(fd) != files[fd]}
         ready.update(dict.fromkeys(closed, stdlib_select.POLLNVAL))
         return [(fd, ready[fd]) for fd in interest if fd in ready]
@@ -483,8 +483,8 @@ def select(
         if events & stdlib_select.POLLNVAL:
             raise OSError(errno.EBADF, f"file descriptor {number} is not open")
         if interest[number] == stdlib_select.POLLPRI:
-            # The end of a file that is watched for nothing else is exceptional;
-            # three empty lists would look like a timeout.
+            # Report the end of a file that is watched for no other event as
+            # exceptional: three empty lists would look like a timeout.
             ready[number] |= stdlib_select.POLLPRI
     return (
         _select_ready(readers, ready, stdlib_select.POLLIN | _ENDED),

@@ -1,4 +1,4 @@
-"""The current task: looked up first by every wait.
+"""The current task, which every wait looks up first.
 
 It knows greenlets and their parents. It must never switch.
 """
@@ -24,8 +24,8 @@ __all__ = ["current_task", "require_task"]
 #: has one reactor thread, so there is one such task.
 task: Task[object] | None = None
 
-#: True while a signal handler runs, which has interrupted a task, or the reactor,
-#: at an arbitrary point.
+#: True while a signal handler runs, having interrupted a task or the reactor at an
+#: arbitrary point.
 in_handler = False
 
 
@@ -43,7 +43,7 @@ def current_task() -> Task[object] | None:
         if ancestor is candidate.greenlet:
             return candidate
         ancestor = ancestor.parent
-    # Another thread, while a task runs in the reactor's.
+    # Another thread, while a task runs in the reactor's thread.
     return None
 
 
@@ -51,7 +51,7 @@ def require_task(what: str) -> Task[object]:
     """Return the current task for the call `what`, which is about to wait.
 
     Raises:
-        NotInGreenlet: no task is running here; the message names the place and
+        NotInGreenlet: no task is running here; the message gives the place and
             the remedy.
     """
     candidate = task
@@ -68,7 +68,7 @@ def _forget_task() -> None:
     """Leave the task in the child of a fork: no reactor runs in this process."""
     global task
     if task is not None:
-        # The child must run none of the parent's tasks, whatever they wait for.
+        # The child must not run any of the parent's tasks.
         task.hub.leave_thread()
     task = None
 

@@ -36,7 +36,8 @@ SUSPENSION_TRANSITIONS = TransitionTable(
             "answer": ANSWERED,
             "abandon": UNANSWERED,
         },
-        # A signal handler can answer it after the wait has begun, hence the refusal.
+        # A signal handler can answer it after the wait has begun; then the hub refuses
+        # to park.
         ANSWERED: {
             "wait": OVER,
             "refuse": OVER,
@@ -50,24 +51,24 @@ SUSPENSION_TRANSITIONS = TransitionTable(
 
 
 class EarlierTraceback(Exception):
-    """The traceback of a failure, as text; the cause of an exception raised anew."""
+    """The traceback of a failure, as text; the cause of a re-raised exception."""
 
 
 def exception_of(failure: Failure) -> BaseException:
     """Return the exception of `failure`, with its traceback."""
     value = cast("BaseException", failure.value)
-    # A Deferred that failed before it was waited on keeps no frames alive: up to
-    # Twisted 25 it keeps their names only.
+    # A Deferred that failed before the wait keeps no frames alive: up to Twisted 25
+    # it keeps only their names.
     if failure.tb is None and failure.frames and value.__cause__ is None:
         value.__cause__ = EarlierTraceback(f"\n{failure.getTraceback()}")
     return value.with_traceback(failure.tb)
 
 
 class Suspension:
-    """One wait of one task: `wait()` parks it, `resume()` or `throw()` ends that.
+    """One wait of one task: `wait()` parks it, `resume()` or `throw()` ends the wait.
 
-    It may be answered before the task waits; the answer is kept. It is good for
-    one wait. Made by `txgreenwsgi.suspend()`.
+    An answer before the wait is kept. Each suspension serves one wait. Made by
+    `txgreenwsgi.suspend()`.
 
     The attributes are read-only outside `_switching`.
 
@@ -100,8 +101,8 @@ class Suspension:
         waiting_on: object = "suspend()",
         timeout_seconds: float | None = None,
     ) -> None:
-        # None once the wait has ended: an application's frame may hold the
-        # suspension, a traceback the frame, and a failed task the traceback.
+        # None once the wait has ended, to avoid a cycle: an application's frame may
+        # hold the suspension, a traceback the frame, and a failed task the traceback.
         self.task: Task[object] | None = task
         self._hub = task.hub
         self.state = UNANSWERED
@@ -118,9 +119,9 @@ class Suspension:
         May park. Call from the task that made this suspension.
 
         Raises:
-            TimedOut: the timeout given to `suspend` is over.
+            TimedOut: the timeout given to `suspend` has expired.
             BaseException: the error given to `throw`, or an interruption of the
-                task (a timeout around the wait, a cancellation, a lost client).
+                task (a timeout around the wait, a cancellation, a disconnect).
             RuntimeError: it was waited on before, or was made by another task.
         """
         task = require_task("suspend().wait()")
@@ -160,14 +161,13 @@ class Suspension:
         """End the wait with `value`. Call from any thread; never parks.
 
         Returns:
-            True if this ends the wait; False if the wait was answered or left
-            before. From another thread: True if it was still open at the time of
-            the call.
+            True if this call ends the wait; False if the wait has already ended.
+            From another thread: True if the wait was open at the time of the call.
         """
         return self._answer(value, None)
 
     def throw(self, error: BaseException | Failure) -> bool:
-        """End the wait by raising `error` in the task; as `resume` otherwise."""
+        """End the wait by raising `error` in the task; otherwise as `resume`."""
         return self._answer(None, error)
 
     def _answer(self, value: object, error: BaseException | Failure | None) -> bool:
@@ -189,14 +189,14 @@ class Suspension:
         return True
 
     def expire(self, seconds: float) -> None:
-        """End the wait by `TimedOut`. Call from the reactor greenlet."""
+        """End the wait with `TimedOut`. Call from the reactor greenlet."""
         self.abandon(TimedOut(f"timed out after {seconds:g} seconds"))
 
     def abandon(self, error: BaseException) -> None:
-        """End the wait by `error`, which is no answer. Call from the reactor's thread.
+        """Interrupt the wait with `error`. Call from the reactor's thread.
 
-        A no-op unless the task is parked on it. The waiter finds `answered` False
-        and cancels the operation that it waited on.
+        A no-op unless the task is parked on it. `answered` stays False, which makes
+        the waiter cancel the operation that it waited on.
         """
         if self.state is WAITING:
             self.state = OVER

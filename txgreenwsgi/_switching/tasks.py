@@ -1,9 +1,8 @@
-"""Tasks: functions that run in greenlets of ours, and their state machine.
+"""Tasks: functions that run in our greenlets, and their state machine.
 
-`Hub` and `Wait` are the interfaces through which a task sees its hub and the wait
-that it is parked on; `greenlets.py` and `suspensions.py` implement them. This
-module knows contexts, Deferreds and the reactor's clock. It must never switch, and
-never depend on what a task is for.
+`Hub` and `Wait` are the interfaces of a task's hub and current wait; `greenlets.py`
+and `suspensions.py` implement them. This module knows contexts, Deferreds and the
+reactor's clock. It must never switch, or depend on the purpose of a task.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ NEW, RUNNING, PARKED, READY = "new", "running", "parked", "ready"
 FINISHED, FAILED, ABANDONED = "finished", "failed", "abandoned"
 
 #: State -> event -> next state. A task is "ready" from its start, or from the end of
-#: a wait, until its greenlet runs. A shield keeps a task parked that is cancelled.
+#: a wait, until its greenlet runs. A cancelled task stays parked behind a shield.
 TASK_TRANSITIONS = TransitionTable(
     "a task",
     {
@@ -66,10 +65,10 @@ TASK_TRANSITIONS = TransitionTable(
 )
 _ON_FINISH = TASK_TRANSITIONS.moves("finish")
 
-#: The shield depth of code that only a kill interrupts; more than any nesting.
+#: Shield depth of code that only a kill interrupts; above any nesting depth.
 ALL_SHIELDS = 1 << 30
 
-# The log contexts of ended tasks; one list, because making one takes time.
+# The shared log contexts of ended tasks: creating a list takes time.
 _NO_CONTEXTS: list[dict[type[object], dict[str, str]]] = []
 
 _OWN_PACKAGE = __name__.rpartition(".")[0]
@@ -88,7 +87,7 @@ class Wait(Protocol):
         """End the wait with `value`."""
 
     def abandon(self, error: BaseException) -> None:
-        """End the wait by `error`, which is no answer."""
+        """Interrupt the wait with `error`."""
 
 
 class Hub(Protocol):
@@ -112,7 +111,7 @@ class Hub(Protocol):
         """Return True in the reactor's thread."""
 
     def leave_thread(self) -> None:
-        """Note that the reactor's thread is not in this process."""
+        """Unset the reactor's thread in the child of a fork."""
 
     def call_from_thread(self, function: Callable[..., object], *args: object) -> None:
         """Call `function` in the reactor greenlet, soon."""
@@ -140,7 +139,7 @@ class Hub(Protocol):
 
 
 class _Interruption(NamedTuple):
-    """An exception to be raised at a wait, and the shield depth it gets through."""
+    """An exception to be raised at a wait, and the shield depth that it penetrates."""
 
     error: BaseException
     shields: int
@@ -149,7 +148,7 @@ class _Interruption(NamedTuple):
 def call_and_log(function: Callable[[], object], complaint: str) -> None:
     """Call `function`; log `complaint` and the traceback if it raises.
 
-    For callbacks of which one must not keep the others from being called.
+    For lists of callbacks, where one failure must not prevent the other calls.
     """
     try:
         function()
@@ -160,22 +159,22 @@ def call_and_log(function: Callable[[], object], complaint: str) -> None:
 def _without_task(traceback: TracebackType | None) -> TracebackType | None:
     """Return the traceback of a failed task without references to the task.
 
-    `Task.run` is dropped, and the variables of this package's frames are cleared:
-    they hold the task, which holds the error, which holds the traceback, and such
-    a cycle would wait for the garbage collector. The application's frames keep
-    their variables for debuggers and error reports.
+    Drops `Task.run`, and clears the variables of this package's frames: they hold the
+    task, which holds the error, which holds the traceback, a cycle that only the
+    garbage collector can free. The application's frames keep their variables for
+    debuggers and error reports.
     """
     assert traceback is not None, "an exception that was raised has a traceback"
     first = traceback = traceback.tb_next
     while traceback is not None:
         frame = traceback.tb_frame
-        # Frames of coroutines hold no task, and may be suspended: clearing a
+        # Frames of coroutines hold no task. They may be suspended, and clearing a
         # suspended frame would close its coroutine.
         if (
             frame.f_globals.get("__name__", "").startswith(_OWN_PACKAGE)
             and not frame.f_code.co_flags & _SUSPENDABLE
         ):
-            # A frame still runs if the error was raised in another task first.
+            # A frame is still running if another task raised the error first.
             with suppress(RuntimeError):
                 frame.clear()
         traceback = traceback.tb_next
@@ -183,10 +182,10 @@ def _without_task(traceback: TracebackType | None) -> TracebackType | None:
 
 
 class Task(Generic[T_co]):
-    """A function running in a greenlet of ours; made by `txgreenwsgi.spawn`.
+    """A function running in one of our greenlets; made by `txgreenwsgi.spawn`.
 
-    All attributes are read-only outside `_switching`; they are plain slots because
-    several are read at every wait. Change them by the methods.
+    All attributes are read-only outside `_switching`; use the methods to change them.
+    They are plain slots because several are read at every wait.
 
     Attributes:
         name: the name shown in logs and in the table of requests.
@@ -194,8 +193,8 @@ class Task(Generic[T_co]):
             this reactor turn or the next), "finished", "failed", or
             "abandoned" (it was killed and did not end).
         hub: the hub of the reactor that runs the task.
-        greenlet: the greenlet that the task runs in; None before it begins and
-            after it has ended. Child greenlets of it belong to the task too.
+        greenlet: the greenlet that the task runs in; None before it starts and
+            after it has ended. Its child greenlets also belong to the task.
         suspension: the wait that the task is parked on, None unless parked.
         pending_interruption: True while an interruption waits to be raised at
             the next wait (`raise_pending`), possibly behind a shield.
@@ -242,7 +241,7 @@ class Task(Generic[T_co]):
         name: str = "",
         on_end: list[Callable[[], object]] | None = None,
     ) -> None:
-        """Make a task that has not begun; `Hub.spawn` or `Hub.start` begins it.
+        """Make a new task; `Hub.spawn` or `Hub.start` starts it.
 
         Args:
             hub: the hub of the reactor that will run the task.
@@ -251,7 +250,7 @@ class Task(Generic[T_co]):
             kwargs: keyword arguments.
             context: the task's own Context; by default a copy of the caller's.
             name: the name shown in logs; by default that of `function`.
-            on_end: callbacks as for `call_at_end`. The task takes over the list.
+            on_end: callbacks as for `call_at_end`. The task takes ownership.
         """
         self.hub = hub
         self.name = name
@@ -259,8 +258,8 @@ class Task(Generic[T_co]):
         self._args = args
         self._kwargs = kwargs
         self._context: Context | None = copy_context() if context is None else context
-        # The stack of `twisted.python.context`: each task has its own, so that
-        # its log lines do not carry the system of another task.
+        # The stack of `twisted.python.context`, one per task, so that log lines do
+        # not carry the log system of another task.
         self._log_contexts = hub.context_tracker.contexts[:]
         self._asyncio_state: AsyncioState = None
         self.state = NEW
@@ -269,8 +268,8 @@ class Task(Generic[T_co]):
         self._traceback: TracebackType | None = None
         self._observed = False
         self.greenlet: greenlet | None = None
-        # The greenlet to switch to. Not always the task's own: some libraries run
-        # parts of their code in child greenlets (SQLAlchemy's greenlet_spawn).
+        # The greenlet to switch to. It may be a child of the task's greenlet: some
+        # libraries run parts of their code in one (SQLAlchemy's greenlet_spawn).
         self._parked_greenlet: greenlet | None = None
         self.suspension: Wait | None = None
         self._interruptions: deque[_Interruption] | None = None
@@ -295,10 +294,10 @@ class Task(Generic[T_co]):
 
     @property
     def error(self) -> BaseException | None:
-        """The exception that the task ended with, with its traceback, else None.
+        """The exception that ended the task, with its traceback; None otherwise.
 
-        Reading it does not count as handling it: an error that is never asked
-        for by `wait` or `deferred` is logged all the same.
+        Reading it does not count as handling it: an error that neither `wait` nor
+        `deferred` delivers is logged.
         """
         error = self._error
         return None if error is None else error.with_traceback(self._traceback)
@@ -321,8 +320,8 @@ class Task(Generic[T_co]):
         """Wait for the end of the task and return its result. May park.
 
         Args:
-            timeout: seconds, by the reactor's clock; None for no limit. A task
-                that has not ended by then goes on.
+            timeout: seconds, by the reactor's clock; None for no limit. The task
+                continues after the timeout.
 
         Raises:
             BaseException: the exception that the task raised.
@@ -336,7 +335,7 @@ class Task(Generic[T_co]):
         self._observed = True
         if self._error is not None:
             try:
-                # With the first traceback each time, else every wait would add to it.
+                # Restore the first traceback: every raise would extend it.
                 raise self._error.with_traceback(self._traceback)
             finally:
                 del self  # it holds the error, whose traceback holds this frame
@@ -345,9 +344,9 @@ class Task(Generic[T_co]):
     def deferred(self) -> Deferred[T_co]:
         """Return a new Deferred that fires with the task's result or failure.
 
-        If the result is a Deferred itself, it fires when that does. Cancelling
-        the Deferred cancels the task; the Deferred then fails with Twisted's
-        CancelledError, as others do. Call from the reactor's thread; never parks.
+        If the result is a Deferred, the new one is chained to it. Cancelling the new
+        Deferred cancels the task; it then fails with Twisted's CancelledError. Call
+        from the reactor's thread; never parks.
         """
         cancelling = False
 
@@ -360,7 +359,7 @@ class Task(Generic[T_co]):
 
         def fire() -> None:
             if deferred.called:
-                return  # by its cancellation; an error of the task is logged
+                return  # fired by its cancellation; an error of the task is logged
             if cancelling and isinstance(self._error, Cancelled):
                 return
             self._observed = True
@@ -378,14 +377,14 @@ class Task(Generic[T_co]):
         return deferred
 
     def cancel(self) -> bool:
-        """Ask the task to end: raise `Cancelled` at its current or next wait.
+        """Cancel the task: raise `Cancelled` at its current or next wait.
 
-        A task that has not begun never runs. Inside `shield()` the cancellation
-        is held back until the shield is left. A second call before the first has
+        A task that has not started never runs. Inside `shield()` the cancellation
+        is deferred to the end of the shield. A second call before the first has
         taken effect is a no-op. Never parks; call from any thread.
 
         Returns:
-            False if the task had ended before.
+            False if the task has already ended.
         """
         if get_ident() != self.hub.thread:
             self.hub.call_from_thread(self.cancel)
@@ -396,7 +395,7 @@ class Task(Generic[T_co]):
             self._function = self._kwargs = None
             self._args = ()
             self._observed = True
-            self._error = Cancelled("the task was cancelled before it began")
+            self._error = Cancelled("the task was cancelled before it started")
             self.state = FAILED
             # At the next turn: the callbacks run in the reactor greenlet, and may
             # belong to the caller.
@@ -427,9 +426,9 @@ class Task(Generic[T_co]):
     def call_before_end(self, function: Callable[[], object]) -> None:
         """Call `function` in the task itself, before it ends. Call from the task.
 
-        For resources that the task must give back however it ends. The calls are
-        made in reverse order. They may park, and nothing but a kill interrupts
-        them; in a killed task they cannot park.
+        For resources that the task must release however it ends. The calls are made
+        in reverse order. They may park, and only a kill interrupts them; in a killed
+        task they cannot park.
         """
         if self._before_end is None:
             self._before_end = []
@@ -441,10 +440,10 @@ class Task(Generic[T_co]):
         Call from the reactor's thread; never parks. A no-op if the task has ended.
 
         Args:
-            error: an ordinary exception; it is raised once.
-            shields: the number of `shield()` blocks that `error` gets through: as
-                many as the task was in when the timeout, or other source of the
-                interruption, began.
+            error: the exception, which is raised once.
+            shields: the number of `shield()` blocks that `error` penetrates: the
+                shield depth of the task when the timeout, or other source of the
+                interruption, was set.
         """
         if self.done:
             return
@@ -458,7 +457,7 @@ class Task(Generic[T_co]):
         self.pending_interruption = True
 
     def withdraw(self, error: BaseException) -> None:
-        """Remove an interruption that has not been raised yet."""
+        """Remove a pending interruption."""
         if self._interruptions:
             self._interruptions = deque(
                 interruption
@@ -468,12 +467,12 @@ class Task(Generic[T_co]):
             self.pending_interruption = bool(self._interruptions)
 
     def raise_shield(self, depth: int = 1) -> None:
-        """Hold back interruptions until `lower_shield(depth)`. Never parks.
+        """Defer interruptions until `lower_shield(depth)`. Never parks.
 
         Args:
-            depth: 1 acts as a `shield()` block. ALL_SHIELDS also holds back the
-                interruptions of timeouts inside the block, so that a kill alone
-                gets through.
+            depth: 1 acts as a `shield()` block. ALL_SHIELDS also defers the
+                interruptions of timeouts inside the block, so that only a kill
+                interrupts it.
         """
         self.shield_depth += depth
 
@@ -482,10 +481,10 @@ class Task(Generic[T_co]):
         self.shield_depth -= depth
 
     def kill(self) -> None:
-        """End the task now, by GreenletExit. Call from the reactor greenlet.
+        """End the task now with GreenletExit. Call from the reactor greenlet.
 
         Its `finally` blocks run, but cannot wait. Only for a process that exits;
-        use `interrupt` otherwise.
+        otherwise use `interrupt`.
         """
         if self.done:
             return
@@ -495,15 +494,15 @@ class Task(Generic[T_co]):
         self.dying = True
         suspension = self.suspension
         if suspension is not None:
-            # In a child greenlet GreenletExit ends the child alone, which to its
-            # parent looks like a return: the task's next wait raises it again.
+            # In a child greenlet, GreenletExit ends only the child, and its parent
+            # sees a return. So the task's next wait raises it again.
             self._exit_raised = self._parked_greenlet is self.greenlet
             suspension.abandon(GreenletExit())
 
     # For the hub and the waits.
 
     def next_interruption(self) -> BaseException | None:
-        """Remove and return the first interruption that gets through the shields."""
+        """Remove and return the first interruption that penetrates the shields."""
         interruptions = self._interruptions
         if interruptions:
             for interruption in interruptions:
@@ -514,10 +513,9 @@ class Task(Generic[T_co]):
         return None
 
     def raise_pending(self) -> None:
-        """Raise a pending interruption, at a wait that need not park.
+        """Raise a pending interruption, for a wait that need not park.
 
-        Without this, a task that always finds its data ready could never be timed
-        out.
+        Otherwise a task whose data is always ready could never time out.
         """
         if self.pending_interruption:
             error = self.next_interruption()
@@ -527,8 +525,8 @@ class Task(Generic[T_co]):
     def run(self) -> None:
         """Run the function, from start to end, inside the task's Context.
 
-        Called once, by the hub, in the task's greenlet. The function's exceptions
-        are kept, not raised.
+        Called once, by the hub, in the task's greenlet. Stores the function's
+        exception instead of raising it.
         """
         if self.state is not RUNNING:
             self.state = _ON_FINISH[self.state]  # raises
@@ -546,7 +544,7 @@ class Task(Generic[T_co]):
                 if self._before_end is not None:
                     self._run_before_end()
         except GreenletExit:
-            self._error = Cancelled("the task was ended")
+            self._error = Cancelled("the task was killed")
             self._observed = True
             self.state = FAILED
         except BaseException as error:  # SystemExit must not stop the reactor
@@ -556,14 +554,14 @@ class Task(Generic[T_co]):
             self.state = FAILED
         else:
             self.state = FINISHED
-        # Release what it was called with.
+        # Release the function and its arguments.
         self._function = self._kwargs = None
         self._args = ()
         # This frame outlives its call as the `f_back` of a failure's frames.
         del self, function
 
     def _run_before_end(self) -> None:
-        """Make the calls given to `call_before_end`, the last one first."""
+        """Call the functions given to `call_before_end`, the last one first."""
         functions = self._before_end
         assert functions is not None, "call_before_end() was called"
         killed: GreenletExit | None = None
@@ -573,7 +571,7 @@ class Task(Generic[T_co]):
             try:
                 function()
             except GreenletExit as error:
-                killed = error  # the others are called all the same
+                killed = error  # continue with the other functions
             except BaseException:
                 _log.failure(
                     "a function given to call_before_end() failed in {task}", task=self
@@ -583,9 +581,9 @@ class Task(Generic[T_co]):
             raise killed
 
     def notify_end(self) -> None:
-        """Leave the hub's table and make the end calls. In the reactor greenlet."""
+        """Leave the hub's table and run the end callbacks, in the reactor greenlet."""
         self.hub.tasks.discard(self)
-        # A task that is kept for its result keeps nothing else alive.
+        # A task that is kept for its result must not keep other objects alive.
         self.greenlet = self._parked_greenlet = self._context = self._interruptions = (
             None
         )
@@ -608,5 +606,5 @@ class Task(Generic[T_co]):
             )
 
     def __del__(self) -> None:
-        # As with Deferreds: log an error that would otherwise vanish.
+        # As with Deferreds: log an unhandled error that would otherwise be lost.
         self.log_unhandled()

@@ -1,4 +1,4 @@
-"""`with timeout(seconds)` and `with shield()`: limits and delays of interruptions.
+"""`with timeout(seconds)` and `with shield()`: time limits and shields for waits.
 
 This module knows tasks. It must never switch.
 """
@@ -22,17 +22,17 @@ __all__ = ["shield", "timeout"]
 
 
 class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
-    """A block whose waits end by `TimedOut` once `seconds` have passed.
+    """A block whose waits raise `TimedOut` once `seconds` have passed.
 
     Use as a context manager, in a task; entering and leaving never park. The
-    exception is raised once, at the wait that the task is in when the time is over,
-    or at the next one inside the block. Code that never waits is not interrupted.
+    exception is raised once, at the current wait when the time expires, or at the
+    next wait inside the block. Code that never waits is not interrupted.
 
     Args:
         seconds: the limit, by the reactor's clock; None for no limit.
 
     Attributes:
-        expired: True if the time was over before the block ended.
+        expired: True if the time expired before the block ended.
 
     Raises:
         ValueError: `seconds` is negative or NaN.
@@ -71,7 +71,7 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop the clock; an expiry that has not been raised yet is dropped."""
+        """Stop the clock; discard an expiry that was not raised yet."""
         task, self._task = self._task, None
         call, self._call = self._call, None
         mine, self._error = self._error, None
@@ -85,10 +85,9 @@ class shield:  # noqa: N801 - used as a function
     """A block whose waits cannot be interrupted from outside.
 
     Use as a context manager, in a task, around code that must not be interrupted
-    halfway: a commit, a protocol exchange. Cancellations, deadlines and lost clients
-    are held back until the block is left, and raised at the next wait after it.
-    Timeouts given inside the block work. At shutdown a shield holds for the grace
-    period and no longer.
+    halfway: a commit, a protocol exchange. Cancellations, deadlines and disconnects
+    are deferred to the first wait after the block. Timeouts set inside the block
+    work. At shutdown a shield holds only for the grace period.
     """
 
     def __init__(self) -> None:

@@ -1,12 +1,11 @@
 """Waits for Deferreds, awaitables, time and other tasks.
 
-Each function here makes a `Suspension`, arranges for its answer, and cleans up if
-the wait ends in another way. This module knows Deferreds and asyncio's futures; it
-must never switch.
+Each function creates a `Suspension`, arranges for its answer, and cleans up if the
+wait ends in another way. This module knows Deferreds and asyncio's futures; it must
+never switch.
 
-A traceback holds the frames that it went through. So these functions delete their
-references to errors, and objects that are no longer needed do not wait for the
-garbage collector.
+A traceback holds its frames. So these functions delete their references to errors, to
+avoid cycles that only the garbage collector can free.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def wait(awaitable: Awaitable[T], timeout: float | None = None) -> T: ...
 def wait(awaitable: object, timeout: float | None = None) -> object:
     """Wait for `awaitable` and return its result, or raise its error. May park.
 
-    Call from a task, at any depth. A Deferred that has fired costs no switch.
+    Call from a task, at any call depth. A Deferred that has fired costs no switch.
 
     Args:
         awaitable: a Deferred, a coroutine, any object with `__await__`, a `Task`,
@@ -94,7 +93,7 @@ def wait(awaitable: object, timeout: float | None = None) -> object:
             return _run_as_asyncio_task(task, awaitable, timeout, loop)
         return _run_awaitable(task, awaitable, timeout)
     except BaseException:
-        # A coroutine that never began would warn that it was never awaited.
+        # A coroutine that was never started would warn that it was never awaited.
         if (
             inspect.iscoroutine(awaitable)
             and inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED
@@ -123,7 +122,7 @@ def _wait_for_deferred(
         if not isinstance(result, Failure):
             suspension.resume(result)
             return result
-        # After the wait has ended, the failure is left to the next errback.
+        # After the wait has ended, the failure goes to the next errback.
         return None if suspension.throw(result) else result
 
     deferred.addBoth(fired)
@@ -139,13 +138,13 @@ def _wait_for_deferred(
 def _cancel(deferred: Deferred[T]) -> None:
     """Cancel a Deferred whose wait ended early.
 
-    Never raises: the error that ended the wait is the one to be raised.
+    Never raises: the error that ended the wait must propagate.
     """
     cancelling = True
 
     def failed(failure: Failure) -> None:
-        # The last errback. A failure during cancel() is the reply to it; a later
-        # one would otherwise be lost.
+        # The last errback. A failure during cancel() is its expected result; a later
+        # failure would otherwise be lost.
         if not cancelling and not failure.check(CancelledError):
             _log.failure(
                 "a Deferred failed after the wait for it had ended",
@@ -212,7 +211,7 @@ def _run_awaitable(
 ) -> T:
     """Run an awaitable in the task itself, waiting for each Deferred it yields.
 
-    So it may call `wait()`, its tracebacks are complete, and an interruption is
+    This way it may call `wait()`, its tracebacks are complete, and interruptions are
     raised at its `await`.
     """
     steps = _as_coroutine(awaitable)
@@ -264,7 +263,7 @@ def _run_as_asyncio_task(
 ) -> T:
     """Run an awaitable as an asyncio task, so that it may use all of asyncio.
 
-    It has a copy of the caller's contextvars. An interruption cancels it.
+    It gets a copy of the caller's contextvars. An interruption cancels it.
     """
     outcome = _wait_for_future(
         task, loop.create_task(_asyncio_main(awaitable, loop)), timeout
@@ -283,7 +282,7 @@ async def _asyncio_main(
     try:
         return await _with_deferreds(_as_coroutine(awaitable), loop)
     except (KeyboardInterrupt, SystemExit) as error:
-        # Raised in an asyncio task, it would stop the loop, which is the reactor's.
+        # Raised in an asyncio task, it would stop the reactor's loop.
         return _Exit(error)
 
 
@@ -318,10 +317,10 @@ def _with_deferreds(
 def _as_future(
     deferred: Deferred[T], loop: asyncio.AbstractEventLoop
 ) -> asyncio.Future[T | Failure]:
-    """Return a future whose result is that of the Deferred, or its Failure.
+    """Return a future for the result of the Deferred, or its Failure.
 
-    Not `Deferred.asFuture`, which removes a success from the Deferred: the `await`
-    that yielded the Deferred looks for it there.
+    Not `Deferred.asFuture`, which removes a success from the Deferred, where the
+    `await` that yielded it expects the result.
     """
     future: asyncio.Future[T | Failure] = loop.create_future()
 
@@ -343,7 +342,7 @@ def _as_future(
 def sleep(seconds: float) -> None:
     """Park the current task for `seconds`, by the reactor's clock.
 
-    `sleep(0)` takes one reactor turn, in which all ready tasks run.
+    `sleep(0)` parks for one reactor turn, in which all ready tasks run.
 
     Raises:
         ValueError: `seconds` is negative or NaN.
@@ -369,8 +368,8 @@ def sleep(seconds: float) -> None:
 def suspend(timeout: float | None = None) -> Suspension:
     """Return a handle for one wait of the current task.
 
-    Never parks; `wait()` of the handle does. `resume(value)` and `throw(error)`
-    may be called from any thread, before or during the wait.
+    Never parks; `wait()` of the handle parks. `resume(value)` and `throw(error)` may
+    be called from any thread, before or during the wait.
 
     Args:
         timeout: seconds that `wait()` waits before it raises `TimedOut`; None
@@ -390,8 +389,8 @@ def spawn(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T
 
     Never parks. Call from a task or from the reactor greenlet (from another
     thread: `reactor.callFromThread(spawn, function)`). The task inherits a copy
-    of the caller's contextvars. Its exceptions are raised by `Task.wait()`, or
-    logged if they are never asked for.
+    of the caller's contextvars. `Task.wait()` raises its exceptions; they are logged
+    if it is never called.
 
     Raises:
         TypeError: `function` is not callable, or is a coroutine function.
@@ -404,8 +403,8 @@ def spawn(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T
         )
     if inspect.iscoroutinefunction(function):
         raise TypeError(
-            f"spawn() was given the coroutine function {function!r}, and takes an "
-            "ordinary one: use spawn(wait, function(1, 2))"
+            f"spawn() takes an ordinary function, not the coroutine function "
+            f"{function!r}: use spawn(wait, function(1, 2))"
         )
     return _spawn(hub_of(), function, args, kwargs)
 
@@ -444,14 +443,14 @@ def react(
     """Run `main(*args)` in a task under the reactor, then exit the process.
 
     As `twisted.internet.task.react`, but `main` may wait. If it returns a Deferred
-    or a coroutine, that is waited for. Call from the main thread, once; it does not
-    return. When the reactor is stopped (Ctrl-C), `main` is cancelled and has 5
+    or a coroutine, `react` waits for that. Call from the main thread, once; it does
+    not return. When the reactor is stopped (Ctrl-C), `main` is cancelled and has 5
     seconds to clean up.
 
     Raises:
         SystemExit: always. Status 0 if `main` returned or was stopped; 1 if it
-            raised, after the traceback was logged; its own if it raised
-            SystemExit.
+            raised, after the traceback was logged; the status of a SystemExit that
+            `main` raised.
     """
 
     def run_main() -> object:

@@ -24,7 +24,7 @@ _RIVALS = ("gevent", "eventlet")
 
 
 def _offloaded(offload: Iterable[str], package: str) -> Finding | None:
-    """Return the finding for a package with off-loaded functions, if it has any."""
+    """Return the finding for a package with off-loaded functions; else None."""
     names = [name for name in offload if name.startswith(package + ".")]
     if not names:
         return None
@@ -109,7 +109,7 @@ def _sqlite3(module: object) -> Finding:
     return Finding(
         "sqlite3",
         BLOCKS,
-        f"each query blocks: import txgreenwsgi.green.sqlite3{where} in its place",
+        f"each query blocks: import txgreenwsgi.green.sqlite3 instead{where}",
     )
 
 

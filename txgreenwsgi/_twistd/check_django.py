@@ -1,8 +1,8 @@
 """`--check`: report which Django settings block, or do not suit greenlets.
 
 It knows Django's settings by name, and the replacements in this package. It must
-never import Django (though it makes Django import the views of the project), nor open
-a connection.
+never open a connection or import Django itself; it only makes a loaded Django import
+the project's views.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _THEIRS = "django.db.backends."
 
 
 def django_findings(sockets_are_green: bool, threads_are_green: bool) -> list[Finding]:
-    """Return the findings for the loaded Django project; none without one.
+    """Return the findings for the loaded Django project; [] if there is none.
 
     Args:
         sockets_are_green: True if `socket` is patched.
@@ -40,15 +40,15 @@ def django_findings(sockets_are_green: bool, threads_are_green: bool) -> list[Fi
 
 
 def _settings() -> Any:
-    """Return the settings of the loaded Django project; None without one."""
+    """Return the settings of the loaded Django project; None if there is none."""
     conf: Any = sys.modules.get("django.conf")
     return conf.settings if conf is not None and conf.settings.configured else None
 
 
 def load_views() -> list[Finding]:
-    """Make the loaded Django project import its views, with the drivers they use.
+    """Make the loaded Django project import its views, and so their drivers.
 
-    Django itself does so at its first request.
+    Django imports them at its first request.
 
     Returns:
         A warning if the import fails, otherwise nothing.
@@ -111,7 +111,7 @@ def _databases(settings: Any, sockets_are_green: bool) -> Iterable[Finding]:
 
 
 def _instead(engine: str) -> str:
-    """Return the engine to use in place of one of Django's; "" without one."""
+    """Return a hint with our replacement for an engine; "" if there is none."""
     kind = engine.removeprefix(_THEIRS)
     if engine.startswith(_THEIRS) and kind in ("postgresql", "mysql", "sqlite3"):
         return f", {_OURS}{kind}"

@@ -20,7 +20,7 @@ class Finding:
     Attributes:
         name: the module or the setting.
         verdict: GREEN, OFFLOADED, BLOCKS or WARNING.
-        remedy: the remedy or a note; "" for none.
+        remedy: the remedy or a note; "" if there is none.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """`--offload`: functions that run in the reactor's thread pool, by name.
 
-It knows how Python finds modules. Offload before the application is imported, so
-that the application imports the replaced function.
+It knows Python's import system. Offload before the application is imported, so that
+the application imports the replacement.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class FunctionNotFound(StartError):
 
 
 def offload_names(names: list[str]) -> None:
-    """Replace each named function by one that runs in the reactor's thread pool.
+    """Replace each named function with one that runs in the reactor's thread pool.
 
     Raises:
         FunctionNotFound: there is no such function.
@@ -31,7 +31,7 @@ def offload_names(names: list[str]) -> None:
         owner, attribute = _find(name)
         function = getattr(owner, attribute)
         if isinstance(owner, type):
-            # Keep the kind: a static method must not become a plain one.
+            # Preserve the kind: a static method must not become an ordinary one.
             inside = owner.__dict__.get(attribute, function)
             if isinstance(inside, (classmethod, staticmethod)):
                 setattr(owner, attribute, type(inside)(offloaded(inside.__func__)))
@@ -40,7 +40,7 @@ def offload_names(names: list[str]) -> None:
 
 
 def _find(name: str) -> tuple[object, str]:
-    """Return the module or class that has the function, and its attribute name."""
+    """Return the owner of the function (a module or class), and its attribute name."""
     parts = name.split(".")
     for count in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:count])

@@ -1,6 +1,6 @@
 """The command line of `twistd greenwsgi` and `twist greenwsgi`.
 
-It knows the options, and the remedy for each wrong one. It must import neither the
+It knows the options, and the remedy for each mistake. It must import neither the
 reactor, which twistd has not chosen yet, nor the application, which is imported after
 twistd has forked and changed the user.
 """
@@ -79,7 +79,7 @@ _COMMAND: Final = (
         "all|none|LIST",
         "all",
         "Modules of the standard library to patch before the application is "
-        "imported, so that their blocking calls park the request only: all, none, or "
+        "imported, so that their blocking calls park only the request: all, none, or "
         "a comma-separated list of " + ", ".join(PATCHABLE) + ".",
     ),
     (
@@ -107,7 +107,7 @@ _COMMAND: Final = (
         "access-log-format",
         "|".join(FORMATS),
         "combined",
-        "Format of the access log. combined: that of Apache, then duration in "
+        "Format of the access log. combined: Apache's format, then duration in "
         "seconds and request id. json: one object per line.",
     ),
 )
@@ -153,7 +153,7 @@ def _reader(name: str, setting: Setting) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         try:
             value = parse(setting, text)
-            # Validate each value as it is read, so that the error can quote the text.
+            # Validate each value when it is parsed, so that the error quotes the text.
             keyword: dict[str, Any] = {
                 name: [value] if setting.kind == "pairs" else value
             }
@@ -226,7 +226,7 @@ class Options(usage.Options):
             self.docs[_option(name)] = _meaning(setting, default)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse a command line; errors name the option to use instead."""
+        """Parse a command line; errors name the correct option."""
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
@@ -246,7 +246,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"{name} is not an option: {remedy}") from None
 
     def parseArgs(self, *rest: str) -> None:
-        """Refuse positional arguments."""
+        """Reject positional arguments."""
         if rest:
             raise usage.UsageError(
                 f"{rest[0]!r} is not an option: to serve that application, give "
@@ -331,7 +331,7 @@ class Options(usage.Options):
     def opt_access_log_format(self, name: str) -> None:
         if name not in FORMATS:
             raise usage.UsageError(
-                f"--access-log-format {name!r} does not exist: give "
+                f"--access-log-format {name!r} is not a format: give "
                 f"{' or '.join(FORMATS)}"
             )
         self["access-log-format"] = name

@@ -1,8 +1,8 @@
 """The service that twistd runs, made from parsed options.
 
-It knows the order in which the parts of the command start and stop. It must import
-neither the reactor nor the application before the service starts: twistd has
-daemonized and changed the user by then.
+It knows the order in which the parts of the command start and stop. It must not
+import the reactor or the application before the service starts; by then twistd has
+daemonized and changed the user.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         patch_drivers(options["patch"])
         return app
 
-    # The site is listened on, and would warn, before the library is patched.
+    # Now, because the ports open, and the site would warn, before patching.
     patched.choose()
     if options["check"]:
         return _CheckService(load_app, options["offload"], reactor)
@@ -96,7 +96,7 @@ def _enter(directory: str | None) -> None:
 
 
 def log_path(options: Options) -> str:
-    """Return the log file of twistd as a daemon, "" if it writes none.
+    """Return the log file of twistd as a daemon; "" if there is none.
 
     Call before twistd changes its working directory.
     """
@@ -110,15 +110,15 @@ def log_path(options: Options) -> str:
 def _without_traceback() -> Iterator[None]:
     """Let a `StartError` end the process with its message and without a traceback.
 
-    Both twistd and twist let an exception of a starting service end the process,
-    with status 1 and a traceback. The traceback of an error of the application's
-    code helps; that of a wrong option does not. The hook that prints tracebacks is
-    the only place to suppress it: a SystemExit would leave twistd's pidfile behind.
+    In twistd and twist, an exception raised by a starting service ends the process
+    with status 1 and a traceback. The traceback helps if the application's code
+    failed, but not if an option is wrong. Only the hook that prints tracebacks can
+    suppress it: a SystemExit would leave twistd's pidfile behind.
     """
     try:
         yield
     except StartError as error:
-        # The traceback of a module that exits shows where it does so.
+        # If a module exits at import, the traceback shows the place.
         if not isinstance(error.__cause__, SystemExit):
             sys.excepthook = _print_message
         raise
@@ -182,7 +182,7 @@ class _CommandService(Service):
         self._listening = False
 
     def privilegedStartService(self) -> None:
-        """Listen, while ports below 1024 may still be opened."""
+        """Listen while the process may still bind privileged ports."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._watchdog.prepare()
         with _without_traceback():

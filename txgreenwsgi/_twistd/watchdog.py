@@ -5,9 +5,9 @@ grace period. If the process still runs some seconds after the grace period, blo
 in application code or by a thread that never ends, the watchdog writes the stacks of
 all threads and exits with status 1.
 
-Neither the reactor nor a Python thread is reliable enough for that last step, because
-a C function may hold the interpreter lock for ever. `faulthandler` does it from its
-own thread, in C.
+The last step cannot rely on the reactor or on a Python thread, because a C function
+may hold the interpreter lock forever. `faulthandler` performs it in its own C thread.
+It must never know the server.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = ["MARGIN_SECONDS", "Watchdog"]
 
 _log = Logger()
 
-#: Time after the grace period for ending the remaining requests, closing files and
-#: joining threads.
+#: Time after the grace period to end the remaining requests, close files and join
+#: threads.
 MARGIN_SECONDS: Final = 5.0
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -93,9 +93,9 @@ class Watchdog:
     def install(self, reactor: _Reactor) -> None:
         """Replace the reactor's handlers of SIGTERM and SIGINT.
 
-        Call when the reactor runs: it sets its own handlers at its start, and would
-        replace ours. A signal handled by anything but the reactor, such as a
-        debugger, is left alone.
+        Call when the reactor runs: it installs its own handlers when it starts, and
+        would replace ours. Signals that other code handles, such as a debugger, are
+        left unchanged.
 
         Args:
             reactor: stopped by the first signal.
@@ -109,7 +109,7 @@ class Watchdog:
                 signal.signal(number, self._signal_received)
 
     def _signal_received(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal. It may interrupt any bytecode, so do little here."""
+        """Handle a signal. It may interrupt any bytecode, so keep this minimal."""
         reactor = self._reactor
         assert reactor is not None
         # Another signal may interrupt this function at any bytecode. `next` is one
@@ -124,12 +124,12 @@ class Watchdog:
         self._arm(self._grace_seconds + MARGIN_SECONDS)
         reactor.callFromThread(self._log_stop, name)
         if number == signal.SIGINT:
-            # Twisted's handler: the process finally ends by SIGINT, so that a shell
-            # script with a loop ends as well.
+            # Twisted's handler: the process ends by SIGINT, which also ends a shell
+            # script that runs it in a loop.
             self._previous[number](number, frame)
         else:
-            # Not Twisted's handler, with which the process would end by SIGTERM: a
-            # graceful stop on request has status 0.
+            # Not Twisted's handler, which ends the process by SIGTERM: a requested
+            # graceful shutdown has status 0.
             reactor.callFromThread(self._stop, reactor, name)
 
     def _arm(self, seconds: float) -> None:
@@ -144,12 +144,12 @@ class Watchdog:
                 self._stacks = self._open_stacks()
         file = self._stacks or sys.__stderr__
         assert file is not None
-        # faulthandler refuses a longer time. This one is 292 years.
+        # faulthandler rejects longer times. The maximum is 292 years.
         seconds = min(seconds, TIMEOUT_MAX)
         faulthandler.dump_traceback_later(seconds, exit=True, file=file)
 
     def _open_stacks(self) -> TextIO:
-        # The standard error of a daemon is /dev/null, so the log is used.
+        # Not standard error, which is /dev/null in a daemon.
         return open(self._stacks_path, "a", encoding="utf-8")
 
     def _log_stop(self, name: str) -> None:
@@ -164,7 +164,7 @@ class Watchdog:
         try:
             reactor.stop()
         except ReactorNotRunning:
-            # Stopped by other code before: this is the second request to stop.
+            # Other code stopped the reactor before: this is the second request.
             self._end_grace_period(name)
 
     def _end_grace_period(self, name: str) -> None:

@@ -1,9 +1,8 @@
 """The default application: a page that demonstrates the server.
 
 Plain WSGI on the standard library and the public API of txgreenwsgi, with one path
-per demonstration. It may be reachable by strangers, so every parameter of a request
-is bounded: seconds, blocks, bytes, tasks and threads. It must never know how it is
-served.
+per demonstration. It may be publicly reachable, so every request parameter is bounded:
+seconds, blocks, bytes, tasks and threads. It must never know how it is served.
 """
 
 from __future__ import annotations

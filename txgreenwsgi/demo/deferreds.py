@@ -1,7 +1,7 @@
 """Demonstration: an ordinary function waits for a Deferred.
 
-It knows `wait` and the public interfaces of the reactor. The name to look up and the
-amount of work are fixed: a client must never choose them.
+It knows `wait` and the public interfaces of the reactor. A client must never choose
+the name to look up or the amount of work.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _thread() -> Deferred[str]:
 def _name() -> Deferred[str]:
     from twisted.internet import reactor
 
-    # Every machine can look up this name without a name server.
+    # Every host resolves this name without a name server.
     return reactor.resolve("localhost")
 
 

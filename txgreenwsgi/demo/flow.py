@@ -55,7 +55,7 @@ def _sleep_in_tasks(seconds: float, tasks: int) -> Iterator[bytes]:
             sleeper.wait()
             yield json_line({"finished": number, "of": tasks})
     finally:
-        # Also when the client disconnects early: cancel the remaining sleeps.
+        # Cancel the remaining sleeps, also if the client disconnects early.
         _asleep.difference_update(sleepers)
         for sleeper in sleepers:
             sleeper.cancel()

@@ -1,8 +1,8 @@
-"""The page: markup, style and script, assembled once into one document.
+"""The demo page: markup, style and script, assembled once into one document.
 
 It knows the files in this directory. It must never let the page load other
-resources: the Content-Security-Policy names the two inline parts by their hashes, and
-allows only requests to the server of the page.
+resources: the Content-Security-Policy allows the two inline parts by their hashes, and
+requests only to the server of the page.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Demonstration: an upload counted as it arrives, and a request that follows it.
+"""Demonstration: an upload counted as it arrives, and a second request that follows it.
 
 The two requests share an ordinary dict, without a lock: they run on one thread, and
-the other one runs only while one waits. It knows `wsgi.input` and `sleep`. It must
-never store a byte of the upload.
+each runs only while the other waits. It knows `wsgi.input` and `sleep`. It must never
+store a byte of the upload.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 32 * 1024 * 1024
 MAX_UPLOADS = 100
 BLOCK_BYTES = 64 * 1024
-# On one machine an upload ends before it can be followed, so the first part is read
-# slowly. That also shows the backpressure on the client: memory use does not grow.
+# A local upload would end before a request could follow it, so the first part is read
+# slowly. This also shows the backpressure on the client: memory use does not grow.
 PAUSE_SECONDS = 0.02
 SLOW_BYTES = 4 * 1024 * 1024
 STEP_SECONDS = 0.05
@@ -59,7 +59,7 @@ def receive(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable
         )
     _counts[key] = 0
     try:
-        # A body that announces too large a size is not read at all.
+        # Reject a body with a too large Content-Length without reading it.
         _refuse_above_limit(int(environ.get("CONTENT_LENGTH") or 0))
         while block := environ["wsgi.input"].read(BLOCK_BYTES):
             _counts[key] += len(block)

@@ -10,7 +10,7 @@
     }
 
 It knows Django. It must never know requests: `txgreenwsgi.isolation` keeps Django's
-state per task, also for Django's own backends.
+state per task, including that of Django's own backends.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["pool_statistics"]
 def pool_statistics() -> dict[str, PoolStatistics]:
     """Return the statistics of each database's pool, by alias. Never parks.
 
-    A database is missing until a task has used it.
+    Databases that no task has used yet are omitted.
     """
-    # Imported late: Django imports this package before it is set up.
+    # Imported here, because Django imports this package before it is set up.
     from .pooled import statistics
 
     return statistics()

@@ -14,7 +14,7 @@ __all__ = ["GreenConfig"]
 
 
 class GreenConfig(AppConfig):
-    """Adds `manage.py rungreen` and checks of OPTIONS["green_pool"]."""
+    """App config with `manage.py rungreen` and the check of OPTIONS["green_pool"]."""
 
     name = "txgreenwsgi.django"
     label = "txgreenwsgi"

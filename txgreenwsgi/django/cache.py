@@ -2,8 +2,8 @@
 
     CACHES = {"default": {"BACKEND": "txgreenwsgi.django.cache.RedisCache", ...}}
 
-Django makes a cache object, with its own connection pool, for each thread; here that
-would be one per request, with a new connection each. The client of redis-py and its
+Django creates a cache object, with its own connection pool, for each thread. Here that
+would be one per request, each with a new connection. The client of redis-py and its
 pool are safe to share, so all cache objects share them.
 
 It knows Django's backend. It must never know tasks.

@@ -1,8 +1,8 @@
-"""Run `manage.py` again in a process that is patched before its first import.
+"""Launcher that runs `manage.py` again in a process that is patched first.
 
     python -m txgreenwsgi.django.launch REACTOR PATCH (FILE | -m MODULE) [ARG ...]
 
-When `manage.py rungreen` parses its options, Django is set up already, which is too
+When `manage.py rungreen` parses its options, Django is already set up, which is too
 late to patch. So it starts this module, which installs the reactor, patches the
 standard library and runs the same command line again. If that fails while files are
 watched, this module waits until a file changes and exits with the status that requests
@@ -36,13 +36,13 @@ __all__ = [
 RESTART_STATUS = 3
 
 _LAUNCHED = "TXGREENWSGI_LAUNCHED"
-# Set by Django's own reloader too; applications check it.
+# Django's own reloader also sets it, and applications check it.
 _WATCHED = "RUN_MAIN"
 _POLL_SECONDS = 1.0
 
 
 def command(reactor: str, patch: str) -> list[str]:
-    """Return the command line that runs this process's own by this module.
+    """Return the command that runs this process's command line in this module.
 
     Args:
         reactor: the name of the reactor to install.

@@ -25,7 +25,7 @@ class PoolOptions:
     Attributes:
         max_size: maximum number of open connections.
         wait_timeout: seconds that a task waits for a connection; None for no limit.
-        max_age: age in seconds after which a connection is not used again; None for no
+        max_age: age in seconds after which a connection is not reused; None for no
             limit.
         max_idle: seconds without use after which a connection is closed; None for no
             limit.

@@ -1,13 +1,13 @@
-"""A connection pool beneath a Django database backend.
+"""A mixin for Django database backends with a connection pool.
 
 In a task, the backend takes a connection from the pool of its database when Django
 connects, and gives it back when Django closes it, at the end of the request;
-`txgreenwsgi.isolation` closes those left over. A returned connection has no transaction
-and no open cursor, or it is closed. Outside tasks, in real threads and in commands, a
-backend connects and closes as Django does.
+`txgreenwsgi.isolation` closes leftover connections. A returned connection has no
+transaction and no open cursor; otherwise it is closed. Outside tasks, in real threads
+and in commands, a backend connects and closes as Django does.
 
 It knows Django's base backend. It must never know a driver: the backends provide the
-functions that depend on it.
+driver-specific functions.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class DatabasePool(ConnectionPool[PooledConnection]):
     """The connection pool of one database.
 
     Args:
-        maker: a backend instance that belongs to no task. It opens connections and
-            keeps the data known of the server.
+        maker: a backend instance outside of all tasks. It opens connections and caches
+            the server data.
         options: the limits of the pool.
     """
 
@@ -86,27 +86,27 @@ class DatabasePool(ConnectionPool[PooledConnection]):
         """Raise if an idle connection is dead."""
         fd = self.maker.descriptor_of(pooled.raw)
         if fd is not None and is_ready(fd, READ):
-            # Unsolicited data: the server shuts down, or has closed the connection.
-            raise Unusable("the server has ended the connection")
+            # Unsolicited data: the server is shutting down or closed the connection.
+            raise Unusable("the server has closed the connection")
         if self._ping:
             self.maker.ping(pooled.raw)
 
     def _reset_session(self, pooled: PooledConnection) -> None:
         self.maker.reset(pooled.raw)
         if self.has_waiters:
-            # It is handed over without a check, and may have been unused for long.
+            # It is handed over without a check, and may have been idle for a long time.
             self._require_alive(pooled)
 
     def _close_raw(self, pooled: PooledConnection) -> None:
         self.maker.close_raw(pooled.raw)
 
 
-# The pools by alias and by connection settings, which tests change in place.
+# The pools by alias and connection settings; tests change the settings in place.
 _pools: dict[str, dict[str, DatabasePool]] = {}
 
 
 def statistics() -> dict[str, PoolStatistics]:
-    """Return the statistics of each pool, by alias; of several, the newest."""
+    """Return the statistics of the newest pool of each database, by alias."""
     found = {}
     for alias, pools in _pools.items():
         for pool in pools.values():
@@ -138,7 +138,7 @@ def pools_of(alias: str) -> list[DatabasePool]:
 
 
 def close_pools(alias: str) -> None:
-    """Close the pools of a database: idle connections now, others on their return."""
+    """Close the pools of a database: idle connections now, others when returned."""
     for pool in _pools.pop(alias, {}).values():
         pool.close()
 
@@ -148,12 +148,12 @@ def _close_all_pools() -> None:
         close_pools(alias)
 
 
-# A connection that is dropped without closing logs an error in the database server.
+# Otherwise the database server logs an error for each connection that is not closed.
 atexit.register(_close_all_pools)
 
 
 class PooledDatabase:
-    """Mixin that gives a Django backend a connection pool; the first of its bases.
+    """A mixin with a connection pool, to be the first base class of a Django backend.
 
     A backend adds `descriptor_of`, `ping` and `reset`.
     """
@@ -177,7 +177,7 @@ class PooledDatabase:
 
     @staticmethod
     def descriptor_of(raw: object) -> int | None:
-        """Return the descriptor of the connection to the server; None if none."""
+        """Return the descriptor of the connection to the server; None without one."""
         raise NotImplementedError
 
     @staticmethod
@@ -211,7 +211,7 @@ class PooledDatabase:
         raw.close()
 
     def get_new_connection(self, conn_params: dict[str, object]) -> Any:
-        """Take a connection from the pool; without one, open it. May park.
+        """Take a connection from the pool, or open one if there is no pool. May park.
 
         Raises:
             OperationalError: the driver's exception: no connection became free in time.
@@ -237,7 +237,7 @@ class PooledDatabase:
         return pooled.raw
 
     def copy_server_data(self, maker: object) -> None:
-        """Copy the data known of the server from the pool's backend instance."""
+        """Copy the cached server data from the pool's backend instance."""
 
     def create_cursor(self, name: str | None = None) -> Any:
         """Make a cursor, which is closed when its connection is given back."""
@@ -247,7 +247,7 @@ class PooledDatabase:
         return cursor
 
     def is_usable(self) -> bool:
-        """Return whether the server answers; if not, do not reuse the connection."""
+        """Return whether the server answers; otherwise mark it unusable."""
         usable = self.connection is not None and bool(super().is_usable())  # type: ignore[misc]
         if not usable:
             self.errors_occurred = True
@@ -285,7 +285,7 @@ class PooledDatabase:
         self.close()  # type: ignore[attr-defined]
 
     def close_pool(self) -> None:
-        """Close the pool of this database, and Django's own pool if there is one."""
+        """Close the pool of this database, and Django's own pool if it has one."""
         close_pools(self.alias)
         django = super()
         if hasattr(django, "close_pool"):

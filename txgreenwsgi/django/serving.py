@@ -1,6 +1,6 @@
 """A development server in this process: listen, log, serve, stop.
 
-It knows the server and the reactor. It must never know commands, nor watch files.
+It knows the server and the reactor. It must never know commands or watch files.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server"]
 
-#: Grace period for requests in flight at shutdown; short, as in development.
+#: Grace period for requests in flight at shutdown; short, for development.
 GRACE_SECONDS = 1.0
 _BACKLOG = 1024
 _POLL_SECONDS = 1.0
@@ -67,7 +67,7 @@ def _log_line(record: ExchangeRecord) -> None:
         record.version,
         record.status or "-",
         record.bytes_sent,
-        # Django chooses the colour by it.
+        # Django's log formatter chooses the colour by it.
         extra={"status_code": record.status},
     )
 

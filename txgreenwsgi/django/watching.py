@@ -1,7 +1,7 @@
 """Autoreload: restart the serving process when a file changes.
 
 The process started by the user is the watcher: it starts a child process that serves,
-and restarts it as long as it exits with `RESTART_STATUS`. In the child, Django's own
+and restarts it whenever it exits with `RESTART_STATUS`. In the child, Django's
 reloader polls the files of imported modules, in a thread.
 
 It knows processes and Django's reloader. It must never know the server.
@@ -39,9 +39,9 @@ def _is_foreground() -> bool:
 
 
 def keep_running(words: Sequence[str]) -> int:
-    """Run a command, restart it while it requests that, and return its last status.
+    """Run a command, restart it at its request, and return its last exit status.
 
-    SIGTERM and SIGINT are forwarded to the command, which then is not restarted.
+    Forwards SIGTERM and SIGINT to the command and then does not restart it.
 
     Args:
         words: the command line.
@@ -92,7 +92,7 @@ class _Reloader(autoreload.StatReloader):
 def call_on_change(function: Callable[[], object]) -> None:
     """Call `function` in a thread when the file of an imported module has changed.
 
-    Blocks until the first scan is done, so that no later change is missed.
+    Blocks until the first scan is complete, so that no later change is missed.
     """
     reloader: Any = autoreload.get_reloader()
     if type(reloader) is autoreload.StatReloader:

@@ -2,10 +2,10 @@
 
 Each module named after one of the standard library has its contents and may be imported
 directly: `from txgreenwsgi.green import socket`. `txgreenwsgi.monkey` makes third-party
-libraries use them. The others: `thread` and `semaphores` stand for `_thread` and the C
+libraries use them. Other modules: `thread` and `semaphores` replace `_thread` and the C
 part of `multiprocessing`; `drivers` makes database drivers cooperative; `offload` calls
-functions in real threads; `program` runs a whole program in a task; `mirror` runs the
-code of a standard module again on other foundations.
+functions in real threads; `program` runs a whole program in a task; `mirror` runs a
+copy of a standard module on replaced imports.
 
 In a task a blocking call parks the task; everywhere else (the reactor greenlet, a real
 thread, the child of a fork) it does exactly what the original does. Read the modules of

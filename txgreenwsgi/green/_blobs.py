@@ -1,7 +1,7 @@
 """A blob of SQLite, read and written in its connection's thread.
 
-The original class cannot be subclassed. It knows the original blob, and calls it by a
-function of the green connection.
+The original class cannot be subclassed, so this one wraps it. It knows the original
+blob, and calls it through a function of the green connection. It must never know tasks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Files on pipes whose reads and writes park: the `io` module for `subprocess`.
 
 A descriptor is polled before each read and write, so it can stay in blocking mode,
-which another process may share. It knows descriptors.
+which another process may share. It knows descriptors; it must never know processes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Name resolution: the blocking lookups of the standard `socket`.
 
 Numeric addresses return at once; all other lookups run in the reactor's thread pool
-while the task parks. It must never open a socket.
+while the task parks. It knows addresses. It must never open a socket.
 """
 
 from __future__ import annotations

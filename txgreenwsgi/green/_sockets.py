@@ -1,10 +1,11 @@
 """The methods of a green socket.
 
-A socket without a time limit is blocking to the kernel, as in the original; a task uses
-it with MSG_DONTWAIT. A socket with a time limit is non-blocking to the kernel, as in
-the original, and also to the original class, which would block otherwise; the limit is
-kept here. In the reactor greenlet and in threads, a socket without a limit is left to
-the original, and one with a limit waits by `poll`, as the original does.
+The descriptor of a socket without a time limit is in blocking mode, as in the original;
+a task uses it with MSG_DONTWAIT. The descriptor of a socket with a time limit is in
+non-blocking mode, as in the original; the original class gets a limit of 0, since it
+would block otherwise, and the limit is stored here. In the reactor greenlet and in
+threads, a socket without a limit uses the original methods, and one with a limit waits
+with `poll`, as the original does.
 
 It knows sockets and tasks. Names are resolved by `_resolver.py`.
 """
@@ -55,7 +56,7 @@ _gettimeout = _C.gettimeout
 _settimeout = _C.settimeout
 _NOT_YET = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
 #: Interval between attempts to connect to a UNIX listener whose backlog is full: no
-#: event reports free room.
+#: event reports free space.
 _RETRY_SECONDS = 0.005
 
 
@@ -64,7 +65,7 @@ class GreenSocket(_standard.socket):
 
     __slots__ = ("_registration", "_seconds")
 
-    # True in TLS sockets: their C code blocks if the descriptor does.
+    # True in TLS sockets: their C code blocks if the descriptor is in blocking mode.
     _never_blocking = False
 
     def __init__(
@@ -81,7 +82,7 @@ class GreenSocket(_standard.socket):
     # Time limits.
 
     def _take_timeout(self) -> None:
-        """Take over the time limit of the original class."""
+        """Copy the time limit of the original class."""
         self._seconds = seconds = _gettimeout(self)
         if seconds or (seconds is None and self._never_blocking):
             _settimeout(self, 0.0)
@@ -141,7 +142,7 @@ class GreenSocket(_standard.socket):
                 ready = descriptors.block(self.fileno(), direction, left)
         except NotInGreenlet:
             if task is None or may_park():
-                raise  # the task is being ended
+                raise  # the task is being killed
             ready = descriptors.block(self.fileno(), direction, left)
         if not ready:
             raise TimeoutError("timed out")
@@ -178,7 +179,7 @@ class GreenSocket(_standard.socket):
         seconds = self._seconds
         deadline = None if seconds is None else monotonic() + seconds
         while True:
-            # Outside the `except`, so that its error is not the context of others.
+            # Outside the `except`, so that later errors do not get it as context.
             self._wait(task, direction, deadline)
             try:
                 return operation(self, *args)
@@ -186,7 +187,7 @@ class GreenSocket(_standard.socket):
                 continue
 
     def _is_plain(self) -> bool:
-        """Return whether the original method does the right thing here."""
+        """Return whether to call the original method."""
         seconds = self._seconds
         if seconds is not None:
             return seconds == 0.0
@@ -198,7 +199,7 @@ class GreenSocket(_standard.socket):
         """As `socket.socket.recv`. May park."""
         task = current_task()
         if task is not None and not flags and self._seconds != 0.0:
-            # Hot path: nearly all calls end here.
+            # Hot path for nearly all calls.
             if task.pending_interruption:
                 task.raise_pending()
             try:
@@ -366,7 +367,7 @@ class GreenSocket(_standard.socket):
     # Connections.
 
     def _resolved(self, address: _Address) -> _Address:
-        """Return `address` with its host name resolved, which would block later."""
+        """Return `address` with its host name resolved, since `connect` would block."""
         if self.family in (_standard.AF_INET, _standard.AF_INET6):
             return _resolver.resolve_address(
                 address, self.family, self.type, self.proto
@@ -386,8 +387,8 @@ class GreenSocket(_standard.socket):
     def _accept(self) -> tuple[int, _Address]:
         if self._is_plain():
             return _C._accept(self)  # type: ignore[attr-defined,no-any-return]
-        # Not by `_retry`: the mode of the descriptor, which processes may share, is
-        # changed for each attempt only.
+        # Not with `_retry`: other processes may share the descriptor, so its mode is
+        # changed only during each attempt.
         task = current_task()
         seconds = self._seconds
         deadline = None if seconds is None else monotonic() + seconds
@@ -420,7 +421,7 @@ class GreenSocket(_standard.socket):
         return self._connect(address)
 
     def _connect(self, address: _Address) -> int:
-        # Not by `self.connect_ex`, which subclasses such as TLS sockets override.
+        # Not `self.connect_ex`, which subclasses such as TLS sockets override.
         task = current_task()
         seconds = self._seconds
         deadline = None if seconds is None else monotonic() + seconds
@@ -508,12 +509,12 @@ class GreenSocket(_standard.socket):
             descriptors.unregister(self._registration)
             self._registration = None
         else:
-            descriptors.unregister_fd(fd)  # registered by green `select`, perhaps
+            descriptors.unregister_fd(fd)  # green `select` may have registered it
         super()._real_close(*args)  # type: ignore[misc]
         descriptors.wake_poll_waiters(fd)
 
     def detach(self) -> int:
-        """As `socket.socket.detach`: return the descriptor and give it up."""
+        """As `socket.socket.detach`: return the descriptor and release it."""
         descriptors.unregister(self._registration)
         self._registration = None
         if self._never_blocking and self._seconds is None and self.fileno() >= 0:

@@ -1,7 +1,8 @@
 """The blocking calls of a green SQLite connection, made in its thread.
 
-Connections without a thread call these functions directly. They know the standard
-module and the state that `sqlite3.py` keeps in its cursors and connections.
+Connections without a thread call these functions directly. This file knows the standard
+module and the state that `sqlite3.py` keeps in its cursors and connections. It must
+never park.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ __all__ = [
     "undo",
 ]
 
-#: Limits for reading ahead. Rows that are slow to find, or large, are not read before
-#: they are fetched.
+#: Limits for reading ahead. Slow or large rows are not read before they are fetched.
 READ_AHEAD_ROWS = 200
 READ_AHEAD_SECONDS = 0.002
 
@@ -135,7 +135,7 @@ def _note_transaction(cursor: _Cursor, outside: list[bool]) -> None:
 def undo(connection: _Connection, outside: list[bool]) -> None:
     """Make the connection usable again after a call whose task was interrupted.
 
-    SQLite keeps waiting for a lock although it was interrupted, and then opens its
+    SQLite keeps waiting for a lock despite an interruption, and then opens its
     transaction. The caller got an error for that statement, so its next changes would
     never be committed.
 
@@ -149,7 +149,7 @@ def undo(connection: _Connection, outside: list[bool]) -> None:
     try:
         _RealCursor(connection).execute("SELECT 1")
     except sqlite3.OperationalError:
-        # SQLite interrupts all calls until the statements begun before have ended.
+        # SQLite interrupts all calls until the earlier statements have ended.
         for cursor in list(connection._cursors or ()):
             if cursor._more:
                 read(cursor, 1)
@@ -171,7 +171,7 @@ def close_cursor(cursor: _Cursor) -> None:
 
 
 def read(cursor: _Cursor, wanted: int) -> None:
-    """Read at least `wanted` rows; an error is kept until the rows were fetched."""
+    """Read at least `wanted` rows; defer an error until the rows are fetched."""
     rows, step = cursor._rows, _RealCursor.__next__
     try:
         for _ in range(wanted):
@@ -238,6 +238,7 @@ def finalize(connection: object) -> None:
 def close_unreferenced(connection: object) -> None:
     """Close a connection that is being garbage collected."""
     finalize(connection)
-    # It would be closed when its memory is freed, which its finalizer delays.
+    # Without this, SQLite closes it when its memory is freed, which its finalizer
+    # delays.
     with suppress(sqlite3.ProgrammingError):  # never opened
         _RealConnection.close(connection)

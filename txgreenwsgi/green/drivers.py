@@ -1,11 +1,11 @@
 """Cooperative database drivers: psycopg 3, psycopg2, SQLAlchemy's pool, redis-py.
 
-psycopg2 waits in C and has a hook; psycopg 3 waits by two functions of a module. Both
-are replaced by functions that park. If a task is interrupted during a query, the query
-is cancelled at the server, so that it does not run on there. The connection is then
+psycopg2 waits in C and has a hook; psycopg 3 waits in two functions of a module. Both
+are replaced with functions that park. If a task is interrupted during a query, the
+query is cancelled at the server, so that it stops there. The connection is then
 usable again, or closed; it is never left in the middle of a response.
 
-SQLAlchemy's pool and redis-py wait by green sockets and locks, but do not expect an
+SQLAlchemy's pool and redis-py wait on green sockets and locks, but do not expect an
 interruption there.
 
 This module knows where these drivers wait. It must never import any of them before the
@@ -64,8 +64,7 @@ __all__ = [
 T = TypeVar("T")
 _log = Logger()
 
-#: Time for the server to end a query that it was asked to cancel. After that the
-#: connection is closed.
+#: Time for the server to end a cancelled query. After that the connection is closed.
 CANCEL_SECONDS = 5.0
 
 # The default of psycopg.
@@ -177,7 +176,7 @@ def _psycopg2_errors() -> ModuleType:
 def _connect_deadline(
     connection: _Psycopg2Connection, extensions: ModuleType
 ) -> float | None:
-    """Return the deadline by `connect_timeout`, which the callback has to keep."""
+    """Return the deadline of `connect_timeout`, which the callback must enforce."""
     seconds = int(extensions.parse_dsn(connection.dsn).get("connect_timeout") or 0)
     return monotonic() + seconds if seconds > 0 else None
 
@@ -185,7 +184,7 @@ def _connect_deadline(
 def _end_psycopg2_query(
     connection: _Psycopg2Connection, extensions: ModuleType
 ) -> None:
-    """Cancel the query at the server and wait for its end. May park."""
+    """Cancel the query at the server and wait until it ends. May park."""
     _request_cancel(importlib.import_module("psycopg2._psycopg"), connection.pgconn_ptr)
     task = current_task()
     if task is None or task.dying or not may_park():
@@ -202,7 +201,7 @@ _STATUS_CONNECTING = 20
 
 
 def make_psycopg2_green(module: object = None) -> None:
-    """Install `wait_for_psycopg2`, unless there is another wait callback already."""
+    """Install `wait_for_psycopg2`, unless another wait callback is installed."""
     extensions = importlib.import_module("psycopg2.extensions")
     if extensions.get_wait_callback() is None:
         extensions.set_wait_callback(wait_for_psycopg2)
@@ -211,7 +210,7 @@ def make_psycopg2_green(module: object = None) -> None:
 # psycopg 3
 
 
-# psycopg's generators yield what to wait for and are sent what is ready.
+# psycopg's generators yield the events to wait for and are sent the ready events.
 _Steps = Generator[Any, int, T]
 
 
@@ -247,8 +246,8 @@ class _Waits:
         self.has_cancel_safe: Callable[[], bool] = getattr(
             psycopg.capabilities, "has_cancel_safe", lambda: False
         )
-        # Since 3.3 there is a time limit, and the interval only serves Ctrl-C. Before,
-        # the generator checked its limits at each interval.
+        # Since 3.3 there is a time limit, and the interval is only for Ctrl-C. Before
+        # 3.3 the generator checked its limits at each interval.
         self.has_limit = "timeout" in inspect.signature(waiting.wait_select).parameters
         self._extension = sys.modules.get(f"psycopg_{psycopg.pq.__impl__}.pq")
 
@@ -264,7 +263,8 @@ class _Waits:
         if self._extension is not None:
             _request_cancel(self._extension, pgconn.pgconn_ptr, then)
         else:
-            # The Python implementation calls libpq by ctypes, which releases the GIL.
+            # The Python implementation calls libpq through ctypes, which releases the
+            # GIL.
             start_real_thread(self._cancel, (pgconn.get_cancel(), then))
 
     def _cancel(self, request: _CancelRequest, then: Callable[[], object]) -> None:
@@ -312,7 +312,7 @@ def make_psycopg_green(module: object = None) -> None:
         try:
             return _drive(waits, gen, None, interval, timeout)
         except BaseException:
-            # It holds a partly made connection, and a traceback may keep it alive.
+            # It holds a partial connection, and a traceback may keep it alive.
             gen.close()
             raise
 
@@ -447,7 +447,7 @@ def _end_query(
             if waits.has_cancel_safe():
                 connection.cancel_safe(timeout=CANCEL_SECONDS)
             else:
-                # Wait until it is sent: else it might cancel the next query.
+                # Wait until it is sent; it could cancel the next query otherwise.
                 sent = Suspension(task, "sending a cancel request")
                 waits.request_cancel(pgconn, sent.resume)
                 sent.wait()
@@ -471,10 +471,10 @@ def _request_cancel(
     connection_address: int | None,
     then: Callable[[], object] = _do_nothing,
 ) -> None:
-    """Send a cancel request by libpq, in a new thread. Never parks.
+    """Send a cancel request with libpq, in a new thread. Never parks.
 
-    The functions of the drivers hold the GIL until the server, which may be
-    unreachable, has answered.
+    The drivers' functions hold the GIL until the server, which may be unreachable, has
+    answered.
 
     Args:
         extension: a C extension module that uses libpq.
@@ -519,8 +519,8 @@ def make_sqlalchemy_safe(module: object = None) -> None:
     """Keep SQLAlchemy's pool from stalling when a waiting task is interrupted.
 
     Its queue notifies the first waiter when a connection is returned. If that waiter is
-    interrupted at the same moment, it does not take the connection, and the others
-    would keep waiting. So an interrupted waiter notifies the next one.
+    interrupted at the same moment, it does not take the connection, and the other
+    waiters would keep waiting. So an interrupted waiter notifies the next one.
     """
     queue = importlib.import_module("sqlalchemy.util.queue")
     get = queue.Queue.get
@@ -547,7 +547,7 @@ def make_sqlalchemy_safe(module: object = None) -> None:
 def make_redis_heed_interruptions(module: object = None) -> None:
     """Keep redis-py from retrying a command whose task was interrupted.
 
-    It takes `TimedOut` and `ClientDisconnected` for network errors, and would reconnect
+    It treats `TimedOut` and `ClientDisconnected` as network errors, and would reconnect
     and wait again, three times by default.
     """
     retry = importlib.import_module("redis.retry")
@@ -582,7 +582,7 @@ def make_redis_heed_interruptions(module: object = None) -> None:
 
 
 class _DriverFinder(MetaPathFinder):
-    """Makes drivers green when they are imported.
+    """An import hook that makes drivers green when they are imported.
 
     Args:
         make_green: the functions that make a driver green, by module name.
@@ -608,7 +608,7 @@ class _DriverFinder(MetaPathFinder):
 
 
 class _PatchingLoader(Loader):
-    """Loads a module by its own loader and then calls a function with it."""
+    """A loader that delegates to the original loader and then patches the module."""
 
     def __init__(self, loader: Loader, then: Callable[[ModuleType], None]) -> None:
         self._loader = loader

@@ -1,7 +1,7 @@
-"""Run the code of a standard module again with other modules beneath it.
+"""Copies of standard modules that run on replaced imports.
 
-`threading`, for instance, is Python code on top of `_thread`. Run on the green
-`_thread` it becomes a green `threading`, complete in every version of Python, without
+`threading`, for instance, is Python code on top of `_thread`. Its code, run on the
+green `_thread`, is a green `threading`, complete in every version of Python, without
 rewriting any of it. It knows modules. It must never park.
 """
 
@@ -37,7 +37,7 @@ def run_again(
     Args:
         name: the name of a module written in Python.
         namespace: the dict of a module; its `__name__` is kept.
-        foundations: the modules that the code's own imports find, by name.
+        foundations: the modules that the code imports, by name.
     """
     code = code_of(name)
     before = {other: sys.modules.get(other) for other in foundations}

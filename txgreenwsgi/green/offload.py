@@ -1,6 +1,6 @@
 """Calls of blocking functions in the reactor's thread pool.
 
-It knows the pool and contexts. It must never know what is called.
+It knows the pool and contexts. It must never know the called function.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
     For calls that cannot be made cooperative: files, C libraries, long computations.
     The function gets a copy of the caller's contextvars. Outside a task it is called
-    directly. Once begun, the call runs to its end, even if the waiting task is
-    cancelled.
+    directly. A started call runs to its end, even if the waiting task is cancelled.
 
     Args:
         function: the function to call.

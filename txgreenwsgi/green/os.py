@@ -1,7 +1,7 @@
 """Green `os`: waiting for child processes and for pipes parks the task.
 
-On Linux a pidfd reports the end of a process; elsewhere, and for "any child", the task
-polls at growing intervals.
+On Linux a pidfd reports the end of a process; on other systems, and for "any child",
+the task polls at increasing intervals.
 
 Descriptors keep their blocking mode, which another process may share: they are polled
 before each read and write.
@@ -39,7 +39,7 @@ _MAX_POLL_SECONDS = 0.05
 def _polling(name: str) -> Callable[..., object]:
     """Return a version of `os.<name>` that parks and polls with WNOHANG.
 
-    Its first arguments choose a process; the last one is the options.
+    Its first arguments select a process; the last one is the options.
     """
     original = getattr(_standard, name)
 
@@ -58,7 +58,7 @@ def _polling(name: str) -> Callable[..., object]:
             if result is not None and (name == "waitid" or result[0]):
                 return result
             pid = args[0] if name in ("waitpid", "wait4") else 0
-            # A pidfd reports the end only, not that a process stops or continues.
+            # A pidfd reports only the end, not that a process stops or continues.
             if options or not isinstance(pid, int) or not _wait_for_end(pid):
                 _sleep(pause)
                 pause = min(pause * 2, _MAX_POLL_SECONDS)
@@ -102,7 +102,7 @@ def _wait() -> tuple[int, int]:
 _real_close = _standard.close
 _real_read = _standard.read
 _real_write = _standard.write
-# Some systems lack these; then they are not replaced below.
+# Some systems lack these functions; then they are not replaced below.
 _real_readv: Callable[..., int] = getattr(_standard, "readv", _real_write)
 _real_writev: Callable[..., int] = getattr(_standard, "writev", _real_write)
 _real_sendfile: Callable[..., int] = getattr(_standard, "sendfile", _real_write)
@@ -164,7 +164,7 @@ def _write(fd: int, data: ReadableBuffer, /) -> int:
     """As `os.write`. May park if `fd` is a pipe or a socket.
 
     Returns when all of `data` is written, as the original does in blocking mode. A
-    terminal that is stopped by its user may still block: it does not report its room.
+    terminal that its user has stopped may still block: it does not report free space.
     """
     if not _may_wait_to_write(fd):
         return _real_write(fd, data)

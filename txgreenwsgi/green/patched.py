@@ -14,8 +14,8 @@ class PatchRecord:
 
     Attributes:
         modules: the patched modules, by name ("socket", "threading" ...).
-        is_chosen: True once the program has chosen what to patch, even if that is
-            nothing.
+        is_chosen: True once the program has chosen the modules to patch, possibly
+            none.
     """
 
     def __init__(self) -> None:
@@ -33,10 +33,10 @@ def is_patched(module: str) -> bool:
 
 
 def choose() -> None:
-    """Record that the program has chosen what to patch, even if that is nothing."""
+    """Record that the program has chosen the modules to patch, possibly none."""
     record.is_chosen = True
 
 
 def is_chosen() -> bool:
-    """Return whether the program has chosen what to patch."""
+    """Return whether the program has chosen the modules to patch."""
     return record.is_chosen or bool(record.modules)

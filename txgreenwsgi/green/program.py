@@ -1,8 +1,8 @@
-"""Run a whole blocking program in one task under the reactor.
+"""A whole blocking program in one task under the reactor.
 
 The task stands for the main thread: it has the main thread's ident and thread-locals,
-and exceptions of signal handlers are raised in it. Reading standard input parks it. It
-knows the reactor. It must never know the program.
+and exceptions of signal handlers are raised in it. Reading standard input parks it.
+This file knows the reactor. It must never know the program.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ def run(main: Callable[..., object], *args: object) -> int:
 
 @contextmanager
 def _green_stdin() -> Iterator[None]:
-    """Make `input()` and `sys.stdin` park during the block, if they can block at all.
+    """Make `input()` and `sys.stdin` park during the block, if they can block.
 
     On a terminal, a duplicate of the descriptor is read, because `input()` reads the
-    original by C code that blocks. The features of that code, history and line editing,
-    are lost.
+    original with C code that blocks. Line editing and history, which are features of
+    that code, are lost.
     """
     was: Any = sys.stdin
     try:
@@ -112,9 +112,9 @@ def _green_stdin() -> Iterator[None]:
 
 
 def _end_child(status: int) -> None:
-    """End the child of a fork made by the program, as the interpreter does.
+    """Exit the child of a fork made by the program, as the interpreter does.
 
-    Not by the reactor: its descriptors and the other tasks belong to the parent.
+    The reactor must not do it: its descriptors and other tasks belong to the parent.
     """
     try:
         threading._shutdown()  # type: ignore[attr-defined]

@@ -101,7 +101,7 @@ class _SimpleQueue:
         try:
             self._getters.remove(turn)
         except ValueError:
-            # `put` chose this getter: pass the wake-up on to the next one.
+            # `put` has woken this getter: pass the wake-up on to the next one.
             if self._items:
                 self._wake()
 

@@ -1,7 +1,7 @@
 """Green `select`: `select`, `poll` and `epoll` park the task while nothing is ready.
 
-Each calls the original before and after the wait, so results and errors are those of
-the original.
+Each function calls the original before and after the wait, so it returns and raises the
+same results and errors. It knows descriptors. It must never know sockets.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _directions(events: int) -> int:
 
 
 def _parking_task(seconds: float | None) -> Task[object] | None:
-    """Return the task to park; None if the original is to be called."""
+    """Return the task to park; None to call the original."""
     if seconds is not None and seconds <= 0:
         return None
     task = _current_task()
@@ -88,13 +88,13 @@ def select(
         timeout: the time limit in seconds; None for no limit.
     """
     if timeout is not None and not isinstance(timeout, (int, float)):
-        return _real_select(rlist, wlist, xlist, timeout)  # it has the error
+        return _real_select(rlist, wlist, xlist, timeout)  # raises
     task = _parking_task(timeout)
     if task is None:
         if timeout == 0 and (task := _current_task()) is not None:
             _yield_to_others(task)
         return _real_select(rlist, wlist, xlist, timeout)
-    # An iterator would be consumed by the first call.
+    # The first call would consume an iterator.
     lists = [
         list(items) if hasattr(items, "__next__") else items
         for items in (rlist, wlist, xlist)
@@ -120,7 +120,7 @@ def select(
 
 
 def _milliseconds(timeout: float | None) -> float | None:
-    """Convert the time limit of `poll` from milliseconds to seconds; None for none."""
+    """Convert the time limit of `poll` from milliseconds to seconds."""
     if timeout is None or timeout < 0:
         return None
     return timeout / 1000

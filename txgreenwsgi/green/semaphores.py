@@ -1,6 +1,6 @@
 """Green `_multiprocessing.SemLock`: tasks park for semaphores shared by processes.
 
-No event reports a release by another process, so a waiting task polls at growing
+No event reports a release by another process, so a waiting task polls at increasing
 intervals. The original would block the reactor's thread, and deadlock if another task
 of this process holds the semaphore.
 
@@ -29,7 +29,7 @@ class SemLock(_Standard):  # type: ignore[misc]
     """The semaphore that `Lock`, `Queue` etc. of `multiprocessing` are built on."""
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
-        """Acquire the semaphore and return whether that succeeded. May park.
+        """Acquire the semaphore; return whether that succeeded. May park.
 
         Args:
             block: False returns at once.

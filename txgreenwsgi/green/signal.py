@@ -1,8 +1,9 @@
 """Green `signal`: exceptions of handlers interrupt the main task, not the reactor.
 
-Python runs a handler wherever the main thread happens to be. While all tasks are parked
-that is in the reactor, where an exception would not reach the program. It is raised in
-the task that stands for the main thread instead.
+Python runs a handler at the current point of the main thread. While all tasks are
+parked, that is inside the reactor, where an exception would not reach the program. So
+exceptions are raised in the task that stands for the main thread. This file knows
+tasks; it must never know the program.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ if hasattr(_standard, "pause"):
 
 
 def redirect_default() -> None:
-    """Raise KeyboardInterrupt in the main task, too. Call from the main thread."""
+    """Also raise KeyboardInterrupt in the main task. Call from the main thread."""
     if _real_getsignal(_standard.SIGINT) is _standard.default_int_handler:
         _signal(_standard.SIGINT, _standard.default_int_handler)
 

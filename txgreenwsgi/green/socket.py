@@ -1,6 +1,6 @@
 """Green `socket`: sockets whose methods park; names are resolved in threads.
 
-The functions are the standard module's own, run on the green socket class.
+The functions are those of the standard module, run on the green socket class.
 """
 
 from __future__ import annotations

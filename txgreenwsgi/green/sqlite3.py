@@ -2,12 +2,12 @@
 
 SQLite blocks in C, on the disk and on the locks of other connections. In a task, calls
 that may block run in the connection's thread, in order, while the task parks. A
-connection never used by a task is called directly, as the original. If a task is
+connection that no task has used is called directly, as the original. If a task is
 interrupted during a query, the query is interrupted.
 
-Rows are read ahead in small batches, so `fetchone()` seldom parks. Row factories run
-where the rows are fetched; other callbacks run in the connection's thread, with the
-caller's contextvars.
+Rows are read ahead in small batches, so `fetchone()` rarely parks. Row factories run
+in the task that fetches the rows; other callbacks run in the connection's thread, with
+the caller's contextvars.
 
 It knows the standard module. It must never know what a database is used for.
 """
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...
 
 
-#: Number of parameter sets that `executemany` takes from an iterator and passes to the
-#: thread at a time. They are produced in the task, because the iterator may park.
+#: Number of parameter sets that `executemany` passes to the thread at a time. The task
+#: itself reads them from the iterator, which may park.
 MANY_BATCH_SIZE = 500
 
 _T = _TypeVar("_T")
@@ -71,7 +71,7 @@ _RealCursor: Any = _standard.Cursor
 class Cursor(_standard.Cursor):
     """A cursor of a connection that may have a dedicated thread."""
 
-    # None until __init__ was called: the original's methods raise the error then.
+    # None before __init__: then the original's methods raise the error.
     _connection: _standard.Connection | None = None
     _factory: _RowFactory | None = None
     _many_count: int | None = None
@@ -85,7 +85,7 @@ class Cursor(_standard.Cursor):
         self._rows: _deque[_Row] = _deque()
         # True if the statement may have further rows.
         self._more = True
-        # The error raised when the row after `_rows` was read.
+        # The error of reading the row after `_rows`.
         self._error: BaseException | None = None
 
     def _run(self, function: _Callable[..., _T], *args: object) -> _T:
@@ -169,7 +169,7 @@ class Cursor(_standard.Cursor):
     # Fetching.
 
     def _check(self) -> None:
-        """Raise the original's error if the cursor cannot be used, or not here."""
+        """Raise the original's error if the cursor is unusable, or in this thread."""
         connection = self._connection
         if isinstance(connection, Connection):
             connection._check_thread()
@@ -243,9 +243,9 @@ class Cursor(_standard.Cursor):
 
 
 class Connection(_standard.Connection):
-    """A connection with a dedicated thread from its first use in a task on."""
+    """A connection that gets a dedicated thread at its first use in a task."""
 
-    # Defaults until __init__ was called.
+    # Defaults before __init__.
     _thread: _DedicatedThread | None = None
     _owner: int | None = None
     _closed = False
@@ -315,7 +315,7 @@ class Connection(_standard.Connection):
             function: the function to call.
             args: its arguments.
             unstoppable: make the call even if the task is interrupted.
-            outside: filled by the call, for `_sqlite_calls.undo`.
+            outside: set by the call, for `_sqlite_calls.undo`.
         """
         self._check_thread()
         thread = self._thread
@@ -329,7 +329,7 @@ class Connection(_standard.Connection):
         return thread.call(function, *args, unstoppable=unstoppable, undo=undo)
 
     def _run_directly(self, function: _Callable[..., _T], *args: object) -> _T:
-        """As `_run`, for a call that blocks only while the connection is busy."""
+        """As `_run`, for a call that only blocks while the connection is busy."""
         thread = self._thread
         if thread is not None and not thread.idle:
             return self._run(function, *args)
@@ -344,7 +344,7 @@ class Connection(_standard.Connection):
             connection = reference()
             if connection is not None:
                 connection._stop_backup = True
-                # Not open yet, or closed already.
+                # Not open yet, or already closed.
                 with _suppress(_standard.ProgrammingError):
                     connection.interrupt()
 
@@ -449,7 +449,7 @@ class Connection(_standard.Connection):
                 progress(*state)
 
         self._stop_backup = False
-        # The original raises for a `progress` that cannot be called.
+        # The original raises for a `progress` that is not callable.
         kwargs["progress"] = (
             after_step if progress is None or callable(progress) else progress
         )

@@ -1,7 +1,7 @@
 """Green `ssl`: TLS on green sockets. MemoryBIO and SSLObject are the originals.
 
-A green TLS socket is always non-blocking to OpenSSL; when OpenSSL wants to read or
-write, this module waits.
+OpenSSL always sees a green TLS socket as non-blocking; when OpenSSL wants to read or
+write, this module waits. It knows sockets; it must never implement TLS.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class lock(Lock):  # noqa: N801 - the name in the standard library
 
 
 class _AllocateLock:
-    """The callable `allocate_lock`; a class attribute of it is not bound."""
+    """The callable `allocate_lock`, which as a class attribute is not bound."""
 
     __module__ = "_thread"
     __name__ = __qualname__ = "allocate_lock"
@@ -88,11 +88,11 @@ lock.__module__ = "_thread"
 LockType = lock
 TIMEOUT_MAX = _original.TIMEOUT_MAX
 error = RuntimeError
-# Instances of this class always are real threads: only code that bound the class
-# before patching has it, such as the reactor's thread pool.
+# Instances of this class are always real threads: only code that bound the class before
+# patching uses it, such as the reactor's thread pool.
 _RealThread = _threading.Thread
 _alive: set[Task[Any]] = set()
-# Larger than any id that the kernel gives, and never reused.
+# Larger than any kernel thread id, and never reused.
 _next_native_id = count(1 << 32)
 _native_ids: WeakKeyDictionary[Task[object], int] = WeakKeyDictionary()
 
@@ -109,12 +109,12 @@ exit_thread = exit
 
 
 def _count() -> int:
-    """Return the number of threads, tasks included, without main and reactor's."""
+    """Return the number of threads and tasks, without main and reactor threads."""
     return int(_original._count()) + len(_alive) - len(reactor_threads)
 
 
 def _counted(function: Callable[..., object]) -> Callable[..., object]:
-    """Wrap the function of a real thread so that the reactor's own are recorded."""
+    """Wrap the function of a real thread so that reactor threads are recorded."""
     if not isinstance(getattr(function, "__self__", None), _RealThread):
         return function
 
@@ -130,7 +130,7 @@ def _counted(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def _hub_for(function: Callable[..., object]) -> Hub | None:
-    """Return the hub to run `function` in a task of; None for a real thread."""
+    """Return the hub that will run `function` in a task; None for a real thread."""
     task = current_task()
     if task is None or isinstance(getattr(function, "__self__", None), _RealThread):
         return None
@@ -148,7 +148,7 @@ def _spawn(
         try:
             function(*args, **kwargs)
         except (SystemExit, Cancelled, GreenletExit):
-            return  # the thread was asked to end
+            return  # exit() was called, or the task was cancelled or killed
         except BaseException as error:
             _report_unraisable(_Unraisable(function, error))
 
@@ -188,7 +188,7 @@ def _report_unraisable(unraisable: _Unraisable) -> None:
     if sys.unraisablehook is not sys.__unraisablehook__:
         sys.unraisablehook(unraisable)
         return
-    # The default hook accepts only instances that the interpreter itself made.
+    # The default hook accepts only instances made by the interpreter.
     message = unraisable.err_msg
     if unraisable.object is not None:
         message = f"{message}: {unraisable.object!r}"
@@ -317,7 +317,7 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
                 self._done.release()
 
     def _join_real_thread(handle: Any, timeout: float | None) -> None:
-        """Wait in a task for a real thread, which cannot wake tasks when it ends."""
+        """Join a real thread, whose end cannot wake a task, with `offload`."""
         from .offload import offload
 
         offload(handle.join, timeout)
@@ -364,9 +364,9 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
 
 
 def set_real_threads_aside(threading: dict[str, Any]) -> list[Any]:
-    """Remove real threads from those that `threading._shutdown` waits for in a task.
+    """Exclude real threads from the wait of `threading._shutdown` in a task.
 
-    The reactor's thread pool, which ends after the tasks, is among them.
+    They include the reactor's thread pool, which ends after the tasks.
 
     Args:
         threading: the namespace of the module.

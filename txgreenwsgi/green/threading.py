@@ -62,10 +62,10 @@ _KEPT = (
 
 
 def _without_ended_tasks(make: Any) -> Any:
-    """Wrap `_make_invoke_excepthook` to ignore the exceptions that end a task.
+    """Wrap `_make_invoke_excepthook` to ignore the exceptions that kill a task.
 
-    A daemon thread that still runs when the process ends is ended silently. A green one
-    is ended by an exception, which must not be reported.
+    At exit, the interpreter ends daemon threads silently. A green daemon thread is
+    killed with an exception, which must not be reported.
     """
 
     def make_invoke_excepthook() -> Any:

@@ -27,7 +27,7 @@ _real_sleep = _standard.sleep
 
 
 def sleep(seconds: Any, /) -> None:
-    """Sleep for `seconds`; 0 gives the reactor one turn. May park."""
+    """Sleep for `seconds`; 0 yields for one reactor turn. May park."""
     task = _current_task()
     if task is None or not _may_park():
         _real_sleep(seconds)

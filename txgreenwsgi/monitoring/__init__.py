@@ -1,7 +1,7 @@
 """Records of finished requests, and the access log.
 
-`records` has the record that every observer gets; `accesslog` writes records to a
-file. This package must never know the wire or the server: it sees records only.
+`records` defines the record that every observer receives; `accesslog` writes records to
+a file. This package knows only records; it must never know the wire or the server.
 """
 
 from txgreenwsgi.monitoring.accesslog import AccessLog

@@ -1,11 +1,11 @@
 r"""The access log: one line for each finished request.
 
 It knows the two formats, the escaping and the file. It must never know the wire or
-the server (a line is made from an `ExchangeRecord` alone), and must never raise an
+the server (it formats lines from an `ExchangeRecord` alone), and must never raise an
 exception into the request that it records.
 
-All text sent by a client is escaped, so that a client can neither split nor forge a
-line: control characters, quotes and backslashes become `\x0a`, `\"` and `\\`.
+All text from a client is escaped, so that a client cannot split or forge a line:
+control characters, quotes and backslashes become `\x0a`, `\"` and `\\`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MONTHS: Final = (
     *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
 )
 
-# Outside quotes a space separates fields, so it is escaped there as well.
+# Outside quotes a space separates fields, so it is also escaped.
 _UNSAFE_QUOTED: Final = re.compile(r"[^ !#-\[\]-~]")
 _UNSAFE_BARE: Final = re.compile(r"[^!#-\[\]-~]")
 
@@ -75,7 +75,7 @@ def combined(record: ExchangeRecord) -> str:
     if record.method:
         request = f"{record.method} {record.target} {record.version}"
     else:
-        request = ""  # unparseable head, for which Apache writes "-"
+        request = ""  # unparsable head, for which Apache writes "-"
     return (
         f"{_bare(record.remote_addr)} - - [{_common_log_time(int(record.started))}] "
         f'"{_quoted(request)}" {record.status:03d} {record.bytes_sent or "-"} '
@@ -87,8 +87,8 @@ def combined(record: ExchangeRecord) -> str:
 def json_line(record: ExchangeRecord) -> str:
     """Return a line with one JSON object: the fields of the record by name.
 
-    `started` becomes `time`, in ISO 8601 and UTC with milliseconds. A byte sent by
-    the client that is not ASCII becomes the latin-1 character of the same number.
+    `started` becomes `time`, in ISO 8601 and UTC with milliseconds. Non-ASCII bytes
+    from the client become the latin-1 characters of the same number.
     """
     # Round once, as integers: 59.9996 s must not become :60.000.
     second, millisecond = divmod(round(record.started * 1000), 1000)
@@ -143,10 +143,10 @@ class AccessLog:
     and close an access log of their own. To share one log among several servers, pass
     its `observe` to each of them in `observers` and call `open_until_shutdown`.
 
-    Lines are collected, and written by one system call per reactor turn. A file that
+    Lines are buffered, and written with one system call per reactor turn. A file that
     was moved or deleted (logrotate) is created again within a turn, without a signal.
-    While writing fails, as on a full disk, requests are served nevertheless: the
-    first failure is logged, and the number of lost lines once writing works again.
+    While writing fails, for example on a full disk, requests are still served: the
+    first failure is logged, and the number of lost lines when writing works again.
 
     Args:
         target: the path of a file to append to, or "-" for the standard output of
@@ -155,13 +155,13 @@ class AccessLog:
         format_name: "combined" or "json".
 
     Raises:
-        ValueError: there is no such format.
+        ValueError: the format is unknown.
     """
 
     def __init__(self, target: str, format_name: str = "combined") -> None:
         if format_name not in FORMATS:
             raise ValueError(
-                f"access log format {format_name!r} does not exist: "
+                f"{format_name!r} is not an access log format: "
                 f"give {' or '.join(FORMATS)}"
             )
         self._target = target
@@ -207,7 +207,7 @@ class AccessLog:
             raise OSError(number, os.strerror(number), path)
 
     def open(self, clock: IReactorTime) -> None:
-        """Open the file and start to record. Call from the reactor greenlet.
+        """Open the file and start recording. Call from the reactor greenlet.
 
         A relative path is relative to the current working directory of this call.
 
@@ -222,8 +222,8 @@ class AccessLog:
             self._fd = _STDOUT_FD
             if _is_null_device(_STDOUT_FD):
                 _log.warn(
-                    "access log: standard output is {path}, as in a daemon, and the "
-                    "lines are lost; give a file in place of '-'",
+                    "access log: standard output is {path}, as in a daemon, so all "
+                    "lines are lost; give a file instead of '-'",
                     path=os.devnull,
                 )
         else:
@@ -232,7 +232,7 @@ class AccessLog:
         self._clock = clock
 
     def close(self) -> None:
-        """Write the collected lines and close the file. Ignore later records."""
+        """Write the buffered lines and close the file. Later records are ignored."""
         if self._clock is None:
             return
         self._flush()
@@ -256,7 +256,7 @@ class AccessLog:
         reactor.addSystemEventTrigger("after", "shutdown", self.close)
 
     def observe(self, record: ExchangeRecord) -> None:
-        """Record a finished exchange. Never parks, never raises."""
+        """Record a finished exchange. Never parks or raises."""
         if self._clock is None:
             return
         if not self._lines:
@@ -274,7 +274,7 @@ class AccessLog:
         self._ends_in_partial_line = False
 
     def _flush(self) -> None:
-        """Write the lines collected since the last turn."""
+        """Write the lines buffered since the last turn."""
         if self._clock is None or not self._lines:
             return  # `close` has written them
         lines, self._lines = self._lines, []
@@ -288,7 +288,7 @@ class AccessLog:
             if not self._is_in_place():
                 self._open_file()
         except OSError as error:
-            # The old file is still open and takes the lines.
+            # The old file is still open and receives the lines.
             if not self._reopen_failed:
                 self._reopen_failed = True
                 _log.error(
@@ -310,7 +310,7 @@ class AccessLog:
         return (status.st_dev, status.st_ino) == self._identity
 
     def _write(self, lines: list[str]) -> None:
-        """Write lines, and count those that are lost."""
+        """Write lines, and count the lost ones."""
         begin = b"\n" if self._ends_in_partial_line else b""
         data = begin + "".join(lines).encode("ascii")
         rest = memoryview(data)

@@ -1,6 +1,6 @@
 """The record of a finished exchange: one request and its response.
 
-It knows names and units. It must never know how a record is made or read.
+It knows names and units. It must never know how records are created or used.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Final
 
 __all__ = ["OUTCOMES", "ExchangeRecord"]
 
-#: The values of `ExchangeRecord.outcome`: the ways in which an exchange can end.
+#: The values of `ExchangeRecord.outcome`.
 OUTCOMES: Final = (
     "finished",  # the transport took the complete response
     "error",  # the application raised, or violated PEP 3333
@@ -21,10 +21,10 @@ OUTCOMES: Final = (
 
 
 class ExchangeRecord:
-    """One finished exchange, as observers get it.
+    """The record of one finished exchange, for observers.
 
-    A plain class with slots: the server creates one for each request if there is an
-    observer, so construction must be cheap. Treat it as read-only: all observers get
+    A plain class with slots: if there is an observer, the server creates one for each
+    request, so construction must be cheap. Treat it as read-only: all observers receive
     the same object.
 
     Text sent by the client is unchanged, one latin-1 character for each byte. It may
@@ -43,7 +43,7 @@ class ExchangeRecord:
         request_id: the value of `txgreenwsgi.request_id` in the environ.
         referer: the value of the Referer field; "" without one.
         user_agent: the value of the User-Agent field; "" without one.
-        outcome: the way in which it ended, one of `OUTCOMES`.
+        outcome: the outcome, one of `OUTCOMES`.
     """
 
     __slots__ = (

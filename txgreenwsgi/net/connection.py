@@ -1,7 +1,7 @@
-"""One connection as a file: reading, writing and closing, from a task.
+"""A connection with a blocking file interface for tasks.
 
-This module knows one transport and parks tasks. It is independent of how the
-connection was made.
+This module knows one transport and parks tasks. It must never know how the connection
+was made.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BUFFER_BYTES", "Connection", "ConnectionProtocol"]
 
-#: Reading from the peer pauses while this many bytes wait to be read.
+#: Size of the receive buffer: while it is full, reading from the peer pauses.
 BUFFER_BYTES = 65536
 
-#: Long data is passed to the transport in chunks, so that it never buffers all of it.
+#: Size of the chunks in which data is written to the transport, to limit its buffer.
 _CHUNK_BYTES = 262144
 
 #: Seconds after `close()` until a transport that has not sent its data is aborted.
@@ -42,7 +42,7 @@ _LINGER_SECONDS = 30.0
 
 
 class _Transport(Protocol):
-    """The methods used of a transport: TCP, UNIX, TLS or in memory."""
+    """The methods that this module uses of a transport: TCP, UNIX, TLS or in memory."""
 
     def write(self, data: bytes) -> object:
         """See ITransport."""
@@ -75,10 +75,10 @@ class _Transport(Protocol):
 class Connection:
     """One stream to a peer, with the methods of a binary file.
 
-    Made by `connect`, and by `listen` for each client. Reading and writing may
-    park and are called from a task; one task reads at a time. Up to `BUFFER_BYTES`
+    Made by `connect`, and by `listen` for each client. Call the methods that read and
+    write from a task: they may park, and one task reads at a time. Up to `BUFFER_BYTES`
     of unread data are buffered; then reading from the peer pauses. An interruption
-    of the task ends every wait early, without loss of received data.
+    of the task ends any wait early, without loss of received data.
 
     Attributes:
         closed: True once `close` or `abort` was called.
@@ -91,18 +91,18 @@ class Connection:
         self.peer: IAddress | None = None
         self.host: IAddress | None = None
         self._hub = hub
-        # None before the connection is made and after it is gone.
+        # None before the connection is made and after it is lost.
         self._transport: _Transport | None = None
         self._buffer = bytearray()
         # Number of bytes that the waiting reader needs.
         self._wanted: float = 0
         self._reader: Suspension | None = None
         self._reading_paused = False
-        # The peer sends no more; `_reason` is the error, unless it closed cleanly.
+        # End of input; `_reason` is the error, unless the peer closed cleanly.
         self._ended = False
         self._reason: BaseException | None = None
         self._writing_paused = False
-        # Waits for room in the transport's buffer, or for the end of the connection.
+        # Waits for space in the transport's buffer, or for the loss of the connection.
         self._waiters: set[Suspension] = set()
         # Number of open files of `makefile`.
         self._files = 0
@@ -119,7 +119,7 @@ class Connection:
 
     @property
     def buffered(self) -> int:
-        """Number of bytes that were received and not read yet."""
+        """Number of received bytes that were not read yet."""
         return len(self._buffer)
 
     # Reading.
@@ -128,8 +128,8 @@ class Connection:
         """Read exactly `size` bytes, fewer only at the end; all by default. May park.
 
         Raises:
-            ConnectionResetError: the connection was lost before they came. The
-                bytes that did come remain readable by `recv`.
+            ConnectionResetError: the connection was lost before they arrived. The
+                received bytes remain readable by `recv`.
             ValueError: the connection was closed locally.
             RuntimeError: another task reads from the connection.
         """
@@ -150,13 +150,13 @@ class Connection:
         return self._take(min(size, len(self._buffer)))
 
     def read1(self, size: int = -1, /) -> bytes:
-        """Read as `recv`; the io module's name and default."""
+        """Read as `recv`, with the io module's name and default."""
         return b"" if size == 0 else self.recv(size if size > 0 else BUFFER_BYTES)
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
         """Fill `buffer` and return the number of bytes read. May park.
 
-        Fewer than its length only at the end. Raises as `read` does.
+        Returns less than its length only at the end. Raises as `read` does.
         """
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
@@ -166,7 +166,7 @@ class Connection:
     def readline(self, limit: int | None = -1, /) -> bytes:
         """Read one line with its newline, of at most `limit` bytes; b"" at the end.
 
-        May park. Raises as `read` does. Without a limit a peer may send an endless
+        May park. Raises as `read` does. Without a limit, a peer can send an endless
         line: give a limit, or use `readuntil`.
         """
         most = float("inf") if limit is None or limit < 0 else limit
@@ -180,17 +180,17 @@ class Connection:
                 return self._take(len(self._buffer))
 
     def readuntil(self, mark: bytes, limit: int = BUFFER_BYTES) -> bytes:
-        """Read up to the separator `mark`, and including it. May park.
+        """Read up to and including the separator `mark`. May park.
 
         Args:
-            mark: at least one byte.
-            limit: maximum number of bytes, with the mark.
+            mark: the separator, at least one byte.
+            limit: maximum number of bytes, including the separator.
 
         Raises:
-            EOFError: the peer closed the connection without sending it; the
-                bytes it sent remain readable.
-            ValueError: the first `limit` bytes do not contain it; they remain
-                readable.
+            EOFError: the peer closed the connection without sending the separator;
+                the received bytes remain readable.
+            ValueError: the first `limit` bytes do not contain the separator; they
+                remain readable.
         """
         if not mark:
             raise ValueError(
@@ -233,7 +233,7 @@ class Connection:
         return line
 
     def _receive(self, wanted: float) -> bool:
-        """Park until more data or the end has come; False if it had ended before."""
+        """Park until more data or the end arrives; return False after the end."""
         self._check_open()
         if self._ended:
             if self._reason is not None:
@@ -264,7 +264,7 @@ class Connection:
         return data
 
     def _update_backpressure(self) -> None:
-        """Pause reading from the peer while the buffer is full, else resume it."""
+        """Pause reading from the peer while the buffer is full; else resume it."""
         transport = self._transport
         if transport is None or self._ended or not self._is_open():
             return
@@ -279,13 +279,13 @@ class Connection:
     # Writing.
 
     def write(self, data: Bytes, /) -> int:
-        """Send all of `data`; return when the transport's buffer has room. May park.
+        """Send all of `data`; return when the transport's buffer has space. May park.
 
-        Chunks of up to 256 KiB are written whole; longer data of two tasks that
-        write at the same time may be interleaved.
+        Data of up to 256 KiB is written in one piece; longer data of two concurrent
+        writers may be interleaved.
 
         Returns:
-            The number of bytes, which is always all.
+            The length of `data`.
 
         Raises:
             ConnectionResetError: the connection is lost.
@@ -315,7 +315,7 @@ class Connection:
         return error
 
     def sendall(self, data: Bytes, flags: int = 0, /) -> None:
-        """Write as `write`; the name that sockets have for it."""
+        """Write as `write`, with the name of the socket method."""
         self.write(data)
 
     def writelines(self, lines: Iterable[Bytes], /) -> None:
@@ -324,17 +324,17 @@ class Connection:
             self.write(line)
 
     def flush(self) -> None:
-        """Do nothing: writes are not buffered here."""
+        """No-op: writes are not buffered here."""
         self._check_open()
 
     # Ending.
 
     def close(self) -> None:
-        """Close the connection when the written data has been sent. Never parks.
+        """Close the connection after the written data is sent. Never parks.
 
         Waits of other tasks on it raise ValueError. If the peer does not receive
         the data in 30 seconds, the connection is aborted. As with a socket, open
-        files of `makefile` stay usable; the last one to be closed closes it.
+        files of `makefile` stay usable; closing the last one closes the connection.
         """
         self.closed = True
         if not self._files:
@@ -343,7 +343,7 @@ class Connection:
 
     def _close_transport(self) -> None:
         if get_ident() != self._hub.thread:
-            # The garbage collector closes a file, in any thread.
+            # The garbage collector may close a file in any thread.
             self._hub.call_from_thread(self._close_transport)
             return
         transport = self._transport
@@ -354,15 +354,15 @@ class Connection:
             _LINGER_SECONDS, transport.abortConnection
         )
         if self._reading_paused:
-            # TLS waits for the peer's close_notify, which follows the unread data.
+            # TLS waits for the peer's close_notify, which comes after the unread data.
             self._reading_paused = False
             transport.resumeProducing()
-        # A transport with a producer would wait for the producer's end.
+        # A transport with a producer would wait until the producer unregisters.
         transport.unregisterProducer()
         transport.loseConnection()
 
     def abort(self) -> None:
-        """Close the connection at once and drop unsent data. Never parks."""
+        """Close the connection at once; discard unsent data. Never parks."""
         self.closed = True
         self._files = 0
         self._wake_all()
@@ -378,7 +378,7 @@ class Connection:
             self._wait("the connection to end")
 
     def __enter__(self) -> Connection:
-        """Return the connection, which the block's end closes."""
+        """Return the connection; the end of the block closes it."""
         return self
 
     def __exit__(
@@ -414,7 +414,7 @@ class Connection:
         if self._reader is not None:
             self._reader.resume()
 
-    # The rest of the interfaces of files and sockets.
+    # Other methods of the file and socket interfaces.
 
     def makefile(
         self,
@@ -432,13 +432,13 @@ class Connection:
 
         Args:
             mode: "r", "w" or "rw", with "b" for bytes; text by default.
-            buffering: ignored: only text files buffer writes.
+            buffering: ignored, because only text files buffer writes.
             encoding: encoding of a text file.
             errors: error handling of the decoder of a text file, as for `open`.
             newline: as for `open`.
 
         Raises:
-            ValueError: `mode` is none of these.
+            ValueError: `mode` is invalid.
         """
         file = make_file(self, self._file_closed, mode, encoding, errors, newline)
         self._files += 1
@@ -531,27 +531,27 @@ class ConnectionProtocol(protocol.Protocol):
         self._made(self.connection)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass on bytes from the peer."""
+        """Buffer bytes from the peer."""
         self.connection._received(data)
 
     def readConnectionLost(self) -> None:
-        """Note that the peer sends no more; it may still receive."""
+        """Handle the end of input; the peer may still receive."""
         self.connection._input_ended()
 
     def writeConnectionLost(self) -> None:
-        """Do nothing: this class never half-closes."""
+        """No-op: this class never half-closes."""
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         """Detach the transport and end all waits."""
         self.connection._connection_lost(reason)
 
     def pauseProducing(self) -> None:
-        """Note that the transport's buffer is full."""
+        """Pause the writers: the transport's buffer is full."""
         self.connection._pause_writing()
 
     def resumeProducing(self) -> None:
-        """Resume the writers: the transport's buffer has room."""
+        """Resume the writers: the transport's buffer has space."""
         self.connection._resume_writing()
 
     def stopProducing(self) -> None:
-        """Do nothing: `connectionLost` follows."""
+        """No-op: `connectionLost` follows."""

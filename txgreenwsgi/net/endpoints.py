@@ -1,7 +1,7 @@
 """Connecting to endpoints and listening on them.
 
-This module knows Twisted's endpoints. It replaces their exceptions by Python's
-builtin ones, since code written for sockets catches OSError.
+This module knows Twisted's endpoints. It replaces their exceptions with Python's
+builtin ones, since code for sockets catches OSError. It must never read or write data.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def connect(
         endpoint: a string such as "tcp:localhost:6379", "tls:example.org:443" or
             "unix:/run/app.sock" (see `twisted.internet.endpoints.clientFromString`),
             or an endpoint object.
-        timeout: seconds for making the connection; None for the endpoint's own.
+        timeout: connect timeout in seconds; None for the endpoint's default.
 
     Raises:
         TimedOut: (a TimeoutError) the timeout has expired.
-        OSError: the connection failed: refused, unknown host, and so on. A builtin
-            exception, such as ConnectionRefusedError, not Twisted's.
+        OSError: the connection failed: refused, unknown host, and so on. The
+            exception is a builtin one, such as ConnectionRefusedError.
         NotInGreenlet: the caller is not in a task.
     """
     task = require_task("net.connect()")
@@ -85,7 +85,7 @@ def connect(
     except twisted_errors.DNSLookupError as error:
         raise OSError(f"cannot connect: {error}") from error
     except BaseException:
-        # The connection may be made just as the wait ends.
+        # The connection may be established at the moment the wait ends.
         connecting.addCallback(_abort)
         raise
     assert end is not None
@@ -98,7 +98,7 @@ def _abort(end: ConnectionProtocol | None) -> None:
 
 
 def _builtin_error(error: twisted_errors.ConnectError) -> OSError:
-    """Return the builtin exception for one of Twisted's, which are not OSErrors."""
+    """Return the builtin exception for Twisted's, which is not an OSError."""
     number = getattr(error, "osError", None)
     if isinstance(number, int):
         return OSError(number, str(error))  # makes the subclass for the number
@@ -162,17 +162,17 @@ class Listener(Factory):
             connection.close()
 
     def opened(self, port: IListeningPort) -> None:
-        """Note the port that was opened; called by `listen`."""
+        """Store the opened port; called by `listen`."""
         self._port = port
         self.address = port.getHost()
 
     def close(self) -> None:
-        """Stop listening; clients that are being served continue. Never parks."""
+        """Stop listening; connected clients are still served. Never parks."""
         if self._port is not None and self._closed is None:
             self._closed = maybeDeferred(self._port.stopListening)
 
     def wait_closed(self) -> None:
-        """Stop listening, and return when the port is closed. May park."""
+        """Stop listening, and wait until the port is closed. May park."""
         self.close()
         if self._closed is not None:
             wait(self._closed)
@@ -183,9 +183,9 @@ def listen(
 ) -> Listener:
     """Listen on `endpoint` and call `function(connection)` for each client.
 
-    May park, until it listens. Each call runs in its own task, in a copy of the
-    caller's context. Its connection is closed when it returns, and aborted when it
-    raises, which is logged.
+    Parks until the port is open. Each call runs in its own task, in a copy of the
+    caller's context. The connection is closed when the call returns. If it raises,
+    the exception is logged and the connection is aborted.
 
     Args:
         endpoint: a string such as "tcp:7000:interface=127.0.0.1" (see

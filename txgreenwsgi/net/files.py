@@ -1,6 +1,6 @@
 """File objects for `Connection.makefile`; a connection may have several.
 
-This module knows the io module. It is independent of transports.
+This module knows the io module. It must never know a transport.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["make_file"]
 
 
 class _File(io.BufferedIOBase):
-    """One file of a connection. Its only state of its own is being closed."""
+    """One file of a connection. It has no state except whether it is closed."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ def make_file(
     """Return a file on `connection`; `on_close` is called when it is closed.
 
     Raises:
-        ValueError: the mode is not one that a socket's file can have.
+        ValueError: the mode is invalid for the file of a socket.
     """
     if not set(mode) <= set("rwb") or not set(mode) & set("rw"):
         raise ValueError(

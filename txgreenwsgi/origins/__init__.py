@@ -1,14 +1,14 @@
 """The asynchronous WSGI interfaces of other servers.
 
-The interfaces that fit into WSGI, fdevent and suspend, are in every environ. The
-others are adapters, one module each. Wrap an application in them:
+The interfaces that fit into WSGI, fdevent and suspend, are in every environ. The other
+ones are adapters, one module each. Wrap an application in them:
 
     from txgreenwsgi.origins import ngx
     application = ngx.adapt(application)
 
 or name them on the command line: `twistd greenwsgi --app SPEC --origin ngx`.
 
-This package knows tasks. It is independent of connections.
+This package knows tasks. It must never know connections.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXTENSIONS", "NAMES", "UnknownOrigin", "adapt", "prepare", "take_turn"]
 
-#: The keys that every environ has, with their values.
+#: The keys that are in every environ, with their values.
 EXTENSIONS: dict[str, object] = {
     "x-wsgiorg.fdevent.readable": fdevent.readable,
     "x-wsgiorg.fdevent.timeout": fdevent.timeout,

@@ -45,7 +45,7 @@ __all__ = ["VERSION", "AsyncInput", "Wait", "adapt"]
 #: The value of `awsgi.version`.
 VERSION = (1, 0)
 
-#: Bytes that are read ahead to find out if any have come.
+#: Maximum number of bytes read ahead by `wait`, to detect that data has arrived.
 _READ_AHEAD_BYTES = 65536
 
 
@@ -70,7 +70,7 @@ class AsyncInput:
             try:
                 received: bytes = self._recv(self._environ, size)
             except ClientDisconnected:
-                # As the proposal defines it; the next write raises.
+                # Defined by the proposal; the next write raises.
                 return b""
             return received
         data, self._buffer = self._buffer[:size], self._buffer[size:]
@@ -93,7 +93,7 @@ class AsyncInput:
 
 
 class Wait:
-    """An opaque object that an application yields in order to be paused."""
+    """An opaque object that an application yields to pause."""
 
     __slots__ = ("_events", "_fd", "_seconds")
 
@@ -137,8 +137,8 @@ def adapt(
 ) -> WSGIApplication:
     """Return a WSGI application that runs an AWSGI application.
 
-    Middleware between the two must pass on the application's yields, else it is not
-    paused.
+    Middleware between the two must pass the application's yields through; otherwise
+    the application is not paused.
     """
 
     def adapted(

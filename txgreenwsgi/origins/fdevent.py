@@ -8,9 +8,9 @@ Web-SIG in May 2008 and kept at wsgi.readthedocs.io; uWSGI still has it.
         ...
 
 It is in every environ. Two cases that the proposal leaves undefined: after several
-calls before one empty block, the first descriptor to be ready ends the wait, and
-`environ["x-wsgiorg.fdevent.timeout"].ready` names it. A block that is not empty is
-sent, and the wait begins with the next empty one.
+calls before one empty block, the first ready descriptor ends the wait, and
+`environ["x-wsgiorg.fdevent.timeout"].ready` names it. A non-empty block is sent, and
+the wait begins with the next empty one.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["Timeout", "readable", "timeout", "writable"]
 def readable(fd: Descriptor, timeout: float | None = None, /) -> bytes:
     """Pause at the next empty block until `fd` is readable.
 
-    Never parks; the yield does. `fd` is readable when `select.select([fd], [], [fd])`
-    would return: also at the end of the file, after a hang-up or an error, and for
+    Never parks; the yield parks. `fd` is readable when `select.select([fd], [], [fd])`
+    would return, including at end of file, after a hang-up or an error, and for
     out-of-band data.
 
     Args:
         fd: a file descriptor, or an object with `fileno()`.
-        timeout: seconds from the yield on; None for no limit.
+        timeout: seconds, counted from the yield; None for no limit.
 
     Returns:
         An empty block, to be yielded.
@@ -44,7 +44,7 @@ def readable(fd: Descriptor, timeout: float | None = None, /) -> bytes:
 
 
 def writable(fd: Descriptor, timeout: float | None = None, /) -> bytes:
-    """Pause at the next empty block until `fd` is writable; else as `readable`."""
+    """Pause at the next empty block until `fd` is writable; otherwise as `readable`."""
     pause_of("x-wsgiorg.fdevent.writable()").watch(fd, WRITE, timeout)
     return b""
 
@@ -64,9 +64,9 @@ class Timeout:
 
     @property
     def ready(self) -> list[tuple[Descriptor, int]]:
-        """The descriptors that ended the last wait, as given; [] after a timeout.
+        """The descriptors that ended the last wait, with their events.
 
-        Each with its events, a sum of `select.POLL*`.
+        Descriptors as given, events as a sum of `select.POLL*`; [] after a timeout.
         """
         pause = find_pause()
         return [] if pause is None else list(pause.ready)

@@ -29,7 +29,7 @@ CONTINUATION_KEY = "meinheld.continuation"
 
 
 class Continuation:
-    """The continuation of one request, for any code that holds it to resume."""
+    """The continuation of one request."""
 
     def __init__(self) -> None:
         self._suspends = False
@@ -42,12 +42,12 @@ class Continuation:
             timeout: seconds; 0 for no limit.
 
         Returns:
-            One positional argument as it is, several (or none) as a tuple; only
-            keyword arguments as a dict, both as a pair: as greenlet's `switch`.
+            A single positional argument unchanged, several (or none) as a tuple,
+            keyword arguments alone as a dict, both as a pair: as greenlet's `switch`.
 
         Raises:
             TimedOut: (a TimeoutError) `resume` was not called in time.
-            OSError: it is suspended already, by another task of the request.
+            OSError: another task of the request has already suspended it.
             ValueError: the timeout is negative.
         """
         if not timeout >= 0:
@@ -70,10 +70,10 @@ class Continuation:
         """Make `suspend` return. Never parks; call from any thread.
 
         Raises:
-            OSError: it is not suspended, or has been resumed.
+            OSError: it is not suspended, or was already resumed.
         """
         try:
-            # The first caller, in any thread, gets it: pop() is atomic.
+            # pop() is atomic, so only the first caller, in any thread, gets it.
             suspension, hub = self._suspended.pop()
         except IndexError:
             raise OSError("not suspended or dead") from None

@@ -10,7 +10,7 @@ Source: Manlio Perillo's mod_wsgi for nginx, and eventlet's hub for it.
 
 A connection stays registered until `ngx.poll_unregister`. The result of `state()`
 after a timeout is not documented; here it is `(None, 0)`. If several connections
-are ready, it returns one of them, and the others at the next polls, in turn.
+are ready, each poll returns one of them, in round-robin order.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Poller:
         self._flags: dict[Connection, int] = {}
 
     def register(self, conn: Connection, flags: int) -> None:
-        """Poll `conn` from now on, for a sum of WSGI_POLLIN and WSGI_POLLOUT."""
+        """Start polling `conn`; `flags` is a sum of WSGI_POLLIN and WSGI_POLLOUT."""
         if not flags or flags & ~(WSGI_POLLIN | WSGI_POLLOUT):
             raise ValueError(
                 "ngx.poll_register() takes ngx.WSGI_POLLIN, ngx.WSGI_POLLOUT or "
@@ -72,7 +72,7 @@ class Poller:
     def poll(self, timeout: float | None = None, /) -> State:
         """Pause at the next empty block until a connection is ready.
 
-        Never parks; the yield does.
+        Never parks; the yield parks.
 
         Args:
             timeout: milliseconds; None or negative for no limit.

@@ -5,8 +5,8 @@ Source: Phillip J. Eby, on the twisted-web list, 16 September 2004: a single key
 function that can be invoked to resume iteration". It grew into
 `x-wsgiorg.suspend` (`suspend.py`), which has a timeout.
 
-The application yields `b""` after the call. The server requests its next block after
-`resume()` was called, from any thread, before or after the yield.
+The application yields `b""` after the call. The server requests the next block once
+`resume()` has been called, from any thread, before or after the yield.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["adapt", "pause_output"]
 
 
 def pause_output() -> Callable[[], None]:
-    """Pause the application at the next empty block. Never parks; the yield does."""
+    """Pause the application at the next empty block. Never parks; the yield parks."""
     resume = pause_of("wsgi.pause_output()").suspend(None)
 
     def resume_output() -> None:

@@ -2,11 +2,11 @@
 
 An application for an asynchronous server registers the events that it waits for,
 then yields `b""`, and expects the server to request its next block when one of them
-has occurred. The events are stored here per task. So a request that registers none
-costs nothing, and middleware that copies environ does no harm.
+has occurred. The events are stored here per task. So requests that register no event
+have no cost, and middleware may copy environ.
 
-This module knows tasks and descriptors. It is independent of the interfaces, which
-are in the other modules.
+This module knows tasks and descriptors. It must never know the interfaces, which are in
+the other modules.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 __all__ = ["READ", "WRITE", "Pause", "Resume", "find_pause", "pause_of", "take_turn"]
 
-#: The events that `select` calls readable and exceptional. Hang-ups and errors
-#: always count.
+#: The events that `select` reports as readable or exceptional. Hang-ups and errors
+#: are always reported.
 READ = select.POLLIN | select.POLLPRI
 WRITE = select.POLLOUT
 _ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 _LATE = object()
 
-#: The pauses of all tasks that have registered an event, until the tasks end.
+#: The pauses of all tasks that have registered an event; removed when the task ends.
 pauses_by_task: dict[Task[object], Pause] = {}
 
 
 class Resume:
-    """Ends one suspension; returned by `x-wsgiorg.suspend`. Call from any thread.
+    """A callable that ends one suspension, from any thread; see `x-wsgiorg.suspend`.
 
     Attributes:
         called: True if this call ended the suspension, or will end it.
@@ -59,8 +59,8 @@ class Resume:
         self.called = False
         self._hub = hub
         self._suspension: Suspension | None = None
-        # One item, shared by all callables that may end one wait. The first call,
-        # in any thread, removes it: pop() is atomic.
+        # One item, shared by all callables that may end one wait. The first call in
+        # any thread removes it: pop() is atomic.
         self._token = token
 
     def __call__(self) -> bool:
@@ -69,16 +69,16 @@ class Resume:
         The application continues at the reactor's next turn, not inside this call.
 
         Returns:
-            True if this call resumes the application; False if it was not suspended
-            yet (then its next empty block takes one reactor turn), or has
-            been resumed already.
+            True if this call resumes the application; False if it was not yet
+            suspended (then its next empty block takes one reactor turn) or was already
+            resumed.
         """
         try:
             self._token.pop()
         except IndexError:
             return False
         # Set `called`, then read `_suspension`; the task writes `_suspension`, then
-        # reads `called`. So at least one of two threads sees the other.
+        # reads `called`. So at least one of the two threads sees the other's write.
         self.called = True
         suspension = self._suspension
         if suspension is None:
@@ -90,11 +90,11 @@ class Resume:
         return True
 
     def attach(self, suspension: Suspension) -> None:
-        """Note that the application is about to wait on `suspension`."""
+        """Attach the suspension that the application is about to wait on."""
         self._suspension = suspension
 
     def expire(self) -> None:
-        """Make later calls no-ops: the application has been resumed."""
+        """Make later calls no-ops, after the application was resumed."""
         self._token.clear()
         self._suspension = None
 
@@ -102,8 +102,7 @@ class Resume:
 class Pause:
     """The events that one task waits for at its next empty block.
 
-    The first event ends the wait. Made by `pause_of`. All methods are called in the
-    task.
+    The first event ends the wait. Made by `pause_of`. Call all methods in the task.
 
     Attributes:
         ready: the descriptors that ended the last wait, as they were given, each
@@ -140,7 +139,7 @@ class Pause:
 
         Raises:
             TypeError: `fd` is not a descriptor.
-            ValueError: it is not open, or the timeout is negative.
+            ValueError: the descriptor is closed, or the timeout is negative.
         """
         if not isinstance(fd, int) and not hasattr(fd, "fileno"):
             raise TypeError(
@@ -156,20 +155,20 @@ class Pause:
         self._watched.append((fd, number, events))
 
     def limit(self, seconds: float | None) -> None:
-        """Limit the wait to `seconds`; the lowest limit counts."""
+        """Limit the wait to `seconds`; the lowest limit applies."""
         self._watch_seconds = _min_timeout(self._watch_seconds, seconds)
 
     def suspend(self, seconds: float | None) -> Resume:
-        """Register a suspension, with a timeout in seconds, and return its end."""
+        """Register a suspension with a timeout in seconds; return its `Resume`."""
         self._suspend_seconds = _min_timeout(self._suspend_seconds, seconds)
         resume = Resume(self._task.hub, self._token)
         self._resumes.append(resume)
         return resume
 
     def wait(self) -> None:
-        """Wait for the registered events, at least for one reactor turn.
+        """Wait for the registered events, for at least one reactor turn. May park.
 
-        May park. Without registered events it takes just the turn.
+        Without registered events it takes exactly one turn.
         """
         watched, self._watched = self._watched, []
         resumes, self._resumes = self._resumes, []
@@ -214,14 +213,14 @@ class Pause:
             resume.attach(suspension)
         ready = poll.poll(0) if interest else []
         if ready or any(resume.called for resume in resumes):
-            # An application that always finds an event must not block the others.
+            # An application whose events are always ready must not block the reactor.
             sleep(0)
             return dict(ready), False
         if resumes:
             ready, late = self._wait_for_either(
                 suspension, poll, bool(interest), seconds
             )
-            # A `resume` that has returned True counts, even after the timeout.
+            # A `resume` that has returned True takes precedence over the timeout.
             return dict(ready), late and not any(resume.called for resume in resumes)
         if not interest:
             sleep(seconds or 0)
@@ -257,7 +256,7 @@ def _min_timeout(one: float | None, other: float | None) -> float | None:
     """Return the lower of two timeouts in seconds; None is no limit.
 
     Raises:
-        ValueError: one is negative or NaN.
+        ValueError: a timeout is negative or NaN.
     """
     for seconds in (one, other):
         if seconds is not None and not seconds >= 0:
@@ -288,10 +287,7 @@ def pause_of(what: str) -> Pause:
 
 
 def find_pause() -> Pause | None:
-    """Return the current task's pause, None if it has registered nothing yet.
-
-    Never parks.
-    """
+    """Return the current task's pause; None without registered events. Never parks."""
     task = current_task()
     return None if task is None else pauses_by_task.get(task)
 
@@ -299,8 +295,8 @@ def find_pause() -> Pause | None:
 def take_turn() -> None:
     """Wait at an empty block for the registered events. May park.
 
-    Called by the server for each empty block that the application yields. It takes
-    at least one reactor turn.
+    The server calls it for each empty block that the application yields. It takes at
+    least one reactor turn.
     """
     pause = find_pause()
     if pause is None:

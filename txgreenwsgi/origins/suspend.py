@@ -1,7 +1,7 @@
 """`x-wsgiorg.suspend`: suspend by yielding, until a callback resumes (2010).
 
 Source: Manlio Perillo, "Suspend WSGI application execution", written with his
-txwsgi, after a proposal of Phillip J. Eby's on the twisted-web list in 2004
+txwsgi, based on a proposal by Phillip J. Eby on the twisted-web list in 2004
 (`pause_output.py`).
 
     resume = environ["x-wsgiorg.suspend"](5000)
@@ -10,8 +10,8 @@ txwsgi, after a proposal of Phillip J. Eby's on the twisted-web list in 2004
     if environ["x-wsgiorg.suspend_status"]:
         ...  # five seconds are over
 
-It is in every environ. After several calls before one empty block, the first
-`resume` to be called ends the suspension, and its `resume.called` is true.
+It is in every environ. After several calls before one empty block, the first call of
+a `resume` ends the suspension, and its `resume.called` is true.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["SuspendStatus", "suspend", "suspend_status"]
 
 
 def suspend(timeout: float | None = None, /) -> Resume:
-    """Suspend the application at the next empty block. Never parks; the yield does.
+    """Suspend the application at the next empty block. Never parks; the yield parks.
 
     Args:
-        timeout: milliseconds from the yield on; None for no limit.
+        timeout: milliseconds, counted from the yield; None for no limit.
 
     Returns:
         A callable without arguments that resumes the application, from any thread.

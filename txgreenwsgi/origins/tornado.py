@@ -1,10 +1,10 @@
-"""`async.suspend`: the key that circulated for WSGI on Tornado (about 2010).
+"""`async.suspend`: a key that circulated for WSGI on Tornado (about 2010).
 
 Source: a gist, never a specification. The application calls
 `resume = environ['async.suspend']()` and yields `''`; a callback that has the result
 calls `resume()`, which belongs to that request. Details that the gist leaves open
-are as for `x-wsgiorg.suspend` (`suspend.py`): any thread may call `resume`, also
-before the yield, and it returns True if it resumed the application.
+are as in `x-wsgiorg.suspend` (`suspend.py`): any thread may call `resume`, even before
+the yield, and it returns True if it resumed the application.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["adapt", "suspend"]
 
 
 def suspend() -> Resume:
-    """Suspend the application at the next empty block. Never parks; the yield does."""
+    """Suspend the application at the next empty block. Never parks; the yield parks."""
     return pause_of("async.suspend()").suspend(None)
 
 

@@ -6,9 +6,9 @@ or `async_sleep` the application either yields `b""`, or calls `suspend()`, at a
 call depth. Timeouts are in seconds, 0 for none.
 `environ["x-wsgiorg.fdevent.timeout"]` is true after a timeout.
 
-`import uwsgi` finds these functions once `prepare()` was called: the command's
-`--origin uwsgi` calls it before it imports the application, and so does `adapt()`.
-The module has these functions only: `hasattr(uwsgi, "cache_get")` is false.
+`import uwsgi` finds these functions after `prepare()`. Both `adapt()` and the command
+with `--origin uwsgi` call it; the command does so before it imports the application.
+The module has only these functions: `hasattr(uwsgi, "cache_get")` is false.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def async_sleep(timeout: float) -> bytes:
 
 
 def suspend() -> None:
-    """Wait for the requested events, at least for one reactor turn. May park."""
+    """Wait for the requested events, for at least one reactor turn. May park."""
     pause_of("uwsgi.suspend()").wait()
 
 
@@ -86,7 +86,7 @@ module = _make_module()
 
 
 def prepare() -> None:
-    """Let `import uwsgi` find `module`, unless uWSGI itself runs. Never parks."""
+    """Make `import uwsgi` find `module`, unless uWSGI itself runs. Never parks."""
     sys.modules.setdefault("uwsgi", module)
 
 

@@ -36,15 +36,15 @@ def _install_as_mysqlclient() -> None:
     present = sys.modules.get("MySQLdb")
     if present is not None and present is not pymysql:
         raise ImproperlyConfigured(
-            "mysqlclient (MySQLdb) is imported already, perhaps by Django's own MySQL "
-            "backend, and the ENGINE 'txgreenwsgi.django.backends.mysql' replaces it "
-            "by PyMySQL: use this ENGINE for all MySQL databases of the process, or "
+            "mysqlclient (MySQLdb) is already imported, possibly by Django's own MySQL "
+            "backend, but the ENGINE 'txgreenwsgi.django.backends.mysql' replaces it "
+            "with PyMySQL: use this ENGINE for all MySQL databases of the process, or "
             "for none"
         )
     if pymysql.version_info < _MYSQLCLIENT_VERSION:
         pymysql.version_info = _MYSQLCLIENT_VERSION
     pymysql.install_as_MySQLdb()
-    # Without this, each would be imported a second time under the other name.
+    # Otherwise each would be imported a second time under the other name.
     for name in ("connections", "constants", "converters", "cursors"):
         sys.modules[f"MySQLdb.{name}"] = import_module(f"pymysql.{name}")
     for name in ("CLIENT", "CR", "ER", "FIELD_TYPE", "FLAG"):
@@ -63,10 +63,10 @@ _contexts: dict[str, ssl.SSLContext] = {}
 
 
 class Connection(pymysql.connections.Connection):
-    """PyMySQL's connection, adapted to many tasks.
+    """PyMySQL's connection, adapted to tasks.
 
-    The system's certificates are loaded once, not for each connection: PyMySQL loads
-    them even if the server has no TLS, which blocks the reactor's thread for 33 ms.
+    Loads the system's certificates once: PyMySQL loads them for each connection, even
+    if the server has no TLS, which blocks the reactor's thread for 33 ms.
 
     Attributes:
         cut_short: True if the connection was closed by the interruption of a wait; the
@@ -74,7 +74,7 @@ class Connection(pymysql.connections.Connection):
     """
 
     cut_short = False
-    # The exception being handled when the command began, which is not its own.
+    # The exception being handled when the command began, not caused by the command.
     _handled: BaseException | None = None
 
     def _execute_command(self, command: int, sql: object) -> None:
@@ -82,7 +82,7 @@ class Connection(pymysql.connections.Connection):
         super()._execute_command(command, sql)
 
     def ping(self, reconnect: bool = False) -> None:
-        """Ping the server without reconnecting, which older versions do by default."""
+        """Ping the server. Never reconnects, unlike older versions of PyMySQL."""
         super().ping(reconnect=False)
 
     def _force_close(self) -> None:
@@ -102,19 +102,19 @@ class Connection(pymysql.connections.Connection):
 
 
 class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
-    """A connection to MariaDB or MySQL; in a task it is taken from the pool."""
+    """A connection to MariaDB or MySQL; tasks take it from the pool."""
 
     def open_connection(self, params: dict[str, object]) -> Any:
         """Open a connection. May park."""
         return Connection(**params)
 
     def copy_server_data(self, maker: object) -> None:
-        """Copy the server data, which needs a query otherwise."""
+        """Copy the server data, which saves a query."""
         if "mysql_server_data" in maker.__dict__:
             self.__dict__["mysql_server_data"] = maker.__dict__["mysql_server_data"]
 
     def init_connection_state(self) -> None:
-        """Set up the session, unless a previous user of the connection did so."""
+        """Set up the session, unless a previous user of the connection did."""
         pooled = self._pooled
         if pooled is None or not pooled.session_ready:
             super().init_connection_state()

@@ -1,6 +1,6 @@
 """PostgreSQL: Django's backend with a connection pool for tasks.
 
-It knows the connections of psycopg 3 and psycopg2, of which Django chooses one. It must
+It knows the connections of psycopg 3 and psycopg2; Django chooses one of them. It must
 never know tasks.
 """
 
@@ -19,7 +19,7 @@ IDLE, _ACTIVE, IN_TRANSACTION, IN_ERROR, _UNKNOWN = range(5)
 
 
 class DatabaseCreation(creation.DatabaseCreation):
-    """Creates test databases; closes the pool first, since open ones block a drop."""
+    """Creation of test databases. Closes the pool first: connections block a drop."""
 
     def _clone_test_db(self, *args: object, **kwargs: object) -> None:
         self.connection.close_pool()
@@ -31,7 +31,7 @@ class DatabaseCreation(creation.DatabaseCreation):
 
 
 class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
-    """A connection to PostgreSQL; in a task it is taken from the pool."""
+    """A connection to PostgreSQL; tasks take it from the pool."""
 
     creation_class = DatabaseCreation
 

@@ -22,7 +22,7 @@ class Cursor(base.SQLiteCursorWrapper, sqlite3.Cursor):
 
 
 class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
-    """A connection to an SQLite database; in a task it is taken from the pool."""
+    """A connection to an SQLite database; tasks take it from the pool."""
 
     def may_be_pooled(self) -> bool:
         """Return False for an in-memory database, which belongs to its connection."""
@@ -42,7 +42,7 @@ class DatabaseWrapper(PooledDatabase, base.DatabaseWrapper):
         return cursor
 
     def close_for_good(self) -> None:
-        """Close the connection, also of an in-memory database. May park."""
+        """Close the connection, even of an in-memory database. May park."""
         BaseDatabaseWrapper.close(self)
 
     @staticmethod

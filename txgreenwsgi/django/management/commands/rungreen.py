@@ -1,7 +1,7 @@
 """`manage.py rungreen`: `runserver` with each request in a greenlet.
 
 It knows the options and messages of `runserver`. It must never know how a request is
-served, nor how a process is watched.
+served or how a process is watched.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LISTEN_ERRORS = {
 
 
 class Command(runserver.Command):
-    """The command; addresses and messages are those of `runserver`."""
+    """The command, with the address syntax and messages of `runserver`."""
 
     help = (
         "Starts a development server on Twisted that runs each request in a "
@@ -132,7 +132,7 @@ class Command(runserver.Command):
             text = _LISTEN_ERRORS.get(error.errno or 0, str(error))
             self.stderr.write(f"Error: {text}")
             self.stderr.flush()
-            # A file change cannot fix this, so do not wait for one.
+            # A file change cannot fix this, so do not wait for it.
             os._exit(1)
         if not launch.is_watched():
             self._print_address(port)
