@@ -293,7 +293,7 @@ class _Stream:
         self._server = server
         self._connection = connection
         self._exchange: Exchange | None = None
-        self.output: Output = TransportOutput(request, self._broken)
+        self.output: Output = TransportOutput(request, self)
         self.ends = _ends_of(request, server.settings.url_scheme)
         self.connected = True
 
@@ -314,7 +314,7 @@ class _Stream:
         if self._exchange is not None:
             self._exchange.peer_lost()
 
-    def _broken(self) -> None:
+    def send_failed(self) -> None:
         """Abort the connection after a failed or incomplete send."""
         if self._exchange is not None:
             self._exchange.peer_lost()

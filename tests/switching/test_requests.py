@@ -75,6 +75,14 @@ class OneTaskTests(LeakCheckMixin, SynchronousTestCase):
         self.assertNotEqual(self.tasks[0][1], None)
 
 
+class NoSender:
+    """The owner of an output that never fails."""
+
+    def send_failed(self) -> None:
+        """Fail the test."""
+        raise AssertionError("the send failed")
+
+
 class EagerTransport(StringTransport):
     """A transport that pauses its producer inside `write()`."""
 
@@ -97,7 +105,7 @@ class PauseTests(ClockTestCase):
     def test_paused_inside_write(self) -> None:
         """A pause during a write parks the task after that write."""
         transport = EagerTransport()
-        output = TransportOutput(transport, lambda: None)
+        output = TransportOutput(transport, NoSender())
 
         def work() -> None:
             output.send(b"data")

@@ -197,7 +197,7 @@ class H1Channel:
         elif ITCPTransport.providedBy(transport):
             # Head and body leave in one send, so there is nothing to coalesce.
             transport.setTcpNoDelay(True)
-        self.output = output_for(self.transport, self._broken)
+        self.output = output_for(self.transport, self)
         self.server.connection_made(self)
 
     def connectionMade(self) -> None:
@@ -232,7 +232,7 @@ class H1Channel:
             if not self._pumping:
                 self._pump()
 
-    def readable(self) -> BaseException | None:
+    def doRead(self) -> BaseException | None:
         """Read from the socket; return the reason if the connection is lost."""
         try:
             data = self.transport.socket.recv(_READ_BYTES)
@@ -266,7 +266,7 @@ class H1Channel:
         """Handle a disconnect while reading is paused."""
         self.abort()
 
-    def _broken(self) -> None:
+    def send_failed(self) -> None:
         """Abort the connection after a failed or incomplete send."""
         self.state = _ON_LOSE[self.state]
         if self.exchange is not None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
@@ -29,13 +29,12 @@ from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.waiting import sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from txgreenwsgi._serving.stream import Output
 
     from .transports import Consumer, StreamTransport
 
 __all__ = [
+    "Sender",
     "SocketOutput",
     "TransportOutput",
     "output_for",
@@ -64,6 +63,13 @@ _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _CAN_SENDFILE = hasattr(os, "sendfile")
 
 
+class Sender(Protocol):
+    """The owner of an output."""
+
+    def send_failed(self) -> None:
+        """Drop the connection: a send failed or was interrupted halfway."""
+
+
 @implementer(IPullProducer)
 class SocketOutput:
     """Output that writes straight to the socket of a plain connection.
@@ -74,16 +80,16 @@ class SocketOutput:
 
     Args:
         transport: the transport of the connection.
-        broken: called when a send failed or was interrupted halfway, so that the
-            connection is no longer usable.
+        sender: the owner of the connection. A reference to it takes less memory
+            than one to a bound method.
     """
 
-    __slots__ = ("_broken", "_socket", "_transport", "may_buffer", "waiting")
+    __slots__ = ("_sender", "_socket", "_transport", "may_buffer", "waiting")
 
-    def __init__(self, transport: Connection, broken: Callable[[], object]) -> None:
+    def __init__(self, transport: Connection, sender: Sender) -> None:
         self._transport = transport
         self._socket: socket.socket = transport.getHandle()
-        self._broken = broken
+        self._sender = sender
         self.may_buffer = False
         self.waiting: Suspension | None = None
 
@@ -125,7 +131,7 @@ class SocketOutput:
         except BaseException:
             # For example, a timeout set by the application. The client would take
             # the next block for the rest of this one.
-            self._broken()
+            self._sender.send_failed()
             raise
 
     def _send_some(self, data: bytes | memoryview) -> int:
@@ -191,7 +197,7 @@ class SocketOutput:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._broken()
+            self._sender.send_failed()
             return
         if sent != len(data):
             self.may_buffer = True
@@ -208,10 +214,10 @@ class SocketOutput:
         self._transport.unregisterProducer()
 
     def disconnected(self) -> None:
-        self._broken = _no_op
+        self._sender = _NO_SENDER
 
     def _lost(self) -> ClientDisconnected:
-        self._broken()
+        self._sender.send_failed()
         return ClientDisconnected("the client has closed the connection")
 
     def _wait_writable(self) -> None:
@@ -249,16 +255,16 @@ class TransportOutput:
     Args:
         transport: the transport of the connection; anything with `write` and
             `registerProducer`.
-        broken: as for `SocketOutput`.
+        sender: as for `SocketOutput`.
     """
 
-    __slots__ = ("_broken", "_paused", "_transport", "waiting")
+    __slots__ = ("_paused", "_sender", "_transport", "waiting")
 
     may_buffer = True
 
-    def __init__(self, transport: Consumer, broken: Callable[[], object]) -> None:
+    def __init__(self, transport: Consumer, sender: Sender) -> None:
         self._transport = transport
-        self._broken = broken
+        self._sender = sender
         self._paused = False
         self.waiting: Suspension | None = None
         transport.registerProducer(self, True)
@@ -290,7 +296,7 @@ class TransportOutput:
                 suspension.wait()
             except BaseException:
                 if more:
-                    self._broken()
+                    self._sender.send_failed()
                 raise
             finally:
                 self.waiting = None
@@ -317,7 +323,7 @@ class TransportOutput:
         self._transport.unregisterProducer()
 
     def disconnected(self) -> None:
-        self._broken = _no_op
+        self._sender = _NO_SENDER
 
     # Called by the transport, also from inside its write(): these only set flags.
 
@@ -333,17 +339,23 @@ class TransportOutput:
         self._paused = False
 
 
-def _no_op() -> None:
-    """Discard late notifications."""
+class _NoSender:
+    """Discards late notifications."""
+
+    def send_failed(self) -> None:
+        """Do nothing."""
 
 
-def output_for(transport: StreamTransport, broken: Callable[[], object]) -> Output:
+_NO_SENDER = _NoSender()
+
+
+def output_for(transport: StreamTransport, sender: Sender) -> Output:
     """Return the output of a connection.
 
     Args:
         transport: the transport of the connection.
-        broken: as for `SocketOutput`.
+        sender: as for `SocketOutput`.
     """
     if isinstance(transport, Connection) and not transport.TLS:
-        return SocketOutput(transport, broken)
-    return TransportOutput(transport, broken)
+        return SocketOutput(transport, sender)
+    return TransportOutput(transport, sender)

@@ -35,8 +35,6 @@ from zope.interface import implementer
 from .ends import ServerAddresses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.internet.interfaces import IReactorTime
 
     from .transports import PlainTransport
@@ -64,7 +62,7 @@ _PLAIN = (Server, unix.Server)
 class Watched(Protocol):
     """The protocol of a plain connection."""
 
-    def readable(self) -> BaseException | None:
+    def doRead(self) -> BaseException | None:
         """Read from the socket; return the reason if the connection is lost."""
 
     def hung_up(self) -> None:
@@ -89,10 +87,10 @@ class Sockets:
         self._reactor = cast("IReactorFDSet", reactor)
         self._usable = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
         self._epoll: Any = None
-        # By descriptor: the epoll event mask, the transport, the read callback.
+        # By descriptor: the epoll event mask, the transport, the object that reads.
         self._interest: dict[int, int] = {}
         self._transports: dict[int, PlainTransport] = {}
-        self._readers: dict[int, Callable[[], BaseException | None]] = {}
+        self._readers: dict[int, Watched | PlainTransport] = {}
         # By descriptor: the channels that read the socket themselves.
         self._channels: dict[int, Watched] = {}
 
@@ -111,7 +109,7 @@ class Sockets:
             if type(transport) is Server:
                 plain.setTcpNoDelay(True)
         self._channels[fd] = channel
-        self._readers[fd] = channel.readable
+        self._readers[fd] = channel
         return True
 
     def serve_port(self, port: Any) -> None:
@@ -184,7 +182,7 @@ class Sockets:
         if fd not in self._transports:
             self._transports[fd] = transport
             if fd not in self._readers:
-                self._readers[fd] = transport.doRead
+                self._readers[fd] = transport
         return True
 
     def _remove(self, transport: PlainTransport, interest: int) -> None:
@@ -241,7 +239,7 @@ class Sockets:
                 if reader is not None:  # else an earlier event closed it
                     transport = transports.get(fd)
                     try:
-                        why = reader()
+                        why = reader.doRead()
                     except BaseException:
                         why = _raised()
                     if why is not None and transport is not None:
@@ -265,7 +263,7 @@ class Sockets:
                 why = CONNECTION_DONE if interest & _IN else CONNECTION_LOST
             else:
                 if events & _IN & interest:
-                    why = self._readers[fd]()
+                    why = self._readers[fd].doRead()
                 if why is None and events & _OUT and self._interest.get(fd, 0) & _OUT:
                     half = False
                     why = transport.doWrite()
