@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import unittest
@@ -96,6 +97,16 @@ class ApplicationExampleTests(LeakCheckMixin, SynchronousTestCase):
         [response] = client.responses()
         self.assertEqual(response.body, b"Hello\n")
 
+    def test_quickstart(self) -> None:
+        """The application of docs/quickstart.md greets."""
+        [source] = examples("quickstart.md")
+        module: Any = run(source, "quickstart_example")
+        slept: list[float] = []
+        module.time = type("time", (), {"sleep": slept.append})
+        response = self.serve(module.app).request("GET", "/")
+        self.assertEqual(response.body, b"Hello\n")
+        self.assertEqual(slept, [1])
+
     def test_flask(self) -> None:
         """The generator of docs/flask.md sends each block at once."""
         [source] = examples("flask.md")
@@ -117,3 +128,51 @@ class ApplicationExampleTests(LeakCheckMixin, SynchronousTestCase):
 
         response = self.serve(middleware(app)).request("GET", "/")
         self.assertEqual(response.header("X-Request-Id"), response.body.decode())
+
+
+class TroubleshootingTests(SynchronousTestCase):
+    """docs/troubleshooting.md quotes messages, so that a search finds them."""
+
+    #: Messages of Twisted, Django and Python.
+    foreign = (
+        "twistd: ",
+        "Another twistd server",
+        "Unknown command: 'rungreen'",
+        "RuntimeError: no running event loop",
+    )
+
+    def test_messages(self) -> None:
+        """Each quoted message is one that the package can produce."""
+        texts = (
+            node.value.strip()
+            for path in DOCS.parent.glob("txgreenwsgi/**/*.py")
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        )
+        phrases = {text for text in texts if " " in text}
+        messages = self.messages()
+        self.assertGreater(len(messages), 12)
+        for message in messages:
+            for part in filter(None, map(str.strip, message.split("..."))):
+                # A part is within one text, or contains one among its values.
+                self.assertTrue(
+                    any(
+                        part in phrase
+                        or (phrase in part and len(phrase) > len(part) / 4)
+                        for phrase in phrases
+                    ),
+                    message,
+                )
+
+    def messages(self) -> list[str]:
+        """Return the messages in the first paragraphs of the entries."""
+        page = (DOCS / "troubleshooting.md").read_text("utf-8")
+        paragraphs = re.findall(r"^### .+\n\n(`[^|]+?)\n\n", page, re.MULTILINE)
+        spans = [
+            span.replace("\n", " ")
+            for paragraph in paragraphs
+            for span in re.findall(r"`([^`]+)`", paragraph)
+        ]
+        return [
+            span for span in spans if " " in span and not span.startswith(self.foreign)
+        ]

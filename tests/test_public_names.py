@@ -1,4 +1,4 @@
-"""The names that programs may rely on: what is public, and nothing else.
+"""The public names and signatures.
 
 A change here is a change for every user: it belongs in CHANGELOG.md.
 """
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from importlib import import_module
 
+from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase
 
 import txgreenwsgi
@@ -25,7 +26,7 @@ PUBLIC: dict[str, set[str]] = {
         *("timeout", "shield", "current_task", "recv"),
         *("Task", "Suspension"),
         *("NotInGreenlet", "TimedOut", "ClientDisconnected"),
-        *("RequestTimeout", "Cancelled"),
+        *("RequestTimeout", "Cancelled", "StartError"),
     },
     "txgreenwsgi.testing": {
         *("LeakCheckMixin", "MemoryServer", "MemoryClient", "MemoryReactor"),
@@ -50,7 +51,7 @@ PUBLIC: dict[str, set[str]] = {
     "txgreenwsgi.monitoring": {"AccessLog", "ExchangeRecord"},
 }
 
-#: How the functions that everybody calls are called.
+#: The parameters of the most used functions.
 SIGNATURES = {
     "wait": ["awaitable", "timeout"],
     "sleep": ["seconds"],
@@ -68,8 +69,14 @@ SIGNATURES = {
         *("app", "listen", "patch", "access_log", "access_log_format"),
         *("observers", "reactor", "settings"),
     ],
-    "GreenSite": ["application", "settings", "observers", "reactor", "keywords"],
-    "GreenWSGIResource": ["args", "settings"],
+    "GreenSite": [
+        *("application", "settings", "observers", "reactor"),
+        *("access_log", "access_log_format", "keywords"),
+    ],
+    "GreenWSGIResource": [
+        *("application", "observers", "reactor"),
+        *("access_log", "access_log_format", "settings"),
+    ],
 }
 
 
@@ -77,7 +84,7 @@ class PublicNameTests(SynchronousTestCase):
     """`__all__` of the public modules."""
 
     def test_names(self) -> None:
-        """Each module has exactly these names, and each of them is there."""
+        """Each module has exactly these public names."""
         for module_name, names in PUBLIC.items():
             module = import_module(module_name)
             self.assertEqual(set(module.__all__), names, module_name)
@@ -85,18 +92,33 @@ class PublicNameTests(SynchronousTestCase):
                 self.assertIsNotNone(getattr(module, name))
 
     def test_signatures(self) -> None:
-        """Functions take these arguments, by these names."""
+        """Functions have these parameters."""
         for name, expected in SIGNATURES.items():
             signature = inspect.signature(getattr(txgreenwsgi, name))
             self.assertEqual(list(signature.parameters), expected, name)
 
+    def test_signature_of_a_resource(self) -> None:
+        """`inspect.signature` shows the preferred call, with types and defaults."""
+        signature = inspect.signature(txgreenwsgi.GreenWSGIResource)
+        kinds = [parameter.kind for parameter in signature.parameters.values()]
+        self.assertEqual(kinds[0], inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self.assertEqual(set(kinds[1:-1]), {inspect.Parameter.KEYWORD_ONLY})
+        self.assertEqual(kinds[-1], inspect.Parameter.VAR_KEYWORD)
+        for text in (
+            "(application: 'Application', *, observers: 'Iterable[Observer]' = (), "
+            "reactor: 'IReactorTime | None' = None, access_log: ",
+            "access_log_format: 'AccessLogFormat' = 'combined', "
+            "**settings: 'Unpack[SettingsKeywords]')",
+        ):
+            self.assertIn(text, str(signature))
+
     def test_unknown_name(self) -> None:
-        """A name that does not exist is an AttributeError, as of any module."""
+        """An unknown name raises AttributeError, as in any module."""
         error = self.assertRaises(AttributeError, getattr, txgreenwsgi, "nothing")
         self.assertIn("'nothing'", str(error))
 
     def test_errors(self) -> None:
-        """What interrupts a wait can be caught as what drivers expect."""
+        """Exceptions of interrupted waits have the base classes that drivers expect."""
         self.assertTrue(issubclass(txgreenwsgi.TimedOut, TimeoutError))
         self.assertTrue(issubclass(txgreenwsgi.RequestTimeout, TimeoutError))
         self.assertTrue(
@@ -105,8 +127,16 @@ class PublicNameTests(SynchronousTestCase):
         self.assertTrue(issubclass(txgreenwsgi.Cancelled, Exception))
         self.assertTrue(issubclass(txgreenwsgi.NotInGreenlet, RuntimeError))
 
+    def test_errors_of_a_start(self) -> None:
+        """The errors of a start are `StartError`s, and what Twisted's users catch."""
+        errors = import_module("txgreenwsgi._server.errors")
+        self.assertTrue(issubclass(errors.ListenError, txgreenwsgi.StartError))
+        self.assertTrue(issubclass(errors.ListenError, CannotListenError))
+        self.assertTrue(issubclass(errors.EndpointError, txgreenwsgi.StartError))
+        self.assertTrue(issubclass(errors.EndpointError, ValueError))
+
     def test_settings(self) -> None:
-        """No setting that a deployment may have given goes away."""
+        """No setting disappears."""
         names = {field.name for field in dataclasses.fields(Settings)}
         self.assertLessEqual(
             {
@@ -122,7 +152,7 @@ class PublicNameTests(SynchronousTestCase):
         )
 
     def test_import_is_light(self) -> None:
-        """Importing the package installs no reactor, and imports no twisted.web."""
+        """Importing the package imports neither a reactor nor twisted.web."""
         code = (
             "import sys, txgreenwsgi, txgreenwsgi.testing; "
             "print([name for name in ('twisted.internet.reactor', 'twisted.web') "

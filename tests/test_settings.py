@@ -205,7 +205,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(
             self.refusal(url_scheme="https://"),
             "url_scheme='https://' is not a URL scheme: give https or http, or an "
-            "empty string for that of the connection",
+            "empty string for the connection's scheme",
         )
 
 
@@ -280,7 +280,7 @@ class KeywordTests(SynchronousTestCase):
         )
         self.assertEqual(
             str(error),
-            "keep_alive=5.0 cannot be honoured by twisted.web: set the timeOut of its "
+            "keep_alive=5.0 is not supported by twisted.web: set the timeOut of its "
             "Site",
         )
 

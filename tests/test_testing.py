@@ -1,4 +1,4 @@
-"""`txgreenwsgi.testing`: it behaves as a network would, and finds what is left."""
+"""`txgreenwsgi.testing`: connections in memory, and the detection of leaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
-    """Echo; or wait a second; or leave something behind."""
+    """Echo the body; or wait a second; or leave something behind."""
     path = environ["PATH_INFO"]
     if path == "/sleep":
         sleep(1)
@@ -36,7 +36,7 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
     """`MemoryServer` and `MemoryClient`."""
 
     def test_request(self) -> None:
-        """One call asks for one response, on a connection of its own."""
+        """request() sends one request on a connection of its own."""
         server = self.serve(app)
         response = server.request("POST", "/", [("X-B", "1")], b"body")
         self.assertIsInstance(response, Response)
@@ -49,7 +49,7 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(server.request("HEAD").body, b"")
 
     def test_request_that_waits(self) -> None:
-        """A response that is not there yet is told, with what the request waits on."""
+        """A response that is not ready raises, with the wait of the request."""
         server = self.serve(app)
         error = self.assertRaises(AssertionError, server.request, "GET", "/sleep")
         self.assertIn("0 responses to GET /sleep", str(error))
@@ -57,7 +57,7 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
         server.advance(1)
 
     def test_time(self) -> None:
-        """Time passes when it is told to, and not by itself."""
+        """Time passes only in advance()."""
         server = self.serve(app)
         client = server.connect()
         client.send(GET.replace(b"/ ", b"/sleep "))
@@ -70,14 +70,14 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(client.responses()[0].body, b"GET ")
 
     def test_pieces(self) -> None:
-        """Bytes can be sent as they might come, one by one."""
+        """Bytes can be sent one by one."""
         client = self.serve(app).connect()
         client.send(GET, 1)
         client.send(GET, 7)
         self.assertEqual(len(client.responses()), 2)
 
     def test_slow_reader(self) -> None:
-        """A client may leave what was sent to it, and take it bit by bit."""
+        """A client can read slowly, in pieces."""
         client = self.serve(app).connect(room=10)
         client.send(GET)
         self.assertEqual(client.received, b"")
@@ -88,7 +88,7 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(len(client.responses()), 1)
 
     def test_disconnect(self) -> None:
-        """A client may go away, at once or after so many bytes."""
+        """A client can disconnect, at once or after a number of bytes."""
         server = self.serve(app)
         client = server.connect()
         client.disconnect()
@@ -103,14 +103,14 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(server.site.server.shutdown.connections, set())
 
     def test_end(self) -> None:
-        """A client may end its side: servers take that for its going."""
+        """A half-close counts as a disconnect, as on real connections."""
         client = self.serve(app).connect()
         client.end()
         self.assertTrue(client.closed)
         self.assertFalse(client.reset)
 
     def test_responses(self) -> None:
-        """What was received is read as a client would; half a response is an error."""
+        """Received bytes are decoded; an incomplete response is an error."""
         client = self.serve(app).connect()
         self.assertEqual(client.responses(), [])
         client.send(b"HEAD" + GET[3:] + GET)
@@ -120,7 +120,7 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
         self.assertRaises(HTTPException, client.responses, ["HEAD", "GET"])
 
     def test_refused_connection(self) -> None:
-        """A connection that the server does not take is closed at once."""
+        """A connection that the server refuses is closed at once."""
         server = self.serve(app, max_connections=1)
         server.connect()
         self.assertTrue(server.connect().closed)
@@ -133,7 +133,7 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(len(seen), 1)
 
     def test_close(self) -> None:
-        """All its clients can go away at once."""
+        """close() disconnects all clients."""
         server = self.serve(app)
         for _ in range(3):
             server.connect()
@@ -145,7 +145,7 @@ class MemoryReactorTests(SynchronousTestCase):
     """`MemoryReactor`."""
 
     def test_turns(self) -> None:
-        """What is put off to now, in a turn, is done in the next."""
+        """A call that is scheduled for now, within a turn, runs in the next turn."""
         reactor = MemoryReactor()
         done: list[str] = []
 
@@ -161,7 +161,7 @@ class MemoryReactorTests(SynchronousTestCase):
         self.assertFalse(reactor.turn())
 
     def test_settle_gives_up(self) -> None:
-        """What never rests does not hang a test."""
+        """settle() returns even if calls are scheduled without end."""
         reactor = MemoryReactor()
         turns: list[int] = []
 
@@ -174,7 +174,7 @@ class MemoryReactorTests(SynchronousTestCase):
         self.assertGreater(len(turns), 100)
 
     def test_descriptors(self) -> None:
-        """It watches real descriptors too, whenever it turns."""
+        """Real descriptors are polled once a turn."""
         reactor = MemoryReactor()
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
@@ -204,7 +204,7 @@ class LeakCheckTests(SynchronousTestCase):
     """`LeakCheckMixin`."""
 
     def check(self, target: str, **settings: Any) -> str:
-        """What is said of a test that has asked for a target and left it at that."""
+        """Return the failures of a test that has requested a target."""
         kept: list[tuple[int, int]] = []
 
         class Case(LeakCheckMixin, SynchronousTestCase):
@@ -221,33 +221,33 @@ class LeakCheckTests(SynchronousTestCase):
         return "".join(str(error) for _, error in result.errors)
 
     def test_nothing(self) -> None:
-        """A test that leaves nothing passes."""
+        """A test that leaves nothing behind passes."""
         self.assertEqual(self.check("/"), "")
 
     def test_request_in_flight(self) -> None:
-        """A request that goes on without its client is named."""
+        """A request that continues without its client is reported."""
         message = self.check("/sleep")
         self.assertIn("these were left behind", message)
         self.assertIn("waits on sleep(1)", message)
         self.assertIn("GET /sleep", message)
 
     def test_cancelled_request(self) -> None:
-        """One that ends with its client is no leak."""
+        """A request that ends with its client is no leak."""
         self.assertEqual(self.check("/sleep", on_disconnect="cancel"), "")
 
     def test_task(self) -> None:
-        """A task that a request has left running is named."""
+        """A task that a request has left running is reported."""
         self.assertIn("suspend()", self.check("/task"))
 
     def test_open_file(self) -> None:
-        """A file that a request has left open is named, where the system can tell."""
+        """A file that a request has left open is reported, on Linux."""
         message = self.check("/file")
         if os.path.isdir("/proc/self/fd"):
             self.assertIn("left open", message)
             self.assertIn("pipe:", message)
 
     def test_without_a_case(self) -> None:
-        """A server can be used without the mixin, and asked at any time."""
+        """A server can be used, and checked, without the mixin."""
         server = MemoryServer(app)
         self.assertEqual(server.request().status, 200)
         LeakCheckMixin().assert_nothing_left(server)

@@ -1,4 +1,4 @@
-"""An application as a resource of twisted.web, driven in memory on a Clock."""
+"""`GreenWSGIResource`: an application as a resource of twisted.web, in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXT = [("Content-Type", "text/plain")]
 
 
 def shown(environ: Environ, start_response: StartResponse) -> list[bytes]:
-    """Answers with what the gateway made of the request."""
+    """Return the environ and the body of the request."""
     body = environ["wsgi.input"].read(-1)
     start_response("200 OK", [*TEXT, ("X-Script", environ["SCRIPT_NAME"])])
     return [
@@ -53,7 +53,7 @@ class TreeServer(MemoryServer):
         self.tree = Site(root, reactor=self.reactor)
 
     def connect(self, room: float = float("inf")) -> MemoryClient:
-        """A connection to twisted.web instead of to our own channel."""
+        """Return a connection to twisted.web instead of the server's own channel."""
         ours, self.site = self.site, self.tree  # type: ignore[assignment]
         try:
             return super().connect(room)
@@ -62,19 +62,19 @@ class TreeServer(MemoryServer):
 
 
 def sleeping(environ: Environ, start_response: StartResponse) -> list[bytes]:
-    """Answers after five seconds."""
+    """Respond after five seconds."""
     txgreenwsgi.sleep(5)
     start_response("200 OK", TEXT)
     return [b"slept"]
 
 
 class ResourceTests(SynchronousTestCase):
-    """What a user of twisted.web gets."""
+    """`GreenWSGIResource` in a resource tree."""
 
     def serve(
         self, app: Any, root: Resource | None = None, **settings: Any
     ) -> TreeServer:
-        """The application as the root, or wherever the test puts it."""
+        """Return a server with the application at the root, or where a test puts it."""
         reactor = MemoryReactor()
         resource = GreenWSGIResource(app, reactor=reactor, **settings)
         server = TreeServer(root or resource, resource)
@@ -86,20 +86,20 @@ class ResourceTests(SynchronousTestCase):
         return server
 
     def check(self, server: TreeServer) -> None:
-        """Nothing may be left when the clients have gone."""
+        """Fail if anything is left after the clients have left."""
         server.close()
         self.assertEqual(server.tasks, [])
         self.assertEqual(server.resource.application_server.table.exchanges, set())
 
     def exchange(self, server: TreeServer, request: bytes) -> MemoryClient:
-        """A connection on which `request` was sent."""
+        """Return a connection on which `request` was sent."""
         client = server.connect()
         client.send(request)
         server.advance(0)
         return client
 
     def test_reading_after_the_end(self) -> None:
-        """twisted.web has dropped the body by then: what was not read is no end."""
+        """A read after the end of the request raises: twisted.web dropped the body."""
         told: list[object] = []
 
         def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
@@ -138,7 +138,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual(client.responses()[0].body, b"slept")
 
     def test_stop_with_a_client_that_is_gone(self) -> None:
-        """A request that goes on without its client is told to end like any other."""
+        """A request that continues without its client is cancelled too."""
         server = self.serve(sleeping, graceful_timeout=1)
         client = self.exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         client.disconnect()
@@ -148,7 +148,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual(server.tasks, [])
 
     def test_at_the_root(self) -> None:
-        """An application at the root sees the whole path."""
+        """At the root, PATH_INFO is the whole path."""
         for app, target, expected in [
             (shown, "/", b"GET|/||"),
             (validator(shown), "/a/b%20c?d=e", b"GET|/a/b c|d=e|"),
@@ -160,14 +160,14 @@ class ResourceTests(SynchronousTestCase):
             [response] = client.responses()
             self.assertEqual(response.body, expected)
             self.assertEqual(response.header("X-Script"), "")
-            # The validator hides how many blocks there are.
+            # The validator hides the number of blocks.
             self.assertEqual(
                 response.header("Content-Length"),
                 str(len(expected)) if app is shown else None,
             )
 
     def test_below_the_root(self) -> None:
-        """An application somewhere in the tree is told where, by SCRIPT_NAME."""
+        """Elsewhere in the tree, SCRIPT_NAME is the path of the resource."""
         server = self.serve(shown, Resource())
         for target, expected in [("/app", b"GET|||"), ("/app/x/y", b"GET|/x/y||")]:
             client = self.exchange(
@@ -178,7 +178,7 @@ class ResourceTests(SynchronousTestCase):
             self.assertEqual(response.header("X-Script"), "/app")
 
     def test_children_beside_a_root_application(self) -> None:
-        """Children of the resource are served, everything else is the application's."""
+        """Children of the resource take precedence over the application."""
         server = self.serve(shown)
         server.resource.putChild(b"data", Data(b"static", "text/plain"))
         bodies = [
@@ -200,7 +200,7 @@ class ResourceTests(SynchronousTestCase):
             self.assertEqual(client.responses()[0].body, b"POST|/||hello")
 
     def test_wait(self) -> None:
-        """An application waits for a Deferred while twisted.web serves others."""
+        """While an application waits for a Deferred, twisted.web serves others."""
         deferred: Deferred[bytes] = Deferred()
 
         def waits(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -217,7 +217,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual(client.responses()[0].body, b"fired")
 
     def test_each_block_is_handed_over(self) -> None:
-        """A block is with the client before the next one is computed."""
+        """A block reaches the client before the next one is computed."""
         seen: list[bytes] = []
 
         def streams(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
@@ -234,7 +234,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual(client.responses()[0].body, b"onetwo")
 
     def test_back_pressure(self) -> None:
-        """A client that does not read stops the application, not the server."""
+        """A client that does not read parks the application, not the server."""
         taken: list[int] = []
 
         def endless(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
@@ -251,7 +251,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual(server.tasks, [])
 
     def test_failure_before_the_head(self) -> None:
-        """An exception is a plain 500, with the traceback in the log only."""
+        """A failure gets a plain 500; the traceback is in the log only."""
 
         def fails(environ: Environ, start_response: StartResponse) -> list[bytes]:
             raise ZeroDivisionError("secret")
@@ -265,7 +265,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_display_tracebacks(self) -> None:
-        """With display_tracebacks the client sees it."""
+        """With display_tracebacks, the 500 contains the traceback."""
 
         def fails(environ: Environ, start_response: StartResponse) -> list[bytes]:
             raise ZeroDivisionError("told")
@@ -276,7 +276,7 @@ class ResourceTests(SynchronousTestCase):
         self.flushLoggedErrors(ZeroDivisionError)
 
     def test_failure_after_the_head(self) -> None:
-        """Once the head is sent the connection is cut: no clean end."""
+        """A failure after the head cuts the connection."""
 
         def fails(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
             start_response("200 OK", TEXT)
@@ -291,7 +291,7 @@ class ResourceTests(SynchronousTestCase):
         self.flushLoggedErrors(ZeroDivisionError)
 
     def test_body_longer_than_its_length(self) -> None:
-        """A body is cut at its Content-Length, and the connection lives on."""
+        """A body is cut at its Content-Length; the connection persists."""
 
         def long(environ: Environ, start_response: StartResponse) -> list[bytes]:
             start_response("200 OK", [*TEXT, ("Content-Length", "3")])
@@ -303,7 +303,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual([r.body for r in client.responses()], [b"abc", b"abc"])
 
     def test_body_shorter_than_its_length(self) -> None:
-        """A body that ends too early cuts the connection."""
+        """A body shorter than its Content-Length cuts the connection."""
 
         def short(environ: Environ, start_response: StartResponse) -> list[bytes]:
             start_response("200 OK", [*TEXT, ("Content-Length", "30")])
@@ -315,7 +315,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertTrue(client.closed)
 
     def test_head_and_204(self) -> None:
-        """Responses that have no body have none on the wire."""
+        """Responses to HEAD, and 204, have no body."""
 
         def quiet(environ: Environ, start_response: StartResponse) -> list[bytes]:
             start_response(
@@ -329,7 +329,7 @@ class ResourceTests(SynchronousTestCase):
             self.assertTrue(client.received.endswith(b"\r\n\r\n"))
 
     def test_disconnect(self) -> None:
-        """A generator that is parked is closed at once when its client goes."""
+        """A parked generator is closed at once when its client disconnects."""
         ended: list[type[BaseException] | None] = []
 
         def naps(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
@@ -348,7 +348,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual(ended, [ClientDisconnected])
 
     def test_request_timeout(self) -> None:
-        """A request that takes too long is a 504."""
+        """A request that takes too long gets 504."""
         ended: list[BaseException] = []
 
         def naps(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -366,7 +366,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual(len(ended), 1)
 
     def test_places(self) -> None:
-        """Requests beyond max_in_flight wait, and beyond the queue are refused."""
+        """Requests beyond max_in_flight wait; those beyond the queue get 503."""
 
         def naps(environ: Environ, start_response: StartResponse) -> list[bytes]:
             txgreenwsgi.sleep(1)
@@ -385,7 +385,7 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual([c.responses()[0].status for c in clients[:2]], [200, 200])
 
     def test_hyphens_and_underscores(self) -> None:
-        """X_Foo cannot pose as X-Foo, and Proxy does not become HTTP_PROXY."""
+        """X_Foo cannot replace X-Foo; Proxy does not become HTTP_PROXY."""
         seen: list[Environ] = []
 
         def keeps(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -403,11 +403,11 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual(seen[0]["HTTP_COOKIE"], "a=1; b=2")
 
     def test_not_an_application(self) -> None:
-        """What cannot be called is refused when the tree is built."""
+        """An object that is not callable is refused at construction."""
         self.assertRaises(TypeError, GreenWSGIResource, "app")
 
     def test_transport(self) -> None:
-        """twisted.web's channel works on the transport it always had."""
+        """twisted.web's channel works on other transports."""
         reactor = MemoryReactor()
         resource = GreenWSGIResource(shown, reactor=reactor)
         channel = Site(resource, reactor=reactor).buildProtocol(None)

@@ -8,6 +8,7 @@ implemented in `_switching/greenlets.py`. `ARCHITECTURE.md` has an overview.
 from typing import TYPE_CHECKING
 
 from ._launch.service import service
+from ._server.errors import StartError
 from ._server.site import GreenSite
 from ._switching.errors import (
     Cancelled,
@@ -45,6 +46,7 @@ __all__ = [
     "GreenWSGIResource",
     "NotInGreenlet",
     "RequestTimeout",
+    "StartError",
     "Suspension",
     "Task",
     "TimedOut",

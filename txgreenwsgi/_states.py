@@ -1,6 +1,6 @@
-"""Transition tables: the one place where a state machine's moves are written down.
+"""Transition tables: the definition of a state machine in one place.
 
-A machine is a table of states, each with its events and the state that follows.
+A machine is a table of states, each with its legal events and the next states.
 States and events are plain strings: comparing them by identity costs nothing, and
 a move is one dict lookup (`docs/decisions/0009-state-tables.md` has the figures).
 
@@ -22,12 +22,12 @@ __all__ = ["IllegalTransition", "Moves", "TransitionTable"]
 
 
 class IllegalTransition(RuntimeError):
-    """An event came in a state whose table has no such event: a defect of ours.
+    """An event that is illegal in the current state: a bug in txgreenwsgi.
 
     Attributes:
         machine: the name of the table.
-        state: the state the machine is in.
-        event: the event that it does not allow.
+        state: the current state.
+        event: the illegal event.
     """
 
     def __init__(self, machine: str, state: str, event: str, legal: list[str]) -> None:
@@ -41,10 +41,10 @@ class IllegalTransition(RuntimeError):
 
 
 class Moves(dict[str, str]):
-    """The moves of one event: the next state by the present one.
+    """The transitions of one event: a mapping of current to next state.
 
     Raises:
-        IllegalTransition: on a lookup of a state that has no such event.
+        IllegalTransition: on lookup of a state in which the event is illegal.
     """
 
     __slots__ = ("_event", "_machine")
@@ -62,9 +62,9 @@ class TransitionTable:
     """A state machine as a table.
 
     Args:
-        name: what errors call the machine: "an exchange".
-        table: for each state the events that are legal in it, and the state that
-            follows each. A final state has an empty row.
+        name: the name of the machine in errors, such as "an exchange".
+        table: for each state, its legal events and the next state of each. A final
+            state has an empty row.
 
     Attributes:
         name: as given.
@@ -84,13 +84,12 @@ class TransitionTable:
     def after(self, state: str, event: str) -> str:
         """Return the state that follows `state` at `event`.
 
-        For a hot path that has checked the state before: evaluated at import, it
-        costs nothing there.
+        For hot paths that have already checked the state: evaluate it at import.
         """
         return self.moves(event)[state]
 
     def moves(self, event: str) -> Moves:
-        """Return the moves of `event`, for lookups on a hot path."""
+        """Return the transitions of `event`, for lookups on a hot path."""
         if event not in self.events:
             raise ValueError(f"{self.name} has no event {event!r}")
         rows = self.table.items()

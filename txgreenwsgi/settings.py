@@ -1,8 +1,8 @@
 """Every setting: its name, default, unit, meaning and limits.
 
 The options of the command, their table in the documentation and the keywords of
-`txgreenwsgi.service` and `GreenSite` are generated from this module, so none of them
-can drift. It imports only the standard library, and must never know where a setting
+`txgreenwsgi.service` and `GreenSite` are generated from this module, so they cannot
+drift apart. It imports only the standard library, and must never know where a setting
 is used.
 """
 
@@ -280,14 +280,12 @@ class Settings:
         for name, value in keywords.items():
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                raise SettingError(
-                    f"{name}={value!r}",
-                    "is not a setting",
-                    f"did you mean {near[0]}?"
-                    if near
-                    else f"give one of {', '.join(known)}",
-                )
-        # The pairs may come in any form: `__post_init__` normalizes them.
+                if near:
+                    remedy = f"did you mean {near[0]}?"
+                else:
+                    remedy = _NOT_SETTINGS.get(name, f"give one of {', '.join(known)}")
+                raise SettingError(f"{name}={value!r}", "is not a setting", remedy)
+        # `__post_init__` normalizes the pairs.
         values: dict[str, Any] = {**keywords}
         return cls(**values)
 
@@ -338,22 +336,21 @@ class SettingsKeywords(TypedDict, total=False):
 def refuse_settings(
     given: Mapping[str, object], remedies: Mapping[str, str], transport: str
 ) -> None:
-    """Raise if a setting was given that a transport cannot honour.
+    """Raise if `given` contains a setting that a transport does not support.
 
     Args:
         given: the settings by name: keyword arguments, or `Settings.changed()`.
-        remedies: the settings that the transport cannot honour, each with what to
-            do instead.
+        remedies: the unsupported settings, each with its remedy.
         transport: the transport's name in the message, such as "twisted.web".
 
     Raises:
-        SettingError: `given` has one of them. The message names it and the remedy.
+        SettingError: a setting is not supported. The message gives the remedy.
     """
     for name, value in given.items():
         if name in remedies:
             raise SettingError(
                 f"{name}={value!r}",
-                f"cannot be honoured by {transport}",
+                f"is not supported by {transport}",
                 remedies[name],
             )
 
@@ -366,6 +363,13 @@ def described() -> list[tuple[str, Setting, Any]]:
     ]
 
 
+#: Keywords that users expect, each with what to do instead.
+_NOT_SETTINGS: Final = {
+    "chdir": "change the directory and sys.path in your program",
+    "host": "give txgreenwsgi.service() listen=['tcp:8080:interface=127.0.0.1']",
+    "listen": "listen on an endpoint of Twisted, or use txgreenwsgi.service()",
+    "port": "give txgreenwsgi.service() listen=['tcp:8080']",
+}
 # RFC 9110 section 5.6.2 (token), 5.5 (field-value, here without obs-text).
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?\Z")
@@ -416,7 +420,7 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
         raise SettingError(
             subject,
             "is not a URL scheme",
-            "give https or http, or an empty string for that of the connection",
+            "give https or http, or an empty string for the connection's scheme",
         )
     return value
 
@@ -433,7 +437,7 @@ def _checked_number(name: str, setting: Setting, value: Any) -> int | float:
     numbers = int | float if setting.kind == "seconds" else int
     if isinstance(value, bool) or not isinstance(value, numbers):
         raise SettingError(subject, f"is not a {kind}", remedy)
-    # Not `value < minimum`: this form refuses nan as well.
+    # Not `value < minimum`: this form also rejects NaN.
     if not setting.minimum <= value < float("inf"):
         raise SettingError(subject, "is out of range", remedy)
     return float(value) if setting.kind == "seconds" else value
@@ -461,7 +465,7 @@ def _checked_pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
 
 
 def _check_header(name: str, value: str) -> None:
-    """Refuse a header that would split a response or contradict its framing."""
+    """Reject a header that would split a response or contradict its framing."""
     subject = f"add_header {name!r}: {value!r}"
     if not _TOKEN.match(name):
         raise SettingError(
@@ -485,7 +489,7 @@ def _check_header(name: str, value: str) -> None:
 
 
 def _check_variable(name: str, value: str) -> None:
-    """Refuse an invalid variable, and those that only the server may set."""
+    """Reject invalid variables, and those that only the server may set."""
     subject = f"environ {name!r}={value!r}"
     if not _VARIABLE.match(name) or "\0" in value:
         raise SettingError(
@@ -508,9 +512,9 @@ _SECONDS: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)s?\Z", re.IGNORECASE)
 
 
 def parse(setting: Setting, text: str) -> Any:
-    """Return the value for a text on the command line.
+    """Parse the text of a command-line value.
 
-    Only the syntax is checked here: `Settings` checks the range.
+    Checks only the syntax: `Settings` checks the range.
 
     Raises:
         SettingError: the text has the wrong syntax.
@@ -547,7 +551,7 @@ def parse(setting: Setting, text: str) -> Any:
 
 
 def shown(setting: Setting, value: Any) -> str:
-    """Return the text that stands for a value on the command line."""
+    """Format a value as on the command line."""
     if setting.kind == "bytes":
         for suffix in "gmk":
             count, rest = divmod(value, _SUFFIXES[suffix])

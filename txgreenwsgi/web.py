@@ -1,15 +1,15 @@
-"""An application inside twisted.web: a resource beside others.
+"""A twisted.web resource that serves a WSGI application.
 
 A replacement for `twisted.web.wsgi.WSGIResource` without its thread pool.
-twisted.web parses the requests and buffers their bodies, HTTP/2 included; all the
-rest is the exchange of `_serving`, which talks to a `Request` through the stream in
-this file.
+twisted.web parses requests (also of HTTP/2) and buffers their bodies; the exchange of
+`_serving` does the rest, and uses a `Request` through the stream in this file.
 
-This file knows twisted.web. It must never know our own HTTP/1.1.
+This file knows twisted.web. It must never know our HTTP/1.1 implementation.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from contextlib import suppress
@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 from twisted.internet.interfaces import IReactorCore
 from twisted.internet.tcp import Connection as TCPConnection
+from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
@@ -26,9 +27,11 @@ from zope.interface import implementer
 from ._http.fields import join_fields, variable_name
 from ._http.head import Malformed, RequestHead
 from ._http.target import read_request_line
+from ._server.access_log import ServerAccessLog
 from ._server.ends import host_and_port
+from ._server.errors import StartError
 from ._server.output import TransportOutput
-from ._server.unpatched import log_if_unpatched
+from ._server.unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 from ._serving.application_server import ApplicationServer
 from ._serving.body import read_after_end_error
 from ._serving.exchange import QUEUED, Exchange
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._http.writer import ResponseHead
+    from ._server.access_log import AccessLogFormat, AccessLogTarget
     from ._serving.registry import Observer, RequestInFlight
     from ._serving.stream import Carried, Output
     from ._wsgi.gateway import Application
@@ -54,10 +58,12 @@ if TYPE_CHECKING:
 
 __all__ = ["GreenWSGIResource"]
 
+_log = Logger()
+
 #: Size of a piece of the request body.
 _READ_BYTES = 65536
 
-#: The settings that twisted.web decides, and where they are set there.
+#: The settings that twisted.web controls, with the remedy for each.
 _DECIDED_BY_TWISTED = {
     "max_connections": "leave it out: limit the listening port",
     "keep_alive": "leave it out: give twisted.web's Site a timeout",
@@ -75,28 +81,43 @@ _DECIDED_BY_TWISTED = {
 
 
 class GreenWSGIResource(Resource):
-    """Serves a WSGI application at a place in a tree of resources.
+    """A resource that serves a WSGI application in a tree of resources.
 
-    It may be the root and have children: `putChild` gives them their names, and
-    all other paths go to the application.
+    It may be the root, and it may have children, added with `putChild`; all other
+    paths go to the application.
 
     The arguments of `WSGIResource`, `(reactor, threadpool, application)`, are
     accepted too, with a warning; the thread pool is not used.
 
+    There is no `patch=`: patching must precede the import of the application, and an
+    application given as an object is imported already. Call
+    `txgreenwsgi.monkey.patch_all()` before that import. The resource logs a warning at
+    its first request, once per process, if the program has neither patched anything
+    nor chosen not to.
+
     Args:
         application: the WSGI callable.
-        observers: each is called with an `ExchangeRecord` when an exchange has
-            ended. It must not park.
-        reactor: the installed one by default.
+        observers: callables that receive an `ExchangeRecord` when an exchange has
+            ended. They must not park.
+        reactor: the installed one by default, from the first request on.
+        access_log: the file to append a line for each request to; "-" is the
+            process's standard output. The file opens at the first request, and closes
+            when the reactor has shut down. If it has become inaccessible before the
+            first request, that is logged and requests are served without a log. A
+            relative path is relative to the working directory of this call.
+        access_log_format: "combined" (that of Apache, then the duration in seconds
+            and the request id) or "json" (one object a line).
         settings: see `txgreenwsgi.settings`.
 
     Raises:
         TypeError: the application is not callable.
-        SettingError: a setting does not exist, has an invalid value, or is decided
-            by twisted.web.
+        SettingError: a setting does not exist, has an invalid value, or is
+            controlled by twisted.web.
+        ValueError: `access_log_format` is invalid.
+        StartError: the access log cannot be opened.
 
     Attributes:
-        application_server: everything that the requests of the application share.
+        application_server: the state that all requests of the application share.
             (twisted.web itself sets `server`.)
     """
 
@@ -108,6 +129,8 @@ class GreenWSGIResource(Resource):
         *,
         observers: Iterable[Observer] = (),
         reactor: IReactorTime | None = None,
+        access_log: AccessLogTarget | None = None,
+        access_log_format: AccessLogFormat = "combined",
         **settings: Unpack[SettingsKeywords],
     ) -> None: ...
 
@@ -120,54 +143,67 @@ class GreenWSGIResource(Resource):
         /,
         *,
         observers: Iterable[Observer] = (),
+        access_log: AccessLogTarget | None = None,
+        access_log_format: AccessLogFormat = "combined",
         **settings: Unpack[SettingsKeywords],
     ) -> None: ...
 
-    def __init__(
-        self,
-        *args: Any,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        observers = settings.pop("observers", ())
-        reactor = settings.pop("reactor", None)
-        if len(args) == 3 and reactor is None:
+        if len(args) == 3 and keywords.get("reactor") is None:
             warnings.warn(
                 "GreenWSGIResource(reactor, threadpool, application) was called as "
                 "WSGIResource is; no thread pool is used: call "
                 "GreenWSGIResource(application, reactor=reactor)",
                 stacklevel=2,
             )
-            reactor, _, application = args
-        elif not args and "application" in settings:
-            application = settings.pop("application")
-        elif len(args) == 1:
-            (application,) = args
-        else:
+            keywords["reactor"], _, application = args
+            args = (application,)
+        if len(args) + ("application" in keywords) != 1:
             raise TypeError(
                 f"GreenWSGIResource takes one application, not {len(args)} positional "
                 "arguments: call GreenWSGIResource(application, reactor=reactor)"
             )
+        self._set_up(*args, **keywords)
+
+    def _set_up(
+        self,
+        application: Application,
+        *,
+        observers: Iterable[Observer] = (),
+        reactor: IReactorTime | None = None,
+        access_log: AccessLogTarget | None = None,
+        access_log_format: AccessLogFormat = "combined",
+        **settings: Unpack[SettingsKeywords],
+    ) -> None:
         checked_application(application)
+        refuse_settings(settings, PATCH_REFUSED, "GreenWSGIResource")
         refuse_settings(settings, _DECIDED_BY_TWISTED, "twisted.web")
+        self._access_log: ServerAccessLog | None = None
+        if access_log is not None:
+            self._access_log = ServerAccessLog(access_log, access_log_format)
+            observers = [*observers, self._access_log.observe]
         self.application_server = ApplicationServer(
             application, Settings.from_keywords(**settings), observers, reactor
         )
         self._connections = _Connections(self.application_server)
         self._leaf = _Leaf(self)
-        self._stops_with_reactor = False
+        self._serves = False
+
+    # For `inspect.signature`, `help` and editors: the preferred call.
+    __init__.__signature__ = inspect.signature(_set_up)  # type: ignore[attr-defined]
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
         return self.application_server.requests()
 
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
-        """Let the requests in flight end, and their connections close.
+        """Let the requests in flight finish, then close their connections.
 
         Called when the reactor stops; call it earlier, from the reactor greenlet,
         to take the resource out of service. After the grace period `Cancelled` is
-        raised in each request that is left; a second later their tasks are killed
-        and their connections cut.
+        raised in each remaining request; a second later their tasks are killed and
+        their connections aborted.
 
         Args:
             grace_seconds: the grace period; `graceful_timeout` by default.
@@ -179,7 +215,7 @@ class GreenWSGIResource(Resource):
         return self.application_server.stop(grace_seconds)
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """Return the application, for a name that no child has."""
+        """Return the application for a path without a static child."""
         assert request.prepath is not None
         assert request.postpath is not None
         request.prepath.pop()
@@ -189,16 +225,12 @@ class GreenWSGIResource(Resource):
     def render(self, request: Request) -> int:
         """Begin an exchange. Called by twisted.web in the reactor greenlet."""
         server = self.application_server
-        if not self._stops_with_reactor:
-            self._stops_with_reactor = True
-            server.bind()
-            # At the end of this phase, twisted.web's connections are dropped.
-            log_if_unpatched()
-            if IReactorCore.providedBy(server.reactor):
-                server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
+        if not self._serves:
+            self._serves = True
+            self._begin()
         if request.channel is None:
-            # Its client left before another resource, a `DeferredResource` for
-            # instance, passed it on.
+            # The client left before another resource, such as a
+            # `DeferredResource`, passed its request on.
             return NOT_DONE_YET
         refusal = ""
         try:
@@ -211,14 +243,28 @@ class GreenWSGIResource(Resource):
         if refusal:
             exchange.refuse("400 Bad Request", refusal)
         else:
-            # From the top of the reactor's stack, not from within twisted.web's.
+            # Start it from the reactor loop, outside the stack of twisted.web.
             server.hub.at_next_turn(stream.admit)
         return NOT_DONE_YET
+
+    def _begin(self) -> None:
+        """Serve, from the first request on: the reactor is chosen by then."""
+        server = self.application_server
+        server.bind()
+        log_if_unpatched(patch_remedy("GreenWSGIResource"))
+        if IReactorCore.providedBy(server.reactor):
+            # At the end of this phase, twisted.web's connections are dropped.
+            server.reactor.addSystemEventTrigger("before", "shutdown", self.stop)
+        if self._access_log is not None:
+            try:
+                self._access_log.open(server.reactor)
+            except StartError as error:
+                _log.error("serving without an access log: {error}", error=error)
 
 
 @implementer(IResource)
 class _Leaf:
-    """The application for all paths below it: twisted.web looks no further."""
+    """The application as a leaf: twisted.web ends its path traversal here."""
 
     isLeaf = True
 
@@ -238,7 +284,7 @@ class _Leaf:
 class _Stream:
     """A `Request` of twisted.web as the stream of one exchange."""
 
-    reading_paused = False  # twisted.web reads bodies by itself
+    reading_paused = False  # twisted.web reads bodies itself
 
     def __init__(
         self, request: Request, server: ApplicationServer, connection: _Connection
@@ -252,13 +298,13 @@ class _Stream:
         self.connected = True
 
     def carry(self, exchange: Exchange) -> None:
-        """Take the exchange, and follow its client."""
+        """Attach the exchange, and watch for the loss of its client."""
         self._exchange = exchange
         self._connection.begin(exchange)
         self._request.notifyFinish().addErrback(self._lost)
 
     def admit(self) -> None:
-        """Have the exchange run, unless its client left in between."""
+        """Admit the exchange, unless its client has disconnected meanwhile."""
         exchange = self._exchange
         if exchange is not None and exchange.state is QUEUED:
             exchange.admit()
@@ -269,7 +315,7 @@ class _Stream:
             self._exchange.peer_lost()
 
     def _broken(self) -> None:
-        """Cut the client off: nothing more can be sent in good order."""
+        """Abort the connection after a failed or incomplete send."""
         if self._exchange is not None:
             self._exchange.peer_lost()
         self.reset()
@@ -283,7 +329,7 @@ class _Stream:
         self._set_head(head, length)
         self.output.send(block)
         if not end:
-            self.output.hand_over()
+            self.output.flush()
 
     def _set_head(self, head: ResponseHead, length: int | None) -> None:
         request = self._request
@@ -295,7 +341,7 @@ class _Stream:
             for name, value in server.common.added_to(head)
         )
         headers = request.responseHeaders
-        # twisted.web has defaults for these, and for Date, which stays.
+        # twisted.web sets defaults for these, and for Date, which is kept.
         headers.removeHeader(b"content-type")
         headers.removeHeader(b"server")
         if server.settings.server_header:
@@ -315,17 +361,17 @@ class _Stream:
     def data(self, block: bytes) -> None:
         """Send a block. May park."""
         self.output.send(block)
-        # No block is delayed until the application's next one (PEP 3333).
-        self.output.hand_over()
+        # A block must not wait for the application's next one (PEP 3333).
+        self.output.flush()
 
     def send_file(
         self, head: ResponseHead, length: int, fd: int, offset: int, count: int
     ) -> None:
-        """Take the head: twisted.web cannot send a file by the kernel."""
+        """Set the head only: twisted.web does not support sendfile()."""
         self._set_head(head, length)
 
     def more_of_file(self, fd: int, offset: int, count: int) -> int:
-        raise AssertionError("twisted.web cannot send a file by the kernel")
+        raise AssertionError("twisted.web does not support sendfile()")
 
     def finish(self) -> None:
         """End the response. twisted.web then drops the request body."""
@@ -347,17 +393,17 @@ class _Stream:
             request.finish()
 
     def answer(self, head: ResponseHead, body: bytes) -> None:
-        """Send a whole response of the server's own. Never parks."""
+        """Send a complete response generated by the server. Never parks."""
         self._set_head(head, len(body))
         self._request.write(body)
         self._finish()
 
     def break_off(self) -> None:
-        """Cut the client off: twisted.web would end the response in good order."""
+        """Abort, because twisted.web would end the response as if complete."""
         self.reset()
 
     def reset(self) -> None:
-        """Cut the connection, or the stream of an HTTP/2 connection."""
+        """Abort the connection, or the stream of an HTTP/2 connection."""
         channel: Any = self._request.channel
         if channel is None or not self.connected:
             return
@@ -391,16 +437,16 @@ class _Stream:
         raise AssertionError("twisted.web sends 100 Continue itself")
 
     def update_backpressure(self) -> None:
-        """Do nothing: twisted.web reads by itself."""
+        """No-op: twisted.web reads bodies itself."""
 
     stop_receiving = update_backpressure
 
 
 class _Connection:
-    """A connection of twisted.web that carries requests of ours.
+    """A connection of twisted.web that carries our requests.
 
     It checks their deadlines, and makes the shutdown wait for their last byte:
-    twisted.web would drop what its transport still buffers when the reactor stops.
+    twisted.web would drop its transport's buffer when the reactor stops.
     """
 
     def __init__(self, channel: Any, owner: _Connections) -> None:
@@ -410,11 +456,11 @@ class _Connection:
         self._watches_loss = False
 
     def begin(self, exchange: Carried) -> None:
-        """Take a further exchange."""
+        """Add an exchange."""
         self._exchanges.add(exchange)
 
     def end(self, exchange: Carried) -> None:
-        """Forget an exchange, which has ended."""
+        """Remove an ended exchange."""
         self._exchanges.discard(exchange)
         if not self._exchanges:
             if self._owner.server.shutdown.stopping:
@@ -444,15 +490,15 @@ class _Connection:
                 transport.loseConnection()
             below = getattr(transport, "transport", None)
             if isinstance(below, TCPConnection):
-                # TLS would wait for the client's close_notify too, which is
-                # optional (RFC 8446 section 6.1).
+                # TLS would wait for the client's close_notify, which is optional
+                # (RFC 8446 section 6.1).
                 below.loseConnection()
 
     def end_of_grace(self) -> None:
-        """Do nothing: `check` closes when the cancelled requests have ended."""
+        """No-op: `check` closes when the cancelled requests have ended."""
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Abort the connection."""
         if _is_lost(self._channel):
             self._owner.forget(self._channel)
         else:
@@ -460,7 +506,7 @@ class _Connection:
             self._channel.transport.abortConnection()
 
     def _watch_loss(self) -> None:
-        """Forget the connection when it is lost: only its requests are told."""
+        """Hook the loss of the connection: twisted.web notifies only its requests."""
         if self._watches_loss:
             return
         self._watches_loss = True
@@ -486,11 +532,11 @@ class _Connections:
         server.shutdown.on_stop.append(self._watch_seen)
 
     def of(self, request: Request) -> _Connection:
-        """Return the connection of a request, watched from now on."""
+        """Return the connection of a request, and start watching it."""
         channel: Any = request.channel
         if not isinstance(channel, HTTPChannel):
-            # A stream of an HTTP/2 connection; twisted.web has no public way from
-            # one to the other.
+            # A stream of an HTTP/2 connection; twisted.web has no public API that
+            # leads from the stream to the connection.
             channel = channel._conn
         self._seen.add(channel)
         return self._watch(channel)
@@ -503,13 +549,13 @@ class _Connections:
         return connection
 
     def _watch_seen(self) -> None:
-        """Have the shutdown wait for responses that transports still buffer."""
+        """Make the shutdown wait for responses that transports still buffer."""
         for channel in list(self._seen):
             if not _is_lost(channel):
                 self._watch(channel)
 
     def forget(self, channel: Any) -> None:
-        """Stop watching a connection: it is idle, or lost."""
+        """Stop watching a connection that is idle or lost."""
         connection = self._watched.pop(channel, None)
         if connection is not None:
             self.server.connection_lost(connection)
@@ -524,7 +570,7 @@ def _is_lost(channel: Any) -> bool:
 
 
 def _requests_of(channel: Any) -> Any:
-    """Return the requests of a channel that have a byte left to send."""
+    """Return the requests of a channel that have unsent bytes."""
     return channel.requests if isinstance(channel, HTTPChannel) else channel.streams
 
 
@@ -548,9 +594,9 @@ def _head_of(
     """Return the head of a request that twisted.web has parsed.
 
     Args:
-        request: as twisted.web hands it over.
+        request: the request from twisted.web.
         variables: its header fields, as environ variables.
-        path: its path, if that cannot be read from the request.
+        path: its path, if it cannot be derived from the request.
 
     Raises:
         Malformed: the request target is invalid.
@@ -590,7 +636,7 @@ def _ends_of(request: Request, url_scheme: str) -> Ends:
     scheme = url_scheme or ("https" if request.isSecure() else "http")
     name, port = host_and_port(request.getHost())
     if not name:
-        # A UNIX socket has neither, and neither may be empty (PEP 3333).
+        # A UNIX socket has no name or port, and PEP 3333 forbids empty values.
         name, port = "localhost", "443" if scheme == "https" else "80"
     return Ends(name, port, *host_and_port(request.getClientAddress()), scheme)
 

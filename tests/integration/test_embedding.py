@@ -57,12 +57,10 @@ SITE = """
     from txgreenwsgi import monkey
     monkey.patch_all()
     from txgreenwsgi import GreenSite
-    from txgreenwsgi.monitoring import AccessLog
     from shop import app
-    log = AccessLog("-", "json")
-    reactor.callWhenRunning(log.open_until_shutdown, reactor)
+    site = GreenSite(app, access_log="-", access_log_format="json")
     StreamServerEndpointService(
-        serverFromString(reactor, listen), GreenSite(app, observers=[log.observe])
+        serverFromString(reactor, listen), site
     ).setServiceParent(application)
 """
 
@@ -72,8 +70,9 @@ RESOURCE = """
     from twisted.web.server import Site
     from txgreenwsgi import GreenWSGIResource
     from shop import app
+    resource = GreenWSGIResource(app, access_log="-", access_log_format="json")
     StreamServerEndpointService(
-        serverFromString(reactor, listen), Site(GreenWSGIResource(app))
+        serverFromString(reactor, listen), Site(resource)
     ).setServiceParent(application)
 """
 
@@ -82,6 +81,28 @@ UNPATCHED = """
     from shop import app
     service(app, [listen]).setServiceParent(application)
 """
+
+UNPATCHED_SITE = """
+    from txgreenwsgi import GreenSite
+    from shop import app
+    StreamServerEndpointService(
+        serverFromString(reactor, listen), GreenSite(app)
+    ).setServiceParent(application)
+"""
+
+UNPATCHED_RESOURCE = """
+    from twisted.web.server import Site
+    from txgreenwsgi import GreenWSGIResource
+    from shop import app
+    StreamServerEndpointService(
+        serverFromString(reactor, listen), Site(GreenWSGIResource(app))
+    ).setServiceParent(application)
+"""
+
+NO_ACCESS_LOG = (
+    "the access log cannot be opened ([Errno 2] No such file or directory: "
+    "'/nowhere/log'): give a file that this user may write to"
+)
 
 
 class EmbeddingTests(SynchronousTestCase):
@@ -128,9 +149,26 @@ class EmbeddingTests(SynchronousTestCase):
         self.assertGreater(self.seconds_of_two(server, "/module"), 1.9)
         self.assertEqual(server.log().count("not patched"), 1)
 
+    def test_remedy(self) -> None:
+        """The remedy is one that the server takes: only `service()` patches itself."""
+        for tac, remedy in [
+            (
+                UNPATCHED,
+                r'waits\. Give service\(\) patch="all" and the application by name',
+            ),
+            (UNPATCHED_SITE, r"waits\. Call \S+\(\) before .* given to GreenSite is"),
+            (UNPATCHED_RESOURCE, r"before .* given to GreenWSGIResource is imported"),
+        ]:
+            server = self.start(tac)
+            server.fetch("/")
+            server.wait_logged(remedy)
+            server.ask_to_stop()
+            server.wait_ended()
+            self.assertEqual(server.log().count("not patched"), 1)
+
     def test_access_log(self) -> None:
         """`access_log="-"` writes each request to standard output, up to the last."""
-        for tac in (BY_NAME, SITE):
+        for tac in (BY_NAME, SITE, RESOURCE):
             server = self.start(tac)
             server.fetch("/first")
             server.fetch("/last")
@@ -161,13 +199,12 @@ class EmbeddingTests(SynchronousTestCase):
             ),
             (
                 "service(asgi, [listen])",
-                "is an ASGI application (asynchronous), and this server speaks WSGI; "
+                "is an ASGI application (asynchronous), but this server speaks WSGI; "
                 "give a WSGI application, or an adapter",
             ),
             (
                 'service("shop:app", [listen], access_log="/nowhere/log")',
-                "the access log cannot be opened ([Errno 2] No such file or directory: "
-                "'/nowhere/log'): give a file that this user may write to",
+                NO_ACCESS_LOG,
             ),
         ]:
             log = self.end_of(
@@ -176,6 +213,25 @@ class EmbeddingTests(SynchronousTestCase):
                 f"{call}.setServiceParent(application)\n"
             )
             self.assertIn(message, log)
+
+    def test_errors_of_a_construction(self) -> None:
+        """`GreenSite` and `GreenWSGIResource` report mistakes in the same words."""
+        for name in ("GreenSite", "GreenWSGIResource"):
+            for arguments, message in [
+                ("asgi", "is an ASGI application (asynchronous), and this server"),
+                ('app, access_log="/nowhere/log"', NO_ACCESS_LOG),
+                (
+                    'app, patch="all"',
+                    f"is not supported by {name}: call txgreenwsgi.",
+                ),
+            ]:
+                log = self.end_of(
+                    f"from txgreenwsgi import {name}\n"
+                    "from shop import app\n"
+                    "async def asgi(scope, receive, send): ...\n"
+                    f"{name}({arguments})\n"
+                )
+                self.assertIn(message, log)
 
     def test_port_in_use(self) -> None:
         """A port in use ends the process with the endpoint and the remedy."""

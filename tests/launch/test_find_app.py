@@ -210,7 +210,9 @@ class FindAppTests(SynchronousTestCase):
             "imports it: --app findme.site:app; give --chdir if it is in another "
             "directory",
         )
-        self.assertIn("--app hello:app;", self.refusal("hello.py"))
+        self.assertIn("--app hello;", self.refusal("hello.py"))
+        self.assertIn("--app site.wsgi;", self.refusal("site/wsgi.py"))
+        self.assertIn("--app 'shop:make()';", self.refusal("shop.py:make()"))
 
     def test_not_a_spec(self) -> None:
         """A text of another form is refused with an example."""
@@ -261,7 +263,7 @@ class FindAppTests(SynchronousTestCase):
         """For a class, the message gives the name of an instance."""
         self.assertEqual(
             self.refusal("findme.site:Site"),
-            "Site is a class whose instances are not iterable; if a call of it "
+            "Site is a class whose instances are not iterable; if calling it "
             "returns the application, give --app 'findme.site:Site()'",
         )
         self.assertIn("--app 'findme.site:Site()'", self.refusal("findme.site.Site"))
@@ -270,21 +272,21 @@ class FindAppTests(SynchronousTestCase):
         """For a factory, the message gives the name of its result."""
         self.assertEqual(
             self.refusal("findme.site:make_from"),
-            "make_from takes (config), and a WSGI application takes (environ, "
-            "start_response); if a call of it returns the application, give --app "
+            "make_from takes (config), but a WSGI application takes (environ, "
+            "start_response); if calling it returns the application, give --app "
             "'findme.site:make_from()'",
         )
         self.assertEqual(
             self.refusal("findme.site:make_from()"),
-            "make_from takes (config), and this call does not fit (missing a required "
-            "argument: 'config'); change the arguments",
+            "make_from takes (config), which does not match this call (missing a "
+            "required argument: 'config'); change the arguments",
         )
 
     def test_asgi(self) -> None:
         """An ASGI application is recognized in each of its forms."""
         for name in ("asynchronous", "generator", "asgi", "Asgi()"):
             self.assertIn(
-                " is an ASGI application (asynchronous), and this server speaks WSGI; "
+                " is an ASGI application (asynchronous), but this server speaks WSGI; "
                 "give a WSGI application, or an adapter",
                 self.refusal(f"findme.site:{name}"),
             )
@@ -350,14 +352,14 @@ class FindAppTests(SynchronousTestCase):
         for text, message in [
             (
                 "findme.site:make_from",
-                "app='findme.site:make_from': make_from takes (config), and a WSGI "
-                "application takes (environ, start_response); if a call of it returns "
+                "app='findme.site:make_from': make_from takes (config), but a WSGI "
+                "application takes (environ, start_response); if calling it returns "
                 "the application, give app='findme.site:make_from()'",
             ),
             (
                 "zzz:app",
                 "app='zzz:app': there is no module zzz (looked in DIR first); add its "
-                "directory to sys.path if it is in another one",
+                "directory to PYTHONPATH or sys.path if it is in another one",
             ),
         ]:
             error = self.assertRaises(AppNotFound, find_app, text, "app")

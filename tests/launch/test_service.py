@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.address import IPv4Address
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Site
 
 from tests.server.logged import Logged
-from txgreenwsgi import GreenSite, service
+from txgreenwsgi import GreenSite, GreenWSGIResource, service
 from txgreenwsgi._launch import service as service_module
 from txgreenwsgi._launch.find_app import AppNotFound
 from txgreenwsgi.green import patched
 from txgreenwsgi.settings import SettingError
+from txgreenwsgi.testing import MemoryReactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 def application(environ: object, start_response: object) -> Iterable[bytes]:
     """Be an application."""
+    cast("Callable[..., object]", start_response)("200 OK", [])
     return []
 
 
@@ -111,6 +115,13 @@ class ServiceTests(SynchronousTestCase):
         )
         error = self.assertRaises(TypeError, service, application, "tcp:8080")
         self.assertIn("give ['tcp:8080']", str(error))
+        port: Any = 8000
+        error = self.assertRaises(TypeError, service, application, [port])
+        self.assertEqual(
+            str(error),
+            "listen=[8000] is neither an endpoint nor an endpoint string: give "
+            "'tcp:8000'",
+        )
 
     def test_files_of_endpoints(self) -> None:
         """A key file need not exist before the start: twistd may change directory."""
@@ -120,6 +131,13 @@ class ServiceTests(SynchronousTestCase):
         """A setting that does not exist is refused."""
         wrong: dict[str, Any] = {"max_boddy": 1}
         self.assertRaises(SettingError, service, application, **wrong)
+
+    def test_bad_type_of_patch(self) -> None:
+        """A value of `patch` that is neither text nor an iterable is refused."""
+        wrong: Any = True
+        error = self.assertRaises(TypeError, service, application, patch=wrong)
+        self.assertIn("patch=True: ", str(error))
+        self.assertIn("; give 'all', 'none', or some of time, ", str(error))
 
     def test_access_log(self) -> None:
         """`access_log` names the file, which the started service opens."""
@@ -168,12 +186,38 @@ class UnpatchedTests(SynchronousTestCase):
             lines = self.warnings()
             self.assertEqual(len(lines), count)
 
+    def request_resource(self) -> None:
+        """Send a request to a `GreenWSGIResource`."""
+        reactor = MemoryReactor()
+        site = Site(GreenWSGIResource(application, reactor=reactor), reactor=reactor)
+        protocol = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4321))
+        assert protocol is not None
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        reactor.settle()
+
     def test_remedy(self) -> None:
-        """The line of a site gives the calls that patch, and that silence it."""
-        GreenSite(application, reactor=self.reactor).doStart()
-        [line] = self.warnings()
-        for words in ("monkey.patch_all()", "patch_all([])", 'patch="all"'):
-            self.assertIn(words, line)
+        """The line gives the calls that patch and that turn it off, for each server."""
+        for start, words in [
+            (
+                service(application, ["tcp:1"], reactor=self.reactor).startService,
+                ["service()", 'patch="all"', "monkey.patch_all()", 'patch="none"'],
+            ),
+            (
+                GreenSite(application, reactor=self.reactor).doStart,
+                ["given to GreenSite is", "monkey.patch_all()", "patch_all([])"],
+            ),
+            (
+                self.request_resource,
+                ["given to GreenWSGIResource is", "monkey.patch_all()"],
+            ),
+        ]:
+            self.forget()
+            start()
+            [line] = self.warnings()
+            for part in words:
+                self.assertIn(part, line)
+            self.assertEqual('patch="all"' in line, "service()" in line)
 
     def test_chosen(self) -> None:
         """A program that has chosen what to patch gets no such line."""

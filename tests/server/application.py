@@ -1,8 +1,7 @@
 """One WSGI application for all tests of the server: each route does one thing.
 
-It keeps to PEP 3333, so it runs under `wsgiref.validate` too. What breaks the rules
-is written in the test that is about it. It knows nothing of the server but the
-functions in its environ.
+It conforms to PEP 3333, so it runs under `wsgiref.validate` too. Violations are in the
+tests about them. It knows nothing of the server but the functions in its environ.
 """
 
 from __future__ import annotations
@@ -26,35 +25,35 @@ __all__ = ["ROUTES", "Failure", "application", "validated"]
 
 TEXT = [("Content-Type", "text/plain")]
 
-#: How many blocks the server has taken from all streams.
+#: The number of blocks that the server has taken from all streams.
 taken = {"blocks": 0}
 
 
 class Failure(Exception):
-    """What the failing routes raise."""
+    """The exception of the failing routes."""
 
 
 def query(environ: Environ, name: str, default: str) -> str:
-    """A parameter of the query string."""
+    """Return a parameter of the query string."""
     found: list[str] = parse_qs(environ["QUERY_STRING"]).get(name, [default])
     return found[0]
 
 
 def hello(environ: Environ, start: Start) -> Iterable[bytes]:
-    """One block, in a list."""
+    """Return one block, in a list."""
     start("200 OK", TEXT)
     return [b"hello\n"]
 
 
 def echo(environ: Environ, start: Start) -> Iterable[bytes]:
-    """The request body, read at once."""
+    """Return the request body, read at once."""
     body = environ["wsgi.input"].read(-1)
     start("200 OK", TEXT)
     return [body]
 
 
 def echo_slices(environ: Environ, start: Start) -> Iterator[bytes]:
-    """The request body as it is read, by `size` bytes, with a pause before each."""
+    """Yield the request body as it is read, by `size` bytes after a pause each."""
     size = int(query(environ, "size", "10"))
     pause = float(query(environ, "pause", "0"))
     start("200 OK", TEXT)
@@ -68,26 +67,26 @@ def echo_slices(environ: Environ, start: Start) -> Iterator[bytes]:
 
 
 def lines(environ: Environ, start: Start) -> Iterable[bytes]:
-    """The lines of the request body, each in brackets."""
+    """Return the lines of the request body, each in brackets."""
     found = [b"[" + line + b"]" for line in environ["wsgi.input"]]
     start("200 OK", TEXT)
     return found
 
 
 def unread(environ: Environ, start: Start) -> Iterable[bytes]:
-    """An answer without having read the request body."""
+    """Respond without reading the request body."""
     start("403 Forbidden", TEXT)
     return [b"no\n"]
 
 
 def blocks(environ: Environ, start: Start) -> Iterable[bytes]:
-    """Three blocks, in a list."""
+    """Return three blocks, in a list."""
     start("200 OK", TEXT)
     return [b"one\n", b"two\n", b"three\n"]
 
 
 def stream(environ: Environ, start: Start) -> Iterator[bytes]:
-    """`count` blocks of `size` bytes with a pause before each."""
+    """Yield `count` blocks of `size` bytes with a pause before each."""
     count = int(query(environ, "count", "3"))
     size = int(query(environ, "size", "4"))
     pause = float(query(environ, "pause", "0"))
@@ -100,7 +99,7 @@ def stream(environ: Environ, start: Start) -> Iterator[bytes]:
 
 
 def written(environ: Environ, start: Start) -> Iterable[bytes]:
-    """Two blocks by write(), a third by return."""
+    """Send two blocks by write(), and return a third."""
     write = start("200 OK", TEXT)
     write(b"one\n")
     write(b"two\n")
@@ -108,7 +107,7 @@ def written(environ: Environ, start: Start) -> Iterable[bytes]:
 
 
 def late(environ: Environ, start: Start) -> Iterator[bytes]:
-    """Empty blocks before start_response: PEP 3333 allows it, the checker does not."""
+    """Yield empty blocks before start_response, as PEP 3333 allows."""
     yield b""
     yield b""
     start("200 OK", TEXT)
@@ -116,32 +115,32 @@ def late(environ: Environ, start: Start) -> Iterator[bytes]:
 
 
 def with_length(environ: Environ, start: Start) -> Iterator[bytes]:
-    """A stream that says how long it is."""
+    """Yield a body with a Content-Length."""
     start("200 OK", [*TEXT, ("Content-Length", "8")])
     yield b"four"
     yield b"more"
 
 
 def empty(environ: Environ, start: Start) -> Iterable[bytes]:
-    """No block at all."""
+    """Return no block."""
     start("200 OK", TEXT)
     return []
 
 
 def no_content(environ: Environ, start: Start) -> Iterable[bytes]:
-    """204, which has no body."""
+    """Respond 204, which has no body."""
     start("204 No Content", [])
     return []
 
 
 def not_modified(environ: Environ, start: Start) -> Iterable[bytes]:
-    """304, which has no body but tells its length."""
+    """Respond 304, which has no body but declares its length."""
     start("304 Not Modified", [("ETag", '"x"'), ("Content-Length", "1234")])
     return []
 
 
 def environ_as_json(environ: Environ, start: Start) -> Iterable[bytes]:
-    """The strings of environ, and the representation of everything else."""
+    """Return the environ as JSON; values that are no strings by their repr()."""
     shown = {
         key: value if isinstance(value, str) else repr(value)
         for key, value in environ.items()
@@ -151,14 +150,14 @@ def environ_as_json(environ: Environ, start: Start) -> Iterable[bytes]:
 
 
 def sleeping(environ: Environ, start: Start) -> Iterable[bytes]:
-    """An answer after `seconds`."""
+    """Respond after `seconds`."""
     environ["txgreenwsgi.sleep"](float(query(environ, "seconds", "1")))
     start("200 OK", TEXT)
     return [b"slept\n"]
 
 
 def busy(environ: Environ, start: Start) -> Iterator[bytes]:
-    """A block, then a computation of `seconds` that waits for nothing, then another."""
+    """Yield a block, compute for `seconds` without parking, yield another."""
     start("200 OK", TEXT)
     yield b"first\n"
     until = time.monotonic() + float(query(environ, "seconds", "1"))
@@ -168,7 +167,7 @@ def busy(environ: Environ, start: Start) -> Iterator[bytes]:
 
 
 def file(environ: Environ, start: Start) -> Iterable[bytes]:
-    """The file at `path` from `offset`, by the file wrapper; `length` is declared."""
+    """Send the file at `path` from `offset` by the wrapper; `length` is declared."""
     opened = open(query(environ, "path", ""), "rb")  # noqa: SIM115 - closed by close()
     opened.seek(int(query(environ, "offset", "0")))
     length = query(environ, "length", "")
@@ -178,26 +177,26 @@ def file(environ: Environ, start: Start) -> Iterable[bytes]:
 
 
 def memory_file(environ: Environ, start: Start) -> Iterable[bytes]:
-    """A file that is none, by the file wrapper."""
+    """Send a BytesIO by the file wrapper."""
     start("200 OK", TEXT)
     wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](io.BytesIO(b"in memory\n"))
     return wrapped
 
 
 def fail_before(environ: Environ, start: Start) -> Iterable[bytes]:
-    """An exception before start_response."""
+    """Raise an exception before start_response."""
     raise Failure("before the head")
 
 
 def fail_after(environ: Environ, start: Start) -> Iterator[bytes]:
-    """An exception after a block."""
+    """Raise an exception after a block."""
     start("200 OK", TEXT)
     yield b"some\n"
     raise Failure("after the head")
 
 
 def census(environ: Environ, start: Start) -> Iterable[bytes]:
-    """How many other requests are in flight, descriptors open, blocks taken."""
+    """Return the numbers of other requests in flight, descriptors and taken blocks."""
     others = [
         request
         for request in environ["txgreenwsgi.requests"]()

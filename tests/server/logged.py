@@ -1,6 +1,6 @@
-"""What a test's servers have logged, as lines a reader of the log would see.
+"""The log lines of a test's servers, as in a log file.
 
-It knows Twisted's log. It must never know what is logged.
+This file knows Twisted's log. It must never know which lines are right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Logged:
     """Collects log events until the test ends.
 
     Args:
-        test: the one that is running.
+        test: the running test.
     """
 
     def __init__(self, test: SynchronousTestCase) -> None:
@@ -32,20 +32,20 @@ class Logged:
         test.addCleanup(globalLogPublisher.removeObserver, self)
 
     def __call__(self, event: LogEvent) -> None:
-        """Part of ILogObserver."""
+        """Collect an event: part of ILogObserver."""
         self._events.append(event)
 
     def lines(self) -> list[str]:
-        """Every line since the last call, from whatever part of the program."""
+        """Return all lines since the last call, of all parts of the program."""
         events, self._events = self._events, []
         return [formatEvent(event) for event in events]
 
     def errors(self) -> list[str]:
-        """The lines since the last call that tell of something gone wrong.
+        """Return the lines since the last call that report an error.
 
-        Those that come with a traceback are taken from trial, which would fail
-        the test for them. A worker of `trial -j` cannot log a line of more than
-        64 KiB, and says so: its trouble, not ours.
+        Tracebacks are taken from trial, which would fail the test for them. Lines of a
+        `trial -j` worker about log lines beyond its 64 KiB are ignored: they are not of
+        the code under test.
         """
         events, self._events = self._events, []
         self._test.flushLoggedErrors()

@@ -1,7 +1,7 @@
 """A connection on a pair of real sockets, without a reactor that waits.
 
-What a socket in memory cannot do is tested on this: sending by the kernel, and
-hang-ups that nobody reads. It knows sockets. It must never know HTTP.
+For the tests that a socket in memory cannot serve: sendfile(), and hang-ups on
+connections that are not read from. It knows sockets. It must never know HTTP.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class PairClient:
     """The client's end of a connection to a server whose reactor is in memory.
 
     Args:
-        server: whose site is connected to.
-        buffer: the size of the kernel's buffers; the kernel rounds it.
+        server: the server to connect to.
+        buffer: the size of the kernel's buffers in bytes; the kernel rounds it.
 
     Attributes:
-        received: all that was read so far.
-        ended: whether the server has closed, or reset, the connection.
+        received: all bytes that were read so far.
+        ended: whether the server has closed or reset the connection.
     """
 
     def __init__(self, server: MemoryServer, buffer: int = 0) -> None:
@@ -47,7 +47,7 @@ class PairClient:
         channel.makeConnection(self.transport)
 
     def send(self, data: bytes) -> int:
-        """Send what the kernel takes, and let the server react."""
+        """Send the bytes that the kernel accepts, and let the server react."""
         sent = 0
         with suppress(BlockingIOError):
             sent = self.socket.send(data)
@@ -55,7 +55,7 @@ class PairClient:
         return sent
 
     def read(self, size: int = 65536) -> bytes:
-        """Read what is there, and let the server react."""
+        """Read the available bytes, and let the server react."""
         data = b""
         try:
             data = self.socket.recv(size)
@@ -69,16 +69,16 @@ class PairClient:
         return data
 
     def read_all(self) -> bytes:
-        """Read as long as anything comes."""
+        """Read until no more bytes arrive."""
         while self.read() or (self.readable() and not self.ended):
             pass
         return self.received
 
     def readable(self) -> bool:
-        """Whether a read would give something, or the end."""
+        """Return whether a read would return bytes or the end."""
         return bool(select.select([self.socket], [], [], 0)[0])
 
     def close(self) -> None:
-        """Hang up, and let the server react."""
+        """Close the connection, and let the server react."""
         self.socket.close()
         self.server.settle()

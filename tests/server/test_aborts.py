@@ -1,6 +1,6 @@
-"""Thousands of clients that break off anywhere, and a server that is empty afterwards.
+"""Thousands of clients that disconnect at any moment leave nothing behind.
 
-The moments are drawn by a seeded generator, so a failure can be had again.
+The moments come from a seeded generator, so that failures can be reproduced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .application import Environ, Start
 
-#: How many requests are broken off.
+#: The number of aborted requests.
 COUNT = int(os.environ.get("TXGREENWSGI_ABORTS", "10000"))
 
 REQUESTS = [
@@ -52,7 +52,7 @@ REQUESTS = [
 
 
 def app(environ: Environ, start: Start) -> Iterable[bytes]:
-    """The test application; /background also has a task that reads and writes."""
+    """Call the test application; /background also has a task that reads and writes."""
     if environ["PATH_INFO"] != "/background":
         return application(environ, start)
     write = start("200 OK", TEXT)
@@ -71,7 +71,7 @@ class AbortTests(WireTestCase):
     """Clients in memory."""
 
     def abort(self, server: MemoryServer, chance: random.Random) -> None:
-        """Let one client send a request in its way, and break off somewhere."""
+        """Let a client send a request in a random way, and leave at a random moment."""
         request = chance.choice(REQUESTS)
         room = chance.choice([float("inf"), 10, 100, 1000])
         client = server.connect(room)
@@ -89,7 +89,7 @@ class AbortTests(WireTestCase):
         client.disconnect()
 
     def run_all(self, count: int, seed: int, **settings: Any) -> None:
-        """Fail if anything is left of so many clients, or the log tells of trouble."""
+        """Fail if `count` clients leave anything behind, or cause a logged error."""
         chance = random.Random(seed)
         server = self.recorded(app, **settings)
         for number in range(count):
@@ -108,23 +108,23 @@ class AbortTests(WireTestCase):
         self.assertIn("disconnected", {record.outcome for record in self.records})
 
     def test_many(self) -> None:
-        """10,000 of them leave no task, no connection, no call, and no complaint."""
+        """10,000 aborted requests leave no task, connection, call or error behind."""
         self.run_all(COUNT * 7 // 10, 1)
 
     def test_many_that_are_cancelled(self) -> None:
-        """Also where a client that leaves cancels its request."""
+        """The same holds with --on-disconnect cancel."""
         self.run_all(COUNT // 10, 2, on_disconnect="cancel", request_timeout=2)
 
     def test_many_that_queue(self) -> None:
-        """Also where they wait for a place."""
+        """The same holds for requests in the admission queue."""
         self.run_all(COUNT // 10, 3, max_in_flight=2, max_queued=3, queue_timeout=1)
 
     def test_many_with_narrow_limits(self) -> None:
-        """Also where little is held, little is allowed, and nothing is kept alive."""
+        """The same holds with small limits and without keep-alive."""
         self.run_all(COUNT // 10, 4, input_window=10, max_body=2000, keep_alive=0)
 
-    def test_the_sky_is_clear(self) -> None:
-        """A file that was sent to clients that broke off is not left open."""
+    def test_file_is_closed(self) -> None:
+        """The file of an aborted file response is closed."""
         chance = random.Random(5)
         with tempfile.NamedTemporaryFile() as file:
             file.write(bytes(5000))

@@ -1,7 +1,7 @@
-"""Whatever an application answers, another's parser understands it in one way.
+"""Random applications: h11 as a client reads their responses without ambiguity.
 
-Applications are drawn by a seeded generator: methods, statuses, lengths that are
-right or wrong, blocks of all sizes, by list, stream or write(). The client is h11.
+Applications come from a seeded generator: methods, statuses, lengths that are right or
+wrong, blocks of all sizes, by list, generator or write().
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROUNDS = 400
 
 
 class Answer(NamedTuple):
-    """A request, and what the application makes of it."""
+    """A request, and the application's response to it."""
 
     method: str
     version: str
@@ -34,21 +34,21 @@ class Answer(NamedTuple):
 
     @property
     def body(self) -> bytes:
-        """What the client should get, as far as it gets it."""
+        """The body that the client should get, as far as it is sent."""
         if self.method == "HEAD" or self.status[:3] in ("204", "304"):
             return b""
         return b"".join(self.blocks)[: self.declared]
 
     @property
     def broken(self) -> bool:
-        """Whether the body is shorter than it was said to be."""
+        """Whether the body is shorter than declared."""
         if self.method == "HEAD" or self.status[:3] in ("204", "304"):
             return False
         return len(self.body) < (self.declared or 0)
 
 
 def draw(chance: random.Random) -> Answer:
-    """An answer at random."""
+    """Return a random answer."""
     blocks = [
         bytes([97 + number]) * chance.choice([0, 0, 1, 7, 300, 20_000])
         for number in range(chance.choice([0, 1, 1, 2, 3, 5]))
@@ -65,7 +65,7 @@ def draw(chance: random.Random) -> Answer:
 
 
 def application(environ: Environ, start: Start) -> Iterable[bytes]:
-    """Give the answer that the test has put into environ."""
+    """Respond as the test has put it into the environ."""
     answer: Answer = environ["answers"][int(environ["PATH_INFO"][1:])]
     fields = list(TEXT)
     if answer.declared is not None:
@@ -89,10 +89,10 @@ def application(environ: Environ, start: Start) -> Iterable[bytes]:
 
 
 class AnyResponseTests(WireTestCase):
-    """What a strict client makes of it."""
+    """The responses as a strict client reads them."""
 
     def read(self, data: bytes, answers: list[Answer]) -> list[tuple[int, bytes, bool]]:
-        """Status, body and completeness of each response, as h11 reads them."""
+        """Return status, body and completeness of each response, as h11 reads them."""
         client = h11.Connection(h11.CLIENT)
         client.receive_data(data)
         client.receive_data(b"")
@@ -123,7 +123,7 @@ class AnyResponseTests(WireTestCase):
         return found
 
     def test_any(self) -> None:
-        """Each body is what it should be; a broken one is seen to be, and the last."""
+        """h11 reads each body as sent; a truncated one is detected and the last."""
         chance = random.Random(9112)
         answered = 0
         for _ in range(ROUNDS):
@@ -145,7 +145,7 @@ class AnyResponseTests(WireTestCase):
                 self.assertTrue(body == answer.body, answers)
                 self.assertEqual(complete, not answer.broken, answers)
             answered += len(found)
-            # The last that was answered is where the connection had to end.
+            # The connection has to end after the last response.
             if len(found) < len(answers):
                 last = answers[len(found) - 1]
                 self.assertTrue(last.broken or last.version == "HTTP/1.0", answers)

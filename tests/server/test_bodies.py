@@ -1,4 +1,4 @@
-"""The body of a request: when it is asked for, how much is held, what is drained."""
+"""Request bodies: 100 Continue, backpressure, draining, size limits."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def upload(target: str, size: int, *fields: str) -> bytes:
-    """The head of a POST whose body has so many bytes."""
+    """Return the head of a POST whose body has `length` bytes."""
     return get(target, *fields, f"Content-Length: {size}", method="POST")
 
 
 class ArrivalTests(WireTestCase):
-    """The application and its body, which comes as it comes."""
+    """Bodies that arrive before, with and after the application's reads."""
 
     def test_application_starts_at_the_end_of_the_head(self) -> None:
-        """It runs before the body has come, and may answer before that."""
+        """The application starts before the body has arrived, and may respond first."""
         client = self.connected(application)
         client.send(upload("/echo-slices?size=3", 6))
         self.assertEqual(client.received, b"")
@@ -38,7 +38,7 @@ class ArrivalTests(WireTestCase):
         self.assertEqual(self.only(client).body, b"abcdef")
 
     def test_body_that_came_with_the_head(self) -> None:
-        """What has come is there when the application asks: it does not wait."""
+        """A body that came with the head can be read without parking."""
         waited: list[bool] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -53,7 +53,7 @@ class ArrivalTests(WireTestCase):
         self.assertEqual(waited, [False])
 
     def test_length_of_a_chunked_body(self) -> None:
-        """It is unknown: frameworks read to the end, as wsgi.input_terminated says."""
+        """CONTENT_LENGTH is absent; `wsgi.input_terminated` lets frameworks read on."""
         environ: Environ = {}
 
         def app(given: Environ, start: Start) -> Iterable[bytes]:
@@ -67,7 +67,7 @@ class ArrivalTests(WireTestCase):
         self.assertIs(environ["wsgi.input_terminated"], True)
 
     def test_trailers(self) -> None:
-        """Trailers are no fields, and the connection serves the next request."""
+        """Trailers are not fields of the request; the connection persists."""
         client = self.connected(application)
         trailers = b"X-Forwarded-For: 1.2.3.4\r\nContent-Length: 5\r\n"
         client.send(chunked("/environ", b"abc", trailers=trailers) + get("/"))
@@ -76,7 +76,7 @@ class ArrivalTests(WireTestCase):
         self.assertEqual(hello.body, b"hello\n")
 
     def test_recv(self) -> None:
-        """recv() gives what is there, however little, and b"" only at the end."""
+        """recv() returns the bytes that have arrived, and b"" only at the end."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", TEXT)
@@ -90,7 +90,7 @@ class ArrivalTests(WireTestCase):
         self.assertEqual(self.only(client).body, b"<a><bc><defg><hi>")
 
     def test_reading_at_the_end_takes_turns(self) -> None:
-        """An application that reads at the end for ever does not stop all others."""
+        """A loop that reads at the end of the body lets other tasks run."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             if environ["PATH_INFO"] == "/forever":
@@ -103,7 +103,7 @@ class ArrivalTests(WireTestCase):
         self.assertEqual(server.request().body, b"hello\n")
 
     def test_two_readers(self) -> None:
-        """Two tasks that read one body at once are told so: neither gets a part."""
+        """Two tasks that read one body at once get an error, and no parts."""
         errors: list[str] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -128,7 +128,7 @@ class ArrivalTests(WireTestCase):
         )
 
     def test_read_after_the_end_of_the_request(self) -> None:
-        """A task that reads the body of a request that is over gets an error."""
+        """A task that reads the body after the end of the request gets an error."""
         errors: list[str] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -154,7 +154,7 @@ class ArrivalTests(WireTestCase):
         )
 
     def test_reading_at_the_end_of_the_request(self) -> None:
-        """A task that still reads when the request is over does not wait for ever."""
+        """A read that is parked at the end of the request raises an error."""
         errors: list[str] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -177,7 +177,7 @@ class ArrivalTests(WireTestCase):
         self.assertEqual([each.status for each in client.responses()], [200, 200])
 
     def test_close_reads_on_when_the_client_leaves(self) -> None:
-        """A close() that reads the rest of the body is told that none will come."""
+        """A close() that reads the rest of the body gets ClientDisconnected."""
         errors: list[str] = []
 
         class Draining:
@@ -204,7 +204,7 @@ class ArrivalTests(WireTestCase):
         self.assertEqual(self.logged(LogLevel.warn), [])
 
     def test_reader_of_another_task(self) -> None:
-        """A task of the application's own may read the body, and is told of its end."""
+        """Another task of the application may read the body to its end."""
         errors: list[type] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -229,7 +229,7 @@ class ContinueTests(WireTestCase):
     """100 Continue (RFC 9110 section 10.1.1)."""
 
     def test_sent_when_the_application_reads(self) -> None:
-        """The client is told to send when, and only when, its body is wanted."""
+        """100 Continue is sent at the application's first read, and once."""
         server = self.serve(application)
         client = server.connect()
         client.send(upload("/echo-slices?pause=1", 3, "Expect: 100-continue"))
@@ -242,8 +242,8 @@ class ContinueTests(WireTestCase):
         self.assertEqual(self.only(client).body, b"abc")
         self.assertEqual(client.received.count(CONTINUE), 1)
 
-    def test_not_sent_to_who_is_refused(self) -> None:
-        """An answer without reading sends none, and the connection closes."""
+    def test_not_sent_without_a_read(self) -> None:
+        """A response without a read of the body sends no 100, and closes."""
         client = self.connected(application)
         client.send(upload("/unread", 3, "Expect: 100-continue"))
         response = self.only(client)
@@ -251,12 +251,12 @@ class ContinueTests(WireTestCase):
         self.assertEqual(response.status, 403)
         self.assertEqual(response.header("Connection"), "close")
         self.assertTrue(client.closed)
-        # The client sends it nevertheless: it is no request.
+        # The client sends the body nevertheless: it is not a request.
         client.send(b"abc" + get("/"))
         self.assertEqual(len(client.responses()), 1)
 
     def test_not_sent_after_the_response_has_begun(self) -> None:
-        """Who reads only after that gets what comes, without an interim response."""
+        """A read after the start of the response sends no 100."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", TEXT)
@@ -270,7 +270,7 @@ class ContinueTests(WireTestCase):
         self.assertNotIn(CONTINUE, client.received)
 
     def test_not_sent_to_http_1_0(self) -> None:
-        """HTTP/1.0 does not know it, so the field is ignored."""
+        """HTTP/1.0 has no 100 Continue: the Expect field is ignored."""
         client = self.connected(application)
         head = upload("/echo", 3, "Expect: 100-continue")
         client.send(head.replace(b"HTTP/1.1", b"HTTP/1.0"))
@@ -279,14 +279,14 @@ class ContinueTests(WireTestCase):
         self.assertEqual(self.only(client).body, b"abc")
 
     def test_not_sent_when_the_body_is_there(self) -> None:
-        """A client that has not waited needs no answer."""
+        """A client that has sent its body without waiting gets no 100."""
         client = self.connected(application)
         client.send(upload("/echo", 3, "Expect: 100-continue") + b"abc")
         self.assertEqual(self.only(client).body, b"abc")
         self.assertNotIn(CONTINUE, client.received)
 
-    def test_the_connection_goes_on(self) -> None:
-        """After a body that was asked for, the next request is served."""
+    def test_connection_persists(self) -> None:
+        """After a body sent on 100 Continue, the next request is served."""
         client = self.connected(application)
         client.send(upload("/echo", 3, "Expect: 100-continue"))
         client.send(b"abc")
@@ -304,10 +304,10 @@ class ContinueTests(WireTestCase):
 
 
 class PressureTests(WireTestCase):
-    """How much is read of a body that nobody takes."""
+    """Backpressure: the part of a body that is held while it is not read."""
 
     def test_window(self) -> None:
-        """Reading pauses at the window, and goes on when the application reads."""
+        """Reading pauses at the window, and resumes when the application reads."""
         server = self.serve(application, input_window=1000)
         client = server.connect()
         client.send(upload("/echo-slices?size=100000&pause=1", 300_000))
@@ -322,7 +322,7 @@ class PressureTests(WireTestCase):
         self.assertEqual(self.only(client).body, b"x" * 300_000)
 
     def test_window_of_small_chunks(self) -> None:
-        """However small the pieces are, taking one does not let in many."""
+        """Reading small pieces does not let many others in."""
         held: list[int] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -344,7 +344,7 @@ class PressureTests(WireTestCase):
         self.assertLess(max(held), 1000 + client.transport.bufferSize // 6)
 
     def test_pipelined_requests_wait(self) -> None:
-        """Requests behind one that runs are not read on without end."""
+        """Behind a running request, only a limited part of the next ones is read."""
         server = self.serve(application)
         client = server.connect()
         client.send(get("/sleep") + get("/") * 5000)
@@ -355,8 +355,8 @@ class PressureTests(WireTestCase):
             server.settle()
         self.assertEqual(len(client.responses()), 5001)
 
-    def test_a_body_is_read_though_others_wait_behind_it(self) -> None:
-        """What was read of later requests does not stop the body before them."""
+    def test_body_before_pipelined_requests(self) -> None:
+        """Received bytes of later requests do not block the body before them."""
         server = self.serve(application, input_window=1000)
         client = server.connect()
         client.send(post("/echo-slices?size=500&pause=1", b"x" * 5000) + get("/"))
@@ -368,21 +368,21 @@ class PressureTests(WireTestCase):
 
 
 class EarlyResponseTests(WireTestCase):
-    """Responses to requests whose body is still coming (RFC 9112 section 9.3)."""
+    """Responses to requests whose body is still arriving (RFC 9112 section 9.3)."""
 
     def test_short_rest_is_drained(self) -> None:
-        """The rest is read and thrown away, then the next request is served."""
+        """A short rest is drained, then the next request is served."""
         client = self.connected(application)
         client.send(upload("/unread", 50_000))
         self.assertEqual(self.only(client).status, 403)
-        # It looks like a request, and is none.
+        # The body looks like a request.
         client.send(get("/evil") + b"x" * (50_000 - len(get("/evil"))), 1000)
         client.send(get("/"))
         self.assertEqual([each.status for each in client.responses()], [403, 200])
         self.assertFalse(client.closed)
 
     def test_rest_is_drained_though_nothing_was_read(self) -> None:
-        """Also when so much had come that reading was paused."""
+        """The rest is drained even if reading was paused at the window."""
         server = self.serve(application)
         client = server.connect()
         client.send(upload("/sleep", 200_000) + b"x" * 200_000 + get("/"))
@@ -391,14 +391,14 @@ class EarlyResponseTests(WireTestCase):
         self.assertEqual([each.status for each in client.responses()], [200, 200])
 
     def test_long_rest_closes(self) -> None:
-        """A long rest is not waited for: the response says so, and arrives."""
+        """With a long rest to come, the response says `close`, and arrives."""
         client = self.connected(application)
         client.send(upload("/unread", 10_000_000))
         response = self.only(client)
         self.assertEqual(response.header("Connection"), "close")
         self.assertTrue(client.closed)
-        # Read, so that the connection is not reset under the response; see
-        # RFC 9112 section 9.6.
+        # The bytes are read: unread ones would reset the connection, and the response
+        # would be lost (RFC 9112 section 9.6).
         client.send(b"x" * 5_000_000)
         self.assertFalse(client.reset)
         self.assertEqual(len(client.socket.to_server), 0)
@@ -406,7 +406,7 @@ class EarlyResponseTests(WireTestCase):
         self.assertEqual(len(client.responses()), 1)
 
     def test_endless_rest(self) -> None:
-        """A client that sends without end is not listened to without end."""
+        """A client that sends without end is cut off."""
         client = self.connected(application)
         client.send(get("/unread", "Transfer-Encoding: chunked", method="POST"))
         for _ in range(17):
@@ -424,7 +424,7 @@ class EarlyResponseTests(WireTestCase):
         self.assertEqual(len(client.responses()), 1)
 
     def test_rest_that_does_not_come(self) -> None:
-        """A client that sends neither the rest nor anything else is not waited for."""
+        """A client that does not send the rest is closed after a while."""
         server = self.serve(application)
         client = server.connect()
         client.send(upload("/unread", 100) + b"x" * 50)
@@ -447,7 +447,7 @@ class EarlyResponseTests(WireTestCase):
         self.assertEqual(len(server.site.server.shutdown.connections), 0)
 
     def test_response_while_the_body_comes(self) -> None:
-        """Reading and writing may take turns."""
+        """An application may alternate between reading and writing."""
         client = self.connected(application)
         client.send(upload("/echo-slices?size=10", 30))
         for number in range(3):
@@ -461,20 +461,20 @@ class MaxBodyTests(WireTestCase):
     """--max-body."""
 
     def ask(self, request: bytes, app: Any = application) -> MemoryClient:
-        """The client after it has sent a request to a server that takes 10 bytes."""
+        """Return a client that has sent a request; bodies are limited to 10 bytes."""
         client = self.connected(app, max_body=10)
         client.send(request)
         return client
 
     def test_at_the_limit(self) -> None:
-        """A body of just the limit is taken."""
+        """A body of exactly the limit is accepted."""
         self.assertEqual(self.only(self.ask(post("/echo", b"x" * 10))).status, 200)
         self.assertEqual(
             self.only(self.ask(chunked("/echo", *[b"x"] * 10))).status, 200
         )
 
     def test_declared(self) -> None:
-        """A longer one is refused by its length, without the application."""
+        """A longer body is refused by its length, without the application."""
         client = self.ask(post("/echo", b"x" * 11) + get("/"))
         self.assertEqual(self.only(client).status, 413)
         self.assertEqual(self.only(client).body, b"at most 10 bytes are accepted\n")
@@ -482,15 +482,15 @@ class MaxBodyTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(413, "refused")])
 
     def test_found_while_reading(self) -> None:
-        """A chunked one is refused when it has become too long."""
+        """A chunked body is refused as soon as it exceeds the limit."""
         client = self.ask(chunked("/echo", b"x" * 6, b"x" * 6) + get("/"))
         self.assertEqual(self.only(client).status, 413)
         self.assertTrue(client.closed)
         self.assertEqual(self.outcomes(), [(413, "error")])
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_application_that_copes(self) -> None:
-        """An application may catch the error and answer by itself, at its leisure."""
+    def test_application_that_catches_the_error(self) -> None:
+        """An application may catch the error and respond by itself, later."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             try:
@@ -505,7 +505,7 @@ class MaxBodyTests(WireTestCase):
         client = server.connect()
         client.send(get("/", "Transfer-Encoding: chunked", method="POST"))
         client.send(b"b\r\n01234567890\r\n")
-        # The rest is read and thrown away, however much it is.
+        # The rest is read and discarded, whatever its length.
         client.send(b"80000\r\n" + b"x" * 0x80000 + b"\r\n0\r\n\r\n")
         server.advance(1)
         response = self.only(client)

@@ -1,4 +1,4 @@
-"""What a request body may cost besides its size: time, trailers, chunk extensions."""
+"""Limits on request bodies besides their size: time, trailers, chunk extensions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TICK = 0.25
 
 
 class RateTests(WireTestCase):
-    """A client that never stops sending, and never sends much."""
+    """Clients that send slowly."""
 
     def send_slowly(
         self,
@@ -25,7 +25,7 @@ class RateTests(WireTestCase):
         pause: float,
         most_seconds: float,
     ) -> float:
-        """Send a piece after each pause; the seconds until the client is answered."""
+        """Send a piece after each pause; return the seconds until the response."""
         started = server.reactor.seconds()
         while not client.received:
             if server.reactor.seconds() - started > most_seconds:
@@ -36,7 +36,7 @@ class RateTests(WireTestCase):
         return float(server.reactor.seconds() - started)
 
     def test_trickle(self) -> None:
-        """A byte now and then is not enough: 408 once the client had its time."""
+        """A client that sends single bytes gets 408 after the first minute."""
         server = self.recorded(application, body_timeout=30, min_body_rate=240)
         client = server.connect()
         client.send(get("/echo", "Content-Length: 1000000", method="POST"))
@@ -50,7 +50,7 @@ class RateTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(408, "error")])
 
     def test_trickled_chunks(self) -> None:
-        """Nor is a small chunk now and then."""
+        """A client that sends small chunks slowly gets 408 too."""
         server = self.serve(application, body_timeout=10, min_body_rate=100)
         client = server.connect()
         client.send(CHUNKED)
@@ -59,7 +59,7 @@ class RateTests(WireTestCase):
         self.assertEqual(client.responses()[0].status, 408)
 
     def test_just_fast_enough(self) -> None:
-        """A slow line is no offence."""
+        """A client at the minimum rate is served."""
         server = self.serve(application, body_timeout=30, min_body_rate=240)
         client = server.connect()
         client.send(get("/echo", "Content-Length: 240000", method="POST"))
@@ -69,7 +69,7 @@ class RateTests(WireTestCase):
         self.assertEqual(len(client.responses()[0].body), 240_000)
 
     def test_what_came_before_counts(self) -> None:
-        """Who has sent much may pause for as long as that would have taken."""
+        """The rate is an average: fast bytes allow for a longer pause later."""
         server = self.serve(application, body_timeout=100, min_body_rate=100)
         client = server.connect()
         client.send(get("/echo", "Content-Length: 1000000", method="POST"))
@@ -78,7 +78,7 @@ class RateTests(WireTestCase):
         self.assertEqual(round(taken, -1), 100 + 20_000 / 100)
 
     def test_application_that_takes_its_time(self) -> None:
-        """Only the time counts in which the client is waited for."""
+        """Only the time in which a read is parked counts."""
         server = self.serve(application, body_timeout=5, min_body_rate=100)
         client = server.connect()
         client.send(
@@ -91,7 +91,7 @@ class RateTests(WireTestCase):
         self.assertEqual(client.responses()[0].body, b"0123456789" * 10)
 
     def test_off(self) -> None:
-        """Without a rate, a byte before each --body-timeout is enough."""
+        """Without a rate, one byte per --body-timeout is enough."""
         server = self.serve(application, body_timeout=30, min_body_rate=0)
         client = server.connect()
         client.send(get("/echo", "Content-Length: 1000000", method="POST"))
@@ -99,7 +99,7 @@ class RateTests(WireTestCase):
         server.close()
 
     def test_without_a_timeout(self) -> None:
-        """Where --body-timeout is off a body takes as long as it takes."""
+        """Without --body-timeout, a body may take any time."""
         server = self.serve(application, body_timeout=0, min_body_rate=240)
         client = server.connect()
         client.send(get("/echo", "Content-Length: 1000000", method="POST"))
@@ -107,7 +107,7 @@ class RateTests(WireTestCase):
         server.close()
 
     def test_silence_comes_first(self) -> None:
-        """Silence that is allowed to be longer than a minute is allowed."""
+        """A --body-timeout of more than a minute is honoured."""
         server = self.serve(application, body_timeout=90, min_body_rate=240)
         client = server.connect()
         client.send(get("/echo", "Content-Length: 2", method="POST"))
@@ -116,7 +116,7 @@ class RateTests(WireTestCase):
         self.assertEqual(client.responses()[0].status, 200)
 
     def test_body_that_has_come(self) -> None:
-        """A body that is there is not too slow, whatever happens next."""
+        """A complete body is never too slow."""
         server = self.serve(application, min_body_rate=10**6)
         client = server.connect()
         client.send(post("/sleep?seconds=300", b"abc"))
@@ -126,7 +126,7 @@ class RateTests(WireTestCase):
 
 
 class ChunkTests(WireTestCase):
-    """What may stand around the chunks, by the settings."""
+    """Trailers and chunk extensions."""
 
     def test_trailers(self) -> None:
         """Trailers longer than --max-trailer-size are refused, 431."""

@@ -51,7 +51,7 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> list
 class ChannelStateTests(WireTestCase):
     """Channels in each state."""
 
-    #: What brings a connection into each state.
+    #: A call that brings a connection into each state.
     BEGINNINGS: tuple[tuple[str, Act], ...] = (
         ("idle", lambda client: None),
         ("head", lambda client: client.send(FIRST)),

@@ -1,4 +1,4 @@
-"""How long a client or a request may take, by the settings."""
+"""Deadlines of connections and requests, by the settings."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
     from .application import Environ, Start
 
-#: A deadline is looked at so often, in seconds.
+#: The interval of the deadline checks, in seconds.
 TICK = 0.25
 
 
 def wait(server: MemoryServer, seconds: float) -> None:
-    """Let so many seconds pass, as they do: bit by bit."""
+    """Let time pass in small steps, as in production."""
     for _ in range(round(seconds / TICK)):
         server.advance(TICK)
 
 
 class ConnectionTests(WireTestCase):
-    """Clients that send nothing, or not enough."""
+    """Clients that send nothing, or an incomplete request."""
 
     def closed_after(self, server: MemoryServer, client: MemoryClient) -> float:
-        """How many seconds it takes until the connection is closed."""
+        """Return the seconds until the server closes the connection."""
         before = server.reactor.seconds()
         while not client.closed:
             server.advance(TICK)
@@ -40,7 +40,7 @@ class ConnectionTests(WireTestCase):
         return float(server.reactor.seconds() - before)
 
     def test_keep_alive(self) -> None:
-        """An idle connection is closed, without a word, after --keep-alive."""
+        """An idle connection is closed without a response after --keep-alive."""
         server = self.recorded(application, keep_alive=7)
         client = server.connect()
         client.send(get("/"))
@@ -59,17 +59,17 @@ class ConnectionTests(WireTestCase):
         self.assertEqual(self.closed_after(server, client), 1)
 
     def test_connection_without_a_request(self) -> None:
-        """A connection on which nothing ever comes is closed likewise."""
+        """The same time applies to a connection without a first request."""
         server = self.serve(application, keep_alive=7)
         self.assertEqual(self.closed_after(server, server.connect()), 7)
 
     def test_connection_without_a_request_and_without_keep_alive(self) -> None:
-        """Without keep-alive it has as long as a head may take."""
+        """Without keep-alive, --header-timeout applies to it."""
         server = self.serve(application, keep_alive=0, header_timeout=3)
         self.assertEqual(self.closed_after(server, server.connect()), 3)
 
     def test_head(self) -> None:
-        """A head that is not whole after --header-timeout is answered 408."""
+        """A head that is incomplete after --header-timeout is answered 408."""
         server = self.recorded(application, header_timeout=5)
         client = server.connect()
         wait(server, 4)
@@ -82,7 +82,7 @@ class ConnectionTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(408, "refused")])
 
     def test_second_head(self) -> None:
-        """Also for a later request, from its first byte on."""
+        """The time for the head of a later request counts from its first byte."""
         server = self.serve(application, header_timeout=5)
         client = server.connect()
         client.send(get("/") + b"GET")
@@ -92,7 +92,7 @@ class ConnectionTests(WireTestCase):
         self.assertEqual([each.status for each in client.responses()], [200, 408])
 
     def test_head_behind_a_request_that_waits(self) -> None:
-        """A head that comes while another request runs is not hurried by that."""
+        """The time for a head does not count while another request runs."""
         server = self.serve(application, header_timeout=5)
         client = server.connect()
         client.send(get("/sleep?seconds=9") + b"GET")
@@ -112,7 +112,7 @@ class ConnectionTests(WireTestCase):
         self.assertEqual([idle.closed, head.closed, body.closed], [False] * 3)
 
     def test_body(self) -> None:
-        """A read that gets no byte for --body-timeout fails; the answer is 408."""
+        """A read that gets no byte for --body-timeout fails; the status is 408."""
         server = self.recorded(application, body_timeout=5)
         client = server.connect()
         client.send(get("/echo", "Content-Length: 9", method="POST"))
@@ -122,12 +122,12 @@ class ConnectionTests(WireTestCase):
         self.assertEqual(client.received, b"")
         self.assertEqual(self.closed_after(server, client), 5)
         self.assertEqual(self.only(client).status, 408)
-        self.assertIn(b"no byte of the body came for 5 seconds", client.received)
+        self.assertIn(b"no byte of the body in 5 seconds", client.received)
         self.assertEqual(self.outcomes(), [(408, "error")])
         self.assertEqual(self.logged(LogLevel.warn), [])
 
-    def test_body_that_nobody_waits_for(self) -> None:
-        """The time counts while the application waits, not while it is busy."""
+    def test_body_while_the_application_is_busy(self) -> None:
+        """The time counts only while the application is parked in a read."""
         server = self.serve(application, body_timeout=5)
         client = server.connect()
         client.send(get("/sleep?seconds=50", "Content-Length: 9", method="POST"))
@@ -135,7 +135,7 @@ class ConnectionTests(WireTestCase):
         self.assertEqual(self.only(client).status, 200)
 
     def test_body_after_the_head_of_the_response(self) -> None:
-        """A response that has begun is cut off."""
+        """A response that has begun is truncated."""
         server = self.serve(application, body_timeout=5)
         client = server.connect()
         client.send(
@@ -150,7 +150,7 @@ class WriteTests(WireTestCase):
     """Clients that do not read."""
 
     def test_client_that_takes_nothing(self) -> None:
-        """A client that takes no byte for --write-timeout is cut off."""
+        """A client that accepts no byte for --write-timeout is cut off."""
         for by in ("write", "yield"):
             errors: list[str] = []
 
@@ -187,7 +187,7 @@ class WriteTests(WireTestCase):
         self.assertEqual(self.logged(LogLevel.warn), [])
 
     def test_client_that_reads_and_writes(self) -> None:
-        """An upload that waits and a response that waits are timed apart."""
+        """A parked read and a parked write have separate deadlines."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -217,12 +217,12 @@ class RequestTests(WireTestCase):
     """--request-timeout."""
 
     def setUp(self) -> None:
-        """Have a list for what applications notice."""
+        """Create a list for the events that applications notice."""
         super().setUp()
         self.noticed: list[object] = []
 
     def test_waiting(self) -> None:
-        """The wait ends by RequestTimeout, and the client is answered 504."""
+        """The wait raises RequestTimeout, and the client gets 504."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             try:
@@ -248,7 +248,7 @@ class RequestTests(WireTestCase):
         )
 
     def test_reading(self) -> None:
-        """Also when it waits for its body."""
+        """A read of the body raises it too."""
         server = self.recorded(application, request_timeout=5)
         client = server.connect()
         client.send(get("/echo", "Content-Length: 9", method="POST"))
@@ -257,7 +257,7 @@ class RequestTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(504, "timeout")])
 
     def test_response_has_begun(self) -> None:
-        """A response that has begun is cut off, so that the client sees it."""
+        """A response that has begun is truncated, which the client can detect."""
         for request in (
             get("/stream?count=100&pause=1"),
             get("/stream?count=100&pause=1", version="HTTP/1.0"),
@@ -271,7 +271,7 @@ class RequestTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(200, "timeout")] * 2)
 
     def test_client_does_not_read(self) -> None:
-        """Also when it waits for the client."""
+        """A parked write raises it too."""
         server = self.recorded(application, request_timeout=5)
         client = server.connect(room=1000)
         client.send(get("/stream?size=100000"))
@@ -280,7 +280,7 @@ class RequestTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(200, "timeout")])
 
     def test_application_that_goes_on(self) -> None:
-        """One that ignores the exception cannot send anything any more."""
+        """An application that ignores the timeout can send no more."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             try:
@@ -299,7 +299,7 @@ class RequestTests(WireTestCase):
         self.assertEqual(server.tasks, [])
 
     def test_shielded(self) -> None:
-        """The client is answered in time, and what is shielded not cut in half."""
+        """The client gets 504 in time, and the shielded block completes."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             with environ["txgreenwsgi.shield"]():
@@ -319,7 +319,7 @@ class RequestTests(WireTestCase):
         self.assertEqual(server.tasks, [])
 
     def test_client_is_gone(self) -> None:
-        """A request that goes on without its client has no more time than others."""
+        """A request that continues without its client has the same deadline."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             try:
@@ -341,7 +341,7 @@ class RequestTests(WireTestCase):
         self.assertEqual(server.reactor.getDelayedCalls(), [])
 
     def test_client_leaves_while_it_is_answered(self) -> None:
-        """A client that is found gone by the 504 makes no difference."""
+        """A disconnect that is found while the 504 is sent is harmless."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             try:
@@ -355,14 +355,14 @@ class RequestTests(WireTestCase):
         client = server.connect()
         client.send(get("/"))
         wait(server, 4.75)
-        server.reactor.removeReader(client.transport)  # nobody has noticed yet
+        server.reactor.removeReader(client.transport)  # it goes unnoticed
         client.socket.client_gone = True
         wait(server, 0.25)
         self.assertEqual(self.noticed, ["timed out"])
         self.assertEqual(server.tasks, [])
 
     def test_close_takes_too_long(self) -> None:
-        """A close() that never ends is interrupted too; the response stays good."""
+        """A close() that does not end is interrupted; the response is complete."""
 
         class Stuck:
             def __init__(stuck, environ: Environ) -> None:  # noqa: N805
@@ -392,7 +392,7 @@ class RequestTests(WireTestCase):
         self.assertEqual(len(lines), 1)
 
     def test_own_limit(self) -> None:
-        """A request may give itself another limit, counted from then on, or none."""
+        """A request may set its own limit, counted from the call, or none."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             limit = environ["txgreenwsgi.set_request_timeout"]
@@ -412,7 +412,7 @@ class RequestTests(WireTestCase):
             self.assertEqual(self.only(client).status, status)
 
     def test_own_limit_that_is_none(self) -> None:
-        """What is no number of seconds is refused, and the limit stays as it was."""
+        """An invalid limit is refused, and the old one stays."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             for wrong in (0, -1, float("nan")):
@@ -426,7 +426,7 @@ class RequestTests(WireTestCase):
         self.assertEqual(self.serve(app).request().body, b"fine")
 
     def test_in_time(self) -> None:
-        """A request that is done in time hears nothing of it, nor does the next."""
+        """A request that ends in time is not interrupted, nor is the next."""
         server = self.serve(application, request_timeout=5)
         client = server.connect()
         for _ in range(4):

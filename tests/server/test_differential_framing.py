@@ -1,12 +1,11 @@
-"""Requests that two readers would understand differently, with another one behind.
+"""Ambiguous requests, with another request pipelined behind each.
 
-A proxy that reads such bytes in one way and a server that reads them in another do
-not agree on where a request ends, and so on whose request the next one is: that is
-what request smuggling is made of (RFC 9112 11.2). Each case here is sent through
-the whole server, a second request pipelined behind it. The second is what would
-have been smuggled; it must never reach the application.
+A proxy and a server that delimit a request differently disagree about the next one:
+that is request smuggling (RFC 9112 section 11.2). Each case is sent through the whole
+server, with a second request behind it, which must never reach the application.
 
-It knows bytes and what the application saw. It must never know the parser.
+This file knows bytes and the paths that the application was called with. It must never
+know the parser.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ def _chunk(size_line: bytes) -> bytes:
     return CHUNKED + size_line + b"\r\nabcde\r\n" + EMPTY
 
 
-#: What is sent before the second request, and the status it is answered with.
+#: The bytes before the second request, and the status of the response to them.
 AMBIGUOUS: dict[str, tuple[int, bytes]] = {
-    # Two fields that frame, or one that frames in two ways.
+    # Two framing fields, or one with two meanings.
     "Content-Length before Transfer-Encoding: CL.TE (RFC 9112 6.1)": (
         400,
         _request(b"Content-Length: 5", b"Transfer-Encoding: chunked") + EMPTY,
@@ -72,7 +71,7 @@ AMBIGUOUS: dict[str, tuple[int, bytes]] = {
         400,
         _request(b"Content-Length: 0, %d" % len(SECOND)),
     ),
-    "a coding that this server has not, beside a length: TE.CL (RFC 9112 6.1)": (
+    "an unsupported coding beside a length: TE.CL (RFC 9112 6.1)": (
         400,
         _request(b"Transfer-Encoding: xchunked", b"Content-Length: 5") + b"abcde",
     ),
@@ -105,7 +104,7 @@ AMBIGUOUS: dict[str, tuple[int, bytes]] = {
         )
         + EMPTY,
     ),
-    # A field that frames, hidden from some readers.
+    # A framing field that some readers do not recognize.
     "a space before the colon (RFC 9112 5.1)": (
         400,
         _request(b"Transfer-Encoding : chunked") + EMPTY,
@@ -159,7 +158,7 @@ AMBIGUOUS: dict[str, tuple[int, bytes]] = {
         400,
         _request(b"Content\0-Length: %d" % len(SECOND)),
     ),
-    # A length that readers of numbers disagree about.
+    # A length that number parsers read differently.
     "a length with a sign (RFC 9110 8.6)": (400, _request(b"Content-Length: +5")),
     "a negative length (RFC 9110 8.6)": (400, _request(b"Content-Length: -5")),
     "a hexadecimal length (RFC 9110 8.6)": (400, _request(b"Content-Length: 0x5")),
@@ -246,7 +245,7 @@ AMBIGUOUS: dict[str, tuple[int, bytes]] = {
         400,
         b"GET /first HTTP/1.10\r\nHost: x\r\n\r\n",
     ),
-    "a version that nobody knows (RFC 9112 2.3)": (
+    "an unknown version (RFC 9112 2.3)": (
         505,
         b"GET /first HTTP/1.9\r\nHost: x\r\n\r\n",
     ),
@@ -278,13 +277,13 @@ AMBIGUOUS: dict[str, tuple[int, bytes]] = {
         400,
         b"GET http://y@x/first HTTP/1.1\r\nHost: x\r\n\r\n",
     ),
-    "an expectation that nobody knows, so that a body may come or not": (
+    "an unknown expectation: a body may follow or not": (
         417,
         LENGTH_5 + b"Expect: more\r\n\r\n",
     ),
 }
 
-#: What looks odd and is not ambiguous: here the second request is answered.
+#: Unusual requests that are not ambiguous: the second request is answered.
 UNAMBIGUOUS: dict[str, bytes] = {
     "no body": _request(),
     "a body by length": LENGTH_5 + b"\r\nabcde",
@@ -310,12 +309,12 @@ UNAMBIGUOUS: dict[str, bytes] = {
         _request(b"Transfer_Encoding: chunked", b"X-Content-Length: 5")
     ),
     "an empty line before a request (RFC 9112 2.2)": b"\r\n" + _request(),
-    "an upgrade that nobody takes up (RFC 9110 7.8)": (
+    "an upgrade that is ignored (RFC 9110 7.8)": (
         _request(b"Connection: upgrade", b"Upgrade: h2c")
     ),
 }
 
-#: The connection ends with the first request: what follows is not looked at.
+#: Requests that end the connection: bytes after them are ignored.
 LAST_OF_ITS_CONNECTION: dict[str, bytes] = {
     "close (RFC 9112 9.6)": _request(b"Connection: close"),
     "close among other options (RFC 9110 7.6.1)": (
@@ -328,10 +327,10 @@ LAST_OF_ITS_CONNECTION: dict[str, bytes] = {
 
 
 class Seen:
-    """An application that keeps the paths it was called for.
+    """An application that records the paths it was called with.
 
     Args:
-        read: how it treats the body of a request.
+        read: reads the body of a request, or does not.
     """
 
     def __init__(self, read: Callable[[Any], object]) -> None:
@@ -341,14 +340,14 @@ class Seen:
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        """Note the path, read the body or not, answer."""
+        """Record the path, read the body or not, respond."""
         self.paths.append(environ["PATH_INFO"])
         self._read(environ["wsgi.input"])
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"answered"]
 
 
-#: What an application may do with a body.
+#: The ways in which applications treat a body.
 READERS: dict[str, Callable[[Any], object]] = {
     "all of it": lambda body: body.read(),
     "line by line": lambda body: list(body),
@@ -358,19 +357,19 @@ READERS: dict[str, Callable[[Any], object]] = {
 
 
 class DifferentialFramingTests(LeakCheckMixin, SynchronousTestCase):
-    """Each stream, whole and byte by byte, to applications that read or do not."""
+    """Each stream, whole and byte by byte, with applications that read or do not."""
 
     def send(
         self, stream: bytes, piece: int, read: Callable[[Any], object]
     ) -> tuple[list[str], MemoryClient]:
-        """What the application saw of the stream, and the client that sent it."""
+        """Return the application after the stream was sent, and its client."""
         seen = Seen(read)
         client = self.serve(seen).connect()
         client.send(stream, piece)
         return seen.paths, client
 
     def test_ambiguous(self) -> None:
-        """What stands behind an ambiguous request never reaches the application."""
+        """A request behind an ambiguous one never reaches the application."""
         for sentence, (status, stream) in AMBIGUOUS.items():
             for piece in (0, 1):
                 for how, read in READERS.items():
@@ -380,13 +379,13 @@ class DifferentialFramingTests(LeakCheckMixin, SynchronousTestCase):
                     self.assertLessEqual(len(paths), 1, case)
                     self.assertTrue(client.closed, case)
                     [response] = client.responses()
-                    # Who has answered before the body went wrong has answered.
+                    # A response that was sent before the error in the body stands.
                     answered = paths and how in ("a little", "nothing")
                     statuses = {status, 200} if answered else {status}
                     self.assertIn(response.status, statuses, case)
 
     def test_ambiguous_split_anywhere(self) -> None:
-        """The verdict does not depend on where the bytes were cut on their way."""
+        """The result does not depend on the splitting of the bytes."""
         for sentence, (status, stream) in AMBIGUOUS.items():
             for cut in range(1, len(stream + SECOND), 7):
                 seen = Seen(READERS["all of it"])
@@ -399,7 +398,7 @@ class DifferentialFramingTests(LeakCheckMixin, SynchronousTestCase):
                 self.assertNotIn("/second", seen.paths, case)
 
     def test_sent_after_the_refusal(self) -> None:
-        """Nor does what is sent once the refusal has been read."""
+        """Bytes sent after the refusal never reach the application either."""
         for sentence, (_status, stream) in AMBIGUOUS.items():
             paths, client = self.send(stream, 0, READERS["all of it"])
             for _ in range(3):
@@ -408,7 +407,7 @@ class DifferentialFramingTests(LeakCheckMixin, SynchronousTestCase):
             self.assertLessEqual(len(client.responses()), 1, sentence)
 
     def test_unambiguous(self) -> None:
-        """What every reader understands alike keeps the connection alive."""
+        """A request that all readers delimit alike keeps the connection alive."""
         for sentence, stream in UNAMBIGUOUS.items():
             for piece in (0, 1):
                 for how in ("all of it", "line by line"):
@@ -420,7 +419,7 @@ class DifferentialFramingTests(LeakCheckMixin, SynchronousTestCase):
                     self.assertEqual(statuses, [200, 200], case)
 
     def test_last_of_its_connection(self) -> None:
-        """Behind a request that ends the connection, nothing is a request."""
+        """Bytes behind a request that ends the connection are ignored."""
         for sentence, stream in LAST_OF_ITS_CONNECTION.items():
             for piece in (0, 1):
                 paths, client = self.send(stream + SECOND, piece, READERS["all of it"])

@@ -1,4 +1,4 @@
-"""Clients that leave: who is told, when, and that nothing of theirs is left."""
+"""Clients that disconnect: the effects on applications, and the cleanup."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from .application import Environ, Start
 
 
-class ToldTests(WireTestCase):
-    """What an application notices of a client that has left."""
+class NoticeTests(WireTestCase):
+    """The exceptions that an application gets when its client disconnects."""
 
     def setUp(self) -> None:
-        """Have a list for what applications notice."""
+        """Create a list for the events that applications notice."""
         super().setUp()
         self.noticed: list[object] = []
 
     def assert_quiet(self) -> None:
-        """Fail if anything was logged that needs somebody's attention."""
+        """Fail if a warning or an error was logged."""
         self.assertEqual(self.logged(LogLevel.warn), [])
 
     def leave(self, app: Any, request: bytes, **settings: Any) -> MemoryClient:
-        """A client that sends a request and leaves."""
+        """Let a client send a request and disconnect."""
         client = self.connected(app, **settings)
         client.send(request)
         client.disconnect()
         return client
 
     def test_while_reading(self) -> None:
-        """A read raises: it is never silently short."""
+        """A parked read raises: it is never silently short."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             read = getattr(environ["wsgi.input"], environ["PATH_INFO"][1:])
@@ -61,20 +61,20 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_read_goes_on_raising(self) -> None:
-        """An application that reads again is told again."""
+        """Each further read raises too."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             for _ in range(3):
                 self.assertRaises(ClientDisconnected, environ["wsgi.input"].read)
-                self.noticed.append("told")
+                self.noticed.append("interrupted")
             return []
 
         self.leave(app, get("/", "Content-Length: 9", method="POST") + b"abc")
-        self.assertEqual(self.noticed, ["told"] * 3)
+        self.assertEqual(self.noticed, ["interrupted"] * 3)
         self.flushLoggedErrors(AssertionError)
 
     def test_while_writing(self) -> None:
-        """A client that leaves while a block waits for it interrupts write()."""
+        """A disconnect interrupts a parked write()."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -95,7 +95,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_while_a_block_is_sent(self) -> None:
-        """Also where the iterable's block waits; close() is called."""
+        """A disconnect interrupts a parked block of an iterable; close() is called."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -115,12 +115,12 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_send_fails(self) -> None:
-        """A client found gone by a send is the same, though nobody had noticed."""
+        """A send that fails counts as a disconnect."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
             yield b"first"
-            client.socket.client_gone = True  # what the kernel knows and we do not
+            client.socket.client_gone = True  # unnoticed so far
             self.noticed.append(environ["txgreenwsgi.client_disconnected"]())
             try:
                 yield b"second"
@@ -134,7 +134,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_the_only_send_fails(self) -> None:
-        """Also when it was the first."""
+        """A first send that fails counts as a disconnect too."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             client.socket.client_gone = True
@@ -148,7 +148,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_send_of_a_refusal_fails(self) -> None:
-        """A client that does not wait for its 400 leaves nothing behind."""
+        """A client that leaves before its 400 leaves nothing behind."""
         client = self.connected(application)
         client.socket.to_server += b"nonsense\r\n\r\n"
         client.socket.send = self.broken  # type: ignore[method-assign]
@@ -156,11 +156,11 @@ class ToldTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(400, "refused")])
 
     def broken(self, data: Any, flags: int = 0) -> int:
-        """A send to a client that is gone."""
+        """Fail as a send to a client that has left."""
         raise BrokenPipeError
 
     def test_cleanup_may_wait(self) -> None:
-        """What a stream does in `finally` may wait: it is not interrupted again."""
+        """A stream's `finally` block may wait: it is not interrupted again."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -180,7 +180,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_in_a_stream_that_waits(self) -> None:
-        """A stream that waits for something else is interrupted there."""
+        """A stream that waits for another event is interrupted there."""
         for wait in (
             lambda environ: environ["txgreenwsgi.sleep"](1000),
             lambda environ: environ["txgreenwsgi.wait"](Deferred()),
@@ -226,7 +226,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_whatever_a_stream_does_next(self) -> None:
-        """However a stream goes on after the interruption, it ends there."""
+        """After the interruption the stream ends, whatever it does next."""
 
         def nothing() -> Iterator[bytes]:
             self.noticed.append("went on")
@@ -254,7 +254,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_before_a_file(self) -> None:
-        """A file whose client has left is closed, and nothing of it is sent."""
+        """A file whose client has left is closed and not sent."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by close()
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -273,7 +273,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_in_a_stream_of_empty_blocks(self) -> None:
-        """A stream that yields b"" to let others run ends at its next one."""
+        """A stream that yields b"" to let others run ends at its next block."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -288,7 +288,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_before_the_stream_began(self) -> None:
-        """A stream whose client left before it began is closed, not started."""
+        """A stream whose client left before its start is closed, not started."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             environ["txgreenwsgi.sleep"](1)
@@ -313,14 +313,14 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_application_goes_on(self) -> None:
-        """An application that waits for something else may finish its work."""
+        """By default, a disconnect does not interrupt other waits."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             self.noticed.append(environ["txgreenwsgi.client_disconnected"]())
             environ["txgreenwsgi.sleep"](1)
             self.noticed.append(environ["waitress.client_disconnected"]())
             start("200 OK", TEXT)
-            return [b"for nobody"]
+            return [b"unsent"]
 
         server = self.recorded(app)
         client = server.connect()
@@ -333,7 +333,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_cancelled(self) -> None:
-        """With --on-disconnect cancel the wait ends, and what it waits for with it."""
+        """With --on-disconnect cancel, the wait and its Deferred are cancelled."""
 
         def note(_: object) -> None:
             self.noticed.append("cancelled")
@@ -344,17 +344,17 @@ class ToldTests(WireTestCase):
             try:
                 environ["txgreenwsgi.wait"](deferred)
             except ClientDisconnected:
-                self.noticed.append("told")
+                self.noticed.append("interrupted")
                 raise
             return []
 
         self.leave(app, get("/"), on_disconnect="cancel")
-        self.assertEqual(self.noticed, ["cancelled", "told"])
+        self.assertEqual(self.noticed, ["cancelled", "interrupted"])
         self.assertEqual(self.outcomes(), [(0, "disconnected")])
         self.assert_quiet()
 
     def test_shielded(self) -> None:
-        """What is shielded is not cut in half; the wait behind it ends."""
+        """A shielded block completes; the first wait after it is interrupted."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             with environ["txgreenwsgi.shield"]():
@@ -363,7 +363,7 @@ class ToldTests(WireTestCase):
             try:
                 environ["txgreenwsgi.sleep"](1000)
             except ClientDisconnected:
-                self.noticed.append("told")
+                self.noticed.append("interrupted")
                 raise
             return []
 
@@ -373,11 +373,11 @@ class ToldTests(WireTestCase):
         client.disconnect()
         self.assertEqual(self.noticed, [])
         server.advance(1)
-        self.assertEqual(self.noticed, ["whole", "told"])
+        self.assertEqual(self.noticed, ["whole", "interrupted"])
         self.assert_quiet()
 
     def test_writer_of_another_task(self) -> None:
-        """The request ends too when another task of it was the one that wrote."""
+        """The request ends even if another of its tasks was the writer."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -405,7 +405,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_two_writers(self) -> None:
-        """Two tasks that write at once are told so: no block is put into another."""
+        """Two tasks that write at once get an error; blocks are not mixed."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -429,7 +429,7 @@ class ToldTests(WireTestCase):
         self.assertEqual(self.noticed, [message] * 2)
 
     def test_request_ends_before_its_writer(self) -> None:
-        """A task that is still sending is told so, and no other response comes in."""
+        """A task that is parked in a write at the end of the request gets an error."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", [*TEXT, ("Content-Length", "100000")])
@@ -455,7 +455,7 @@ class ToldTests(WireTestCase):
         self.assertIn("two tasks write the response", str(failure.value))
 
     def test_half_close(self) -> None:
-        """A client that says that it sends no more counts as gone."""
+        """A client that closes its sending side counts as gone."""
         client = self.connected(application)
         client.send(get("/stream?pause=1"))
         client.end()
@@ -464,23 +464,23 @@ class ToldTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(0, "disconnected")])
 
     def test_half_close_behind_requests_that_do_not_wait(self) -> None:
-        """What needs no waiting is answered before the end is seen."""
+        """Requests that need no wait are answered before the end is noticed."""
         client = self.connected(application)
         client.socket.client_closed = True
         client.send(get("/") + get("/stream"))
         self.assertEqual(len(client.responses()), 2)
 
     def test_pipelined_requests_are_dropped(self) -> None:
-        """Requests that had not begun never do."""
+        """Requests that have not started never do."""
         client = self.connected(application)
         client.send(get("/sleep") + get("/") + get("/"))
-        client.channel.transport.resumeProducing()  # as the watch for hang-ups would
+        client.channel.transport.resumeProducing()  # as at a hang-up
         client.disconnect()
         client.server.advance(2)
         self.assertEqual(len(self.records), 1)
 
     def test_in_a_head(self) -> None:
-        """A client that leaves in the middle of a head was never there."""
+        """A client that leaves within a head leaves no record."""
         for size in range(1, len(get("/")) - 1):
             client = self.connected(application)
             client.send(get("/")[:size])
@@ -489,7 +489,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_at_any_byte(self) -> None:
-        """Wherever a client breaks off, the server is empty afterwards."""
+        """A disconnect after any byte of a request leaves nothing behind."""
         for request in (
             post("/echo", b"0123456789"),
             chunked("/echo-slices?size=3", b"0123", b"456789", trailers=b"A: b\r\n"),
@@ -506,7 +506,7 @@ class ToldTests(WireTestCase):
                 self.flushLoggedErrors()
 
     def test_after_any_byte(self) -> None:
-        """Also when it breaks off while it reads."""
+        """A disconnect after any byte of a response leaves nothing behind."""
         for target in ("/stream?count=3&size=3", "/written"):
             client = self.connected(application)
             client.send(get(target))
@@ -519,7 +519,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def test_inside_a_send(self) -> None:
-        """A connection that is lost inside a send, before it returns, is no trouble."""
+        """A connection that is lost inside a send is handled like any other."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -538,7 +538,7 @@ class ToldTests(WireTestCase):
         self.assert_quiet()
 
     def lose_at(self, client: MemoryClient, at: int) -> None:
-        """Have the connection abort inside its nth send."""
+        """Let the connection abort inside its nth send."""
         send = client.socket.send
         sends: list[object] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
@@ -87,6 +88,14 @@ class EndpointTests(SynchronousTestCase):
         self.assertIn(": give the path of a readable file", message)
         check_endpoint(text, paths_are_final=False)
         self.assertRaises(EndpointError, check_endpoint, "tcp:x", paths_are_final=False)
+
+    def test_unusable_key(self) -> None:
+        """A file that is not a key is refused with the remedy."""
+        path = Path(self.mktemp())
+        path.write_text("not a key\n")
+        message = self.refusal(f"ssl:443:privateKey={path}")
+        self.assertIn("has a key or a certificate that cannot be used (", message)
+        self.assertIn(": give a private key and its certificate, in PEM", message)
 
     def test_missing_package(self) -> None:
         """For a missing package, the message gives the command that installs it."""

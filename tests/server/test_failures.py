@@ -1,4 +1,4 @@
-"""Applications that fail: what clients get, what is logged, what is cleaned up."""
+"""Failing applications: responses, log lines, cleanup."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Closing:
-    """An iterable that records its life, and fails where it is told to."""
+    """An iterable that records its calls and fails as configured."""
 
     def __init__(self, environ: Environ, *blocks: bytes, fail: str = "") -> None:
         self.environ = environ
@@ -46,7 +46,7 @@ class Closing:
             raise
 
     def close(self) -> None:
-        """Note it, wait if told to, and fail if told to."""
+        """Record the call, wait if configured, fail if configured."""
         self._note()
         self.environ["closed"].append(True)
         if self.parked_in_close:
@@ -63,7 +63,7 @@ class FailureTests(WireTestCase):
     """Exceptions of the application."""
 
     def test_before_the_head(self) -> None:
-        """A 500 that tells nothing, then the end; the traceback is in the log."""
+        """A failure before the head gets a 500 without details, and is logged."""
         client = self.connected(application)
         client.send(get("/fail-before?x") + get("/"))
         response = self.only(client)
@@ -80,7 +80,7 @@ class FailureTests(WireTestCase):
         self.assertEqual(self.records[0].bytes_sent, len(response.body))
 
     def test_head_before_the_head(self) -> None:
-        """The 500 to a HEAD has no body."""
+        """The 500 to a HEAD request has no body."""
         client = self.connected(application)
         client.send(get("/fail-before", method="HEAD"))
         self.assertEqual(self.only(client, "HEAD").status, 500)
@@ -88,14 +88,14 @@ class FailureTests(WireTestCase):
         self.flushLoggedErrors(Failure)
 
     def test_display_tracebacks(self) -> None:
-        """--display-tracebacks shows the client what went wrong."""
+        """With --display-tracebacks, the 500 contains the traceback."""
         client = self.connected(application, display_tracebacks=True)
         client.send(get("/fail-before"))
         self.assertIn(b"application.Failure: before the head", self.only(client).body)
         self.flushLoggedErrors(Failure)
 
     def test_after_the_head(self) -> None:
-        """The stream ends without its last chunk: the client sees that it is broken."""
+        """The stream ends without its last chunk, which the client can detect."""
         client = self.connected(application)
         client.send(get("/fail-after") + get("/"))
         self.assertIn(b"\r\n\r\n5\r\nsome\n\r\n", client.received)
@@ -107,14 +107,14 @@ class FailureTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(200, "error")])
 
     def test_after_the_head_of_http_1_0(self) -> None:
-        """Where only the end of the connection ends a body, it is reset instead."""
+        """A body that is delimited by the close is reset instead."""
         client = self.connected(application)
         client.send(get("/fail-after", version="HTTP/1.0"))
         self.assertTrue(client.reset)
         self.flushLoggedErrors(Failure)
 
-    def test_in_the_midst_of_a_length(self) -> None:
-        """A body that breaks off before its length closes the connection."""
+    def test_within_a_length(self) -> None:
+        """A body that ends before its length closes the connection."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", [*TEXT, ("Content-Length", "9")])
@@ -128,7 +128,7 @@ class FailureTests(WireTestCase):
         self.flushLoggedErrors(Failure)
 
     def test_exceptions_that_end_programs(self) -> None:
-        """SystemExit and its like end the request, and nothing else."""
+        """SystemExit and other BaseExceptions end the request only."""
         for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, BaseException):
 
             def app(
@@ -144,7 +144,7 @@ class FailureTests(WireTestCase):
             self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
 
     def test_sys_exit_in_a_stream(self) -> None:
-        """Also when they come from the iterable, or from close()."""
+        """The same holds in the iterable and in close()."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -166,7 +166,7 @@ class FailureTests(WireTestCase):
         self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 2)
 
     def test_failures_that_cannot_be_shown(self) -> None:
-        """An exception that fails when it is printed is answered like any other."""
+        """An exception whose repr() fails is answered like any other."""
 
         class Unprintable(Exception):
             def __str__(self) -> str:
@@ -181,7 +181,7 @@ class FailureTests(WireTestCase):
 
 
 class CloseTests(WireTestCase):
-    """close() of what the application returns (PEP 3333)."""
+    """close() of the application's iterable (PEP 3333)."""
 
     def run_one(
         self,
@@ -210,33 +210,33 @@ class CloseTests(WireTestCase):
         return server
 
     def test_at_the_end(self) -> None:
-        """Called once, in the task of the request, after the last block."""
+        """close() is called once, in the request's task, after the last block."""
         self.run_one(b"a", b"b")
         self.assertEqual(self.closed, [True])
         self.assertEqual(set(self.iterable.tasks), {self.task})
         self.assertEqual(self.only(self.client).body, b"ab")
 
     def test_when_the_iterable_raises(self) -> None:
-        """Called once, in the task of the request."""
+        """close() is called once, in the task of the request."""
         self.run_one(b"a", fail="next")
         self.assertEqual(self.closed, [True])
         self.assertEqual(set(self.iterable.tasks), {self.task})
         self.assertEqual(len(self.flushLoggedErrors(Failure)), 1)
 
     def test_when_it_raises_at_once(self) -> None:
-        """Called though nothing was sent, before the 500 is."""
+        """close() is called before the 500 even if nothing was sent."""
         self.run_one(fail="next")
         self.assertEqual(self.only(self.client).status, 500)
         self.assertEqual(self.closed, [True])
         self.flushLoggedErrors(Failure)
 
     def test_when_the_body_is_too_long(self) -> None:
-        """Called though the iterable was not taken to its end."""
+        """close() is called even if the iteration ended early."""
         self.run_one(b"abc", b"d", b"e", fields=[("Content-Length", "2")])
         self.assertEqual(self.closed, [True])
 
     def test_that_raises(self) -> None:
-        """The response was complete: it stays good, and the failure is logged."""
+        """The response stays complete; the failure is logged."""
         self.run_one(b"a", fail="close")
         self.assertEqual(self.only(self.client).body, b"a")
         self.assertEqual(len(self.flushLoggedErrors(Failure)), 1)
@@ -245,7 +245,7 @@ class CloseTests(WireTestCase):
         self.assertEqual(self.outcomes()[0], (200, "finished"))
 
     def test_both_fail(self) -> None:
-        """A failing close() does not hide why the response had failed."""
+        """A failing close() does not hide the failure of the response."""
 
         class Both(Closing):
             def __next__(self) -> bytes:
@@ -263,7 +263,7 @@ class CloseTests(WireTestCase):
         self.assert_logged("close() of a response failed after the response had failed")
 
     def test_that_waits(self) -> None:
-        """It may wait; the client has its response, its next request waits for it."""
+        """close() may park; the client has its response, its next request waits."""
         server = self.run_one(b"a", parked=1.0)
         self.assertEqual(self.only(self.client).body, b"a")
         self.client.send(get("/other"))
@@ -274,7 +274,7 @@ class CloseTests(WireTestCase):
         self.assertEqual(len(self.client.responses()), 2)
 
     def test_that_waits_for_long(self) -> None:
-        """The connection is not closed over it, however long it takes."""
+        """A close() that parks for long does not close the connection."""
         server = self.run_one(b"a", parked=100.0)
         for _ in range(101):
             server.advance(1)
@@ -282,7 +282,7 @@ class CloseTests(WireTestCase):
         self.assertFalse(self.client.closed)
 
     def test_that_waits_while_the_client_leaves(self) -> None:
-        """A client that leaves now does not interrupt it."""
+        """A disconnect does not interrupt close()."""
         server = self.run_one(b"a", parked=1.0)
         self.client.disconnect()
         server.advance(1)
@@ -290,7 +290,7 @@ class CloseTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(200, "finished")])
 
     def test_no_close(self) -> None:
-        """An application that fails has nothing to be closed."""
+        """A failing application has no iterable to close."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", TEXT)
@@ -306,7 +306,7 @@ class StartResponseTests(WireTestCase):
     """start_response (PEP 3333, "The start_response() Callable")."""
 
     def test_sends_nothing(self) -> None:
-        """The head goes with the first block that is not empty, or at the end."""
+        """The head is sent with the first non-empty block, or at the end."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -327,7 +327,7 @@ class StartResponseTests(WireTestCase):
         self.assertEqual(self.only(client).body, b"now")
 
     def test_each_block_is_handed_over(self) -> None:
-        """A block is sent before the next is asked for (PEP 3333, Buffering)."""
+        """A block is sent before the next is requested (PEP 3333, Buffering)."""
         seen: list[bytes] = []
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
@@ -346,7 +346,7 @@ class StartResponseTests(WireTestCase):
         )
 
     def twice(self, *exc_info: Any, before: bytes = b"") -> App:
-        """An application that calls start_response twice, after a block perhaps."""
+        """Return an application that calls start_response twice."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", [*TEXT, ("X-First", "1")])
@@ -374,7 +374,7 @@ class StartResponseTests(WireTestCase):
             self.assertIn("twice without exc_info", failure.getErrorMessage())
 
     def test_exc_info_before_the_head(self) -> None:
-        """A second call with exc_info replaces what was not sent."""
+        """A second call with exc_info replaces a head that was not sent."""
         for none in (sys.exc_info, lambda: (None, None, None)):
             client = self.connected(self.twice(none))
             client.send(get("/"))
@@ -384,7 +384,7 @@ class StartResponseTests(WireTestCase):
             self.assertEqual(response.header("X-Second"), "2")
 
     def test_exc_info_after_the_head(self) -> None:
-        """It raises that exception again once the head was sent."""
+        """With exc_info, its exception is raised again after the head was sent."""
         client = self.connected(self.twice(sys.exc_info, before=b"some"))
         client.send(get("/"))
         self.assertRaises(IncompleteRead, client.responses)
@@ -392,7 +392,7 @@ class StartResponseTests(WireTestCase):
         self.assertEqual(failure.getErrorMessage(), "the reason")
 
     def test_empty_exc_info_after_the_head(self) -> None:
-        """An exc_info without an exception cannot replace what was sent."""
+        """An exc_info without an exception cannot replace a sent head."""
         client = self.connected(self.twice(lambda: (None, None, None), before=b"some"))
         client.send(get("/"))
         self.assertRaises(IncompleteRead, client.responses)
@@ -400,7 +400,7 @@ class StartResponseTests(WireTestCase):
         self.assertIn("without an exception", failure.getErrorMessage())
 
     def test_application_that_catches_its_error(self) -> None:
-        """An error that start_response raised can be made good by another call."""
+        """After an error of start_response, another call may succeed."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             try:
@@ -427,7 +427,7 @@ class StartResponseTests(WireTestCase):
         self.assertEqual(self.only(client).status, 201)
 
     def test_write_after_the_end(self) -> None:
-        """A `write` that was kept cannot put bytes where the next response goes."""
+        """A `write` that is called after the response cannot corrupt the next one."""
         errors: list[str] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -451,7 +451,7 @@ class StartResponseTests(WireTestCase):
         self.assertEqual([each.body for each in client.responses()], [b"body", b""])
 
     def test_write_after_a_failure(self) -> None:
-        """Nor after the server itself has answered for the application."""
+        """Nor can it after the server's own response to a failure."""
         errors: list[str] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -475,10 +475,10 @@ class StartResponseTests(WireTestCase):
 
 
 class ReferenceTests(WireTestCase):
-    """What is left in memory of a request that is over."""
+    """References to a finished request."""
 
     def test_nothing(self) -> None:
-        """Objects of a request die with it, without a run of the collector."""
+        """The objects of a request are freed at its end, without a collection."""
 
         class Big:
             pass
@@ -504,7 +504,7 @@ class ReferenceTests(WireTestCase):
             gc.enable()
 
     def test_failed(self) -> None:
-        """Those of a request that failed can be collected once the log is read."""
+        """Those of a failed request can be collected once the log event is gone."""
 
         class Big:
             pass

@@ -1,8 +1,8 @@
-"""Faults of applications and of those who watch: one line each, nobody else harmed.
+"""Faults of applications and observers: one log line each, and no side effects.
 
-Whatever an application does when the server calls it, the log has one line that
-names the request, its client gets a 500 or sees that the response broke off, and
-requests in flight beside it and after it do not notice.
+Whatever an application does when the server calls it, the log has one line that names
+the request, its client gets a 500 or a truncated response, and concurrent and later
+requests are unaffected.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ BESIDE = b"GET /beside HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Fault(Exception):
-    """What fails here, where nothing else is wanted."""
+    """The exception of the faults."""
 
 
 class Unspeakable(Exception):
-    """An exception that cannot even be shown."""
+    """An exception whose repr() and str() fail."""
 
     def __str__(self) -> str:
         raise Fault("__str__")
@@ -49,10 +49,10 @@ class Unspeakable(Exception):
 
 
 class Body:
-    """A response's iterable, each part of which can be told to fail.
+    """The iterable of a response, each part of which can fail.
 
     Args:
-        blocks: what it gives; an exception among them is raised.
+        blocks: the blocks; an exception among them is raised.
         iter_error: raised by `iter()`.
         close_error: raised by `close()`.
     """
@@ -145,7 +145,7 @@ class _File(io.BytesIO):
         return super().fileno()
 
     def close(self) -> None:
-        # Once: its finalizer calls this again, and would complain on stderr.
+        # Once: its finalizer calls this again, and would print the error to stderr.
         error = self._errors.pop("close", None)
         if error is not None:
             raise error
@@ -167,7 +167,7 @@ def _stubborn() -> Iterator[bytes]:
         yield b"some"
         raise Fault("the second block")
     finally:
-        # Python says "generator ignored GeneratorExit" to that.
+        # Python raises "generator ignored GeneratorExit".
         yield b"more"
 
 
@@ -176,10 +176,10 @@ def _endless_context() -> Iterator[bytes]:
     yield b""
 
 
-#: What the application does, and whether a head has been sent by then.
+#: Faults of applications, and whether a head has been sent before each.
 FAULTS: dict[str, tuple[Callable[[Environ, Start], Any], bool]] = {
     "the call raises": (_raising(Fault("in the call")), False),
-    "the call raises what cannot be shown": (_raising(Unspeakable()), False),
+    "the call raises an exception whose repr() fails": (_raising(Unspeakable()), False),
     "the call raises OSError, as a database driver does": (
         _raising(ConnectionResetError("the database is gone")),
         False,
@@ -215,25 +215,25 @@ FAULTS: dict[str, tuple[Callable[[Environ, Start], Any], bool]] = {
         _returning(lambda: Body(b"some", "text")),  # type: ignore[arg-type]
         True,
     ),
-    "a generator goes on after its end": (_returning(_stubborn), True),
+    "a generator ignores GeneratorExit": (_returning(_stubborn), True),
     "a file cannot be read": (_wrapped(lambda: _File(read=Fault("read"))), False),
     "a file fails when asked for its descriptor": (
         _wrapped(lambda: _File(fileno=Fault("fileno"))),
         False,
     ),
-    "a file is no file": (_wrapped(lambda: object()), False),
+    "a file has no read()": (_wrapped(lambda: object()), False),
 }
 
-#: What fails when the response has been sent as a whole.
+#: Faults after the whole response was sent.
 LATE_FAULTS: dict[str, Callable[[Environ, Start], Any]] = {
     "close() raises": _returning(lambda: Body(b"all", close_error=Fault("close"))),
     "close() raises SystemExit": _returning(
         lambda: Body(b"all", close_error=SystemExit(1))
     ),
-    "close() raises what cannot be shown": _returning(
+    "close() raises an exception whose repr() fails": _returning(
         lambda: Body(b"all", close_error=Unspeakable())
     ),
-    "close cannot be had": _returning(lambda: _Uncloseable(b"all")),
+    "the attribute close raises": _returning(lambda: _Uncloseable(b"all")),
     "a file cannot be closed": _wrapped(lambda: _File(close=Fault("close"))),
 }
 
@@ -248,7 +248,7 @@ class FaultCase(LeakCheckMixin, SynchronousTestCase):
     def serve_fault(
         self, fault: Callable[[Environ, Start], Any], **settings: Any
     ) -> MemoryServer:
-        """A server where `/beside` answers after a second, and `/fault` fails."""
+        """Return a server with `/fault`, and `/beside`, which takes a second."""
 
         def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
             if environ["PATH_INFO"] == "/fault":
@@ -261,7 +261,7 @@ class FaultCase(LeakCheckMixin, SynchronousTestCase):
         return self.serve(app, **settings)
 
     def assert_unharmed(self, server: MemoryServer, before: MemoryClient) -> None:
-        """The request that was parked all the time, and a new one, are answered."""
+        """Fail unless the request beside it and a new one are answered."""
         after = server.connect()
         after.send(BESIDE)
         server.advance(1)
@@ -272,10 +272,10 @@ class FaultCase(LeakCheckMixin, SynchronousTestCase):
 
 
 class ApplicationFaultTests(FaultCase):
-    """Exceptions out of every place where the server calls an application."""
+    """Exceptions at each place where the server calls an application."""
 
     def test_faults(self) -> None:
-        """Each fault is one line with the request's name, and a 500 or a cut."""
+        """Each fault is one log line with the request, and a 500 or a cut body."""
         for sentence, (fault, sent) in FAULTS.items():
             server = self.serve_fault(fault)
             beside, client = server.connect(), server.connect()
@@ -286,7 +286,7 @@ class ApplicationFaultTests(FaultCase):
             self.assertIn("GET /fault (request ", errors[0], sentence)
             self.assertTrue(client.closed, sentence)
             if sent:
-                # No last chunk: the client can tell that something is missing.
+                # No last chunk: the client detects the truncation.
                 self.assertIn(b"some", client.received, sentence)
                 self.assertNotIn(b"0\r\n\r\n", client.received, sentence)
             else:
@@ -296,7 +296,7 @@ class ApplicationFaultTests(FaultCase):
             self.assertEqual(self.logged.errors(), [], sentence)
 
     def test_late_faults(self) -> None:
-        """What fails behind a whole response is logged; the client does not notice."""
+        """A fault after the whole response is logged; the client is unaffected."""
         for sentence, fault in LATE_FAULTS.items():
             server = self.serve_fault(fault)
             beside, client = server.connect(), server.connect()
@@ -311,7 +311,7 @@ class ApplicationFaultTests(FaultCase):
             self.assert_unharmed(server, beside)
 
     def test_two_faults(self) -> None:
-        """An iterable that fails and cannot be closed either: a line for each."""
+        """An iterable whose iteration and close() both fail has two log lines."""
         body = Body(b"some", Fault("second"), close_error=Fault("close"))
         server = self.serve_fault(_returning(lambda: body))
         beside, client = server.connect(), server.connect()
@@ -323,7 +323,7 @@ class ApplicationFaultTests(FaultCase):
         self.assert_unharmed(server, beside)
 
     def test_fault_of_a_spawned_task(self) -> None:
-        """A task that a request has left behind fails for itself."""
+        """A fault of a spawned task affects that task only."""
 
         def fail() -> None:
             raise Fault("in a task of its own")
@@ -338,7 +338,8 @@ class ApplicationFaultTests(FaultCase):
         beside.send(BESIDE)
         client.send(FAULT)
         self.assertEqual(client.responses()[0].body, b"all")
-        # Until the task is collected, somebody might still ask for its result.
+        # A task that failed is logged when it is collected: until then its result may
+        # still be asked for.
         gc.collect()
         [error] = self.logged.errors()
         self.assertIn("its error was never handled", error)
@@ -357,11 +358,11 @@ class ApplicationFaultTests(FaultCase):
 
 
 class ObserverFaultTests(FaultCase):
-    """Those who watch may fail as well."""
+    """Faults of observers."""
 
     def test_observer_of_requests(self) -> None:
-        """An observer that raises is logged; the others are told all the same."""
-        told: list[object] = []
+        """A failing observer is logged; the others get the record."""
+        records: list[object] = []
 
         def failing(record: object) -> None:
             raise Fault("in an observer")
@@ -370,15 +371,15 @@ class ObserverFaultTests(FaultCase):
             start_response("200 OK", [])
             return [b"fine"]
 
-        server = self.serve(app, observers=[failing, told.append])
+        server = self.serve(app, observers=[failing, records.append])
         for count in range(1, 4):
             self.assertEqual(server.request().body, b"fine")
             [error] = self.logged.errors()
             self.assertIn(" failed", error)
-            self.assertEqual(len(told), count)
+            self.assertEqual(len(records), count)
 
     def test_observer_of_the_log(self) -> None:
-        """A log observer that raises changes nothing for any request."""
+        """A failing log observer affects no request."""
 
         @implementer(ILogObserver)
         def failing(event: LogEvent) -> None:

@@ -1,7 +1,7 @@
-"""Requests and connections end without leaving work for the garbage collector.
+"""Requests and connections end without work for the garbage collector.
 
-What holds itself in a circle stays until the collector comes, which may be long, and
-a server of which clients leave by the thousand would grow for as long.
+Objects in a reference cycle stay until the collector runs; with thousands of clients
+the server would grow until then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Start = Any
 
 
 class Mark:
-    """What an environ holds, to see when it is let go."""
+    """An object in the environ, to see when the environ is freed."""
 
 
 def _answers(_: Environ, start: Start) -> Iterable[bytes]:
@@ -60,7 +60,7 @@ def _fails(_: Environ, start: Start) -> Iterable[bytes]:
     raise ValueError("as it should")
 
 
-#: What happens -> what is sent, to which application; all end within ten seconds.
+#: Events, with the bytes sent and the application; all end within ten seconds.
 ENDS: dict[str, tuple[bytes, Callable[[Environ, Start], Iterable[bytes]]]] = {
     "it is answered": (GET, _answers),
     "its client leaves while it sleeps": (GET, _sleeps),
@@ -73,22 +73,22 @@ ENDS: dict[str, tuple[bytes, Callable[[Environ, Start], Iterable[bytes]]]] = {
 
 
 def _connections() -> int:
-    """How many there are, or wait for the collector."""
+    """Return the number of connections, uncollected ones included."""
     return sum(type(found) is H1Channel for found in gc.get_objects())
 
 
 class GarbageTests(LeakCheckMixin, SynchronousTestCase):
-    """Without the garbage collector."""
+    """Requests without the garbage collector."""
 
     def setUp(self) -> None:
-        """Switch it off."""
+        """Disable the collector."""
         super().setUp()
-        gc.collect()  # what other tests have left
+        gc.collect()  # objects of other tests
         gc.disable()
         self.addCleanup(gc.enable)
 
     def test_connections(self) -> None:
-        """However a request ends, its connection and its environ are gone at once."""
+        """At any end of a request, its connection and environ are freed at once."""
         for end, (data, app) in ENDS.items():
             for settings in ({}, {"on_disconnect": "cancel"}, {"request_timeout": 3}):
                 environs: list[Any] = []

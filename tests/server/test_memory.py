@@ -1,8 +1,8 @@
-"""What a client can make the server hold is bounded by the bytes that it may send.
+"""The memory that a client can make the server hold is bounded.
 
-A few bytes on the wire can be worth many in memory: a request line, a chunk of one
-byte. Whoever sends the most costly of them must not get more than a window's worth
-held for it.
+A few bytes on the wire may take many in memory: a request line, a chunk of one byte.
+Even a client that sends the most expensive ones makes the server hold little more
+than a window.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 KIB = 1024
-#: What one read from a socket may bring.
+#: Maximum size of one read from a socket.
 READ = 64 * KIB
-#: The window, what filled it, and the objects of a request and its connection.
+#: Maximum memory: the window, its pieces, the objects of a request and connection.
 EACH = 2 * READ + 64 * KIB
 
 GET = b"GET /sleep HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST /sleep HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 LENGTH = b"POST /sleep HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n"
 
-#: What a client sends first, and what it then repeats for as long as it can.
+#: The bytes that a client sends first, and those that it then repeats.
 COSTLY: dict[str, tuple[bytes, bytes]] = {
     "requests behind one that takes its time": (GET, GET),
     "requests with many fields": (
@@ -58,7 +58,7 @@ def _app(
 
 
 class MemoryTests(LeakCheckMixin, SynchronousTestCase):
-    """Clients that send the costliest of bytes as fast as they are taken."""
+    """Clients that send the most expensive bytes as fast as they are accepted."""
 
     def held(
         self,
@@ -68,14 +68,14 @@ class MemoryTests(LeakCheckMixin, SynchronousTestCase):
         window: int = READ,
         clients: int = 2,
     ) -> int:
-        """How much the server comes to hold for each of a few such clients.
+        """Return the memory that the server holds for each client, in bytes.
 
         Args:
-            first: what each sends before the count begins.
-            piece: what it then sends at once.
-            times: and how often, as long as all of it is taken.
-            window: the server's.
-            clients: how many.
+            first: the bytes that each client sends before the measurement begins.
+            piece: the bytes that it sends repeatedly.
+            times: the number of times, as long as all of them are accepted.
+            window: the server's `input_window`.
+            clients: the number of clients.
         """
         server = self.serve(_app, input_window=window)
         sockets = [server.connect() for _ in range(clients)]
@@ -97,21 +97,21 @@ class MemoryTests(LeakCheckMixin, SynchronousTestCase):
         finally:
             tracemalloc.stop()
         server.close()
-        server.advance(3600)  # until the applications are awake, and see it
+        server.advance(3600)  # wakes the applications, which find it gone
         return (after - before - unread) // clients
 
     def test_in_large_pieces(self) -> None:
-        """Whatever a read from the socket brings, it is not held many times over."""
+        """Bytes in large pieces take little more memory than the window."""
         held = {
             sentence: self.held(first, repeated * (READ // len(repeated)), 4)
             for sentence, (first, repeated) in COSTLY.items()
         }
         self.assertEqual({s: n for s, n in held.items() if n > EACH}, {})
-        # Where it is to be held, it is: nothing was measured beside the point.
+        # The bytes were indeed held: the measurement is valid.
         self.assertGreater(held["a body by its length"], READ)
 
     def test_in_small_pieces(self) -> None:
-        """Nor is what comes in packets of two bytes each."""
+        """The memory is bounded too for bytes in small packets."""
         window = 8 * KIB
         for sentence, first, piece in (
             ("a body by its length", LENGTH, b"xy"),

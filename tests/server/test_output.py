@@ -1,4 +1,4 @@
-"""Bytes on their way out: slow clients, the kernel's help, connections that break."""
+"""Sending: slow clients, files sent by the kernel, connections that break."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from .application import Environ, Start
 
-PATTERN = bytes(range(251)) * 4177  # a little more than 1 MiB, no power of two
+PATTERN = bytes(range(251)) * 4177  # a little more than 1 MiB, not a power of two
 
 
 class SlowReaderTests(WireTestCase):
-    """Clients that read less than the application gives."""
+    """Clients that read more slowly than the application sends."""
 
     def test_bounded_number_of_blocks(self) -> None:
-        """A client that never reads is given what the kernel holds, and no more."""
+        """A client that never reads gets what the kernel buffers, and no more."""
         taken: list[int] = []
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
@@ -46,14 +46,14 @@ class SlowReaderTests(WireTestCase):
         client.send(get("/"))
         self.assertEqual(len(taken), 4)
         self.assertEqual(len(server.tasks), 1)
-        # No copy of what waits is held anywhere.
+        # No copy of the waiting block is held.
         transport = client.transport
         self.assertEqual(len(transport.dataBuffer) + transport._tempDataLen, 0)
         server.advance(10)
         self.assertEqual(len(taken), 4)
 
     def test_pace_of_the_reader(self) -> None:
-        """Each block is asked for when the client has room for it."""
+        """A block is requested when the client has room for it."""
         taken: list[int] = []
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
@@ -70,7 +70,7 @@ class SlowReaderTests(WireTestCase):
         self.assertEqual(len(self.only(client).body), 5000)
 
     def test_write_waits(self) -> None:
-        """write() returns when the client has taken what came before."""
+        """write() returns when the client has taken the earlier blocks."""
         returned: list[int] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -87,7 +87,7 @@ class SlowReaderTests(WireTestCase):
         self.assertEqual(returned, [0, 1])
 
     def test_interrupted_in_a_block(self) -> None:
-        """A block that was sent in part can have nothing behind it: it is cut there."""
+        """A block that was sent in part cuts the connection there."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -112,7 +112,7 @@ class SlowReaderTests(WireTestCase):
         self.assertEqual(self.logged(LogLevel.error), [])
 
     def test_written_outside_a_task(self) -> None:
-        """A callback cannot wait for the client, and is told so before it sends."""
+        """A write outside a task raises before it sends."""
         errors: list[str] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -135,14 +135,14 @@ class SlowReaderTests(WireTestCase):
         self.assertEqual(self.only(client).body, b"good")
 
     def test_others_go_on(self) -> None:
-        """A client that does not read holds up nobody."""
+        """A client that does not read blocks no other client."""
         server = self.serve(application)
         slow = server.connect(room=1000)
         slow.send(get("/stream?size=100000"))
         self.assertEqual(server.request().body, b"hello\n")
 
     def test_fast_reader(self) -> None:
-        """A client that takes everything at once does not keep the others waiting."""
+        """A client that takes everything at once does not starve the others."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             if environ["PATH_INFO"] == "/":
@@ -150,7 +150,7 @@ class SlowReaderTests(WireTestCase):
                 return
             start("200 OK", TEXT)
             while True:
-                server.reactor.rightNow += 0.001  # the time that a block takes
+                server.reactor.rightNow += 0.001  # each block takes time
                 yield b"more"
 
         server = self.serve(app)
@@ -160,10 +160,10 @@ class SlowReaderTests(WireTestCase):
 
 
 class FileTests(WireTestCase):
-    """Files sent by the kernel, where the transport allows it."""
+    """Files sent with sendfile(), if the transport supports it."""
 
     def setUp(self) -> None:
-        """Have a file, and an application that sends it."""
+        """Create a file, and an application that sends it."""
         super().setUp()
         self.file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.addCleanup(self.file.close)
@@ -174,7 +174,7 @@ class FileTests(WireTestCase):
         self.closed: list[bool] = []
 
     def app(self, environ: Environ, start: Start) -> Iterable[bytes]:
-        """Send the file, without ever reading it."""
+        """Send the file without reading it."""
         self.file.seek(self.offset)
         start("200 OK", self.fields)
         wrapped = environ["wsgi.file_wrapper"](self.file)
@@ -182,7 +182,7 @@ class FileTests(WireTestCase):
         return wrapped  # type: ignore[no-any-return]
 
     def ask(self, request: bytes, **settings: Any) -> PairClient:
-        """A client that has sent a request."""
+        """Return a client that has sent a request."""
         self.server = self.recorded(self.app, **settings)
         client = PairClient(self.server)
         self.addCleanup(self.server.close)
@@ -191,13 +191,13 @@ class FileTests(WireTestCase):
         return client
 
     def body(self, client: PairClient) -> bytes:
-        """The body of the one response, whose length is declared."""
+        """Return the body of the only response, whose length is declared."""
         head, _, body = client.read_all().partition(b"\r\n\r\n")
         self.assertIn(b"\r\nContent-Length: ", head)
         return body
 
     def test_whole(self) -> None:
-        """A real file is sent whole, with its length, and closed once."""
+        """A file is sent whole, with its length, and closed once."""
         client = self.ask(get("/") + get("/", "Connection: close"))
         data = client.read_all()
         self.assertEqual(data.count(b"HTTP/1.1 200 OK"), 2)
@@ -210,29 +210,29 @@ class FileTests(WireTestCase):
         )
 
     def test_kernel_does_it(self) -> None:
-        """The file is not read by this process: its position does not move."""
+        """The file is not read by this process: its position stays."""
         self.ask(get("/")).read_all()
         self.assertEqual(os.lseek(self.file.fileno(), 0, os.SEEK_CUR), 0)
 
     def test_offset(self) -> None:
-        """It is sent from where it stands."""
+        """The file is sent from its position."""
         self.offset = 1_000_003
         self.assertEqual(self.body(self.ask(get("/"))), PATTERN[1_000_003:])
 
     def test_at_its_end(self) -> None:
-        """A file that stands at its end is an empty body."""
+        """A file at its end is an empty body."""
         self.offset = len(PATTERN)
         self.assertEqual(self.body(self.ask(get("/"))), b"")
 
     def test_head(self) -> None:
-        """HEAD sends the length of the file and nothing of it."""
+        """HEAD sends the length of the file, and no body."""
         data = self.ask(get("/", method="HEAD")).read_all()
         self.assertIn(b"Content-Length: %d\r\n" % len(PATTERN), data)
         self.assertTrue(data.endswith(b"\r\n\r\n"))
         self.assertEqual(self.closed, [True])
 
     def test_shorter_length(self) -> None:
-        """A length below that of the file is a part of it, and no fault."""
+        """A Content-Length below the file's sends a part of it, without an error."""
         self.offset = 10
         self.fields.append(("Content-Length", "20"))
         self.assertEqual(self.body(self.ask(get("/"))), PATTERN[10:30])
@@ -240,7 +240,7 @@ class FileTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(200, "finished")])
 
     def test_longer_length(self) -> None:
-        """A length above that of the file closes the connection after it."""
+        """A Content-Length above the file's closes the connection after it."""
         self.fields.append(("Content-Length", str(len(PATTERN) + 1)))
         client = self.ask(get("/"))
         self.assertEqual(self.body(client), PATTERN)
@@ -248,7 +248,7 @@ class FileTests(WireTestCase):
         self.assert_logged("1 bytes before its Content-Length", level=LogLevel.error)
 
     def test_truncated_while_it_is_sent(self) -> None:
-        """A file that becomes shorter closes the connection, so that it is seen."""
+        """A file that is truncated meanwhile closes the connection."""
         client = self.ask(get("/"))
         os.ftruncate(self.file.fileno(), 700_000)
         self.assertLess(len(self.body(client)), len(PATTERN))
@@ -257,7 +257,7 @@ class FileTests(WireTestCase):
         self.assertEqual(self.closed, [True])
 
     def test_client_leaves(self) -> None:
-        """A client that leaves in the middle ends it; the file is closed."""
+        """A disconnect while the head of a file waits is handled."""
         client = self.ask(get("/"))
         client.read()
         self.assertEqual(self.closed, [])
@@ -268,7 +268,7 @@ class FileTests(WireTestCase):
         self.assertEqual(self.logged(LogLevel.warn), [])
 
     def test_client_stops_reading(self) -> None:
-        """One that reads no more is cut off, file or no file."""
+        """A client that stops reading is cut off after --write-timeout."""
         client = self.ask(get("/"), write_timeout=5)
         self.server.advance(5.25)
         self.assertEqual(self.closed, [True])
@@ -278,7 +278,7 @@ class FileTests(WireTestCase):
         self.assertLess(len(client.received), len(PATTERN))
 
     def test_after_write(self) -> None:
-        """Behind what was written the file is read like any iterable."""
+        """After a write(), the file is read like any iterable."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", TEXT)(b"first, ")
@@ -292,7 +292,7 @@ class FileTests(WireTestCase):
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 - close() has closed it
 
     def test_in_memory(self) -> None:
-        """Where the kernel cannot send, the file is read, as far as is declared."""
+        """Where the kernel cannot send, the file is read up to its Content-Length."""
         server = self.recorded(self.app)
         self.assertEqual(server.request().body, PATTERN)
         self.fields.append(("Content-Length", "70000"))
@@ -302,7 +302,7 @@ class FileTests(WireTestCase):
         self.assertEqual(self.logged(LogLevel.warn), [])
 
     def with_sendfile(self, sendfile: Callable[..., int]) -> None:
-        """Put something in the place of the system call."""
+        """Replace the system call."""
         self.patch(os, "sendfile", sendfile)
 
     def test_file_system_without_it(self) -> None:
@@ -316,7 +316,7 @@ class FileTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(200, "finished")])
 
     def test_disk_fails(self) -> None:
-        """An error of the disk is logged as one, and the response breaks off."""
+        """A disk error is logged as such, and truncates the response."""
 
         def fail(*args: Any) -> Any:
             raise OSError(errno.EIO, "the disk is broken")
@@ -331,7 +331,7 @@ class FileTests(WireTestCase):
         self.assertEqual(self.closed, [True])
 
     def test_connection_breaks(self) -> None:
-        """An error of the connection is the client's, and none of ours."""
+        """An error of the connection is a disconnect, and logs no error."""
 
         def sendfile(out: int, file: int, offset: int, count: int) -> int:
             raise OSError(errno.ETIMEDOUT, "the client does not answer")
@@ -342,7 +342,7 @@ class FileTests(WireTestCase):
         self.assertEqual(self.logged(LogLevel.warn), [])
 
     def test_others_have_their_turn(self) -> None:
-        """However fast the client is, a file does not keep the others waiting."""
+        """A file sent to a fast client does not starve the others."""
         turns: list[int] = []
         calls: list[int] = []
 
@@ -350,7 +350,7 @@ class FileTests(WireTestCase):
             if not calls:
                 hub.at_next_turn(lambda: turns.append(len(calls)))
             calls.append(count)
-            return count  # as if the client had taken all
+            return count  # as with a client that takes all bytes
 
         self.file.truncate(10 * 1024 * 1024)
         self.with_sendfile(sendfile)
@@ -364,7 +364,7 @@ class FileTests(WireTestCase):
         self.assertEqual(turns, [1])
 
     def test_stopped_between_two_parts(self) -> None:
-        """A client that leaves while others have their turn ends it as well."""
+        """A disconnect between two parts of a file ends the sending."""
 
         def sendfile(out: int, file: int, offset: int, count: int) -> int:
             hub.at_next_turn(client.channel.abort)
@@ -383,7 +383,7 @@ class FileTests(WireTestCase):
 
 
 class BusyKernelTests(WireTestCase):
-    """A kernel that has no room when it is asked first."""
+    """A kernel whose buffers are full at first."""
 
     def busy(self, server: MemoryServer) -> PairClient:
         """Return a client to which each system call sends nothing the first time."""
@@ -430,7 +430,7 @@ class BusyKernelTests(WireTestCase):
                 self.assertEqual(data[-len(end) :], end)
 
     def test_client_leaves(self) -> None:
-        """A client that leaves while the head of a file waits is no trouble."""
+        """A disconnect while the head of a file waits is handled."""
         with tempfile.NamedTemporaryFile() as file:
             client = self.busy(self.recorded(application))
             self.patch(client.transport, "startWriting", lambda: None)
@@ -469,10 +469,10 @@ class BusyKernelTests(WireTestCase):
 
 
 class PairTests(WireTestCase):
-    """What is the kernel's doing, on a pair of real sockets."""
+    """Kernel behaviour, on a pair of real sockets."""
 
     def pair(self, app: Any = application, **settings: Any) -> PairClient:
-        """A client of a server of its own."""
+        """Return a client of a new server."""
         self.server = self.recorded(app, **settings)
         client = PairClient(self.server)
         self.addCleanup(self.server.close)
@@ -480,7 +480,7 @@ class PairTests(WireTestCase):
         return client
 
     def test_addresses(self) -> None:
-        """A UNIX socket has no addresses; the names of the server are not empty."""
+        """A UNIX socket has no addresses; the server's name and port are not empty."""
         client = self.pair()
         client.send(get("/environ", "Connection: close"))
         answer = client.read_all()
@@ -503,7 +503,7 @@ class PairTests(WireTestCase):
             self.assertTrue(body == b"".join(expected) + b"0\r\n\r\n")
 
     def test_response_is_not_lost(self) -> None:
-        """An early response reaches who still sends (RFC 9112 section 9.6)."""
+        """An early response reaches a client that still sends (RFC 9112 9.6)."""
         client = self.pair()
         client.send(get("/unread", "Content-Length: 5000000", method="POST"))
         for _ in range(100):
@@ -512,7 +512,7 @@ class PairTests(WireTestCase):
         self.assertTrue(client.ended)
 
     def test_requests_behind_the_last(self) -> None:
-        """Nor is one lost to requests that are not answered any more."""
+        """A response is not lost if requests behind it stay unanswered."""
         client = self.pair()
         request = get("/stream?size=100000&count=10", version="HTTP/1.0")
         client.send(request + get("/") * 3000)
@@ -520,7 +520,7 @@ class PairTests(WireTestCase):
         self.assertEqual(data.partition(b"\r\n\r\n")[2].count(b"J"), 100_000)
 
     def test_hang_up_while_reading_is_paused(self) -> None:
-        """A client that leaves while nothing is read from it is noticed."""
+        """A disconnect while reading is paused is noticed."""
         client = self.pair(on_disconnect="cancel", input_window=1000)
         client.send(get("/sleep", "Content-Length: 90000", method="POST") + b"x" * 9000)
         self.assertTrue(client.channel.reading_paused)
@@ -531,7 +531,7 @@ class PairTests(WireTestCase):
         self.assert_nothing_left(self.server)
 
     def test_hang_up_behind_pipelined_requests(self) -> None:
-        """Also one that has left requests behind."""
+        """It is noticed behind pipelined requests too."""
         client = self.pair(on_disconnect="cancel")
         client.send(get("/sleep") + get("/") * 3)
         self.assertTrue(client.channel.reading_paused)
@@ -540,7 +540,7 @@ class PairTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(0, "disconnected")])
 
     def test_watches_end(self) -> None:
-        """Connections that are read again are so by the same object, and only by it."""
+        """After a pause, connections are watched by the same object again."""
         client = self.pair(input_window=1000)
         others = [PairClient(self.server) for _ in range(3)]
         clients = [client, *others]
@@ -568,7 +568,7 @@ class PairTests(WireTestCase):
             self.assertIn(b"200 OK", each.read_all())
 
     def test_platform_without_epoll(self) -> None:
-        """There a client that hangs up is noticed when it is read from again."""
+        """Without epoll, a disconnect is noticed at the next read."""
         self.patch(select, "epoll", None)
         del select.epoll
         client = self.pair(on_disconnect="cancel", input_window=1000)

@@ -1,4 +1,4 @@
-"""More requests than may run at once, and more connections than may be open."""
+"""Limits on concurrent requests and on open connections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class QueueTests(WireTestCase):
     def crowd(
         self, count: int, target: str = "/sleep", **settings: Any
     ) -> tuple[MemoryServer, list[MemoryClient]]:
-        """A server, and clients that have each sent it one request."""
+        """Return a server, and clients that have each sent it one request."""
         server = self.recorded(application, **settings)
         clients = [server.connect() for _ in range(count)]
         for client in clients:
@@ -28,13 +28,13 @@ class QueueTests(WireTestCase):
         return server, clients
 
     def statuses(self, clients: list[MemoryClient]) -> list[int]:
-        """The status that each client has received, 0 for none."""
+        """Return the status that each client has received, 0 for none."""
         return [
             client.responses()[0].status if client.received else 0 for client in clients
         ]
 
     def test_at_most_so_many_run(self) -> None:
-        """The others wait, and begin in the order in which they came."""
+        """Further requests wait, and start in the order of their arrival."""
         server, clients = self.crowd(5, max_in_flight=2)
         self.addCleanup(server.advance, 9)
         states = [request.state for request in server.site.requests()]
@@ -48,7 +48,7 @@ class QueueTests(WireTestCase):
         self.assertEqual(server.site.server.admission.running, 0)
 
     def test_queue_is_full(self) -> None:
-        """Who finds no place in the queue is answered 503, and told to come again."""
+        """With a full queue, a request gets 503 with Retry-After."""
         server, clients = self.crowd(4, max_in_flight=1, max_queued=2)
         self.assertEqual(self.statuses(clients), [0, 0, 0, 503])
         response = clients[3].responses()[0]
@@ -61,7 +61,7 @@ class QueueTests(WireTestCase):
         self.assertEqual(self.statuses(clients), [200, 200, 200, 503])
 
     def test_no_queue(self) -> None:
-        """Without a queue the next one is refused at once; pipelined ones are not."""
+        """Without a queue, further requests get 503 at once; pipelined ones do not."""
         server, clients = self.crowd(2, max_in_flight=1, max_queued=0)
         self.assertEqual(self.statuses(clients), [0, 503])
         clients[0].send(get("/") + get("/"))
@@ -69,7 +69,7 @@ class QueueTests(WireTestCase):
         self.assertEqual([each.status for each in clients[0].responses()], [200] * 3)
 
     def test_waiting_too_long(self) -> None:
-        """Who waits for a place longer than --queue-timeout is answered 503."""
+        """A request that waits longer than --queue-timeout gets 503."""
         server, clients = self.crowd(
             2, "/sleep?seconds=9", max_in_flight=1, queue_timeout=3
         )
@@ -84,7 +84,7 @@ class QueueTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(503, "refused"), (200, "finished")])
 
     def test_request_timeout_in_the_queue(self) -> None:
-        """A request may not take longer for having waited in the queue."""
+        """The time in the queue counts towards --request-timeout."""
         server, clients = self.crowd(
             2, "/sleep?seconds=9", max_in_flight=1, queue_timeout=0, request_timeout=5
         )
@@ -93,7 +93,7 @@ class QueueTests(WireTestCase):
         self.assertEqual(server.site.server.admission.running, 0)
 
     def test_client_leaves_the_queue(self) -> None:
-        """Its request never begins, and its place in the queue is free."""
+        """A request whose client leaves the queue never starts; the queue has room."""
         server, clients = self.crowd(3, max_in_flight=1, max_queued=2)
         clients[1].disconnect()
         self.assertEqual(self.outcomes(), [(0, "disconnected")])
@@ -106,7 +106,7 @@ class QueueTests(WireTestCase):
         self.assertEqual(len(self.records), 4)
 
     def race(self, **settings: Any) -> tuple[MemoryServer, list[MemoryClient]]:
-        """A place has been given to the second of three, who has not begun yet."""
+        """Return clients, the second of which has a slot and has not started."""
         server, clients = self.crowd(3, "/sleep?seconds=9", max_in_flight=1, **settings)
         server.reactor.rightNow += 9
         (wake,) = (call for call in server.reactor.calls if "resume" in str(call))
@@ -118,7 +118,7 @@ class QueueTests(WireTestCase):
         return server, clients
 
     def test_client_leaves_as_its_turn_comes(self) -> None:
-        """The place that it was given goes to the next."""
+        """If it leaves now, its slot goes to the next request."""
         server, clients = self.race()
         clients[1].channel.abort()
         clients[1].transport.connectionLost(Failure(ConnectionDone()))
@@ -129,7 +129,7 @@ class QueueTests(WireTestCase):
         self.assertEqual(server.site.server.admission.running, 0)
 
     def test_refused_as_its_turn_comes(self) -> None:
-        """A request that is refused never begins, though it was given a place."""
+        """If it is refused now, it never starts, and its slot is freed."""
         server, clients = self.race(queue_timeout=9)
         clients[1].channel.check(server.reactor.seconds())
         server.settle()
@@ -139,7 +139,7 @@ class QueueTests(WireTestCase):
         self.assertEqual(server.tasks, [])
 
     def test_stop_with_a_client_that_leaves_the_queue(self) -> None:
-        """A stop that waits for nothing else ends then."""
+        """A stop completes when the last queued client leaves."""
         server, clients = self.crowd(2, max_in_flight=1)
         stopped: list[object] = []
         server.site.stop().addCallback(stopped.append)
@@ -151,7 +151,7 @@ class QueueTests(WireTestCase):
         self.assertEqual(stopped, [None])
 
     def test_body_in_the_queue(self) -> None:
-        """The body of a request that waits is held to the window, and not lost."""
+        """The body of a queued request is held up to the window."""
         server, (first,) = self.crowd(1, max_in_flight=1)
         second = server.connect()
         body = b"x" * 500_000
@@ -166,7 +166,7 @@ class ConnectionLimitTests(WireTestCase):
     """--max-connections."""
 
     def test_too_many(self) -> None:
-        """A connection too many is closed at once; one that ends makes room."""
+        """A connection beyond the limit is closed; one that ends makes room."""
         server = self.serve(application, max_connections=2)
         first, second, third = (server.connect() for _ in range(3))
         self.assertEqual(

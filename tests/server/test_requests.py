@@ -1,4 +1,4 @@
-"""What a request becomes: the environ of an application, or a refusal."""
+"""Requests: the environ of the application, or a refusal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NEXT = get("/next")
 
-#: What is sent, and the status of the answer. Nothing that follows is read.
+#: Invalid bytes, and the status of the response. Bytes after them are ignored.
 REFUSED: dict[str, tuple[bytes, int]] = {
     "HTTP/1.1 without Host (RFC 9112 section 3.2)": (
         b"GET / HTTP/1.1\r\n\r\n",
@@ -90,7 +90,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     ),
 }
 
-#: Chunked bodies that are none; the application reads, and is not answered for.
+#: Invalid chunked bodies, which the application reads.
 BAD_CHUNKS: dict[str, bytes] = {
     "a size with a sign": b"+3\r\nabc\r\n0\r\n\r\n",
     "a size with 0x": b"0x3\r\nabc\r\n0\r\n\r\n",
@@ -107,10 +107,10 @@ BAD_CHUNKS: dict[str, bytes] = {
 
 
 class RefusalTests(WireTestCase):
-    """What is no request that can be answered."""
+    """Bytes that are not a valid request."""
 
     def test_refused(self) -> None:
-        """It is answered once, the connection closed, and nothing behind it read."""
+        """Invalid bytes get one response, and the connection closes."""
         for name, (request, status) in REFUSED.items():
             server = self.recorded(application)
             client = server.connect()
@@ -123,7 +123,7 @@ class RefusalTests(WireTestCase):
             self.assertEqual(len(client.responses()), 1, name)
 
     def test_refused_behind_a_good_one(self) -> None:
-        """The request before it on the connection is answered first."""
+        """A valid request before them is answered first."""
         for name, (request, status) in REFUSED.items():
             client = self.connected(application)
             client.send(get("/blocks") + request + NEXT)
@@ -132,7 +132,7 @@ class RefusalTests(WireTestCase):
             )
 
     def test_refused_while_a_good_one_waits(self) -> None:
-        """Also when the one before it takes its time."""
+        """It is answered first even if it takes its time."""
         server = self.recorded(application)
         client = server.connect()
         client.send(get("/sleep") + get("/", "X-Foo : 1") + NEXT)
@@ -141,17 +141,17 @@ class RefusalTests(WireTestCase):
         self.assertEqual([each.status for each in client.responses()], [200, 400])
         self.assertTrue(client.closed)
 
-    def test_told(self) -> None:
+    def test_logged(self) -> None:
         """A refusal is logged with its reason, and observers get a record of it."""
         client = self.connected(application)
         client.send(get("/", "Content-Length: 3,3"))
-        self.assert_logged("refused a request from 192.0.2.1: 400", "not a number")
+        self.assert_logged("request refused: 192.0.2.1: 400", "not a number")
         self.assertEqual(self.outcomes(), [(400, "refused")])
         self.assertEqual(self.records[0].bytes_sent, len(self.only(client).body))
         self.assertEqual(self.records[0].remote_addr, "192.0.2.1")
 
     def test_bad_chunks(self) -> None:
-        """A body that is no body: 400, and nothing behind it is interpreted."""
+        """An invalid chunked body gets 400, and bytes behind it are ignored."""
         for name, body in BAD_CHUNKS.items():
             client = self.connected(application)
             head = get("/echo", "Transfer-Encoding: chunked", method="POST")
@@ -160,7 +160,7 @@ class RefusalTests(WireTestCase):
             self.assertTrue(client.closed, name)
 
     def test_bad_chunks_while_it_reads(self) -> None:
-        """Also when the application has begun to wait for the body."""
+        """The same holds when the application already waits for the body."""
         for name, body in BAD_CHUNKS.items():
             client = self.connected(application)
             client.send(get("/echo", "Transfer-Encoding: chunked", method="POST"))
@@ -168,8 +168,8 @@ class RefusalTests(WireTestCase):
             self.assertEqual(self.only(client).status, 400, name)
             self.assertTrue(client.closed, name)
 
-    def test_bad_chunks_that_nobody_reads(self) -> None:
-        """An application that does not read answers, and then the connection closes."""
+    def test_bad_chunks_without_a_read(self) -> None:
+        """Without a read, the application responds, and the connection closes."""
         for name, body in BAD_CHUNKS.items():
             client = self.connected(application)
             head = get("/unread", "Transfer-Encoding: chunked", method="POST")
@@ -179,7 +179,7 @@ class RefusalTests(WireTestCase):
             self.assertTrue(client.closed, name)
 
     def test_limits(self) -> None:
-        """A head beyond the limits: 414 and 431, before all of it has come."""
+        """A head beyond the limits gets 414 or 431 before all of it has come."""
         sizes = {"max_target": 64, "max_header_size": 1024, "max_headers": 5}
         for part, status in (
             (b"GET /" + b"a" * 100, 414),
@@ -193,10 +193,10 @@ class RefusalTests(WireTestCase):
 
 
 class EnvironTests(WireTestCase):
-    """What an application is told (PEP 3333, "environ Variables")."""
+    """The environ (PEP 3333, "environ Variables")."""
 
     def environ(self, request: bytes, **settings: Any) -> dict[str, str]:
-        """The environ of a request; what is no string, as its representation."""
+        """Return the environ of a request; values that are no strings as repr()."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             return application({**environ, "PATH_INFO": "/environ"}, start)
@@ -214,7 +214,7 @@ class EnvironTests(WireTestCase):
         return {**found, "PATH_INFO": self.path}
 
     def test_keys(self) -> None:
-        """All that PEP 3333 and RFC 3875 name is there, and nothing is empty."""
+        """All keys of PEP 3333 and RFC 3875 are there, and none is empty."""
         environ = self.environ(get("/a%20b?c=%20&d"))
         self.assertEqual(environ["REQUEST_METHOD"], "GET")
         self.assertEqual(environ["SCRIPT_NAME"], "")
@@ -252,12 +252,12 @@ class EnvironTests(WireTestCase):
         self.assertNotIn("HTTP_X_ONE", seen[1])
 
     def test_one_at_a_time(self) -> None:
-        """wsgi.multithread is False where no two requests run at once."""
+        """wsgi.multithread is False if requests never run concurrently."""
         environ = self.environ(get("/"), max_in_flight=1)
         self.assertEqual(environ["wsgi.multithread"], "False")
 
     def test_content(self) -> None:
-        """CONTENT_TYPE and CONTENT_LENGTH are there once, not as HTTP_* too."""
+        """CONTENT_TYPE and CONTENT_LENGTH have no HTTP_ duplicates."""
         environ = self.environ(post("/", b"abc", "Content-Type: a/b"))
         self.assertEqual(environ["CONTENT_TYPE"], "a/b")
         self.assertEqual(environ["CONTENT_LENGTH"], "3")
@@ -265,17 +265,17 @@ class EnvironTests(WireTestCase):
         self.assertNotIn("HTTP_CONTENT_LENGTH", environ)
 
     def test_underscore(self) -> None:
-        """A field with an underscore cannot pose as one with a hyphen."""
+        """A field with an underscore cannot replace one with a hyphen."""
         environ = self.environ(get("/", "X_Foo: evil", "X-Bar: good", "X_Bar: evil"))
         self.assertNotIn("HTTP_X_FOO", environ)
         self.assertEqual(environ["HTTP_X_BAR"], "good")
 
     def test_proxy(self) -> None:
-        """A Proxy field does not become the HTTP_PROXY that HTTP clients obey."""
+        """A Proxy field does not become HTTP_PROXY, which HTTP clients obey."""
         self.assertNotIn("HTTP_PROXY", self.environ(get("/", "Proxy: evil")))
 
     def test_several_of_one_name(self) -> None:
-        """Cookies are joined by "; ", others by ", " (RFC 9110 section 5.3)."""
+        """Cookies are joined by "; ", other fields by ", " (RFC 9110 section 5.3)."""
         environ = self.environ(
             get("/", "Cookie: a=1", "Accept: x", "cookie: b=2", "accept: y")
         )
@@ -283,32 +283,32 @@ class EnvironTests(WireTestCase):
         self.assertEqual(environ["HTTP_ACCEPT"], "x, y")
 
     def test_absolute_form(self) -> None:
-        """The path of an absolute target is the path, its host the Host."""
+        """An absolute target is split into PATH_INFO and HTTP_HOST."""
         environ = self.environ(get("http://other:81/p%41?q"))
         self.assertEqual(environ["PATH_INFO"], "/pA")
         self.assertEqual(environ["QUERY_STRING"], "q")
         self.assertEqual(environ["HTTP_HOST"], "other:81")
 
     def test_asterisk(self) -> None:
-        """OPTIONS * asks about the server: its PATH_INFO is empty."""
+        """PATH_INFO of `OPTIONS *` is empty."""
         environ = self.environ(get("*", method="OPTIONS"))
         self.assertEqual(environ["PATH_INFO"], "")
         self.assertEqual(environ["REQUEST_URI"], "*")
 
     def test_latin_1(self) -> None:
-        """Bytes are characters of the same number (PEP 3333, "Unicode Issues")."""
+        """Bytes become latin-1 characters (PEP 3333, "Unicode Issues")."""
         environ = self.environ(get("/%C3%A9", "X-Name: \xc3\xa9"))
         self.assertEqual(environ["PATH_INFO"].encode("latin-1"), "/\xe9".encode())
         self.assertEqual(environ["HTTP_X_NAME"].encode("latin-1"), "\xe9".encode())
 
-    def test_upgrade_that_nobody_wants(self) -> None:
-        """A request that offers another protocol is answered in this one."""
+    def test_upgrade_is_ignored(self) -> None:
+        """An offer to upgrade is ignored: the response is HTTP/1.1."""
         fields = ("Connection: upgrade", "Upgrade: websocket")
         environ = self.environ(get("/", *fields))
         self.assertEqual(environ["HTTP_UPGRADE"], "websocket")
 
     def test_deployers_variables(self) -> None:
-        """What the deployer gives is in every environ, whatever the client says."""
+        """The deployer's variables override the client's."""
         pairs = [("X_SITE", "one"), ("HTTP_HOST", "site"), ("SERVER_NAME", "public")]
         environ = self.environ(get("/"), environ=pairs)
         self.assertEqual(environ["X_SITE"], "one")
@@ -316,12 +316,12 @@ class EnvironTests(WireTestCase):
         self.assertEqual(environ["SERVER_NAME"], "public")
 
     def test_scheme(self) -> None:
-        """Behind a proxy the deployer says what the scheme is."""
+        """The deployer can set wsgi.url_scheme, for a proxy."""
         environ = self.environ(get("/"), url_scheme="https")
         self.assertEqual(environ["wsgi.url_scheme"], "https")
 
     def test_extensions(self) -> None:
-        """The server's functions are under names of their own, in lower case."""
+        """The server's functions have lower-case names of their own."""
         environ = self.environ(get("/"))
         for name in (
             *("current_task", "poll", "recv", "select", "shield", "sleep", "spawn"),

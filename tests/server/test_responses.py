@@ -1,4 +1,4 @@
-"""How responses are framed, and what an application may not send."""
+"""Response framing, and responses that an application must not send."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def answering(
     *blocks: Any, status: Any = "200 OK", fields: Any = TEXT, as_list: bool = False
 ) -> App:
-    """An application that answers so; by a generator unless it is to be a list."""
+    """Return an application with that response, by a generator unless `as_list`."""
 
     def app(environ: Environ, start: Start) -> Iterable[bytes]:
         start(status, list(fields) if isinstance(fields, list) else fields)
@@ -32,17 +32,17 @@ def answering(
 
 
 class FramingTests(WireTestCase):
-    """Where a response ends (RFC 9112 section 6)."""
+    """The end of a response (RFC 9112 section 6)."""
 
     def response(self, app: App, request: bytes = b"", method: str = "GET") -> Response:
-        """The response of an application to a request."""
+        """Return the response of an application to a request."""
         client = self.connected(app)
         client.send(request or get(method=method))
         self.client = client
         return self.only(client, method)
 
     def test_length_of_a_list_of_one(self) -> None:
-        """A body of one block has a length, so the server says it (PEP 3333)."""
+        """A list of one block gets a Content-Length (PEP 3333)."""
         for blocks in ([b"hello"], (b"hello",)):
             response = self.response(
                 lambda environ, start, b=blocks: start("200 OK", TEXT) and b
@@ -58,7 +58,7 @@ class FramingTests(WireTestCase):
             self.assertEqual(response.body, b"")
 
     def test_length_of_anything_with_one_element(self) -> None:
-        """Whatever has a length of one, not only a list."""
+        """The same holds for any iterable whose len() is one."""
 
         class One:
             def __len__(self) -> int:
@@ -71,7 +71,7 @@ class FramingTests(WireTestCase):
         self.assertEqual(response.header("Content-Length"), "3")
 
     def test_chunks(self) -> None:
-        """A body of unknown length goes in chunks, one for each block."""
+        """A body of unknown length is chunked, one chunk for each block."""
         response = self.response(answering(b"a", b"bcd" * 10, b"", b"e"))
         self.assertEqual(response.header("Transfer-Encoding"), "chunked")
         self.assertIsNone(response.header("Content-Length"))
@@ -92,7 +92,7 @@ class FramingTests(WireTestCase):
         self.assertEqual(response.body, block * 2)
 
     def test_given_length(self) -> None:
-        """A length that the application gives is sent as it is."""
+        """The application's Content-Length is sent unchanged."""
         response = self.response(
             answering(b"ab", b"cd", fields=[*TEXT, ("Content-Length", "4")])
         )
@@ -101,7 +101,7 @@ class FramingTests(WireTestCase):
         self.assertEqual(response.body, b"abcd")
 
     def test_head(self) -> None:
-        """HEAD: the fields of a GET, its length too, and no body."""
+        """HEAD gets the fields of a GET, its length included, and no body."""
         declared = [*TEXT, ("Content-Length", "4")]
         for app in (
             answering(b"four", as_list=True),
@@ -115,14 +115,14 @@ class FramingTests(WireTestCase):
             self.assertEqual(len(self.client.responses(["HEAD", "HEAD"])), 2)
 
     def test_head_of_nothing(self) -> None:
-        """HEAD of an application that leaves the body out does not claim a length."""
+        """HEAD of an application that omits the body declares no length."""
         for app in (answering(as_list=True), answering(b"a", b"b")):
             response = self.response(app, method="HEAD")
             self.assertIsNone(response.header("Content-Length"))
             self.assertIsNone(response.header("Transfer-Encoding"))
 
     def test_head_of_an_endless_body(self) -> None:
-        """HEAD of a stream without an end ends; close() is called."""
+        """HEAD of an endless stream ends; close() is called."""
         closed: list[bool] = []
 
         def endless() -> Iterator[bytes]:
@@ -139,13 +139,13 @@ class FramingTests(WireTestCase):
         self.assertEqual(closed, [True])
 
     def test_head_of_endless_writes(self) -> None:
-        """HEAD of an application that writes for ever does not stop the others."""
+        """HEAD of an application that writes for ever lets other requests run."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
             while environ["REQUEST_METHOD"] == "HEAD":
                 write(b"more")
-                server.reactor.rightNow += 0.001  # the time that this takes
+                server.reactor.rightNow += 0.001  # each block takes time
             return [b"get\n"]
 
         server = self.serve(app)
@@ -154,7 +154,7 @@ class FramingTests(WireTestCase):
         self.assertEqual(server.request().body, b"get\n")
 
     def test_statuses_without_a_body(self) -> None:
-        """204 and 304 have no body, whatever the application gives."""
+        """204 and 304 have no body, whatever the application returns."""
         for status in ("204 No Content", "304 Not Modified"):
             response = self.response(answering(b"what?", as_list=True, status=status))
             self.assertEqual(response.body, b"")
@@ -164,7 +164,7 @@ class FramingTests(WireTestCase):
             self.assertFalse(self.client.closed)
 
     def test_204_with_a_length(self) -> None:
-        """204 has no Content-Length (RFC 9110 section 8.6): middleware adds it."""
+        """204 gets no Content-Length (RFC 9110 section 8.6): middleware sets it."""
         response = self.response(
             answering(status="204 No Content", fields=[("Content-Length", "0")])
         )
@@ -180,7 +180,7 @@ class FramingTests(WireTestCase):
         self.assertFalse(self.client.reset)
 
     def test_http_1_0_kept_alive(self) -> None:
-        """HTTP/1.0 with Connection: keep-alive is kept, where the length is known."""
+        """HTTP/1.0 with keep-alive persists if the length is known."""
         client = self.connected(application)
         request = get("/", "Connection: keep-alive", version="HTTP/1.0")
         client.send(request + request)
@@ -200,7 +200,7 @@ class FramingTests(WireTestCase):
         self.assertTrue(client.closed)
 
     def test_close_with_more_to_read(self) -> None:
-        """Requests behind the last one are read, and the response is not lost.
+        """Requests behind the last one are read, so that its response is not lost.
 
         A close with unread bytes would reset the connection (RFC 9112 section 9.6).
         """
@@ -216,16 +216,16 @@ class FramingTests(WireTestCase):
 
 
 class LengthTests(WireTestCase):
-    """Bodies that do not have the length that the application said."""
+    """Bodies that differ from their Content-Length."""
 
     def ask(self, app: App) -> MemoryClient:
-        """The client of an application after a request, and a second one behind it."""
+        """Return a client that has sent a request, and a second one behind it."""
         client = self.connected(app)
         client.send(get("/"))
         return client
 
     def assert_cut(self, app: App, body: bytes) -> None:
-        """Fail unless the body is cut there, and logged, and the next one is good."""
+        """Fail unless the body is cut there and logged, and the next is complete."""
         client = self.ask(app)
         self.assertEqual(self.only(client).body, body)
         self.assert_logged(
@@ -239,7 +239,7 @@ class LengthTests(WireTestCase):
         self.records.clear()
 
     def test_too_long(self) -> None:
-        """A longer body is cut at its length and can never be seen as a response."""
+        """A longer body is cut at its length: no excess reaches the next response."""
         fields = [*TEXT, ("Content-Length", "4")]
         self.assert_cut(answering(b"four, and more", fields=fields), b"four")
         self.assert_cut(
@@ -250,13 +250,13 @@ class LengthTests(WireTestCase):
         self.assert_cut(answering(b"four", b"", b"and more", fields=fields), b"four")
 
     def test_longer_than_nothing(self) -> None:
-        """Also where it should have been empty."""
+        """The same holds for a length of 0."""
         fields = [*TEXT, ("Content-Length", "0")]
         self.assert_cut(answering(b"more", fields=fields), b"")
         self.assert_cut(answering(b"more", fields=fields, as_list=True), b"")
 
     def test_longer_than_one_element(self) -> None:
-        """Also where it is an iterable that has one element and gives two."""
+        """The same holds for an iterable of len() one that yields two blocks."""
 
         class Liar:
             def __len__(self) -> int:
@@ -285,7 +285,7 @@ class LengthTests(WireTestCase):
         self.assertEqual(raised, [True, True])
 
     def test_the_rest_is_not_asked_for(self) -> None:
-        """A stream that has given more than its length is closed, not iterated on."""
+        """A stream beyond its length is closed, not iterated further."""
         taken: list[int] = []
         closed: list[bool] = []
 
@@ -303,7 +303,7 @@ class LengthTests(WireTestCase):
         self.assertEqual(closed, [True])
 
     def test_too_short(self) -> None:
-        """A shorter body closes the connection, so that the client sees it."""
+        """A shorter body closes the connection, which the client can detect."""
         fields = [*TEXT, ("Content-Length", "9")]
         for app in (
             answering(b"four", fields=fields),
@@ -323,7 +323,7 @@ class LengthTests(WireTestCase):
             self.records.clear()
 
     def test_too_short_and_a_request_behind_it(self) -> None:
-        """The next is not answered: its response would be taken for the rest."""
+        """The next request is not answered: its response would complete the body."""
         client = self.connected(answering(b"four", fields=[("Content-Length", "9")]))
         client.send(get("/") + get("/"))
         self.assertEqual(client.received.count(b"HTTP/1.1"), 1)
@@ -331,10 +331,10 @@ class LengthTests(WireTestCase):
 
 
 class HeadTests(WireTestCase):
-    """The head of a response, and what may not stand in it."""
+    """Response heads, and invalid ones."""
 
     def test_added(self) -> None:
-        """Date and Server are added where the application gave none."""
+        """Date and Server are added unless the application sets them."""
         client = self.connected(application)
         client.send(get("/"))
         response = self.only(client)
@@ -344,7 +344,7 @@ class HeadTests(WireTestCase):
         )
 
     def test_given(self) -> None:
-        """What the application gives is sent once, as it is."""
+        """The application's fields are sent once and unchanged."""
         fields = [
             ("Server", "mine"),
             ("date", "today"),
@@ -359,7 +359,7 @@ class HeadTests(WireTestCase):
         self.assertEqual(response.header("Set-Cookie"), "a, b")
 
     def test_status(self) -> None:
-        """Code and reason are the application's, whatever they are."""
+        """Status code and reason are the application's."""
         for status in (
             "200 OK",
             "299 Fine, thank you",
@@ -373,7 +373,7 @@ class HeadTests(WireTestCase):
             )
 
     def test_deployers_fields(self) -> None:
-        """--add-header adds a field to each response that has none of its own."""
+        """--add-header adds a field unless the application sets it."""
         pairs = [
             ("X-Frame-Options", "DENY"),
             ("Content-Type", "x/y"),
@@ -389,13 +389,13 @@ class HeadTests(WireTestCase):
             self.assertEqual(response.header("Server"), "other")
 
     def test_no_server_field(self) -> None:
-        """--server-header '' sends none."""
+        """--server-header '' sends no Server field."""
         client = self.connected(application, server_header="")
         client.send(get("/"))
         self.assertIsNone(self.only(client).header("Server"))
 
     def assert_refused(self, app: App, *reason: str) -> None:
-        """Fail unless the client gets a 500 of ours, and the log the reason."""
+        """Fail unless the client gets a 500, and the log has the reason."""
         client = self.connected(app)
         client.send(get("/path"))
         response = self.only(client)
@@ -413,7 +413,7 @@ class HeadTests(WireTestCase):
         self.records.clear()
 
     def test_split(self) -> None:
-        """CR, LF or NUL in a field or status: 500, and nothing is split."""
+        """CR, LF or NUL in a field or status gets 500, and splits nothing."""
         for fields in (
             [("X-Foo", "a\r\nSet-Cookie: evil")],
             [("X-Foo", "a\nevil: 1")],
@@ -426,15 +426,15 @@ class HeadTests(WireTestCase):
             self.assert_refused(answering(b"x", status=status), "the status is")
 
     def test_bad_fields(self) -> None:
-        """Fields that are none: 500, and the log says why."""
+        """Invalid fields get 500, and the log has the reason."""
         for fields, reason in (
             ([("X Foo", "1")], "not a field name"),
             ([("", "1")], "not a field name"),
             ([("X:", "1")], "not a field name"),
             ([("X-Foo", "\u20ac")], "not latin-1"),
-            ([("X-Foo", b"1")], "are str"),
-            ([("X-Foo", 1)], "are str"),
-            ([(b"X-Foo", "1")], "are str"),
+            ([("X-Foo", b"1")], "must be str"),
+            ([("X-Foo", 1)], "must be str"),
+            ([(b"X-Foo", "1")], "must be str"),
             ([["X-Foo", "1"]], "a tuple"),
             (["X-Foo: 1"], "a tuple"),
             ([("X-Foo", "1", "2")], "a tuple"),
@@ -449,7 +449,7 @@ class HeadTests(WireTestCase):
             self.assert_refused(answering(b"x", fields=fields), reason)
 
     def test_hop_by_hop(self) -> None:
-        """Hop-by-hop fields are the server's (PEP 3333, Other HTTP Features)."""
+        """Hop-by-hop fields are refused (PEP 3333, Other HTTP Features)."""
         for name in (
             *("Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization"),
             *("TE", "Trailer", "transfer-encoding", "UPGRADE", "Proxy-Connection"),
@@ -458,7 +458,7 @@ class HeadTests(WireTestCase):
             self.assert_refused(app, name, "hop-by-hop")
 
     def test_bad_statuses(self) -> None:
-        """Statuses that are none: 500, and the log says why."""
+        """Invalid statuses get 500, and the log has the reason."""
         for status in (
             "200",
             "OK",
@@ -474,27 +474,29 @@ class HeadTests(WireTestCase):
         for status in ("100 Continue", "101 Switching Protocols", "103 Early Hints"):
             self.assert_refused(answering(b"x", status=status), "interim")
         for wrong in (200, None, b"200 OK", ("200", "OK")):
-            self.assert_refused(answering(b"x", status=wrong), "is a str")
+            self.assert_refused(answering(b"x", status=wrong), "must be a str")
 
     def test_bad_blocks(self) -> None:
-        """Blocks that are no bytes: 500, and the log says which type it was."""
+        """Blocks that are not bytes get 500, and the log has their type."""
         wrong: Callable[[Any], App]
         for as_list in (False, True):
             for block in ("text", bytearray(b"x"), memoryview(b"x"), 1):
                 app = answering(block, as_list=as_list)
-                self.assert_refused(app, "is bytes, not", type(block).__name__)
-        self.assert_refused(answering(None, as_list=True), "is bytes, not NoneType")
+                self.assert_refused(app, "must be bytes, not", type(block).__name__)
+        self.assert_refused(
+            answering(None, as_list=True), "must be bytes, not NoneType"
+        )
         wrong = lambda given: lambda environ, start: start("200 OK", TEXT)(given)  # noqa: E731
-        self.assert_refused(wrong("text"), "is bytes, not str")
+        self.assert_refused(wrong("text"), "must be bytes, not str")
 
     def test_empty_text(self) -> None:
-        """An empty str, with which old applications said nothing, says nothing."""
+        """An empty str, as old applications yield it, is an empty block."""
         client = self.connected(answering("", b"some", ""))
         client.send(get("/"))
         self.assertEqual(self.only(client).body, b"some")
 
     def test_no_start(self) -> None:
-        """An application that never calls start_response: 500, and a log line."""
+        """An application that never calls start_response gets a 500 and a log line."""
         for returned in ([b"x"], [], [b"", b"x"], iter([b"x"]), iter([])):
             self.assert_refused(
                 lambda environ, start, returned=returned: returned,
@@ -502,7 +504,7 @@ class HeadTests(WireTestCase):
             )
 
     def test_no_iterable(self) -> None:
-        """An application that returns nothing to iterate over: 500."""
+        """An application that returns no iterable gets a 500."""
         nothing: Any = None
         self.assert_refused(
             lambda environ, start: start("200 OK", TEXT) and nothing, "NoneType"

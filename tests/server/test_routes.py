@@ -1,4 +1,4 @@
-"""Every route of the test application, each by all ways in which a request may come."""
+"""Each route of the test application, requested in many ways."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Case(NamedTuple):
-    """A request, and what its response must be."""
+    """A request, and its expected response."""
 
     request: bytes
     body: bytes
@@ -65,16 +65,16 @@ CASES: dict[str, Case] = {
 
 
 class RouteTests(WireTestCase):
-    """The application as it is."""
+    """The application itself."""
 
     app: App = staticmethod(application)
 
     def served(self) -> MemoryServer:
-        """A server of the application."""
+        """Return a server of the application."""
         return self.serve(self.app)
 
     def cases(self) -> dict[str, Case]:
-        """Those that this application passes."""
+        """Return the cases that this application supports."""
         return CASES
 
     def check(self, name: str, client: MemoryClient) -> None:
@@ -86,14 +86,14 @@ class RouteTests(WireTestCase):
         )
 
     def test_whole(self) -> None:
-        """A request that comes at once is answered rightly."""
+        """A request that arrives in one piece gets its response."""
         for name, case in self.cases().items():
             client = self.served().connect()
             client.send(case.request)
             self.check(name, client)
 
     def test_byte_by_byte(self) -> None:
-        """A request is answered the same when each byte comes alone."""
+        """A request that arrives byte by byte gets the same response."""
         for name, case in self.cases().items():
             if len(case.request) < 2000:
                 client = self.served().connect()
@@ -101,7 +101,7 @@ class RouteTests(WireTestCase):
                 self.check(name, client)
 
     def test_slow_reader(self) -> None:
-        """A client that takes a few bytes at a time gets the same response."""
+        """A client that reads a few bytes at a time gets the same response."""
         for name, case in self.cases().items():
             client = self.served().connect(room=1000)
             client.send(case.request)
@@ -110,20 +110,20 @@ class RouteTests(WireTestCase):
             self.check(name, client)
 
     def test_one_connection(self) -> None:
-        """All of them, one after the other on a connection, are answered in order."""
+        """Requests one after the other on a connection are answered in order."""
         client = self.served().connect()
         for case in self.cases().values():
             client.send(case.request)
         self.check_all(client)
 
     def test_pipelined(self) -> None:
-        """All of them, sent at once, are answered in order (RFC 9112 section 9.3.2)."""
+        """Pipelined requests are answered in order (RFC 9112 section 9.3.2)."""
         client = self.served().connect()
         client.send(b"".join(case.request for case in self.cases().values()))
         self.check_all(client)
 
     def test_pipelined_in_pieces(self) -> None:
-        """Pipelined requests may be cut anywhere."""
+        """Pipelined requests may be split anywhere."""
         client = self.served().connect()
         client.send(b"".join(case.request for case in self.cases().values()), 1009)
         self.check_all(client)
@@ -139,7 +139,7 @@ class RouteTests(WireTestCase):
         self.assertFalse(client.closed)
 
     def test_http_1_0(self) -> None:
-        """A client of HTTP/1.0 gets the same bodies, unchunked, and then the end."""
+        """An HTTP/1.0 client gets the same bodies, unchunked, and then the end."""
         for name, case in self.cases().items():
             if b"Transfer-Encoding" in case.request:
                 continue  # HTTP/1.0 has no chunks
@@ -151,7 +151,7 @@ class RouteTests(WireTestCase):
             self.assertFalse(client.reset, name)
 
     def test_close(self) -> None:
-        """Connection: close is answered likewise, and kept (RFC 9112 section 9.6)."""
+        """Requests with `Connection: close` get it back (RFC 9112 section 9.6)."""
         for name, case in self.cases().items():
             client = self.served().connect()
             client.send(case.request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
@@ -161,7 +161,7 @@ class RouteTests(WireTestCase):
             self.assertTrue(client.closed, name)
 
     def test_file(self) -> None:
-        """A real file is sent from where it stands, to its end."""
+        """A file is sent from its position to its end."""
         with tempfile.NamedTemporaryFile() as file:
             file.write(b"0123456789" * 20000)
             file.flush()
@@ -171,10 +171,10 @@ class RouteTests(WireTestCase):
 
 
 class CheckedRouteTests(RouteTests):
-    """The application with `wsgiref.validate` round it, which asserts PEP 3333."""
+    """The application inside `wsgiref.validate`, which checks PEP 3333."""
 
     app = staticmethod(validated)
 
     def cases(self) -> dict[str, Case]:
-        """Those that this application passes."""
+        """Return the cases that this application supports."""
         return {name: case for name, case in CASES.items() if case.checked}

@@ -170,12 +170,31 @@ class ServiceTests(WireTestCase):
         self.assertEqual(len(made.ports), 1)
 
     def test_cut_short(self) -> None:
-        """`cut_short` is a no-op while the service is not stopping."""
+        """`cut_short` before `stopService` skips its grace period only."""
         made = self.service("tcp:8001")
         made.cut_short()
         made.startService()
+        self.assertEqual(self.grace_period(made), [None])
+        made.startService()
         made.cut_short()
         self.assertTrue(made.running)
+        self.assertEqual(self.grace_period(made), [0])
+        made.startService()
+        self.assertEqual(self.grace_period(made), [None])
+
+    def grace_period(self, made: GreenService) -> list[float | None]:
+        """Stop the service and return the grace periods that it passed to its site."""
+        passed: list[float | None] = []
+        stop = made.site.stop
+
+        def record(grace_seconds: float | None = None) -> Deferred[None]:
+            passed.append(grace_seconds)
+            return stop(grace_seconds)
+
+        made.site.stop = record  # type: ignore[method-assign]
+        self.successResultOf(made.stopService())
+        made.site.stop = stop  # type: ignore[method-assign]
+        return passed
 
     def test_cannot_listen_while_privileged(self) -> None:
         """A port in use ends the privileged start with the remedy."""

@@ -1,4 +1,4 @@
-"""What the connections of a server share: names, records, the table of requests."""
+"""The state shared by the connections of a site: ids, records, request table."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class SiteTests(WireTestCase):
     """`GreenSite`."""
 
     def test_is_a_factory(self) -> None:
-        """It works behind every stream endpoint."""
+        """A site works behind every stream endpoint."""
         verifyObject(IProtocolFactory, GreenSite(application))
 
     def test_settings(self) -> None:
-        """Settings come as an object or by name, and not as both."""
+        """Settings are given as an object or by keyword, not both."""
         self.assertEqual(GreenSite(application, max_body=5).settings.max_body, 5)
         settings = Settings(max_body=7)
         self.assertIs(GreenSite(application, settings).settings, settings)
@@ -41,9 +41,16 @@ class SiteTests(WireTestCase):
         self.assertIn("not both: max_body, keep_alive", str(error))
         error = self.assertRaises(SettingError, GreenSite, application, max_boddy=5)
         self.assertIn("did you mean max_body?", str(error))
+        other: dict[str, Any] = {"port": 8080}
+        error = self.assertRaises(SettingError, GreenSite, application, **other)
+        self.assertEqual(
+            str(error),
+            "port=8080 is not a setting: give txgreenwsgi.service() "
+            "listen=['tcp:8080']",
+        )
 
     def test_reactor_is_the_installed_one(self) -> None:
-        """Without a reactor the installed one is used, once it is needed."""
+        """By default, the installed reactor is used, from the first use on."""
         from twisted.internet import reactor
 
         site = GreenSite(application)
@@ -52,11 +59,11 @@ class SiteTests(WireTestCase):
         self.assertIs(site.server.hub, hub_of(reactor))
 
     def test_alpn(self) -> None:
-        """TLS clients that ask for a protocol by name are offered this one."""
+        """TLS clients that negotiate a protocol are offered http/1.1."""
         self.assertEqual(GreenSite(application).acceptableProtocols(), [b"http/1.1"])
 
     def test_request_ids(self) -> None:
-        """Each request has a name of its own, in its environ and in the log."""
+        """Each request has a unique id, in its environ and in the log."""
         seen: list[str] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -73,7 +80,7 @@ class SiteTests(WireTestCase):
             self.assert_logged("a line", request_id)
 
     def test_errors_without_a_newline(self) -> None:
-        """What an application writes to wsgi.errors is logged, at its end at last."""
+        """An unfinished line in wsgi.errors is logged at the end of the request."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             environ["wsgi.errors"].write("no newline")
@@ -84,7 +91,7 @@ class SiteTests(WireTestCase):
         self.assert_logged("no newline")
 
     def test_context(self) -> None:
-        """Each request has contextvars of its own, inherited from the site's."""
+        """Each request has context variables of its own, inherited from the site's."""
         variable = ContextVar("variable", default="none")
         seen: list[str] = []
 
@@ -106,7 +113,7 @@ class TableTests(WireTestCase):
     """The table of requests in flight."""
 
     def test_table(self) -> None:
-        """It tells of each request what it is, how old, and what it waits on."""
+        """A row contains the request, its age and its wait."""
         server = self.serve(application, max_in_flight=2)
         requests = [
             get("/sleep?seconds=5"),
@@ -132,7 +139,7 @@ class TableTests(WireTestCase):
         server.advance(5)
 
     def test_from_the_application(self) -> None:
-        """An application finds it in its environ, and itself in it."""
+        """An application finds the table, and itself in it, in its environ."""
         seen: list[Any] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -148,7 +155,7 @@ class TableTests(WireTestCase):
             mine.path = "/there"
 
     def test_waiting_on_an_object(self) -> None:
-        """Whatever a task waits on is told in words."""
+        """The object of a wait is described by its repr()."""
         deferred: Deferred[None] = Deferred()
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -163,10 +170,10 @@ class TableTests(WireTestCase):
 
 
 class ObserverTests(WireTestCase):
-    """Observers, which are told of each exchange that has ended."""
+    """Observers of finished exchanges."""
 
     def test_record(self) -> None:
-        """A record says who asked for what, and what came of it."""
+        """A record contains the client, the request and the outcome."""
         server = self.recorded(application)
         client = server.connect()
         before = time.time()
@@ -196,7 +203,7 @@ class ObserverTests(WireTestCase):
         self.assertEqual(self.records[0].duration, 2)
 
     def test_bytes_sent(self) -> None:
-        """Bytes of the body are counted, without framing; none where none is sent."""
+        """`bytes_sent` counts the body without framing; 0 if no body is sent."""
         for request, count in (
             (get("/stream?count=3&size=1000"), 3000),
             (get("/stream?count=3&size=100000"), 300_000),
@@ -210,7 +217,7 @@ class ObserverTests(WireTestCase):
             self.assertEqual(self.records[-1].bytes_sent, count, request)
 
     def test_observer_that_raises(self) -> None:
-        """One that fails is logged, and disturbs neither the others nor the client."""
+        """A failing observer is logged; other observers and clients are unaffected."""
 
         def fail(record: Any) -> None:
             raise ValueError
@@ -221,8 +228,8 @@ class ObserverTests(WireTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assert_logged("observer", "fail")
 
-    def test_deadlines_that_cannot_be_looked_at(self) -> None:
-        """A connection that fails when it is looked at does not hide the others."""
+    def test_failing_deadline_check(self) -> None:
+        """A failing deadline check does not stop those of other connections."""
         server = self.serve(application, keep_alive=1)
         clients = [server.connect() for _ in range(3)]
 
@@ -239,7 +246,7 @@ class ObserverTests(WireTestCase):
 
 
 class KeepAliveTests(WireTestCase):
-    """Many requests on a connection."""
+    """Many requests on one connection."""
 
     def test_a_thousand_pipelined(self) -> None:
         """A thousand requests sent at once are answered in order."""
@@ -256,7 +263,7 @@ class KeepAliveTests(WireTestCase):
         self.assertEqual(targets, [f"/echo?{number}" for number in range(500)])
 
     def test_a_thousand_pipelined_that_wait(self) -> None:
-        """Also when each of them waits a little; and the stack does not grow."""
+        """The same holds if each of them waits; the stack does not grow."""
         server = self.serve(application)
         client = server.connect()
         client.send(get("/stream?count=2&size=1&pause=0.01") * 1000)
@@ -266,7 +273,7 @@ class KeepAliveTests(WireTestCase):
         self.assertEqual([each.body for each in client.responses()], [b"AB"] * 1000)
 
     def test_cost(self) -> None:
-        """A plain request takes one send, and neither a timer nor a Deferred."""
+        """A plain request takes one send, no delayed call and no Deferred."""
         client = self.connected(application)
         client.send(get("/"))
         made: list[str] = []
@@ -293,7 +300,7 @@ class KeepAliveTests(WireTestCase):
         self.assertEqual(len(client.responses()), 3)
 
     def test_one_at_a_time(self) -> None:
-        """A request does not begin before the one in front of it has ended."""
+        """A pipelined request starts after the end of the one before it."""
         seen: list[str] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:

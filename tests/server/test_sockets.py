@@ -1,4 +1,4 @@
-"""Plain connections in an epoll object of our own: who is watched, and who is told."""
+"""Plain connections in an epoll object of the server's own."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 @skipUnless(hasattr(select, "epoll"), "this platform has no epoll")
 class SocketsTests(WireTestCase):
-    """Connections over real sockets, under a reactor that turns by hand."""
+    """Connections on real sockets, under a reactor that the test turns."""
 
     def watched(self, server: MemoryServer) -> list[Any]:
-        """What the reactor itself watches."""
+        """Return the objects that the reactor itself watches."""
         return [*server.reactor.getReaders(), *server.reactor.getWriters()]
 
     def test_one_reader_for_all(self) -> None:
@@ -50,7 +50,7 @@ class SocketsTests(WireTestCase):
         self.assertEqual(self.watched(server), [])
         self.assertEqual(server.site.sockets.fileno(), -1)
 
-    def test_more_at_once_than_are_seen_to(self) -> None:
+    def test_more_than_max_events(self) -> None:
         """All are answered when more are ready than one turn of ours sees to."""
         self.patch(sockets, "MAX_EVENTS", 3)
         server = self.serve(application)
@@ -63,7 +63,7 @@ class SocketsTests(WireTestCase):
             client.close()
 
     def test_client_leaves_while_its_request_waits(self) -> None:
-        """Bytes behind a request pause reading; its client's leaving is noticed."""
+        """With reading paused by pipelined bytes, a disconnect is noticed."""
         gone: list[bool] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -82,7 +82,7 @@ class SocketsTests(WireTestCase):
         self.assertEqual(self.watched(server), [])
 
     def test_reset_in_the_midst(self) -> None:
-        """A connection that breaks is lost once, whatever else was to be told of it."""
+        """A connection that breaks is lost once, whatever other events it has."""
         server = self.recorded(application)
         for sent in (b"", b"GET / HT", get("/sleep?seconds=1"), get("/") * 2):
             client = PairClient(server)
@@ -95,7 +95,7 @@ class SocketsTests(WireTestCase):
         self.assertEqual(self.logged(LogLevel.error), [])
 
     def test_failure_ends_one_connection(self) -> None:
-        """An error in the server itself is logged, and costs one connection."""
+        """An error of the server itself is logged, and ends one connection only."""
         server = self.serve(application)
         broken, sound = PairClient(server), PairClient(server)
 
@@ -118,7 +118,7 @@ class SocketsTests(WireTestCase):
         sound.close()
 
     def test_reactor_stops(self) -> None:
-        """What is still connected when the reactor has stopped is told so."""
+        """Connections that are open when the reactor stops are lost."""
         server = self.serve(application)
         client = PairClient(server)
         for reader in server.reactor.removeAll():
@@ -128,7 +128,7 @@ class SocketsTests(WireTestCase):
         self.assertTrue(client.ended)
 
     def test_no_descriptor_for_it(self) -> None:
-        """Without one for the epoll object the reactor watches the connections."""
+        """Without a descriptor for epoll, the reactor watches the connections."""
 
         def no_epoll() -> None:
             raise OSError(errno.EMFILE, "too many open files")
@@ -143,7 +143,7 @@ class SocketsTests(WireTestCase):
         self.assertEqual(self.watched(server), [])
 
     def test_no_descriptor_for_it_any_more(self) -> None:
-        """A connection that comes back to an object that is gone is not forgotten."""
+        """If the epoll object cannot be opened again, the reactor watches."""
         server = self.serve(application)
         client = PairClient(server)
         client.transport.stopReading()
@@ -161,7 +161,7 @@ class SocketsTests(WireTestCase):
         client.close()
 
     def test_closed_behind_what_was_left(self) -> None:
-        """A connection whose last bytes leave late is closed behind them."""
+        """A connection closes after its buffered bytes were sent."""
         server = self.serve(application)
         client = PairClient(server, buffer=4096)
         client.transport.write(b"x" * 100_000)
@@ -173,14 +173,14 @@ class SocketsTests(WireTestCase):
         client.close()
 
     def test_layer_in_between(self) -> None:
-        """A transport whose bytes are not ours to read, as TLS's, reads by itself."""
+        """A transport with a layer above the socket, such as TLS, reads by itself."""
         server = self.serve(application)
         client = PairClient(server)
         received: list[bytes] = []
         lost: list[Failure] = []
 
         class Layer:
-            """What stands between the socket and a channel."""
+            """A layer between the socket and a channel."""
 
             def dataReceived(self, data: bytes) -> None:
                 received.append(data)
@@ -204,17 +204,17 @@ class SocketsTests(WireTestCase):
         client.close()
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
-        """Two connected sockets."""
+        """Return two connected sockets."""
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         return ours, theirs
 
 
 class NoEpollTests(WireTestCase):
-    """Where nothing of this can be had."""
+    """Platforms and reactors without epoll."""
 
     def test_reactor_watches(self) -> None:
-        """Without epoll each connection is the reactor's, as in Twisted."""
+        """Without epoll, the reactor watches each connection, as in Twisted."""
         self.patch(select, "epoll", None)
         del select.epoll
         server = self.serve(application)
@@ -225,15 +225,15 @@ class NoEpollTests(WireTestCase):
         client.close()
 
     def test_reactor_without_descriptors(self) -> None:
-        """A reactor that watches none is asked for nothing."""
+        """A reactor that watches no descriptors is not used for them."""
         self.assertFalse(Sockets(object()).adopt(None, None))  # type: ignore[arg-type]
 
 
 class ReadBodyTests(WireTestCase):
-    """A body that comes while its reader runs."""
+    """Bodies that arrive while their reader runs."""
 
     def test_without_a_turn(self) -> None:
-        """What the client has sent by now is read without the reactor."""
+        """Bytes that have arrived are read without a turn of the reactor."""
         server = self.serve(application)
         client = PairClient(server)
         pieces: list[bytes] = []
@@ -256,7 +256,7 @@ class ReadBodyTests(WireTestCase):
         client.close()
 
     def test_limits_hold(self) -> None:
-        """A chunked body that is too long is refused on this way too."""
+        """A chunked body beyond the limit is refused here too."""
         server = self.serve(application, max_body=2000)
         client = PairClient(server)
         errors: list[str] = []
@@ -279,7 +279,7 @@ class ReadBodyTests(WireTestCase):
         client.close()
 
     def test_next_request_behind_the_body(self) -> None:
-        """What comes behind the body in one read is the next request, untouched."""
+        """A request received together with the end of a body is served next."""
         server = self.serve(application)
         client = PairClient(server)
         bodies: list[bytes] = []
@@ -300,7 +300,7 @@ class ReadBodyTests(WireTestCase):
         client.close()
 
     def test_fast_client_lets_others_run(self) -> None:
-        """Who sends without a pause does not keep the reactor to himself."""
+        """A client that sends without a pause does not starve the others."""
         server = self.serve(application)
         client = PairClient(server)
         turns: list[int] = []

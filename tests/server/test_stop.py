@@ -1,4 +1,4 @@
-"""A server that is told to stop: it finishes what it has begun, and always ends."""
+"""Shutdown of a site: requests in progress are finished, and it always ends."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class StopTests(WireTestCase):
-    """`GreenSite.stop`, which the service calls when it listens no more."""
+    """`GreenSite.stop`, which the service calls after it has closed its ports."""
 
     def setUp(self) -> None:
-        """Have lists for what applications notice, and for the end."""
+        """Create lists for the events that applications notice, and for the end."""
         super().setUp()
         self.noticed: list[object] = []
         self.ended: list[float] = []
 
     def stop(self, server: MemoryServer, grace: float | None = None) -> None:
-        """Tell the server to stop, and note when it has."""
+        """Stop the server, and record when that is complete."""
 
         def end(_: None) -> None:
             self.ended.append(server.reactor.seconds())
@@ -40,13 +40,13 @@ class StopTests(WireTestCase):
         server.settle()
 
     def test_nothing_to_do(self) -> None:
-        """Without connections it ends at once."""
+        """Without connections, the stop completes at once."""
         server = self.serve(application)
         self.stop(server)
         self.assertEqual(self.ended, [0])
 
     def test_listened_on_again(self) -> None:
-        """Who listens with the site anew after a stop has a whole server again."""
+        """A stopped site can serve again."""
         server = self.serve(application)
         server.site.doStart()
         self.stop(server)
@@ -60,7 +60,7 @@ class StopTests(WireTestCase):
         self.assertFalse(client.closed)
 
     def test_idle_connections(self) -> None:
-        """Connections that wait for a request are closed at once."""
+        """Idle connections close at once."""
         server = self.serve(application)
         fresh, used = server.connect(), server.connect()
         used.send(get("/"))
@@ -69,7 +69,7 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [0])
 
     def test_request_in_flight(self) -> None:
-        """It is answered, told that the connection closes, and then all ends."""
+        """A running request is answered with `Connection: close`, then all ends."""
         server = self.serve(application)
         client = server.connect()
         client.send(get("/sleep?seconds=3"))
@@ -85,7 +85,7 @@ class StopTests(WireTestCase):
         self.assertEqual(self.logged(LogLevel.warn), [])
 
     def test_response_that_has_begun(self) -> None:
-        """One whose head has promised another request is closed after it too."""
+        """A response whose head has promised persistence closes too."""
         server = self.serve(application)
         client = server.connect()
         client.send(get("/stream?count=3&pause=1"))
@@ -99,7 +99,7 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [3])
 
     def test_pipelined_requests(self) -> None:
-        """What was read is answered, the last one with Connection: close."""
+        """Received requests are answered, the last with `Connection: close`."""
         server = self.serve(application)
         client = server.connect()
         client.send(get("/sleep") + get("/") + get("/blocks"))
@@ -113,7 +113,7 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [1])
 
     def test_request_that_has_come_unread(self) -> None:
-        """A request that the kernel has and we have not read is answered."""
+        """A request that is still in the kernel's buffer is answered."""
         server = self.serve(application)
         client = server.connect()
         client.socket.to_server += get("/")
@@ -123,7 +123,7 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [0])
 
     def test_half_a_head(self) -> None:
-        """A request that is on its way is waited for."""
+        """A request whose head is incomplete is waited for."""
         server = self.serve(application)
         client = server.connect()
         client.send(get("/")[:9])
@@ -135,7 +135,7 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [2])
 
     def test_bytes_that_are_no_request(self) -> None:
-        """An empty line, which is no request, keeps nothing open."""
+        """An empty line, which is no request, keeps no connection open."""
         server = self.serve(application)
         client = server.connect()
         client.socket.to_server += b"\r\n"
@@ -145,7 +145,7 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [0.25])
 
     def test_body_that_is_drained(self) -> None:
-        """The rest of a body that nobody reads is drained before the close."""
+        """The unread rest of a body is drained before the close."""
         server = self.serve(application)
         client = server.connect()
         client.send(get("/unread", "Content-Length: 9", method="POST"))
@@ -155,7 +155,7 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [0])
 
     def test_queued_requests(self) -> None:
-        """Requests that wait for a place are begun in their turn."""
+        """Queued requests are started in their turn."""
         server = self.serve(application, max_in_flight=1)
         clients = [server.connect() for _ in range(3)]
         for client in clients:
@@ -167,14 +167,14 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [3])
 
     def wait_on(self, environ: Environ, ignored: type[BaseException]) -> None:
-        """Sleep a second, whatever happens."""
+        """Sleep a second, in spite of interruptions."""
         try:
             environ["txgreenwsgi.sleep"](1)
         except ignored:
-            self.noticed.append("told")
+            self.noticed.append("interrupted")
 
     def waiting(self, *, after: float = 0, shielded: float = 0) -> App:
-        """An application that waits for ever, and `after` seconds when told to end."""
+        """Return an application that waits for ever; `after` seconds if cancelled."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             if environ["PATH_INFO"] == "/begun":
@@ -185,7 +185,7 @@ class StopTests(WireTestCase):
                         environ["txgreenwsgi.sleep"](shielded)
                 environ["txgreenwsgi.suspend"]().wait()
             except Cancelled:
-                self.noticed.append("told")
+                self.noticed.append("interrupted")
                 if after:
                     environ["txgreenwsgi.sleep"](after)
                 self.noticed.append("done")
@@ -195,7 +195,7 @@ class StopTests(WireTestCase):
         return app
 
     def test_grace_is_over(self) -> None:
-        """What takes longer than --graceful-timeout is told to end: 503, or a cut."""
+        """After --graceful-timeout, requests are cancelled: 503, or a cut body."""
         server = self.recorded(self.waiting(), graceful_timeout=5)
         silent, begun = server.connect(), server.connect()
         silent.send(get("/silent"))
@@ -204,7 +204,7 @@ class StopTests(WireTestCase):
         server.advance(4)
         self.assertEqual(self.noticed, [])
         server.advance(1)
-        self.assertEqual(self.noticed, ["told", "done"] * 2)
+        self.assertEqual(self.noticed, ["interrupted", "done"] * 2)
         self.assertEqual(self.only(silent).status, 503)
         self.assertTrue(begun.closed)
         self.assertTrue(begun.received.endswith(b"5\r\nbegun\r\n"))
@@ -216,15 +216,15 @@ class StopTests(WireTestCase):
             self.assert_logged("grace period over", f"GET {target} (request ")
 
     def test_no_grace(self) -> None:
-        """With a grace of 0 requests are told at once."""
+        """With a grace period of 0, requests are cancelled at once."""
         server = self.serve(self.waiting(), graceful_timeout=0)
         server.connect().send(get("/"))
         self.stop(server)
-        self.assertEqual(self.noticed, ["told", "done"])
+        self.assertEqual(self.noticed, ["interrupted", "done"])
         self.assertEqual(self.ended, [0])
 
     def test_own_grace(self) -> None:
-        """Whoever stops the server may give another grace than the settings."""
+        """The caller of stop() may give another grace period than the settings."""
         server = self.serve(self.waiting())
         server.connect().send(get("/"))
         self.stop(server, 2)
@@ -232,18 +232,18 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [2])
 
     def test_cut_short(self) -> None:
-        """The grace can be ended: a second signal does that."""
+        """The grace period can be ended, as a second signal does."""
         server = self.serve(self.waiting())
         server.connect().send(get("/"))
-        server.site.cut_short()  # it has not been told to stop: nothing happens
+        server.site.cut_short()  # a no-op before the stop
         self.stop(server)
         server.advance(3)
         server.site.cut_short()
         server.settle()
         self.assertEqual(self.ended, [3])
 
-    def test_told_twice(self) -> None:
-        """Being told twice changes nothing; both hear of the end."""
+    def test_stopped_twice(self) -> None:
+        """A second stop changes nothing; both Deferreds fire."""
         server = self.serve(self.waiting(), graceful_timeout=5)
         server.connect().send(get("/"))
         self.stop(server)
@@ -253,18 +253,18 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [5, 5])
 
     def test_clean_up_that_waits(self) -> None:
-        """What was told to end has a second for it."""
+        """A cancelled request has a second to clean up."""
         server = self.serve(self.waiting(after=0.5), graceful_timeout=5)
         server.connect().send(get("/"))
         self.stop(server)
         server.advance(5)
-        self.assertEqual(self.noticed, ["told"])
+        self.assertEqual(self.noticed, ["interrupted"])
         server.advance(0.5)
-        self.assertEqual(self.noticed, ["told", "done"])
+        self.assertEqual(self.noticed, ["interrupted", "done"])
         self.assertEqual(self.ended, [5.5])
 
     def test_clean_up_that_takes_too_long(self) -> None:
-        """After that second it is gone, whatever it does; its `finally` blocks run."""
+        """After that second its task is killed; its `finally` blocks run."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             try:
@@ -280,7 +280,7 @@ class StopTests(WireTestCase):
         self.stop(server)
         for _ in range(6):
             server.advance(1)
-        self.assertEqual(self.noticed, ["told", "finally"])
+        self.assertEqual(self.noticed, ["interrupted", "finally"])
         self.assertEqual(self.ended, [6])
         self.assertTrue(client.closed)
         self.assert_logged(
@@ -289,7 +289,7 @@ class StopTests(WireTestCase):
         self.flushLoggedErrors()
 
     def test_shield(self) -> None:
-        """A shield holds for that second, and not for ever."""
+        """A shield holds during that second, and no longer."""
         server = self.serve(self.waiting(shielded=100), graceful_timeout=5)
         server.connect().send(get("/"))
         self.stop(server)
@@ -299,7 +299,7 @@ class StopTests(WireTestCase):
         self.assertEqual(self.noticed, [])
 
     def test_what_ignores_everything(self) -> None:
-        """A task that cannot be ended at all does not keep the server."""
+        """A task that survives its kill does not keep the server running."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             while True:
@@ -316,22 +316,22 @@ class StopTests(WireTestCase):
         server.hub.tasks.clear()
 
     def test_client_is_gone(self) -> None:
-        """A request that goes on without its client is told to end like any other."""
+        """A request that continues without its client is cancelled too."""
         server = self.recorded(self.waiting(after=0.5), graceful_timeout=5)
         client = server.connect()
         client.send(get("/"))
         client.disconnect()
         self.stop(server)
         server.advance(5)
-        self.assertEqual(self.noticed, ["told"])
+        self.assertEqual(self.noticed, ["interrupted"])
         server.advance(0.5)
-        self.assertEqual(self.noticed, ["told", "done"])
+        self.assertEqual(self.noticed, ["interrupted", "done"])
         self.assertEqual(self.ended, [5.5])
         self.assertEqual(self.outcomes(), [(0, "disconnected")])
         self.flushLoggedErrors()
 
     def test_close_that_never_ends(self) -> None:
-        """A close() that waits for ever is told too."""
+        """A close() that waits for ever is cancelled too."""
 
         class Stuck:
             def __init__(stuck, environ: Environ) -> None:  # noqa: N805
@@ -357,7 +357,7 @@ class StopTests(WireTestCase):
         self.assertEqual(len(self.flushLoggedErrors(Cancelled)), 1)
 
     def test_queue_at_the_end_of_the_grace(self) -> None:
-        """Requests that still wait for a place are answered 503, not begun."""
+        """Requests still in the queue get 503 and never start."""
         server = self.recorded(
             self.waiting(after=0.5), graceful_timeout=5, max_in_flight=1
         )
@@ -369,11 +369,11 @@ class StopTests(WireTestCase):
         self.assertEqual(self.only(second).status, 503)
         self.assertEqual(self.only(second).body, b"the server is stopping\n")
         server.advance(0.5)
-        self.assertEqual(self.noticed, ["told", "done"])
+        self.assertEqual(self.noticed, ["interrupted", "done"])
         self.assertEqual(self.ended, [5.5])
 
     def test_client_that_neither_reads_nor_leaves(self) -> None:
-        """A connection that does not close by itself is cut in the end."""
+        """A connection that does not close is aborted."""
         server = self.serve(application, graceful_timeout=5)
         client = server.connect(room=100)
         client.send(get("/stream?size=100000"))
@@ -384,7 +384,7 @@ class StopTests(WireTestCase):
         self.assertTrue(client.reset)
 
     def test_lingering_connection(self) -> None:
-        """One that lingers for its client is cut in the end."""
+        """A lingering connection is aborted."""
         server = self.serve(application, graceful_timeout=0.5)
         client = server.connect()
         client.send(get("/unread", "Content-Length: 1000000", method="POST"))
@@ -395,16 +395,16 @@ class StopTests(WireTestCase):
         self.assertEqual(self.ended, [1.5])
 
     def test_observers(self) -> None:
-        """Every request that was begun is told to the observers, before the end."""
-        told: list[int] = []
+        """Observers get a record of every request before the stop completes."""
+        counts: list[int] = []
 
         def note(record: Any) -> None:
-            told.append(len(self.ended))
+            counts.append(len(self.ended))
 
         server = self.serve(self.waiting(), observers=[note], graceful_timeout=5)
         for _ in range(3):
             server.connect().send(get("/"))
         self.stop(server)
         server.advance(5)
-        self.assertEqual(told, [0, 0, 0])
+        self.assertEqual(counts, [0, 0, 0])
         self.assertEqual(self.ended, [5])

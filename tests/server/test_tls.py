@@ -1,4 +1,4 @@
-"""What is different over TLS: bytes go through Twisted's transport."""
+"""TLS: differences to plain connections. Bytes pass through Twisted's transport."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class TLSTests(WireTestCase):
     def secure(
         self, app: Any = application, room: float = float("inf"), **settings: Any
     ) -> TLSClient:
-        """A client of a server of its own."""
+        """Return a client of a new server."""
         self.server = self.recorded(app, **settings)
         return TLSClient(self.server, room)
 
     def body(self, client: TLSClient, method: str = "GET") -> bytes:
-        """The body of the first response."""
+        """Return the body of the first response."""
 
         class Sock:
             def makefile(self, mode: str) -> BytesIO:
@@ -42,14 +42,14 @@ class TLSTests(WireTestCase):
         return response.read()
 
     def test_routes(self) -> None:
-        """Every route answers as it does without TLS."""
+        """Every route responds as without TLS."""
         for name, case in CASES.items():
             client = self.secure()
             client.send(case.request)
             self.assertEqual(self.body(client, case.method), case.body, name)
 
     def test_file(self) -> None:
-        """A file is read and encrypted, as far as is declared."""
+        """A file is read and encrypted, up to its Content-Length."""
         with tempfile.NamedTemporaryFile() as file:
             file.write(bytes(range(250)) * 1000)
             file.flush()
@@ -63,13 +63,13 @@ class TLSTests(WireTestCase):
         )
 
     def test_environ(self) -> None:
-        """The application is told that the scheme is https."""
+        """wsgi.url_scheme is https."""
         client = self.secure()
         client.send(get("/environ"))
         self.assertIn(b'"wsgi.url_scheme": "https"', self.body(client))
 
     def test_close(self) -> None:
-        """A connection that ends says goodbye, and does not wait for the client's."""
+        """The server ends with close_notify, and does not wait for the client's."""
         client = self.secure()
         client.send(get("/", "Connection: close"))
         self.assertEqual(self.body(client), b"hello\n")
@@ -77,7 +77,7 @@ class TLSTests(WireTestCase):
         self.assertTrue(client.closed)
 
     def test_cut(self) -> None:
-        """A response that is cut off ends without a goodbye (RFC 8446 section 6.1)."""
+        """A truncated response ends without close_notify (RFC 8446 section 6.1)."""
         client = self.secure(request_timeout=5)
         client.send(get("/stream?count=100&pause=1", version="HTTP/1.0"))
         for _ in range(6):
@@ -88,7 +88,7 @@ class TLSTests(WireTestCase):
         self.assertFalse(client.goodbye)
 
     def test_broken_stream(self) -> None:
-        """An application that fails in its stream is seen by the client to have."""
+        """A failure within a stream truncates the response visibly."""
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
             start("200 OK", TEXT)
@@ -101,7 +101,7 @@ class TLSTests(WireTestCase):
         self.flushLoggedErrors(KeyError)
 
     def test_each_block_is_handed_over(self) -> None:
-        """A block has left before the application goes on (PEP 3333, Buffering)."""
+        """A block is sent before the application goes on (PEP 3333, Buffering)."""
         seen: list[int] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -119,7 +119,7 @@ class TLSTests(WireTestCase):
         self.assertGreater(min(seen), 5)
 
     def test_slow_reader(self) -> None:
-        """A client that does not read is given a bounded number of blocks."""
+        """A client that does not read gets a bounded number of blocks."""
         taken: list[int] = []
 
         def app(environ: Environ, start: Start) -> Iterator[bytes]:
@@ -138,7 +138,7 @@ class TLSTests(WireTestCase):
         self.assertEqual(len(self.body(client)), 30 * 65536)
 
     def test_slow_reader_of_one_block(self) -> None:
-        """A large block is handed on piece by piece, as the client takes it."""
+        """A large block is passed on piece by piece, as the client reads."""
         size = 1_000_000
         client = self.secure(room=100_000, write_timeout=5)
         client.send(get(f"/stream?count=1&size={size}"))
@@ -151,7 +151,7 @@ class TLSTests(WireTestCase):
         self.assertEqual(len(self.body(client)), size)
 
     def test_last_bytes_to_a_slow_reader(self) -> None:
-        """The end of a response is not cut because the client takes its time."""
+        """The end of a response is not cut if the client reads slowly."""
         client = self.secure(room=10_000, write_timeout=60)
         client.send(get("/stream?count=1&size=60000", "Connection: close"))
         self.assertEqual(self.records[0].outcome, "finished")
@@ -172,7 +172,7 @@ class TLSTests(WireTestCase):
         self.assertEqual(self.server.tasks, [])
 
     def test_client_leaves(self) -> None:
-        """A client that leaves interrupts the stream that waits for it."""
+        """A disconnect interrupts a stream, in a write or in another wait."""
         for room in (100_000, float("inf")):
             client = self.secure(room=room)
             client.send(get("/stream?count=100&size=100000&pause=1"))
@@ -183,7 +183,7 @@ class TLSTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(200, "disconnected")] * 2)
 
     def test_early_response(self) -> None:
-        """An early response arrives though the client goes on sending."""
+        """An early response arrives although the client continues to send."""
         client = self.secure()
         client.send(get("/unread", "Content-Length: 5000000", method="POST"))
         client.send(b"x" * 1_000_000)
@@ -192,7 +192,7 @@ class TLSTests(WireTestCase):
         self.assertFalse(client.plain.reset)
 
     def test_paused_upload(self) -> None:
-        """An upload that nobody reads is held to the window."""
+        """An upload that is not read is held up to the window."""
         client = self.secure(input_window=1000)
         size = 500_000
         client.send(get("/sleep", f"Content-Length: {size}", method="POST"))
@@ -204,7 +204,7 @@ class TLSTests(WireTestCase):
         self.assertEqual(self.body(client), b"slept\n")
 
     def test_two_writers(self) -> None:
-        """Two tasks that write at once are told so."""
+        """Two tasks that write at once get an error."""
         errors: list[str] = []
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -226,7 +226,7 @@ class TLSTests(WireTestCase):
         self.assertEqual(self.body(client), b"a" * 500_000)
 
     def test_interrupted_in_a_block(self) -> None:
-        """A block that was sent in part can have nothing behind it: it is cut there."""
+        """A block that was sent in part cuts the connection there."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -245,7 +245,7 @@ class TLSTests(WireTestCase):
         self.assertFalse(client.goodbye)
 
     def test_interrupted_behind_a_block(self) -> None:
-        """One that was handed over whole may be followed by others."""
+        """After a block that was passed on whole, others may follow."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             write = start("200 OK", TEXT)
@@ -267,7 +267,7 @@ class TLSTests(WireTestCase):
         self.assertEqual(self.body(client), b"first" + b"x" * 120_000 + b"last")
 
     def test_refusal(self) -> None:
-        """What is no request is refused, and the connection closed."""
+        """Invalid bytes are refused, and the connection closes."""
         client = self.secure()
         client.send(b"nonsense\r\n\r\n" + get("/"))
         self.assertIn(b"HTTP/1.1 400", client.received)

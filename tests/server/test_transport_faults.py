@@ -1,9 +1,8 @@
-"""Connections that break, in every state that a connection can be in.
+"""Connections that break, in every state of a connection.
 
-The kernel may tell of it by an error of any kind, from `send` or from `recv`, or the
-client goes silently. Whatever it is: nothing is logged as an error, for it is none of
-the server's; the application's `close()` is called; nothing is left behind; and
-nobody else's request notices.
+The kernel may report any error, from `send` or from `recv`, or the client may vanish
+silently. In each case no error is logged, for it is not the server's; the application's
+`close()` is called; nothing is left behind; and other requests are unaffected.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 LARGE = bytes(300_000)
 UPLOAD = 200_000
 
-#: What the kernel says of connections that are gone, or of itself.
+#: Errors that the kernel reports for lost connections, or for itself.
 ERRORS = [
     errno.EPIPE,
     errno.ECONNRESET,
@@ -47,8 +46,8 @@ class Application:
     """Waits in each of the ways in which an application can wait.
 
     Attributes:
-        opened: how many responses were begun.
-        closed: how many of them had their `close()` called.
+        opened: the number of responses that were begun.
+        closed: the number of those whose `close()` was called.
     """
 
     def __init__(self) -> None:
@@ -56,7 +55,7 @@ class Application:
         self.closed = 0
 
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
-        """Do what the path says; all end within a minute by themselves."""
+        """Respond as the path says, within a minute."""
         sleep = environ["txgreenwsgi.sleep"]
         match environ["PATH_INFO"]:
             case "/sleep":
@@ -111,16 +110,16 @@ _LENGTH = b"Content-Length: %d\r\n" % UPLOAD
 _EXPECT = _LENGTH + b"Expect: 100-continue\r\n"
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
-#: How a connection comes into a state: the bytes the client has sent. It reads no
-#: more than 10,000 bytes of what it gets.
+#: The bytes that bring a connection into each state. The client reads at most
+#: 10,000 bytes.
 STATES: dict[str, bytes] = {
     "before the first byte": b"",
     "in a request line": b"GET /sle",
     "in a head": b"GET /sleep HTTP/1.1\r\nHost: x\r\nX-",
     "while the application sleeps": _request(b"/sleep"),
     "while the application waits for a body": _request(b"/read", _LENGTH),
-    "in the midst of a body": _request(b"/read", _LENGTH, b"abc"),
-    "in the midst of a chunk": _request(b"/read", _CHUNKED, b"5\r\nab"),
+    "within a body": _request(b"/read", _LENGTH, b"abc"),
+    "within a chunk": _request(b"/read", _CHUNKED, b"5\r\nab"),
     "while the client waits for 100 Continue": _request(b"/late", _EXPECT),
     "while reading is paused": _request(b"/late", _LENGTH, bytes(UPLOAD - 1)),
     "while a whole body waits to be read": _request(b"/late", _LENGTH, bytes(UPLOAD)),
@@ -155,7 +154,7 @@ def _break_receive(client: MemoryClient, number: int) -> None:
         raise OSError(number, "recv")
 
     client.socket.recv = receive  # type: ignore[method-assign]
-    client.socket.client_closed = True  # the kernel calls it readable
+    client.socket.client_closed = True  # so the kernel reports it readable
 
 
 def _break_both(client: MemoryClient, number: int) -> None:
@@ -163,15 +162,15 @@ def _break_both(client: MemoryClient, number: int) -> None:
     _break_receive(client, number)
 
 
-#: How a connection breaks. The number is one of `ERRORS`.
+#: Ways in which a connection breaks. The number is one of `ERRORS`.
 BREAKS: dict[str, Callable[[MemoryClient, int], object]] = {
     "send fails": _break_send,
     "recv fails": _break_receive,
     "both fail": _break_both,
     "the client resets": lambda client, number: client.disconnect(),
     "the client ends": lambda client, number: client.end(),
-    "the reactor tells": lambda client, number: client.transport.connectionLost(
-        Failure(ConnectionLost())
+    "the reactor reports the loss": lambda client, number: (
+        client.transport.connectionLost(Failure(ConnectionLost()))
     ),
     "an abort comes first": lambda client, number: (
         client.transport.abortConnection() if client.transport.connected else None
@@ -180,7 +179,7 @@ BREAKS: dict[str, Callable[[MemoryClient, int], object]] = {
 
 
 class TransportFaultTests(LeakCheckMixin, SynchronousTestCase):
-    """Every state, every way to break."""
+    """Every state, and every way to break."""
 
     def setUp(self) -> None:
         """Collect the log."""
@@ -193,7 +192,7 @@ class TransportFaultTests(LeakCheckMixin, SynchronousTestCase):
         number: int,
         **settings: Any,
     ) -> None:
-        """One connection, brought into a state and broken, and one beside it."""
+        """Return a connection that broke in a state, and one beside it."""
         app = Application()
         case = f"{state}: {how} ({errno.errorcode[number]}), {settings}"
         server = self.serve(app, **settings)
@@ -207,7 +206,7 @@ class TransportFaultTests(LeakCheckMixin, SynchronousTestCase):
         beside.send(_request(b"/"))
         if "max_in_flight" not in settings:
             self.assert_unharmed(beside, case)
-        # What waited has been told, or has gone on and ended by itself.
+        # Parked requests were interrupted, or have ended by themselves.
         for _ in range(70):
             server.advance(1)
         self.assert_unharmed(beside, case)
@@ -221,22 +220,22 @@ class TransportFaultTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(self.logged.errors(), [], case)
 
     def assert_unharmed(self, beside: MemoryClient, case: str) -> None:
-        """The request beside was answered, and so was the next one behind it."""
+        """Fail unless the request beside it, and the next one, were answered."""
         bodies = [response.body for response in beside.responses()]
         self.assertEqual(bodies, [b"unharmed", b"unharmed"], case)
 
     def test_every_state(self) -> None:
-        """A connection that breaks ends what hangs on it, and nothing else."""
+        """A connection that breaks ends its own request and nothing else."""
         for state in STATES:
             for how in BREAKS:
                 self.break_in(state, how, errno.ECONNRESET)
 
     def test_every_error(self) -> None:
-        """It does not matter by which error the kernel tells."""
+        """The kind of error that the kernel reports makes no difference."""
         for number in ERRORS:
             for state in (
                 "in a head",
-                "in the midst of a body",
+                "within a body",
                 "between two blocks",
                 "while a large block waits for the client",
                 "behind a refusal",
@@ -245,19 +244,23 @@ class TransportFaultTests(LeakCheckMixin, SynchronousTestCase):
                     self.break_in(state, how, number)
 
     def test_every_state_with_cancelling(self) -> None:
-        """Nor does it matter when the request's own waits are cancelled."""
+        """The same holds with --on-disconnect cancel."""
         for state in STATES:
-            for how in ("both fail", "the client resets", "the reactor tells"):
+            for how in (
+                "both fail",
+                "the client resets",
+                "the reactor reports the loss",
+            ):
                 self.break_in(state, how, errno.EPIPE, on_disconnect="cancel")
 
     def test_every_state_in_the_queue(self) -> None:
-        """Nor when the request still waits for its place."""
+        """The same holds for queued requests."""
         for state in STATES:
             for how in BREAKS:
                 self.break_in(state, how, errno.EPIPE, max_in_flight=1, queue_timeout=0)
 
     def test_every_state_without_keep_alive(self) -> None:
-        """Nor when connections are closed after each response."""
+        """The same holds without keep-alive."""
         for state in STATES:
             if state.startswith("behind a response"):
                 continue

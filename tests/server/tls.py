@@ -1,7 +1,7 @@
 """TLS in memory: Twisted's TLS over Twisted's TCP connection, and a client's end.
 
-The client is the standard library's `ssl` on two buffers. It knows TLS. It must never
-know HTTP.
+The client is the standard library's `ssl` on two buffers. This file knows TLS. It must
+never know HTTP.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["TLSClient"]
 
 
 def _options() -> CertificateOptions:
-    """What a server needs: a key and a certificate that nobody has to believe."""
+    """Return the server's TLS options: a key with a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -53,13 +53,13 @@ class TLSClient:
     """The client's end of a TLS connection to a server in memory.
 
     Args:
-        server: whose site is connected to.
+        server: the server to connect to.
         room: as in `MemoryServer.connect`, in bytes of ciphertext.
 
     Attributes:
         plain: the connection below TLS.
         received: all plaintext that was read so far.
-        goodbye: whether the server has ended TLS in good order.
+        goodbye: whether the server has sent close_notify.
     """
 
     def __init__(self, server: MemoryServer, room: float = float("inf")) -> None:
@@ -89,19 +89,19 @@ class TLSClient:
         return self.plain.closed
 
     def send(self, data: bytes) -> None:
-        """Send plaintext, and read what comes."""
+        """Send plaintext, and read the reply."""
         self._tls.write(data)
         self._turn()
 
     def read(self, size: int | None = None) -> bytes:
-        """Let so many bytes of ciphertext through; for slow readers."""
+        """Let `size` bytes of ciphertext pass, for slow readers."""
         before = len(self.received)
         self.plain.read(size)
         self._turn()
         return self.received[before:]
 
     def disconnect(self) -> None:
-        """Go away without a goodbye."""
+        """Disconnect without close_notify."""
         self.plain.disconnect()
 
     def _turn(self) -> None:
@@ -116,7 +116,7 @@ class TLSClient:
                     return
 
     def _take(self) -> bool:
-        """Decrypt what has come; whether anything was done."""
+        """Decrypt the received bytes; return whether anything was done."""
         new = self.plain.received[self._seen :]
         self._seen += len(new)
         self._incoming.write(new)
@@ -135,7 +135,7 @@ class TLSClient:
 
 
 class _Plain(MemoryClient):
-    """The connection below: as in memory, with TLS in the place of the channel."""
+    """The connection below: as in memory, with TLS in place of the channel."""
 
     def __init__(self, server: MemoryServer, factory: Any) -> None:
         site = server.site
@@ -147,6 +147,6 @@ class _Plain(MemoryClient):
         server.clients.append(self)
 
     def read_slowly(self, room: float) -> None:
-        """From now on the server may send so many bytes before the client reads."""
+        """Limit the bytes that the server can send before the client reads."""
         self.socket.room = room
         self._reads_by_itself = room == float("inf")

@@ -1,6 +1,6 @@
-"""What the tests of the server share: requests as bytes, and a case that sees logs.
+"""Requests as bytes, and a test case that sees records and log lines.
 
-It knows how requests look. It must never know what is right: that is in the tests.
+This file knows the format of requests. The expected results are in the tests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def get(
     version: str = "HTTP/1.1",
     body: bytes = b"",
 ) -> bytes:
-    """A request as bytes; a Host field is added, and Content-Length with a body."""
+    """Return a request as bytes, with Host, and Content-Length if it has a body."""
     lines = [f"{method} {target} {version}", "Host: test", *fields]
     if body:
         lines.append(f"Content-Length: {len(body)}")
@@ -40,22 +40,27 @@ def get(
 
 
 def post(target: str, body: bytes, *fields: str) -> bytes:
-    """A POST with a body by length."""
+    """Return a POST request whose body has a Content-Length."""
     return get(target, *fields, method="POST", body=body)
 
 
 def chunked(target: str, *chunks: bytes, trailers: bytes = b"") -> bytes:
-    """A POST with a chunked body."""
+    """Return a POST request with a chunked body."""
     head = get(target, "Transfer-Encoding: chunked", method="POST")
     body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     return head + body + b"0\r\n" + trailers + b"\r\n"
 
 
 class WireTestCase(LeakCheckMixin, SynchronousTestCase):
-    """A case with servers in memory that leave nothing behind, and their log."""
+    """A case whose servers in memory are checked for leaks, with their log.
+
+    Attributes:
+        events: the log events so far.
+        records: the records of finished exchanges so far.
+    """
 
     def setUp(self) -> None:
-        """Keep what is logged."""
+        """Collect log events."""
         self.events: list[LogEvent] = []
         self.records: list[ExchangeRecord] = []
         observer: ILogObserver = self.events.append  # type: ignore[assignment]
@@ -63,7 +68,7 @@ class WireTestCase(LeakCheckMixin, SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def logged(self, least: LogLevel = LogLevel.info) -> list[str]:
-        """The lines that the server has logged, without those of less importance."""
+        """Return the log lines of the package of level `least` or above."""
         return [
             formatEvent(event)
             for event in self.events
@@ -78,19 +83,19 @@ class WireTestCase(LeakCheckMixin, SynchronousTestCase):
             self.fail(f"no line with {parts} in {lines}")
 
     def connected(self, app: App, **settings: Any) -> MemoryClient:
-        """A client of a server of its own."""
+        """Return a client of a new server."""
         return self.recorded(app, **settings).connect()
 
     def recorded(self, app: App, **settings: Any) -> MemoryServer:
-        """A server whose records are kept in `self.records`."""
+        """Return a server whose records are kept in `self.records`."""
         return self.serve(app, observers=[self.records.append], **settings)
 
     def only(self, client: MemoryClient, method: str = "GET") -> Response:
-        """The one response that the client has received."""
+        """Return the single response that the client has received."""
         responses = client.responses([method])
         self.assertEqual(len(responses), 1, client.received)
         return responses[0]
 
     def outcomes(self) -> list[tuple[int, str]]:
-        """Status and outcome of each finished exchange."""
+        """Return status and outcome of each finished exchange."""
         return [(record.status, record.outcome) for record in self.records]

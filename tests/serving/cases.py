@@ -65,6 +65,12 @@ class ServingTestCase(WireTestCase):
         reactor.advance(STEP)
         reactor.settle()
 
+    def settle(self, server: ApplicationServer) -> None:
+        """Let the server do all that is possible now."""
+        reactor = server.reactor
+        assert isinstance(reactor, MemoryReactor)
+        reactor.settle()
+
     def served(
         self, server: ApplicationServer, head: RequestHead | None = None
     ) -> MemoryStream:

@@ -67,10 +67,10 @@ class MemoryOutput:
     Attributes:
         blocked: whether a send parks until `unblock`.
         waiting: the suspension of the task that is parked in a send.
-        left_behind: always False.
+        may_buffer: always False.
     """
 
-    left_behind = False
+    may_buffer = False
 
     def __init__(self) -> None:
         self.blocked = False
@@ -111,14 +111,14 @@ class MemoryOutput:
         """Park for a turn of the reactor."""
         sleep(0)
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         """No-op: all bytes are kept at once."""
 
     def send_last(self, data: bytes) -> None:
         """Keep `data`."""
         self.sent.append(data)
 
-    def more_waits(self) -> bool:
+    def has_unread_input(self) -> bool:
         """Return False: there is no kernel to hold bytes."""
         return False
 

@@ -8,7 +8,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi import current_task, sleep
-from txgreenwsgi._server.output import output_for
+from txgreenwsgi._server.output import TransportOutput
 from txgreenwsgi.testing import LeakCheckMixin
 
 from .clocked import ClockTestCase
@@ -97,7 +97,7 @@ class PauseTests(ClockTestCase):
     def test_paused_inside_write(self) -> None:
         """A pause during a write parks the task after that write."""
         transport = EagerTransport()
-        output = output_for(transport, lambda: None)
+        output = TransportOutput(transport, lambda: None)
 
         def work() -> None:
             output.send(b"data")

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Clock
@@ -19,6 +19,9 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _really_arm = faulthandler.dump_traceback_later
 
@@ -148,6 +151,26 @@ class WatchdogTests(SynchronousTestCase):
             self.assertEqual(self.armed[1][0], MARGIN_SECONDS)
             self.send(second)
             self.assertEqual(len(self.armed), 2)
+
+    def test_nested(self) -> None:
+        """A signal that interrupts the handler of the first counts as the second."""
+        self.watchdog()
+        handle = self.handlers[signal.SIGTERM]
+        pending = [signal.SIGTERM]
+
+        def interrupt(frame: FrameType, event: str, _argument: object) -> None:
+            caller = frame.f_back.f_code if frame.f_back else None
+            if event == "call" and pending and caller is handle.__func__.__code__:
+                handle(pending.pop(), None)
+
+        sys.setprofile(interrupt)
+        try:
+            handle(signal.SIGTERM, None)
+        finally:
+            sys.setprofile(None)
+        self.assertEqual(pending, [])
+        self.reactor.advance(0)
+        self.assertEqual(sorted(self.reactor.events), ["cut short", "stop"])
 
     def test_already_stopping(self) -> None:
         """A signal to a server that is already stopping ends the grace period."""

@@ -143,7 +143,7 @@ class CheckedApplicationTests(SynchronousTestCase):
             synchronous_asgi,
         ):
             self.assertIn(
-                " is an ASGI application (asynchronous), and this server speaks WSGI; "
+                " is an ASGI application (asynchronous), but this server speaks WSGI; "
                 "give a WSGI application, or an adapter such as "
                 "a2wsgi.ASGIMiddleware(application)",
                 self.refusal(application),
@@ -154,7 +154,7 @@ class CheckedApplicationTests(SynchronousTestCase):
         self.assertRegex(
             self.refusal(make_app),
             r"\Aapplication=<function make_app at \w+> takes \(config: 'object' = "
-            r"None\) -> 'Site', and a WSGI application takes \(environ, "
+            r"None\) -> 'Site', but a WSGI application takes \(environ, "
             r"start_response\); if it is a factory, give the application that it "
             r"returns\Z",
         )

@@ -63,7 +63,7 @@ class FileWrapperTests(SynchronousTestCase):
         return found.offset, found.length
 
     def test_regular_files(self) -> None:
-        """Regular files are sent by the kernel, from their current position."""
+        """Regular files are sent with sendfile(), from their current position."""
         path = Path(self.mktemp())
         path.write_bytes(b"0123456789")
         for buffering in (-1, 0):

@@ -1,7 +1,7 @@
-"""HTTP/1.1 on the wire: bytes only, without Twisted, greenlets or sockets.
+"""The HTTP/1.1 wire protocol: bytes only, without Twisted, greenlets or sockets.
 
-`h1` is a connection with both directions. Requests are read by `parser`, which turns
-bytes into the events of `head`; it uses `target` and `fields` to interpret a head and
-`chunked` to find the end of a chunked body. Responses are encoded by `writer` and
-delimited as `framing` decides.
+`h1` is both directions of a connection. `parser` turns request bytes into the events
+of `head`; it uses `target` and `fields` to interpret a head and `chunked` to decode a
+chunked body. `writer` encodes response heads; `framing` names the framings of response
+bodies.
 """

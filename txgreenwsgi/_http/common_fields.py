@@ -1,7 +1,8 @@
-"""Header fields that the server itself puts into responses.
+"""Response header fields that the server adds.
 
-Date and Server, unless the application sent its own, and the fields that the
-deployer adds. This file knows the wire format and the wall clock.
+Date and Server, unless the application sets them, and the fields that the deployer
+configures. This file knows the wire format and the wall clock. It must never know the
+rest of a response.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ __all__ = ["CommonFields"]
 
 
 class CommonFields:
-    """The server's own header fields, encoded once.
+    """The header fields that the server adds, encoded once.
 
     Args:
-        server: the value of Server; "" to send no such field.
-        added: (name, value) pairs to add to each response whose application did
-            not set a field of that name.
+        server: the value of Server; "" to omit the field.
+        added: (name, value) pairs to add to each response unless the application
+            sets a field of that name.
 
     Attributes:
-        adds_fields: whether there are fields of the deployer's.
+        adds_fields: whether the deployer has configured fields.
     """
 
     __slots__ = ("_added", "_date_line", "_date_second", "_server_line", "adds_fields")
@@ -56,13 +57,13 @@ class CommonFields:
         return self._date_line, self._server_line
 
     def added_to(self, head: ResponseHead) -> list[tuple[str, str]]:
-        """Return the deployer's fields that `head` lacks."""
+        """Return the configured fields that `head` lacks."""
         return [
             (name, value) for lower, name, value in self._added if not head.has(lower)
         ]
 
     def lines_added_to(self, head: ResponseHead) -> bytes:
-        """Return the deployer's fields that `head` lacks, as whole lines."""
+        """Return the configured fields that `head` lacks, as encoded lines."""
         return b"".join(
             f"{name}: {value}\r\n".encode("latin-1")
             for name, value in self.added_to(head)

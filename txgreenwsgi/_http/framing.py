@@ -1,6 +1,7 @@
-"""Framings: how the end of a response body is delimited (RFC 9112 section 6).
+"""Framings: the delimiters of response bodies (RFC 9112 section 6).
 
-`Connection.send_head` in `h1.py` chooses one for each response.
+`Connection.send_head` in `h1.py` chooses one for each response. This file contains
+constants; it must never know a connection.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ __all__ = [
 
 #: No body on the wire, whatever the application yields.
 NONE = "none"
-#: As many bytes as Content-Length tells.
+#: Content-Length bytes.
 LENGTH = "length"
-#: Chunks, and a last chunk.
+#: Chunked transfer coding.
 CHUNKED = "chunked"
-#: Until the connection is closed.
+#: The close of the connection ends the body.
 CLOSE = "close"
 
 #: Final status codes whose responses have no body (RFC 9112 section 6.3, rule 1).

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection without I/O (RFC 9112).
 
-Bytes that were received become events, and responses become bytes to send. Both
-sides have their states in a transition table: `RECEIVING` (in `parser.py`) for
-what the client sends, `SENDING` here for what we answer.
+Received bytes become events; responses become bytes to send. Each side has a
+transition table: `RECEIVING` (in `parser.py`) for requests, `SENDING` (here) for
+responses.
 
 This file knows the wire. It must never know transports, clocks or tasks.
 """
@@ -50,7 +50,7 @@ SWITCHED: Final = "switched"
 SENDING: Final = TransitionTable(
     "the response side of an HTTP/1.1 connection",
     {
-        # `answer` without a request is the answer to bytes that are no request.
+        # `answer` without a request is the response to an invalid request.
         IDLE: {"request": AWAITED, "answer": LAST},
         AWAITED: {
             "interim": AWAITED,
@@ -78,8 +78,8 @@ _ON_ANSWER: Final = SENDING.moves("answer")
 
 _NO_REQUEST = cast("RequestHead", None)
 
-#: Blocks at least this long are sent beside their head and chunk framing, without
-#: being copied behind it.
+#: Minimum length of a block that is sent as a separate part, because joining it with
+#: its head or chunk framing would cost more than it saves.
 _LONG_BLOCK_BYTES = 16384
 
 
@@ -88,21 +88,20 @@ class Connection(RequestParser):
 
     The receiving side is `RequestParser.feed`. The sending side takes a response
     as head, blocks and end, and returns the bytes to send: one `bytes` object, or
-    a tuple of parts where joining them would copy a long block.
+    a tuple of parts if joining them would copy a long block.
 
-    No method parks. All `send_...` methods raise `IllegalTransition` where the
-    state has no such event.
+    No method parks. All `send_...` methods raise `IllegalTransition` if the event is
+    illegal in the current state.
 
     Args:
-        limits: what a client may send.
+        limits: the limits on requests.
         common: the header fields that the server adds.
 
     Attributes:
         sending: the state of the sending side.
-        persistent: whether the connection may carry another request, as far as the
-            responses sent have promised (RFC 9112 section 9.3).
-        framing: how the end of the present response is delimited: one of
-            the constants of `framing.py`.
+        persistent: False once a response has announced the close of the connection
+            (RFC 9112 section 9.3).
+        framing: the framing of the current response, a constant of `framing.py`.
     """
 
     __slots__ = ("_common", "_request", "framing", "persistent", "sending")
@@ -110,20 +109,20 @@ class Connection(RequestParser):
     def __init__(self, limits: HeadLimits, common: CommonFields) -> None:
         super().__init__(limits)
         self._common = common
-        # Of the response in progress. It is dropped at the end: an idle connection
-        # need not hold its last request.
+        # The request of the response in progress. Dropped at the end: an idle
+        # connection must not keep its last request alive.
         self._request = _NO_REQUEST
         self.framing = NONE
         self.persistent = True
         self.sending = IDLE
 
     def stop_receiving(self) -> None:
-        """Ignore all further bytes, and close after the present response."""
+        """Ignore all further bytes, and close after the current response."""
         self.stop()
         self.persistent = False
 
     def begin(self, request: RequestHead) -> None:
-        """Expect a response to `request`, which `feed` returned."""
+        """Begin the response to `request`, which `feed` returned."""
         if self.sending is COMPLETE:
             self.sending = _NEXT_REQUEST
         else:
@@ -146,12 +145,12 @@ class Connection(RequestParser):
         """Return a response head and the first block of its body.
 
         Args:
-            head: the application's.
-            length: the length of the whole body in bytes, if it is known.
-            block: the first block, already cut to `length`; b"" for none.
-            end: whether `block` ends the body, which is of known length or none.
-            persist: whether the connection may carry another request. The client
-                and the framing have a say too.
+            head: the application's head.
+            length: the length of the whole body in bytes; None if unknown.
+            block: the first block, at most `length` bytes; b"" for none.
+            end: whether `block` ends the body. Requires a known length, or no body.
+            persist: whether the connection may persist; the client and the framing
+                can prevent it.
         """
         self.sending = _HEAD_SENT if self.sending is AWAITED else _ON_HEAD[self.sending]
         request = self._request
@@ -166,7 +165,7 @@ class Connection(RequestParser):
                 and head.content_length is None
                 and head.code not in BODILESS_CODES
             ):
-                # The length that GET would have, where it is known.
+                # The length of the response to GET, if known.
                 lines += b"Content-Length: %d\r\n" % length
         elif length is not None:
             framing = LENGTH
@@ -199,7 +198,7 @@ class Connection(RequestParser):
         return data, block
 
     def send_data(self, block: bytes) -> bytes | tuple[bytes, ...]:
-        """Return a block of the body, which is not empty, in its framing."""
+        """Return a non-empty block of the body with its framing."""
         if self.sending is not BODY:
             self.sending = _ON_DATA[self.sending]  # raises
         if self.framing is not CHUNKED:
@@ -209,9 +208,9 @@ class Connection(RequestParser):
         return b"%x\r\n" % len(block), block, b"\r\n"
 
     def send_end(self) -> bytes:
-        """Return what ends the response; b"" where its length has told the end.
+        """Return the end of the response: the last chunk, or b"" without chunks.
 
-        Not after a `send_head` that has told the end.
+        Illegal after `send_head` with `end`.
         """
         if self.persistent:
             self.sending = _ENDED if self.sending is BODY else _ON_END[self.sending]
@@ -221,11 +220,11 @@ class Connection(RequestParser):
         return LAST_CHUNK if self.framing is CHUNKED else b""
 
     def send_answer(self, head: ResponseHead, body: bytes) -> bytes:
-        """Return a whole response of the server's own, the last on the connection.
+        """Return a complete response of the server, the last on the connection.
 
         Args:
-            head: has the Content-Length of `body`.
-            body: left out where the request was HEAD.
+            head: the head, with the Content-Length of `body`.
+            body: the body; omitted in the response to HEAD.
         """
         to_head = self.sending is AWAITED and self._request.method == "HEAD"
         self.sending = _ON_ANSWER[self.sending]

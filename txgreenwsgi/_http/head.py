@@ -1,7 +1,7 @@
 """Events reported by the parser: request head, end of body, refusal.
 
 Knows the terms of RFC 9110 and the CGI variables of RFC 3875. Must never know how
-bytes become these objects, nor what is done with them.
+these objects are parsed or used.
 """
 
 from __future__ import annotations

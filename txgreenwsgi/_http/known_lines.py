@@ -2,14 +2,14 @@
 
 Clients send the same lines again and again: a browser's User-Agent, its Accept, the
 path of a popular page. Each line of an accepted head is cached with its parsed value,
-so that most heads cost one lookup per line. Knows nothing of where a head came from;
-must never store a secret, nor anything without a bound.
+so that most heads cost one lookup per line. Must never know the source of a head,
+store a secret, or grow without a bound.
 
 If any line of a head is not cached, the whole head is validated by llhttp, and its
 lines are cached only if the head is accepted. Two kinds of lines are exempt, because
 they differ in each request and do not affect framing: a Cookie, and a known path with
-another query. The rules that concern several lines together (two Host fields,
-Transfer-Encoding with Content-Length ...) are applied to every head anew.
+another query. The rules for combinations of lines (two Host fields, Transfer-Encoding
+with Content-Length ...) are applied to every head.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class _FieldLines(_LineCache[Variable]):
 
 @dataclass(frozen=True, slots=True)
 class KnownLinesStatistics:
-    """Size of the cache and number of heads that it could not serve alone.
+    """Size of the cache, and number of heads with cache misses.
 
     Attributes:
         request_lines: Number of request lines in the cache.
@@ -218,7 +218,7 @@ class KnownLines:
         """
         request_lines, fields = self._request_lines, self._fields
         if request_lines.pending or fields.pending:
-            # Left over from a head that was refused.
+            # Left over from a rejected head.
             request_lines.discard_pending()
             fields.discard_pending()
 

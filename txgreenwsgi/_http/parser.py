@@ -1,8 +1,8 @@
-"""Bytes to events: the requests of one connection, read without any I/O.
+"""Parser for the requests of one connection: bytes to events, without I/O.
 
-Knows where a head ends, what follows it, and all limits. Must never know
-transports, clocks or tasks. Every result depends on the bytes alone, never on how
-they were split on the way.
+Knows the end of heads and bodies, and all limits. Must never know transports, clocks
+or tasks. Every result depends on the bytes alone, never on how they were split into
+reads.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 Event = RequestHead | bytes | End | Refusal
-"""An event of `RequestParser.feed`. Bytes are a piece of a body, never empty."""
+"""An event of `RequestParser.feed`. Bytes are a non-empty piece of a body."""
 
-#: The next bytes begin a request, or go on in its head.
+#: The next bytes begin or continue a request head.
 HEAD: Final = "head"
-#: The next bytes are a body whose length the head told.
+#: The next bytes are a body with a Content-Length.
 LENGTH_BODY: Final = "length body"
 #: The next bytes are a chunked body.
 CHUNKED_BODY: Final = "chunked body"
@@ -70,7 +70,7 @@ _ON_STOP: Final = RECEIVING.moves("stop")
 _HEAD_END = b"\r\n\r\n"
 
 # RFC 9112 section 2.2: a server should ignore an empty line before a request line.
-# Some old clients send one after each body; more of them have no purpose.
+# Some old clients send one after each body; there is no reason to send more.
 EMPTY_LINES_LIMIT = 8
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -78,15 +78,14 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 @dataclass(frozen=True, slots=True)
 class HeadLimits:
-    """Limits on what a client sends besides bodies. All but `fields` are in bytes.
+    """Limits on requests, except on bodies. All but `fields` are in bytes.
 
     Attributes:
-        size: A whole head, with its request line and the empty line at its end.
-            Beyond it: 431.
-        fields: The number of field lines in a head. Beyond it: 431.
-        target: The request target. Beyond it: 414.
-        trailers: All trailers of a chunked body together. Beyond it: 431.
-        chunk_extensions: All chunk extensions of a body together. Beyond it: 400.
+        size: size of a head, with request line and final empty line; above: 431.
+        fields: number of field lines in a head; above: 431.
+        target: length of the request target; above: 414.
+        trailers: total size of the trailers of a chunked body; above: 431.
+        chunk_extensions: total size of the chunk extensions of a body; above: 400.
     """
 
     size: int = 32768
@@ -101,20 +100,20 @@ _SHARED_LINES: Final = KnownLines()
 
 
 class RequestParser:
-    """Reads the requests of one connection.
+    """Incremental parser for the requests of one connection.
 
     Buffers at most one incomplete head (`HeadLimits.size`) or one incomplete line of
-    a chunked body, nothing else of a body, and the bytes it was told to leave unread.
+    a chunked body, no other part of a body, and the bytes left unread by `one=True`.
 
     Args:
-        limits: what a client may send.
-        lines: reads the heads; by default one cache for the whole process.
+        limits: the limits on requests.
+        lines: the parser of heads; by default one cache for the whole process.
 
     Attributes:
-        has_unread: whether bytes behind the end of a request were left for another
+        has_unread: whether bytes after the end of a request are left for another
             `feed`.
         pending: the received part of an incomplete head.
-        receiving: the state, one of those of `RECEIVING`.
+        receiving: one of the states of `RECEIVING`.
     """
 
     __slots__ = (
@@ -142,17 +141,17 @@ class RequestParser:
         self.receiving = HEAD
         self._leading = 0  # bytes of empty lines before the request line
         self.pending = b""
-        self._line_read = False  # whether its request line is complete and valid
+        self._line_read = False  # whether the request line is complete and valid
         self._keep_alive = True  # of the request whose body is being read
-        self._left = 0  # bytes of its body still to come
+        self._left = 0  # bytes still missing from its body
         self._body: ChunkedBody | None = None
         self._unread = b""
-        self._unread_from = 0  # where in it the next request begins
+        self._unread_from = 0  # index of the next request in it
         self.has_unread = False
 
     @property
     def idle(self) -> bool:
-        """Whether no byte of another request was received.
+        """Whether no byte of a further request was received.
 
         Empty lines before a request line do not count. True after a request that
         ends the connection; False after a `Refusal`.
@@ -167,15 +166,15 @@ class RequestParser:
         """Return the events of these bytes, in order.
 
         For each request: its `RequestHead`; the pieces of its body as non-empty
-        bytes; `END`. Several requests may come from one call. What follows a
-        request that ends the connection is ignored. A `Refusal` is the last event
-        of a connection, within a body too: bytes fed after it are ignored.
+        bytes; `END`. One call may return several requests. Bytes after a request
+        that ends the connection are ignored. A `Refusal`, possibly within a body, is
+        the last event of a connection: bytes fed after it are ignored.
 
-        Bad input never raises. Never parks.
+        Invalid input never raises. Never parks.
 
         Args:
             data: the received bytes; b"" to continue with bytes left unread.
-            one: whether to stop at the end of a request and keep the bytes behind
+            one: whether to stop at the end of a request and leave the bytes after
                 it unread. A parsed head takes many times its bytes in memory, so
                 the next one is parsed when it is needed.
         """
@@ -196,7 +195,7 @@ class RequestParser:
                 state = self.receiving
                 if state is HEAD:
                     if one and events:
-                        # Only an END can stand before a head.
+                        # Only an END can precede a head.
                         self._unread = data
                         self._unread_from = start
                         self.has_unread = True
@@ -222,10 +221,10 @@ class RequestParser:
         return events
 
     def is_piece(self, data: bytes) -> bool:
-        """Consume `data` if it is one piece, and not the end, of a body by length.
+        """Consume `data` if it is a piece of a Content-Length body, but not its end.
 
         Returns:
-            Whether it was consumed; otherwise it is still to be fed.
+            True if it was consumed; False if the caller must feed it.
         """
         left = self._left - len(data)
         if self.receiving is not LENGTH_BODY or left <= 0 or self.has_unread:
@@ -243,7 +242,7 @@ class RequestParser:
     def _end(self, events: list[Event]) -> None:
         events.append(END)
         if self._keep_alive:
-            if self.receiving is not HEAD:  # as it is after a request without a body
+            if self.receiving is not HEAD:  # the request had a body
                 self.receiving = _ON_END[self.receiving]
         else:
             self.receiving = _ON_LAST_END[self.receiving]
@@ -256,8 +255,8 @@ class RequestParser:
         size_limit = self._limits.size
         searched = start
         if known:
-            # Here `start` is 0: the last feed ended inside the head. One byte beyond
-            # the limit is enough to find it exceeded.
+            # Here `start` is 0: the last feed ended inside the head. One byte above
+            # the limit is enough to detect that it is exceeded.
             data = self.pending + data[: size_limit + 1 - known]
             searched = max(0, known - 3)
         elif self._leading or data[start] < 0x20:
@@ -273,8 +272,8 @@ class RequestParser:
                 head, self._limits.fields, self._limits.target
             )
         except Malformed:
-            # The same bytes fed one by one fail in this check first: the result must
-            # not depend on the splitting.
+            # The same bytes fed one by one would fail in this check first, and the
+            # result must not depend on how they are split.
             self._check_beginning(head + _HEAD_END, 0)
             raise
         if known:
@@ -306,11 +305,11 @@ class RequestParser:
         return start
 
     def _check_beginning(self, head: bytes, searched: int) -> None:
-        """Refuse a head that no further byte can make valid.
+        """Reject a head that no further byte can make valid.
 
         Args:
-            head: the head as far as it was received, or all of it.
-            searched: how many of its bytes were checked before.
+            head: the received part of the head, or all of it.
+            searched: the number of its bytes that were checked before.
         """
         size_limit = self._limits.size
         beginning = head[:size_limit]

@@ -88,7 +88,9 @@ def _encode_field(field: object) -> tuple[bytes, str]:
         )
     name, value = field
     if not isinstance(name, str) or not isinstance(value, str):
-        raise TypeError(f"names and values of response fields are str, not {field!r}")
+        raise TypeError(
+            f"names and values of response fields must be str, not {field!r}"
+        )
     if not _TOKEN.fullmatch(name):
         raise InvalidField(f"{name!r} is not a field name (RFC 9110 section 5.1)")
     if _FORBIDDEN_IN_VALUE.search(value):
@@ -120,7 +122,7 @@ def _encode_field(field: object) -> tuple[bytes, str]:
 def _encode_status(status: object) -> tuple[bytes, int]:
     """Validate a status; return its line and its code."""
     if not isinstance(status, str):
-        raise TypeError(f"the status is a str such as '200 OK', not {status!r}")
+        raise TypeError(f"the status must be a str such as '200 OK', not {status!r}")
     match = _STATUS.fullmatch(status)
     if match is None:
         raise InvalidField(
@@ -208,7 +210,7 @@ class ResponseHead:
     def fields(self) -> list[tuple[bytes, bytes]]:
         """Return the validated fields as (name, value) pairs.
 
-        For a transport that encodes heads by itself.
+        For transports that encode heads themselves.
         """
         pairs = []
         for line in self._lines[1:]:

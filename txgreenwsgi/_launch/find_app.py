@@ -1,8 +1,8 @@
-"""Import the WSGI application that a text names, such as "package.module:name".
+"""Import of the WSGI application by its name, such as "package.module:name".
 
-It knows how Python finds modules. It must never call the application, and never
-report an error of the user's own module as a misspelled name: an exception raised
-inside that module propagates unchanged, with its own traceback.
+It knows Python's import system. It must never call the application, and never
+report an error in the user's module as a misspelled name: an exception raised inside
+that module propagates unchanged, with its own traceback.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AppNotFound(StartError):
 
 
 class _Spec(NamedTuple):
-    """A text that names an application, and the option that it was given for.
+    """The name of an application, and the option that it was given for.
 
     Attributes:
         text: the text.
@@ -69,10 +69,10 @@ class _Spec(NamedTuple):
 
     @property
     def path_remedy(self) -> str:
-        """How to import modules from another directory."""
+        """The remedy for modules in another directory."""
         if self.is_command_line:
             return "give --chdir if it is in another directory"
-        return "add its directory to sys.path if it is in another one"
+        return "add its directory to PYTHONPATH or sys.path if it is in another one"
 
     def error(self, problem: str) -> AppNotFound:
         return AppNotFound(f"{self.subject}: {problem}")
@@ -89,12 +89,12 @@ def find_app(text: str, option: str = "--app") -> Application:
         option: the option or argument that messages name.
 
     Raises:
-        AppNotFound: the name does not exist, or is no WSGI application.
+        AppNotFound: the name does not exist, or is not a WSGI application.
         Exception: any exception of the user's module or factory, unchanged.
     """
     spec = _Spec(text, option)
     module_name, colon, expression = text.partition(":")
-    _check_module_name(spec, module_name)
+    _check_module_name(spec)
     if colon:
         module = _import(spec, module_name)
         found = _evaluate(spec, module, expression)
@@ -107,26 +107,28 @@ def find_app(text: str, option: str = "--app") -> Application:
         remedy = problem.remedy
         if problem.may_be_factory:
             call = spec.instead(f"{module.__name__}:{expression}()")
-            remedy = f"if a call of it returns the application, give {call}"
+            remedy = f"if calling it returns the application, give {call}"
         raise spec.error(f"{_describe(found)} {problem.problem}; {remedy}")
     return cast("Application", found)
 
 
 def check_spec(text: str, option: str = "--app") -> None:
-    """Refuse a text that cannot name an application, without an import.
+    """Reject a text that cannot name an application, without importing anything.
 
     Raises:
-        AppNotFound: the part before the colon is no module name.
+        AppNotFound: the part before the colon is not a module name.
     """
-    _check_module_name(_Spec(text, option), text.partition(":")[0])
+    _check_module_name(_Spec(text, option))
 
 
-def _check_module_name(spec: _Spec, module_name: str) -> None:
+def _check_module_name(spec: _Spec) -> None:
+    module_name, colon, expression = spec.text.partition(":")
     if "/" in module_name or module_name.endswith(".py"):
         dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
         raise spec.error(
             f"{module_name!r} is a file name; give the module name, as Python imports "
-            f"it: {spec.instead((dotted or 'module') + ':app')}; {spec.path_remedy}"
+            f"it: {spec.instead((dotted or 'module') + colon + expression)}; "
+            f"{spec.path_remedy}"
         )
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise spec.error(
@@ -170,8 +172,8 @@ def _is_about(error: ModuleNotFoundError, name: str) -> bool:
     """Return whether module `name` itself is missing, not a module that it imports."""
     if error.name is None or not f"{name}.".startswith(f"{error.name}."):
         return False
-    # A package's own code may fail to import the very module that was named. Its
-    # frames are in the traceback then, and the traceback is the useful message.
+    # The code of a package may fail to import the named module itself. Then its
+    # frames are in the traceback, and the traceback is the useful message.
     return not any(
         file not in (__file__, importlib.__file__)
         and not file.startswith("<frozen importlib")
@@ -187,11 +189,11 @@ def _files(traceback: TracebackType | None) -> Iterable[str]:
 
 
 def _describe_missing(spec: _Spec, error: ModuleNotFoundError) -> str:
-    """Return which module is missing, with the nearest names that exist."""
+    """Return a message with the missing module and similar names that exist."""
     missing = error.name or ""
     parent, _, last = missing.rpartition(".")
     if not parent:
-        # The user most likely means the first directory of the path.
+        # The user most likely means the first directory of sys.path.
         existing = {module.name for module in pkgutil.iter_modules(sys.path[:1])}
         where = f"looked in {sys.path[0] or os.getcwd()} first"
         remedy = f"; {spec.path_remedy}"
@@ -206,7 +208,7 @@ def _describe_missing(spec: _Spec, error: ModuleNotFoundError) -> str:
 
 
 def _nearest(name: str, existing: Iterable[str]) -> str:
-    """Return a hint with the names most similar to `name`, "" without any."""
+    """Return a hint with the names most similar to `name`; "" if there are none."""
     near = difflib.get_close_matches(name, list(existing), n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
@@ -248,8 +250,8 @@ def _evaluate(spec: _Spec, module: ModuleType, expression: str) -> Any:
             signature.bind(*args, **keywords)
         except TypeError as error:
             raise spec.error(
-                f"{'.'.join(attributes)} takes {signature}, and this call does not fit "
-                f"({error}); change the arguments"
+                f"{'.'.join(attributes)} takes {signature}, which does not match this "
+                f"call ({error}); change the arguments"
             ) from None
     return found(*args, **keywords)
 
@@ -273,7 +275,7 @@ def _attribute(spec: _Spec, module: ModuleType, names: list[str]) -> Any:
     path = f"module {module.__name__}"
     for name in names:
         # Not getattr(..., default): an exception inside a property or a module's
-        # __getattr__ is an error of the user's code, and must propagate.
+        # __getattr__ is an error in the user's code, and must propagate.
         try:
             found = getattr(found, name)
         except AttributeError as error:
@@ -301,7 +303,7 @@ def _default_name(spec: _Spec, module: ModuleType) -> str:
 
 
 def _candidates(owner: object) -> str:
-    """Return a hint with the callables that `owner` defines, "" without any."""
+    """Return a hint with the callables that `owner` defines; "" if there are none."""
     origin = getattr(owner, "__name__", None)
     names = [
         name

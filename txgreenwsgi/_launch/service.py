@@ -1,4 +1,4 @@
-"""`txgreenwsgi.service`: the server as a part of another Twisted program.
+"""`txgreenwsgi.service`: the server as part of another Twisted program.
 
 It knows the order of a start: check the arguments at the call; patch, then import,
 when the service starts. It must never know options or signals.
@@ -7,7 +7,9 @@ when the service starts. It must never know options or signals.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IStreamServerEndpoint
 
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.service import DEFAULT_LISTEN, GreenService
@@ -24,9 +26,10 @@ from .patching import patch as patch_modules
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
+    from twisted.internet.interfaces import IReactorTime
     from typing_extensions import Unpack
 
+    from txgreenwsgi._server.access_log import AccessLogFormat, AccessLogTarget
     from txgreenwsgi._wsgi.gateway import Application
     from txgreenwsgi.monitoring import ExchangeRecord
     from txgreenwsgi.settings import SettingsKeywords
@@ -39,8 +42,8 @@ def service(
     listen: Sequence[str | IStreamServerEndpoint] = DEFAULT_LISTEN,
     *,
     patch: str | Iterable[str] | None = None,
-    access_log: str | os.PathLike[str] | None = None,
-    access_log_format: Literal["combined", "json"] = "combined",
+    access_log: AccessLogTarget | None = None,
+    access_log_format: AccessLogFormat = "combined",
     observers: Sequence[Callable[[ExchangeRecord], object]] = (),
     reactor: IReactorTime | None = None,
     **settings: Unpack[SettingsKeywords],
@@ -77,30 +80,29 @@ def service(
             "selectors", "socket", "ssl", "subprocess" and "signal", as an iterable
             or separated by commas. None patches nothing, and the service logs a
             warning when it starts if the program has not patched anything either.
-        access_log: the file to append a line for each request to; "-" is the
+        access_log: the file to which a line is appended for each request; "-" is the
             process's standard output. A relative path is relative to the working
             directory of the process when the service starts.
-        access_log_format: "combined" (that of Apache, then the duration in seconds
-            and the request id) or "json" (one object a line).
-        observers: each is called with an `ExchangeRecord` after each exchange.
+        access_log_format: "combined" (Apache's format, then the duration in seconds
+            and the request id) or "json" (one object per line).
+        observers: callables that receive an `ExchangeRecord` after each exchange.
         reactor: the installed reactor by default.
         settings: see `txgreenwsgi.settings`.
 
     Raises:
         SettingError: a setting does not exist or has an invalid value.
-        TypeError: `app` is no WSGI application (an ASGI application, a class, a
-            factory ...), or `listen` is a single string.
+        TypeError: `app` is not a WSGI application (but an ASGI application, a class,
+            a factory ...), or `listen` is a single string.
         ValueError: `patch`, `access_log_format` or an endpoint string is invalid.
         StartError: `app` is not the name of an application. Starting the service
-            raises it as well: the application cannot be found, an endpoint cannot
-            be opened (a `ListenError`, which is a `CannotListenError`), or the
-            access log cannot.
+            also raises it: the application cannot be found, an endpoint cannot be
+            opened (a `ListenError`, which is a `CannotListenError`), or the access
+            log cannot be opened.
     """
     load_app = _loader(app, patch)
-    for endpoint in listen:
-        if isinstance(endpoint, str) and not isinstance(listen, str):
-            # twistd may change its directory and user before the service starts.
-            check_endpoint(endpoint, paths_are_final=False)
+    if not isinstance(listen, str):  # refused below
+        for endpoint in listen:
+            _check_listen(endpoint)
     log = None
     if access_log is not None:
         log = AccessLog(os.fspath(access_log), access_log_format)
@@ -114,6 +116,18 @@ def service(
     )
 
 
+def _check_listen(endpoint: object) -> None:
+    """Raise if `endpoint` is neither an endpoint nor the string of one."""
+    if isinstance(endpoint, str):
+        # twistd may change its directory and user before the service starts.
+        check_endpoint(endpoint, paths_are_final=False)
+    elif not IStreamServerEndpoint.providedBy(endpoint):
+        raise TypeError(
+            f"listen=[{endpoint!r}] is neither an endpoint nor an endpoint string: "
+            f"give {f'tcp:{endpoint}' if isinstance(endpoint, int) else 'tcp:8080'!r}"
+        )
+
+
 def _loader(
     app: Application | str, patch: str | Iterable[str] | None
 ) -> Callable[[], Application]:
@@ -122,12 +136,13 @@ def _loader(
     if patch is not None:
         try:
             modules = parse_patch(patch)
-        except ValueError as error:
-            raise ValueError(
+        except (ValueError, TypeError) as error:
+            raise type(error)(
                 f"patch={patch!r}: {error}; give 'all', 'none', or some of "
                 f"{', '.join(PATCHABLE)}"
             ) from None
-        # Before the start: ports open, and the site logs, before modules are patched.
+        # Now, not at the start: the site would warn when ports open, which is before
+        # modules are patched.
         patched.choose()
     if isinstance(app, str):
         check_spec(app, "app")

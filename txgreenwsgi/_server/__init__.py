@@ -1,6 +1,6 @@
-"""TWISTED. The only room that owns a transport.
+"""Transports of Twisted: connections, listening and the service.
 
-Read `channel.py` first (one connection), then `exchange.py` (one request and its
-response), `output.py` (bytes out), `site.py` (the factory: what connections
-share) and `service.py` (listening, and stopping well).
+The only room that owns a transport; it must never know the application. Read
+`h1_channel.py` first (one connection), then `output.py` (sending), `sockets.py`
+(polling), `site.py` (the factory) and `service.py` (start and shutdown).
 """

@@ -43,7 +43,7 @@ __all__ = [
 
 _log = Logger()
 
-#: Descriptors reserved for the application, at most an eighth of the limit.
+#: Number of descriptors reserved for the application; at most 1/8 of the limit.
 RESERVED_DESCRIPTORS = 64
 
 #: Interval between two attempts to resume.
@@ -115,8 +115,9 @@ class AcceptThrottle:
             self._logged = now
             _log.warn(
                 "accepting is paused: file descriptors run short ({reason}, the limit "
-                "is {limit}). New connections wait until others are closed. Raise the "
-                "limit (LimitNOFILE of systemd, ulimit -n) or set --max-connections",
+                "is {limit}). New connections wait in the backlog until others close. "
+                "Raise the limit (LimitNOFILE of systemd, ulimit -n) or set "
+                "--max-connections",
                 reason=reason,
                 limit=descriptor_limit(),
             )
@@ -139,7 +140,7 @@ class AcceptThrottle:
 
 
 class _ListeningSocket:
-    """A proxy of a port's socket that accepts nothing while the port is paused."""
+    """A proxy for a listening socket that accepts nothing while paused."""
 
     def __init__(self, listening: socket.socket, throttle: AcceptThrottle) -> None:
         self._socket = listening

@@ -1,7 +1,7 @@
-"""Endpoint strings: parsed by Twisted, refused with a remedy.
+"""Endpoint strings: parsing by Twisted, and errors that give a remedy.
 
-It knows the strings that Twisted parses, and the addresses that other servers
-take in their place. It must never listen.
+It knows the syntax of Twisted, and the address syntax of other servers. It must
+never listen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|\Z)")
 
 
 def make_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
-    """Return the endpoint for a string, with a backlog of 1024 unless it gives one.
+    """Return the endpoint for a string, with a backlog of 1024 by default.
 
     Raises:
         EndpointError: the string is wrong, or needs a file or a package that is
@@ -42,13 +42,13 @@ def make_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
 
 
 def check_endpoint(text: str, *, paths_are_final: bool = True) -> None:
-    """Refuse a string that `make_endpoint` would refuse. Opens no socket.
+    """Validate an endpoint string. Opens no socket.
 
     Args:
         text: the endpoint string.
         paths_are_final: False if paths may refer to other files when the server
             starts, because twistd changes the (root) directory or the user in
-            between: unreadable files are accepted then.
+            between: unreadable files then pass.
 
     Raises:
         EndpointError: as `make_endpoint`.
@@ -63,7 +63,7 @@ def check_endpoint(text: str, *, paths_are_final: bool = True) -> None:
 
 
 def _check_address(text: str) -> None:
-    """Refuse the addresses of other servers' command lines, and impossible ports."""
+    """Reject addresses in the syntax of other servers, and invalid ports."""
     address = _ADDRESS.match(text)
     if address:
         host, number = (address[1] or "").strip("[]"), address[2]
@@ -103,8 +103,8 @@ def _parse(reactor: object, text: str) -> IStreamServerEndpoint:
             "run pip install 'txgreenwsgi[tls]' for TLS",
         ) from error
     except Exception as error:
-        # Endpoint parsers are plug-ins and report a wrong string by any exception:
-        # TypeError, KeyError, StopIteration ...
+        # Endpoint parsers are plug-ins and report an invalid string with any
+        # exception: TypeError, KeyError, StopIteration ...
         if text.startswith("systemd:") and isinstance(error, LookupError):
             raise EndpointError(
                 text,
@@ -112,6 +112,12 @@ def _parse(reactor: object, text: str) -> IStreamServerEndpoint:
                 f"({error})",
                 "start the process by its .socket unit, or give an endpoint such as "
                 "tcp:8080",
+            ) from error
+        if text.startswith("ssl:") and type(error).__module__.startswith("OpenSSL."):
+            raise EndpointError(
+                text,
+                f"has a key or a certificate that cannot be used ({error})",
+                "give a private key and its certificate, in PEM format",
             ) from error
         raise EndpointError(
             text,

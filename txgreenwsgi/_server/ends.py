@@ -1,10 +1,11 @@
-"""The two ends of a connection, for the environ and the log.
+"""Server and client address of a connection, for the environ and the log.
 
 This file knows the addresses of transports. It must never know requests.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
@@ -15,35 +16,44 @@ from twisted.internet.tcp import Port, Server
 from txgreenwsgi._serving.stream import Ends
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import ITransport
+    from collections.abc import Callable
+
+    from .transports import StreamTransport
 
 __all__ = ["ServerAddresses", "ends_of", "host_and_port"]
 
 #: Host and port of each listening port that is bound to one address.
 ServerAddresses = WeakKeyDictionary[Port, tuple[str, str]]
 
+# Half the cost of calling Ends(...), which is Python code: one per connection.
+_make_ends: Callable[[tuple[str, str, str, str, str]], Ends] = partial(
+    tuple.__new__, Ends
+)
+
 _WILDCARDS = ("0.0.0.0", "::", "")
 
 
-def ends_of(transport: ITransport, url_scheme: str, addresses: ServerAddresses) -> Ends:
+def ends_of(
+    transport: StreamTransport, url_scheme: str, addresses: ServerAddresses
+) -> Ends:
     """Return both ends of a connection.
 
     Args:
-        transport: of the connection.
+        transport: the transport of the connection.
         url_scheme: the scheme that the deployer set; "" to derive it from the
             transport.
-        addresses: the addresses of ports met before; others are added.
+        addresses: a cache of the addresses of listening ports; updated.
     """
     if type(transport) is Server and not transport.TLS:
         server = _server_of(transport, addresses)
         host, port = cast("tuple[str, int]", transport.client[:2])
-        return Ends(*server, host, str(port), url_scheme or "http")
+        return _make_ends((*server, host, str(port), url_scheme or "http"))
     scheme = url_scheme or ("https" if ISSLTransport.providedBy(transport) else "http")
     address = transport.getHost()
     if isinstance(address, (IPv4Address, IPv6Address)):
         server = address.host, str(address.port)
     else:
-        # A UNIX socket has neither, and neither may be empty (PEP 3333).
+        # A UNIX socket has no name or port, and PEP 3333 forbids empty values.
         server = "localhost", "443" if scheme == "https" else "80"
     return Ends(*server, *host_and_port(transport.getPeer()), scheme)
 
@@ -56,7 +66,7 @@ def host_and_port(address: object) -> tuple[str, str]:
 
 
 def _server_of(transport: Server, addresses: ServerAddresses) -> tuple[str, str]:
-    """Return the server's address: one system call per port bound to one address."""
+    """Return the server's address; cached for ports that are bound to one address."""
     port = cast("Port | None", transport.server)
     known = None if port is None else addresses.get(port)
     if known is None:

@@ -15,7 +15,11 @@ __all__ = ["EndpointError", "ListenError", "StartError"]
 
 
 class StartError(Exception):
-    """The server cannot start. The message gives the reason and the remedy."""
+    """The server cannot start. The message gives the reason and the remedy.
+
+    Subclasses for a wrong endpoint string and for an endpoint that cannot be opened
+    are also a ValueError and Twisted's CannotListenError, respectively.
+    """
 
 
 class EndpointError(StartError, ValueError):
@@ -45,12 +49,12 @@ _REMEDIES: Final = {
 class ListenError(StartError, CannotListenError):
     """An endpoint cannot be opened.
 
-    A `CannotListenError`, so that programs that catch that of Twisted catch this one.
+    A subclass of Twisted's `CannotListenError`, for programs that catch that.
 
     Args:
         endpoint: the endpoint string; "" for an endpoint object.
-        error: the error of `listen`. An OSError comes from the lock file beside a
-            UNIX socket: Twisted passes it on as it is.
+        error: the error of `listen`. An OSError comes from the lock file of a UNIX
+            socket: Twisted propagates it unchanged.
     """
 
     def __init__(self, endpoint: str, error: CannotListenError | OSError) -> None:

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection: its transport, and the exchanges in turn.
+"""One HTTP/1.1 connection: its transport, and its exchanges one after the other.
 
-The parsed events wait in an inbox. `_pump` hands them out, one exchange at a time;
-it runs in the reactor greenlet only. While the inbox holds events that no exchange
+Parsed events are queued in an inbox. `_pump` dispatches them, one exchange at a
+time, in the reactor greenlet only. While the inbox holds events that no exchange
 can use yet, reading from the client is paused.
 
 This file owns a transport. It must never know the application.
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.interfaces import IProtocol, ITCPTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -30,7 +30,7 @@ from txgreenwsgi._serving.plain_response import plain_response
 from txgreenwsgi._serving.stream import concurrent_write_error
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS
-from txgreenwsgi._wsgi.input import MOST_PIECE_BYTES
+from txgreenwsgi._wsgi.input import MAX_PIECE_BYTES
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
 from .ends import ends_of
@@ -38,6 +38,7 @@ from .output import SocketOutput, output_for
 from .sockets import DONE
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import ITransport
     from twisted.python.failure import Failure
 
     from txgreenwsgi._http.parser import Event, HeadLimits
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._serving.stream import Carried, Ends, Output
 
     from .sockets import Sockets
+    from .transports import PlainTransport
 
 __all__ = [
     "CLOSED",
@@ -60,7 +62,7 @@ __all__ = [
 
 _log = Logger()
 
-#: No request, and no byte of one.
+#: No byte of a request was received.
 IDLE: Final = "idle"
 #: A part of a request head was received.
 HEAD: Final = "head"
@@ -68,9 +70,9 @@ HEAD: Final = "head"
 SERVING: Final = "serving"
 #: The exchange has ended; the rest of its request body is read and discarded.
 DRAINING: Final = "draining"
-#: The last response was sent; bytes that still come are read and discarded.
+#: The last response was sent; further input is read and discarded.
 LINGERING: Final = "lingering"
-#: The connection is lost, or was cut.
+#: The connection is lost or was aborted.
 CLOSED: Final = "closed"
 
 CONNECTION: Final = TransitionTable(
@@ -100,26 +102,27 @@ _ON_LOSE: Final = CONNECTION.moves("lose")
 #: Time for a connection to close, and for a request body to be drained.
 CLOSE_SECONDS = 5.0
 
-#: The unread rest of a request body is drained up to this size, so that the
-#: connection persists; with more to come it is closed.
+#: Maximum size of an unread request body that is drained to keep the connection
+#: alive; with a longer rest the connection is closed.
 DRAIN_BYTES = 256 * 1024
 
-#: A lingering connection discards this much before it is cut. Many clients send a
-#: whole upload before they read the response.
+#: Maximum input that a lingering connection discards before it is aborted. Many
+#: clients send a whole upload before they read the response.
 _LINGER_BYTES = 16 * 1024 * 1024
 
 #: Size of a read from a socket.
 _READ_BYTES = 65536
 
-# The inbox of all connections without events: an empty deque takes 600 bytes. Never
-# changed.
-_NOTHING: deque[Event] = deque(maxlen=0)
+# The shared inbox of all connections without events: an empty deque takes 600 bytes.
+# Never modified.
+_EMPTY_INBOX: deque[Event] = deque(maxlen=0)
 
 _NO_ENDS = cast("Ends", None)
+# A PlainTransport where `_fd` is valid; any StreamTransport otherwise.
+_NO_TRANSPORT = cast("PlainTransport", None)
 
-#: Minimum size of a read for a reader of the body: smaller reads are rounded up,
-#: which saves a recv.
-_LEAST_READ_BYTES = 16384
+#: Minimum size of a body read: smaller reads are rounded up to save a recv.
+_MIN_READ_BYTES = 16384
 
 
 @implementer(IProtocol)
@@ -127,33 +130,31 @@ class H1Channel:
     """The Twisted protocol of one HTTP/1.1 connection, and the stream of its exchanges.
 
     Args:
-        server: of the application.
-        sockets: watches the plain connections of the site.
+        server: the application's server.
+        sockets: the poller of the site's plain connections.
         head_limits: limits on request heads.
 
     Attributes:
         state: one of the states of `CONNECTION`.
         server: as given.
-        ends: both ends of the connection, from the first request on.
-        hub: the reactor's tasks.
-        transport: None before the connection is made and after it is lost.
-        output: sends to the transport.
-        exchange: in progress or draining; None otherwise.
-        reading_paused: whether the transport was told to stop reading.
+        ends: both ends of the connection; set at the first request.
+        transport: the transport; None before the connection is made and after it
+            is lost.
+        output: the send side of the transport.
+        exchange: the exchange in progress or draining; None otherwise.
+        reading_paused: whether reading from the transport is paused.
     """
 
     __slots__ = (
-        "_close_at",
         "_discarded",
         "_fd",
         "_h1",
         "_inbox",
         "_pumping",
-        "_since",
         "_sockets",
+        "_time",
         "ends",
         "exchange",
-        "hub",
         "output",
         "reading_paused",
         "server",
@@ -168,19 +169,18 @@ class H1Channel:
     ) -> None:
         self.state = IDLE
         self.server = server
-        self.hub = server.hub
-        self.transport: Any = None
+        self.transport = _NO_TRANSPORT
         self.exchange: Exchange | None = None
         self.reading_paused = False
         self._sockets = sockets
         self._h1 = Connection(head_limits, server.common)
-        self._inbox = _NOTHING
+        self._inbox = _EMPTY_INBOX
         self._pumping = False
         self._discarded = 0
-        # When the state became IDLE, HEAD or DRAINING.
-        self._since = 0.0
-        self._close_at = 0.0
-        # Set at the first request: most idle connections never ask for it.
+        # When the state became IDLE, HEAD or DRAINING; in LINGERING and CLOSED, when
+        # the connection is cut.
+        self._time = 0.0
+        # Set at the first request: most idle connections never need it.
         self.ends = _NO_ENDS
         # The descriptor under which `sockets` watches the connection; -1 where the
         # reactor watches the transport.
@@ -188,33 +188,33 @@ class H1Channel:
 
     # Called by the transport.
 
-    def makeConnection(self, transport: Any) -> None:
-        """Take the transport of the new connection."""
-        self.transport = transport
-        self._since = self.hub.reactor.seconds()
+    def makeConnection(self, transport: ITransport) -> None:
+        """Attach the transport of a new connection."""
+        self.transport = cast("PlainTransport", transport)
+        self._time = self.server.hub.reactor.seconds()
         if self._sockets.adopt(self, transport):
-            self._fd = transport.fileno()
+            self._fd = self.transport.fileno()
         elif ITCPTransport.providedBy(transport):
             # Head and body leave in one send, so there is nothing to coalesce.
             transport.setTcpNoDelay(True)
-        self.output = output_for(transport, self._broken)
+        self.output = output_for(self.transport, self._broken)
         self.server.connection_made(self)
 
     def connectionMade(self) -> None:
-        """Do nothing: part of IProtocol; `makeConnection` does everything."""
+        """No-op, required by IProtocol: `makeConnection` does the work."""
 
     def logPrefix(self) -> str:
         """Return the name of this protocol in Twisted's log lines."""
         return "txgreenwsgi"
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes from the client."""
+        """Parse bytes from the client."""
         state = self.state
         if (state is IDLE or state is HEAD) and not self._pumping:
             h1 = self._h1
             events = h1.feed(data, True)
             if len(events) == 2 and events[1] is END:
-                # Most requests: complete, and without a body.
+                # The common case: a complete request without a body.
                 self._begin(events[0], True)  # type: ignore[arg-type]
                 if not h1.has_unread:
                     return
@@ -222,8 +222,8 @@ class H1Channel:
                 self._put(events)
             self._pump()
         elif state is LINGERING or state is CLOSED:
-            # Bytes that stay unread in the kernel would reset the connection, and
-            # the client would lose the response.
+            # Unread bytes in the kernel would reset the connection on close, and the
+            # client would lose the response.
             self._discarded += len(data)
             if self._discarded > _LINGER_BYTES:
                 self.abort()
@@ -246,9 +246,10 @@ class H1Channel:
         return None
 
     def connectionLost(self, reason: Failure) -> None:
-        """Take note that the connection is lost, for whatever reason."""
+        """Handle the loss of the connection, for any reason."""
+        if self.state is not LINGERING:
+            self._drop_input()
         self.state = _ON_LOSE[self.state]
-        self._drop_input()
         self.output.disconnected()
         if self._fd >= 0:
             self._sockets.forget(self, self._fd)
@@ -259,14 +260,14 @@ class H1Channel:
             exchange.peer_lost()
             if exchange.state is not ENDED:
                 self.server.detach(exchange)
-        self.transport = None
+        self.transport = _NO_TRANSPORT
 
     def hung_up(self) -> None:
-        """Take note that the client left while reading was paused."""
+        """Handle a disconnect while reading is paused."""
         self.abort()
 
     def _broken(self) -> None:
-        """Cut the connection: nothing more can be sent in good order."""
+        """Abort the connection after a failed or incomplete send."""
         self.state = _ON_LOSE[self.state]
         if self.exchange is not None:
             self.exchange.peer_lost()
@@ -280,11 +281,11 @@ class H1Channel:
         self._inbox.extend(events)
 
     def _drop_input(self) -> None:
-        self._inbox = _NOTHING
+        self._inbox = _EMPTY_INBOX
         self._h1.stop()
 
     def _pump(self) -> None:
-        """Hand out the events of the inbox, and what the parser left unread."""
+        """Dispatch the events of the inbox, and the bytes that the parser left."""
         self._pumping = True
         h1 = self._h1
         try:
@@ -300,16 +301,16 @@ class H1Channel:
                     elif type(event) is Refusal:
                         self._refuse(event)
                 elif exchange.body.complete:
-                    break  # the next request waits for the end of this one
+                    break  # the next request waits until this one ends
                 else:
                     self._hand_body(exchange, self._inbox.popleft())
             if not self._inbox:
-                self._inbox = _NOTHING
+                self._inbox = _EMPTY_INBOX
         finally:
             self._pumping = False
         if h1.pending and self.state is IDLE:
             self.state = _ON_BYTES[self.state]
-            self._since = self.hub.reactor.seconds()
+            self._time = self.server.hub.reactor.seconds()
         if self.reading_paused or self.exchange is not None:
             self.update_backpressure()
 
@@ -324,15 +325,15 @@ class H1Channel:
             exchange.body.received(event)  # type: ignore[arg-type]
 
     def _begin(self, head: RequestHead, complete: bool = False) -> None:
-        """Begin an exchange; `complete` if the request has no body."""
+        """Begin an exchange; `complete` means that the request has no body."""
         self.state = _ON_REQUEST[self.state]
         if self.ends is _NO_ENDS:
             self._find_ends()
         self._h1.begin(head)
         self.exchange = exchange = Exchange(self, self.server, head, complete)
         if not complete:
-            # Body bytes that came with the head are there before the application
-            # asks for them.
+            # Body bytes that arrived with the head are available before the
+            # application starts.
             while self._inbox and not exchange.body.complete:
                 self._hand_body(exchange, self._inbox.popleft())
         exchange.admit()
@@ -343,12 +344,12 @@ class H1Channel:
         )
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer bytes that are no request; no byte after them is interpreted."""
+        """Answer an invalid request and ignore all input after it."""
         status = STATUSES[refusal.status]
         self._find_ends()
         ends = self.ends
         _log.info(
-            "refused a request from {address}: {status}, {reason}",
+            "request refused: {address}: {status}, {reason}",
             address=ends.remote_addr or "a UNIX socket",
             status=refusal.status,
             reason=refusal.reason,
@@ -380,13 +381,13 @@ class H1Channel:
 
     @property
     def connected(self) -> bool:
-        """Whether the client is there, as far as is known."""
+        """False once the client is known to have disconnected."""
         return self.state is not CLOSED
 
     def start(
         self, head: ResponseHead, length: int | None, block: bytes, end: bool
     ) -> None:
-        """Send the head and the first block in one piece. May park."""
+        """Send the head and the first block in one write. May park."""
         h1 = self._h1
         persist = (
             self.server.keeps_alive and h1.persistent and self.exchange.body.complete  # type: ignore[union-attr]
@@ -397,8 +398,8 @@ class H1Channel:
             output.send(data)
         else:
             output.send_parts(*data)
-        if not end and output.left_behind:
-            output.hand_over()
+        if not end and output.may_buffer:
+            output.flush()
 
     def data(self, block: bytes) -> None:
         """Send a block. May park."""
@@ -408,14 +409,14 @@ class H1Channel:
             output.send(data)
         else:
             output.send_parts(*data)
-        if output.left_behind:
-            # No block is delayed until the application's next one (PEP 3333).
-            output.hand_over()
+        if output.may_buffer:
+            # A block must not wait for the application's next one (PEP 3333).
+            output.flush()
 
     def send_file(
         self, head: ResponseHead, length: int, fd: int, offset: int, count: int
     ) -> int | None:
-        """Send the head, and a part of a file by the kernel. May park."""
+        """Send the head, and a part of a file with sendfile(). May park."""
         start = self._h1.send_head(head, length, b"", False, self._may_persist())
         assert type(start) is bytes, "a head alone is one piece"
         sent = self.output.send_file(start, fd, offset, count)
@@ -424,7 +425,7 @@ class H1Channel:
         return sent
 
     def more_of_file(self, fd: int, offset: int, count: int) -> int:
-        """Send more of a file by the kernel. May park."""
+        """Send more of a file with sendfile(). May park."""
         return self.output.send_file(b"", fd, offset, count) or 0
 
     def finish(self) -> None:
@@ -437,7 +438,7 @@ class H1Channel:
                 self.output.send(data)
 
     def answer(self, head: ResponseHead, body: bytes) -> None:
-        """Send a whole response of the server's own, and close."""
+        """Send a complete response generated by the server, and close."""
         exchange = self.exchange
         if exchange is None:
             return
@@ -447,24 +448,24 @@ class H1Channel:
             self.server.detach(exchange)
 
     def break_off(self) -> None:
-        """Leave the response incomplete (RFC 9112 section 8).
+        """Truncate the response (RFC 9112 section 8).
 
-        The missing bytes tell the client, once `ended` closes the connection; a
-        response that is delimited by the close is cut.
+        The client detects the missing bytes when `ended` closes the connection; a
+        response that is delimited by the close is aborted instead.
         """
         self._h1.persistent = False
         if self._h1.framing is CLOSE:
             self.abort()
 
     def reset(self) -> None:
-        """Cut the connection."""
+        """Abort the connection."""
         self.abort()
 
     def ended(self, exchange: Carried) -> None:
-        """Go on with the next request, or close."""
+        """Continue with the next request, or close."""
         served = self.exchange
         if served is not exchange or served is None:
-            return  # the connection is lost, or closes behind an answer
+            return  # the connection is lost, or closes after an answer
         h1 = self._h1
         if self.state is not SERVING:
             self.exchange = None
@@ -473,17 +474,17 @@ class H1Channel:
         elif served.body.complete:
             self._next_exchange()
         else:
-            # `_hand_body` goes on at the end of the body.
+            # `_hand_body` continues at the end of the body.
             self.state = _ON_DRAIN[self.state]
-            self._since = self.hub.reactor.seconds()
+            self._time = self.server.hub.reactor.seconds()
             if self.reading_paused:
                 self.update_backpressure()
 
     def _next_exchange(self) -> None:
-        """Wait for the next request, which may have come already."""
+        """Begin the next request, or wait for it."""
         self.exchange = None
         self.state = _ON_NEXT[self.state]
-        self._since = self.hub.reactor.seconds()
+        self._time = self.server.hub.reactor.seconds()
         h1 = self._h1
         if not self._pumping and (self._inbox or h1.has_unread or h1.pending):
             self._pump()
@@ -495,11 +496,11 @@ class H1Channel:
 
     @property
     def _request_waits(self) -> bool:
-        """Whether more was received behind the request in progress."""
+        """Whether input was received after the request in progress."""
         return bool(self._inbox) or self._h1.has_unread
 
     def _may_persist(self) -> bool:
-        """Return whether another request may follow the one that is answered now."""
+        """Return whether the connection may persist after the current response."""
         body = self.exchange.body  # type: ignore[union-attr]
         if body.client_waits:
             # With the response it needs no 100 Continue any more.
@@ -511,9 +512,9 @@ class H1Channel:
         if not self._h1.persistent or not server.settings.keep_alive:
             return False
         if server.shutdown.stopping and not self._request_waits:
-            # A request that was received is answered; others go elsewhere.
+            # A received request is answered; later ones go to other servers.
             return False
-        return body.complete or body.most_left_to_come <= DRAIN_BYTES
+        return body.complete or body.max_missing_bytes <= DRAIN_BYTES
 
     # The request body.
 
@@ -522,11 +523,11 @@ class H1Channel:
         self.output.send(self._h1.send_continue())
 
     def stop_receiving(self) -> None:
-        """Ignore what the client still sends, and close after the response."""
+        """Discard further input, and close after the response."""
         self._h1.stop_receiving()
 
     def update_backpressure(self) -> None:
-        """Pause reading while no exchange can use what would come; else resume."""
+        """Pause reading while no exchange can use more input; else resume it."""
         exchange = self.exchange
         wanted = (
             exchange is None
@@ -538,93 +539,96 @@ class H1Channel:
         )
         if wanted and self.reading_paused:
             self._resume_reading()
-        elif not wanted and not self.reading_paused and self.transport is not None:
+        elif (
+            not wanted
+            and not self.reading_paused
+            and self.transport is not _NO_TRANSPORT
+        ):
             self.reading_paused = True
             if self._fd >= 0:
-                self._sockets.notice_leaving(self._fd, True)
+                self._sockets.watch_hang_up(self._fd, True)
             self.transport.pauseProducing()
 
     def _resume_reading(self) -> None:
         self.reading_paused = False
-        if self.transport is not None:
+        if self.transport is not _NO_TRANSPORT:
             self.transport.resumeProducing()
             if self._fd >= 0:
-                self._sockets.notice_leaving(self._fd, False)
+                self._sockets.watch_hang_up(self._fd, False)
 
     def read_body(self, wanted: int) -> bytes | None:
-        """Read a piece of the body for the task that asks, without parking.
+        """Read a piece of the body for the calling task. Never parks.
 
-        Saves a turn of the reactor. Call in that task, when it has taken all
-        earlier pieces.
+        Saves a reactor turn. Call when the task has taken all earlier pieces.
 
         Returns:
-            b"" if nothing has come; None if the pieces went to the body.
+            b"" if no data is available; None if pieces were added to the body.
         """
         if self._fd < 0 or self.reading_paused or self._inbox:
             return b""
         if self.state is not SERVING:
             return b""
-        hub = self.hub
+        hub = self.server.hub
         if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
-            return b""  # a fast client must not keep the reactor
-        size = min(max(wanted, _LEAST_READ_BYTES), MOST_PIECE_BYTES)
+            return b""  # a fast client must not monopolize the reactor
+        size = min(max(wanted, _MIN_READ_BYTES), MAX_PIECE_BYTES)
         try:
-            data: bytes = self.transport.socket.recv(size)
+            data = self.transport.socket.recv(size)
         except OSError:
-            return b""  # nothing there, or an error that the reactor will meet
+            return b""  # no data, or an error that the reactor will report
         if not data:
-            return b""  # likewise the end
+            return b""  # end of stream, which the reactor will report
         if self._h1.is_piece(data):
             return data
         self._put(self._h1.feed(data, True))
         if self._pumping:
-            return b""  # it is handed out when the task parks
+            return b""  # `_pump` dispatches it when the task parks
         self._pump()
         return None
 
     # Closing.
 
     def stop(self) -> None:
-        """Close, now that the server stops, if no request is in progress or coming."""
+        """Begin shutdown: close if no request is in progress or being received."""
         if self.exchange is not None or self.state is LINGERING:
             return
-        if self.state is not CLOSED and not self._more_comes():
+        if self.state is not CLOSED and not self._has_input():
             self._close()
 
     def end_of_grace(self) -> None:
-        """Close if no request is in progress: the grace period is over."""
+        """Close after the grace period if no request is in progress."""
         if self.exchange is None:
             self._close()
 
-    def _more_comes(self) -> bool:
-        """Return whether the client sent more than was interpreted, as far as seen."""
-        return bool(self._inbox) or not self._h1.idle or self.output.more_waits()
+    def _has_input(self) -> bool:
+        """Return whether uninterpreted input is known to exist."""
+        return bool(self._inbox) or not self._h1.idle or self.output.has_unread_input()
 
     def _close(self) -> None:
-        """Close in good order: all bytes sent arrive."""
+        """Close gracefully: all bytes sent are delivered."""
         if self.state is LINGERING or self.state is CLOSED:
             return
         self._begin_closing()
         transport = self.transport
         self.output.detach()
-        if self._fd >= 0 and not self.output.left_behind:
-            # Twisted would attempt an empty send, and take a turn for it.
+        if self._fd >= 0 and not self.output.may_buffer:
+            # Twisted's loseConnection would cost an empty send and a turn.
             transport.stopReading()
-            self.hub.at_next_turn(partial(transport.connectionLost, DONE))
+            self.server.hub.at_next_turn(partial(transport.connectionLost, DONE))
             return
         transport.loseConnection()
         below = getattr(transport, "transport", None)
         if isinstance(below, TCPConnection):
-            # TLS would wait for the client's close_notify too, which is optional
-            # (RFC 8446 section 6.1). All bytes are in the buffer below.
+            # TLS would wait for the client's close_notify, which is optional
+            # (RFC 8446 section 6.1). All bytes are in the buffer of the lower layer.
             below.loseConnection()
 
     def _close_behind(self, exchange: Exchange) -> None:
         """Close after the last exchange."""
-        # A client that asked for the close sends nothing more (RFC 9112 section 9.6).
+        # A client that requested the close sends no more (RFC 9112 section 9.6).
         if exchange.body.complete and (
             not (exchange.head.keep_alive or self._request_waits)
-            or not self._more_comes()
+            or not self._has_input()
         ):
             self._close()
         else:
@@ -632,7 +636,7 @@ class H1Channel:
         self.exchange = None
 
     def _close_lingering(self) -> None:
-        """Close the sending side; read and discard what still comes for a while.
+        """Close the sending side; read and discard input until the client closes.
 
         A close with unread bytes in the kernel resets the connection, and the
         client may lose the response (RFC 9112 section 9.6).
@@ -644,7 +648,7 @@ class H1Channel:
         if isinstance(self.output, SocketOutput):
             self.transport.loseWriteConnection()
         else:
-            # TLS sends close_notify, and reads until the client's has come.
+            # TLS sends close_notify and reads until it receives the client's.
             self.transport.loseConnection()
 
     def _begin_closing(self) -> None:
@@ -653,20 +657,20 @@ class H1Channel:
         if not isinstance(self.output, SocketOutput):
             # The transport may still buffer a part of the response.
             seconds = self.server.limits.write_seconds or float("inf")
-        self._close_at = self.hub.reactor.seconds() + seconds
+        self._time = self.server.hub.reactor.seconds() + seconds
         self._drop_input()
         if self.reading_paused:
             self._resume_reading()
 
     def abort(self) -> None:
-        """Cut the connection, so that the client sees that bytes are missing."""
+        """Abort the connection, so that the client detects the truncation."""
         self.state = _ON_LOSE[self.state]
-        self._close_at = self.hub.reactor.seconds() + CLOSE_SECONDS
+        self._time = self.server.hub.reactor.seconds() + CLOSE_SECONDS
         self._drop_input()
-        if self.transport is not None:
+        if self.transport is not _NO_TRANSPORT:
             self.output.detach()
             if self.reading_paused and self._fd >= 0:
-                self._sockets.notice_leaving(self._fd, False)
+                self._sockets.watch_hang_up(self._fd, False)
             self.transport.abortConnection()
 
     def check(self, now: float) -> None:
@@ -678,16 +682,16 @@ class H1Channel:
                 self.exchange.check(now)
         elif state is IDLE:
             limit = settings.keep_alive or settings.header_timeout
-            if limit and now - self._since >= limit:
+            if limit and now - self._time >= limit:
                 self._close()
             elif self.server.shutdown.stopping:
                 self.stop()
         elif state is HEAD:
             limit = settings.header_timeout
-            if limit and now - self._since >= limit:
+            if limit and now - self._time >= limit:
                 self._refuse(Refusal(408, f"no complete head in {limit:g} seconds"))
         elif state is DRAINING:
-            if now - self._since >= CLOSE_SECONDS:
+            if now - self._time >= CLOSE_SECONDS:
                 self._close_lingering()
-        elif now >= self._close_at:
+        elif now >= self._time:
             self.abort()

@@ -1,14 +1,13 @@
-"""Sending: the two implementations of `Output`.
+"""Sending with backpressure: the two implementations of `Output`.
 
-On a plain TCP or UNIX connection, bytes go straight to the socket. Twisted's
-`transport.write` sends on a later turn of the reactor, which costs a turn for
-each response and delays each block behind the next computation of the
-application; and the transport would copy the bytes that a slow client has not
-taken. Here they stay in the application's block, and the task parks until the
-socket takes more.
+On a plain TCP or UNIX connection, `SocketOutput` writes straight to the socket.
+Twisted's `transport.write` sends in a later reactor turn, which costs an
+turn per response and delays each block behind the application's next
+computation; and the transport would copy the bytes that a slow client has not
+accepted. Here they stay in the application's block, and the task parks until the
+socket is writable.
 
-All other transports (TLS above all) are written to by `transport.write` and its
-producer interface.
+All other transports (mainly TLS) use `transport.write` and the producer interface.
 
 This file knows transports and parks tasks. It must never know HTTP.
 """
@@ -18,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
@@ -32,9 +31,9 @@ from txgreenwsgi._switching.waiting import sleep
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import ITransport
-
     from txgreenwsgi._serving.stream import Output
+
+    from .transports import Consumer, StreamTransport
 
 __all__ = [
     "SocketOutput",
@@ -42,7 +41,7 @@ __all__ = [
     "output_for",
 ]
 
-#: The errors by which `sendfile` refuses a file, or fails to read it.
+#: Errors of `sendfile` that concern the file, not the socket.
 _FILE_ERRORS = frozenset(
     {
         errno.EINVAL,
@@ -54,7 +53,7 @@ _FILE_ERRORS = frozenset(
     }
 )
 
-#: Blocks are given to a transport in pieces of this size: it pauses and resumes its
+#: Size of the pieces in which blocks are written to a transport, which can pause its
 #: producer between two pieces.
 _PIECE_BYTES = 65536
 
@@ -67,25 +66,25 @@ _CAN_SENDFILE = hasattr(os, "sendfile")
 
 @implementer(IPullProducer)
 class SocketOutput:
-    """Sends straight to the socket of a plain connection.
+    """Output that writes straight to the socket of a plain connection.
 
-    Twisted's write buffer stays empty, so the transport is used for one purpose: to
-    report that the socket is writable. It calls a pull producer whenever its
-    (empty) buffer has been "sent".
+    Twisted's write buffer stays empty: the transport only reports that the socket is
+    writable, by calling the pull producer whenever its (empty) buffer has been
+    "sent".
 
     Args:
-        transport: of the connection.
-        broken: called when nothing more can be sent in good order: a send failed,
-            or was interrupted in the middle.
+        transport: the transport of the connection.
+        broken: called when a send failed or was interrupted halfway, so that the
+            connection is no longer usable.
     """
 
-    __slots__ = ("_broken", "_socket", "_transport", "left_behind", "waiting")
+    __slots__ = ("_broken", "_socket", "_transport", "may_buffer", "waiting")
 
     def __init__(self, transport: Connection, broken: Callable[[], object]) -> None:
         self._transport = transport
-        self._socket: Any = transport.getHandle()
+        self._socket: socket.socket = transport.getHandle()
         self._broken = broken
-        self.left_behind = False
+        self.may_buffer = False
         self.waiting: Suspension | None = None
 
     def send(self, data: bytes) -> None:
@@ -124,8 +123,8 @@ class SocketOutput:
                 if view:
                     self._wait_writable()
         except BaseException:
-            # A timeout of the application's, perhaps. The client would take the
-            # next block for the rest of this one.
+            # For example, a timeout set by the application. The client would take
+            # the next block for the rest of this one.
             self._broken()
             raise
 
@@ -161,13 +160,13 @@ class SocketOutput:
             except OSError as error:
                 if error.errno not in _FILE_ERRORS:
                     raise self._lost() from error
-                # Either the file system does not support it, or the disk fails.
-                # Reading the file tells: an error goes to the application.
+                # Either the file system does not support sendfile(), or the disk
+                # fails. Then this read raises the error in the application.
                 block = os.pread(fd, min(left, _PIECE_BYTES), offset)
                 self._send_rest(memoryview(block))
                 sent = len(block)
             if sent == 0:
-                break  # the file has become shorter
+                break  # the file was truncated
             offset += sent
             left -= sent
         return count - left
@@ -183,7 +182,7 @@ class SocketOutput:
         finally:
             self.waiting = None
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         pass
 
     def send_last(self, data: bytes) -> None:
@@ -195,10 +194,10 @@ class SocketOutput:
             self._broken()
             return
         if sent != len(data):
-            self.left_behind = True
+            self.may_buffer = True
             self._transport.write(data[sent:])
 
-    def more_waits(self) -> bool:
+    def has_unread_input(self) -> bool:
         try:
             return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
@@ -245,19 +244,19 @@ class SocketOutput:
 
 @implementer(IPushProducer)
 class TransportOutput:
-    """Sends by `transport.write`; the transport pauses and resumes it.
+    """Output through `transport.write` and the push producer interface.
 
     Args:
-        transport: of the connection; anything with `write` and
+        transport: the transport of the connection; anything with `write` and
             `registerProducer`.
         broken: as for `SocketOutput`.
     """
 
     __slots__ = ("_broken", "_paused", "_transport", "waiting")
 
-    left_behind = True
+    may_buffer = True
 
-    def __init__(self, transport: Any, broken: Callable[[], object]) -> None:
+    def __init__(self, transport: Consumer, broken: Callable[[], object]) -> None:
         self._transport = transport
         self._broken = broken
         self._paused = False
@@ -275,11 +274,14 @@ class TransportOutput:
             self._wait_for_client(end < len(data))
 
     def send_parts(self, *parts: bytes) -> None:
-        # The transport copies everything once more anyway.
+        # The transport copies the data in any case.
         self.send(b"".join(parts))
 
     def _wait_for_client(self, more: bool) -> None:
-        """Park while the transport's buffer is full; `more` of the block follows."""
+        """Park while the transport's buffer is full.
+
+        `more` means that the rest of the block follows.
+        """
         while self._paused:
             self.waiting = suspension = Suspension(
                 require_task("write()"), "the client to take more"
@@ -299,16 +301,16 @@ class TransportOutput:
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> int | None:
         return None
 
-    def hand_over(self) -> None:
-        # TLS collects small writes until the next turn, and the connection below
-        # it sends in the turn after that.
+    def flush(self) -> None:
+        # TLS coalesces small writes until the next turn, and the transport
+        # below it sends in the turn after that.
         sleep(0)
         sleep(0)
 
     def send_last(self, data: bytes) -> None:
         self._transport.write(data)
 
-    def more_waits(self) -> bool:
+    def has_unread_input(self) -> bool:
         return False
 
     def detach(self) -> None:
@@ -335,11 +337,11 @@ def _no_op() -> None:
     """Discard late notifications."""
 
 
-def output_for(transport: ITransport, broken: Callable[[], object]) -> Output:
+def output_for(transport: StreamTransport, broken: Callable[[], object]) -> Output:
     """Return the output of a connection.
 
     Args:
-        transport: of the connection.
+        transport: the transport of the connection.
         broken: as for `SocketOutput`.
     """
     if isinstance(transport, Connection) and not transport.TLS:

@@ -1,4 +1,4 @@
-"""A site as a Twisted service: it listens, and stops when requests have ended.
+"""The site as a Twisted service: startup, listening and graceful shutdown.
 
 It knows endpoints and the order of a start: listen while still privileged, load
 the application afterwards. It must never know how the application was named.
@@ -23,9 +23,11 @@ from twisted.python.failure import Failure
 from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
+from .access_log import open_access_log
 from .endpoints import make_endpoint
-from .errors import EndpointError, ListenError, StartError
+from .errors import EndpointError, ListenError
 from .site import GreenSite
+from .unpatched import SERVICE_REMEDY, log_if_unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +52,7 @@ DEFAULT_LISTEN = ("tcp:8080",)
 class GreenService(Service):
     """A server of one application on any number of endpoints.
 
-    The errors of a start are `StartError`s, whose messages give the remedy, and the
+    A start may raise `StartError`, whose message gives the remedy, and the
     exceptions of `load_app`.
 
     Args:
@@ -95,12 +97,13 @@ class GreenService(Service):
             None, settings or Settings(), observers=observers, reactor=reactor
         )
         self._throttle: AcceptThrottle | None = None
+        self._is_cut_short = False
 
     def privilegedStartService(self) -> None:
-        """Listen, while the process may still use low ports.
+        """Listen while the process may still bind privileged ports.
 
-        The sockets accept connections from now on. The first is served when the
-        reactor runs, and by then the application is loaded.
+        Connections queue in the backlog until the reactor runs; by then the
+        application is loaded.
 
         Raises:
             EndpointError: an endpoint string is wrong, or a file or package that
@@ -118,25 +121,17 @@ class GreenService(Service):
             StartError: the access log cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        self._is_cut_short = False
         self.site.server.resume()
-        self._open_access_log()
+        if self._access_log is not None:
+            open_access_log(self._access_log, self.site.server.reactor)
         self.site.application = self._load_app()
         if not self._privileged:
             self._open()
         self._privileged = False
 
-    def _open_access_log(self) -> None:
-        if self._access_log is None:
-            return
-        try:
-            self._access_log.open(self.site.server.reactor)
-        except OSError as error:
-            raise StartError(
-                f"the access log cannot be opened ({error}): give a file that this "
-                "user may write to"
-            ) from error
-
     def _open(self) -> None:
+        log_if_unpatched(SERVICE_REMEDY)
         for listen in self._listen:
             described = listen if isinstance(listen, str) else ""
             try:
@@ -169,7 +164,7 @@ class GreenService(Service):
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
         if failure.check(CancelledError):
-            return  # the service has stopped in the meantime
+            return  # the service was stopped in the meantime
         error = failure.value
         if isinstance(error, (CannotListenError, OSError)):
             failure = Failure(ListenError(listen, error))
@@ -184,7 +179,7 @@ class GreenService(Service):
         reactor.callWhenRunning(reactor.stop)
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, let requests end (see `GreenSite.stop`), close the log.
+        """Stop listening, let requests finish (see `GreenSite.stop`), close the log.
 
         Returns:
             A Deferred that fires when no request is left, at most one second after
@@ -214,7 +209,7 @@ class GreenService(Service):
         _log.failure("cannot close a port", failure=first.subFailure)
 
     def _stop_site(self, _: object) -> Deferred[None]:
-        return self.site.stop()
+        return self.site.stop(0 if self._is_cut_short else None)
 
     @staticmethod
     def _close_access_log(
@@ -224,5 +219,10 @@ class GreenService(Service):
         return result
 
     def cut_short(self) -> None:
-        """End the grace period of `stopService` now."""
+        """End the grace period of `stopService` now, or skip it if it has not begun.
+
+        A second signal can arrive before the reactor has called `stopService`, or
+        while the ports are being closed.
+        """
+        self._is_cut_short = True
         self.site.cut_short()

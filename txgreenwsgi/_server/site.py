@@ -1,4 +1,7 @@
-"""The factory of HTTP/1.1 connections, for any stream endpoint of Twisted."""
+"""The factory of HTTP/1.1 connections, for any stream endpoint of Twisted.
+
+It knows how connections share one application server. It must never know a request.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +14,64 @@ from zope.interface import implementer
 
 from txgreenwsgi._http.parser import HeadLimits
 from txgreenwsgi._serving.application_server import ApplicationServer
-from txgreenwsgi.settings import Settings
+from txgreenwsgi.settings import Settings, refuse_settings
 
+from .access_log import ServerAccessLog
 from .h1_channel import H1Channel
 from .sockets import Sockets
-from .unpatched import log_if_unpatched
+from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress, IReactorTime
+    from typing_extensions import Unpack
 
     from txgreenwsgi._serving.registry import Observer, RequestInFlight
     from txgreenwsgi._wsgi.gateway import Application
+    from txgreenwsgi.settings import SettingsKeywords
+
+    from .access_log import AccessLogFormat, AccessLogTarget
 
 __all__ = ["GreenSite"]
 
 
 @implementer(IProtocolNegotiationFactory)
 class GreenSite(Factory):
-    """Serves a WSGI application on the connections of any stream endpoint.
+    """A factory that serves a WSGI application on any stream endpoint.
+
+    There is no `patch=`: patching must precede the import of the application, and an
+    application given as an object is imported already. Call
+    `txgreenwsgi.monkey.patch_all()` before that import. The site logs a warning, once
+    per process, if the program has neither patched anything nor chosen not to.
 
     Args:
         application: the WSGI callable; None if it is set later, before the first
             request.
         settings: see `txgreenwsgi.settings`; or give single settings as keywords.
-        observers: each is called with an `ExchangeRecord` when an exchange has
-            ended. It must not park.
-        reactor: the installed one by default, from the first use on.
+        observers: callables that receive an `ExchangeRecord` when an exchange has
+            ended. They must not park.
+        reactor: the reactor; by default the installed one, imported at first use.
+        access_log: the file to append a line for each request to; "-" is the
+            process's standard output. The file opens when the first port listens, and
+            closes with the last port. Connections that outlive the ports keep it open
+            until `stop` has completed or the reactor has shut down. A relative path is
+            relative to the working directory of this call.
+        access_log_format: "combined" (that of Apache, then the duration in seconds
+            and the request id) or "json" (one object a line).
+        keywords: single settings.
 
     Raises:
-        TypeError: both `settings` and keywords were given.
+        TypeError: both `settings` and keywords were given, or the application is not
+            callable.
         SettingError: a setting does not exist or has an invalid value.
+        ValueError: `access_log_format` is invalid.
+        StartError: the access log cannot be opened. Listening raises it as well, or
+            fails with it, if the file has become inaccessible in the meantime.
 
     Attributes:
-        server: everything that the connections share.
+        server: the application server that all connections share.
     """
 
     noisy = False
@@ -58,14 +82,22 @@ class GreenSite(Factory):
         settings: Settings | None = None,
         observers: Iterable[Observer] = (),
         reactor: IReactorTime | None = None,
-        **keywords: Any,
+        *,
+        access_log: AccessLogTarget | None = None,
+        access_log_format: AccessLogFormat = "combined",
+        **keywords: Unpack[SettingsKeywords],
     ) -> None:
         if settings is not None and keywords:
             raise TypeError(
                 "give a Settings object or single settings by keyword, not both: "
                 f"{', '.join(keywords)}"
             )
+        refuse_settings(keywords, PATCH_REFUSED, "GreenSite")
         settings = settings or Settings.from_keywords(**keywords)
+        self._access_log: ServerAccessLog | None = None
+        if access_log is not None:
+            self._access_log = ServerAccessLog(access_log, access_log_format)
+            observers = [*observers, self._access_log.observe]
         self.server = ApplicationServer(application, settings, observers, reactor)
         self._head_limits = HeadLimits(
             size=settings.max_header_size,
@@ -92,22 +124,39 @@ class GreenSite(Factory):
 
     @property
     def stopping(self) -> bool:
-        """Whether connections close after their next response."""
+        """Whether a shutdown has begun: connections close after their response."""
         return self.server.shutdown.stopping
 
     @cached_property
     def sockets(self) -> Sockets:
-        """Watches the plain connections."""
+        """The poller of the plain connections."""
         self.server.bind()
         return Sockets(self.server.reactor)
 
     def startFactory(self) -> None:
-        """Serve: called when a port begins to listen, also again after `stop`."""
+        """Serve: called when the first port listens, also again after `stop`.
+
+        Raises:
+            StartError: the access log cannot be opened.
+        """
+        if self._access_log is not None:
+            # Before the log opens: when the reactor shuts down, the tasks that are
+            # left end before the log closes.
+            self.server.bind()
+            self._access_log.open(self.server.reactor)
         self.server.resume()
-        log_if_unpatched()
+        log_if_unpatched(patch_remedy("GreenSite"))
+
+    def stopFactory(self) -> None:
+        """Close the access log: called when the last port has closed.
+
+        Requests on open connections may still end; the log then closes after `stop`.
+        """
+        if self.server.is_idle:
+            self._close_access_log()
 
     def buildProtocol(self, addr: IAddress | None) -> H1Channel | None:  # type: ignore[override]
-        """Return the protocol of a new connection, None beyond `max_connections`."""
+        """Return the protocol of a new connection; None above `max_connections`."""
         server = self.server
         limit = server.settings.max_connections
         if limit and len(server.shutdown.connections) >= limit:
@@ -115,7 +164,7 @@ class GreenSite(Factory):
         return H1Channel(server, self.sockets, self._head_limits)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Return the protocols for ALPN (RFC 7301): clients that ask need an answer."""
+        """Return the protocols for ALPN (RFC 7301), for clients that offer it."""
         return [b"http/1.1"]
 
     def requests(self) -> list[RequestInFlight]:
@@ -125,10 +174,10 @@ class GreenSite(Factory):
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
         """Answer the requests that were received, then close all connections.
 
-        Call when no port listens any more, from the reactor greenlet. Connections
-        without a request close at once, the others after their response. After
-        the grace period `Cancelled` is raised in each request that is left; a
-        second later their tasks are killed and their connections cut.
+        Stop listening first; call from the reactor greenlet. Connections without a
+        request close at once, the others after their response. After the grace
+        period `Cancelled` is raised in each remaining request; a second later their
+        tasks are killed and their connections aborted.
 
         Args:
             grace_seconds: the grace period; `graceful_timeout` by default.
@@ -137,8 +186,16 @@ class GreenSite(Factory):
             A Deferred that fires when no connection and no request is left, or
             when the site serves again.
         """
-        return self.server.stop(grace_seconds)
+        return self.server.stop(grace_seconds).addBoth(self._stopped)
+
+    def _stopped(self, result: None) -> None:
+        if not self.numPorts:  # else a port still listens, or is about to close
+            self._close_access_log()
+
+    def _close_access_log(self) -> None:
+        if self._access_log is not None:
+            self._access_log.close()
 
     def cut_short(self) -> None:
-        """End the grace period of a `stop` in progress. Otherwise a no-op."""
+        """End the grace period of a shutdown in progress; otherwise a no-op."""
         self.server.shutdown.end_grace_now()

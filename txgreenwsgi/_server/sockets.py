@@ -1,19 +1,19 @@
-"""Plain connections, watched by an epoll object of our own.
+"""Polling of plain connections with one nested epoll object.
 
-To the reactor the object is one reader, readable while any connection is. So what
-it does for each event (a log context, several calls) it does once for all
-connections that are ready, and each of them costs two calls less: a tenth of a
-short request. Works under every reactor that watches descriptors.
+The reactor watches the epoll object as a single reader, readable while any
+connection is. So its work per event (a log context, several calls) is done once for
+all ready connections, and each of them costs two calls less: a tenth of a short
+request. Works under every reactor that watches descriptors.
 
-To a transport this is the reactor that it registers itself with. Besides, it
-notices a client that goes while its connection is not read from: Twisted's
-reactors do not look at what they neither read nor write.
+A transport uses this object as its reactor. It also detects a disconnect while
+reading is paused, which Twisted's reactors do not: they poll only descriptors that
+they read or write.
 
-Where the platform has no epoll, or the socket no descriptor, transports stay with
-their reactor, and a client that goes while reading is paused is noticed when it is
-read from or written to again.
+If the platform has no epoll, or the socket no descriptor, transports stay with
+their reactor, and a disconnect while reading is paused is detected at the next read
+or write.
 
-It knows transports. It must never know what their bytes mean.
+It knows transports. It must never know the meaning of their bytes.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ from .ends import ServerAddresses
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IReactorTime, IWriteDescriptor
+
+    from .transports import PlainTransport
 
 __all__ = ["DONE", "Sockets", "Watched"]
 
 _log = Logger()
 
-#: Why a connection is lost that was closed in good order.
+#: The reason of a clean close.
 DONE = Failure(CONNECTION_DONE)
 _LOST = Failure(CONNECTION_LOST)
 
-#: Maximum number of ready connections that are served in one turn of the reactor.
+#: Maximum number of ready connections that are served in one reactor turn.
 MAX_EVENTS = 256
 
 _IN: int = getattr(select, "EPOLLIN", 0)
@@ -55,7 +57,7 @@ _OUT: int = getattr(select, "EPOLLOUT", 0)
 _GONE: int = getattr(select, "EPOLLRDHUP", 0)
 _ENDED: int = getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
 
-# The transports whose reading and writing is known to be nothing but a socket's.
+# The transports that read and write the socket without a layer in between.
 _PLAIN = (Server, unix.Server)
 
 
@@ -66,17 +68,17 @@ class Watched(Protocol):
         """Read from the socket; return the reason if the connection is lost."""
 
     def hung_up(self) -> None:
-        """Take note that the client left while reading was paused."""
+        """Handle a disconnect while reading is paused."""
 
 
 @implementer(IReadDescriptor)
 class Sockets:
-    """The plain connections of one site.
+    """The poller of the plain connections of one site.
 
     Call from the reactor greenlet.
 
     Args:
-        reactor: watches the epoll object, if it watches descriptors at all.
+        reactor: the reactor. It watches the epoll object if it is an IReactorFDSet.
 
     Attributes:
         addresses: the addresses of listening ports, for `ends_of`.
@@ -87,51 +89,52 @@ class Sockets:
         self._reactor = cast("IReactorFDSet", reactor)
         self._usable = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
         self._epoll: Any = None
-        # By descriptor: what is watched for, for whom, and what reads.
+        # By descriptor: the epoll event mask, the transport, the read callback.
         self._interest: dict[int, int] = {}
-        self._transports: dict[int, Any] = {}
-        self._readers: dict[int, Callable[[], Any]] = {}
-        # Those that have no layer between them and the socket.
+        self._transports: dict[int, PlainTransport] = {}
+        self._readers: dict[int, Callable[[], BaseException | None]] = {}
+        # By descriptor: the channels that read the socket themselves.
         self._channels: dict[int, Watched] = {}
 
-    def adopt(self, channel: Watched, transport: Any) -> bool:
-        """Watch the connection of `channel`, which has just been made; if it can be."""
+    def adopt(self, channel: Watched, transport: object) -> bool:
+        """Poll the new connection of `channel`; return False if unsupported."""
         if type(transport) not in _PLAIN or not self._usable:
             return False
         if self._epoll is None and not self._open():
             return False
-        fd = transport.fileno()
-        if transport.reactor is not self:
-            transport.stopReading()
-            transport.reactor = self
-            transport.startReading()
+        plain = cast("PlainTransport", transport)
+        fd = plain.fileno()
+        if plain.reactor is not self:
+            plain.stopReading()
+            plain.reactor = self
+            plain.startReading()
             if type(transport) is Server:
-                transport.setTcpNoDelay(True)
+                plain.setTcpNoDelay(True)
         self._channels[fd] = channel
         self._readers[fd] = channel.readable
         return True
 
     def serve_port(self, port: Any) -> None:
-        """Have the connections that `port` accepts begin here, and not move here."""
+        """Poll the connections that `port` accepts here from the start."""
         if self._usable and isinstance(port, Port) and port.transport in _PLAIN:
             as_port: Any = port
             as_port.reactor = self
             if port.transport is Server:
-                # Head and body leave in one send, so there is nothing to gather.
-                # Linux has what is accepted inherit it.
+                # Head and body leave in one send, so there is nothing to coalesce.
+                # On Linux, accepted sockets inherit the option.
                 port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def forget(self, channel: Watched, fd: int) -> None:
-        """The connection is lost, and its descriptor closed."""
+        """Stop polling a lost connection, whose descriptor is closed."""
         if self._channels.get(fd) is channel:
             del self._channels[fd]
             self._watch(fd, 0)
             self._readers.pop(fd, None)
 
-    def notice_leaving(self, fd: int, notice: bool) -> None:
-        """Tell, or no longer tell, the channel that its client has gone.
+    def watch_hang_up(self, fd: int, notice: bool) -> None:
+        """Start or stop calling `hung_up` of the channel.
 
-        Begin before reading is paused, and end after it is resumed.
+        Start before reading is paused, and stop after it is resumed.
         """
         interest = self._interest.get(fd, 0)
         if interest:
@@ -141,7 +144,7 @@ class Sockets:
         try:
             self._epoll = select.epoll()
         except OSError:
-            return False  # no descriptor is left for it: as where there is no epoll
+            return False  # out of descriptors: fall back as without epoll
         self._reactor.addReader(self)
         return True
 
@@ -151,7 +154,7 @@ class Sockets:
         epoll.close()
 
     def _watch(self, fd: int, interest: int) -> None:
-        """Have the kernel tell of `interest` from now on; 0 is nothing."""
+        """Set the event mask of a descriptor; 0 unregisters it."""
         before = self._interest.get(fd, 0)
         if interest == before:
             return
@@ -166,13 +169,13 @@ class Sockets:
             del self._transports[fd]
             if fd not in self._channels:
                 del self._readers[fd]
-            with suppress(OSError):  # closed: the kernel has dropped it
+            with suppress(OSError):  # closed: the kernel has unregistered it
                 self._epoll.unregister(fd)
             if not self._interest:
                 self._close()
 
-    def _add(self, transport: Any, interest: int) -> bool:
-        """Watch it for more; False where it stays with its reactor from now on."""
+    def _add(self, transport: PlainTransport, interest: int) -> bool:
+        """Add to the event mask; return False if the reactor must watch it."""
         if self._epoll is None and not self._open():
             transport.reactor = self._reactor
             return False
@@ -184,58 +187,60 @@ class Sockets:
                 self._readers[fd] = transport.doRead
         return True
 
-    def _remove(self, transport: Any, interest: int) -> None:
+    def _remove(self, transport: PlainTransport, interest: int) -> None:
         fd = transport.fileno()
         before = self._interest.get(fd, 0)
         if before & interest:
             self._watch(fd, before & ~interest)
 
-    # What transports and ports take for their reactor.
+    # The reactor interface for transports and ports.
 
-    def addReader(self, transport: Any) -> None:
-        """Read from a connection, or accept from a port."""
-        if isinstance(transport, Port) or not self._add(transport, _IN):
+    def addReader(self, transport: IReadDescriptor) -> None:
+        """Start reading from a connection or accepting from a port."""
+        if isinstance(transport, Port) or not self._add(
+            cast("PlainTransport", transport), _IN
+        ):
             self._reactor.addReader(transport)
 
-    def removeReader(self, transport: Any) -> None:
-        """Do not read from it any more."""
+    def removeReader(self, transport: IReadDescriptor) -> None:
+        """Stop reading from a connection or accepting from a port."""
         if isinstance(transport, Port):
             self._reactor.removeReader(transport)
         else:
-            self._remove(transport, _IN)
+            self._remove(cast("PlainTransport", transport), _IN)
 
-    def addWriter(self, transport: Any) -> None:
-        """Tell when it takes more."""
-        if not self._add(transport, _OUT):
+    def addWriter(self, transport: IWriteDescriptor) -> None:
+        """Start reporting that a connection is writable."""
+        if not self._add(cast("PlainTransport", transport), _OUT):
             self._reactor.addWriter(transport)
 
-    def removeWriter(self, transport: Any) -> None:
-        """Do not tell any more."""
-        if not isinstance(transport, Port):  # which never writes
-            self._remove(transport, _OUT)
+    def removeWriter(self, transport: IWriteDescriptor) -> None:
+        """Stop reporting that a connection is writable."""
+        if not isinstance(transport, Port):  # a port never writes
+            self._remove(cast("PlainTransport", transport), _OUT)
 
     def __getattr__(self, name: str) -> Any:
-        # Its clock, its threads and all else.
+        # The rest of the reactor: clock, threads and so on.
         return getattr(self._reactor, name)
 
-    # What the reactor calls.
+    # Called by the reactor.
 
     def fileno(self) -> int:
-        """The epoll object's own descriptor."""
+        """Return the descriptor of the epoll object; -1 if it is closed."""
         return -1 if self._epoll is None else self._epoll.fileno()
 
     def logPrefix(self) -> str:
-        """What Twisted's log lines call us."""
+        """Return the name for Twisted's log lines."""
         return "txgreenwsgi"
 
     def doRead(self) -> None:
-        """Some connections are ready."""
+        """Serve the ready connections."""
         readers = self._readers
         transports = self._transports
         for fd, events in self._epoll.poll(0, MAX_EVENTS):
             if events == _IN:
                 reader = readers.get(fd)
-                if reader is not None:  # else it was closed by one before it
+                if reader is not None:  # else an earlier event closed it
                     transport = transports.get(fd)
                     try:
                         why = reader()
@@ -244,16 +249,16 @@ class Sockets:
                     if why is not None and transport is not None:
                         self._lose(transport, why, fd not in self._channels)
             else:
-                self._see_to(fd, events)
+                self._handle_events(fd, events)
 
-    def _see_to(self, fd: int, events: int) -> None:
-        """Do what the kernel tells of one connection, as Twisted's reactors do."""
+    def _handle_events(self, fd: int, events: int) -> None:
+        """Handle the events of one connection as Twisted's reactors do."""
         interest = self._interest.get(fd, 0)
         if not interest:
-            return  # it was closed by one before it
+            return  # an earlier event closed it
         transport = self._transports[fd]
         half = fd not in self._channels
-        why: Any = None
+        why: BaseException | int | None = None
         try:
             if events & _GONE & interest:
                 self._channels[fd].hung_up()
@@ -271,14 +276,16 @@ class Sockets:
         if why is not None:
             self._lose(transport, why, half)
 
-    def _lose(self, transport: Any, why: Any, half: bool) -> None:
-        """End a connection, which may be watched for nothing any more.
+    def _lose(
+        self, transport: PlainTransport, why: BaseException | int | None, half: bool
+    ) -> None:
+        """Report the loss of a connection, unless it was reported before.
 
         Args:
-            transport: of the connection.
-            why: what reading or writing gave for a reason.
-            half: whether an end in good order was the end of what is read, which
-                a protocol may outlive.
+            transport: the transport of the connection.
+            why: the reason that reading or writing returned.
+            half: whether a clean close is only the end of the input, so that the
+                protocol may support a half-closed connection.
         """
         if transport.disconnected:
             return
@@ -292,15 +299,15 @@ class Sockets:
             transport.stopReading()
             transport.readConnectionLost(reason)
         else:
-            transport.connectionLost(reason)  # which stops reading and writing
+            transport.connectionLost(reason)  # stops reading and writing
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has stopped: so have all connections."""
+        """Lose all connections when the reactor stops."""
         for transport in list(self._transports.values()):
             transport.connectionLost(reason)
 
 
 def _raised() -> BaseException | None:
-    """Log what is being handled; it ends its connection, and no other."""
+    """Log and return the current exception, which ends only its connection."""
     _log.failure("a connection failed")
     return sys.exc_info()[1]

@@ -1,6 +1,6 @@
-"""Admission: a bounded number of requests run, a bounded number wait in a queue.
+"""Admission control: a bounded number of running requests, and a bounded queue.
 
-This file knows nothing of what it admits.
+This file must never know what it admits.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class AdmissionQueue(Generic[T]):
         return len(self._queue)
 
     def acquire(self) -> bool:
-        """Take a slot if one is free; return whether one was."""
+        """Take a slot if one is free; return whether it was taken."""
         if self.running < self.limit:
             self.running += 1
             return True
         return False
 
     def enqueue(self, request: T) -> bool:
-        """Append `request` to the queue; return False if the queue is full."""
+        """Append `request` to the queue, or return False if the queue is full."""
         if len(self._queue) >= self.max_queued:
             return False
         self._queue.append(request)

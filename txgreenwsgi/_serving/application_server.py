@@ -1,7 +1,7 @@
-"""One application and what its requests share, over all connections.
+"""One application, and the state that its requests share over all connections.
 
-The parts have files of their own: admission, the table of requests, deadlines,
-shutdown. This file puts them together. It must never know a transport.
+Admission, the table of requests, deadlines and shutdown have their own files; this
+file composes them. It must never know a transport.
 """
 
 from __future__ import annotations
@@ -38,44 +38,44 @@ if TYPE_CHECKING:
     from .shutdown import Connection
 
     class Admitted(InFlight, Protocol):
-        """An exchange as this file knows it."""
+        """The interface of an exchange that this file uses."""
 
         def start(self) -> None:
-            """Run the application; a slot is taken for it."""
+            """Run the application in the slot that was acquired for it."""
 
         def record(self) -> ExchangeRecord:
-            """Return the record of the exchange, which has ended."""
+            """Return the record of the ended exchange."""
 
 
 __all__ = ["ApplicationServer"]
 
 
 class ApplicationServer:
-    """Everything that the requests of one application share.
+    """The state that all requests of one application share.
 
     Args:
         application: the WSGI callable; None if it is set later, before the first
             request.
-        settings: the server's.
-        observers: each is called with the record of every finished exchange.
-        reactor: the installed one by default, from the first use on.
+        settings: the settings of the server.
+        observers: callables that receive the record of every finished exchange.
+        reactor: the reactor; by default the installed one, imported at first use.
 
     Attributes:
         application: as given.
         settings: as given.
-        limits: the limits that the settings give to every request.
+        limits: the default limits of a request, from the settings.
         common: the header fields that the server adds to responses.
         environ: the part of the environ that all requests share.
         context: the context variables that each request starts with.
         admission: the slots for running requests and the queue behind them.
         table: the requests in flight, and the observers.
         deadlines: the clock that checks all deadlines.
-        shutdown: the orderly end.
-        keeps_alive: whether connections persist after a response: by the settings,
-            and not while the server stops.
+        shutdown: the graceful shutdown.
+        keeps_alive: whether connections persist after a response: the setting, and
+            False during shutdown.
         detached: exchanges in flight whose connection is lost.
         runner: calls the application.
-        hub: the tasks of the reactor, from `bind` on.
+        hub: the hub of the reactor's tasks; set by `bind`.
     """
 
     hub: Hub
@@ -87,7 +87,7 @@ class ApplicationServer:
         observers: Iterable[Observer] = (),
         reactor: IReactorTime | None = None,
     ) -> None:
-        # Django may be imported already, later, or never.
+        # Applies to Django whether it is imported already or later.
         isolate_loaded()
         self.application: Any = application
         if application is not None:
@@ -115,7 +115,7 @@ class ApplicationServer:
 
     @cached_property
     def reactor(self) -> IReactorTime:
-        """The reactor, imported at the first use if none was given."""
+        """The reactor; the installed one is imported at first use."""
         if self._reactor is None:
             from twisted.internet import reactor
 
@@ -125,17 +125,18 @@ class ApplicationServer:
     def bind(self) -> None:
         """Set `hub`. Call in the reactor's thread, before the first request.
 
-        The hub is a plain attribute, which is read faster than a property.
+        `hub` is a plain attribute because reading it is faster than a property.
         """
         self.hub = hub_of(self.reactor)
 
     # Requests. Called in the reactor greenlet.
 
     def release_slot(self) -> None:
-        """Free the slot of a request, or start the next one in the queue with it."""
+        """Free the slot of a request, or start the next queued request in it."""
         admitted = self.admission.release()
         if admitted is not None:
-            # From the top of the stack: a chain of short requests is no recursion.
+            # Start it from the reactor loop: a chain of short requests must not
+            # recurse.
             self.hub.at_next_turn(admitted.start)
 
     def exchange_ended(self, exchange: Admitted) -> None:
@@ -156,8 +157,8 @@ class ApplicationServer:
             self.deadlines.stop_if_idle()
 
     def detach(self, exchange: InFlight) -> None:
-        """Keep the deadlines of an exchange that goes on without its connection."""
-        if exchange in self.table.exchanges:  # else a shutdown has given up on it
+        """Keep checking the deadlines of an exchange that outlives its connection."""
+        if exchange in self.table.exchanges:  # else a shutdown has abandoned it
             self.detached.add(exchange)
             self.deadlines.start(self.reactor)
 
@@ -168,14 +169,14 @@ class ApplicationServer:
     # Connections.
 
     def connection_made(self, connection: Connection) -> None:
-        """Check the deadlines of a connection, and wait for it at shutdown."""
+        """Register a connection for deadline checks and for the shutdown."""
         connections = self.shutdown.connections
         connections.add(connection)
         if len(connections) == 1:
             self.deadlines.start(self.reactor)
 
     def connection_lost(self, connection: Connection) -> None:
-        """Forget a connection. Its exchanges are told by the connection itself."""
+        """Unregister a connection. The connection itself notifies its exchanges."""
         connections = self.shutdown.connections
         connections.discard(connection)
         if not connections:
@@ -190,7 +191,12 @@ class ApplicationServer:
             grace_seconds = self.settings.graceful_timeout
         return self.shutdown.begin(grace_seconds, self.reactor)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no connection is open and no request is in flight."""
+        return not self.shutdown.connections and not self.table.exchanges
+
     def resume(self) -> None:
-        """Serve again after a `stop`, or during one, which it calls off."""
+        """Serve again after `stop`, or during one, which it calls off."""
         self.keeps_alive = bool(self.settings.keep_alive)
         self.shutdown.call_off()

@@ -1,10 +1,10 @@
-"""The request body, on its way from the stream to `wsgi.input`.
+"""The buffer of the request body between the stream and `wsgi.input`.
 
-The stream adds pieces, a task takes them by `receive`. Every cause that makes the
-rest of the body unreachable becomes `error`, which each further read raises: a
+The stream adds pieces; a task takes them with `receive`. Every failure that makes
+the rest of the body unavailable becomes `error`, which each further read raises: a
 read is never silently short.
 
-This file parks the task that reads. It must never know the response.
+This file parks the reading task. It must never know the response.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_BODY", "BadBody", "NoBody", "RequestBody", "read_after_end_error"]
 
-#: Pieces are small objects of some 60 bytes each besides their content; this many
-#: are held at most.
+#: Maximum number of buffered pieces: each costs some 60 bytes besides its content.
 _MAX_PIECES = 1024
 
-#: A client may be slower than `Limits.body_rate` for this long.
+#: Time for which a client may be slower than `Limits.body_rate`.
 SLOW_SECONDS = 60.0
 
 _UNBOUNDED = float("inf")
 
-# Shared by all bodies of which no piece is held, which are most. Never changed.
+# Shared by all bodies without buffered pieces, which are most. Never modified.
 _NO_PIECES: deque[bytes] = deque(maxlen=0)
 
 
@@ -41,7 +40,7 @@ class BadBody(OSError):
     """The rest of the request body is invalid, too long or too late.
 
     Attributes:
-        status: the status code to answer with, if the application does not answer.
+        status: the status code of the response if the application sends none.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -57,8 +56,8 @@ def read_after_end_error() -> ValueError:
 class NoBody:
     """The body of a request without one.
 
-    All such requests share one object, which therefore has no state: `wsgi.input`
-    reads from the exchange instead.
+    All such requests share one stateless object: `wsgi.input` reads from the
+    exchange instead.
     """
 
     __slots__ = ()
@@ -69,23 +68,23 @@ class NoBody:
     client_waits: Final = False
     error: Final = None
     reader: Final = None
-    most_left_to_come: Final = 0.0
+    max_missing_bytes: Final = 0.0
 
     def received(self, piece: bytes) -> None:
-        """Never called: no piece can come."""
-        raise AssertionError("a piece of a body came for a request without one")
+        """Never called: no piece can arrive."""
+        raise AssertionError("received a piece of a body for a request without one")
 
     def fail(self, error: BadBody) -> None:
-        """Never called: no piece that could be invalid can come."""
+        """Never called: no piece can be invalid."""
         raise AssertionError("a piece of a body failed for a request without one")
 
     def ended(self) -> None:
-        """No-op: the body was complete at once."""
+        """No-op: the body was complete from the start."""
 
     drop = ended
 
     def check(self, now: float) -> None:
-        """No-op: no reader waits."""
+        """No-op: there is no waiting reader."""
 
     def cut(self, error: BaseException) -> None:
         """No-op: the exchange holds the error."""
@@ -101,21 +100,21 @@ class RequestBody:
 
     Args:
         stream: carries the request.
-        head: of the request.
-        limits: of the exchange.
+        head: the request head.
+        limits: the limits of the exchange.
 
     Attributes:
+        limits: as given; `Exchange.replace_limits` replaces them.
         complete: whether the whole body was received.
-        held: the number of bytes that were received and not yet taken.
-        error: raised by each further read; None while all is well.
-        reader: the suspension of the task that reads; None while none is parked.
-        client_waits: whether the client sends no body before it has received a
-            100 Continue or the response.
+        held: the number of buffered bytes.
+        error: the error that each further read raises; None if there is none.
+        reader: the suspension of the parked reader; None if there is none.
+        client_waits: whether the client waits for 100 Continue, or the response,
+            before it sends the body.
     """
 
     __slots__ = (
         "_length",
-        "_limits",
         "_pieces",
         "_received",
         "_stream",
@@ -124,16 +123,17 @@ class RequestBody:
         "complete",
         "error",
         "held",
+        "limits",
         "reader",
     )
 
     def __init__(self, stream: Stream, head: RequestHead, limits: Limits) -> None:
         self._stream = stream
-        self._limits = limits
+        self.limits = limits
         self._length = head.content_length
         self._pieces = _NO_PIECES
         self._received = 0
-        # Seconds that readers have waited, up to the last read.
+        # Seconds that readers have waited in total, up to the last read.
         self._waited = 0.0
         self.client_waits = head.expects_continue
         self.complete = False
@@ -144,7 +144,7 @@ class RequestBody:
     # Called by the stream and the exchange, in the reactor greenlet.
 
     def received(self, piece: bytes) -> None:
-        """Add a piece, which is not empty."""
+        """Add a non-empty piece."""
         if not self._count(piece):
             return
         if self._pieces is _NO_PIECES:
@@ -155,57 +155,57 @@ class RequestBody:
             self.reader.resume()
 
     def _count(self, piece: bytes) -> bool:
-        """Return whether the piece can be read; it cannot after an error."""
+        """Count a piece; return False if an error makes it unreadable."""
         self._received += len(piece)
         if self.error is not None:
             return False
-        limit = self._limits.body_bytes
+        limit = self.limits.body_bytes
         if limit and self._received > limit:
             self.fail(BadBody(413, f"the body is longer than {limit} bytes"))
             return False
         return True
 
     def ended(self) -> None:
-        """Take note that the whole body was received."""
+        """Mark the body as complete."""
         self.complete = True
         if self.reader is not None:
             self.reader.resume()
 
     def fail(self, error: BadBody) -> None:
-        """Give up on the rest of the body, and on all that follows it."""
+        """Discard the rest of the body and all further input of the connection."""
         self._stream.stop_receiving()
         self._raise_in_reads(error)
 
     def check(self, now: float) -> None:
-        """Apply the deadlines of a client whose body is awaited."""
-        limits = self._limits
+        """Apply the deadlines while a reader waits for the client."""
+        limits = self.limits
         silence, rate = limits.body_seconds, limits.body_rate
         if self.reader is None or not silence:
             return
         waited = now - self.reader.since
         if waited >= silence:
-            self.fail(BadBody(408, f"no byte of the body came for {silence:g} seconds"))
+            self.fail(BadBody(408, f"no byte of the body in {silence:g} seconds"))
         elif rate and (
             self._waited + waited > max(SLOW_SECONDS, silence) + self._received / rate
         ):
-            self.fail(BadBody(408, f"the body came slower than {rate} bytes a second"))
+            self.fail(BadBody(408, f"the body was slower than {rate} bytes a second"))
 
     def cut(self, error: BaseException) -> None:
-        """Raise `error` in further reads; the caller ends the one in progress."""
+        """Raise `error` in further reads; the caller ends a read in progress."""
         if self.error is None:
             self.error = error
         self._pieces = _NO_PIECES
         self.held = 0
 
     def drop(self) -> None:
-        """Discard the unread rest: the request has ended."""
-        # Without the earlier error, whose traceback leads back to this object.
+        """Discard the unread rest after the end of the request."""
+        # Drop the earlier error: its traceback refers to this object.
         self.error = None
         # Another task of the application may be reading.
         self._raise_in_reads(read_after_end_error())
 
     def lose(self, error: BaseException) -> None:
-        """Take note that the client is gone, and with it the rest of the body."""
+        """Handle the loss of the client: the rest of an incomplete body is lost."""
         if not self.complete:
             self._raise_in_reads(error)
 
@@ -216,14 +216,12 @@ class RequestBody:
 
     @property
     def full(self) -> bool:
-        """Whether reading from the client should pause until a piece is taken."""
-        return (
-            self.held >= self._limits.input_window or len(self._pieces) >= _MAX_PIECES
-        )
+        """Whether the buffer is full, so that reading should pause."""
+        return self.held >= self.limits.input_window or len(self._pieces) >= _MAX_PIECES
 
     @property
-    def most_left_to_come(self) -> float:
-        """Upper bound of the bytes that an incomplete body may still bring."""
+    def max_missing_bytes(self) -> float:
+        """Upper bound of the bytes still missing from an incomplete body."""
         if self._length is None:
             return _UNBOUNDED
         return self._length - self._received
@@ -238,7 +236,7 @@ class RequestBody:
 
         Raises:
             BadBody: the rest of the body is invalid, too long or too late.
-            ClientDisconnected: the client is gone.
+            ClientDisconnected: the client has disconnected.
             RuntimeError: another task is reading.
             ValueError: the request has ended.
         """
@@ -259,7 +257,7 @@ class RequestBody:
                     "two tasks read the body of one request at the same time"
                 )
             if self.client_waits:
-                # RFC 9110 section 10.1.1: only now is the body wanted.
+                # RFC 9110 section 10.1.1: request the body at the first read.
                 self.client_waits = False
                 stream.send_continue()
                 continue
@@ -268,7 +266,7 @@ class RequestBody:
                 return read
             if read or read is None:
                 continue
-            # No variable holds the task: a traceback would keep it in a cycle.
+            # Keep the task out of local variables: a traceback would make a cycle.
             self.reader = suspension = Suspension(
                 require_task("wsgi.input"), "the request body"
             )
@@ -280,7 +278,7 @@ class RequestBody:
                 self._waited += reactor.seconds() - suspension.since
 
     def reader_turn(self) -> None:
-        """Park for a turn of the reactor; a cut request raises its error."""
+        """Park for a reactor turn. Raises the error of a cut request."""
         if self.error is not None:
             raise self.error
         sleep(0)

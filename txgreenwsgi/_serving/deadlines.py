@@ -1,8 +1,9 @@
 """The deadline clock: one delayed call for all deadlines of a server.
 
-Each request has several deadlines, and nearly none of them passes. So no timer is
-set for a request; connections and exchanges check their deadlines four times a
-second (`docs/decisions/0004-deadlines-are-looked-at.md`).
+Each request has several deadlines, and nearly none of them expires. So requests set
+no timers; connections and exchanges check their deadlines four times a second
+(`docs/decisions/0004-deadline-clock.md`). This file must never know what
+a deadline is for.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["CHECK_SECONDS", "Checked", "DeadlineClock"]
 
 _log = Logger()
 
-#: The interval between two checks, and so the precision of every deadline.
+#: Interval between two checks: the precision of every deadline.
 CHECK_SECONDS = 0.25
 
 
@@ -28,14 +29,14 @@ class Checked(Protocol):
     """An object with deadlines."""
 
     def check(self, now: float) -> None:
-        """Apply the deadlines that have passed; `now` is the reactor's clock."""
+        """Apply the expired deadlines; `now` is the reactor's clock."""
 
 
 class DeadlineClock:
-    """Checks the deadlines of all objects in some groups at regular intervals.
+    """A periodic check of the deadlines of all objects in some groups.
 
-    It has a delayed call while a group has a member, and none otherwise. Call from
-    the reactor greenlet.
+    It has a delayed call only while a group has members. Call from the reactor
+    greenlet.
 
     Args:
         groups: sets of objects with deadlines. Their owner adds and removes
@@ -47,12 +48,12 @@ class DeadlineClock:
         self._call: IDelayedCall | None = None
 
     def start(self, reactor: IReactorTime) -> None:
-        """Check from now on; call when a group gets a member."""
+        """Start checking; call after a member is added to a group."""
         if self._call is None:
             self._call = reactor.callLater(CHECK_SECONDS, self._check_all, reactor)
 
     def stop_if_idle(self) -> None:
-        """Stop checking if all groups are empty; call when one loses a member."""
+        """Stop checking if all groups are empty; call after a member is removed."""
         if self._call is not None and not any(self._groups):
             self._call.cancel()
             self._call = None
@@ -63,7 +64,5 @@ class DeadlineClock:
         for checked in [checked for group in self._groups for checked in group]:
             try:
                 checked.check(now)
-            except Exception:  # one defect must not keep the deadlines of all others
-                _log.failure(
-                    "check of the deadlines of {checked} failed", checked=checked
-                )
+            except Exception:  # a bug in one must not disable all other deadlines
+                _log.failure("deadline check of {checked} failed", checked=checked)

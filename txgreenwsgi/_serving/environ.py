@@ -1,15 +1,17 @@
 """The environ of one request (PEP 3333, "environ Variables").
 
-The part that is the same for all requests comes from `txgreenwsgi._wsgi.environ`.
-This file must never know what the environ is used for.
+The part that all requests share comes from `txgreenwsgi._wsgi.environ`. This file
+must never know what the environ is used for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sized
+
+    from _typeshed.wsgi import WSGIEnvironment
 
     from txgreenwsgi._http.head import RequestHead
 
@@ -17,23 +19,23 @@ if TYPE_CHECKING:
 
 __all__ = ["environ_of"]
 
-#: The variables of a request that its record contains.
+#: The variables that the record of a request contains.
 _RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT")
 
 
 def environ_of(
-    shared: dict[str, Any], head: RequestHead, ends: Ends, observers: Sized
-) -> dict[str, Any]:
+    shared: WSGIEnvironment, head: RequestHead, ends: Ends, observers: Sized
+) -> WSGIEnvironment:
     """Return a new environ for a request.
 
-    The head gives up its variables: a request may sleep for hours, and need not
+    Clears the variables of the head: a request may sleep for hours, and must not
     hold them twice.
 
     Args:
         shared: the part that all requests share; it is copied.
-        head: of the request.
-        ends: of its connection.
-        observers: if there are any, the head keeps the variables of its record.
+        head: the request head.
+        ends: both ends of the connection.
+        observers: if there are any, the head keeps the variables for the record.
     """
     variables = head.variables
     environ = shared | variables
@@ -43,7 +45,7 @@ def environ_of(
             if name in variables:
                 head.variables[name] = variables[name]
     environ["REQUEST_METHOD"] = head.method
-    # RFC 9112 section 3.2.4: the asterisk names the server, not a path.
+    # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
     environ["PATH_INFO"] = head.path if head.path != "*" else ""
     environ["QUERY_STRING"] = head.query
     environ["SERVER_PROTOCOL"] = head.version

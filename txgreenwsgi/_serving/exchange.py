@@ -1,8 +1,8 @@
 """One request and its response, from the end of the head to the end of its task.
 
 An exchange is the sink of the gateway and the source of `wsgi.input`. It sends
-through a `Stream` and decides everything that is the same for all transports:
-Content-Length accounting, failures, deadlines, disconnects, the record.
+through a `Stream` and implements every policy that all transports share:
+Content-Length accounting, failures, deadlines, disconnects, the access record.
 
 This file must never know a transport.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import traceback
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -36,11 +36,14 @@ from .stream import concurrent_write_error
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from _typeshed.wsgi import WSGIEnvironment
+
     from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._http.writer import ResponseHead
     from txgreenwsgi._wsgi.files import FileWrapper
 
     from .application_server import ApplicationServer
+    from .limits import Limits
     from .stream import Stream
 
 __all__ = [
@@ -65,9 +68,9 @@ RUNNING: Final = "running"
 RESPONDING: Final = "responding"
 #: The response is complete; the application may still be in `close()`.
 COMPLETE: Final = "complete"
-#: The stream cannot be used any more; the application may still run.
+#: The stream is no longer usable; the application may still run.
 CUT: Final = "cut"
-#: The task has ended, or never began.
+#: The task has ended or was never started.
 ENDED: Final = "ended"
 
 LIFE: Final = TransitionTable(
@@ -76,14 +79,14 @@ LIFE: Final = TransitionTable(
         QUEUED: {"start": RUNNING, "refuse": ENDED, "lose": ENDED},
         RUNNING: {"respond": RESPONDING, "answer": COMPLETE, "cut": CUT, "end": ENDED},
         RESPONDING: {"finish": COMPLETE, "cut": CUT, "end": ENDED},
-        # The kill of a task ends it in any state.
+        # Killing the task ends the exchange in any state.
         COMPLETE: {"end": ENDED},
         CUT: {"end": ENDED},
         ENDED: {},
     },
 )
 
-# On the hot path the state is checked anyway, and the next one is known.
+# Precomputed for the hot path, which has already checked the current state.
 _STARTED: Final = LIFE.after(QUEUED, "start")
 _RESPONDED: Final = LIFE.after(RUNNING, "respond")
 _FINISHED: Final = LIFE.after(RESPONDING, "finish")
@@ -93,8 +96,7 @@ _ON_LOSE: Final = LIFE.moves("lose")
 _ON_ANSWER: Final = LIFE.moves("answer")
 _ON_CUT: Final = LIFE.moves("cut")
 
-#: A file is sent in portions of at most this size: the kernel, and so the reactor,
-#: is busy for as long as one takes.
+#: Maximum size of one sendfile() call, which blocks the reactor while it runs.
 _FILE_BYTES = 1024 * 1024
 
 _NEVER = float("inf")
@@ -111,30 +113,30 @@ class Exchange:
 
     Args:
         stream: carries the request.
-        server: of the application.
-        head: of the request.
+        server: the application's server.
+        head: the request head.
         complete: whether the request has no body.
 
     Attributes:
         state: one of the states of `LIFE`.
-        outcome: how it ended, or will end as things stand: see `OUTCOMES` in
-            `monitoring/records.py`.
+        outcome: the outcome so far, final when the exchange has ended: see
+            `OUTCOMES` in `monitoring/records.py`.
         stream: as given.
         server: as given.
         head: as given.
         limits: the limits of this request.
         body: the request body.
-        errors: the `wsgi.errors` of the request, once it has an environ.
-        request_id: its identity in log lines.
-        started: when the head was complete, by the reactor's clock.
-        task: runs the application; None before it starts.
-        error: why the exchange was cut, raised by each further use; None
-            otherwise.
+        errors: the `wsgi.errors` of the request; None before the environ is built.
+        request_id: identity of the request in log lines.
+        started: reactor time at which the head was complete.
+        task: the task that runs the application; None before it starts.
+        error: the error that cut the exchange, raised by each further read and
+            write; None otherwise.
         code: the status code that was sent; 0 before.
         bytes_sent: the length of the response body sent so far, without framing.
         iterating: whether the application's iterable is being iterated.
-        bodiless: whether the response has no body, by its method and status.
-        deadline: when the request times out, by the reactor's clock.
+        bodiless: whether method or status exclude a response body.
+        deadline: reactor time at which the request times out.
     """
 
     __slots__ = (
@@ -187,7 +189,8 @@ class Exchange:
         self.bodiless = False
         limit = limits.request_seconds
         self.deadline = now + limit if limit else _NEVER
-        # Bytes of the response body still to come; _UNKNOWN if the length is.
+        # Bytes of the response body still to be sent; _UNKNOWN if the application
+        # gives no length.
         self._left = _UNKNOWN
         table.exchanges.add(self)
 
@@ -195,10 +198,10 @@ class Exchange:
         target = self.head.target.decode("latin-1")
         return f"{self.head.method} {target} (request {self.request_id})"
 
-    # Life. Called by the stream and the server, in the reactor greenlet.
+    # Lifecycle. Called by the stream and the server, in the reactor greenlet.
 
     def admit(self) -> None:
-        """Start the application now, enqueue the request, or refuse it.
+        """Start the application, enqueue the request, or reject it.
 
         Call once, while the state is QUEUED.
         """
@@ -216,11 +219,11 @@ class Exchange:
             self._refuse("503 Service Unavailable", "too many requests at once", 1)
 
     def start(self) -> None:
-        """Run the application with the slot that the admission queue passed on."""
+        """Run the application in the slot that the admission queue assigned."""
         if self.state is QUEUED:
             self._start()
         else:
-            # It was refused, or its client left, after it got the slot.
+            # Rejected, or the client disconnected, after the slot was assigned.
             self.server.release_slot()
 
     def _start(self) -> None:
@@ -248,8 +251,8 @@ class Exchange:
             body.drop()
         error = self.error
         if error is not None:
-            # Without its traceback, whose frames lead back to here: such a cycle
-            # would keep the whole request until the garbage collector runs.
+            # Drop the traceback: its frames refer to this object, and the cycle
+            # would keep the whole request alive until the garbage collector runs.
             self.error = type(error)(*error.args)
         stream = self.stream
         writer = stream.output.waiting
@@ -264,11 +267,12 @@ class Exchange:
         server.exchange_ended(self)
         stream.ended(self)
         if admitted is not None:
-            # From the top of the stack: a chain of short requests is no recursion.
+            # Start it from the reactor loop: a chain of short requests must not
+            # recurse.
             server.hub.at_next_turn(admitted.start)
 
     def refuse(self, status: str, text: str, retry_after: int = 0) -> None:
-        """Answer a request that waits in the queue, without the application."""
+        """Reject a queued request without calling the application."""
         self.server.admission.remove(self)
         self._refuse(status, text, retry_after)
 
@@ -282,9 +286,9 @@ class Exchange:
     def cut(self, error: BaseException, outcome: str, every_wait: bool = False) -> None:
         """Raise `error` in every further read and write of the application.
 
-        Reads and writes in progress end now, and so does the iteration of the
-        response. Otherwise the application continues, unless `every_wait` is set.
-        A no-op where the response is complete or the exchange was cut before.
+        Reads and writes in progress, and waits during the iteration of the response,
+        raise it now. Other waits continue unless `every_wait` is set. A no-op if
+        the response is complete or the exchange was already cut.
         """
         state = self.state
         if state is not RUNNING and state is not RESPONDING:
@@ -294,22 +298,22 @@ class Exchange:
         self.outcome = outcome
         self.body.cut(error)
         task = self.task
-        told = False
+        interrupted = False
         for wait in (self.body.reader, self.stream.output.waiting):
             if wait is not None:
-                # It may be the wait of another task that the application started.
-                told |= wait.task is task
+                # The waiter may be another task that the application started.
+                interrupted |= wait.task is task
                 wait.abandon(error)
         if (
             task is not None
-            and not told
+            and not interrupted
             and (every_wait or self.iterating)
-            and task.state != "running"  # the call it is in raises the error
+            and task.state != "running"  # its current call raises the error
         ):
             task.interrupt(error)
 
     def peer_lost(self) -> None:
-        """Take note that the client is gone."""
+        """Handle the loss of the client."""
         state = self.state
         if state is QUEUED:
             self.state = _ON_LOSE[state]
@@ -325,7 +329,7 @@ class Exchange:
             self.body.lose(error)  # close() may be reading it
 
     def cancel(self) -> None:
-        """End the exchange: the server stops and the grace period is over."""
+        """Cancel the request at the end of the shutdown's grace period."""
         if self.state is QUEUED:
             self.refuse("503 Service Unavailable", "the server is stopping", 1)
         else:
@@ -339,11 +343,11 @@ class Exchange:
             self.task.kill()
 
     def _interrupt(self, error: BaseException, outcome: str) -> None:
-        """Raise `error` at the wait of the application, whatever it waits for."""
+        """Raise `error` at the application's current wait, of any kind."""
         if self.state is RUNNING or self.state is RESPONDING:
             self.cut(error, outcome, every_wait=True)
         elif self.task is not None:
-            # The client has its response, or is gone.
+            # The response is complete or the client is gone.
             self.task.interrupt(error)
 
     # Deadlines. Called in the reactor greenlet.
@@ -390,7 +394,7 @@ class Exchange:
         error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
         state = self.state
         if state is RUNNING:
-            # Before the interruption: the application ends within it.
+            # Before the interruption, which runs the application to its end.
             self.body.cut(error)
             self._send_answer("504 Gateway Timeout", "Gateway Timeout")
         self._interrupt(error, "timeout")
@@ -398,9 +402,9 @@ class Exchange:
             self.stream.reset()
 
     def set_request_timeout(self, seconds: float | None) -> None:
-        """Let this request take `seconds` from now; None for no limit.
+        """Set the deadline of this request to `seconds` from now; None for no limit.
 
-        Replaces the server's setting for this request. Call from any task of the
+        Overrides the server's setting for this request. Call from any task of the
         request; never parks.
 
         Raises:
@@ -418,6 +422,19 @@ class Exchange:
             )
         self.deadline = self.server.reactor.seconds() + seconds
 
+    def replace_limits(self, limits: Limits) -> None:
+        """Apply other limits to this request only.
+
+        A changed `request_seconds` counts from the start of the request. Call from
+        the reactor greenlet or from a task of the request; never parks.
+        """
+        if limits.request_seconds != self.limits.request_seconds:
+            seconds = limits.request_seconds
+            self.deadline = self.started + seconds if seconds else _NEVER
+        self.limits = limits
+        if isinstance(self.body, RequestBody):
+            self.body.limits = limits
+
     # The application's side. Called in the task.
 
     def _run(self) -> None:
@@ -434,12 +451,12 @@ class Exchange:
             else:
                 environ = self._environ(Input(body))  # type: ignore[arg-type]
                 server.runner(server.application, environ, self)
-        except BaseException as error:  # SystemExit too: it ends the request only
+        except BaseException as error:  # SystemExit ends only the request
             if self.task is not None and self.task.dying:
                 raise
             self._failed(error)
 
-    def _environ(self, body: Input) -> dict[str, Any]:
+    def _environ(self, body: Input) -> WSGIEnvironment:
         server = self.server
         head = self.head
         environ = environ_of(
@@ -454,12 +471,12 @@ class Exchange:
         ] = self.client_disconnected
         environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
         if server.settings.environ:
-            # The deployer's word counts more than the client's and the connection's.
+            # The deployer's variables override those of the client and connection.
             environ.update(server.settings.environ)
         return environ
 
     def client_disconnected(self) -> bool:
-        """Return whether the client is known to be gone. Never parks."""
+        """Return whether the client is known to have disconnected. Never parks."""
         return not self.stream.connected
 
     # `wsgi.input` of a request without a body.
@@ -473,29 +490,29 @@ class Exchange:
         return b""
 
     def reader_turn(self) -> None:
-        """Park for a turn of the reactor; a cut request raises its error."""
+        """Park for a reactor turn. Raises the error of a cut exchange."""
         self.receive()
         sleep(0)
 
     # The sink of the gateway.
 
     def begin_iteration(self) -> None:
-        """Note that the iterable is iterated next.
+        """Mark the start of the iteration.
 
-        From here on a lost client interrupts the waits of the iteration.
+        From here on, a disconnect interrupts the waits of the iteration.
         """
         if self.error is not None:
             raise self.error
         self.iterating = True
 
     def end_iteration(self) -> None:
-        """Note that `close()` is called next: a lost client must not interrupt it."""
+        """Mark the end of the iteration: a disconnect must not interrupt `close()`."""
         self.iterating = False
         if self.task is not None and isinstance(self.error, ClientDisconnected):
             self.task.withdraw(self.error)
 
     def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
-        """Send the head and the first block in one piece. May park."""
+        """Send the head and the first block in one write. May park."""
         stream = self.stream
         if self.state is not RUNNING or stream.output.waiting is not None:
             self._refuse_write()
@@ -526,7 +543,7 @@ class Exchange:
             self._log_too_long()
 
     def write(self, block: bytes) -> None:
-        """Send a further block. Parks while the client is behind."""
+        """Send a further block. Parks under backpressure."""
         stream = self.stream
         if self.state is not RESPONDING or stream.output.waiting is not None:
             self._refuse_write()
@@ -534,7 +551,7 @@ class Exchange:
         if left >= 0:
             if len(block) > left:
                 if self.bodiless:
-                    self._yield_if_due()  # the application may write for ever
+                    self._yield_if_due()  # the application may write forever
                     return
                 if not left:
                     raise _BodyTooLong
@@ -548,7 +565,7 @@ class Exchange:
             stream.output.turn()
 
     def _yield_if_due(self) -> None:
-        """Park for a turn if the task has kept the reactor for a whole slice."""
+        """Park for a reactor turn if the task has used up its time slice."""
         hub = self.server.hub
         if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
             self.stream.output.turn()
@@ -559,21 +576,20 @@ class Exchange:
         if self.state is not ENDED and self.stream.output.waiting is not None:
             # Not later: the block would be counted, and never be sent.
             raise concurrent_write_error()
-        # Another task of the application has kept `write`. The client would take
-        # what it sends for a part of the next response.
+        # Another task of the application still holds `write`. The client would
+        # take its bytes for a part of the next response.
         raise late_write_error()
 
     def _log_too_long(self) -> None:
         if self.outcome != "error":
             self.outcome = "error"
             _log.error(
-                "{request}: the response body is longer than its Content-Length and "
-                "was cut there",
+                "{request}: response body is longer than its Content-Length, truncated",
                 request=self,
             )
 
     def send_file(self, head: ResponseHead | None, body: FileWrapper) -> bool:
-        """Send a whole body by the kernel; return False where it cannot. May park."""
+        """Send a whole body with sendfile(); return False if unusable. May park."""
         if head is None:
             return False
         found = body.regular_file()
@@ -602,7 +618,7 @@ class Exchange:
             self.bytes_sent += sent
             offset += sent
             count -= sent
-            if not count or not sent:  # at its end, though the file became shorter
+            if not count or not sent:  # the end, also of a file that was truncated
                 return True
             stream.output.turn()
             sent = stream.more_of_file(fd, offset, min(count, _FILE_BYTES))
@@ -614,12 +630,12 @@ class Exchange:
         take_turn()
 
     def finish(self) -> None:
-        """End the response. One that is too short is broken off."""
+        """End the response; truncate it detectably if it is too short."""
         if self.state is not RESPONDING:
             self._refuse_write()
         if self._left > 0:
             _log.error(
-                "{request}: the response body ended {left} bytes before its "
+                "{request}: response body ended {left} bytes before its "
                 "Content-Length, closing the connection",
                 request=self,
                 left=self._left,
@@ -638,7 +654,7 @@ class Exchange:
     # Failures of the application.
 
     def _failed(self, error: BaseException) -> None:
-        """Answer an exception of the application, or break the response off."""
+        """Answer an exception of the application, or truncate the response."""
         state = self.state
         if isinstance(error, _BodyTooLong):
             # The client has everything that it was promised, unless it left.
@@ -650,7 +666,7 @@ class Exchange:
                     self._break_off()
             return
         if state is COMPLETE:
-            # It was close() that failed.
+            # close() failed.
             if not (isinstance(error, ClientDisconnected) and error is self.body.error):
                 self._log_failure(error)
             return
@@ -692,7 +708,7 @@ class Exchange:
         _log.failure("{request} failed", failure=Failure(error), request=self)
 
     def _send_answer(self, status: str, text: str, retry_after: int = 0) -> None:
-        """Send a whole response of the server's own, unless the client is gone."""
+        """Send a complete server response, unless the client is gone."""
         if not self.stream.connected:
             return
         head, body = plain_response(status, text, retry_after)
@@ -703,7 +719,7 @@ class Exchange:
     # Observability.
 
     def record(self) -> ExchangeRecord:
-        """Return the record of the exchange, which has ended."""
+        """Return the record of the ended exchange."""
         head = self.head
         ends = self.stream.ends
         return ExchangeRecord(
@@ -724,7 +740,7 @@ class Exchange:
 
 
 class _BodyTooLong(AssertionError):
-    """Raised into an application that continues after its Content-Length."""
+    """The application continues after the end of its Content-Length."""
 
     def __init__(self) -> None:
         super().__init__("the response is longer than its Content-Length")

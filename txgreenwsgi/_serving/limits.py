@@ -1,7 +1,8 @@
 """The limits and deadlines of one exchange.
 
-They are copied from the settings once and shared by all exchanges; a limit for
-some requests only replaces the one object that an exchange refers to.
+They are copied from the settings once and shared by all exchanges;
+`Exchange.replace_limits` gives one request an object of its own. This file knows the
+settings. It must never know how a limit is enforced.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ class Limits:
     """Limits of one request. Sizes are in bytes, times in seconds; 0 is no limit.
 
     Attributes:
-        request_seconds: from the end of the head to the end of the exchange.
-        queue_seconds: in the admission queue.
-        write_seconds: without the client accepting a byte.
+        request_seconds: time from the end of the head to the end of the exchange.
+        queue_seconds: time in the admission queue.
+        write_seconds: time in which the client accepts no byte.
         body_bytes: length of the request body.
-        body_seconds: without a byte of the body, while the application waits.
-        body_rate: bytes of the body per second waited, on average.
+        body_seconds: time without a byte of the body, while the application waits.
+        body_rate: minimum average of body bytes per second waited.
         input_window: bytes of the body that are buffered before reading pauses.
-        cancel_on_disconnect: whether a lost client interrupts the application.
+        cancel_on_disconnect: whether a disconnect interrupts the application.
     """
 
     request_seconds: float
@@ -41,7 +42,7 @@ class Limits:
 
 
 def limits_from(settings: Settings) -> Limits:
-    """Return the limits that the settings give to every request."""
+    """Return the default limits of a request."""
     return Limits(
         request_seconds=settings.request_timeout,
         queue_seconds=settings.queue_timeout,

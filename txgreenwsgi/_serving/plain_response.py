@@ -1,4 +1,7 @@
-"""Responses of the server's own: refusals, timeouts, failures of the application."""
+"""Plain-text responses of the server: rejections, timeouts, application failures.
+
+This file must never know the cause or the transport.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ __all__ = ["plain_response"]
 def plain_response(
     status: str, text: str, retry_after: int = 0
 ) -> tuple[ResponseHead, bytes]:
-    """Return the head and the body of a response in plain text.
+    """Return the head and the body of a plain-text response.
 
     Args:
-        status: such as "503 Service Unavailable".
-        text: the body; a newline is added if it has none at its end.
-        retry_after: seconds for a Retry-After field; 0 for no such field.
+        status: the status line, such as "503 Service Unavailable".
+        text: the body; a missing final newline is added.
+        retry_after: seconds for the Retry-After field; 0 to omit it.
     """
     body = (text.rstrip("\n") + "\n").encode("utf-8", "replace")
     fields = [

@@ -25,12 +25,12 @@ __all__ = ["InFlight", "Observer", "RequestInFlight", "RequestTable", "describe_
 _log = Logger()
 
 Observer = Callable[[ExchangeRecord], object]
-"""A function that is called with the record of each finished exchange. It must not
-park, and it treats the record as read-only."""
+"""A callable that receives the record of each finished exchange. It must not park or
+modify the record."""
 
 
 class InFlight(Protocol):
-    """An exchange as the table knows it."""
+    """The interface of an exchange that the table uses."""
 
     head: RequestHead
     request_id: str
@@ -38,7 +38,7 @@ class InFlight(Protocol):
     task: Task[None] | None
 
     def cancel(self) -> None:
-        """End the exchange: the server stops and its grace period is over."""
+        """Cancel the request at the end of the shutdown's grace period."""
 
     def kill(self) -> None:
         """End the task without waiting for it; only for a process that exits."""
@@ -52,12 +52,12 @@ class RequestInFlight:
     """One row of the table of requests, as `txgreenwsgi.requests` returns it.
 
     Attributes:
-        request_id: the identity that log lines carry.
-        method: such as "GET".
-        path: percent-decoded, as PATH_INFO.
+        request_id: identity of the request in log lines.
+        method: the request method, such as "GET".
+        path: the percent-decoded path, as in PATH_INFO.
         age: seconds since the head was complete.
-        state: of the task: "parked", "running" or "ready"; or "queued".
-        waiting_on: description of the wait of a parked task; "" otherwise.
+        state: the task's state, "parked", "running" or "ready"; or "queued".
+        waiting_on: description of a parked task's wait; "" otherwise.
     """
 
     request_id: str
@@ -72,8 +72,8 @@ class RequestTable:
     """The requests in flight of one server, and its observers.
 
     Attributes:
-        exchanges: all exchanges that have begun and not ended.
-        observers: each is called with the record of every finished exchange.
+        exchanges: all exchanges in progress.
+        observers: callables that receive the record of every finished exchange.
     """
 
     def __init__(self, observers: Iterable[Observer]) -> None:
@@ -83,15 +83,15 @@ class RequestTable:
         self._last_id = 0
 
     def next_id(self) -> str:
-        """Return an identity that no other request of any process has."""
+        """Return an identity that is unique across processes."""
         if not self._id_prefix:
-            # At the first request, not at start: workers are forked in between.
+            # Drawn at the first request, not at start: workers fork in between.
             self._id_prefix = os.urandom(4).hex()
         self._last_id += 1
         return f"{self._id_prefix}-{self._last_id:x}"
 
     def observe(self, record: ExchangeRecord) -> None:
-        """Give `record` to the observers. An observer that fails is logged."""
+        """Pass `record` to the observers; log exceptions that they raise."""
         for observer in self.observers:
             try:
                 observer(record)
@@ -121,10 +121,10 @@ def _row(exchange: InFlight, now: float) -> RequestInFlight:
 
 
 def _by_age(exchange: InFlight) -> tuple[float, int, str]:
-    # Identities count up, which orders the requests of one moment.
+    # Identities count up, so they order requests that started at the same time.
     return exchange.started, len(exchange.request_id), exchange.request_id
 
 
 def describe_wait(waiting_on: object) -> str:
-    """Return a wait's target as text."""
+    """Return the target of a wait as text."""
     return waiting_on if isinstance(waiting_on, str) else repr(waiting_on)

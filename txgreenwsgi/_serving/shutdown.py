@@ -1,7 +1,7 @@
-"""The orderly end of a server: requests finish, then connections close.
+"""Graceful shutdown: requests finish, then connections close.
 
 Shutdown is complete when no request is in flight and the last byte of every
-response has left the process. This file knows connections by their interface. It
+response has left the process. This file knows the interface of connections. It
 must never know their protocol.
 """
 
@@ -25,21 +25,21 @@ __all__ = ["Connection", "Shutdown"]
 
 _log = Logger()
 
-#: After the grace period, interrupted requests have this many seconds to clean up.
+#: Seconds for cancelled requests to clean up after the grace period.
 _CLEANUP_SECONDS = 1.0
 
 
 class Connection(Protocol):
-    """A connection as the shutdown sees it."""
+    """The interface of a connection that the shutdown uses."""
 
     def stop(self) -> None:
-        """Close as soon as no request is in flight and all bytes are sent."""
+        """Close once no request is in flight and all bytes are sent."""
 
     def end_of_grace(self) -> None:
         """Close now if no request is in flight."""
 
     def abort(self) -> None:
-        """Close at once, dropping unsent bytes."""
+        """Close at once; discard unsent bytes."""
 
     def check(self, now: float) -> None:
         """Apply the deadlines of the connection."""
@@ -52,7 +52,7 @@ class Shutdown:
 
     Args:
         table: the requests in flight.
-        forget: removes a request that even a kill has not ended.
+        forget: removes a request that survived a kill.
 
     Attributes:
         stopping: whether a shutdown has begun.
@@ -73,7 +73,7 @@ class Shutdown:
         self._call: IDelayedCall | None = None
 
     def begin(self, grace_seconds: float, reactor: IReactorTime) -> Deferred[None]:
-        """Let requests in flight end, then close; see `GreenSite.stop`."""
+        """Let requests in flight finish, then close; see `GreenSite.stop`."""
         self.stopping = True
         done: Deferred[None] = Deferred()
         self._completed.append(done)
@@ -92,7 +92,7 @@ class Shutdown:
             self._call.reset(0)
 
     def complete_if_idle(self) -> None:
-        """Fire the Deferreds of `begin` if no connection and no request is left."""
+        """Fire the Deferreds of `begin` if no connection or request is left."""
         if not (self.connections or self._table.exchanges):
             self._complete()
 
@@ -130,7 +130,7 @@ class Shutdown:
             if task is not None:
                 _log.warn(
                     "shutdown: {request} did not end after its cancellation, killing "
-                    "it; it waits on {waiting_on}",
+                    "it; waiting on {waiting_on}",
                     request=exchange,
                     waiting_on=describe_wait(task.waiting_on),
                 )

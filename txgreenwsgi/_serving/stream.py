@@ -3,7 +3,7 @@
 A *stream* carries one request at a time: an HTTP/1.1 connection between two
 requests, a `Request` of twisted.web, one stream of an HTTP/2 connection. An
 exchange sends its response through the stream, and the stream reports what the
-client sends and when it leaves.
+client sends and when it disconnects.
 
 This file contains interfaces. It must never know their implementations.
 """
@@ -20,9 +20,9 @@ __all__ = ["Carried", "Ends", "Output", "Stream", "concurrent_write_error"]
 
 
 class Ends(NamedTuple):
-    """Both ends of a connection, as the environ and the access log name them.
+    """Both ends of a connection, as text, for the environ and the access log.
 
-    All are text; addresses and ports are "" for a UNIX socket's peer.
+    Address and port of a UNIX socket's peer are "".
     """
 
     server_name: str
@@ -35,78 +35,78 @@ class Ends(NamedTuple):
 class Output(Protocol):
     """A byte stream towards the client, with backpressure.
 
-    Every method may park, except `send_last`, `more_waits`, `detach` and
+    Every method may park, except `send_last`, `has_unread_input`, `detach` and
     `disconnected`. One task sends at a time.
 
     Attributes:
-        waiting: the suspension of the task that is parked until the client has
-            taken more; None otherwise.
-        left_behind: whether the transport may still buffer bytes that were sent.
+        waiting: the suspension of the task that is parked by backpressure; None
+            otherwise.
+        may_buffer: whether the transport may still buffer bytes that were sent.
     """
 
     waiting: Suspension | None
-    left_behind: bool
+    may_buffer: bool
 
     def send(self, data: bytes) -> None:
-        """Send `data`; return when the client may be sent more."""
+        """Send `data`; return when the transport accepts more."""
 
     def send_parts(self, *parts: bytes) -> None:
         """Send long parts in order without joining them."""
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> int | None:
-        """Send a head and `count` bytes of a file by the kernel.
+        """Send a head and `count` bytes of a file with sendfile().
 
         Returns:
             The number of bytes of the file that were sent, 0 at its end; None,
-            with nothing sent, where the kernel cannot do it.
+            with nothing sent, if sendfile() cannot be used.
         """
 
     def turn(self) -> None:
-        """Park for a turn of the reactor; no other task sends in between."""
+        """Park for a reactor turn; no other task sends in between."""
 
-    def hand_over(self) -> None:
-        """Return when the bytes sent have left this process, as far as possible."""
+    def flush(self) -> None:
+        """Flush: return when the bytes sent have left this process, if possible."""
 
     def send_last(self, data: bytes) -> None:
-        """Send `data` before the connection is closed. Never parks."""
+        """Send the last bytes before the connection is closed. Never parks."""
 
-    def more_waits(self) -> bool:
-        """Return whether the kernel is known to hold unread bytes of the client."""
+    def has_unread_input(self) -> bool:
+        """Return whether the kernel is known to buffer unread bytes of the client."""
 
     def detach(self) -> None:
-        """Let the transport close: no more bytes are sent."""
+        """Release the transport so that it can close; nothing more is sent."""
 
     def disconnected(self) -> None:
-        """Drop the references to the connection, which is lost."""
+        """Drop the references to the lost connection."""
 
 
 class Carried(Protocol):
-    """The exchange as its stream sees it: the callbacks.
+    """The callbacks of an exchange for its stream.
 
-    All are called in the reactor greenlet. The pieces of the body go to
+    The stream calls them in the reactor greenlet, and passes pieces of the body to
     `exchange.body` directly.
     """
 
     def peer_lost(self) -> None:
-        """Take note that the client is gone."""
+        """Handle the loss of the client."""
 
     def check(self, now: float) -> None:
         """Apply the deadlines of the request; `now` is the reactor's clock."""
 
 
 class Stream(Protocol):
-    """The way of one exchange to its client.
+    """The channel between one exchange and its client.
 
     The exchange calls `start`, `data`, `send_file` and `finish` in a task, where
-    they may park; everything else in the reactor greenlet too, where nothing
-    parks. It never uses the stream after `finish`, `answer`, `break_off` or
+    they may park; all other methods also in the reactor greenlet, where they never
+    park. It does not use the stream after `finish`, `answer`, `break_off` or
     `reset`.
 
     Attributes:
-        output: its backpressure: `output.waiting` is the task parked in a send.
-        reading_paused: whether the client is not read from at present.
+        output: the send side; `output.waiting` shows backpressure.
+        reading_paused: whether reading from the client is paused.
         ends: both ends of the connection.
-        connected: whether the client is there, as far as is known.
+        connected: False once the stream has noticed that the client disconnected.
     """
 
     output: Output
@@ -124,28 +124,28 @@ class Stream(Protocol):
         """Send the head and the first block of a response in one piece. May park.
 
         Args:
-            head: the head, without framing fields of the transport's own.
+            head: the head, without framing fields that the transport adds.
             length: the length of the whole body in bytes; None if unknown.
             block: the first block of the body, b"" for none. It never exceeds
                 `length`.
-            end: whether no block follows.
+            end: whether this block is the last.
         """
 
     def data(self, block: bytes) -> None:
-        """Send a block that is not empty. Parks while the client is behind."""
+        """Send a non-empty block. Parks under backpressure."""
 
     def send_file(
         self, head: ResponseHead, length: int, fd: int, offset: int, count: int
     ) -> int | None:
-        """Send the head, and `count` bytes of a file by the kernel. May park.
+        """Send the head, and `count` bytes of a file with sendfile(). May park.
 
         Returns:
             The number of bytes of the file sent, 0 at its end; None, with the head
-            sent, where this stream or the kernel cannot do it.
+            sent, if sendfile() cannot be used.
         """
 
     def more_of_file(self, fd: int, offset: int, count: int) -> int:
-        """Send more of the file that `send_file` began. May park.
+        """Send more of the file after `send_file`. May park.
 
         Returns:
             The number of bytes sent, 0 at the end of the file.
@@ -159,41 +159,41 @@ class Stream(Protocol):
         """
 
     def answer(self, head: ResponseHead, body: bytes) -> None:
-        """Send a whole response of the server's own; the last one. Never parks.
+        """Send a complete response generated by the server, the last. Never parks.
 
-        Nothing was sent for the exchange before.
+        Call only if nothing was sent for the exchange before.
         """
 
     def break_off(self) -> None:
-        """Leave the response incomplete, so that the client can tell."""
+        """Truncate the response in a way that the client can detect."""
 
     def reset(self) -> None:
-        """Cut the client off at once."""
+        """Abort the connection or stream at once."""
 
     # The request body.
 
     def send_continue(self) -> None:
-        """Tell the client to send the body (RFC 9110 section 10.1.1). May park."""
+        """Send 100 Continue (RFC 9110 section 10.1.1). May park."""
 
     def read_body(self, wanted: int) -> bytes | None:
-        """Read a piece of the body for the task that asks, without parking.
+        """Read a piece of the body for the calling task. Never parks.
 
         Returns:
-            b"" if nothing has come; None if pieces were given to the body.
+            b"" if no data is available; None if pieces were added to the body.
         """
 
     def update_backpressure(self) -> None:
-        """Pause or resume reading, now that the body holds less or more."""
+        """Pause or resume reading, according to the amount that the body buffers."""
 
     def stop_receiving(self) -> None:
-        """Ignore what the client still sends: it cannot be trusted or used."""
+        """Discard further input: it cannot be trusted or used."""
 
     # The end.
 
     def ended(self, exchange: Carried) -> None:
-        """Take note that the task of the exchange has ended."""
+        """Handle the end of the exchange's task."""
 
 
 def concurrent_write_error() -> RuntimeError:
-    """Return the error of a task that sends while another one is parked in a send."""
+    """Return the error for a send while another task is parked in a send."""
     return RuntimeError("two tasks write the response of one request at the same time")

@@ -191,7 +191,7 @@ class Task(Generic[T_co]):
     Attributes:
         name: the name shown in logs and in the table of requests.
         state: "new", "running", "parked", "ready" (its wait is over; it runs in
-            this turn of the reactor or the next), "finished", "failed", or
+            this reactor turn or the next), "finished", "failed", or
             "abandoned" (it was killed and did not end).
         hub: the hub of the reactor that runs the task.
         greenlet: the greenlet that the task runs in; None before it begins and

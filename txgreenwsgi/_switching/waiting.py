@@ -343,7 +343,7 @@ def _as_future(
 def sleep(seconds: float) -> None:
     """Park the current task for `seconds`, by the reactor's clock.
 
-    `sleep(0)` takes one turn of the reactor, in which all ready tasks run.
+    `sleep(0)` takes one reactor turn, in which all ready tasks run.
 
     Raises:
         ValueError: `seconds` is negative or NaN.

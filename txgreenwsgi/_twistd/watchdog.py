@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import itertools
 import signal
 import sys
 from _thread import TIMEOUT_MAX
@@ -54,7 +55,8 @@ class Watchdog:
 
     Args:
         grace_seconds: the grace period of requests in flight.
-        cut_short: ends the grace period. Called from the reactor greenlet.
+        cut_short: ends the grace period, or skips it if it has not begun. Called
+            from the reactor greenlet.
         stacks_path: the file to append the stacks to if the process must be killed;
             "" for standard error.
     """
@@ -71,7 +73,7 @@ class Watchdog:
         self._stacks: TextIO | None = None
         self._reactor: _Reactor | None = None
         self._previous: dict[int, Callable[[int, FrameType | None], object]] = {}
-        self._signals = 0
+        self._signals = itertools.count(1)
 
     def prepare(self) -> None:
         """Open the file for the stacks.
@@ -110,10 +112,12 @@ class Watchdog:
         """Handle a signal. It may interrupt any bytecode, so do little here."""
         reactor = self._reactor
         assert reactor is not None
-        self._signals += 1
+        # Another signal may interrupt this function at any bytecode. `next` is one
+        # step, so exactly one call counts as the first.
+        count = next(self._signals)
         name = signal.Signals(number).name
-        if self._signals > 1:
-            if self._signals == 2:  # later ones do not move the deadline
+        if count > 1:
+            if count == 2:  # later ones do not move the deadline
                 self._arm(MARGIN_SECONDS)
             reactor.callFromThread(self._end_grace_period, name)
             return

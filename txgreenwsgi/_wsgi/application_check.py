@@ -1,6 +1,6 @@
 """Checks that an object can be a WSGI application, before the first request.
 
-It knows how PEP 3333 and ASGI applications are called. It must never call one.
+It knows the signatures of WSGI (PEP 3333) and ASGI. It must never call an application.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ApplicationProblem(NamedTuple):
 def checked_application(application: object) -> Application:
     """Return `application` if it can be a WSGI application.
 
-    A callable whose signature is unknown, as of some C functions, passes.
+    A callable whose signature is unknown, such as some C functions, passes.
 
     Raises:
         TypeError: it cannot be called, is a class without iterable instances, is
@@ -67,7 +67,7 @@ def find_problem(application: object) -> ApplicationProblem | None:
             )
     elif _is_asgi(application):
         return ApplicationProblem(
-            "is an ASGI application (asynchronous), and this server speaks WSGI",
+            "is an ASGI application (asynchronous), but this server speaks WSGI",
             "give a WSGI application, or an adapter such as "
             "a2wsgi.ASGIMiddleware(application)",
         )
@@ -120,7 +120,7 @@ def _wrong_arguments(application: Callable[..., object]) -> ApplicationProblem |
         signature.bind({}, None)
     except TypeError:
         return ApplicationProblem(
-            f"takes {signature}, and a WSGI application takes {_SIGNATURE}",
+            f"takes {signature}, but a WSGI application takes {_SIGNATURE}",
             "if it is a factory, give the application that it returns",
             may_be_factory=True,
         )
@@ -128,9 +128,9 @@ def _wrong_arguments(application: Callable[..., object]) -> ApplicationProblem |
 
 
 def _signature_of(application: Callable[..., object]) -> inspect.Signature | None:
-    """Return its signature, None if it has none that can be read.
+    """Return the signature; None if it cannot be read.
 
-    The signature of a decorator's wrapper, not of the function that it wraps: a
+    Returns the signature of a decorator's wrapper, not of the wrapped function: a
     decorator may turn any function into an application, and often copies the
     signature of that function.
     """

@@ -1,7 +1,7 @@
-"""`wsgi.errors`: writes lines to the log, with the id of their request.
+"""`wsgi.errors`: a text file whose lines go to the log with the request id.
 
-Never raises and never switches: it is called from `except` blocks, from logging, and
-from code that holds locks.
+Knows the log. Must never raise or switch: it is called from `except` blocks, from
+logging, and from code that holds locks.
 """
 
 from __future__ import annotations

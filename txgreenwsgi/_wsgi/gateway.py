@@ -1,7 +1,7 @@
-"""Calls an application once, sends its response and closes it (PEP 3333).
+"""The WSGI gateway: one call of the application and its response (PEP 3333).
 
-Everything of the application runs in the request's task: the call, the iteration and
-`close()`. Must never know connections: the response goes to a `ResponseSink`.
+The call, the iteration and `close()` run in the request's task. Must never know
+connections: the response goes to a `ResponseSink`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
         bodiless: bool
 
         def begin_iteration(self) -> None:
-            """Note that the application's iterable is about to be iterated."""
+            """Mark the start of the iteration of the application's iterable."""
 
         def end_iteration(self) -> None:
-            """Note that the iteration is over and `close()` is about to be called."""
+            """Mark the end of the iteration, before `close()` is called."""
 
         def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
             """Send the head and the first block. May park.
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
             """Send a whole body from a file; return False to have it iterated."""
 
         def turn(self) -> None:
-            """Park for one turn of the reactor."""
+            """Park for one reactor turn."""
 
         def finish(self) -> None:
             """Complete the response: the body has been sent."""
@@ -152,8 +152,8 @@ def _as_bytes(block: object) -> bytes:
         # Applications ported from Python 2 yield "" as an empty block.
         return b""
     raise TypeError(
-        f"a block of the response is bytes, not {type(block).__name__}: {block!r:.60} "
-        "(PEP 3333)"
+        f"a block of the response must be bytes, not {type(block).__name__}: "
+        f"{block!r:.60} (PEP 3333)"
     )
 
 
@@ -172,7 +172,7 @@ def serve(
         block = blocks[0]  # type: ignore[index]
         head = start.head
         if head is not None and not start.sent and block and type(block) is bytes:
-            # Most responses. A list or tuple has no close().
+            # The common case. A list or tuple has no close().
             start.sent = True
             sink.begin(head, len(block), block)
             sink.finish()

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
             """
 
         def reader_turn(self) -> None:
-            """Park for one turn of the reactor: a reader polls at the end."""
+            """Park for one reactor turn: a reader polls at the end."""
 
 
-__all__ = ["MOST_PIECE_BYTES", "PIECE_BYTES", "Input", "recv"]
+__all__ = ["MAX_PIECE_BYTES", "PIECE_BYTES", "Input", "recv"]
 
 #: Preferred size of a piece for a reader that accepts any size.
 PIECE_BYTES = 65536
 #: Maximum size of a piece.
-MOST_PIECE_BYTES = 262144
+MAX_PIECE_BYTES = 262144
 
 
 class Input:
@@ -51,9 +51,9 @@ class Input:
         self._ended = False
 
     def _receive(self, wanted: int = PIECE_BYTES) -> bytes:
-        """Return the next piece; b"" at the end, after one turn of the reactor.
+        """Return the next piece; b"" at the end, after one reactor turn.
 
-        The turn keeps a loop that polls at the end from starving other tasks.
+        The iteration keeps a loop that polls at the end from starving other tasks.
         """
         if self._ended:
             self._source.reader_turn()
@@ -79,7 +79,7 @@ class Input:
         self._buffered = b""
         try:
             while missing:
-                piece = self._receive(missing if missing > 0 else MOST_PIECE_BYTES)
+                piece = self._receive(missing if missing > 0 else MAX_PIECE_BYTES)
                 if not piece:
                     break
                 if 0 < missing < len(piece):
@@ -88,7 +88,7 @@ class Input:
                 missing -= len(piece)
                 pieces.append(piece)
         except BaseException:
-            # An interrupted read consumes nothing: the next read starts here again.
+            # An interrupted read consumes nothing: the next read starts over.
             self._buffered = b"".join(pieces)
             raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -162,7 +162,7 @@ def recv(environ: WSGIEnvironment, size: int) -> bytes:
     if type(body) is not Input:
         raise RuntimeError(
             "recv() reads the server's own wsgi.input, but middleware has replaced it "
-            f"with {body!r}: use the read() of that"
+            f"with {body!r}: call read() of that object"
         )
     if size < 1:
         raise ValueError(f"recv() takes a size of at least 1 byte, not {size!r}")

@@ -2,11 +2,11 @@
 
 An option for applications that do not tolerate a read that parks, or that must not
 be called before the request is complete. They get the same `wsgi.input`, with the
-same results, filled beforehand.
+same results, already filled.
 
-A body above a size goes to a temporary file, which is written and read in a thread
-because a disk may block. Knows tasks and the reactor's threads. Must never know where
-the bytes come from.
+A large body goes to a temporary file, which is written and read in a thread because
+disk access may block. Knows tasks and the reactor's threads. Must never know the
+source of the bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["read_ahead"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Bytes per read or write of the file: each costs 0.1 ms for the switch of threads.
+#: Bytes per read or write of the file: each costs 0.1 ms for the thread switch.
 _BATCH_BYTES = 262144
 
 
@@ -98,7 +98,7 @@ class _BufferedBody:
         return self._in_thread(self._file.read, _BATCH_BYTES)
 
     def reader_turn(self) -> None:
-        """Park for one turn of the reactor."""
+        """Park for one reactor turn."""
         self._source.reader_turn()
 
     def close(self) -> None:
@@ -125,8 +125,8 @@ def read_ahead(
 ) -> Iterator[BodySource]:
     """Receive the whole body of `source`; yield a source that returns it.
 
-    Parks until the body is complete. Reads of a body on disk park as well, for a
-    thread.
+    Parks until the body is complete. Reads of a body on disk also park, while a
+    thread reads.
 
     Args:
         source: The source of the body.

@@ -10,9 +10,11 @@ line: control characters, quotes and backslashes become `\x0a`, `\"` and `\\`.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 import time
 from typing import TYPE_CHECKING, Final, cast
 
@@ -129,12 +131,17 @@ def _is_null_device(fd: int) -> bool:
         return False
 
 
+def _is_permitted(path: str, mode: int) -> bool:
+    # By the user that files are opened as, where the system can tell.
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
 class AccessLog:
     """An observer that appends a line to a file for each finished request.
 
-    `txgreenwsgi.service` opens and closes its own access log. To attach one to a
-    `GreenSite` or `GreenWSGIResource`, pass its `observe` in `observers` and call
-    `open_until_shutdown`.
+    `service()`, `GreenSite` and `GreenWSGIResource` take `access_log=`, and then open
+    and close an access log of their own. To share one log among several servers, pass
+    its `observe` to each of them in `observers` and call `open_until_shutdown`.
 
     Lines are collected, and written by one system call per reactor turn. A file that
     was moved or deleted (logrotate) is created again within a turn, without a signal.
@@ -169,6 +176,35 @@ class AccessLog:
         self._reopen_failed = False
         # A failed write left a partial line at the end of the file.
         self._ends_in_partial_line = False
+
+    def prepare(self) -> None:
+        """Resolve a relative path, and check that `open` can succeed. Never parks.
+
+        Creates no file and opens none: to open a pipe and close it would end its
+        reader. `open` may still raise.
+
+        Raises:
+            OSError: the file cannot be opened for appending.
+        """
+        if self._target == "-":
+            return
+        self._target = path = os.path.abspath(self._target)
+        directory = os.path.dirname(path)
+        number = 0
+        try:
+            mode = os.stat(path).st_mode
+        except FileNotFoundError:
+            if not os.path.isdir(directory):
+                raise
+            if not _is_permitted(directory, os.W_OK | os.X_OK):
+                number = errno.EACCES
+        else:
+            if stat.S_ISDIR(mode):
+                number = errno.EISDIR
+            elif not _is_permitted(path, os.W_OK):
+                number = errno.EACCES
+        if number:
+            raise OSError(number, os.strerror(number), path)
 
     def open(self, clock: IReactorTime) -> None:
         """Open the file and start to record. Call from the reactor greenlet.

@@ -70,7 +70,7 @@ class Resume:
 
         Returns:
             True if this call resumes the application; False if it was not suspended
-            yet (then its next empty block takes one turn of the reactor), or has
+            yet (then its next empty block takes one reactor turn), or has
             been resumed already.
         """
         try:
@@ -167,7 +167,7 @@ class Pause:
         return resume
 
     def wait(self) -> None:
-        """Wait for the registered events, at least for one turn of the reactor.
+        """Wait for the registered events, at least for one reactor turn.
 
         May park. Without registered events it takes just the turn.
         """
@@ -300,7 +300,7 @@ def take_turn() -> None:
     """Wait at an empty block for the registered events. May park.
 
     Called by the server for each empty block that the application yields. It takes
-    at least one turn of the reactor.
+    at least one reactor turn.
     """
     pause = find_pause()
     if pause is None:

@@ -34,7 +34,7 @@ def suspend(timeout: float | None = None, /) -> Resume:
 
     Returns:
         A callable without arguments that resumes the application, from any thread.
-        It may be called before the yield, which then takes one turn of the reactor.
+        It may be called before the yield, which then takes one reactor turn.
     """
     seconds = None if timeout is None else timeout / 1000
     return pause_of("x-wsgiorg.suspend()").suspend(seconds)

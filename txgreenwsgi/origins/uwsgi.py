@@ -58,7 +58,7 @@ def async_sleep(timeout: float) -> bytes:
 
 
 def suspend() -> None:
-    """Wait for the requested events, at least for one turn of the reactor. May park."""
+    """Wait for the requested events, at least for one reactor turn. May park."""
     pause_of("uwsgi.suspend()").wait()
 
 

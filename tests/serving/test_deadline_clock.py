@@ -1,0 +1,100 @@
+"""Tests of `DeadlineClock`."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi._serving.deadlines import CHECK_SECONDS, DeadlineClock
+
+
+class Watched:
+    """An object that records the times of its checks.
+
+    Attributes:
+        times: those times.
+        error: raised by each check, unless it is None.
+    """
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.times: list[float] = []
+        self.error = error
+
+    def check(self, now: float) -> None:
+        """Record the time, and fail if told to."""
+        self.times.append(now)
+        if self.error is not None:
+            raise self.error
+
+
+class DeadlineClockTests(SynchronousTestCase):
+    """`DeadlineClock`."""
+
+    def setUp(self) -> None:
+        """Create a deadline clock for two groups, on a clock that the test moves."""
+        self.reactor = Clock()
+        self.groups: tuple[set[Watched], set[Watched]] = (set(), set())
+        self.deadlines = DeadlineClock(*self.groups)
+
+    def watch(self, group: int = 0, error: Exception | None = None) -> Watched:
+        """Return a new member of a group."""
+        watched = Watched(error)
+        self.groups[group].add(watched)
+        self.deadlines.start(self.reactor)
+        return watched
+
+    def forget(self, watched: Watched) -> None:
+        """Remove a member from its group."""
+        for group in self.groups:
+            group.discard(watched)
+        self.deadlines.stop_if_idle()
+
+    def test_interval(self) -> None:
+        """Members of all groups are checked four times a second, with the time."""
+        members = [self.watch(0), self.watch(1)]
+        self.reactor.pump([CHECK_SECONDS] * 4)
+        for watched in members:
+            self.assertEqual(watched.times, [0.25, 0.5, 0.75, 1.0])
+
+    def test_one_delayed_call(self) -> None:
+        """All members share one delayed call."""
+        for number in range(100):
+            self.watch(number % 2)
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+
+    def test_nothing_to_watch(self) -> None:
+        """No call is scheduled before the first member and after the last one."""
+        self.deadlines.stop_if_idle()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        first, second = self.watch(0), self.watch(1)
+        self.forget(first)
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+        self.forget(second)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        third = self.watch()
+        self.reactor.advance(CHECK_SECONDS)
+        self.assertEqual(len(third.times), 1)
+        self.assertEqual((first.times, second.times), ([], []))
+
+    def test_failing_check(self) -> None:
+        """A failing check is logged; the other members are checked all the same."""
+        error = ZeroDivisionError()
+        members = [self.watch(), self.watch(0, error), self.watch(), self.watch(1)]
+        self.reactor.pump([CHECK_SECONDS] * 2)
+        self.assertEqual([len(watched.times) for watched in members], [2] * 4)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_forget_in_a_check(self) -> None:
+        """A check may remove its own object, even the last one."""
+
+        class Closing(Watched):
+            def check(checked, now: float) -> None:  # noqa: N805
+                super().check(now)
+                self.forget(checked)
+
+        watched = Closing()
+        self.groups[0].add(watched)
+        self.deadlines.start(self.reactor)
+        self.reactor.pump([CHECK_SECONDS] * 2)
+        self.assertEqual(len(watched.times), 1)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
