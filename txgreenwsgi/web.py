@@ -229,8 +229,8 @@ class GreenWSGIResource(Resource):
             self._serves = True
             self._begin()
         if request.channel is None:
-            # Its client left before another resource, a `DeferredResource` for
-            # instance, passed it on.
+            # The client left before another resource, such as a
+            # `DeferredResource`, passed its request on.
             return NOT_DONE_YET
         refusal = ""
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from txgreenwsgi import Cancelled, ClientDisconnected, spawn
+from txgreenwsgi import Cancelled, ClientDisconnected, GreenSite, spawn
 
 from .application import TEXT, Failure, application
 from .wire import WireTestCase, get, post
@@ -236,3 +236,24 @@ class LateEventTests(WireTestCase):
         for each in (client, later):
             self.assertEqual(self.only(each).status, 200)
         self.assertFalse(later.closed)
+
+    def test_access_log_after_a_stop_was_called_off(self) -> None:
+        """The access log of a server that starts again during a stop is open."""
+        path = self.mktemp()
+        server = self.recorded(application)
+        site = GreenSite(application, reactor=server.reactor, access_log=path)
+        server.site = site
+        site.doStart()
+        client = server.connect()
+        client.send(get("/sleep?seconds=1"))
+        site.stop()
+        site.doStop()
+        site.doStart()
+        server.advance(1)
+        client.send(get("/"))
+        client.disconnect()
+        site.stop()
+        site.doStop()
+        server.advance(1)
+        with open(path) as lines:
+            self.assertEqual(len(list(lines)), 2)

@@ -139,12 +139,13 @@ class GreenSite(Factory):
         Raises:
             StartError: the access log cannot be opened.
         """
+        # First: a stop that it calls off closes the log.
+        self.server.resume()
         if self._access_log is not None:
             # Before the log opens, so that at the reactor's shutdown the remaining
             # tasks end before the log closes.
             self.server.bind()
             self._access_log.open(self.server.reactor)
-        self.server.resume()
         log_if_unpatched(patch_remedy("GreenSite"))
 
     def stopFactory(self) -> None:

@@ -197,6 +197,6 @@ class ApplicationServer:
         return not self.shutdown.connections and not self.table.exchanges
 
     def resume(self) -> None:
-        """Serve again after a `stop`, or during one, which it calls off."""
+        """Serve again after `stop`, or during one, which it calls off."""
         self.keeps_alive = bool(self.settings.keep_alive)
         self.shutdown.call_off()

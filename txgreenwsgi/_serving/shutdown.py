@@ -92,7 +92,7 @@ class Shutdown:
             self._call.reset(0)
 
     def complete_if_idle(self) -> None:
-        """Fire the Deferreds of `begin` if no connection and no request is left."""
+        """Fire the Deferreds of `begin` if no connection or request is left."""
         if not (self.connections or self._table.exchanges):
             self._complete()
 
