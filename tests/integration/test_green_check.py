@@ -94,7 +94,7 @@ class CheckTests(CommandTestCase):
         self.assertEqual(status, 1, output)
         self.says(output, "BLOCKS", "sqlite3")
         self.says(output, "green", "requests")
-        self.assertIn("import txgreenwsgi.green.sqlite3 (in bad)", output)
+        self.assertIn("import txgreenwsgi.green.sqlite3 instead (in bad)", output)
 
     def test_offloaded(self) -> None:
         """A function named by --offload counts as off-loaded; others may block."""
