@@ -117,16 +117,21 @@ class RequestTableTests(ServingTestCase):
         """Each observer gets the record, in order, although an earlier one fails."""
         seen: list[Any] = []
 
-        def failing(record: ExchangeRecord) -> None:
-            seen.append("failing")
-            raise ZeroDivisionError
+        for error in (ZeroDivisionError, SystemExit):
 
-        table = RequestTable([failing, seen.append])
-        given = record()
-        table.observe(given)
-        self.assertEqual(seen, ["failing", given])
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assert_logged("observer ", "failing", " failed")
+            def failing(
+                record: ExchangeRecord, error: type[BaseException] = error
+            ) -> None:
+                seen.append("failing")
+                raise error
+
+            seen.clear()
+            table = RequestTable([failing, seen.append])
+            given = record()
+            table.observe(given)
+            self.assertEqual(seen, ["failing", given])
+            self.assertEqual(len(self.flushLoggedErrors(error)), 1)
+            self.assert_logged("observer ", "failing", " failed")
 
     def test_describe_wait(self) -> None:
         """A wait is described by its text, or by the representation of its object."""

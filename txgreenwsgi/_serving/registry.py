@@ -95,7 +95,7 @@ class RequestTable:
         for observer in self.observers:
             try:
                 observer(record)
-            except Exception:
+            except BaseException:  # SystemExit too: the connection must continue
                 _log.failure("observer {observer} failed", observer=observer)
 
     def rows(self, now: float) -> list[RequestInFlight]:
