@@ -55,6 +55,37 @@ class ResponseCases(Cases):
 
             self.assert_complete(self.ask(app), b"one two three")
 
+    def test_proxies(self) -> None:
+        """An iterable whose type has a len() that fails is served like any other.
+
+        The type of a transparent proxy has every method, and passes the call on.
+        """
+
+        class Proxy:
+            def __init__(self, content: Iterable[bytes], error: Exception) -> None:
+                self.content = content
+                self.error = error
+
+            def __len__(self) -> int:
+                raise self.error
+
+            def __iter__(self) -> Iterator[bytes]:
+                return iter(self.content)
+
+        errors = TypeError("no len()"), NotImplementedError(), OverflowError()
+        for error in errors:
+            for blocks in ([b"whole"], (block for block in [b"wh", b"ole"])):
+
+                def app(
+                    environ: Environ,
+                    start: Start,
+                    proxy: Proxy = Proxy(blocks, error),  # noqa: B008 - per case
+                ) -> Iterable[bytes]:
+                    start("200 OK", TEXT)
+                    return proxy
+
+                self.assert_complete(self.ask(app), b"whole")
+
     def test_write(self) -> None:
         """Blocks given to write() precede those of the returned iterable."""
 

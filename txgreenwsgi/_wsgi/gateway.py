@@ -201,7 +201,7 @@ def _send_blocks(
     start: StartResponse, blocks: Iterable[bytes], sink: ResponseSink
 ) -> None:
     kind: type[object] = type(blocks)
-    count = len(blocks) if hasattr(kind, "__len__") else None  # type: ignore[arg-type]
+    count = _count(blocks) if hasattr(kind, "__len__") else None
     if kind is FileWrapper and start.head is not None and not start.sent:
         blocks = blocks.blocks(start.head.content_length)  # type: ignore[attr-defined]
     for block in blocks:
@@ -216,6 +216,18 @@ def _send_blocks(
         else:
             _as_bytes(block)
             sink.turn()
+
+
+def _count(blocks: Iterable[bytes]) -> int | None:
+    """Return the number of blocks, None where len() fails.
+
+    See PEP 3333, "Specification Details". The type of a transparent proxy has `__len__`
+    whatever it stands for.
+    """
+    try:
+        return len(blocks)  # type: ignore[arg-type]
+    except Exception:
+        return None
 
 
 def _send_file(start: StartResponse, blocks: FileWrapper, sink: ResponseSink) -> bool:
