@@ -10,6 +10,7 @@ import inspect
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase
@@ -111,6 +112,11 @@ class PublicNameTests(SynchronousTestCase):
             "**settings: 'Unpack[SettingsKeywords]')",
         ):
             self.assertIn(text, str(signature))
+
+    def test_version(self) -> None:
+        """`__version__` is the version of the installed distribution."""
+        self.assertEqual(txgreenwsgi.__version__, version("txgreenwsgi"))
+        self.assertRegex(txgreenwsgi.__version__, r"\A\d+\.\d+\.\d+")
 
     def test_unknown_name(self) -> None:
         """An unknown name raises AttributeError, as in any module."""

@@ -28,6 +28,9 @@ from .proxy import GreenProxy
 if TYPE_CHECKING:
     from .web import GreenWSGIResource
 
+#: The version of this package, as a string. The build reads it from here.
+__version__ = "0.1.0"
+
 
 def __getattr__(name: str) -> object:
     # Importing twisted.web takes 0.2 s, and the command does not need it.
