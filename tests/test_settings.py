@@ -305,7 +305,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_bytes_refused(self) -> None:
         """For an invalid size, the message gives examples."""
-        for text in ("", "x", "1.5M", "-1", "1T", "1 M", "1M\n", "0x10", "\u0661"):
+        for text in ("", "x", "1.5M", "-", "-x", "1T", "1 M", "1M\n", "0x10", "\u0661"):
             error = self.assertRaises(
                 SettingError, parse, setting_named("max_body"), text
             )
@@ -313,6 +313,20 @@ class ParseTests(SynchronousTestCase):
                 str(error),
                 f"{text!r} is not a number of bytes: give 65536, 64K, 10M or 1G",
             )
+
+    def test_negative_numbers(self) -> None:
+        """For a negative number, the message gives the minimum."""
+        for name, text, kind in [
+            ("max_body", "-1M", "number of bytes, at least 0 (0: no limit)"),
+            ("max_headers", "-5", "whole number, at least 1"),
+            (
+                "keep_alive",
+                "-0.5",
+                "number of seconds, at least 0 (0: close after each response)",
+            ),
+        ]:
+            error = self.assertRaises(SettingError, parse, setting_named(name), text)
+            self.assertEqual(str(error), f"'{text}' is out of range: give a {kind}")
 
     def test_seconds(self) -> None:
         """Times are seconds, with an optional fraction and an optional "s"."""

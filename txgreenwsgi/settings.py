@@ -428,19 +428,29 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
 def _checked_number(name: str, setting: Setting, value: Any) -> int | float:
     """Return a number of the right type, at or above the minimum."""
     subject = f"{name}={value!r}"
+    kind, remedy = _number_form(setting)
+    numbers = int | float if setting.kind == "seconds" else int
+    if isinstance(value, bool) or not isinstance(value, numbers):
+        raise SettingError(subject, f"is not a {kind}", remedy)
+    # Not `value < minimum`: this form also rejects NaN.
+    if not setting.minimum <= value < float("inf"):
+        raise _out_of_range(subject, setting)
+    return float(value) if setting.kind == "seconds" else value
+
+
+def _number_form(setting: Setting) -> tuple[str, str]:
+    """Return the kind of number, and the remedy for a wrong one."""
     kind = {"count": "whole number", "bytes": "number of bytes"}.get(
         setting.kind, "number of seconds"
     )
     remedy = f"give a {kind}, at least {setting.minimum:g}"
     if setting.off:
         remedy += f" (0: {setting.off})"
-    numbers = int | float if setting.kind == "seconds" else int
-    if isinstance(value, bool) or not isinstance(value, numbers):
-        raise SettingError(subject, f"is not a {kind}", remedy)
-    # Not `value < minimum`: this form also rejects NaN.
-    if not setting.minimum <= value < float("inf"):
-        raise SettingError(subject, "is out of range", remedy)
-    return float(value) if setting.kind == "seconds" else value
+    return kind, remedy
+
+
+def _out_of_range(subject: str, setting: Setting) -> SettingError:
+    return SettingError(subject, "is out of range", _number_form(setting)[1])
 
 
 def _checked_pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
@@ -509,6 +519,7 @@ _SUFFIXES: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _SIZE: Final = re.compile(r"([0-9]+)([kmg]?)(?:i?b)?\Z", re.IGNORECASE)
 _COUNT: Final = re.compile(r"[0-9]+\Z")
 _SECONDS: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)s?\Z", re.IGNORECASE)
+_NUMBERS: Final = {"count": _COUNT, "bytes": _SIZE, "seconds": _SECONDS}
 
 
 def parse(setting: Setting, text: str) -> Any:
@@ -517,8 +528,11 @@ def parse(setting: Setting, text: str) -> Any:
     Checks only the syntax: `Settings` checks the range.
 
     Raises:
-        SettingError: the text has the wrong syntax.
+        SettingError: the text has the wrong syntax, or is a negative number.
     """
+    number = _NUMBERS.get(setting.kind)
+    if number is not None and text.startswith("-") and number.match(text[1:]):
+        raise _out_of_range(repr(text), setting)
     if setting.kind == "count":
         if not _COUNT.match(text):
             raise SettingError(

@@ -213,6 +213,20 @@ class FindAppTests(SynchronousTestCase):
         self.assertIn("--app hello;", self.refusal("hello.py"))
         self.assertIn("--app site.wsgi;", self.refusal("site/wsgi.py"))
         self.assertIn("--app 'shop:make()';", self.refusal("shop.py:make()"))
+        self.assertIn(": --app good.app;", self.refusal("good/app"))
+
+    def test_absolute_files(self) -> None:
+        """For an absolute path, the message gives its directory too."""
+        self.assertEqual(
+            self.refusal("/srv/shop/wsgi.py:app"),
+            "'/srv/shop/wsgi.py' is a file name; give the module name, as Python "
+            "imports it: --chdir /srv/shop --app wsgi:app",
+        )
+        error = self.assertRaises(AppNotFound, check_spec, "/srv/wsgi.py", "app")
+        self.assertIn(
+            ": app='wsgi', with /srv in PYTHONPATH or sys.path",
+            str(error),
+        )
 
     def test_not_a_spec(self) -> None:
         """A text of another form is refused with an example."""

@@ -275,6 +275,39 @@ class CoroutineTests(ClockTestCase):
             error = self.error_of(self.start(wait, awaitable), TypeError)
             self.assertIn("--reactor=asyncio", str(error))
 
+    def test_asyncio_without_a_loop(self) -> None:
+        """A coroutine that needs asyncio's loop fails with an error that says so."""
+
+        async def thread() -> None:
+            await asyncio.to_thread(int)
+
+        async def queue() -> None:
+            await asyncio.Queue[None]().get()
+
+        async def anyio() -> None:
+            raise type("NoEventLoopError", (RuntimeError,), {})("no loop")
+
+        for coroutine in (asyncio.sleep(1), thread(), queue(), anyio()):
+            error = self.error_of(self.start(wait, coroutine), RuntimeError)
+            self.assertEqual(
+                str(error),
+                f"wait() was given {coroutine!r}, which needs a running asyncio loop, "
+                "but Clock runs none: run Twisted's asyncio reactor (twistd "
+                "--reactor=asyncio or asyncioreactor.install()), or call asyncio.run() "
+                "in place of wait() (it blocks unless the standard library is patched)",
+            )
+            self.assertIsNotNone(error.__cause__)
+
+    def test_other_errors(self) -> None:
+        """Other errors of the same types propagate unchanged."""
+        for raised in (RuntimeError("other"), AttributeError("create_future")):
+
+            async def coroutine(raised: Exception = raised) -> None:
+                raise raised
+
+            task = self.start(wait, coroutine())
+            self.assertIs(self.error_of(task, type(raised)), raised)
+
     def test_future_that_was_cancelled(self) -> None:
         """A cancelled future raises an ordinary exception, not asyncio's."""
         loop = asyncio.new_event_loop()

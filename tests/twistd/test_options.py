@@ -176,7 +176,13 @@ class RefusalTests(SynchronousTestCase):
             "64K, 10M or 1G",
             "--max-headers=0": "--max-headers '0' is out of range: give a whole "
             "number, at least 1",
-            "--keep-alive=-1": "--keep-alive '-1' is not a number of seconds: give 30 "
+            "--max-body=-1": "--max-body '-1' is out of range: give a number of "
+            "bytes, at least 0 (0: no limit)",
+            "--keep-alive=-1": "--keep-alive '-1' is out of range: give a number of "
+            "seconds, at least 0 (0: close after each response)",
+            "--max-headers=-5": "--max-headers '-5' is out of range: give a whole "
+            "number, at least 1",
+            "--keep-alive=-x": "--keep-alive '-x' is not a number of seconds: give 30 "
             "or 0.5",
             "--on-disconnect=stop": "--on-disconnect 'stop' is not a valid value: "
             "give continue or cancel",
@@ -237,6 +243,11 @@ class RefusalTests(SynchronousTestCase):
             self.refusal("site:app"),
             "'site:app' is not an option: to serve that application, give --app "
             "site:app",
+        )
+        self.assertEqual(
+            self.refusal("shop/wsgi.py"),
+            "'shop/wsgi.py' is not an option: to serve that application, give --app "
+            "shop.wsgi",
         )
 
     def test_endpoints(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import demo_app
 
@@ -115,6 +116,24 @@ class CheckedApplicationTests(SynchronousTestCase):
             "application='module:app' is of type str, which is not callable; give a "
             "callable that takes (environ, start_response), or pass the name to "
             "txgreenwsgi.service()",
+        )
+
+    def test_path(self) -> None:
+        """For a path, the message gives the name of its module."""
+        for path, shown, name in [
+            ("shop/wsgi.py:app", "'shop/wsgi.py:app'", "shop.wsgi:app"),
+            ("/srv/shop.py", "'/srv/shop.py'", "shop"),
+        ]:
+            error = self.refusal(path)
+            self.assertEqual(
+                error,
+                f"application={shown} is a path, not a callable; give a callable that "
+                "takes (environ, start_response), or pass the name of its module to "
+                f"txgreenwsgi.service(), such as {name!r}",
+            )
+        self.assertIn(
+            "application=PurePosixPath('good/app') is a path, not a callable; ",
+            self.refusal(PurePosixPath("good/app")),
         )
 
     def test_module(self) -> None:

@@ -14,7 +14,7 @@ from txgreenwsgi._wsgi.files import FileWrapper
 from txgreenwsgi._wsgi.gateway import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from txgreenwsgi._http.writer import ResponseHead
 
@@ -250,6 +250,74 @@ class ServeTests(SynchronousTestCase):
         sink = Sink()
         self.assertRaises(KeyError, serve, app, {"sink": sink}, sink)
         self.assertEqual(sink.calls, [])
+
+    def test_not_a_response(self) -> None:
+        """A return value that is no response is refused with the remedy."""
+
+        async def coroutine() -> list[bytes]:
+            return []
+
+        async def generator() -> AsyncIterator[bytes]:
+            yield b""
+
+        for returned, problem in [
+            (
+                None,
+                "returned None; return an iterable of bytes, such as [b'text'] "
+                "(PEP 3333); a missing return statement also returns None",
+            ),
+            (
+                "text",
+                "returned a str, 'text'; encode it and return a list: "
+                "[text.encode()] (PEP 3333)",
+            ),
+            (
+                b"text",
+                "returned bytes, b'text', whose items are int; return a list with "
+                "this block: [body] (PEP 3333)",
+            ),
+            (
+                5,
+                "returned 5, which is not iterable; return an iterable of bytes, such "
+                "as [b'text'] (PEP 3333)",
+            ),
+            *(
+                (
+                    returned,
+                    f"returned {returned!r:.80}, which is asynchronous; return an "
+                    "iterable of bytes, such as [b'text'] (PEP 3333), and use "
+                    "txgreenwsgi.wait() to wait for an awaitable",
+                )
+                for returned in (coroutine(), generator())
+            ),
+        ]:
+
+            def app(environ: object, start: Any, returned: Any = returned) -> Any:
+                start("200 OK", TEXT)
+                return returned
+
+            sink = Sink()
+            error = self.assertRaises(TypeError, serve, app, {}, sink)
+            self.assertEqual(str(error), f"the application {app!r:.80} {problem}")
+            self.assertNotIn("begin_iteration", sink.calls)
+
+    def test_iterable_by_index(self) -> None:
+        """An object with `__getitem__` is iterable; an empty str has no blocks."""
+
+        class Blocks:
+            def __getitem__(self, index: int) -> bytes:
+                return [b"one", b"two"][index]
+
+        for returned, blocks in [(Blocks(), [b"one", b"two"]), ("", [b""])]:
+
+            def app(environ: object, start: Any, returned: Any = returned) -> Any:
+                start("200 OK", TEXT)
+                return returned
+
+            self.assertEqual(
+                [call[-1] for call in self.calls(app) if isinstance(call, tuple)],
+                blocks,
+            )
 
     def test_exc_info_is_dropped(self) -> None:
         """start_response keeps no reference to the traceback (PEP 3333)."""

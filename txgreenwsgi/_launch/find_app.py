@@ -17,7 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from txgreenwsgi._server.errors import StartError
-from txgreenwsgi._wsgi.application_check import find_problem
+from txgreenwsgi._wsgi.application_check import find_problem, is_path, module_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -122,13 +122,19 @@ def check_spec(text: str, option: str = "--app") -> None:
 
 
 def _check_module_name(spec: _Spec) -> None:
-    module_name, colon, expression = spec.text.partition(":")
-    if "/" in module_name or module_name.endswith(".py"):
-        dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
+    module_name = spec.text.partition(":")[0]
+    if is_path(spec.text):
+        remedy = spec.instead(module_spec(spec.text))
+        folder = os.path.dirname(module_name)
+        if not os.path.isabs(folder):
+            remedy += f"; {spec.path_remedy}"
+        elif spec.is_command_line:
+            remedy = f"--chdir {folder} {remedy}"
+        else:
+            remedy += f", with {folder} in PYTHONPATH or sys.path"
         raise spec.error(
             f"{module_name!r} is a file name; give the module name, as Python imports "
-            f"it: {spec.instead((dotted or 'module') + colon + expression)}; "
-            f"{spec.path_remedy}"
+            f"it: {remedy}"
         )
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise spec.error(

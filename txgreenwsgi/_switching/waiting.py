@@ -15,7 +15,7 @@ import inspect
 from contextvars import copy_context
 from functools import wraps
 from types import coroutine
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, cast, overload
 
 from twisted.internet import task as twisted_task
 from twisted.internet.defer import CancelledError, Deferred
@@ -45,6 +45,12 @@ _log = Logger()
 #: Seconds that the main function of `react()` may take to clean up when the reactor
 #: is stopped.
 GRACE_SECONDS = 5.0
+
+
+_ASYNCIO_REMEDY: Final = (
+    "run Twisted's asyncio reactor (twistd --reactor=asyncio or "
+    "asyncioreactor.install())"
+)
 
 
 @overload
@@ -184,8 +190,8 @@ def _park_on_future(
     if future.get_loop() is not loop:
         raise TypeError(
             f"wait() was given a future of the asyncio loop {future.get_loop()!r}, "
-            f"which {task.hub.reactor!r} does not run: start with --reactor=asyncio "
-            "and create the future in its loop"
+            f"which {task.hub.reactor!r} does not run: {_ASYNCIO_REMEDY}, and create "
+            "the future in its loop"
         )
     suspension = Suspension(task, future, timeout)
     future.add_done_callback(suspension.resume)
@@ -225,6 +231,15 @@ def _run_awaitable(
                 except StopIteration as stop:
                     result: T = stop.value
                     return result
+                except (RuntimeError, AttributeError) as raised:
+                    if not _misses_asyncio(raised):
+                        raise
+                    raise RuntimeError(
+                        f"wait() was given {awaitable!r}, which needs a running "
+                        f"asyncio loop, but {type(task.hub.reactor).__name__} runs "
+                        f"none: {_ASYNCIO_REMEDY}, or call asyncio.run() in place of "
+                        "wait() (it blocks unless the standard library is patched)"
+                    ) from raised
                 value = error = None
                 try:
                     value = _wait_for_yielded(task, yielded)
@@ -243,8 +258,22 @@ def _wait_for_yielded(task: Task[object], yielded: object) -> object:
         sleep(0)
         return None
     raise TypeError(
-        f"a coroutine awaited {yielded!r}: await a Deferred, or run under the asyncio "
-        "reactor to await its futures"
+        f"a coroutine awaited {yielded!r}, which is not a Deferred: await Deferreds "
+        f"only, or {_ASYNCIO_REMEDY}"
+    )
+
+
+def _misses_asyncio(error: RuntimeError | AttributeError) -> bool:
+    """Return whether the error says that no asyncio loop runs.
+
+    asyncio has no exception class for that; its locks and queues use the loop without
+    a check. anyio and sniffio have one class each.
+    """
+    if isinstance(error, AttributeError):
+        return error.obj is None and error.name == "create_future"
+    return str(error) == "no running event loop" or type(error).__name__ in (
+        "AsyncLibraryNotFoundError",
+        "NoEventLoopError",
     )
 
 

@@ -20,6 +20,7 @@ from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
 from txgreenwsgi._twistd.offloading import OFFLOAD_FORM
+from txgreenwsgi._wsgi.application_check import is_path, module_spec
 from txgreenwsgi.monitoring.accesslog import FORMATS
 from txgreenwsgi.origins import NAMES
 from txgreenwsgi.settings import (
@@ -250,7 +251,7 @@ class Options(usage.Options):
         if rest:
             raise usage.UsageError(
                 f"{rest[0]!r} is not an option: to serve that application, give "
-                f"--app {rest[0]}"
+                f"--app {module_spec(rest[0]) if is_path(rest[0]) else rest[0]}"
             )
 
     def opt_app(self, spec: str) -> None:

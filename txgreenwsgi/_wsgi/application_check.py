@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
 
     from .gateway import Application
 
-__all__ = ["ApplicationProblem", "checked_application", "find_problem"]
+__all__ = [
+    "ApplicationProblem",
+    "checked_application",
+    "find_problem",
+    "is_path",
+    "module_spec",
+]
 
 _SIGNATURE: Final = "(environ, start_response)"
 _ASGI_PARAMETERS: Final = ["scope", "receive", "send"]
@@ -74,12 +81,46 @@ def find_problem(application: object) -> ApplicationProblem | None:
     return _wrong_arguments(application)
 
 
+def is_path(spec: str) -> bool:
+    """Return whether a text gives a file in place of a module: "shop/wsgi.py:app"."""
+    module = _split_spec(spec)[0]
+    return "/" in module or os.sep in module or module.endswith(".py")
+
+
+def module_spec(path: str) -> str:
+    """Return "shop.wsgi:app" for "shop/wsgi.py:app".
+
+    Of an absolute path, only the file name is used: "wsgi:app" for "/srv/wsgi.py:app".
+    """
+    path, colon, expression = _split_spec(path)
+    if os.path.isabs(path):
+        path = os.path.basename(path.rstrip("/" + os.sep))
+    dotted = path.removesuffix(".py").replace(os.sep, "/").strip("./").replace("/", ".")
+    return (dotted or "module") + colon + expression
+
+
+def _split_spec(spec: str) -> tuple[str, str, str]:
+    """Split at the colon before the expression, not at the one after a drive."""
+    drive, rest = os.path.splitdrive(spec)
+    path, colon, expression = rest.partition(":")
+    return drive + path, colon, expression
+
+
 def _not_callable(application: object) -> ApplicationProblem:
     remedy = f"give a callable that takes {_SIGNATURE}"
     if isinstance(application, ModuleType):
         return ApplicationProblem(
             "is a module, not a callable",
             f"give the application in it, such as {application.__name__}.application",
+        )
+    if isinstance(application, os.PathLike) or (
+        isinstance(application, str) and is_path(application)
+    ):
+        name = module_spec(os.fsdecode(application))
+        return ApplicationProblem(
+            "is a path, not a callable",
+            f"{remedy}, or pass the name of its module to txgreenwsgi.service(), such "
+            f"as {name!r}",
         )
     if isinstance(application, str):
         remedy += ", or pass the name to txgreenwsgi.service()"

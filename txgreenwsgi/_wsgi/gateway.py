@@ -6,6 +6,7 @@ connections: the response goes to a `ResponseSink`.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import TYPE_CHECKING, Protocol
 
@@ -166,7 +167,7 @@ def serve(
     """
     start = StartResponse(sink)
     blocks = application(environ, start)
-    kind = type(blocks)
+    kind: type[object] = type(blocks)
     block = None
     if (kind is list or kind is tuple) and len(blocks) == 1:  # type: ignore[arg-type]
         block = blocks[0]  # type: ignore[index]
@@ -183,6 +184,8 @@ def serve(
         elif kind is FileWrapper and _send_file(start, blocks, sink):  # type: ignore[arg-type]
             pass
         else:
+            if not hasattr(kind, "__iter__") or issubclass(kind, str | bytes):
+                _check_response(application, blocks)
             sink.begin_iteration()
             _send_blocks(start, blocks, sink)
         if not start.sent:
@@ -195,6 +198,32 @@ def serve(
         if close is not None:
             sink.end_iteration()
             _close(close)
+
+
+def _check_response(application: Application, blocks: object) -> None:
+    """Raise TypeError if `blocks` cannot be a response; the message gives the remedy.
+
+    An empty str or bytes passes: it contains no block.
+    """
+    if hasattr(type(blocks), "__getitem__") and not isinstance(blocks, str | bytes):
+        return  # iterable by index
+    remedy = "return an iterable of bytes, such as [b'text'] (PEP 3333)"
+    if isinstance(blocks, bytes):
+        problem = f"returned bytes, {blocks!r:.60}, whose items are int"
+        remedy = "return a list with this block: [body] (PEP 3333)"
+    elif isinstance(blocks, str):
+        problem = f"returned a str, {blocks!r:.60}"
+        remedy = "encode it and return a list: [text.encode()] (PEP 3333)"
+    elif blocks is None:
+        problem = "returned None"
+        remedy += "; a missing return statement also returns None"
+    elif inspect.isawaitable(blocks) or inspect.isasyncgen(blocks):
+        problem = f"returned {blocks!r:.80}, which is asynchronous"
+        remedy += ", and use txgreenwsgi.wait() to wait for an awaitable"
+    else:
+        problem = f"returned {blocks!r:.80}, which is not iterable"
+    if blocks or not isinstance(blocks, str | bytes):
+        raise TypeError(f"the application {application!r:.80} {problem}; {remedy}")
 
 
 def _send_blocks(
