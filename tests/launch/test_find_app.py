@@ -222,6 +222,10 @@ class FindAppTests(SynchronousTestCase):
             "'/srv/shop/wsgi.py' is a file name; give the module name, as Python "
             "imports it: --chdir /srv/shop --app wsgi:app",
         )
+        in_package = os.path.join(self.directory, "findme", "site.py")
+        self.assertTrue(
+            self.refusal(in_package).endswith(": --chdir DIR --app findme.site")
+        )
         error = self.assertRaises(AppNotFound, check_spec, "/srv/wsgi.py", "app")
         self.assertIn(
             ": app='wsgi', with /srv in PYTHONPATH or sys.path",

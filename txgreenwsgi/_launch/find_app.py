@@ -17,7 +17,12 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from txgreenwsgi._server.errors import StartError
-from txgreenwsgi._wsgi.application_check import find_problem, is_path, module_spec
+from txgreenwsgi._wsgi.application_check import (
+    find_problem,
+    import_folder,
+    is_path,
+    module_spec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -125,8 +130,8 @@ def _check_module_name(spec: _Spec) -> None:
     module_name = spec.text.partition(":")[0]
     if is_path(spec.text):
         remedy = spec.instead(module_spec(spec.text))
-        folder = os.path.dirname(module_name)
-        if not os.path.isabs(folder):
+        folder = import_folder(spec.text)
+        if not folder:
             remedy += f"; {spec.path_remedy}"
         elif spec.is_command_line:
             remedy = f"--chdir {folder} {remedy}"

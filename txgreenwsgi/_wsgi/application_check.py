@@ -20,6 +20,7 @@ __all__ = [
     "ApplicationProblem",
     "checked_application",
     "find_problem",
+    "import_folder",
     "is_path",
     "module_spec",
 ]
@@ -90,13 +91,29 @@ def is_path(spec: str) -> bool:
 def module_spec(path: str) -> str:
     """Return "shop.wsgi:app" for "shop/wsgi.py:app".
 
-    Of an absolute path, only the file name is used: "wsgi:app" for "/srv/wsgi.py:app".
+    An absolute path gives the name within `import_folder(path)`.
     """
+    folder = import_folder(path)
     path, colon, expression = _split_spec(path)
-    if os.path.isabs(path):
-        path = os.path.basename(path.rstrip("/" + os.sep))
+    if folder:
+        path = os.path.relpath(path, folder)
     dotted = path.removesuffix(".py").replace(os.sep, "/").strip("./").replace("/", ".")
     return (dotted or "module") + colon + expression
+
+
+def import_folder(path: str) -> str:
+    """Return the folder of the outermost package of an absolute path, otherwise "".
+
+    That folder has to be in Python's import path. It is the parent of the file if the
+    file is in no package, or does not exist.
+    """
+    path = _split_spec(path)[0]
+    if not os.path.isabs(path):
+        return ""
+    folder = os.path.dirname(os.path.normpath(path))
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _split_spec(spec: str) -> tuple[str, str, str]:
