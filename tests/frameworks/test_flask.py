@@ -80,7 +80,12 @@ class FileTests(FlaskCase):
             while hasattr(wrapper, "iterable"):
                 wrapper = wrapper.iterable
             seek = wrapper.seek
-            wrapper.seek = lambda at: positions.append(at) or seek(at)
+
+            def counted(position: int) -> None:
+                positions.append(position)
+                seek(position)
+
+            wrapper.seek = counted
             return response
 
         self.app.add_url_rule("/file", view_func=send)
@@ -93,7 +98,6 @@ class FileTests(FlaskCase):
             self.assertEqual(response.status, 206)
             self.assertEqual(response.body, content[begin:end])
             self.assertEqual(positions.pop(), begin)
-            client.close()
 
 
 class ContextTests(FlaskCase):
