@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import flask  # not its names: trial inspects module attributes, and `g` would raise
@@ -61,6 +62,42 @@ class FlaskCase(LeakCheckMixin, SynchronousTestCase):
         )
         self.assertFalse(flask.has_app_context())
         self.assertFalse(flask.has_request_context())
+
+
+class FileTests(FlaskCase):
+    """Files sent by `flask.send_file`."""
+
+    def test_ranges(self) -> None:
+        """A range request is answered by the range, read from its position."""
+        content = bytes(range(256)) * 4000
+        path = Path(self.mktemp()).absolute()
+        path.write_bytes(content)
+        positions: list[int] = []
+
+        def send() -> flask.Response:
+            response = flask.send_file(path, conditional=True)
+            wrapper: Any = response.response
+            while hasattr(wrapper, "iterable"):
+                wrapper = wrapper.iterable
+            seek = wrapper.seek
+
+            def counted(position: int) -> None:
+                positions.append(position)
+                seek(position)
+
+            wrapper.seek = counted
+            return response
+
+        self.app.add_url_rule("/file", view_func=send)
+        server = self.serve(self.app)
+        for begin, end in [(0, 10), (70_000, 70_001), (1_023_996, 1_024_000)]:
+            client = server.connect()
+            client.send(get("/file", f"Range: bytes={begin}-{end - 1}"))
+            server.advance(0)
+            response = only(client)
+            self.assertEqual(response.status, 206)
+            self.assertEqual(response.body, content[begin:end])
+            self.assertEqual(positions.pop(), begin)
 
 
 class ContextTests(FlaskCase):

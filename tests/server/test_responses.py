@@ -192,6 +192,22 @@ class FramingTests(WireTestCase):
         self.assertEqual(client.responses()[2].header("Connection"), "close")
         self.assertTrue(client.closed)
 
+    def test_http_1_0_kept_alive_after_several_blocks(self) -> None:
+        """A list or tuple of several blocks has a known length in HTTP/1.0 too."""
+        request = get("/", "Connection: keep-alive", version="HTTP/1.0")
+        for blocks in ([b"", b"a", b"b", b""], (b"a", b"b")):
+            client = self.connected(
+                lambda environ, start, b=blocks: start("200 OK", TEXT) and b
+            )
+            client.send(request + request)
+            client.server.advance(0)
+            for response in client.responses():
+                self.assertEqual(response.header("Connection"), "keep-alive")
+                self.assertEqual(response.header("Content-Length"), "2")
+                self.assertEqual(response.body, b"ab")
+            self.assertEqual(len(client.responses()), 2)
+            self.assertFalse(client.closed)
+
     def test_no_keep_alive(self) -> None:
         """--keep-alive 0 closes after each response."""
         client = self.connected(application, keep_alive=0)

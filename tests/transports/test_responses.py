@@ -7,7 +7,7 @@ import itertools
 import os
 import tempfile
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .harness import HTTP1, TEXT, Cases, on_every_transport
 
@@ -54,6 +54,129 @@ class ResponseCases(Cases):
                 return blocks
 
             self.assert_complete(self.ask(app), b"one two three")
+
+    def test_length_of_several_blocks(self) -> None:
+        """A list or tuple of bytes is sent with its length, its blocks in order."""
+        for blocks, length in [
+            ([b"one ", b"two"], "7"),
+            ((b"one ", b"two"), "7"),
+            ([b"", b"one ", b"", b"two", b"", b""], "7"),
+            ([b"one two", b""], "7"),
+            ([b"", b"one two"], "7"),
+        ]:
+            for method in ("GET", "HEAD"):
+
+                def app(
+                    environ: Environ, start: Start, blocks: Iterable[bytes] = blocks
+                ) -> Iterable[bytes]:
+                    start("200 OK", TEXT)
+                    return blocks
+
+                server = self.serve(app)
+                reply = server.begin(method)
+                server.advance(0)
+                self.assert_complete(reply, b"" if method == "HEAD" else b"one two")
+                self.assertEqual(reply.values("Content-Length"), [length])
+                self.assertIsNone(reply.header("Transfer-Encoding"))
+
+    def test_no_length_of_several_blocks(self) -> None:
+        """Subclasses of list and of bytes, and other iterables, have no known length.
+
+        Their methods may return other blocks or lengths than those of list and bytes.
+        """
+
+        class Doubled(list[bytes]):
+            def __iter__(self) -> Iterator[bytes]:
+                return iter([*super().__iter__()] * 2)
+
+        class Marked(bytes):
+            def __len__(self) -> int:
+                return 1
+
+        for blocks, body in [
+            (Doubled([b"one ", b"two "]), b"one two one two "),
+            ([b"one ", Marked(b"two ")], b"one two "),
+            ({b"one ": 1, b"two ": 2}, b"one two "),
+            (iter([b"one ", b"two "]), b"one two "),
+        ]:
+
+            def app(
+                environ: Environ, start: Start, blocks: Iterable[bytes] = blocks
+            ) -> Iterable[bytes]:
+                start("200 OK", TEXT)
+                return blocks
+
+            reply = self.ask(app)
+            self.assert_complete(reply, body)
+            self.assertIsNone(reply.header("Content-Length"))
+
+    def test_wrong_block_in_a_list(self) -> None:
+        """A list is sent up to its first block of another type, without a length."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            return [b"one", 2]  # type: ignore[list-item]
+
+        reply = self.ask(app)
+        self.assert_cut(reply, b"one")
+        self.assertIsNone(reply.header("Content-Length"))
+        self.assertEqual(len(self.errors()), 1)
+
+    def test_list_changed_while_it_is_sent(self) -> None:
+        """The blocks of a list are those that it had when it was returned."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            blocks = [b"", b"one ", b"two"]
+            server.reactor.callLater(0, blocks.append, b" three")
+            return blocks
+
+        server = self.serve(app)
+        reply = server.begin()
+        server.advance(0)
+        self.assert_complete(reply, b"one two")
+        self.assertEqual(reply.header("Content-Length"), "7")
+
+    def test_length_after_write(self) -> None:
+        """The length of a list is not sent if write() has sent a block before."""
+        for written, length in [(b"zero ", None), (b"", "7")]:
+
+            def app(
+                environ: Environ, start: Start, written: bytes = written
+            ) -> Iterable[bytes]:
+                start("200 OK", TEXT)(written)
+                return [b"one ", b"two"]
+
+            reply = self.ask(app)
+            self.assert_complete(reply, written + b"one two")
+            self.assertEqual(reply.header("Content-Length"), length)
+
+    def test_declared_length_of_several_blocks(self) -> None:
+        """The application's Content-Length precedes that of its list."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", [*TEXT, ("Content-Length", "5")])
+            return [b"one ", b"two"]
+
+        reply = self.ask(app)
+        self.assert_complete(reply, b"one t")
+        self.assertEqual(reply.values("Content-Length"), ["5"])
+        self.assertEqual(len(self.errors()), 1)
+
+    def test_several_blocks_without_a_body(self) -> None:
+        """204 and 304 have neither a body nor the length of a list of blocks."""
+        for status in ("204 No Content", "304 Not Modified"):
+
+            def app(
+                environ: Environ, start: Start, status: str = status
+            ) -> Iterable[bytes]:
+                start(status, [])
+                return [b"one ", b"two"]
+
+            reply = self.ask(app)
+            self.assert_complete(reply, b"", status=int(status[:3]))
+            if status[:3] == "204":
+                self.assertIsNone(reply.header("Content-Length"))
 
     def test_proxies(self) -> None:
         """An iterable whose type has a len() that fails is served like any other.
@@ -415,6 +538,78 @@ class ResponseCases(Cases):
         reply = server.begin()
         server.advance(0)
         self.assert_complete(reply, b"in memory\n")
+
+    def test_file_wrapper_that_was_positioned(self) -> None:
+        """A wrapper that middleware has positioned is sent from there.
+
+        Both as a whole, and by middleware that iterates over it, as for a range request
+        in werkzeug. Nothing before the position is read.
+        """
+        content = bytes(range(256)) * 1000
+        path = self.mktemp()
+        with open(path, "wb") as made:
+            made.write(content)
+        for whole in (True, False):
+            for position, whence in [(255_000, 0), (1000, 1), (-7, 2), (0, 2)]:
+
+                def app(
+                    environ: Environ,
+                    start: Start,
+                    whole: bool = whole,
+                    place: tuple[int, int] = (position, whence),
+                ) -> Iterable[bytes]:
+                    start("206 Partial Content", TEXT)
+                    opened = open(path, "rb")  # noqa: SIM115 - closed by close()
+                    wrapped: Any = environ["wsgi.file_wrapper"](opened)
+                    self.assertTrue(wrapped.seekable())
+                    self.assertEqual(wrapped.seek(*place), wrapped.tell())
+                    if whole:
+                        return wrapped  # type: ignore[no-any-return]
+                    return self.closing(wrapped)
+
+                server = self.serve(app)
+                reply = server.begin()
+                server.advance(0)
+                begin = position + (len(content) if whence == 2 else 0)
+                self.assert_complete(reply, content[begin:], status=206)
+
+    @staticmethod
+    def closing(wrapped: Any) -> Iterator[bytes]:
+        """Iterate over a wrapper by `next`, then close it."""
+        try:
+            while block := next(wrapped, b""):
+                yield block
+        finally:
+            wrapped.close()
+
+    def test_file_wrapper_that_is_skipped(self) -> None:
+        """An application that discards blocks of a file yields to the reactor."""
+        beside: list[int] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            def turn() -> None:
+                beside.append(1)
+                if len(beside) < 1000:
+                    server.reactor.callLater(0, turn)
+
+            file = io.BytesIO(bytes(64 * 1024 * 1024) + b"end")
+            wrapped: Iterator[bytes] = environ["wsgi.file_wrapper"](file)
+            server.reactor.callLater(0, turn)
+            for block in wrapped:
+                if not block.startswith(b"\0"):
+                    break
+                last = block
+            turns.append(len(beside))
+            beside.extend([1] * 1000)
+            start("200 OK", TEXT)
+            return [last.lstrip(b"\0") or block]
+
+        turns: list[int] = []
+        server = self.serve(app)
+        reply = server.begin()
+        server.advance(1)
+        self.assert_complete(reply, b"end")
+        self.assertGreaterEqual(turns[0], 8)
 
     def test_close_is_called_once(self) -> None:
         """close() of any iterable is called once, after the last block."""

@@ -113,6 +113,66 @@ class ServeTests(SynchronousTestCase):
             [("begin", 200, 3, b"one"), "finish"],
         )
 
+    def test_list_of_several(self) -> None:
+        """The blocks of a list are sent one by one, the first with the whole length."""
+        for blocks in ([b"one", b"three"], (b"one", b"three"), [b"one", b"three", b""]):
+            self.assertEqual(
+                self.calls(
+                    lambda environ, start, b=blocks: start("200 OK", TEXT) and b
+                ),
+                [
+                    "begin_iteration",
+                    ("begin", 200, 8, b"one"),
+                    ("write", b"three"),
+                    "finish",
+                ],
+            )
+
+    def test_empty_blocks_of_a_list(self) -> None:
+        """An empty block in a list takes a turn; those after the last byte do not."""
+        self.assertEqual(
+            self.calls(
+                lambda environ, start: (
+                    start("200 OK", TEXT) and [b"", b"one", b"", b"two", b"", b""]
+                )
+            ),
+            [
+                "begin_iteration",
+                "turn",
+                ("begin", 200, 6, b"one"),
+                "turn",
+                ("write", b"two"),
+                "finish",
+            ],
+        )
+        self.assertEqual(
+            self.calls(lambda environ, start: start("200 OK", TEXT) and [b"", b""]),
+            ["begin_iteration", "turn", "turn", ("begin", 200, 0, b""), "finish"],
+        )
+
+    def test_long_list(self) -> None:
+        """The length of a list of very many blocks is counted in several turns."""
+        calls = self.calls(
+            lambda environ, start: start("200 OK", TEXT) and [b"ab"] * 250_000
+        )
+        self.assertEqual(
+            calls[:4],
+            ["begin_iteration", "turn", "turn", ("begin", 200, 500_000, b"ab")],
+        )
+        self.assertEqual(len(calls), 250_004)
+
+    def test_list_with_other_types(self) -> None:
+        """A list with a block that is not exactly bytes has no known length."""
+
+        class Marked(bytes):
+            pass
+
+        for block in (Marked(b"two"), ""):
+            calls = self.calls(
+                lambda environ, start, b=block: start("200 OK", TEXT) and [b"one", b]
+            )
+            self.assertEqual(calls[1], ("begin", 200, None, b"one"))
+
     def test_stream(self) -> None:
         """Each block is sent before the next is requested; close() is called last."""
         self.assertEqual(

@@ -18,7 +18,7 @@ from txgreenwsgi._switching.greenlets import require_task
 from .files import FileWrapper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TypeAlias
 
     from _typeshed import OptExcInfo
@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 __all__ = ["StartResponse", "serve"]
 
 _log = Logger()
+
+#: Number of blocks of a list whose lengths are added up in one reactor turn.
+_BLOCKS_PER_TURN = 100_000
 
 
 class StartResponse:
@@ -230,21 +233,53 @@ def _send_blocks(
     start: StartResponse, blocks: Iterable[bytes], sink: ResponseSink
 ) -> None:
     kind: type[object] = type(blocks)
-    count = _count(blocks) if hasattr(kind, "__len__") else None
-    if kind is FileWrapper and start.head is not None and not start.sent:
+    count = length = None
+    if kind is list or kind is tuple:
+        head = start.head
+        if head is not None and head.content_length is None and not start.sent:
+            blocks, length = _with_length(blocks, sink)  # type: ignore[arg-type]
+    elif hasattr(kind, "__len__"):
+        count = _count(blocks)
+    elif kind is FileWrapper and start.head is not None and not start.sent:
         blocks = blocks.blocks(start.head.content_length)  # type: ignore[attr-defined]
     for block in blocks:
         if block:
             if start.sent and type(block) is bytes:
                 sink.write(block)
             else:
-                start.send(block, len(block) if count == 1 else None)
+                start.send(block, len(block) if count == 1 else length)
             if sink.bodiless:
                 # The remaining blocks would be discarded, and may be endless.
                 break
         else:
             _as_bytes(block)
             sink.turn()
+
+
+def _with_length(
+    blocks: list[bytes] | tuple[bytes, ...], sink: ResponseSink
+) -> tuple[Sequence[bytes], int | None]:
+    """Return the blocks of a body and its length, None unless all are plain bytes.
+
+    The blocks are copied, because the application may change the list while they are
+    sent. Empty blocks at the end are left out: the body is complete before them.
+    Parks if there are very many blocks.
+    """
+    copied = tuple(blocks)
+    length = 0
+    for first in range(0, len(copied), _BLOCKS_PER_TURN):
+        if first:
+            sink.turn()
+        part = copied[first : first + _BLOCKS_PER_TURN]
+        if set(map(type, part)) != {bytes}:
+            return blocks, None
+        length += sum(map(len, part))
+    if length:
+        end = len(copied)
+        while not copied[end - 1]:
+            end -= 1
+        copied = copied[:end]
+    return copied, length
 
 
 def _count(blocks: Iterable[bytes]) -> int | None:
