@@ -157,11 +157,6 @@ class _Uncloseable(Body):
         raise Fault("close is no attribute of mine")
 
 
-class _Lengthless(Body):
-    def __len__(self) -> int:
-        raise Fault("__len__")
-
-
 def _stubborn() -> Iterator[bytes]:
     try:
         yield b"some"
@@ -200,7 +195,6 @@ FAULTS: dict[str, tuple[Callable[[Environ, Start], Any], bool]] = {
     "write() is given text": (_text_to_write, False),
     "the application raises behind write()": (_after_write, True),
     "iter() raises": (_returning(lambda: Body(iter_error=Fault("iter"))), False),
-    "len() raises": (_returning(lambda: _Lengthless(b"some")), False),
     "the first block raises": (_returning(lambda: Body(Fault("first"))), False),
     "a generator raises at once": (_returning(_endless_context), False),
     "the second block raises": (

@@ -523,5 +523,5 @@ class HeadTests(WireTestCase):
         """An application that returns no iterable gets a 500."""
         nothing: Any = None
         self.assert_refused(
-            lambda environ, start: start("200 OK", TEXT) and nothing, "NoneType"
+            lambda environ, start: start("200 OK", TEXT) and nothing, "returned None"
         )
