@@ -18,7 +18,7 @@ import select
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPResponse
+from http.client import HTTPResponse, IncompleteRead
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -395,6 +395,8 @@ class MemoryClient:
         stream = BytesIO(self.received)
         responses: list[Response] = []
         while stream.tell() < len(self.received):
+            if self.received.find(b"\r\n\r\n", stream.tell()) < 0:
+                raise IncompleteRead(self.received[stream.tell() :])
             method = methods[len(responses)] if len(responses) < len(methods) else "GET"
             parsed = HTTPResponse(_Unclosable(stream), method=method)  # type: ignore[arg-type]
             parsed.begin()
