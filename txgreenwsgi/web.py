@@ -25,6 +25,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from ._http.fields import join_fields, variable_name
+from ._http.framing import BODILESS_CODES
 from ._http.head import Malformed, RequestHead
 from ._http.target import read_request_line
 from ._server.access_log import ServerAccessLog
@@ -353,7 +354,7 @@ class _Stream:
         if (
             length is not None
             and head.content_length is None
-            and head.code not in (204, 304)
+            and head.code not in BODILESS_CODES
             and (length or request.method != b"HEAD")
         ):
             headers.setRawHeaders(b"content-length", [b"%d" % length])

@@ -6,47 +6,18 @@ never know HTTP.
 
 from __future__ import annotations
 
-import datetime
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from OpenSSL.crypto import X509, PKey
-from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from tests.certificate import TLS_OPTIONS
 from txgreenwsgi.testing import MemoryClient
 
 if TYPE_CHECKING:
     from txgreenwsgi.testing import MemoryServer
 
 __all__ = ["TLSClient"]
-
-
-def _options() -> CertificateOptions:
-    """Return the server's TLS options: a key with a self-signed certificate."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .sign(key, SHA256())
-    )
-    return CertificateOptions(
-        privateKey=PKey.from_cryptography_key(key),
-        certificate=X509.from_cryptography(certificate),
-    )
-
-
-_OPTIONS = _options()
 
 
 class TLSClient:
@@ -64,7 +35,7 @@ class TLSClient:
 
     def __init__(self, server: MemoryServer, room: float = float("inf")) -> None:
         site = server.site
-        factory = TLSMemoryBIOFactory(_OPTIONS, False, site, clock=server.reactor)
+        factory = TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=server.reactor)
         self.plain = _Plain(server, factory)
         self.received = b""
         self.goodbye = False

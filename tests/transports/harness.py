@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web._http2 import H2Connection
 from twisted.web.server import Site
 
+from tests.certificate import TLS_OPTIONS
 from txgreenwsgi import GreenWSGIResource, service
 from txgreenwsgi.testing import MemoryServer
 
@@ -29,7 +30,6 @@ from .harness_links import (
     sever,
     virtual_time_reactor,
 )
-from .harness_tls import TLS_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

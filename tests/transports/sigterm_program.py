@@ -17,9 +17,8 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.certificate import TLS_OPTIONS
 from txgreenwsgi import GreenWSGIResource, service
-
-from .harness_tls import TLS_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -560,6 +560,7 @@ class Exchange:
             self._left = left - len(block)
         self.bytes_sent += len(block)
         stream.data(block)
+        # `_yield_if_due`, inlined: this runs once for each block.
         hub = self.server.hub
         if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
             stream.output.turn()
