@@ -105,16 +105,22 @@ def patch_time() -> None:
 
 
 def patch_os() -> None:
-    """Patch `os`: `waitpid`, `read`, `write` and their variants park the task.
+    """Patch `os` and `fcntl`: functions that wait for a descriptor park the task.
 
-    `close` wakes the tasks that wait for the descriptor.
+    These are `waitpid`, `read`, `write`, `flock` and their variants, and `open` of a
+    FIFO. `close` wakes the tasks that wait for the descriptor.
     """
+    import fcntl
+
+    from .green import fcntl as green_fcntl
     from .green import os as green
 
     if "os" not in _patched:
-        _patched.add("os")
+        _patched.update(("os", "fcntl"))
         for name, value in green.REPLACED.items():
             _replace(os, name, value)
+        for name, value in green_fcntl.REPLACED.items():
+            _replace(fcntl, name, value)
 
 
 def patch_thread() -> None:
@@ -261,6 +267,7 @@ def patch_ssl() -> None:
 
 def patch_subprocess() -> None:
     """Patch `subprocess`: waiting for processes and their output parks."""
+    import _posixsubprocess
     import subprocess
 
     from .green import subprocess as green
@@ -270,6 +277,8 @@ def patch_subprocess() -> None:
         _patched.add("subprocess")
         for name, value in green.REPLACED.items():
             _replace(subprocess, name, value)
+        for name, value in green.REPLACED_IN_C.items():
+            _replace(_posixsubprocess, name, value)
 
 
 def patch_signal() -> None:
