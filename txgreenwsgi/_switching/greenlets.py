@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from twisted.python.context import theContextTracker
 
 from . import guards, running
-from .asyncio_state import running_loop, swap_state
+from .asyncio_state import NO_HOOKS, generator_hooks, running_loop, swap_state
 from .errors import NotInGreenlet
 from .running import current_task, require_task
 from .suspensions import ANSWERED, OVER, WAITING, Suspension
@@ -379,7 +379,11 @@ class GreenletHub:
             if interrupted is not None:
                 self.reactor_greenlet = previous
             tracker.contexts = log_contexts
-            if asyncio_state is not None or running_loop() is not None:
+            if (
+                asyncio_state is not None
+                or running_loop() is not None
+                or generator_hooks() != NO_HOOKS
+            ):
                 task._asyncio_state = swap_state(asyncio_state)
             else:
                 task._asyncio_state = None

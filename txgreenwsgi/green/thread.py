@@ -84,7 +84,8 @@ class _AllocateLock:
         return made
 
 
-lock.__module__ = "_thread"
+# trio requires that its RLock is the one of `_thread`, which serves signal handlers.
+lock.__module__ = RLock.__module__ = "_thread"
 LockType = lock
 TIMEOUT_MAX = _original.TIMEOUT_MAX
 error = RuntimeError
