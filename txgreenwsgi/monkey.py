@@ -35,6 +35,7 @@ from twisted.python import threadable
 # The module, not its names: as `__main__`, this module would bind originals itself.
 from ._parking import real_threads
 from ._parking.locks import Lock
+from ._switching.asyncio_state import set_generator_hooks
 from .green import drivers, patched
 from .green import thread as green_thread
 from .green.mirror import rebound
@@ -132,6 +133,8 @@ def patch_thread() -> None:
     if "threading" in _patched:
         return
     _patched.update(("threading", "_thread"))
+    # Event loops in several tasks, as in several threads.
+    _replace(sys, "set_asyncgen_hooks", set_generator_hooks)
     before = dict(vars(threading))
     for name, value in green_thread.REPLACED.items():
         _replace(_thread, name, value)

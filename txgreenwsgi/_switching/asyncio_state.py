@@ -14,9 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["NO_HOOKS", "AsyncioState", "generator_hooks", "running_loop", "swap_state"]
+__all__ = [
+    "NO_HOOKS",
+    "AsyncioState",
+    "generator_hooks",
+    "hooks_used",
+    "running_loop",
+    "set_generator_hooks",
+    "swap_state",
+]
 
 
 class _State(NamedTuple):
@@ -36,9 +44,22 @@ class _State(NamedTuple):
 #: None if no event loop runs.
 AsyncioState = _State | None
 
-generator_hooks = sys.get_asyncgen_hooks
 #: The result of `generator_hooks` while no event loop runs.
 NO_HOOKS = (None, None)
+
+generator_hooks = sys.get_asyncgen_hooks
+_set_generator_hooks = sys.set_asyncgen_hooks
+#: True once a program has set the hooks through `set_generator_hooks`. Until then only
+#: asyncio's loops, which are found by `running_loop`, can have set them.
+hooks_used = False
+
+
+def set_generator_hooks(*args: Any, **kwargs: Any) -> None:
+    """As `sys.set_asyncgen_hooks`. From now on each task has hooks of its own."""
+    global hooks_used
+    hooks_used = True
+    _set_generator_hooks(*args, **kwargs)
+
 
 running_loop = asyncio._get_running_loop
 _set_running_loop = asyncio._set_running_loop
@@ -62,10 +83,11 @@ def swap_state(state: AsyncioState) -> AsyncioState:
     if state is None:
         _set_running_loop(None)
         if hooks != NO_HOOKS:
-            sys.set_asyncgen_hooks(*NO_HOOKS)
+            _set_generator_hooks(*NO_HOOKS)
     else:
         _set_running_loop(state.loop)
         if state.loop is not None and state.task is not None:
             asyncio.tasks._enter_task(state.loop, state.task)
-        sys.set_asyncgen_hooks(*state.hooks)  # type: ignore[arg-type]
+        if state.hooks != hooks:
+            _set_generator_hooks(*state.hooks)  # type: ignore[arg-type]
     return previous

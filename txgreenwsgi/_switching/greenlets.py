@@ -26,8 +26,9 @@ from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.context import theContextTracker
 
+from . import asyncio_state as loops
 from . import guards, running
-from .asyncio_state import NO_HOOKS, generator_hooks, running_loop, swap_state
+from .asyncio_state import running_loop, swap_state
 from .errors import NotInGreenlet
 from .running import current_task, require_task
 from .suspensions import ANSWERED, OVER, WAITING, Suspension
@@ -382,7 +383,7 @@ class GreenletHub:
             if (
                 asyncio_state is not None
                 or running_loop() is not None
-                or generator_hooks() != NO_HOOKS
+                or (loops.hooks_used and loops.generator_hooks() != loops.NO_HOOKS)
             ):
                 task._asyncio_state = swap_state(asyncio_state)
             else:

@@ -10,13 +10,13 @@ It knows numbers and sockets. It must never read or write a descriptor.
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from weakref import ref
 
-__all__ = ["add", "discard", "forget", "lend", "waits"]
+__all__ = ["forget", "green_sockets", "is_owner", "lend", "waits"]
 
 
 class _Socket(Protocol):
@@ -25,30 +25,23 @@ class _Socket(Protocol):
     def lend(self) -> None: ...
 
 
-# Entries of sockets that were collected stay until the number is used again.
-_sockets: dict[int, weakref.ref[_Socket]] = {}
+#: The green sockets by descriptor. Sockets add and remove themselves; the entry of one
+#: that was collected stays until the number is used again.
+green_sockets: dict[int, ref[_Socket]] = {}
 
 
-def add(fd: int, sock: _Socket) -> None:
-    """Record `sock` as the green socket of `fd`; it replaces an earlier one."""
-    _sockets[fd] = weakref.ref(sock)
-
-
-def discard(fd: int, sock: _Socket) -> bool:
-    """Remove the record of `fd`; return False if it is not that of `sock`."""
-    if _get(fd) is not sock:
-        return False
-    del _sockets[fd]
-    return True
+def is_owner(fd: int, sock: _Socket) -> bool:
+    """Return False if another green socket has taken `fd` over, or it was closed."""
+    return _get(fd) is sock
 
 
 def forget(fd: int) -> None:
-    """Remove the record of `fd`, which is closed by its number."""
-    _sockets.pop(fd, None)
+    """Remove the entry of `fd`, which is closed by its number."""
+    green_sockets.pop(fd, None)
 
 
 def _get(fd: int) -> _Socket | None:
-    reference = _sockets.get(fd)
+    reference = green_sockets.get(fd)
     return None if reference is None else reference()
 
 

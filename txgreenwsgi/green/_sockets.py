@@ -23,6 +23,7 @@ from array import array
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+from weakref import ref
 
 from txgreenwsgi._parking import descriptors
 from txgreenwsgi._parking.descriptors import READ, WRITE
@@ -60,8 +61,10 @@ _send = _C.send
 # Not `os.sendfile`, which may be patched.
 _sendfile: Any = getattr(posix, "sendfile", None)
 _SCM_RIGHTS: int = getattr(_socket, "SCM_RIGHTS", -1)
+_fileno = _C.fileno
 _gettimeout = _C.gettimeout
 _settimeout = _C.settimeout
+_green_sockets = _by_number.green_sockets
 _NOT_YET = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
 #: Interval between attempts to connect to a UNIX listener whose backlog is full: no
 #: event reports free space.
@@ -87,16 +90,12 @@ class GreenSocket(_standard.socket):
         self._registration: descriptors.Registration | None = None
         self._lent = False
         super().__init__(family, type, proto, fileno)
-        self._take_timeout()
-        _by_number.add(self.fileno(), self)
-
-    # Time limits.
-
-    def _take_timeout(self) -> None:
-        """Store the time limit of the original class, and set that to 0."""
         self._seconds = seconds = _gettimeout(self)
         if seconds != 0.0:
             _settimeout(self, 0.0)
+        _green_sockets[_fileno(self)] = ref(self)
+
+    # Time limits.
 
     def settimeout(self, value: float | None, /) -> None:
         """Set the time limit of each operation in seconds; None for no limit."""
@@ -105,7 +104,9 @@ class GreenSocket(_standard.socket):
             self._seconds = None
         else:
             _settimeout(self, value)
-            self._take_timeout()
+            self._seconds = seconds = _gettimeout(self)
+            if seconds != 0.0:
+                _settimeout(self, 0.0)
 
     def gettimeout(self) -> float | None:
         """Return the time limit of each operation in seconds; None for no limit."""
@@ -536,7 +537,7 @@ class GreenSocket(_standard.socket):
 
     def _real_close(self, *args: object) -> None:
         fd = self.fileno()
-        _by_number.discard(fd, self)
+        _green_sockets.pop(fd, None)
         if self._registration is not None:
             descriptors.unregister(self._registration)
             self._registration = None
@@ -551,9 +552,11 @@ class GreenSocket(_standard.socket):
         self._registration = None
         # Unless a new socket object has already taken the descriptor over, the caller
         # expects the declared mode.
-        if _by_number.discard(self.fileno(), self) and self._seconds is None:
-            with suppress(OSError):  # the number was closed by `os.close`
-                _settimeout(self, None)
+        if _by_number.is_owner(self.fileno(), self):
+            _by_number.forget(self.fileno())
+            if self._seconds is None:
+                with suppress(OSError):  # the original closed the number
+                    _settimeout(self, None)
         return super().detach()
 
     def dup(self) -> Self:

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary, ref
 
 from greenlet import GreenletExit
 
+from txgreenwsgi._parking.idents import ident_of
 from txgreenwsgi._parking.locks import Lock, RLock, get_ident
 from txgreenwsgi._parking.real_threads import (
     add_reactor_thread,
@@ -219,7 +220,7 @@ def start_new_thread(
         if kwargs is None:
             return int(_original.start_new_thread(_counted(function), args))
         return int(_original.start_new_thread(_counted(function), args, kwargs))
-    return id(_spawn(hub, function, args, dict(kwargs or {})))
+    return ident_of(_spawn(hub, function, args, dict(kwargs or {})))
 
 
 start_new = start_new_thread
@@ -287,7 +288,7 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
                 _joined_at_exit.discard(self)
                 self._done = None
                 raise
-            self._ident = id(self._task)
+            self._ident = ident_of(self._task)
 
         def is_done(self) -> bool:
             if self._done is None:
