@@ -322,11 +322,12 @@ def _sendfile(
         or not _is_nonnegative_int(count)
     ):
         return int(_real_sendfile(out_fd, in_fd, offset, count, *more, **named))
-    from_pipe = _stat.S_ISFIFO(_standard.fstat(in_fd).st_mode)
-    if from_pipe:
+    # Linux 5.12: from a socket to a pipe.
+    from_socket = _stat.S_ISSOCK(_standard.fstat(in_fd).st_mode)
+    if from_socket:
         count = min(count, _ATOMIC_WRITE_BYTES)
     if count <= _ATOMIC_WRITE_BYTES or not _is_stream(out_fd):
-        if from_pipe:
+        if from_socket:
             _wait_until_ready(in_fd, _READ, "os.sendfile")
         sent = _when_ready(
             _WRITE, "os.sendfile", _real_sendfile, out_fd, in_fd, offset, count
