@@ -370,7 +370,7 @@ class PyOpenSSLTests(SocketTestCase):
             client.do_handshake()
         waiting = txgreenwsgi.spawn(client.do_handshake)
         txgreenwsgi.sleep(0)
-        client._socket.close()
+        client.close()
         with self.assertRaises(OSError):
             waiting.wait(5)
 

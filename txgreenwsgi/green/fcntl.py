@@ -1,8 +1,8 @@
 """Green `fcntl`: waiting for a file lock parks the task.
 
-A lock is polled at increasing intervals, without blocking: the kernel reports its
-release to nobody but a blocked caller. A deadlock between processes is therefore not
-detected. All other names are the original's.
+A lock is polled at increasing intervals, because the kernel reports its release only to
+blocked callers. A deadlock between processes is therefore not detected. All other names
+are the original's.
 """
 
 from __future__ import annotations

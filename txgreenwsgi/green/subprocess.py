@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _posixsubprocess
 import subprocess as _standard
+import sys as _sys
 from types import SimpleNamespace as _SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ globals().update(
     }
 )
 _lending: dict[str, Any] = {"_fork_exec": _lending_fork_exec}
-if not hasattr(_standard, "_fork_exec"):  # until 3.10
+if _sys.version_info < (3, 11):
     _lending = {"_posixsubprocess": _SimpleNamespace(fork_exec=_lending_fork_exec)}
 globals().update(_lending)
 
