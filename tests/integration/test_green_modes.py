@@ -311,7 +311,7 @@ class PyOpenSSLTests(SocketTestCase):
 
     def setUp(self) -> None:
         """Make pyOpenSSL green, as `patch_socket` does."""
-        drivers.watch_imports()
+        drivers.make_pyopenssl_green()
 
     def connections(self, limit: float | None) -> tuple[Any, Any]:
         """Return a client and a server on a pair of sockets with this time limit."""

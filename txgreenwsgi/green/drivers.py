@@ -56,6 +56,7 @@ __all__ = [
     "interruption_of",
     "make_psycopg2_green",
     "make_psycopg_green",
+    "make_pyopenssl_green",
     "make_redis_heed_interruptions",
     "make_sqlalchemy_safe",
     "wait_for_psycopg2",

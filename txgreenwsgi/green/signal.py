@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from txgreenwsgi._switching.greenlets import Task as _Task
+
     def __getattr__(name: str) -> Any: ...
 
 
@@ -42,8 +44,42 @@ _real_write = _posix.write
 _pausing: list[_Suspension] = []
 
 
+class _Fork:
+    """The fork in progress.
+
+    In the child, the functions that run at a fork (asyncio's calls `set_wakeup_fd`) may
+    find the task of the parent.
+
+    Attributes:
+        process: the ident of the parent; 0 if no fork is in progress.
+    """
+
+    def __init__(self) -> None:
+        self.process = 0
+        _os.register_at_fork(
+            before=self._begin, after_in_parent=self._end, after_in_child=self._end
+        )
+
+    def _begin(self) -> None:
+        self.process = _os.getpid()
+
+    def _end(self) -> None:
+        self.process = 0
+
+    def in_child(self) -> bool:
+        """Return True in the child, until its functions have run."""
+        return self.process not in (0, _os.getpid())
+
+
+_fork = _Fork()
+
+
+def _task() -> _Task[object] | None:
+    return None if _fork.in_child() else _current_task()
+
+
 def _require_main_thread(function: str) -> None:
-    task = _current_task()
+    task = _task()
     if task is not None and task is not _main_task():
         raise ValueError(
             f"{function} only works in main thread of the main interpreter"
@@ -134,7 +170,7 @@ def _set_wakeup_fd(fd: int, /, *, warn_on_full_buffer: bool = True) -> int:
     The main task has a descriptor of its own; the reactor keeps the interpreter's.
     """
     _require_main_thread("set_wakeup_fd")
-    if _current_task() is None:
+    if _task() is None:
         return _real_set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)
     if fd != -1:
         _os.fstat(fd)
