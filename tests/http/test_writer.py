@@ -159,7 +159,8 @@ class ResponseHeadTests(SynchronousTestCase):
         ):
             head = ResponseHead("200 OK", fields)
             self.assertEqual(head.fields(), [(b"X-Pair", b"1")], fields)
-        head = ResponseHead("200 OK", iter([["Content-Length", "3"], ["DATE", "d"]]))
+        fields = iter([["Content-Length", "3"], ["DATE", "d"]])
+        head = ResponseHead("200 OK", fields)
         self.assertEqual(head.content_length, 3)
         self.assertNotIn(DATE, head.encode(DATE, SERVER, b""))
 

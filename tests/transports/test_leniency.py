@@ -13,7 +13,8 @@ from .harness import HTTP1, HTTP2, TEXT, Cases, on_every_transport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .harness import App, Environ, Reply, Start, TransportCase
+    from .harness import App, Environ, Start, TransportCase
+    from .harness_clients import Reply
 
 #: The fields that belong to the connection, each with an ordinary value.
 HOP_BY_HOP = {
@@ -289,8 +290,7 @@ class StrictCases(Cases):
         server.advance(0)
         self.assert_complete(reply, b"written uploaded")
         for kind in (list, tuple, deque):
-            app = answering(TEXT, b"one", kind=kind)
-            reply = self.ask(app, strict=True)
+            reply = self.ask(answering(TEXT, b"one", kind=kind), strict=True)
             self.assert_complete(reply, b"one")
             self.assertEqual(reply.header("Content-Length"), "3")
         self.assertEqual([line for line in self.errors() if "line" not in line], [])

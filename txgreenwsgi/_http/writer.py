@@ -85,7 +85,7 @@ _CACHED_VALUE_CHARS = 200
 
 #: Cache of field lines: (name, value) to the encoded line and the field's kind, see
 #: `_encode_field`.
-encoded_fields: dict[object, tuple[bytes, str]] = {}
+encoded_fields: dict[tuple[str, str], tuple[bytes, str]] = {}
 #: Cache of status lines: status to the encoded line and the status code.
 encoded_statuses: dict[str, tuple[bytes, int]] = {}
 
