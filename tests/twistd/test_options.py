@@ -99,6 +99,17 @@ class OptionsTests(SynchronousTestCase):
             Settings(**{name: value for name, (_text, value) in said.items()}),
         )
 
+    def test_methods(self) -> None:
+        """--methods is a list with commas; errors name the option and the remedy."""
+        self.assertEqual(parsed("--methods=").settings.methods, ())
+        for text, problem in (
+            ("GET,,PUT", "does not consist of request methods: give names such as"),
+            ("CONNECT", "contains CONNECT, which no application can serve: remove it"),
+            ("get", "contains get, but methods are case-sensitive: give GET"),
+        ):
+            error = self.assertRaises(UsageError, parsed, f"--methods={text}")
+            self.assertIn(f"--methods {text!r} {problem}", str(error))
+
     def test_repeated(self) -> None:
         """Headers and variables may be repeated, and keep their order."""
         settings = parsed(

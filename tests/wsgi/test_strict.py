@@ -285,7 +285,7 @@ class StrictTests(SynchronousTestCase):
                 with self.assertRaises(ZeroDivisionError):
                     start("500 Oops", TEXT, sys.exc_info())
                 self.assertEqual(sys.getrefcount(sys.exc_info()[2]), before)
-            return [b"x"]
+            return []
 
         def start_response(*arguments: Any) -> Any:
             raise ZeroDivisionError
