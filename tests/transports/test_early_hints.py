@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from txgreenwsgi import ClientDisconnected, NotInGreenlet, spawn, wait
 
-from .harness import HTTP1, TEXT, Cases, on_every_transport
+from .harness import HTTP1, OWN, TEXT, Cases, on_every_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -210,6 +210,42 @@ class EarlyHintCases(Cases):
         self.assertEqual(len(reply.hints), 1)
 
 
+class ContinueCases(Cases):
+    """Early hints and `Expect: 100-continue`, over our own HTTP/1.1."""
+
+    def test_both(self) -> None:
+        """Hints neither replace 100 Continue nor prevent it."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["wsgi.early_hints"]([STYLE])
+            environ["txgreenwsgi.sleep"](1)
+            body = environ["wsgi.input"].read()
+            environ["wsgi.early_hints"]([SCRIPT])
+            start("200 OK", TEXT)
+            return [body]
+
+        server = self.serve(app)
+        link = server.connect(slow=False)
+        link.send(
+            b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+            b"Content-Length: 4\r\n\r\n"
+        )
+        server.settle()
+        self.assertEqual(
+            link.take(),
+            b"HTTP/1.1 103 Early Hints\r\nLink: " + STYLE[1].encode() + b"\r\n\r\n",
+        )
+        server.advance(1)
+        self.assertEqual(link.take(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        link.send(b"body")
+        server.settle()
+        interim, _, final = link.take().partition(b"\r\n\r\n")
+        self.assertTrue(interim.startswith(b"HTTP/1.1 103 Early Hints\r\n"))
+        self.assertTrue(final.startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertTrue(final.endswith(b"\r\n\r\nbody"))
+        link.disconnect()
+
+
 class Http1Cases(Cases):
     """Early hints, over HTTP/1.1 and HTTP/1.0."""
 
@@ -277,3 +313,4 @@ class Http1Cases(Cases):
 
 globals().update(on_every_transport(EarlyHintCases))
 globals().update(on_every_transport(Http1Cases, only=HTTP1))
+globals().update(on_every_transport(ContinueCases, only=OWN))

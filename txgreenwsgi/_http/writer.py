@@ -7,7 +7,7 @@ allows response splitting passes. Must never know transports.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
@@ -100,14 +100,11 @@ def _plain(text: str) -> str:
 
 
 def _pair(field: Any) -> tuple[str, str]:
-    """Return a field given as any pair of str."""
-    if isinstance(field, str | bytes):
-        parts = []
-    else:
-        try:
+    """Return a field given as any ordered pair of str."""
+    parts: list[Any] = []
+    if not isinstance(field, str | bytes | Mapping | Set):
+        with suppress(TypeError):
             parts = list(field)
-        except TypeError:
-            parts = []
     if len(parts) != 2:
         raise TypeError(
             f"a response field must be a pair (name, value), not {field!r:.80}"

@@ -1,8 +1,9 @@
 """`--strict`: every violation of PEP 3333 by the application is an error.
 
 The gateway and the response head accept some violations that are common and harmless.
-The checks here reject them, and whatever `wsgiref.validate` rejects. They run around
-the application, so the rest of the server is the same with and without them.
+The checks here reject them, and whatever `wsgiref.validate` rejects, except `read()`
+without a size, which PEP 3333 allows and Flask uses. They run around the application,
+so the rest of the server is the same with and without them.
 
 Knows PEP 3333. Must never know how a response is sent.
 """
@@ -153,14 +154,6 @@ class _Input(InputProxy):
 
     __slots__ = ()
 
-    def read(self, *args: int) -> bytes:
-        if len(args) != 1:
-            raise TypeError(
-                f"wsgi.input.read() was called with {len(args)} arguments: give the "
-                "number of bytes (PEP 3333)"
-            )
-        return self.body.read(*args)
-
     def close(self) -> None:
         raise AssertionError("wsgi.input must not be closed by the application")
 
@@ -196,6 +189,9 @@ class _Errors:
 
     def close(self) -> None:
         raise AssertionError("wsgi.errors must not be closed by the application")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._errors, name)
 
 
 def _check_environ(environ: WSGIEnvironment) -> None:
