@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .harness import HTTP1, TEXT, Cases, on_every_transport
+from .harness import HTTP1, HTTP2, TEXT, Cases, on_every_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,5 +90,20 @@ class TunnelCases(Cases):
             link.disconnect()
 
 
+class Http2MethodCases(Cases):
+    """Invalid methods, over HTTP/2."""
+
+    def test_other_bytes(self) -> None:
+        """A method that is not a token does not reach the application."""
+        for method in ("G(T", "GET /", "G\xc4T", "GET:"):
+            server = self.serve(echo)
+            reply = server.begin(method)
+            self.assertIn(
+                (reply.status, reply.state), [(400, "complete"), (None, "cut")]
+            )
+            self.assertEqual(server.app.environs, [])
+
+
 globals().update(on_every_transport(MethodCases))
+globals().update(on_every_transport(Http2MethodCases, only=HTTP2))
 globals().update(on_every_transport(TunnelCases, only=HTTP1))
