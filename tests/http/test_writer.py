@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from email.utils import parsedate_to_datetime
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -167,6 +168,7 @@ class ResponseHeadTests(SynchronousTestCase):
         """Other fields are refused with TypeError; the message says what to give."""
         wrong: list[Any] = [("X", ["1"]), (["X"], "1"), {"X": "1"}, None, 5, "Xy"]
         wrong += [
+            repeat("X"),
             {"X", "1"},
             {"X": 0, "1": 0},
             b"Xy",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Set
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _pair(field: Any) -> tuple[str, str]:
     parts: list[Any] = []
     if not isinstance(field, str | bytes | Mapping | Set):
         with suppress(TypeError):
-            parts = list(field)
+            parts = list(islice(field, 3))
     if len(parts) != 2:
         raise TypeError(
             f"a response field must be a pair (name, value), not {field!r:.80}"
