@@ -437,6 +437,10 @@ class _Stream:
     def send_continue(self) -> None:
         raise AssertionError("twisted.web sends 100 Continue itself")
 
+    def read_now(self) -> bool:
+        """Return False: the body was complete from the start."""
+        return False
+
     def update_backpressure(self) -> None:
         """No-op: twisted.web reads bodies itself."""
 
@@ -475,6 +479,11 @@ class _Connection:
             exchange.check(now)
         if self._owner.server.shutdown.stopping:
             self.stop()
+
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+        for exchange in self._exchanges:
+            exchange.postpone(seconds, now)
 
     def stop(self) -> None:
         """Close, unless a request of ours or of another resource is in progress."""
