@@ -13,6 +13,7 @@ import inspect
 import os
 import warnings
 from contextlib import suppress
+from time import time
 from typing import TYPE_CHECKING, Any, overload
 from weakref import WeakSet
 
@@ -37,6 +38,7 @@ from ._serving.application_server import ApplicationServer
 from ._serving.body import read_after_end_error
 from ._serving.exchange import QUEUED, Exchange
 from ._serving.stream import Ends, concurrent_write_error
+from ._switching.steady_clock import is_steady
 from ._wsgi.application_check import checked_application
 from .settings import Settings, refuse_settings
 
@@ -190,6 +192,7 @@ class GreenWSGIResource(Resource):
         self._connections = _Connections(self.application_server)
         self._leaf = _Leaf(self)
         self._serves = False
+        self._site: object = None
 
     # For `inspect.signature`, `help` and editors: the preferred call.
     __init__.__signature__ = inspect.signature(_set_up)  # type: ignore[attr-defined]
@@ -229,6 +232,9 @@ class GreenWSGIResource(Resource):
         if not self._serves:
             self._serves = True
             self._begin()
+        if request.site is not self._site:
+            self._site = request.site
+            _log_wall_time(request.site, server.reactor)
         if request.channel is None:
             # The client left before another resource, such as a
             # `DeferredResource`, passed its request on.
@@ -261,6 +267,28 @@ class GreenWSGIResource(Resource):
                 self._access_log.open(server.reactor)
             except StartError as error:
                 _log.error("serving without an access log: {error}", error=error)
+
+
+class _WallClockReactor:
+    """A reactor whose `seconds()` is the wall clock."""
+
+    seconds = staticmethod(time)
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+def _log_wall_time(site: Any, reactor: IReactorTime) -> None:
+    """Keep the times in the access log of a `Site` on the wall clock.
+
+    twisted.web derives them from the reactor's clock, which no longer follows changes
+    of the wall clock.
+    """
+    if getattr(site, "reactor", None) is reactor and is_steady(reactor):
+        site.reactor = _WallClockReactor(reactor)
 
 
 @implementer(IResource)

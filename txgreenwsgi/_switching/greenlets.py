@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
-from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.python.context import theContextTracker
 
@@ -31,7 +30,7 @@ from . import guards, running
 from .asyncio_state import running_loop, swap_state
 from .errors import NotInGreenlet
 from .running import current_task, require_task
-from .steady_clock import use_steady_clock
+from .steady_clock import is_steady, use_steady_clock
 from .suspensions import ANSWERED, OVER, WAITING, Suspension
 from .tasks import (
     ABANDONED,
@@ -154,7 +153,7 @@ class GreenletHub:
         abandoned: killed tasks that did not end.
         closed: True once the reactor has stopped.
         detects_stalls: whether a late timer means that the reactor was stalled. False
-            for a `task.Clock`, which tests move in jumps.
+            for a clock that a test moves in jumps.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -164,9 +163,7 @@ class GreenletHub:
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
         self.closed = False
-        self.detects_stalls = IReactorCore.providedBy(reactor) and not isinstance(
-            reactor, Clock
-        )
+        self.detects_stalls = is_steady(reactor)
         self._turn: list[Callable[[], object]] = []
         self._bind_to_thread()
         if IReactorCore.providedBy(reactor):

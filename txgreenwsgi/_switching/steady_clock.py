@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["use_steady_clock"]
+__all__ = ["is_steady", "use_steady_clock"]
 
 
 def use_steady_clock(reactor: IReactorTime) -> None:
@@ -34,11 +34,23 @@ def use_steady_clock(reactor: IReactorTime) -> None:
     if reactor.seconds is not wall_clock:
         return
     seconds = _steady_seconds(monotonic, wall_clock() - monotonic())
+    reactor.__dict__["_txgreenwsgi_clock"] = seconds
     reactor.seconds = seconds  # type: ignore[method-assign]
     for call in reactor.getDelayedCalls():
         # `DelayedCall.reset` uses the clock that the call was created with.
         if isinstance(call, DelayedCall):
             call.seconds = seconds
+
+
+def is_steady(reactor: IReactorTime) -> bool:
+    """Return whether the clock of `reactor` is real time, without jumps.
+
+    False for clocks of tests, and for clocks that follow the wall clock.
+    """
+    seconds = reactor.seconds
+    return seconds is monotonic or (
+        reactor.__dict__.get("_txgreenwsgi_clock") is seconds
+    )
 
 
 def _steady_seconds(
