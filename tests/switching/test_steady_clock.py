@@ -35,7 +35,7 @@ class SteadyClockTests(SynchronousTestCase):
 
         self.patch(steady_clock, "wall_clock", wall_seconds)
         self.patch(steady_clock, "monotonic", lambda: self.monotonic)
-        self.reactor.seconds = wall_seconds  # type: ignore[method-assign]
+        self.reactor.seconds = wall_seconds
 
     def test_default_clock(self) -> None:
         """A reactor of Twisted measures time with the wall clock or a monotonic one."""
@@ -91,7 +91,7 @@ class SteadyClockTests(SynchronousTestCase):
         def own() -> float:
             return 5.0
 
-        self.reactor.seconds = own  # type: ignore[method-assign]
+        self.reactor.seconds = own
         use_steady_clock(self.reactor)
         self.assertIs(self.reactor.seconds, own)
         self.assertFalse(is_steady(self.reactor))

@@ -505,7 +505,8 @@ class StallTests(ClockTestCase):
 
     def test_no_result(self) -> None:
         """Without a result, the timeout expires a quarter of a second later."""
-        task = self.start(lambda: wait(Deferred(), timeout=5))
+        never: Deferred[None] = Deferred()
+        task = self.start(lambda: wait(never, timeout=5))
         self.clock.advance(60)
         self.assertEqual(task.state, "parked")
         self.clock.advance(0.25)
@@ -515,7 +516,8 @@ class StallTests(ClockTestCase):
     def test_punctual(self) -> None:
         """A timeout that expires in time, or nearly so, is not extended."""
         for late in (0, 0.09):
-            task = self.start(lambda: wait(Deferred(), timeout=5))
+            never: Deferred[None] = Deferred()
+            task = self.start(wait, never, 5)
             self.clock.advance(5 + late)
             self.error_of(task, TimedOut)
             self.assert_nothing_left()
