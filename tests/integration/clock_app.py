@@ -29,6 +29,9 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     path = environ["PATH_INFO"]
     if path == "/sleep":
         txgreenwsgi.sleep(float(query))
+    elif path == "/steps":
+        for _ in range(int(query)):
+            txgreenwsgi.sleep(1)
     elif path == "/waits":
         body = repr(_waits(float(query))).encode()
     elif path == "/receive":

@@ -247,7 +247,8 @@ class StallTests(SynchronousTestCase):
         upstream = socket.create_server((LOOPBACK, 0))
         self.addCleanup(upstream.close)
         upstream.settimeout(ANSWER_SECONDS)
-        idle, head, body, waits = (server.connect() for _ in range(4))
+        idle, head, body, waits, steps = (server.connect() for _ in range(5))
+        steps.send(request("/steps?2"))
         waits.send(request(f"/receive?{upstream.getsockname()[1]}"))
         peer, _ = upstream.accept()
         self.addCleanup(peer.close)
@@ -268,6 +269,7 @@ class StallTests(SynchronousTestCase):
             (head, b""),
             (body, b"abcdef"),
             (waits, b"received"),
+            (steps, b""),
         ):
             with client:
                 answer = client.read_all()
