@@ -32,7 +32,7 @@ from ._http.target import read_request_line
 from ._server.access_log import ServerAccessLog
 from ._server.ends import host_and_port
 from ._server.errors import StartError
-from ._server.output import TransportOutput
+from ._server.output import TransportOutput, has_unread_bytes
 from ._server.unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 from ._serving.application_server import ApplicationServer
 from ._serving.body import read_after_end_error
@@ -520,8 +520,10 @@ class _Connection:
             if not self._exchanges:
                 self._owner.forget(channel)
         elif not self._exchanges and not _requests_of(channel):
-            self._watch_loss()
             transport = channel.transport
+            if has_unread_bytes(transport):
+                return  # perhaps a request, which is served; `check` tries again
+            self._watch_loss()
             if isinstance(channel, HTTPChannel):
                 channel.loseConnection()
             else:

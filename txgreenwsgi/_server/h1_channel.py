@@ -484,7 +484,7 @@ class H1Channel:
         """Begin the next request, or wait for it."""
         self.exchange = None
         self.state = _ON_NEXT[self.state]
-        self._time = self.server.hub.reactor.seconds()
+        self._time = self.server.hub.seconds()
         h1 = self._h1
         if not self._pumping and (self._inbox or h1.has_unread or h1.pending):
             self._pump()

@@ -314,12 +314,7 @@ class TransportOutput:
         self._transport.write(data)
 
     def has_unread_input(self) -> bool:
-        below = tcp_connection(self._transport)
-        return (
-            below is not None
-            and bool(below.connected)
-            and _has_bytes(below.getHandle())
-        )
+        return has_unread_bytes(self._transport)
 
     def detach(self) -> None:
         self._transport.unregisterProducer()
@@ -346,6 +341,14 @@ def tcp_connection(transport: object) -> Connection | None:
     while transport is not None and not isinstance(transport, Connection):
         transport = getattr(transport, "transport", None)
     return transport
+
+
+def has_unread_bytes(transport: object) -> bool:
+    """Return whether the socket below `transport` has bytes that were not read."""
+    below = tcp_connection(transport)
+    return (
+        below is not None and bool(below.connected) and _has_bytes(below.getHandle())
+    )
 
 
 def _has_bytes(skt: socket.socket) -> bool:

@@ -180,7 +180,7 @@ class Exchange:
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
         table = server.table
         self.request_id = table.next_id()
-        self.started = now = server.hub.reactor.seconds()
+        self.started = now = server.hub.seconds()
         self._started_unix = time() if table.observers else 0.0
         self.task: Task[None] | None = None
         self.errors: Errors | None = None
@@ -575,7 +575,7 @@ class Exchange:
         stream.data(block)
         # `_yield_if_due`, inlined: this runs once for each block.
         hub = self.server.hub
-        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > SLICE_SECONDS:
             stream.output.turn()
 
     def _yield_if_due(self) -> None:

@@ -141,6 +141,7 @@ class GreenletHub:
     Attributes:
         reactor: an IReactorTime; the other interfaces that it provides determine
             what its tasks can wait on.
+        seconds: the clock of `reactor`, for the hot path.
         tasks: the tasks in progress. This set may hold the only reference to a parked
             task.
         reactor_greenlet: the greenlet of the last switch into a task. It is not
@@ -158,6 +159,7 @@ class GreenletHub:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self.reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
         self.tasks: set[Task[object]] = set()
         self.resumed_at = 0.0
         self.spare_greenlets: list[greenlet] = []
@@ -314,7 +316,7 @@ class GreenletHub:
         except NotInGreenlet:
             wait.state = OVER
             raise
-        wait.since = self.reactor.seconds()
+        wait.since = self.seconds()
         task._parked_greenlet = getcurrent()
         if wait.state is ANSWERED:
             # A signal handler has just answered it.
@@ -406,7 +408,7 @@ class GreenletHub:
         if running_loop() is not None or task._asyncio_state is not None:
             asyncio_state = swap_state(task._asyncio_state)
         previous, self.reactor_greenlet = self.reactor_greenlet, getcurrent()
-        self.resumed_at = self.reactor.seconds()
+        self.resumed_at = self.seconds()
         interrupted, running.task = running.task, task
         try:
             parked.switch()

@@ -94,6 +94,7 @@ class Hub(Protocol):
     """The interface of a hub: the tasks of one reactor. See `GreenletHub`."""
 
     reactor: IReactorTime
+    seconds: Callable[[], float]
     tasks: set[Task[object]]
     reactor_greenlet: greenlet
     thread: int
