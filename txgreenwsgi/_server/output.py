@@ -346,9 +346,7 @@ def tcp_connection(transport: object) -> Connection | None:
 def has_unread_bytes(transport: object) -> bool:
     """Return whether the socket below `transport` has bytes that were not read."""
     below = tcp_connection(transport)
-    return (
-        below is not None and bool(below.connected) and _has_bytes(below.getHandle())
-    )
+    return below is not None and bool(below.connected) and _has_bytes(below.getHandle())
 
 
 def _has_bytes(skt: socket.socket) -> bool:
