@@ -151,13 +151,13 @@ def _patch_executor() -> None:
     """Let the child of a fork exit with the call of an executor that made it."""
     from concurrent.futures import ThreadPoolExecutor
 
-    submit = ThreadPoolExecutor.submit
+    submit: Any = ThreadPoolExecutor.submit
 
     @wraps(submit)
     def guarded_submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         return submit(self, call_or_end_child, fn, *args, **kwargs)
 
-    ThreadPoolExecutor.submit = guarded_submit  # type: ignore[method-assign]
+    setattr(ThreadPoolExecutor, "submit", guarded_submit)  # noqa: B010 - a method
 
 
 def _patch_semaphores() -> None:

@@ -73,6 +73,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     watchdog = Watchdog(
         options.settings.graceful_timeout, server.cut_short, log_path(options)
     )
+    # Registered first, so it is called after all exit handlers of the application.
+    atexit.register(watchdog.exit_by_signal)
     return _CommandService(server, watchdog, reactor)
 
 

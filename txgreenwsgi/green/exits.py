@@ -44,7 +44,7 @@ _log = Logger()
 #: Minimum time for threads and exit handlers, whatever the time limit.
 MIN_SECONDS = 1.0
 #: Time for exit handlers after threads were killed at the time limit.
-AFTER_KILL_SECONDS = 1.0
+AFTER_KILL_SECONDS = 1.5
 #: Maximum time of one iteration of the reactor. The asyncio reactor always takes it.
 _ITERATION_SECONDS = 0.02
 #: Interval at which the end of real threads, which wake no task, is checked.
