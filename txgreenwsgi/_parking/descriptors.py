@@ -192,8 +192,12 @@ class _Poller:
 
     def _close(self) -> None:
         self._unwatch_if_unused()
+        for registration in self.registrations.values():
+            registration.open = False
         self.registrations.clear()
         self._epoll.close()
+        # Tasks that run while the interpreter exits get another poller.
+        self.hub.reactor.__dict__.pop("_txgreenwsgi_poller", None)
 
     # IReadDescriptor, called by the reactor.
 

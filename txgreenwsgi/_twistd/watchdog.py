@@ -28,7 +28,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import Logger
+from twisted.logger import Logger, eventAsText
 
 from txgreenwsgi._parking.real_threads import start_real_thread
 from txgreenwsgi.green import exits
@@ -38,6 +38,8 @@ from .guardian import start_guardian
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+    from twisted.logger import LogEvent
 
     class _Reactor(Protocol):
         """The part of IReactorCore and IReactorFromThreads that is used here."""
@@ -138,6 +140,18 @@ class Watchdog:
             _GUARDIAN_SECONDS,
             self._stacks_path,
         )
+
+    def observe(self, event: LogEvent) -> None:
+        """Write a log event of the interpreter's exit to the file for the stacks.
+
+        twistd has stopped its log by then. Add this to the log's observers.
+        """
+        if exits.has_begun() and self._stacks is not None:
+            with contextlib.suppress(OSError, ValueError):
+                # Not by the file object, whose buffer would keep what a full pipe
+                # does not accept.
+                text = eventAsText(event) + "\n"
+                os.write(self._stacks.fileno(), text.encode("utf-8", "replace"))
 
     def exit_by_signal(self) -> None:
         """End the process by SIGINT if SIGINT has stopped it.

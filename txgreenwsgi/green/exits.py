@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._switching.greenlets import Hub
 
-__all__ = ["install", "set_time_limit"]
+__all__ = ["has_begun", "install", "set_time_limit"]
 
 _log = Logger()
 
@@ -51,7 +51,13 @@ _ITERATION_SECONDS = 0.02
 _POLL_SECONDS = 0.02
 
 _deadline: float | None = None
+_begun = False
 _overdue = False
+
+
+def has_begun() -> bool:
+    """Return whether the main thread has ended."""
+    return _begun
 
 
 def set_time_limit(seconds: float) -> None:
@@ -83,6 +89,8 @@ def install() -> None:
 
     @wraps(shutdown)
     def _shutdown() -> None:
+        global _begun
+        _begun = True
         hub = _stopped_hub()
         if hub is not None:
             _finish(hub, shutdown)

@@ -83,6 +83,10 @@ class _AllocateLock:
         made.__init__()  # type: ignore[misc]
         return made
 
+    def __reduce__(self) -> str:
+        """Pickle it by name, as a function: managers of `multiprocessing` do that."""
+        return "allocate_lock"
+
 
 lock.__module__ = "_thread"
 LockType = lock
