@@ -85,7 +85,8 @@ def threads(method: str, seconds: float) -> str:
 
 def process(method: str, seconds: float) -> str:
     """Start a process that never ends, and is not a daemon."""
-    started: Any = multiprocessing.get_context(method).Process(target=loop)
+    context: Any = multiprocessing.get_context(method)
+    started = context.Process(target=loop)
     started.start()
     kept.append(started)
     return "worked"
@@ -93,7 +94,8 @@ def process(method: str, seconds: float) -> str:
 
 def stubborn(method: str, seconds: float) -> str:
     """Start a process that ends neither by itself nor by SIGTERM."""
-    started: Any = multiprocessing.get_context(method).Process(target=ignore_sigterm)
+    context: Any = multiprocessing.get_context(method)
+    started = context.Process(target=ignore_sigterm)
     started.start()
     kept.append(started)
     return "worked"
@@ -200,7 +202,10 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     """Call a view: `/view?method=fork&seconds=0`."""
     query = {"method": ["fork"], "seconds": ["0"]} | parse_qs(environ["QUERY_STRING"])
     view = VIEWS[environ["PATH_INFO"][1:]]
-    result = view(query["method"][0], float(query["seconds"][0]))
+    seconds = float(query["seconds"][0])
+    if seconds:
+        print("waits", file=sys.__stdout__, flush=True)
+    result = view(query["method"][0], seconds)
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{result}\n".encode()]
 
