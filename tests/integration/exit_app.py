@@ -169,6 +169,28 @@ def deadlock(method: str, seconds: float) -> str:
     return "never"
 
 
+def forked(method: str, seconds: float) -> str:
+    """Fork in a thread; the child exits. Return its status."""
+    from twisted.internet.threads import deferToThread
+
+    from txgreenwsgi import offload, wait
+
+    def fork() -> int:
+        child = os.fork()
+        if not child:
+            sys.exit(3)
+        return child
+
+    if method == "executor":
+        with concurrent.futures.ThreadPoolExecutor(1) as opened:
+            child = opened.submit(fork).result()
+    elif method == "offload":
+        child = offload(fork)
+    else:
+        child = wait(deferToThread(fork))
+    return f"status {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
+
+
 def chatter(method: str, seconds: float) -> str:
     """Write more to the log than a pipe holds."""
     for _ in range(5000):
@@ -186,6 +208,7 @@ VIEWS: dict[str, Callable[[str, float], str]] = {
         endless_thread,
         executor,
         feeder,
+        forked,
         handler,
         manager,
         pool,
