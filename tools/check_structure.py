@@ -73,6 +73,8 @@ FOREIGN: Final[Mapping[str, str]] = {
     "_selector_cls": "selectors: the poll object of a selector class",
     "_select": "selectors: select() of SelectSelector",
     "_run_exitfuncs": "atexit: runs the handlers before os._exit()",
+    "module._children": "multiprocessing: its processes; active_children() reaps them",
+    "child._popen": "multiprocessing: whether a process has been reaped",
     "_exc_info_to_string": "unittest: formats a traceback for its own tests",
     # Twisted.
     "_startedBefore": "reactor: tells a stopped reactor from one never started",

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +16,7 @@ from txgreenwsgi._switching.forks import Forked, call_or_end_child, end_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 
 def in_child(function: Callable[[], object]) -> int:
@@ -118,7 +119,11 @@ class SignalTests(SynchronousTestCase):
             )
         )
 
-    def set(self, number: int, handler: signal._HANDLER) -> None:
+    def set(
+        self,
+        number: int,
+        handler: Callable[[int, FrameType | None], Any] | signal.Handlers,
+    ) -> None:
         """Set a handler for this test."""
         self.addCleanup(signal.signal, number, signal.getsignal(number))
         signal.signal(number, handler)
