@@ -62,7 +62,6 @@ _log = Logger()
 MARGIN_SECONDS: Final = 5.0
 
 # Times after the grace period. The requests have ended after one second.
-_THREADS_SECONDS: Final = 2.0
 _TERMINATE_SECONDS: Final = 2.0
 _KILL_SECONDS: Final = 3.0
 _GUARDIAN_SECONDS: Final = MARGIN_SECONDS + 2.0
@@ -192,7 +191,7 @@ class Watchdog:
         The interpreter disarms the exit with status 1 in one of its last steps, after
         joining the threads that could keep the process alive.
         """
-        exits.set_time_limit(grace_seconds + _THREADS_SECONDS)
+        exits.set_time_limit(grace_seconds + exits.AFTER_GRACE_SECONDS)
         if self._stacks_path:
             # Reopen it: the log may have been rotated.
             with contextlib.suppress(OSError):

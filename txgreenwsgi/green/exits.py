@@ -37,10 +37,12 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._switching.greenlets import Hub
 
-__all__ = ["has_begun", "install", "set_time_limit"]
+__all__ = ["AFTER_GRACE_SECONDS", "has_begun", "install", "set_time_limit"]
 
 _log = Logger()
 
+#: Time after the grace period of a server for threads and exit handlers.
+AFTER_GRACE_SECONDS = 2.0
 #: Minimum time for threads and exit handlers, whatever the time limit.
 MIN_SECONDS = 1.0
 #: Time for exit handlers after threads were killed at the time limit.
@@ -50,7 +52,7 @@ _ITERATION_SECONDS = 0.02
 #: Interval at which the end of real threads, which wake no task, is checked.
 _POLL_SECONDS = 0.02
 
-_deadline: float | None = None
+_deadline = float("inf")
 _begun = False
 _overdue = False
 
@@ -65,13 +67,14 @@ def set_time_limit(seconds: float) -> None:
 
     At the limit, the remaining green threads are killed, and the waits of exit
     handlers raise. They get at least `MIN_SECONDS` after the end of the main thread.
-    Without a limit the interpreter waits as long as they take.
+    Without a limit the interpreter waits as long as they take. Of several limits the
+    first counts.
 
     Args:
         seconds: the time from now.
     """
     global _deadline
-    _deadline = monotonic() + seconds
+    _deadline = min(_deadline, monotonic() + seconds)
 
 
 def install() -> None:
@@ -160,13 +163,13 @@ def _finish(hub: Hub, shutdown: Callable[[], None]) -> None:
     started = monotonic()
     extended = 0.0
     try:
-        while not task.done:
+        while True:
             delay = reactor.timeout()
             if delay is None or delay > _ITERATION_SECONDS:
                 delay = _ITERATION_SECONDS
             reactor.iterate(delay)
-            if _deadline is None or task.done:
-                continue
+            if task.done:
+                break
             if monotonic() > max(_deadline, started + MIN_SECONDS) + extended:
                 if task.dying:
                     break
