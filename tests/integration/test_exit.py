@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 
 from .exit_app import children_of
-from .processes import CHECKOUT, LOOPBACK, TWISTD, ServerProcess, serve
+from .processes import CHECKOUT, LOOPBACK, TWISTD, ServerProcess, serve, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,6 +150,27 @@ class PoolTests(ExitTestCase):
         """After SIGINT the pool is closed too; then the process ends by SIGINT."""
         server = self.use("/executor", *PATCHED)
         self.assertEqual(self.stop(server, signal.SIGINT), -signal.SIGINT)
+
+
+class TacTests(ExitTestCase):
+    """A `.tac` file under twistd, which ends the process by the signal."""
+
+    def test_exit_handlers(self) -> None:
+        """The threads and exit handlers of a patched program run first."""
+        path = os.path.abspath(self.mktemp())
+        with open(path, "w") as file:
+            file.write(
+                "from twisted.application.service import Application\n"
+                "from txgreenwsgi import service\n"
+                "application = Application('web')\n"
+                f"service({APP!r}, listen=['tcp:0:interface={LOOPBACK}'], patch='all')"
+                ".setServiceParent(application)\n"
+            )
+        server = start(self, "-y", path)
+        for view in ("executor", "pool", "handler"):
+            self.assertEqual(server.fetch(f"/{view}").text, "worked\n", server.log())
+        self.assertEqual(self.stop(server), -signal.SIGTERM, server.log())
+        self.assertIn("job 0\njob 1\njob 2\n", server.log())
 
 
 class ProcessTests(ExitTestCase):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
-from functools import wraps
+from functools import partial, wraps
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,18 @@ def install() -> None:
     _shutdown.txgreenwsgi_original = shutdown  # type: ignore[attr-defined]
     namespace["_shutdown"] = _shutdown
     green_thread.outlives_reactor = True
+    for name in ("twisted.application.app", "twisted.application.twist._twist"):
+        module: Any = sys.modules.get(name)
+        if module is not None:
+            exit_by_signal = partial(_exit_by_signal, module._exitWithSignal)
+            module._exitWithSignal = exit_by_signal
+
+
+def _exit_by_signal(kill: Callable[[int], object], number: int) -> None:
+    """End the program, then let twistd kill the process by a signal."""
+    vars(threading)["_shutdown"]()
+    atexit._run_exitfuncs()
+    kill(number)
 
 
 def _join_no_thread() -> None:
