@@ -50,6 +50,9 @@ class InFlight(Protocol):
     def leave_to_parent(self) -> None:
         """Send nothing more. Called in the child of a fork."""
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+
 
 @dataclass(frozen=True)
 class RequestInFlight:

@@ -85,7 +85,7 @@ def install() -> None:
         return
     # In a task it would block the reactor; `_end_program` polls real threads.
     joins_in_c = hasattr(original, "_shutdown") and (  # since Python 3.13
-        namespace["_thread_shutdown"] is original._shutdown
+        namespace.get("_thread_shutdown") is original._shutdown
     )
     if joins_in_c:
         namespace["_thread_shutdown"] = _join_no_thread
