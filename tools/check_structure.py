@@ -73,11 +73,14 @@ FOREIGN: Final[Mapping[str, str]] = {
     "_selector_cls": "selectors: the poll object of a selector class",
     "_select": "selectors: select() of SelectSelector",
     "_run_exitfuncs": "atexit: runs the handlers before os._exit()",
+    "module._children": "multiprocessing: its processes; active_children() reaps them",
+    "child._popen": "multiprocessing: whether a process has been reaped",
     "_exc_info_to_string": "unittest: formats a traceback for its own tests",
     # Twisted.
     "_startedBefore": "reactor: tells a stopped reactor from one never started",
     "_asyncioEventloop": "asyncio reactor: the loop that it runs on",
     "channel._conn": "HTTP/2 stream of twisted.web: its connection",
+    "module._exitWithSignal": "twistd: the kill after which no exit handler runs",
     "_tempDataLen": "transport: bytes that are not written yet",
     # Django and asgiref.
     "_thread_ident": "DatabaseWrapper: the thread that may use it",

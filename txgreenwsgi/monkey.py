@@ -20,6 +20,7 @@ import importlib
 import os
 import sys
 import warnings
+from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -35,6 +36,7 @@ from twisted.python import threadable
 # The module, not its names: as `__main__`, this module would bind originals itself.
 from ._parking import real_threads
 from ._parking.locks import Lock
+from ._switching.forks import call_or_end_child
 from .green import drivers, patched
 from .green import thread as green_thread
 from .green.mirror import rebound
@@ -121,6 +123,7 @@ def patch_thread() -> None:
     """Patch `threading`: threads started in a task are tasks, locals are per task."""
     import threading
 
+    from .green import exits
     from .green import threading as green
 
     if "threading" in _patched:
@@ -130,6 +133,7 @@ def patch_thread() -> None:
     for name, value in green_thread.REPLACED.items():
         _replace(_thread, name, value)
     green.rebuild(vars(threading))
+    exits.install()
     for name, value in before.items():
         if vars(threading).get(name) is not value:
             _originals.setdefault(("threading", name), value)
@@ -139,7 +143,21 @@ def patch_thread() -> None:
     if futures is not None:
         # Held while a thread is started, which parks.
         _replace(futures, "_global_shutdown_lock", Lock())
+    _patch_executor()
     _patch_semaphores()
+
+
+def _patch_executor() -> None:
+    """Let the child of a fork exit with the call of an executor that made it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    submit: Any = ThreadPoolExecutor.submit
+
+    @wraps(submit)
+    def guarded_submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return submit(self, call_or_end_child, fn, *args, **kwargs)
+
+    setattr(ThreadPoolExecutor, "submit", guarded_submit)  # noqa: B010 - a method
 
 
 def _patch_semaphores() -> None:

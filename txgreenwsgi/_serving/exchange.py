@@ -20,6 +20,7 @@ from txgreenwsgi._http.framing import BODILESS_CODES
 from txgreenwsgi._http.writer import STATUSES, EarlyHints
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
+from txgreenwsgi._switching.forks import Forked
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task, require_task
 from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.errors import Errors
@@ -359,6 +360,20 @@ class Exchange:
         if self.task is not None:
             self.task.kill()
 
+    def leave_to_parent(self) -> None:
+        """Send nothing more: this is the child of a fork.
+
+        The connection belongs to the parent. All further reads and writes of the
+        application raise `Forked`.
+        """
+        if self.state is RUNNING or self.state is RESPONDING:
+            self.state = _ON_CUT[self.state]
+        self.error = error = Forked(
+            f"{self} belongs to the parent process: the child of a fork can neither "
+            "read its body nor send its response"
+        )
+        self.body.cut(error)
+
     def _interrupt(self, error: BaseException, outcome: str) -> None:
         """Raise `error` at the application's current wait, of any kind."""
         if self.state is RUNNING or self.state is RESPONDING:
@@ -481,6 +496,8 @@ class Exchange:
         except BaseException as error:  # SystemExit ends only the request
             if self.task is not None and self.task.dying:
                 raise
+            if isinstance(self.error, Forked):
+                raise  # `end_child` exits this process
             self._failed(error)
 
     def _environ(self, body: Input) -> WSGIEnvironment:

@@ -83,6 +83,10 @@ class _AllocateLock:
         made.__init__()  # type: ignore[misc]
         return made
 
+    def __reduce__(self) -> str:
+        """Pickle it by name, as a function: managers of `multiprocessing` do that."""
+        return "allocate_lock"
+
 
 lock.__module__ = "_thread"
 LockType = lock
@@ -92,6 +96,9 @@ error = RuntimeError
 # patching uses it, such as the reactor's thread pool.
 _RealThread = _threading.Thread
 _alive: set[Task[Any]] = set()
+#: True if threads of the main thread's reactor run on when the reactor has stopped.
+#: Set when `green.exits` is installed, which ends them.
+outlives_reactor = False
 # Larger than any kernel thread id, and never reused.
 _next_native_id = count(1 << 32)
 _native_ids: WeakKeyDictionary[Task[object], int] = WeakKeyDictionary()
@@ -155,9 +162,12 @@ def _spawn(
     # A thread starts with an empty context.
     task = Task(hub, run, context=Context(), name=getattr(function, "__qualname__", ""))
     _alive.add(task)
+    if outlives_reactor and hub.thread == main_ident:
+        hub.threads.add(task)
 
     def ended() -> None:
         _alive.discard(task)
+        hub.threads.discard(task)
         if at_end is not None:
             at_end()
 
@@ -166,6 +176,7 @@ def _spawn(
         hub.spawn(task)
     except RuntimeError:
         _alive.discard(task)
+        hub.threads.discard(task)
         raise RuntimeError("can't start new thread") from None
     return task
 
