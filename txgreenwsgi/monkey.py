@@ -464,9 +464,9 @@ def early_importers() -> dict[str, list[str]]:
 def early_objects() -> list[EarlyObject]:
     """Return the objects that were created before patching and keep blocking.
 
-    `patch_all` replaces original locks and queues that it finds free. The others, and
-    original sockets and thread-locals, are listed here, except for those of the
-    standard library and of packages that need the originals.
+    `patch_all` replaces original locks, queues, sockets and thread-locals that are free
+    and whose references are all known. The others are listed here, except for those of
+    the standard library and of packages that need the originals.
     """
     return sorted(_early_objects)
 

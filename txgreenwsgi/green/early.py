@@ -1,8 +1,8 @@
 """Locks, queues, sockets and thread-locals created before patching.
 
 An original lock that is held during a wait blocks the reactor for ever, once a second
-task needs it. If an original lock or queue is free and all references to it are known,
-each reference is replaced by one to a green object. The remaining objects are reported.
+task needs it. If an original object is free and all references to it are known, each
+reference is replaced by one to a green object. The remaining objects are reported.
 
 It knows how the interpreter references objects. It must never know a library by name.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import _socket
 import gc
 import queue
+import socket
 import sys
 import threading
 import weakref
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from txgreenwsgi._parking.locks import Lock, RLock
 from txgreenwsgi._parking.real_threads import real_local, real_lock, real_rlock
+from txgreenwsgi._parking.task_local import local
 
 from ._sockets import GreenSocket
 from .queue import SimpleQueue
@@ -43,6 +45,8 @@ __all__ = ["EarlyObject", "replace_early_objects"]
 _LOCK, _RLOCK = type(real_lock()), type(real_rlock())
 _QUEUE: type = queue.SimpleQueue
 _Condition, _Thread = threading.Condition, threading.Thread
+_Socket = socket.socket
+_RESTORE = "_acquire_restore"
 
 #: The number of references that are followed from an object to its name, and the number
 #: of chains of them.
@@ -81,12 +85,40 @@ def _green_queue(original: Any) -> object:
     return green
 
 
+def _green_local(original: Any) -> object | None:
+    green = local()
+    vars(green).update(vars(original))
+    # Other threads have values of their own, which cannot be read here.
+    threads = [
+        len(each)
+        for each in gc.get_referents(original)
+        if isinstance(each, (dict, set)) and each is not vars(original)
+    ]
+    return None if max(threads, default=0) > 1 else green
+
+
+def _green_socket(original: Any) -> object | None:
+    if original.fileno() < 0:
+        return None
+    seconds, files = original.gettimeout(), original._io_refs
+    is_closed = original._closed  # but not the files that were made of it
+    green = GreenSocket(
+        original.family, original.type, original.proto, original.detach()
+    )
+    green.settimeout(seconds)
+    vars(_Socket)["_io_refs"].__set__(green, files)
+    vars(_Socket)["_closed"].__set__(green, is_closed)
+    return green
+
+
 # The functions return a green object to use in place of an original one, or None if the
 # original is in use.
 _REPLACEMENTS: dict[type, Callable[[Any], object | None]] = {
     _LOCK: _green_lock,
     _RLOCK: _green_rlock,
     _QUEUE: _green_queue,
+    real_local: _green_local,
+    _Socket: _green_socket,
 }
 
 
@@ -108,7 +140,7 @@ class _References:
 def replace_early_objects(
     patched: AbstractSet[str], excluded: AbstractSet[str]
 ) -> list[EarlyObject]:
-    """Replace original locks and queues by green ones where possible. Never parks.
+    """Replace original objects by green ones where possible. Never parks.
 
     Call from the main thread, outside tasks, after patching.
 
@@ -129,13 +161,7 @@ def replace_early_objects(
     if not kinds:
         return []
     gc.collect()
-    interval = sys.getswitchinterval()
-    # While references are replaced, no other thread may use some of them.
-    sys.setswitchinterval(3600.0)
-    try:
-        remaining = _replace(kinds, excluded)
-    finally:
-        sys.setswitchinterval(interval)
+    remaining = _replace(kinds, excluded)
     return sorted(set(_named(remaining, excluded)))
 
 
@@ -149,44 +175,73 @@ class _Sample:
 
 def _replace(kinds: tuple[type, ...], excluded: AbstractSet[str]) -> list[object]:
     """Replace what can be replaced, and return the other objects."""
+    # An event loop has registered its sockets with a selector.
+    excluded = excluded | {"asyncio"}
     sample = _Sample()
     found, methods = _objects_of(kinds)
     references = _references_to(found, methods)
     # The references that this function and its callees hold.
     lock_surplus = sys.getrefcount(sample.lock) - 2
     method_surplus = sys.getrefcount(sample.acquire) - 1
-    remaining = []
-    for index in range(len(found)):
-        of_object = references[id(found[index])]
-        green = None
-        if (
-            type(found[index]) in _REPLACEMENTS
-            and sys.getrefcount(found[index])
-            == len(of_object.replace) + len(of_object.methods) + lock_surplus
-            # By index, as a variable would be another reference.
-            and all(
-                sys.getrefcount(of_object.methods[number])
-                == len(references[id(of_object.methods[number])].replace)
-                + method_surplus
-                for number in range(len(of_object.methods))
+    interval = sys.getswitchinterval()
+    # Another thread must not run between the check of an object and its replacement.
+    sys.setswitchinterval(5.0)
+    try:
+        remaining = [
+            found[index]
+            for index in range(len(found))
+            if not (
+                _is_known(found, index, references, lock_surplus, method_surplus)
+                and not any(
+                    isinstance(owner, (Lock, RLock)) or _is_of(owner, excluded)
+                    for owner in references[id(found[index])].owners
+                )
+                and _replaced(found[index], references)
             )
-            and not weakref.getweakrefcount(found[index])
-            and not any(
-                isinstance(owner, (Lock, RLock)) or _is_of(owner, excluded)
-                for owner in of_object.owners
-            )
-        ):
-            green = _REPLACEMENTS[type(found[index])](found[index])
-        if green is None:
-            remaining.append(found[index])
-        else:
-            _put(green, of_object, references)
+        ]
+    finally:
+        sys.setswitchinterval(interval)
     return [each for each in remaining if each is not sample.lock]
 
 
-def _put(
-    green: Any, of_object: _References, references: dict[int, _References]
-) -> None:
+def _is_known(
+    found: list[object],
+    index: int,
+    references: dict[int, _References],
+    surplus: int,
+    method_surplus: int,
+) -> bool:
+    """Return whether an object has a replacement, and all its references are known.
+
+    Args:
+        found: the objects.
+        index: the index of the object; a variable would be another reference.
+        references: the known references.
+        surplus: the number of references that belong to the search for references.
+        method_surplus: the same for a bound method.
+    """
+    of_object = references[id(found[index])]
+    methods = of_object.methods
+    return (
+        type(found[index]) in _REPLACEMENTS
+        and sys.getrefcount(found[index])
+        == len(of_object.replace) + len(methods) + surplus
+        and all(
+            sys.getrefcount(methods[number])
+            == len(references[id(methods[number])].replace) + method_surplus
+            for number in range(len(methods))
+        )
+        # A thread-local has a weak reference to itself.
+        and weakref.getweakrefcount(found[index]) <= (type(found[index]) is real_local)
+    )
+
+
+def _replaced(original: object, references: dict[int, _References]) -> bool:
+    """Replace all references, unless the object is in use. Return whether it was."""
+    green: Any = _REPLACEMENTS[type(original)](original)
+    if green is None:
+        return False
+    of_object = references[id(original)]
     for replace in of_object.replace:
         replace(green)
     for method in of_object.methods:
@@ -195,7 +250,8 @@ def _put(
     for owner in of_object.owners:
         if isinstance(owner, _Condition) and isinstance(green, Lock):
             # A condition created with a green lock uses its method.
-            vars(owner)["_acquire_restore"] = green._acquire_restore
+            vars(owner)[_RESTORE] = getattr(green, _RESTORE)
+    return True
 
 
 def _objects_of(kinds: tuple[type, ...]) -> tuple[list[object], list[Any]]:
