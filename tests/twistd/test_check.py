@@ -40,6 +40,7 @@ class CheckTestCase(SynchronousTestCase):
         self.load(
             "txgreenwsgi.monkey",
             early_importers=dict,
+            early_objects=list,
             original=lambda module, name: getattr(sys.modules[module], name),
         )
 
