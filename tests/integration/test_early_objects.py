@@ -36,7 +36,7 @@ class Exporter:
 exporter = Exporter()
 condition = threading.Condition()
 state = threading.local()
-held_in_a_tuple = (threading.Lock(),)
+held_in_a_set = {threading.Lock()}
 ''', vars(agent))
 """
 
@@ -109,6 +109,11 @@ class ReplacedTests(ProgramTestCase):
             lock = other = threading.Lock()
             inside = {"lock": lock, "list": [lock], "deque": collections.deque([lock])}
             subclass = collections.OrderedDict(lock=lock)
+            Pair = collections.namedtuple("Pair", "first second")
+            pair, nested = Pair(lock, threading.RLock()), [(threading.Lock(), lock)]
+
+            def default(lock=threading.Lock(), *, other=threading.RLock()):
+                return lock, other
 
             from txgreenwsgi import monkey
             monkey.patch_all()
@@ -122,6 +127,9 @@ class ReplacedTests(ProgramTestCase):
             assert one is another and type(one) is RLock
             assert type(Shared.lock) is RLock and type(Shared().locks[1]) is Lock
             assert type(function()) is Lock
+            assert pair.first is lock is nested[0][1] and type(pair) is Pair
+            assert type(pair.second) is RLock and type(nested[0][0]) is Lock
+            assert tuple(map(type, default())) == (Lock, RLock)
             assert monkey.early_objects() == []
             monkey.patch_all()
             with lock, holder.lock, one, Shared.lock, Shared.locks[1], function():
@@ -271,7 +279,7 @@ class RemainingTests(ProgramTestCase):
             class State(threading.local):
                 pass
             cart, state = Cart(), State()
-            pair = (threading.Lock(), 1)
+            several = {threading.Lock()}
             names = weakref.WeakKeyDictionary()
             weak = threading.Lock()
             names[weak] = "weak"
@@ -285,7 +293,7 @@ class RemainingTests(ProgramTestCase):
                 ("shop.Cart.in_use", "Lock"),
                 ("shop.Cart().owned", "RLock"),
                 ("shop.state", "local"),
-                ("shop.pair", "Lock"),
+                ("shop.several", "Lock"),
                 ("shop.weak", "Lock"),
             }, found
             shop.Cart.in_use.release()
@@ -293,7 +301,7 @@ class RemainingTests(ProgramTestCase):
             """
         )
         self.assertEqual(done.stderr.count("RuntimeWarning"), 1, done.stderr)
-        for name in ("shop.Cart().owned (RLock)", "shop.pair (Lock)"):
+        for name in ("shop.Cart().owned (RLock)", "shop.several (Lock)"):
             self.assertIn(name, done.stderr)
         self.assertIn("python -m txgreenwsgi.patched", done.stderr)
 
@@ -450,7 +458,7 @@ class ServerTests(SynchronousTestCase):
     def test_lock_held_during_a_wait(self) -> None:
         """Requests wait for a lock of the agent; the log names what remains."""
         log = self.serves()
-        self.assertEqual(log.count("agent.held_in_a_tuple (Lock)"), 1, log)
+        self.assertEqual(log.count("agent.held_in_a_set (Lock)"), 1, log)
 
     def test_patched_first(self) -> None:
         """Under `txgreenwsgi.patched`, the agent's objects are green from the start."""
@@ -474,6 +482,6 @@ class ServerTests(SynchronousTestCase):
             )
             lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
             self.assertEqual(
-                lines.count(["warning", "agent.held_in_a_tuple"]), expected, done.stdout
+                lines.count(["warning", "agent.held_in_a_set"]), expected, done.stdout
             )
             self.assertEqual(done.returncode, 0, done.stdout)

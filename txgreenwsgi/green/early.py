@@ -37,7 +37,7 @@ from .queue import SimpleQueue
 from .thread import allocate_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
 __all__ = ["EarlyObject", "replace_early_objects"]
@@ -128,12 +128,14 @@ class _References:
 
     Attributes:
         replace: one function for each reference, which replaces it.
-        methods: the bound methods of the object that exist.
+        methods: the indexes of the bound methods of the object that exist.
+        tuples: the index of a tuple for each reference in one.
         owners: the objects with an attribute that refers to it.
     """
 
     replace: list[Callable[[object], object]] = field(default_factory=list)
-    methods: list[Any] = field(default_factory=list)
+    methods: list[int] = field(default_factory=list)
+    tuples: list[int] = field(default_factory=list)
     owners: list[object] = field(default_factory=list)
 
 
@@ -161,97 +163,131 @@ def replace_early_objects(
     if not kinds:
         return []
     gc.collect()
-    remaining = _replace(kinds, excluded)
+    remaining = _Search(kinds, excluded).replace()
     return sorted(set(_named(remaining, excluded)))
 
 
 class _Sample:
-    """The owner of a lock with two known references: an attribute and a method."""
+    """The owner of a lock with three known references, one of them in a tuple."""
 
     def __init__(self) -> None:
         self.lock = real_lock()
         self.acquire = self.lock.acquire
+        self.items = (self.lock,)
 
 
-def _replace(kinds: tuple[type, ...], excluded: AbstractSet[str]) -> list[object]:
-    """Replace what can be replaced, and return the other objects."""
-    # An event loop has registered its sockets with a selector.
-    excluded = excluded | {"asyncio"}
-    sample = _Sample()
-    found, methods = _objects_of(kinds)
-    references = _references_to(found, methods)
-    # The references that this function and its callees hold.
-    lock_surplus = sys.getrefcount(sample.lock) - 2
-    method_surplus = sys.getrefcount(sample.acquire) - 1
-    interval = sys.getswitchinterval()
-    # Another thread must not run between the check of an object and its replacement.
-    sys.setswitchinterval(5.0)
-    try:
-        remaining = [
-            found[index]
-            for index in range(len(found))
-            if not (
-                _is_known(found, index, references, lock_surplus, method_surplus)
-                and not any(
-                    isinstance(owner, (Lock, RLock)) or _is_of(owner, excluded)
-                    for owner in references[id(found[index])].owners
-                )
-                and _replaced(found[index], references)
-            )
-        ]
-    finally:
-        sys.setswitchinterval(interval)
-    return [each for each in remaining if each is not sample.lock]
+class _Search:
+    """The objects of some types, and the references to them.
 
-
-def _is_known(
-    found: list[object],
-    index: int,
-    references: dict[int, _References],
-    surplus: int,
-    method_surplus: int,
-) -> bool:
-    """Return whether an object has a replacement, and all its references are known.
+    An object's references are all known if their number is the object's reference
+    count. This search has references too: a sample tells how many. Objects are
+    passed by their index, as a variable would be another reference.
 
     Args:
-        found: the objects.
-        index: the index of the object; a variable would be another reference.
-        references: the known references.
-        surplus: the number of references that belong to the search for references.
-        method_surplus: the same for a bound method.
+        kinds: the types.
+        excluded: the packages whose objects are not replaced.
     """
-    of_object = references[id(found[index])]
-    methods = of_object.methods
-    return (
-        type(found[index]) in _REPLACEMENTS
-        and sys.getrefcount(found[index])
-        == len(of_object.replace) + len(methods) + surplus
-        and all(
-            sys.getrefcount(methods[number])
-            == len(references[id(methods[number])].replace) + method_surplus
-            for number in range(len(methods))
+
+    def __init__(self, kinds: tuple[type, ...], excluded: AbstractSet[str]) -> None:
+        # An event loop has registered its sockets with a selector.
+        self._excluded = excluded | {"asyncio"}
+        sample = _Sample()
+        self._found, self._methods = _objects_of(kinds)
+        self._tuples: list[tuple[object, ...]] = []
+        self._references = _references_to(self._found, self._methods, self._tuples)
+        of_tuples = _references_to(self._tuples, [], [])
+        self._of_tuples = [of_tuples[id(each)] for each in self._tuples]
+        for index, items in enumerate(self._tuples):
+            for number in map(id, items):
+                if number in self._references:
+                    self._references[number].tuples.append(index)
+        self._sample = sample
+        self._surplus = sys.getrefcount(sample.lock) - 3
+        self._method_surplus = sys.getrefcount(sample.acquire) - 1
+        self._tuple_surplus = sys.getrefcount(sample.items) - 1
+
+    def replace(self) -> list[object]:
+        """Replace the objects that can be replaced, and return the others."""
+        original = self._sample.lock
+        interval = sys.getswitchinterval()
+        # Another thread must not run between the check of an object and its
+        # replacement.
+        sys.setswitchinterval(5.0)
+        try:
+            remaining = [
+                self._found[index]
+                for index in range(len(self._found))
+                if self._found[index] is not original
+                and not (self._is_known(index) and self._is_replaced(index))
+            ]
+        finally:
+            sys.setswitchinterval(interval)
+        return remaining
+
+    def _is_known(self, index: int) -> bool:
+        """Return whether an object can be replaced if it is not in use."""
+        known = self._references[id(self._found[index])]
+        return (
+            type(self._found[index]) in _REPLACEMENTS
+            and sys.getrefcount(self._found[index])
+            == len(known.replace)
+            + len(known.methods)
+            + len(known.tuples)
+            + self._surplus
+            and all(map(self._is_known_method, known.methods))
+            and all(map(self._is_known_tuple, known.tuples))
+            # A thread-local has a weak reference to itself.
+            and weakref.getweakrefcount(self._found[index])
+            <= (type(self._found[index]) is real_local)
+            and not any(map(self._keeps_original, known.owners))
         )
-        # A thread-local has a weak reference to itself.
-        and weakref.getweakrefcount(found[index]) <= (type(found[index]) is real_local)
-    )
 
+    def _is_known_method(self, index: int) -> bool:
+        known = self._references[id(self._methods[index])].replace
+        count = sys.getrefcount(self._methods[index])
+        return count == len(known) + self._method_surplus
 
-def _replaced(original: object, references: dict[int, _References]) -> bool:
-    """Replace all references, unless the object is in use. Return whether it was."""
-    green: Any = _REPLACEMENTS[type(original)](original)
-    if green is None:
-        return False
-    of_object = references[id(original)]
-    for replace in of_object.replace:
-        replace(green)
-    for method in of_object.methods:
-        for replace in references[id(method)].replace:
-            replace(getattr(green, method.__name__))
-    for owner in of_object.owners:
-        if isinstance(owner, _Condition) and isinstance(green, Lock):
-            # A condition created with a green lock uses its method.
-            vars(owner)[_RESTORE] = getattr(green, _RESTORE)
-    return True
+    def _is_known_tuple(self, index: int) -> bool:
+        known = self._of_tuples[index]
+        return (
+            sys.getrefcount(self._tuples[index])
+            == len(known.replace) + self._tuple_surplus
+            # Other subclasses of tuple may have attributes.
+            and (
+                type(self._tuples[index]) is tuple
+                or "_fields" in vars(type(self._tuples[index]))
+            )
+            and _dict_of(self._tuples[index]) is None
+            and not any(map(self._keeps_original, known.owners))
+        )
+
+    def _keeps_original(self, owner: object) -> bool:
+        return issubclass(type(owner), (Lock, RLock)) or _is_of(owner, self._excluded)
+
+    def _is_replaced(self, index: int) -> bool:
+        """Replace all references to an object; return False if it is in use."""
+        original = self._found[index]
+        green: Any = _REPLACEMENTS[type(original)](original)
+        if green is None:
+            return False
+        known = self._references[id(original)]
+        for replace in known.replace:
+            replace(green)
+        for method in (self._methods[number] for number in known.methods):
+            for replace in self._references[id(method)].replace:
+                replace(getattr(green, method.__name__))
+        for number in set(known.tuples):
+            items = self._tuples[number]
+            self._tuples[number] = tuple.__new__(
+                type(items), [green if each is original else each for each in items]
+            )
+            for replace in self._of_tuples[number].replace:
+                replace(self._tuples[number])
+        for owner in known.owners:
+            if issubclass(type(owner), _Condition) and isinstance(green, Lock):
+                # A condition created with a green lock uses its method.
+                vars(owner)[_RESTORE] = getattr(green, _RESTORE)
+        return True
 
 
 def _objects_of(kinds: tuple[type, ...]) -> tuple[list[object], list[Any]]:
@@ -280,20 +316,30 @@ def _holders(ids: AbstractSet[int]) -> Iterator[object]:
             yield each
 
 
-def _references_to(found: list[object], methods: list[Any]) -> dict[int, _References]:
-    """Return the references to each object, by its id; without those of the lists."""
-    references = {id(target): _References() for target in (*found, *methods)}
-    ignored = {id(found), id(methods)}
+def _references_to(
+    found: Sequence[object], methods: list[Any], tuples: list[tuple[object, ...]]
+) -> dict[int, _References]:
+    """Return the references to each object and method, by its id.
+
+    Args:
+        found: the objects. The references of these lists do not count.
+        methods: bound methods of the objects.
+        tuples: the tuples that refer to objects are added here.
+    """
+    references = {id(target): _References() for target in found}
+    references.update({id(method): _References() for method in methods})
+    for index, method in enumerate(methods):
+        if id(method.__self__) in references:
+            references[id(method.__self__)].methods.append(index)
+    ignored = {id(found), id(methods), id(tuples)}
     dicts: dict[int, dict[Any, object]] = {}
     for holder in _holders(references.keys()):
         if id(holder) in ignored:
             continue
-        if type(holder) is BuiltinMethodType:
-            if id(holder.__self__) in references:
-                references[id(holder.__self__)].methods.append(holder)
-            continue
         if issubclass(type(holder), dict):
             dicts[id(holder)] = cast("dict[Any, object]", holder)
+        elif issubclass(type(holder), tuple):
+            tuples.append(cast("tuple[object, ...]", holder))
         for number, replace in _places(holder):
             if number in references:
                 references[number].replace.append(replace)
@@ -304,16 +350,16 @@ def _references_to(found: list[object], methods: list[Any]) -> dict[int, _Refere
         for key in [
             key for key, value in dict.items(namespace) if id(value) in references
         ]:
-            of_object = references[id(dict.__getitem__(namespace, key))]
-            of_object.replace.append(_setter(namespace, key, owner))
-            of_object.owners.append(owner)
+            known = references[id(dict.__getitem__(namespace, key))]
+            known.replace.append(_setter(namespace, key, owner))
+            known.owners.append(owner)
     return references
 
 
 def _setter(
     namespace: dict[Any, object], key: Any, owner: object
 ) -> Callable[[object], object]:
-    if isinstance(owner, type):
+    if issubclass(type(owner), type):
         # Writing to the dict would leave a stale entry in the type's cache.
         return lambda value: type.__setattr__(owner, key, value)
     return lambda value: dict.__setitem__(namespace, key, value)
@@ -331,6 +377,10 @@ def _cell_setter(cell: CellType) -> Callable[[object], object]:
     return lambda value: setattr(cell, "cell_contents", value)
 
 
+def _defaults_setter(function: FunctionType) -> Callable[[object], object]:
+    return lambda value: setattr(function, "__defaults__", value)
+
+
 def _places(holder: Any) -> Iterator[tuple[int, Callable[[object], object]]]:
     """Yield the id of each object in an attribute or item, and a function to set it.
 
@@ -344,6 +394,8 @@ def _places(holder: Any) -> Iterator[tuple[int, Callable[[object], object]]]:
     if kind is CellType:
         yield id(holder.cell_contents), _cell_setter(holder)
         return
+    if kind is FunctionType:
+        yield id(holder.__defaults__), _defaults_setter(holder)
     if kind in _WITHOUT_ATTRIBUTES or issubclass(kind, (type, ModuleType)):
         return
     # Since Python 3.11, the values of attributes may be in the instance itself. They
@@ -406,8 +458,8 @@ def _package_of(owner: object) -> str:
     """Return the package that defines a module, class, function or instance."""
     if issubclass(type(owner), ModuleType):
         name: object = getattr(owner, "__name__", "")
-    elif isinstance(owner, (type, FunctionType)):
-        name = owner.__module__
+    elif issubclass(type(owner), (type, FunctionType)):
+        name = cast("type", owner).__module__
     elif type(owner) is FrameType:
         name = owner.f_globals.get("__name__", "")
     else:
@@ -430,7 +482,9 @@ _LABELS: dict[type, str] = {
 
 
 def _label(each: object) -> str:
-    return next(label for kind, label in _LABELS.items() if isinstance(each, kind))
+    return next(
+        label for kind, label in _LABELS.items() if issubclass(type(each), kind)
+    )
 
 
 def _named(remaining: list[object], excluded: AbstractSet[str]) -> list[EarlyObject]:
@@ -523,7 +577,8 @@ def _name_in(owner: Any, chain: list[object]) -> str:
 
 
 def _attributes_of(owner: object) -> Iterator[tuple[int, str]]:
-    namespace = vars(owner) if isinstance(owner, type) else _dict_of(owner)
+    is_class = issubclass(type(owner), type)
+    namespace = vars(cast("type", owner)) if is_class else _dict_of(owner)
     for name, value in list((namespace or {}).items()):
         yield id(value), str(name)
     for slot in _slots_of(type(owner)):
