@@ -308,11 +308,22 @@ def _objects_of(kinds: tuple[type, ...]) -> tuple[list[object], list[Any]]:
     return found, methods
 
 
-def _holders(ids: AbstractSet[int]) -> Iterator[object]:
-    """Yield the objects that refer to one of those with these ids."""
-    # Not gc.get_referrers, whose time is the product of the numbers of objects.
+# gc.get_referrers compares each reference with each of its arguments, in C.
+_FEW = 150
+
+
+def _holders(objects: Mapping[int, object]) -> Iterator[object]:
+    """Yield the objects that refer to one of these, which are given by their ids."""
+    few = list(objects.values())
+    if len(few) <= _FEW:
+        for each in gc.get_referrers(*few):
+            if each is not few and each is not objects:
+                yield each
+        return
+    del few
+    ids = objects.keys()
     for each in gc.get_objects():
-        if not ids.isdisjoint(map(id, gc.get_referents(each))):
+        if each is not objects and not ids.isdisjoint(map(id, gc.get_referents(each))):
             yield each
 
 
@@ -333,7 +344,7 @@ def _references_to(
             references[id(method.__self__)].methods.append(index)
     ignored = {id(found), id(methods), id(tuples)}
     dicts: dict[int, dict[Any, object]] = {}
-    for holder in _holders(references.keys()):
+    for holder in _holders({id(each): each for each in (*found, *methods)}):
         if id(holder) in ignored:
             continue
         if issubclass(type(holder), dict):
@@ -438,7 +449,7 @@ def _dict_of(holder: object) -> dict[Any, object] | None:
 def _owners_of(dicts: Mapping[int, object]) -> dict[int, object]:
     """Return the modules, classes and instances whose attributes are in these dicts."""
     owners: dict[int, object] = {}
-    for each in _holders(dicts.keys()) if dicts else ():
+    for each in _holders(dicts):
         kind = type(each)
         if kind in _WITHOUT_ATTRIBUTES or kind in (list, CellType):
             continue
@@ -497,12 +508,12 @@ def _named(remaining: list[object], excluded: AbstractSet[str]) -> list[EarlyObj
     }
     named = []
     for _ in range(_MOST_STEPS):
-        ends = {id(chain[-1]) for some in chains.values() for chain in some}
+        ends = {id(chain[-1]): chain[-1] for some in chains.values() for chain in some}
         holders: dict[int, list[object]] = defaultdict(list)
-        own = {id(remaining), id(ends), id(holders)}
+        own = {id(remaining), id(holders)}
         for holder in _holders(ends):
             if id(holder) not in own and type(holder) is not FrameType:
-                for end in ends.intersection(map(id, gc.get_referents(holder))):
+                for end in ends.keys() & map(id, gc.get_referents(holder)):
                     holders[end].append(holder)
         for index in list(chains):
             longer, name = _follow(chains[index], holders, excluded)
