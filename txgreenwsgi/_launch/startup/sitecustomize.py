@@ -16,7 +16,7 @@ from importlib.util import module_from_spec
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 # The process to patch. A wrapper executes the command in its own process; processes
 # that the command starts are not patched.
@@ -53,11 +53,11 @@ def _follow_exec(process: str) -> None:
             _VARIABLE: process,
         }
 
-    def execv(path: str, argv: Sequence[str]) -> NoReturn:
+    def execv(path: str, argv: list[str] | tuple[str, ...]) -> NoReturn:
         """As `os.execv`."""
         _execve(path, argv, environment(os.environ))
 
-    def execve(path: str, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    def execve(path: str, argv: list[str] | tuple[str, ...], env: Mapping[str, str]) -> NoReturn:
         """As `os.execve`."""
         _execve(path, argv, environment(env))
 
