@@ -57,7 +57,9 @@ def _follow_exec(process: str) -> None:
         """As `os.execv`."""
         _execve(path, argv, environment(os.environ))
 
-    def execve(path: str, argv: list[str] | tuple[str, ...], env: Mapping[str, str]) -> NoReturn:
+    def execve(
+        path: str, argv: list[str] | tuple[str, ...], env: Mapping[str, str]
+    ) -> NoReturn:
         """As `os.execve`."""
         _execve(path, argv, environment(env))
 
