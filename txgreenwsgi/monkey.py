@@ -141,6 +141,7 @@ def patch_thread() -> None:
     for name, value in before.items():
         if vars(threading).get(name) is not value:
             _originals.setdefault(("threading", name), value)
+    green_thread.make_join_green()
     # Twisted needs the ident of the real thread.
     threadable.getThreadID = real_threads.thread_ident
     futures = sys.modules.get("concurrent.futures.thread")

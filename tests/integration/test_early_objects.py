@@ -257,6 +257,70 @@ class ReplacedTests(ProgramTestCase):
             """
         )
 
+    def test_selectors(self) -> None:
+        """An early selector and an early event loop park the task."""
+        done = self.run_code(
+            """
+            import asyncio, select, selectors, socket
+            one, other = socket.socketpair()
+            chosen = [selectors.PollSelector(), selectors.DefaultSelector()]
+            for each in chosen:
+                each.register(one, selectors.EVENT_READ, "data")
+            closed = selectors.DefaultSelector()
+            closed.close()
+            loop = asyncio.new_event_loop()
+            from txgreenwsgi import monkey
+            monkey.patch_all()
+            import time, txgreenwsgi
+            epoll = monkey.original("select", "epoll")
+            assert not isinstance(loop._selector._selector, epoll)
+
+            def main():
+                waiting = [txgreenwsgi.spawn(each.select, 20) for each in chosen]
+                sleeping = txgreenwsgi.spawn(
+                    loop.run_until_complete, asyncio.sleep(0.2, "slept"))
+                txgreenwsgi.sleep(0.01)
+                assert not sleeping.done
+                other.sendall(b"x")
+                for task in waiting:
+                    ((key, events),) = task.wait()
+                    assert (key.data, events) == ("data", selectors.EVENT_READ)
+                assert not sleeping.done
+                assert sleeping.wait() == "slept"
+                loop.close()
+
+            from twisted.internet.task import react
+            react(lambda reactor: txgreenwsgi.spawn(main).deferred())
+            """
+        )
+        self.assertNotIn("Traceback", done.stderr)
+
+    def test_join(self) -> None:
+        """A task parks while it joins a real thread from before patching."""
+        self.run_code(
+            """
+            import threading
+            event, ended = threading.Event(), threading.Event()
+            thread = threading.Thread(target=event.wait, args=(20,))
+            thread.start()
+            from txgreenwsgi import monkey
+            monkey.patch_all()
+            import txgreenwsgi
+
+            def main():
+                joining = txgreenwsgi.spawn(thread.join)
+                txgreenwsgi.sleep(0.01)
+                assert thread.is_alive()
+                event.set()
+                joining.wait()
+                assert not thread.is_alive()
+                thread.join()
+
+            from twisted.internet.task import react
+            react(lambda reactor: txgreenwsgi.spawn(main).deferred())
+            """
+        )
+
 
 class RemainingTests(ProgramTestCase):
     """Objects that are in use, or have unknown references."""

@@ -1,4 +1,4 @@
-"""Locks, queues, sockets and thread-locals created before patching.
+"""Locks, queues, sockets, selectors and thread-locals created before patching.
 
 An original lock that is held during a wait blocks the reactor for ever, once a second
 task needs it. If an original object is free and all references to it are known, each
@@ -12,6 +12,8 @@ from __future__ import annotations
 import _socket
 import gc
 import queue
+import select
+import selectors
 import socket
 import sys
 import threading
@@ -32,6 +34,7 @@ from txgreenwsgi._parking.locks import Lock, RLock
 from txgreenwsgi._parking.real_threads import real_local, real_lock, real_rlock
 from txgreenwsgi._parking.task_local import local
 
+from . import select as green_select
 from ._sockets import GreenSocket
 from .queue import SimpleQueue
 from .thread import allocate_lock
@@ -153,6 +156,8 @@ def replace_early_objects(
     Returns:
         The objects that were not replaced.
     """
+    if "selectors" in patched:
+        _replace_selectors()
     kinds: tuple[type, ...] = ()
     if "threading" in patched:
         kinds += (_LOCK, _RLOCK, real_local)
@@ -165,6 +170,34 @@ def replace_early_objects(
     gc.collect()
     remaining = _Search(kinds, excluded).replace()
     return sorted(set(_named(remaining, excluded)))
+
+
+def _replace_selectors() -> None:
+    """Let the selectors that exist, such as those of event loops, park tasks."""
+    reactor = sys.modules.get("twisted.internet.reactor")
+    loop: object = getattr(reactor, "_asyncioEventloop", None)
+    for each in gc.get_objects():
+        if type(each) not in _POLLING:
+            continue
+        keys = each.get_map()
+        # None if it is closed. The reactor's own never has to park.
+        if keys is None or each is getattr(loop, _SELECTOR, None):
+            continue
+        green = _POLLING[type(each)]()
+        for key in keys.values():
+            bits = select.POLLIN if key.events & selectors.EVENT_READ else 0
+            bits |= select.POLLOUT if key.events & selectors.EVENT_WRITE else 0
+            green.register(key.fd, bits)
+        setattr(each, _SELECTOR, green)
+
+
+# The selectors whose instances have a poll object, and its green class.
+_POLLING: dict[type, Callable[[], Any]] = {
+    getattr(selectors, name): getattr(green_select, polling)
+    for name, polling in (("PollSelector", "poll"), ("EpollSelector", "epoll"))
+    if hasattr(selectors, name)
+}
+_SELECTOR = "_selector"
 
 
 class _Sample:
@@ -314,7 +347,7 @@ _FEW = 150
 
 def _holders(objects: Mapping[int, object]) -> Iterator[object]:
     """Yield the objects that refer to one of these, which are given by their ids."""
-    few = list(objects.values())
+    few = tuple(objects.values())
     if len(few) <= _FEW:
         for each in gc.get_referrers(*few):
             if each is not few and each is not objects:

@@ -46,10 +46,10 @@ def _follow_exec(process: str) -> None:
     def environment(variables: Mapping[str, str]) -> dict[str, str]:
         if str(os.getpid()) != process:  # a forked child
             return dict(variables)
-        paths = [_HERE, *variables.get("PYTHONPATH", "").split(os.pathsep)]
+        given = variables.get("PYTHONPATH")
         return {
             **variables,
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "PYTHONPATH": _HERE + (os.pathsep + given if given else ""),
             _VARIABLE: process,
         }
 
