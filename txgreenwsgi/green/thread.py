@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading as _threading
 from contextvars import Context
+from functools import wraps
 from itertools import count
 from traceback import print_exception
 from typing import TYPE_CHECKING, Any
@@ -372,6 +373,24 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
             return
         while _joined_at_exit:
             next(iter(_joined_at_exit)).join()
+
+
+def make_join_green() -> None:
+    """Let tasks wait for real threads that were created before patching."""
+    join = _RealThread.join
+    if hasattr(join, "__wrapped__"):
+        return
+
+    @wraps(join)
+    def join_in_thread(self: _threading.Thread, timeout: float | None = None) -> None:
+        from .offload import offload
+
+        if self.is_alive():
+            offload(join, self, timeout)
+        else:
+            join(self, timeout)
+
+    _RealThread.join = join_in_thread  # type: ignore[method-assign]
 
 
 def set_real_threads_aside(threading: dict[str, Any]) -> list[Any]:
