@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.input import PIECE_BYTES
+from txgreenwsgi._wsgi.read_ahead import ClientPaused
 
 if TYPE_CHECKING:
     from txgreenwsgi._http.head import RequestHead
@@ -105,6 +106,8 @@ class RequestBody:
 
     Attributes:
         limits: as given; `Exchange.replace_limits` replaces them.
+        pause_seconds: time without a byte after which `receive` raises
+            `ClientPaused`; 0 to wait without this limit.
         complete: whether the whole body was received.
         held: the number of buffered bytes.
         error: the error that each further read raises; None if there is none.
@@ -115,6 +118,7 @@ class RequestBody:
 
     __slots__ = (
         "_length",
+        "_paused",
         "_pieces",
         "_received",
         "_stream",
@@ -124,6 +128,7 @@ class RequestBody:
         "error",
         "held",
         "limits",
+        "pause_seconds",
         "reader",
     )
 
@@ -135,6 +140,8 @@ class RequestBody:
         self._received = 0
         # Seconds that readers have waited in total, up to the last read.
         self._waited = 0.0
+        self._paused = False
+        self.pause_seconds = 0.0
         self.client_waits = head.expects_continue
         self.complete = False
         self.held = 0
@@ -152,6 +159,7 @@ class RequestBody:
         self._pieces.append(piece)
         self.held += len(piece)
         if self.reader is not None:
+            self._paused = False
             self.reader.resume()
 
     def _count(self, piece: bytes) -> bool:
@@ -180,10 +188,15 @@ class RequestBody:
         """Apply the deadlines while a reader waits for the client."""
         limits = self.limits
         silence, rate = limits.body_seconds, limits.body_rate
-        if self.reader is None or not silence:
+        if self.reader is None:
             return
         waited = now - self.reader.since
-        if waited >= silence:
+        if self.pause_seconds and waited >= self.pause_seconds:
+            self._paused = True
+            self.reader.resume()
+        elif not silence:
+            return
+        elif waited >= silence:
             self.fail(BadBody(408, f"no byte of the body in {silence:g} seconds"))
         elif rate and (
             self._waited + waited > max(SLOW_SECONDS, silence) + self._received / rate
@@ -237,6 +250,7 @@ class RequestBody:
         Raises:
             BadBody: the rest of the body is invalid, too long or too late.
             ClientDisconnected: the client has disconnected.
+            ClientPaused: no byte has arrived for `pause_seconds`.
             RuntimeError: another task is reading.
             ValueError: the request has ended.
         """
@@ -252,6 +266,9 @@ class RequestBody:
                 raise self.error
             if self.complete:
                 return b""
+            if self._paused:
+                self._paused = False
+                raise ClientPaused
             if self.reader is not None:
                 raise RuntimeError(
                     "two tasks read the body of one request at the same time"
