@@ -98,7 +98,7 @@ class HalfCloseChannel(H1Channel):
         self._close_if_last()
 
     def _close_if_last(self) -> None:
-        """Close after the last complete request received before the end of the input."""
+        """Close when the requests received before the end of the input are served."""
         if not self._input_ended or self._pumping:
             return
         exchange = self.exchange
