@@ -426,7 +426,7 @@ class _Stream:
 
     def stored_body(self) -> IO[bytes] | None:
         """Return the complete body as a file."""
-        return self._request.content  # type: ignore[no-any-return]
+        return self._request.content
 
     def read_body(self, wanted: int) -> bytes | None:
         raise AssertionError("the body is read by stored_body()")

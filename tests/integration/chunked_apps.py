@@ -7,16 +7,13 @@ SHA-256 of the body; `/form` with the form field `title` and the size of `file`.
 from __future__ import annotations
 
 import hashlib
+from importlib import import_module
 from typing import Any
 
-import bottle
 import django
-import flask
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
-from pyramid.config import Configurator
-from pyramid.response import Response
 
 __all__ = [
     "bottle_app",
@@ -54,6 +51,12 @@ settings.configure(
 )
 django.setup(set_prefix=False)
 
+# Without types, or with untyped decorators.
+bottle: Any = import_module("bottle")
+flask: Any = import_module("flask")
+pyramid_config: Any = import_module("pyramid.config")
+pyramid_response: Any = import_module("pyramid.response")
+
 from django.core.wsgi import get_wsgi_application  # noqa: E402 - needs the settings
 
 django_app: Any = get_wsgi_application()
@@ -64,48 +67,50 @@ def wrapped_django_app(environ: dict[str, Any], start_response: Any) -> Any:
     return django_app(environ, start_response)
 
 
-flask_app: Any = flask.Flask(__name__)
-
-
-@flask_app.post("/")
 def _flask_body() -> str:
     request = flask.request
     return summary(request.get_data(), request.environ.get("CONTENT_LENGTH"))
 
 
-@flask_app.post("/form")
 def _flask_form() -> str:
     file = flask.request.files["file"]
     return f"{flask.request.form['title']} {len(file.read())}"
 
 
-bottle_app: Any = bottle.Bottle()
-bottle.BaseRequest.MEMFILE_MAX = 10_000_000
+flask_app: Any = flask.Flask(__name__)
+flask_app.add_url_rule("/", view_func=_flask_body, methods=["POST"])
+flask_app.add_url_rule("/form", view_func=_flask_form, methods=["POST"])
 
 
-@bottle_app.post("/")
 def _bottle_body() -> str:
     request = bottle.request
     return summary(request.body.read(), request.environ.get("CONTENT_LENGTH"))
 
 
-@bottle_app.post("/form")
 def _bottle_form() -> str:
     file = bottle.request.files["file"]
     return f"{bottle.request.forms['title']} {len(file.file.read())}"
 
 
-def _pyramid_body(request: Any) -> Response:
-    return Response(summary(request.body, request.environ.get("CONTENT_LENGTH")))
+bottle_app: Any = bottle.Bottle()
+bottle_app.route("/", "POST", _bottle_body)
+bottle_app.route("/form", "POST", _bottle_form)
+bottle.BaseRequest.MEMFILE_MAX = 10_000_000
 
 
-def _pyramid_form(request: Any) -> Response:
+def _pyramid_body(request: Any) -> Any:
+    return pyramid_response.Response(
+        summary(request.body, request.environ.get("CONTENT_LENGTH"))
+    )
+
+
+def _pyramid_form(request: Any) -> Any:
     file = request.POST["file"]
-    return Response(f"{request.POST['title']} {len(file.file.read())}")
+    return pyramid_response.Response(f"{request.POST['title']} {len(file.file.read())}")
 
 
 def _made_with_pyramid() -> Any:
-    with Configurator() as config:
+    with pyramid_config.Configurator() as config:
         config.add_route("body", "/")
         config.add_route("form", "/form")
         config.add_view(_pyramid_body, route_name="body")

@@ -478,7 +478,11 @@ class Exchange:
         if self.head.content_length is not None and not settings.buffer_input:
             server.runner(server.application, self._environ(Input(body)), self)
             return
-        ahead = BufferedBody(body, server.reactor, settings.buffer_memory)
+        memory = settings.buffer_memory
+        if not settings.buffer_input:
+            # Clients choose this way: their requests take no more memory than others.
+            memory = min(memory, self.limits.input_window)
+        ahead = BufferedBody(body, server.reactor, memory)
         try:
             if settings.buffer_input or settings.chunked != "stream":
                 if settings.chunked == "auto" and not settings.buffer_input:

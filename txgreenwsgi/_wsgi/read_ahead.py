@@ -33,8 +33,9 @@ __all__ = ["BufferedBody", "ClientPaused", "EmptyBody"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Bytes per read or write of the file: each costs 0.1 ms for the thread switch.
-_BATCH_BYTES = 262144
+#: Bytes per read of the file, and maximum for a write if the memory limit is smaller:
+#: each costs 0.1 ms for the thread switch.
+_BATCH_BYTES = 65536
 
 
 class ClientPaused(Exception):
@@ -100,7 +101,9 @@ class BufferedBody:
             self._memory += piece
         else:
             self._memory = bytearray(self._memory) + piece
-        limit = self._memory_bytes if self._file is None else _BATCH_BYTES
+        limit = self._memory_bytes
+        if self._file is not None:
+            limit = max(limit, _BATCH_BYTES)
         if len(self._memory) > limit:
             self._spill()
 
