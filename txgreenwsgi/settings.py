@@ -227,8 +227,8 @@ class Settings:
         1024**2,
         "bytes",
         "Maximum size in memory of a body that is received before the application is "
-        "called, without buffer_input at most input_window; a larger one goes to a "
-        "temporary file.",
+        "called; without buffer_input, at most half of input_window. A larger one "
+        "goes to a temporary file.",
     )
     on_disconnect: Literal["continue", "cancel"] = _setting(
         "continue",

@@ -121,6 +121,7 @@ class RequestBody:
         "_paused",
         "_pieces",
         "_received",
+        "_stalled",
         "_stream",
         "_waited",
         "client_waits",
@@ -141,6 +142,7 @@ class RequestBody:
         # Seconds that readers have waited in total, up to the last read.
         self._waited = 0.0
         self._paused = False
+        self._stalled = False
         self.pause_seconds = 0.0
         self.client_waits = head.expects_continue
         self.complete = False
@@ -230,7 +232,11 @@ class RequestBody:
     @property
     def full(self) -> bool:
         """Whether the buffer is full, so that reading should pause."""
-        return self.held >= self.limits.input_window or len(self._pieces) >= _MAX_PIECES
+        return (
+            self.held >= self.limits.input_window
+            or self._stalled
+            or len(self._pieces) >= _MAX_PIECES
+        )
 
     @property
     def max_missing_bytes(self) -> float:
@@ -293,6 +299,11 @@ class RequestBody:
             finally:
                 self.reader = None
                 self._waited += reactor.seconds() - suspension.since
+
+    def stall(self, stalled: bool) -> None:
+        """Pause reading from the client, or allow it again. Never parks."""
+        self._stalled = stalled
+        self._stream.update_backpressure()
 
     def reader_turn(self) -> None:
         """Park for a reactor turn. Raises the error of a cut request."""

@@ -480,8 +480,9 @@ class Exchange:
             return
         memory = settings.buffer_memory
         if not settings.buffer_input:
-            # Clients choose this way: their requests take no more memory than others.
-            memory = min(memory, self.limits.input_window)
+            # Every client can send such a body: it must not take more memory than a
+            # streamed one.
+            memory = min(memory, self.limits.input_window // 2)
         ahead = BufferedBody(body, server.reactor, memory)
         try:
             if settings.buffer_input or settings.chunked != "stream":
