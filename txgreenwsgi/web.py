@@ -13,6 +13,7 @@ import inspect
 import os
 import warnings
 from contextlib import suppress
+from time import time
 from typing import IO, TYPE_CHECKING, Any, overload
 from weakref import WeakSet
 
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import IReactorCore
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
@@ -27,16 +29,18 @@ from zope.interface import implementer
 from ._http.fields import join_fields, variable_name
 from ._http.framing import BODILESS_CODES
 from ._http.head import Malformed, RequestHead
-from ._http.target import read_request_line
+from ._http.target import check_method, read_request_line
+from ._http.writer import STATUSES
 from ._server.access_log import ServerAccessLog
 from ._server.ends import host_and_port
 from ._server.errors import StartError
-from ._server.output import TransportOutput
+from ._server.output import TransportOutput, has_unread_bytes
 from ._server.unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 from ._serving.application_server import ApplicationServer
 from ._serving.body import read_after_end_error
 from ._serving.exchange import QUEUED, Exchange
 from ._serving.stream import Ends, concurrent_write_error
+from ._switching.steady_clock import is_steady
 from ._wsgi.application_check import checked_application
 from .settings import Settings, refuse_settings
 
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
     from twisted.web.server import Request
     from typing_extensions import Unpack
 
-    from ._http.writer import ResponseHead
+    from ._http.writer import EarlyHints, ResponseHead
     from ._server.access_log import AccessLogFormat, AccessLogTarget
     from ._serving.registry import Observer, RequestInFlight
     from ._serving.stream import Carried, Output
@@ -189,6 +193,7 @@ class GreenWSGIResource(Resource):
         self._connections = _Connections(self.application_server)
         self._leaf = _Leaf(self)
         self._serves = False
+        self._site: object = None
 
     # For `inspect.signature`, `help` and editors: the preferred call.
     __init__.__signature__ = inspect.signature(_set_up)  # type: ignore[attr-defined]
@@ -228,20 +233,26 @@ class GreenWSGIResource(Resource):
         if not self._serves:
             self._serves = True
             self._begin()
+        if request.site is not self._site:
+            self._site = request.site
+            _log_wall_time(request.site, server.reactor)
         if request.channel is None:
             # The client left before another resource, such as a
             # `DeferredResource`, passed its request on.
             return NOT_DONE_YET
-        refusal = ""
+        refusal: Malformed | None = None
         try:
+            check_method(request.method or b"")
             head = _head_of(request, _variables_of(request))
         except Malformed as malformed:
-            head, refusal = _head_of(request, {}, "/"), malformed.reason
+            head, refusal = _head_of(request, {}, "/"), malformed
         stream = _Stream(request, server, self._connections.of(request))
         exchange = Exchange(stream, server, head, complete=not head.content_length)
         stream.carry(exchange)
-        if refusal:
-            exchange.refuse("400 Bad Request", refusal)
+        if refusal is not None:
+            # The bytes after the head may belong to a tunnel (CONNECT).
+            stream.end_connection()
+            exchange.refuse(STATUSES[refusal.status], refusal.reason)
         else:
             # Start it from the reactor loop, outside the stack of twisted.web.
             server.hub.at_next_turn(stream.admit)
@@ -260,6 +271,28 @@ class GreenWSGIResource(Resource):
                 self._access_log.open(server.reactor)
             except StartError as error:
                 _log.error("serving without an access log: {error}", error=error)
+
+
+class _WallClockReactor:
+    """A reactor whose `seconds()` is the wall clock."""
+
+    seconds = staticmethod(time)
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+def _log_wall_time(site: Any, reactor: IReactorTime) -> None:
+    """Keep the times in the access log of a `Site` on the wall clock.
+
+    twisted.web derives them from the reactor's clock, which no longer follows changes
+    of the wall clock.
+    """
+    if getattr(site, "reactor", None) is reactor and is_steady(reactor):
+        site.reactor = _WallClockReactor(reactor)
 
 
 @implementer(IResource)
@@ -294,7 +327,8 @@ class _Stream:
         self._server = server
         self._connection = connection
         self._exchange: Exchange | None = None
-        self.output: Output = TransportOutput(request, self)
+        self._transport_output = TransportOutput(request, self)
+        self.output: Output = self._transport_output
         self.ends = _ends_of(request, server.settings.url_scheme)
         self.connected = True
 
@@ -322,6 +356,26 @@ class _Stream:
         self.reset()
 
     # The response.
+
+    def early_hints(self, hints: EarlyHints) -> None:
+        """Send a 103 response. May park."""
+        request = self._request
+        fields = Headers()
+        for name, value in hints.fields():
+            fields.addRawHeader(name, value)
+        if self.connected:
+            request.channel.writeHeaders(
+                request.clientproto, b"103", b"Early Hints", fields
+            )
+        self._transport_output.wait()
+        self.output.flush()
+
+    def end_connection(self) -> None:
+        """Close an HTTP/1.1 connection after the response; a no-op in HTTP/2."""
+        channel: Any = self._request.channel
+        if isinstance(channel, HTTPChannel):
+            channel.persistent = False
+            self._request.responseHeaders.setRawHeaders(b"connection", [b"close"])
 
     def start(
         self, head: ResponseHead, length: int | None, block: bytes, end: bool
@@ -351,6 +405,8 @@ class _Stream:
             headers.removeHeader(name)
         for name, value in fields:
             headers.addRawHeader(name, value)
+        if head.ends_connection:
+            self.end_connection()
         if (
             length is not None
             and head.content_length is None
@@ -434,6 +490,10 @@ class _Stream:
     def send_continue(self) -> None:
         raise AssertionError("twisted.web sends 100 Continue itself")
 
+    def read_now(self) -> bool:
+        """Return False: the body was complete from the start."""
+        return False
+
     def update_backpressure(self) -> None:
         """No-op: twisted.web reads bodies itself."""
 
@@ -473,6 +533,11 @@ class _Connection:
         if self._owner.server.shutdown.stopping:
             self.stop()
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+        for exchange in self._exchanges:
+            exchange.postpone(seconds, now)
+
     def stop(self) -> None:
         """Close, unless a request of ours or of another resource is in progress."""
         channel = self._channel
@@ -480,8 +545,10 @@ class _Connection:
             if not self._exchanges:
                 self._owner.forget(channel)
         elif not self._exchanges and not _requests_of(channel):
-            self._watch_loss()
             transport = channel.transport
+            if has_unread_bytes(transport):
+                return  # perhaps a request, which is served; `check` tries again
+            self._watch_loss()
             if isinstance(channel, HTTPChannel):
                 channel.loseConnection()
             else:

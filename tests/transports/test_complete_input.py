@@ -252,8 +252,8 @@ class AheadCases(Cases):
             environ["txgreenwsgi.buffer_input"](environ)  # a no-op
             return by_length(environ, start)
 
-        for chunked in ("auto", "stream"):
-            server = self.serve(app, chunked=chunked)
+        for chunked, strict in (("auto", False), ("stream", False), ("auto", True)):
+            server = self.serve(app, chunked=chunked, strict=strict)
             reply = server.begin("POST", unsized=True)
             server.send_body(reply, b"abc")
             server.advance(1.5)

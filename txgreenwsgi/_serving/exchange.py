@@ -18,13 +18,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txgreenwsgi._http.framing import BODILESS_CODES
-from txgreenwsgi._http.writer import STATUSES
+from txgreenwsgi._http.writer import STATUSES, EarlyHints
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
-from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task
+from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task, require_task
 from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.errors import Errors
-from txgreenwsgi._wsgi.input import Input, SeekableInput
+from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
 from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
@@ -36,6 +36,7 @@ from .stored_body import StoredBody
 from .stream import concurrent_write_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NoReturn
 
     from _typeshed.wsgi import WSGIEnvironment
@@ -105,6 +106,9 @@ _FILE_BYTES = 1024 * 1024
 #: the application, so that the application starts.
 PAUSE_SECONDS: Final = 1.0
 
+#: Maximum number of warnings about dropped response fields.
+_DROPPED_FIELDS = 1000
+
 _NEVER = float("inf")
 _UNKNOWN = -1
 
@@ -142,7 +146,8 @@ class Exchange:
         bytes_sent: the length of the response body sent so far, without framing.
         iterating: whether the application's iterable is being iterated.
         bodiless: whether method or status exclude a response body.
-        deadline: reactor time at which the request times out.
+        deadline: reactor time at which the request times out, `stalled` excluded.
+        stalled: duration of the stalls of the reactor during the request, in seconds.
     """
 
     __slots__ = (
@@ -161,6 +166,7 @@ class Exchange:
         "outcome",
         "request_id",
         "server",
+        "stalled",
         "started",
         "state",
         "stream",
@@ -184,7 +190,7 @@ class Exchange:
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
         table = server.table
         self.request_id = table.next_id()
-        self.started = now = server.hub.reactor.seconds()
+        self.started = now = server.hub.seconds()
         self._started_unix = time() if table.observers else 0.0
         self.task: Task[None] | None = None
         self.errors: Errors | None = None
@@ -195,6 +201,7 @@ class Exchange:
         self.bodiless = False
         limit = limits.request_seconds
         self.deadline = now + limit if limit else _NEVER
+        self.stalled = 0.0
         # Bytes of the response body still to be sent; _UNKNOWN if the application
         # gives no length.
         self._left = _UNKNOWN
@@ -213,8 +220,16 @@ class Exchange:
         """
         if self.state is not QUEUED:
             LIFE.after(self.state, "start")  # raises
+        limits = self.limits
+        if limits.methods and self.head.method not in limits.methods:
+            self._refuse(
+                "405 Method Not Allowed",
+                f"the method {self.head.method} is not allowed",
+                allow=", ".join(limits.methods),
+            )
+            return
         length = self.head.content_length
-        limit = self.limits.body_bytes
+        limit = limits.body_bytes
         if length and limit and length > limit:
             self._refuse("413 Content Too Large", f"at most {limit} bytes are accepted")
             return
@@ -282,10 +297,12 @@ class Exchange:
         self.server.admission.remove(self)
         self._refuse(status, text, retry_after)
 
-    def _refuse(self, status: str, text: str, retry_after: int = 0) -> None:
+    def _refuse(
+        self, status: str, text: str, retry_after: int = 0, allow: str = ""
+    ) -> None:
         self.state = _ON_REFUSE[self.state]
         self.outcome = "refused"
-        self._send_answer(status, text, retry_after)
+        self._send_answer(status, text, retry_after, allow)
         self.server.exchange_ended(self)
         self.stream.ended(self)
 
@@ -361,11 +378,12 @@ class Exchange:
     def check(self, now: float) -> None:
         """Apply the deadlines of the request; `now` is the reactor's clock."""
         limits = self.limits
+        expired = now - self.stalled >= self.deadline
         if self.state is QUEUED:
             limit = limits.queue_seconds
-            if now >= self.deadline:
+            if expired:
                 limit = now - self.started
-            elif not limit or now - self.started < limit:
+            elif not limit or now - self.stalled - self.started < limit:
                 return
             self.refuse(
                 "503 Service Unavailable",
@@ -373,7 +391,7 @@ class Exchange:
                 1,
             )
             return
-        if now >= self.deadline:
+        if expired:
             self._time_out(now - self.started)
             return
         self.body.check(now)
@@ -389,6 +407,13 @@ class Exchange:
             text = f"the client accepted no byte for {limit:g} seconds"
             self.cut(ClientDisconnected(text), "timeout")
             self.stream.reset()
+
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+        self.stalled += min(seconds, now - self.started)
+        for wait in (self.body.reader, self.stream.output.waiting):
+            if wait is not None:
+                wait.discount(seconds, now)
 
     def _time_out(self, seconds: float) -> None:
         self.deadline = _NEVER
@@ -426,7 +451,9 @@ class Exchange:
                 f"set_request_timeout({seconds!r}): not a number of seconds; give a "
                 "number above 0, or None for no limit"
             )
-        self.deadline = self.server.reactor.seconds() + seconds
+        reactor = self.server.reactor
+        stalled = self.stalled + self.server.deadlines.stalled_seconds(reactor)
+        self.deadline = reactor.seconds() - stalled + seconds
 
     def replace_limits(self, limits: Limits) -> None:
         """Apply other limits to this request only.
@@ -523,6 +550,7 @@ class Exchange:
             "waitress.client_disconnected"
         ] = self.client_disconnected
         environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
+        environ["wsgi.early_hints"] = self.send_early_hints
         if server.settings.environ:
             # The deployer's variables override those of the client and connection.
             environ.update(server.settings.environ)
@@ -531,6 +559,38 @@ class Exchange:
     def client_disconnected(self) -> bool:
         """Return whether the client is known to have disconnected. Never parks."""
         return not self.stream.connected
+
+    def send_early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
+        """Send header fields in a 103 response, before the response. May park.
+
+        `environ["wsgi.early_hints"]` (RFC 8297). May be called several times. A no-op
+        for an HTTP/1.0 client, and without fields.
+
+        Args:
+            headers: pairs of name and value, such as `("Link", "</a.css>;
+                rel=preload; as=style")`.
+
+        Raises:
+            ClientDisconnected: the client has disconnected.
+            NotInGreenlet: not called from a task, so it could not park.
+            RuntimeError: the response has begun.
+            TypeError: `headers` are not pairs of str.
+            ValueError: a field cannot be sent in an interim response.
+        """
+        require_task("wsgi.early_hints()")
+        hints = EarlyHints(headers)
+        if self.error is not None:
+            raise self.error
+        if self.state is not RUNNING:
+            raise RuntimeError(
+                "wsgi.early_hints() was called after the response had begun: call it "
+                "before the first block of the body (RFC 8297)"
+            )
+        if self.stream.output.waiting is not None:
+            raise concurrent_write_error()
+        if hints.fields() and self.head.version != "HTTP/1.0":
+            self.stream.early_hints(hints)
+            self._yield_if_due()
 
     # `wsgi.input` of a request without a body.
 
@@ -548,6 +608,22 @@ class Exchange:
         sleep(0)
 
     # The sink of the gateway.
+
+    def fields_dropped(self, names: Iterable[str], place: str) -> None:
+        """Log dropped hop-by-hop fields, once for each place in the application."""
+        seen = self.server.dropped_fields
+        for name in names:
+            key = (name.lower(), place)
+            if key not in seen and len(seen) < _DROPPED_FIELDS:
+                seen.add(key)
+                _log.warn(
+                    "hop-by-hop response field dropped: {name}, set at {place} for "
+                    "{request}; remove it, because the server manages the connection "
+                    "(PEP 3333). Logged once for this place.",
+                    name=name,
+                    place=place,
+                    request=self,
+                )
 
     def begin_iteration(self) -> None:
         """Mark the start of the iteration.
@@ -615,7 +691,7 @@ class Exchange:
         stream.data(block)
         # `_yield_if_due`, inlined: this runs once for each block.
         hub = self.server.hub
-        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > SLICE_SECONDS:
             stream.output.turn()
 
     def _yield_if_due(self) -> None:
@@ -761,11 +837,13 @@ class Exchange:
     def _log_failure(self, error: BaseException) -> None:
         _log.failure("{request} failed", failure=Failure(error), request=self)
 
-    def _send_answer(self, status: str, text: str, retry_after: int = 0) -> None:
+    def _send_answer(
+        self, status: str, text: str, retry_after: int = 0, allow: str = ""
+    ) -> None:
         """Send a complete server response, unless the client is gone."""
         if not self.stream.connected:
             return
-        head, body = plain_response(status, text, retry_after)
+        head, body = plain_response(status, text, retry_after, allow)
         self.code = head.code
         self.bytes_sent = 0 if self.head.method == "HEAD" else len(body)
         self.stream.answer(head, body)
@@ -800,10 +878,16 @@ def _buffer_input(ahead: BufferedBody, given: Input, environ: WSGIEnvironment) -
     complete already, was read from, or if middleware has replaced `wsgi.input`. Call
     in a task of the request. May park.
     """
-    if ahead.complete or ahead.begun or environ.get("wsgi.input") is not given:
+    current = environ.get("wsgi.input")
+    proxy = current if isinstance(current, InputProxy) else None
+    original = current if proxy is None else proxy.body
+    if ahead.complete or ahead.begun or original is not given:
         return
     ahead.receive_ahead()
     _set_whole(environ, ahead)
+    if proxy is not None:
+        proxy.body = environ["wsgi.input"]
+        environ["wsgi.input"] = proxy
 
 
 def _set_whole(environ: WSGIEnvironment, body: BufferedBody) -> None:

@@ -40,7 +40,14 @@ if TYPE_CHECKING:
         position: int
 
 
-__all__ = ["MAX_PIECE_BYTES", "PIECE_BYTES", "Input", "SeekableInput", "recv"]
+__all__ = [
+    "MAX_PIECE_BYTES",
+    "PIECE_BYTES",
+    "Input",
+    "InputProxy",
+    "SeekableInput",
+    "recv",
+]
 
 #: Preferred size of a piece for a reader that accepts any size.
 PIECE_BYTES = 65536
@@ -205,6 +212,19 @@ class SeekableInput(Input):
         return position
 
 
+class InputProxy:
+    """Base of the objects that the server itself puts in the place of an `Input`.
+
+    Args:
+        body: The original, which `recv` reads.
+    """
+
+    __slots__ = ("body",)
+
+    def __init__(self, body: Input) -> None:
+        self.body = body
+
+
 def recv(environ: WSGIEnvironment, size: int) -> bytes:
     """Return the next bytes of the request body as they arrive, at most `size`.
 
@@ -221,6 +241,8 @@ def recv(environ: WSGIEnvironment, size: int) -> bytes:
         ValueError: `size` is below 1.
     """
     body = environ["wsgi.input"]
+    if isinstance(body, InputProxy):
+        body = body.body
     if not isinstance(body, Input):
         raise RuntimeError(
             "recv() reads the server's own wsgi.input, but middleware has replaced it "
