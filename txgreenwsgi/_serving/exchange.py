@@ -476,9 +476,10 @@ class Exchange:
         body = self.body
         try:
             if body is NO_BODY:
-                received = (
-                    SeekableInput(EmptyBody(self)) if self._seekable else Input(self)
-                )
+                if server.settings.buffer_input or self.stream.body_is_stored:
+                    received: Input = SeekableInput(EmptyBody(self))
+                else:
+                    received = Input(self)
                 server.runner(server.application, self._environ(received), self)
             else:
                 self._run_with_body(body)  # type: ignore[arg-type]
@@ -486,11 +487,6 @@ class Exchange:
             if self.task is not None and self.task.dying:
                 raise
             self._failed(error)
-
-    @property
-    def _seekable(self) -> bool:
-        """Whether the input is complete, of whatever length, before the call."""
-        return self.server.settings.buffer_input or self.stream.body_is_stored
 
     def _run_with_body(self, body: RequestBody) -> None:
         """Call the application, after its body was received if it must be complete."""
