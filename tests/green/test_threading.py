@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import gc
 import io
+import pickle
 import sys
 import weakref
 from typing import Any
@@ -59,6 +61,12 @@ class ThreadTests(SynchronousTestCase):
         for make in (threading.Lock, threading.RLock):
             self.assertEqual(make().__class__.__module__, "_thread")
         self.assertIn("_thread.RLock", repr(threading.RLock()))
+
+    def test_pickle(self) -> None:
+        """`allocate_lock` is pickled by name; a manager's process has the original."""
+        with patch.object(_thread, "allocate_lock", thread.allocate_lock):
+            pickled = pickle.dumps(thread.allocate_lock)
+        self.assertIs(pickle.loads(pickled), _thread.allocate_lock)
 
     def test_timer(self) -> None:
         """A Timer calls its function by the reactor's clock."""

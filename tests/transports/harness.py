@@ -175,6 +175,7 @@ class Server:
         body: bytes = b"",
         *,
         length: int | None = None,
+        unsized: bool = False,
         slow: bool = False,
         stalled: bool = False,
         on: Reply | None = None,
@@ -188,13 +189,18 @@ class Server:
             body: the body, or the first part of it.
             length: the Content-Length of a body that is sent in part; the rest
                 follows by `Reply.send_body`.
+            unsized: whether the body has no Content-Length, and follows by
+                `send_body`: chunked in HTTP/1.1.
             slow: whether the client does not read the response.
             stalled: whether the HTTP/2 client reads without enlarging its window.
             on: an earlier reply, whose connection is used. By default, the
                 request gets a new connection.
         """
         fields = [("Host", "test.example"), *headers]
-        if length is not None:
+        if unsized:
+            if self.version == "HTTP/1.1":
+                fields.append(("Transfer-Encoding", "chunked"))
+        elif length is not None:
             fields.append(("Content-Length", str(length)))
         elif body:
             fields.append(("Content-Length", str(len(body))))
@@ -204,7 +210,8 @@ class Server:
             self.connections.append(connection)
         else:
             connection = on.connection
-        reply = connection.request(method, target, fields, body, length is not None)
+        partial = unsized or length is not None
+        reply = connection.request(method, target, fields, body, partial)
         self.settle()
         return reply
 
@@ -274,6 +281,11 @@ class Server:
     def disconnect(self, reply: Reply) -> None:
         """Close the connection of a client."""
         reply.connection.link.disconnect()
+        self.settle()
+
+    def end_input(self, reply: Reply) -> None:
+        """Close the sending side of the connection of a client (a half-close)."""
+        reply.connection.link.end()
         self.settle()
 
     def abandon(self, reply: Reply) -> None:
