@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
+from txgreenwsgi._switching.thread_calls import in_task_of_thread
+from txgreenwsgi._threads.routes import RoutePatterns
+from txgreenwsgi._threads.runner import PatternRunner
 from txgreenwsgi._wsgi.application_check import checked_application
 from txgreenwsgi._wsgi.environ import base_environ
 from txgreenwsgi.isolation import isolate_loaded
@@ -111,6 +114,9 @@ class ApplicationServer:
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
         self.runner: Runner = run_in_task
+        patterns = RoutePatterns(settings.threads_for)
+        if patterns:
+            self.runner = PatternRunner(patterns, settings.threads)
         self._reactor = reactor
 
     @cached_property
@@ -164,6 +170,9 @@ class ApplicationServer:
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
+        in_task = in_task_of_thread()
+        if in_task is not None:
+            return in_task(self.requests)
         return self.table.rows(self.reactor.seconds())
 
     # Connections.

@@ -139,6 +139,9 @@ class Exchange:
         deadline: reactor time at which the request times out.
     """
 
+    #: The response is sent in the task.
+    of_thread: Final = False
+
     __slots__ = (
         "_left",
         "_started_unix",

@@ -23,6 +23,7 @@ from txgreenwsgi._states import TransitionTable
 
 from . import guards
 from .errors import Cancelled
+from .thread_calls import in_task_of_thread, tasks_of_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -331,6 +332,8 @@ class Task(Generic[T_co]):
         """
         if timeout is not None:
             guards.require_seconds("Task.wait(timeout)", timeout)
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.wait, timeout)
         self.hub.wait_for_end(self, timeout)
         self._observed = True
         if self._error is not None:

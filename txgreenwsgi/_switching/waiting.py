@@ -26,6 +26,7 @@ from .errors import Cancelled
 from .greenlets import Suspension, Task, hub_of, require_task
 from .guards import require_seconds
 from .suspensions import exception_of
+from .thread_calls import in_task_of_thread, tasks_of_threads
 from .timeouts import timeout as time_limit
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ def wait(awaitable: object, timeout: float | None = None) -> object:
     try:
         if timeout is not None:
             require_seconds("wait(timeout)", timeout)
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            waiting: Callable[..., object] = wait
+            return in_task(waiting, awaitable, timeout)
         task = require_task("wait()")
         if isinstance(awaitable, Deferred):
             return _wait_for_deferred(task, awaitable, timeout)
@@ -378,6 +382,9 @@ def sleep(seconds: float) -> None:
         TypeError: `seconds` is not a number.
         NotInGreenlet: the caller is not in a task.
     """
+    if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+        in_task(sleep, seconds)
+        return
     task = require_task("sleep()")
     if seconds == 0:
         suspension = Suspension(task, "sleep(0)")
@@ -410,6 +417,8 @@ def suspend(timeout: float | None = None) -> Suspension:
     """
     if timeout is not None:
         require_seconds("suspend(timeout)", timeout)
+    if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+        return in_task(suspend, timeout)
     return Suspension(require_task("suspend()"), "suspend()", timeout)
 
 
@@ -435,6 +444,16 @@ def spawn(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T
             f"spawn() takes an ordinary function, not the coroutine function "
             f"{function!r}: use spawn(wait, function(1, 2))"
         )
+    if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+        return in_task(_spawn_here, function, args, kwargs)
+    return _spawn_here(function, args, kwargs)
+
+
+def _spawn_here(
+    function: Callable[..., T],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+) -> Task[T]:
     return _spawn(hub_of(), function, args, kwargs)
 
 
