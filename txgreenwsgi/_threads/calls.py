@@ -21,7 +21,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txgreenwsgi._parking.real_threads import real_lock
-from txgreenwsgi._switching.errors import Cancelled
 from txgreenwsgi._switching.greenlets import Suspension
 from txgreenwsgi._switching.tasks import ALL_SHIELDS
 from txgreenwsgi._switching.thread_calls import tasks_of_threads
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
         def submit(self, call: ThreadCall[Any]) -> None:
             """Have a thread begin `call`."""
 
-        def ended(self) -> None:
-            """Note that a submitted call has ended."""
+        def ended(self, call: ThreadCall[Any]) -> None:
+            """Note that a submitted call has ended, or was dropped."""
 
 
 __all__ = ["ThreadCall"]
@@ -92,6 +91,7 @@ class ThreadCall(Generic[T]):
         task: as given.
         route: as given.
         ended: whether the function has returned.
+        in_progress: whether the task is making a call of the thread.
         seconds: CPU time of the thread, set when the function has returned.
     """
 
@@ -110,6 +110,7 @@ class ThreadCall(Generic[T]):
         "_suspension",
         "_unreported",
         "ended",
+        "in_progress",
         "route",
         "seconds",
         "task",
@@ -123,6 +124,7 @@ class ThreadCall(Generic[T]):
         self.task = task
         self.route = route
         self.ended = False
+        self.in_progress = False
         self.seconds = 0.0
         self._function: Callable[[], T] | None = None
         # The Context of the task itself, not a copy: what a coroutine sets in the
@@ -180,7 +182,7 @@ class ThreadCall(Generic[T]):
             self._abandon()
             raise
         finally:
-            threads.ended()
+            threads.ended(self)
         return self._outcome()
 
     def _wait_for_begin(self, task: Task[object]) -> None:
@@ -209,14 +211,16 @@ class ThreadCall(Generic[T]):
             if call is None:
                 return True
             task.lower_shield(ALL_SHIELDS)
+            self.in_progress = True
             try:
                 call.result = call.function(*call.args, **call.kwargs)
             except GreenletExit:
-                call.error = _stopped_error()
+                call.error = _killed_error()
                 raise
             except BaseException as error:
                 call.error = error
             finally:
+                self.in_progress = False
                 task.raise_shield(ALL_SHIELDS)
                 if call.done is not None:
                     call.done.release()
@@ -237,7 +241,7 @@ class ThreadCall(Generic[T]):
         return cast("T", result)
 
     def _abandon(self) -> None:
-        """Let the thread end without the task: its next call raises Cancelled."""
+        """Leave the thread without its task: its next call raises GreenletExit."""
         self._abandoned = True
         self._claim.acquire(False)
         self._refuse_calls()
@@ -249,7 +253,7 @@ class ThreadCall(Generic[T]):
             except IndexError:  # the other thread was faster
                 return
             if call is not None:
-                call.error = _stopped_error()
+                call.error = _killed_error()
                 if call.done is not None:
                     call.done.release()
 
@@ -311,10 +315,12 @@ class ThreadCall(Generic[T]):
 
         Raises:
             BaseException: what `function` raised, or a call posted before.
-            Cancelled: the task was killed, because its reactor stops.
+            GreenletExit: the task was killed, because its reactor stops.
         """
         done = self._done
-        assert done is not None, "called in the thread"
+        if get_ident() != self._ident or done is None:
+            # Called by another task of the application.
+            return function(*args, **kwargs)
         unreported = self._unreported
         if unreported is not None:
             self._unreported = None
@@ -339,6 +345,9 @@ class ThreadCall(Generic[T]):
         Its failure is raised at the next call of the thread, or at the end of `wait`.
         Calls are made in the order of `in_task` and `post`.
         """
+        if get_ident() != self._ident:
+            function(*args)
+            return
         unreported = self._unreported
         if unreported is not None:
             self._unreported = None
@@ -361,5 +370,6 @@ class ThreadCall(Generic[T]):
             self._notify(self._wake)
 
 
-def _stopped_error() -> Cancelled:
-    return Cancelled("the server has stopped: this thread has no task any more")
+def _killed_error() -> GreenletExit:
+    # The exception that kills a task: `except Exception` does not swallow it.
+    return GreenletExit("the server has stopped: this thread has no task any more")

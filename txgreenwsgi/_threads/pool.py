@@ -17,7 +17,7 @@ import sys
 from _queue import Empty, SimpleQueue
 from threading import Thread, get_ident
 from time import monotonic, sleep, thread_time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from txgreenwsgi._parking.real_threads import real_lock
@@ -70,13 +70,13 @@ class ThreadPool:
     Attributes:
         size: the number of calls that run, rather than wait, at a time.
         threads: the number of threads.
-        busy: the number of calls that were submitted and have not ended.
+        calls: the calls that were submitted and have not ended.
     """
 
     def __init__(self) -> None:
         self.size = 1
         self.threads = 0
-        self.busy = 0
+        self.calls: set[ThreadCall[Any]] = set()
         self._pid = os.getpid()
         self._queue: SimpleQueue[ThreadCall[object]] = SimpleQueue()
         # Guards the gate and the attributes below.
@@ -91,18 +91,18 @@ class ThreadPool:
 
     # In the reactor's thread.
 
-    def submit(self, call: ThreadCall[object]) -> None:
+    def submit(self, call: ThreadCall[Any]) -> None:
         """Have a thread begin `call`, when there is a place for it. Never parks.
 
         Call `ended` later.
         """
-        self.busy += 1
-        if self.busy == 1:
+        if not self.calls:
             self._usual_interval = sys.getswitchinterval()
             sys.setswitchinterval(min(SWITCH_SECONDS, self._usual_interval))
+        self.calls.add(call)
         hub = call.task.hub
         with self._mutex:
-            if self.threads < min(self.size, self.busy):
+            if self.threads < min(self.size, len(self.calls)):
                 # Not in the task: the start of a thread may park.
                 hub.at_next_turn(self._new_thread().start)
             if not self._watched:
@@ -111,11 +111,16 @@ class ThreadPool:
             if self._gate.admit(call, monotonic()):
                 self._queue.put(call)
 
-    def ended(self) -> None:
-        """Note that a submitted call has ended, or was dropped."""
-        self.busy -= 1
-        if not self.busy:
+    def ended(self, call: ThreadCall[Any]) -> None:
+        """Note that a submitted call has ended, or was dropped. Never parks."""
+        self.calls.discard(call)
+        if not self.calls:
             sys.setswitchinterval(self._usual_interval)
+
+    @property
+    def computes(self) -> bool:
+        """Whether a call is queued, or its thread does not wait for its task."""
+        return not all(call.in_progress for call in self.calls)
 
     def _new_thread(self) -> Thread:
         """Return a new thread, not started. Call with the mutex."""
@@ -175,7 +180,7 @@ class ThreadPool:
             sleep(_SAMPLE_SECONDS)
             now = monotonic()
             with self._mutex:
-                if self.busy:
+                if self.calls:
                     idle_since = now
                 elif now - idle_since > _IDLE_SECONDS:
                     self._watched = False

@@ -16,16 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SinkInThread"]
 
-#: Bytes of the response that the thread may send ahead without waiting for the task.
-_AHEAD_BYTES = 262144
-
-
 class SinkInThread:
     """Sends a response from a thread. The methods are called in the thread.
 
-    Each hand-over to the task costs about 40 us. A response of one block is handed over
-    as a whole, and the blocks of a longer one without waiting, until `_AHEAD_BYTES` are
-    on their way; a failure is raised at the next call.
+    Each hand-over to the task costs about 40 us, so a response of one block is handed
+    over as a whole.
 
     Args:
         call: the call of the application.
@@ -38,7 +33,7 @@ class SinkInThread:
 
     of_thread: Final = True
 
-    __slots__ = ("_ahead", "_call", "_sink", "_whole", "bodiless")
+    __slots__ = ("_call", "_sink", "_whole", "bodiless")
 
     def __init__(self, call: ThreadCall[None], sink: ResponseSink) -> None:
         self._call = call
@@ -46,7 +41,6 @@ class SinkInThread:
         self.bodiless = False
         # Head, length and block of a response that this one block completes.
         self._whole: tuple[ResponseHead, int, bytes] | None = None
-        self._ahead = 0
 
     def begin_iteration(self) -> None:
         """Mark the start of the iteration. Never blocks."""
@@ -70,18 +64,7 @@ class SinkInThread:
     def write(self, block: bytes) -> None:
         """Send a block. Blocks while the client is slow to read."""
         self._send_whole()
-        size = len(block)
-        if self._ahead + size <= _AHEAD_BYTES:
-            self._ahead += size
-            self._call.post(self._write_ahead, block)
-        else:
-            self._call.in_task(self._sink.write, block)
-
-    def _write_ahead(self, block: bytes) -> None:
-        try:
-            self._sink.write(block)
-        finally:
-            self._ahead -= len(block)
+        self._call.in_task(self._sink.write, block)
 
     def send_file(self, head: ResponseHead | None, body: FileWrapper) -> bool:
         """Send a whole body from a file, in the task."""
