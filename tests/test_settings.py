@@ -51,7 +51,7 @@ class SettingsTests(SynchronousTestCase):
     def test_every_default_is_allowed(self) -> None:
         """Each default has a text on the command line, which parses to the default."""
         for name, setting, default in described():
-            if setting.kind in ("flag", "pairs"):
+            if setting.kind in ("flag", "pairs", "words"):
                 continue
             self.assertEqual(parse(setting, shown(setting, default)), default, name)
 
@@ -60,6 +60,58 @@ class SettingsTests(SynchronousTestCase):
         settings = Settings()
         with self.assertRaises(dataclasses.FrozenInstanceError):
             settings.max_body = 1  # type: ignore[misc]
+
+    def test_route_patterns(self) -> None:
+        """Route patterns are one str, or any iterable of str."""
+        given: Any
+        for given in ("/a b/*", ["/a b/*"], iter(["/a b/*"])):
+            settings = Settings.from_keywords(threads_for=given)
+            self.assertEqual(settings.threads_for, ("/a b/*",))
+
+    def test_wrong_route_patterns(self) -> None:
+        """The error names the pattern and the remedy."""
+        for given in ("reports", "", "GET", "GET reports", "*", "G T /x"):
+            message = self.refusal(threads_for=given)
+            self.assertIn(f"threads_for {given!r} is not a route pattern", message)
+            self.assertIn("'POST /upload', 'all' or 'auto'", message)
+        wrong: Any
+        for wrong in (5, None, ["/a", 5], [b"/a"]):
+            self.assertIn("give a list of str", self.refusal(threads_for=wrong))
+
+    def test_methods(self) -> None:
+        """Methods are any iterable of tokens, or a str with commas."""
+        given: Any
+        for given in (
+            ["GET", "BREW"],
+            ("GET", "BREW"),
+            iter(["GET", "BREW"]),
+            "GET,BREW",
+            " GET , BREW ",
+        ):
+            settings = Settings.from_keywords(methods=given)
+            self.assertEqual(settings.methods, ("GET", "BREW"))
+        for given in ((), [], "", " "):
+            self.assertEqual(Settings.from_keywords(methods=given).methods, ())
+
+    def test_wrong_methods(self) -> None:
+        """A method that no request can have, or that cannot be served, is refused."""
+        given: Any
+        for given, message in (
+            ("GET,,PUT", "does not consist of request methods: give names such as GET"),
+            ("GET PUT", "does not consist of request methods"),
+            (["G(T"], "does not consist of request methods"),
+            ([""], "does not consist of request methods"),
+            (["GET\n"], "does not consist of request methods"),
+            ([b"GET"], "does not consist of request methods"),
+            (5, "does not consist of request methods"),
+            (None, "does not consist of request methods"),
+            ("GET,CONNECT", "contains CONNECT, which no application can serve: remove"),
+            ("PRI", "contains PRI, which no application can serve"),
+            ("get", "contains get, but methods are case-sensitive: give GET"),
+            (["Post"], "contains Post, but methods are case-sensitive: give POST"),
+        ):
+            self.assertIn(f"methods={given!r} {message}", self.refusal(methods=given))
+        self.assertEqual(Settings.from_keywords(methods=["brew"]).methods, ("brew",))
 
     def test_unknown_name(self) -> None:
         """For a misspelled setting, the message suggests the most similar name."""
@@ -215,11 +267,16 @@ class KeywordTests(SynchronousTestCase):
     def test_same_fields_as_settings(self) -> None:
         """Every setting is a keyword of the same type, in the same order.
 
-        Pairs are the exception: a keyword takes them in any form.
+        Pairs, names and words are the exception: a keyword takes them in any form.
         """
+        forms = {
+            "pairs": "Pairs",
+            "names": "Iterable[str]",
+            "words": "Iterable[str]",
+        }
         kinds = {name: setting.kind for name, setting, _default in described()}
         expected = {
-            field.name: "Pairs" if kinds[field.name] == "pairs" else field.type
+            field.name: forms.get(kinds[field.name], field.type)
             for field in dataclasses.fields(Settings)
         }
         annotations = {

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from txgreenwsgi._http.writer import ResponseHead
     from txgreenwsgi._wsgi.files import FileWrapper
     from txgreenwsgi._wsgi.gateway import ResponseSink
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from .calls import ThreadCall
 
 __all__ = ["SinkInThread"]
+
 
 class SinkInThread:
     """Sends a response from a thread. The methods are called in the thread.
@@ -41,6 +44,10 @@ class SinkInThread:
         self.bodiless = False
         # Head, length and block of a response that this one block completes.
         self._whole: tuple[ResponseHead, int, bytes] | None = None
+
+    def fields_dropped(self, names: Iterable[str], place: str) -> None:
+        """Log the warning in the task."""
+        self._call.post(self._sink.fields_dropped, names, place)
 
     def begin_iteration(self) -> None:
         """Mark the start of the iteration. Never blocks."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from txgreenwsgi._switching.greenlets import require_task
 from txgreenwsgi._switching.running import current_task
-from txgreenwsgi._wsgi.gateway import serve
 
 from .calls import ThreadCall
 from .pool import pool_of
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
     from txgreenwsgi._wsgi.gateway import Application, ResponseSink
+
+    Serve = Callable[[Application, WSGIEnvironment, ResponseSink], None]
 
 __all__ = ["DEFAULT_THREADS", "PatternRunner", "in_thread", "to_thread"]
 
@@ -39,11 +40,13 @@ class PatternRunner:
     Args:
         patterns: the requests to serve in threads.
         size: the number of threads that run at a time.
+        serve: calls the application, in the task or in the thread.
     """
 
-    def __init__(self, patterns: RoutePatterns, size: int) -> None:
+    def __init__(self, patterns: RoutePatterns, size: int, serve: Serve) -> None:
         self._patterns = patterns
         self._size = size
+        self._serve = serve
 
     def __call__(
         self, application: Application, environ: WSGIEnvironment, sink: ResponseSink
@@ -51,36 +54,16 @@ class PatternRunner:
         """Call `application`; see `Runner` in `_serving/runner.py`. May park."""
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         if self._patterns.match(method, path):
-            route = route_of(method, path)
-            serve_in_thread(application, environ, sink, route, self._size)
+            call: ThreadCall[None] = ThreadCall(
+                require_task("a request in a thread"), route_of(method, path)
+            )
+            in_thread = SinkInThread(call, sink)
+            call.run(
+                pool_of(call.task.hub, self._size),
+                partial(self._serve, application, environ, in_thread),
+            )
         else:
-            serve(application, environ, sink)
-
-
-def serve_in_thread(
-    application: Application,
-    environ: WSGIEnvironment,
-    sink: ResponseSink,
-    route: str,
-    size: int,
-) -> float:
-    """Call `application` in a thread and send its response to `sink`. Parks.
-
-    Args:
-        application: the WSGI callable.
-        environ: the environ of the request.
-        sink: the consumer of the response, in this task.
-        route: the kind of request, for statistics.
-        size: the number of threads that run at a time.
-
-    Returns:
-        CPU seconds of the thread.
-    """
-    task = require_task("a request in a thread")
-    call: ThreadCall[None] = ThreadCall(task, route)
-    in_thread = SinkInThread(call, sink)
-    call.run(pool_of(task.hub, size), partial(serve, application, environ, in_thread))
-    return call.seconds
+            self._serve(application, environ, sink)
 
 
 def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
