@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
 from txgreenwsgi._switching.thread_calls import in_task_of_thread
-from txgreenwsgi._threads.routes import RoutePatterns
-from txgreenwsgi._threads.runner import PatternRunner
+from txgreenwsgi._threads.routes import AUTO, RoutePatterns
+from txgreenwsgi._threads.runner import ThreadRunner
 from txgreenwsgi._wsgi.application_check import checked_application
 from txgreenwsgi._wsgi.environ import base_environ
 from txgreenwsgi.isolation import isolate_loaded
@@ -116,9 +116,13 @@ class ApplicationServer:
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
         self.runner: Runner = run_strictly if settings.strict else run_in_task
-        patterns = RoutePatterns(settings.threads_for)
-        if patterns:
-            self.runner = PatternRunner(patterns, settings.threads, self.runner)
+        if settings.threads_for:
+            self.runner = ThreadRunner(
+                RoutePatterns(settings.threads_for),
+                settings.threads,
+                self.runner,
+                automatic=AUTO in settings.threads_for,
+            )
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 

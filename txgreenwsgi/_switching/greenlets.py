@@ -35,6 +35,7 @@ from .tasks import (
     ABANDONED,
     FAILED,
     FINISHED,
+    LONG_TURN_SECONDS,
     NEW,
     PARKED,
     READY,
@@ -142,6 +143,10 @@ class GreenletHub:
             clock, in seconds.
         spare_greenlets: finished greenlets, for reuse.
         abandoned: killed tasks that did not end.
+        on_turn: called before each turn of a task, from the switch into it to its next
+            wait or its end; None for no call.
+        on_long_turn: called at the wait that ends a turn of more than
+            `LONG_TURN_SECONDS`, with the task and the seconds; None for no call.
         closed: True once the reactor has stopped.
     """
 
@@ -149,6 +154,8 @@ class GreenletHub:
         self.reactor = reactor
         self.tasks: set[Task[object]] = set()
         self.resumed_at = 0.0
+        self.on_turn: Callable[[], object] | None = None
+        self.on_long_turn: Callable[[Task[object], float], object] | None = None
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
         self.closed = False
@@ -279,6 +286,9 @@ class GreenletHub:
             wait.state = OVER
             raise
         wait.since = self.reactor.seconds()
+        seconds = wait.since - self.resumed_at
+        if seconds > LONG_TURN_SECONDS and self.on_long_turn is not None:
+            self.on_long_turn(task, seconds)
         task._parked_greenlet = getcurrent()
         if wait.state is ANSWERED:
             # A signal handler has just answered it.
@@ -371,6 +381,8 @@ class GreenletHub:
             asyncio_state = swap_state(task._asyncio_state)
         previous, self.reactor_greenlet = self.reactor_greenlet, getcurrent()
         self.resumed_at = self.reactor.seconds()
+        if self.on_turn is not None:
+            self.on_turn()
         interrupted, running.task = running.task, task
         try:
             parked.switch()

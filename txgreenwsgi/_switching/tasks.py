@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 
     from .asyncio_state import AsyncioState
 
-__all__ = ["ALL_SHIELDS", "TASK_TRANSITIONS", "Hub", "Task", "Wait", "call_and_log"]
+__all__ = [
+    "ALL_SHIELDS",
+    "LONG_TURN_SECONDS",
+    "TASK_TRANSITIONS",
+    "Hub",
+    "Task",
+    "Wait",
+    "call_and_log",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 _log = Logger()
@@ -65,6 +73,9 @@ TASK_TRANSITIONS = TransitionTable(
     },
 )
 _ON_FINISH = TASK_TRANSITIONS.moves("finish")
+
+#: A turn of a task that takes longer than this is reported to `Hub.on_long_turn`.
+LONG_TURN_SECONDS = 0.02
 
 #: Shield depth of code that only a kill interrupts; above any nesting depth.
 ALL_SHIELDS = 1 << 30
@@ -102,6 +113,8 @@ class Hub(Protocol):
     spare_greenlets: list[greenlet]
     abandoned: list[Task[object]]
     resumed_at: float
+    on_turn: Callable[[], object] | None
+    on_long_turn: Callable[[Task[object], float], object] | None
     closed: bool
 
     @property
@@ -202,6 +215,8 @@ class Task(Generic[T_co]):
         shield_depth: number of `shield()` blocks that the task is in, plus the
             depth added by `raise_shield`.
         dying: True once the task was killed: its waits raise.
+        uses_reactor: True once the task has called `wait`, `spawn` or `suspend`: its
+            code knows the reactor, and may make Deferreds.
     """
 
     __slots__ = (
@@ -230,6 +245,7 @@ class Task(Generic[T_co]):
         "shield_depth",
         "state",
         "suspension",
+        "uses_reactor",
     )
 
     def __init__(
@@ -277,6 +293,7 @@ class Task(Generic[T_co]):
         self.pending_interruption = False
         self.shield_depth = 0
         self.dying = False
+        self.uses_reactor = False
         self._exit_raised = False
         self._refusals = 0
         self._before_end: list[Callable[[], object]] | None = None

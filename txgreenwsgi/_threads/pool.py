@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 from txgreenwsgi._parking.real_threads import real_lock
 
 from .gate import Gate
+from .reactor_calls import refuse_in_threads
 
 if TYPE_CHECKING:
     from _thread import LockType
@@ -101,6 +102,8 @@ class ThreadPool:
             sys.setswitchinterval(min(SWITCH_SECONDS, self._usual_interval))
         self.calls.add(call)
         hub = call.task.hub
+        if not self._names:
+            refuse_in_threads(hub.reactor)
         with self._mutex:
             if self.threads < min(self.size, len(self.calls)):
                 # Not in the task: the start of a thread may park.

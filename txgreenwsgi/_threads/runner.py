@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from txgreenwsgi._switching.greenlets import require_task
 from txgreenwsgi._switching.running import current_task
+from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
 
+from .automatic import AutomaticRoutes
 from .calls import ThreadCall
 from .pool import pool_of
+from .reactor_calls import ReactorCallInThread
 from .response import SinkInThread
 from .routes import RoutePatterns, route_of
+from .turns import TurnMeter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed.wsgi import WSGIEnvironment
 
+    from txgreenwsgi._switching.greenlets import Hub, Task
     from txgreenwsgi._wsgi.gateway import Application, ResponseSink
 
     Serve = Callable[[Application, WSGIEnvironment, ResponseSink], None]
 
-__all__ = ["DEFAULT_THREADS", "PatternRunner", "in_thread", "to_thread"]
+__all__ = ["DEFAULT_THREADS", "ThreadRunner", "in_thread", "to_thread"]
 
 #: The number of threads that run at a time, by default.
 DEFAULT_THREADS: Final = 8
@@ -34,36 +39,117 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class PatternRunner:
-    """Serves the requests that match some patterns in threads, others in their task.
+class ThreadRunner:
+    """Serves some requests in threads, others in their task.
 
     Args:
         patterns: the requests to serve in threads.
         size: the number of threads that run at a time.
         serve: calls the application, in the task or in the thread.
+        automatic: whether requests that hold up the reactor move to threads.
     """
 
-    def __init__(self, patterns: RoutePatterns, size: int, serve: Serve) -> None:
+    def __init__(
+        self, patterns: RoutePatterns, size: int, serve: Serve, automatic: bool
+    ) -> None:
         self._patterns = patterns
         self._size = size
         self._serve = serve
+        self._automatic = automatic
+        self._routes: AutomaticRoutes | None = None
+        self._meter: TurnMeter | None = None
 
     def __call__(
         self, application: Application, environ: WSGIEnvironment, sink: ResponseSink
     ) -> None:
         """Call `application`; see `Runner` in `_serving/runner.py`. May park."""
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        if self._patterns.match(method, path):
-            call: ThreadCall[None] = ThreadCall(
-                require_task("a request in a thread"), route_of(method, path)
-            )
-            in_thread = SinkInThread(call, sink)
-            call.run(
-                pool_of(call.task.hub, self._size),
-                partial(self._serve, application, environ, in_thread),
-            )
-        else:
+        if self._patterns:
+            method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+            if self._patterns.match(method, path):
+                self._in_thread(application, environ, sink, route_of(method, path))
+                return
+        if not self._automatic:
             self._serve(application, environ, sink)
+            return
+        task = require_task("a request")
+        routes = self._routes
+        if routes is None:
+            routes = self._begin(task.hub)
+        if routes.moved:
+            route = route_of(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            if route in routes.moved:
+                self._in_moved(application, environ, sink, route)
+                return
+        meter = self._meter
+        assert meter is not None, "set together with the routes"
+        hub = task.hub
+        began = hub.resumed_at
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        try:
+            self._serve(application, environ, sink)
+        finally:
+            now = hub.reactor.seconds()
+            if (
+                now - hub.resumed_at > LONG_TURN_SECONDS
+                or routes.observes
+                or meter.has(task)
+            ):
+                self._judge(task, route_of(method, path), now - began)
+
+    def _begin(self, hub: Hub) -> AutomaticRoutes:
+        pool = pool_of(hub, self._size)
+        self._meter = TurnMeter(hub, lambda: bool(pool.calls))
+        self._routes = AutomaticRoutes(hub.reactor.seconds)
+        return self._routes
+
+    def _judge(self, task: Task[object], route: str, life: float) -> None:
+        routes, meter = self._routes, self._meter
+        assert routes is not None and meter is not None
+        blocked = meter.take(task)
+        if task.uses_reactor:
+            routes.pin(route, "waits for Deferreds")
+        routes.ended(route, blocked, life)
+        if meter.precise is not routes.observes:
+            meter.precise = routes.observes
+
+    def _in_moved(
+        self,
+        application: Application,
+        environ: WSGIEnvironment,
+        sink: ResponseSink,
+        route: str,
+    ) -> None:
+        """Call `application` in a thread; note what the route does there."""
+        routes = self._routes
+        assert routes is not None
+        task = require_task("a request in a thread")
+        call: ThreadCall[None] | None = None
+        try:
+            call = self._in_thread(application, environ, sink, route)
+        except ReactorCallInThread:
+            routes.pin(route, "calls the reactor")
+            raise
+        finally:
+            if task.uses_reactor:
+                routes.pin(route, "waits for Deferreds")
+            if call is not None:
+                routes.ended_in_thread(route, call.seconds)
+
+    def _in_thread(
+        self,
+        application: Application,
+        environ: WSGIEnvironment,
+        sink: ResponseSink,
+        route: str,
+    ) -> ThreadCall[None]:
+        """Call `application` in a thread. Parks."""
+        call: ThreadCall[None] = ThreadCall(require_task("a request"), route)
+        in_thread = SinkInThread(call, sink)
+        call.run(
+            pool_of(call.task.hub, self._size),
+            partial(self._serve, application, environ, in_thread),
+        )
+        return call
 
 
 def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 
 from txgreenwsgi._switching.timeouts import shield
-from txgreenwsgi._switching.waiting import wait
+from txgreenwsgi._switching.waiting import wait_for_deferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -81,7 +81,7 @@ class _BufferedBody:
             return function(*args, **kwargs)
         # A call in a thread cannot be cancelled, so wait for it in any case.
         with shield():
-            return wait(
+            return wait_for_deferred(
                 deferToThreadPool(
                     threads, threads.getThreadPool(), function, *args, **kwargs
                 )
