@@ -73,7 +73,9 @@ class SettingsTests(SynchronousTestCase):
         for given in ("reports", "", "GET", "GET reports", "*", "G T /x"):
             message = self.refusal(threads_for=given)
             self.assertIn(f"threads_for {given!r} is not a route pattern", message)
-            self.assertIn("'POST /upload', 'all' or 'auto'", message)
+            self.assertIn("'POST /upload', 'all', 'auto' or 'none'", message)
+        message = self.refusal(threads_for=["none", "/a"])
+        self.assertIn("contains none and other patterns: remove one", message)
         wrong: Any
         for wrong in (5, None, ["/a", 5], [b"/a"]):
             self.assertIn("give a list of str", self.refusal(threads_for=wrong))

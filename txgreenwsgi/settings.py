@@ -109,9 +109,10 @@ class Settings:
     threads_for: tuple[str, ...] = _setting(
         (),
         "words",
-        "Serve requests that match this pattern in real threads: a path such as "
-        "'/reports/*', a method and a path such as 'POST /upload', or 'all'. For "
-        "applications that compute or block. May be repeated.",
+        "Serve requests that match this pattern in real threads, because they compute "
+        "or block: a path such as '/reports/*', a method and a path such as "
+        "'POST /upload', 'all', 'none', or 'auto': the paths that have repeatedly held "
+        "up other requests. May be repeated. The command's default is auto.",
         form="PATTERN",
     )
     threads: int = _setting(
@@ -518,13 +519,17 @@ def _checked_words(name: str, value: Any) -> tuple[str, ...]:
             raise SettingError(
                 f"{name}={value!r}", "does not consist of strings", "give a list of str"
             )
-        if word not in ("all", "auto") and not _ROUTE.match(word):
+        if word not in ("all", "auto", "none") and not _ROUTE.match(word):
             raise SettingError(
                 f"{name} {word!r}",
                 "is not a route pattern",
                 "give a path such as '/reports/*', a method and a path such as "
-                "'POST /upload', 'all' or 'auto'",
+                "'POST /upload', 'all', 'auto' or 'none'",
             )
+    if "none" in words and len(words) > 1:
+        raise SettingError(
+            f"{name}={value!r}", "contains none and other patterns", "remove one"
+        )
     return words
 
 

@@ -37,7 +37,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertIsNone(options["chdir"])
         self.assertIsNone(options["access-log"])
         self.assertEqual(options["access-log-format"], "combined")
-        self.assertEqual(options.settings, Settings())
+        self.assertEqual(options.settings, Settings(threads_for=("auto",)))
 
     def test_app(self) -> None:
         """--app names the application, and so does --wsgi, as in `twist web`."""
@@ -124,7 +124,7 @@ class OptionsTests(SynchronousTestCase):
         """Two command lines share no values."""
         parsed("--listen=tcp:1", "--environ=A=b", "--add-header=A: b")
         self.assertEqual(parsed()["listen"], ["tcp:8080"])
-        self.assertEqual(parsed().settings, Settings())
+        self.assertEqual(parsed().settings, Settings(threads_for=("auto",)))
 
     def test_access_log(self) -> None:
         """--access-log names the access log, and so does -l, as in `twist web`."""

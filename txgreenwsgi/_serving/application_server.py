@@ -14,7 +14,7 @@ from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
 from txgreenwsgi._switching.thread_calls import in_task_of_thread
 from txgreenwsgi._threads.routes import AUTO, RoutePatterns
-from txgreenwsgi._threads.runner import ThreadRunner
+from txgreenwsgi._threads.runner import ThreadRunner, to_thread
 from txgreenwsgi._wsgi.application_check import checked_application
 from txgreenwsgi._wsgi.environ import base_environ
 from txgreenwsgi.isolation import isolate_loaded
@@ -106,6 +106,7 @@ class ApplicationServer:
             settings.environ,
         )
         self.environ["txgreenwsgi.requests"] = self.requests
+        self.environ["txgreenwsgi.to_thread"] = to_thread
         self.context: Context = copy_context()
         self.admission: AdmissionQueue[Admitted] = AdmissionQueue(
             settings.max_in_flight, settings.max_queued

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ALL", "AUTO", "RoutePatterns", "route_of"]
+__all__ = ["ALL", "AUTO", "NONE", "RoutePatterns", "route_of"]
 
 #: The pattern of every request.
 ALL: Final = "all"
 #: Requests whose route has blocked the reactor repeatedly.
 AUTO: Final = "auto"
+#: No request.
+NONE: Final = "none"
 
 # Segments, or parts of a segment, that differ between requests of one kind: numbers,
 # UUIDs, hashes and other long tokens that contain a digit.
@@ -37,7 +39,7 @@ class RoutePatterns:
     """Some route patterns.
 
     Args:
-        patterns: the texts, validated by the settings; `auto` is ignored here.
+        patterns: the texts, validated by the settings. `auto` and `none` match nothing.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -46,7 +48,7 @@ class RoutePatterns:
         for pattern in patterns:
             if pattern == ALL:
                 self._all = True
-            elif pattern != AUTO:
+            elif pattern not in (AUTO, NONE):
                 self._expressions.append(_parsed(pattern))
 
     def __bool__(self) -> bool:

@@ -363,6 +363,7 @@ class Options(usage.Options):
         """Fill in the defaults and build the settings."""
         self["app"] = self["app"] or DEFAULT_APP
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+        self["threads-for"] = self["threads-for"] or ["auto"]
         given: dict[str, Any] = {
             name: bool(value) if setting.kind == "flag" else value
             for name, setting, _default in described()
