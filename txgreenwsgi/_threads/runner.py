@@ -88,7 +88,7 @@ class ThreadRunner:
         try:
             self._serve(application, environ, sink)
         finally:
-            now = hub.reactor.seconds()
+            now = hub.seconds()
             if (
                 now - hub.resumed_at > LONG_TURN_SECONDS
                 or routes.observes
@@ -99,7 +99,7 @@ class ThreadRunner:
     def _begin(self, hub: Hub) -> AutomaticRoutes:
         pool = pool_of(hub, self._size)
         self._meter = TurnMeter(hub, lambda: bool(pool.calls))
-        self._routes = AutomaticRoutes(hub.reactor.seconds)
+        self._routes = AutomaticRoutes(hub.seconds)
         return self._routes
 
     def _judge(self, task: Task[object], route: str, life: float) -> None:

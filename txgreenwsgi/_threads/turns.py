@@ -88,7 +88,7 @@ class TurnMeter:
 
     def take(self, task: Task[object]) -> float:
         """Return and forget the seconds of a task, its turn in progress included."""
-        turn = self._hub.reactor.seconds() - self._hub.resumed_at
+        turn = self._hub.seconds() - self._hub.resumed_at
         if turn > LONG_TURN_SECONDS:
             self._add(task, turn)
         return self._seconds.pop(task, 0.0)
