@@ -245,7 +245,7 @@ class Server:
             seconds: the duration.
             meanwhile: called in that time, for the clients.
         """
-        hub = self.app.tasks[-1].hub
+        hub = hub_of(self.reactor)
         hub.detects_stalls = True
         self.skip_time(seconds)
         if meanwhile is not None:
@@ -442,7 +442,9 @@ class ThreadsTransport(SocketTransport):
     def pass_time(self, seconds: float) -> None:
         """Advance the clock, and run the calls that are due to their effects."""
         super().pass_time(seconds)
-        self.settle()
+        while self._threads.computes:
+            super().turn()
+        super().pass_time(0)
 
 
 class WebTransport(Server):
