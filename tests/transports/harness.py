@@ -179,6 +179,7 @@ class Server:
         body: bytes = b"",
         *,
         length: int | None = None,
+        unsized: bool = False,
         slow: bool = False,
         stalled: bool = False,
         on: Reply | None = None,
@@ -192,13 +193,18 @@ class Server:
             body: the body, or the first part of it.
             length: the Content-Length of a body that is sent in part; the rest
                 follows by `Reply.send_body`.
+            unsized: whether the body has no Content-Length, and follows by
+                `send_body`: chunked in HTTP/1.1.
             slow: whether the client does not read the response.
             stalled: whether the HTTP/2 client reads without enlarging its window.
             on: an earlier reply, whose connection is used. By default, the
                 request gets a new connection.
         """
         fields = [("Host", "test.example"), *headers]
-        if length is not None:
+        if unsized:
+            if self.version == "HTTP/1.1":
+                fields.append(("Transfer-Encoding", "chunked"))
+        elif length is not None:
             fields.append(("Content-Length", str(length)))
         elif body:
             fields.append(("Content-Length", str(len(body))))
@@ -208,7 +214,8 @@ class Server:
             self.connections.append(connection)
         else:
             connection = on.connection
-        reply = connection.request(method, target, fields, body, length is not None)
+        partial = unsized or length is not None
+        reply = connection.request(method, target, fields, body, partial)
         self.settle()
         return reply
 
@@ -253,6 +260,10 @@ class Server:
         self.settle()
         hub.detects_stalls = False
 
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call `function` at the reactor's next turn. For applications."""
+        self.reactor.callLater(0, function)
+
     def stop(self) -> Stop:
         """Stop the server, as at the end of its process."""
         return Stop(self)
@@ -278,6 +289,11 @@ class Server:
     def disconnect(self, reply: Reply) -> None:
         """Close the connection of a client."""
         reply.connection.link.disconnect()
+        self.settle()
+
+    def end_input(self, reply: Reply) -> None:
+        """Close the sending side of the connection of a client (a half-close)."""
+        reply.connection.link.end()
         self.settle()
 
     def abandon(self, reply: Reply) -> None:
@@ -433,6 +449,10 @@ class ThreadsTransport(SocketTransport):
         """Start the service on a free port."""
         super().set_up(observers, settings | {"threads_for": "all"})
         self._threads = pool_of(hub_of(self.reactor))
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call `function` at the reactor's next turn. For applications."""
+        self.reactor.callFromThread(function)
 
     def turn(self) -> bool:
         """Run the pending work of the reactor and of the threads."""

@@ -113,6 +113,7 @@ class Hub(Protocol):
     context_tracker: ContextTracker
     spare_greenlets: list[greenlet]
     abandoned: list[Task[object]]
+    threads: set[Task[object]]
     resumed_at: float
     on_turn: Callable[[], object] | None
     on_long_turn: Callable[[Task[object], float], object] | None
@@ -156,7 +157,16 @@ class Hub(Protocol):
         """Park the current task until `task` has ended."""
 
     def close(self) -> None:
+        """End every task, except `threads`."""
+
+    def reopen(self) -> None:
+        """Let tasks run again after `close`, until `end`."""
+
+    def end(self) -> None:
         """End every task."""
+
+    def call_at_end(self, function: Callable[[], object]) -> None:
+        """Call `function` when no task can run any more."""
 
 
 class _Interruption(NamedTuple):

@@ -17,10 +17,9 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txgreenwsgi._parking.real_threads import real_lock
+from txgreenwsgi._switching.forks import Forked, end_child
 from txgreenwsgi._switching.greenlets import Suspension
 from txgreenwsgi._switching.tasks import ALL_SHIELDS
 from txgreenwsgi._switching.thread_calls import tasks_of_threads
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadCall"]
 
-_log = Logger()
 P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
@@ -106,6 +104,7 @@ class ThreadCall(Generic[T]):
         "_ident",
         "_notified",
         "_notify",
+        "_pid",
         "_result",
         "_suspension",
         "_unreported",
@@ -142,6 +141,7 @@ class ThreadCall(Generic[T]):
         # task takes the calls.
         self._notified = False
         self._ident = 0
+        self._pid = os.getpid()
         self._abandoned = False
         self._result: T | None = None
         self._error: BaseException | None = None
@@ -301,12 +301,7 @@ class ThreadCall(Generic[T]):
 
     def end_child(self) -> NoReturn:
         """Exit the child of a fork whose function has returned, as a thread would."""
-        error = self._error
-        if isinstance(error, SystemExit):
-            os._exit(error.code if isinstance(error.code, int) else bool(error.code))
-        if error is not None:
-            _log.failure("a forked child failed", failure=Failure(error))
-        os._exit(0 if error is None else 1)
+        end_child(self._error)
 
     def in_task(
         self, function: Callable[P, U], /, *args: P.args, **kwargs: P.kwargs
@@ -358,6 +353,11 @@ class ThreadCall(Generic[T]):
         self._send(_CallInTask(function, args, {}, None))
 
     def _send(self, call: _CallInTask) -> None:
+        if os.getpid() != self._pid:
+            raise Forked(
+                "the request belongs to the parent process: the child of a fork can "
+                "neither read its body nor send its response"
+            )
         self._calls.append(call)
         if self._abandoned:
             self._refuse_calls()
