@@ -539,9 +539,8 @@ class Exchange:
             if ahead.complete:
                 _set_whole(environ, ahead)
             else:
-                environ["txgreenwsgi.buffer_input"] = partial(
-                    in_task, _buffer_input, ahead, given
-                )
+                buffer_input = partial(_buffer_input, ahead, given)
+                environ["txgreenwsgi.buffer_input"] = partial(in_task, buffer_input)
             server.runner(server.application, environ, self)
             if ahead.length and not ahead.begun and not ahead.complete:
                 _log.info(

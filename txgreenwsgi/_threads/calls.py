@@ -266,6 +266,11 @@ class ThreadCall(Generic[T]):
 
     # In the thread.
 
+    @property
+    def in_child(self) -> bool:
+        """Whether this is the child of a fork that the function has made."""
+        return os.getpid() != self._pid
+
     def begin(self, done: LockType) -> None:
         """Call the function; a no-op if the call was dropped.
 
@@ -353,7 +358,7 @@ class ThreadCall(Generic[T]):
         self._send(_CallInTask(function, args, {}, None))
 
     def _send(self, call: _CallInTask) -> None:
-        if os.getpid() != self._pid:
+        if self.in_child:
             raise Forked(
                 "the request belongs to the parent process: the child of a fork can "
                 "neither read its body nor send its response"

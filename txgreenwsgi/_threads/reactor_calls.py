@@ -52,7 +52,7 @@ def refuse_in_threads(reactor: IReactorTime) -> None:
     """
     for name in _METHODS:
         method = getattr(reactor, name, None)
-        if method is not None and not hasattr(method, "_refuses_threads"):
+        if method is not None and not hasattr(method, "refuses_threads"):
             setattr(reactor, name, _refusing(name, method))
 
 
@@ -68,5 +68,6 @@ def _refusing(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
             )
         return method(*args, **kwargs)
 
-    guarded._refuses_threads = True  # type: ignore[attr-defined]
+    marked: Any = guarded
+    marked.refuses_threads = True
     return guarded

@@ -56,6 +56,8 @@ class SinkInThread:
 
     def end_iteration(self) -> None:
         """Send what is held back; mark the end of the iteration. Never blocks."""
+        if self._call.in_child:
+            return  # the exception that ends the child must propagate
         self._send_whole()
         self._call.post(self._sink.end_iteration)
 
