@@ -19,6 +19,8 @@ from twisted.web.server import Site
 
 from tests.certificate import TLS_OPTIONS
 from txgreenwsgi import GreenWSGIResource, service
+from txgreenwsgi._switching.greenlets import hub_of
+from txgreenwsgi._threads.pool import pool_of
 from txgreenwsgi.testing import MemoryServer
 
 from .harness_clients import Http1Connection, Http2Connection
@@ -91,7 +93,9 @@ class Watched:
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
         """Call the application."""
         self.environs.append(environ)
-        self.tasks.append(environ["txgreenwsgi.current_task"]())
+        task = environ["txgreenwsgi.current_task"]()
+        if task is not None:  # else the request is served in a thread
+            self.tasks.append(task)
         return self._app(environ, start_response)
 
     def requests(self) -> list[Any]:
@@ -248,13 +252,17 @@ class Server:
             seconds: the duration.
             meanwhile: called in that time, for the clients.
         """
-        hub = self.app.tasks[-1].hub
+        hub = hub_of(self.reactor)
         hub.detects_stalls = True
         self.skip_time(seconds)
         if meanwhile is not None:
             meanwhile()
         self.settle()
         hub.detects_stalls = False
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call `function` at the reactor's next turn. For applications."""
+        self.reactor.callLater(0, function)
 
     def stop(self) -> Stop:
         """Stop the server, as at the end of its process."""
@@ -434,6 +442,31 @@ class SocketTransport(Server):
             self.settle()
 
 
+class ThreadsTransport(SocketTransport):
+    """Our HTTP/1.1 on real sockets, with every request in a real thread."""
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Start the service on a free port."""
+        super().set_up(observers, settings | {"threads_for": "all"})
+        self._threads = pool_of(hub_of(self.reactor))
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call `function` at the reactor's next turn. For applications."""
+        self.reactor.callFromThread(function)
+
+    def turn(self) -> bool:
+        """Run the pending work of the reactor and of the threads."""
+        worked = super().turn()
+        return self._threads.computes or worked
+
+    def pass_time(self, seconds: float) -> None:
+        """Advance the clock, and run the calls that are due to their effects."""
+        super().pass_time(seconds)
+        while self._threads.computes:
+            super().turn()
+        super().pass_time(0)
+
+
 class WebTransport(Server):
     """A GreenWSGIResource of twisted.web in memory, over HTTP/1.1."""
 
@@ -542,6 +575,7 @@ class _Http2Factory(Factory):
 TRANSPORTS: dict[str, type[Server]] = {
     "Memory": MemoryTransport,
     "Sockets": SocketTransport,
+    "Threads": ThreadsTransport,
     "Tls": TlsTransport,
     "WebHttp1": WebTransport,
     "WebHttp2": WebHttp2Transport,

@@ -54,6 +54,8 @@ OF_REQUESTS: dict[str, Any] = {
     "request_timeout": 5,
     "server_header": "mine",
     "strict": True,
+    "threads": 2,
+    "threads_for": ["/reports/*", "POST /upload"],
     "url_scheme": "https",
     "write_timeout": 5,
 }

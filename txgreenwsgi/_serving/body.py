@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from txgreenwsgi._switching.greenlets import Suspension, require_task
+from txgreenwsgi._switching.thread_calls import in_task_of_thread, tasks_of_threads
 from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.input import PIECE_BYTES
 from txgreenwsgi._wsgi.read_ahead import ClientPaused
@@ -274,6 +275,8 @@ class RequestBody:
             RuntimeError: another task is reading.
             ValueError: the request has ended.
         """
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.receive, wanted)
         stream = self._stream
         while True:
             if self.held:

@@ -23,6 +23,7 @@ from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from txgreenwsgi._switching.forks import Forked
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task, require_task
+from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.errors import Errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
@@ -150,6 +151,9 @@ class Exchange:
         deadline: reactor time at which the request times out, `stalled` excluded.
         stalled: duration of the stalls of the reactor during the request, in seconds.
     """
+
+    #: The response is sent in the task.
+    of_thread: Final = False
 
     __slots__ = (
         "_left",
@@ -535,9 +539,8 @@ class Exchange:
             if ahead.complete:
                 _set_whole(environ, ahead)
             else:
-                environ["txgreenwsgi.buffer_input"] = partial(
-                    _buffer_input, ahead, given
-                )
+                buffer_input = partial(_buffer_input, ahead, given)
+                environ["txgreenwsgi.buffer_input"] = partial(in_task, buffer_input)
             server.runner(server.application, environ, self)
             if ahead.length and not ahead.begun and not ahead.complete:
                 _log.info(
@@ -590,6 +593,9 @@ class Exchange:
             TypeError: `headers` are not pairs of str.
             ValueError: a field cannot be sent in an interim response.
         """
+        if (call := in_task_of_thread()) is not None:
+            call(self.send_early_hints, headers)
+            return
         require_task("wsgi.early_hints()")
         hints = EarlyHints(headers)
         if self.error is not None:

@@ -37,6 +37,7 @@ from .tasks import (
     ABANDONED,
     FAILED,
     FINISHED,
+    LONG_TURN_SECONDS,
     NEW,
     PARKED,
     READY,
@@ -141,6 +142,10 @@ class GreenletHub:
             clock, in seconds.
         spare_greenlets: finished greenlets, for reuse.
         abandoned: killed tasks that did not end.
+        on_turn: called before each turn of a task, from the switch into it to its next
+            wait or its end; None for no call.
+        on_long_turn: called at the wait that ends a turn of more than
+            `LONG_TURN_SECONDS`, with the task and the seconds; None for no call.
         threads: tasks that outlive the reactor's run. `close` leaves them parked, and
             they run on while the interpreter's exit handlers do (`reopen`).
         closed: True once the reactor has stopped.
@@ -153,6 +158,8 @@ class GreenletHub:
         self.seconds: Callable[[], float] = reactor.seconds
         self.tasks: set[Task[object]] = set()
         self.resumed_at = 0.0
+        self.on_turn: Callable[[], object] | None = None
+        self.on_long_turn: Callable[[Task[object], float], object] | None = None
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
         self.threads: set[Task[object]] = set()
@@ -310,6 +317,9 @@ class GreenletHub:
             wait.state = OVER
             raise
         wait.since = self.seconds()
+        seconds = wait.since - self.resumed_at
+        if seconds > LONG_TURN_SECONDS and self.on_long_turn is not None:
+            self.on_long_turn(task, seconds)
         task._parked_greenlet = getcurrent()
         if wait.state is ANSWERED:
             # A signal handler has just answered it.
@@ -402,6 +412,8 @@ class GreenletHub:
             asyncio_state = swap_state(task._asyncio_state)
         previous, self.reactor_greenlet = self.reactor_greenlet, getcurrent()
         self.resumed_at = self.seconds()
+        if self.on_turn is not None:
+            self.on_turn()
         interrupted, running.task = running.task, task
         try:
             parked.switch()

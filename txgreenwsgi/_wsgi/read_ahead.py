@@ -18,8 +18,9 @@ from typing import IO, TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 
+from txgreenwsgi._switching.thread_calls import in_task_of_thread
 from txgreenwsgi._switching.timeouts import shield
-from txgreenwsgi._switching.waiting import wait
+from txgreenwsgi._switching.waiting import wait_for_deferred
 
 from .input import MAX_PIECE_BYTES
 
@@ -133,11 +134,11 @@ class BufferedBody:
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         threads = self._threads
-        if threads is None:
+        if threads is None or in_task_of_thread() is not None:
             return function(*args, **kwargs)
         # A call in a thread cannot be cancelled, so wait for it in any case.
         with shield():
-            return wait(
+            return wait_for_deferred(
                 deferToThreadPool(
                     threads, threads.getThreadPool(), function, *args, **kwargs
                 )
