@@ -25,6 +25,7 @@ from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.context import theContextTracker
 
+from . import asyncio_state as loops
 from . import guards, running
 from .asyncio_state import running_loop, swap_state
 from .errors import NotInGreenlet
@@ -421,7 +422,11 @@ class GreenletHub:
             if interrupted is not None:
                 self.reactor_greenlet = previous
             tracker.contexts = log_contexts
-            if asyncio_state is not None or running_loop() is not None:
+            if (
+                asyncio_state is not None
+                or running_loop() is not None
+                or (loops.hooks_used and loops.generator_hooks() != loops.NO_HOOKS)
+            ):
                 task._asyncio_state = swap_state(asyncio_state)
             else:
                 task._asyncio_state = None
