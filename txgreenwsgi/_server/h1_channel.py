@@ -29,7 +29,6 @@ from txgreenwsgi._serving.exchange import ENDED, Exchange
 from txgreenwsgi._serving.plain_response import plain_response
 from txgreenwsgi._serving.stream import concurrent_write_error
 from txgreenwsgi._states import TransitionTable
-from txgreenwsgi._switching.greenlets import SLICE_SECONDS
 from txgreenwsgi._wsgi.input import MAX_PIECE_BYTES
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
@@ -285,34 +284,74 @@ class H1Channel:
         self._h1.stop()
 
     def _pump(self) -> None:
-        """Dispatch the events of the inbox, and the bytes that the parser left."""
+        """Dispatch the events of the inbox, and the bytes that the parser left.
+
+        Dispatch the rest at a later turn of the reactor if it takes longer than a
+        time slice.
+        """
         self._pumping = True
         h1 = self._h1
+        end = 0.0
+        postponed = False
         try:
             while self._inbox or h1.has_unread:
                 exchange = self.exchange
-                if exchange is None:
-                    if not self._inbox:
-                        self._put(h1.feed(b"", True))
-                        continue
+                if exchange is not None and (
+                    exchange.body.complete  # the next request waits until this one ends
+                    or (not self._inbox and exchange.body.full)
+                ):
+                    break
+                if not self._inbox:
+                    hub = self.server.hub
+                    now = hub.reactor.seconds()
+                    if not end:
+                        end = now + hub.slice_seconds
+                    elif now > end:
+                        postponed = True
+                        break
+                    events = h1.feed(b"", True)
+                    if exchange is None and len(events) == 2 and events[1] is END:
+                        self._begin(events[0], True)  # type: ignore[arg-type]
+                    else:
+                        self._put(events)
+                elif exchange is None:
                     event = self._inbox.popleft()
                     if type(event) is RequestHead:
                         self._begin(event)
                     elif type(event) is Refusal:
                         self._refuse(event)
-                elif exchange.body.complete:
-                    break  # the next request waits until this one ends
                 else:
                     self._hand_body(exchange, self._inbox.popleft())
             if not self._inbox:
                 self._inbox = _EMPTY_INBOX
         finally:
             self._pumping = False
+        if postponed:
+            self._postpone()
+            return
         if h1.pending and self.state is IDLE:
             self.state = _ON_BYTES[self.state]
             self._time = self.server.hub.reactor.seconds()
         if self.reading_paused or self.exchange is not None:
             self.update_backpressure()
+
+    def _postpone(self) -> None:
+        """Call `_pump` at a later turn of the reactor; read no more until then."""
+        self._pumping = True
+        if not self.reading_paused and self.transport is not _NO_TRANSPORT:
+            # Without noticing a disconnect: the client may have sent all its requests.
+            self.reading_paused = True
+            self.transport.pauseProducing()
+        self.server.hub.at_next_turn(self._continue)
+
+    def _continue(self) -> None:
+        """Resume a postponed `_pump`."""
+        self._pumping = False
+        if self.state is CLOSED:
+            return
+        if self.reading_paused:
+            self._resume_reading()
+        self._pump()
 
     def _hand_body(self, exchange: Exchange, event: Event) -> None:
         if event is END:
@@ -529,14 +568,19 @@ class H1Channel:
     def update_backpressure(self) -> None:
         """Pause reading while no exchange can use more input; else resume it."""
         exchange = self.exchange
-        wanted = (
-            exchange is None
-            or self.state is LINGERING
-            or self.state is CLOSED
-            or not (
-                exchange.body.full or (exchange.body.complete and self._request_waits)
-            )
-        )
+        if self.state is LINGERING or self.state is CLOSED:
+            wanted = True
+        elif exchange is None:
+            wanted = not self._pumping  # else the next request was received
+        elif exchange.body.full:
+            wanted = False
+        elif exchange.body.complete:
+            wanted = not self._request_waits
+        else:
+            wanted = not self._h1.has_unread
+            if not wanted and not self._pumping:
+                self._postpone()  # a part of the body awaits its decoding
+                return
         if wanted and self.reading_paused:
             self._resume_reading()
         elif (
@@ -564,12 +608,12 @@ class H1Channel:
         Returns:
             b"" if no data is available; None if pieces were added to the body.
         """
-        if self._fd < 0 or self.reading_paused or self._inbox:
+        if self._fd < 0 or self.reading_paused or self._inbox or self._h1.has_unread:
             return b""
         if self.state is not SERVING:
             return b""
         hub = self.server.hub
-        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.reactor.seconds() - hub.resumed_at > hub.slice_seconds:
             return b""  # a fast client must not monopolize the reactor
         size = min(max(wanted, _MIN_READ_BYTES), MAX_PIECE_BYTES)
         try:
@@ -681,6 +725,8 @@ class H1Channel:
             if self.exchange is not None:
                 self.exchange.check(now)
         elif state is IDLE:
+            if self._pumping:
+                return  # the next request was received and is about to begin
             limit = settings.keep_alive or settings.header_timeout
             if limit and now - self._time >= limit:
                 self._close()

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .tasks import Wait
 
 __all__ = [
+    "MIN_SLICE_SECONDS",
     "SLICE_SECONDS",
     "GreenletHub",
     "Hub",
@@ -71,9 +72,14 @@ _log = Logger()
 #: 1 us. Each holds about 3 KiB.
 SPARE_GREENLETS = 128
 
-#: Time slice of a task in seconds. A task that exceeds it yields to the reactor at the
-#: next call that could park.
-SLICE_SECONDS = 0.01
+#: Time slice in seconds of a task, and of all tasks together that are ready in one turn
+#: of the reactor. A task that exceeds its slice yields to the reactor at the next call
+#: that could park.
+SLICE_SECONDS = 0.005
+
+#: Minimum time slice of a task that shares a turn with others: switching between more
+#: tasks than `SLICE_SECONDS` can divide would cost more than it gains.
+MIN_SLICE_SECONDS = 0.0001
 
 # Not the ident of any thread.
 _NO_THREAD = -1
@@ -140,6 +146,7 @@ class GreenletHub:
         context_tracker: Twisted's log contexts of that thread.
         resumed_at: time at which the running task was resumed, by the reactor's
             clock, in seconds.
+        slice_seconds: time slice of the running task, in seconds; see `share_slice`.
         spare_greenlets: finished greenlets, for reuse.
         abandoned: killed tasks that did not end.
         closed: True once the reactor has stopped.
@@ -149,6 +156,7 @@ class GreenletHub:
         self.reactor = reactor
         self.tasks: set[Task[object]] = set()
         self.resumed_at = 0.0
+        self.slice_seconds = SLICE_SECONDS
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
         self.closed = False
@@ -191,7 +199,8 @@ class GreenletHub:
         """Call `function` in the reactor greenlet at the reactor's next turn.
 
         Call from the reactor's thread. All calls for one turn share one delayed
-        call.
+        call. The calls of one turn share one time slice (`share_slice`): those that
+        do not begin within it are made in the following turns, in order.
         """
         self._turn.append(function)
         if len(self._turn) == 1:
@@ -204,10 +213,33 @@ class GreenletHub:
 
     def _take_turn(self) -> None:
         turn, self._turn = self._turn, []
+        end = self.share_slice(len(turn))
+        made = 0
         for function in turn:
             call_and_log(
                 function, "a call scheduled for the reactor's next turn failed"
             )
+            made += 1
+            if self.reactor.seconds() > end and not self.closed:
+                break
+        self.slice_seconds = SLICE_SECONDS
+        if made < len(turn):
+            if not self._turn:
+                self.reactor.callLater(0, self._take_turn)
+            self._turn[:0] = turn[made:]
+
+    def share_slice(self, count: int) -> float:
+        """Divide a time slice between `count` ready tasks or connections.
+
+        For a loop over all that is ready in one turn of the reactor. Set
+        `slice_seconds` to `SLICE_SECONDS` after the loop.
+
+        Returns:
+            The time at which the loop must yield to the reactor, by its clock.
+        """
+        if count > 1:
+            self.slice_seconds = max(SLICE_SECONDS / count, MIN_SLICE_SECONDS)
+        return self.reactor.seconds() + SLICE_SECONDS
 
     def spawn(self, task: Task[object]) -> None:
         """Start `task` at the reactor's next turn, from the top of its stack.

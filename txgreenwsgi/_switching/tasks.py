@@ -101,6 +101,7 @@ class Hub(Protocol):
     spare_greenlets: list[greenlet]
     abandoned: list[Task[object]]
     resumed_at: float
+    slice_seconds: float
     closed: bool
 
     @property
@@ -118,6 +119,9 @@ class Hub(Protocol):
 
     def at_next_turn(self, function: Callable[[], object]) -> None:
         """Call `function` in the reactor greenlet at the reactor's next turn."""
+
+    def share_slice(self, count: int) -> float:
+        """Divide a time slice between `count` ready tasks or connections."""
 
     def spawn(self, task: Task[object]) -> None:
         """Begin `task` at the reactor's next turn."""
