@@ -425,7 +425,14 @@ class _Stream:
     # The request body: twisted.web has received all of it.
 
     def read_body(self, wanted: int) -> bytes | None:
-        """Return the next piece of the body; None at its end."""
+        """Return the next piece of the body; None at its end.
+
+        After a time slice, return b"" and wake the reader at the next turn.
+        """
+        hub = self._server.hub
+        if hub.reactor.seconds() - hub.resumed_at > hub.slice_seconds:
+            hub.at_next_turn(self._wake_reader)
+            return b""
         content = self._request.content
         piece: bytes = b"" if content is None else content.read(_READ_BYTES)
         if piece:
@@ -433,6 +440,11 @@ class _Stream:
         if self._exchange is not None:
             self._exchange.body.ended()
         return None
+
+    def _wake_reader(self) -> None:
+        reader = None if self._exchange is None else self._exchange.body.reader
+        if reader is not None:
+            reader.resume()
 
     def send_continue(self) -> None:
         raise AssertionError("twisted.web sends 100 Continue itself")

@@ -283,11 +283,11 @@ class H1Channel:
         self._inbox = _EMPTY_INBOX
         self._h1.stop()
 
-    def _pump(self) -> None:
+    def _pump(self, in_turn: bool = False) -> None:
         """Dispatch the events of the inbox, and the bytes that the parser left.
 
-        Dispatch the rest at a later turn of the reactor if it takes longer than a
-        time slice.
+        If they take longer than a time slice, dispatch the rest at a later turn of the
+        reactor (`in_turn`).
         """
         self._pumping = True
         h1 = self._h1
@@ -305,7 +305,9 @@ class H1Channel:
                     hub = self.server.hub
                     now = hub.reactor.seconds()
                     if not end:
-                        end = now + hub.slice_seconds
+                        end = now
+                        if in_turn or self._fd >= 0:  # else no loop of ours is running
+                            end += hub.slice_seconds
                     elif now > end:
                         postponed = True
                         break
@@ -351,7 +353,7 @@ class H1Channel:
             return
         if self.reading_paused:
             self._resume_reading()
-        self._pump()
+        self._pump(in_turn=True)
 
     def _hand_body(self, exchange: Exchange, event: Event) -> None:
         if event is END:

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 
 from txgreenwsgi._switching.timeouts import shield
-from txgreenwsgi._switching.waiting import wait
+from txgreenwsgi._switching.waiting import wait, yield_if_due
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -92,6 +92,7 @@ class _BufferedBody:
     def receive(self, wanted: int = 0) -> bytes:
         """Return the next piece, b"" at the end. May park."""
         if self._pieces:
+            yield_if_due()
             return self._pieces.popleft()
         if self._file is None:
             return b""
