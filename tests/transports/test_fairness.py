@@ -144,8 +144,8 @@ class PipelineCases(Cases):
         gate: Deferred[None] = Deferred()
         server = self.serve(app)
         link = server.connect(False)
-        for number in range(count):
-            link.send(b"GET /%d HTTP/1.1\r\nHost: test.example\r\n\r\n" % number)
+        head = b"GET /%d HTTP/1.1\r\nHost: test.example\r\n\r\n"
+        link.send(b"".join(head % number for number in range(count)))
         server.settle()
         other = server.begin(target="/other")
         self.assertEqual(order, ["/0", "/other"])

@@ -89,13 +89,13 @@ class AcceptThrottle:
             return
         listening: Any = _ListeningSocket(port.socket, self, self._reactor)
         port.socket = listening
-        accept_all = port.doRead
+        as_port: Any = port
+        accept_all = as_port.doRead
 
         def do_read() -> None:
             listening.begin_turn()
             accept_all()
 
-        as_port: Any = port
         as_port.doRead = do_read
         self._ports.append(port)
         if self.paused:

@@ -375,8 +375,14 @@ class H1Channel:
         if not complete:
             # Body bytes that arrived with the head are available before the
             # application starts.
-            while self._inbox and not exchange.body.complete:
-                self._hand_body(exchange, self._inbox.popleft())
+            body = exchange.body
+            while not body.complete:
+                if self._inbox:
+                    self._hand_body(exchange, self._inbox.popleft())
+                elif self._h1.has_unread and not body.full:
+                    self._put(self._h1.feed(b"", True))
+                else:
+                    break
         exchange.admit()
 
     def _find_ends(self) -> None:
