@@ -14,7 +14,12 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Final, cast
 
-from twisted.internet.interfaces import IProtocol, ITCPTransport
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IProtocol,
+    ISSLTransport,
+    ITCPTransport,
+)
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._serving.application_server import ApplicationServer
     from txgreenwsgi._serving.stream import Carried, Ends, Output
 
+    from .handshakes import Handshakes
     from .sockets import Sockets
     from .transports import PlainTransport
 
@@ -124,7 +130,7 @@ _NO_TRANSPORT = cast("PlainTransport", None)
 _MIN_READ_BYTES = 16384
 
 
-@implementer(IProtocol)
+@implementer(IProtocol, IHandshakeListener)
 class H1Channel:
     """The Twisted protocol of one HTTP/1.1 connection, and the stream of its exchanges.
 
@@ -132,6 +138,7 @@ class H1Channel:
         server: the application's server.
         sockets: the poller of the site's plain connections.
         head_limits: limits on request heads.
+        handshakes: the TLS handshakes in progress on the connections of the site.
 
     Attributes:
         state: one of the states of `CONNECTION`.
@@ -148,6 +155,7 @@ class H1Channel:
         "_discarded",
         "_fd",
         "_h1",
+        "_handshakes",
         "_inbox",
         "_pumping",
         "_sockets",
@@ -164,7 +172,11 @@ class H1Channel:
     output: Output
 
     def __init__(
-        self, server: ApplicationServer, sockets: Sockets, head_limits: HeadLimits
+        self,
+        server: ApplicationServer,
+        sockets: Sockets,
+        head_limits: HeadLimits,
+        handshakes: Handshakes,
     ) -> None:
         self.state = IDLE
         self.server = server
@@ -172,6 +184,7 @@ class H1Channel:
         self.exchange: Exchange | None = None
         self.reading_paused = False
         self._sockets = sockets
+        self._handshakes = handshakes
         self._h1 = Connection(head_limits, server.common)
         self._inbox = _EMPTY_INBOX
         self._pumping = False
@@ -193,14 +206,22 @@ class H1Channel:
         self._time = self.server.hub.reactor.seconds()
         if self._sockets.adopt(self, transport):
             self._fd = self.transport.fileno()
-        elif ITCPTransport.providedBy(transport):
-            # Head and body leave in one send, so there is nothing to coalesce.
-            transport.setTcpNoDelay(True)
+        else:
+            if ITCPTransport.providedBy(transport):
+                # Head and body leave in one send, so there is nothing to coalesce.
+                transport.setTcpNoDelay(True)
+            if ISSLTransport.providedBy(transport):
+                self._handshakes.begin(self)
         self.output = output_for(self.transport, self)
         self.server.connection_made(self)
 
     def connectionMade(self) -> None:
         """No-op, required by IProtocol: `makeConnection` does the work."""
+
+    def handshakeCompleted(self) -> None:
+        """Handle the end of the TLS handshake: the connection is idle from now on."""
+        self._handshakes.end(self)
+        self._time = self.server.hub.reactor.seconds()
 
     def logPrefix(self) -> str:
         """Return the name of this protocol in Twisted's log lines."""
@@ -252,6 +273,8 @@ class H1Channel:
         self.output.disconnected()
         if self._fd >= 0:
             self._sockets.forget(self, self._fd)
+        else:
+            self._handshakes.end(self)
         exchange = self.exchange
         self.exchange = None
         self.server.connection_lost(self)
@@ -386,6 +409,8 @@ class H1Channel:
         exchange.admit()
 
     def _find_ends(self) -> None:
+        if self._fd < 0:
+            self._handshakes.end(self)  # for a transport that does not report it
         self.ends = ends_of(
             self.transport, self.server.settings.url_scheme, self._sockets.addresses
         )
@@ -736,6 +761,8 @@ class H1Channel:
             if self._pumping:
                 return  # the next request was received and is about to begin
             limit = settings.keep_alive or settings.header_timeout
+            if self._fd < 0 and self in self._handshakes:
+                limit = settings.header_timeout or limit
             if limit and now - self._time >= limit:
                 self._close()
             elif self.server.shutdown.stopping:

@@ -18,6 +18,7 @@ from txgreenwsgi.settings import Settings, refuse_settings
 
 from .access_log import ServerAccessLog
 from .h1_channel import H1Channel
+from .handshakes import Handshakes
 from .sockets import Sockets
 from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 
@@ -128,6 +129,12 @@ class GreenSite(Factory):
         return self.server.shutdown.stopping
 
     @cached_property
+    def _handshakes(self) -> Handshakes:
+        """The TLS handshakes in progress."""
+        server = self.server
+        return Handshakes(server.settings.max_handshakes, server.reactor)
+
+    @cached_property
     def sockets(self) -> Sockets:
         """The poller of the plain connections."""
         self.server.bind()
@@ -162,7 +169,7 @@ class GreenSite(Factory):
         limit = server.settings.max_connections
         if limit and len(server.shutdown.connections) >= limit:
             return None
-        return H1Channel(server, self.sockets, self._head_limits)
+        return H1Channel(server, self.sockets, self._head_limits, self._handshakes)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols for ALPN (RFC 7301), for clients that offer it."""
