@@ -165,11 +165,16 @@ class GreenSite(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> H1Channel | None:  # type: ignore[override]
         """Return the protocol of a new connection; None above `max_connections`."""
-        server = self.server
-        limit = server.settings.max_connections
-        if limit and len(server.shutdown.connections) >= limit:
+        if self.is_full:
             return None
+        server = self.server
         return H1Channel(server, self.sockets, self._head_limits, self._handshakes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `max_connections` are open."""
+        limit = self.server.settings.max_connections
+        return limit > 0 and len(self.server.shutdown.connections) >= limit
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols for ALPN (RFC 7301), for clients that offer it."""
