@@ -126,6 +126,10 @@ _NO_ENDS = cast("Ends", None)
 # A PlainTransport where `_fd` is valid; any StreamTransport otherwise.
 _NO_TRANSPORT = cast("PlainTransport", None)
 
+#: Size of decoded data above which further chunks of a body stay encoded: small chunks
+#: must not take the memory of a whole window twice.
+_DECODED_BYTES = 16384
+
 #: Minimum size of a body read: smaller reads are rounded up to save a recv.
 _MIN_READ_BYTES = 16384
 
@@ -319,11 +323,12 @@ class H1Channel:
         try:
             while self._inbox or h1.has_unread:
                 exchange = self.exchange
-                if exchange is not None and (
-                    exchange.body.complete  # the next request waits until this one ends
-                    or (not self._inbox and exchange.body.full)
-                ):
-                    break
+                if exchange is not None:
+                    body = exchange.body
+                    if body.complete:
+                        break  # the next request waits until this one ends
+                    if not self._inbox and (body.full or body.held >= _DECODED_BYTES):
+                        break
                 if not self._inbox:
                     hub = self.server.hub
                     now = hub.reactor.seconds()
@@ -611,7 +616,7 @@ class H1Channel:
             wanted = not self._request_waits
         else:
             wanted = not self._h1.has_unread
-            if not wanted and not self._pumping:
+            if not (wanted or self._pumping or exchange.body.held >= _DECODED_BYTES):
                 self._postpone()  # a part of the body awaits its decoding
                 return
         if wanted and self.reading_paused:
