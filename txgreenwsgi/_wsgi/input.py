@@ -83,7 +83,8 @@ class Input:
             if end < self._stretch_end:
                 self._start = end
                 return self._buffered[start:end]
-        self._begin_stretch()
+        if self._buffered:
+            self._begin_stretch()
         start = self._start
         held = len(self._buffered) - start
         if 0 <= size < held:
@@ -121,7 +122,8 @@ class Input:
             if end:
                 self._start = end
                 return self._buffered[start:end]
-        self._begin_stretch()
+        if self._buffered:
+            self._begin_stretch()
         pieces: list[bytes] = []
         length = 0
         piece, start, stretch_end = self._buffered, self._start, self._stretch_end
@@ -177,7 +179,8 @@ class Input:
             yield line
 
     def _recv(self, size: int) -> bytes:
-        self._begin_stretch()
+        if self._buffered:
+            self._begin_stretch()
         start = self._start
         end = start + size
         if end < len(self._buffered):
