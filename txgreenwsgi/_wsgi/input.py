@@ -56,8 +56,9 @@ class Input:
         # bytes or lines would copy a piece many times over.
         self._buffered = b""
         self._start = 0
-        # Reads that end before this index do not check the time slice.
-        self._stretch_end = 0
+        # Reads that end before this index do not check the time slice; -1 before the
+        # first read, which never does.
+        self._stretch_end = -1
         self._ended = False
 
     def _receive(self, wanted: int = PIECE_BYTES) -> bytes:
@@ -83,8 +84,7 @@ class Input:
             if end < self._stretch_end:
                 self._start = end
                 return self._buffered[start:end]
-        if self._buffered:
-            self._begin_stretch()
+        self._begin_stretch()
         start = self._start
         held = len(self._buffered) - start
         if 0 <= size < held:
@@ -122,8 +122,7 @@ class Input:
             if end:
                 self._start = end
                 return self._buffered[start:end]
-        if self._buffered:
-            self._begin_stretch()
+        self._begin_stretch()
         pieces: list[bytes] = []
         length = 0
         piece, start, stretch_end = self._buffered, self._start, self._stretch_end
@@ -154,7 +153,8 @@ class Input:
 
     def _begin_stretch(self) -> None:
         """Yield to the reactor if the task has used up its time slice. May park."""
-        yield_if_due()
+        if self._stretch_end >= 0:
+            yield_if_due()
         self._stretch_end = min(self._start + _STRETCH_BYTES, len(self._buffered))
 
     def _take_buffered(self) -> bytes:
@@ -179,8 +179,7 @@ class Input:
             yield line
 
     def _recv(self, size: int) -> bytes:
-        if self._buffered:
-            self._begin_stretch()
+        self._begin_stretch()
         start = self._start
         end = start + size
         if end < len(self._buffered):
