@@ -225,14 +225,26 @@ class Settings:
     buffer_input: bool = _setting(
         False,
         "flag",
-        "Receive the complete request body before the application is called. "
-        "Otherwise, reading wsgi.input waits for data that has not arrived.",
+        "Receive the complete request body before the application is called; "
+        "CONTENT_LENGTH is set and wsgi.input can seek. Otherwise, reading wsgi.input "
+        "waits for data that has not arrived; --chunked decides for bodies without "
+        "a length.",
+    )
+    chunked: Literal["auto", "buffer", "stream"] = _setting(
+        "auto",
+        "choice",
+        "When to call the application for a chunked request body, whose length is "
+        "unknown: auto, when the body is complete or the client has paused for a "
+        "second; buffer, when the body is complete; stream, at once. A complete body "
+        "has a CONTENT_LENGTH.",
+        choices=("auto", "buffer", "stream"),
     )
     buffer_memory: int = _setting(
         1024**2,
         "bytes",
-        "With buffer_input, the maximum size of a body in memory; a larger one goes "
-        "to a temporary file.",
+        "Maximum size in memory of a body that is received before the application is "
+        "called; without buffer_input, at most half of input_window. A larger one "
+        "goes to a temporary file.",
     )
     on_disconnect: Literal["continue", "cancel"] = _setting(
         "continue",
@@ -240,6 +252,15 @@ class Settings:
         "Effect of a disconnect of the client on its request: the request continues, "
         "or its current wait raises ClientDisconnected.",
         choices=("continue", "cancel"),
+    )
+    half_close: Literal["disconnect", "serve"] = _setting(
+        "disconnect",
+        "choice",
+        "Effect of the end of the client's input during a request: it counts as a "
+        "disconnect, or the requests received before it are answered. With serve, a "
+        "client that has left is detected only by sending to it. TLS connections "
+        "always disconnect.",
+        choices=("disconnect", "serve"),
     )
     strict: bool = _setting(
         False,
@@ -349,8 +370,10 @@ class SettingsKeywords(TypedDict, total=False):
     max_chunk_extensions: int
     input_window: int
     buffer_input: bool
+    chunked: Literal["auto", "buffer", "stream"]
     buffer_memory: int
     on_disconnect: Literal["continue", "cancel"]
+    half_close: Literal["disconnect", "serve"]
     strict: bool
     display_tracebacks: bool
     add_header: Pairs

@@ -158,6 +158,10 @@ class Server:
         """Advance the clock, and run the calls that are due."""
         raise NotImplementedError
 
+    def skip_time(self, seconds: float) -> None:
+        """Advance the clock, and run nothing."""
+        self.reactor.rightNow += seconds
+
     def tear_down(self) -> None:
         """Close all open connections."""
 
@@ -171,6 +175,7 @@ class Server:
         body: bytes = b"",
         *,
         length: int | None = None,
+        unsized: bool = False,
         slow: bool = False,
         stalled: bool = False,
         on: Reply | None = None,
@@ -184,13 +189,18 @@ class Server:
             body: the body, or the first part of it.
             length: the Content-Length of a body that is sent in part; the rest
                 follows by `Reply.send_body`.
+            unsized: whether the body has no Content-Length, and follows by
+                `send_body`: chunked in HTTP/1.1.
             slow: whether the client does not read the response.
             stalled: whether the HTTP/2 client reads without enlarging its window.
             on: an earlier reply, whose connection is used. By default, the
                 request gets a new connection.
         """
         fields = [("Host", "test.example"), *headers]
-        if length is not None:
+        if unsized:
+            if self.version == "HTTP/1.1":
+                fields.append(("Transfer-Encoding", "chunked"))
+        elif length is not None:
             fields.append(("Content-Length", str(length)))
         elif body:
             fields.append(("Content-Length", str(len(body))))
@@ -200,7 +210,8 @@ class Server:
             self.connections.append(connection)
         else:
             connection = on.connection
-        reply = connection.request(method, target, fields, body, length is not None)
+        partial = unsized or length is not None
+        reply = connection.request(method, target, fields, body, partial)
         self.settle()
         return reply
 
@@ -225,6 +236,25 @@ class Server:
             self.pass_time(min(TICK, left))
             left -= TICK
         self.settle()
+
+    def stall(
+        self, seconds: float, meanwhile: Callable[[], object] | None = None
+    ) -> None:
+        """Let time pass in which the server does nothing, as in a stopped process.
+
+        Call after the application was called.
+
+        Args:
+            seconds: the duration.
+            meanwhile: called in that time, for the clients.
+        """
+        hub = self.app.tasks[-1].hub
+        hub.detects_stalls = True
+        self.skip_time(seconds)
+        if meanwhile is not None:
+            meanwhile()
+        self.settle()
+        hub.detects_stalls = False
 
     def stop(self) -> Stop:
         """Stop the server, as at the end of its process."""
@@ -251,6 +281,11 @@ class Server:
     def disconnect(self, reply: Reply) -> None:
         """Close the connection of a client."""
         reply.connection.link.disconnect()
+        self.settle()
+
+    def end_input(self, reply: Reply) -> None:
+        """Close the sending side of the connection of a client (a half-close)."""
+        reply.connection.link.end()
         self.settle()
 
     def abandon(self, reply: Reply) -> None:
@@ -387,6 +422,10 @@ class SocketTransport(Server):
             self.reactor.iterate(0)
             for connection in self.connections:
                 connection.pump()
+
+    def skip_time(self, seconds: float) -> None:
+        """Advance the clock, and run nothing."""
+        self.reactor.pass_time(seconds)
 
     def tear_down(self) -> None:
         """Stop listening."""

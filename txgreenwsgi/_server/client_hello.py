@@ -230,6 +230,10 @@ class _ClientHello(Protocol):
         if limit and now - self._since >= limit:
             self.abort()
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadline."""
+        self._since = min(self._since + seconds, now)
+
     def abort(self) -> None:
         """Close the connection at once."""
         self.transport.abortConnection()

@@ -20,6 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txgreenwsgi.green import exits
 from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
@@ -192,6 +193,9 @@ class GreenService(Service):
             `graceful_timeout`.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        # Threads of the application must not keep the process alive, if it ends.
+        grace_seconds = self.site.server.settings.graceful_timeout
+        exits.set_time_limit(grace_seconds + exits.AFTER_GRACE_SECONDS)
         self._privileged = False
         for opening in self._opening:
             opening.cancel()

@@ -18,6 +18,7 @@ from txgreenwsgi.settings import Settings, refuse_settings
 
 from .access_log import ServerAccessLog
 from .h1_channel import H1Channel
+from .half_close import HalfCloseChannel
 from .handshakes import Handshakes
 from .sockets import Sockets
 from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
@@ -100,6 +101,9 @@ class GreenSite(Factory):
             self._access_log = ServerAccessLog(access_log, access_log_format)
             observers = [*observers, self._access_log.observe]
         self.server = ApplicationServer(application, settings, observers, reactor)
+        self._channel = (
+            HalfCloseChannel if settings.half_close == "serve" else H1Channel
+        )
         self._head_limits = HeadLimits(
             size=settings.max_header_size,
             fields=settings.max_headers,
@@ -138,7 +142,7 @@ class GreenSite(Factory):
     def sockets(self) -> Sockets:
         """The poller of the plain connections."""
         self.server.bind()
-        return Sockets(self.server.reactor)
+        return Sockets(self.server.reactor, self.settings.half_close == "serve")
 
     def startFactory(self) -> None:
         """Serve: called when the first port listens, also again after `stop`.
@@ -168,7 +172,7 @@ class GreenSite(Factory):
         if self.is_full:
             return None
         server = self.server
-        return H1Channel(server, self.sockets, self._head_limits, self._handshakes)
+        return self._channel(server, self.sockets, self._head_limits, self._handshakes)
 
     @property
     def is_full(self) -> bool:

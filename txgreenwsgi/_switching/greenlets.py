@@ -16,7 +16,6 @@ task is for.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from threading import current_thread, get_ident
 from typing import TYPE_CHECKING, cast
@@ -29,7 +28,9 @@ from twisted.python.context import theContextTracker
 from . import guards, running
 from .asyncio_state import running_loop, swap_state
 from .errors import NotInGreenlet
+from .forks import end_child
 from .running import current_task, require_task
+from .steady_clock import is_steady, use_steady_clock
 from .suspensions import ANSWERED, OVER, WAITING, Suspension
 from .tasks import (
     ABANDONED,
@@ -48,12 +49,13 @@ from .tasks import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from .asyncio_state import AsyncioState
     from .tasks import Wait
 
 __all__ = [
+    "LATE_SECONDS",
     "MIN_SLICE_SECONDS",
     "SLICE_SECONDS",
     "GreenletHub",
@@ -71,6 +73,13 @@ _log = Logger()
 #: Finished greenlets kept for reuse: creating one costs 13 us, reusing one costs
 #: 1 us. Each holds about 3 KiB.
 SPARE_GREENLETS = 128
+
+#: A timer that fires later than this many seconds after its time shows that the reactor
+#: was stalled, by code that does not yield or because the process was stopped.
+LATE_SECONDS = 0.1
+
+#: Extension of a timeout that expires during a stall: time to read the sockets.
+GRACE_SECONDS = 0.25
 
 #: Time slice in seconds of a task, and of all tasks together that are ready in one turn
 #: of the reactor. A task that exceeds its slice yields to the reactor at the next call
@@ -103,7 +112,8 @@ def _run_tasks() -> None:
         assert task is not None, "the hub sets running.task before it switches here"
         task.run()
         if running.task is None:
-            _end_child(task)
+            # The task has forked, and this is the child.
+            end_child(task.error)
         hub = task.hub
         spare, reactor_greenlet = hub.spare_greenlets, hub.reactor_greenlet
         current = getcurrent()
@@ -119,25 +129,13 @@ def _run_tasks() -> None:
         reactor_greenlet.switch()
 
 
-def _end_child(task: Task[object]) -> None:
-    """Exit a fork's child process when `task`, which forked, has ended.
-
-    This is the behaviour of a fork in a thread. The reactor below the task is a copy
-    whose descriptors and clients belong to the parent.
-    """
-    error = task.error
-    if isinstance(error, SystemExit):
-        os._exit(error.code if isinstance(error.code, int) else bool(error.code))
-    task.log_unhandled()
-    os._exit(0 if error is None else 1)
-
-
 class GreenletHub:
     """The tasks of one reactor, one greenlet each. Made by `hub_of`.
 
     Attributes:
         reactor: an IReactorTime; the other interfaces that it provides determine
             what its tasks can wait on.
+        seconds: the clock of `reactor`, for the hot path.
         tasks: the tasks in progress. This set may hold the only reference to a parked
             task.
         reactor_greenlet: the greenlet of the last switch into a task. It is not
@@ -149,17 +147,25 @@ class GreenletHub:
         slice_seconds: time slice of the running task, in seconds; see `share_slice`.
         spare_greenlets: finished greenlets, for reuse.
         abandoned: killed tasks that did not end.
+        threads: tasks that outlive the reactor's run. `close` leaves them parked, and
+            they run on while the interpreter's exit handlers do (`reopen`).
         closed: True once the reactor has stopped.
+        detects_stalls: whether a late timer means that the reactor was stalled. False
+            for a clock that a test moves in jumps.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
         self.reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
         self.tasks: set[Task[object]] = set()
         self.resumed_at = 0.0
         self.slice_seconds = SLICE_SECONDS
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
+        self.threads: set[Task[object]] = set()
         self.closed = False
+        self._on_end: list[Callable[[], object]] = []
+        self.detects_stalls = is_steady(reactor)
         self._turn: list[Callable[[], object]] = []
         self._bind_to_thread()
         if IReactorCore.providedBy(reactor):
@@ -205,6 +211,30 @@ class GreenletHub:
         self._turn.append(function)
         if len(self._turn) == 1:
             self.reactor.callLater(0, self._take_turn)
+
+    def call_at_timeout(
+        self, seconds: float, function: Callable[..., object], *args: object
+    ) -> IDelayedCall:
+        """Call `function` when a timeout of `seconds` expires.
+
+        As `reactor.callLater`, except after a stall: the reactor runs delayed calls
+        before it reads sockets, so a result that arrived in time would be lost. Then
+        the timeout is extended by `GRACE_SECONDS`. The returned call does not cancel
+        the extension, so `function` must be a no-op after the wait has ended.
+        """
+        reactor = self.reactor
+        if not self.detects_stalls:
+            return reactor.callLater(seconds, function, *args)
+        due = reactor.seconds() + seconds
+        return reactor.callLater(seconds, self._expire, due, function, *args)
+
+    def _expire(
+        self, due: float, function: Callable[..., object], *args: object
+    ) -> None:
+        if self.reactor.seconds() - due > LATE_SECONDS:
+            self.reactor.callLater(GRACE_SECONDS, function, *args)
+        else:
+            function(*args)
 
     @property
     def turn_scheduled(self) -> bool:
@@ -310,7 +340,7 @@ class GreenletHub:
         except NotInGreenlet:
             wait.state = OVER
             raise
-        wait.since = self.reactor.seconds()
+        wait.since = self.seconds()
         task._parked_greenlet = getcurrent()
         if wait.state is ANSWERED:
             # A signal handler has just answered it.
@@ -402,7 +432,7 @@ class GreenletHub:
         if running_loop() is not None or task._asyncio_state is not None:
             asyncio_state = swap_state(task._asyncio_state)
         previous, self.reactor_greenlet = self.reactor_greenlet, getcurrent()
-        self.resumed_at = self.reactor.seconds()
+        self.resumed_at = self.seconds()
         interrupted, running.task = running.task, task
         try:
             parked.switch()
@@ -420,21 +450,53 @@ class GreenletHub:
             task.notify_end()
 
     def close(self) -> None:
-        """Kill all remaining tasks after the reactor has stopped.
+        """Kill the remaining tasks, except `threads`, after the reactor has stopped.
 
         Call from the reactor greenlet. Their `finally` blocks run but cannot
         wait. Afterwards no task can start.
         """
+        if _can_run_again(self.reactor):
+            self.threads.clear()
         self.closed = True
-        for task in list(self.tasks):
+        self._kill(self.tasks - self.threads)
+        self.spare_greenlets.clear()
+        if not self.tasks:
+            self._notify_end()
+
+    def reopen(self) -> None:
+        """Let tasks start and run again after `close`, until `end`.
+
+        The caller, in the reactor greenlet, iterates the stopped reactor.
+        """
+        self.closed = False
+        self._bind_to_thread()
+
+    def end(self) -> None:
+        """Kill all remaining tasks. Call as `close`."""
+        self.closed = True
+        self._kill(set(self.tasks))
+        self.threads.clear()
+        self.spare_greenlets.clear()
+        self._notify_end()
+
+    def call_at_end(self, function: Callable[[], object]) -> None:
+        """Call `function` in the reactor greenlet when no task can run any more."""
+        self._on_end.append(function)
+
+    def _kill(self, tasks: set[Task[object]]) -> None:
+        for task in tasks:
             task.kill()
         # The last turn, for ready tasks and for the end callbacks of tasks that
         # were never started.
         self._take_turn()
-        for task in self.tasks:
+        for task in tasks & self.tasks:
             _log.error("abandoned {task}: it was killed and did not end", task=task)
-        self.tasks.clear()
-        self.spare_greenlets.clear()
+        self.tasks -= tasks
+
+    def _notify_end(self) -> None:
+        functions, self._on_end = self._on_end, []
+        for function in functions:
+            call_and_log(function, "a callback for the end of a hub failed")
 
 
 def existing_hub_of(reactor: IReactorTime) -> Hub | None:
@@ -466,6 +528,7 @@ def hub_of(reactor: IReactorTime | None = None) -> Hub:
         guards.refuse_free_threading()
         if IReactorFromThreads.providedBy(reactor):
             guards.refuse_other_thread("the first task of a reactor")
+        use_steady_clock(reactor)
         hub = hubs["_txgreenwsgi_hub"] = GreenletHub(reactor)
         guards.guard_reactor(
             reactor,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from greenlet import greenlet
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.context import ContextTracker
 
     from .asyncio_state import AsyncioState
@@ -94,15 +94,23 @@ class Hub(Protocol):
     """The interface of a hub: the tasks of one reactor. See `GreenletHub`."""
 
     reactor: IReactorTime
+    seconds: Callable[[], float]
     tasks: set[Task[object]]
     reactor_greenlet: greenlet
     thread: int
     context_tracker: ContextTracker
     spare_greenlets: list[greenlet]
     abandoned: list[Task[object]]
+    threads: set[Task[object]]
     resumed_at: float
     slice_seconds: float
     closed: bool
+    detects_stalls: bool
+
+    def call_at_timeout(
+        self, seconds: float, function: Callable[..., object], *args: object
+    ) -> IDelayedCall:
+        """Call `function` when a timeout of `seconds` expires."""
 
     @property
     def turn_scheduled(self) -> bool:
@@ -139,7 +147,16 @@ class Hub(Protocol):
         """Park the current task until `task` has ended."""
 
     def close(self) -> None:
+        """End every task, except `threads`."""
+
+    def reopen(self) -> None:
+        """Let tasks run again after `close`, until `end`."""
+
+    def end(self) -> None:
         """End every task."""
+
+    def call_at_end(self, function: Callable[[], object]) -> None:
+        """Call `function` when no task can run any more."""
 
 
 class _Interruption(NamedTuple):

@@ -405,7 +405,7 @@ def yield_if_due() -> None:
     if task is None:
         return
     hub = task.hub
-    if hub.reactor.seconds() - hub.resumed_at > hub.slice_seconds:
+    if hub.seconds() - hub.resumed_at > hub.slice_seconds:
         with suppress(NotInGreenlet):
             sleep(0)
 

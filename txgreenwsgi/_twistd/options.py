@@ -212,6 +212,8 @@ class Options(usage.Options):
             "access-log": usage.CompleteFiles("*.log"),
             "access-log-format": usage.CompleteList(list(FORMATS)),
             "chdir": usage.CompleteDirs(),
+            "chunked": usage.CompleteList(["auto", "buffer", "stream"]),
+            "half-close": usage.CompleteList(["disconnect", "serve"]),
             "on-disconnect": usage.CompleteList(["continue", "cancel"]),
             "origin": usage.CompleteList(list(NAMES)),
         },
@@ -413,6 +415,8 @@ def markdown_table() -> str:
         lines.append(
             f"| `{option}` | {shown_default} | {meaning} |".replace("|json", r"\|json")
             .replace("continue|cancel", r"continue\|cancel")
+            .replace("auto|buffer|stream", r"auto\|buffer\|stream")
+            .replace("disconnect|serve", r"disconnect\|serve")
             .replace("all|none|LIST", r"all\|none\|LIST")
         )
     return "\n".join(lines) + "\n"

@@ -173,7 +173,7 @@ class FileWrapper:
             return
         if self._read_in_turn < _BYTES_PER_TURN:
             hub = task.hub
-            if hub.reactor.seconds() - hub.resumed_at <= hub.slice_seconds:
+            if hub.seconds() - hub.resumed_at <= hub.slice_seconds:
                 return
         self._read_in_turn = 0
         with suppress(NotInGreenlet):  # in a finalizer, for example
