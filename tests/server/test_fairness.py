@@ -297,7 +297,7 @@ class ChunkTests(WireTestCase):
             environ["txgreenwsgi.sleep"](1)
             return self.lengths(environ, start)
 
-        server = self.recorded(app, input_window=100)
+        server = self.recorded(app, input_window=100, chunked="stream")
         client = PairClient(server)
         count = 6 * MAX_CHUNKS
         client.send(chunked("/", *[b"x"] * count))
