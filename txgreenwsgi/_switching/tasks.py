@@ -117,6 +117,7 @@ class Hub(Protocol):
     resumed_at: float
     on_turn: Callable[[], object] | None
     on_long_turn: Callable[[Task[object], float], object] | None
+    slice_seconds: float
     closed: bool
     detects_stalls: bool
 
@@ -140,6 +141,9 @@ class Hub(Protocol):
 
     def at_next_turn(self, function: Callable[[], object]) -> None:
         """Call `function` in the reactor greenlet at the reactor's next turn."""
+
+    def share_slice(self, count: int) -> float:
+        """Divide a time slice between `count` ready tasks or connections."""
 
     def spawn(self, task: Task[object]) -> None:
         """Begin `task` at the reactor's next turn."""
