@@ -44,6 +44,7 @@ OF_REQUESTS: dict[str, Any] = {
     "add_header": [("X-Frame-Options", "DENY")],
     "buffer_input": True,
     "display_tracebacks": True,
+    "drain_idle": 5,
     "environ": {"MY": "own"},
     "graceful_timeout": 5,
     "max_body": 1_000_000,

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 #: Maximum delay in seconds until a server notices that the last byte was sent.
 SLACK = 0.5
 
+#: After the last response, a client that expects the connection to persist has this
+#: many seconds (drain_idle) to send a request, or slightly more.
+DRAIN_SECONDS = 2.5
+
 #: After graceful_timeout, requests have this many seconds to clean up.
 LAST_SECONDS = 1
 
@@ -47,6 +51,7 @@ class ShutdownCases(Cases):
         reply = server.begin(target="/before")
         server.advance(3)
         self.assert_complete(reply, b"/before")
+        server.disconnect(reply)
         stop = server.stop()
         server.advance(SLACK)
         self.assert_stopped(stop, 0)
@@ -104,6 +109,7 @@ class ShutdownCases(Cases):
         self.assertFalse(stop.done)
         server.advance(1)
         self.assert_complete(reply, b"block" * 4)
+        server.advance(DRAIN_SECONDS)
         self.assertTrue(stop.done)
 
     def test_large_response(self) -> None:
@@ -161,7 +167,7 @@ class ShutdownCases(Cases):
         stop = server.stop()
         server.advance(1)
         server.read(reply)
-        server.advance(1)
+        server.advance(DRAIN_SECONDS)
         self.assertTrue(stop.done)
         self.assert_complete(reply)
         self.assertEqual(len(reply.body), 50_000)

@@ -9,6 +9,9 @@ backlog, open ones are served, and the application can open its files.
 Twisted accepts 100 connections and more in one turn of the reactor. Here a turn accepts
 for one time slice: a burst of new connections does not delay the open ones.
 
+A port that closes accepts its backlog first, because the kernel resets the connections
+in it.
+
 It knows listening ports and descriptors. It must never know what is served.
 """
 
@@ -30,12 +33,14 @@ except ImportError:  # a platform without resource limits
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from twisted.internet.interfaces import (
         IDelayedCall,
         IListeningPort,
         IReactorTime,
     )
+    from twisted.python.failure import Failure
 
 __all__ = [
     "LOG_SECONDS",
@@ -62,6 +67,10 @@ _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 _NEVER = float("inf")
+
+#: Maximum number of connections that a closing port accepts. The socket may be shared
+#: with other processes, and new connections may never cease.
+_BACKLOG = 4096
 
 
 class AcceptThrottle:
@@ -97,6 +106,13 @@ class AcceptThrottle:
             accept_all()
 
         as_port.doRead = do_read
+        close = as_port.connectionLost
+
+        def connection_lost(reason: Failure) -> None:
+            listening.accept_backlog(accept_all)
+            close(reason)
+
+        as_port.connectionLost = connection_lost
         self._ports.append(port)
         if self.paused:
             port.stopReading()
@@ -168,10 +184,24 @@ class _ListeningSocket:
         self._throttle = throttle
         self._reactor = reactor
         self._end = _NEVER
+        self._accepted = 0
 
     def begin_turn(self) -> None:
         """Begin a time slice."""
         self._end = self._reactor.seconds() + SLICE_SECONDS
+
+    def accept_backlog(self, accept_all: Callable[[], object]) -> None:
+        """Accept the connections that the kernel has queued.
+
+        Args:
+            accept_all: accepts as many as it finds, up to a limit of its own.
+        """
+        self._end = _NEVER
+        limit = self._accepted + _BACKLOG
+        before = -1
+        while before < self._accepted < limit:
+            before = self._accepted
+            accept_all()
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection as `socket.accept` does.
@@ -192,6 +222,7 @@ class _ListeningSocket:
                 raise
             self._throttle.pause(str(error))
             raise BlockingIOError(errno.EAGAIN, "accepting is paused") from error
+        self._accepted += 1
         self._throttle.accepted(accepted[0].fileno())
         return accepted
 

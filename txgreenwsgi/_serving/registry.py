@@ -38,6 +38,9 @@ class InFlight(Protocol):
     started: float
     task: Task[None] | None
 
+    def server_stops(self) -> None:
+        """Notify the application that a shutdown has begun, if it has asked for it."""
+
     def cancel(self) -> None:
         """Cancel the request at the end of the shutdown's grace period."""
 
