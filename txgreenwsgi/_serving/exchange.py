@@ -22,7 +22,7 @@ from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task
 from txgreenwsgi._switching.waiting import sleep
-from txgreenwsgi._wsgi.errors import Errors
+from txgreenwsgi._wsgi.errors import Errors, current_errors
 from txgreenwsgi._wsgi.input import Input
 from txgreenwsgi._wsgi.read_ahead import read_ahead
 from txgreenwsgi.monitoring.records import ExchangeRecord
@@ -260,8 +260,8 @@ class Exchange:
             # Another task of the application is parked in a write.
             writer.abandon(late_write_error())
         errors = self.errors
-        if errors is not None and errors.partial_line:
-            errors.flush()
+        if errors is not None and (errors.partial_line or errors.partial_output):
+            errors.end()
         server = self.server
         admitted = server.admission.release()
         server.exchange_ended(self)
@@ -464,7 +464,8 @@ class Exchange:
         )
         request_id = self.request_id
         environ["wsgi.input"] = body
-        environ["wsgi.errors"] = self.errors = Errors(request_id)
+        environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
+        current_errors.set(errors)
         environ["txgreenwsgi.request_id"] = request_id
         environ["txgreenwsgi.client_disconnected"] = environ[
             "waitress.client_disconnected"

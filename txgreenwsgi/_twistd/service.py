@@ -24,6 +24,8 @@ from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
+from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.green import patched
 from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.monitoring import AccessLog
@@ -70,10 +72,9 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     server = GreenService(
         load_app, options["listen"], options.settings, (), reactor, log
     )
-    watchdog = Watchdog(
-        options.settings.graceful_timeout, server.cut_short, log_path(options)
-    )
-    return _CommandService(server, watchdog, reactor)
+    path = log_path(options)
+    watchdog = Watchdog(options.settings.graceful_timeout, server.cut_short, path)
+    return _CommandService(server, watchdog, reactor, path)
 
 
 def _enter(directory: str | None) -> None:
@@ -174,8 +175,13 @@ class _CommandService(Service):
     """The server and its watchdog."""
 
     def __init__(
-        self, server: GreenService, watchdog: Watchdog, reactor: Any = None
+        self,
+        server: GreenService,
+        watchdog: Watchdog,
+        reactor: Any = None,
+        log_path: str = "",
     ) -> None:
+        self._log_path = log_path
         self._server = server
         self._watchdog = watchdog
         self._reactor = reactor
@@ -185,6 +191,10 @@ class _CommandService(Service):
         """Listen while the process may still bind privileged ports."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._watchdog.prepare()
+        if self._log_path:
+            # The watchdog has logged why it cannot be opened.
+            with contextlib.suppress(OSError):
+                append_stderr_to(self._log_path)
         with _without_traceback():
             self._listen()
 
@@ -200,6 +210,8 @@ class _CommandService(Service):
                 self._listen()
             self._server.startService()
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
+        # twist redirects the streams to its log only now.
+        self._reactor.callWhenRunning(replace_standard_streams)
 
     def _listen(self) -> None:
         self._server.privilegedStartService()
