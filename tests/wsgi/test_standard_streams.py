@@ -408,7 +408,7 @@ class ReplacementTests(SynchronousTestCase):
                 self.assertIs(sys.stdout, stream)
 
     def test_common_uses(self) -> None:
-        """What libraries do with the standard output works."""
+        """Common uses of the standard output work."""
         observer = Lines()
         logger = Logger("stdout", observer=LogPublisher(observer))
         self.patch(sys, "stdout", LoggingFile(logger))
