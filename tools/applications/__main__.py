@@ -25,6 +25,11 @@ def main() -> int:
         "one for each application)",
     )
     parser.add_argument(
+        "--no-install",
+        action="store_true",
+        help="use the environment as it is; needs --environment",
+    )
+    parser.add_argument(
         "--log", type=Path, help="file to append the log of the server to"
     )
     parser.add_argument(
@@ -38,13 +43,19 @@ def main() -> int:
         print("\n".join(APPLICATIONS))
         return 0
     unknown = [name for name in arguments.names if name not in APPLICATIONS]
+    if arguments.no_install and arguments.environment is None:
+        parser.error("--no-install needs --environment")
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; --list prints the names")
     failed = [
         name
         for name in arguments.names or APPLICATIONS
         if not run_application(
-            name, arguments.environment, arguments.log, arguments.option
+            name,
+            arguments.environment,
+            arguments.log,
+            arguments.option,
+            not arguments.no_install,
         )
     ]
     if failed:

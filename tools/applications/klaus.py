@@ -74,7 +74,7 @@ def drive(url: str) -> None:
         "/blob/main/small.txt": b"third",
         "/raw/main/small.txt": b"third",
         "/commit/main/": b"small.txt",
-        "/history/main/": b"change",
+        "/blame/main/small.txt": b"third",
         "/tarball/main/": b"\x1f\x8b",
     }.items():
         reply = fetch(remote + page)
@@ -88,7 +88,7 @@ def drive(url: str) -> None:
         return bool((data_folder() / f"clone{number}" / "large.bin").exists())
 
     check("5 clones at once", all(at_once(clone, 5)))
-    pages = at_once(lambda _: fetch(f"{remote}/history/main/").status)
+    pages = at_once(lambda _: fetch(f"{remote}/tree/main/").status)
     check("50 pages at once", set(pages) == {200}, pages)
 
 

@@ -27,6 +27,10 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 60.0
 DRIVE_SECONDS: Final = 900.0
+#: The script `twistd`, whose first line has a limited length.
+_TWISTD: Final = (
+    "import sys; del sys.path[0]; from twisted.scripts.twistd import run; run()"
+)
 
 
 class _FailedError(Exception):
@@ -38,6 +42,7 @@ def run_application(
     environment: Path | None = None,
     log: Path | None = None,
     options: Sequence[str] = (),
+    install: bool = True,
 ) -> bool:
     """Run one application and print a report.
 
@@ -47,6 +52,7 @@ def run_application(
             temporary one.
         log: file to append the log of the server to.
         options: further options of `twistd greenwsgi`.
+        install: False if the environment has everything already.
 
     Returns:
         Whether everything passed.
@@ -56,7 +62,10 @@ def run_application(
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     try:
         _check_programs(application)
-        python = _install(application, environment or folder / "environment")
+        environment = (environment or folder / "environment").absolute()
+        if install:
+            _install(application, environment)
+        python = environment / "bin" / "python"
         data = folder / "data"
         data.mkdir()
         _Run(name, python, data, options).report(log)
@@ -74,14 +83,13 @@ def _check_programs(application: Application) -> None:
             raise _FailedError(f"{program} is not installed: apt install {package}")
 
 
-def _install(application: Application, environment: Path) -> Path:
-    """Return the Python of an environment with the application and this checkout."""
-    python = environment.absolute() / "bin" / "python"
+def _install(application: Application, environment: Path) -> None:
+    """Install the application and this checkout."""
+    python = environment / "bin" / "python"
     if not python.exists():
         _call([sys.executable, "-m", "venv", str(environment)])
     pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     _call([*pip, "install", "--editable", str(ROOT), *application.packages])
-    return python
 
 
 def _call(command: Sequence[str]) -> str:
@@ -114,7 +122,7 @@ class _Run:
         self, name: str, python: Path, data: Path, options: Sequence[str]
     ) -> None:
         self._application = APPLICATIONS[name]
-        self._module = f"tools.applications.{name}"
+        self._module = self._application.module or f"{__package__}.{name}"
         self._python = str(python)
         self._environ = {
             **os.environ,
@@ -167,7 +175,7 @@ class _Run:
 
     def _command(self) -> list[str]:
         return [
-            str(Path(self._python).parent / "twistd"),
+            *(self._python, "-c", _TWISTD),
             "-n",
             "--pidfile=",
             "greenwsgi",

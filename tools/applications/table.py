@@ -23,12 +23,15 @@ class Application:
         packages: requirements for pip; the first is the application itself.
         programs: programs that its client runs, with the Debian package of each.
         options: further options of `twistd greenwsgi`.
+        module: the module with `prepare`, `make_app` and `drive`; by default that of
+            this package with the application's name in the table.
     """
 
     title: str
     packages: tuple[str, ...]
     programs: Mapping[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    module: str = ""
 
 
 #: By the name of the module and of the command's argument.
