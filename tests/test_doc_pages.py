@@ -88,7 +88,7 @@ class ApplicationExampleTests(LeakCheckMixin, SynchronousTestCase):
 
     def test_environ(self) -> None:
         """The application of docs/environ.md sleeps on the server's clock."""
-        [source] = examples("environ.md")
+        source, _ = examples("environ.md")
         server = self.serve(run(source, "environ_example").app)
         client = server.connect()
         client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -96,6 +96,21 @@ class ApplicationExampleTests(LeakCheckMixin, SynchronousTestCase):
         server.advance(0.1)
         [response] = client.responses()
         self.assertEqual(response.body, b"Hello\n")
+
+    def test_early_hints(self) -> None:
+        """The second application of docs/environ.md sends links before the page."""
+        _, source = examples("environ.md")
+        server = self.serve(run(source, "early_hints_example").app)
+        client = server.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        self.assertTrue(
+            client.received.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: ")
+        )
+        self.assertEqual(client.responses(), [])
+        server.advance(1)
+        [response] = client.responses()
+        self.assertEqual((response.status, response.body), (200, b"<p>Hello</p>"))
+        self.assertIn("preload", response.header("Link") or "")
 
     def test_quickstart(self) -> None:
         """The application of docs/quickstart.md greets."""

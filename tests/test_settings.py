@@ -61,6 +61,41 @@ class SettingsTests(SynchronousTestCase):
         with self.assertRaises(dataclasses.FrozenInstanceError):
             settings.max_body = 1  # type: ignore[misc]
 
+    def test_methods(self) -> None:
+        """Methods are any iterable of tokens, or a str with commas."""
+        given: Any
+        for given in (
+            ["GET", "BREW"],
+            ("GET", "BREW"),
+            iter(["GET", "BREW"]),
+            "GET,BREW",
+            " GET , BREW ",
+        ):
+            settings = Settings.from_keywords(methods=given)
+            self.assertEqual(settings.methods, ("GET", "BREW"))
+        for given in ((), [], "", " "):
+            self.assertEqual(Settings.from_keywords(methods=given).methods, ())
+
+    def test_wrong_methods(self) -> None:
+        """A method that no request can have, or that cannot be served, is refused."""
+        given: Any
+        for given, message in (
+            ("GET,,PUT", "does not consist of request methods: give names such as GET"),
+            ("GET PUT", "does not consist of request methods"),
+            (["G(T"], "does not consist of request methods"),
+            ([""], "does not consist of request methods"),
+            (["GET\n"], "does not consist of request methods"),
+            ([b"GET"], "does not consist of request methods"),
+            (5, "does not consist of request methods"),
+            (None, "does not consist of request methods"),
+            ("GET,CONNECT", "contains CONNECT, which no application can serve: remove"),
+            ("PRI", "contains PRI, which no application can serve"),
+            ("get", "contains get, but methods are case-sensitive: give GET"),
+            (["Post"], "contains Post, but methods are case-sensitive: give POST"),
+        ):
+            self.assertIn(f"methods={given!r} {message}", self.refusal(methods=given))
+        self.assertEqual(Settings.from_keywords(methods=["brew"]).methods, ("brew",))
+
     def test_unknown_name(self) -> None:
         """For a misspelled setting, the message suggests the most similar name."""
         self.assertEqual(
@@ -215,11 +250,12 @@ class KeywordTests(SynchronousTestCase):
     def test_same_fields_as_settings(self) -> None:
         """Every setting is a keyword of the same type, in the same order.
 
-        Pairs are the exception: a keyword takes them in any form.
+        Pairs and names are the exception: a keyword takes them in any form.
         """
+        forms = {"pairs": "Pairs", "names": "Iterable[str]"}
         kinds = {name: setting.kind for name, setting, _default in described()}
         expected = {
-            field.name: "Pairs" if kinds[field.name] == "pairs" else field.type
+            field.name: forms.get(kinds[field.name], field.type)
             for field in dataclasses.fields(Settings)
         }
         annotations = {

@@ -121,6 +121,21 @@ class MemoryServerTests(LeakCheckMixin, SynchronousTestCase):
             client.received = whole[:-cut]
             self.assertRaises(HTTPException, client.responses, ["HEAD", "GET"])
 
+    def test_interim_responses(self) -> None:
+        """Interim responses are not among the responses."""
+
+        def hinting(environ: dict[str, Any], start: Any) -> list[bytes]:
+            environ["wsgi.early_hints"]([("Link", "</a>")])
+            start("200 OK", [])
+            return [environ["REQUEST_METHOD"].encode()]
+
+        client = self.serve(hinting).connect()
+        client.send(b"HEAD" + GET[3:] + GET)
+        self.assertEqual(client.received.count(b"103 Early Hints"), 2)
+        head, get = client.responses(["HEAD", "GET"])
+        self.assertEqual((head.status, head.body), (200, b""))
+        self.assertEqual((get.status, get.body), (200, b"GET"))
+
     def test_refused_connection(self) -> None:
         """A connection that the server refuses is closed at once."""
         server = self.serve(app, max_connections=1)

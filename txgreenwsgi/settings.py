@@ -34,7 +34,7 @@ __all__ = [
 Pairs: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
 Kind: TypeAlias = Literal[
-    "count", "bytes", "seconds", "flag", "choice", "text", "pairs"
+    "count", "bytes", "seconds", "flag", "choice", "text", "names", "pairs"
 ]
 
 
@@ -60,10 +60,11 @@ class Setting:
         kind: the syntax of its value on a command line.
         meaning: a sentence or two for `--help` and the documentation.
         minimum: the smallest valid number.
-        off: the meaning of the value 0 (or of the empty text); "" if it has no
-            special meaning.
+        off: the meaning of the value 0 (or of the empty text or list); "" if it has
+            no special meaning.
         choices: the valid words of a "choice".
-        form: the placeholder of the value in `--help`, for "pairs" and "text".
+        form: the placeholder of the value in `--help`, for "names", "pairs" and
+            "text".
         separator: the character between name and value of a pair.
     """
 
@@ -169,6 +170,14 @@ class Settings:
         "connection is closed.",
         off="no limit",
     )
+    methods: tuple[str, ...] = _setting(
+        (),
+        "names",
+        "Request methods that reach the application, separated by commas; others get "
+        "405. CONNECT always gets 501.",
+        off="all methods",
+        form="LIST",
+    )
     max_header_size: int = _setting(
         32768,
         "bytes",
@@ -224,6 +233,13 @@ class Settings:
         "Effect of a disconnect of the client on its request: the request continues, "
         "or its current wait raises ClientDisconnected.",
         choices=("continue", "cancel"),
+    )
+    strict: bool = _setting(
+        False,
+        "flag",
+        "Treat every violation of PEP 3333 by the application as an error. By "
+        "default, harmless ones are accepted, and hop-by-hop response headers are "
+        "dropped with a warning.",
     )
     display_tracebacks: bool = _setting(
         False,
@@ -317,6 +333,7 @@ class SettingsKeywords(TypedDict, total=False):
     body_timeout: float
     min_body_rate: int
     write_timeout: float
+    methods: Iterable[str]
     max_header_size: int
     max_headers: int
     max_target: int
@@ -326,6 +343,7 @@ class SettingsKeywords(TypedDict, total=False):
     buffer_input: bool
     buffer_memory: int
     on_disconnect: Literal["continue", "cancel"]
+    strict: bool
     display_tracebacks: bool
     add_header: Pairs
     environ: Pairs
@@ -374,6 +392,10 @@ _NOT_SETTINGS: Final = {
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?\Z")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*\Z")  # RFC 3986 section 3.1
+# RFC 9110 section 9.3 and RFC 5789.
+_METHODS: Final = frozenset(
+    ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"]
+)
 _VARIABLE: Final = re.compile(r"[^=\x00\s]+\Z")
 # The server frames and dates every message: a field that contradicts it would
 # corrupt the message or appear twice.
@@ -399,6 +421,8 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
         return _checked_number(name, setting, value)
     if setting.kind == "pairs":
         return _checked_pairs(name, value)
+    if setting.kind == "names":
+        return _checked_methods(name, value)
     subject = f"{name}={value!r}"
     if setting.kind == "flag":
         if not isinstance(value, bool):
@@ -472,6 +496,41 @@ def _checked_pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
         else:
             _check_variable(key, text)
     return pairs
+
+
+def _checked_methods(name: str, value: Any) -> tuple[str, ...]:
+    """Return methods as a tuple, from any iterable or from a text with commas."""
+    subject = f"{name}={value!r}"
+    if isinstance(value, str):
+        value = _split_names(value)
+    try:
+        methods = tuple(value)
+    except TypeError:
+        methods = (None,)
+    for method in methods:
+        if not isinstance(method, str) or not _TOKEN.match(method):
+            raise SettingError(
+                subject,
+                "does not consist of request methods",
+                "give names such as GET,HEAD,POST",
+            )
+        if method in ("CONNECT", "PRI"):
+            raise SettingError(
+                subject,
+                f"contains {method}, which no application can serve",
+                "remove it",
+            )
+        if method != method.upper() and method.upper() in _METHODS:
+            raise SettingError(
+                subject,
+                f"contains {method}, but methods are case-sensitive",
+                f"give {method.upper()}",
+            )
+    return methods
+
+
+def _split_names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text.strip() else []
 
 
 def _check_header(name: str, value: str) -> None:
@@ -561,6 +620,8 @@ def parse(setting: Setting, text: str) -> Any:
             # Whitespace around a field value is not part of it (RFC 9112 section 5).
             return name.strip(), value.strip()
         return name, value
+    if setting.kind == "names":
+        return tuple(_split_names(text))
     return text
 
 
@@ -578,6 +639,8 @@ def shown(setting: Setting, value: Any) -> str:
         return ", ".join(
             f"{name}{setting.separator}{space}{text}" for name, text in value
         )
+    if setting.kind == "names":
+        return ",".join(value)
     if setting.kind == "flag":
         return "on" if value else "off"
     return str(value)

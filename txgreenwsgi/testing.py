@@ -401,9 +401,10 @@ class MemoryClient:
             parsed = HTTPResponse(_Unclosable(stream), method=method)  # type: ignore[arg-type]
             parsed.begin()
             body = parsed.read()
-            responses.append(
-                Response(parsed.status, parsed.reason, parsed.getheaders(), body)
-            )
+            if parsed.status >= 200:
+                responses.append(
+                    Response(parsed.status, parsed.reason, parsed.getheaders(), body)
+                )
         return responses
 
 

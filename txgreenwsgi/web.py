@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorCore
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
@@ -27,7 +28,8 @@ from zope.interface import implementer
 from ._http.fields import join_fields, variable_name
 from ._http.framing import BODILESS_CODES
 from ._http.head import Malformed, RequestHead
-from ._http.target import read_request_line
+from ._http.target import check_method, read_request_line
+from ._http.writer import STATUSES
 from ._server.access_log import ServerAccessLog
 from ._server.ends import host_and_port
 from ._server.errors import StartError
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from twisted.web.server import Request
     from typing_extensions import Unpack
 
-    from ._http.writer import ResponseHead
+    from ._http.writer import EarlyHints, ResponseHead
     from ._server.access_log import AccessLogFormat, AccessLogTarget
     from ._serving.registry import Observer, RequestInFlight
     from ._serving.stream import Carried, Output
@@ -233,16 +235,19 @@ class GreenWSGIResource(Resource):
             # The client left before another resource, such as a
             # `DeferredResource`, passed its request on.
             return NOT_DONE_YET
-        refusal = ""
+        refusal: Malformed | None = None
         try:
+            check_method(request.method or b"")
             head = _head_of(request, _variables_of(request))
         except Malformed as malformed:
-            head, refusal = _head_of(request, {}, "/"), malformed.reason
+            head, refusal = _head_of(request, {}, "/"), malformed
         stream = _Stream(request, server, self._connections.of(request))
         exchange = Exchange(stream, server, head, complete=not head.content_length)
         stream.carry(exchange)
-        if refusal:
-            exchange.refuse("400 Bad Request", refusal)
+        if refusal is not None:
+            # The bytes after the head may belong to a tunnel (CONNECT).
+            stream.end_connection()
+            exchange.refuse(STATUSES[refusal.status], refusal.reason)
         else:
             # Start it from the reactor loop, outside the stack of twisted.web.
             server.hub.at_next_turn(stream.admit)
@@ -294,7 +299,8 @@ class _Stream:
         self._server = server
         self._connection = connection
         self._exchange: Exchange | None = None
-        self.output: Output = TransportOutput(request, self)
+        self._transport_output = TransportOutput(request, self)
+        self.output: Output = self._transport_output
         self.ends = _ends_of(request, server.settings.url_scheme)
         self.connected = True
 
@@ -322,6 +328,26 @@ class _Stream:
         self.reset()
 
     # The response.
+
+    def early_hints(self, hints: EarlyHints) -> None:
+        """Send a 103 response. May park."""
+        request = self._request
+        fields = Headers()
+        for name, value in hints.fields():
+            fields.addRawHeader(name, value)
+        if self.connected:
+            request.channel.writeHeaders(
+                request.clientproto, b"103", b"Early Hints", fields
+            )
+        self._transport_output.wait()
+        self.output.flush()
+
+    def end_connection(self) -> None:
+        """Close an HTTP/1.1 connection after the response; a no-op in HTTP/2."""
+        channel: Any = self._request.channel
+        if isinstance(channel, HTTPChannel):
+            channel.persistent = False
+            self._request.responseHeaders.setRawHeaders(b"connection", [b"close"])
 
     def start(
         self, head: ResponseHead, length: int | None, block: bytes, end: bool
@@ -351,6 +377,8 @@ class _Stream:
             headers.removeHeader(name)
         for name, value in fields:
             headers.addRawHeader(name, value)
+        if head.ends_connection:
+            self.end_connection()
         if (
             length is not None
             and head.content_length is None

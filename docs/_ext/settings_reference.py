@@ -26,6 +26,7 @@ _TYPES: Final = {
     "flag": "bool",
     "choice": "str",
     "text": "str",
+    "names": "list of str, or a str with commas",
     "pairs": "list of (name, value) tuples, or a mapping",
 }
 

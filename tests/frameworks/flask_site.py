@@ -96,6 +96,32 @@ def make_app(teardowns: list[Teardown]) -> Flask:
         _nap()
         raise LookupError(g.name)
 
+    @app.get("/events")
+    def events() -> Response:
+        """Stream events with the headers of the usual recipes."""
+
+        def lines() -> Iterator[str]:
+            for number in range(2):
+                yield f"data: {number}\n\n"
+                sleep(1)
+
+        return Response(
+            lines(),
+            mimetype="text/event-stream",
+            headers={
+                "Cache-Control": "no-cache",
+                "Connection": "keep-alive",
+                "Transfer-Encoding": "chunked",
+                "X-Accel-Buffering": "no",
+            },
+        )
+
+    @app.route("/method", methods=["GET", "BREW"])
+    def method() -> str:
+        """Return the method, after early hints."""
+        request.environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload")])
+        return request.method
+
     @app.get("/stream")
     def stream() -> Response:
         """Stream three lines from the request's context, with waits between them."""

@@ -178,6 +178,31 @@ class ContextTests(FlaskCase):
             self.assert_torn_down(name)
 
 
+class RecipeTests(FlaskCase):
+    """Recipes that are common in Flask applications."""
+
+    def test_server_sent_events(self) -> None:
+        """A stream of events may set hop-by-hop headers, which the server drops."""
+        client = self.serve(self.app).connect()
+        client.send(get("/events"))
+        self.assertIn(b"data: 0\n\n", client.received)
+        self.assertNotIn(b"data: 1", client.received)
+        client.server.advance(1)
+        client.server.advance(1)
+        response = only(client)
+        self.assertEqual(response.status, 200)
+        self.assertEqual(response.body, b"data: 0\n\ndata: 1\n\n")
+        self.assertIsNone(response.header("Connection"))
+        self.assertFalse(client.closed)
+
+    def test_own_method_and_early_hints(self) -> None:
+        """A view gets any method that its route allows, and can send early hints."""
+        client = self.serve(self.app).connect()
+        client.send(get("/method").replace(b"GET", b"BREW"))
+        self.assertTrue(client.received.startswith(b"HTTP/1.1 103 Early Hints\r\n"))
+        self.assertEqual(only(client).body, b"BREW")
+
+
 class StreamTests(FlaskCase):
     """`stream_with_context`.
 

@@ -41,6 +41,9 @@ def _post(**variables: str) -> RequestHead:
     return replace(_head(**variables), method="POST")
 
 
+METHODS = ("BREW", "get", "PLAY", "GETS", "CONNECTS", "!#$%&'*+-.^_`|~0", "M" * 256)
+
+
 READ: dict[str, tuple[bytes, list[Event]]] = {
     "a request without a body ends at once (RFC 9112 6.3)": (
         GET + b"\r\n",
@@ -208,6 +211,22 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
                 variables={"HTTP_HOST": "y"},
                 keep_alive=False,
             ),
+            END,
+        ],
+    ),
+    "any token is a method, and its case is kept (RFC 9110 9.1)": (
+        b"".join(
+            b"%b / HTTP/1.1\r\nHost: x\r\n\r\n" % method.encode() for method in METHODS
+        ),
+        [event for method in METHODS for event in (replace(PLAIN, method=method), END)],
+    ),
+    "a method that llhttp does not know has a body by its fields (RFC 9112 6)": (
+        b"BREW / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na" + GET + b"\r\n",
+        [
+            replace(_head(CONTENT_LENGTH="1"), method="BREW", content_length=1),
+            b"a",
+            END,
+            PLAIN,
             END,
         ],
     ),

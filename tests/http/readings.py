@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 WE_REFUSE = {
-    "the method is not supported": "h11 accepts every token as a method",
-    "HTTP/2 with prior knowledge is not supported": "the same: PRI is a token",
+    "the method is longer than 256 characters": "h11 has no limit for it",
+    "HTTP/2 with prior knowledge is not supported": "PRI is a method for h11",
     "LF without CR in the head": "RFC 9112 2.2 lets a recipient accept it; h11 does",
     "LF without CR in a chunked body": "h11 accepts it in trailers as well",
     "the request line does not end with CRLF": "h11 accepts LF there as well",

@@ -44,18 +44,20 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "there is no target (RFC 9112 3)": (400, b"GET HTTP/1.1\r\n"),
     "there is only a method (RFC 9112 3)": (400, b"GET\r\n"),
     "the method is not a token (RFC 9110 9.1)": (400, b"G(T / HTTP/1.1\r\n"),
-    "the method is not supported (RFC 9110 9.1)": (501, b"BREW /pot HTTP/1.1\r\n"),
-    "the method starts with a supported one (RFC 9110 9.1)": (
-        501,
-        b"GETS / HTTP/1.1\r\n",
-    ),
-    "the method is in lower case (RFC 9110 9.1)": (501, b"get / HTTP/1.1\r\n"),
-    "the method is endless (RFC 9112 3)": (501, b"G" * 33),
+    "the method is a tab (RFC 9110 9.1)": (400, b"\t / HTTP/1.1\r\n"),
+    "the method ends with a colon (RFC 9110 9.1)": (400, b"GET: / HTTP/1.1\r\n"),
+    "the method has a slash (RFC 9110 9.1)": (400, b"GET/ / HTTP/1.1\r\n"),
+    "the method has a non-ASCII byte (RFC 9110 9.1)": (400, b"G\xc4T / HTTP/1.1\r\n"),
+    "the method is endless (RFC 9112 3)": (501, b"G" * 257),
     "the method is CONNECT (RFC 9110 9.3.6)": (
         501,
         b"CONNECT x:443 HTTP/1.1\r\n",
     ),
-    "the method is from RTSP (RFC 9110 9.1)": (501, b"PLAY / HTTP/1.1\r\n"),
+    "the method is CONNECT with a path (RFC 9110 9.3.6)": (
+        501,
+        b"CONNECT / HTTP/1.1\r\n",
+    ),
+    "the version is that of RTSP (RFC 9112 2.3)": (400, b"PLAY / RTSP/1.0\r\n"),
     # RFC 9112 2.3: versions
     "the version is missing, as in HTTP/0.9 (RFC 9112 3)": (
         400,

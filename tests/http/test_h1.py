@@ -13,7 +13,8 @@ from txgreenwsgi._http.framing import CHUNKED, CLOSE, LENGTH, NONE
 from txgreenwsgi._http.h1 import SENDING, Connection
 from txgreenwsgi._http.head import END, Refusal, RequestHead
 from txgreenwsgi._http.parser import RECEIVING, HeadLimits
-from txgreenwsgi._http.writer import CONTINUE, LAST_CHUNK, ResponseHead
+from txgreenwsgi._http.writer import CONTINUE, LAST_CHUNK, EarlyHints, ResponseHead
+from txgreenwsgi._states import IllegalTransition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +108,10 @@ class SendingStateTests(SynchronousTestCase):
         self.assertEqual(http.sending, state)
         return http
 
+    def hint(self, http: Connection) -> Sent:
+        """Send early hints."""
+        return http.send_early_hints(EarlyHints([("Link", "</a>")]))
+
     def end_last(self, http: Connection) -> None:
         """End a response after which the connection closes."""
         http.persistent = False
@@ -158,6 +163,34 @@ class SendingStateTests(SynchronousTestCase):
             request(http)
             send_head(http, None, 1, b"a", True)
             self.assertEqual((http.sending, http.persistent), ("complete", True))
+
+    def test_early_hints(self) -> None:
+        """Early hints are legal where 100 Continue is, any number of times."""
+        for state in self.MATRIX:
+            if state == "switched":
+                continue  # no call leads there
+            http = self.in_state(state)
+            if self.MATRIX[state]["interim"] == ILLEGAL:
+                self.assertRaises(IllegalTransition, self.hint, http)
+                continue
+            for _ in range(2):
+                data = joined(self.hint(http))
+                self.assertEqual(
+                    data, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+                )
+                self.assertEqual(http.send_continue(), CONTINUE)
+            self.assertEqual(http.sending, self.MATRIX[state]["interim"])
+
+    def test_connection_close_of_the_head(self) -> None:
+        """`Connection: close` of the application ends the connection, said once."""
+        for value, persistent in (("close", False), ("keep-alive", True)):
+            http = connection()
+            request(http)
+            head = response("200 OK", ("Connection", value))
+            data = joined(http.send_head(head, 1, b"a", True, True))
+            self.assertEqual(http.persistent, persistent)
+            self.assertEqual(data.count(b"Connection"), not persistent)
+            self.assertEqual(data.count(b"Connection: close\r\n"), not persistent)
 
     def test_bytes_that_are_no_request(self) -> None:
         """An answer is possible without a request, once."""

@@ -40,7 +40,10 @@ class SideBySideTests(SynchronousTestCase):
         chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
         seen: set[str] = set()
         for reason, stream in (
-            ("the method is not supported", b"BREW" + head[4:] + b"\r\n"),
+            (
+                "the method is longer than 256 characters",
+                b"x" * 257 + head[4:] + b"\r\n",
+            ),
             (
                 "HTTP/2 with prior knowledge is not supported",
                 b"PRI" + head[4:] + b"\r\n",

@@ -301,7 +301,8 @@ class EarlyTests(SynchronousTestCase):
         for sentence, stream, status in (
             ("a TLS handshake", b"\x16", 400),
             ("a space", b" ", 400),
-            ("an unknown method", b"BREW ", 501),
+            ("a tunnel", b"CONNECT ", 501),
+            ("an endless method", b"G" * 257, 501),
             ("a fragment", b"GET /#", 400),
             ("an invalid target", b"GET a ", 400),
             ("no version", b"GET /\r", 400),

@@ -6,8 +6,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._http.head import Malformed
 from txgreenwsgi._http.target import (
-    METHODS,
+    METHOD_LIMIT_BYTES,
     RequestLine,
+    check_method,
     check_request_line,
     read_request_line,
 )
@@ -88,11 +89,37 @@ class TargetTests(SynchronousTestCase):
             read_request_line(b"POST * HTTP/1.1")
 
     def test_methods(self) -> None:
-        """All methods of the table are accepted."""
-        for method in METHODS:
+        """Every token is a method (RFC 9110 9.1), and is not changed."""
+        tokens = [b"GET", b"get", b"BREW", b"VERSION-CONTROL", b"PROPFIND", b"connect"]
+        tokens += [b"x" * METHOD_LIMIT_BYTES, b"CONNECTS", b"PRIX", b"PLAY", b"SOURCE"]
+        tokens += [bytes((byte,)) for byte in b"!#$%&'*+-.^_`|~09azAZ"]
+        for method in tokens:
             line = method + b" / HTTP/1.1"
             self.assertEqual(read_request_line(line).method, method.decode())
             self.assertTrue(check_request_line(line + b"\r\n", 1))
+
+    def test_refused_methods(self) -> None:
+        """CONNECT, PRI, other bytes and a very long method are refused."""
+        for method, status in (
+            (b"CONNECT", 501),
+            (b"PRI", 505),
+            (b"x" * (METHOD_LIMIT_BYTES + 1), 501),
+            (b"", 400),
+            (b"G(T", 400),
+            (b"G\xc4T", 400),
+        ):
+            for target in (b"/", b"*", b"x:80"):
+                for check in (
+                    lambda method, target: check_method(method),
+                    lambda method, target: check_request_line(
+                        method + b" " + target + b" HTTP/1.1\r\n", 100
+                    ),
+                ):
+                    with self.assertRaises(Malformed) as refused:
+                        check(method, target)
+                    self.assertEqual(refused.exception.status, status, method)
+                with self.assertRaises(Malformed):
+                    read_request_line(method + b" " + target + b" HTTP/1.1")
 
 
 class AgreementTests(SynchronousTestCase):

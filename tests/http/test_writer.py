@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from email.utils import parsedate_to_datetime
-from typing import Any
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._http import writer
-from txgreenwsgi._http.writer import InvalidField, ResponseHead, date_field
+from txgreenwsgi._http.writer import (
+    HOP_BY_HOP,
+    EarlyHints,
+    InvalidField,
+    ResponseHead,
+    date_field,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SERVER = b"Server: s\r\n"
 DATE = b"Date: d\r\n"
@@ -80,20 +91,176 @@ class ResponseHeadTests(SynchronousTestCase):
             self.assertRaises(InvalidField, encoded, (name, "1"))
 
     def test_statuses(self) -> None:
-        """A status must be three digits, a space and a reason."""
+        """A status must be three digits, then nothing or a space and a reason."""
         for status in ("200 OK", "200 ", "404 Not Found", "999 \xe4"):
             line = f"HTTP/1.1 {status}\r\n".encode("latin-1")
             self.assertTrue(encoded(status=status).startswith(line))
-        for status in ("200", "200OK", "2x0 OK", "\u0662\u0660\u0660 OK", "200 OK\n"):
+        for status in (
+            "20",
+            "2000",
+            "200OK",
+            " 200",
+            "2x0 OK",
+            "200\tOK",
+            "\u0662\u0660\u0660 OK",
+            "200 OK\n",
+        ):
             self.assertRaises(InvalidField, encoded, status=status)
         for character in CONTROLS:
             self.assertRaises(InvalidField, encoded, status=f"200 O{character}K")
 
-    def test_unhashable(self) -> None:
-        """Fields that are not hashable are refused with TypeError."""
-        wrong: list[Any] = [["X", "1"], ("X", ["1"]), (["X"], "1"), {"X": "1"}, None]
+    def test_status_without_reason(self) -> None:
+        """A missing reason is added, with the space that must precede it.
+
+        RFC 9112 section 4.
+        """
+        for status, line in (
+            ("200", b"HTTP/1.1 200 OK\r\n"),
+            ("404", b"HTTP/1.1 404 Not Found\r\n"),
+            ("299", b"HTTP/1.1 299 \r\n"),
+            ("999", b"HTTP/1.1 999 \r\n"),
+        ):
+            for _ in range(2):  # the second time from the cache
+                self.assertTrue(encoded(status=status).startswith(line), status)
+        self.assertEqual(ResponseHead("404", []).reason, b"Not Found")
+        self.assertEqual(ResponseHead("299", []).reason, b"")
+        for status in ("100", "101", "103", "099", "000"):
+            self.assertRaises(InvalidField, encoded, status=status)
+
+    def test_pairs(self) -> None:
+        """A field may be any pair, and the fields any iterable of pairs."""
+
+        class Pairs:
+            def __init__(self, *pairs: Any) -> None:
+                self._pairs = pairs
+
+            def __getitem__(self, index: int) -> Any:
+                return self._pairs[index]
+
+        class Pair(NamedTuple):
+            name: str
+            value: str
+
+        pair = ("X-Pair", "1")
+        fields: Any
+        for fields in (
+            [pair],
+            [list(pair)],
+            [iter(pair)],
+            [Pair(*pair)],
+            (pair,),
+            {pair},
+            iter([pair]),
+            (each for each in [list(pair)]),
+            dict([pair]).items(),
+            zip(["X-Pair"], ["1"], strict=True),
+            Pairs(pair),
+            deque([pair]),
+        ):
+            head = ResponseHead("200 OK", fields)
+            self.assertEqual(head.fields(), [(b"X-Pair", b"1")], fields)
+        fields = iter([["Content-Length", "3"], ["DATE", "d"]])
+        head = ResponseHead("200 OK", fields)
+        self.assertEqual(head.content_length, 3)
+        self.assertNotIn(DATE, head.encode(DATE, SERVER, b""))
+
+    def test_wrong_pairs(self) -> None:
+        """Other fields are refused with TypeError; the message says what to give."""
+        wrong: list[Any] = [("X", ["1"]), (["X"], "1"), {"X": "1"}, None, 5, "Xy"]
+        wrong += [
+            repeat("X"),
+            {"X", "1"},
+            {"X": 0, "1": 0},
+            b"Xy",
+            "X: 1",
+            (),
+            ("X",),
+            ("X", "1", "2"),
+            ("X", 1),
+            (b"X", "1"),
+        ]
         for field in wrong:
-            self.assertRaises(TypeError, encoded, field)
+            error = self.assertRaises(TypeError, encoded, field)
+            self.assertIn("response field", str(error))
+        fields: Any
+        for fields in (None, 5, "X: 1", b"X: 1", {"X": "1"}, {}, ResponseHead):
+            error = self.assertRaises(TypeError, ResponseHead, "200 OK", fields)
+            self.assertIn("; give ", str(error))
+        self.assertIn(
+            "items()", str(self.assertRaises(TypeError, ResponseHead, "200", {}))
+        )
+
+    def test_failing_iterable(self) -> None:
+        """An exception of the iterable propagates."""
+
+        def fields() -> Iterator[tuple[str, str]]:
+            yield "X", "1"
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, ResponseHead, "200 OK", fields())
+
+    def test_subclasses_of_str(self) -> None:
+        """The text that was validated is sent, however a subclass formats itself."""
+
+        class Evil(str):
+            __slots__ = ()
+
+            def __str__(self) -> str:
+                return "evil\r\n"
+
+            def __format__(self, form: str) -> str:
+                return "evil\r\n"
+
+        data = encoded((Evil("X-Sub"), Evil("sub")), status=Evil("200 Sub"))
+        self.assertEqual(
+            data, b"HTTP/1.1 200 Sub\r\nX-Sub: sub\r\nServer: s\r\nDate: d\r\n\r\n"
+        )
+
+    def test_hop_by_hop(self) -> None:
+        """Fields of the connection are dropped, and their names are kept."""
+        for name in HOP_BY_HOP:
+            for spelt in (name, name.title(), name.upper()):
+                for _ in range(2):  # the second time from the cache
+                    head = ResponseHead("200 OK", [("A", "1"), (spelt, ""), ("B", "2")])
+                    self.assertEqual(head.fields(), [(b"A", b"1"), (b"B", b"2")])
+                    self.assertEqual(head.dropped, (spelt,))
+                    self.assertFalse(head.ends_connection)
+        self.assertEqual(ResponseHead("200 OK", [("A", "1")]).dropped, ())
+
+    def test_connection(self) -> None:
+        """`Connection: close` is dropped too, and ends the connection."""
+        for value, ends in (
+            ("close", True),
+            ("Close", True),
+            ("keep-alive, CLOSE", True),
+            ("x,close\t, y", True),
+            ("keep-alive", False),
+            ("closed", False),
+            ("x close", False),
+            ("", False),
+        ):
+            head = ResponseHead("200 OK", [("Connection", value)])
+            self.assertEqual(head.ends_connection, ends, value)
+            self.assertEqual(head.fields(), [])
+        head = ResponseHead("200", [("Connection", "close"), ("Connection", "x")])
+        self.assertTrue(head.ends_connection)
+
+    def test_transfer_codings(self) -> None:
+        """Codings that leave the body unchanged are dropped; others are refused."""
+        for value in ("chunked", "Chunked", "identity", "identity, chunked", ""):
+            head = ResponseHead("200 OK", [("Transfer-Encoding", value)])
+            self.assertEqual(head.dropped, ("Transfer-Encoding",))
+        for value in ("gzip", "gzip, chunked", "chunked, br", "x", "chunked;q=1"):
+            for _ in range(2):
+                error = self.assertRaises(
+                    InvalidField, encoded, ("transfer-encoding", value)
+                )
+                self.assertIn("cannot be dropped", str(error))
+
+    def test_dropped_fields_are_validated(self) -> None:
+        """A dropped field with an invalid value is refused: its text is hostile."""
+        for value in ("a\r\nevil: 1", "\0", "\u20ac"):
+            self.assertRaises(InvalidField, encoded, ("Connection", value))
 
     def test_content_length(self) -> None:
         """Content-Length is parsed, must be a number, and may occur once."""
@@ -131,6 +298,42 @@ class ResponseHeadTests(SynchronousTestCase):
         head = ResponseHead("404 Not: Found", [("X", "a: b"), ("Y", "")])
         self.assertEqual(head.reason, b"Not: Found")
         self.assertEqual(head.fields(), [(b"X", b"a: b"), (b"Y", b"")])
+
+
+class EarlyHintsTests(SynchronousTestCase):
+    """`EarlyHints`."""
+
+    def test_encoded(self) -> None:
+        """A 103 response has the fields in order, and nothing else (RFC 8297)."""
+        fields = [("Link", "</a.css>; rel=preload"), ("link", "</b>"), ("X", "\xe4")]
+        hints = EarlyHints(iter(fields))
+        self.assertEqual(
+            hints.encode(),
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n"
+            b"link: </b>\r\nX: \xe4\r\n\r\n",
+        )
+        self.assertEqual(
+            hints.fields(),
+            [(b"Link", b"</a.css>; rel=preload"), (b"link", b"</b>"), (b"X", b"\xe4")],
+        )
+        self.assertEqual(EarlyHints([]).fields(), [])
+
+    def test_refused(self) -> None:
+        """Fields that an interim response must not have are refused."""
+        for field in (
+            *(
+                ("Link", "a\r\nb: c"),
+                ("Li nk", "a"),
+                ("Link", "\0"),
+                ("Link", "\u20ac"),
+            ),
+            *((name, "close") for name in HOP_BY_HOP),
+            ("Content-Length", "5"),
+        ):
+            self.assertRaises(InvalidField, EarlyHints, [field])
+        wrong: Any
+        for wrong in (None, {"Link": "a"}, "Link", [("Link",)], [("Link", 1)], ["Li"]):
+            self.assertRaises(TypeError, EarlyHints, wrong)
 
 
 class DateTests(SynchronousTestCase):

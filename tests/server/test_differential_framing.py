@@ -254,10 +254,6 @@ AMBIGUOUS: dict[str, tuple[int, bytes]] = {
         501,
         b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
     ),
-    "a method that might have a body or not (RFC 9110 9.1)": (
-        501,
-        b"BREW /first HTTP/1.1\r\nHost: x\r\n\r\n",
-    ),
     "a request line inside of a target (RFC 9112 3.2)": (
         400,
         b"GET /first\0 HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -287,6 +283,12 @@ AMBIGUOUS: dict[str, tuple[int, bytes]] = {
 UNAMBIGUOUS: dict[str, bytes] = {
     "no body": _request(),
     "a body by length": LENGTH_5 + b"\r\nabcde",
+    "an unknown method, whose body is framed by its fields (RFC 9112 6)": (
+        b"BREW /first HTTP/1.1\r\nHost: x\r\n\r\n"
+    ),
+    "an unknown method with a body (RFC 9112 6)": (
+        LENGTH_5.replace(b"POST", b"BREW") + b"\r\nabcde"
+    ),
     "a body that looks like a request": (
         HOST + b"Content-Length: %d\r\n\r\n" % len(SECOND) + SECOND
     ),

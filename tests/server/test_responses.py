@@ -396,7 +396,7 @@ class HeadTests(WireTestCase):
             ("Server", "other"),
         ]
         client = self.connected(application, add_header=pairs)
-        client.send(get("/") + get("/", method="BREW"))
+        client.send(get("/") + get("test:80", method="CONNECT"))
         for response in client.responses():
             self.assertEqual(response.header("X-Frame-Options"), "DENY")
             self.assertTrue(
@@ -410,9 +410,9 @@ class HeadTests(WireTestCase):
         client.send(get("/"))
         self.assertIsNone(self.only(client).header("Server"))
 
-    def assert_refused(self, app: App, *reason: str) -> None:
+    def assert_refused(self, app: App, *reason: str, **settings: Any) -> None:
         """Fail unless the client gets a 500, and the log has the reason."""
-        client = self.connected(app)
+        client = self.connected(app, **settings)
         client.send(get("/path"))
         response = self.only(client)
         self.assertEqual(response.status, 500, reason)
@@ -451,12 +451,10 @@ class HeadTests(WireTestCase):
             ([("X-Foo", b"1")], "must be str"),
             ([("X-Foo", 1)], "must be str"),
             ([(b"X-Foo", "1")], "must be str"),
-            ([["X-Foo", "1"]], "a tuple"),
-            (["X-Foo: 1"], "a tuple"),
-            ([("X-Foo", "1", "2")], "a tuple"),
-            ((("X-Foo", "1"),), "as a list"),
-            ({"X-Foo": "1"}, "as a list"),
-            (None, "as a list"),
+            (["X-Foo: 1"], "a pair"),
+            ([("X-Foo", "1", "2")], "a pair"),
+            ({"X-Foo": "1"}, "give its items()"),
+            (None, "give an iterable of pairs"),
             ([("Content-Length", "+3")], "a number of bytes"),
             ([("Content-Length", "")], "a number of bytes"),
             ([("Content-Length", "\u0663")], "not latin-1"),
@@ -464,19 +462,38 @@ class HeadTests(WireTestCase):
         ):
             self.assert_refused(answering(b"x", fields=fields), reason)
 
+    def test_strict_fields(self) -> None:
+        """With `strict`, the headers must be a list of tuples."""
+        for fields, reason in (
+            ([["X-Foo", "1"]], "a tuple"),
+            ([*TEXT, ["X-Foo", "1"]], "a tuple"),
+            (["X-Foo: 1"], "a tuple"),
+            ([("X-Foo", "1", "2")], "a tuple"),
+            ((("X-Foo", "1"),), "as a list"),
+            ({"X-Foo": "1"}, "as a list"),
+            (None, "as a list"),
+            ([("X-Foo", 1)], "must be str"),
+        ):
+            self.assert_refused(answering(b"x", fields=fields), reason, strict=True)
+
     def test_hop_by_hop(self) -> None:
-        """Hop-by-hop fields are refused (PEP 3333, Other HTTP Features)."""
+        """With `strict`, hop-by-hop fields are refused (PEP 3333, HTTP Features)."""
         for name in (
             *("Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization"),
             *("TE", "Trailer", "transfer-encoding", "UPGRADE", "Proxy-Connection"),
         ):
             app = answering(b"x", fields=[(name, "close")])
-            self.assert_refused(app, name, "hop-by-hop")
+            self.assert_refused(app, name, "hop-by-hop", strict=True)
 
     def test_bad_statuses(self) -> None:
         """Invalid statuses get 500, and the log has the reason."""
+        for strict in (False, True):
+            for status in ("OK", "", "20", "2000", "099", "20\n", "2x0"):
+                self.assert_refused(
+                    answering(b"x", status=status), "three digits", strict=strict
+                )
+        self.assert_refused(answering(b"x", status="200"), "three digits", strict=True)
         for status in (
-            "200",
             "OK",
             "",
             "20 OK",
@@ -498,12 +515,16 @@ class HeadTests(WireTestCase):
         for as_list in (False, True):
             for block in ("text", bytearray(b"x"), memoryview(b"x"), 1):
                 app = answering(block, as_list=as_list)
-                self.assert_refused(app, "must be bytes, not", type(block).__name__)
+                reason = "must be bytes, not", type(block).__name__
+                self.assert_refused(app, *reason, strict=True)
+                if isinstance(block, str | int):
+                    self.assert_refused(app, *reason)
         self.assert_refused(
             answering(None, as_list=True), "must be bytes, not NoneType"
         )
         wrong = lambda given: lambda environ, start: start("200 OK", TEXT)(given)  # noqa: E731
         self.assert_refused(wrong("text"), "must be bytes, not str")
+        self.assert_refused(wrong(bytearray(b"x")), "not bytearray", strict=True)
 
     def test_empty_text(self) -> None:
         """An empty str, as old applications yield it, is an empty block."""

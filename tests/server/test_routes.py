@@ -178,3 +178,16 @@ class CheckedRouteTests(RouteTests):
     def cases(self) -> dict[str, Case]:
         """Return the cases that this application supports."""
         return {name: case for name, case in CASES.items() if case.checked}
+
+
+class StrictRouteTests(RouteTests):
+    """The application under the setting `strict`, which keeps every feature."""
+
+    def served(self) -> MemoryServer:
+        """Return a strict server of the application."""
+        return self.serve(self.app, strict=True)
+
+    def cases(self) -> dict[str, Case]:
+        """Return the cases that conform to PEP 3333."""
+        late = "empty blocks before start_response"
+        return {name: case for name, case in CASES.items() if name != late}

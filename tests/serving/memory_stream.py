@@ -16,7 +16,7 @@ from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.waiting import sleep
 
 if TYPE_CHECKING:
-    from txgreenwsgi._http.writer import ResponseHead
+    from txgreenwsgi._http.writer import EarlyHints, ResponseHead
     from txgreenwsgi._serving.application_server import ApplicationServer
     from txgreenwsgi._serving.stream import Carried, Output
 
@@ -144,6 +144,7 @@ class MemoryStream:
         reading_paused: whether the body is not wanted at present.
         connected: whether the client is there.
         calls: the names of the methods that the exchange has called, in order.
+        hints: the fields of all early hints, in order.
         head: the head of the response; None before.
         length: the length of the response as given with its head.
         body: the body of the response so far.
@@ -163,6 +164,7 @@ class MemoryStream:
         self.ends = ENDS
         self.connected = True
         self.calls: list[str] = []
+        self.hints: list[tuple[bytes, bytes]] = []
         self.head: ResponseHead | None = None
         self.length: int | None = None
         self.body = b""
@@ -173,6 +175,12 @@ class MemoryStream:
         self.exchange = Exchange(self, server, head, head.content_length == 0)
 
     # The port.
+
+    def early_hints(self, hints: EarlyHints) -> None:
+        """Keep the fields of an interim response."""
+        self.calls.append("early_hints")
+        self.hints += hints.fields()
+        self.backpressure.wait()
 
     def start(
         self, head: ResponseHead, length: int | None, block: bytes, end: bool

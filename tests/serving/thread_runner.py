@@ -168,6 +168,10 @@ class _Sink:
     def bodiless(self, value: bool) -> None:
         raise AttributeError("bodiless is read-only")
 
+    def fields_dropped(self, names: Iterable[str], place: str) -> None:
+        """Cross to the task."""
+        self._call(self._sink.fields_dropped, names, place)
+
     def begin_iteration(self) -> None:
         """Cross to the task."""
         self._call(self._sink.begin_iteration)
@@ -239,6 +243,7 @@ class ThreadRunner:
         for name in (
             "txgreenwsgi.client_disconnected",
             "txgreenwsgi.set_request_timeout",
+            "wsgi.early_hints",
         ):
             environ[name] = partial(crossing.call, environ[name])
         called = partial(_call_application, crossing, application)

@@ -42,6 +42,7 @@ class Reply:
         connection: the connection of the request.
         status: the status code; None before the head.
         headers: (name, value) pairs, names in lower case.
+        hints: the fields of each 103 response that preceded the head.
         body: the received part of the body.
         state: one of `State`.
         problem: the reason why the response is malformed.
@@ -51,6 +52,7 @@ class Reply:
         self.connection = connection
         self.status: int | None = None
         self.headers: Fields = []
+        self.hints: list[Fields] = []
         self.body = b""
         self.state: State = "waiting"
         self.problem = ""
@@ -82,17 +84,28 @@ class Reply:
     ) -> None:
         """Store the head."""
         self.status = status
-        self.headers = [
-            (bytes(name).decode("latin-1").lower(), bytes(value).decode("latin-1"))
-            for name, value in headers
-        ]
+        self.headers = _decoded(headers)
         self.state = "open"
+
+    def interim_received(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Store the fields of a 103 response."""
+        if status == 103:
+            self.hints.append(_decoded(headers))
 
     def end(self, state: State, problem: object = "") -> None:
         """Store the end, unless it was stored before."""
         if not self.over:
             self.state = state
             self.problem = repr(problem) if problem else ""
+
+
+def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    return [
+        (bytes(name).decode("latin-1").lower(), bytes(value).decode("latin-1"))
+        for name, value in headers
+    ]
 
 
 class Connection(ABC):
@@ -215,7 +228,9 @@ class Http1Connection(Connection):
                 elif isinstance(event, h11.EndOfMessage):
                     reply.end("complete")
                     self.stray += self._h11.trailing_data[0]
-                elif not isinstance(event, h11.InformationalResponse):
+                elif isinstance(event, h11.InformationalResponse):
+                    reply.interim_received(event.status_code, event.headers.raw_items())
+                else:
                     break
         finally:
             reply.body += b"".join(parts)
@@ -367,6 +382,14 @@ class Http2Connection(Connection):
                 self._reply_of(event).head_received(
                     status, [field for field in fields if field[0] != b":status"]
                 )
+            elif isinstance(event, h2.events.InformationalResponseReceived):
+                fields = [
+                    (bytes(name), bytes(value)) for name, value in event.headers or ()
+                ]
+                status = int(dict(fields)[b":status"])
+                self._reply_of(event).interim_received(
+                    status, [field for field in fields if field[0] != b":status"]
+                )
             elif isinstance(event, h2.events.DataReceived):
                 self._reply_of(event).body += event.data or b""
                 stream = self._streams[event.stream_id or 0]
@@ -382,6 +405,7 @@ class Http2Connection(Connection):
         self,
         event: (
             h2.events.ResponseReceived
+            | h2.events.InformationalResponseReceived
             | h2.events.DataReceived
             | h2.events.StreamEnded
             | h2.events.StreamReset

@@ -46,10 +46,12 @@ OF_REQUESTS: dict[str, Any] = {
     "max_body": 1_000_000,
     "max_in_flight": 5,
     "max_queued": 5,
+    "methods": ["GET", "HEAD"],
     "on_disconnect": "cancel",
     "queue_timeout": 5,
     "request_timeout": 5,
     "server_header": "mine",
+    "strict": True,
     "url_scheme": "https",
     "write_timeout": 5,
 }

@@ -71,6 +71,7 @@ class OptionsTests(SynchronousTestCase):
             "body_timeout": ("4", 4.0),
             "min_body_rate": ("1K", 1024),
             "write_timeout": ("5s", 5.0),
+            "methods": ("GET, HEAD,X", ("GET", "HEAD", "X")),
             "max_header_size": ("16K", 16384),
             "max_headers": ("50", 50),
             "max_target": ("1K", 1024),
@@ -80,6 +81,7 @@ class OptionsTests(SynchronousTestCase):
             "buffer_input": ("", True),
             "buffer_memory": ("64K", 65536),
             "on_disconnect": ("cancel", "cancel"),
+            "strict": ("", True),
             "display_tracebacks": ("", True),
             "add_header": ("X-A: b", (("X-A", "b"),)),
             "environ": ("A=b", (("A", "b"),)),
@@ -96,6 +98,17 @@ class OptionsTests(SynchronousTestCase):
             parsed(*arguments).settings,
             Settings(**{name: value for name, (_text, value) in said.items()}),
         )
+
+    def test_methods(self) -> None:
+        """--methods is a list with commas; errors name the option and the remedy."""
+        self.assertEqual(parsed("--methods=").settings.methods, ())
+        for text, problem in (
+            ("GET,,PUT", "does not consist of request methods: give names such as"),
+            ("CONNECT", "contains CONNECT, which no application can serve: remove it"),
+            ("get", "contains get, but methods are case-sensitive: give GET"),
+        ):
+            error = self.assertRaises(UsageError, parsed, f"--methods={text}")
+            self.assertIn(f"--methods {text!r} {problem}", str(error))
 
     def test_repeated(self) -> None:
         """Headers and variables may be repeated, and keep their order."""

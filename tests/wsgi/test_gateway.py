@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import linecache
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,16 @@ class Sink:
         self.calls.append((name, *arguments) if arguments else name)
         if name == self.fail_at:
             raise ConnectionResetError
+
+    def fields_dropped(self, names: Iterable[str], place: str) -> None:
+        """Record the names, and the function of the caller's line."""
+        line = linecache.getline(*self._file_and_line(place)).strip()
+        self._record("fields_dropped", *names, line)
+
+    @staticmethod
+    def _file_and_line(place: str) -> tuple[str, int]:
+        file, _, line = place.rpartition(":")
+        return file, int(line)
 
     def begin_iteration(self) -> None:
         """Record the call, like all methods of `ResponseSink` below."""
@@ -241,6 +253,120 @@ class ServeTests(SynchronousTestCase):
         )
         self.assertIs(type(begin[3]), bytes)
 
+    def test_bytes_like_blocks(self) -> None:
+        """Any bytes-like object is a block, and is sent as a copy of its bytes."""
+        for block in (
+            bytearray(b"four"),
+            memoryview(b"four"),
+            memoryview(bytearray(b"f_o_u_r_"))[::2],
+            memoryview(b"four").cast("H"),
+            array.array("H", b"four"),
+        ):
+            blocks: Any
+            for blocks in ([block], (block,), iter([block]), Body(Sink(), block)):
+                calls = self.calls(
+                    lambda environ, start, b=blocks: start("200", TEXT) and b
+                )
+                [begin] = [call for call in calls if call[0] == "begin"]
+                self.assertEqual(begin[3], b"four")
+                self.assertIs(type(begin[3]), bytes)
+                if type(blocks) in (list, tuple):
+                    self.assertEqual(begin[2], 4, "the length is known")
+
+            def writing(environ: object, start: Any, block: Any = block) -> Any:
+                write = start("200 OK", TEXT)
+                write(block)
+                write(block)
+                return [block]
+
+            self.assertEqual(
+                self.calls(writing),
+                [
+                    ("begin", 200, None, b"four"),
+                    ("write", b"four"),
+                    ("write", b"four"),
+                    "finish",
+                ],
+            )
+
+    def test_bytes_like_blocks_of_a_list(self) -> None:
+        """The length of a list of bytes-like blocks is known."""
+        empty: Any
+        for empty in (bytearray(), memoryview(b""), b""):
+            self.assertEqual(
+                self.calls(
+                    lambda environ, start, empty=empty: (
+                        start("200 OK", TEXT)
+                        and [
+                            b"one",
+                            bytearray(b"two"),
+                            empty,
+                            memoryview(b"six"),
+                            empty,
+                        ]
+                    )
+                ),
+                [
+                    "begin_iteration",
+                    ("begin", 200, 9, b"one"),
+                    ("write", b"two"),
+                    "turn",
+                    ("write", b"six"),
+                    "finish",
+                ],
+            )
+
+    def test_block_that_is_reused(self) -> None:
+        """A block is sent as it was when it was yielded."""
+
+        def app(environ: object, start: Any) -> Iterator[bytearray]:
+            start("200 OK", TEXT)
+            block = bytearray(b"one")
+            yield block
+            block[:] = b"two"
+            yield block
+
+        calls = self.calls(app)
+        self.assertEqual(calls[1:3], [("begin", 200, None, b"one"), ("write", b"two")])
+
+    def test_wrong_blocks(self) -> None:
+        """A block that is not bytes-like is refused."""
+        wrong: Any
+        for wrong in ("text", 1, 0, None, [b"x"], 0.5, memoryview):
+            for blocks in ([wrong], [b"", wrong], iter([wrong])):
+                sink = Sink()
+
+                def app(environ: object, start: Any, blocks: Any = blocks) -> Any:
+                    start("200 OK", TEXT)
+                    return blocks
+
+                error = self.assertRaises(TypeError, serve, app, {}, sink)
+                self.assertIn(f"must be bytes, not {type(wrong).__name__}", str(error))
+
+    def test_file_of_bytearrays(self) -> None:
+        """The read() of a wrapped file may return any bytes-like object."""
+
+        class File:
+            def read(self, size: int) -> Any:
+                return blocks.pop(0)
+
+        blocks: list[Any] = [bytearray(b"one"), memoryview(b"two"), bytearray()]
+        calls = self.calls(
+            lambda environ, start: start("200 OK", TEXT) and FileWrapper(File())
+        )
+        self.assertEqual(calls[2:4], [("begin", 200, None, b"one"), ("write", b"two")])
+
+    def test_dropped_fields(self) -> None:
+        """The sink learns the dropped fields and the line of start_response."""
+
+        def app(environ: object, start: Any) -> list[bytes]:
+            start("200 OK", [("Keep-Alive", "5"), *TEXT, ("TE", "x")])  # this line
+            return [b"x"]
+
+        (dropped, *_) = self.calls(app)
+        self.assertEqual(dropped[:3], ("fields_dropped", "Keep-Alive", "TE"))
+        self.assertTrue(dropped[3].endswith("# this line"), dropped)
+
     def test_file(self) -> None:
         """A file is passed to the sink as a whole, then closed."""
 
@@ -337,6 +463,11 @@ class ServeTests(SynchronousTestCase):
                 "this block: [body] (PEP 3333)",
             ),
             (
+                bytearray(b"text"),
+                "returned bytearray, bytearray(b'text'), whose items are int; return a "
+                "list with this block: [body] (PEP 3333)",
+            ),
+            (
                 5,
                 "returned 5, which is not iterable; return an iterable of bytes, such "
                 "as [b'text'] (PEP 3333)",
@@ -368,7 +499,10 @@ class ServeTests(SynchronousTestCase):
             def __getitem__(self, index: int) -> bytes:
                 return [b"one", b"two"][index]
 
-        for returned, blocks in [(Blocks(), [b"one", b"two"]), ("", [b""])]:
+        for returned, blocks in [
+            (Blocks(), [b"one", b"two"]),
+            *((empty, [b""]) for empty in ("", b"", bytearray(), memoryview(b""))),
+        ]:
 
             def app(environ: object, start: Any, returned: Any = returned) -> Any:
                 start("200 OK", TEXT)

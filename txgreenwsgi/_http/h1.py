@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .common_fields import CommonFields
     from .head import RequestHead
     from .parser import HeadLimits
-    from .writer import ResponseHead
+    from .writer import EarlyHints, ResponseHead
 
 __all__ = [
     "AWAITED",
@@ -134,6 +134,11 @@ class Connection(RequestParser):
         self.sending = _ON_INTERIM[self.sending]
         return CONTINUE
 
+    def send_early_hints(self, hints: EarlyHints) -> bytes:
+        """Return an interim 103 response; HTTP/1.0 clients must not get one."""
+        self.sending = _ON_INTERIM[self.sending]
+        return hints.encode()
+
     def send_head(
         self,
         head: ResponseHead,
@@ -149,8 +154,8 @@ class Connection(RequestParser):
             length: the length of the whole body in bytes; None if unknown.
             block: the first block, at most `length` bytes; b"" for none.
             end: whether `block` ends the body. Requires a known length, or no body.
-            persist: whether the connection may persist; the client and the framing
-                can prevent it.
+            persist: whether the connection may persist; the client, the framing and
+                the head can prevent it.
         """
         self.sending = _HEAD_SENT if self.sending is AWAITED else _ON_HEAD[self.sending]
         request = self._request
@@ -178,7 +183,12 @@ class Connection(RequestParser):
             # HTTP/1.0 has no chunked coding (RFC 9112 section 7.1).
             framing = CLOSE
         self.framing = framing
-        if not persist or not request.keep_alive or framing is CLOSE:
+        if (
+            not persist
+            or not request.keep_alive
+            or framing is CLOSE
+            or head.ends_connection
+        ):
             lines += b"Connection: close\r\n"
             self.persistent = False
         elif version == "HTTP/1.0":

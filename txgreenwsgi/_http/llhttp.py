@@ -10,6 +10,10 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from .head import Malformed
 
+# llhttp refuses methods that are not in its table, some of which change the meaning of
+# the head (CONNECT, PRI, those of RTSP). `read_request_line` has checked the method.
+_METHOD = b"GET"
+
 __all__ = ["validate_head"]
 
 
@@ -28,13 +32,17 @@ class _Callbacks:
 def validate_head(head: bytes) -> None:
     """Raise `Malformed` if llhttp rejects the head.
 
+    The method is not validated: llhttp reads GET in its place.
+
     Args:
-        head: One whole head, from the method to the empty line, inclusive.
+        head: One whole head, from the method to the empty line, inclusive. Its request
+            line must be valid.
 
     Raises:
         Malformed: 400.
     """
     callbacks = _Callbacks()
+    head = _METHOD + head[head.find(b" ") :]
     # A new parser for each head: data from one client cannot affect another's head,
     # and the parser's state after a head (body, upgrade, close) is not needed.
     parser = HttpRequestParser(callbacks)

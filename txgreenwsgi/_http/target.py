@@ -13,32 +13,28 @@ from urllib.parse import unquote_to_bytes
 from .head import Malformed
 
 __all__ = [
-    "METHODS",
     "METHOD_LIMIT_BYTES",
     "RequestLine",
+    "check_method",
     "check_request_line",
     "is_host",
     "read_request_line",
     "with_other_query",
 ]
 
-METHODS = frozenset(
-    b"DELETE GET HEAD POST PUT OPTIONS TRACE PATCH QUERY "
-    b"COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND UNBIND ACL "
-    b"REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE "
-    b"MKCALENDAR LINK UNLINK SOURCE".split()
-)
-"""Supported methods: those of llhttp except CONNECT.
-
-All others get 501 (RFC 9110 9.1). CONNECT asks for a tunnel, which an origin server
-does not provide.
-"""
-
-METHOD_LIMIT_BYTES = 32
+METHOD_LIMIT_BYTES = 256
 """Length beyond which a method is refused without waiting for more data.
 
-No supported method is longer.
+The longest registered method has 17 characters.
 """
+
+_REFUSED_METHODS: dict[bytes, tuple[int, str]] = {
+    # RFC 9110 9.3.6: the bytes after the head would belong to the tunnel. After a 2xx
+    # of an application, the client would send them, and they would be read as requests.
+    b"CONNECT": (501, "CONNECT asks for a tunnel, which is not supported"),
+    # RFC 9113 3.4: the preface of a client with prior knowledge of HTTP/2.
+    b"PRI": (505, "HTTP/2 with prior knowledge is not supported"),
+}
 
 # RFC 9110 5.6.2, tchar.
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
@@ -103,12 +99,14 @@ def read_request_line(line: bytes) -> RequestLine:
     """Parse a request line, given without its CRLF.
 
     Raises:
-        Malformed: 400, for every error. `check_request_line` finds the exact status.
+        Malformed: With the status of the method, or 400. `check_request_line` finds
+            the exact status.
     """
     match = _REQUEST_LINE.fullmatch(line)
-    if match is None or match[1] not in METHODS:
+    if match is None:
         raise Malformed(400, "malformed request line")
     method, target, version = match.groups()
+    check_method(method)
     path, query, authority = _read_target(method, target)
     return RequestLine(
         method.decode("ascii"), target, path, query, version.decode("ascii"), authority
@@ -154,22 +152,18 @@ def check_request_line(data: bytes, target_limit: int) -> bool:
         True if the line is complete, False if more data is needed.
 
     Raises:
-        Malformed: 400; 414 for a target that is too long; 501 for a method that is
-            not supported; 505 for another version of HTTP.
+        Malformed: 400; 414 for a target that is too long; 501 for CONNECT and for a
+            method that is too long; 505 for another version of HTTP.
     """
     method_end = _match_end(_TOKEN, data, 0)
     if method_end > METHOD_LIMIT_BYTES:
-        raise Malformed(501, "the method is not supported")
+        check_method(data[:method_end])  # raises
     if method_end == len(data):
         return False
     if method_end == 0 or data[method_end] != 0x20:
         raise Malformed(400, "the request line does not start with a method")
     method = data[:method_end]
-    if method == b"PRI":
-        # RFC 9113 3.4: the preface of a client with prior knowledge of HTTP/2.
-        raise Malformed(505, "HTTP/2 with prior knowledge is not supported")
-    if method not in METHODS:
-        raise Malformed(501, "the method is not supported")
+    check_method(method)
 
     target_start = method_end + 1
     target_end = _match_end(_TARGET, data, target_start)
@@ -197,6 +191,25 @@ def check_request_line(data: bytes, target_limit: int) -> bool:
     if not b"\r\n".startswith(line_end):
         raise Malformed(400, "the request line does not end with CRLF")
     return line_end == b"\r\n"
+
+
+def check_method(method: bytes) -> None:
+    """Raise if a method is not served; every other token is (RFC 9110 9.1).
+
+    Methods are case-sensitive: "connect" is not CONNECT.
+
+    Raises:
+        Malformed: 400 if the method is not a token, 501 for CONNECT and for a method
+            longer than `METHOD_LIMIT_BYTES`, 505 for PRI.
+    """
+    if method in _REFUSED_METHODS:
+        raise Malformed(*_REFUSED_METHODS[method])
+    if not method or _TOKEN.fullmatch(method) is None:
+        raise Malformed(400, "the method is not a token")
+    if len(method) > METHOD_LIMIT_BYTES:
+        raise Malformed(
+            501, f"the method is longer than {METHOD_LIMIT_BYTES} characters"
+        )
 
 
 def _match_end(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:

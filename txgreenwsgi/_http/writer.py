@@ -7,12 +7,22 @@ allows response splitting passes. Must never know transports.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Set
+from contextlib import suppress
 from email.utils import formatdate
+from http import HTTPStatus
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "CONTINUE",
+    "HOP_BY_HOP",
     "LAST_CHUNK",
     "STATUSES",
+    "EarlyHints",
     "InvalidField",
     "ResponseHead",
     "date_field",
@@ -38,8 +48,9 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: The last chunk of a chunked body, without trailers (RFC 9112 section 7.1).
 LAST_CHUNK = b"0\r\n\r\n"
 
-# RFC 9110 section 7.6.1, and the list in PEP 3333, "Other HTTP Features".
-_HOP_BY_HOP = frozenset(
+#: Names of the fields that belong to the connection, in lower case: RFC 9110 section
+#: 7.6.1, and the list in PEP 3333, "Other HTTP Features".
+HOP_BY_HOP = frozenset(
     {
         "connection",
         "keep-alive",
@@ -57,7 +68,15 @@ _HOP_BY_HOP = frozenset(
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _FORBIDDEN_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)  # fits in a signed 64-bit integer
-_STATUS = re.compile(r"([1-9][0-9][0-9]) [^\x00-\x1f\x7f]*", re.ASCII)
+_STATUS = re.compile(r"([1-9][0-9][0-9])( [^\x00-\x1f\x7f]*)?", re.ASCII)
+
+# Transfer codings that do not change the content: without the field, the body is sent
+# as the application yields it. A body in another coding would be unreadable.
+_HARMLESS_CODINGS = frozenset({"", "chunked", "identity"})
+
+# Fields that an interim response must not have, besides those of the connection (RFC
+# 9110 section 8.6).
+_NOT_IN_HINTS = HOP_BY_HOP | {"content-length"}
 
 # Applications send the same fields again and again, so their validated and encoded
 # lines are cached. A full cache is cleared as a whole: that costs 1 us per field
@@ -76,21 +95,36 @@ class InvalidField(ValueError):
     """A status or field that cannot be sent; the message gives the reason."""
 
 
-def _encode_field(field: object) -> tuple[bytes, str]:
-    """Validate a field; return its line and its kind.
+def _plain(text: str) -> str:
+    """Return an instance of `str` itself: a subclass may format as another text."""
+    return text if type(text) is str else str.__str__(text)
 
-    The kind is the lower-case name of Content-Length, Date and Server, which
-    `ResponseHead` treats specially, and "" for all other fields.
-    """
-    if not isinstance(field, tuple) or len(field) != 2:
+
+def _pair(field: Any) -> tuple[str, str]:
+    """Return a field given as any ordered pair of str."""
+    parts: list[Any] = []
+    if not isinstance(field, str | bytes | Mapping | Set):
+        with suppress(TypeError):
+            parts = list(islice(field, 3))
+    if len(parts) != 2:
         raise TypeError(
-            f"a response field must be a tuple (name, value), not {field!r}"
+            f"a response field must be a pair (name, value), not {field!r:.80}"
         )
-    name, value = field
+    name, value = parts
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(
-            f"names and values of response fields must be str, not {field!r}"
+            f"names and values of response fields must be str, not {field!r:.80}"
         )
+    return _plain(name), _plain(value)
+
+
+def _encode_field(name: str, value: str) -> tuple[bytes, str]:
+    """Validate a field; return its line and its kind.
+
+    The kind is the lower-case name of the fields that `ResponseHead` treats specially:
+    Content-Length, Date, Server, and the hop-by-hop fields, which have the line b"". It
+    is "" for all other fields.
+    """
     if not _TOKEN.fullmatch(name):
         raise InvalidField(f"{name!r} is not a field name (RFC 9110 section 5.1)")
     if _FORBIDDEN_IN_VALUE.search(value):
@@ -99,11 +133,6 @@ def _encode_field(field: object) -> tuple[bytes, str]:
             f"{value!r} (RFC 9110 section 5.5)"
         )
     lower = name.lower()
-    if lower in _HOP_BY_HOP:
-        raise InvalidField(
-            f"the response field {name} is hop-by-hop: applications must not send it "
-            "(PEP 3333, Other HTTP Features)"
-        )
     try:
         line = f"{name}: {value}\r\n".encode("latin-1")
     except UnicodeEncodeError:
@@ -111,7 +140,16 @@ def _encode_field(field: object) -> tuple[bytes, str]:
             f"the value of the response field {name} is not latin-1: {value!r} "
             "(PEP 3333, Unicode Issues)"
         ) from None
-    kind = lower if lower in ("content-length", "date", "server") else ""
+    kind = ""
+    if lower in HOP_BY_HOP:
+        if lower == "transfer-encoding" and not _list_of(value) <= _HARMLESS_CODINGS:
+            raise InvalidField(
+                f"the response field {name}: {value} cannot be dropped, because it "
+                "changes the body: use Content-Encoding (RFC 9110 section 8.4)"
+            )
+        line, kind = b"", lower
+    elif lower in ("content-length", "date", "server"):
+        kind = lower
     if len(value) <= _CACHED_VALUE_CHARS:
         if len(encoded_fields) >= _CACHE_ENTRIES:
             encoded_fields.clear()
@@ -119,10 +157,16 @@ def _encode_field(field: object) -> tuple[bytes, str]:
     return line, kind
 
 
+def _list_of(value: str) -> set[str]:
+    """Return the elements of a list in lower case (RFC 9110 section 5.6.1)."""
+    return {part.strip(" \t").lower() for part in value.split(",")}
+
+
 def _encode_status(status: object) -> tuple[bytes, int]:
     """Validate a status; return its line and its code."""
     if not isinstance(status, str):
         raise TypeError(f"the status must be a str such as '200 OK', not {status!r}")
+    status = _plain(status)
     match = _STATUS.fullmatch(status)
     if match is None:
         raise InvalidField(
@@ -135,8 +179,10 @@ def _encode_status(status: object) -> tuple[bytes, int]:
             f"the status {status!r} is interim: applications must send a final status, "
             "200 or above (PEP 3333, Other HTTP Features)"
         )
+    # The space is required even without a reason (RFC 9112 section 4).
+    text = status if match[2] else f"{status} {_reason_of(code)}"
     try:
-        line = f"HTTP/1.1 {status}\r\n".encode("latin-1")
+        line = f"HTTP/1.1 {text}\r\n".encode("latin-1")
     except UnicodeEncodeError:
         raise InvalidField(f"the status {status!r} is not latin-1") from None
     if len(encoded_statuses) >= _CACHE_ENTRIES:
@@ -145,47 +191,74 @@ def _encode_status(status: object) -> tuple[bytes, int]:
     return line, code
 
 
+def _reason_of(code: int) -> str:
+    """Return the usual reason phrase of a status code; "" if it has none."""
+    try:
+        return HTTPStatus(code).phrase
+    except ValueError:
+        return ""
+
+
 class ResponseHead:
     """A validated response head, ready to be encoded once.
 
+    Hop-by-hop fields are dropped: the server sends its own.
+
     Args:
-        status: Status code and reason, such as "200 OK".
-        fields: (name, value) pairs of latin-1 str (PEP 3333).
+        status: Status code and reason, such as "200 OK". A missing reason is added.
+        fields: Pairs of name and value, latin-1 str (PEP 3333).
 
     Attributes:
         code: The status code.
         content_length: The value of the Content-Length field; None without one.
+        dropped: The names of the dropped fields.
+        ends_connection: True if the fields have `Connection: close`.
 
     Raises:
         InvalidField: The status or a field cannot be sent.
         TypeError: An argument does not have the type that PEP 3333 requires.
     """
 
-    __slots__ = ("_has_date", "_has_server", "_lines", "code", "content_length")
+    __slots__ = (
+        "_has_date",
+        "_has_server",
+        "_lines",
+        "code",
+        "content_length",
+        "dropped",
+        "ends_connection",
+    )
 
-    def __init__(self, status: str, fields: list[tuple[str, str]]) -> None:
+    def __init__(self, status: str, fields: Iterable[tuple[str, str]]) -> None:
         encoded = encoded_statuses.get(status) or _encode_status(status)
         self.code = encoded[1]
         self._lines = lines = [encoded[0]]
         self.content_length: int | None = None
-        self._has_date = self._has_server = False
-        if not isinstance(fields, list):
-            raise TypeError(
-                f"start_response takes the headers as a list, not {fields!r} (PEP 3333)"
-            )
-        for field in fields:
+        self._has_date = self._has_server = self.ends_connection = False
+        self.dropped: tuple[str, ...] = ()
+        for field in fields if type(fields) is list else _iterated(fields):
             try:
                 line, kind = encoded_fields[field]
             except (KeyError, TypeError):  # TypeError: not hashable
-                line, kind = _encode_field(field)
+                field = _pair(field)
+                line, kind = _encode_field(*field)
             lines.append(line)
             if kind:
                 if kind == "content-length":
                     self._set_length(field[1])
                 elif kind == "date":
                     self._has_date = True
-                else:
+                elif kind == "server":
                     self._has_server = True
+                else:
+                    self._drop(kind, *field)
+
+    def _drop(self, kind: str, name: str, value: str) -> None:
+        """Drop the last line, a hop-by-hop field."""
+        self._lines.pop()
+        self.dropped += (name,)
+        if kind == "connection" and "close" in _list_of(value):
+            self.ends_connection = True
 
     def _set_length(self, value: str) -> None:
         if self.code == 204:
@@ -248,6 +321,54 @@ class ResponseHead:
         lines.append(framing_lines)
         lines.append(b"\r\n")
         return b"".join(lines)
+
+
+class EarlyHints:
+    """The validated fields of a 103 response (RFC 8297), in the order given.
+
+    Args:
+        fields: Pairs of name and value, latin-1 str.
+
+    Raises:
+        InvalidField: A field cannot be sent in an interim response.
+        TypeError: The fields are not pairs of str.
+    """
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
+        self._pairs: list[tuple[bytes, bytes]] = []
+        for field in _iterated(fields):
+            name, value = _pair(field)
+            if name.lower() in _NOT_IN_HINTS:
+                raise InvalidField(
+                    f"the field {name} must not be in early hints: remove it (RFC 9110 "
+                    "sections 7.6.1 and 8.6)"
+                )
+            line = _encode_field(name, value)[0]
+            encoded_name, _, encoded_value = line[:-2].partition(b": ")
+            self._pairs.append((encoded_name, encoded_value))
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """Return the fields, for transports that encode heads themselves."""
+        return self._pairs
+
+    def encode(self) -> bytes:
+        """Return the bytes of the interim response."""
+        lines = [b"%b: %b\r\n" % pair for pair in self._pairs]
+        return b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % b"".join(lines)
+
+
+def _iterated(fields: Any) -> Iterable[tuple[str, str]]:
+    """Return the iterator of `fields` if they can be pairs."""
+    remedy = "give an iterable of pairs (name, value), such as a list of tuples"
+    if isinstance(fields, Mapping):
+        remedy = "give its items()"
+    elif not isinstance(fields, str | bytes):
+        with suppress(TypeError):
+            pairs: Iterable[tuple[str, str]] = iter(fields)
+            return pairs
+    raise TypeError(f"the response fields are not pairs: {fields!r:.80}; {remedy}")
 
 
 def date_field(unix_seconds: float) -> bytes:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txgreenwsgi._http.parser import Event, HeadLimits
-    from txgreenwsgi._http.writer import ResponseHead
+    from txgreenwsgi._http.writer import EarlyHints, ResponseHead
     from txgreenwsgi._serving.application_server import ApplicationServer
     from txgreenwsgi._serving.stream import Carried, Ends, Output
 
@@ -383,6 +383,13 @@ class H1Channel:
     def connected(self) -> bool:
         """False once the client is known to have disconnected."""
         return self.state is not CLOSED
+
+    def early_hints(self, hints: EarlyHints) -> None:
+        """Send a 103 response. May park."""
+        output = self.output
+        output.send(self._h1.send_early_hints(hints))
+        if output.may_buffer:
+            output.flush()
 
     def start(
         self, head: ResponseHead, length: int | None, block: bytes, end: bool

@@ -283,6 +283,10 @@ class TransportOutput:
         # The transport copies the data in any case.
         self.send(b"".join(parts))
 
+    def wait(self) -> None:
+        """Park while the transport's buffer is full."""
+        self._wait_for_client(False)
+
     def _wait_for_client(self, more: bool) -> None:
         """Park while the transport's buffer is full.
 

@@ -22,7 +22,7 @@ from .admission import AdmissionQueue
 from .deadlines import DeadlineClock
 from .limits import limits_from
 from .registry import InFlight, RequestTable
-from .runner import Runner, run_in_task
+from .runner import Runner, run_in_task, run_strictly
 from .shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class ApplicationServer:
             False during shutdown.
         detached: exchanges in flight whose connection is lost.
         runner: calls the application.
+        dropped_fields: the hop-by-hop response fields that were logged: the name in
+            lower case, and the place in the application.
         hub: the hub of the reactor's tasks; set by `bind`.
     """
 
@@ -111,7 +113,8 @@ class ApplicationServer:
         self.keeps_alive = bool(settings.keep_alive)
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
-        self.runner: Runner = run_in_task
+        self.runner: Runner = run_strictly if settings.strict else run_in_task
+        self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
     @cached_property

@@ -17,10 +17,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txgreenwsgi._http.framing import BODILESS_CODES
-from txgreenwsgi._http.writer import STATUSES
+from txgreenwsgi._http.writer import STATUSES, EarlyHints
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
-from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task
+from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task, require_task
 from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.errors import Errors, current_errors
 from txgreenwsgi._wsgi.input import Input
@@ -34,6 +34,7 @@ from .plain_response import plain_response
 from .stream import concurrent_write_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NoReturn
 
     from _typeshed.wsgi import WSGIEnvironment
@@ -98,6 +99,9 @@ _ON_CUT: Final = LIFE.moves("cut")
 
 #: Maximum size of one sendfile() call, which blocks the reactor while it runs.
 _FILE_BYTES = 1024 * 1024
+
+#: Maximum number of warnings about dropped response fields.
+_DROPPED_FIELDS = 1000
 
 _NEVER = float("inf")
 _UNKNOWN = -1
@@ -207,8 +211,16 @@ class Exchange:
         """
         if self.state is not QUEUED:
             LIFE.after(self.state, "start")  # raises
+        limits = self.limits
+        if limits.methods and self.head.method not in limits.methods:
+            self._refuse(
+                "405 Method Not Allowed",
+                f"the method {self.head.method} is not allowed",
+                allow=", ".join(limits.methods),
+            )
+            return
         length = self.head.content_length
-        limit = self.limits.body_bytes
+        limit = limits.body_bytes
         if length and limit and length > limit:
             self._refuse("413 Content Too Large", f"at most {limit} bytes are accepted")
             return
@@ -276,10 +288,12 @@ class Exchange:
         self.server.admission.remove(self)
         self._refuse(status, text, retry_after)
 
-    def _refuse(self, status: str, text: str, retry_after: int = 0) -> None:
+    def _refuse(
+        self, status: str, text: str, retry_after: int = 0, allow: str = ""
+    ) -> None:
         self.state = _ON_REFUSE[self.state]
         self.outcome = "refused"
-        self._send_answer(status, text, retry_after)
+        self._send_answer(status, text, retry_after, allow)
         self.server.exchange_ended(self)
         self.stream.ended(self)
 
@@ -471,6 +485,7 @@ class Exchange:
             "waitress.client_disconnected"
         ] = self.client_disconnected
         environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
+        environ["wsgi.early_hints"] = self.send_early_hints
         if server.settings.environ:
             # The deployer's variables override those of the client and connection.
             environ.update(server.settings.environ)
@@ -479,6 +494,38 @@ class Exchange:
     def client_disconnected(self) -> bool:
         """Return whether the client is known to have disconnected. Never parks."""
         return not self.stream.connected
+
+    def send_early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
+        """Send header fields in a 103 response, before the response. May park.
+
+        `environ["wsgi.early_hints"]` (RFC 8297). May be called several times. A no-op
+        for an HTTP/1.0 client, and without fields.
+
+        Args:
+            headers: pairs of name and value, such as `("Link", "</a.css>;
+                rel=preload; as=style")`.
+
+        Raises:
+            ClientDisconnected: the client has disconnected.
+            NotInGreenlet: not called from a task, so it could not park.
+            RuntimeError: the response has begun.
+            TypeError: `headers` are not pairs of str.
+            ValueError: a field cannot be sent in an interim response.
+        """
+        require_task("wsgi.early_hints()")
+        hints = EarlyHints(headers)
+        if self.error is not None:
+            raise self.error
+        if self.state is not RUNNING:
+            raise RuntimeError(
+                "wsgi.early_hints() was called after the response had begun: call it "
+                "before the first block of the body (RFC 8297)"
+            )
+        if self.stream.output.waiting is not None:
+            raise concurrent_write_error()
+        if hints.fields() and self.head.version != "HTTP/1.0":
+            self.stream.early_hints(hints)
+            self._yield_if_due()
 
     # `wsgi.input` of a request without a body.
 
@@ -496,6 +543,22 @@ class Exchange:
         sleep(0)
 
     # The sink of the gateway.
+
+    def fields_dropped(self, names: Iterable[str], place: str) -> None:
+        """Log dropped hop-by-hop fields, once for each place in the application."""
+        seen = self.server.dropped_fields
+        for name in names:
+            key = (name.lower(), place)
+            if key not in seen and len(seen) < _DROPPED_FIELDS:
+                seen.add(key)
+                _log.warn(
+                    "hop-by-hop response field dropped: {name}, set at {place} for "
+                    "{request}; remove it, because the server manages the connection "
+                    "(PEP 3333). Logged once for this place.",
+                    name=name,
+                    place=place,
+                    request=self,
+                )
 
     def begin_iteration(self) -> None:
         """Mark the start of the iteration.
@@ -709,11 +772,13 @@ class Exchange:
     def _log_failure(self, error: BaseException) -> None:
         _log.failure("{request} failed", failure=Failure(error), request=self)
 
-    def _send_answer(self, status: str, text: str, retry_after: int = 0) -> None:
+    def _send_answer(
+        self, status: str, text: str, retry_after: int = 0, allow: str = ""
+    ) -> None:
         """Send a complete server response, unless the client is gone."""
         if not self.stream.connected:
             return
-        head, body = plain_response(status, text, retry_after)
+        head, body = plain_response(status, text, retry_after, allow)
         self.code = head.code
         self.bytes_sent = 0 if self.head.method == "HEAD" else len(body)
         self.stream.answer(head, body)

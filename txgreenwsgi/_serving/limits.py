@@ -29,6 +29,7 @@ class Limits:
         body_rate: minimum average of body bytes per second waited.
         input_window: bytes of the body that are buffered before reading pauses.
         cancel_on_disconnect: whether a disconnect interrupts the application.
+        methods: methods that reach the application; empty for all.
     """
 
     request_seconds: float
@@ -39,6 +40,7 @@ class Limits:
     body_rate: int
     input_window: int
     cancel_on_disconnect: bool
+    methods: tuple[str, ...] = ()
 
 
 def limits_from(settings: Settings) -> Limits:
@@ -52,4 +54,5 @@ def limits_from(settings: Settings) -> Limits:
         body_rate=settings.min_body_rate,
         input_window=settings.input_window,
         cancel_on_disconnect=settings.on_disconnect == "cancel",
+        methods=settings.methods,
     )

@@ -11,7 +11,7 @@ __all__ = ["plain_response"]
 
 
 def plain_response(
-    status: str, text: str, retry_after: int = 0
+    status: str, text: str, retry_after: int = 0, allow: str = ""
 ) -> tuple[ResponseHead, bytes]:
     """Return the head and the body of a plain-text response.
 
@@ -19,6 +19,7 @@ def plain_response(
         status: the status line, such as "503 Service Unavailable".
         text: the body; a missing final newline is added.
         retry_after: seconds for the Retry-After field; 0 to omit it.
+        allow: methods for the Allow field; "" to omit it.
     """
     body = (text.rstrip("\n") + "\n").encode("utf-8", "replace")
     fields = [
@@ -27,4 +28,6 @@ def plain_response(
     ]
     if retry_after:
         fields.append(("Retry-After", str(retry_after)))
+    if allow:
+        fields.append(("Allow", allow))
     return ResponseHead(status, fields), body

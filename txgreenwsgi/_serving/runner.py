@@ -15,13 +15,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from txgreenwsgi._wsgi.gateway import serve
+from txgreenwsgi._wsgi.strict import StrictApplication
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
     from txgreenwsgi._wsgi.gateway import Application, ResponseSink
 
-__all__ = ["Runner", "run_in_task"]
+__all__ = ["Runner", "run_in_task", "run_strictly"]
 
 
 class Runner(Protocol):
@@ -38,11 +39,19 @@ class Runner(Protocol):
         Args:
             application: the WSGI callable.
             environ: the environ of the request. Everything in it that parks
-                (`wsgi.input`, the functions `txgreenwsgi.*`) must be called in this
-                task: a runner that calls the application elsewhere replaces it.
+                (`wsgi.input`, `wsgi.early_hints`, the functions `txgreenwsgi.*`)
+                must be called in this task: a runner that calls the application
+                elsewhere replaces it.
             sink: the consumer of the response; call it in this task.
         """
 
 
 #: The runner that calls the application in the task of the exchange.
 run_in_task: Runner = serve
+
+
+def run_strictly(
+    application: Application, environ: WSGIEnvironment, sink: ResponseSink
+) -> None:
+    """Call the application as `run_in_task` does; violations of PEP 3333 are errors."""
+    serve(StrictApplication(application), environ, sink)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from txgreenwsgi._http.writer import ResponseHead
+    from txgreenwsgi._http.writer import EarlyHints, ResponseHead
     from txgreenwsgi._switching.greenlets import Suspension
 
 __all__ = ["Carried", "Ends", "Output", "Stream", "concurrent_write_error"]
@@ -97,10 +97,10 @@ class Carried(Protocol):
 class Stream(Protocol):
     """The channel between one exchange and its client.
 
-    The exchange calls `start`, `data`, `send_file` and `finish` in a task, where
-    they may park; all other methods also in the reactor greenlet, where they never
-    park. It does not use the stream after `finish`, `answer`, `break_off` or
-    `reset`.
+    The exchange calls `early_hints`, `start`, `data`, `send_file` and `finish` in a
+    task, where they may park; all other methods also in the reactor greenlet, where
+    they never park. It does not use the stream after `finish`, `answer`, `break_off`
+    or `reset`.
 
     Attributes:
         output: the send side; `output.waiting` shows backpressure.
@@ -117,6 +117,12 @@ class Stream(Protocol):
     def connected(self) -> bool: ...
 
     # The response.
+
+    def early_hints(self, hints: EarlyHints) -> None:
+        """Send 103 Early Hints (RFC 8297) before the response. May park.
+
+        Not called for an HTTP/1.0 client.
+        """
 
     def start(
         self, head: ResponseHead, length: int | None, block: bytes, end: bool

@@ -140,7 +140,7 @@ def _meaning(setting: Setting, default: Any) -> str:
         notes.append(setting.kind)
     if setting.choices:
         notes.append(" or ".join(setting.choices))
-    if setting.kind not in ("flag", "pairs"):
+    if setting.kind not in ("flag", "names", "pairs"):
         notes.append(f"default: {shown(setting, default) or 'none'}")
     if setting.off:
         zero = "0" if setting.kind in ("count", "bytes", "seconds") else "empty"

@@ -55,6 +55,7 @@ _PER_REQUEST_KEYS = (
     "txgreenwsgi.request_id",
     "txgreenwsgi.set_request_timeout",
     "waitress.client_disconnected",
+    "wsgi.early_hints",
     "wsgi.errors",
     "wsgi.input",
     "wsgi.url_scheme",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
         #: True if the response has no body, whatever the application sends. Valid
         #: after `begin`.
         bodiless: bool
+
+        def fields_dropped(self, names: Iterable[str], place: str) -> None:
+            """Note that hop-by-hop fields of the head were dropped.
+
+            `place` is the file and line of the call of `start_response`.
+            """
 
         def begin_iteration(self) -> None:
             """Mark the start of the iteration of the application's iterable."""
@@ -65,6 +71,10 @@ _log = Logger()
 #: Number of blocks of a list whose lengths are added up in one reactor turn.
 _BLOCKS_PER_TURN = 100_000
 
+_BYTES_LIKE: frozenset[type] = frozenset({bytes, bytearray, memoryview})
+
+_TEXT_OR_BYTES = (str, bytes, bytearray, memoryview)
+
 
 class StartResponse:
     """The `start_response` of one request (PEP 3333, "The start_response() Callable").
@@ -84,7 +94,7 @@ class StartResponse:
     def __call__(
         self,
         status: str,
-        headers: list[tuple[str, str]],
+        headers: Iterable[tuple[str, str]],
         exc_info: OptExcInfo | None = None,
     ) -> Callable[[bytes], None]:
         """Store the head of the response. Sends nothing and never parks."""
@@ -103,10 +113,14 @@ class StartResponse:
                 "start_response was called after the head had been sent, with an "
                 "exc_info without an exception (PEP 3333)"
             )
-        self.head = ResponseHead(status, headers)
+        self.head = head = ResponseHead(status, headers)
+        if head.dropped:
+            caller = sys._getframe(1)
+            place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+            self._sink.fields_dropped(head.dropped, place)
         return self.write
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data` now, after the head if it has not been sent. May park.
 
         The `write` callable of PEP 3333. Parks while the client is slow to read.
@@ -117,11 +131,11 @@ class StartResponse:
         require_task("write()")
         self.send(data, None)
 
-    def send(self, block: bytes, length: int | None) -> None:
+    def send(self, block: bytes | bytearray | memoryview, length: int | None) -> None:
         """Send a block, with the head if it is the first. May park.
 
         Args:
-            block: The block; an empty one is ignored.
+            block: The block, any bytes-like object; an empty one is ignored.
             length: The length of the whole body in bytes, None if unknown.
         """
         if type(block) is not bytes:
@@ -149,12 +163,17 @@ class StartResponse:
         return self.head
 
 
-def _as_bytes(block: object) -> bytes:
-    if isinstance(block, bytes):
-        return bytes(block)
-    if block == "":
-        # Applications ported from Python 2 yield "" as an empty block.
-        return b""
+def _as_bytes(block: Any) -> bytes:
+    """Return a block as bytes; copy it, because its owner may change it."""
+    if type(block) is bytes:
+        return block
+    try:
+        with memoryview(block) as view:
+            return view.tobytes()
+    except TypeError:
+        if isinstance(block, str) and not block:
+            # Applications ported from Python 2 yield "" as an empty block.
+            return b""
     raise TypeError(
         f"a block of the response must be bytes, not {type(block).__name__}: "
         f"{block!r:.60} (PEP 3333)"
@@ -175,7 +194,7 @@ def serve(
     if (kind is list or kind is tuple) and len(blocks) == 1:  # type: ignore[arg-type]
         block = blocks[0]  # type: ignore[index]
         head = start.head
-        if head is not None and not start.sent and block and type(block) is bytes:
+        if type(block) is bytes and block and head is not None and not start.sent:
             # The common case. A list or tuple has no close().
             start.sent = True
             sink.begin(head, len(block), block)
@@ -183,11 +202,12 @@ def serve(
             return
     try:
         if block is not None:
-            start.send(block, len(block) if isinstance(block, bytes) else None)
+            block = _as_bytes(block)
+            start.send(block, len(block))
         elif kind is FileWrapper and _send_file(start, blocks, sink):  # type: ignore[arg-type]
             pass
         else:
-            if not hasattr(kind, "__iter__") or issubclass(kind, str | bytes):
+            if not hasattr(kind, "__iter__") or issubclass(kind, _TEXT_OR_BYTES):
                 _check_response(application, blocks)
             sink.begin_iteration()
             _send_blocks(start, blocks, sink)
@@ -208,11 +228,12 @@ def _check_response(application: Application, blocks: object) -> None:
 
     An empty str or bytes passes: it contains no block.
     """
-    if hasattr(type(blocks), "__getitem__") and not isinstance(blocks, str | bytes):
+    if hasattr(type(blocks), "__getitem__") and not isinstance(blocks, _TEXT_OR_BYTES):
         return  # iterable by index
     remedy = "return an iterable of bytes, such as [b'text'] (PEP 3333)"
-    if isinstance(blocks, bytes):
-        problem = f"returned bytes, {blocks!r:.60}, whose items are int"
+    if isinstance(blocks, bytes | bytearray | memoryview):
+        kind = type(blocks).__name__
+        problem = f"returned {kind}, {blocks!r:.60}, whose items are int"
         remedy = "return a list with this block: [body] (PEP 3333)"
     elif isinstance(blocks, str):
         problem = f"returned a str, {blocks!r:.60}"
@@ -225,7 +246,7 @@ def _check_response(application: Application, blocks: object) -> None:
         remedy += ", and use txgreenwsgi.wait() to wait for an awaitable"
     else:
         problem = f"returned {blocks!r:.80}, which is not iterable"
-    if blocks or not isinstance(blocks, str | bytes):
+    if blocks or not isinstance(blocks, _TEXT_OR_BYTES):
         raise TypeError(f"the application {application!r:.80} {problem}; {remedy}")
 
 
@@ -243,8 +264,10 @@ def _send_blocks(
     elif kind is FileWrapper and start.head is not None and not start.sent:
         blocks = blocks.blocks(start.head.content_length)  # type: ignore[attr-defined]
     for block in blocks:
+        if type(block) is not bytes:
+            block = _as_bytes(block)
         if block:
-            if start.sent and type(block) is bytes:
+            if start.sent:
                 sink.write(block)
             else:
                 start.send(block, len(block) if count == 1 else length)
@@ -252,27 +275,30 @@ def _send_blocks(
                 # The remaining blocks would be discarded, and may be endless.
                 break
         else:
-            _as_bytes(block)
             sink.turn()
 
 
 def _with_length(
     blocks: list[bytes] | tuple[bytes, ...], sink: ResponseSink
 ) -> tuple[Sequence[bytes], int | None]:
-    """Return the blocks of a body and its length, None unless all are plain bytes.
+    """Return the blocks of a body and its length, None unless all are bytes-like.
 
     The blocks are copied, because the application may change the list while they are
     sent. Empty blocks at the end are left out: the body is complete before them.
     Parks if there are very many blocks.
     """
-    copied = tuple(blocks)
+    copied = list(blocks)
     length = 0
     for first in range(0, len(copied), _BLOCKS_PER_TURN):
         if first:
             sink.turn()
         part = copied[first : first + _BLOCKS_PER_TURN]
-        if set(map(type, part)) != {bytes}:
-            return blocks, None
+        kinds = set(map(type, part))
+        if kinds != {bytes}:
+            if not kinds <= _BYTES_LIKE:
+                return blocks, None
+            part = list(map(_as_bytes, part))
+            copied[first : first + _BLOCKS_PER_TURN] = part
         length += sum(map(len, part))
     if length:
         end = len(copied)

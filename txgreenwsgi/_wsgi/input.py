@@ -28,7 +28,7 @@ if TYPE_CHECKING:
             """Park for one reactor turn: a reader polls at the end."""
 
 
-__all__ = ["MAX_PIECE_BYTES", "PIECE_BYTES", "Input", "recv"]
+__all__ = ["MAX_PIECE_BYTES", "PIECE_BYTES", "Input", "InputProxy", "recv"]
 
 #: Preferred size of a piece for a reader that accepts any size.
 PIECE_BYTES = 65536
@@ -143,6 +143,19 @@ class Input:
         return buffered[:size]
 
 
+class InputProxy:
+    """Base of the objects that the server itself puts in the place of an `Input`.
+
+    Args:
+        body: The original, which `recv` reads.
+    """
+
+    __slots__ = ("body",)
+
+    def __init__(self, body: Input) -> None:
+        self.body = body
+
+
 def recv(environ: WSGIEnvironment, size: int) -> bytes:
     """Return the next bytes of the request body as they arrive, at most `size`.
 
@@ -159,6 +172,8 @@ def recv(environ: WSGIEnvironment, size: int) -> bytes:
         ValueError: `size` is below 1.
     """
     body = environ["wsgi.input"]
+    if isinstance(body, InputProxy):
+        body = body.body
     if type(body) is not Input:
         raise RuntimeError(
             "recv() reads the server's own wsgi.input, but middleware has replaced it "
