@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OPERATIONS = '''
-import faulthandler, io, os, subprocess, sys
+import faulthandler, io, os, subprocess, sys, threading
+import txgreenwsgi
 
 out, err = sys.stdout, sys.stderr
 AT_IMPORT = isinstance(out, io.TextIOWrapper) and isinstance(err, io.TextIOWrapper)
@@ -52,6 +53,10 @@ def app(environ, start_response):
     if not AT_IMPORT:
         return [b"no text streams at import"]
     print("request", environ["txgreenwsgi.request_id"])
+    txgreenwsgi.offload(print, "off-loaded")
+    thread = threading.Thread(target=print, args=("from a thread",))
+    thread.start()
+    thread.join()
     print("unfinished", end="")
     return ["\\n".join(failures()).encode()]
 '''
@@ -93,10 +98,12 @@ class StandardStreamTests(CommandTestCase):
     def check_lines(self, log: str) -> None:
         """Fail unless a log has the printed lines with the id of their request."""
         [request_id] = re.findall(r"request (\S+) \(request \1\)$", log, re.MULTILINE)
-        for line in ("unfinished", "wrapped", "é\\ud800"):
+        for line in ("off-loaded", "unfinished", "wrapped", "é\\ud800"):
             pattern = rf"{re.escape(line)} \(request (.*)\)$"
             found = re.findall(pattern, log, re.MULTILINE)
             self.assertEqual(set(found), {request_id}, line)
+        # A thread may work for many requests, so its lines have no id.
+        self.assertRegex(log, r"(?m)from a thread$")
         self.assertNotIn("Traceback", log)
 
     def start_daemon(self, *options: str) -> tuple[Path, int]:
