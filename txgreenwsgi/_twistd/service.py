@@ -72,9 +72,10 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     server = GreenService(
         load_app, options["listen"], options.settings, (), reactor, log
     )
-    path = log_path(options)
-    watchdog = Watchdog(options.settings.graceful_timeout, server.cut_short, path)
-    return _CommandService(server, watchdog, reactor, path)
+    watchdog = Watchdog(
+        options.settings.graceful_timeout, server.cut_short, log_path(options)
+    )
+    return _CommandService(server, watchdog, reactor, log_path(options))
 
 
 def _enter(directory: str | None) -> None:
@@ -190,11 +191,11 @@ class _CommandService(Service):
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        self._watchdog.prepare()
         if self._log_path:
-            # The watchdog has logged why it cannot be opened.
+            # The watchdog logs why it cannot be opened.
             with contextlib.suppress(OSError):
                 append_stderr_to(self._log_path)
+        self._watchdog.prepare()
         with _without_traceback():
             self._listen()
 
