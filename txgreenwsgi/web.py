@@ -13,6 +13,7 @@ import inspect
 import os
 import warnings
 from contextlib import suppress
+from time import time
 from typing import TYPE_CHECKING, Any, overload
 from weakref import WeakSet
 
@@ -33,12 +34,13 @@ from ._http.writer import STATUSES
 from ._server.access_log import ServerAccessLog
 from ._server.ends import host_and_port
 from ._server.errors import StartError
-from ._server.output import TransportOutput
+from ._server.output import TransportOutput, has_unread_bytes
 from ._server.unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 from ._serving.application_server import ApplicationServer
 from ._serving.body import read_after_end_error
 from ._serving.exchange import QUEUED, Exchange
 from ._serving.stream import Ends, concurrent_write_error
+from ._switching.steady_clock import is_steady
 from ._wsgi.application_check import checked_application
 from .settings import Settings, refuse_settings
 
@@ -192,6 +194,7 @@ class GreenWSGIResource(Resource):
         self._connections = _Connections(self.application_server)
         self._leaf = _Leaf(self)
         self._serves = False
+        self._site: object = None
 
     # For `inspect.signature`, `help` and editors: the preferred call.
     __init__.__signature__ = inspect.signature(_set_up)  # type: ignore[attr-defined]
@@ -231,6 +234,9 @@ class GreenWSGIResource(Resource):
         if not self._serves:
             self._serves = True
             self._begin()
+        if request.site is not self._site:
+            self._site = request.site
+            _log_wall_time(request.site, server.reactor)
         if request.channel is None:
             # The client left before another resource, such as a
             # `DeferredResource`, passed its request on.
@@ -266,6 +272,28 @@ class GreenWSGIResource(Resource):
                 self._access_log.open(server.reactor)
             except StartError as error:
                 _log.error("serving without an access log: {error}", error=error)
+
+
+class _WallClockReactor:
+    """A reactor whose `seconds()` is the wall clock."""
+
+    seconds = staticmethod(time)
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+def _log_wall_time(site: Any, reactor: IReactorTime) -> None:
+    """Keep the times in the access log of a `Site` on the wall clock.
+
+    twisted.web derives them from the reactor's clock, which no longer follows changes
+    of the wall clock.
+    """
+    if getattr(site, "reactor", None) is reactor and is_steady(reactor):
+        site.reactor = _WallClockReactor(reactor)
 
 
 @implementer(IResource)
@@ -465,6 +493,10 @@ class _Stream:
     def send_continue(self) -> None:
         raise AssertionError("twisted.web sends 100 Continue itself")
 
+    def read_now(self) -> bool:
+        """Return False: the body was complete from the start."""
+        return False
+
     def update_backpressure(self) -> None:
         """No-op: twisted.web reads bodies itself."""
 
@@ -504,6 +536,11 @@ class _Connection:
         if self._owner.server.shutdown.stopping:
             self.stop()
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+        for exchange in self._exchanges:
+            exchange.postpone(seconds, now)
+
     def stop(self) -> None:
         """Close, unless a request of ours or of another resource is in progress."""
         channel = self._channel
@@ -511,8 +548,10 @@ class _Connection:
             if not self._exchanges:
                 self._owner.forget(channel)
         elif not self._exchanges and not _requests_of(channel):
-            self._watch_loss()
             transport = channel.transport
+            if has_unread_bytes(transport):
+                return  # perhaps a request, which is served; `check` tries again
+            self._watch_loss()
             if isinstance(channel, HTTPChannel):
                 channel.loseConnection()
             else:

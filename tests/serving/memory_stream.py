@@ -244,6 +244,10 @@ class MemoryStream:
         data, self.to_read = self.to_read, b""
         return data
 
+    def read_now(self) -> bool:
+        """Return False: there is no kernel to hold bytes."""
+        return False
+
     def update_backpressure(self) -> None:
         """Pause reading while the body is full."""
         self.reading_paused = self.exchange.body.full

@@ -158,6 +158,10 @@ class Server:
         """Advance the clock, and run the calls that are due."""
         raise NotImplementedError
 
+    def skip_time(self, seconds: float) -> None:
+        """Advance the clock, and run nothing."""
+        self.reactor.rightNow += seconds
+
     def tear_down(self) -> None:
         """Close all open connections."""
 
@@ -225,6 +229,25 @@ class Server:
             self.pass_time(min(TICK, left))
             left -= TICK
         self.settle()
+
+    def stall(
+        self, seconds: float, meanwhile: Callable[[], object] | None = None
+    ) -> None:
+        """Let time pass in which the server does nothing, as in a stopped process.
+
+        Call after the application was called.
+
+        Args:
+            seconds: the duration.
+            meanwhile: called in that time, for the clients.
+        """
+        hub = self.app.tasks[-1].hub
+        hub.detects_stalls = True
+        self.skip_time(seconds)
+        if meanwhile is not None:
+            meanwhile()
+        self.settle()
+        hub.detects_stalls = False
 
     def stop(self) -> Stop:
         """Stop the server, as at the end of its process."""
@@ -387,6 +410,10 @@ class SocketTransport(Server):
             self.reactor.iterate(0)
             for connection in self.connections:
                 connection.pump()
+
+    def skip_time(self, seconds: float) -> None:
+        """Advance the clock, and run nothing."""
+        self.reactor.pass_time(seconds)
 
     def tear_down(self) -> None:
         """Stop listening."""

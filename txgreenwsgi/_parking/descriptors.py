@@ -322,7 +322,9 @@ def wait(
             call.cancel()
         waits.remove(suspension)
         poller.wait_ended()
-    return not timed_out
+    # The reactor runs delayed calls before it polls descriptors, so after a stall the
+    # descriptor may have become ready in time.
+    return not timed_out or is_ready(fd, direction)
 
 
 def wait_any(

@@ -81,7 +81,7 @@ def park(
     """
     call = None
     if seconds is not None:
-        call = task.hub.reactor.callLater(seconds, suspension.resume, _TIMED_OUT)
+        call = task.hub.call_at_timeout(seconds, suspension.resume, _TIMED_OUT)
     try:
         in_time = suspension.wait() is not _TIMED_OUT
         raise_pending_in_main(task)

@@ -34,7 +34,7 @@ from txgreenwsgi._wsgi.input import MAX_PIECE_BYTES
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
 from .ends import ends_of
-from .output import SocketOutput, output_for
+from .output import SocketOutput, output_for, tcp_connection
 from .sockets import DONE
 
 if TYPE_CHECKING:
@@ -491,7 +491,7 @@ class H1Channel:
         """Begin the next request, or wait for it."""
         self.exchange = None
         self.state = _ON_NEXT[self.state]
-        self._time = self.server.hub.reactor.seconds()
+        self._time = self.server.hub.seconds()
         h1 = self._h1
         if not self._pumping and (self._inbox or h1.has_unread or h1.pending):
             self._pump()
@@ -690,15 +690,54 @@ class H1Channel:
         elif state is IDLE:
             limit = settings.keep_alive or settings.header_timeout
             if limit and now - self._time >= limit:
-                self._close()
+                self._time_out(limit)
             elif self.server.shutdown.stopping:
                 self.stop()
         elif state is HEAD:
             limit = settings.header_timeout
             if limit and now - self._time >= limit:
-                self._refuse(Refusal(408, f"no complete head in {limit:g} seconds"))
+                self._time_out(limit)
         elif state is DRAINING:
             if now - self._time >= CLOSE_SECONDS:
                 self._close_lingering()
         elif now >= self._time:
             self.abort()
+
+    def _time_out(self, limit: float) -> None:
+        """Close an idle connection, or refuse a request whose head is late.
+
+        Input that has arrived and was not read yet is in time.
+        """
+        before = self.state, self._time
+        if self.read_now() and (self.state, self._time) != before:
+            return  # a request has begun, or is complete
+        if self.state is IDLE:
+            self._close()
+        else:
+            self._refuse(Refusal(408, f"no complete head in {limit:g} seconds"))
+
+    def read_now(self) -> bool:
+        """Deliver input that the reactor has not read; return False if there is none.
+
+        Call from the reactor greenlet, at a deadline of the client. One read is enough:
+        the rest, if any, came later.
+        """
+        below = tcp_connection(self.transport)
+        if below is None or self.reading_paused or not self.output.has_unread_input():
+            return False
+        # The result is ignored: the reactor reports a lost connection again.
+        if self._fd >= 0:
+            self.doRead()
+        else:
+            below.doRead()
+        return True
+
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+        later = self._time + seconds
+        if self.state is LINGERING or self.state is CLOSED:
+            self._time = max(self._time, min(later, now + CLOSE_SECONDS))
+        else:
+            self._time = min(later, now)
+        if self.exchange is not None:
+            self.exchange.postpone(seconds, now)

@@ -178,17 +178,26 @@ class RequestBody:
 
     def check(self, now: float) -> None:
         """Apply the deadlines while a reader waits for the client."""
+        reason = self._overdue(now)
+        if reason and self._stream.read_now():
+            reason = self._overdue(now)
+        if reason:
+            self.fail(BadBody(408, reason))
+
+    def _overdue(self, now: float) -> str:
+        """Return the reason why the client is too slow; "" if it is in time."""
         limits = self.limits
         silence, rate = limits.body_seconds, limits.body_rate
         if self.reader is None or not silence:
-            return
+            return ""
         waited = now - self.reader.since
         if waited >= silence:
-            self.fail(BadBody(408, f"no byte of the body in {silence:g} seconds"))
-        elif rate and (
+            return f"no byte of the body in {silence:g} seconds"
+        if rate and (
             self._waited + waited > max(SLOW_SECONDS, silence) + self._received / rate
         ):
-            self.fail(BadBody(408, f"the body was slower than {rate} bytes a second"))
+            return f"the body was slower than {rate} bytes a second"
+        return ""
 
     def cut(self, error: BaseException) -> None:
         """Raise `error` in further reads; the caller ends a read in progress."""

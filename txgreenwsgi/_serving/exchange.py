@@ -140,7 +140,8 @@ class Exchange:
         bytes_sent: the length of the response body sent so far, without framing.
         iterating: whether the application's iterable is being iterated.
         bodiless: whether method or status exclude a response body.
-        deadline: reactor time at which the request times out.
+        deadline: reactor time at which the request times out, `stalled` excluded.
+        stalled: duration of the stalls of the reactor during the request, in seconds.
     """
 
     __slots__ = (
@@ -159,6 +160,7 @@ class Exchange:
         "outcome",
         "request_id",
         "server",
+        "stalled",
         "started",
         "state",
         "stream",
@@ -182,7 +184,7 @@ class Exchange:
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
         table = server.table
         self.request_id = table.next_id()
-        self.started = now = server.hub.reactor.seconds()
+        self.started = now = server.hub.seconds()
         self._started_unix = time() if table.observers else 0.0
         self.task: Task[None] | None = None
         self.errors: Errors | None = None
@@ -193,6 +195,7 @@ class Exchange:
         self.bodiless = False
         limit = limits.request_seconds
         self.deadline = now + limit if limit else _NEVER
+        self.stalled = 0.0
         # Bytes of the response body still to be sent; _UNKNOWN if the application
         # gives no length.
         self._left = _UNKNOWN
@@ -369,11 +372,12 @@ class Exchange:
     def check(self, now: float) -> None:
         """Apply the deadlines of the request; `now` is the reactor's clock."""
         limits = self.limits
+        expired = now - self.stalled >= self.deadline
         if self.state is QUEUED:
             limit = limits.queue_seconds
-            if now >= self.deadline:
+            if expired:
                 limit = now - self.started
-            elif not limit or now - self.started < limit:
+            elif not limit or now - self.stalled - self.started < limit:
                 return
             self.refuse(
                 "503 Service Unavailable",
@@ -381,7 +385,7 @@ class Exchange:
                 1,
             )
             return
-        if now >= self.deadline:
+        if expired:
             self._time_out(now - self.started)
             return
         self.body.check(now)
@@ -397,6 +401,13 @@ class Exchange:
             text = f"the client accepted no byte for {limit:g} seconds"
             self.cut(ClientDisconnected(text), "timeout")
             self.stream.reset()
+
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+        self.stalled += min(seconds, now - self.started)
+        for wait in (self.body.reader, self.stream.output.waiting):
+            if wait is not None:
+                wait.discount(seconds, now)
 
     def _time_out(self, seconds: float) -> None:
         self.deadline = _NEVER
@@ -434,7 +445,9 @@ class Exchange:
                 f"set_request_timeout({seconds!r}): not a number of seconds; give a "
                 "number above 0, or None for no limit"
             )
-        self.deadline = self.server.reactor.seconds() + seconds
+        reactor = self.server.reactor
+        stalled = self.stalled + self.server.deadlines.stalled_seconds(reactor)
+        self.deadline = reactor.seconds() - stalled + seconds
 
     def replace_limits(self, limits: Limits) -> None:
         """Apply other limits to this request only.
@@ -626,7 +639,7 @@ class Exchange:
         stream.data(block)
         # `_yield_if_due`, inlined: this runs once for each block.
         hub = self.server.hub
-        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > SLICE_SECONDS:
             stream.output.turn()
 
     def _yield_if_due(self) -> None:

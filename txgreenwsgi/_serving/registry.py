@@ -46,6 +46,9 @@ class InFlight(Protocol):
     def check(self, now: float) -> None:
         """Apply the deadlines of the request."""
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+
 
 @dataclass(frozen=True)
 class RequestInFlight:

@@ -93,6 +93,9 @@ class Carried(Protocol):
     def check(self, now: float) -> None:
         """Apply the deadlines of the request; `now` is the reactor's clock."""
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+
 
 class Stream(Protocol):
     """The channel between one exchange and its client.
@@ -186,6 +189,15 @@ class Stream(Protocol):
 
         Returns:
             b"" if no data is available; None if pieces were added to the body.
+        """
+
+    def read_now(self) -> bool:
+        """Deliver input that has arrived and the reactor has not read. Never parks.
+
+        Called before a deadline of the client is applied.
+
+        Returns:
+            False if there is none.
         """
 
     def update_backpressure(self) -> None:

@@ -30,6 +30,7 @@ from . import guards, running
 from .asyncio_state import running_loop, swap_state
 from .errors import NotInGreenlet
 from .running import current_task, require_task
+from .steady_clock import is_steady, use_steady_clock
 from .suspensions import ANSWERED, OVER, WAITING, Suspension
 from .tasks import (
     ABANDONED,
@@ -48,12 +49,13 @@ from .tasks import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from .asyncio_state import AsyncioState
     from .tasks import Wait
 
 __all__ = [
+    "LATE_SECONDS",
     "SLICE_SECONDS",
     "GreenletHub",
     "Hub",
@@ -70,6 +72,13 @@ _log = Logger()
 #: Finished greenlets kept for reuse: creating one costs 13 us, reusing one costs
 #: 1 us. Each holds about 3 KiB.
 SPARE_GREENLETS = 128
+
+#: A timer that fires later than this many seconds after its time shows that the reactor
+#: was stalled, by code that does not yield or because the process was stopped.
+LATE_SECONDS = 0.1
+
+#: Extension of a timeout that expires during a stall: time to read the sockets.
+GRACE_SECONDS = 0.25
 
 #: Time slice of a task in seconds. A task that exceeds it yields to the reactor at the
 #: next call that could park.
@@ -132,6 +141,7 @@ class GreenletHub:
     Attributes:
         reactor: an IReactorTime; the other interfaces that it provides determine
             what its tasks can wait on.
+        seconds: the clock of `reactor`, for the hot path.
         tasks: the tasks in progress. This set may hold the only reference to a parked
             task.
         reactor_greenlet: the greenlet of the last switch into a task. It is not
@@ -143,15 +153,19 @@ class GreenletHub:
         spare_greenlets: finished greenlets, for reuse.
         abandoned: killed tasks that did not end.
         closed: True once the reactor has stopped.
+        detects_stalls: whether a late timer means that the reactor was stalled. False
+            for a clock that a test moves in jumps.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
         self.reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
         self.tasks: set[Task[object]] = set()
         self.resumed_at = 0.0
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
         self.closed = False
+        self.detects_stalls = is_steady(reactor)
         self._turn: list[Callable[[], object]] = []
         self._bind_to_thread()
         if IReactorCore.providedBy(reactor):
@@ -196,6 +210,30 @@ class GreenletHub:
         self._turn.append(function)
         if len(self._turn) == 1:
             self.reactor.callLater(0, self._take_turn)
+
+    def call_at_timeout(
+        self, seconds: float, function: Callable[..., object], *args: object
+    ) -> IDelayedCall:
+        """Call `function` when a timeout of `seconds` expires.
+
+        As `reactor.callLater`, except after a stall: the reactor runs delayed calls
+        before it reads sockets, so a result that arrived in time would be lost. Then
+        the timeout is extended by `GRACE_SECONDS`. The returned call does not cancel
+        the extension, so `function` must be a no-op after the wait has ended.
+        """
+        reactor = self.reactor
+        if not self.detects_stalls:
+            return reactor.callLater(seconds, function, *args)
+        due = reactor.seconds() + seconds
+        return reactor.callLater(seconds, self._expire, due, function, *args)
+
+    def _expire(
+        self, due: float, function: Callable[..., object], *args: object
+    ) -> None:
+        if self.reactor.seconds() - due > LATE_SECONDS:
+            self.reactor.callLater(GRACE_SECONDS, function, *args)
+        else:
+            function(*args)
 
     @property
     def turn_scheduled(self) -> bool:
@@ -278,7 +316,7 @@ class GreenletHub:
         except NotInGreenlet:
             wait.state = OVER
             raise
-        wait.since = self.reactor.seconds()
+        wait.since = self.seconds()
         task._parked_greenlet = getcurrent()
         if wait.state is ANSWERED:
             # A signal handler has just answered it.
@@ -370,7 +408,7 @@ class GreenletHub:
         if running_loop() is not None or task._asyncio_state is not None:
             asyncio_state = swap_state(task._asyncio_state)
         previous, self.reactor_greenlet = self.reactor_greenlet, getcurrent()
-        self.resumed_at = self.reactor.seconds()
+        self.resumed_at = self.seconds()
         interrupted, running.task = running.task, task
         try:
             parked.switch()
@@ -434,6 +472,7 @@ def hub_of(reactor: IReactorTime | None = None) -> Hub:
         guards.refuse_free_threading()
         if IReactorFromThreads.providedBy(reactor):
             guards.refuse_other_thread("the first task of a reactor")
+        use_steady_clock(reactor)
         hub = hubs["_txgreenwsgi_hub"] = GreenletHub(reactor)
         guards.guard_reactor(
             reactor,

@@ -79,7 +79,8 @@ class Suspension:
         answered: True when `resume` or `throw` ended the wait; False when a
             timeout or an interruption did.
         error: the exception that `wait` is about to raise; None otherwise.
-        since: time at which the task parked, by the reactor's clock, in seconds.
+        since: time at which the task parked, by the reactor's clock, in seconds;
+            later by the stalls that `discount` has excluded.
         waiting_on: the object or text that tables of tasks show.
     """
 
@@ -135,7 +136,7 @@ class Suspension:
                 hub.park(task, self)
             else:
                 seconds = self._timeout_seconds
-                call = hub.reactor.callLater(seconds, self.expire, seconds)
+                call = hub.call_at_timeout(seconds, self.expire, seconds)
                 try:
                     hub.park(task, self)
                 finally:
@@ -202,6 +203,15 @@ class Suspension:
             self.state = OVER
             self.error = error
             self._wake()
+
+    def discount(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor from the duration of the wait.
+
+        Args:
+            seconds: the duration of the stall.
+            now: its end, by the reactor's clock.
+        """
+        self.since = min(now, self.since + seconds)
 
     def _wake(self) -> None:
         task = self.task

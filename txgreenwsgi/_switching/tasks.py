@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from greenlet import greenlet
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.context import ContextTracker
 
     from .asyncio_state import AsyncioState
@@ -94,6 +94,7 @@ class Hub(Protocol):
     """The interface of a hub: the tasks of one reactor. See `GreenletHub`."""
 
     reactor: IReactorTime
+    seconds: Callable[[], float]
     tasks: set[Task[object]]
     reactor_greenlet: greenlet
     thread: int
@@ -102,6 +103,12 @@ class Hub(Protocol):
     abandoned: list[Task[object]]
     resumed_at: float
     closed: bool
+    detects_stalls: bool
+
+    def call_at_timeout(
+        self, seconds: float, function: Callable[..., object], *args: object
+    ) -> IDelayedCall:
+        """Call `function` when a timeout of `seconds` expires."""
 
     @property
     def turn_scheduled(self) -> bool:

@@ -56,12 +56,14 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
         self.expired = False
         if self.seconds is not None:
             self._error = TimedOut(f"timed out after {self.seconds:g} seconds")
-            self._call = task.hub.reactor.callLater(
+            self._call = task.hub.call_at_timeout(
                 self.seconds, self._expire, task, self._error, task.shield_depth
             )
         return self
 
     def _expire(self, task: Task[object], error: TimedOut, shields: int) -> None:
+        if error is not self._error:
+            return  # the block has ended
         self.expired = True
         task.interrupt(error, shields)
 
