@@ -23,6 +23,7 @@ PUBLIC: dict[str, set[str]] = {
         *("GreenSite", "GreenWSGIResource", "service", "GreenProxy"),
         *("offload", "offloaded"),
         *("wait", "sleep", "spawn", "in_greenlet", "react", "suspend"),
+        *("in_thread", "to_thread"),
         *("wait_readable", "wait_writable", "poll", "select"),
         *("timeout", "shield", "current_task", "recv"),
         *("Task", "Suspension"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import io
+import pickle
 import sys
 import weakref
 from typing import Any
@@ -39,6 +41,12 @@ class ThreadTests(SynchronousTestCase):
             self.assertNotEqual(threading.get_ident(), started.ident)
 
         TaskClock().result(program)
+
+    def test_pickle(self) -> None:
+        """`allocate_lock` is pickled by name; a manager's process has the original."""
+        with patch.object(_thread, "allocate_lock", thread.allocate_lock):
+            pickled = pickle.dumps(thread.allocate_lock)
+        self.assertIs(pickle.loads(pickled), _thread.allocate_lock)
 
     def test_timer(self) -> None:
         """A Timer calls its function by the reactor's clock."""

@@ -189,7 +189,9 @@ class TaskCases(Cases):
         server.advance(0)
         for reply in replies:
             self.assert_complete(reply, b"x")
-        self.assertEqual(self.noticed, ["/a", "/b"] * 3)
+        # In threads, the order of the requests within a turn may change.
+        turns = [sorted(self.noticed[first : first + 2]) for first in (0, 2, 4)]
+        self.assertEqual(turns, [["/a", "/b"]] * 3)
 
 
 globals().update(on_every_transport(TaskCases))

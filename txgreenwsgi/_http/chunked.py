@@ -20,13 +20,16 @@ __all__ = ["ChunkedBody"]
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 
-# RFC 9112 7.1.1, without the optional white space that the RFC calls "bad": no
-# sender needs it, and parsers that treat it differently disagree about where a chunk
-# begins.
+# RFC 9110 5.6.3: a recipient must parse "bad" whitespace and remove it.
+_BWS = r"[ \t]*"
+_VALUE = rf"{_BWS}={_BWS}(?:{_TOKEN}|{_QUOTED})"
+
+# RFC 9112 7.1.1. The grammar has bad whitespace before and after the semicolon and
+# the equals sign, and nowhere else: not around a size without extensions, and not
+# before CRLF. Each part begins with a byte that cannot continue the part before it, so
+# a line has one reading only, and matching takes linear time.
 _SIZE_LINE = re.compile(
-    rf"([0-9A-Fa-f]{{1,16}})((?:;{_TOKEN}(?:=(?:{_TOKEN}|{_QUOTED}))?)*)".encode(
-        "latin-1"
-    )
+    rf"([0-9A-Fa-f]{{1,16}})((?:{_BWS};{_BWS}{_TOKEN}(?:{_VALUE})?)*)".encode("latin-1")
 )
 
 # Longest size line without extensions: 16 digits and CRLF.

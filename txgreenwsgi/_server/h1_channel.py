@@ -163,6 +163,7 @@ class H1Channel:
     )
 
     output: Output
+    body_is_stored = False
 
     def __init__(
         self, server: ApplicationServer, sockets: Sockets, head_limits: HeadLimits
@@ -562,6 +563,9 @@ class H1Channel:
             self.transport.resumeProducing()
             if self._fd >= 0:
                 self._sockets.watch_hang_up(self._fd, False)
+
+    def stored_body(self) -> None:
+        """Return None: bodies arrive in pieces."""
 
     def read_body(self, wanted: int) -> bytes | None:
         """Read a piece of the body for the calling task. Never parks.

@@ -24,6 +24,7 @@ from txgreenwsgi._wsgi.standard_streams import (
     end_partial_lines,
     replace_standard_streams,
 )
+from txgreenwsgi.green import exits
 from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
@@ -192,6 +193,9 @@ class GreenService(Service):
             `graceful_timeout`.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        # Threads of the application must not keep the process alive, if it ends.
+        grace_seconds = self.site.server.settings.graceful_timeout
+        exits.set_time_limit(grace_seconds + exits.AFTER_GRACE_SECONDS)
         self._privileged = False
         for opening in self._opening:
             opening.cancel()

@@ -18,6 +18,7 @@ from txgreenwsgi.settings import Settings, refuse_settings
 
 from .access_log import ServerAccessLog
 from .h1_channel import H1Channel
+from .half_close import HalfCloseChannel
 from .sockets import Sockets
 from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 
@@ -99,6 +100,9 @@ class GreenSite(Factory):
             self._access_log = ServerAccessLog(access_log, access_log_format)
             observers = [*observers, self._access_log.observe]
         self.server = ApplicationServer(application, settings, observers, reactor)
+        self._channel = (
+            HalfCloseChannel if settings.half_close == "serve" else H1Channel
+        )
         self._head_limits = HeadLimits(
             size=settings.max_header_size,
             fields=settings.max_headers,
@@ -131,7 +135,7 @@ class GreenSite(Factory):
     def sockets(self) -> Sockets:
         """The poller of the plain connections."""
         self.server.bind()
-        return Sockets(self.server.reactor)
+        return Sockets(self.server.reactor, self.settings.half_close == "serve")
 
     def startFactory(self) -> None:
         """Serve: called when the first port listens, also again after `stop`.
@@ -162,7 +166,7 @@ class GreenSite(Factory):
         limit = server.settings.max_connections
         if limit and len(server.shutdown.connections) >= limit:
             return None
-        return H1Channel(server, self.sockets, self._head_limits)
+        return self._channel(server, self.sockets, self._head_limits)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols for ALPN (RFC 7301), for clients that offer it."""

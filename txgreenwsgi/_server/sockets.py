@@ -53,7 +53,8 @@ MAX_EVENTS = 256
 _IN: int = getattr(select, "EPOLLIN", 0)
 _OUT: int = getattr(select, "EPOLLOUT", 0)
 _GONE: int = getattr(select, "EPOLLRDHUP", 0)
-_ENDED: int = getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
+_ERROR: int = getattr(select, "EPOLLERR", 0)
+_ENDED: int = getattr(select, "EPOLLHUP", 0) | _ERROR
 
 # The transports that read and write the socket without a layer in between.
 _PLAIN = (Server, unix.Server)
@@ -77,16 +78,20 @@ class Sockets:
 
     Args:
         reactor: the reactor. It watches the epoll object if it is an IReactorFDSet.
+        half_close: whether clients may close their sending side, so that only a
+            reset counts as a disconnect while reading is paused.
 
     Attributes:
         addresses: the addresses of listening ports, for `ends_of`.
     """
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    def __init__(self, reactor: IReactorTime, half_close: bool = False) -> None:
         self.addresses: ServerAddresses = ServerAddresses()
         self._reactor = cast("IReactorFDSet", reactor)
         self._usable = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
         self._epoll: Any = None
+        # The events of a disconnect while reading is paused.
+        self._gone = _ERROR if half_close else _GONE
         # By descriptor: the epoll event mask, the transport, the object that reads.
         self._interest: dict[int, int] = {}
         self._transports: dict[int, PlainTransport] = {}
@@ -136,7 +141,8 @@ class Sockets:
         """
         interest = self._interest.get(fd, 0)
         if interest:
-            self._watch(fd, interest | _GONE if notice else interest & ~_GONE)
+            gone = self._gone
+            self._watch(fd, interest | gone if notice else interest & ~gone)
 
     def _open(self) -> bool:
         try:
@@ -256,7 +262,7 @@ class Sockets:
         half = fd not in self._channels
         why: BaseException | int | None = None
         try:
-            if events & _GONE & interest:
+            if events & self._gone & interest:
                 self._channels[fd].hung_up()
                 return
             if events & _ENDED and not events & _IN:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
+from txgreenwsgi._switching.thread_calls import in_task_of_thread
+from txgreenwsgi._threads.routes import AUTO, RoutePatterns
+from txgreenwsgi._threads.runner import ThreadRunner, to_thread
 from txgreenwsgi._wsgi.application_check import checked_application
 from txgreenwsgi._wsgi.environ import base_environ
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
@@ -104,6 +107,7 @@ class ApplicationServer:
             settings.environ,
         )
         self.environ["txgreenwsgi.requests"] = self.requests
+        self.environ["txgreenwsgi.to_thread"] = to_thread
         self.context: Context = copy_context()
         self.admission: AdmissionQueue[Admitted] = AdmissionQueue(
             settings.max_in_flight, settings.max_queued
@@ -114,6 +118,13 @@ class ApplicationServer:
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
         self.runner: Runner = run_strictly if settings.strict else run_in_task
+        if settings.threads_for:
+            self.runner = ThreadRunner(
+                RoutePatterns(settings.threads_for),
+                settings.threads,
+                self.runner,
+                automatic=AUTO in settings.threads_for,
+            )
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
@@ -170,6 +181,9 @@ class ApplicationServer:
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
+        in_task = in_task_of_thread()
+        if in_task is not None:
+            return in_task(self.requests)
         return self.table.rows(self.reactor.seconds())
 
     # Connections.

@@ -16,7 +16,6 @@ task is for.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from threading import current_thread, get_ident
 from typing import TYPE_CHECKING, cast
@@ -29,6 +28,7 @@ from twisted.python.context import theContextTracker
 from . import guards, running
 from .asyncio_state import running_loop, swap_state
 from .errors import NotInGreenlet
+from .forks import end_child
 from .running import current_task, require_task
 from .steady_clock import is_steady, use_steady_clock
 from .suspensions import ANSWERED, OVER, WAITING, Suspension
@@ -36,6 +36,7 @@ from .tasks import (
     ABANDONED,
     FAILED,
     FINISHED,
+    LONG_TURN_SECONDS,
     NEW,
     PARKED,
     READY,
@@ -106,7 +107,8 @@ def _run_tasks() -> None:
         assert task is not None, "the hub sets running.task before it switches here"
         task.run()
         if running.task is None:
-            _end_child(task)
+            # The task has forked, and this is the child.
+            end_child(task.error)
         hub = task.hub
         spare, reactor_greenlet = hub.spare_greenlets, hub.reactor_greenlet
         current = getcurrent()
@@ -120,19 +122,6 @@ def _run_tasks() -> None:
         current.gr_context = None
         del task, hub, spare, current
         reactor_greenlet.switch()
-
-
-def _end_child(task: Task[object]) -> None:
-    """Exit a fork's child process when `task`, which forked, has ended.
-
-    This is the behaviour of a fork in a thread. The reactor below the task is a copy
-    whose descriptors and clients belong to the parent.
-    """
-    error = task.error
-    if isinstance(error, SystemExit):
-        os._exit(error.code if isinstance(error.code, int) else bool(error.code))
-    task.log_unhandled()
-    os._exit(0 if error is None else 1)
 
 
 class GreenletHub:
@@ -152,6 +141,12 @@ class GreenletHub:
             clock, in seconds.
         spare_greenlets: finished greenlets, for reuse.
         abandoned: killed tasks that did not end.
+        on_turn: called before each turn of a task, from the switch into it to its next
+            wait or its end; None for no call.
+        on_long_turn: called at the wait that ends a turn of more than
+            `LONG_TURN_SECONDS`, with the task and the seconds; None for no call.
+        threads: tasks that outlive the reactor's run. `close` leaves them parked, and
+            they run on while the interpreter's exit handlers do (`reopen`).
         closed: True once the reactor has stopped.
         detects_stalls: whether a late timer means that the reactor was stalled. False
             for a clock that a test moves in jumps.
@@ -162,9 +157,13 @@ class GreenletHub:
         self.seconds: Callable[[], float] = reactor.seconds
         self.tasks: set[Task[object]] = set()
         self.resumed_at = 0.0
+        self.on_turn: Callable[[], object] | None = None
+        self.on_long_turn: Callable[[Task[object], float], object] | None = None
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
+        self.threads: set[Task[object]] = set()
         self.closed = False
+        self._on_end: list[Callable[[], object]] = []
         self.detects_stalls = is_steady(reactor)
         self._turn: list[Callable[[], object]] = []
         self._bind_to_thread()
@@ -317,6 +316,9 @@ class GreenletHub:
             wait.state = OVER
             raise
         wait.since = self.seconds()
+        seconds = wait.since - self.resumed_at
+        if seconds > LONG_TURN_SECONDS and self.on_long_turn is not None:
+            self.on_long_turn(task, seconds)
         task._parked_greenlet = getcurrent()
         if wait.state is ANSWERED:
             # A signal handler has just answered it.
@@ -409,6 +411,8 @@ class GreenletHub:
             asyncio_state = swap_state(task._asyncio_state)
         previous, self.reactor_greenlet = self.reactor_greenlet, getcurrent()
         self.resumed_at = self.seconds()
+        if self.on_turn is not None:
+            self.on_turn()
         interrupted, running.task = running.task, task
         try:
             parked.switch()
@@ -426,21 +430,53 @@ class GreenletHub:
             task.notify_end()
 
     def close(self) -> None:
-        """Kill all remaining tasks after the reactor has stopped.
+        """Kill the remaining tasks, except `threads`, after the reactor has stopped.
 
         Call from the reactor greenlet. Their `finally` blocks run but cannot
         wait. Afterwards no task can start.
         """
+        if _can_run_again(self.reactor):
+            self.threads.clear()
         self.closed = True
-        for task in list(self.tasks):
+        self._kill(self.tasks - self.threads)
+        self.spare_greenlets.clear()
+        if not self.tasks:
+            self._notify_end()
+
+    def reopen(self) -> None:
+        """Let tasks start and run again after `close`, until `end`.
+
+        The caller, in the reactor greenlet, iterates the stopped reactor.
+        """
+        self.closed = False
+        self._bind_to_thread()
+
+    def end(self) -> None:
+        """Kill all remaining tasks. Call as `close`."""
+        self.closed = True
+        self._kill(set(self.tasks))
+        self.threads.clear()
+        self.spare_greenlets.clear()
+        self._notify_end()
+
+    def call_at_end(self, function: Callable[[], object]) -> None:
+        """Call `function` in the reactor greenlet when no task can run any more."""
+        self._on_end.append(function)
+
+    def _kill(self, tasks: set[Task[object]]) -> None:
+        for task in tasks:
             task.kill()
         # The last turn, for ready tasks and for the end callbacks of tasks that
         # were never started.
         self._take_turn()
-        for task in self.tasks:
+        for task in tasks & self.tasks:
             _log.error("abandoned {task}: it was killed and did not end", task=task)
-        self.tasks.clear()
-        self.spare_greenlets.clear()
+        self.tasks -= tasks
+
+    def _notify_end(self) -> None:
+        functions, self._on_end = self._on_end, []
+        for function in functions:
+            call_and_log(function, "a callback for the end of a hub failed")
 
 
 def existing_hub_of(reactor: IReactorTime) -> Hub | None:

@@ -23,6 +23,7 @@ from txgreenwsgi._states import TransitionTable
 
 from . import guards
 from .errors import Cancelled
+from .thread_calls import in_task_of_thread, tasks_of_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +35,15 @@ if TYPE_CHECKING:
 
     from .asyncio_state import AsyncioState
 
-__all__ = ["ALL_SHIELDS", "TASK_TRANSITIONS", "Hub", "Task", "Wait", "call_and_log"]
+__all__ = [
+    "ALL_SHIELDS",
+    "LONG_TURN_SECONDS",
+    "TASK_TRANSITIONS",
+    "Hub",
+    "Task",
+    "Wait",
+    "call_and_log",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 _log = Logger()
@@ -64,6 +73,9 @@ TASK_TRANSITIONS = TransitionTable(
     },
 )
 _ON_FINISH = TASK_TRANSITIONS.moves("finish")
+
+#: A turn of a task that takes longer than this is reported to `Hub.on_long_turn`.
+LONG_TURN_SECONDS = 0.02
 
 #: Shield depth of code that only a kill interrupts; above any nesting depth.
 ALL_SHIELDS = 1 << 30
@@ -101,7 +113,10 @@ class Hub(Protocol):
     context_tracker: ContextTracker
     spare_greenlets: list[greenlet]
     abandoned: list[Task[object]]
+    threads: set[Task[object]]
     resumed_at: float
+    on_turn: Callable[[], object] | None
+    on_long_turn: Callable[[Task[object], float], object] | None
     closed: bool
     detects_stalls: bool
 
@@ -142,7 +157,16 @@ class Hub(Protocol):
         """Park the current task until `task` has ended."""
 
     def close(self) -> None:
+        """End every task, except `threads`."""
+
+    def reopen(self) -> None:
+        """Let tasks run again after `close`, until `end`."""
+
+    def end(self) -> None:
         """End every task."""
+
+    def call_at_end(self, function: Callable[[], object]) -> None:
+        """Call `function` when no task can run any more."""
 
 
 class _Interruption(NamedTuple):
@@ -208,6 +232,8 @@ class Task(Generic[T_co]):
         shield_depth: number of `shield()` blocks that the task is in, plus the
             depth added by `raise_shield`.
         dying: True once the task was killed: its waits raise.
+        uses_reactor: True once the task has called `wait`, `spawn` or `suspend`: its
+            code knows the reactor, and may make Deferreds.
     """
 
     __slots__ = (
@@ -236,6 +262,7 @@ class Task(Generic[T_co]):
         "shield_depth",
         "state",
         "suspension",
+        "uses_reactor",
     )
 
     def __init__(
@@ -283,6 +310,7 @@ class Task(Generic[T_co]):
         self.pending_interruption = False
         self.shield_depth = 0
         self.dying = False
+        self.uses_reactor = False
         self._exit_raised = False
         self._refusals = 0
         self._before_end: list[Callable[[], object]] | None = None
@@ -338,6 +366,8 @@ class Task(Generic[T_co]):
         """
         if timeout is not None:
             guards.require_seconds("Task.wait(timeout)", timeout)
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.wait, timeout)
         self.hub.wait_for_end(self, timeout)
         self._observed = True
         if self._error is not None:

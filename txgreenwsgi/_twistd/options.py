@@ -140,7 +140,7 @@ def _meaning(setting: Setting, default: Any) -> str:
         notes.append(setting.kind)
     if setting.choices:
         notes.append(" or ".join(setting.choices))
-    if setting.kind not in ("flag", "names", "pairs"):
+    if setting.kind not in ("flag", "names", "pairs", "words"):
         notes.append(f"default: {shown(setting, default) or 'none'}")
     if setting.off:
         zero = "0" if setting.kind in ("count", "bytes", "seconds") else "empty"
@@ -156,7 +156,7 @@ def _reader(name: str, setting: Setting) -> Callable[[str], Any]:
             value = parse(setting, text)
             # Validate each value when it is parsed, so that the error quotes the text.
             keyword: dict[str, Any] = {
-                name: [value] if setting.kind == "pairs" else value
+                name: [value] if setting.kind in ("pairs", "words") else value
             }
             Settings.from_keywords(**keyword)
         except SettingError as error:
@@ -189,7 +189,7 @@ class Options(usage.Options):
     optParameters: Final = [
         [_option(name), None, None, _meaning(setting, default), _reader(name, setting)]
         for name, setting, default in described()
-        if setting.kind not in ("flag", "pairs")
+        if setting.kind not in ("flag", "pairs", "words")
     ]
     optFlags: Final = [
         [_option(name), None, _meaning(setting, default)]
@@ -197,11 +197,16 @@ class Options(usage.Options):
         if setting.kind == "flag"
     ]
     compData = usage.Completions(
-        multiUse=["listen", "offload", "add-header", "environ", "origin"],
+        multiUse=[
+            *("listen", "offload", "add-header", "environ", "origin"),
+            "threads-for",
+        ],
         optActions={
             "access-log": usage.CompleteFiles("*.log"),
             "access-log-format": usage.CompleteList(list(FORMATS)),
             "chdir": usage.CompleteDirs(),
+            "chunked": usage.CompleteList(["auto", "buffer", "stream"]),
+            "half-close": usage.CompleteList(["disconnect", "serve"]),
             "on-disconnect": usage.CompleteList(["continue", "cancel"]),
             "origin": usage.CompleteList(list(NAMES)),
         },
@@ -220,6 +225,7 @@ class Options(usage.Options):
         self["access-log-format"] = "combined"
         self["add-header"] = []
         self["environ"] = []
+        self["threads-for"] = []
         self.settings = Settings()
         for name, _form, default, meaning in _COMMAND:
             self.docs[name] = meaning + (f" [default: {default}]" if default else "")
@@ -340,6 +346,9 @@ class Options(usage.Options):
     def opt_add_header(self, text: str) -> None:
         self["add-header"].append(_READ["add_header"](text))
 
+    def opt_threads_for(self, pattern: str) -> None:
+        self["threads-for"].append(_READ["threads_for"](pattern))
+
     def opt_environ(self, text: str) -> None:
         self["environ"].append(_READ["environ"](text))
 
@@ -356,6 +365,7 @@ class Options(usage.Options):
         """Fill in the defaults and build the settings."""
         self["app"] = self["app"] or DEFAULT_APP
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+        self["threads-for"] = self["threads-for"] or ["auto"]
         given: dict[str, Any] = {
             name: bool(value) if setting.kind == "flag" else value
             for name, setting, _default in described()
@@ -379,7 +389,7 @@ class Options(usage.Options):
 _READ: Final = {
     name: _reader(name, setting)
     for name, setting, _default in described()
-    if setting.kind == "pairs"
+    if setting.kind in ("pairs", "words")
 }
 
 
@@ -403,6 +413,8 @@ def markdown_table() -> str:
         lines.append(
             f"| `{option}` | {shown_default} | {meaning} |".replace("|json", r"\|json")
             .replace("continue|cancel", r"continue\|cancel")
+            .replace("auto|buffer|stream", r"auto\|buffer\|stream")
+            .replace("disconnect|serve", r"disconnect\|serve")
             .replace("all|none|LIST", r"all\|none\|LIST")
         )
     return "\n".join(lines) + "\n"

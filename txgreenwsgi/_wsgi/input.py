@@ -1,12 +1,13 @@
 """`wsgi.input`: a request body whose readers park until data arrives.
 
 Has exactly the methods of PEP 3333, so that libraries written for file objects work
-on it. `recv`, which goes beyond a file, is a function. Must never know where the
-bytes come from.
+on it; `SeekableInput`, for a body that was received completely, can also seek. `recv`,
+which goes beyond a file, is a function. Must never know where the bytes come from.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -27,8 +28,26 @@ if TYPE_CHECKING:
         def reader_turn(self) -> None:
             """Park for one reactor turn: a reader polls at the end."""
 
+    class SeekableSource(BodySource, Protocol):
+        """The source of a body that was received completely.
 
-__all__ = ["MAX_PIECE_BYTES", "PIECE_BYTES", "Input", "InputProxy", "recv"]
+        Attributes:
+            length: the length of the body in bytes.
+            position: index of the byte that `receive` returns next; may be set.
+        """
+
+        length: int
+        position: int
+
+
+__all__ = [
+    "MAX_PIECE_BYTES",
+    "PIECE_BYTES",
+    "Input",
+    "InputProxy",
+    "SeekableInput",
+    "recv",
+]
 
 #: Preferred size of a piece for a reader that accepts any size.
 PIECE_BYTES = 65536
@@ -143,6 +162,56 @@ class Input:
         return buffered[:size]
 
 
+class SeekableInput(Input):
+    """A request body that was received completely, as a file that can seek.
+
+    Zope, for example, rewinds its input to repeat a request after a conflict. Methods
+    may park while a thread reads a temporary file.
+    """
+
+    __slots__ = ()
+
+    _source: SeekableSource
+
+    def __init__(self, source: SeekableSource) -> None:
+        super().__init__(source)
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the index of the byte that is read next."""
+        return self._source.position - len(self._buffered)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Set the index of the byte that is read next, and return it.
+
+        As for other files, the index may lie behind the end.
+
+        Raises:
+            ValueError: `whence` is invalid, or the index would be negative.
+        """
+        source = self._source
+        if whence == os.SEEK_SET:
+            position = offset
+        elif whence == os.SEEK_CUR:
+            position = self.tell() + offset
+        elif whence == os.SEEK_END:
+            position = source.length + offset
+        else:
+            raise ValueError(f"seek() whence {whence!r} is invalid: give 0, 1 or 2")
+        if position < 0:
+            raise ValueError(
+                f"seek() to position {position} is before the start of the body: give "
+                "a position of at least 0"
+            )
+        self._buffered = b""
+        self._ended = False
+        source.position = position
+        return position
+
+
 class InputProxy:
     """Base of the objects that the server itself puts in the place of an `Input`.
 
@@ -174,7 +243,7 @@ def recv(environ: WSGIEnvironment, size: int) -> bytes:
     body = environ["wsgi.input"]
     if isinstance(body, InputProxy):
         body = body.body
-    if type(body) is not Input:
+    if not isinstance(body, Input):
         raise RuntimeError(
             "recv() reads the server's own wsgi.input, but middleware has replaced it "
             f"with {body!r}: call read() of that object"

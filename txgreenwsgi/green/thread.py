@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading as _threading
 from contextvars import Context
+from functools import wraps
 from itertools import count
 from traceback import print_exception
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,10 @@ class _AllocateLock:
         made.__init__()  # type: ignore[misc]
         return made
 
+    def __reduce__(self) -> str:
+        """Pickle it by name, as a function: managers of `multiprocessing` do that."""
+        return "allocate_lock"
+
 
 lock.__module__ = "_thread"
 LockType = lock
@@ -92,6 +97,9 @@ error = RuntimeError
 # patching uses it, such as the reactor's thread pool.
 _RealThread = _threading.Thread
 _alive: set[Task[Any]] = set()
+#: True if threads of the main thread's reactor run on when the reactor has stopped.
+#: Set when `green.exits` is installed, which ends them.
+outlives_reactor = False
 # Larger than any kernel thread id, and never reused.
 _next_native_id = count(1 << 32)
 _native_ids: WeakKeyDictionary[Task[object], int] = WeakKeyDictionary()
@@ -155,9 +163,12 @@ def _spawn(
     # A thread starts with an empty context.
     task = Task(hub, run, context=Context(), name=getattr(function, "__qualname__", ""))
     _alive.add(task)
+    if outlives_reactor and hub.thread == main_ident:
+        hub.threads.add(task)
 
     def ended() -> None:
         _alive.discard(task)
+        hub.threads.discard(task)
         if at_end is not None:
             at_end()
 
@@ -166,6 +177,7 @@ def _spawn(
         hub.spawn(task)
     except RuntimeError:
         _alive.discard(task)
+        hub.threads.discard(task)
         raise RuntimeError("can't start new thread") from None
     return task
 
@@ -361,6 +373,24 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
             return
         while _joined_at_exit:
             next(iter(_joined_at_exit)).join()
+
+
+def make_join_green() -> None:
+    """Let tasks wait for real threads that were created before patching."""
+    join = _RealThread.join
+    if hasattr(join, "__wrapped__"):
+        return
+
+    @wraps(join)
+    def join_in_thread(self: _threading.Thread, timeout: float | None = None) -> None:
+        from .offload import offload
+
+        if self.is_alive():
+            offload(join, self, timeout)
+        else:
+            join(self, timeout)
+
+    _RealThread.join = join_in_thread  # type: ignore[method-assign]
 
 
 def set_real_threads_aside(threading: dict[str, Any]) -> list[Any]:
