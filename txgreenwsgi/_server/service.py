@@ -29,6 +29,7 @@ from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
 from .access_log import open_access_log
+from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
 from .site import GreenSite
@@ -148,7 +149,10 @@ class GreenService(Service):
                 opened.errback(Failure())
             self._opening.append(opened)
             opened.addCallbacks(
-                self._opened, self._not_opened, errbackArgs=(described,)
+                self._opened,
+                self._not_opened,
+                callbackArgs=(described,),
+                errbackArgs=(described,),
             )
             refusal, self._refusal = self._refusal, None
             if refusal is not None:
@@ -160,13 +164,15 @@ class GreenService(Service):
             return make_endpoint(self.site.server.reactor, listen)
         return listen
 
-    def _opened(self, port: IListeningPort) -> IListeningPort:
+    def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())
         self.ports.append(port)
         if self._throttle is None:
             self._throttle = AcceptThrottle(self.site.server.reactor)
         self._throttle.watch(port)
         self.site.sockets.serve_port(port)
+        if listen:  # the TLS options of an endpoint object may know other protocols
+            read_client_hellos(port, self.site)
         return port
 
     def _not_opened(self, failure: Failure, listen: str) -> None:

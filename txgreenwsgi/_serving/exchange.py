@@ -22,7 +22,7 @@ from txgreenwsgi._http.writer import STATUSES, EarlyHints
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from txgreenwsgi._switching.forks import Forked
-from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task, require_task
+from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.errors import Errors, current_errors
@@ -711,13 +711,13 @@ class Exchange:
         stream.data(block)
         # `_yield_if_due`, inlined: this runs once for each block.
         hub = self.server.hub
-        if hub.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             stream.output.turn()
 
     def _yield_if_due(self) -> None:
         """Park for a reactor turn if the task has used up its time slice."""
         hub = self.server.hub
-        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             self.stream.output.turn()
 
     def _refuse_write(self) -> NoReturn:
