@@ -230,7 +230,7 @@ class SeekableInput(Input):
 
     def tell(self) -> int:
         """Return the index of the byte that is read next."""
-        return self._source.position - len(self._buffered)
+        return self._source.position - len(self._buffered) + self._start
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Set the index of the byte that is read next, and return it.
@@ -254,7 +254,7 @@ class SeekableInput(Input):
                 f"seek() to position {position} is before the start of the body: give "
                 "a position of at least 0"
             )
-        self._buffered = b""
+        self._take_buffered()
         self._ended = False
         source.position = position
         return position
