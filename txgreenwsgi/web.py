@@ -591,7 +591,7 @@ class _Connection:
 
     def _close(self) -> None:
         """Close the sending side; discard further input (RFC 9112 section 9.6)."""
-        channel: Any = self._channel
+        channel = self._channel
         transport = channel.transport
         if not isinstance(channel, HTTPChannel):
             transport.loseConnection()
@@ -601,7 +601,8 @@ class _Connection:
             channel.loseConnection()
         else:
             channel.setTimeout(None)
-            channel.dataReceived = _discard
+            as_any: Any = channel
+            as_any.dataReceived = _discard
             transport.unregisterProducer()
             transport.resumeProducing()
             transport.loseWriteConnection()
