@@ -40,7 +40,6 @@ if TYPE_CHECKING:
         IListeningPort,
         IReactorTime,
     )
-    from twisted.python.failure import Failure
 
 __all__ = [
     "LOG_SECONDS",
@@ -96,23 +95,16 @@ class AcceptThrottle:
         """Apply the limits to `port`. A no-op unless it has a socket."""
         if not isinstance(port, Port):
             return
-        listening: Any = _ListeningSocket(port.socket, self, self._reactor)
-        port.socket = listening
         as_port: Any = port
         accept_all = as_port.doRead
+        listening: Any = _ListeningSocket(port.socket, self, self._reactor, accept_all)
+        port.socket = listening
 
         def do_read() -> None:
             listening.begin_turn()
             accept_all()
 
         as_port.doRead = do_read
-        close = as_port.connectionLost
-
-        def connection_lost(reason: Failure) -> None:
-            listening.accept_backlog(accept_all)
-            close(reason)
-
-        as_port.connectionLost = connection_lost
         self._ports.append(port)
         if self.paused:
             port.stopReading()
@@ -174,34 +166,53 @@ class AcceptThrottle:
 class _ListeningSocket:
     """A proxy for a listening socket that accepts nothing while paused.
 
-    In one turn of the reactor it accepts for one time slice.
+    In one turn of the reactor it accepts for one time slice. `accept_all` accepts what
+    it finds, up to a limit of its own.
     """
 
     def __init__(
-        self, listening: socket.socket, throttle: AcceptThrottle, reactor: IReactorTime
+        self,
+        listening: socket.socket,
+        throttle: AcceptThrottle,
+        reactor: IReactorTime,
+        accept_all: Callable[[], object],
     ) -> None:
         self._socket = listening
         self._throttle = throttle
         self._reactor = reactor
         self._end = _NEVER
+        self._accept_all = accept_all
         self._accepted = 0
+        self._closing = False
 
     def begin_turn(self) -> None:
         """Begin a time slice."""
         self._end = self._reactor.seconds() + SLICE_SECONDS
 
-    def accept_backlog(self, accept_all: Callable[[], object]) -> None:
+    def shutdown(self, how: int) -> None:
+        """Accept the backlog, then stop listening."""
+        self._accept_backlog()
+        self._socket.shutdown(how)
+
+    def close(self) -> None:
+        """Accept the backlog, then close the socket."""
+        self._accept_backlog()
+        self._socket.close()
+
+    def _accept_backlog(self) -> None:
         """Accept the connections that the kernel has queued.
 
-        Args:
-            accept_all: accepts as many as it finds, up to a limit of its own.
+        As late as possible: the kernel resets those that come in between.
         """
+        if self._closing:
+            return
+        self._closing = True
         self._end = _NEVER
         limit = self._accepted + _BACKLOG
         before = -1
         while before < self._accepted < limit:
             before = self._accepted
-            accept_all()
+            self._accept_all()
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection as `socket.accept` does.
