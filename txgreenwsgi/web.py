@@ -214,7 +214,8 @@ class GreenWSGIResource(Resource):
         """Let the requests in flight finish, then close their connections.
 
         Called when the reactor stops; call it earlier, from the reactor greenlet,
-        to take the resource out of service. After the grace period `Cancelled` is
+        to take the resource out of service. An idle connection is closed after
+        `drain_idle`, or after its next response. After the grace period `Cancelled` is
         raised in each remaining request; a second later their tasks are killed and
         their connections aborted.
 

@@ -297,6 +297,27 @@ class DrainCases(Cases):
         self.assertEqual(self.outcomes(), [(200, "finished")] * 2)
 
 
+class BacklogCases(Cases):
+    """Connections that the server has not accepted."""
+
+    def test_backlog(self) -> None:
+        """A stop accepts and answers the connections that the kernel has queued."""
+        server = self.serve(nap)
+        server.settle()
+        replies = []
+        for _ in range(30):
+            connection = server.connection_class(server.connect(False))
+            server.connections.append(connection)
+            fields = [("Host", "test.example")]
+            replies.append(connection.request("GET", "/", fields, b"", False))
+        stop = server.stop()
+        server.advance(3 + SLACK)
+        for reply in replies:
+            self.assert_complete(reply, b"/")
+            self.assertEqual(reply.header("Connection"), "close")
+        self.assertTrue(stop.done)
+
+
 class GoawayCases(Cases):
     """Idle HTTP/2 connections."""
 
@@ -601,5 +622,6 @@ class TreeShutdownCases(Cases):
 
 globals().update(on_every_transport(ShutdownCases, StoppingCases, GraceCases))
 globals().update(on_every_transport(DrainCases, only=HTTP1))
+globals().update(on_every_transport(BacklogCases, only=["Sockets", "Threads"]))
 globals().update(on_every_transport(GoawayCases, only=HTTP2))
 globals().update(on_every_transport(TreeShutdownCases, only=WEB))
