@@ -59,6 +59,7 @@ FOREIGN: Final[Mapping[str, str]] = {
     "_get_running_loop": "asyncio: documented for authors of event loops",
     "_enter_task": "asyncio: documented for authors of event loops",
     "_leave_task": "asyncio: documented for authors of event loops",
+    "_current_frames": "sys: documented; the frames of all threads",
     "_getframe": "sys: documented; the frame of a caller",
     "_is_gil_enabled": "sys: documented; refuses free-threaded builds",
     "_xoptions": "sys: documented; passed on to a restarted interpreter",

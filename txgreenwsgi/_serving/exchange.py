@@ -28,6 +28,7 @@ from txgreenwsgi._wsgi.read_ahead import read_ahead
 from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
 
+from .blocks import seconds_blocked
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of
 from .plain_response import plain_response
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._wsgi.files import FileWrapper
 
     from .application_server import ApplicationServer
+    from .blocks import Block
     from .limits import Limits
     from .stream import Stream
 
@@ -141,11 +143,14 @@ class Exchange:
         iterating: whether the application's iterable is being iterated.
         bodiless: whether method or status exclude a response body.
         deadline: reactor time at which the request times out.
+        blocks: the blocks of the reactor by this request, which the monitor adds; None
+            if there are none.
     """
 
     __slots__ = (
         "_left",
         "_started_unix",
+        "blocks",
         "bodiless",
         "body",
         "bytes_sent",
@@ -191,6 +196,7 @@ class Exchange:
         self.bytes_sent = 0
         self.iterating = False
         self.bodiless = False
+        self.blocks: list[Block] | None = None
         limit = limits.request_seconds
         self.deadline = now + limit if limit else _NEVER
         # Bytes of the response body still to be sent; _UNKNOWN if the application
@@ -802,6 +808,7 @@ class Exchange:
             referer=head.variables.get("HTTP_REFERER", ""),
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
+            blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
         )
 
 

@@ -1,0 +1,582 @@
+"""The blocked-reactor monitor: a thread that names the code that holds the reactor up.
+
+The thread compares samples: as long as the same task runs since the same switch, that
+task holds the reactor up. Outside tasks, a call that the reactor has not made shows the
+same. Requests pay nothing, because the hub notes each switch anyway
+(`docs/decisions/0019-blocked-reactor-monitor.md`).
+
+This file knows tasks, and the table of requests. It must never know a transport.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from threading import get_native_id
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol
+
+from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
+from twisted.logger import Logger
+
+from txgreenwsgi._parking.real_threads import (
+    add_reactor_thread,
+    discard_reactor_thread,
+    real_lock,
+    start_real_thread,
+    thread_ident,
+)
+from txgreenwsgi._switching import running
+from txgreenwsgi.monitoring.blocked import BlockedReport, report
+from txgreenwsgi.monitoring.stacks import (
+    CodeLine,
+    Kind,
+    Stack,
+    application_line,
+    excerpt,
+    in_debugger,
+    kind_of,
+    stack_of,
+)
+
+from .blocks import Block
+from .stack_dumps import StackDumps
+from .thread_load import Load, ThreadLoad
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from txgreenwsgi._switching.greenlets import Hub, Task
+
+    from .registry import InFlight
+
+__all__ = ["BlockedMonitor", "Surroundings", "Watched", "monitor_of"]
+
+_log = Logger()
+
+#: Interval between two samples, unless `blocked_after` needs a shorter one.
+SAMPLE_SECONDS: Final = 0.05
+_SHORTEST_SAMPLE_SECONDS: Final = 0.01
+
+#: Time for which the thread stays after the last connection, because starting it for
+#: each connection would cost more than the samples.
+LINGER_SECONDS: Final = 0.5
+
+#: A sample that comes later than this many intervals is late.
+_LATE_INTERVALS: Final = 2
+
+#: Share of an interval without a processor from which on the machine, and not the code,
+#: holds the reactor up.
+_STARVED: Final = 0.8
+
+#: Interval between two messages about the same line.
+MESSAGE_SECONDS: Final = 60.0
+
+#: The block of a line at which a message names the remedies.
+REMEDY_BLOCKS: Final = 10
+
+#: Number of lines of a stack in a message.
+STACK_LINES: Final = 10
+
+#: Maximum number of lines whose messages are counted.
+_MOST_COUNTED: Final = 1000
+
+REMEDIES: Final = (
+    "serve these requests in real threads (--threads-for PATH, or @in_thread on the "
+    "view), or run the call with txgreenwsgi.offload()"
+)
+
+
+class Watched(Protocol):
+    """The part of an application's server that the monitor uses."""
+
+    @property
+    def blocked_after(self) -> float:
+        """The setting, above 0."""
+
+    @property
+    def requests_in_flight(self) -> Collection[InFlight]:
+        """The exchanges in progress."""
+
+    @property
+    def open_connections(self) -> int:
+        """The number of open connections."""
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+@dataclass
+class _Messages:
+    """The messages about one line.
+
+    Attributes:
+        last: the time of the last message.
+        unreported: blocks since then.
+        blocks: all blocks.
+        seconds: their duration.
+    """
+
+    last: float = float("-inf")
+    unreported: int = 0
+    blocks: int = 0
+    seconds: float = 0.0
+
+
+class Surroundings:
+    """The clock, the stacks and the load of the process. Tests replace them."""
+
+    def __init__(self) -> None:
+        self._load: ThreadLoad | None = None
+        self._dumps = StackDumps()
+        self._collection_started = 0.0
+        self._collecting = 0.0
+
+    def now(self) -> float:
+        """Return the time. Not the reactor's clock, which may jump."""
+        return monotonic()
+
+    def begin(self) -> None:
+        """Begin to watch. Call in the reactor's thread."""
+        self._load = ThreadLoad(thread_ident(), get_native_id())
+        gc.callbacks.append(self._note_collection)
+
+    def end(self) -> None:
+        """Release everything. Call in the monitor's thread."""
+        gc.callbacks.remove(self._note_collection)
+        self._dumps.close()
+        if self._load is not None:
+            self._load.close()
+
+    def load(self) -> Load:
+        """Return the load of the reactor's thread."""
+        return Load(0.0, 0.0, 0.0) if self._load is None else self._load.read()
+
+    def stack(self, thread: int) -> Stack:
+        """Return the stack of a thread."""
+        return stack_of(sys._current_frames().get(thread))
+
+    def arm(self, seconds: float) -> None:
+        """Postpone the dump of all stacks."""
+        self._dumps.arm(seconds)
+
+    def dumps(self, thread: int) -> list[Stack]:
+        """Return the stacks of a thread that were dumped since the last call."""
+        return self._dumps.collect(thread)
+
+    def seconds_collecting(self) -> float:
+        """Return the time spent in garbage collections since the last call."""
+        seconds, self._collecting = self._collecting, 0.0
+        return seconds
+
+    def _note_collection(self, phase: str, info: dict[str, int]) -> None:
+        if not info["generation"]:
+            return  # frequent, and short
+        if phase == "start":
+            self._collection_started = monotonic()
+        elif self._collection_started:
+            self._collecting += monotonic() - self._collection_started
+
+
+class BlockedMonitor:
+    """The monitor of one hub. Made by `monitor_of`.
+
+    Args:
+        hub: the hub of the reactor's tasks.
+        surroundings: the process; replaced in tests.
+        lines: where blocks are added up.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        surroundings: Surroundings | None = None,
+        lines: BlockedReport = report,
+    ) -> None:
+        self._hub = hub
+        self._around = surroundings or Surroundings()
+        self._report = lines
+        self._lock = real_lock()
+        self._wake = real_lock()
+        self._wake.acquire()
+        self._servers: set[Watched] = set()
+        self._alive = False
+        self._idle_since: float | None = None
+        self._failed = False
+        self._has_trigger = False
+        self._messages: dict[tuple[str, int], _Messages] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set the state of a monitor that has seen nothing."""
+        self._last = self._around.now()
+        self._last_load = self._around.load()
+        self._seen: tuple[Task[object] | None, float] = (None, -1.0)
+        self._since = self._last
+        self._held = 0.0
+        self._collected = 0.0
+        self._samples: Counter[CodeLine] = Counter()
+        self._stack: Stack = ()
+        self._block: Block | None = None
+        # The call that the reactor is asked to make, and the time when it made it.
+        self._asked = False
+        self._answered_at: float | None = None
+        self._armed_at = float("-inf")
+
+    # Called in the reactor's thread.
+
+    def watch(self, server: Watched) -> None:
+        """Watch the reactor while `server` has connections. Never parks."""
+        with self._lock:
+            self._servers.add(server)
+            if self._alive or self._failed:
+                return
+            self._alive = True
+        self._around.begin()
+        self._begin()
+        self._idle_since = None
+        if not self._has_trigger and IReactorCore.providedBy(self._hub.reactor):
+            self._has_trigger = True
+            self._hub.reactor.addSystemEventTrigger("after", "shutdown", self.stop)
+        start_real_thread(self._run, ())
+
+    def unwatch(self, server: Watched) -> None:
+        """Forget a server without connections. Never parks."""
+        self._servers.discard(server)
+
+    def stop(self) -> None:
+        """End the thread, and log the lines that blocked the reactor.
+
+        Called after the reactor has shut down.
+        """
+        self._has_trigger = False  # it is used up
+        _monitors.pop(self._hub, None)  # a stopped reactor has no use for it
+        self._servers.clear()
+        self._idle_since = float("-inf")
+        if self._wake.locked():
+            self._wake.release()
+        summary = self._report.summary()
+        if summary:
+            _log.info(
+                "code that blocked the reactor, by time:\n{lines}",
+                lines="\n".join(f"  {line}" for line in summary),
+            )
+
+    def _answer(self) -> None:
+        """Note that the reactor is alive. Called by the reactor."""
+        self._answered_at = self._around.now()
+
+    # The thread.
+
+    def _run(self) -> None:
+        add_reactor_thread(thread_ident())
+        try:
+            while self._go_on():
+                self._wake.acquire(True, self.interval)
+                self.sample()
+        except Exception:
+            _log.failure("blocked-reactor monitor: ended by an error")
+            self._failed = True
+            self._alive = False
+        finally:
+            self._around.end()
+            discard_reactor_thread(thread_ident())
+
+    def _go_on(self) -> bool:
+        """Return whether to take another sample; otherwise the thread must end."""
+        if self._servers:
+            self._idle_since = None
+            return True
+        now = self._around.now()
+        if self._idle_since is None:
+            self._idle_since = now
+        if now - self._idle_since < LINGER_SECONDS:
+            return True
+        with self._lock:
+            if self._servers:
+                return True
+            self._alive = False
+            return False
+
+    @property
+    def _blocked_after(self) -> float:
+        return min((server.blocked_after for server in tuple(self._servers)), default=0)
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two samples."""
+        limit = self._blocked_after
+        if not limit:
+            return SAMPLE_SECONDS
+        return max(min(SAMPLE_SECONDS, limit / 4), _SHORTEST_SAMPLE_SECONDS)
+
+    def sample(self) -> None:
+        """Compare the reactor with the last sample, and report."""
+        around = self._around
+        now = around.now()
+        gap, self._last = now - self._last, now
+        load = around.load()
+        used, self._last_load = load.since(self._last_load), load
+        hub = self._hub
+        dumps = around.dumps(hub.thread)
+        collected = around.seconds_collecting()
+        limit = self._blocked_after
+        if limit:
+            self._compare(now, gap, used, dumps, collected, limit)
+            # Half of the time to the dump: it must come during a block, not after it.
+            timeout = max(limit * 0.8, 2 * _SHORTEST_SAMPLE_SECONDS)
+            if now - self._armed_at >= timeout / 2 or dumps:
+                around.arm(timeout)
+                self._armed_at = now
+        elif self._block is not None:
+            self._end(now)
+
+    def _compare(
+        self,
+        now: float,
+        gap: float,
+        used: Load,
+        dumps: list[Stack],
+        collected: float,
+        limit: float,
+    ) -> None:
+        hub = self._hub
+        task = running.task
+        if task is not None and task.hub is not hub:
+            task = None
+        seen = (task, hub.resumed_at)
+        answered_at = self._answered_at
+        late = gap > _LATE_INTERVALS * self.interval
+        credit = self._credit(gap, used, len(dumps) > 1, late)
+        if seen == self._seen and (task is not None or answered_at is None):
+            self._held += credit
+            self._collected += collected
+        else:
+            if self._block is not None:
+                self._end(now)
+            # The last sign of life. By the reactor's clock, which may jump.
+            began = now - (hub.reactor.seconds() - hub.resumed_at)
+            if task is None:
+                if answered_at is not None:
+                    began = max(began, answered_at)
+                if late and used.thread < gap / 2:
+                    # The reactor was idle: another thread held the interpreter lock.
+                    credit = 0.0
+            began = min(max(began, now - gap), now)
+            self._seen = seen
+            self._since = began
+            self._held = min(credit, now - began)
+            self._collected = collected
+            self._samples = Counter()
+            self._ask()
+        if self._block is not None or self._held >= limit / 2:
+            self._look(dumps if late else [])
+        if self._held >= limit and self._block is None:
+            self._announce(now, task)
+
+    def _credit(self, gap: float, used: Load, dumped: bool, late: bool) -> float:
+        """Return the part of the last interval in which the reactor may be blocked.
+
+        All of it, if this thread ran in time. If this thread was late, either code
+        held the interpreter lock, or the process was stopped or lacked a processor.
+        """
+        ready = max(gap - used.delay, 0.0)
+        if used.delay > _STARVED * gap:
+            return ready  # hardly any processor time for the reactor
+        if not late or used.thread >= ready / 2:
+            return gap
+        others = used.process - used.thread
+        if dumped and others < ready / 2:
+            return gap  # faulthandler's thread ran, this one could not
+        return min(ready, _LATE_INTERVALS * self.interval)
+
+    def _look(self, dumps: list[Stack]) -> None:
+        """Count the line that blocks now."""
+        stacks = [stack for stack in dumps if stack]
+        if not stacks:
+            stacks = [self._around.stack(self._hub.thread)]
+        for stack in stacks:
+            if stack:
+                self._stack = stack
+                self._samples[application_line(stack)] += 1
+
+    def _ask(self) -> None:
+        """Ask the reactor for a sign of life."""
+        reactor = self._hub.reactor
+        if self._asked and self._answered_at is None:
+            return
+        self._asked = True
+        self._answered_at = None
+        if IReactorFromThreads.providedBy(reactor):
+            reactor.callFromThread(self._answer)
+
+    # Reports.
+
+    def _announce(self, now: float, task: Task[object] | None) -> None:
+        """Report a block that has lasted long enough."""
+        if not self._samples:
+            return  # the reactor's thread has ended
+        line = self._samples.most_common(1)[0][0]
+        request, name, exchange = self._subject(task)
+        block = Block(
+            since=self._since,
+            request=request,
+            name=name,
+            line=line,
+            kind=self._kind(now),
+            samples=self._samples,
+            quiet=in_debugger(self._stack),
+        )
+        self._block = block
+        if block.quiet:
+            return
+        if exchange is not None:
+            if exchange.blocks is None:
+                exchange.blocks = []
+            exchange.blocks.append(block)
+        servers = tuple(self._servers)
+        others = [
+            other
+            for server in servers
+            for other in tuple(server.requests_in_flight)
+            if other is not exchange
+        ]
+        block.waiting = len(others)
+        messages = self._messages_of(line)
+        messages.blocks += 1
+        if now - messages.last < MESSAGE_SECONDS:
+            messages.unreported += 1
+            return
+        unreported, messages.unreported = messages.unreported, 0
+        messages.last = now
+        block.told = True
+        again = ""
+        if unreported:
+            times = "once" if unreported == 1 else f"{unreported} times"
+            again = f"; this line blocked {times} more since the last message"
+        _log.warn(
+            "reactor blocked by {name} at {line}{kind}: it has held up {others} in "
+            "flight for {seconds:.2f} s, with {connections} open{again}; most recent "
+            "call last:\n{stack}",
+            seconds=now - block.since,
+            name=name,
+            line=line,
+            kind=f" ({block.kind})" if block.kind else "",
+            others=_counted(len(others), "other request"),
+            connections=_counted(
+                sum(server.open_connections for server in servers), "connection"
+            ),
+            again=again,
+            stack="\n".join(
+                f"  {found}" for found in excerpt(self._stack, line, STACK_LINES)
+            ),
+        )
+
+    def _kind(self, now: float) -> Kind:
+        if self._collected > (now - self._since) / 2:
+            return "garbage collection"
+        return kind_of(self._stack)
+
+    def _subject(self, task: Task[object] | None) -> tuple[str, str, InFlight | None]:
+        """Return the code that blocks, in words and with its request."""
+        if task is None:
+            return "no request", "code outside requests", None
+        for server in tuple(self._servers):
+            for exchange in tuple(server.requests_in_flight):
+                if exchange.task is task:
+                    head = exchange.head
+                    path = head.target.decode("latin-1").partition("?")[0]
+                    request = f"{head.method} {path}"
+                    return (
+                        request,
+                        f"{request} (request {exchange.request_id})",
+                        exchange,
+                    )
+        name = f"task {task.name!r}" if task.name else "a task"
+        return name, name, None
+
+    def _messages_of(self, line: CodeLine) -> _Messages:
+        messages = self._messages
+        key = (line.filename, line.line)
+        if key not in messages:
+            if len(messages) >= _MOST_COUNTED:
+                del messages[min(messages, key=lambda key: messages[key].last)]
+            messages[key] = _Messages()
+        return messages[key]
+
+    def _end(self, now: float) -> None:
+        """Report the end of the block."""
+        block, self._block = self._block, None
+        assert block is not None, "called during a block"
+        if block.ended is None:
+            answered_at = self._answered_at
+            block.ended = now if answered_at is None else min(answered_at, now)
+            block.ended = max(block.ended, block.since)
+        if block.quiet:
+            return
+        seconds = block.ended - block.since
+        line = block.samples.most_common(1)[0][0]
+        self._report.add(line, block.kind, seconds, block.request)
+        messages = self._messages_of(block.line)
+        messages.seconds += seconds
+        if block.told:
+            _log.warn(
+                "reactor no longer blocked after {seconds:.2f} s, which held up "
+                "{others}{mostly}",
+                seconds=seconds,
+                others=_counted(block.waiting, "other request"),
+                mostly="" if line == block.line else f", most of it at {line}",
+            )
+        if messages.blocks == REMEDY_BLOCKS:
+            _log.warn(
+                "{line} has blocked the reactor {blocks} times, {seconds:.2f} s in "
+                "total, last for {request}: {remedies}",
+                line=block.line,
+                blocks=messages.blocks,
+                seconds=messages.seconds,
+                request=block.request,
+                remedies=REMEDIES,
+            )
+
+    def forget_thread(self) -> None:
+        """Begin anew in the child of a fork, which has no monitor thread."""
+        self._lock = real_lock()
+        self._wake = real_lock()
+        self._wake.acquire()
+        self._servers = set()
+        if self._alive:
+            self._alive = False
+            self._around.end()
+
+
+_monitors: dict[Hub, BlockedMonitor] = {}
+
+
+def monitor_of(hub: Hub) -> BlockedMonitor | None:
+    """Return the monitor of `hub`; the first call creates it.
+
+    Call from the reactor's thread.
+
+    Returns:
+        None if the reactor takes no calls from other threads: a reactor in memory.
+    """
+    if not IReactorFromThreads.providedBy(hub.reactor):
+        return None
+    monitor = _monitors.get(hub)
+    if monitor is None:
+        monitor = _monitors[hub] = BlockedMonitor(hub)
+    return monitor
+
+
+def _after_fork() -> None:
+    report.reset()
+    for monitor in _monitors.values():
+        monitor.forget_thread()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
