@@ -562,9 +562,12 @@ def monitor_of(hub: Hub) -> BlockedMonitor | None:
     Call from the reactor's thread.
 
     Returns:
-        None if the reactor takes no calls from other threads: a reactor in memory.
+        None if the reactor is one in memory, on a clock of its own.
     """
-    if not IReactorFromThreads.providedBy(hub.reactor):
+    reactor = hub.reactor
+    if not IReactorCore.providedBy(reactor) or not IReactorFromThreads.providedBy(
+        reactor
+    ):
         return None
     monitor = _monitors.get(hub)
     if monitor is None:
