@@ -10,6 +10,7 @@ This file knows tasks, and the table of requests. It must never know a transport
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -38,6 +39,7 @@ from txgreenwsgi.monitoring.stacks import (
     application_line,
     excerpt,
     in_debugger,
+    is_event_wait,
     kind_of,
     stack_of,
 )
@@ -47,7 +49,7 @@ from .stack_dumps import StackDumps
 from .thread_load import Load, ThreadLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from txgreenwsgi._switching.greenlets import Hub, Task
 
@@ -57,20 +59,27 @@ __all__ = ["BlockedMonitor", "Surroundings", "Watched", "monitor_of"]
 
 _log = Logger()
 
-#: Interval between two samples, unless `blocked_after` needs a shorter one.
+#: Interval between two samples while something may block, unless `blocked_after` needs
+#: a shorter one.
 SAMPLE_SECONDS: Final = 0.05
+#: The longest interval otherwise. Half of `blocked_after` is enough to notice a block
+#: in time, because the hub notes when the task was resumed.
+_CALM_SECONDS: Final = 0.5
 _SHORTEST_SAMPLE_SECONDS: Final = 0.01
 
 #: Time for which the thread stays after the last connection, because starting it for
 #: each connection would cost more than the samples.
 LINGER_SECONDS: Final = 0.5
 
-#: A sample that comes later than this many intervals is late.
-_LATE_INTERVALS: Final = 2
+#: A sample that comes later than this after its time is late.
+_LATE_SECONDS: Final = 0.05
+
+#: Time after which an idle reactor needs no dumps.
+_IDLE_SECONDS: Final = 1.0
 
 #: Share of an interval without a processor from which on the machine, and not the code,
 #: holds the reactor up.
-_STARVED: Final = 0.8
+_STARVED: Final = 0.95
 
 #: Interval between two messages about the same line.
 MESSAGE_SECONDS: Final = 60.0
@@ -127,6 +136,52 @@ class _Messages:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Interval:
+    """The time between two samples.
+
+    Attributes:
+        now: its end.
+        gap: its length in seconds.
+        planned: the length it should have.
+        used: the load of the reactor's thread in this time.
+        dumps: the stacks that faulthandler wrote in this time.
+    """
+
+    now: float
+    gap: float
+    planned: float
+    used: Load
+    dumps: list[Stack]
+
+    @property
+    def late(self) -> bool:
+        """Whether the monitor's thread could not run in time."""
+        return self.gap > self.planned + _LATE_SECONDS
+
+    @property
+    def computed(self) -> bool:
+        """Whether the reactor's thread computed for most of the time it could."""
+        return self.used.thread >= max(self.gap - self.used.delay, 0.0) / 2
+
+    def credit(self) -> float:
+        """Return the part of the time in which the reactor may have been blocked.
+
+        All of it, if the monitor's thread ran in time. If that thread was late, either
+        code held the interpreter lock, or the process was stopped or lacked a
+        processor.
+        """
+        ready = max(self.gap - self.used.delay, 0.0)
+        if self.used.delay > _STARVED * self.gap:
+            return ready  # hardly any processor time for the reactor
+        if not self.late or self.computed:
+            return self.gap
+        others = self.used.process - self.used.thread
+        if len(self.dumps) > 1 and others < ready / 2:
+            return self.gap  # faulthandler's thread ran, the monitor's could not
+        return min(ready, self.planned)
+
+
 class Surroundings:
     """The clock, the stacks and the load of the process. Tests replace them."""
 
@@ -134,7 +189,7 @@ class Surroundings:
         self._load: ThreadLoad | None = None
         self._dumps = StackDumps()
         self._collection_started = 0.0
-        self._collecting = 0.0
+        self._collections: list[tuple[float, float]] = []
 
     def now(self) -> float:
         """Return the time. Not the reactor's clock, which may jump."""
@@ -147,7 +202,8 @@ class Surroundings:
 
     def end(self) -> None:
         """Release everything. Call in the monitor's thread."""
-        gc.callbacks.remove(self._note_collection)
+        with contextlib.suppress(ValueError):  # removed by the application
+            gc.callbacks.remove(self._note_collection)
         self._dumps.close()
         if self._load is not None:
             self._load.close()
@@ -164,14 +220,23 @@ class Surroundings:
         """Postpone the dump of all stacks."""
         self._dumps.arm(seconds)
 
+    def disarm(self) -> None:
+        """Write no stacks until the next call of `arm`."""
+        self._dumps.disarm()
+
+    def is_idle(self, thread: int) -> bool:
+        """Return whether the reactor's thread waits for events."""
+        frame = sys._current_frames().get(thread)
+        return frame is not None and is_event_wait(frame.f_code)
+
     def dumps(self, thread: int) -> list[Stack]:
         """Return the stacks of a thread that were dumped since the last call."""
         return self._dumps.collect(thread)
 
-    def seconds_collecting(self) -> float:
-        """Return the time spent in garbage collections since the last call."""
-        seconds, self._collecting = self._collecting, 0.0
-        return seconds
+    def collections(self) -> list[tuple[float, float]]:
+        """Return start and end of the garbage collections since the last call."""
+        collections, self._collections = self._collections, []
+        return collections
 
     def _note_collection(self, phase: str, info: dict[str, int]) -> None:
         if not info["generation"]:
@@ -179,7 +244,7 @@ class Surroundings:
         if phase == "start":
             self._collection_started = monotonic()
         elif self._collection_started:
-            self._collecting += monotonic() - self._collection_started
+            self._collections.append((self._collection_started, monotonic()))
 
 
 class BlockedMonitor:
@@ -189,6 +254,7 @@ class BlockedMonitor:
         hub: the hub of the reactor's tasks.
         surroundings: the process; replaced in tests.
         lines: where blocks are added up.
+        start_thread: starts a thread, as `_thread.start_new_thread`.
     """
 
     def __init__(
@@ -196,10 +262,12 @@ class BlockedMonitor:
         hub: Hub,
         surroundings: Surroundings | None = None,
         lines: BlockedReport = report,
+        start_thread: Callable[..., object] = start_real_thread,
     ) -> None:
         self._hub = hub
         self._around = surroundings or Surroundings()
         self._report = lines
+        self._start_thread = start_thread
         self._lock = real_lock()
         self._wake = real_lock()
         self._wake.acquire()
@@ -222,10 +290,13 @@ class BlockedMonitor:
         self._samples: Counter[CodeLine] = Counter()
         self._stack: Stack = ()
         self._block: Block | None = None
-        # The call that the reactor is asked to make, and the time when it made it.
-        self._asked = False
+        # Whether the reactor was asked to make a call, and the time when it did.
+        self._asking = False
         self._answered_at: float | None = None
-        self._armed_at = float("-inf")
+        self._idle = False
+        self._suspicious = False
+        self._busy_at = self._last
+        self._is_armed = False
 
     # Called in the reactor's thread.
 
@@ -236,13 +307,13 @@ class BlockedMonitor:
             if self._alive or self._failed:
                 return
             self._alive = True
-        self._around.begin()
+            self._around.begin()
         self._begin()
         self._idle_since = None
         if not self._has_trigger and IReactorCore.providedBy(self._hub.reactor):
             self._has_trigger = True
             self._hub.reactor.addSystemEventTrigger("after", "shutdown", self.stop)
-        start_real_thread(self._run, ())
+        self._start_thread(self._run, ())
 
     def unwatch(self, server: Watched) -> None:
         """Forget a server without connections. Never parks."""
@@ -269,6 +340,7 @@ class BlockedMonitor:
     def _answer(self) -> None:
         """Note that the reactor is alive. Called by the reactor."""
         self._answered_at = self._around.now()
+        self._asking = False
 
     # The thread.
 
@@ -280,10 +352,10 @@ class BlockedMonitor:
                 self.sample()
         except Exception:
             _log.failure("blocked-reactor monitor: ended by an error")
-            self._failed = True
-            self._alive = False
+            with self._lock:
+                self._failed = True
+                self._end_thread()
         finally:
-            self._around.end()
             discard_reactor_thread(thread_ident())
 
     def _go_on(self) -> bool:
@@ -299,8 +371,12 @@ class BlockedMonitor:
         with self._lock:
             if self._servers:
                 return True
-            self._alive = False
+            self._end_thread()
             return False
+
+    def _end_thread(self) -> None:
+        self._alive = False
+        self._around.end()
 
     @property
     def _blocked_after(self) -> float:
@@ -308,91 +384,95 @@ class BlockedMonitor:
 
     @property
     def interval(self) -> float:
-        """Seconds between two samples."""
+        """Seconds until the next sample: few while something may block."""
         limit = self._blocked_after
         if not limit:
             return SAMPLE_SECONDS
-        return max(min(SAMPLE_SECONDS, limit / 4), _SHORTEST_SAMPLE_SECONDS)
+        if self._suspicious:
+            return max(min(SAMPLE_SECONDS, limit / 4), _SHORTEST_SAMPLE_SECONDS)
+        return max(min(_CALM_SECONDS, limit / 2), _SHORTEST_SAMPLE_SECONDS)
 
     def sample(self) -> None:
         """Compare the reactor with the last sample, and report."""
         around = self._around
+        planned = self.interval
         now = around.now()
         gap, self._last = now - self._last, now
         load = around.load()
         used, self._last_load = load.since(self._last_load), load
-        hub = self._hub
-        dumps = around.dumps(hub.thread)
-        collected = around.seconds_collecting()
+        dumps = around.dumps(self._hub.thread)
         limit = self._blocked_after
         if limit:
-            self._compare(now, gap, used, dumps, collected, limit)
-            # Half of the time to the dump: it must come during a block, not after it.
-            timeout = max(limit * 0.8, 2 * _SHORTEST_SAMPLE_SECONDS)
-            if now - self._armed_at >= timeout / 2 or dumps:
-                around.arm(timeout)
-                self._armed_at = now
+            self._compare(_Interval(now, gap, planned, used, dumps), limit)
+            self._push_timer(now, limit)
         elif self._block is not None:
             self._end(now)
 
-    def _compare(
-        self,
-        now: float,
-        gap: float,
-        used: Load,
-        dumps: list[Stack],
-        collected: float,
-        limit: float,
-    ) -> None:
+    def _push_timer(self, now: float, limit: float) -> None:
+        """Postpone the dump of the stacks; disarm it if the reactor is idle."""
+        if not self._idle:
+            self._busy_at = now
+        if now - self._busy_at < _IDLE_SECONDS:
+            # Before `limit`, and after the next sample.
+            self._around.arm(max(limit * 0.8, 2 * _SHORTEST_SAMPLE_SECONDS))
+            self._is_armed = True
+        elif self._is_armed:
+            self._is_armed = False
+            self._around.disarm()
+
+    def _compare(self, interval: _Interval, limit: float) -> None:
+        """Find out whether the reactor has made progress since the last sample."""
         hub = self._hub
+        now = interval.now
         task = running.task
         if task is not None and task.hub is not hub:
             task = None
         seen = (task, hub.resumed_at)
-        answered_at = self._answered_at
-        late = gap > _LATE_INTERVALS * self.interval
-        credit = self._credit(gap, used, len(dumps) > 1, late)
-        if seen == self._seen and (task is not None or answered_at is None):
-            self._held += credit
-            self._collected += collected
-        else:
+        progress = seen != self._seen
+        self._idle = task is None and self._around.is_idle(hub.thread)
+        if task is None and (self._answered_at is not None or not self._asking):
+            progress = True
+        collections = self._around.collections()
+        if self._idle or progress:
             if self._block is not None:
+                self._note_collections(collections)
                 self._end(now)
-            # The last sign of life. By the reactor's clock, which may jump.
-            began = now - (hub.reactor.seconds() - hub.resumed_at)
-            if task is None:
-                if answered_at is not None:
-                    began = max(began, answered_at)
-                if late and used.thread < gap / 2:
-                    # The reactor was idle: another thread held the interpreter lock.
-                    credit = 0.0
-            began = min(max(began, now - gap), now)
-            self._seen = seen
-            self._since = began
-            self._held = min(credit, now - began)
-            self._collected = collected
-            self._samples = Counter()
-            self._ask()
+            self._start_over(interval, seen)
+        else:
+            self._held += interval.credit()
+        self._note_collections(collections)
+        self._suspicious = task is not None or not self._idle
         if self._block is not None or self._held >= limit / 2:
-            self._look(dumps if late else [])
+            self._look(interval.dumps if interval.late else [])
         if self._held >= limit and self._block is None:
             self._announce(now, task)
 
-    def _credit(self, gap: float, used: Load, dumped: bool, late: bool) -> float:
-        """Return the part of the last interval in which the reactor may be blocked.
+    def _note_collections(self, collections: list[tuple[float, float]]) -> None:
+        for start, end in collections:
+            self._collected += max(0.0, end - max(start, self._since))
 
-        All of it, if this thread ran in time. If this thread was late, either code
-        held the interpreter lock, or the process was stopped or lacked a processor.
-        """
-        ready = max(gap - used.delay, 0.0)
-        if used.delay > _STARVED * gap:
-            return ready  # hardly any processor time for the reactor
-        if not late or used.thread >= ready / 2:
-            return gap
-        others = used.process - used.thread
-        if dumped and others < ready / 2:
-            return gap  # faulthandler's thread ran, this one could not
-        return min(ready, _LATE_INTERVALS * self.interval)
+    def _start_over(
+        self, interval: _Interval, seen: tuple[Task[object] | None, float]
+    ) -> None:
+        """Note the start of whatever the reactor is doing now."""
+        now = interval.now
+        credit = interval.credit()
+        # By the reactor's clock, which may jump: trusted within this interval only.
+        began = now - (self._hub.reactor.seconds() - seen[1])
+        if seen[0] is None:
+            # A callback, which may have begun at any moment after the last switch.
+            began = max(began, now - interval.used.thread)
+            if self._idle or (interval.late and not interval.computed):
+                began = now
+        began = min(max(began, now - interval.gap), now)
+        self._seen = seen
+        self._since = began
+        self._held = min(credit, now - began)
+        self._collected = 0.0
+        self._samples = Counter()
+        self._answered_at = None
+        if seen[0] is None and not self._idle:
+            self._ask()
 
     def _look(self, dumps: list[Stack]) -> None:
         """Count the line that blocks now."""
@@ -407,10 +487,9 @@ class BlockedMonitor:
     def _ask(self) -> None:
         """Ask the reactor for a sign of life."""
         reactor = self._hub.reactor
-        if self._asked and self._answered_at is None:
-            return
-        self._asked = True
-        self._answered_at = None
+        if self._asking:
+            return  # a call has not been made yet
+        self._asking = True
         if IReactorFromThreads.providedBy(reactor):
             reactor.callFromThread(self._answer)
 
@@ -427,11 +506,12 @@ class BlockedMonitor:
             request=request,
             name=name,
             line=line,
-            kind=self._kind(now),
+            kind=self._kind(now - self._since) or kind_of(self._stack),
             samples=self._samples,
             quiet=in_debugger(self._stack),
         )
         self._block = block
+        self._ask()  # the answer marks the end
         if block.quiet:
             return
         if exchange is not None:
@@ -476,10 +556,9 @@ class BlockedMonitor:
             ),
         )
 
-    def _kind(self, now: float) -> Kind:
-        if self._collected > (now - self._since) / 2:
-            return "garbage collection"
-        return kind_of(self._stack)
+    def _kind(self, seconds: float) -> Kind:
+        """Return the kind of a block, if its lines do not show it."""
+        return "garbage collection" if self._collected > seconds / 2 else ""
 
     def _subject(self, task: Task[object] | None) -> tuple[str, str, InFlight | None]:
         """Return the code that blocks, in words and with its request."""
@@ -520,6 +599,10 @@ class BlockedMonitor:
             return
         seconds = block.ended - block.since
         line = block.samples.most_common(1)[0][0]
+        mostly = "" if line == block.line else f", most of it at {line}"
+        if self._kind(seconds) != block.kind == "":
+            block.kind = self._kind(seconds)
+            mostly += f", most of it in {block.kind}"
         self._report.add(line, block.kind, seconds, block.request)
         messages = self._messages_of(block.line)
         messages.seconds += seconds
@@ -529,7 +612,7 @@ class BlockedMonitor:
                 "{others}{mostly}",
                 seconds=seconds,
                 others=_counted(block.waiting, "other request"),
-                mostly="" if line == block.line else f", most of it at {line}",
+                mostly=mostly,
             )
         if messages.blocks == REMEDY_BLOCKS:
             _log.warn(

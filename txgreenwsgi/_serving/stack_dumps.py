@@ -155,13 +155,17 @@ class StackDumps:
             return []
         return parse_dumps(text.decode("utf-8", "replace"), thread)
 
-    def close(self) -> None:
-        """Disarm the timer, and close the pipe."""
+    def disarm(self) -> None:
+        """Write no stacks until the next call of `arm`."""
         with _timer.lock:
             if _timer.owner is self:
                 _timer.owner = None
                 if self._is_armed():
                     _cancel()
+
+    def close(self) -> None:
+        """Disarm the timer, and close the pipe."""
+        self.disarm()
         file, self._file = self._file, None
         if file is not None:
             with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
+    from types import CodeType, FrameType
 
 __all__ = [
     "CodeLine",
@@ -23,6 +23,7 @@ __all__ = [
     "application_line",
     "excerpt",
     "in_debugger",
+    "is_event_wait",
     "kind_of",
     "parse_dumps",
     "stack_of",
@@ -186,3 +187,20 @@ def in_debugger(stack: Stack) -> bool:
         os.path.basename(line.filename) in _DEBUGGERS and _distance(line.filename)
         for line in stack
     )
+
+
+#: The functions of reactors and event loops that wait for events. They call no other
+#: code while they wait, so they are innermost only then.
+_EVENT_WAITS: Final = {
+    "doKEvent": ("kqreactor.py",),
+    "doPoll": ("epollreactor.py", "pollreactor.py"),
+    "doSelect": ("selectreactor.py",),
+    "select": ("selectors.py",),
+}
+
+
+@lru_cache(maxsize=4096)
+def is_event_wait(code: CodeType) -> bool:
+    """Return whether a thread whose innermost frame runs `code` waits for events."""
+    files = _EVENT_WAITS.get(code.co_name)
+    return files is not None and code.co_filename.endswith(files)
