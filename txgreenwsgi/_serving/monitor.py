@@ -10,14 +10,9 @@ This file knows tasks, and the table of requests. It must never know a transport
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
-import sys
 from collections import Counter
 from dataclasses import dataclass
-from threading import get_native_id
-from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
@@ -39,14 +34,11 @@ from txgreenwsgi.monitoring.stacks import (
     application_line,
     excerpt,
     in_debugger,
-    is_event_wait,
     kind_of,
-    stack_of,
 )
 
 from .blocks import Block
-from .stack_dumps import StackDumps
-from .thread_load import Load, ThreadLoad
+from .surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -54,16 +46,17 @@ if TYPE_CHECKING:
     from txgreenwsgi._switching.greenlets import Hub, Task
 
     from .registry import InFlight
+    from .thread_load import Load
 
-__all__ = ["BlockedMonitor", "Surroundings", "Watched", "monitor_of"]
+__all__ = ["BlockedMonitor", "Watched", "monitor_of"]
 
 _log = Logger()
 
 #: Interval between two samples while something may block, unless `blocked_after` needs
 #: a shorter one.
 SAMPLE_SECONDS: Final = 0.05
-#: The longest interval otherwise. Half of `blocked_after` is enough to notice a block
-#: in time, because the hub notes when the task was resumed.
+#: The longest interval otherwise. An interval just below `blocked_after` is enough to
+#: notice a block in time, because the hub notes when the task was resumed.
 _CALM_SECONDS: Final = 0.5
 _SHORTEST_SAMPLE_SECONDS: Final = 0.01
 
@@ -180,71 +173,6 @@ class _Interval:
         if len(self.dumps) > 1 and others < ready / 2:
             return self.gap  # faulthandler's thread ran, the monitor's could not
         return min(ready, self.planned)
-
-
-class Surroundings:
-    """The clock, the stacks and the load of the process. Tests replace them."""
-
-    def __init__(self) -> None:
-        self._load: ThreadLoad | None = None
-        self._dumps = StackDumps()
-        self._collection_started = 0.0
-        self._collections: list[tuple[float, float]] = []
-
-    def now(self) -> float:
-        """Return the time. Not the reactor's clock, which may jump."""
-        return monotonic()
-
-    def begin(self) -> None:
-        """Begin to watch. Call in the reactor's thread."""
-        self._load = ThreadLoad(thread_ident(), get_native_id())
-        gc.callbacks.append(self._note_collection)
-
-    def end(self) -> None:
-        """Release everything. Call in the monitor's thread."""
-        with contextlib.suppress(ValueError):  # removed by the application
-            gc.callbacks.remove(self._note_collection)
-        self._dumps.close()
-        if self._load is not None:
-            self._load.close()
-
-    def load(self) -> Load:
-        """Return the load of the reactor's thread."""
-        return Load(0.0, 0.0, 0.0) if self._load is None else self._load.read()
-
-    def stack(self, thread: int) -> Stack:
-        """Return the stack of a thread."""
-        return stack_of(sys._current_frames().get(thread))
-
-    def arm(self, seconds: float) -> None:
-        """Postpone the dump of all stacks."""
-        self._dumps.arm(seconds)
-
-    def disarm(self) -> None:
-        """Write no stacks until the next call of `arm`."""
-        self._dumps.disarm()
-
-    def is_idle(self, thread: int) -> bool:
-        """Return whether the reactor's thread waits for events."""
-        frame = sys._current_frames().get(thread)
-        return frame is not None and is_event_wait(frame.f_code)
-
-    def dumps(self, thread: int) -> list[Stack]:
-        """Return the stacks of a thread that were dumped since the last call."""
-        return self._dumps.collect(thread)
-
-    def collections(self) -> list[tuple[float, float]]:
-        """Return start and end of the garbage collections since the last call."""
-        collections, self._collections = self._collections, []
-        return collections
-
-    def _note_collection(self, phase: str, info: dict[str, int]) -> None:
-        if not info["generation"]:
-            return  # frequent, and short
-        if phase == "start":
-            self._collection_started = monotonic()
-        elif self._collection_started:
-            self._collections.append((self._collection_started, monotonic()))
 
 
 class BlockedMonitor:
@@ -390,7 +318,8 @@ class BlockedMonitor:
             return SAMPLE_SECONDS
         if self._suspicious:
             return max(min(SAMPLE_SECONDS, limit / 4), _SHORTEST_SAMPLE_SECONDS)
-        return max(min(_CALM_SECONDS, limit / 2), _SHORTEST_SAMPLE_SECONDS)
+        calm = max(limit - SAMPLE_SECONDS, limit / 2)
+        return max(min(_CALM_SECONDS, calm), _SHORTEST_SAMPLE_SECONDS)
 
     def sample(self) -> None:
         """Compare the reactor with the last sample, and report."""
@@ -413,8 +342,8 @@ class BlockedMonitor:
         if not self._idle:
             self._busy_at = now
         if now - self._busy_at < _IDLE_SECONDS:
-            # Before `limit`, and after the next sample.
-            self._around.arm(max(limit * 0.8, 2 * _SHORTEST_SAMPLE_SECONDS))
+            # The next sample comes earlier, unless it is prevented.
+            self._around.arm(max(limit, self.interval + _LATE_SECONDS))
             self._is_armed = True
         elif self._is_armed:
             self._is_armed = False
