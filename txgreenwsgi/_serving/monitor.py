@@ -67,9 +67,6 @@ LINGER_SECONDS: Final = 0.5
 #: A sample that comes later than this after its time is late.
 _LATE_SECONDS: Final = 0.05
 
-#: Time after which an idle reactor needs no dumps.
-_IDLE_SECONDS: Final = 1.0
-
 #: Share of an interval without a processor from which on the machine, and not the code,
 #: holds the reactor up.
 _STARVED: Final = 0.95
@@ -172,7 +169,7 @@ class _Interval:
         others = self.used.process - self.used.thread
         if len(self.dumps) > 1 and others < ready / 2:
             return self.gap  # faulthandler's thread ran, the monitor's could not
-        return min(ready, self.planned)
+        return 0.0
 
 
 class BlockedMonitor:
@@ -223,8 +220,6 @@ class BlockedMonitor:
         self._answered_at: float | None = None
         self._idle = False
         self._suspicious = False
-        self._busy_at = self._last
-        self._is_armed = False
 
     # Called in the reactor's thread.
 
@@ -241,6 +236,8 @@ class BlockedMonitor:
         if not self._has_trigger and IReactorCore.providedBy(self._hub.reactor):
             self._has_trigger = True
             self._hub.reactor.addSystemEventTrigger("after", "shutdown", self.stop)
+        # Here, because the thread may not run before the first block.
+        self._push_timer(self._blocked_after)
         self._start_thread(self._run, ())
 
     def unwatch(self, server: Watched) -> None:
@@ -276,8 +273,8 @@ class BlockedMonitor:
         add_reactor_thread(thread_ident())
         try:
             while self._go_on():
-                self._wake.acquire(True, self.interval)
                 self.sample()
+                self._wake.acquire(True, self.interval)
         except Exception:
             _log.failure("blocked-reactor monitor: ended by an error")
             with self._lock:
@@ -333,21 +330,14 @@ class BlockedMonitor:
         limit = self._blocked_after
         if limit:
             self._compare(_Interval(now, gap, planned, used, dumps), limit)
-            self._push_timer(now, limit)
+            self._push_timer(limit)
         elif self._block is not None:
             self._end(now)
 
-    def _push_timer(self, now: float, limit: float) -> None:
-        """Postpone the dump of the stacks; disarm it if the reactor is idle."""
-        if not self._idle:
-            self._busy_at = now
-        if now - self._busy_at < _IDLE_SECONDS:
-            # The next sample comes earlier, unless it is prevented.
-            self._around.arm(max(limit, self.interval + _LATE_SECONDS))
-            self._is_armed = True
-        elif self._is_armed:
-            self._is_armed = False
-            self._around.disarm()
+    def _push_timer(self, limit: float) -> None:
+        """Postpone the dump of the stacks, which shows C code with the lock."""
+        # The next sample comes earlier, unless it is prevented.
+        self._around.arm(max(limit, self.interval + _LATE_SECONDS))
 
     def _compare(self, interval: _Interval, limit: float) -> None:
         """Find out whether the reactor has made progress since the last sample."""
@@ -368,7 +358,9 @@ class BlockedMonitor:
                 self._end(now)
             self._start_over(interval, seen)
         else:
-            self._held += interval.credit()
+            credit = interval.credit()
+            self._held += credit
+            self._since += interval.gap - credit  # the process was stopped meanwhile
         self._note_collections(collections)
         self._suspicious = task is not None or not self._idle
         if self._block is not None or self._held >= limit / 2:

@@ -62,10 +62,6 @@ class Surroundings:
         """Postpone the dump of all stacks."""
         self._dumps.arm(seconds)
 
-    def disarm(self) -> None:
-        """Write no stacks until the next call of `arm`."""
-        self._dumps.disarm()
-
     def is_idle(self, thread: int) -> bool:
         """Return whether the reactor's thread waits for events."""
         frame = sys._current_frames().get(thread)
