@@ -129,6 +129,10 @@ class SurroundingsOfTest(Surroundings):
         """Return the load."""
         return self.processor
 
+    def processor_time(self) -> float:
+        """Return the first figure of the load."""
+        return self.processor.thread
+
     def stack(self, thread: int) -> Stack:
         """Return the stack."""
         return self.lines

@@ -47,6 +47,10 @@ class Block:
     told: bool = False
     quiet: bool = False
 
+    def cancel(self) -> None:
+        """Take the block back: its request has not blocked."""
+        self.ended = self.since
+
 
 def seconds_blocked(blocks: Iterable[Block]) -> float:
     """Return the duration of the blocks of a request that ends now.

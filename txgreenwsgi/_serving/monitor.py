@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.logger import Logger
@@ -39,14 +39,14 @@ from txgreenwsgi.monitoring.stacks import (
 
 from .blocks import Block
 from .surroundings import Surroundings
+from .thread_load import NO_LOAD, Load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from txgreenwsgi._switching.greenlets import Hub, Task
 
     from .registry import InFlight
-    from .thread_load import Load
 
 __all__ = ["BlockedMonitor", "Watched", "monitor_of"]
 
@@ -126,23 +126,53 @@ class _Messages:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Interval:
-    """The time between two samples.
+class _Subject(NamedTuple):
+    """The code that runs, and what waits for it.
 
     Attributes:
-        now: its end.
-        gap: its length in seconds.
-        planned: the length it should have.
-        used: the load of the reactor's thread in this time.
-        dumps: the stacks that faulthandler wrote in this time.
+        request: the request, such as "GET /reports/7"; else a description.
+        name: the same for the log, with the identity of the request.
+        exchange: the request; None for other code.
+        others: the number of other requests in flight.
+        connections: the number of open connections.
+    """
+
+    request: str
+    name: str
+    exchange: InFlight | None
+    others: int
+    connections: int
+
+
+@dataclass
+class _Sample:
+    """The state of the reactor at one moment, and the time since the last sample.
+
+    Attributes:
+        now: the moment.
+        gap: the time since the last sample.
+        planned: the time that should have passed.
+        task: the running task; None for the reactor itself.
+        resumed_at: the time of the last switch, by the reactor's clock.
+        resumed_for: the time since then, by the same clock.
+        idle: whether the reactor waits for events.
+        stack: the stack of the reactor's thread; empty if the reactor is idle.
+        subject: the running code; None if the sample is not late.
+        used: the load of the reactor's thread since the last sample.
+        dumps: the stacks that faulthandler wrote since the last sample.
     """
 
     now: float
     gap: float
     planned: float
-    used: Load
-    dumps: list[Stack]
+    task: Task[object] | None
+    resumed_at: float
+    resumed_for: float
+    idle: bool
+    stack: Stack
+    subject: _Subject | None = None
+    used: Load = NO_LOAD
+    dumps: Sequence[Stack] = ()
 
     @property
     def late(self) -> bool:
@@ -320,87 +350,132 @@ class BlockedMonitor:
 
     def sample(self) -> None:
         """Compare the reactor with the last sample, and report."""
-        around = self._around
+        limit = self._blocked_after
+        if not limit:
+            self._last = self._around.now()
+            if self._block is not None:
+                self._end(self._last)
+            return
+        # First, and without a call that releases the interpreter lock: a task whose C
+        # code held it runs on, and may end, as soon as the lock is free.
+        sample = self._take()
+        early = self._block_early(sample, limit)
+        load = self._around.load()
+        sample.used, self._last_load = load.since(self._last_load), load
+        sample.dumps = self._around.dumps(self._hub.thread)
+        self._compare(sample, limit, early)
+        if early is not None and early is not self._block:
+            early.cancel()
+        self._push_timer(limit)
+
+    def _take(self) -> _Sample:
+        """Return the state of the reactor. Must not release the interpreter lock."""
+        around, hub = self._around, self._hub
         planned = self.interval
         now = around.now()
         gap, self._last = now - self._last, now
-        load = around.load()
-        used, self._last_load = load.since(self._last_load), load
-        dumps = around.dumps(self._hub.thread)
-        limit = self._blocked_after
-        if limit:
-            self._compare(_Interval(now, gap, planned, used, dumps), limit)
-            self._push_timer(limit)
-        elif self._block is not None:
-            self._end(now)
+        task = running.task
+        if task is not None and task.hub is not hub:
+            task = None
+        idle = task is None and around.is_idle(hub.thread)
+        sample = _Sample(
+            now=now,
+            gap=gap,
+            planned=planned,
+            task=task,
+            resumed_at=hub.resumed_at,
+            resumed_for=hub.reactor.seconds() - hub.resumed_at,
+            idle=idle,
+            stack=() if idle else around.stack(hub.thread),
+        )
+        if sample.late:
+            sample.subject = self._subject(task)
+        return sample
+
+    def _block_early(self, sample: _Sample, limit: float) -> Block | None:
+        """Return a block that is probable, so that the record of its request has it."""
+        subject = sample.subject
+        if subject is None or subject.exchange is None or not sample.stack:
+            return None
+        seconds = min(sample.resumed_for, sample.gap)
+        used = self._around.processor_time() - self._last_load.thread
+        if seconds < limit or used < sample.gap / 4 or self._block is not None:
+            return None
+        return self._new_block(sample, subject, sample.now - seconds)
+
+    def _new_block(self, sample: _Sample, subject: _Subject, since: float) -> Block:
+        exchange = subject.exchange
+        block = Block(
+            since=since,
+            request=subject.request,
+            name=subject.name,
+            line=application_line(sample.stack),
+            waiting=subject.others,
+        )
+        if exchange is not None:
+            if exchange.blocks is None:
+                exchange.blocks = []
+            exchange.blocks.append(block)
+        return block
 
     def _push_timer(self, limit: float) -> None:
         """Postpone the dump of the stacks, which shows C code with the lock."""
         # The next sample comes earlier, unless it is prevented.
         self._around.arm(max(limit, self.interval + _LATE_SECONDS))
 
-    def _compare(self, interval: _Interval, limit: float) -> None:
+    def _compare(self, sample: _Sample, limit: float, early: Block | None) -> None:
         """Find out whether the reactor has made progress since the last sample."""
-        hub = self._hub
-        now = interval.now
-        task = running.task
-        if task is not None and task.hub is not hub:
-            task = None
-        seen = (task, hub.resumed_at)
-        progress = seen != self._seen
-        self._idle = task is None and self._around.is_idle(hub.thread)
+        task = sample.task
+        self._idle = sample.idle
+        progress = (task, sample.resumed_at) != self._seen
         if task is None and (self._answered_at is not None or not self._asking):
             progress = True
         collections = self._around.collections()
         if self._idle or progress:
             if self._block is not None:
                 self._note_collections(collections)
-                self._end(now)
-            self._start_over(interval, seen)
+                self._end(sample.now)
+            self._start_over(sample)
         else:
-            credit = interval.credit()
+            credit = sample.credit()
             self._held += credit
-            self._since += interval.gap - credit  # the process was stopped meanwhile
+            self._since += sample.gap - credit  # the process was stopped meanwhile
         self._note_collections(collections)
-        self._suspicious = task is not None or not self._idle
+        self._suspicious = not self._idle
         if self._block is not None or self._held >= limit / 2:
-            self._look(interval.dumps if interval.late else [])
-        if self._held >= limit and self._block is None:
-            self._announce(now, task)
+            self._look(sample)
+        if self._held >= limit and self._block is None and self._samples:
+            self._announce(sample, early)
 
     def _note_collections(self, collections: list[tuple[float, float]]) -> None:
         for start, end in collections:
             self._collected += max(0.0, end - max(start, self._since))
 
-    def _start_over(
-        self, interval: _Interval, seen: tuple[Task[object] | None, float]
-    ) -> None:
+    def _start_over(self, sample: _Sample) -> None:
         """Note the start of whatever the reactor is doing now."""
-        now = interval.now
-        credit = interval.credit()
-        # By the reactor's clock, which may jump: trusted within this interval only.
-        began = now - (self._hub.reactor.seconds() - seen[1])
-        if seen[0] is None:
+        now = sample.now
+        # By the reactor's clock, which may jump: trusted since the last sample only.
+        began = now - sample.resumed_for
+        if sample.task is None:
             # A callback, which may have begun at any moment after the last switch.
-            began = max(began, now - interval.used.thread)
-            if self._idle or (interval.late and not interval.computed):
+            began = max(began, now - sample.used.thread)
+            if self._idle or (sample.late and not sample.computed):
                 began = now
-        began = min(max(began, now - interval.gap), now)
-        self._seen = seen
+        began = min(max(began, now - sample.gap), now)
+        self._seen = (sample.task, sample.resumed_at)
         self._since = began
-        self._held = min(credit, now - began)
+        self._held = min(sample.credit(), now - began)
         self._collected = 0.0
         self._samples = Counter()
         self._answered_at = None
-        if seen[0] is None and not self._idle:
+        if sample.task is None and not self._idle:
             self._ask()
 
-    def _look(self, dumps: list[Stack]) -> None:
+    def _look(self, sample: _Sample) -> None:
         """Count the line that blocks now."""
-        stacks = [stack for stack in dumps if stack]
-        if not stacks:
-            stacks = [self._around.stack(self._hub.thread)]
-        for stack in stacks:
+        # The dumps of a late sample are from the block, the stack is from its end.
+        stacks = [stack for stack in sample.dumps if stack] if sample.late else []
+        for stack in stacks or [sample.stack]:
             if stack:
                 self._stack = stack
                 self._samples[application_line(stack)] += 1
@@ -416,37 +491,22 @@ class BlockedMonitor:
 
     # Reports.
 
-    def _announce(self, now: float, task: Task[object] | None) -> None:
+    def _announce(self, sample: _Sample, early: Block | None) -> None:
         """Report a block that has lasted long enough."""
-        if not self._samples:
-            return  # the reactor's thread has ended
-        line = self._samples.most_common(1)[0][0]
-        request, name, exchange = self._subject(task)
-        block = Block(
-            since=self._since,
-            request=request,
-            name=name,
-            line=line,
-            kind=self._kind(now - self._since) or kind_of(self._stack),
-            samples=self._samples,
-            quiet=in_debugger(self._stack),
-        )
+        subject = sample.subject or self._subject(sample.task)
+        block = early or self._new_block(sample, subject, self._since)
+        if (running.task, self._hub.resumed_at) != self._seen and block.ended is None:
+            block.ended = sample.now  # the task has ended or parked meanwhile
+        now = sample.now
+        line = block.line = self._samples.most_common(1)[0][0]
+        block.samples = self._samples
+        block.kind = self._kind(now - self._since) or kind_of(self._stack)
         self._block = block
         self._ask()  # the answer marks the end
-        if block.quiet:
+        if in_debugger(self._stack):
+            block.quiet = True
+            block.cancel()
             return
-        if exchange is not None:
-            if exchange.blocks is None:
-                exchange.blocks = []
-            exchange.blocks.append(block)
-        servers = tuple(self._servers)
-        others = [
-            other
-            for server in servers
-            for other in tuple(server.requests_in_flight)
-            if other is not exchange
-        ]
-        block.waiting = len(others)
         messages = self._messages_of(line)
         messages.blocks += 1
         if now - messages.last < MESSAGE_SECONDS:
@@ -464,13 +524,11 @@ class BlockedMonitor:
             "flight for {seconds:.2f} s, with {connections} open{again}; most recent "
             "call last:\n{stack}",
             seconds=now - block.since,
-            name=name,
+            name=block.name,
             line=line,
             kind=f" ({block.kind})" if block.kind else "",
-            others=_counted(len(others), "other request"),
-            connections=_counted(
-                sum(server.open_connections for server in servers), "connection"
-            ),
+            others=_counted(subject.others, "other request"),
+            connections=_counted(subject.connections, "connection"),
             again=again,
             stack="\n".join(
                 f"  {found}" for found in excerpt(self._stack, line, STACK_LINES)
@@ -481,23 +539,25 @@ class BlockedMonitor:
         """Return the kind of a block, if its lines do not show it."""
         return "garbage collection" if self._collected > seconds / 2 else ""
 
-    def _subject(self, task: Task[object] | None) -> tuple[str, str, InFlight | None]:
-        """Return the code that blocks, in words and with its request."""
+    def _subject(self, task: Task[object] | None) -> _Subject:
+        """Return the code that runs. Must not release the interpreter lock."""
+        servers = tuple(self._servers)
+        flights = [tuple(server.requests_in_flight) for server in servers]
+        others = sum(map(len, flights))
+        connections = sum(server.open_connections for server in servers)
         if task is None:
-            return "no request", "code outside requests", None
-        for server in tuple(self._servers):
-            for exchange in tuple(server.requests_in_flight):
+            name = "code outside requests"
+            return _Subject("no request", name, None, others, connections)
+        for flight in flights:
+            for exchange in flight:
                 if exchange.task is task:
                     head = exchange.head
                     path = head.target.decode("latin-1").partition("?")[0]
                     request = f"{head.method} {path}"
-                    return (
-                        request,
-                        f"{request} (request {exchange.request_id})",
-                        exchange,
-                    )
+                    name = f"{request} (request {exchange.request_id})"
+                    return _Subject(request, name, exchange, others - 1, connections)
         name = f"task {task.name!r}" if task.name else "a task"
-        return name, name, None
+        return _Subject(name, name, None, others, connections)
 
     def _messages_of(self, line: CodeLine) -> _Messages:
         messages = self._messages

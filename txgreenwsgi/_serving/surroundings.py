@@ -16,7 +16,7 @@ from txgreenwsgi._parking.real_threads import thread_ident
 from txgreenwsgi.monitoring.stacks import is_event_wait, stack_of
 
 from .stack_dumps import StackDumps
-from .thread_load import Load, ThreadLoad
+from .thread_load import NO_LOAD, Load, ThreadLoad
 
 if TYPE_CHECKING:
     from txgreenwsgi.monitoring.stacks import Stack
@@ -52,7 +52,11 @@ class Surroundings:
 
     def load(self) -> Load:
         """Return the load of the reactor's thread."""
-        return Load(0.0, 0.0, 0.0) if self._load is None else self._load.read()
+        return NO_LOAD if self._load is None else self._load.read()
+
+    def processor_time(self) -> float:
+        """Return that thread's processor time. Keeps the interpreter lock."""
+        return 0.0 if self._load is None else self._load.processor_time()
 
     def stack(self, thread: int) -> Stack:
         """Return the stack of a thread."""
