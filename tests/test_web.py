@@ -138,6 +138,18 @@ class ResourceTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertEqual(client.responses()[0].body, b"slept")
 
+    def test_stop_with_unread_input(self) -> None:
+        """A request that has arrived on an idle connection is served, then closed."""
+        server = self.serve(shown)
+        request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        client = self.exchange(server, request)
+        client.socket.to_server += request
+        stopped = server.resource.stop()
+        server.advance(0.5)
+        self.successResultOf(stopped)
+        self.assertEqual([r.status for r in client.responses()], [200, 200])
+        self.assertTrue(client.closed)
+
     def test_stop_with_a_client_that_is_gone(self) -> None:
         """A request that continues without its client is cancelled too."""
         server = self.serve(sleeping, graceful_timeout=1)

@@ -13,7 +13,8 @@ import inspect
 import os
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, overload
+from time import time
+from typing import IO, TYPE_CHECKING, Any, overload
 from weakref import WeakSet
 
 from twisted.internet.interfaces import IReactorCore
@@ -33,12 +34,13 @@ from ._http.writer import STATUSES
 from ._server.access_log import ServerAccessLog
 from ._server.ends import host_and_port
 from ._server.errors import StartError
-from ._server.output import TransportOutput
+from ._server.output import TransportOutput, has_unread_bytes
 from ._server.unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 from ._serving.application_server import ApplicationServer
 from ._serving.body import read_after_end_error
 from ._serving.exchange import QUEUED, Exchange
 from ._serving.stream import Ends, concurrent_write_error
+from ._switching.steady_clock import is_steady
 from ._wsgi.application_check import checked_application
 from .settings import Settings, refuse_settings
 
@@ -63,12 +65,10 @@ __all__ = ["GreenWSGIResource"]
 
 _log = Logger()
 
-#: Size of a piece of the request body.
-_READ_BYTES = 65536
-
 #: The settings that twisted.web controls, with the remedy for each.
 _DECIDED_BY_TWISTED = {
     "max_connections": "leave it out: limit the listening port",
+    "max_handshakes": "leave it out: limit the listening port",
     "keep_alive": "leave it out: give twisted.web's Site a timeout",
     "header_timeout": "leave it out: give twisted.web's Site a timeout",
     "body_timeout": "leave it out: give twisted.web's Site a timeout",
@@ -80,6 +80,8 @@ _DECIDED_BY_TWISTED = {
     "max_chunk_extensions": "leave it out: twisted.web has limits of its own",
     "input_window": "leave it out: twisted.web buffers every request body",
     "buffer_memory": "leave it out: twisted.web buffers every request body",
+    "chunked": "leave it out: twisted.web buffers every request body",
+    "half_close": "leave it out: twisted.web closes at the end of the input",
 }
 
 
@@ -192,6 +194,7 @@ class GreenWSGIResource(Resource):
         self._connections = _Connections(self.application_server)
         self._leaf = _Leaf(self)
         self._serves = False
+        self._site: object = None
 
     # For `inspect.signature`, `help` and editors: the preferred call.
     __init__.__signature__ = inspect.signature(_set_up)  # type: ignore[attr-defined]
@@ -231,6 +234,9 @@ class GreenWSGIResource(Resource):
         if not self._serves:
             self._serves = True
             self._begin()
+        if request.site is not self._site:
+            self._site = request.site
+            _log_wall_time(request.site, server.reactor)
         if request.channel is None:
             # The client left before another resource, such as a
             # `DeferredResource`, passed its request on.
@@ -268,6 +274,28 @@ class GreenWSGIResource(Resource):
                 _log.error("serving without an access log: {error}", error=error)
 
 
+class _WallClockReactor:
+    """A reactor whose `seconds()` is the wall clock."""
+
+    seconds = staticmethod(time)
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+def _log_wall_time(site: Any, reactor: IReactorTime) -> None:
+    """Keep the times in the access log of a `Site` on the wall clock.
+
+    twisted.web derives them from the reactor's clock, which no longer follows changes
+    of the wall clock.
+    """
+    if getattr(site, "reactor", None) is reactor and is_steady(reactor):
+        site.reactor = _WallClockReactor(reactor)
+
+
 @implementer(IResource)
 class _Leaf:
     """The application as a leaf: twisted.web ends its path traversal here."""
@@ -291,6 +319,7 @@ class _Stream:
     """A `Request` of twisted.web as the stream of one exchange."""
 
     reading_paused = False  # twisted.web reads bodies itself
+    body_is_stored = True
 
     def __init__(
         self, request: Request, server: ApplicationServer, connection: _Connection
@@ -452,18 +481,19 @@ class _Stream:
 
     # The request body: twisted.web has received all of it.
 
+    def stored_body(self) -> IO[bytes] | None:
+        """Return the complete body as a file."""
+        return self._request.content
+
     def read_body(self, wanted: int) -> bytes | None:
-        """Return the next piece of the body; None at its end."""
-        content = self._request.content
-        piece: bytes = b"" if content is None else content.read(_READ_BYTES)
-        if piece:
-            return piece
-        if self._exchange is not None:
-            self._exchange.body.ended()
-        return None
+        raise AssertionError("the body is read by stored_body()")
 
     def send_continue(self) -> None:
         raise AssertionError("twisted.web sends 100 Continue itself")
+
+    def read_now(self) -> bool:
+        """Return False: the body was complete from the start."""
+        return False
 
     def update_backpressure(self) -> None:
         """No-op: twisted.web reads bodies itself."""
@@ -504,6 +534,11 @@ class _Connection:
         if self._owner.server.shutdown.stopping:
             self.stop()
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+        for exchange in self._exchanges:
+            exchange.postpone(seconds, now)
+
     def stop(self) -> None:
         """Close, unless a request of ours or of another resource is in progress."""
         channel = self._channel
@@ -511,8 +546,10 @@ class _Connection:
             if not self._exchanges:
                 self._owner.forget(channel)
         elif not self._exchanges and not _requests_of(channel):
-            self._watch_loss()
             transport = channel.transport
+            if has_unread_bytes(transport):
+                return  # perhaps a request, which is served; `check` tries again
+            self._watch_loss()
             if isinstance(channel, HTTPChannel):
                 channel.loseConnection()
             else:
@@ -638,6 +675,11 @@ def _head_of(
     if content is not None:
         length = content.seek(0, os.SEEK_END)
         content.seek(0)
+    if length or "HTTP_TRANSFER_ENCODING" in variables:
+        # The coding is removed, and HTTP/2 needs no Content-Length: many applications
+        # read no body without a CONTENT_LENGTH.
+        variables.pop("HTTP_TRANSFER_ENCODING", None)
+        variables["CONTENT_LENGTH"] = str(length)
     variables["SCRIPT_NAME"] = _joined(request.prepath)
     if path is None:
         path = _joined(request.postpath)

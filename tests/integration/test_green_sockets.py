@@ -106,6 +106,34 @@ class SocketTests(TestCase):
             self.assertEqual(bytes(got), data)
 
     @txgreenwsgi.in_greenlet
+    def test_timeout_during_a_stall(self) -> None:
+        """Bytes that arrive in time win over a timeout that expires in a stall."""
+        import time as real_time
+
+        from twisted.internet import reactor as installed
+
+        reactor: Any = installed
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0.2)
+
+        def stall(data: bytes) -> None:
+            theirs.send(data)
+            real_time.sleep(0.5)
+
+        for sent in (b"in time", b""):
+            reading = txgreenwsgi.spawn(ours.recv, 100)
+            txgreenwsgi.sleep(0)
+            # The reactor runs this before delayed calls, which it runs before it polls.
+            reactor.callFromThread(stall, sent)
+            if sent:
+                self.assertEqual(reading.wait(), sent)
+            else:
+                with self.assertRaises(TimeoutError):
+                    reading.wait()
+        ours.close()
+        theirs.close()
+
+    @txgreenwsgi.in_greenlet
     def test_timeout(self) -> None:
         """A timeout ends a wait with TimeoutError; the socket remains usable."""
         address = self.serve()

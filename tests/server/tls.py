@@ -64,6 +64,11 @@ class TLSClient:
         self._tls.write(data)
         self._turn()
 
+    def encrypted(self, data: bytes) -> bytes:
+        """Return plaintext as a TLS record, which the caller delivers."""
+        self._tls.write(data)
+        return self._outgoing.read()
+
     def read(self, size: int | None = None) -> bytes:
         """Let `size` bytes of ciphertext pass, for slow readers."""
         before = len(self.received)

@@ -161,6 +161,7 @@ class MemoryStream:
         self.backpressure = MemoryOutput()
         self.output: Output = self.backpressure
         self.reading_paused = False
+        self.body_is_stored = False
         self.ends = ENDS
         self.connected = True
         self.calls: list[str] = []
@@ -239,10 +240,17 @@ class MemoryStream:
         """Note that the body is wanted."""
         self.calls.append("send_continue")
 
+    def stored_body(self) -> None:
+        """Return None: the body comes in pieces."""
+
     def read_body(self, wanted: int) -> bytes | None:
         """Return the bytes that the test has provided."""
         data, self.to_read = self.to_read, b""
         return data
+
+    def read_now(self) -> bool:
+        """Return False: there is no kernel to hold bytes."""
+        return False
 
     def update_backpressure(self) -> None:
         """Pause reading while the body is full."""

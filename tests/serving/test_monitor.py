@@ -68,6 +68,10 @@ class HubOfTest:
         self.reactor = ReactorOfTest()
         self.resumed_at = 0.0
 
+    def seconds(self) -> float:
+        """Return the time of the reactor's clock."""
+        return self.reactor.seconds()
+
 
 class TaskOfTest:
     """The part of a task that the monitor reads."""
@@ -522,7 +526,7 @@ class MessageTests(MonitorCase):
 
     def test_many_lines(self) -> None:
         """The number of lines whose messages are counted is bounded."""
-        self.patch(monitor_module, "_MOST_COUNTED", 2)
+        self.patch(monitor_module, "MOST_COUNTED", 2)
         for number in (1, 2, 3, 1):
             self.around.lines = (CodeLine("/srv/a.py", number, "f"),)
             self.block(0.4)

@@ -66,6 +66,9 @@ class FakeConnection:
     def check(self, now: float) -> None:
         """No-op: the connection has no deadlines."""
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """No-op: the connection has no deadlines."""
+
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     """Sleep forever, in the way that the path names."""

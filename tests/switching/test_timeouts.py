@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
@@ -19,8 +19,12 @@ from txgreenwsgi import (
     timeout,
     wait,
 )
+from txgreenwsgi._parking.locks import Lock
 
 from .clocked import ClockTestCase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class TimeoutTests(ClockTestCase):
@@ -449,3 +453,90 @@ class ShieldTests(ClockTestCase):
     def test_outside_of_tasks(self) -> None:
         """Outside a task it is refused."""
         self.assertRaises(NotInGreenlet, shield().__enter__)
+
+
+class StallTests(ClockTestCase):
+    """Timeouts that expire during a stall of the reactor."""
+
+    def setUp(self) -> None:
+        """Take a late delayed call for a stall, as with a real reactor."""
+        super().setUp()
+        self.hub.detects_stalls = True
+
+    def test_result_in_time(self) -> None:
+        """A result that the reactor reads after the stall wins over the timeout."""
+
+        def limited(work: Callable[[], object]) -> object:
+            with timeout(5):
+                return work()
+
+        for start in (
+            lambda deferred: wait(deferred, timeout=5),
+            lambda deferred: limited(lambda: wait(deferred)),
+        ):
+            deferred: Deferred[str] = Deferred()
+            task = self.start(start, deferred)
+            self.clock.advance(60)
+            self.assertEqual(task.state, "parked")
+            deferred.callback("read")
+            self.assertEqual(self.result_of(task), "read")
+            self.clock.advance(10)
+            self.assert_nothing_left()
+
+    def test_suspension(self) -> None:
+        """So it is for a suspension, and for a lock."""
+        suspensions: list[Suspension] = []
+
+        def work() -> object:
+            suspensions.append(suspend(5))
+            return suspensions[0].wait()
+
+        task = self.start(work)
+        self.clock.advance(60)
+        self.assertTrue(suspensions[0].resume("in time"))
+        self.assertEqual(self.result_of(task), "in time")
+        lock = Lock()
+        lock.acquire()
+        task = self.start(lock.acquire, True, 5)
+        self.clock.advance(60)
+        self.assertEqual(task.state, "parked")
+        lock.release()
+        self.assertTrue(self.result_of(task))
+
+    def test_no_result(self) -> None:
+        """Without a result, the timeout expires a quarter of a second later."""
+        never: Deferred[None] = Deferred()
+        task = self.start(lambda: wait(never, timeout=5))
+        self.clock.advance(60)
+        self.assertEqual(task.state, "parked")
+        self.clock.advance(0.25)
+        self.error_of(task, TimedOut)
+        self.assert_nothing_left()
+
+    def test_punctual(self) -> None:
+        """A timeout that expires in time, or nearly so, is not extended."""
+        for late in (0, 0.09):
+            never: Deferred[None] = Deferred()
+            task = self.start(wait, never, 5)
+            self.clock.advance(5 + late)
+            self.error_of(task, TimedOut)
+            self.assert_nothing_left()
+
+    def test_block_that_has_ended(self) -> None:
+        """The extension of a timeout has no effect after the block."""
+
+        def work() -> bool:
+            with timeout(5) as limit:
+                suspension.append(suspend())
+                suspension[0].wait()
+            sleep(10)
+            return limit.expired
+
+        suspension: list[Suspension] = []
+        task = self.start(work)
+        self.clock.advance(60)
+        suspension[0].resume()
+        self.clock.advance(1)
+        self.assertEqual(task.state, "parked")
+        self.clock.advance(9)
+        self.assertFalse(self.result_of(task))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from twisted.logger import LogLevel, formatEvent
 
 from txgreenwsgi import ClientDisconnected, RequestTimeout
+from txgreenwsgi._switching.greenlets import hub_of
 
 from .harness import STREAMING, TEXT, Cases, on_every_transport
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from .harness import Environ, Start
+    from .harness_clients import Reply
 
 #: Tolerance of a deadline in seconds.
 SLACK = 0.5
@@ -335,7 +337,142 @@ class BodyTimeoutCases(Cases):
         self.assert_complete(reply, b"abcdefghi")
 
 
+class StallCases(Cases):
+    """Stalls: a view that computes, a stopped process, a paused virtual machine."""
+
+    def waiting(self, environ: Environ, start: Start) -> Iterable[bytes]:
+        """Answer after four seconds."""
+        environ["txgreenwsgi.sleep"](4)
+        start("200 OK", TEXT)
+        return [b"done"]
+
+    def endless(self, environ: Environ, start: Start) -> Iterator[bytes]:
+        """Send an endless sequence of blocks."""
+        start("200 OK", TEXT)
+        while True:
+            yield b"x" * 65536
+
+    def test_request_timeout(self) -> None:
+        """A stall does not count as time of a request."""
+        server = self.serve(self.sleeping, request_timeout=5)
+        reply = server.begin()
+        server.advance(2)
+        server.stall(60)
+        server.advance(3 - SLACK)
+        self.assertEqual(reply.state, "waiting")
+        server.advance(2 * SLACK)
+        self.assert_complete(reply, status=504)
+
+    def sleeping(self, environ: Environ, start: Start) -> Iterable[bytes]:
+        """Sleep for an hour."""
+        environ["txgreenwsgi.sleep"](3600)
+        return []
+
+    def test_repeated_stalls(self) -> None:
+        """Deadlines are applied even if each check comes late."""
+        server = self.serve(self.sleeping, request_timeout=5)
+        reply = server.begin()
+        for _ in range(22):
+            server.stall(2)
+        self.assert_complete(reply, status=504)
+
+    def test_request_during_a_stall(self) -> None:
+        """A request that begins after a stall gets no more time than others."""
+        server = self.serve(self.sleeping, request_timeout=5)
+        first = server.begin()
+        later: list[Reply] = []
+        server.stall(60, lambda: later.append(server.begin()))
+        server.advance(5 + SLACK)
+        self.assert_complete(first, status=504)
+        self.assert_complete(later[0], status=504)
+
+    def test_timeout_set_after_a_computation(self) -> None:
+        """set_request_timeout() counts from the call, also in a view that computes."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["txgreenwsgi.sleep"](1)
+            server.skip_time(30)
+            environ["txgreenwsgi.set_request_timeout"](5)
+            return self.sleeping(environ, start)
+
+        server = self.serve(app)
+        reply = server.begin()
+        hub_of(server.reactor).detects_stalls = True
+        server.advance(1)
+        hub_of(server.reactor).detects_stalls = False
+        server.advance(5 - SLACK)
+        self.assertEqual(reply.state, "waiting")
+        server.advance(2 * SLACK)
+        self.assert_complete(reply, status=504)
+
+    def test_queue_timeout(self) -> None:
+        """A stall does not count as time in the queue."""
+        server = self.serve(self.waiting, max_in_flight=1, queue_timeout=5)
+        first = server.begin()
+        second = server.begin()
+        server.advance(1)
+        server.stall(60)
+        self.assert_complete(first, b"done")
+        server.advance(4 + SLACK)
+        self.assert_complete(second, b"done")
+
+    def test_write_timeout(self) -> None:
+        """A client that reads nothing during a stall gets the rest of its time."""
+        server = self.serve(self.endless, write_timeout=5)
+        reply = server.begin(slow=True)
+        server.advance(2)
+        server.stall(60)
+        server.advance(3 - SLACK)
+        self.assertEqual(self.outcomes(), [])
+        server.advance(2 * SLACK)
+        self.assertEqual(self.outcomes(), [(200, "timeout")])
+        server.read(reply)
+        self.assert_cut(reply)
+
+
+class StalledBodyCases(Cases):
+    """Stalls during a request body, on transports that stream it."""
+
+    def echo(self, environ: Environ, start: Start) -> Iterable[bytes]:
+        """Answer with the request body."""
+        body = environ["wsgi.input"].read()
+        start("200 OK", TEXT)
+        return [body]
+
+    def test_client_in_time(self) -> None:
+        """Bytes that arrive during a stall are in time."""
+        server = self.serve(self.echo, body_timeout=5)
+        reply = server.begin("POST", body=b"abc", length=6)
+        server.advance(5 - SLACK)
+        server.stall(60, lambda: reply.connection.send_body(reply, b"def", True))
+        self.assert_complete(reply, b"abcdef")
+
+    def test_silent_client(self) -> None:
+        """A silent client gets the rest of its time."""
+        server = self.serve(self.echo, body_timeout=5)
+        reply = server.begin("POST", body=b"abc", length=6)
+        server.advance(2)
+        server.stall(60)
+        server.advance(3 - SLACK)
+        self.assertEqual(reply.state, "waiting")
+        server.advance(2 * SLACK)
+        self.assert_complete(reply, status=408)
+
+    def test_slow_client(self) -> None:
+        """A stall does not count for min_body_rate."""
+        server = self.serve(self.echo, body_timeout=5, min_body_rate=1000)
+        reply = server.begin("POST", body=b"abc", length=6)
+        for _ in range(3):
+            server.advance(2)
+            server.stall(60)
+            server.send_body(reply, b"d")
+        server.advance(SLACK)
+        self.assert_complete(reply, b"abcddd")
+
+
 globals().update(
-    on_every_transport(RequestTimeoutCases, QueueTimeoutCases, WriteTimeoutCases)
+    on_every_transport(
+        RequestTimeoutCases, QueueTimeoutCases, WriteTimeoutCases, StallCases
+    )
 )
-globals().update(on_every_transport(BodyTimeoutCases, only=STREAMING))
+globals().update(on_every_transport(BodyTimeoutCases, StalledBodyCases, only=STREAMING))

@@ -204,10 +204,7 @@ class SocketOutput:
             self._transport.write(data[sent:])
 
     def has_unread_input(self) -> bool:
-        try:
-            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except OSError:
-            return False
+        return _has_bytes(self._socket)
 
     def detach(self) -> None:
         # A parked task stays parked until the connection is lost.
@@ -321,7 +318,7 @@ class TransportOutput:
         self._transport.write(data)
 
     def has_unread_input(self) -> bool:
-        return False
+        return has_unread_bytes(self._transport)
 
     def detach(self) -> None:
         self._transport.unregisterProducer()
@@ -341,6 +338,27 @@ class TransportOutput:
 
     def stopProducing(self) -> None:
         self._paused = False
+
+
+def tcp_connection(transport: object) -> Connection | None:
+    """Return the TCP or UNIX connection that `transport` is, or is a layer above."""
+    while transport is not None and not isinstance(transport, Connection):
+        transport = getattr(transport, "transport", None)
+    return transport
+
+
+def has_unread_bytes(transport: object) -> bool:
+    """Return whether the socket below `transport` has bytes that were not read."""
+    below = tcp_connection(transport)
+    return below is not None and bool(below.connected) and _has_bytes(below.getHandle())
+
+
+def _has_bytes(skt: socket.socket) -> bool:
+    """Return whether the kernel buffers unread bytes of the peer."""
+    try:
+        return bool(skt.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
 
 
 class _NoSender:

@@ -20,10 +20,12 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txgreenwsgi.green import exits
 from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
 from .access_log import open_access_log
+from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
 from .site import GreenSite
@@ -141,7 +143,10 @@ class GreenService(Service):
                 opened.errback(Failure())
             self._opening.append(opened)
             opened.addCallbacks(
-                self._opened, self._not_opened, errbackArgs=(described,)
+                self._opened,
+                self._not_opened,
+                callbackArgs=(described,),
+                errbackArgs=(described,),
             )
             refusal, self._refusal = self._refusal, None
             if refusal is not None:
@@ -153,13 +158,15 @@ class GreenService(Service):
             return make_endpoint(self.site.server.reactor, listen)
         return listen
 
-    def _opened(self, port: IListeningPort) -> IListeningPort:
+    def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())
         self.ports.append(port)
         if self._throttle is None:
             self._throttle = AcceptThrottle(self.site.server.reactor)
         self._throttle.watch(port)
         self.site.sockets.serve_port(port)
+        if listen:  # the TLS options of an endpoint object may know other protocols
+            read_client_hellos(port, self.site)
         return port
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
@@ -186,6 +193,9 @@ class GreenService(Service):
             `graceful_timeout`.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        # Threads of the application must not keep the process alive, if it ends.
+        grace_seconds = self.site.server.settings.graceful_timeout
+        exits.set_time_limit(grace_seconds + exits.AFTER_GRACE_SECONDS)
         self._privileged = False
         for opening in self._opening:
             opening.cancel()

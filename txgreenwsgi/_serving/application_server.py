@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
+from txgreenwsgi._switching.thread_calls import in_task_of_thread
+from txgreenwsgi._threads.routes import AUTO, RoutePatterns
+from txgreenwsgi._threads.runner import ThreadRunner, to_thread
 from txgreenwsgi._wsgi.application_check import checked_application
 from txgreenwsgi._wsgi.environ import base_environ
 from txgreenwsgi.isolation import isolate_loaded
@@ -108,6 +111,7 @@ class ApplicationServer:
             settings.environ,
         )
         self.environ["txgreenwsgi.requests"] = self.requests
+        self.environ["txgreenwsgi.to_thread"] = to_thread
         self.context: Context = copy_context()
         self.admission: AdmissionQueue[Admitted] = AdmissionQueue(
             settings.max_in_flight, settings.max_queued
@@ -118,6 +122,13 @@ class ApplicationServer:
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
         self.runner: Runner = run_strictly if settings.strict else run_in_task
+        if settings.threads_for:
+            self.runner = ThreadRunner(
+                RoutePatterns(settings.threads_for),
+                settings.threads,
+                self.runner,
+                automatic=AUTO in settings.threads_for,
+            )
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
         if settings.blocked_after:
@@ -176,6 +187,9 @@ class ApplicationServer:
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
+        in_task = in_task_of_thread()
+        if in_task is not None:
+            return in_task(self.requests)
         return self.table.rows(self.reactor.seconds())
 
     # Connections.

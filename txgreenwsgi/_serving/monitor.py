@@ -81,10 +81,10 @@ REMEDY_BLOCKS: Final = 10
 STACK_LINES: Final = 10
 
 #: Maximum number of lines whose messages are counted.
-_MOST_COUNTED: Final = 1000
+MOST_COUNTED: Final = 1000
 
 REMEDIES: Final = (
-    "serve these requests in real threads (--threads-for PATH, or @in_thread on the "
+    "serve these requests in real threads (--threads-for PATTERN, or @in_thread on the "
     "view), or run the call with txgreenwsgi.offload()"
 )
 
@@ -384,7 +384,7 @@ class BlockedMonitor:
             planned=planned,
             task=task,
             resumed_at=hub.resumed_at,
-            resumed_for=hub.reactor.seconds() - hub.resumed_at,
+            resumed_for=hub.seconds() - hub.resumed_at,
             idle=idle,
             stack=() if idle else around.stack(hub.thread),
         )
@@ -563,7 +563,7 @@ class BlockedMonitor:
         messages = self._messages
         key = (line.filename, line.line)
         if key not in messages:
-            if len(messages) >= _MOST_COUNTED:
+            if len(messages) >= MOST_COUNTED:
                 del messages[min(messages, key=lambda key: messages[key].last)]
             messages[key] = _Messages()
         return messages[key]

@@ -44,6 +44,9 @@ class Connection(Protocol):
     def check(self, now: float) -> None:
         """Apply the deadlines of the connection."""
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+
 
 class Shutdown:
     """The shutdown of one server, and the connections it waits for.

@@ -10,7 +10,7 @@ This file contains interfaces. It must never know their implementations.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from txgreenwsgi._http.writer import EarlyHints, ResponseHead
@@ -93,6 +93,9 @@ class Carried(Protocol):
     def check(self, now: float) -> None:
         """Apply the deadlines of the request; `now` is the reactor's clock."""
 
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
+
 
 class Stream(Protocol):
     """The channel between one exchange and its client.
@@ -107,11 +110,14 @@ class Stream(Protocol):
         reading_paused: whether reading from the client is paused.
         ends: both ends of the connection.
         connected: False once the stream has noticed that the client disconnected.
+        body_is_stored: whether the transport stores complete request bodies before an
+            exchange begins. If not, bodies arrive in pieces.
     """
 
     output: Output
     reading_paused: bool
     ends: Ends
+    body_is_stored: bool
 
     @property
     def connected(self) -> bool: ...
@@ -181,11 +187,23 @@ class Stream(Protocol):
     def send_continue(self) -> None:
         """Send 100 Continue (RFC 9110 section 10.1.1). May park."""
 
+    def stored_body(self) -> IO[bytes] | None:
+        """Return the complete body as a file; None unless `body_is_stored`."""
+
     def read_body(self, wanted: int) -> bytes | None:
         """Read a piece of the body for the calling task. Never parks.
 
         Returns:
             b"" if no data is available; None if pieces were added to the body.
+        """
+
+    def read_now(self) -> bool:
+        """Deliver input that has arrived and the reactor has not read. Never parks.
+
+        Called before a deadline of the client is applied.
+
+        Returns:
+            False if there is none.
         """
 
     def update_backpressure(self) -> None:

@@ -15,6 +15,7 @@ from txgreenwsgi._states import TransitionTable
 
 from .errors import TimedOut
 from .running import require_task
+from .thread_calls import in_task_of_thread, tasks_of_threads
 
 if TYPE_CHECKING:
     from .tasks import Task
@@ -79,7 +80,8 @@ class Suspension:
         answered: True when `resume` or `throw` ended the wait; False when a
             timeout or an interruption did.
         error: the exception that `wait` is about to raise; None otherwise.
-        since: time at which the task parked, by the reactor's clock, in seconds.
+        since: time at which the task parked, by the reactor's clock, in seconds;
+            later by the stalls that `discount` has excluded.
         waiting_on: the object or text that tables of tasks show.
     """
 
@@ -124,6 +126,8 @@ class Suspension:
                 task (a timeout around the wait, a cancellation, a disconnect).
             RuntimeError: it was waited on before, or was made by another task.
         """
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.wait)
         task = require_task("suspend().wait()")
         if task is not self.task:
             raise self._wrong_wait_error(task)
@@ -135,7 +139,7 @@ class Suspension:
                 hub.park(task, self)
             else:
                 seconds = self._timeout_seconds
-                call = hub.reactor.callLater(seconds, self.expire, seconds)
+                call = hub.call_at_timeout(seconds, self.expire, seconds)
                 try:
                     hub.park(task, self)
                 finally:
@@ -202,6 +206,15 @@ class Suspension:
             self.state = OVER
             self.error = error
             self._wake()
+
+    def discount(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor from the duration of the wait.
+
+        Args:
+            seconds: the duration of the stall.
+            now: its end, by the reactor's clock.
+        """
+        self.since = min(now, self.since + seconds)
 
     def _wake(self) -> None:
         task = self.task

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .errors import TimedOut
 from .guards import require_seconds
 from .running import require_task
+from .thread_calls import in_task_of_thread, tasks_of_threads
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,18 +51,22 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
 
     def __enter__(self) -> timeout:
         """Start the clock."""
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.__enter__)
         if self._task is not None:
             raise RuntimeError(_ENTERED_TWICE.format("timeout(seconds)"))
         self._task = task = require_task("timeout()")
         self.expired = False
         if self.seconds is not None:
             self._error = TimedOut(f"timed out after {self.seconds:g} seconds")
-            self._call = task.hub.reactor.callLater(
+            self._call = task.hub.call_at_timeout(
                 self.seconds, self._expire, task, self._error, task.shield_depth
             )
         return self
 
     def _expire(self, task: Task[object], error: TimedOut, shields: int) -> None:
+        if error is not self._error:
+            return  # the block has ended
         self.expired = True
         task.interrupt(error, shields)
 
@@ -72,6 +77,9 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
         traceback: TracebackType | None,
     ) -> None:
         """Stop the clock; discard an expiry that was not raised yet."""
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            in_task(self.__exit__, None, None, None)
+            return
         task, self._task = self._task, None
         call, self._call = self._call, None
         mine, self._error = self._error, None
@@ -95,6 +103,8 @@ class shield:  # noqa: N801 - used as a function
 
     def __enter__(self) -> shield:
         """Raise the shield."""
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.__enter__)
         if self._task is not None:
             raise RuntimeError(_ENTERED_TWICE.format("shield()"))
         self._task = require_task("shield()")
@@ -108,6 +118,9 @@ class shield:  # noqa: N801 - used as a function
         traceback: TracebackType | None,
     ) -> None:
         """Lower the shield."""
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            in_task(self.__exit__, None, None, None)
+            return
         task, self._task = self._task, None
         if task is not None:
             task.shield_depth -= 1

@@ -11,9 +11,10 @@ import atexit
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService, Service
+from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
 from txgreenwsgi._launch.find_app import find_app
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from twisted.internet.defer import Deferred
+    from twisted.logger import ILogObserver
 
     from txgreenwsgi._wsgi.gateway import Application
 
@@ -73,6 +75,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     watchdog = Watchdog(
         options.settings.graceful_timeout, server.cut_short, log_path(options)
     )
+    # Registered first, so it is called after all exit handlers of the application.
+    atexit.register(watchdog.exit_by_signal)
     return _CommandService(server, watchdog, reactor)
 
 
@@ -185,6 +189,7 @@ class _CommandService(Service):
         """Listen while the process may still bind privileged ports."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._watchdog.prepare()
+        globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
         with _without_traceback():
             self._listen()
 

@@ -236,7 +236,7 @@ class Pause:
         """Wait for `resume`, the timeout, and, if `polls`, for descriptors."""
         call = None
         if seconds is not None:
-            call = self._task.hub.reactor.callLater(seconds, suspension.resume, _LATE)
+            call = self._task.hub.call_at_timeout(seconds, suspension.resume, _LATE)
         watcher = None
         if polls:
             watcher = spawn(poll.poll)
