@@ -435,6 +435,24 @@ class LateTests(MonitorCase):
         [line] = self.logged.lines()
         self.assertIn(f"at {TOTALS}: it has held up 0 other requests", line)
 
+    def test_block_within_a_sample(self) -> None:
+        """A block that begins and ends while a sample waits for the lock is seen."""
+        self.sample(0.01)
+
+        def lose_the_lock(thread: int) -> list[Stack]:
+            lost.restore()
+            self.request("/second")
+            self.around.time += 1.0
+            self.hub.reactor.rightNow += 1.0
+            self.around.dumped = [(TOTALS, VIEW), (TOTALS, VIEW)]
+            return []
+
+        lost = self.patch(self.around, "dumps", lose_the_lock)
+        self.sample(0.01)
+        [line] = self.logged.lines()
+        self.assertIn("blocked by GET /second (request", line)
+        self.assertIn("flight for 1.00 s", line)
+
     def test_stopped_process(self) -> None:
         """A process that was stopped is not blocked: one dump, no computation."""
         self.request()

@@ -360,13 +360,28 @@ class BlockedMonitor:
         # code held it runs on, and may end, as soon as the lock is free.
         sample = self._take()
         early = self._block_early(sample, limit)
+        self._measure(sample)
+        following = None
+        if self._around.now() - sample.now > _LATE_SECONDS:
+            # These calls waited for the lock: the next block has come and gone.
+            following = self._take()
+        self._finish(sample, limit, early)
+        if following is not None:
+            early = self._block_early(following, limit)
+            self._measure(following)
+            self._finish(following, limit, early)
+        self._push_timer(limit)
+
+    def _measure(self, sample: _Sample) -> None:
+        """Add what only calls can tell that release the interpreter lock."""
+        sample.dumps = self._around.dumps(self._hub.thread)
         load = self._around.load()
         sample.used, self._last_load = load.since(self._last_load), load
-        sample.dumps = self._around.dumps(self._hub.thread)
+
+    def _finish(self, sample: _Sample, limit: float, early: Block | None) -> None:
         self._compare(sample, limit, early)
         if early is not None and early is not self._block:
             early.cancel()
-        self._push_timer(limit)
 
     def _take(self) -> _Sample:
         """Return the state of the reactor. Must not release the interpreter lock."""
