@@ -20,6 +20,10 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txgreenwsgi._wsgi.standard_streams import (
+    end_partial_lines,
+    replace_standard_streams,
+)
 from txgreenwsgi.green import exits
 from txgreenwsgi.settings import Settings
 
@@ -127,6 +131,8 @@ class GreenService(Service):
         self.site.server.resume()
         if self._access_log is not None:
             open_access_log(self._access_log, self.site.server.reactor)
+        # The application may keep the streams, or need their buffers, at its import.
+        replace_standard_streams()
         self.site.application = self._load_app()
         if not self._privileged:
             self._open()
@@ -203,7 +209,7 @@ class GreenService(Service):
         stopped = self._close_ports().addBoth(self._stop_site)
         if self._access_log is not None:
             stopped.addBoth(self._close_access_log, self._access_log)
-        return stopped
+        return stopped.addBoth(self._end_partial_lines)
 
     def _close_ports(self) -> Deferred[object]:
         ports, self.ports = self.ports, []
@@ -226,6 +232,11 @@ class GreenService(Service):
         result: Failure | None, access_log: AccessLog
     ) -> Failure | None:
         access_log.close()
+        return result
+
+    @staticmethod
+    def _end_partial_lines(result: Failure | None) -> Failure | None:
+        end_partial_lines()
         return result
 
     def cut_short(self) -> None:

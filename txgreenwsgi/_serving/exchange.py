@@ -25,7 +25,7 @@ from txgreenwsgi._switching.forks import Forked
 from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
-from txgreenwsgi._wsgi.errors import Errors
+from txgreenwsgi._wsgi.errors import Errors, current_errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
 from txgreenwsgi.monitoring.records import ExchangeRecord
@@ -292,8 +292,8 @@ class Exchange:
             # Another task of the application is parked in a write.
             writer.abandon(late_write_error())
         errors = self.errors
-        if errors is not None and errors.partial_line:
-            errors.flush()
+        if errors is not None and (errors.partial_line or errors.partial_output):
+            errors.end()
         server = self.server
         admitted = server.admission.release()
         server.exchange_ended(self)
@@ -566,7 +566,8 @@ class Exchange:
         )
         request_id = self.request_id
         environ["wsgi.input"] = body
-        environ["wsgi.errors"] = self.errors = Errors(request_id)
+        environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
+        current_errors.set(errors)
         environ["txgreenwsgi.request_id"] = request_id
         environ["txgreenwsgi.client_disconnected"] = environ[
             "waitress.client_disconnected"
