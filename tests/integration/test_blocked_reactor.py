@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -183,6 +184,26 @@ class ProcessTests(SynchronousTestCase):
         wait_for(lambda: len(os.listdir(tasks)) == 1, server)
         self.assertEqual(len(os.listdir(files)), before)
 
+    def test_signals(self) -> None:
+        """The thread receives no signals: they must interrupt the main thread."""
+        server = serve(self, APP)
+        folder = f"/proc/{server.pid}/task"
+        with server.connect() as client:
+            client.send(REQUEST % b"/")
+            client.read_until(b"short\n")
+            wait_for(lambda: self.unblocked(folder) == 1, server)
+
+    @staticmethod
+    def unblocked(folder: str) -> int:
+        """Return the number of threads that receive SIGTERM."""
+        count = 0
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                status = Path(folder, name, "status").read_text()
+                [blocked] = re.findall(r"^SigBlk:\s*([0-9a-f]+)", status, re.MULTILINE)
+                count += not int(blocked, 16) >> (signal.SIGTERM - 1) & 1
+        return count
+
     def test_stopped_process(self) -> None:
         """A process that was stopped and continued is not blocked."""
         server = serve(self, APP)
@@ -212,6 +233,7 @@ class ProcessTests(SynchronousTestCase):
         with server.connect() as client:
             client.send(REQUEST % b"/debug")  # blocks for ever
             wait_for(lambda: "-> breakpoint()" in server.log(), server)
+            time.sleep(1.0)  # until it reads
             os.kill(server.pid, signal.SIGTERM)
             self.assertEqual(server.process.wait(ANSWER_SECONDS), 1)
         self.assertIn("Timeout (0:00:05", server.log())

@@ -125,6 +125,9 @@ class SurroundingsOfTest(Surroundings):
     def begin(self) -> None:
         """No-op."""
 
+    def enter_thread(self) -> None:
+        """No-op: the test's thread needs its signals."""
+
     def end(self) -> None:
         """Count the calls."""
         self.ended += 1

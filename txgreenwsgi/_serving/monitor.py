@@ -300,6 +300,7 @@ class BlockedMonitor:
     # The thread.
 
     def _run(self) -> None:
+        self._around.enter_thread()
         add_reactor_thread(thread_ident())
         try:
             while self._go_on():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 import sys
 from threading import get_native_id
 from time import monotonic
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from txgreenwsgi.monitoring.stacks import Stack
 
 __all__ = ["Surroundings"]
+
+# As they are before patching.
+_set_mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
+_valid_signals = signal.valid_signals
 
 
 class Surroundings:
@@ -41,6 +46,15 @@ class Surroundings:
         """Begin to watch. Call in the reactor's thread."""
         self._load = ThreadLoad(thread_ident(), get_native_id())
         gc.callbacks.append(self._note_collection)
+
+    def enter_thread(self) -> None:
+        """Leave signals to the main thread. Call in the monitor's thread.
+
+        A signal that this thread received would not interrupt the main thread, whose
+        handler would then wait for the end of a blocking call.
+        """
+        if _set_mask is not None:
+            _set_mask(signal.SIG_BLOCK, _valid_signals())
 
     def end(self) -> None:
         """Release everything. Call in the monitor's thread."""
