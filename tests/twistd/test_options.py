@@ -74,6 +74,7 @@ class OptionsTests(SynchronousTestCase):
             "body_timeout": ("4", 4.0),
             "min_body_rate": ("1K", 1024),
             "write_timeout": ("5s", 5.0),
+            "blocked_after": ("0.5", 0.5),
             "methods": ("GET, HEAD,X", ("GET", "HEAD", "X")),
             "max_header_size": ("16K", 16384),
             "max_headers": ("50", 50),
