@@ -48,6 +48,7 @@ __all__ = [
     "is_patched",
     "original",
     "patch_all",
+    "patch_heavy",
     "patch_os",
     "patch_psycopg2",
     "patch_queue",
@@ -289,6 +290,31 @@ def patch_psycopg2() -> None:
     drivers.make_psycopg2_green()
 
 
+def patch_heavy(*, warn: bool = True) -> None:
+    """Make heavy calls run in threads while the task waits. Not part of `patch_all`.
+
+    These are SQLite's, Pillow's, password hashes (PBKDF2, scrypt, bcrypt, Argon2),
+    the compression of large data, and `os.fsync`. Calls with little work stay direct.
+    Libraries that are imported later are included. Call from the main thread, outside
+    tasks, before the application is imported.
+
+    Args:
+        warn: warn about modules that bound originals earlier.
+    """
+    from .green import heavy
+
+    if "heavy" not in _patched:
+        _patched.add("heavy")
+        for name, replaced in heavy.replacements().items():
+            module = importlib.import_module(name)
+            for attribute, value in replaced.items():
+                _replace(module, attribute, value)
+        heavy.watch_libraries()
+        _refresh_standard_modules()
+        if warn:
+            _warn_early_importers()
+
+
 #: The functions that `patch_all` calls, in this order.
 MODULES: dict[str, Callable[[], None]] = {
     "time": patch_time,
@@ -329,7 +355,13 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
         if name in names:
             MODULES[name]()
     _refresh_standard_modules()
-    early = early_importers() if warn else {}
+    if warn:
+        _warn_early_importers()
+
+
+def _warn_early_importers() -> None:
+    """Warn about modules that bound originals. Called by a public function."""
+    early = early_importers()
     if early:
         listed = "; ".join(
             f"{module} ({', '.join(names)})" for module, names in sorted(early.items())
@@ -338,7 +370,7 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
             "these modules were imported before the standard library was patched and "
             f"keep functions that block: {listed}. Patch first, then import them",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

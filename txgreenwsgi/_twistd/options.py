@@ -19,7 +19,7 @@ from twisted.python import usage
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
-from txgreenwsgi._twistd.offloading import OFFLOAD_FORM
+from txgreenwsgi._twistd.offloading import HEAVY, OFFLOAD_FORM
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
 from txgreenwsgi.monitoring.accesslog import FORMATS
 from txgreenwsgi.origins import NAMES
@@ -88,7 +88,8 @@ _COMMAND: Final = (
         "NAME",
         None,
         "Run this function (package.module.function) in the reactor's thread pool. "
-        "May be repeated.",
+        "May be repeated. The name heavy stands for SQLite, Pillow, password hashes, "
+        "os.fsync and the compression of large data.",
     ),
     (
         "check",
@@ -301,10 +302,14 @@ class Options(usage.Options):
             ) from None
 
     def opt_offload(self, name: str) -> None:
+        if name == HEAVY:
+            self["offload"].append(name)
+            return
         if not all(part.isidentifier() for part in name.split(".")) or "." not in name:
             raise usage.UsageError(
                 f"--offload {name!r} is not the full name of a function: give "
-                f"{OFFLOAD_FORM}, such as --offload bcrypt.hashpw"
+                f"{OFFLOAD_FORM}, such as --offload bcrypt.hashpw, or {HEAVY} for the "
+                "heavy calls of well-known modules"
             )
         self["offload"].append(name)
 
