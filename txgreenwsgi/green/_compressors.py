@@ -294,7 +294,7 @@ REPLACED: dict[str, dict[str, Any]] = {
     "lzma": {"LZMACompressor": LZMACompressor, "LZMADecompressor": LZMADecompressor},
 }
 
-if hasattr(zlib, "_ZlibDecompressor"):  # since Python 3.12, for gzip
+if "_ZlibDecompressor" in vars(zlib):  # since Python 3.12, for gzip
 
     class ZlibDecompressor(_StreamDecoder):
         """As `zlib._ZlibDecompressor`; `decompress` may park."""

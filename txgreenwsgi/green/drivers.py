@@ -646,7 +646,7 @@ def watch_imports(
         if name in sys.modules:
             make_green(sys.modules[name])
     if not any(
-        isinstance(finder, _DriverFinder) and finder.make_green is drivers
+        isinstance(finder, _DriverFinder) and finder.make_green == drivers
         for finder in sys.meta_path
     ):
         sys.meta_path.insert(0, _DriverFinder(drivers))
