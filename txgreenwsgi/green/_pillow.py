@@ -47,12 +47,10 @@ _METHODS: Final = (
     "quantize",
     "reduce",
     "remap_palette",
-    "resize",
     "rotate",
     "split",
     "thumbnail",
     "tobytes",
-    "transform",
     "transpose",
 )
 _FUNCTIONS: Final = ("alpha_composite", "blend", "composite", "merge")
@@ -105,22 +103,35 @@ def _may_decode(image: Any) -> bool:
     return _is_file(state.get("fp")) and _is_file(state.get("_fp"))
 
 
-def _is_heavy(image: Any, *args: object) -> bool:
-    """Return whether to process `image` in a thread."""
-    area = _area(getattr(image, "size", None))
-    if args:
-        area = max(area, _area(args[0]))  # the target size of resize and similar
+def _is_heavy(image: Any, target: object = None) -> bool:
+    """Return whether to process `image` in a thread.
+
+    Args:
+        image: the image.
+        target: the size of the result, if it may be larger.
+    """
+    area = max(_area(getattr(image, "size", None)), _area(target))
     return area >= PIXELS and _may_decode(image)
 
 
 def _offload(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method or function of an image that runs in a thread."""
+    """Return a method of an image that runs in a thread."""
 
     @wraps(original)
-    def heavy(image: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _is_heavy(image, *(args or (kwargs.get("size"),))):
-            return original(image, *args, **kwargs)
-        return run_heavy_on_shared(original, image, *args, **kwargs)
+    def heavy(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _is_heavy(self):
+            return original(self, *args, **kwargs)
+        return run_heavy_on_shared(original, self, *args, **kwargs)
+
+    return heavy
+
+
+def _offload_resizing(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def heavy(self: Any, size: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _is_heavy(self, size):
+            return original(self, size, *args, **kwargs)
+        return run_heavy_on_shared(original, self, size, *args, **kwargs)
 
     return heavy
 
@@ -175,6 +186,8 @@ def offload_images(module: ModuleType) -> None:
     image: Any = module.__dict__["Image"]
     for name in _METHODS:
         _replace(image, name, _offload)
+    for name in ("resize", "transform"):
+        _replace(image, name, _offload_resizing)
     _replace(image, "point", _offload_point)
     _replace(image, "save", _offload_save)
     for name in _FUNCTIONS:
