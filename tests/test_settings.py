@@ -51,7 +51,7 @@ class SettingsTests(SynchronousTestCase):
     def test_every_default_is_allowed(self) -> None:
         """Each default has a text on the command line, which parses to the default."""
         for name, setting, default in described():
-            if setting.kind in ("flag", "pairs"):
+            if setting.kind in ("flag", "pairs", "words"):
                 continue
             self.assertEqual(parse(setting, shown(setting, default)), default, name)
 
@@ -60,6 +60,25 @@ class SettingsTests(SynchronousTestCase):
         settings = Settings()
         with self.assertRaises(dataclasses.FrozenInstanceError):
             settings.max_body = 1  # type: ignore[misc]
+
+    def test_route_patterns(self) -> None:
+        """Route patterns are one str, or any iterable of str."""
+        given: Any
+        for given in ("/a b/*", ["/a b/*"], iter(["/a b/*"])):
+            settings = Settings.from_keywords(threads_for=given)
+            self.assertEqual(settings.threads_for, ("/a b/*",))
+
+    def test_wrong_route_patterns(self) -> None:
+        """The error names the pattern and the remedy."""
+        for given in ("reports", "", "GET", "GET reports", "*", "G T /x"):
+            message = self.refusal(threads_for=given)
+            self.assertIn(f"threads_for {given!r} is not a route pattern", message)
+            self.assertIn("'POST /upload', 'all', 'auto' or 'none'", message)
+        message = self.refusal(threads_for=["none", "/a"])
+        self.assertIn("contains none and other patterns: remove one", message)
+        wrong: Any
+        for wrong in (5, None, ["/a", 5], [b"/a"]):
+            self.assertIn("give a list of str", self.refusal(threads_for=wrong))
 
     def test_methods(self) -> None:
         """Methods are any iterable of tokens, or a str with commas."""
@@ -250,9 +269,13 @@ class KeywordTests(SynchronousTestCase):
     def test_same_fields_as_settings(self) -> None:
         """Every setting is a keyword of the same type, in the same order.
 
-        Pairs and names are the exception: a keyword takes them in any form.
+        Pairs, names and words are the exception: a keyword takes them in any form.
         """
-        forms = {"pairs": "Pairs", "names": "Iterable[str]"}
+        forms = {
+            "pairs": "Pairs",
+            "names": "Iterable[str]",
+            "words": "Iterable[str]",
+        }
         kinds = {name: setting.kind for name, setting, _default in described()}
         expected = {
             field.name: forms.get(kinds[field.name], field.type)

@@ -21,6 +21,7 @@ from ._switching.greenlets import Suspension, Task, current_task
 from ._switching.readiness import poll, select, wait_readable, wait_writable
 from ._switching.timeouts import shield, timeout
 from ._switching.waiting import in_greenlet, react, sleep, spawn, suspend, wait
+from ._threads.runner import in_thread, to_thread
 from ._wsgi.input import recv
 from .green.offload import offload, offloaded
 from .proxy import GreenProxy
@@ -55,6 +56,7 @@ __all__ = [
     "TimedOut",
     "current_task",
     "in_greenlet",
+    "in_thread",
     "offload",
     "offloaded",
     "poll",
@@ -67,6 +69,7 @@ __all__ = [
     "spawn",
     "suspend",
     "timeout",
+    "to_thread",
     "wait",
     "wait_readable",
     "wait_writable",

@@ -1,4 +1,4 @@
-"""Per-task state for libraries that keep state per thread: Django and asgiref.
+"""Adaptation of Django and asgiref: state per task, and complete request bodies.
 
 All tasks run in one thread. Django keeps its database connections in an asgiref `Local`
 keyed by the thread, so two requests would share a connection and its transaction, and
@@ -7,8 +7,12 @@ task its own connections, whether or not the standard library is patched, and cl
 leftover connections in the task before it ends. Real threads and the reactor greenlet
 are not affected.
 
-It knows Django's connection handlers and asgiref's locals by name. It must never import
-Django or asgiref, or prevent their later import.
+Django reads CONTENT_LENGTH bytes of a request body and ignores
+`wsgi.input_terminated`, so a body without a length would appear empty.
+`isolate_loaded()` lets its request class ask the server for the complete body.
+
+It knows Django's connection handlers and request class and asgiref's locals by name. It
+must never import Django or asgiref, or prevent their later import.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
+from functools import wraps
 from importlib.abc import MetaPathFinder
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+
+    from _typeshed.wsgi import WSGIEnvironment
 
     from ._switching.greenlets import Task
 
@@ -191,12 +198,28 @@ def _current_thread() -> object:
     return found
 
 
+def _buffer_bodies(module: Any) -> None:
+    """Patch `django.core.handlers.wsgi`: a request asks for its complete body."""
+    request_class = module.WSGIRequest
+    initialize = request_class.__init__
+
+    @wraps(initialize)
+    def __init__(self: Any, environ: WSGIEnvironment) -> None:  # noqa: N807
+        buffer_input = environ.get("txgreenwsgi.buffer_input")
+        if buffer_input is not None:
+            buffer_input(environ)
+        initialize(self, environ)
+
+    request_class.__init__ = __init__
+
+
 def _copy_of(module: ModuleType, **replaced: object) -> SimpleNamespace:
     return SimpleNamespace(**(vars(module) | replaced))
 
 
 _PATCHES: dict[str, Callable[[Any], None]] = {
     "asgiref.local": _isolate_locals,
+    "django.core.handlers.wsgi": _buffer_bodies,
     "django.utils.connection": _isolate_handlers,
     "django.db.backends.base.base": _isolate_checks,
 }
@@ -237,7 +260,7 @@ _finder = _PatchingFinder()
 
 
 def isolate_loaded() -> None:
-    """Keep Django's per-thread state per task. Never parks.
+    """Keep Django's per-thread state per task, and its bodies complete. Never parks.
 
     Patches the modules that are loaded now and those imported later; a second call is a
     no-op. Call from the main thread, before the first request.

@@ -4,9 +4,10 @@
     monkey.patch_all()
 
 or, to run a whole program in a task: `python -m txgreenwsgi.monkey script.py args`.
-Patch before any other import, but after installing Twisted's reactor: names that a
-module has already bound (`from time import sleep`) keep the originals. One warning
-lists such modules.
+Patch before any other import. Names that a module has bound already (`from time import
+sleep`) are rebound, and free locks and queues are replaced; one warning lists the
+modules that keep originals, and another one the objects. The reactor may be installed
+before or afterwards.
 
 In the reactor greenlet, in real threads and in the child of a fork, patched functions
 behave as the originals, so Twisted is not affected. This module knows the modules of
@@ -16,27 +17,35 @@ behave as the originals, so Twisted is not affected. This module knows the modul
 from __future__ import annotations
 
 import _thread
+import gc
 import importlib
 import os
 import sys
 import warnings
+from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 # Code that runs in the reactor greenlet and in Twisted's threads must bind the
-# originals before they are patched.
+# originals before they are patched. No reactor is installed.
+import twisted.internet.asyncioreactor
+import twisted.internet.default
 import twisted.internet.endpoints
-import twisted.internet.reactor
+import twisted.internet.pollreactor
+import twisted.internet.selectreactor
 import twisted.python.threadpool  # noqa: F401
 from twisted.python import threadable
 
 # The module, not its names: as `__main__`, this module would bind originals itself.
 from ._parking import real_threads
 from ._parking.locks import Lock
+from ._switching.asyncio_state import set_generator_hooks
+from ._switching.forks import call_or_end_child
 from .green import drivers, patched
 from .green import thread as green_thread
+from .green.early import EarlyObject, replace_early_objects
 from .green.mirror import rebound
 
 if TYPE_CHECKING:
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MODULES",
     "early_importers",
+    "early_objects",
     "is_patched",
     "original",
     "patch_all",
@@ -64,6 +74,7 @@ __all__ = [
 
 # The originals, by (module, name).
 _originals: dict[tuple[str, str], object] = {}
+_early_objects: set[EarlyObject] = set()
 _patched = patched.record.modules
 _missing = object()
 
@@ -106,41 +117,66 @@ def patch_time() -> None:
 
 
 def patch_os() -> None:
-    """Patch `os`: `waitpid`, `read`, `write` and their variants park the task.
+    """Patch `os` and `fcntl`: functions that wait for a descriptor park the task.
 
-    `close` wakes the tasks that wait for the descriptor.
+    These are `waitpid`, `read`, `write`, `flock` and their variants, and `open` of a
+    FIFO. `close` wakes the tasks that wait for the descriptor.
     """
+    import fcntl
+
+    from .green import fcntl as green_fcntl
     from .green import os as green
 
     if "os" not in _patched:
-        _patched.add("os")
+        _patched.update(("os", "fcntl"))
         for name, value in green.REPLACED.items():
             _replace(os, name, value)
+        for name, value in green_fcntl.REPLACED.items():
+            _replace(fcntl, name, value)
 
 
 def patch_thread() -> None:
     """Patch `threading`: threads started in a task are tasks, locals are per task."""
     import threading
 
+    from .green import exits
     from .green import threading as green
 
     if "threading" in _patched:
         return
     _patched.update(("threading", "_thread"))
+    # Event loops in several tasks, as in several threads.
+    _replace(sys, "set_asyncgen_hooks", set_generator_hooks)
     before = dict(vars(threading))
     for name, value in green_thread.REPLACED.items():
         _replace(_thread, name, value)
     green.rebuild(vars(threading))
+    exits.install()
     for name, value in before.items():
         if vars(threading).get(name) is not value:
             _originals.setdefault(("threading", name), value)
+    green_thread.make_join_green()
     # Twisted needs the ident of the real thread.
     threadable.getThreadID = real_threads.thread_ident
     futures = sys.modules.get("concurrent.futures.thread")
     if futures is not None:
         # Held while a thread is started, which parks.
         _replace(futures, "_global_shutdown_lock", Lock())
+    _patch_executor()
     _patch_semaphores()
+
+
+def _patch_executor() -> None:
+    """Let the child of a fork exit with the call of an executor that made it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    submit: Any = ThreadPoolExecutor.submit
+
+    @wraps(submit)
+    def guarded_submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return submit(self, call_or_end_child, fn, *args, **kwargs)
+
+    setattr(ThreadPoolExecutor, "submit", guarded_submit)  # noqa: B010 - a method
 
 
 def _patch_semaphores() -> None:
@@ -256,12 +292,14 @@ def patch_ssl() -> None:
     if "ssl" not in _patched:
         patch_socket()
         _patched.add("ssl")
+        green.patch_context()
         for name, value in green.REPLACED.items():
             _replace(ssl, name, value)
 
 
 def patch_subprocess() -> None:
     """Patch `subprocess`: waiting for processes and their output parks."""
+    import _posixsubprocess
     import subprocess
 
     from .green import subprocess as green
@@ -271,6 +309,8 @@ def patch_subprocess() -> None:
         _patched.add("subprocess")
         for name, value in green.REPLACED.items():
             _replace(subprocess, name, value)
+        for name, value in green.REPLACED_IN_C.items():
+            _replace(_posixsubprocess, name, value)
 
 
 def patch_signal() -> None:
@@ -305,14 +345,15 @@ def patch_heavy(*, warn: bool = True) -> None:
 
     if "heavy" not in _patched:
         _patched.add("heavy")
+        early = early_importers()
         for name, replaced in heavy.replacements().items():
             module = importlib.import_module(name)
             for attribute, value in replaced.items():
                 _replace(module, attribute, value)
         heavy.watch_libraries()
-        _refresh_standard_modules()
-        if warn:
-            _warn_early_importers()
+        _rebind_modules()
+        if warn and early_importers() != early:
+            _warn_of_leftovers()
 
 
 #: The functions that `patch_all` calls, in this order.
@@ -338,7 +379,7 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
     Args:
         only: names from `MODULES`; all by default. An empty list patches nothing, and
             suppresses the warning of embedded servers.
-        warn: warn about modules that bound originals earlier.
+        warn: warn about modules and objects that keep blocking.
 
     Raises:
         ValueError: `only` contains a name that is not in `MODULES`.
@@ -351,36 +392,57 @@ def patch_all(only: Iterable[str] | None = None, *, warn: bool = True) -> None:
                 f"give some of {', '.join(MODULES)}"
             )
     patched.choose()
+    before = set(_patched)
     for name in MODULES:
         if name in names:
             MODULES[name]()
-    _refresh_standard_modules()
+    if _patched != before:
+        _rebind_modules()
+        _early_objects.update(replace_early_objects(_patched, _NEED_ORIGINALS))
     if warn:
-        _warn_early_importers()
+        _warn_of_leftovers()
 
 
-def _warn_early_importers() -> None:
-    """Warn about modules that bound originals. Called by a public function."""
-    early = early_importers()
-    if early:
-        listed = "; ".join(
-            f"{module} ({', '.join(names)})" for module, names in sorted(early.items())
-        )
-        warnings.warn(
+def _warn_of_leftovers() -> None:
+    """Warn about what was imported or created earlier and keeps blocking."""
+    names = [
+        f"{module} ({', '.join(names)})"
+        for module, names in sorted(early_importers().items())
+    ]
+    objects = [f"{each.name} ({each.kind})" for each in early_objects()]
+    for leftovers, problem in (
+        (
+            names,
             "these modules were imported before the standard library was patched and "
-            f"keep functions that block: {listed}. Patch first, then import them",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+            "keep functions or classes that block",
+        ),
+        (
+            objects,
+            "these objects were created before the standard library was patched; a "
+            "task that waits for one blocks all tasks, and a local is shared by them",
+        ),
+    ):
+        if leftovers:
+            warnings.warn(
+                f"{problem}: {'; '.join(leftovers)}. Patch first, then import: see "
+                '"python -m txgreenwsgi.patched"',
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
 
-def _bound_originals(module: ModuleType) -> dict[str, tuple[str, str]]:
-    """Return the names in `module` that are bound to originals of patched names."""
-    by_id = {
+def _originals_by_id() -> dict[int, tuple[str, str]]:
+    return {
         id(was): key
         for key, was in _originals.items()
         if callable(was) and not key[1].startswith("__")
     }
+
+
+def _bound_originals(
+    module: ModuleType, by_id: dict[int, tuple[str, str]]
+) -> dict[str, tuple[str, str]]:
+    """Return the names in `module` that are bound to originals of patched names."""
     found = {}
     for name, value in list(vars(module).items()):
         key = by_id.get(id(value))
@@ -389,43 +451,92 @@ def _bound_originals(module: ModuleType) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _refresh_standard_modules() -> None:
-    """Rebind originals in other standard modules to their replacements."""
+def _has_subclass(module: ModuleType, original: object) -> bool:
+    """Return whether `module` contains a subclass of `original`.
+
+    Its methods may call `original` by its name.
+    """
+    return isinstance(original, type) and any(
+        issubclass(type(value), type)
+        and value is not original
+        and original in value.__mro__
+        for value in list(vars(module).values())
+    )
+
+
+def _rebind_modules() -> None:
+    """Rebind originals that modules have imported by name to their replacements."""
     patched = {module for module, _ in _originals}
+    by_id = _originals_by_id()
     for name, module in list(sys.modules.items()):
         if (
-            name.partition(".")[0] in sys.stdlib_module_names
-            and name not in patched
-            and hasattr(module, "__dict__")
+            name in patched
+            or name.partition(".")[0] in _NEED_ORIGINALS
+            or not issubclass(type(module), ModuleType)
         ):
-            for bound, (source, attribute) in _bound_originals(module).items():
-                if module is not sys.modules.get("__main__"):
-                    setattr(module, bound, getattr(sys.modules[source], attribute))
+            continue
+        for bound, (source, attribute) in _bound_originals(module, by_id).items():
+            if not _has_subclass(module, vars(module)[bound]):
+                vars(module)[bound] = getattr(sys.modules[source], attribute)
+    # Default values of parameters: def retry(sleep=time.sleep).
+    for function in gc.get_objects():
+        if type(function) is not FunctionType or not function.__defaults__:
+            continue
+        if not by_id.keys().isdisjoint(map(id, function.__defaults__)):
+            module_name = str(function.__module__)
+            if (
+                module_name not in patched
+                and module_name.partition(".")[0] not in _NEED_ORIGINALS
+            ):
+                function.__defaults__ = tuple(
+                    _replacement(value, by_id) for value in function.__defaults__
+                )
+
+
+def _replacement(value: object, by_id: dict[int, tuple[str, str]]) -> object:
+    key = by_id.get(id(value))
+    return value if key is None else getattr(sys.modules[key[0]], key[1])
 
 
 def early_importers() -> dict[str, list[str]]:
-    """Return the modules that bound originals before patching, and those names.
+    """Return the modules that still have originals bound, and those names.
 
-    Packages that need the originals, such as Twisted, are excluded.
+    `patch_all` rebinds the names that modules have imported earlier, except for a class
+    that the module derives from. Packages that need the originals, such as Twisted, are
+    excluded.
     """
     found = {}
+    by_id = _originals_by_id()
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or top in _NEED_ORIGINALS:
             continue
         if not hasattr(module, "__dict__"):
             continue
-        bound = _bound_originals(module)
+        bound = _bound_originals(module, by_id)
         if bound:
             found[name] = sorted(bound)
     return found
 
 
+def early_objects() -> list[EarlyObject]:
+    """Return the objects that were created before patching and keep blocking.
+
+    `patch_all` replaces original locks, queues, sockets and thread-locals that are free
+    and whose references are all known. The others are listed here, except for those of
+    the standard library and of packages that need the originals.
+    """
+    return sorted(_early_objects)
+
+
 # Packages that need the originals.
 _NEED_ORIGINALS = frozenset(
     (
+        "attr",
         "automat",
         "constantly",
+        "eventlet",
+        "gevent",
         "greenlet",
         "incremental",
         "twisted",

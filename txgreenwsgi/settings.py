@@ -34,7 +34,15 @@ __all__ = [
 Pairs: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
 Kind: TypeAlias = Literal[
-    "count", "bytes", "seconds", "flag", "choice", "text", "names", "pairs"
+    "count",
+    "bytes",
+    "seconds",
+    "flag",
+    "choice",
+    "text",
+    "names",
+    "pairs",
+    "words",
 ]
 
 
@@ -98,6 +106,22 @@ class Settings:
         "Maximum number of concurrent requests, each in its own greenlet.",
         minimum=1,
     )
+    threads_for: tuple[str, ...] = _setting(
+        (),
+        "words",
+        "Serve requests that match this pattern in real threads, because they compute "
+        "or block: a path such as '/reports/*', a method and a path such as "
+        "'POST /upload', 'all', 'none', or 'auto': the paths that have repeatedly held "
+        "up other requests. May be repeated. The command's default is auto.",
+        form="PATTERN",
+    )
+    threads: int = _setting(
+        8,
+        "count",
+        "Maximum number of requests that run in threads at a time; requests that wait "
+        "do not count.",
+        minimum=1,
+    )
     max_queued: int = _setting(
         1000,
         "count",
@@ -113,6 +137,13 @@ class Settings:
         0,
         "count",
         "Maximum number of open connections; further ones are closed immediately.",
+        off="no limit",
+    )
+    max_handshakes: int = _setting(
+        1000,
+        "count",
+        "Maximum number of TLS handshakes in progress; above it, the oldest one is "
+        "closed for each new one.",
         off="no limit",
     )
     max_body: int = _setting(
@@ -218,14 +249,26 @@ class Settings:
     buffer_input: bool = _setting(
         False,
         "flag",
-        "Receive the complete request body before the application is called. "
-        "Otherwise, reading wsgi.input waits for data that has not arrived.",
+        "Receive the complete request body before the application is called; "
+        "CONTENT_LENGTH is set and wsgi.input can seek. Otherwise, reading wsgi.input "
+        "waits for data that has not arrived; --chunked decides for bodies without "
+        "a length.",
+    )
+    chunked: Literal["auto", "buffer", "stream"] = _setting(
+        "auto",
+        "choice",
+        "When to call the application for a chunked request body, whose length is "
+        "unknown: auto, when the body is complete or the client has paused for a "
+        "second; buffer, when the body is complete; stream, at once. A complete body "
+        "has a CONTENT_LENGTH.",
+        choices=("auto", "buffer", "stream"),
     )
     buffer_memory: int = _setting(
         1024**2,
         "bytes",
-        "With buffer_input, the maximum size of a body in memory; a larger one goes "
-        "to a temporary file.",
+        "Maximum size in memory of a body that is received before the application is "
+        "called; without buffer_input, at most half of input_window. A larger one "
+        "goes to a temporary file.",
     )
     on_disconnect: Literal["continue", "cancel"] = _setting(
         "continue",
@@ -233,6 +276,15 @@ class Settings:
         "Effect of a disconnect of the client on its request: the request continues, "
         "or its current wait raises ClientDisconnected.",
         choices=("continue", "cancel"),
+    )
+    half_close: Literal["disconnect", "serve"] = _setting(
+        "disconnect",
+        "choice",
+        "Effect of the end of the client's input during a request: it counts as a "
+        "disconnect, or the requests received before it are answered. With serve, a "
+        "client that has left is detected only by sending to it. TLS connections "
+        "always disconnect.",
+        choices=("disconnect", "serve"),
     )
     strict: bool = _setting(
         False,
@@ -322,9 +374,12 @@ class SettingsKeywords(TypedDict, total=False):
     """
 
     max_in_flight: int
+    threads_for: Iterable[str]
+    threads: int
     max_queued: int
     queue_timeout: float
     max_connections: int
+    max_handshakes: int
     max_body: int
     request_timeout: float
     graceful_timeout: float
@@ -341,8 +396,10 @@ class SettingsKeywords(TypedDict, total=False):
     max_chunk_extensions: int
     input_window: int
     buffer_input: bool
+    chunked: Literal["auto", "buffer", "stream"]
     buffer_memory: int
     on_disconnect: Literal["continue", "cancel"]
+    half_close: Literal["disconnect", "serve"]
     strict: bool
     display_tracebacks: bool
     add_header: Pairs
@@ -392,6 +449,8 @@ _NOT_SETTINGS: Final = {
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?\Z")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*\Z")  # RFC 3986 section 3.1
+# RFC 9110 section 5.6.2 (token), then a path.
+_ROUTE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+ )?/.*\Z", re.DOTALL)
 # RFC 9110 section 9.3 and RFC 5789.
 _METHODS: Final = frozenset(
     ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"]
@@ -421,6 +480,8 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
         return _checked_number(name, setting, value)
     if setting.kind == "pairs":
         return _checked_pairs(name, value)
+    if setting.kind == "words":
+        return _checked_words(name, value)
     if setting.kind == "names":
         return _checked_methods(name, value)
     subject = f"{name}={value!r}"
@@ -475,6 +536,32 @@ def _number_form(setting: Setting) -> tuple[str, str]:
 
 def _out_of_range(subject: str, setting: Setting) -> SettingError:
     return SettingError(subject, "is out of range", _number_form(setting)[1])
+
+
+def _checked_words(name: str, value: Any) -> tuple[str, ...]:
+    """Return the words as a tuple, from one string or any iterable of strings."""
+    words = (value,) if isinstance(value, str) else value
+    try:
+        words = tuple(words)
+    except TypeError:
+        words = (None,)
+    for word in words:
+        if not isinstance(word, str):
+            raise SettingError(
+                f"{name}={value!r}", "does not consist of strings", "give a list of str"
+            )
+        if word not in ("all", "auto", "none") and not _ROUTE.match(word):
+            raise SettingError(
+                f"{name} {word!r}",
+                "is not a route pattern",
+                "give a path such as '/reports/*', a method and a path such as "
+                "'POST /upload', 'all', 'auto' or 'none'",
+            )
+    if "none" in words and len(words) > 1:
+        raise SettingError(
+            f"{name}={value!r}", "contains none and other patterns", "remove one"
+        )
+    return words
 
 
 def _checked_pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
@@ -634,6 +721,8 @@ def shown(setting: Setting, value: Any) -> str:
                 return f"{count}{suffix.upper()}"
     if setting.kind in ("count", "bytes", "seconds"):
         return f"{value:.15g}"
+    if setting.kind == "words":
+        return ", ".join(value)
     if setting.kind == "pairs":
         space = " " if setting.separator == ":" else ""
         return ", ".join(

@@ -14,7 +14,7 @@ import os
 import warnings
 from contextlib import suppress
 from time import time
-from typing import TYPE_CHECKING, Any, overload
+from typing import IO, TYPE_CHECKING, Any, overload
 from weakref import WeakSet
 
 from twisted.internet.interfaces import IReactorCore
@@ -65,12 +65,10 @@ __all__ = ["GreenWSGIResource"]
 
 _log = Logger()
 
-#: Size of a piece of the request body.
-_READ_BYTES = 65536
-
 #: The settings that twisted.web controls, with the remedy for each.
 _DECIDED_BY_TWISTED = {
     "max_connections": "leave it out: limit the listening port",
+    "max_handshakes": "leave it out: limit the listening port",
     "keep_alive": "leave it out: give twisted.web's Site a timeout",
     "header_timeout": "leave it out: give twisted.web's Site a timeout",
     "body_timeout": "leave it out: give twisted.web's Site a timeout",
@@ -82,6 +80,8 @@ _DECIDED_BY_TWISTED = {
     "max_chunk_extensions": "leave it out: twisted.web has limits of its own",
     "input_window": "leave it out: twisted.web buffers every request body",
     "buffer_memory": "leave it out: twisted.web buffers every request body",
+    "chunked": "leave it out: twisted.web buffers every request body",
+    "half_close": "leave it out: twisted.web closes at the end of the input",
 }
 
 
@@ -319,6 +319,7 @@ class _Stream:
     """A `Request` of twisted.web as the stream of one exchange."""
 
     reading_paused = False  # twisted.web reads bodies itself
+    body_is_stored = True
 
     def __init__(
         self, request: Request, server: ApplicationServer, connection: _Connection
@@ -480,15 +481,12 @@ class _Stream:
 
     # The request body: twisted.web has received all of it.
 
+    def stored_body(self) -> IO[bytes] | None:
+        """Return the complete body as a file."""
+        return self._request.content
+
     def read_body(self, wanted: int) -> bytes | None:
-        """Return the next piece of the body; None at its end."""
-        content = self._request.content
-        piece: bytes = b"" if content is None else content.read(_READ_BYTES)
-        if piece:
-            return piece
-        if self._exchange is not None:
-            self._exchange.body.ended()
-        return None
+        raise AssertionError("the body is read by stored_body()")
 
     def send_continue(self) -> None:
         raise AssertionError("twisted.web sends 100 Continue itself")
@@ -677,6 +675,11 @@ def _head_of(
     if content is not None:
         length = content.seek(0, os.SEEK_END)
         content.seek(0)
+    if length or "HTTP_TRANSFER_ENCODING" in variables:
+        # The coding is removed, and HTTP/2 needs no Content-Length: many applications
+        # read no body without a CONTENT_LENGTH.
+        variables.pop("HTTP_TRANSFER_ENCODING", None)
+        variables["CONTENT_LENGTH"] = str(length)
     variables["SCRIPT_NAME"] = _joined(request.prepath)
     if path is None:
         path = _joined(request.postpath)

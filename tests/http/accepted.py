@@ -152,6 +152,16 @@ READ: dict[str, tuple[bytes, list[Event]]] = {
             b"abc",
         ],
     ),
+    "bad white space around chunk extensions is removed (RFC 9112 7.1.1)": (
+        CHUNKED + b"2 ;a\r\nab\r\n2\t; \ta\r\ncd\r\n"
+        b'1 ; a = b\r\ne\r\n1;a\t=\t"b ; \\"c" ; d ;e= f\r\nf\r\n'
+        b"0 \t;\t last\r\n\r\n",
+        [
+            replace(_post(HTTP_TRANSFER_ENCODING="chunked"), content_length=None),
+            b"abcdef",
+            END,
+        ],
+    ),
     "an empty chunked body has no data (RFC 9112 7.1)": (
         CHUNKED + b"0\r\n\r\n",
         [

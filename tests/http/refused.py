@@ -326,11 +326,98 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "a chunk size has a space before it (RFC 9112 7.1)": (400, CHUNKED + b" 5\r\n"),
     "a chunk size has a space after it (RFC 9112 7.1)": (400, CHUNKED + b"5 \r\n"),
     "a chunk size has a tab after it (RFC 9112 7.1)": (400, CHUNKED + b"5\t\r\n"),
-    "a chunk size has a space before an extension (RFC 9112 7.1.1)": (
+    "a chunk extension has a space after its name (RFC 9112 7.1.1)": (
         400,
-        CHUNKED + b"5 ;a\r\n",
+        CHUNKED + b"5;a \r\n",
     ),
-    "a chunk extension has a space (RFC 9112 7.1.1)": (400, CHUNKED + b"5; a\r\n"),
+    "a chunk extension has a tab after its value (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5;a=b\t\r\n",
+    ),
+    "a chunk extension has a space after a quoted value (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b'5;a="b" \r\n',
+    ),
+    "a chunk extension has only white space (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5; \r\n",
+    ),
+    "a chunk extension has white space and no name (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5 ; ;a\r\n",
+    ),
+    "a chunk extension has white space and no value (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5;a = \r\n",
+    ),
+    "a chunk extension has a space within its name (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5;a b\r\n",
+    ),
+    "a chunk extension has a space within its value (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5;a=b c\r\n",
+    ),
+    "a chunk extension has a vertical tab before it (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5\x0b;a\r\n",
+    ),
+    "a chunk extension has a form feed after the semicolon (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5;\x0ca\r\n",
+    ),
+    "a chunk extension has a non-breaking space (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5;\xa0a\r\n",
+    ),
+    "a chunk extension has a NUL before it (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5\x00;a\r\n",
+    ),
+    "a chunk extension has a CR before the semicolon (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5\r;a\r\n",
+    ),
+    "a chunk extension has a CR after the semicolon (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5;\ra\r\n",
+    ),
+    "a chunk extension has a LF before the semicolon (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5\n;a\r\n",
+    ),
+    "a chunk extension has a LF after a space (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5 \n;a\r\n",
+    ),
+    "a chunk extension is folded (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5;\r\n a\r\n",
+    ),
+    "a chunk extension has a CR in white space (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5;a \r=b\r\n",
+    ),
+    "a chunk extension ends with LF after white space (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5 ; a\nhello\r\n",
+    ),
+    "a chunk extension follows white space within the size (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5 0;a\r\n",
+    ),
+    "a chunk extension follows a size with a space before it (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b" 5;a\r\n",
+    ),
+    "a chunk extension has no semicolon (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5 a\r\n",
+    ),
+    "a chunk extension has no semicolon before a value (RFC 9112 7.1.1)": (
+        400,
+        CHUNKED + b"5 =b\r\n",
+    ),
     "a chunk extension has no name (RFC 9112 7.1.1)": (400, CHUNKED + b"5;\r\n"),
     "a chunk extension has no value (RFC 9112 7.1.1)": (400, CHUNKED + b"5;a=\r\n"),
     "a chunk extension has a control character (RFC 9112 7.1.1)": (

@@ -259,6 +259,14 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(status, 400)
         self.assertLessEqual(fed, len(CHUNKED) + 12 + 19)
 
+    def test_bad_white_space_counts(self) -> None:
+        """White space around a chunk extension counts towards its limit."""
+        for beginning in (b"1", b"1;", b"1;a", b"1;a=", b'1;a="b"'):
+            for space in (b" ", b"\t"):
+                status, fed = self._refused(CHUNKED + beginning, space)
+                self.assertEqual(status, 400)
+                self.assertLessEqual(fed, len(CHUNKED) + 12 + 19)
+
     def test_chunk_extensions_together(self) -> None:
         """Many small chunk extensions get 400 as well (CVE-2023-39326)."""
         chunk = b"1;abc\r\na\r\n"

@@ -49,6 +49,8 @@ class WatchedServer:
     """
 
     def __init__(self, **settings: Any) -> None:
+        # The application must see the fields as sent; a body received ahead has others.
+        settings.setdefault("chunked", "stream")
         self.server = MemoryServer(self._app, **settings)
         self.clients: dict[str, WatchedClient] = {}
         self._errors: list[str] = []

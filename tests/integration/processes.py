@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from unittest import TestCase
 
@@ -155,6 +155,7 @@ class ServerProcess(Server):
     Args:
         arguments: of `twistd -n --pidfile=`.
         environ: added to the environment of this process.
+        wrapper: the command that runs twistd, with its arguments.
 
     Attributes:
         process: the child process.
@@ -162,11 +163,14 @@ class ServerProcess(Server):
     """
 
     def __init__(
-        self, *arguments: str, environ: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> None:
         self._log = tempfile.NamedTemporaryFile(prefix="twistd-", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [*TWISTD, "-n", "--pidfile=", *arguments],
+            [*wrapper, *TWISTD, "-n", "--pidfile=", *arguments],
             cwd=CHECKOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environ or {})},
             stdin=subprocess.DEVNULL,
@@ -264,6 +268,7 @@ def start(
     *arguments: str,
     endpoints: int = 1,
     environ: Mapping[str, str] | None = None,
+    wrapper: Sequence[str] = (),
 ) -> ServerProcess:
     """Start a server; the test's cleanup ends it.
 
@@ -272,8 +277,9 @@ def start(
         arguments: of `twistd -n`: a plugin's name and its options, or `-y` a file.
         endpoints: number of endpoints to wait for.
         environ: added to the environment.
+        wrapper: the command that runs twistd, with its arguments.
     """
-    server = ServerProcess(*arguments, environ=environ)
+    server = ServerProcess(*arguments, environ=environ, wrapper=wrapper)
     test.addCleanup(server.kill)
     server.wait_listening(endpoints)
     return server

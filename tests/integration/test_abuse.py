@@ -155,6 +155,48 @@ class AbuseTests(SynchronousTestCase):
         # Half of it is OpenSSL's, which is also the part that varies.
         self.assertLess(all_kib, number / 100 * 40 * KIB_IN_MIB)
 
+    def test_half_open_handshakes(self) -> None:
+        """A TLS handshake that is not completed costs little, and has a limit."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        certificate, key = write_certificate(directory)
+        endpoint = f"ssl:0:interface={LOOPBACK}:certKey={certificate}:privateKey={key}"
+        limit = 100
+        server = start(
+            self,
+            *("greenwsgi", f"--app={APP}", f"--listen={endpoint}"),
+            f"--max-handshakes={limit}",
+        )
+        context = ssl.create_default_context(cafile=str(certificate))
+        outgoing = ssl.MemoryBIO()
+        tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=LOOPBACK)
+        self.assertRaises(ssl.SSLWantReadError, tls.do_handshake)
+        hello = outgoing.read()
+
+        def fetch() -> bytes:
+            [plain] = self.connect(server, 1)
+            with context.wrap_socket(plain, server_hostname=LOOPBACK) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                return client.recv(9)
+
+        for _ in range(20):
+            self.assertEqual(fetch(), b"HTTP/1.1 ")
+        wait_idle(server)
+        before = server.resident_kib()
+        number = many(400)
+        for client in self.connect(server, number):
+            client.sendall(hello[:-1])
+        wait_idle(server)
+        silent = server.resident_kib() - before
+        for client in self.connect(server, number):
+            client.sendall(hello)
+        wait_idle(server)
+        all_kib = server.resident_kib() - before
+        note("half-open TLS", clients=number, silent_kib=silent, all_kib=all_kib)
+        self.assertLess(silent, number * 8)
+        self.assertLess(all_kib, number * 16 + limit * 80)
+        self.assertEqual(fetch(), b"HTTP/1.1 ")
+
     def test_uploads_to_an_application_that_does_not_read(self) -> None:
         """500 unread uploads of 10 MB cost the memory of a window each."""
         number = many(500)
@@ -166,9 +208,16 @@ class AbuseTests(SynchronousTestCase):
     def test_uploads_in_chunks_of_two_bytes(self) -> None:
         """Uploads in the smallest possible chunks do not cost more."""
         head = b"POST /deaf HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-        each = self.held_for_each(
-            "uploads in chunks of two bytes", many(100), head, b"2\r\nxy\r\n" * 9000
-        )
+        name, block = "uploads in chunks of two bytes", b"2\r\nxy\r\n" * 9000
+        each = self.held_for_each(name, many(100), head, block, "--chunked=stream")
+        self.assertLess(each, (2 * 65536 + 16384) / 1024)
+
+    def test_chunked_uploads_received_ahead(self) -> None:
+        """Nor do bodies that are received before the application is called."""
+        head = b"POST /deaf HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        name, block = "chunked uploads received ahead", b"2\r\nxy\r\n" * 9000
+        most = 700_000  # a body of six windows
+        each = self.held_for_each(name, many(100), head, block, most=most)
         self.assertLess(each, (2 * 65536 + 16384) / 1024)
 
     def test_requests_behind_one_that_waits(self) -> None:
@@ -177,7 +226,15 @@ class AbuseTests(SynchronousTestCase):
         each = self.held_for_each("pipelined requests", many(100), head, head * 1500)
         self.assertLess(each, (2 * 65536 + 16384) / 1024)
 
-    def held_for_each(self, name: str, number: int, head: bytes, block: bytes) -> float:
+    def held_for_each(
+        self,
+        name: str,
+        number: int,
+        head: bytes,
+        block: bytes,
+        *options: str,
+        most: float = float("inf"),
+    ) -> float:
         """Return the server's memory, in KiB, for each client that sends without end.
 
         Args:
@@ -185,8 +242,10 @@ class AbuseTests(SynchronousTestCase):
             number: the number of clients.
             head: the first bytes of each client.
             block: bytes that it then repeats, as long as the server accepts more.
+            options: options of the server.
+            most: number of bytes after which a client stops.
         """
-        server = self.serve()
+        server = self.serve(*options)
         before = server.resident_kib()
         clients = self.connect(server, number)
         waiting = selectors.DefaultSelector()
@@ -204,6 +263,8 @@ class AbuseTests(SynchronousTestCase):
                 with contextlib.suppress(BlockingIOError):
                     # Continue where the last send stopped: a valid stream.
                     sent[client] += client.send(block[sent[client] % len(block) :])
+                if sent[client] >= most:
+                    waiting.unregister(client)
         wait_idle(server)
         all_kib = server.resident_kib() - before
         note(name, clients=number, all_kib=all_kib, each_kib=round(all_kib / number, 1))

@@ -281,7 +281,7 @@ class OutsideTaskTests(SynchronousTestCase):
 _PATCHED = """
 import warnings
 from twisted.internet import reactor
-from zlib import compress as early_compress
+from zlib import compress
 import early
 from txgreenwsgi import monkey, react
 
@@ -289,14 +289,12 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     monkey.patch_heavy()
     monkey.patch_heavy()
-[warning] = caught
-assert "early (compress)" in str(warning.message), warning
-assert warning.filename == __file__, warning
+assert not caught, caught[0]
 assert monkey.is_patched("heavy")
 
 import bz2, gzip, hashlib, io, lzma, os, sqlite3, tarfile, zipfile, zlib
-assert zlib.compress is not early_compress
-assert monkey.original("zlib", "compress") is early_compress
+assert early.compress is zlib.compress is compress
+assert early.original[0] is monkey.original("zlib", "compress") is not zlib.compress
 DATA = b"".join(b"%d," % number for number in range(30000))
 
 def main():
@@ -343,10 +341,12 @@ class PatchTests(SynchronousTestCase):
     """`patch_heavy` in another process."""
 
     def test_standard_library(self) -> None:
-        """The modules that use the patched ones work; early importers are named."""
+        """Modules that use the patched ones work, also if imported before."""
         folder = Path(self.mktemp()).resolve()
         folder.mkdir()
-        (folder / "early.py").write_text("from zlib import compress\n")
+        (folder / "early.py").write_text(
+            "from zlib import compress\noriginal = [compress]\n"
+        )
         (folder / "main.py").write_text(_PATCHED)
         done = subprocess.run(
             [sys.executable, str(folder / "main.py")],

@@ -53,17 +53,18 @@ class ArrivalTests(WireTestCase):
         self.assertEqual(waited, [False])
 
     def test_length_of_a_chunked_body(self) -> None:
-        """CONTENT_LENGTH is absent; `wsgi.input_terminated` lets frameworks read on."""
+        """Streamed, it has no CONTENT_LENGTH, but `wsgi.input_terminated`."""
         environ: Environ = {}
 
         def app(given: Environ, start: Start) -> Iterable[bytes]:
             environ.update(given)
             return application(given, start)
 
-        client = self.connected(app)
+        client = self.connected(app, chunked="stream")
         client.send(chunked("/echo", b"abc", b"def"))
         self.assertEqual(self.only(client).body, b"abcdef")
         self.assertNotIn("CONTENT_LENGTH", environ)
+        self.assertEqual(environ["HTTP_TRANSFER_ENCODING"], "chunked")
         self.assertIs(environ["wsgi.input_terminated"], True)
 
     def test_trailers(self) -> None:
@@ -333,7 +334,7 @@ class PressureTests(WireTestCase):
             start("200 OK", TEXT)
             return [b"%d" % len(held)]
 
-        server = self.serve(app, input_window=1000)
+        server = self.serve(app, input_window=1000, chunked="stream")
         client = server.connect()
         client.send(chunked("/", *[b"x"] * 15_000))
         self.assertTrue(client.channel.reading_paused)
@@ -416,7 +417,7 @@ class EarlyResponseTests(WireTestCase):
 
     def test_unknown_rest_closes(self) -> None:
         """A chunked body has no known end, so its connection closes."""
-        client = self.connected(application)
+        client = self.connected(application, chunked="stream")
         client.send(get("/unread", "Transfer-Encoding: chunked", method="POST"))
         self.assertEqual(self.only(client).header("Connection"), "close")
         self.assertTrue(client.closed)
@@ -501,7 +502,7 @@ class MaxBodyTests(WireTestCase):
                 return [f"{error}\n".encode()]
             raise AssertionError("the body was too long")
 
-        server = self.serve(app, max_body=10)
+        server = self.serve(app, max_body=10, chunked="stream")
         client = server.connect()
         client.send(get("/", "Transfer-Encoding: chunked", method="POST"))
         client.send(b"b\r\n01234567890\r\n")

@@ -202,6 +202,22 @@ AMBIGUOUS: dict[str, tuple[int, bytes]] = {
         _chunk(b'5;a="b\nc"'),
     ),
     "a chunk extension without a name (RFC 9112 7.1.1)": (400, _chunk(b"5;")),
+    "white space behind a chunk size: SIZE.SP (RFC 9112 7.1)": (400, _chunk(b"5 ")),
+    "white space behind a chunk extension (RFC 9112 7.1.1)": (400, _chunk(b"5 ; a ")),
+    "an LF behind white space before an extension (RFC 9112 7.1.1)": (
+        400,
+        _chunk(b"5 \n; a"),
+    ),
+    "a CR behind white space in an extension (RFC 9112 7.1.1)": (
+        400,
+        _chunk(b"5 ; a \r= b"),
+    ),
+    "a second size behind white space (RFC 9112 7.1)": (400, _chunk(b"5 0; a")),
+    "white space before a chunk size with an extension (RFC 9112 7.1)": (
+        400,
+        _chunk(b" 5; a"),
+    ),
+    "a vertical tab as white space (RFC 9110 5.6.3)": (400, _chunk(b"5\x0b;a")),
     "data that is longer than its chunk: SPILL (RFC 9112 7.1)": (
         400,
         CHUNKED + b"5\r\nabcdef\r\n" + EMPTY,
@@ -303,6 +319,12 @@ UNAMBIGUOUS: dict[str, bytes] = {
         _request(b"TRANSFER-ENCODING: CHUNKED") + EMPTY
     ),
     "a chunk extension with a quoted value (RFC 9112 7.1.1)": _chunk(b'5;a="\\";b"'),
+    "bad white space in chunk extensions (RFC 9112 7.1.1)": _chunk(
+        b'5 ;\ta = b ; c\t=\t"\\";d"'
+    ),
+    "bad white space in the extension of the last chunk (RFC 9112 7.1.1)": (
+        CHUNKED + b"0 ; a\r\n\r\n"
+    ),
     "a last chunk of several zeros (RFC 9112 7.1)": CHUNKED + b"000\r\n\r\n",
     "a trailer that would frame, in a head (RFC 9110 6.5.1)": (
         CHUNKED + b"0\r\nContent-Length: %d\r\n\r\n" % len(SECOND)

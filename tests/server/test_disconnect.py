@@ -55,7 +55,8 @@ class NoticeTests(WireTestCase):
 
         for target in ("/read", "/read?10", "/readline", "/readlines"):
             self.leave(app, get(target, "Content-Length: 9", method="POST") + b"abc")
-            self.leave(app, get(target, "Transfer-Encoding: chunked", method="POST"))
+            request = get(target, "Transfer-Encoding: chunked", method="POST")
+            self.leave(app, request, chunked="stream")
         self.assertEqual(self.noticed, [ClientDisconnected] * 8)
         self.assertEqual(self.outcomes(), [(0, "disconnected")] * 8)
         self.assert_quiet()

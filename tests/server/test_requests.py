@@ -169,9 +169,9 @@ class RefusalTests(WireTestCase):
             self.assertTrue(client.closed, name)
 
     def test_bad_chunks_without_a_read(self) -> None:
-        """Without a read, the application responds, and the connection closes."""
+        """Streamed without a read, the application responds, and the server closes."""
         for name, body in BAD_CHUNKS.items():
-            client = self.connected(application)
+            client = self.connected(application, chunked="stream")
             head = get("/unread", "Transfer-Encoding: chunked", method="POST")
             client.send(head + body + NEXT)
             response = self.only(client)

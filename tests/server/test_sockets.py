@@ -351,7 +351,7 @@ class ReadBodyTests(WireTestCase):
 
     def test_limits_hold(self) -> None:
         """A chunked body beyond the limit is refused here too."""
-        server = self.serve(application, max_body=2000)
+        server = self.serve(application, max_body=2000, chunked="stream")
         client = PairClient(server)
         errors: list[str] = []
 

@@ -161,6 +161,7 @@ class MemoryStream:
         self.backpressure = MemoryOutput()
         self.output: Output = self.backpressure
         self.reading_paused = False
+        self.body_is_stored = False
         self.ends = ENDS
         self.connected = True
         self.calls: list[str] = []
@@ -238,6 +239,9 @@ class MemoryStream:
     def send_continue(self) -> None:
         """Note that the body is wanted."""
         self.calls.append("send_continue")
+
+    def stored_body(self) -> None:
+        """Return None: the body comes in pieces."""
 
     def read_body(self, wanted: int) -> bytes | None:
         """Return the bytes that the test has provided."""

@@ -61,7 +61,7 @@ class RequestBodyTests(ServingTestCase):
             start_response("200 OK", [])
             return []
 
-        self.server = self.server_of(application)
+        self.server = self.server_of(application, chunked="stream")
         head = request_head("POST", "/", length, expects_continue)
         stream = MemoryStream(self.server, head)
         exchange = stream.exchange

@@ -158,6 +158,7 @@ class _Sink:
     def __init__(self, crossing: _Crossing, sink: ResponseSink) -> None:
         self._call = crossing.call
         self._sink = sink
+        self.of_thread = True
 
     @property
     def bodiless(self) -> bool:

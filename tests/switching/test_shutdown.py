@@ -261,3 +261,70 @@ class KillTests(ClockTestCase):
         self.killed(work)
         self.assertEqual(len(errors), 1)
         self.assert_nothing_left()
+
+
+class ThreadTests(ClockTestCase):
+    """Tasks that outlive the reactor, while the interpreter's exit handlers run."""
+
+    def thread(self, events: list[str]) -> Task[object]:
+        """Return such a task."""
+
+        def work() -> None:
+            try:
+                sleep(60)
+                events.append("woken")
+                sleep(60)
+            finally:
+                events.append("ended")
+
+        task = self.start(work)
+        self.hub.threads.add(task)
+        return task
+
+    def test_close(self) -> None:
+        """They stay parked when the others are killed."""
+        events: list[str] = []
+        task = self.thread(events)
+        other = self.start(sleep, 60)
+        self.hub.close()
+        self.assertTrue(other.done)
+        self.assertEqual((task.state, events), ("parked", []))
+        error = self.assertRaises(NotInGreenlet, self.spawn, sleep, 1)
+        self.assertIn("the reactor has stopped", str(error))
+        self.hub.end()
+
+    def test_reopen(self) -> None:
+        """They run on, and tasks can start, until the end."""
+        events: list[str] = []
+        task = self.thread(events)
+        self.hub.close()
+        self.hub.reopen()
+        late = self.spawn(sleep, 60)
+        self.clock.advance(60)
+        self.assertEqual(
+            (task.state, late.state, events), ("parked", "parked", ["woken"])
+        )
+        self.hub.end()
+        self.assertEqual(events, ["woken", "ended"])
+        self.error_of(task, Cancelled)
+        self.error_of(late, Cancelled)
+        self.assertRaises(NotInGreenlet, self.spawn, sleep, 1)
+        self.assert_nothing_left()
+
+    def test_call_at_end(self) -> None:
+        """A callback runs once, when no task can run any more."""
+        events: list[str] = []
+        self.hub.call_at_end(lambda: events.append("callback"))
+        self.thread(events)
+        self.hub.close()
+        self.assertEqual(events, [])
+        self.hub.end()
+        self.hub.end()
+        self.assertEqual(events, ["ended", "callback"])
+
+    def test_call_at_end_without_threads(self) -> None:
+        """Without threads this is when the reactor has stopped."""
+        events: list[str] = []
+        self.hub.call_at_end(lambda: events.append("callback"))
+        self.hub.close()
+        self.assertEqual(events, ["callback"])

@@ -19,6 +19,8 @@ from twisted.web.server import Site
 
 from tests.certificate import TLS_OPTIONS
 from txgreenwsgi import GreenWSGIResource, service
+from txgreenwsgi._switching.greenlets import hub_of
+from txgreenwsgi._threads.pool import pool_of
 from txgreenwsgi.testing import MemoryServer
 
 from .harness_clients import Http1Connection, Http2Connection
@@ -91,7 +93,9 @@ class Watched:
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
         """Call the application."""
         self.environs.append(environ)
-        self.tasks.append(environ["txgreenwsgi.current_task"]())
+        task = environ["txgreenwsgi.current_task"]()
+        if task is not None:  # else the request is served in a thread
+            self.tasks.append(task)
         return self._app(environ, start_response)
 
     def requests(self) -> list[Any]:
@@ -118,6 +122,7 @@ class Server:
             body has come.
         scheme: the wsgi.url_scheme of its requests.
         accepts_in_shutdown: whether connections can be made after `begin_stop`.
+        in_order: whether requests that become ready together run in that order.
         large: a response size in bytes that cannot be sent while the client does
             not read: it exceeds the buffers of both ends.
         reactor: the reactor, which is also the clock.
@@ -128,6 +133,7 @@ class Server:
     streams_bodies = True
     scheme = "http"
     accepts_in_shutdown = True
+    in_order = True
     large = 500_000
     reactor: Any
 
@@ -175,6 +181,7 @@ class Server:
         body: bytes = b"",
         *,
         length: int | None = None,
+        unsized: bool = False,
         slow: bool = False,
         stalled: bool = False,
         on: Reply | None = None,
@@ -188,13 +195,18 @@ class Server:
             body: the body, or the first part of it.
             length: the Content-Length of a body that is sent in part; the rest
                 follows by `Reply.send_body`.
+            unsized: whether the body has no Content-Length, and follows by
+                `send_body`: chunked in HTTP/1.1.
             slow: whether the client does not read the response.
             stalled: whether the HTTP/2 client reads without enlarging its window.
             on: an earlier reply, whose connection is used. By default, the
                 request gets a new connection.
         """
         fields = [("Host", "test.example"), *headers]
-        if length is not None:
+        if unsized:
+            if self.version == "HTTP/1.1":
+                fields.append(("Transfer-Encoding", "chunked"))
+        elif length is not None:
             fields.append(("Content-Length", str(length)))
         elif body:
             fields.append(("Content-Length", str(len(body))))
@@ -204,7 +216,8 @@ class Server:
             self.connections.append(connection)
         else:
             connection = on.connection
-        reply = connection.request(method, target, fields, body, length is not None)
+        partial = unsized or length is not None
+        reply = connection.request(method, target, fields, body, partial)
         self.settle()
         return reply
 
@@ -241,13 +254,17 @@ class Server:
             seconds: the duration.
             meanwhile: called in that time, for the clients.
         """
-        hub = self.app.tasks[-1].hub
+        hub = hub_of(self.reactor)
         hub.detects_stalls = True
         self.skip_time(seconds)
         if meanwhile is not None:
             meanwhile()
         self.settle()
         hub.detects_stalls = False
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call `function` at the reactor's next turn. For applications."""
+        self.reactor.callLater(0, function)
 
     def stop(self) -> Stop:
         """Stop the server, as at the end of its process."""
@@ -274,6 +291,11 @@ class Server:
     def disconnect(self, reply: Reply) -> None:
         """Close the connection of a client."""
         reply.connection.link.disconnect()
+        self.settle()
+
+    def end_input(self, reply: Reply) -> None:
+        """Close the sending side of the connection of a client (a half-close)."""
+        reply.connection.link.end()
         self.settle()
 
     def abandon(self, reply: Reply) -> None:
@@ -423,6 +445,33 @@ class SocketTransport(Server):
             self.settle()
 
 
+class ThreadsTransport(SocketTransport):
+    """Our HTTP/1.1 on real sockets, with every request in a real thread."""
+
+    in_order = False
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Start the service on a free port."""
+        super().set_up(observers, settings | {"threads_for": "all"})
+        self._threads = pool_of(hub_of(self.reactor))
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call `function` at the reactor's next turn. For applications."""
+        self.reactor.callFromThread(function)
+
+    def turn(self) -> bool:
+        """Run the pending work of the reactor and of the threads."""
+        worked = super().turn()
+        return self._threads.computes or worked
+
+    def pass_time(self, seconds: float) -> None:
+        """Advance the clock, and run the calls that are due to their effects."""
+        super().pass_time(seconds)
+        while self._threads.computes:
+            super().turn()
+        super().pass_time(0)
+
+
 class WebTransport(Server):
     """A GreenWSGIResource of twisted.web in memory, over HTTP/1.1."""
 
@@ -531,6 +580,7 @@ class _Http2Factory(Factory):
 TRANSPORTS: dict[str, type[Server]] = {
     "Memory": MemoryTransport,
     "Sockets": SocketTransport,
+    "Threads": ThreadsTransport,
     "Tls": TlsTransport,
     "WebHttp1": WebTransport,
     "WebHttp2": WebHttp2Transport,

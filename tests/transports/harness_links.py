@@ -71,6 +71,9 @@ class Link(Protocol):
     def take(self) -> bytes:
         """Return the bytes received since the last call."""
 
+    def end(self) -> None:
+        """Close the sending side only (a half-close)."""
+
     def disconnect(self) -> None:
         """Close the connection; later sends of the server fail."""
 
@@ -119,6 +122,11 @@ class MemoryLink:
         data, self._taken = received[self._taken :], len(received)
         return data
 
+    def end(self) -> None:
+        """Close the sending side."""
+        if not self._gone:
+            self._client.end()
+
     def disconnect(self) -> None:
         """Reset the connection."""
         if not self._gone:
@@ -134,6 +142,8 @@ class SocketLink:
         if slow:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER)
         self._socket.connect(("127.0.0.1", port))
+        # A second small piece must not wait for the acknowledgement of the first.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
         self._unsent = b""
         self._taken = 0
@@ -177,6 +187,10 @@ class SocketLink:
             parts.append(part)
             self._taken += len(part)
         return b"".join(parts)
+
+    def end(self) -> None:
+        """Close the sending side."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def disconnect(self) -> None:
         """Close the connection."""
@@ -249,6 +263,12 @@ class TlsLink:
                 parts.append(part)
             self._closed = True
         return b"".join(parts)
+
+    def end(self) -> None:
+        """Send a close_notify, which in TLS 1.3 ends only this direction."""
+        with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            self._tls.unwrap()
+        self._plain.send(self._outgoing.read())
 
     def disconnect(self) -> None:
         """Close the lower connection without a close_notify."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from twisted.logger import LogLevel, formatEvent
 
 from txgreenwsgi import ClientDisconnected, RequestTimeout
+from txgreenwsgi._switching.greenlets import hub_of
 
 from .harness import STREAMING, TEXT, Cases, on_every_transport
 
@@ -396,9 +397,9 @@ class StallCases(Cases):
 
         server = self.serve(app)
         reply = server.begin()
-        server.app.tasks[-1].hub.detects_stalls = True
+        hub_of(server.reactor).detects_stalls = True
         server.advance(1)
-        server.app.tasks[-1].hub.detects_stalls = False
+        hub_of(server.reactor).detects_stalls = False
         server.advance(5 - SLACK)
         self.assertEqual(reply.state, "waiting")
         server.advance(2 * SLACK)

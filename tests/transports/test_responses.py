@@ -128,7 +128,7 @@ class ResponseCases(Cases):
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             start("200 OK", TEXT)
             blocks = [b"", b"one ", b"two"]
-            server.reactor.callLater(0, blocks.append, b" three")
+            server.soon(lambda: blocks.append(b" three"))
             return blocks
 
         server = self.serve(app)
@@ -594,7 +594,7 @@ class ResponseCases(Cases):
 
             file = io.BytesIO(bytes(64 * 1024 * 1024) + b"end")
             wrapped: Iterator[bytes] = environ["wsgi.file_wrapper"](file)
-            server.reactor.callLater(0, turn)
+            server.soon(turn)
             for block in wrapped:
                 if not block.startswith(b"\0"):
                     break

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 OF_CONNECTIONS: dict[str, Any] = {
     "body_timeout": 30.0,
     "buffer_memory": 1024**2,
+    "chunked": "auto",
+    "half_close": "disconnect",
     "header_timeout": 20.0,
     "input_window": 65536,
     "keep_alive": 15.0,
     "max_chunk_extensions": 4096,
     "max_connections": 0,
+    "max_handshakes": 1000,
     "max_header_size": 32768,
     "max_headers": 100,
     "max_target": 8192,
@@ -52,6 +55,8 @@ OF_REQUESTS: dict[str, Any] = {
     "request_timeout": 5,
     "server_header": "mine",
     "strict": True,
+    "threads": 2,
+    "threads_for": ["/reports/*", "POST /upload"],
     "url_scheme": "https",
     "write_timeout": 5,
 }

@@ -230,6 +230,10 @@ class BlockingLink:
         self.ended = not data
         return data
 
+    def end(self) -> None:
+        """Close the sending side."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def disconnect(self) -> None:
         """Close the connection."""
         self._socket.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import threading
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from txgreenwsgi._twistd.check import (
     BLOCKS,
     GREEN,
     OFFLOADED,
+    UNKNOWN,
     WARNING,
     Finding,
     examine,
@@ -21,6 +23,9 @@ from txgreenwsgi._twistd.check import (
 )
 from txgreenwsgi._twistd.findings import IN_C, ON_SOCKETS
 from txgreenwsgi.green import patched
+
+#: An extension module that opens connections.
+NATIVE = getattr(find_spec("uvloop.loop"), "origin", None)
 
 
 class CheckTestCase(SynchronousTestCase):
@@ -40,6 +45,7 @@ class CheckTestCase(SynchronousTestCase):
         self.load(
             "txgreenwsgi.monkey",
             early_importers=dict,
+            early_objects=list,
             original=lambda module, name: getattr(sys.modules[module], name),
         )
 
@@ -139,6 +145,32 @@ class DriverTests(CheckTestCase):
         self.load("psycopg.waiting", wait=ours)
         self.says("psycopg", GREEN)
 
+    def test_uvloop(self) -> None:
+        """Uvloop blocks, except as the event loop of the reactor."""
+        loop = type("Loop", (), {"__module__": "uvloop"})()
+        self.load("uvloop")
+        self.says("uvloop", BLOCKS, "uvloop.install()")
+        self.load("twisted.internet.reactor", _asyncioEventloop=object())
+        self.says("uvloop", BLOCKS)
+        self.load("twisted.internet.reactor", _asyncioEventloop=loop)
+        self.says("uvloop", GREEN)
+
+    def test_unknown(self) -> None:
+        """An unknown package that connects in C may block; off-loading it helps."""
+        self.load("shopdriver._native", __file__=NATIVE)
+        self.says("shopdriver", UNKNOWN, "--offload")
+        self.says("shopdriver", OFFLOADED, "shopdriver.get", "shopdriver.get")
+        self.assertEqual(len(self.found()), 1)
+        text, status = report(examine())
+        self.assertEqual(status, 0)
+        self.assertIn("0 of 1 would block the reactor, 1 may", text)
+
+    def test_known_extensions(self) -> None:
+        """An extension module of a known or harmless package is not unknown."""
+        for name in ("cryptography.native", "_duckdb", "psycopg_binary.pq"):
+            self.load(name, __file__=NATIVE)
+        self.assertEqual(self.found(), {})
+
     def test_oracledb(self) -> None:
         """Oracledb is green in its thin mode with patched sockets."""
         self.patched.add("socket")
@@ -183,6 +215,17 @@ class DriverTests(CheckTestCase):
         monkey: Any = sys.modules["txgreenwsgi.monkey"]
         monkey.early_importers = lambda: {"shop.mail": ["sleep", "socket"]}
         self.says("shop.mail", BLOCKS, "sleep, socket")
+
+    def test_early_objects(self) -> None:
+        """An object created before patching is reported with its kind."""
+        monkey: Any = sys.modules["txgreenwsgi.monkey"]
+        monkey.early_objects = lambda: [
+            SimpleNamespace(name="shop.lock", kind="Lock"),
+            SimpleNamespace(name="shop.state", kind="local"),
+        ]
+        self.says("shop.lock", WARNING, "a Lock created before the library")
+        self.says("shop.lock", WARNING, "blocks all others")
+        self.says("shop.state", WARNING, "all requests share it")
 
     def test_thread_locals(self) -> None:
         """A thread-local shared by all requests is reported; a contextvar is not."""
@@ -357,5 +400,6 @@ class ReportTests(SynchronousTestCase):
     def test_order(self) -> None:
         """Blocking drivers come first, then warnings."""
         order = [found.verdict for found in examine()]
-        ranks = [(BLOCKS, WARNING, OFFLOADED, GREEN).index(what) for what in order]
+        kinds = (BLOCKS, WARNING, UNKNOWN, OFFLOADED, GREEN)
+        ranks = [kinds.index(what) for what in order]
         self.assertEqual(ranks, sorted(ranks))

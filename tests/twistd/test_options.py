@@ -37,7 +37,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertIsNone(options["chdir"])
         self.assertIsNone(options["access-log"])
         self.assertEqual(options["access-log-format"], "combined")
-        self.assertEqual(options.settings, Settings())
+        self.assertEqual(options.settings, Settings(threads_for=("auto",)))
 
     def test_app(self) -> None:
         """--app names the application, and so does --wsgi, as in `twist web`."""
@@ -60,9 +60,12 @@ class OptionsTests(SynchronousTestCase):
         """Every setting has an option of its name."""
         said: dict[str, tuple[str, Any]] = {
             "max_in_flight": ("5", 5),
+            "threads_for": ("POST /upload/*", ("POST /upload/*",)),
+            "threads": ("3", 3),
             "max_queued": ("0", 0),
             "queue_timeout": ("1.5", 1.5),
             "max_connections": ("7", 7),
+            "max_handshakes": ("9", 9),
             "max_body": ("10M", 10485760),
             "request_timeout": ("9", 9.0),
             "graceful_timeout": ("0", 0.0),
@@ -79,8 +82,10 @@ class OptionsTests(SynchronousTestCase):
             "max_chunk_extensions": ("0", 0),
             "input_window": ("1M", 1048576),
             "buffer_input": ("", True),
+            "chunked": ("stream", "stream"),
             "buffer_memory": ("64K", 65536),
             "on_disconnect": ("cancel", "cancel"),
+            "half_close": ("serve", "serve"),
             "strict": ("", True),
             "display_tracebacks": ("", True),
             "add_header": ("X-A: b", (("X-A", "b"),)),
@@ -134,7 +139,7 @@ class OptionsTests(SynchronousTestCase):
         """Two command lines share no values."""
         parsed("--listen=tcp:1", "--environ=A=b", "--add-header=A: b")
         self.assertEqual(parsed()["listen"], ["tcp:8080"])
-        self.assertEqual(parsed().settings, Settings())
+        self.assertEqual(parsed().settings, Settings(threads_for=("auto",)))
 
     def test_access_log(self) -> None:
         """--access-log names the access log, and so does -l, as in `twist web`."""

@@ -10,15 +10,19 @@ import faulthandler
 import os
 import signal
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from txgreenwsgi._twistd import watchdog as watchdog_module
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
+from txgreenwsgi.green import exits
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -50,7 +54,7 @@ class StoppableClock(Clock):
         self.events.append("sigTerm")
 
     def sigInt(self, number: int, frame: object = None) -> None:
-        """Record a call of Twisted's handler, which stops and keeps the signal."""
+        """Record a call of Twisted's handler, which the watchdog must not call."""
         self.events.append("sigInt")
 
 
@@ -68,6 +72,19 @@ class WatchdogTests(SynchronousTestCase):
         self.patch(signal, "getsignal", self.handlers.__getitem__)
         self.patch(signal, "signal", self.handlers.__setitem__)
         self.patch(faulthandler, "dump_traceback_later", self.arm)
+        self.guarded: list[tuple[Any, ...]] = []
+        self.limits: list[float] = []
+        self.started: list[tuple[Any, tuple[float, ...]]] = []
+        self.patch(exits, "install", lambda: None)
+        self.patch(exits, "set_time_limit", self.limits.append)
+        self.patch(
+            watchdog_module, "start_guardian", lambda *args: self.guarded.append(args)
+        )
+        self.patch(
+            watchdog_module,
+            "start_real_thread",
+            lambda function, args: self.started.append((function, args)),
+        )
 
     def arm(self, seconds: float, exit: bool, file: Any) -> None:  # noqa: A002
         """Record the arguments of `faulthandler`."""
@@ -81,6 +98,7 @@ class WatchdogTests(SynchronousTestCase):
             watchdog.prepare()
         self.prepared = [formatEvent(event) for event in events]
         watchdog.install(self.reactor)
+        self.dog = watchdog
 
     def send(self, number: int) -> list[str]:
         """Deliver a signal, run one reactor turn, and return the log lines."""
@@ -103,19 +121,124 @@ class WatchdogTests(SynchronousTestCase):
         )
 
     def test_interrupt(self) -> None:
-        """SIGINT calls Twisted's handler: the process ends by that signal."""
+        """SIGINT stops the reactor; the last exit handler ends the process by it."""
+        killed: list[tuple[int, int]] = []
+        self.patch(os, "kill", lambda pid, number: killed.append((pid, number)))
         self.watchdog()
         self.send(signal.SIGINT)
-        self.assertEqual(self.reactor.events, ["sigInt"])
+        self.assertEqual(self.reactor.events, ["stop"])
+        self.dog.exit_by_signal()
+        self.assertEqual(killed, [(os.getpid(), signal.SIGINT)])
+        self.assertEqual(self.handlers[signal.SIGINT], signal.SIG_DFL)
+
+    def test_no_interrupt(self) -> None:
+        """After SIGTERM the last exit handler does nothing."""
+        self.patch(os, "kill", self.fail)
+        self.watchdog()
+        self.send(signal.SIGTERM)
+        self.dog.exit_by_signal()
+
+    def test_steps(self) -> None:
+        """The signal sets the limits of all steps, each later than the one before."""
+        self.watchdog(grace=10)
+        [(numbers, killed, killed_again, path)] = self.guarded
+        self.assertEqual((numbers, path), ([signal.SIGTERM, signal.SIGINT], ""))
+        before = time.monotonic()
+        self.send(signal.SIGTERM)
+        [limit], [(exited, _, _)] = self.limits, self.armed
+        self.assertTrue(11 < limit < exited < killed)
+        [(_, (end_of_grace,))] = self.started
+        self.assertTrue(before + 10 <= end_of_grace <= time.monotonic() + 10)
+        self.send(signal.SIGTERM)
+        self.assertTrue(1 < self.limits[1] < self.armed[1][0] < killed_again)
+
+    def test_children_that_are_left(self) -> None:
+        """After the grace period, processes of multiprocessing are terminated, killed.
+
+        Those that have been reaped are not: their ids may have been reused.
+        """
+
+        class Child:
+            def __init__(self, pid: int, returncode: int | None) -> None:
+                self.pid = pid
+                self._popen = SimpleNamespace(returncode=returncode)
+
+            def __repr__(self) -> str:
+                return f"<child {self.pid}>"
+
+        killed: list[tuple[int, int]] = []
+        slept: list[float] = []
+        self.patch(os, "kill", lambda pid, number: killed.append((pid, number)))
+        self.patch(watchdog_module, "monotonic", lambda: sum(slept))
+        self.patch(watchdog_module, "sleep", slept.append)
+        module = SimpleNamespace(_children={Child(2, None), Child(3, 0)})
+        self.patch(sys, "modules", {**sys.modules, "multiprocessing.process": module})
+        self.watchdog()
+        self.send(signal.SIGTERM)
+        [(end, _)] = self.started
+        with capturedLogs() as events:
+            end(10.0)
+        self.assertEqual(killed, [(2, signal.SIGTERM), (2, signal.SIGKILL)])
+        self.assertTrue(slept[0] > 11 and sum(slept) < 10 + MARGIN_SECONDS)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                f"{name}: sent to <child 2>, which did not end in the grace period"
+                for name in ("SIGTERM", "SIGKILL")
+            ],
+        )
+
+    def test_log_at_exit(self) -> None:
+        """When twistd has stopped its log, events go to the file of the stacks."""
+        log = Path(self.mktemp())
+        self.watchdog(str(log))
+        with capturedLogs() as events:
+            Logger().warn("late")
+        for begun in (False, True):
+            self.patch(exits, "has_begun", lambda begun=begun: begun)
+            self.dog.observe(events[0])
+        [line] = log.read_text().splitlines()
+        self.assertTrue(line.endswith("late"), line)
+
+    def test_log_that_is_a_full_pipe(self) -> None:
+        """A log that is a pipe is opened without waiting and never blocks."""
+        log = self.mktemp()
+        os.mkfifo(log)
+        self.watchdog(log)  # there is no reader
+        self.send(signal.SIGTERM)
+        reading = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reading)
+        self.send(signal.SIGTERM)
+        file = self.armed[-1][2]
+        self.addCleanup(file.close)
+        self.assertFalse(os.get_blocking(file.fileno()))
+
+    def test_stderr_that_is_a_full_pipe(self) -> None:
+        """Standard error is reopened if it is a pipe; the original is unchanged."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        pipe = os.fdopen(writing, "w")
+        self.addCleanup(pipe.close)
+        self.patch(sys, "__stderr__", pipe)
+        self.watchdog()
+        self.send(signal.SIGTERM)
+        file = self.armed[-1][2]
+        self.addCleanup(file.close)
+        self.assertFalse(os.get_blocking(file.fileno()))
+        self.assertTrue(os.get_blocking(writing))
+        os.write(file.fileno(), b"x")
+        self.assertEqual(os.read(reading, 10), b"x")
 
     def test_deadline(self) -> None:
         """The first signal sets a deadline at which the process exits."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.setUp()
-            self.watchdog()
-            self.assertEqual(self.armed, [])
-            self.send(number)
-            self.assertEqual(self.armed, [(30 + MARGIN_SECONDS, True, sys.__stderr__)])
+            with open(self.mktemp(), "w") as stderr:
+                self.patch(sys, "__stderr__", stderr)
+                self.watchdog()
+                self.assertEqual(self.armed, [])
+                self.send(number)
+            self.assertEqual(self.armed, [(30 + MARGIN_SECONDS, True, stderr)])
 
     def test_very_long_grace_period(self) -> None:
         """A grace period above the limit of faulthandler is accepted."""
@@ -224,9 +347,12 @@ class WatchdogTests(SynchronousTestCase):
 
     def test_log_that_cannot_be_opened(self) -> None:
         """If the log cannot be opened, the stacks go to standard error."""
+        stderr = open(self.mktemp(), "w")  # noqa: SIM115
+        self.addCleanup(stderr.close)
+        self.patch(sys, "__stderr__", stderr)
         self.watchdog(os.path.join(self.mktemp(), "nowhere"))
         [warning] = self.prepared
         self.assertIn("cannot open the log ([Errno 2]", warning or "")
         self.assertIn("its stacks go to standard error", warning or "")
         self.send(signal.SIGTERM)
-        self.assertIs(self.armed[0][2], sys.__stderr__)
+        self.assertIs(self.armed[0][2], stderr)

@@ -9,12 +9,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from twisted.logger import Logger
+
 from txgreenwsgi.green import patched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["PATCHABLE", "parse_patch", "patch", "patch_drivers"]
+
+_log = Logger()
 
 #: The names that may be given: those of `txgreenwsgi.monkey.MODULES`.
 PATCHABLE = (
@@ -54,8 +58,22 @@ def parse_patch(names: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def patch(modules: tuple[str, ...]) -> None:
-    """Patch these modules. Call from the main thread, outside tasks."""
+    """Patch these modules. Call from the main thread, outside tasks.
+
+    Logs a warning if other modules are patched already, which cannot be undone.
+    """
     patched.choose()
+    others = [
+        name
+        for name in PATCHABLE
+        if name not in modules
+        and patched.is_patched("threading" if name == "thread" else name)
+    ]
+    if others:
+        _log.warn(
+            "the program has patched {others} earlier: these modules stay patched",
+            others=", ".join(others),
+        )
     if modules:
         from txgreenwsgi import monkey
 

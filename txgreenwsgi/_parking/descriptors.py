@@ -125,9 +125,7 @@ class _Poller:
         self._watched = False
         self._dispatching = False
         self.registrations: dict[int, Registration] = {}
-        hub.reactor.addSystemEventTrigger(  # type: ignore[attr-defined]
-            "after", "shutdown", self._close
-        )
+        hub.call_at_end(self._close)
 
     def register(self, fd: int) -> Registration:
         """Register `fd`, or refresh its registration; return the registration.
@@ -194,8 +192,12 @@ class _Poller:
 
     def _close(self) -> None:
         self._unwatch_if_unused()
+        for registration in self.registrations.values():
+            registration.open = False
         self.registrations.clear()
         self._epoll.close()
+        # Tasks that run while the interpreter exits get another poller.
+        self.hub.reactor.__dict__.pop("_txgreenwsgi_poller", None)
 
     # IReadDescriptor, called by the reactor.
 
@@ -232,7 +234,16 @@ class _Poller:
             self._unwatch_if_unused()
 
     def connectionLost(self, reason: Failure) -> None:
+        # The reactor stops. Threads may run on while the interpreter exits: then the
+        # stopped reactor is iterated, and makes this call.
         self._watched = False
+        if self._wait_count:
+            self._reactor.callLater(0, self._watch_again)  # type: ignore[attr-defined]
+
+    def _watch_again(self) -> None:
+        if self._wait_count and not self._watched and not self._epoll.closed:
+            self._watched = True
+            self._reactor.addReader(self)
 
 
 def _poller_of(hub: Hub) -> _Poller:

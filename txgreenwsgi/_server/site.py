@@ -18,6 +18,8 @@ from txgreenwsgi.settings import Settings, refuse_settings
 
 from .access_log import ServerAccessLog
 from .h1_channel import H1Channel
+from .half_close import HalfCloseChannel
+from .handshakes import Handshakes
 from .sockets import Sockets
 from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 
@@ -99,6 +101,9 @@ class GreenSite(Factory):
             self._access_log = ServerAccessLog(access_log, access_log_format)
             observers = [*observers, self._access_log.observe]
         self.server = ApplicationServer(application, settings, observers, reactor)
+        self._channel = (
+            HalfCloseChannel if settings.half_close == "serve" else H1Channel
+        )
         self._head_limits = HeadLimits(
             size=settings.max_header_size,
             fields=settings.max_headers,
@@ -128,10 +133,16 @@ class GreenSite(Factory):
         return self.server.shutdown.stopping
 
     @cached_property
+    def _handshakes(self) -> Handshakes:
+        """The TLS handshakes in progress."""
+        server = self.server
+        return Handshakes(server.settings.max_handshakes, server.reactor)
+
+    @cached_property
     def sockets(self) -> Sockets:
         """The poller of the plain connections."""
         self.server.bind()
-        return Sockets(self.server.reactor)
+        return Sockets(self.server.reactor, self.settings.half_close == "serve")
 
     def startFactory(self) -> None:
         """Serve: called when the first port listens, also again after `stop`.
@@ -158,11 +169,16 @@ class GreenSite(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> H1Channel | None:  # type: ignore[override]
         """Return the protocol of a new connection; None above `max_connections`."""
-        server = self.server
-        limit = server.settings.max_connections
-        if limit and len(server.shutdown.connections) >= limit:
+        if self.is_full:
             return None
-        return H1Channel(server, self.sockets, self._head_limits)
+        server = self.server
+        return self._channel(server, self.sockets, self._head_limits, self._handshakes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `max_connections` are open."""
+        limit = self.server.settings.max_connections
+        return limit > 0 and len(self.server.shutdown.connections) >= limit
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols for ALPN (RFC 7301), for clients that offer it."""

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
+from txgreenwsgi._switching.thread_calls import in_task_of_thread
+from txgreenwsgi._threads.routes import AUTO, RoutePatterns
+from txgreenwsgi._threads.runner import ThreadRunner, to_thread
 from txgreenwsgi._wsgi.application_check import checked_application
 from txgreenwsgi._wsgi.environ import base_environ
+from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.origins import EXTENSIONS
 
@@ -103,6 +107,7 @@ class ApplicationServer:
             settings.environ,
         )
         self.environ["txgreenwsgi.requests"] = self.requests
+        self.environ["txgreenwsgi.to_thread"] = to_thread
         self.context: Context = copy_context()
         self.admission: AdmissionQueue[Admitted] = AdmissionQueue(
             settings.max_in_flight, settings.max_queued
@@ -113,6 +118,13 @@ class ApplicationServer:
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
         self.runner: Runner = run_strictly if settings.strict else run_in_task
+        if settings.threads_for:
+            self.runner = ThreadRunner(
+                RoutePatterns(settings.threads_for),
+                settings.threads,
+                self.runner,
+                automatic=AUTO in settings.threads_for,
+            )
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
@@ -126,11 +138,13 @@ class ApplicationServer:
         return self._reactor
 
     def bind(self) -> None:
-        """Set `hub`. Call in the reactor's thread, before the first request.
+        """Set `hub`, and give the application text streams that write to the log.
 
-        `hub` is a plain attribute because reading it is faster than a property.
+        Call in the reactor's thread, before the first request. `hub` is a plain
+        attribute because reading it is faster than a property.
         """
         self.hub = hub_of(self.reactor)
+        replace_standard_streams()
 
     # Requests. Called in the reactor greenlet.
 
@@ -167,6 +181,9 @@ class ApplicationServer:
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
+        in_task = in_task_of_thread()
+        if in_task is not None:
+            return in_task(self.requests)
         return self.table.rows(self.reactor.seconds())
 
     # Connections.

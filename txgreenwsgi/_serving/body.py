@@ -13,8 +13,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from txgreenwsgi._switching.greenlets import Suspension, require_task
+from txgreenwsgi._switching.thread_calls import in_task_of_thread, tasks_of_threads
 from txgreenwsgi._switching.waiting import sleep
 from txgreenwsgi._wsgi.input import PIECE_BYTES
+from txgreenwsgi._wsgi.read_ahead import ClientPaused
 
 if TYPE_CHECKING:
     from txgreenwsgi._http.head import RequestHead
@@ -105,6 +107,8 @@ class RequestBody:
 
     Attributes:
         limits: as given; `Exchange.replace_limits` replaces them.
+        pause_seconds: time without a byte after which `receive` raises
+            `ClientPaused`; 0 to wait without this limit.
         complete: whether the whole body was received.
         held: the number of buffered bytes.
         error: the error that each further read raises; None if there is none.
@@ -115,8 +119,10 @@ class RequestBody:
 
     __slots__ = (
         "_length",
+        "_paused",
         "_pieces",
         "_received",
+        "_stalled",
         "_stream",
         "_waited",
         "client_waits",
@@ -124,6 +130,7 @@ class RequestBody:
         "error",
         "held",
         "limits",
+        "pause_seconds",
         "reader",
     )
 
@@ -135,6 +142,9 @@ class RequestBody:
         self._received = 0
         # Seconds that readers have waited in total, up to the last read.
         self._waited = 0.0
+        self._paused = False
+        self._stalled = False
+        self.pause_seconds = 0.0
         self.client_waits = head.expects_continue
         self.complete = False
         self.held = 0
@@ -152,6 +162,7 @@ class RequestBody:
         self._pieces.append(piece)
         self.held += len(piece)
         if self.reader is not None:
+            self._paused = False
             self.reader.resume()
 
     def _count(self, piece: bytes) -> bool:
@@ -178,6 +189,16 @@ class RequestBody:
 
     def check(self, now: float) -> None:
         """Apply the deadlines while a reader waits for the client."""
+        reader = self.reader
+        if (
+            reader is not None
+            and self.pause_seconds
+            and now - reader.since >= self.pause_seconds
+        ):
+            if not self._stream.read_now():
+                self._paused = True
+                reader.resume()
+            return
         reason = self._overdue(now)
         if reason and self._stream.read_now():
             reason = self._overdue(now)
@@ -226,7 +247,11 @@ class RequestBody:
     @property
     def full(self) -> bool:
         """Whether the buffer is full, so that reading should pause."""
-        return self.held >= self.limits.input_window or len(self._pieces) >= _MAX_PIECES
+        return (
+            self.held >= self.limits.input_window
+            or self._stalled
+            or len(self._pieces) >= _MAX_PIECES
+        )
 
     @property
     def max_missing_bytes(self) -> float:
@@ -246,9 +271,12 @@ class RequestBody:
         Raises:
             BadBody: the rest of the body is invalid, too long or too late.
             ClientDisconnected: the client has disconnected.
+            ClientPaused: no byte has arrived for `pause_seconds`.
             RuntimeError: another task is reading.
             ValueError: the request has ended.
         """
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.receive, wanted)
         stream = self._stream
         while True:
             if self.held:
@@ -261,6 +289,9 @@ class RequestBody:
                 raise self.error
             if self.complete:
                 return b""
+            if self._paused:
+                self._paused = False
+                raise ClientPaused
             if self.reader is not None:
                 raise RuntimeError(
                     "two tasks read the body of one request at the same time"
@@ -285,6 +316,11 @@ class RequestBody:
             finally:
                 self.reader = None
                 self._waited += reactor.seconds() - suspension.since
+
+    def stall(self, stalled: bool) -> None:
+        """Pause reading from the client, or allow it again. Never parks."""
+        self._stalled = stalled
+        self._stream.update_backpressure()
 
     def reader_turn(self) -> None:
         """Park for a reactor turn. Raises the error of a cut request."""

@@ -10,6 +10,7 @@ This file must never know a transport.
 from __future__ import annotations
 
 import traceback
+from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Final
 
@@ -20,17 +21,20 @@ from txgreenwsgi._http.framing import BODILESS_CODES
 from txgreenwsgi._http.writer import STATUSES, EarlyHints
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
-from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task, require_task
+from txgreenwsgi._switching.forks import Forked
+from txgreenwsgi._switching.greenlets import Task, require_task
+from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
-from txgreenwsgi._wsgi.errors import Errors
-from txgreenwsgi._wsgi.input import Input
-from txgreenwsgi._wsgi.read_ahead import read_ahead
+from txgreenwsgi._wsgi.errors import Errors, current_errors
+from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
+from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
 from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
 
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of
 from .plain_response import plain_response
+from .stored_body import StoredBody
 from .stream import concurrent_write_error
 
 if TYPE_CHECKING:
@@ -100,6 +104,10 @@ _ON_CUT: Final = LIFE.moves("cut")
 #: Maximum size of one sendfile() call, which blocks the reactor while it runs.
 _FILE_BYTES = 1024 * 1024
 
+#: Time without a byte of a chunked body after which its client is assumed to wait for
+#: the application, so that the application starts.
+PAUSE_SECONDS: Final = 1.0
+
 #: Maximum number of warnings about dropped response fields.
 _DROPPED_FIELDS = 1000
 
@@ -143,6 +151,9 @@ class Exchange:
         deadline: reactor time at which the request times out, `stalled` excluded.
         stalled: duration of the stalls of the reactor during the request, in seconds.
     """
+
+    #: The response is sent in the task.
+    of_thread: Final = False
 
     __slots__ = (
         "_left",
@@ -275,8 +286,8 @@ class Exchange:
             # Another task of the application is parked in a write.
             writer.abandon(late_write_error())
         errors = self.errors
-        if errors is not None and errors.partial_line:
-            errors.flush()
+        if errors is not None and (errors.partial_line or errors.partial_output):
+            errors.end()
         server = self.server
         admitted = server.admission.release()
         server.exchange_ended(self)
@@ -358,6 +369,20 @@ class Exchange:
             self.outcome = "cancelled"
         if self.task is not None:
             self.task.kill()
+
+    def leave_to_parent(self) -> None:
+        """Send nothing more: this is the child of a fork.
+
+        The connection belongs to the parent. All further reads and writes of the
+        application raise `Forked`.
+        """
+        if self.state is RUNNING or self.state is RESPONDING:
+            self.state = _ON_CUT[self.state]
+        self.error = error = Forked(
+            f"{self} belongs to the parent process: the child of a fork can neither "
+            "read its body nor send its response"
+        )
+        self.body.cut(error)
 
     def _interrupt(self, error: BaseException, outcome: str) -> None:
         """Raise `error` at the application's current wait, of any kind."""
@@ -470,18 +495,62 @@ class Exchange:
         body = self.body
         try:
             if body is NO_BODY:
-                server.runner(server.application, self._environ(Input(self)), self)
-            elif server.settings.buffer_input:
-                memory = server.settings.buffer_memory
-                with read_ahead(body, server.reactor, memory) as whole:  # type: ignore[arg-type]
-                    server.runner(server.application, self._environ(Input(whole)), self)
+                if server.settings.buffer_input or self.stream.body_is_stored:
+                    received: Input = SeekableInput(EmptyBody(self))
+                else:
+                    received = Input(self)
+                server.runner(server.application, self._environ(received), self)
             else:
-                environ = self._environ(Input(body))  # type: ignore[arg-type]
-                server.runner(server.application, environ, self)
+                self._run_with_body(body)  # type: ignore[arg-type]
         except BaseException as error:  # SystemExit ends only the request
             if self.task is not None and self.task.dying:
                 raise
+            if isinstance(self.error, Forked):
+                raise  # `end_child` exits this process
             self._failed(error)
+
+    def _run_with_body(self, body: RequestBody) -> None:
+        """Call the application, after its body was received if it must be complete."""
+        server = self.server
+        settings = server.settings
+        file = self.stream.stored_body()
+        if file is not None:
+            stored = StoredBody(file, self.head.content_length or 0, body)
+            environ = self._environ(SeekableInput(stored))
+            server.runner(server.application, environ, self)
+            return
+        if self.head.content_length is not None and not settings.buffer_input:
+            server.runner(server.application, self._environ(Input(body)), self)
+            return
+        memory = settings.buffer_memory
+        if not settings.buffer_input:
+            # Every client can send such a body: it must not take more memory than a
+            # streamed one.
+            memory = min(memory, self.limits.input_window // 2)
+        ahead = BufferedBody(body, server.reactor, memory)
+        try:
+            if settings.buffer_input or settings.chunked != "stream":
+                if settings.chunked == "auto" and not settings.buffer_input:
+                    body.pause_seconds = PAUSE_SECONDS
+                ahead.receive_ahead()
+                body.pause_seconds = 0.0
+            given = Input(ahead)
+            environ = self._environ(given)
+            if ahead.complete:
+                _set_whole(environ, ahead)
+            else:
+                buffer_input = partial(_buffer_input, ahead, given)
+                environ["txgreenwsgi.buffer_input"] = partial(in_task, buffer_input)
+            server.runner(server.application, environ, self)
+            if ahead.length and not ahead.begun and not ahead.complete:
+                _log.info(
+                    "{request}: the application did not read the chunked request body, "
+                    "whose client had paused; if it needs CONTENT_LENGTH, serve it "
+                    "with --chunked buffer",
+                    request=self,
+                )
+        finally:
+            ahead.close()
 
     def _environ(self, body: Input) -> WSGIEnvironment:
         server = self.server
@@ -491,7 +560,8 @@ class Exchange:
         )
         request_id = self.request_id
         environ["wsgi.input"] = body
-        environ["wsgi.errors"] = self.errors = Errors(request_id)
+        environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
+        current_errors.set(errors)
         environ["txgreenwsgi.request_id"] = request_id
         environ["txgreenwsgi.client_disconnected"] = environ[
             "waitress.client_disconnected"
@@ -524,6 +594,9 @@ class Exchange:
             TypeError: `headers` are not pairs of str.
             ValueError: a field cannot be sent in an interim response.
         """
+        if (call := in_task_of_thread()) is not None:
+            call(self.send_early_hints, headers)
+            return
         require_task("wsgi.early_hints()")
         hints = EarlyHints(headers)
         if self.error is not None:
@@ -638,13 +711,13 @@ class Exchange:
         stream.data(block)
         # `_yield_if_due`, inlined: this runs once for each block.
         hub = self.server.hub
-        if hub.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             stream.output.turn()
 
     def _yield_if_due(self) -> None:
         """Park for a reactor turn if the task has used up its time slice."""
         hub = self.server.hub
-        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             self.stream.output.turn()
 
     def _refuse_write(self) -> NoReturn:
@@ -816,6 +889,31 @@ class Exchange:
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
         )
+
+
+def _buffer_input(ahead: BufferedBody, given: Input, environ: WSGIEnvironment) -> None:
+    """Receive the rest of the body, so that `environ` describes a complete one.
+
+    Sets CONTENT_LENGTH, and a `wsgi.input` that can seek. A no-op if the body is
+    complete already, was read from, or if middleware has replaced `wsgi.input`. Call
+    in a task of the request. May park.
+    """
+    current = environ.get("wsgi.input")
+    proxy = current if isinstance(current, InputProxy) else None
+    original = current if proxy is None else proxy.body
+    if ahead.complete or ahead.begun or original is not given:
+        return
+    ahead.receive_ahead()
+    _set_whole(environ, ahead)
+    if proxy is not None:
+        proxy.body = environ["wsgi.input"]
+        environ["wsgi.input"] = proxy
+
+
+def _set_whole(environ: WSGIEnvironment, body: BufferedBody) -> None:
+    environ["wsgi.input"] = SeekableInput(body)
+    environ["CONTENT_LENGTH"] = str(body.length)
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
 
 
 class _BodyTooLong(AssertionError):

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from twisted.logger import Logger
 
@@ -46,6 +47,9 @@ class InFlight(Protocol):
     def check(self, now: float) -> None:
         """Apply the deadlines of the request."""
 
+    def leave_to_parent(self) -> None:
+        """Send nothing more. Called in the child of a fork."""
+
     def postpone(self, seconds: float, now: float) -> None:
         """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
 
@@ -71,6 +75,9 @@ class RequestInFlight:
     waiting_on: str
 
 
+_tables: WeakSet[RequestTable] = WeakSet()
+
+
 class RequestTable:
     """The requests in flight of one server, and its observers.
 
@@ -84,6 +91,7 @@ class RequestTable:
         self.observers = list(observers)
         self._id_prefix = ""
         self._last_id = 0
+        _tables.add(self)
 
     def next_id(self) -> str:
         """Return an identity that is unique across processes."""
@@ -131,3 +139,14 @@ def _by_age(exchange: InFlight) -> tuple[float, int, str]:
 def describe_wait(waiting_on: object) -> str:
     """Return the target of a wait as text."""
     return waiting_on if isinstance(waiting_on, str) else repr(waiting_on)
+
+
+def _leave_to_parent() -> None:
+    """Leave all clients to the parent process. Called in the child of a fork."""
+    for table in list(_tables):
+        for exchange in table.exchanges:
+            exchange.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -10,7 +10,7 @@ This file contains interfaces. It must never know their implementations.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from txgreenwsgi._http.writer import EarlyHints, ResponseHead
@@ -110,11 +110,14 @@ class Stream(Protocol):
         reading_paused: whether reading from the client is paused.
         ends: both ends of the connection.
         connected: False once the stream has noticed that the client disconnected.
+        body_is_stored: whether the transport stores complete request bodies before an
+            exchange begins. If not, bodies arrive in pieces.
     """
 
     output: Output
     reading_paused: bool
     ends: Ends
+    body_is_stored: bool
 
     @property
     def connected(self) -> bool: ...
@@ -183,6 +186,9 @@ class Stream(Protocol):
 
     def send_continue(self) -> None:
         """Send 100 Continue (RFC 9110 section 10.1.1). May park."""
+
+    def stored_body(self) -> IO[bytes] | None:
+        """Return the complete body as a file; None unless `body_is_stored`."""
 
     def read_body(self, wanted: int) -> bytes | None:
         """Read a piece of the body for the calling task. Never parks.

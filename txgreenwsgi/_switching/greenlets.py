@@ -16,7 +16,6 @@ task is for.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from threading import current_thread, get_ident
 from typing import TYPE_CHECKING, cast
@@ -26,9 +25,11 @@ from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.context import theContextTracker
 
+from . import asyncio_state as loops
 from . import guards, running
 from .asyncio_state import running_loop, swap_state
 from .errors import NotInGreenlet
+from .forks import end_child
 from .running import current_task, require_task
 from .steady_clock import is_steady, use_steady_clock
 from .suspensions import ANSWERED, OVER, WAITING, Suspension
@@ -36,6 +37,7 @@ from .tasks import (
     ABANDONED,
     FAILED,
     FINISHED,
+    LONG_TURN_SECONDS,
     NEW,
     PARKED,
     READY,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LATE_SECONDS",
+    "MIN_SLICE_SECONDS",
     "SLICE_SECONDS",
     "GreenletHub",
     "Hub",
@@ -80,9 +83,14 @@ LATE_SECONDS = 0.1
 #: Extension of a timeout that expires during a stall: time to read the sockets.
 GRACE_SECONDS = 0.25
 
-#: Time slice of a task in seconds. A task that exceeds it yields to the reactor at the
-#: next call that could park.
-SLICE_SECONDS = 0.01
+#: Time slice in seconds of a task, and of all tasks together that are ready in one turn
+#: of the reactor. A task that exceeds its slice yields to the reactor at the next call
+#: that could park.
+SLICE_SECONDS = 0.005
+
+#: Minimum time slice of a task that shares a turn with others: switching between more
+#: tasks than `SLICE_SECONDS` can divide would cost more than it gains.
+MIN_SLICE_SECONDS = 0.0001
 
 # Not the ident of any thread.
 _NO_THREAD = -1
@@ -106,7 +114,8 @@ def _run_tasks() -> None:
         assert task is not None, "the hub sets running.task before it switches here"
         task.run()
         if running.task is None:
-            _end_child(task)
+            # The task has forked, and this is the child.
+            end_child(task.error)
         hub = task.hub
         spare, reactor_greenlet = hub.spare_greenlets, hub.reactor_greenlet
         current = getcurrent()
@@ -120,19 +129,6 @@ def _run_tasks() -> None:
         current.gr_context = None
         del task, hub, spare, current
         reactor_greenlet.switch()
-
-
-def _end_child(task: Task[object]) -> None:
-    """Exit a fork's child process when `task`, which forked, has ended.
-
-    This is the behaviour of a fork in a thread. The reactor below the task is a copy
-    whose descriptors and clients belong to the parent.
-    """
-    error = task.error
-    if isinstance(error, SystemExit):
-        os._exit(error.code if isinstance(error.code, int) else bool(error.code))
-    task.log_unhandled()
-    os._exit(0 if error is None else 1)
 
 
 class GreenletHub:
@@ -150,8 +146,15 @@ class GreenletHub:
         context_tracker: Twisted's log contexts of that thread.
         resumed_at: time at which the running task was resumed, by the reactor's
             clock, in seconds.
+        slice_seconds: time slice of the running task, in seconds; see `share_slice`.
         spare_greenlets: finished greenlets, for reuse.
         abandoned: killed tasks that did not end.
+        on_turn: called before each turn of a task, from the switch into it to its next
+            wait or its end; None for no call.
+        on_long_turn: called at the wait that ends a turn of more than
+            `LONG_TURN_SECONDS`, with the task and the seconds; None for no call.
+        threads: tasks that outlive the reactor's run. `close` leaves them parked, and
+            they run on while the interpreter's exit handlers do (`reopen`).
         closed: True once the reactor has stopped.
         detects_stalls: whether a late timer means that the reactor was stalled. False
             for a clock that a test moves in jumps.
@@ -162,9 +165,14 @@ class GreenletHub:
         self.seconds: Callable[[], float] = reactor.seconds
         self.tasks: set[Task[object]] = set()
         self.resumed_at = 0.0
+        self.on_turn: Callable[[], object] | None = None
+        self.on_long_turn: Callable[[Task[object], float], object] | None = None
+        self.slice_seconds = SLICE_SECONDS
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
+        self.threads: set[Task[object]] = set()
         self.closed = False
+        self._on_end: list[Callable[[], object]] = []
         self.detects_stalls = is_steady(reactor)
         self._turn: list[Callable[[], object]] = []
         self._bind_to_thread()
@@ -205,7 +213,8 @@ class GreenletHub:
         """Call `function` in the reactor greenlet at the reactor's next turn.
 
         Call from the reactor's thread. All calls for one turn share one delayed
-        call.
+        call. The calls of one turn share one time slice (`share_slice`): those that
+        do not begin within it are made in the following turns, in order.
         """
         self._turn.append(function)
         if len(self._turn) == 1:
@@ -242,10 +251,33 @@ class GreenletHub:
 
     def _take_turn(self) -> None:
         turn, self._turn = self._turn, []
+        end = self.share_slice(len(turn))
+        made = 0
         for function in turn:
             call_and_log(
                 function, "a call scheduled for the reactor's next turn failed"
             )
+            made += 1
+            if self.reactor.seconds() > end and not self.closed:
+                break
+        self.slice_seconds = SLICE_SECONDS
+        if made < len(turn):
+            if not self._turn:
+                self.reactor.callLater(0, self._take_turn)
+            self._turn[:0] = turn[made:]
+
+    def share_slice(self, count: int) -> float:
+        """Divide a time slice between `count` ready tasks or connections.
+
+        For a loop over all that is ready in one turn of the reactor. Set
+        `slice_seconds` to `SLICE_SECONDS` after the loop.
+
+        Returns:
+            The time at which the loop must yield to the reactor, by its clock.
+        """
+        if count > 1:
+            self.slice_seconds = max(SLICE_SECONDS / count, MIN_SLICE_SECONDS)
+        return self.reactor.seconds() + SLICE_SECONDS
 
     def spawn(self, task: Task[object]) -> None:
         """Start `task` at the reactor's next turn, from the top of its stack.
@@ -317,6 +349,9 @@ class GreenletHub:
             wait.state = OVER
             raise
         wait.since = self.seconds()
+        seconds = wait.since - self.resumed_at
+        if seconds > LONG_TURN_SECONDS and self.on_long_turn is not None:
+            self.on_long_turn(task, seconds)
         task._parked_greenlet = getcurrent()
         if wait.state is ANSWERED:
             # A signal handler has just answered it.
@@ -409,6 +444,8 @@ class GreenletHub:
             asyncio_state = swap_state(task._asyncio_state)
         previous, self.reactor_greenlet = self.reactor_greenlet, getcurrent()
         self.resumed_at = self.seconds()
+        if self.on_turn is not None:
+            self.on_turn()
         interrupted, running.task = running.task, task
         try:
             parked.switch()
@@ -417,7 +454,11 @@ class GreenletHub:
             if interrupted is not None:
                 self.reactor_greenlet = previous
             tracker.contexts = log_contexts
-            if asyncio_state is not None or running_loop() is not None:
+            if (
+                asyncio_state is not None
+                or running_loop() is not None
+                or (loops.hooks_used and loops.generator_hooks() != loops.NO_HOOKS)
+            ):
                 task._asyncio_state = swap_state(asyncio_state)
             else:
                 task._asyncio_state = None
@@ -426,21 +467,53 @@ class GreenletHub:
             task.notify_end()
 
     def close(self) -> None:
-        """Kill all remaining tasks after the reactor has stopped.
+        """Kill the remaining tasks, except `threads`, after the reactor has stopped.
 
         Call from the reactor greenlet. Their `finally` blocks run but cannot
         wait. Afterwards no task can start.
         """
+        if _can_run_again(self.reactor):
+            self.threads.clear()
         self.closed = True
-        for task in list(self.tasks):
+        self._kill(self.tasks - self.threads)
+        self.spare_greenlets.clear()
+        if not self.tasks:
+            self._notify_end()
+
+    def reopen(self) -> None:
+        """Let tasks start and run again after `close`, until `end`.
+
+        The caller, in the reactor greenlet, iterates the stopped reactor.
+        """
+        self.closed = False
+        self._bind_to_thread()
+
+    def end(self) -> None:
+        """Kill all remaining tasks. Call as `close`."""
+        self.closed = True
+        self._kill(set(self.tasks))
+        self.threads.clear()
+        self.spare_greenlets.clear()
+        self._notify_end()
+
+    def call_at_end(self, function: Callable[[], object]) -> None:
+        """Call `function` in the reactor greenlet when no task can run any more."""
+        self._on_end.append(function)
+
+    def _kill(self, tasks: set[Task[object]]) -> None:
+        for task in tasks:
             task.kill()
         # The last turn, for ready tasks and for the end callbacks of tasks that
         # were never started.
         self._take_turn()
-        for task in self.tasks:
+        for task in tasks & self.tasks:
             _log.error("abandoned {task}: it was killed and did not end", task=task)
-        self.tasks.clear()
-        self.spare_greenlets.clear()
+        self.tasks -= tasks
+
+    def _notify_end(self) -> None:
+        functions, self._on_end = self._on_end, []
+        for function in functions:
+            call_and_log(function, "a callback for the end of a hub failed")
 
 
 def existing_hub_of(reactor: IReactorTime) -> Hub | None:

@@ -14,17 +14,23 @@ from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
+from twisted.internet.interfaces import (
+    IReactorCore,
+    IReactorFromThreads,
+    IReactorThreads,
+)
 from twisted.internet.threads import blockingCallFromThread
 from twisted.python import threadable
 
 from .errors import NotInGreenlet
+from .forks import call_or_end_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
     from twisted.internet.interfaces import IReactorTime
+    from twisted.python.threadpool import ThreadPool
 
 __all__ = [
     "check_can_park",
@@ -195,7 +201,8 @@ def guard_reactor(
 
     `reactor.iterate()` and `reactor.run()` in a task would run the event loop inside
     the task's greenlet, where no other task can be resumed;
-    `blockingCallFromThread` in the reactor's own thread would wait for itself.
+    `blockingCallFromThread` in the reactor's own thread would wait for itself. The
+    child of a fork made in the reactor's thread pool exits with the call that made it.
 
     Args:
         reactor: its methods are replaced.
@@ -237,3 +244,25 @@ def guard_reactor(
             call_from_thread(function, *args, **kwargs)
 
         setattr(reactor, "callFromThread", guarded_call)  # noqa: B010 - a method to mypy
+    if IReactorThreads.providedBy(reactor):
+        get_thread_pool = reactor.getThreadPool
+
+        @wraps(get_thread_pool)
+        def guarded_pool() -> ThreadPool:
+            pool: ThreadPool = get_thread_pool()
+            if "callInThreadWithCallback" not in vars(pool):
+                guarded = partial(_call_in_pool, pool.callInThreadWithCallback)
+                setattr(pool, "callInThreadWithCallback", guarded)  # noqa: B010
+            return pool
+
+        setattr(reactor, "getThreadPool", guarded_pool)  # noqa: B010 - as above
+
+
+def _call_in_pool(
+    call: Callable[..., None],
+    on_result: Callable[[bool, object], object] | None,
+    function: Callable[..., object],
+    *args: object,
+    **kwargs: object,
+) -> None:
+    call(on_result, call_or_end_child, function, *args, **kwargs)

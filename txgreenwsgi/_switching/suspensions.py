@@ -15,6 +15,7 @@ from txgreenwsgi._states import TransitionTable
 
 from .errors import TimedOut
 from .running import require_task
+from .thread_calls import in_task_of_thread, tasks_of_threads
 
 if TYPE_CHECKING:
     from .tasks import Task
@@ -125,6 +126,8 @@ class Suspension:
                 task (a timeout around the wait, a cancellation, a disconnect).
             RuntimeError: it was waited on before, or was made by another task.
         """
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.wait)
         task = require_task("suspend().wait()")
         if task is not self.task:
             raise self._wrong_wait_error(task)

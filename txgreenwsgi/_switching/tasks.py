@@ -23,6 +23,7 @@ from txgreenwsgi._states import TransitionTable
 
 from . import guards
 from .errors import Cancelled
+from .thread_calls import in_task_of_thread, tasks_of_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +35,15 @@ if TYPE_CHECKING:
 
     from .asyncio_state import AsyncioState
 
-__all__ = ["ALL_SHIELDS", "TASK_TRANSITIONS", "Hub", "Task", "Wait", "call_and_log"]
+__all__ = [
+    "ALL_SHIELDS",
+    "LONG_TURN_SECONDS",
+    "TASK_TRANSITIONS",
+    "Hub",
+    "Task",
+    "Wait",
+    "call_and_log",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 _log = Logger()
@@ -64,6 +73,9 @@ TASK_TRANSITIONS = TransitionTable(
     },
 )
 _ON_FINISH = TASK_TRANSITIONS.moves("finish")
+
+#: A turn of a task that takes longer than this is reported to `Hub.on_long_turn`.
+LONG_TURN_SECONDS = 0.02
 
 #: Shield depth of code that only a kill interrupts; above any nesting depth.
 ALL_SHIELDS = 1 << 30
@@ -101,7 +113,11 @@ class Hub(Protocol):
     context_tracker: ContextTracker
     spare_greenlets: list[greenlet]
     abandoned: list[Task[object]]
+    threads: set[Task[object]]
     resumed_at: float
+    on_turn: Callable[[], object] | None
+    on_long_turn: Callable[[Task[object], float], object] | None
+    slice_seconds: float
     closed: bool
     detects_stalls: bool
 
@@ -126,6 +142,9 @@ class Hub(Protocol):
     def at_next_turn(self, function: Callable[[], object]) -> None:
         """Call `function` in the reactor greenlet at the reactor's next turn."""
 
+    def share_slice(self, count: int) -> float:
+        """Divide a time slice between `count` ready tasks or connections."""
+
     def spawn(self, task: Task[object]) -> None:
         """Begin `task` at the reactor's next turn."""
 
@@ -142,7 +161,16 @@ class Hub(Protocol):
         """Park the current task until `task` has ended."""
 
     def close(self) -> None:
+        """End every task, except `threads`."""
+
+    def reopen(self) -> None:
+        """Let tasks run again after `close`, until `end`."""
+
+    def end(self) -> None:
         """End every task."""
+
+    def call_at_end(self, function: Callable[[], object]) -> None:
+        """Call `function` when no task can run any more."""
 
 
 class _Interruption(NamedTuple):
@@ -202,12 +230,16 @@ class Task(Generic[T_co]):
         hub: the hub of the reactor that runs the task.
         greenlet: the greenlet that the task runs in; None before it starts and
             after it has ended. Its child greenlets also belong to the task.
+        ident: the ident of the thread that the task appears to be; 0 until it has
+            been asked for. Set by `txgreenwsgi._parking`.
         suspension: the wait that the task is parked on, None unless parked.
         pending_interruption: True while an interruption waits to be raised at
             the next wait (`raise_pending`), possibly behind a shield.
         shield_depth: number of `shield()` blocks that the task is in, plus the
             depth added by `raise_shield`.
         dying: True once the task was killed: its waits raise.
+        uses_reactor: True once the task has called `wait`, `spawn` or `suspend`: its
+            code knows the reactor, and may make Deferreds.
     """
 
     __slots__ = (
@@ -231,11 +263,13 @@ class Task(Generic[T_co]):
         "dying",
         "greenlet",
         "hub",
+        "ident",
         "name",
         "pending_interruption",
         "shield_depth",
         "state",
         "suspension",
+        "uses_reactor",
     )
 
     def __init__(
@@ -260,6 +294,7 @@ class Task(Generic[T_co]):
             on_end: callbacks as for `call_at_end`. The task takes ownership.
         """
         self.hub = hub
+        self.ident = 0
         self.name = name
         self._function: Callable[..., T_co] | None = function
         self._args = args
@@ -283,6 +318,7 @@ class Task(Generic[T_co]):
         self.pending_interruption = False
         self.shield_depth = 0
         self.dying = False
+        self.uses_reactor = False
         self._exit_raised = False
         self._refusals = 0
         self._before_end: list[Callable[[], object]] | None = None
@@ -338,6 +374,8 @@ class Task(Generic[T_co]):
         """
         if timeout is not None:
             guards.require_seconds("Task.wait(timeout)", timeout)
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.wait, timeout)
         self.hub.wait_for_end(self, timeout)
         self._observed = True
         if self._error is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .errors import TimedOut
 from .guards import require_seconds
 from .running import require_task
+from .thread_calls import in_task_of_thread, tasks_of_threads
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,6 +51,8 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
 
     def __enter__(self) -> timeout:
         """Start the clock."""
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.__enter__)
         if self._task is not None:
             raise RuntimeError(_ENTERED_TWICE.format("timeout(seconds)"))
         self._task = task = require_task("timeout()")
@@ -74,6 +77,9 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
         traceback: TracebackType | None,
     ) -> None:
         """Stop the clock; discard an expiry that was not raised yet."""
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            in_task(self.__exit__, None, None, None)
+            return
         task, self._task = self._task, None
         call, self._call = self._call, None
         mine, self._error = self._error, None
@@ -97,6 +103,8 @@ class shield:  # noqa: N801 - used as a function
 
     def __enter__(self) -> shield:
         """Raise the shield."""
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.__enter__)
         if self._task is not None:
             raise RuntimeError(_ENTERED_TWICE.format("shield()"))
         self._task = require_task("shield()")
@@ -110,6 +118,9 @@ class shield:  # noqa: N801 - used as a function
         traceback: TracebackType | None,
     ) -> None:
         """Lower the shield."""
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            in_task(self.__exit__, None, None, None)
+            return
         task, self._task = self._task, None
         if task is not None:
             task.shield_depth -= 1

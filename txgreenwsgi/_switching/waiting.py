@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from contextlib import suppress
 from contextvars import copy_context
 from functools import wraps
 from types import coroutine
@@ -22,10 +23,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .errors import Cancelled
-from .greenlets import Suspension, Task, hub_of, require_task
+from .errors import Cancelled, NotInGreenlet
+from .greenlets import Suspension, Task, current_task, hub_of, require_task
 from .guards import require_seconds
 from .suspensions import exception_of
+from .thread_calls import in_task_of_thread, tasks_of_threads
 from .timeouts import timeout as time_limit
 
 if TYPE_CHECKING:
@@ -36,7 +38,16 @@ if TYPE_CHECKING:
 
     from .greenlets import Hub
 
-__all__ = ["in_greenlet", "react", "sleep", "spawn", "suspend", "wait"]
+__all__ = [
+    "in_greenlet",
+    "react",
+    "sleep",
+    "spawn",
+    "suspend",
+    "wait",
+    "wait_for_deferred",
+    "yield_if_due",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,7 +93,11 @@ def wait(awaitable: object, timeout: float | None = None) -> object:
     try:
         if timeout is not None:
             require_seconds("wait(timeout)", timeout)
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            waiting: Callable[..., object] = wait
+            return in_task(waiting, awaitable, timeout)
         task = require_task("wait()")
+        task.uses_reactor = True
         if isinstance(awaitable, Deferred):
             return _wait_for_deferred(task, awaitable, timeout)
         if isinstance(awaitable, Task):
@@ -115,6 +130,11 @@ def _loop_of(hub: Hub) -> asyncio.AbstractEventLoop | None:
         hub.reactor, "_asyncioEventloop", None
     )
     return loop
+
+
+def wait_for_deferred(deferred: Deferred[T]) -> T:
+    """Wait for `deferred`, as `wait` does, for code of this package. May park."""
+    return _wait_for_deferred(require_task("wait_for_deferred()"), deferred, None)
 
 
 def _wait_for_deferred(
@@ -378,6 +398,9 @@ def sleep(seconds: float) -> None:
         TypeError: `seconds` is not a number.
         NotInGreenlet: the caller is not in a task.
     """
+    if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+        in_task(sleep, seconds)
+        return
     task = require_task("sleep()")
     if seconds == 0:
         suspension = Suspension(task, "sleep(0)")
@@ -392,6 +415,21 @@ def sleep(seconds: float) -> None:
     finally:
         if call.active():
             call.cancel()
+
+
+def yield_if_due() -> None:
+    """Park the current task for a reactor turn if it has used up its time slice.
+
+    For loops over data that is at hand. A no-op outside tasks, and in code that cannot
+    park, such as a finalizer.
+    """
+    task = current_task()
+    if task is None:
+        return
+    hub = task.hub
+    if hub.seconds() - hub.resumed_at > hub.slice_seconds:
+        with suppress(NotInGreenlet):
+            sleep(0)
 
 
 def suspend(timeout: float | None = None) -> Suspension:
@@ -410,7 +448,11 @@ def suspend(timeout: float | None = None) -> Suspension:
     """
     if timeout is not None:
         require_seconds("suspend(timeout)", timeout)
-    return Suspension(require_task("suspend()"), "suspend()", timeout)
+    if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+        return in_task(suspend, timeout)
+    task = require_task("suspend()")
+    task.uses_reactor = True
+    return Suspension(task, "suspend()", timeout)
 
 
 def spawn(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T]:
@@ -435,6 +477,19 @@ def spawn(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T
             f"spawn() takes an ordinary function, not the coroutine function "
             f"{function!r}: use spawn(wait, function(1, 2))"
         )
+    if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+        return in_task(_spawn_here, function, args, kwargs)
+    return _spawn_here(function, args, kwargs)
+
+
+def _spawn_here(
+    function: Callable[..., T],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+) -> Task[T]:
+    task = current_task()
+    if task is not None:
+        task.uses_reactor = True
     return _spawn(hub_of(), function, args, kwargs)
 
 

@@ -1,7 +1,7 @@
 """`--check`: report which drivers of a loaded application block.
 
-It inspects the imported modules, and knows the common drivers. It must never call
-one.
+It inspects the imported modules, and knows the common drivers. It reports other
+extension modules that open connections as unknown. It must never call a driver.
 """
 
 from __future__ import annotations
@@ -13,12 +13,32 @@ from typing import TYPE_CHECKING
 from txgreenwsgi.green.patched import is_patched
 
 from .check_django import django_findings, load_views
-from .findings import BLOCKS, GREEN, IN_C, OFFLOADED, ON_SOCKETS, WARNING, Finding
+from .extensions import connecting_packages
+from .findings import (
+    BLOCKS,
+    GREEN,
+    HARMLESS,
+    IN_C,
+    OFFLOADED,
+    ON_SOCKETS,
+    UNKNOWN,
+    WARNING,
+    Finding,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["BLOCKS", "GREEN", "OFFLOADED", "WARNING", "Finding", "examine", "report"]
+__all__ = [
+    "BLOCKS",
+    "GREEN",
+    "OFFLOADED",
+    "UNKNOWN",
+    "WARNING",
+    "Finding",
+    "examine",
+    "report",
+]
 
 _RIVALS = ("gevent", "eventlet")
 
@@ -132,12 +152,44 @@ def _users_of(module: object) -> Iterable[str]:
             yield name
 
 
+def _uvloop(module: object) -> Finding:
+    reactor = sys.modules.get("twisted.internet.reactor")
+    loop: object = getattr(reactor, "_asyncioEventloop", None)
+    if type(loop).__module__.partition(".")[0] == "uvloop":
+        return Finding("uvloop", GREEN, "the reactor runs on it")
+    return Finding(
+        "uvloop",
+        BLOCKS,
+        "an event loop of uvloop waits in C: remove uvloop.run() and "
+        "uvloop.install(), so that asyncio.run() uses the loop of asyncio",
+    )
+
+
 _SPECIAL: dict[str, Callable[[object], Finding]] = {
     "oracledb": _oracledb,
     "psycopg2": _psycopg2,
     "psycopg": _psycopg,
     "sqlite3": _sqlite3,
+    "uvloop": _uvloop,
 }
+
+
+def _unknown(offload: Iterable[str]) -> Iterable[Finding]:
+    """Yield the packages that connect in C and that no other finding covers."""
+    offload = list(offload)
+    judged = {
+        name.partition(".")[0].lstrip("_")
+        for name in (*ON_SOCKETS, *IN_C, *_SPECIAL, *HARMLESS)
+    }
+    for package, path in connecting_packages().items():
+        if package.lstrip("_") not in judged:
+            yield _offloaded(offload, package) or Finding(
+                package,
+                UNKNOWN,
+                f"it can open connections in C ({path}), and would block while it "
+                "waits for them: call it in a request while others run, or --offload "
+                "its calls",
+            )
 
 
 def _rivals() -> Iterable[Finding]:
@@ -158,7 +210,19 @@ def _early() -> Iterable[Finding]:
             module,
             BLOCKS,
             f"it bound {', '.join(names)} before the library was patched: import it "
-            "after patching",
+            "after patching, or start with python -m txgreenwsgi.patched",
+        )
+    for each in monkey.early_objects():
+        yield Finding(
+            each.name,
+            WARNING,
+            f"a {each.kind} created before the library was patched: "
+            + (
+                "all requests share it; "
+                if each.kind == "local"
+                else "a request that waits for it blocks all others; "
+            )
+            + "create it later, or start with python -m txgreenwsgi.patched",
         )
 
 
@@ -198,8 +262,10 @@ def examine(offload: Iterable[str] = ()) -> list[Finding]:
     for find in (_rivals, _early, _thread_locals):
         findings.extend(find())
     findings.extend(django_findings(is_patched("socket"), is_patched("threading")))
+    offload = list(offload)
     findings.extend(_drivers(offload))
-    order = {BLOCKS: 0, WARNING: 1, OFFLOADED: 2, GREEN: 3}
+    findings.extend(_unknown(offload))
+    order = {BLOCKS: 0, WARNING: 1, UNKNOWN: 2, OFFLOADED: 3, GREEN: 4}
     return sorted(set(findings), key=lambda found: (order[found.verdict], found.name))
 
 
@@ -211,8 +277,10 @@ def report(findings: list[Finding]) -> tuple[str, int]:
         if found.remedy:
             lines.append(f"{'':<10}   {found.remedy}")
     blocking = sum(found.verdict == BLOCKS for found in findings)
+    unknown = sum(found.verdict == UNKNOWN for found in findings)
     lines.append(
         f"{blocking} of {len(findings)} would block the reactor"
+        + (f", {unknown} may" if unknown else "")
         if findings
         else "no blocking driver is loaded, as far as known"
     )

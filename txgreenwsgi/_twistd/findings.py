@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BLOCKS", "GREEN", "IN_C", "OFFLOADED", "ON_SOCKETS", "WARNING", "Finding"]
+__all__ = [
+    "BLOCKS",
+    "GREEN",
+    "HARMLESS",
+    "IN_C",
+    "OFFLOADED",
+    "ON_SOCKETS",
+    "UNKNOWN",
+    "WARNING",
+    "Finding",
+]
 
 GREEN, OFFLOADED, BLOCKS, WARNING = "green", "off-loaded", "BLOCKS", "warning"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -19,7 +30,7 @@ class Finding:
 
     Attributes:
         name: the module or the setting.
-        verdict: GREEN, OFFLOADED, BLOCKS or WARNING.
+        verdict: GREEN, OFFLOADED, UNKNOWN, BLOCKS or WARNING.
         remedy: the remedy or a note; "" if there is none.
     """
 
@@ -35,15 +46,18 @@ ON_SOCKETS = (
     "boto3",
     "botocore",
     "clickhouse_driver",
+    "consul",
     "dns",
     "elastic_transport",
     "elasticsearch",
     "httplib2",
     "httpx",
+    "hvac",
     "influxdb",
     "kafka",
     "kazoo",
     "kombu",
+    "kubernetes",
     "ldap3",
     "minio",
     "neo4j",
@@ -61,10 +75,12 @@ ON_SOCKETS = (
     "rethinkdb",
     "sentry_sdk",
     "slack_sdk",
+    "snowflake.connector",
     "stripe",
     "thriftpy2",
     "twilio",
     "urllib3",
+    "valkey",
     "vertica_python",
     "zeep",
 )
@@ -74,34 +90,106 @@ _OFFLOAD = (
     "--offload"
 )
 
-#: Drivers written in C that block: module -> remedy.
+_EMBEDDED = "--offload its calls: each query runs in C until it ends"
+_HTTP = "use requests, urllib3 or httpx, or --offload its calls"
+
+#: Drivers written in C, Rust or Go that block: module -> remedy.
 IN_C = {
+    # Databases.
     "MySQLdb": (
         "use PyMySQL (pymysql.install_as_MySQLdb(), in Django "
         "ENGINE txgreenwsgi.django.backends.mysql), or --offload its calls"
     ),
+    "mariadb": "use PyMySQL, or --offload its calls",
     "_mysql_connector": "connect with use_pure=True, or use PyMySQL",
     "cx_Oracle": "use python-oracledb in its thin mode, or --offload its calls",
     "pyodbc": _OFFLOAD,
     "turbodbc": _OFFLOAD,
+    "arrow_odbc": _OFFLOAD,
+    "connectorx": _OFFLOAD,
+    "adbc_driver_manager": _OFFLOAD,
     "pymssql": "use python-tds, or --offload its calls",
+    "_mssql": "use python-tds, or --offload its calls",
+    "ctds": "use python-tds, or --offload its calls",
+    "pgdb": "use psycopg, or --offload its calls",
     "ibm_db": _OFFLOAD,
+    "hdbcli": _OFFLOAD,
+    "teradatasql": _OFFLOAD,
+    "jaydebeapi": _OFFLOAD,
     "fdb": _OFFLOAD,
     "firebird.driver": _OFFLOAD,
-    "apsw": "use txgreenwsgi.green.sqlite3, or --offload its calls",
-    "pysqlcipher3": _OFFLOAD,
-    "duckdb": _OFFLOAD,
-    "pylibmc": "use pymemcache",
-    "ldap": "use ldap3, or --offload its calls",
-    "pycurl": "use requests or urllib3",
-    "grpc": "--offload the calls of its stubs",
-    "confluent_kafka": "use kafka-python, or --offload poll and flush",
+    "kinterbasdb": _OFFLOAD,
     "aerospike": _OFFLOAD,
     "couchbase": _OFFLOAD,
-    "lmdb": "--offload its transactions",
-    "plyvel": _OFFLOAD,
-    "rocksdb": _OFFLOAD,
-    "pygit2": _OFFLOAD,
     "cassandra.io.libevreactor": "use cassandra.io.asyncorereactor",
+    "cassandra.io.libevwrapper": "use cassandra.io.asyncorereactor",
+    # Databases in the process.
+    "apsw": "use txgreenwsgi.green.sqlite3, or --offload its calls",
+    "pysqlcipher3": _EMBEDDED,
+    "sqlcipher3": _EMBEDDED,
+    "pysqlite3": "use txgreenwsgi.green.sqlite3, or --offload its calls",
+    "libsql": _EMBEDDED,
+    "libsql_experimental": _EMBEDDED,
+    "duckdb": _EMBEDDED,
+    "chdb": _EMBEDDED,
+    "kuzu": _EMBEDDED,
+    "lmdb": "--offload its transactions",
+    "plyvel": _EMBEDDED,
+    "leveldb": _EMBEDDED,
+    "rocksdb": _EMBEDDED,
+    "rocksdict": _EMBEDDED,
+    "bsddb3": _EMBEDDED,
+    "berkeleydb": _EMBEDDED,
+    "xapian": _EMBEDDED,
+    # Caches and queues.
+    "pylibmc": "use pymemcache",
+    "_pylibmc": "use pymemcache",
+    "confluent_kafka": "use kafka-python, or --offload poll and flush",
+    "_pulsar": _OFFLOAD,
+    "librabbitmq": "use pika or amqp",
+    "_librabbitmq": "use pika or amqp",
+    "proton": _OFFLOAD,
+    "pymqi": _OFFLOAD,
+    "ibmmq": _OFFLOAD,
     "zmq": "wait for the FD of a socket with txgreenwsgi.wait_readable, or --offload",
+    "nanomsg": _OFFLOAD,
+    "pynng": _OFFLOAD,
+    # HTTP and RPC.
+    "pycurl": "use requests or urllib3",
+    "curl_cffi": _HTTP,
+    "primp": _HTTP,
+    "rnet": _HTTP,
+    "tls_client": _HTTP,
+    "grpc": "--offload the calls of its stubs",
+    # Directories, files and systems.
+    "ldap": "use ldap3, or --offload its calls",
+    "gssapi": _OFFLOAD,
+    "kerberos": _OFFLOAD,
+    "ssh2": "use paramiko, or --offload its calls",
+    "smbc": _OFFLOAD,
+    "rados": _OFFLOAD,
+    "rbd": _OFFLOAD,
+    "cephfs": _OFFLOAD,
+    "libvirt": _OFFLOAD,
+    "dbus": _OFFLOAD,
+    "netsnmp": "use pysnmp, or --offload its calls",
+    "easysnmp": "use pysnmp, or --offload its calls",
+    "pygit2": _OFFLOAD,
+    "awscrt": "use boto3 without its CRT extension, or --offload its calls",
+    "pyarrow.flight": _OFFLOAD,
+    "deltalake": _OFFLOAD,
 }
+
+#: Packages whose extension modules can open connections, but do not make calls wait for
+#: them; and those that the drivers in `check.py` with a special verdict consist of.
+HARMLESS = frozenset(
+    (
+        "OpenSSL",
+        "cryptography",
+        "ddtrace",
+        "hiredis",
+        "psycopg_binary",
+        "psycopg_c",
+        "txgreenwsgi",
+    )
+)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from twisted.python import usage
 
 from txgreenwsgi._launch.collecting import GC
+from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
@@ -49,8 +50,8 @@ _COMMAND: Final = (
         "SPEC",
         DEFAULT_APP,
         "The WSGI application to serve: package.module:name, "
-        "package.module:factory(), or a module that defines `application` or `app`. "
-        "The default is a demonstration.",
+        "package.module:factory(), a module that defines `application` or `app`, or "
+        "config:FILE#NAME for a paste.deploy file. The default is a demonstration.",
     ),
     ("wsgi", "SPEC", None, "Alias of --app."),
     (
@@ -138,6 +139,15 @@ _RETIRED: Final = {
 }
 
 
+def _spec_for(argument: str) -> str:
+    """Return the value of --app that a positional argument most likely means."""
+    if is_config(argument):
+        return argument
+    if is_config_file(argument):
+        return f"config:{argument}"
+    return module_spec(argument) if is_path(argument) else argument
+
+
 def _option(name: str) -> str:
     return name.replace("_", "-")
 
@@ -149,7 +159,7 @@ def _meaning(setting: Setting, default: Any) -> str:
         notes.append(setting.kind)
     if setting.choices:
         notes.append(" or ".join(setting.choices))
-    if setting.kind not in ("flag", "names", "pairs"):
+    if setting.kind not in ("flag", "names", "pairs", "words"):
         notes.append(f"default: {shown(setting, default) or 'none'}")
     if setting.off:
         zero = "0" if setting.kind in ("count", "bytes", "seconds") else "empty"
@@ -165,7 +175,7 @@ def _reader(name: str, setting: Setting) -> Callable[[str], Any]:
             value = parse(setting, text)
             # Validate each value when it is parsed, so that the error quotes the text.
             keyword: dict[str, Any] = {
-                name: [value] if setting.kind == "pairs" else value
+                name: [value] if setting.kind in ("pairs", "words") else value
             }
             Settings.from_keywords(**keyword)
         except SettingError as error:
@@ -198,7 +208,7 @@ class Options(usage.Options):
     optParameters: Final = [
         [_option(name), None, None, _meaning(setting, default), _reader(name, setting)]
         for name, setting, default in described()
-        if setting.kind not in ("flag", "pairs")
+        if setting.kind not in ("flag", "pairs", "words")
     ]
     optFlags: Final = [
         [_option(name), None, _meaning(setting, default)]
@@ -206,12 +216,17 @@ class Options(usage.Options):
         if setting.kind == "flag"
     ]
     compData = usage.Completions(
-        multiUse=["listen", "offload", "add-header", "environ", "origin"],
+        multiUse=[
+            *("listen", "offload", "add-header", "environ", "origin"),
+            "threads-for",
+        ],
         optActions={
             "access-log": usage.CompleteFiles("*.log"),
             "access-log-format": usage.CompleteList(list(FORMATS)),
             "chdir": usage.CompleteDirs(),
             "gc": usage.CompleteList(list(GC)),
+            "chunked": usage.CompleteList(["auto", "buffer", "stream"]),
+            "half-close": usage.CompleteList(["disconnect", "serve"]),
             "on-disconnect": usage.CompleteList(["continue", "cancel"]),
             "origin": usage.CompleteList(list(NAMES)),
         },
@@ -231,6 +246,7 @@ class Options(usage.Options):
         self["access-log-format"] = "combined"
         self["add-header"] = []
         self["environ"] = []
+        self["threads-for"] = []
         self.settings = Settings()
         for name, _form, default, meaning in _COMMAND:
             self.docs[name] = meaning + (f" [default: {default}]" if default else "")
@@ -262,7 +278,7 @@ class Options(usage.Options):
         if rest:
             raise usage.UsageError(
                 f"{rest[0]!r} is not an option: to serve that application, give "
-                f"--app {module_spec(rest[0]) if is_path(rest[0]) else rest[0]}"
+                f"--app {_spec_for(rest[0])}"
             )
 
     def opt_app(self, spec: str) -> None:
@@ -363,6 +379,9 @@ class Options(usage.Options):
     def opt_add_header(self, text: str) -> None:
         self["add-header"].append(_READ["add_header"](text))
 
+    def opt_threads_for(self, pattern: str) -> None:
+        self["threads-for"].append(_READ["threads_for"](pattern))
+
     def opt_environ(self, text: str) -> None:
         self["environ"].append(_READ["environ"](text))
 
@@ -379,6 +398,7 @@ class Options(usage.Options):
         """Fill in the defaults and build the settings."""
         self["app"] = self["app"] or DEFAULT_APP
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+        self["threads-for"] = self["threads-for"] or ["auto"]
         given: dict[str, Any] = {
             name: bool(value) if setting.kind == "flag" else value
             for name, setting, _default in described()
@@ -402,7 +422,7 @@ class Options(usage.Options):
 _READ: Final = {
     name: _reader(name, setting)
     for name, setting, _default in described()
-    if setting.kind == "pairs"
+    if setting.kind in ("pairs", "words")
 }
 
 
@@ -427,6 +447,8 @@ def markdown_table() -> str:
             f"| `{option}` | {shown_default} | {meaning} |".replace("|json", r"\|json")
             .replace("continue|cancel", r"continue\|cancel")
             .replace("freeze|unchanged", r"freeze\|unchanged")
+            .replace("auto|buffer|stream", r"auto\|buffer\|stream")
+            .replace("disconnect|serve", r"disconnect\|serve")
             .replace("all|none|LIST", r"all\|none\|LIST")
         )
     return "\n".join(lines) + "\n"

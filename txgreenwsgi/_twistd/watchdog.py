@@ -1,13 +1,17 @@
 """A watchdog that ends the process even if the reactor is blocked.
 
-It knows signals. SIGTERM and SIGINT start a graceful shutdown; a second one ends the
-grace period. If the process still runs some seconds after the grace period, blocked
-in application code or by a thread that never ends, the watchdog writes the stacks of
-all threads and exits with status 1.
+SIGTERM and SIGINT start a graceful shutdown; a second one ends the grace period. The
+process then ends in steps, each of which depends on less than the one before:
 
-The last step cannot rely on the reactor or on a Python thread, because a C function
-may hold the interpreter lock forever. `faulthandler` performs it in its own C thread.
-It must never know the server.
+1. The reactor stops, and threads and exit handlers end (`green.exits`); green threads
+   that are left soon after the grace period are killed.
+2. A Python thread ends the processes of `multiprocessing` that are left, so that the
+   exit handlers that wait for them return.
+3. `faulthandler`, a C thread, writes the stacks of all threads and exits with status 1.
+4. The guardian, another process, kills this one. Only it acts if a C function keeps the
+   signal handler from running.
+
+It knows signals. It must never know the server.
 """
 
 from __future__ import annotations
@@ -15,17 +19,27 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import itertools
+import os
 import signal
+import stat
 import sys
 from _thread import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Final, Protocol, TextIO
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import Logger
+from twisted.logger import Logger, eventAsText
+
+from txgreenwsgi._parking.real_threads import start_real_thread
+from txgreenwsgi.green import exits
+
+from .guardian import start_guardian
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+    from twisted.logger import LogEvent
 
     class _Reactor(Protocol):
         """The part of IReactorCore and IReactorFromThreads that is used here."""
@@ -46,6 +60,14 @@ _log = Logger()
 #: Time after the grace period to end the remaining requests, close files and join
 #: threads.
 MARGIN_SECONDS: Final = 5.0
+
+# Times after the grace period. The requests have ended after one second.
+_TERMINATE_SECONDS: Final = 2.0
+_KILL_SECONDS: Final = 3.0
+_GUARDIAN_SECONDS: Final = MARGIN_SECONDS + 2.0
+
+_MAX_SLEEP_SECONDS: Final = 3600.0
+_NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -72,11 +94,11 @@ class Watchdog:
         self._stacks_path = stacks_path
         self._stacks: TextIO | None = None
         self._reactor: _Reactor | None = None
-        self._previous: dict[int, Callable[[int, FrameType | None], object]] = {}
         self._signals = itertools.count(1)
+        self._interrupted = False
 
     def prepare(self) -> None:
-        """Open the file for the stacks.
+        """Open the file for the stacks, which is never blocked by a full pipe.
 
         Call while the process may still open it, before twistd changes the user.
         """
@@ -89,6 +111,8 @@ class Watchdog:
                     "killed, its stacks go to standard error",
                     error=error,
                 )
+        if self._stacks is None:
+            self._stacks = _reopened_stderr()
 
     def install(self, reactor: _Reactor) -> None:
         """Replace the reactor's handlers of SIGTERM and SIGINT.
@@ -101,12 +125,45 @@ class Watchdog:
             reactor: stopped by the first signal.
         """
         self._reactor = reactor
+        exits.install()
         ours = (getattr(reactor, "sigTerm", None), getattr(reactor, "sigInt", None))
+        numbers: list[int] = []
         for number in _SIGNALS:
             previous = signal.getsignal(number)
             if callable(previous) and previous in ours:
-                self._previous[number] = previous
                 signal.signal(number, self._signal_received)
+                numbers.append(number)
+        start_guardian(
+            numbers,
+            self._grace_seconds + _GUARDIAN_SECONDS,
+            _GUARDIAN_SECONDS,
+            self._stacks_path,
+        )
+
+    def observe(self, event: LogEvent) -> None:
+        """Write a log event of the interpreter's exit to the file for the stacks.
+
+        twistd has stopped its log by then. Add this to the log's observers.
+        """
+        if exits.has_begun() and self._stacks is not None:
+            with contextlib.suppress(OSError, ValueError):
+                # Not by the file object, whose buffer would keep what a full pipe
+                # does not accept.
+                text = eventAsText(event) + "\n"
+                os.write(self._stacks.fileno(), text.encode("utf-8", "replace"))
+
+    def exit_by_signal(self) -> None:
+        """End the process by SIGINT if SIGINT has stopped it.
+
+        This also ends a shell script that runs it in a loop. Call as the last exit
+        handler.
+        """
+        if self._interrupted:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):
+                    stream.flush()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
 
     def _signal_received(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal. It may interrupt any bytecode, so keep this minimal."""
@@ -118,26 +175,23 @@ class Watchdog:
         name = signal.Signals(number).name
         if count > 1:
             if count == 2:  # later ones do not move the deadline
-                self._arm(MARGIN_SECONDS)
+                self._arm(0.0)
             reactor.callFromThread(self._end_grace_period, name)
             return
-        self._arm(self._grace_seconds + MARGIN_SECONDS)
+        self._arm(self._grace_seconds)
         reactor.callFromThread(self._log_stop, name)
-        if number == signal.SIGINT:
-            # Twisted's handler: the process ends by SIGINT, which also ends a shell
-            # script that runs it in a loop.
-            self._previous[number](number, frame)
-        else:
-            # Not Twisted's handler, which ends the process by SIGTERM: a requested
-            # graceful shutdown has status 0.
-            reactor.callFromThread(self._stop, reactor, name)
+        self._interrupted = number == signal.SIGINT
+        # Not Twisted's handlers, with which twistd ends the process by the signal and
+        # without exit handlers. A requested graceful shutdown has status 0.
+        reactor.callFromThread(self._stop, reactor, name)
 
-    def _arm(self, seconds: float) -> None:
-        """Exit with status 1 after `seconds`, unless the process has ended by then.
+    def _arm(self, grace_seconds: float) -> None:
+        """End the process in steps, unless it has ended by then.
 
-        The interpreter disarms it in one of its last steps, after joining the
-        threads that could keep the process alive.
+        The interpreter disarms the exit with status 1 in one of its last steps, after
+        joining the threads that could keep the process alive.
         """
+        exits.set_time_limit(grace_seconds + exits.AFTER_GRACE_SECONDS)
         if self._stacks_path:
             # Reopen it: the log may have been rotated.
             with contextlib.suppress(OSError):
@@ -145,12 +199,14 @@ class Watchdog:
         file = self._stacks or sys.__stderr__
         assert file is not None
         # faulthandler rejects longer times. The maximum is 292 years.
-        seconds = min(seconds, TIMEOUT_MAX)
+        seconds = min(grace_seconds + MARGIN_SECONDS, TIMEOUT_MAX)
         faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+        start_real_thread(_end_processes, (monotonic() + grace_seconds,))
 
     def _open_stacks(self) -> TextIO:
         # Not standard error, which is /dev/null in a daemon.
-        return open(self._stacks_path, "a", encoding="utf-8")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NONBLOCK
+        return os.fdopen(os.open(self._stacks_path, flags, 0o666), "a")
 
     def _log_stop(self, name: str) -> None:
         _log.info(
@@ -170,3 +226,52 @@ class Watchdog:
     def _end_grace_period(self, name: str) -> None:
         _log.info("second {name}: cancelling the requests in flight", name=name)
         self._cut_short()
+
+
+def _reopened_stderr() -> TextIO | None:
+    """Return standard error, reopened if it may block; None if there is none.
+
+    The reopened file is non-blocking. The original cannot be, because other processes
+    may share it.
+    """
+    file = sys.__stderr__
+    try:
+        assert file is not None
+        number = file.fileno()
+        mode = os.fstat(number).st_mode
+    except (AssertionError, OSError, ValueError):
+        return None
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        with contextlib.suppress(OSError):
+            return os.fdopen(os.open(f"/dev/fd/{number}", os.O_WRONLY | _NONBLOCK), "a")
+    return file
+
+
+def _end_processes(end_of_grace: float) -> None:
+    """End the processes of `multiprocessing` some seconds after the grace period.
+
+    The exit handlers of `multiprocessing` wait for them.
+    """
+    for number, seconds in (
+        (signal.SIGTERM, _TERMINATE_SECONDS),
+        (signal.SIGKILL, _KILL_SECONDS),
+    ):
+        while (left := end_of_grace + seconds - monotonic()) > 0:
+            sleep(min(left, _MAX_SLEEP_SECONDS))
+        children = _live_processes()
+        for child in children:
+            with contextlib.suppress(OSError):
+                os.kill(child.pid, number)
+        for child in children:
+            _log.warn(
+                "{name}: sent to {child}, which did not end in the grace period",
+                name=number.name,
+                child=child,
+            )
+
+
+def _live_processes() -> list[Any]:
+    # `active_children()` would reap them, for which the main thread waits.
+    module: Any = sys.modules.get("multiprocessing.process")
+    children: set[Any] = getattr(module, "_children", set())
+    return [child for child in list(children) if child._popen.returncode is None]

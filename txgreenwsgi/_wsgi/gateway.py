@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from txgreenwsgi._http.writer import ResponseHead
 from txgreenwsgi._switching.greenlets import require_task
+from txgreenwsgi._switching.thread_calls import in_task_of_thread
 
 from .files import FileWrapper
 
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     Application: TypeAlias = WSGIApplication
 
     class ResponseSink(Protocol):
-        """The receiver of one response. All methods are called in the task."""
+        """The receiver of one response."""
+
+        @property
+        def of_thread(self) -> bool:
+            """Whether its methods are called in a thread; otherwise in the task."""
 
         #: True if the response has no body, whatever the application sends. Valid
         #: after `begin`.
@@ -128,7 +133,12 @@ class StartResponse:
         Raises:
             NotInGreenlet: Not called from a task, so it could not park.
         """
-        require_task("write()")
+        in_task = in_task_of_thread()
+        if in_task is None:
+            require_task("write()")
+        elif not self._sink.of_thread:
+            in_task(self.send, data, None)
+            return
         self.send(data, None)
 
     def send(self, block: bytes | bytearray | memoryview, length: int | None) -> None:

@@ -1,8 +1,8 @@
-"""Buffering of a whole request body before the application is called.
+"""Receiving a request body before the application is called.
 
-An option for applications that do not tolerate a read that parks, or that must not
-be called before the request is complete. They get the same `wsgi.input`, with the
-same results, already filled.
+Many applications need a complete body: they read CONTENT_LENGTH bytes and ignore
+`wsgi.input_terminated`, rewind `wsgi.input`, or do not tolerate a read that parks. For
+them the body is received ahead, and `wsgi.input` returns it from memory.
 
 A large body goes to a temporary file, which is written and read in a thread because
 disk access may block. Knows tasks and the reactor's threads. Must never know the
@@ -11,77 +11,134 @@ source of the bytes.
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections import deque
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 
+from txgreenwsgi._switching.thread_calls import in_task_of_thread
 from txgreenwsgi._switching.timeouts import shield
-from txgreenwsgi._switching.waiting import wait
+from txgreenwsgi._switching.waiting import wait_for_deferred, yield_if_due
+
+from .input import MAX_PIECE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from .input import BodySource
 
-__all__ = ["read_ahead"]
+    class ClientSource(BodySource, Protocol):
+        """The source of a body that a client is sending."""
+
+        def stall(self, stalled: bool) -> None:
+            """Pause reading from the client, or allow it again. Never parks."""
+
+
+__all__ = ["BufferedBody", "ClientPaused", "EmptyBody"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Bytes per read or write of the file: each costs 0.1 ms for the thread switch.
+#: Bytes per read of the file, and per write unless the memory limit is smaller: each
+#: costs 0.1 ms for the thread switch.
 _BATCH_BYTES = 262144
+_MIN_BATCH_BYTES = 16384
 
 
-class _BufferedBody:
-    """A `BodySource` that receives a body completely before it returns any of it.
+class ClientPaused(Exception):
+    """The client has sent no byte of an incomplete body for some time."""
+
+
+class BufferedBody:
+    """A `SeekableSource` that receives a body ahead of its reader.
+
+    It stores everything received by `receive_ahead`. A reader that comes to the end
+    of an incomplete body reads on from the source. Close it at the end of the request.
 
     Args:
         source: The source of the body.
-        threads: The reactor, for its thread pool; None to use the disk directly.
+        reactor: Provides the thread pool; if it does not provide `IReactorThreads`,
+            the disk is used directly.
         memory_bytes: Size above which the body goes to a temporary file.
+
+    Attributes:
+        complete: Whether the whole body is stored.
+        length: The number of stored bytes.
+        position: Index of the byte that `receive` returns next. A reader may set it
+            if the body is complete.
+        begun: Whether a reader has received anything.
     """
 
     def __init__(
-        self, source: BodySource, threads: IReactorThreads | None, memory_bytes: int
+        self, source: ClientSource, reactor: object, memory_bytes: int
     ) -> None:
+        self.complete = False
+        self.length = 0
+        self.position = 0
+        self.begun = False
         self._source = source
-        self._threads = threads
+        self._threads: IReactorThreads | None = IReactorThreads(reactor, None)
         self._memory_bytes = memory_bytes
-        self._pieces: deque[bytes] = deque()
-        self._pieces_bytes = 0
+        # The stored bytes that are not in the file. A body that arrives as one piece
+        # is not copied; many small pieces are joined, because each bytes object costs
+        # more than its content.
+        self._memory: bytes | bytearray = b""
         self._file: IO[bytes] | None = None
 
-    def receive_all(self) -> None:
-        """Receive the body up to its end. May park."""
-        while piece := self._source.receive():
-            self._pieces.append(piece)
-            self._pieces_bytes += len(piece)
-            limit = self._memory_bytes if self._file is None else _BATCH_BYTES
-            if self._pieces_bytes > limit:
-                self._spill()
+    def receive_ahead(self) -> None:
+        """Receive and store the body up to its end, or a pause of the client. May park.
+
+        Raises:
+            BaseException: An exception of the source propagates.
+            OSError: The temporary file cannot be written.
+        """
+        try:
+            while piece := self._source.receive():
+                self._store(piece)
+        except ClientPaused:
+            pass
+        else:
+            self.complete = True
         if self._file is not None:
             self._spill()
-            self._in_thread(self._file.seek, 0)
+
+    def _store(self, piece: bytes) -> None:
+        self.length += len(piece)
+        if not self._memory:
+            self._memory = piece
+        elif isinstance(self._memory, bytearray):
+            self._memory += piece
+        else:
+            self._memory = bytearray(self._memory) + piece
+        limit = self._memory_bytes
+        if self._file is not None:
+            limit = min(max(limit, _MIN_BATCH_BYTES), _BATCH_BYTES)
+        if len(self._memory) > limit:
+            self._spill()
 
     def _spill(self) -> None:
-        """Move the pieces from memory to the temporary file. May park."""
-        pieces, self._pieces = self._pieces, deque()
-        self._pieces_bytes = 0
-        self._file = self._in_thread(_append, self._file, pieces)
+        """Move the bytes from memory to the temporary file. May park."""
+        if not self._memory:
+            return
+        memory, self._memory = self._memory, b""
+        # A fast client must not fill another buffer meanwhile.
+        self._source.stall(True)
+        try:
+            self._file = self._in_thread(_append, self._file, memory)
+        finally:
+            self._source.stall(False)
 
     def _in_thread(
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         threads = self._threads
-        if threads is None:
+        if threads is None or in_task_of_thread() is not None:
             return function(*args, **kwargs)
         # A call in a thread cannot be cancelled, so wait for it in any case.
         with shield():
-            return wait(
+            return wait_for_deferred(
                 deferToThreadPool(
                     threads, threads.getThreadPool(), function, *args, **kwargs
                 )
@@ -89,59 +146,81 @@ class _BufferedBody:
 
     # Called by wsgi.input.
 
-    def receive(self, wanted: int = 0) -> bytes:
+    def receive(self, wanted: int = MAX_PIECE_BYTES) -> bytes:
         """Return the next piece, b"" at the end. May park."""
-        if self._pieces:
-            return self._pieces.popleft()
-        if self._file is None:
+        self.begun = True
+        start = self.position
+        if start < self.length:
+            yield_if_due()
+            start = self.position
+            if self._file is not None:
+                size = min(_BATCH_BYTES, self.length - start)
+                piece = self._in_thread(os.pread, self._file.fileno(), size, start)
+                if not piece:
+                    raise OSError("the temporary file of the request body is truncated")
+            elif isinstance(self._memory, bytearray):
+                with memoryview(self._memory) as view:
+                    piece = bytes(view[start : start + wanted])
+            else:
+                piece = self._memory[start : start + wanted]
+            self.position += len(piece)
+            return piece
+        if self.complete:
             return b""
-        return self._in_thread(self._file.read, _BATCH_BYTES)
+        self.close()  # the stored beginning is not needed again
+        return self._source.receive(wanted)
 
     def reader_turn(self) -> None:
         """Park for one reactor turn."""
         self._source.reader_turn()
 
     def close(self) -> None:
-        """Close the temporary file, which deletes it."""
-        if self._file is not None:
-            self._file.close()
+        """Discard the stored bytes, and close the temporary file, which deletes it."""
+        self.length = 0
+        self._memory = b""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
-def _append(file: IO[bytes] | None, pieces: Iterable[bytes]) -> IO[bytes]:
+class EmptyBody:
+    """The `SeekableSource` of a request without a body.
+
+    Args:
+        source: Raises the errors of reads.
+
+    Attributes:
+        length: 0.
+        position: As for `BufferedBody`.
+    """
+
+    length = 0
+
+    def __init__(self, source: BodySource) -> None:
+        self.position = 0
+        self._source = source
+
+    def receive(self, wanted: int = 0) -> bytes:
+        """Return b"", or raise as the source does."""
+        return self._source.receive()
+
+    def reader_turn(self) -> None:
+        """Park for one reactor turn."""
+        self._source.reader_turn()
+
+
+def _append(file: IO[bytes] | None, data: bytes | bytearray) -> IO[bytes]:
     if file is None:
-        file = tempfile.TemporaryFile(prefix="txgreenwsgi-")  # noqa: SIM115 - returned
+        # Without a buffer, which would take 8 KiB for each body.
+        file = tempfile.TemporaryFile(  # noqa: SIM115 - returned
+            prefix="txgreenwsgi-", buffering=0
+        )
     try:
-        file.writelines(pieces)
-        file.flush()
+        with memoryview(data) as view:
+            written = 0
+            while written < len(view):
+                written += file.write(view[written:])
     except BaseException:
         file.close()  # For example, the disk is full: the content is incomplete.
         raise
     return file
-
-
-@contextmanager
-def read_ahead(
-    source: BodySource, reactor: object, memory_bytes: int
-) -> Iterator[BodySource]:
-    """Receive the whole body of `source`; yield a source that returns it.
-
-    Parks until the body is complete. Reads of a body on disk also park, while a
-    thread reads.
-
-    Args:
-        source: The source of the body.
-        reactor: Provides the thread pool; if it does not provide `IReactorThreads`,
-            the disk is used directly.
-        memory_bytes: Maximum size of a body that is kept in memory.
-
-    Raises:
-        BaseException: An exception of `source` propagates; nothing is yielded then.
-        OSError: The temporary file cannot be written.
-    """
-    threads: IReactorThreads | None = IReactorThreads(reactor, None)
-    body = _BufferedBody(source, threads, memory_bytes)
-    try:
-        body.receive_all()
-        yield body
-    finally:
-        body.close()

@@ -3,8 +3,9 @@
 In a task, the backend takes a connection from the pool of its database when Django
 connects, and gives it back when Django closes it, at the end of the request;
 `txgreenwsgi.isolation` closes leftover connections. A returned connection has no
-transaction and no open cursor; otherwise it is closed. Outside tasks, in real threads
-and in commands, a backend connects and closes as Django does.
+transaction and no open cursor; otherwise it is closed. The same holds in a thread that
+serves a request. In other threads and in commands, a backend connects and closes as
+Django does.
 
 It knows Django's base backend. It must never know a driver: the backends provide the
 driver-specific functions.
@@ -22,6 +23,7 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from txgreenwsgi._parking.descriptors import READ, is_ready
 from txgreenwsgi._parking.waits import main_task
 from txgreenwsgi._switching.running import current_task
+from txgreenwsgi._switching.thread_calls import in_task_of_thread
 from txgreenwsgi.pools import ConnectionPool, PoolTimeout, was_interrupted
 
 from .pool_options import KEY, PoolOptions
@@ -220,8 +222,8 @@ class PooledDatabase:
         task = current_task()
         if (
             options is None
-            or task is None
-            or task is main_task()
+            or (task is None and in_task_of_thread() is None)
+            or (task is not None and task is main_task())
             or not self.may_be_pooled()
         ):
             return self.open_connection(conn_params)

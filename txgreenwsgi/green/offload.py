@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThreadPool
 from txgreenwsgi._parking.waits import may_park
 from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi._switching.running import current_task
-from txgreenwsgi._switching.waiting import wait
+from txgreenwsgi._switching.waiting import wait_for_deferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         )
     context = copy_context()
     run: Any = context.run
-    result: T = wait(
+    result: T = wait_for_deferred(
         deferToThreadPool(
             reactor, reactor.getThreadPool(), run, function, *args, **kwargs
         )

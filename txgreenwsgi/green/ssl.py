@@ -112,12 +112,20 @@ class _Session:
         return getattr(self._real, name)
 
 
+_real_wrap_socket: Callable[..., object] = vars(_ssl._SSLContext)["_wrap_socket"]
+
+
+def _wrap_socket(
+    self: _ssl._SSLContext, sock: object, *args: object, **kwargs: object
+) -> object:
+    real = _real_wrap_socket(self, sock, *args, **kwargs)
+    return _Session(real, sock) if isinstance(sock, _GreenSocket) else real
+
+
 class _Context(_ssl._SSLContext):
     """The OpenSSL object of a context."""
 
-    def _wrap_socket(self, sock: object, *args: object, **kwargs: object) -> object:
-        real = super()._wrap_socket(sock, *args, **kwargs)  # type: ignore[misc]
-        return _Session(real, sock) if isinstance(sock, _GreenSocket) else real
+    _wrap_socket = _wrap_socket
 
 
 _mine = dict(globals())
@@ -138,9 +146,27 @@ SSLContext: Any = _rebased(
 create_connection = _create_connection
 socket = _GreenSocket
 
+
+def patch_context() -> None:
+    """Make the original class SSLContext, and its instances, wrap green sockets.
+
+    Contexts that were created before patching, and modules that have bound the class,
+    keep working. Call before `REPLACED` is installed in `ssl`.
+    """
+    original: Any = _standard.SSLContext
+    plain: Any = _standard.SSLSocket
+    # A subclass of the original SSLSocket creates original sockets.
+    create = plain.__dict__["_create"].__func__
+    plain._create = classmethod(_rebound(create, dict(vars(_standard))))
+    original._wrap_socket = _wrap_socket
+    if original.sslsocket_class is plain:
+        original.sslsocket_class = SSLSocket
+    globals()["SSLContext"] = original
+
+
 #: The names that differ from the original; `txgreenwsgi.monkey` patches them.
+#: `patch_context` changes the class SSLContext in place.
 REPLACED: dict[str, object] = {
-    "SSLContext": SSLContext,
     "SSLSocket": SSLSocket,
     "socket": socket,
 }

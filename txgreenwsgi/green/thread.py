@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading as _threading
 from contextvars import Context
+from functools import wraps
 from itertools import count
 from traceback import print_exception
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from weakref import WeakKeyDictionary, ref
 
 from greenlet import GreenletExit
 
+from txgreenwsgi._parking.idents import ident_of
 from txgreenwsgi._parking.locks import Lock, RLock, get_ident
 from txgreenwsgi._parking.real_threads import (
     add_reactor_thread,
@@ -83,8 +85,13 @@ class _AllocateLock:
         made.__init__()  # type: ignore[misc]
         return made
 
+    def __reduce__(self) -> str:
+        """Pickle it by name, as a function: managers of `multiprocessing` do that."""
+        return "allocate_lock"
 
-lock.__module__ = "_thread"
+
+# trio requires that its RLock is the one of `_thread`, which serves signal handlers.
+lock.__module__ = RLock.__module__ = "_thread"
 LockType = lock
 TIMEOUT_MAX = _original.TIMEOUT_MAX
 error = RuntimeError
@@ -92,6 +99,9 @@ error = RuntimeError
 # patching uses it, such as the reactor's thread pool.
 _RealThread = _threading.Thread
 _alive: set[Task[Any]] = set()
+#: True if threads of the main thread's reactor run on when the reactor has stopped.
+#: Set when `green.exits` is installed, which ends them.
+outlives_reactor = False
 # Larger than any kernel thread id, and never reused.
 _next_native_id = count(1 << 32)
 _native_ids: WeakKeyDictionary[Task[object], int] = WeakKeyDictionary()
@@ -155,9 +165,12 @@ def _spawn(
     # A thread starts with an empty context.
     task = Task(hub, run, context=Context(), name=getattr(function, "__qualname__", ""))
     _alive.add(task)
+    if outlives_reactor and hub.thread == main_ident:
+        hub.threads.add(task)
 
     def ended() -> None:
         _alive.discard(task)
+        hub.threads.discard(task)
         if at_end is not None:
             at_end()
 
@@ -166,6 +179,7 @@ def _spawn(
         hub.spawn(task)
     except RuntimeError:
         _alive.discard(task)
+        hub.threads.discard(task)
         raise RuntimeError("can't start new thread") from None
     return task
 
@@ -218,7 +232,7 @@ def start_new_thread(
         if kwargs is None:
             return int(_original.start_new_thread(_counted(function), args))
         return int(_original.start_new_thread(_counted(function), args, kwargs))
-    return id(_spawn(hub, function, args, dict(kwargs or {})))
+    return ident_of(_spawn(hub, function, args, dict(kwargs or {})))
 
 
 start_new = start_new_thread
@@ -286,7 +300,7 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
                 _joined_at_exit.discard(self)
                 self._done = None
                 raise
-            self._ident = id(self._task)
+            self._ident = ident_of(self._task)
 
         def is_done(self) -> bool:
             if self._done is None:
@@ -361,6 +375,24 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
             return
         while _joined_at_exit:
             next(iter(_joined_at_exit)).join()
+
+
+def make_join_green() -> None:
+    """Let tasks wait for real threads that were created before patching."""
+    join = _RealThread.join
+    if hasattr(join, "__wrapped__"):
+        return
+
+    @wraps(join)
+    def join_in_thread(self: _threading.Thread, timeout: float | None = None) -> None:
+        from .offload import offload
+
+        if self.is_alive():
+            offload(join, self, timeout)
+        else:
+            join(self, timeout)
+
+    _RealThread.join = join_in_thread  # type: ignore[method-assign]
 
 
 def set_real_threads_aside(threading: dict[str, Any]) -> list[Any]:

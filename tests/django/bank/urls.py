@@ -7,7 +7,8 @@ from django.urls import path
 from . import views
 
 urlpatterns = [
-    path(name, getattr(views, name))
+    path(prefix + name, getattr(views, name))
+    for prefix in ("", "threads/")
     for name in (
         *("prepare", "slow", "move", "sums", "listing", "pool", "state"),
         *("later", "later_stream", "spend", "visit", "depth"),

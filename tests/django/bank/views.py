@@ -7,6 +7,7 @@ patches nothing.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,11 @@ class RequestedFailure(Exception):
     """Raised by views that are asked to fail."""
 
 
-def _sleep_in_database(seconds: float) -> None:
+def _sleep(seconds: float) -> None:
+    """Sleep in a query, or by time.sleep: for SQLite, and if BANK_SLEEPS says so."""
+    if os.environ.get("BANK_SLEEPS") == "clock":
+        time.sleep(seconds)
+        return
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SELECT pg_sleep(%s)", [seconds])
@@ -58,7 +63,7 @@ def prepare(request: HttpRequest) -> HttpResponse:
 
 def slow(request: HttpRequest) -> HttpResponse:
     """Sleep in the database."""
-    _sleep_in_database(float(request.GET.get("seconds", "1")))
+    _sleep(float(request.GET.get("seconds", "1")))
     return HttpResponse("slept")
 
 
@@ -82,7 +87,7 @@ def move(request: HttpRequest) -> HttpResponse:
         target = found[int(request.GET["target"])]
         Account.objects.filter(pk=source.pk).update(balance=F("balance") - amount)
         if seconds:
-            _sleep_in_database(seconds)
+            _sleep(seconds)
         if "nested" in request.GET:
             try:
                 with transaction.atomic():
@@ -159,7 +164,7 @@ def spend(request: HttpRequest) -> HttpResponse:
     """Reduce a balance, then fail if asked; ATOMIC_REQUESTS rolls that back."""
     Account.objects.filter(pk=1).update(balance=F("balance") - 1)
     if "sleep" in request.GET:
-        _sleep_in_database(float(request.GET["sleep"]))
+        _sleep(float(request.GET["sleep"]))
     if "fail" in request.GET:
         raise RequestedFailure
     return HttpResponse("spent")

@@ -1,0 +1,1 @@
+"""The directory that `txgreenwsgi.patched` puts at the front of PYTHONPATH."""

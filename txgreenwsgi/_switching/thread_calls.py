@@ -1,0 +1,58 @@
+"""Calls that a real thread has made in the task that waits for it.
+
+A task may hand a function to a real thread and park until the function has returned
+(`txgreenwsgi._threads`). Inside that function the waits of this package belong to the
+parked task: each of them looks its thread up here, and has itself called in the task
+while the thread blocks.
+
+The table is empty unless such threads run, so the look-up costs a truth test. It knows
+threads. It must never switch.
+"""
+
+from __future__ import annotations
+
+import os
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["InTask", "in_task", "in_task_of_thread", "tasks_of_threads"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class InTask(Protocol):
+    """Calls a function in the task that waits for the calling thread."""
+
+    def __call__(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Block the thread until the task has called `function`; return its result."""
+
+
+#: By the ident of a thread: calls functions in the task that waits for the thread.
+tasks_of_threads: dict[int, InTask] = {}
+
+
+def in_task_of_thread() -> InTask | None:
+    """Return the function that calls others in the task of this thread.
+
+    None in the reactor's thread and in threads that no task waits for.
+    """
+    return tasks_of_threads.get(get_ident()) if tasks_of_threads else None
+
+
+def in_task(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Any:
+    """Call `function` in the task of this thread, or directly where there is none."""
+    call = in_task_of_thread()
+    return (
+        function(*args, **kwargs) if call is None else call(function, *args, **kwargs)
+    )
+
+
+if hasattr(os, "register_at_fork"):
+    # The child has no reactor and no other thread.
+    os.register_at_fork(after_in_child=tasks_of_threads.clear)

@@ -1,0 +1,163 @@
+"""The automatic choice of the routes that run in threads.
+
+A route whose requests have repeatedly held up the reactor runs in threads from then on,
+and returns to tasks when its requests are quick again. Each change is one log line.
+
+It knows durations. It must never know how they are measured.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from twisted.logger import Logger
+
+from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["AutomaticRoutes"]
+
+_log = Logger()
+
+#: Number of requests that must have held up the reactor before their route moves. A
+#: move costs each request 40 us, so a low number does little harm.
+_SLOW_REQUESTS: Final = 3
+#: Minimum share of them among the requests of the route.
+_SLOW_SHARE: Final = 0.25
+#: A request that waits for more than so many times the time it holds up the reactor
+#: stays in its task: a waiting thread costs more than the blocked reactor.
+_WAITING_FACTOR: Final = 2.0
+#: Number of quick requests in a row after which a route returns to tasks.
+_QUICK_REQUESTS: Final = 50
+#: A request in a thread is quick if it runs for less than this.
+_QUICK_SECONDS: Final = LONG_TURN_SECONDS / 4
+#: Seconds after its last slow request for which a route is observed.
+_OBSERVED_SECONDS: Final = 60.0
+#: Maximum number of routes in each table.
+_MAX_ROUTES: Final = 1000
+
+
+class _Suspect:
+    """A route that has held up the reactor.
+
+    Attributes:
+        requests: the number of its requests since then.
+        slow: the number of those that have held up the reactor.
+        last_slow: the time of the last one.
+        needed: the number of slow ones at which it moves.
+    """
+
+    __slots__ = ("last_slow", "needed", "requests", "slow")
+
+    def __init__(self, needed: int) -> None:
+        self.requests = 0
+        self.slow = 0
+        self.last_slow = 0.0
+        self.needed = needed
+
+
+class AutomaticRoutes:
+    """The routes that run in threads, by experience. Call from the reactor's thread.
+
+    Args:
+        clock: returns the time in seconds.
+
+    Attributes:
+        moved: the routes that run in threads, each with the number of its quick
+            requests in a row.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.moved: dict[str, int] = {}
+        self._clock = clock
+        self._suspects: dict[str, _Suspect] = {}
+        # The number of slow requests that a route needs, if it has returned once.
+        self._needed: dict[str, int] = {}
+        self._pinned: set[str] = set()
+
+    @property
+    def observes(self) -> bool:
+        """Whether `ended` must be called for each request, not only for slow ones."""
+        return bool(self._suspects)
+
+    def ended(self, route: str, blocked: float, life: float) -> None:
+        """Note the end of a request that ran in a task.
+
+        Args:
+            route: the route of the request.
+            blocked: seconds for which it has held up the reactor.
+            life: seconds from its start to its end.
+        """
+        now = self._clock()
+        suspect = self._suspects.get(route)
+        slow = blocked > LONG_TURN_SECONDS and route not in self._pinned
+        if slow and life - blocked > _WAITING_FACTOR * blocked:
+            slow = False
+        if suspect is None:
+            if slow and len(self._suspects) < _MAX_ROUTES:
+                # The first one does not count: it may have imported modules.
+                suspect = _Suspect(self._needed.get(route, _SLOW_REQUESTS))
+                suspect.last_slow = now
+                self._suspects[route] = suspect
+            return
+        suspect.requests += 1
+        if slow:
+            suspect.slow += 1
+            suspect.last_slow = now
+            if (
+                suspect.slow >= suspect.needed
+                and suspect.slow >= _SLOW_SHARE * suspect.requests
+            ):
+                self._move(route, suspect, blocked)
+        elif now - suspect.last_slow > _OBSERVED_SECONDS:
+            del self._suspects[route]
+
+    def _move(self, route: str, suspect: _Suspect, blocked: float) -> None:
+        del self._suspects[route]
+        if len(self.moved) >= _MAX_ROUTES:
+            return
+        self.moved[route] = 0
+        self._needed[route] = suspect.needed
+        _log.warn(
+            "{route} has held up all other requests {count} times, the last time for "
+            "{milliseconds:.0f} ms: its requests run in threads from now on; "
+            "--threads-for '{route}' makes this permanent",
+            route=route,
+            count=suspect.slow + 1,
+            milliseconds=blocked * 1000,
+        )
+
+    def ended_in_thread(self, route: str, seconds: float) -> None:
+        """Note the end of a request that ran for `seconds` in a thread."""
+        quick = self.moved.get(route)
+        if quick is None:
+            return
+        if seconds > _QUICK_SECONDS:
+            self.moved[route] = 0
+            return
+        self.moved[route] = quick + 1
+        if quick + 1 < _QUICK_REQUESTS:
+            return
+        del self.moved[route]
+        # A higher bar next time: a route must not move to and fro.
+        self._needed[route] = 2 * self._needed[route]
+        _log.info(
+            "{route} was quick {count} times in a row: its requests run in tasks again",
+            route=route,
+            count=_QUICK_REQUESTS,
+        )
+
+    def pin(self, route: str, reason: str) -> None:
+        """Keep the requests of a route in tasks. A no-op if it is kept there."""
+        if route in self._pinned or len(self._pinned) >= _MAX_ROUTES:
+            return
+        self._pinned.add(route)
+        self._suspects.pop(route, None)
+        if self.moved.pop(route, None) is not None:
+            _log.warn(
+                "{route} {reason}: its requests run in tasks again",
+                route=route,
+                reason=reason,
+            )

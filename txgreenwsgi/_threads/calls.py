@@ -1,0 +1,380 @@
+"""One function that runs in a real thread while its task is parked.
+
+The task hands the function to a thread and parks. Every wait of the function (a read
+of the body, a write, `wait`, `sleep`) is made in the task while the thread blocks. So
+backpressure, deadlines, disconnects, timeouts and cancellation are those of the task:
+an interruption is raised at the next wait that the thread has made.
+
+It knows tasks and threads. It must never know which function it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
+
+from greenlet import GreenletExit, getcurrent
+
+from txgreenwsgi._parking.real_threads import real_lock
+from txgreenwsgi._switching.forks import Forked, end_child
+from txgreenwsgi._switching.greenlets import Suspension
+from txgreenwsgi._switching.tasks import ALL_SHIELDS
+from txgreenwsgi._switching.thread_calls import tasks_of_threads
+
+if TYPE_CHECKING:
+    from _thread import LockType
+    from collections.abc import Callable
+    from contextvars import Context
+    from typing import NoReturn
+
+    from txgreenwsgi._switching.greenlets import Task
+
+    class Threads(Protocol):
+        """The threads that run calls."""
+
+        def submit(self, call: ThreadCall[Any]) -> None:
+            """Have a thread begin `call`."""
+
+        def ended(self, call: ThreadCall[Any]) -> None:
+            """Note that a submitted call has ended, or was dropped."""
+
+
+__all__ = ["ThreadCall"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class _CallInTask:
+    """One call that a thread has made in its task.
+
+    Attributes:
+        function: the function to call.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        result: its return value.
+        error: the exception that it raised.
+        done: released after the call; None if the thread does not wait for it.
+    """
+
+    __slots__ = ("args", "done", "error", "function", "kwargs", "result")
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, Any],
+        done: LockType | None,
+    ) -> None:
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.result: object = None
+        self.error: BaseException | None = None
+        self.done = done
+
+
+class ThreadCall(Generic[T]):
+    """A function for a thread, and the calls that the thread has made in its task.
+
+    Args:
+        task: the current task, which will call `run`.
+        route: the kind of call, for statistics.
+
+    Attributes:
+        task: as given.
+        route: as given.
+        ended: whether the function has returned.
+        in_progress: whether the task is making a call of the thread.
+        seconds: CPU time of the thread, set when the function has returned.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_calls",
+        "_claim",
+        "_context",
+        "_done",
+        "_error",
+        "_function",
+        "_ident",
+        "_notified",
+        "_notify",
+        "_pid",
+        "_result",
+        "_suspension",
+        "_unreported",
+        "ended",
+        "in_progress",
+        "route",
+        "seconds",
+        "task",
+    )
+
+    def __init__(
+        self,
+        task: Task[object],
+        route: str,
+    ) -> None:
+        self.task = task
+        self.route = route
+        self.ended = False
+        self.in_progress = False
+        self.seconds = 0.0
+        self._function: Callable[[], T] | None = None
+        # The Context of the task itself, not a copy: what a coroutine sets in the
+        # task is seen in the thread, and the reverse.
+        self._context: Context | None = getcurrent().gr_context
+        self._calls: deque[_CallInTask | None] = deque()
+        # Taken by the first of: the thread that begins the call, the task that drops
+        # it.
+        self._claim = real_lock()
+        self._done: LockType | None = None
+        self._suspension: Suspension | None = None
+        self._notify = task.hub.call_from_thread
+        # Whether the reactor will call `_wake` soon. A late True costs nothing: the
+        # thread sets it after it has appended a call, `_wake` clears it before the
+        # task takes the calls.
+        self._notified = False
+        self._ident = 0
+        self._pid = os.getpid()
+        self._abandoned = False
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        # The failure of a posted call, raised at the thread's next call.
+        self._unreported: BaseException | None = None
+
+    def __repr__(self) -> str:
+        """Return the line that the thread runs."""
+        frame = sys._current_frames().get(self._ident)
+        if self.ended or frame is None:
+            return "a request thread"
+        code = frame.f_code
+        return f"its thread, at {code.co_filename}:{frame.f_lineno} in {code.co_name}"
+
+    # In the task.
+
+    def run(self, threads: Threads, function: Callable[[], T]) -> T:
+        """Have one of `threads` call `function` and return its result. Parks.
+
+        The function is called inside the Context of the task.
+
+        Raises:
+            BaseException: the exception of the function; or, while no thread has begun
+                it, the interruption of the task: the function is never called then.
+        """
+        task = self.task
+        self._function = function
+        threads.submit(self)
+        try:
+            self._wait_for_begin(task)
+            task.raise_shield(ALL_SHIELDS)
+            try:
+                while not self._make_calls(task):
+                    self._park(task)
+            finally:
+                task.lower_shield(ALL_SHIELDS)
+        except GreenletExit:
+            self._abandon()
+            raise
+        finally:
+            threads.ended(self)
+        return self._outcome()
+
+    def _wait_for_begin(self, task: Task[object]) -> None:
+        """Park until the thread wants something. An interruption drops the call."""
+        try:
+            while not self._calls:
+                self._park(task)
+        except BaseException as error:
+            if isinstance(error, GreenletExit) or self._claim.acquire(False):
+                raise
+            # The function runs: its next wait raises the interruption.
+            task.interrupt(error, task.shield_depth)
+
+    def _park(self, task: Task[object]) -> None:
+        self._suspension = suspension = Suspension(task, self)
+        try:
+            suspension.wait()
+        finally:
+            self._suspension = None
+
+    def _make_calls(self, task: Task[object]) -> bool:
+        """Make the calls that have arrived; return True after the last one."""
+        calls = self._calls
+        while calls:
+            call = calls.popleft()
+            if call is None:
+                return True
+            task.lower_shield(ALL_SHIELDS)
+            self.in_progress = True
+            try:
+                call.result = call.function(*call.args, **call.kwargs)
+            except GreenletExit:
+                call.error = _killed_error()
+                raise
+            except BaseException as error:
+                call.error = error
+            finally:
+                self.in_progress = False
+                task.raise_shield(ALL_SHIELDS)
+                if call.done is not None:
+                    call.done.release()
+                elif call.error is not None:
+                    self._unreported, call.error = call.error, None
+            del call
+        return False
+
+    def _outcome(self) -> T:
+        error, self._error = self._error or self._unreported, None
+        self._unreported = None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, self
+        result, self._result = self._result, None
+        return cast("T", result)
+
+    def _abandon(self) -> None:
+        """Leave the thread without its task: its next call raises GreenletExit."""
+        self._abandoned = True
+        self._claim.acquire(False)
+        self._refuse_calls()
+
+    def _refuse_calls(self) -> None:
+        while self._calls:
+            try:
+                call = self._calls.popleft()
+            except IndexError:  # the other thread was faster
+                return
+            if call is not None:
+                call.error = _killed_error()
+                if call.done is not None:
+                    call.done.release()
+
+    def _wake(self) -> None:
+        """Tell the parked task that a call has arrived. In the reactor greenlet."""
+        self._notified = False
+        suspension = self._suspension
+        if suspension is not None:
+            suspension.resume()
+
+    # In the thread.
+
+    @property
+    def in_child(self) -> bool:
+        """Whether this is the child of a fork that the function has made."""
+        return os.getpid() != self._pid
+
+    def begin(self, done: LockType) -> None:
+        """Call the function; a no-op if the call was dropped.
+
+        Args:
+            done: a held lock of the thread, which blocks on it.
+        """
+        if not self._claim.acquire(False):
+            return
+        self._done = done
+        function, context = self._function, self._context
+        self._function = self._context = None
+        assert function is not None and context is not None, "a call runs once"
+        self._ident = ident = get_ident()
+        tasks_of_threads[ident] = self.in_task
+        try:
+            self._result = context.run(function)
+        except BaseException as error:
+            # Without the frame of this method, which holds the call, which holds the
+            # error: a cycle.
+            traceback = error.__traceback__
+            assert traceback is not None, "an exception that was raised has one"
+            self._error = error.with_traceback(traceback.tb_next)
+        finally:
+            # A fork in the function has cleared the table in the child.
+            tasks_of_threads.pop(ident, None)
+            del function, context
+
+    def end(self) -> None:
+        """Tell the task that the function has returned."""
+        self.ended = True
+        self._calls.append(None)
+        self._wake_task()
+
+    def end_child(self) -> NoReturn:
+        """Exit the child of a fork whose function has returned, as a thread would."""
+        end_child(self._error)
+
+    def in_task(
+        self, function: Callable[P, U], /, *args: P.args, **kwargs: P.kwargs
+    ) -> U:
+        """Call `function` in the task; block until it has returned.
+
+        Raises:
+            BaseException: what `function` raised, or a call posted before.
+            GreenletExit: the task was killed, because its reactor stops.
+        """
+        done = self._done
+        if get_ident() != self._ident or done is None:
+            # Called by another task of the application.
+            return function(*args, **kwargs)
+        unreported = self._unreported
+        if unreported is not None:
+            self._unreported = None
+            try:
+                raise unreported
+            finally:
+                del unreported, self
+        call = _CallInTask(function, args, kwargs, done)
+        self._send(call)
+        done.acquire()
+        if call.error is not None:
+            try:
+                raise call.error
+            finally:
+                call.error = None
+                del call, self
+        return cast("U", call.result)
+
+    def post(self, function: Callable[..., object], *args: object) -> None:
+        """Have the task call `function`, without waiting for it.
+
+        Its failure is raised at the next call of the thread, or at the end of `wait`.
+        Calls are made in the order of `in_task` and `post`.
+        """
+        if get_ident() != self._ident:
+            function(*args)
+            return
+        unreported = self._unreported
+        if unreported is not None:
+            self._unreported = None
+            try:
+                raise unreported
+            finally:
+                del unreported, self
+        self._send(_CallInTask(function, args, {}, None))
+
+    def _send(self, call: _CallInTask) -> None:
+        if self.in_child:
+            raise Forked(
+                "the request belongs to the parent process: the child of a fork can "
+                "neither read its body nor send its response"
+            )
+        self._calls.append(call)
+        if self._abandoned:
+            self._refuse_calls()
+        else:
+            self._wake_task()
+
+    def _wake_task(self) -> None:
+        if not self._notified:
+            self._notified = True
+            self._notify(self._wake)
+
+
+def _killed_error() -> GreenletExit:
+    # The exception that kills a task: `except Exception` does not swallow it.
+    return GreenletExit("the server has stopped: this thread has no task any more")

@@ -1,0 +1,245 @@
+"""The threads of a reactor that run the calls of its tasks.
+
+At most `size` calls run at a time. A thread that only waits (for a queue, a lock, a
+socket) does not count, and another one is started in its place, up to `MAX_THREADS`:
+otherwise eight calls that wait for a ninth would wait for ever.
+
+While calls run, the interpreter's switch interval is short, so that the reactor gets
+the GIL soon, and a watcher thread samples the states of the threads for the gate.
+
+It knows threads. It must never know what a call does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _queue import Empty, SimpleQueue
+from threading import Thread, get_ident
+from time import monotonic, sleep, thread_time
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from txgreenwsgi._parking.real_threads import real_lock
+
+from .gate import Gate
+from .reactor_calls import refuse_in_threads
+
+if TYPE_CHECKING:
+    from _thread import LockType
+    from collections.abc import Callable
+
+    from txgreenwsgi._switching.greenlets import Hub
+
+    from .calls import ThreadCall
+    from .thread_states import ThreadStates
+
+__all__ = ["MAX_THREADS", "ThreadPool", "pool_of"]
+
+#: Maximum number of threads, most of which only wait.
+MAX_THREADS: Final = 256
+#: The switch interval while calls run: the reactor waits at most so long for a thread
+#: that computes in Python.
+SWITCH_SECONDS: Final = 0.0005
+#: Time between two samples.
+_SAMPLE_SECONDS: Final = 0.02
+#: Where the kernel does not tell: a call that has run for so long is taken for one that
+#: waits.
+_LONG_SECONDS: Final = 0.2
+#: Time after which an idle thread ends.
+_IDLE_SECONDS: Final = 10.0
+
+
+class _Running:
+    """A call in a thread.
+
+    Attributes:
+        call: the call.
+        began: time at which it began.
+    """
+
+    __slots__ = ("began", "call")
+
+    def __init__(self, call: ThreadCall[object]) -> None:
+        self.call = call
+        self.began = monotonic()
+
+
+class ThreadPool:
+    """Real threads for the calls of one reactor's tasks. Made by `pool_of`.
+
+    Attributes:
+        size: the number of calls that run, rather than wait, at a time.
+        threads: the number of threads.
+        calls: the calls that were submitted and have not ended.
+    """
+
+    def __init__(self) -> None:
+        self.size = 1
+        self.threads = 0
+        self.calls: set[ThreadCall[Any]] = set()
+        self._pid = os.getpid()
+        self._queue: SimpleQueue[ThreadCall[object]] = SimpleQueue()
+        # Guards the gate and the attributes below.
+        self._mutex = real_lock()
+        self._gate = Gate()
+        # The calls that run, by the ident of their thread.
+        self._running: dict[int, _Running] = {}
+        self._names = 0
+        self._watched = False
+        self._states = _states_if_available()
+        self._usual_interval = sys.getswitchinterval()
+
+    # In the reactor's thread.
+
+    def submit(self, call: ThreadCall[Any]) -> None:
+        """Have a thread begin `call`, when there is a place for it. Never parks.
+
+        Call `ended` later.
+        """
+        if not self.calls:
+            self._usual_interval = sys.getswitchinterval()
+            sys.setswitchinterval(min(SWITCH_SECONDS, self._usual_interval))
+        self.calls.add(call)
+        hub = call.task.hub
+        if not self._names:
+            refuse_in_threads(hub.reactor)
+        with self._mutex:
+            if self.threads < min(self.size, len(self.calls)):
+                # Not in the task: the start of a thread may park.
+                hub.at_next_turn(self._new_thread().start)
+            if not self._watched:
+                self._watched = True
+                hub.at_next_turn(_daemon(self._watch, "request thread watcher").start)
+            if self._gate.admit(call, monotonic()):
+                self._queue.put(call)
+
+    def ended(self, call: ThreadCall[Any]) -> None:
+        """Note that a submitted call has ended, or was dropped. Never parks."""
+        self.calls.discard(call)
+        if not self.calls:
+            sys.setswitchinterval(self._usual_interval)
+
+    @property
+    def computes(self) -> bool:
+        """Whether a call is queued, or its thread does not wait for its task."""
+        return not all(call.in_progress for call in self.calls)
+
+    def _new_thread(self) -> Thread:
+        """Return a new thread, not started. Call with the mutex."""
+        self.threads += 1
+        self._names += 1
+        return _daemon(self._work, f"request thread {self._names}")
+
+    # In the threads.
+
+    def _work(self) -> None:
+        done = real_lock()
+        done.acquire()
+        ident = get_ident()
+        states = self._states
+        if states is not None:
+            states.add()
+        try:
+            while True:
+                try:
+                    call = self._queue.get(True, _IDLE_SECONDS)
+                except Empty:
+                    with self._mutex:
+                        if self._queue.empty():
+                            self.threads -= 1
+                            return
+                    continue
+                self._run(call, ident, done)
+                # Drop the reference while the thread waits.
+                del call
+        finally:
+            if states is not None:
+                states.remove()
+
+    def _run(self, call: ThreadCall[object], ident: int, done: LockType) -> None:
+        self._running[ident] = _Running(call)
+        began = thread_time()
+        call.begin(done)
+        if os.getpid() != self._pid:
+            call.end_child()
+        call.seconds = thread_time() - began
+        with self._mutex:
+            del self._running[ident]
+            self._gate.ended(call)
+            self._admit_held()
+        call.end()
+
+    def _admit_held(self) -> None:
+        """Begin the calls that the gate admits now. Call with the mutex."""
+        while (held := self._gate.release(monotonic())) is not None:
+            self._queue.put(held)
+
+    # In the watcher.
+
+    def _watch(self) -> None:
+        idle_since = monotonic()
+        while True:
+            sleep(_SAMPLE_SECONDS)
+            now = monotonic()
+            with self._mutex:
+                if self.calls:
+                    idle_since = now
+                elif now - idle_since > _IDLE_SECONDS:
+                    self._watched = False
+                    return
+                self._admit_held()
+                running = dict(self._running)
+            if running:
+                waiting = self._count_waiting(running, now)
+                if not self._queue.empty():
+                    self._replace_waiting(waiting)
+
+    def _count_waiting(self, running: dict[int, _Running], now: float) -> int:
+        """Return how many of these threads wait; update the gate."""
+        states = self._states
+        if states is None:
+            return sum(now - one.began > _LONG_SECONDS for one in running.values())
+        waiting = 0
+        for ident, state in states.sample(running).items():
+            waiting += state.kind == "waits"
+            with self._mutex:
+                self._gate.note(
+                    running[ident].call.route, state.kind == "holds the GIL"
+                )
+        return waiting
+
+    def _replace_waiting(self, waiting: int) -> None:
+        """Start a thread for each that waits, while calls are queued."""
+        with self._mutex:
+            count = min(
+                self.size + waiting - self.threads,
+                MAX_THREADS - self.threads,
+                self._queue.qsize(),
+            )
+            threads = [self._new_thread() for _ in range(count)]
+        for thread in threads:
+            thread.start()
+
+
+def _daemon(target: Callable[[], None], name: str) -> Thread:
+    return Thread(target=target, name=name, daemon=True)
+
+
+def _states_if_available() -> ThreadStates | None:
+    # Imported here: ctypes takes 10 ms, and most servers need no thread.
+    from . import thread_states
+
+    return thread_states.ThreadStates() if thread_states.available() else None
+
+
+_pools: WeakKeyDictionary[Hub, ThreadPool] = WeakKeyDictionary()
+
+
+def pool_of(hub: Hub, size: int = 1) -> ThreadPool:
+    """Return the threads of a hub; at least `size` calls run there at a time."""
+    pool = _pools.get(hub)
+    if pool is None:
+        pool = _pools[hub] = ThreadPool()
+    pool.size = max(pool.size, size)
+    return pool

@@ -1,0 +1,192 @@
+"""The runner that calls an application in a real thread.
+
+It knows the gateway and threads. It must never know connections.
+"""
+
+from __future__ import annotations
+
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+from txgreenwsgi._switching.greenlets import require_task
+from txgreenwsgi._switching.running import current_task
+from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
+
+from .automatic import AutomaticRoutes
+from .calls import ThreadCall
+from .pool import pool_of
+from .reactor_calls import ReactorCallInThread
+from .response import SinkInThread
+from .routes import RoutePatterns, route_of
+from .turns import TurnMeter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from txgreenwsgi._switching.greenlets import Hub, Task
+    from txgreenwsgi._wsgi.gateway import Application, ResponseSink
+
+    Serve = Callable[[Application, WSGIEnvironment, ResponseSink], None]
+
+__all__ = ["DEFAULT_THREADS", "ThreadRunner", "in_thread", "to_thread"]
+
+#: The number of threads that run at a time, by default.
+DEFAULT_THREADS: Final = 8
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ThreadRunner:
+    """Serves some requests in threads, others in their task.
+
+    Args:
+        patterns: the requests to serve in threads.
+        size: the number of threads that run at a time.
+        serve: calls the application, in the task or in the thread.
+        automatic: whether requests that hold up the reactor move to threads.
+    """
+
+    def __init__(
+        self, patterns: RoutePatterns, size: int, serve: Serve, automatic: bool
+    ) -> None:
+        self._patterns = patterns
+        self._size = size
+        self._serve = serve
+        self._automatic = automatic
+        self._routes: AutomaticRoutes | None = None
+        self._meter: TurnMeter | None = None
+
+    def __call__(
+        self, application: Application, environ: WSGIEnvironment, sink: ResponseSink
+    ) -> None:
+        """Call `application`; see `Runner` in `_serving/runner.py`. May park."""
+        if self._patterns:
+            method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+            if self._patterns.match(method, path):
+                self._in_thread(application, environ, sink, route_of(method, path))
+                return
+        if not self._automatic:
+            self._serve(application, environ, sink)
+            return
+        task = require_task("a request")
+        routes = self._routes
+        if routes is None:
+            routes = self._begin(task.hub)
+        if routes.moved:
+            route = route_of(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            if route in routes.moved:
+                self._in_moved(application, environ, sink, route)
+                return
+        meter = self._meter
+        assert meter is not None, "set together with the routes"
+        hub = task.hub
+        began = hub.resumed_at
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        try:
+            self._serve(application, environ, sink)
+        finally:
+            now = hub.seconds()
+            if (
+                now - hub.resumed_at > LONG_TURN_SECONDS
+                or routes.observes
+                or meter.has(task)
+            ):
+                self._judge(task, route_of(method, path), now - began)
+
+    def _begin(self, hub: Hub) -> AutomaticRoutes:
+        pool = pool_of(hub, self._size)
+        self._meter = TurnMeter(hub, lambda: bool(pool.calls))
+        self._routes = AutomaticRoutes(hub.seconds)
+        return self._routes
+
+    def _judge(self, task: Task[object], route: str, life: float) -> None:
+        routes, meter = self._routes, self._meter
+        assert routes is not None and meter is not None
+        blocked = meter.take(task)
+        if task.uses_reactor:
+            routes.pin(route, "waits for Deferreds")
+        routes.ended(route, blocked, life)
+        if meter.precise is not routes.observes:
+            meter.precise = routes.observes
+
+    def _in_moved(
+        self,
+        application: Application,
+        environ: WSGIEnvironment,
+        sink: ResponseSink,
+        route: str,
+    ) -> None:
+        """Call `application` in a thread; note what the route does there."""
+        routes = self._routes
+        assert routes is not None
+        task = require_task("a request in a thread")
+        call: ThreadCall[None] | None = None
+        try:
+            call = self._in_thread(application, environ, sink, route)
+        except ReactorCallInThread:
+            routes.pin(route, "calls the reactor")
+            raise
+        finally:
+            if task.uses_reactor:
+                routes.pin(route, "waits for Deferreds")
+            if call is not None:
+                routes.ended_in_thread(route, call.seconds)
+
+    def _in_thread(
+        self,
+        application: Application,
+        environ: WSGIEnvironment,
+        sink: ResponseSink,
+        route: str,
+    ) -> ThreadCall[None]:
+        """Call `application` in a thread. Parks."""
+        call: ThreadCall[None] = ThreadCall(require_task("a request"), route)
+        in_thread = SinkInThread(call, sink)
+        call.run(
+            pool_of(call.task.hub, self._size),
+            partial(self._serve, application, environ, in_thread),
+        )
+        return call
+
+
+def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `function` in a real thread and return its result. Parks.
+
+    For code that computes or blocks in ways that cannot be made cooperative. The
+    function may do everything that a request may: read the body, `write`, `wait` for a
+    Deferred, `sleep`. It runs inside the caller's Context. Other requests continue
+    meanwhile, so it must be thread-safe. Called in a request's thread, or outside a
+    task, it calls `function` directly.
+
+    In the environ as `txgreenwsgi.to_thread`.
+
+    Args:
+        function: the function to call.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+
+    Raises:
+        BaseException: what `function` raised. An interruption of the request is raised
+            at the next wait of `function`.
+    """
+    task = current_task()
+    if task is None:
+        return function(*args, **kwargs)
+    name = getattr(function, "__qualname__", "") or repr(function)
+    call: ThreadCall[T] = ThreadCall(task, name)
+    return call.run(
+        pool_of(task.hub, DEFAULT_THREADS), partial(function, *args, **kwargs)
+    )
+
+
+def in_thread(function: Callable[P, T]) -> Callable[P, T]:
+    """Return `function` wrapped in `to_thread`. Usable as a decorator of a view."""
+
+    @wraps(function)
+    def calling_in_thread(*args: P.args, **kwargs: P.kwargs) -> T:
+        return to_thread(function, *args, **kwargs)
+
+    return calling_in_thread
