@@ -55,6 +55,13 @@ def parks(function: Callable[[], object]) -> bool:
     return bool(ran)
 
 
+def compressed(make: Callable[[], Any], data: bytes) -> bytes:
+    """Return `data` compressed by a new object."""
+    compressor = make()
+    head: bytes = compressor.compress(data)
+    return head + compressor.flush()  # type: ignore[no-any-return]
+
+
 def blocks_of(data: bytes) -> Iterable[bytes]:
     """Yield `data` in pieces of odd sizes."""
     size, start = 1, 0
@@ -84,8 +91,8 @@ class InTaskTests(TestCase):
             lambda: z.compress(bytearray(LARGE)),
         )
         names["compressobj"] = (
-            lambda: z.compressobj().compress(SMALL),
-            lambda: z.compressobj().compress(LARGE),
+            lambda: compressed(z.compressobj, SMALL),
+            lambda: compressed(z.compressobj, LARGE),
         )
         names["decompress"] = (
             lambda: z.decompress(zlib.compress(SMALL)),
@@ -96,16 +103,16 @@ class InTaskTests(TestCase):
             lambda: z.decompressobj().decompress(packed["zlib"]),
         )
         names["BZ2Compressor"] = (
-            lambda: b.BZ2Compressor().compress(SMALL),
-            lambda: b.BZ2Compressor().compress(LARGE),
+            lambda: compressed(b.BZ2Compressor, SMALL),
+            lambda: compressed(b.BZ2Compressor, LARGE),
         )
         names["BZ2Decompressor"] = (
             lambda: b.BZ2Decompressor().decompress(bz2.compress(SMALL)),
             lambda: b.BZ2Decompressor().decompress(packed["bz2"]),
         )
         names["LZMACompressor"] = (
-            lambda: x.LZMACompressor().compress(SMALL),
-            lambda: x.LZMACompressor().compress(LARGE),
+            lambda: compressed(x.LZMACompressor, SMALL),
+            lambda: compressed(x.LZMACompressor, LARGE),
         )
         names["LZMADecompressor"] = (
             lambda: x.LZMADecompressor().decompress(lzma.compress(SMALL)),
@@ -372,8 +379,27 @@ def application(environ, start_response):
 """
 
 
+_FROZEN = """
+import gc
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [str(gc.get_freeze_count()).encode()]
+"""
+
+
 class CommandTests(SynchronousTestCase):
-    """`twistd greenwsgi --offload heavy`."""
+    """`twistd greenwsgi --offload heavy` and `--gc`."""
+
+    def test_frozen(self) -> None:
+        """The command excludes the application from garbage collection."""
+        folder = Path(self.mktemp()).resolve()
+        folder.mkdir()
+        (folder / "frozen.py").write_text(_FROZEN)
+        words = ("frozen:application", f"--chdir={folder}")
+        self.assertGreater(int(serve(self, *words).fetch("/").body), 10000)
+        unchanged = serve(self, *words, "--gc=unchanged")
+        self.assertEqual(unchanged.fetch("/").body, b"0")
 
     def test_locked_database(self) -> None:
         """While one request waits for SQLite's lock, others are answered."""

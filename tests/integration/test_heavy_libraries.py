@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from twisted.trial.unittest import SynchronousTestCase
 
 _START = """
-import io, socket, sys, threading
+import io, socket, sys, tempfile, threading
 from twisted.internet import reactor
 from txgreenwsgi import monkey, react, sleep, spawn
 {before}
@@ -103,6 +103,22 @@ source = Source(file.getvalue())
 with Image.open(source) as image:
     image.thumbnail((100, 100))
 assert source.threads == {here}
+
+# Files on the disk, and a class derived from one of `io`.
+class Derived(io.BytesIO):
+    threads = set()
+    def read(self, *args):
+        self.threads.add(threading.get_ident())
+        return super().read(*args)
+with tempfile.TemporaryFile() as opened, tempfile.NamedTemporaryFile() as named, \\
+        tempfile.SpooledTemporaryFile() as spooled:
+    for target in (opened, named, spooled, named.name):
+        assert parks(large.save, target, "JPEG")[0], target
+        with Image.open(target) as image:
+            assert parks(image.load)[0], target
+with Image.open(Derived(file.getvalue())) as image:
+    image.load()
+assert Derived.threads == {here}
 
 # Errors are Pillow's own.
 broken = Image.open(io.BytesIO(file.getvalue()[:2000]))

@@ -226,7 +226,7 @@ class _BlockEncoder:
     here, so that this call is never one with a few bytes.
     """
 
-    __slots__ = ("_collected", "_inner", "_size")
+    __slots__ = ("_collected", "_inner", "_is_large", "_size")
     _original: Any
     _limit = 0
 
@@ -235,6 +235,8 @@ class _BlockEncoder:
         self._collected: list[bytes] = []
         # Bytes in `_collected`; -1 after `flush`.
         self._size = 0
+        # True once the object has got much data, which `flush` may have to process.
+        self._is_large = False
 
     def compress(self, data: Any, /) -> Any:
         """As the original. May park."""
@@ -245,6 +247,7 @@ class _BlockEncoder:
             self._size += size
             self._collected.append(bytes(data))
             return b""
+        self._is_large = True
         if self._collected:
             data = self._take(data)
         return run_heavy_on_shared(self._inner.compress, data)
@@ -253,6 +256,8 @@ class _BlockEncoder:
         """As the original. May park."""
         data = self._take()
         self._size = -1
+        if not self._is_large:
+            return self._finish(data)
         return run_heavy_on_shared(self._finish, data)
 
     def _take(self, *more: bytes) -> bytes:

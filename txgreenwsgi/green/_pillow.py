@@ -55,27 +55,36 @@ _METHODS: Final = (
 )
 _FUNCTIONS: Final = ("alpha_composite", "blend", "composite", "merge")
 
-# The file inside a wrapper: of `tempfile`, Django, Werkzeug.
-_INNER: Final = ("file", "_file", "stream")
+# Wrappers of files: the module, and the attribute with the file.
+_WRAPPERS: Final = (
+    ("tempfile", "file"),
+    ("tempfile", "_file"),
+    ("django.core.files", "file"),
+    ("werkzeug.datastructures", "stream"),
+)
+# Classes of files, without subclasses: they may call other code.
+_ON_DISK: Final = (io.BytesIO, io.FileIO)
+_BUFFERED: Final = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 
 
 def _is_file(file: object) -> bool:
     """Return whether a thread may use `file`: it is in memory or on the disk."""
     for _ in range(4):
-        if file is None or isinstance(
-            file, (str, bytes, PathLike, io.BytesIO, io.FileIO)
-        ):
+        if file is None or isinstance(file, (str, bytes, PathLike)):
             return True
-        if isinstance(file, (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)):
+        kind = type(file)
+        if kind in _ON_DISK:
+            return True
+        if isinstance(file, _BUFFERED) and kind in _BUFFERED:
             file = file.raw
             continue
-        held = getattr(file, "__dict__", {})
-        for name in _INNER:
-            if held.get(name) is not None:
-                file = held[name]
-                break
-        else:
+        inner = None
+        for module, name in _WRAPPERS:
+            if f"{kind.__module__}.".startswith(f"{module}."):
+                inner = inner or vars(file).get(name)
+        if inner is None:
             return False
+        file = inner
     return False
 
 
