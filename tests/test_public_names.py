@@ -70,7 +70,7 @@ SIGNATURES = {
     "current_task": [],
     "recv": ["environ", "size"],
     "service": [
-        *("app", "listen", "patch", "access_log", "access_log_format"),
+        *("app", "listen", "patch", "gc", "access_log", "access_log_format"),
         *("observers", "reactor", "settings"),
     ],
     "GreenSite": [
