@@ -158,7 +158,8 @@ class RestartTests(SynchronousTestCase):
     def test_haproxy(self) -> None:
         """Two processes behind HAProxy, which retries no request."""
         ports = free_ports(2)
-        with HAProxy(ports) as proxy:
+        proxy = HAProxy(ports)
+        with proxy:
             endpoints = [f"tcp:{port}:interface={LOOPBACK}" for port in ports]
             restart = self.restart_in_turn(endpoints, partial(proxy.wait_up, 2))
             proxy.wait_up(2)
