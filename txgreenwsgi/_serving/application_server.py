@@ -28,7 +28,6 @@ from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
 from .shutdown import Shutdown
-from .stack_dumps import share_timer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -132,8 +131,6 @@ class ApplicationServer:
             )
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
-        if settings.blocked_after:
-            share_timer()
 
     @cached_property
     def reactor(self) -> IReactorTime:
