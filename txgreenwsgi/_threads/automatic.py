@@ -31,8 +31,10 @@ _SLOW_SHARE: Final = 0.25
 _WAITING_FACTOR: Final = 2.0
 #: Number of quick requests in a row after which a route returns to tasks.
 _QUICK_REQUESTS: Final = 50
-#: A request in a thread is quick if it runs for less than this.
-_QUICK_SECONDS: Final = LONG_TURN_SECONDS / 4
+#: A request in a thread is quick if it runs for less than this. Time, not CPU time: a
+#: call that waits in a C library would block the reactor. Beside threads that compute,
+#: the time is longer than it would be in a task.
+_QUICK_SECONDS: Final = LONG_TURN_SECONDS / 2
 #: Seconds after its last slow request for which a route is observed.
 _OBSERVED_SECONDS: Final = 60.0
 #: Maximum number of routes in each table.
@@ -130,7 +132,12 @@ class AutomaticRoutes:
         )
 
     def ended_in_thread(self, route: str, seconds: float) -> None:
-        """Note the end of a request that ran for `seconds` in a thread."""
+        """Note the end of a request that ran for `seconds` in a thread.
+
+        Args:
+            route: the route of the request.
+            seconds: the time, without its waits in the task.
+        """
         quick = self.moved.get(route)
         if quick is None:
             return
