@@ -14,6 +14,8 @@ from twisted.logger import Logger
 
 from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
 
+from .routes import readable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -90,7 +92,8 @@ class AutomaticRoutes:
         Args:
             route: the route of the request.
             blocked: seconds for which it has held up the reactor.
-            life: seconds from its start to its end.
+            life: seconds from its start to its end, without those for which other
+                threads or processes have held it up.
         """
         now = self._clock()
         suspect = self._suspects.get(route)
@@ -126,7 +129,7 @@ class AutomaticRoutes:
             "{route} has held up all other requests {count} times, the last time for "
             "{milliseconds:.0f} ms: its requests run in threads from now on; "
             "--threads-for '{route}' makes this permanent",
-            route=route,
+            route=readable(route),
             count=suspect.slow + 1,
             milliseconds=blocked * 1000,
         )
@@ -152,7 +155,7 @@ class AutomaticRoutes:
         self._needed[route] = 2 * self._needed[route]
         _log.info(
             "{route} was quick {count} times in a row: its requests run in tasks again",
-            route=route,
+            route=readable(route),
             count=_QUICK_REQUESTS,
         )
 
@@ -165,6 +168,6 @@ class AutomaticRoutes:
         if self.moved.pop(route, None) is not None:
             _log.warn(
                 "{route} {reason}: its requests run in tasks again",
-                route=route,
+                route=readable(route),
                 reason=reason,
             )

@@ -98,10 +98,12 @@ class ThreadRunner:
     def _judge(self, task: Task[object], route: str, life: float) -> None:
         routes, meter = self._routes, self._meter
         assert routes is not None and meter is not None
-        blocked = meter.take(task)
+        turns = meter.take(task)
         if task.uses_reactor:
             routes.pin(route, "waits for Deferreds")
-        routes.ended(route, blocked, life)
+        # The time in the run queue is no wait of the request.
+        others = turns.total - turns.blocked
+        routes.ended(route, turns.blocked, life - others)
         meter.measure_for(routes, routes.observes)
 
     def _in_moved(

@@ -15,7 +15,7 @@ import os
 from contextlib import suppress
 from threading import get_native_id
 from time import monotonic, thread_time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
@@ -27,7 +27,22 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._switching.greenlets import Hub, Task
 
-__all__ = ["TurnMeter", "meter_of"]
+__all__ = ["LongTurns", "TurnMeter", "meter_of"]
+
+
+class LongTurns(NamedTuple):
+    """The long turns of a task.
+
+    Attributes:
+        blocked: seconds for which the task has held up the reactor.
+        total: seconds from the beginnings of the turns to their ends.
+    """
+
+    blocked: float
+    total: float
+
+
+_NO_TURNS: Final = LongTurns(0.0, 0.0)
 
 
 class TurnMeter:
@@ -42,7 +57,7 @@ class TurnMeter:
         # Not the hub, which has the meter: `_meters` must not keep it alive.
         self._hub = ref(hub)
         self._threads_run = threads_run
-        self._seconds: WeakKeyDictionary[Task[object], float] = WeakKeyDictionary()
+        self._turns: WeakKeyDictionary[Task[object], LongTurns] = WeakKeyDictionary()
         # The clocks at the beginning of this turn; valid while `precise`.
         self._cpu = self._queued = self._collected = 0.0
         self._collections = _Collections()
@@ -82,8 +97,10 @@ class TurnMeter:
 
     def _add(self, task: Task[object], seconds: float) -> None:
         net = self._net(seconds)
-        if net > LONG_TURN_SECONDS:
-            self._seconds[task] = self._seconds.get(task, 0.0) + net
+        earlier = self._turns.get(task, _NO_TURNS)
+        self._turns[task] = LongTurns(
+            earlier.blocked + net * (net > LONG_TURN_SECONDS), earlier.total + seconds
+        )
 
     def _net(self, seconds: float) -> float:
         """Return the part of a turn that its task is responsible for."""
@@ -97,14 +114,14 @@ class TurnMeter:
 
     def has(self, task: Task[object]) -> bool:
         """Return whether a task has long turns that `take` has not returned."""
-        return bool(self._seconds) and task in self._seconds
+        return bool(self._turns) and task in self._turns
 
-    def take(self, task: Task[object]) -> float:
-        """Return and forget the seconds of a task, its turn in progress included."""
+    def take(self, task: Task[object]) -> LongTurns:
+        """Return and forget the turns of a task, its turn in progress included."""
         turn = task.hub.seconds() - task.hub.resumed_at
         if turn > LONG_TURN_SECONDS:
             self._add(task, turn)
-        return self._seconds.pop(task, 0.0)
+        return self._turns.pop(task, _NO_TURNS)
 
 
 class _Collections:
