@@ -106,6 +106,8 @@ class RouteTests(SynchronousTestCase):
             "/blob/d41d8cd98f00.png",
             "/café/7".encode().decode("latin-1"),
             "/caf\xe9/7",
+            "/line\nline",
         ):
             route = readable(route_of("GET", path))
+            self.assertTrue(route.isprintable())
             self.assertTrue(RoutePatterns([route]).match("GET", path), route)

@@ -8,6 +8,7 @@ It knows durations. It must never know how they are measured.
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
@@ -128,8 +129,9 @@ class AutomaticRoutes:
         _log.warn(
             "{route} has held up all other requests {count} times, the last time for "
             "{milliseconds:.0f} ms: its requests run in threads from now on; "
-            "--threads-for '{route}' makes this permanent",
+            "--threads-for {pattern} makes this permanent",
             route=readable(route),
+            pattern=quote(readable(route)),
             count=suspect.slow + 1,
             milliseconds=blocked * 1000,
         )

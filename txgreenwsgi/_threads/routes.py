@@ -72,8 +72,14 @@ def _parsed(pattern: str) -> tuple[str | None, re.Pattern[str]]:
 
 
 def readable(route: str) -> str:
-    """Return a route as the pattern that matches it: its bytes decoded as UTF-8."""
-    return route.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+    """Return a route as a pattern for the command line and the log.
+
+    The bytes are decoded as UTF-8; `*` replaces what cannot be printed.
+    """
+    text = route.encode("latin-1", "replace").decode("utf-8", "replace")
+    return "".join(
+        each if each.isprintable() and each != "\ufffd" else "*" for each in text
+    )
 
 
 def route_of(method: str, path: str) -> str:
