@@ -41,6 +41,7 @@ from twisted.python import threadable
 # The module, not its names: as `__main__`, this module would bind originals itself.
 from ._parking import real_threads
 from ._parking.locks import Lock
+from ._switching.asyncio_state import set_generator_hooks
 from ._switching.forks import call_or_end_child
 from .green import drivers, patched
 from .green import thread as green_thread
@@ -57,6 +58,7 @@ __all__ = [
     "is_patched",
     "original",
     "patch_all",
+    "patch_heavy",
     "patch_os",
     "patch_psycopg2",
     "patch_queue",
@@ -115,16 +117,22 @@ def patch_time() -> None:
 
 
 def patch_os() -> None:
-    """Patch `os`: `waitpid`, `read`, `write` and their variants park the task.
+    """Patch `os` and `fcntl`: functions that wait for a descriptor park the task.
 
-    `close` wakes the tasks that wait for the descriptor.
+    These are `waitpid`, `read`, `write`, `flock` and their variants, and `open` of a
+    FIFO. `close` wakes the tasks that wait for the descriptor.
     """
+    import fcntl
+
+    from .green import fcntl as green_fcntl
     from .green import os as green
 
     if "os" not in _patched:
-        _patched.add("os")
+        _patched.update(("os", "fcntl"))
         for name, value in green.REPLACED.items():
             _replace(os, name, value)
+        for name, value in green_fcntl.REPLACED.items():
+            _replace(fcntl, name, value)
 
 
 def patch_thread() -> None:
@@ -137,6 +145,8 @@ def patch_thread() -> None:
     if "threading" in _patched:
         return
     _patched.update(("threading", "_thread"))
+    # Event loops in several tasks, as in several threads.
+    _replace(sys, "set_asyncgen_hooks", set_generator_hooks)
     before = dict(vars(threading))
     for name, value in green_thread.REPLACED.items():
         _replace(_thread, name, value)
@@ -289,6 +299,7 @@ def patch_ssl() -> None:
 
 def patch_subprocess() -> None:
     """Patch `subprocess`: waiting for processes and their output parks."""
+    import _posixsubprocess
     import subprocess
 
     from .green import subprocess as green
@@ -298,6 +309,8 @@ def patch_subprocess() -> None:
         _patched.add("subprocess")
         for name, value in green.REPLACED.items():
             _replace(subprocess, name, value)
+        for name, value in green.REPLACED_IN_C.items():
+            _replace(_posixsubprocess, name, value)
 
 
 def patch_signal() -> None:
@@ -315,6 +328,32 @@ def patch_signal() -> None:
 def patch_psycopg2() -> None:
     """Make psycopg2, which waits in C, park. `patch_socket` includes this."""
     drivers.make_psycopg2_green()
+
+
+def patch_heavy(*, warn: bool = True) -> None:
+    """Make heavy calls run in threads while the task waits. Not part of `patch_all`.
+
+    These are SQLite's, Pillow's, password hashes (PBKDF2, scrypt, bcrypt, Argon2),
+    the compression of large data, and `os.fsync`. Calls with little work stay direct.
+    Libraries that are imported later are included. Call from the main thread, outside
+    tasks, before the application is imported.
+
+    Args:
+        warn: warn about modules that bound originals earlier.
+    """
+    from .green import heavy
+
+    if "heavy" not in _patched:
+        _patched.add("heavy")
+        early = early_importers()
+        for name, replaced in heavy.replacements().items():
+            module = importlib.import_module(name)
+            for attribute, value in replaced.items():
+                _replace(module, attribute, value)
+        heavy.watch_libraries()
+        _rebind_modules()
+        if warn and early_importers() != early:
+            _warn_of_leftovers()
 
 
 #: The functions that `patch_all` calls, in this order.

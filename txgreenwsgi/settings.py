@@ -139,6 +139,13 @@ class Settings:
         "Maximum number of open connections; further ones are closed immediately.",
         off="no limit",
     )
+    max_handshakes: int = _setting(
+        1000,
+        "count",
+        "Maximum number of TLS handshakes in progress; above it, the oldest one is "
+        "closed for each new one.",
+        off="no limit",
+    )
     max_body: int = _setting(
         1024**3,
         "bytes",
@@ -193,6 +200,13 @@ class Settings:
         "Maximum time without progress in sending a response to the client; then the "
         "connection is closed.",
         off="no limit",
+    )
+    blocked_after: float = _setting(
+        0.25,
+        "seconds",
+        "Time for which a request may block the reactor, and with it all others, until "
+        "the log names the request and the line of code.",
+        off="no monitor",
     )
     methods: tuple[str, ...] = _setting(
         (),
@@ -372,6 +386,7 @@ class SettingsKeywords(TypedDict, total=False):
     max_queued: int
     queue_timeout: float
     max_connections: int
+    max_handshakes: int
     max_body: int
     request_timeout: float
     graceful_timeout: float
@@ -380,6 +395,7 @@ class SettingsKeywords(TypedDict, total=False):
     body_timeout: float
     min_body_rate: int
     write_timeout: float
+    blocked_after: float
     methods: Iterable[str]
     max_header_size: int
     max_headers: int

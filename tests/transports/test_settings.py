@@ -31,6 +31,7 @@ OF_CONNECTIONS: dict[str, Any] = {
     "keep_alive": 15.0,
     "max_chunk_extensions": 4096,
     "max_connections": 0,
+    "max_handshakes": 1000,
     "max_header_size": 32768,
     "max_headers": 100,
     "max_target": 8192,
@@ -41,6 +42,7 @@ OF_CONNECTIONS: dict[str, Any] = {
 #: All other settings, each with a non-default value.
 OF_REQUESTS: dict[str, Any] = {
     "add_header": [("X-Frame-Options", "DENY")],
+    "blocked_after": 5,
     "buffer_input": True,
     "display_tracebacks": True,
     "environ": {"MY": "own"},

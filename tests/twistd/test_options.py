@@ -65,6 +65,7 @@ class OptionsTests(SynchronousTestCase):
             "max_queued": ("0", 0),
             "queue_timeout": ("1.5", 1.5),
             "max_connections": ("7", 7),
+            "max_handshakes": ("9", 9),
             "max_body": ("10M", 10485760),
             "request_timeout": ("9", 9.0),
             "graceful_timeout": ("0", 0.0),
@@ -73,6 +74,7 @@ class OptionsTests(SynchronousTestCase):
             "body_timeout": ("4", 4.0),
             "min_body_rate": ("1K", 1024),
             "write_timeout": ("5s", 5.0),
+            "blocked_after": ("0.5", 0.5),
             "methods": ("GET, HEAD,X", ("GET", "HEAD", "X")),
             "max_header_size": ("16K", 16384),
             "max_headers": ("50", 50),
@@ -113,6 +115,18 @@ class OptionsTests(SynchronousTestCase):
         ):
             error = self.assertRaises(UsageError, parsed, f"--methods={text}")
             self.assertIn(f"--methods {text!r} {problem}", str(error))
+
+    def test_gc(self) -> None:
+        """--gc is freeze or unchanged; errors name the option and the remedy."""
+        self.assertEqual(parsed()["gc"], "freeze")
+        self.assertEqual(parsed("--gc=unchanged")["gc"], "unchanged")
+        for text in ("off", "default", ""):
+            error = self.assertRaises(UsageError, parsed, f"--gc={text}")
+            self.assertEqual(
+                str(error),
+                f"--gc {text!r} is not a mode of garbage collection: give freeze or "
+                "unchanged",
+            )
 
     def test_repeated(self) -> None:
         """Headers and variables may be repeated, and keep their order."""

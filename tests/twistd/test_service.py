@@ -21,6 +21,7 @@ from txgreenwsgi._server.errors import ListenError, StartError
 from txgreenwsgi._twistd import service
 from txgreenwsgi._twistd.service import Options, log_path, makeService
 from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.monitoring import AccessLog
 
 
@@ -37,7 +38,9 @@ class FakeGreenService(Service):
         observers: Any,
         reactor: Any,
         access_log: Any,
+        freezer: Any,
     ) -> None:
+        self.freezer = freezer
         self.load_app, self.listen = load_app, listen
         self.settings, self.access_log = settings, access_log
         self.calls: list[str] = []
@@ -102,6 +105,12 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertIsNone(green.access_log)
         self.assertEqual(green.calls, [])
 
+    def test_garbage_collection(self) -> None:
+        """By default the application is frozen; `--gc unchanged` turns this off."""
+        self.assertIsNotNone(self.make()[1].freezer)
+        self.assertIsNotNone(self.make("--gc=freeze")[1].freezer)
+        self.assertIsNone(self.make("--gc=unchanged")[1].freezer)
+
     def test_patching(self) -> None:
         """The library is patched when the application is loaded, and no sooner."""
         made, _green = self.make("--patch=time,socket")
@@ -114,9 +123,11 @@ class MakeServiceTests(SynchronousTestCase):
         """The watchdog is installed after the reactor has set its own handlers."""
         made, _green = self.make("--app=wsgiref.simple_server:demo_app")
         made.startService()
-        [(install, (reactor,), _keywords)] = self.reactor.whenRunningHooks
+        (install, (reactor,), _keywords), *others = self.reactor.whenRunningHooks
         self.assertIsInstance(install.__self__, Watchdog)
         self.assertIs(reactor, self.reactor)
+        # twist redirects the standard streams when it runs the reactor.
+        self.assertEqual(others, [(replace_standard_streams, (), {})])
 
     def test_order_under_twistd(self) -> None:
         """Under twistd, ports are opened before the application is loaded."""

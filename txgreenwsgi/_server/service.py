@@ -20,11 +20,16 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txgreenwsgi._wsgi.standard_streams import (
+    end_partial_lines,
+    replace_standard_streams,
+)
 from txgreenwsgi.green import exits
 from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
 from .access_log import open_access_log
+from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
 from .site import GreenSite
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._wsgi.gateway import Application
     from txgreenwsgi.monitoring import AccessLog, ExchangeRecord
+
+    from .collection import Freezer
 
 __all__ = ["DEFAULT_LISTEN", "GreenService"]
 
@@ -65,6 +72,8 @@ class GreenService(Service):
         reactor: the installed reactor by default.
         access_log: opened before the application is loaded, and closed after the
             last request.
+        freezer: excludes the loaded application from garbage collection; None to
+            leave the collector alone.
 
     Attributes:
         site: the factory behind all endpoints.
@@ -79,6 +88,7 @@ class GreenService(Service):
         observers: Sequence[Callable[[ExchangeRecord], object]] = (),
         reactor: IReactorTime | None = None,
         access_log: AccessLog | None = None,
+        freezer: Freezer | None = None,
     ) -> None:
         if isinstance(listen, str):
             raise TypeError(
@@ -91,6 +101,7 @@ class GreenService(Service):
         self._privileged = False
         self._refusal: Failure | None = None
         self._access_log = access_log
+        self._freezer = freezer
         if access_log is not None:
             observers = [*observers, access_log.observe]
         self.ports: list[IListeningPort] = []
@@ -126,7 +137,11 @@ class GreenService(Service):
         self.site.server.resume()
         if self._access_log is not None:
             open_access_log(self._access_log, self.site.server.reactor)
+        # The application may keep the streams, or need their buffers, at its import.
+        replace_standard_streams()
         self.site.application = self._load_app()
+        if self._freezer is not None:
+            self._freezer.start()
         if not self._privileged:
             self._open()
         self._privileged = False
@@ -142,7 +157,10 @@ class GreenService(Service):
                 opened.errback(Failure())
             self._opening.append(opened)
             opened.addCallbacks(
-                self._opened, self._not_opened, errbackArgs=(described,)
+                self._opened,
+                self._not_opened,
+                callbackArgs=(described,),
+                errbackArgs=(described,),
             )
             refusal, self._refusal = self._refusal, None
             if refusal is not None:
@@ -154,13 +172,15 @@ class GreenService(Service):
             return make_endpoint(self.site.server.reactor, listen)
         return listen
 
-    def _opened(self, port: IListeningPort) -> IListeningPort:
+    def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())
         self.ports.append(port)
         if self._throttle is None:
             self._throttle = AcceptThrottle(self.site.server.reactor)
         self._throttle.watch(port)
         self.site.sockets.serve_port(port)
+        if listen:  # the TLS options of an endpoint object may know other protocols
+            read_client_hellos(port, self.site)
         return port
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
@@ -197,7 +217,9 @@ class GreenService(Service):
         stopped = self._close_ports().addBoth(self._stop_site)
         if self._access_log is not None:
             stopped.addBoth(self._close_access_log, self._access_log)
-        return stopped
+        if self._freezer is not None:
+            self._freezer.stop()
+        return stopped.addBoth(self._end_partial_lines)
 
     def _close_ports(self) -> Deferred[object]:
         ports, self.ports = self.ports, []
@@ -220,6 +242,11 @@ class GreenService(Service):
         result: Failure | None, access_log: AccessLog
     ) -> Failure | None:
         access_log.close()
+        return result
+
+    @staticmethod
+    def _end_partial_lines(result: Failure | None) -> Failure | None:
+        end_partial_lines()
         return result
 
     def cut_short(self) -> None:

@@ -22,15 +22,16 @@ from txgreenwsgi._http.writer import STATUSES, EarlyHints
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from txgreenwsgi._switching.forks import Forked
-from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task, require_task
+from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
-from txgreenwsgi._wsgi.errors import Errors
+from txgreenwsgi._wsgi.errors import Errors, current_errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
 from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
 
+from .blocks import seconds_blocked
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of
 from .plain_response import plain_response
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._wsgi.files import FileWrapper
 
     from .application_server import ApplicationServer
+    from .blocks import Block
     from .limits import Limits
     from .stream import Stream
 
@@ -148,6 +150,8 @@ class Exchange:
         bytes_sent: the length of the response body sent so far, without framing.
         iterating: whether the application's iterable is being iterated.
         bodiless: whether method or status exclude a response body.
+        blocks: the blocks of the reactor by this request, which the monitor adds; None
+            if there are none.
         deadline: reactor time at which the request times out, `stalled` excluded.
         stalled: duration of the stalls of the reactor during the request, in seconds.
     """
@@ -158,6 +162,7 @@ class Exchange:
     __slots__ = (
         "_left",
         "_started_unix",
+        "blocks",
         "bodiless",
         "body",
         "bytes_sent",
@@ -204,6 +209,7 @@ class Exchange:
         self.bytes_sent = 0
         self.iterating = False
         self.bodiless = False
+        self.blocks: list[Block] | None = None
         limit = limits.request_seconds
         self.deadline = now + limit if limit else _NEVER
         self.stalled = 0.0
@@ -286,8 +292,8 @@ class Exchange:
             # Another task of the application is parked in a write.
             writer.abandon(late_write_error())
         errors = self.errors
-        if errors is not None and errors.partial_line:
-            errors.flush()
+        if errors is not None and (errors.partial_line or errors.partial_output):
+            errors.end()
         server = self.server
         admitted = server.admission.release()
         server.exchange_ended(self)
@@ -560,7 +566,8 @@ class Exchange:
         )
         request_id = self.request_id
         environ["wsgi.input"] = body
-        environ["wsgi.errors"] = self.errors = Errors(request_id)
+        environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
+        current_errors.set(errors)
         environ["txgreenwsgi.request_id"] = request_id
         environ["txgreenwsgi.client_disconnected"] = environ[
             "waitress.client_disconnected"
@@ -710,13 +717,13 @@ class Exchange:
         stream.data(block)
         # `_yield_if_due`, inlined: this runs once for each block.
         hub = self.server.hub
-        if hub.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             stream.output.turn()
 
     def _yield_if_due(self) -> None:
         """Park for a reactor turn if the task has used up its time slice."""
         hub = self.server.hub
-        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             self.stream.output.turn()
 
     def _refuse_write(self) -> NoReturn:
@@ -887,6 +894,7 @@ class Exchange:
             referer=head.variables.get("HTTP_REFERER", ""),
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
+            blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
         )
 
 

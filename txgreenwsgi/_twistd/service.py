@@ -17,6 +17,7 @@ from twisted.application.service import IService, Service
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
+from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import find_app
 from txgreenwsgi._launch.patching import patch, patch_drivers
 from txgreenwsgi._server.errors import StartError
@@ -25,6 +26,8 @@ from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
+from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.green import patched
 from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.monitoring import AccessLog
@@ -69,15 +72,16 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     log = None
     if options["access-log"] is not None:
         log = AccessLog(options["access-log"], options["access-log-format"])
+    freezer = freezer_for(options["gc"])
     server = GreenService(
-        load_app, options["listen"], options.settings, (), reactor, log
+        load_app, options["listen"], options.settings, (), reactor, log, freezer
     )
     watchdog = Watchdog(
         options.settings.graceful_timeout, server.cut_short, log_path(options)
     )
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
-    return _CommandService(server, watchdog, reactor)
+    return _CommandService(server, watchdog, reactor, log_path(options))
 
 
 def _enter(directory: str | None) -> None:
@@ -178,8 +182,13 @@ class _CommandService(Service):
     """The server and its watchdog."""
 
     def __init__(
-        self, server: GreenService, watchdog: Watchdog, reactor: Any = None
+        self,
+        server: GreenService,
+        watchdog: Watchdog,
+        reactor: Any = None,
+        log_path: str = "",
     ) -> None:
+        self._log_path = log_path
         self._server = server
         self._watchdog = watchdog
         self._reactor = reactor
@@ -188,6 +197,10 @@ class _CommandService(Service):
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
+        if self._log_path:
+            # The watchdog logs why it cannot be opened.
+            with contextlib.suppress(OSError):
+                append_stderr_to(self._log_path)
         self._watchdog.prepare()
         globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
         with _without_traceback():
@@ -205,6 +218,8 @@ class _CommandService(Service):
                 self._listen()
             self._server.startService()
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
+        # twist redirects the streams to its log only now.
+        self._reactor.callWhenRunning(replace_standard_streams)
 
     def _listen(self) -> None:
         self._server.privilegedStartService()
