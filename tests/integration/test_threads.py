@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .processes import LOOPBACK, ServerProcess, serve, shared, start
+from .processes import CHECKOUT, LOOPBACK, ServerProcess, serve, shared, start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -307,3 +308,71 @@ class StopTests(SynchronousTestCase):
         server = self.begin("forever", "--request-timeout=1", "--graceful-timeout=1")
         self.assertIn(b"504 Gateway Timeout", self.client.read_all())
         self.assertEqual(server.fetch("/t/kind").text, "thread\n")
+
+
+class TwistedTests(SynchronousTestCase):
+    """Code that uses Twisted directly, in threads and in tasks."""
+
+    def test_twisted(self) -> None:
+        """Deferreds that the view makes itself work in threads."""
+        server = shared("tests.integration.twisted_threads_app:app", THREADS)
+        for view, expected in (
+            ("agent", "b'task\\n'"),
+            ("process", "b'42'"),
+            ("pool", "7"),
+            ("inline", "9"),
+            ("loop", "3"),
+            ("limit", "timed out"),
+            ("lock", "locked"),
+            ("query", "[(1,)]"),
+        ):
+            texts = fetch_all(server, mixed(view, 10))
+            self.assertEqual(set(texts), {f"200 {expected}"}, view)
+
+
+class EmbeddedTests(SynchronousTestCase):
+    """Several servers in one process."""
+
+    def test_patterns(self) -> None:
+        """Each server has its own patterns, and all share the threads."""
+        folder = Path(self.mktemp()).resolve()
+        folder.mkdir()
+        file = folder / "servers.tac"
+        file.write_text(_SERVERS)
+        server = start(
+            self, "-y", str(file), endpoints=3, environ={"CHECKOUT": str(CHECKOUT)}
+        )
+        places = (("thread", "task"), ("task", "thread"), ("thread", "task"))
+        for port, kinds in zip(list(server.ports), places, strict=True):
+            server.ports[0] = port
+            texts = fetch_all(server, ["/t/kind", "/g/kind"])
+            self.assertEqual(texts, [f"200 {kind}" for kind in kinds], port)
+            self.assertEqual(len(set(fetch_all(server, mixed("api", 4)))), 1)
+            digests = fetch_all(server, mixed("upload", 2), b"x" * 100_000)
+            self.assertEqual(len(set(digests)), 1, digests)
+
+
+_SERVERS = """\
+import os, sys
+sys.path.insert(0, os.environ["CHECKOUT"])
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import Application
+from twisted.internet import reactor
+from twisted.internet.endpoints import serverFromString
+from twisted.web.server import Site
+from txgreenwsgi import monkey
+monkey.patch_all()
+from txgreenwsgi import GreenWSGIResource, service
+from tests.integration.threads_app import app
+
+listen = "tcp:0:interface=127.0.0.1"
+application = Application("servers")
+for patterns in (["/t/*"], ["auto", "/g/*"]):
+    service(app, [listen], threads_for=patterns, threads=2).setServiceParent(
+        application
+    )
+site = Site(GreenWSGIResource(app, threads_for=["GET /t/*", "POST /t/*"]))
+StreamServerEndpointService(
+    serverFromString(reactor, listen), site
+).setServiceParent(application)
+"""
