@@ -185,7 +185,7 @@ class StdlibTests(SynchronousTestCase):
         return words.count("thread"), words.count("task")
 
     def test_log_lines(self) -> None:
-        """Lines that threads and tasks log at the same time are whole, with the request."""
+        """Lines of threads and tasks are whole, each with its request."""
         self.assert_all("logged", mixed("logs", 8))
         lines = re.findall(
             r"<line (\S+) \d+ x{40}> \(request \1\)\n", self.server.log()
