@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
 from txgreenwsgi._switching.thread_calls import in_task_of_thread
+from txgreenwsgi._threads.pool import set_thread_count
 from txgreenwsgi._threads.routes import AUTO, RoutePatterns
 from txgreenwsgi._threads.runner import ThreadRunner, to_thread
 from txgreenwsgi._wsgi.application_check import checked_application
@@ -125,7 +126,6 @@ class ApplicationServer:
         if settings.threads_for:
             self.runner = ThreadRunner(
                 RoutePatterns(settings.threads_for),
-                settings.threads,
                 self.runner,
                 automatic=AUTO in settings.threads_for,
             )
@@ -148,6 +148,7 @@ class ApplicationServer:
         attribute because reading it is faster than a property.
         """
         self.hub = hub_of(self.reactor)
+        set_thread_count(self.hub, self.settings.threads)
         replace_standard_streams()
         if self.settings.blocked_after:
             self.monitor = monitor_of(self.hub)
