@@ -166,6 +166,13 @@ class Settings:
         "Grace period for requests in flight when the server stops.",
         off="they are cancelled immediately",
     )
+    drain_idle: float = _setting(
+        2.0,
+        "seconds",
+        "Time that an idle connection stays open when the server stops, so that a "
+        "request which is on its way is answered.",
+        off="close idle connections immediately",
+    )
     keep_alive: float = _setting(
         15.0,
         "seconds",
@@ -390,6 +397,7 @@ class SettingsKeywords(TypedDict, total=False):
     max_body: int
     request_timeout: float
     graceful_timeout: float
+    drain_idle: float
     keep_alive: float
     header_timeout: float
     body_timeout: float

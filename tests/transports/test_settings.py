@@ -45,6 +45,7 @@ OF_REQUESTS: dict[str, Any] = {
     "blocked_after": 5,
     "buffer_input": True,
     "display_tracebacks": True,
+    "drain_idle": 5,
     "environ": {"MY": "own"},
     "graceful_timeout": 5,
     "max_body": 1_000_000,

@@ -69,6 +69,7 @@ class OptionsTests(SynchronousTestCase):
             "max_body": ("10M", 10485760),
             "request_timeout": ("9", 9.0),
             "graceful_timeout": ("0", 0.0),
+            "drain_idle": ("1", 1.0),
             "keep_alive": ("2", 2.0),
             "header_timeout": ("3", 3.0),
             "body_timeout": ("4", 4.0),

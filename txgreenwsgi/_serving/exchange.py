@@ -20,7 +20,12 @@ from twisted.python.failure import Failure
 from txgreenwsgi._http.framing import BODILESS_CODES
 from txgreenwsgi._http.writer import STATUSES, EarlyHints
 from txgreenwsgi._states import TransitionTable
-from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
+from txgreenwsgi._switching.errors import (
+    Cancelled,
+    ClientDisconnected,
+    RequestTimeout,
+    Stopping,
+)
 from txgreenwsgi._switching.forks import Forked
 from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
@@ -160,8 +165,10 @@ class Exchange:
     of_thread: Final = False
 
     __slots__ = (
+        "_awaits_stop",
         "_left",
         "_started_unix",
+        "_yielding",
         "blocks",
         "bodiless",
         "body",
@@ -216,6 +223,10 @@ class Exchange:
         # Bytes of the response body still to be sent; _UNKNOWN if the application
         # gives no length.
         self._left = _UNKNOWN
+        # Whether the application gets `Stopping` when the server stops.
+        self._awaits_stop = False
+        # Whether the task is parked because the application has yielded b"".
+        self._yielding = False
         table.exchanges.add(self)
 
     def __repr__(self) -> str:
@@ -362,6 +373,30 @@ class Exchange:
         else:
             self.body.lose(error)  # close() may be reading it
 
+    def server_stops(self) -> None:
+        """Raise `Stopping` at the application's wait, if it has asked for it.
+
+        Only in the application's own code, where it can be caught, and not in a wait
+        of the server, such as that for a slow client: `check` tries again.
+        """
+        if not self._awaits_stop:
+            return
+        task = self.task
+        wait = None if task is None else task.suspension
+        output = self.stream.output
+        if (
+            task is None
+            or wait is None
+            or task.shield_depth
+            or self._yielding
+            or wait is output.waiting
+            or output.flushing
+            or (self.state is not RUNNING and self.state is not RESPONDING)
+        ):
+            return
+        self._awaits_stop = False
+        task.interrupt(Stopping("the server is stopping"))
+
     def cancel(self) -> None:
         """Cancel the request at the end of the shutdown's grace period."""
         if self.state is QUEUED:
@@ -432,6 +467,8 @@ class Exchange:
             text = f"the client accepted no byte for {limit:g} seconds"
             self.cut(ClientDisconnected(text), "timeout")
             self.stream.reset()
+        if self._awaits_stop and self.server.shutdown.stopping:
+            self.server_stops()
 
     def postpone(self, seconds: float, now: float) -> None:
         """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
@@ -573,6 +610,7 @@ class Exchange:
             "waitress.client_disconnected"
         ] = self.client_disconnected
         environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
+        environ["txgreenwsgi.stopping"] = self.stopping
         environ["wsgi.early_hints"] = self.send_early_hints
         if server.settings.environ:
             # The deployer's variables override those of the client and connection.
@@ -582,6 +620,18 @@ class Exchange:
     def client_disconnected(self) -> bool:
         """Return whether the client is known to have disconnected. Never parks."""
         return not self.stream.connected
+
+    def stopping(self) -> bool:
+        """Return whether the server is stopping, and ask to be interrupted then.
+
+        `environ["txgreenwsgi.stopping"]`, for endless responses. If it returns False,
+        `Stopping` is raised once when the server stops, at a wait of the application,
+        so that it can send its last block and end. Call from any task or thread of the
+        request; never parks.
+        """
+        stopping = self.server.shutdown.stopping
+        self._awaits_stop = not stopping
+        return stopping
 
     def send_early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
         """Send header fields in a 103 response, before the response. May park.
@@ -783,7 +833,11 @@ class Exchange:
         """Park until the event that the application asked for by yielding b""."""
         if self.error is not None:
             raise self.error
-        take_turn()
+        self._yielding = True
+        try:
+            take_turn()
+        finally:
+            self._yielding = False
 
     def finish(self) -> None:
         """End the response; truncate it detectably if it is too short."""
@@ -830,16 +884,21 @@ class Exchange:
             error, (ClientDisconnected, RequestTimeout, Cancelled)
         )
         bad_body = error is self.body.error and isinstance(error, BadBody)
-        if not interrupted and not bad_body:
+        stopped = isinstance(error, Stopping)
+        if not interrupted and not bad_body and not stopped:
             self._log_failure(error)
         if self.error is None:
-            self.outcome = "error"
+            self.outcome = "cancelled" if stopped else "error"
         if state is RESPONDING:
             self._break_off()
         elif state is RUNNING:
             self.state = _ON_ANSWER[state]
             if isinstance(error, BadBody) and bad_body:
                 self._send_answer(STATUSES[error.status], self._failure_text(error))
+            elif stopped:
+                self._send_answer(
+                    "503 Service Unavailable", "the server is stopping", 1
+                )
             else:
                 self._send_answer(
                     "500 Internal Server Error", self._failure_text(error)

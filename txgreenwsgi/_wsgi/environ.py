@@ -54,6 +54,7 @@ _PER_REQUEST_KEYS = (
     "txgreenwsgi.client_disconnected",
     "txgreenwsgi.request_id",
     "txgreenwsgi.set_request_timeout",
+    "txgreenwsgi.stopping",
     "waitress.client_disconnected",
     "wsgi.early_hints",
     "wsgi.errors",
