@@ -118,9 +118,14 @@ class ChunkedCases(Cases):
         reply = server.begin("POST", unsized=True)
         server.send_body(reply, b"", end=True)
         self.assert_complete(reply, b"")
-        [environ] = server.app.environs
-        self.assertEqual(environ["CONTENT_LENGTH"], "0")
-        self.assertNotIn("HTTP_TRANSFER_ENCODING", environ)
+        # The end arrives together with the head.
+        reply = server.begin("POST", headers=[("Transfer-Encoding", "chunked")])
+        self.assert_complete(reply, b"")
+        self.assertEqual(len(server.app.environs), 2)
+        for environ in server.app.environs:
+            self.assertEqual(environ["CONTENT_LENGTH"], "0")
+            self.assertNotIn("HTTP_TRANSFER_ENCODING", environ)
+            self.assertTrue(environ["wsgi.input"].seekable())
 
 
 class BufferedCases(Cases):
