@@ -12,6 +12,7 @@ import threading as _threading
 from contextvars import Context
 from functools import wraps
 from itertools import count
+from os import getpid
 from traceback import print_exception
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
@@ -343,6 +344,18 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
         handle = _ThreadHandle(real)
         handle._ident = ident
         return handle
+
+    _process = getpid()
+
+    def _get_main_thread_ident() -> int:
+        """Return the ident of the main thread; of the current one after a fork.
+
+        `threading` calls it in the child of a fork for the thread that has forked,
+        which may be a task.
+        """
+        if getpid() != _process:
+            return get_ident()
+        return int(_original._get_main_thread_ident())
 
     def start_joinable_thread(
         function: Callable[[], object],
