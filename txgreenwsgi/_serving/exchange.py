@@ -546,7 +546,7 @@ class Exchange:
                 buffer_input = partial(_buffer_input, ahead, given)
                 environ["txgreenwsgi.buffer_input"] = partial(in_task, buffer_input)
             server.runner(server.application, environ, self)
-            if ahead.length and not ahead.begun and not ahead.complete:
+            if not ahead.begun and not ahead.complete and settings.chunked == "auto":
                 _log.info(
                     "{request}: the application did not read the chunked request body, "
                     "whose client had paused; if it needs CONTENT_LENGTH, serve it "
