@@ -538,11 +538,15 @@ class Exchange:
         body = self.body
         try:
             if body is NO_BODY:
-                if server.settings.buffer_input or self.stream.body_is_stored:
+                settings = server.settings
+                if settings.buffer_input or self.stream.body_is_stored:
                     received: Input = SeekableInput(EmptyBody(self))
                 else:
                     received = Input(self)
-                server.runner(server.application, self._environ(received), self)
+                environ = self._environ(received)
+                if self.head.content_length is None and settings.chunked != "stream":
+                    _set_whole(environ, EmptyBody(self))
+                server.runner(server.application, environ, self)
             else:
                 self._run_with_body(body)  # type: ignore[arg-type]
         except BaseException as error:  # SystemExit ends only the request
@@ -585,7 +589,7 @@ class Exchange:
                 buffer_input = partial(_buffer_input, ahead, given)
                 environ["txgreenwsgi.buffer_input"] = partial(in_task, buffer_input)
             server.runner(server.application, environ, self)
-            if ahead.length and not ahead.begun and not ahead.complete:
+            if not ahead.begun and not ahead.complete and settings.chunked == "auto":
                 _log.info(
                     "{request}: the application did not read the chunked request body, "
                     "whose client had paused; if it needs CONTENT_LENGTH, serve it "
@@ -976,7 +980,7 @@ def _buffer_input(ahead: BufferedBody, given: Input, environ: WSGIEnvironment) -
         environ["wsgi.input"] = proxy
 
 
-def _set_whole(environ: WSGIEnvironment, body: BufferedBody) -> None:
+def _set_whole(environ: WSGIEnvironment, body: BufferedBody | EmptyBody) -> None:
     environ["wsgi.input"] = SeekableInput(body)
     environ["CONTENT_LENGTH"] = str(body.length)
     environ.pop("HTTP_TRANSFER_ENCODING", None)

@@ -21,6 +21,7 @@ from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
+from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.offloading import HEAVY, OFFLOAD_FORM
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
 from txgreenwsgi.monitoring.accesslog import FORMATS
@@ -255,6 +256,8 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse a command line; errors name the correct option."""
+        # Here, because twistd opens its log and the reactor next.
+        open_closed_descriptors()
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:

@@ -197,12 +197,6 @@ class _CommandService(Service):
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        if self._log_path:
-            # The watchdog logs why it cannot be opened.
-            with contextlib.suppress(OSError):
-                append_stderr_to(self._log_path)
-        self._watchdog.prepare()
-        globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
         with _without_traceback():
             self._listen()
 
@@ -222,6 +216,12 @@ class _CommandService(Service):
         self._reactor.callWhenRunning(replace_standard_streams)
 
     def _listen(self) -> None:
+        if self._log_path:
+            # The watchdog logs why it cannot be opened.
+            with contextlib.suppress(OSError):
+                append_stderr_to(self._log_path)
+        self._watchdog.prepare()
+        globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
         self._server.privilegedStartService()
         self._listening = True
 
