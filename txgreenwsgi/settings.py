@@ -320,6 +320,15 @@ class Settings:
         off="send no such header",
         form="TEXT",
     )
+    prefix: str = _setting(
+        "",
+        "text",
+        "Path below which the application is mounted, such as /app: the value of "
+        "SCRIPT_NAME, removed from the beginning of PATH_INFO. Other paths are passed "
+        "on unchanged, because a proxy may have removed the prefix.",
+        off="the root",
+        form="PATH",
+    )
     url_scheme: str = _setting(
         "",
         "text",
@@ -405,6 +414,7 @@ class SettingsKeywords(TypedDict, total=False):
     add_header: Pairs
     environ: Pairs
     server_header: str
+    prefix: str
     url_scheme: str
 
 
@@ -449,6 +459,7 @@ _NOT_SETTINGS: Final = {
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?\Z")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*\Z")  # RFC 3986 section 3.1
+_PREFIX: Final = re.compile(r"(/(?!\.{1,2}(?:/|\Z))[^/?#%\x00-\x1f\x7f]+)+\Z")
 # RFC 9110 section 5.6.2 (token), then a path.
 _ROUTE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+ )?/.*\Z", re.DOTALL)
 # RFC 9110 section 9.3 and RFC 5789.
@@ -501,6 +512,8 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
             "is not a valid header value",
             "give visible ASCII characters, or an empty string to send no such header",
         )
+    if name == "prefix":
+        return _checked_prefix(subject, value)
     if name == "url_scheme" and value and not _SCHEME.match(value):
         raise SettingError(
             subject,
@@ -508,6 +521,18 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
             "give https or http, or an empty string for the connection's scheme",
         )
     return value
+
+
+def _checked_prefix(subject: str, path: str) -> str:
+    """Return SCRIPT_NAME for a prefix: "" for the root, else "/app"."""
+    path = path.rstrip("/")
+    if path and not _PREFIX.match(path):
+        raise SettingError(
+            subject,
+            "is not the path of a URL",
+            "give a path such as /app, decoded, without '?', '#' or '//'",
+        )
+    return path
 
 
 def _checked_number(name: str, setting: Setting, value: Any) -> int | float:
@@ -652,6 +677,13 @@ def _check_variable(name: str, value: str) -> None:
             subject,
             "is not a valid variable",
             "give a name without spaces or '=', and a value without NUL",
+        )
+    if name == "SCRIPT_NAME":
+        raise SettingError(
+            subject,
+            "would leave the prefix in PATH_INFO",
+            f"use --prefix {value or '/app'} (prefix={value or '/app'!r}), which "
+            "removes it",
         )
     if name.startswith("wsgi."):
         raise SettingError(

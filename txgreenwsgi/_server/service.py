@@ -162,7 +162,7 @@ class GreenService(Service):
     def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
         if isinstance(listen, str):
             return make_endpoint(self.site.server.reactor, listen)
-        return listen
+        return as_it_is(listen)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())
