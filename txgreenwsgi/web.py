@@ -707,6 +707,7 @@ def _ends_of(request: Request, url_scheme: str) -> Ends:
     """Return both ends of a request's connection."""
     scheme = url_scheme or ("https" if request.isSecure() else "http")
     name, port = host_and_port(request.getHost())
+    name = server_name(name)
     if not name:
         # A UNIX socket has no name or port, and PEP 3333 forbids empty values.
         name, port = "localhost", "443" if scheme == "https" else "80"

@@ -29,6 +29,7 @@ from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
 from .access_log import open_access_log
+from .adopted import as_it_is
 from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError

@@ -81,7 +81,7 @@ def base_environ(
     return {
         "GATEWAY_INTERFACE": "CGI/1.1",
         # Bytes as latin-1 (PEP 3333, "Unicode Issues").
-        "SCRIPT_NAME": prefix.encode("utf-8").decode("latin-1"),
+        "SCRIPT_NAME": prefix.encode("utf-8", "surrogateescape").decode("latin-1"),
         "SERVER_SOFTWARE": software,
         "wsgi.version": (1, 0),
         "wsgi.multithread": multithread,
