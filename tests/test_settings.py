@@ -253,6 +253,32 @@ class SettingsTests(SynchronousTestCase):
             "ASCII characters, or an empty string to send no such header",
         )
 
+    def test_prefix(self) -> None:
+        """The prefix is an absolute path; a slash at its end is ignored."""
+        for given, prefix in {
+            "/app": "/app",
+            "/app/": "/app",
+            "/a/b.c/~d": "/a/b.c/~d",
+            "/caf\xe9": "/caf\xe9",
+            "/": "",
+            "": "",
+        }.items():
+            self.assertEqual(Settings(prefix=given).prefix, prefix)
+        for given in ("app", "//app", "/a//b", "/a?b", "/a#b", "/a%20b", "/a\n", "/.."):
+            self.assertEqual(
+                self.refusal(prefix=given),
+                f"prefix={given!r} is not the path of a URL: give a path such as /app, "
+                "decoded, without '?', '#' or '//'",
+            )
+        self.assertEqual(Settings(prefix="/..a/.b").prefix, "/..a/.b")
+
+    def test_script_name(self) -> None:
+        """SCRIPT_NAME is refused in favour of `prefix`."""
+        message = self.refusal(environ={"SCRIPT_NAME": "/x"})
+        self.assertIn("would leave the prefix in PATH_INFO: use --prefix /x", message)
+        self.assertIn("(prefix='/x'), which removes it", message)
+        self.assertIn("--prefix /app", self.refusal(environ={"SCRIPT_NAME": ""}))
+
     def test_url_scheme(self) -> None:
         """The value of wsgi.url_scheme is a scheme without "://"."""
         self.assertEqual(Settings(url_scheme="https").url_scheme, "https")

@@ -37,6 +37,7 @@ OF_CONNECTIONS: dict[str, Any] = {
     "max_target": 8192,
     "max_trailer_size": 8192,
     "min_body_rate": 240,
+    "prefix": "/app",
 }
 
 #: All other settings, each with a non-default value.

@@ -76,6 +76,13 @@ class MakeServiceTests(SynchronousTestCase):
         self.patched: list[tuple[str, ...]] = []
         self.patch(service, "patch", self.patched.append)
         self.patch(service, "patch_drivers", lambda names: None)
+        # It would change the handlers of this process.
+        self.installed: list[object] = []
+        self.patch(
+            service.OperatorSignals,
+            "install",
+            lambda signals, reactor: self.installed.append(reactor),
+        )
         self.patch(sys, "path", list(sys.path))
         self.patch(sys, "excepthook", sys.excepthook)
         self.addCleanup(os.chdir, os.getcwd())
@@ -115,6 +122,7 @@ class MakeServiceTests(SynchronousTestCase):
         """The watchdog is installed after the reactor has set its own handlers."""
         made, _green = self.make("--app=wsgiref.simple_server:demo_app")
         made.startService()
+        self.assertEqual(self.installed, [self.reactor])
         (install, (reactor,), _keywords), *others = self.reactor.whenRunningHooks
         self.assertIsInstance(install.__self__, Watchdog)
         self.assertIs(reactor, self.reactor)

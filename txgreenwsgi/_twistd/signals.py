@@ -40,7 +40,7 @@ if TYPE_CHECKING:
             """Call a function on the next reactor turn."""
 
 
-__all__ = ["OperatorSignals"]
+__all__ = ["OperatorSignals", "has_terminal", "rotated_by"]
 
 _log = Logger()
 
@@ -90,7 +90,7 @@ class OperatorSignals:
             if number is None:
                 continue
             present = signal.getsignal(number)
-            log_file = _rotated_by(present)
+            log_file = rotated_by(present)
             if log_file is not None:
                 self._log_file = log_file
             elif present is not signal.SIG_DFL:
@@ -144,7 +144,7 @@ class OperatorSignals:
             reopen()
 
 
-def _rotated_by(handler: Any) -> BaseLogFile | None:
+def rotated_by(handler: Any) -> BaseLogFile | None:
     """Return the log file of twistd, if `handler` is twistd's for SIGUSR1.
 
     twistd's handler renames the file and opens a new one. Once logrotate has renamed
@@ -177,4 +177,4 @@ def _reopen_file(log_file: BaseLogFile) -> None:
             error=error,
         )
         return
-    log_file.reopen()  # type: ignore[no-untyped-call]
+    log_file.reopen()
