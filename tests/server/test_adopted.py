@@ -65,7 +65,7 @@ class AdoptedTests(SynchronousTestCase):
             Inherited(self.unix.fileno(), "api"),
             Inherited(self.unix.fileno(), "api"),
         ]
-        self.patch(adopted, "_inherited", self.inherited)
+        self.patch(adopted, "INHERITED", self.inherited)
 
     def listening(self, family: int, address: Any) -> socket.socket:
         """Return a socket that listens until the end of the test."""

@@ -20,6 +20,7 @@ from txgreenwsgi._launch.find_app import AppNotFound
 from txgreenwsgi._server.errors import ListenError, StartError
 from txgreenwsgi._twistd import service
 from txgreenwsgi._twistd.service import Options, log_path, makeService
+from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.watchdog import Watchdog
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.monitoring import AccessLog
@@ -79,7 +80,7 @@ class MakeServiceTests(SynchronousTestCase):
         # It would change the handlers of this process.
         self.installed: list[object] = []
         self.patch(
-            service.OperatorSignals,
+            OperatorSignals,
             "install",
             lambda signals, reactor: self.installed.append(reactor),
         )

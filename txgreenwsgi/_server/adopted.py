@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 __all__ = [
+    "INHERITED",
     "AdoptedEndpoint",
     "Inherited",
     "adopted_endpoint",
@@ -92,8 +93,8 @@ def _initial_environ() -> dict[str, str]:
     return {name: value for name, _, value in (item.partition("=") for item in items)}
 
 
-# At import: twistd forks and changes its pid later.
-_inherited: list[Inherited] = inherited_from(os.environ, os.getpid()) or inherited_from(
+#: At import: twistd forks and changes its pid later.
+INHERITED: list[Inherited] = inherited_from(os.environ, os.getpid()) or inherited_from(
     _initial_environ(), os.getpid()
 )
 
@@ -158,11 +159,11 @@ def _descriptor_of(text: str, values: Mapping[str, str]) -> int:
             raise EndpointError(
                 text, f"is not a valid endpoint string (index {index!r})", _REMEDY
             )
-        found = _inherited[int(index) : int(index) + 1]
+        found = INHERITED[int(index) : int(index) + 1]
     else:
-        found = [each for each in _inherited if each.name == values["name"]]
+        found = [each for each in INHERITED if each.name == values["name"]]
     if not found:
-        passed = ", ".join(each.name for each in _inherited) or "none"
+        passed = ", ".join(each.name for each in INHERITED) or "none"
         raise EndpointError(
             text,
             "names a socket that systemd has not opened for this process "

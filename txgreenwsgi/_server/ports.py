@@ -83,17 +83,13 @@ class _ListeningReactor:
     ) -> IListeningPort:
         path = os.fsdecode(address)
         if is_abstract(path):
-            abstract: Any = _UNIXPort(
-                os.fsencode(path), factory, backlog, mode, self._reactor
-            )
+            abstract: Any = _UNIXPort(path, factory, backlog, mode, self._reactor)
             abstract.startListening()
             port: IListeningPort = abstract
             return port
         # The application may change the directory before the port closes.
         path = os.path.abspath(path)
-        opened: Any = _UNIXPort(
-            os.fsencode(path), factory, backlog, mode, self._reactor, wantPID
-        )
+        opened: Any = _UNIXPort(path, factory, backlog, mode, self._reactor, wantPID)
         with starting_at(path):
             try:
                 remove_stale(path, with_lock=bool(wantPID))
@@ -115,10 +111,14 @@ class _ListeningReactor:
                 fileDescriptor, addressFamily, factory
             )
             return port
-        make: Any = _AdoptedUNIXPort._fromListeningDescriptor
-        adopted = make(self._reactor, fileDescriptor, factory)
+        adopted = _AdoptedUNIXPort(
+            socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_STREAM),
+            factory,
+            self._reactor,
+        )
         adopted.startListening()
-        port = adopted
+        as_port: Any = adopted
+        port = as_port
         return port
 
 
@@ -139,21 +139,30 @@ class _TCPPort(tcp.Port):
 
 
 class _UNIXPort(unix.Port):
-    """A UNIX port that removes its own socket and no other when it closes."""
+    """A UNIX port that removes its own socket and no other when it closes.
+
+    Args:
+        path: absolute, or in the abstract namespace.
+        others: as those of Twisted's port.
+    """
 
     _identity: tuple[int, int] | None = None
+
+    def __init__(self, path: str, *others: Any) -> None:
+        super().__init__(os.fsencode(path), *others)
+        self._path = path
 
     def startListening(self) -> None:
         """Bind and listen."""
         super().startListening()  # type: ignore[no-untyped-call]
-        if self._bindPath[:1] != b"\0":
-            self._identity = file_identity(self._bindPath)
+        if not is_abstract(self._path):
+            self._identity = file_identity(self._path)
 
     def connectionLost(self, reason: Failure) -> None:
         """Remove the socket and the lock, and close."""
         if self._identity is not None:
             # Another server may have replaced it.
-            if file_identity(self._bindPath) == self._identity:
+            if file_identity(self._path) == self._identity:
                 self._unlink()
             self._identity = None
         self.unlock()
@@ -161,12 +170,12 @@ class _UNIXPort(unix.Port):
 
     def _unlink(self) -> None:
         try:
-            os.unlink(self._bindPath)
+            os.unlink(self._path)
         except OSError as error:
             # Not privileged any more; the next start removes it.
             _log.warn(
                 "cannot remove {path} ({error}); the next start does",
-                path=os.fsdecode(self._bindPath),
+                path=self._path,
                 error=error,
             )
 
@@ -179,25 +188,36 @@ class _UNIXPort(unix.Port):
 
 
 class _AdoptedUNIXPort(unix.Port):
-    """A UNIX port on a descriptor that another process has opened, and may still use.
+    """A UNIX port on a socket that another process has opened, and may still use.
 
     Mode, owner, path and backlog stay as they are. Closing it closes the descriptor
     alone, so connections wait in the backlog for the next process.
+
+    Args:
+        adopted: the socket, which listens already.
+        factory: as that of Twisted's port.
+        reactor: the reactor.
     """
 
     # shutdown() would end the socket in every process that has it.
     _shouldShutdown = False  # noqa: N815
 
+    def __init__(
+        self, adopted: socket.socket, factory: IProtocolFactory, reactor: object
+    ) -> None:
+        address = adopted.getsockname()
+        super().__init__(os.fsencode(address), factory, reactor=reactor)
+        self._adopted = adopted
+
     def startListening(self) -> None:
-        """Watch the socket, which listens already."""
-        adopted, self._preexistingSocket = self._preexistingSocket, None
-        _log.info("adopted socket starting on {path}", path=os.fsdecode(self._bindPath))
-        factory: Any = self.factory
-        factory.doStart()
+        """Watch the socket."""
+        path = os.fsdecode(self._adopted.getsockname())
+        _log.info("adopted socket starting on {path}", path=path)
         as_port: Any = self
+        as_port.factory.doStart()
         as_port.connected = True
-        as_port.socket = adopted
-        as_port.fileno = as_port.socket.fileno
+        as_port.socket = self._adopted
+        as_port.fileno = self._adopted.fileno
         as_port.numberAccepts = 100
         as_port.startReading()
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -72,6 +73,7 @@ class OperatorSignals:
         self._reopen = list(reopen)
         self._reactor: _Reactor | None = None
         self._log_file: BaseLogFile | None = None
+        self._log_mode: int | None = None
         self._has_terminal = False
 
     def install(self, reactor: _Reactor) -> None:
@@ -93,6 +95,8 @@ class OperatorSignals:
             log_file = rotated_by(present)
             if log_file is not None:
                 self._log_file = log_file
+                with suppress(OSError):
+                    self._log_mode = stat.S_IMODE(os.stat(log_file.path).st_mode)
             elif present is not signal.SIG_DFL:
                 continue
             if name in _OF_TERMINALS and self._has_terminal:
@@ -138,7 +142,7 @@ class OperatorSignals:
 
     def _reopen_logs(self) -> None:
         if self._log_file is not None:
-            _reopen_file(self._log_file)
+            _reopen_file(self._log_file, self._log_mode)
             reopen_log()
         for reopen in self._reopen:
             reopen()
@@ -158,14 +162,14 @@ def rotated_by(handler: Any) -> BaseLogFile | None:
     return log_file if isinstance(log_file, BaseLogFile) else None
 
 
-def _reopen_file(log_file: BaseLogFile) -> None:
-    """Reopen a log file, unless this user may not open the new one."""
+def _reopen_file(log_file: BaseLogFile, mode: int | None) -> None:
+    """Reopen a log file, unless this user may not open the new one.
+
+    Args:
+        log_file: the log file.
+        mode: that of a new file.
+    """
     try:
-        if log_file.defaultMode is None:
-            # As the new file of a rotation by twistd: with the mode of the old one.
-            with suppress(OSError):
-                old: Any = log_file
-                log_file.defaultMode = os.fstat(old._file.fileno()).st_mode & 0o777
         if os.path.exists(log_file.path):
             os.close(os.open(log_file.path, os.O_RDWR))
         elif not os.access(log_file.directory, os.W_OK | os.X_OK):
@@ -177,4 +181,6 @@ def _reopen_file(log_file: BaseLogFile) -> None:
             error=error,
         )
         return
+    if log_file.defaultMode is None:
+        log_file.defaultMode = mode
     log_file.reopen()
