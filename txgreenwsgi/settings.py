@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
@@ -329,6 +330,31 @@ class Settings:
         off="the root",
         form="PATH",
     )
+    trusted_proxy: tuple[str, ...] = _setting(
+        (),
+        "names",
+        "Reverse proxies whose forwarded headers are believed: addresses and networks "
+        "separated by commas, unix for UNIX sockets, or * for every peer. From other "
+        "peers, Forwarded, X-Forwarded-* and X-Real-IP are removed.",
+        off="forwarded headers are passed on and not believed",
+        form="LIST",
+    )
+    trusted_proxy_count: int = _setting(
+        1,
+        "count",
+        "Number of trusted proxies that a request passes one after the other; the "
+        "client's address is that many entries from the end of the header.",
+        minimum=1,
+    )
+    trusted_proxy_headers: tuple[str, ...] = _setting(
+        ("x-forwarded-for", "x-forwarded-proto"),
+        "names",
+        "Headers that the trusted proxies set: forwarded, or some of x-forwarded-for, "
+        "x-forwarded-proto, x-forwarded-host, x-forwarded-port and x-forwarded-by. The "
+        "others of these are removed. The default is "
+        "x-forwarded-for,x-forwarded-proto.",
+        form="LIST",
+    )
     url_scheme: str = _setting(
         "",
         "text",
@@ -415,6 +441,9 @@ class SettingsKeywords(TypedDict, total=False):
     environ: Pairs
     server_header: str
     prefix: str
+    trusted_proxy: Iterable[str]
+    trusted_proxy_count: int
+    trusted_proxy_headers: Iterable[str]
     url_scheme: str
 
 
@@ -448,6 +477,14 @@ def described() -> list[tuple[str, Setting, Any]]:
     ]
 
 
+_PROXY_HEADERS: Final = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-by",
+)
 #: Keywords that users expect, each with what to do instead.
 _NOT_SETTINGS: Final = {
     "chdir": "change the directory and sys.path in your program",
@@ -493,8 +530,10 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
         return _checked_pairs(name, value)
     if setting.kind == "words":
         return _checked_words(name, value)
-    if setting.kind == "names":
+    if setting.kind == "names" and name == "methods":
         return _checked_methods(name, value)
+    if setting.kind == "names":
+        return _checked_proxies(name, value)
     subject = f"{name}={value!r}"
     if setting.kind == "flag":
         if not isinstance(value, bool):
@@ -639,6 +678,49 @@ def _checked_methods(name: str, value: Any) -> tuple[str, ...]:
                 f"give {method.upper()}",
             )
     return methods
+
+
+def _checked_proxies(name: str, value: Any) -> tuple[str, ...]:
+    """Return names as a tuple, from any iterable or from a text with commas."""
+    subject = f"{name}={value!r}"
+    try:
+        names = tuple(_split_names(value) if isinstance(value, str) else value)
+    except TypeError:
+        names = (None,)
+    if not all(isinstance(each, str) for each in names):
+        raise SettingError(subject, "does not consist of strings", "give a list of str")
+    if name == "trusted_proxy":
+        for each in names:
+            _check_peer(subject, each)
+        return names
+    names = tuple(each.lower() for each in names)
+    wrong = [each for each in names if each not in _PROXY_HEADERS]
+    if wrong or not names:
+        raise SettingError(
+            subject,
+            f"contains {wrong[0]!r}, which is unknown" if wrong else "is empty",
+            f"give some of {', '.join(_PROXY_HEADERS)}",
+        )
+    if "forwarded" in names and len(names) > 1:
+        raise SettingError(
+            subject,
+            "contains forwarded and older headers, which could contradict each other",
+            "give those that the proxy sets, and let it remove the others",
+        )
+    return names
+
+
+def _check_peer(subject: str, peer: str) -> None:
+    if peer in ("*", "unix"):
+        return
+    try:
+        ip_network(peer, strict=False)
+    except ValueError:
+        raise SettingError(
+            subject,
+            f"contains {peer!r}, which is no address or network",
+            "give addresses such as 127.0.0.1 or 10.0.0.0/8, unix or *",
+        ) from None
 
 
 def _split_names(text: str) -> list[str]:

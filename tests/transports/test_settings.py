@@ -58,6 +58,9 @@ OF_REQUESTS: dict[str, Any] = {
     "strict": True,
     "threads": 2,
     "threads_for": ["/reports/*", "POST /upload"],
+    "trusted_proxy": ["127.0.0.1", "::1", "unix"],
+    "trusted_proxy_count": 2,
+    "trusted_proxy_headers": ["x-forwarded-for"],
     "url_scheme": "https",
     "write_timeout": 5,
 }

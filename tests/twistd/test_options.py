@@ -93,6 +93,9 @@ class OptionsTests(SynchronousTestCase):
             "environ": ("A=b", (("A", "b"),)),
             "server_header": ("", ""),
             "prefix": ("/app/", "/app"),
+            "trusted_proxy": ("10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
+            "trusted_proxy_count": ("2", 2),
+            "trusted_proxy_headers": ("Forwarded", ("forwarded",)),
             "url_scheme": ("https", "https"),
         }
         self.assertEqual(list(said), [name for name, _s, _d in described()])

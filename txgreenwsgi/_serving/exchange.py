@@ -34,6 +34,7 @@ from txgreenwsgi.origins import take_turn
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of
 from .plain_response import plain_response
+from .proxies import ProxyFieldError
 from .stored_body import StoredBody
 from .stream import concurrent_write_error
 
@@ -147,6 +148,7 @@ class Exchange:
         code: the status code that was sent; 0 before.
         bytes_sent: the length of the response body sent so far, without framing.
         iterating: whether the application's iterable is being iterated.
+        ends: both ends of the connection, as the first trusted proxy saw them.
         bodiless: whether method or status exclude a response body.
         deadline: reactor time at which the request times out, `stalled` excluded.
         stalled: duration of the stalls of the reactor during the request, in seconds.
@@ -163,6 +165,7 @@ class Exchange:
         "bytes_sent",
         "code",
         "deadline",
+        "ends",
         "error",
         "errors",
         "head",
@@ -190,6 +193,7 @@ class Exchange:
         self.stream = stream
         self.server = server
         self.head = head
+        self.ends = stream.ends
         self.limits = limits = server.limits
         self.body: RequestBody | NoBody
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
@@ -226,6 +230,12 @@ class Exchange:
         if self.state is not QUEUED:
             LIFE.after(self.state, "start")  # raises
         limits = self.limits
+        if limits.proxies is not None:
+            try:
+                self.ends = limits.proxies.ends_behind(self.head.variables, self.ends)
+            except ProxyFieldError as error:
+                self._refuse("400 Bad Request", str(error))
+                return
         if limits.methods and self.head.method not in limits.methods:
             self._refuse(
                 "405 Method Not Allowed",
@@ -555,9 +565,7 @@ class Exchange:
     def _environ(self, body: Input) -> WSGIEnvironment:
         server = self.server
         head = self.head
-        environ = environ_of(
-            server.environ, head, self.stream.ends, server.table.observers
-        )
+        environ = environ_of(server.environ, head, self.ends, server.table.observers)
         request_id = self.request_id
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
@@ -873,7 +881,7 @@ class Exchange:
     def record(self) -> ExchangeRecord:
         """Return the record of the ended exchange."""
         head = self.head
-        ends = self.stream.ends
+        ends = self.ends
         return ExchangeRecord(
             remote_addr=ends.remote_addr,
             remote_port=ends.remote_port,
