@@ -349,10 +349,10 @@ class Settings:
     trusted_proxy_headers: tuple[str, ...] = _setting(
         ("x-forwarded-for", "x-forwarded-proto"),
         "names",
-        "Headers that the trusted proxies set: forwarded, or some of x-forwarded-for, "
-        "x-forwarded-proto, x-forwarded-host, x-forwarded-port and x-forwarded-by. The "
-        "others of these are removed. The default is "
-        "x-forwarded-for,x-forwarded-proto.",
+        "Headers that the trusted proxies set on every request: forwarded, or some of "
+        "x-forwarded-for, x-forwarded-proto (by default, these two), "
+        "x-forwarded-host, x-forwarded-port and x-forwarded-by. The others of these "
+        "are removed.",
         form="LIST",
     )
     url_scheme: str = _setting(
