@@ -28,7 +28,7 @@ class PeerTests(SynchronousTestCase):
 
     def test_many_peers(self) -> None:
         """The memory for peers is limited."""
-        self.patch(proxies, "_MAX_PEERS", 3)
+        self.patch(proxies, "MAX_PEERS", 3)
         made = TrustedProxies(["10.0.0.0/8"], 1, [])
         for last in range(20):
             self.assertTrue(made.is_trusted(f"10.0.0.{last}"))
@@ -62,7 +62,7 @@ class PeerTests(SynchronousTestCase):
         made = TrustedProxies(["*"], 1, ["x-forwarded-for"])
         self.assertEqual(
             made.ends_behind(variables, PEER),
-            PEER._replace(remote_addr="192.0.2.1", remote_port=""),
+            Ends("10.0.0.2", "8080", "192.0.2.1", "", "http"),
         )
         self.assertEqual(
             variables,
@@ -169,7 +169,8 @@ class SeparateTests(Reading):
             ({"HOST": "forged, a"}, "a", "80", "a"),
         ):
             fields = {f"X_FORWARDED_{key}": value for key, value in given.items()}
-            ends, variables = self.seen(HOST="backend", **fields)
+            fields["HOST"] = "backend"
+            ends, variables = self.seen(1, **fields)
             self.assertEqual((ends.server_name, ends.server_port), (name, port))
             self.assertEqual(variables["HTTP_HOST"], host)
         for text in ("a b", "a/b", "a:b", "a@b", "[::1", "a:1:2"):

@@ -47,7 +47,7 @@ class ProxyCases(Cases):
             self.assertEqual(environ[name], plain[name])
 
     def test_trusted(self) -> None:
-        """A trusted proxy tells address, scheme and host; the record has the address."""
+        """A trusted proxy sets address, scheme and host, also in the record."""
         environ, [record] = self.environ(
             trusted_proxy="*",
             trusted_proxy_headers="x-forwarded-for,x-forwarded-proto,x-forwarded-host",

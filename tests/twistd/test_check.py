@@ -193,6 +193,14 @@ class DriverTests(CheckTestCase):
         del sys.modules["shop.orders"], sys.modules["shop.stock"]
         self.says("sqlite3", GREEN, "txgreenwsgi.green.sqlite3")
 
+    def test_sqlite3_heavy(self) -> None:
+        """With `--offload heavy`, sqlite3 is off-loaded for all its users."""
+        sys.modules["sqlite3"] = sqlite3
+        self.load("shop.orders", db=sqlite3)
+        self.says("sqlite3", BLOCKS, "--offload heavy")
+        self.patched.add("heavy")
+        self.says("sqlite3", OFFLOADED, "--offload heavy", "heavy")
+
     def test_rivals(self) -> None:
         """Another library that patched the standard library is reported."""
         for name in ("gevent", "eventlet"):
@@ -281,6 +289,13 @@ class DjangoTests(CheckTestCase):
         ):
             self.engine(engine)
             self.says("DATABASES['default']['ENGINE']", verdict, remedy)
+
+    def test_sqlite3_heavy(self) -> None:
+        """With `--offload heavy`, Django's own engine for SQLite is off-loaded."""
+        self.engine("django.db.backends.sqlite3")
+        self.says("DATABASES['default']['ENGINE']", BLOCKS, "--offload heavy")
+        self.patched.add("heavy")
+        self.says("DATABASES['default']['ENGINE']", OFFLOADED, "--offload heavy")
 
     def test_sockets_that_block(self) -> None:
         """Without patched sockets, only our engine for SQLite is green."""

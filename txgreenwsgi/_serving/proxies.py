@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from ipaddress import IPv4Network, IPv6Network
 
-__all__ = ["ProxyFieldError", "TrustedProxies"]
+__all__ = ["MAX_PEERS", "ProxyFieldError", "TrustedProxies"]
 
 _FORWARDED: Final = "HTTP_FORWARDED"
 _PREFIX: Final = "HTTP_X_FORWARDED_"
@@ -33,7 +33,7 @@ _KNOWN: Final = (
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 #: Maximum number of peers whose trust is remembered.
-_MAX_PEERS: Final = 1024
+MAX_PEERS: Final = 1024
 
 # RFC 7239 section 4, with the optional white space that proxies add.
 _PAIR: Final = re.compile(
@@ -83,7 +83,7 @@ class TrustedProxies:
         trusted = self._trusted.get(address)
         if trusted is None:
             trusted = self._all or self._is_in_networks(address)
-            if len(self._trusted) >= _MAX_PEERS:
+            if len(self._trusted) >= MAX_PEERS:
                 self._trusted.clear()
             self._trusted[address] = trusted
         return trusted

@@ -76,7 +76,7 @@ def _drivers(offload: Iterable[str]) -> Iterable[Finding]:
         module = sys.modules.get(name)
         if module is not None:
             found = examine_driver(module)
-            if found.verdict == GREEN:
+            if found.verdict in (GREEN, OFFLOADED):
                 yield found
             else:
                 yield _offloaded(offload, name) or found
@@ -122,6 +122,8 @@ def _oracledb(module: object) -> Finding:
 
 def _sqlite3(module: object) -> Finding:
     green = sys.modules.get("txgreenwsgi.green.sqlite3")
+    if is_patched("heavy"):
+        return Finding("sqlite3", OFFLOADED, "by --offload heavy")
     users = sorted(_users_of(module))
     if green is not None and not users:
         return Finding("sqlite3", GREEN, "through txgreenwsgi.green.sqlite3")
@@ -129,7 +131,8 @@ def _sqlite3(module: object) -> Finding:
     return Finding(
         "sqlite3",
         BLOCKS,
-        f"each query blocks: import txgreenwsgi.green.sqlite3 instead{where}",
+        "each query blocks: give --offload heavy, or import "
+        f"txgreenwsgi.green.sqlite3 instead{where}",
     )
 
 

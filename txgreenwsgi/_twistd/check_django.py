@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .findings import BLOCKS, GREEN, WARNING, Finding
+from txgreenwsgi.green.patched import is_patched
+
+from .findings import BLOCKS, GREEN, OFFLOADED, WARNING, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -121,11 +123,13 @@ def _instead(engine: str) -> str:
 def _engine(setting: str, engine: str, sockets_are_green: bool) -> Finding:
     name = f"{setting}['ENGINE']"
     if engine == _THEIRS + "sqlite3":
+        if is_patched("heavy"):
+            return Finding(name, OFFLOADED, "by --offload heavy")
         return Finding(
             name,
             BLOCKS,
             f"SQLite blocks: use {_OURS}sqlite3, where each connection has its own "
-            "thread",
+            "thread, or give --offload heavy",
         )
     if engine == _OURS + "sqlite3":
         return Finding(name, GREEN, "each connection has its own thread")
