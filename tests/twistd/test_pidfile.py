@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._twistd import pidfile
-from txgreenwsgi._twistd.pidfile import remove_stale_pidfile, started_at
+from txgreenwsgi._twistd.pidfile import (
+    is_ancestor,
+    is_server,
+    remove_stale_pidfile,
+    started_at,
+)
 
 
 class PidfileTests(SynchronousTestCase):
@@ -34,6 +41,49 @@ class PidfileTests(SynchronousTestCase):
         """The file is removed if its pid belongs to a younger process."""
         self.patch(pidfile, "started_at", lambda pid: time.time() - 60)
         self.assertFalse(self.remains("1", age=70))
+
+    def test_changed_clock(self) -> None:
+        """A younger process stays the writer if it is a server with this pidfile.
+
+        The wall clock was set forward. The shell in front of this process is not one.
+        """
+        self.patch(pidfile, "started_at", lambda pid: time.time() - 60)
+        self.patch(pidfile, "is_server", lambda pid, path: True)
+        self.assertTrue(self.remains("999999999", age=70))
+        self.assertFalse(self.remains(str(os.getppid()), age=70))
+
+    def test_is_server(self) -> None:
+        """The command line has the name of twistd and of the pidfile."""
+        for command, path, expected in (
+            (("twistd", "--pidfile", "/run/web.pid"), "web.pid", True),
+            (("twistd", "--pidfile", "/run/api.pid"), "/run/web.pid", False),
+            (("twistd", "-n"), "/srv/twistd.pid", True),
+            (("nginx", "-c", "web.pid"), "/run/web.pid", False),
+        ):
+            script = "print('started', flush=True); input()"
+            child = subprocess.Popen(
+                [sys.executable, "-c", script, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            self.addCleanup(child.communicate, b"\n")
+            assert child.stdout is not None
+            child.stdout.readline()
+            self.assertEqual(is_server(child.pid, path), expected)
+
+    def test_zombie(self) -> None:
+        """The file is removed if its process has ended and was not waited for."""
+        child = subprocess.Popen([sys.executable, "-c", ""])
+        self.addCleanup(child.wait)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        self.assertFalse(self.remains(str(child.pid)))
+
+    def test_is_ancestor(self) -> None:
+        """Parents and their parents are ancestors, this process is not."""
+        self.assertTrue(is_ancestor(os.getppid()))
+        self.assertTrue(is_ancestor(1))
+        self.assertFalse(is_ancestor(os.getpid()))
+        self.assertFalse(is_ancestor(999999999))
 
     def test_started_while_it_was_written(self) -> None:
         """Within the resolution of the times, the process may be the writer."""
