@@ -165,6 +165,25 @@ class DriverTests(CheckTestCase):
         self.assertEqual(status, 0)
         self.assertIn("0 of 1 would block the reactor, 1 may", text)
 
+    def test_threads_for_auto(self) -> None:
+        """The report says which findings `--threads-for auto` solves."""
+        self.load("requests")
+        self.load("grpc")
+        self.load("shopdriver._native", __file__=NATIVE)
+        self.load("gevent.monkey", saved={"socket": {}})
+        text, status = report(examine())
+        self.assertEqual(status, 1)
+        auto = "--threads-for auto, the default"
+        for name in ("requests", "grpc", "shopdriver"):
+            finding = text.partition(f" {name}\n")[2]
+            self.assertIn(auto, "".join(finding.splitlines(keepends=True)[:2]))
+        self.assertEqual(text.count(auto), 3)
+        self.assertIn(
+            "3 of 4 would block the reactor, 1 may; --threads-for auto solves 3 of "
+            "these",
+            text,
+        )
+
     def test_known_extensions(self) -> None:
         """An extension module of a known or harmless package is not unknown."""
         for name in ("cryptography.native", "_duckdb", "psycopg_binary.pq"):

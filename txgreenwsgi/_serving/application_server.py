@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
 from txgreenwsgi._switching.thread_calls import in_task_of_thread
+from txgreenwsgi._threads.pool import set_thread_count
 from txgreenwsgi._threads.routes import AUTO, RoutePatterns
 from txgreenwsgi._threads.runner import ThreadRunner, to_thread
 from txgreenwsgi._wsgi.application_check import checked_application
@@ -28,7 +29,6 @@ from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
 from .shutdown import Shutdown
-from .stack_dumps import share_timer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -127,14 +127,11 @@ class ApplicationServer:
         if settings.threads_for:
             self.runner = ThreadRunner(
                 RoutePatterns(settings.threads_for),
-                settings.threads,
                 self.runner,
                 automatic=AUTO in settings.threads_for,
             )
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
-        if settings.blocked_after:
-            share_timer()
 
     @cached_property
     def reactor(self) -> IReactorTime:
@@ -152,6 +149,7 @@ class ApplicationServer:
         attribute because reading it is faster than a property.
         """
         self.hub = hub_of(self.reactor)
+        set_thread_count(self.hub, self.settings.threads)
         replace_standard_streams()
         if self.settings.blocked_after:
             self.monitor = monitor_of(self.hub)

@@ -391,8 +391,11 @@ class Task(Generic[T_co]):
 
         If the result is a Deferred, the new one is chained to it. Cancelling the new
         Deferred cancels the task; it then fails with Twisted's CancelledError. Call
-        from the reactor's thread; never parks.
+        from the reactor's thread or a request's thread; never parks.
         """
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            # The caller will add callbacks.
+            return in_task.and_hold(self.deferred)
         cancelling = False
 
         def cancel(_: Deferred[T_co]) -> None:

@@ -8,11 +8,14 @@ It knows durations. It must never know how they are measured.
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
 from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
+
+from .routes import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +34,10 @@ _SLOW_SHARE: Final = 0.25
 _WAITING_FACTOR: Final = 2.0
 #: Number of quick requests in a row after which a route returns to tasks.
 _QUICK_REQUESTS: Final = 50
-#: A request in a thread is quick if it runs for less than this.
-_QUICK_SECONDS: Final = LONG_TURN_SECONDS / 4
+#: A request in a thread is quick if it runs for less than this. Time, not CPU time: a
+#: call that waits in a C library would block the reactor. Beside threads that compute,
+#: the time is longer than it would be in a task.
+_QUICK_SECONDS: Final = LONG_TURN_SECONDS / 2
 #: Seconds after its last slow request for which a route is observed.
 _OBSERVED_SECONDS: Final = 60.0
 #: Maximum number of routes in each table.
@@ -88,7 +93,8 @@ class AutomaticRoutes:
         Args:
             route: the route of the request.
             blocked: seconds for which it has held up the reactor.
-            life: seconds from its start to its end.
+            life: seconds from its start to its end, without those for which other
+                threads or processes have held it up.
         """
         now = self._clock()
         suspect = self._suspects.get(route)
@@ -123,14 +129,20 @@ class AutomaticRoutes:
         _log.warn(
             "{route} has held up all other requests {count} times, the last time for "
             "{milliseconds:.0f} ms: its requests run in threads from now on; "
-            "--threads-for '{route}' makes this permanent",
-            route=route,
+            "--threads-for {pattern} makes this permanent",
+            route=readable(route),
+            pattern=quote(readable(route)),
             count=suspect.slow + 1,
             milliseconds=blocked * 1000,
         )
 
     def ended_in_thread(self, route: str, seconds: float) -> None:
-        """Note the end of a request that ran for `seconds` in a thread."""
+        """Note the end of a request that ran for `seconds` in a thread.
+
+        Args:
+            route: the route of the request.
+            seconds: the time, without its waits in the task.
+        """
         quick = self.moved.get(route)
         if quick is None:
             return
@@ -145,7 +157,7 @@ class AutomaticRoutes:
         self._needed[route] = 2 * self._needed[route]
         _log.info(
             "{route} was quick {count} times in a row: its requests run in tasks again",
-            route=route,
+            route=readable(route),
             count=_QUICK_REQUESTS,
         )
 
@@ -158,6 +170,6 @@ class AutomaticRoutes:
         if self.moved.pop(route, None) is not None:
             _log.warn(
                 "{route} {reason}: its requests run in tasks again",
-                route=route,
+                route=readable(route),
                 reason=reason,
             )

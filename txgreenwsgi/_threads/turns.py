@@ -13,22 +13,40 @@ from __future__ import annotations
 import gc
 import os
 from contextlib import suppress
+from threading import get_native_id
 from time import monotonic, thread_time
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
+
+from .pool import pool_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from txgreenwsgi._switching.greenlets import Hub, Task
 
-__all__ = ["TurnMeter"]
+__all__ = ["LongTurns", "TurnMeter", "meter_of"]
+
+
+class LongTurns(NamedTuple):
+    """The long turns of a task.
+
+    Attributes:
+        blocked: seconds for which the task has held up the reactor.
+        total: seconds from the beginnings of the turns to their ends.
+    """
+
+    blocked: float
+    total: float
+
+
+_NO_TURNS: Final = LongTurns(0.0, 0.0)
 
 
 class TurnMeter:
-    """Adds up the long turns of each task of a hub.
+    """Adds up the long turns of each task of a hub. Made by `meter_of`.
 
     Args:
         hub: its long turns are observed.
@@ -36,13 +54,15 @@ class TurnMeter:
     """
 
     def __init__(self, hub: Hub, threads_run: Callable[[], bool]) -> None:
-        self._hub = hub
+        # Not the hub, which has the meter: `_meters` must not keep it alive.
+        self._hub = ref(hub)
         self._threads_run = threads_run
-        self._seconds: WeakKeyDictionary[Task[object], float] = WeakKeyDictionary()
-        # The clocks at the beginning of this turn; valid while `precise` is set.
+        self._turns: WeakKeyDictionary[Task[object], LongTurns] = WeakKeyDictionary()
+        # The clocks at the beginning of this turn; valid while `precise`.
         self._cpu = self._queued = self._collected = 0.0
         self._collections = _Collections()
-        self._run_queue = _run_queue_clock()
+        self._run_queue = _RunQueueClock()
+        self._users: WeakSet[object] = WeakSet()
         hub.on_long_turn = self._add
 
     @property
@@ -51,27 +71,36 @@ class TurnMeter:
 
         If not, a long turn counts in full, from the switch to the wait.
         """
-        return self._hub.on_turn is not None
+        return bool(self._users)
 
-    @precise.setter
-    def precise(self, value: bool) -> None:
-        if value:
+    def measure_for(self, user: object, wanted: bool) -> None:
+        """Be precise for `user`, or no longer. Several servers may use one reactor."""
+        if wanted is (user in self._users):
+            return
+        hub = self._hub()
+        assert hub is not None, "a request runs in its hub"
+        if wanted:
+            self._users.add(user)
             self._collections.start()
             self._begin()
-            self._hub.on_turn = self._begin
+            hub.on_turn = self._begin
         else:
-            self._collections.stop()
-            self._hub.on_turn = None
+            self._users.discard(user)
+            if not self._users:
+                self._collections.stop()
+                hub.on_turn = None
 
     def _begin(self) -> None:
         self._cpu = thread_time()
-        self._queued = self._run_queue()
+        self._queued = self._run_queue.seconds()
         self._collected = self._collections.seconds
 
     def _add(self, task: Task[object], seconds: float) -> None:
         net = self._net(seconds)
-        if net > LONG_TURN_SECONDS:
-            self._seconds[task] = self._seconds.get(task, 0.0) + net
+        earlier = self._turns.get(task, _NO_TURNS)
+        self._turns[task] = LongTurns(
+            earlier.blocked + net * (net > LONG_TURN_SECONDS), earlier.total + seconds
+        )
 
     def _net(self, seconds: float) -> float:
         """Return the part of a turn that its task is responsible for."""
@@ -80,18 +109,19 @@ class TurnMeter:
         collected = self._collections.seconds - self._collected
         if self._threads_run():
             return thread_time() - self._cpu - collected
-        return seconds - (self._run_queue() - self._queued) - collected
+        queued = self._run_queue.seconds() - self._queued
+        return seconds - queued - collected
 
     def has(self, task: Task[object]) -> bool:
         """Return whether a task has long turns that `take` has not returned."""
-        return bool(self._seconds) and task in self._seconds
+        return bool(self._turns) and task in self._turns
 
-    def take(self, task: Task[object]) -> float:
-        """Return and forget the seconds of a task, its turn in progress included."""
-        turn = self._hub.seconds() - self._hub.resumed_at
+    def take(self, task: Task[object]) -> LongTurns:
+        """Return and forget the turns of a task, its turn in progress included."""
+        turn = task.hub.seconds() - task.hub.resumed_at
         if turn > LONG_TURN_SECONDS:
             self._add(task, turn)
-        return self._seconds.pop(task, 0.0)
+        return self._turns.pop(task, _NO_TURNS)
 
 
 class _Collections:
@@ -122,15 +152,41 @@ class _Collections:
             self.seconds += monotonic() - self._began
 
 
-def _run_queue_clock() -> Callable[[], float]:
-    """Return a clock of the time that the reactor's thread was ready but did not run.
+class _RunQueueClock:
+    """The time that the calling thread was ready but did not run.
 
     It stands still where the kernel does not tell.
     """
-    try:
-        fd = os.open(f"/proc/self/task/{os.getpid()}/schedstat", os.O_RDONLY)
-        os.pread(fd, 128, 0).split()[1]
-    except (OSError, IndexError):
-        return lambda: 0.0
-    # proc(5): nanoseconds on the CPU, nanoseconds in the run queue, time slices.
-    return lambda: int(os.pread(fd, 128, 0).split()[1]) / 1e9
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        try:
+            self._fd = os.open(f"/proc/self/task/{get_native_id()}/schedstat", 0)
+            self.seconds()
+        except (OSError, IndexError):
+            self._close()
+
+    def seconds(self) -> float:
+        """Return the time in seconds."""
+        if self._fd is None:
+            return 0.0
+        # proc(5): nanoseconds on the CPU, nanoseconds in the run queue, time slices.
+        return int(os.pread(self._fd, 128, 0).split()[1]) / 1e9
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    __del__ = _close
+
+
+_meters: WeakKeyDictionary[Hub, TurnMeter] = WeakKeyDictionary()
+
+
+def meter_of(hub: Hub) -> TurnMeter:
+    """Return the meter of a hub. Call in the reactor's thread."""
+    meter = _meters.get(hub)
+    if meter is None:
+        meter = _meters[hub] = TurnMeter(hub, pool_of(hub).has_calls)
+    return meter
