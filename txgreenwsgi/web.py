@@ -31,7 +31,7 @@ from ._http.head import Malformed, RequestHead
 from ._http.target import check_method, read_request_line
 from ._http.writer import STATUSES
 from ._server.access_log import ServerAccessLog
-from ._server.ends import host_and_port
+from ._server.ends import host_and_port, server_name
 from ._server.errors import StartError
 from ._server.output import TransportOutput, has_unread_bytes, tcp_connection
 from ._server.unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
@@ -80,6 +80,7 @@ _DECIDED_BY_TWISTED = {
     "input_window": "leave it out: twisted.web buffers every request body",
     "buffer_memory": "leave it out: twisted.web buffers every request body",
     "chunked": "leave it out: twisted.web buffers every request body",
+    "prefix": "leave it out: put the resource at that path with putChild()",
     "half_close": "leave it out: twisted.web closes at the end of the input",
 }
 
@@ -773,10 +774,13 @@ def _ends_of(request: Request, url_scheme: str) -> Ends:
     """Return both ends of a request's connection."""
     scheme = url_scheme or ("https" if request.isSecure() else "http")
     name, port = host_and_port(request.getHost())
+    name = server_name(name)
     if not name:
         # A UNIX socket has no name or port, and PEP 3333 forbids empty values.
         name, port = "localhost", "443" if scheme == "https" else "80"
-    return Ends(name, port, *host_and_port(request.getClientAddress()), scheme)
+    return Ends(
+        server_name(name), port, *host_and_port(request.getClientAddress()), scheme
+    )
 
 
 def _joined(segments: list[bytes] | None) -> str:

@@ -37,6 +37,7 @@ OF_CONNECTIONS: dict[str, Any] = {
     "max_target": 8192,
     "max_trailer_size": 8192,
     "min_body_rate": 240,
+    "prefix": "/app",
 }
 
 #: All other settings, each with a non-default value.
@@ -59,6 +60,9 @@ OF_REQUESTS: dict[str, Any] = {
     "strict": True,
     "threads": 2,
     "threads_for": ["/reports/*", "POST /upload"],
+    "trusted_proxy": ["127.0.0.1", "::1", "unix"],
+    "trusted_proxy_count": 2,
+    "trusted_proxy_headers": ["x-forwarded-for"],
     "url_scheme": "https",
     "write_timeout": 5,
 }

@@ -110,6 +110,7 @@ class ApplicationServer:
             settings.server_header or "txgreenwsgi",
             settings.max_in_flight > 1,
             settings.environ,
+            settings.prefix,
         )
         self.environ["txgreenwsgi.requests"] = self.requests
         self.environ["txgreenwsgi.to_thread"] = to_thread

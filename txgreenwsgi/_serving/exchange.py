@@ -40,6 +40,7 @@ from .blocks import seconds_blocked
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of
 from .plain_response import plain_response
+from .proxies import ProxyFieldError
 from .stored_body import StoredBody
 from .stream import concurrent_write_error
 
@@ -154,6 +155,7 @@ class Exchange:
         code: the status code that was sent; 0 before.
         bytes_sent: the length of the response body sent so far, without framing.
         iterating: whether the application's iterable is being iterated.
+        ends: both ends of the connection, as the first trusted proxy saw them.
         bodiless: whether method or status exclude a response body.
         blocks: the blocks of the reactor by this request, which the monitor adds; None
             if there are none.
@@ -175,6 +177,7 @@ class Exchange:
         "bytes_sent",
         "code",
         "deadline",
+        "ends",
         "error",
         "errors",
         "head",
@@ -202,6 +205,7 @@ class Exchange:
         self.stream = stream
         self.server = server
         self.head = head
+        self.ends = stream.ends
         self.limits = limits = server.limits
         self.body: RequestBody | NoBody
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
@@ -243,6 +247,12 @@ class Exchange:
         if self.state is not QUEUED:
             LIFE.after(self.state, "start")  # raises
         limits = self.limits
+        if limits.proxies is not None:
+            try:
+                self.ends = limits.proxies.ends_behind(self.head.variables, self.ends)
+            except ProxyFieldError as error:
+                self._refuse("400 Bad Request", str(error))
+                return
         if limits.methods and self.head.method not in limits.methods:
             self._refuse(
                 "405 Method Not Allowed",
@@ -602,9 +612,7 @@ class Exchange:
     def _environ(self, body: Input) -> WSGIEnvironment:
         server = self.server
         head = self.head
-        environ = environ_of(
-            server.environ, head, self.stream.ends, server.table.observers
-        )
+        environ = environ_of(server.environ, head, self.ends, server.table.observers)
         request_id = self.request_id
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
@@ -942,7 +950,7 @@ class Exchange:
     def record(self) -> ExchangeRecord:
         """Return the record of the ended exchange."""
         head = self.head
-        ends = self.stream.ends
+        ends = self.ends
         return ExchangeRecord(
             remote_addr=ends.remote_addr,
             remote_port=ends.remote_port,
