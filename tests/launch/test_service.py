@@ -190,6 +190,7 @@ class UnpatchedTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Start in a process that has patched nothing."""
+        self.patch(service_module, "freezer_for", lambda mode: None)
         self.logged = Logged(self)
         self.reactor = MemoryReactorClock()
         self.patch(service_module, "patch_modules", lambda names: None)
