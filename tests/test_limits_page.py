@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txgreenwsgi._http import parser, target
 from txgreenwsgi._server import accepting, endpoints, h1_channel
 from txgreenwsgi._serving import body
+from txgreenwsgi._switching import greenlets
 from txgreenwsgi.settings import described, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "limits.md"
@@ -53,6 +54,12 @@ class LimitsPageTests(SynchronousTestCase):
                 "data buffered for a slow client": "the current block",
                 "time for closing a connection": f"{h1_channel.CLOSE_SECONDS:g} s",
                 "pipelined requests parsed per connection": "1",
+                "time for all that is ready in one turn of the reactor": (
+                    f"{greenlets.SLICE_SECONDS * 1000:g} ms"
+                ),
+                "share of one request or connection in it": (
+                    f"at least {greenlets.MIN_SLICE_SECONDS * 1000:g} ms"
+                ),
                 "file descriptors": (
                     f"{accepting.RESERVED_DESCRIPTORS} less than the process limit, "
                     "at most an eighth less"

@@ -150,7 +150,7 @@ class PublicNameTests(SynchronousTestCase):
                 *("max_in_flight", "max_queued", "queue_timeout", "max_connections"),
                 *("max_body", "request_timeout", "graceful_timeout", "keep_alive"),
                 *("header_timeout", "body_timeout", "write_timeout", "min_body_rate"),
-                *("max_trailer_size", "max_chunk_extensions"),
+                *("max_trailer_size", "max_chunk_extensions", "max_handshakes"),
                 *("max_header_size", "max_headers", "max_target", "input_window"),
                 *("on_disconnect", "display_tracebacks", "add_header", "environ"),
                 *("server_header", "url_scheme"),

@@ -1,1 +1,1 @@
-"""Checks of this repository's own rules, run by `.ci/run`."""
+"""Checks of this repository's own rules, run by `.ci/run`, and trials by hand."""

@@ -41,6 +41,7 @@ from twisted.python import threadable
 # The module, not its names: as `__main__`, this module would bind originals itself.
 from ._parking import real_threads
 from ._parking.locks import Lock
+from ._switching.asyncio_state import set_generator_hooks
 from ._switching.forks import call_or_end_child
 from .green import drivers, patched
 from .green import thread as green_thread
@@ -115,16 +116,22 @@ def patch_time() -> None:
 
 
 def patch_os() -> None:
-    """Patch `os`: `waitpid`, `read`, `write` and their variants park the task.
+    """Patch `os` and `fcntl`: functions that wait for a descriptor park the task.
 
-    `close` wakes the tasks that wait for the descriptor.
+    These are `waitpid`, `read`, `write`, `flock` and their variants, and `open` of a
+    FIFO. `close` wakes the tasks that wait for the descriptor.
     """
+    import fcntl
+
+    from .green import fcntl as green_fcntl
     from .green import os as green
 
     if "os" not in _patched:
-        _patched.add("os")
+        _patched.update(("os", "fcntl"))
         for name, value in green.REPLACED.items():
             _replace(os, name, value)
+        for name, value in green_fcntl.REPLACED.items():
+            _replace(fcntl, name, value)
 
 
 def patch_thread() -> None:
@@ -137,6 +144,8 @@ def patch_thread() -> None:
     if "threading" in _patched:
         return
     _patched.update(("threading", "_thread"))
+    # Event loops in several tasks, as in several threads.
+    _replace(sys, "set_asyncgen_hooks", set_generator_hooks)
     before = dict(vars(threading))
     for name, value in green_thread.REPLACED.items():
         _replace(_thread, name, value)
@@ -289,6 +298,7 @@ def patch_ssl() -> None:
 
 def patch_subprocess() -> None:
     """Patch `subprocess`: waiting for processes and their output parks."""
+    import _posixsubprocess
     import subprocess
 
     from .green import subprocess as green
@@ -298,6 +308,8 @@ def patch_subprocess() -> None:
         _patched.add("subprocess")
         for name, value in green.REPLACED.items():
             _replace(subprocess, name, value)
+        for name, value in green.REPLACED_IN_C.items():
+            _replace(_posixsubprocess, name, value)
 
 
 def patch_signal() -> None:

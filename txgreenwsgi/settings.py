@@ -139,6 +139,13 @@ class Settings:
         "Maximum number of open connections; further ones are closed immediately.",
         off="no limit",
     )
+    max_handshakes: int = _setting(
+        1000,
+        "count",
+        "Maximum number of TLS handshakes in progress; above it, the oldest one is "
+        "closed for each new one.",
+        off="no limit",
+    )
     max_body: int = _setting(
         1024**3,
         "bytes",
@@ -372,6 +379,7 @@ class SettingsKeywords(TypedDict, total=False):
     max_queued: int
     queue_timeout: float
     max_connections: int
+    max_handshakes: int
     max_body: int
     request_timeout: float
     graceful_timeout: float

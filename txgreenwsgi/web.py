@@ -68,6 +68,7 @@ _log = Logger()
 #: The settings that twisted.web controls, with the remedy for each.
 _DECIDED_BY_TWISTED = {
     "max_connections": "leave it out: limit the listening port",
+    "max_handshakes": "leave it out: limit the listening port",
     "keep_alive": "leave it out: give twisted.web's Site a timeout",
     "header_timeout": "leave it out: give twisted.web's Site a timeout",
     "body_timeout": "leave it out: give twisted.web's Site a timeout",

@@ -10,12 +10,17 @@ import importlib.util
 import os
 import sys
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi import Cancelled, ClientDisconnected, TimedOut
 from txgreenwsgi.green import drivers
+
+from .clock import TaskClock
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 
 class ImportTests(SynchronousTestCase):
@@ -84,6 +89,30 @@ class ImportTests(SynchronousTestCase):
             importlib.import_module("brokendriver")
         self.assertEqual(self.made, [])
         self.assertNotIn("brokendriver", sys.modules)
+
+
+class PsycopgTests(SynchronousTestCase):
+    """The wait functions of psycopg."""
+
+    def test_interval(self) -> None:
+        """An interval that the original refuses raises the same in a task."""
+        waiting = importlib.import_module("psycopg.waiting")
+        drivers.make_psycopg_green()
+        clock = TaskClock()
+
+        def steps() -> Generator[int, int, str]:
+            """End without a wait."""
+            yield from ()
+            return "result"
+
+        for wait in (
+            lambda interval: waiting.wait(steps(), 0, interval=interval),
+            lambda interval: waiting.wait_conn(steps(), interval=interval),
+        ):
+            self.assertEqual(clock.result(wait, 0.1), "result")
+            outside = self.assertRaises(ValueError, wait, None)
+            inside = self.assertRaises(ValueError, clock.result, wait, None)
+            self.assertEqual(str(inside), str(outside))
 
 
 class InterruptionTests(SynchronousTestCase):

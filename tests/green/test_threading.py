@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import ctypes
 import gc
 import io
 import pickle
@@ -13,6 +14,7 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txgreenwsgi._parking.real_threads import thread_ident as real_thread_ident
 from txgreenwsgi._parking.task_local import local_count
 from txgreenwsgi._switching.greenlets import Task
 from txgreenwsgi.green import queue, thread, threading, time
@@ -41,6 +43,24 @@ class ThreadTests(SynchronousTestCase):
             self.assertNotEqual(threading.get_ident(), started.ident)
 
         TaskClock().result(program)
+
+    def test_idents_do_not_come_back(self) -> None:
+        """Tasks that follow each other have different idents."""
+        clock = TaskClock()
+        idents = [clock.result(threading.get_ident) for _ in range(1000)]
+        self.assertEqual(len(set(idents)), 1000)
+        self.assertNotIn(real_thread_ident(), idents)
+
+    def test_ident_in_c_code(self) -> None:
+        """C code that takes an ident for a real thread finds memory there."""
+        ident = TaskClock().result(threading.get_ident)
+        self.assertEqual(ctypes.string_at(ident, 8192), bytes(8192))
+
+    def test_names_of_types(self) -> None:
+        """Locks are of types of `_thread`, as trio requires."""
+        for make in (threading.Lock, threading.RLock):
+            self.assertEqual(make().__class__.__module__, "_thread")
+        self.assertIn("_thread.RLock", repr(threading.RLock()))
 
     def test_pickle(self) -> None:
         """`allocate_lock` is pickled by name; a manager's process has the original."""

@@ -1,8 +1,10 @@
 """An application whose views use the clients of `slow_clients.py`.
 
     /once/CLIENT/NUMBER     ask a slow question
+    /size/CLIENT/NUMBER     create the client's pool with that many connections
     /begin/WAY/CLIENT       ask a slow question and interrupt it
     /after/WAY/CLIENT       use the same client object again, and close it
+    /busy/CLIENT            count the connections of the client's pool that are in use
     /count                  count what the process holds
 
 A header has the ports of the servers. Not a test module: `twistd` serves it.
@@ -58,9 +60,23 @@ def _once(ports: dict[str, Any], name: str, number: str) -> str:
         client.close()
 
 
+def _size(ports: dict[str, Any], name: str, connections: str) -> bool:
+    """Create a shared pool of a given size; return whether the client has one."""
+    kind = CLIENTS[name]
+    if kind.is_pool:
+        _end(ports, name)
+        sized = type(kind.__name__, (kind,), {"pool_size": int(connections)})
+        _pools[name] = sized(ports)
+    return kind.is_pool
+
+
 def _end(ports: dict[str, Any], name: str) -> None:
     if name in _pools:
         _pools.pop(name).close()
+
+
+def _busy(ports: dict[str, Any], name: str) -> int:
+    return _pools[name].busy() if name in _pools else 0
 
 
 def _begin(ports: dict[str, Any], way: str, name: str) -> str:
@@ -147,7 +163,9 @@ def _count(ports: dict[str, Any]) -> dict[str, int]:
 
 _VIEWS: dict[str, Callable[..., Any]] = {
     "once": _once,
+    "size": _size,
     "end": _end,
+    "busy": _busy,
     "begin": _begin,
     "after": _after,
     "count": _count,

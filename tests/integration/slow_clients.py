@@ -30,6 +30,9 @@ class Client:
     has_limit = True
     #: Whether many tasks may use the one object at the same time.
     is_pool = False
+    #: Maximum number of connections of the pool, if it has one. A question waits for a
+    #: free one.
+    pool_size = 200
     #: Whether the client treats an interruption as a failure and tries again.
     asks_again = False
 
@@ -46,8 +49,22 @@ class Client:
         """Return the number that the server sends after `seconds`."""
         raise NotImplementedError
 
+    def busy(self) -> int:
+        """Return the number of the pool's connections that are in use, if it counts."""
+        return 0
+
     def close(self) -> None:
         """Close all connections, in any state."""
+
+
+def _queue_busy(pool: Any) -> int:
+    # A connection in use has left a place of the queue empty.
+    return int(pool.maxsize - pool.qsize())
+
+
+def _urllib3_busy(manager: Any) -> int:
+    pools = [manager.pools[key] for key in manager.pools.keys()]  # noqa: SIM118
+    return sum(_queue_busy(pool.pool) for pool in pools)
 
 
 class HttpClient(Client):
@@ -78,7 +95,10 @@ class Urllib3(Client):
 
     def open(self) -> None:
         self._pool = self.imported.PoolManager(
-            maxsize=200, retries=False, ca_certs=self.ports["certificate"]
+            maxsize=self.pool_size,
+            block=True,
+            retries=False,
+            ca_certs=self.ports["certificate"],
         )
 
     def ask(self, number: int, seconds: float) -> str:
@@ -87,6 +107,9 @@ class Urllib3(Client):
             "GET", f"{url}/{number}-{seconds}", timeout=self.limit
         )
         return str(response.data.decode())
+
+    def busy(self) -> int:
+        return _urllib3_busy(self._pool)
 
     def close(self) -> None:
         self._pool.clear()
@@ -107,7 +130,9 @@ class Requests(Client):
 
     def open(self) -> None:
         self._session = self.imported.Session()
-        adapter = self.imported.adapters.HTTPAdapter(pool_maxsize=200)
+        adapter = self.imported.adapters.HTTPAdapter(
+            pool_maxsize=self.pool_size, pool_block=True
+        )
         self._session.mount(f"{self.scheme}://", adapter)
 
     def ask(self, number: int, seconds: float) -> str:
@@ -119,6 +144,9 @@ class Requests(Client):
         )
         return str(response.text)
 
+    def busy(self) -> int:
+        return _urllib3_busy(self._session.get_adapter(f"{self.scheme}://").poolmanager)
+
     def close(self) -> None:
         self._session.close()
 
@@ -127,6 +155,27 @@ class RequestsTls(Requests):
     """Requests over https."""
 
     scheme = "https"
+
+
+class Httpx(Client):
+    """HTTPX: a client and its pool."""
+
+    module = "httpx"
+    is_pool = True
+
+    def open(self) -> None:
+        self._client = self.imported.Client(
+            limits=self.imported.Limits(max_connections=self.pool_size),
+            timeout=self.limit,
+            trust_env=False,
+        )
+
+    def ask(self, number: int, seconds: float) -> str:
+        url = f"http://{LOOPBACK}:{self.ports['http']}/{number}-{seconds}"
+        return str(self._client.get(url).text)
+
+    def close(self) -> None:
+        self._client.close()
 
 
 class Smtplib(Client):
@@ -221,19 +270,24 @@ class Redis(Client):
     asks_again = True
 
     def open(self) -> None:
-        self._redis = self.imported.Redis(
+        pool = self.imported.BlockingConnectionPool(
             host=LOOPBACK,
             port=self.ports["redis"],
             socket_timeout=self.limit,
-            max_connections=400,
+            max_connections=self.pool_size,
+            timeout=PATIENCE_SECONDS,
             # By default it tries three times, seconds apart.
             retry=self.imported.retry.Retry(self.imported.backoff.NoBackoff(), 1),
         )
+        self._redis = self.imported.Redis.from_pool(pool)
 
     def ask(self, number: int, seconds: float) -> str:
         if seconds:
             self._redis.blpop(f"nobody-fills-{number}", timeout=seconds)
         return str(self._redis.echo(str(number)).decode())
+
+    def busy(self) -> int:
+        return _queue_busy(self._redis.connection_pool.pool)
 
     def close(self) -> None:
         self._redis.close()
@@ -248,7 +302,7 @@ class Memcached(Client):
     def open(self) -> None:
         self._cache = self.imported.PooledClient(
             (LOOPBACK, self.ports["memcached"]),
-            max_pool_size=200,
+            max_pool_size=self.pool_size,
             timeout=self.limit,
             connect_timeout=PATIENCE_SECONDS,
             default_noreply=False,
@@ -257,6 +311,9 @@ class Memcached(Client):
     def ask(self, number: int, seconds: float) -> str:
         self._cache.set(f"{number}-{seconds}", str(number))
         return str(self._cache.get(f"{number}-{seconds}").decode())
+
+    def busy(self) -> int:
+        return len(self._cache.client_pool.used)
 
     def close(self) -> None:
         self._cache.close()
@@ -313,12 +370,40 @@ class Psycopg2(Psycopg):
     module = "psycopg2"
 
 
+class SQLAlchemy(Client):
+    """SQLAlchemy: an engine and its pool, on Psycopg 3."""
+
+    module = "sqlalchemy"
+    is_pool = True
+    has_limit = False
+
+    def open(self) -> None:
+        self._engine = self.imported.create_engine(
+            f"postgresql+psycopg://postgres@{LOOPBACK}:{self.ports['postgresql']}",
+            pool_size=self.pool_size,
+            max_overflow=0,
+        )
+
+    def ask(self, number: int, seconds: float) -> str:
+        sql = self.imported.text("SELECT pg_sleep(:seconds), :number")
+        with self._engine.connect() as connection:
+            row = connection.execute(sql, {"seconds": seconds, "number": number}).one()
+        return str(row[1])
+
+    def busy(self) -> int:
+        return int(self._engine.pool.checkedout())
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
 CLIENTS: dict[str, type[Client]] = {
     "http.client": HttpClient,
     "urllib3": Urllib3,
     "urllib3 over https": Urllib3Tls,
     "requests": Requests,
     "requests over https": RequestsTls,
+    "httpx": Httpx,
     "smtplib": Smtplib,
     "ftplib": Ftplib,
     "xmlrpc.client": XmlRpc,
@@ -328,4 +413,5 @@ CLIENTS: dict[str, type[Client]] = {
     "pymysql": PyMySQL,
     "psycopg": Psycopg,
     "psycopg2": Psycopg2,
+    "sqlalchemy": SQLAlchemy,
 }

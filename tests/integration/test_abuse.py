@@ -155,6 +155,48 @@ class AbuseTests(SynchronousTestCase):
         # Half of it is OpenSSL's, which is also the part that varies.
         self.assertLess(all_kib, number / 100 * 40 * KIB_IN_MIB)
 
+    def test_half_open_handshakes(self) -> None:
+        """A TLS handshake that is not completed costs little, and has a limit."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        certificate, key = write_certificate(directory)
+        endpoint = f"ssl:0:interface={LOOPBACK}:certKey={certificate}:privateKey={key}"
+        limit = 100
+        server = start(
+            self,
+            *("greenwsgi", f"--app={APP}", f"--listen={endpoint}"),
+            f"--max-handshakes={limit}",
+        )
+        context = ssl.create_default_context(cafile=str(certificate))
+        outgoing = ssl.MemoryBIO()
+        tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=LOOPBACK)
+        self.assertRaises(ssl.SSLWantReadError, tls.do_handshake)
+        hello = outgoing.read()
+
+        def fetch() -> bytes:
+            [plain] = self.connect(server, 1)
+            with context.wrap_socket(plain, server_hostname=LOOPBACK) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                return client.recv(9)
+
+        for _ in range(20):
+            self.assertEqual(fetch(), b"HTTP/1.1 ")
+        wait_idle(server)
+        before = server.resident_kib()
+        number = many(400)
+        for client in self.connect(server, number):
+            client.sendall(hello[:-1])
+        wait_idle(server)
+        silent = server.resident_kib() - before
+        for client in self.connect(server, number):
+            client.sendall(hello)
+        wait_idle(server)
+        all_kib = server.resident_kib() - before
+        note("half-open TLS", clients=number, silent_kib=silent, all_kib=all_kib)
+        self.assertLess(silent, number * 8)
+        self.assertLess(all_kib, number * 16 + limit * 80)
+        self.assertEqual(fetch(), b"HTTP/1.1 ")
+
     def test_uploads_to_an_application_that_does_not_read(self) -> None:
         """500 unread uploads of 10 MB cost the memory of a window each."""
         number = many(500)

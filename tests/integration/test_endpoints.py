@@ -109,6 +109,21 @@ class EndpointTests(SynchronousTestCase):
         self.assertIn(b"line 3 of 3\n", answer)
         self.assertNotEqual(secure.selected_alpn_protocol(), "h2")
 
+    def test_no_common_protocol(self) -> None:
+        """A client that offers only unknown protocols gets the alert of RFC 7301."""
+        server, certificate = self.start_tls("--app=examples.hello:app")
+        context = ssl.create_default_context(cafile=str(certificate))
+        context.set_alpn_protocols(["h2", "spdy/3"])
+        with server.connect() as client:
+            error = self.assertRaises(
+                ssl.SSLError,
+                context.wrap_socket,
+                client.socket,
+                server_hostname=LOOPBACK,
+            )
+        self.assertIn("NO_APPLICATION_PROTOCOL", str(error).upper().replace(" ", "_"))
+        server.wait_logged("TLS refused: .*no common protocol, .*h2, spdy/3")
+
     def test_plain_text_on_a_tls_port(self) -> None:
         """A client that does not speak TLS is disconnected at once."""
         server, _ = self.start_tls("--app=examples.hello:app", "--keep-alive=1000")

@@ -35,6 +35,7 @@ _SERVICES: dict[str, type[Service]] = {
     "pymysql": MariaDB,
     "psycopg": PostgreSQL,
     "psycopg2": PostgreSQL,
+    "sqlalchemy": PostgreSQL,
 }
 _started: dict[Any, Any] = {}
 
@@ -60,8 +61,8 @@ def _slow_servers() -> dict[str, Any]:
     return ports
 
 
-class ClientTests(SynchronousTestCase):
-    """Each client, in the views of a patched server."""
+class ClientTestCase(SynchronousTestCase):
+    """Tests of clients in the views of a patched server."""
 
     def server(self, name: str) -> tuple[ServerProcess, dict[str, str]]:
         """Return the server of the views, and the header with the other ports."""
@@ -98,6 +99,22 @@ class ClientTests(SynchronousTestCase):
                 f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Ports: {ports}\r\n\r\n".encode()
             )
             time.sleep(2 * SOON_SECONDS)
+
+    def settles(self, name: str, before: dict[str, int]) -> None:
+        """Check that interrupted queries leave no connection or waiter."""
+        until = time.monotonic() + SETTLE_SECONDS
+        while True:
+            now = self.view(name, "count")
+            more = {what: now[what] for what in now if now[what] > before[what]}
+            if not more:
+                return
+            if time.monotonic() > until:
+                self.assertEqual(now, before)
+            time.sleep(0.1)
+
+
+class ClientTests(ClientTestCase):
+    """Each client: overlapping questions and interruptions."""
 
     def check(self, name: str) -> None:
         """Check all guarantees for one client."""
@@ -142,18 +159,6 @@ class ClientTests(SynchronousTestCase):
         self.assertLessEqual(len(errors), 1, (way, errors))
         return errors
 
-    def settles(self, name: str, before: dict[str, int]) -> None:
-        """Check that interrupted queries leave no connection or waiter."""
-        until = time.monotonic() + SETTLE_SECONDS
-        while True:
-            now = self.view(name, "count")
-            more = {what: now[what] for what in now if now[what] > before[what]}
-            if not more:
-                return
-            if time.monotonic() > until:
-                self.assertEqual(now, before)
-            time.sleep(0.1)
-
     def test_http_client(self) -> None:
         """http.client: one persistent connection."""
         self.check("http.client")
@@ -173,6 +178,10 @@ class ClientTests(SynchronousTestCase):
     def test_requests_over_https(self) -> None:
         """A session of Requests over TLS."""
         self.check("requests over https")
+
+    def test_httpx(self) -> None:
+        """A client of HTTPX."""
+        self.check("httpx")
 
     def test_smtplib(self) -> None:
         """A connection of smtplib."""
@@ -210,7 +219,101 @@ class ClientTests(SynchronousTestCase):
         """psycopg2 on PostgreSQL, through its wait callback."""
         self.check("psycopg2")
 
+    def test_sqlalchemy(self) -> None:
+        """An engine of SQLAlchemy on Psycopg 3."""
+        self.check("sqlalchemy")
+
     def test_the_table(self) -> None:
         """Each client of the table has a test."""
         tested = {word for word in dir(self) if word.startswith("test_")}
         self.assertEqual(len(tested), len(CLIENTS) + 1)
+
+
+class DisconnectingClientTests(ClientTestCase):
+    """Ten libraries while a quarter of the clients disconnect.
+
+    The pool has as many connections as there are requests, so that all overlap.
+    """
+
+    requests_at_once = 50
+
+    def check(self, name: str) -> None:
+        """Check the answers, and what is left of interrupted requests."""
+        self.view(name, "size", name, 1)
+        self.view(name, "once", name, 0)  # imports and initialisation
+        self.view(name, "end", name)
+        before = self.view(name, "count")
+        self.view(name, "size", name, self.requests_at_once)
+        self.round(name, leaving=4)
+        until = time.monotonic() + SETTLE_SECONDS
+        while self.view(name, "busy", name):
+            self.assertLess(time.monotonic(), until, "the pool has lost connections")
+            time.sleep(0.1)
+        seconds = self.round(name, leaving=0)
+        self.assertLess(seconds, MOST_SECONDS)
+        self.view(name, "end", name)
+        self.settles(name, before)
+
+    def round(self, name: str, leaving: int) -> float:
+        """Send all requests at once; return the seconds that they take.
+
+        Args:
+            name: of the client.
+            leaving: each n-th client disconnects before the answer; 0 for none.
+        """
+        start = threading.Barrier(self.requests_at_once + 1)
+
+        def ask(number: int) -> str | None:
+            start.wait()
+            if leaving and number % leaving == 0:
+                self.leave(name, "once", name, number)
+                return None
+            return str(self.view(name, "once", name, number))
+
+        with ThreadPoolExecutor(self.requests_at_once) as pool:
+            answers = [pool.submit(ask, n) for n in range(self.requests_at_once)]
+            start.wait()
+            began = time.monotonic()
+            for number, answer in enumerate(answers):
+                self.assertIn(answer.result(), (str(number), None))
+        return time.monotonic() - began
+
+    def test_requests(self) -> None:
+        """A session of Requests."""
+        self.check("requests")
+
+    def test_urllib3(self) -> None:
+        """The pool of urllib3, over TLS."""
+        self.check("urllib3 over https")
+
+    def test_httpx(self) -> None:
+        """A client of HTTPX."""
+        self.check("httpx")
+
+    def test_redis(self) -> None:
+        """redis-py and its pool."""
+        self.check("redis")
+
+    def test_pymemcache(self) -> None:
+        """The pool of pymemcache."""
+        self.check("pymemcache")
+
+    def test_pymysql(self) -> None:
+        """PyMySQL, with a connection for each request."""
+        self.check("pymysql")
+
+    def test_psycopg(self) -> None:
+        """Psycopg 3, with a connection for each request."""
+        self.check("psycopg")
+
+    def test_psycopg2(self) -> None:
+        """psycopg2, with a connection for each request."""
+        self.check("psycopg2")
+
+    def test_sqlalchemy(self) -> None:
+        """An engine of SQLAlchemy."""
+        self.check("sqlalchemy")
+
+    def test_dnspython(self) -> None:
+        """A resolver of dnspython."""
+        self.check("dnspython")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl as real_fcntl
 import os as real_os
 import socket as real_socket
+import struct
+import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import TestCase
 
 import txgreenwsgi
-from txgreenwsgi.green import os, select, socket, subprocess
+from txgreenwsgi.green import fcntl, os, select, socket, subprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,6 +223,230 @@ class WriteTests(TestCase):
         self.assertEqual(os.read(reader, 10), b"abc")
         os.close(reader)
         os.close(writer)
+
+
+class WaitingCallTests(TestCase):
+    """Other functions of `os` and `fcntl` that wait for a descriptor."""
+
+    timeout = 60
+
+    def pipe(self) -> tuple[int, int]:
+        """Return both ends of a pipe, closed after the test."""
+        ends = real_os.pipe()
+        for end in ends:
+            self.addCleanup(real_os.close, end)
+        return ends
+
+    def parked(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return a task that calls the function; it has to wait."""
+        task = txgreenwsgi.spawn(function, *args)
+        txgreenwsgi.sleep(0.01)
+        self.assertFalse(task.done, task)
+        return task
+
+    def folder(self) -> str:
+        """Return an empty folder, removed after the test."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return folder.name
+
+    if hasattr(os, "eventfd"):
+
+        @txgreenwsgi.in_greenlet
+        def test_eventfd(self) -> None:
+            """Reading waits for an event, writing for room in the counter."""
+            fd = real_os.eventfd(0)
+            self.addCleanup(real_os.close, fd)
+            reading = self.parked(os.eventfd_read, fd)
+            os.eventfd_write(fd, 3)
+            self.assertEqual(reading.wait(5), 3)
+            most = 2**64 - 2
+            for first, second in ((most, 1), (most - 1, 5)):
+                os.eventfd_write(fd, first)
+                writing = self.parked(os.eventfd_write, fd, second)
+                self.assertEqual(os.eventfd_read(fd), first)
+                writing.wait(5)
+                self.assertEqual(os.eventfd_read(fd), second)
+            real_os.set_blocking(fd, False)
+            with self.assertRaises(BlockingIOError):
+                os.eventfd_read(fd)
+
+    if hasattr(os, "splice"):
+
+        @txgreenwsgi.in_greenlet
+        def test_splice(self) -> None:
+            """It waits for data at one end and for room at the other."""
+            source, writer = self.pipe()
+            reader, target = self.pipe()
+            splicing = self.parked(os.splice, source, target, 100)
+            os.write(writer, b"data")
+            self.assertEqual(splicing.wait(5), 4)
+            self.assertEqual(os.read(reader, 100), b"data")
+            one, other = socket.socketpair()
+            with one, other:
+                splicing = self.parked(os.splice, one.fileno(), target, 100)
+                other.sendall(b"more")
+                self.assertEqual(splicing.wait(5), 4)
+                self.assertEqual(os.read(reader, 100), b"more")
+            full = 0
+            real_os.set_blocking(target, False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    full += real_os.write(target, bytes(4096))
+            os.write(writer, b"x")
+            with self.assertRaises(BlockingIOError):
+                os.splice(source, target, 100)
+            real_os.set_blocking(target, True)
+            splicing = self.parked(os.splice, source, target, 100)
+            while full:
+                full -= len(os.read(reader, full))
+            self.assertEqual(splicing.wait(5), 1)
+            with self.assertRaises(BlockingIOError):
+                os.splice(source, target, 1, flags=real_os.SPLICE_F_NONBLOCK)
+
+        @txgreenwsgi.in_greenlet
+        def test_splice_to_a_slow_socket(self) -> None:
+            """A socket that takes no more makes it wait, not the other tasks."""
+            source, writer = self.pipe()
+            one, other = real_socket.socketpair()
+            self.addCleanup(one.close)
+            self.addCleanup(other.close)
+
+            def fill() -> None:
+                for _ in range(256):
+                    os.write(writer, bytes(4096))
+
+            def pass_on() -> int:
+                done = 0
+                while done < 256 * 4096:
+                    done += os.splice(source, one.fileno(), 1 << 20)
+                return done
+
+            filling, passing = txgreenwsgi.spawn(fill), txgreenwsgi.spawn(pass_on)
+            txgreenwsgi.sleep(0.05)
+            received = 0
+            while received < 256 * 4096:
+                received += len(os.read(other.fileno(), 65536))
+            self.assertEqual(passing.wait(5), received)
+            filling.wait(5)
+
+        @txgreenwsgi.in_greenlet
+        def test_sendfile_from_a_socket(self) -> None:
+            """`os.sendfile` from a socket to a pipe waits for data."""
+            reader, target = self.pipe()
+            source, writer = socket.socketpair()
+            with source, writer:
+                sending = self.parked(os.sendfile, target, source.fileno(), None, 100)
+                writer.sendall(b"data")
+                self.assertEqual(sending.wait(5), 4)
+            self.assertEqual(os.read(reader, 10), b"data")
+
+    if hasattr(os, "preadv"):
+
+        @txgreenwsgi.in_greenlet
+        def test_position_of_a_pipe(self) -> None:
+            """`preadv` and `pwritev` at the position -1 read and write a pipe."""
+            reader, writer = self.pipe()
+            data = bytearray(4)
+            reading = self.parked(os.preadv, reader, [data], -1)
+            self.assertEqual(os.pwritev(writer, [b"ab", b"cd"], -1), 4)
+            self.assertEqual((reading.wait(5), data), (4, b"abcd"))
+            with self.assertRaises(OSError):
+                os.preadv(reader, [data], 0)
+
+    @txgreenwsgi.in_greenlet
+    def test_open_a_fifo(self) -> None:
+        """Opening a FIFO waits for its other end, which another task opens."""
+        path = real_os.path.join(self.folder(), "fifo")
+        real_os.mkfifo(path)
+        for first, second in (
+            (os.O_RDONLY, os.O_WRONLY),
+            (os.O_WRONLY, os.O_RDONLY),
+        ):
+            opening = self.parked(os.open, path, first)
+            other = os.open(path, second)
+            one = opening.wait(5)
+            reader, writer = (one, other) if first == os.O_RDONLY else (other, one)
+            os.write(writer, b"x")
+            self.assertEqual(os.read(reader, 2), b"x")
+            self.assertFalse(real_os.get_inheritable(one))
+            os.close(one)
+            os.close(other)
+        # These do not wait.
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        os.close(os.open(path, os.O_RDWR))
+        with self.assertRaises(OSError):
+            os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+
+    @txgreenwsgi.in_greenlet
+    def test_interrupted_open(self) -> None:
+        """An interruption ends the wait, and the thread that opens the FIFO."""
+        path = real_os.path.join(self.folder(), "fifo")
+        real_os.mkfifo(path)
+        for flags in (os.O_RDONLY, os.O_WRONLY):
+            before = len(real_os.listdir("/proc/self/task"))
+            with self.assertRaises(txgreenwsgi.TimedOut), txgreenwsgi.timeout(0.05):
+                os.open(path, flags)
+            for _ in range(500):
+                if len(real_os.listdir("/proc/self/task")) <= before:
+                    break
+                txgreenwsgi.sleep(0.01)
+            self.assertLessEqual(len(real_os.listdir("/proc/self/task")), before)
+            # Neither end is open any more.
+            with self.assertRaises(OSError):
+                real_os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+
+    @txgreenwsgi.in_greenlet
+    def test_locks(self) -> None:
+        """`flock` waits until another task has unlocked the file."""
+        path = real_os.path.join(self.folder(), "file")
+        with open(path, "wb") as one, open(path, "wb") as other:
+            fcntl.flock(one, fcntl.LOCK_EX)
+            with self.assertRaises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with self.assertRaises(txgreenwsgi.TimedOut), txgreenwsgi.timeout(0.05):
+                fcntl.flock(other, fcntl.LOCK_SH)
+            locking = self.parked(fcntl.flock, other.fileno(), fcntl.LOCK_EX)
+            fcntl.flock(one, fcntl.LOCK_UN)
+            locking.wait(5)
+            with self.assertRaises(OSError):
+                fcntl.flock(10_000, fcntl.LOCK_EX)
+
+    @txgreenwsgi.in_greenlet
+    def test_locks_of_another_process(self) -> None:
+        """`lockf`, `os.lockf` and F_SETLKW wait for a lock of another process."""
+        path = real_os.path.join(self.folder(), "file")
+        program = (
+            "import fcntl, sys; file = open(sys.argv[1], 'r+b'); "
+            "fcntl.lockf(file, fcntl.LOCK_EX); print('locked', flush=True); "
+            "sys.stdin.read()"
+        )
+        whole_file = struct.pack("hhqqi4x", real_fcntl.F_WRLCK, 0, 0, 0, 0)
+        with open(path, "w+b") as file:
+            for lock in (
+                lambda: fcntl.lockf(file, fcntl.LOCK_EX),
+                lambda: os.lockf(file.fileno(), os.F_LOCK, 0),
+                lambda: fcntl.fcntl(file, fcntl.F_SETLKW, whole_file),
+            ):
+                with subprocess.Popen(
+                    [sys.executable, "-c", program, path],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                ) as holder:
+                    self.assertEqual(holder.stdout.readline(), b"locked\n")
+                    locking = self.parked(lock)
+                    holder.stdin.close()
+                    locking.wait(20)
+                fcntl.lockf(file, fcntl.LOCK_UN)
+
+    @txgreenwsgi.in_greenlet
+    def test_system(self) -> None:
+        """`os.system` runs the command while other tasks run."""
+        reader, writer = self.pipe()
+        real_os.set_inheritable(reader, True)
+        running = self.parked(os.system, f"read line <&{reader}; exit 3")
+        os.write(writer, b"x\n")
+        self.assertEqual(real_os.waitstatus_to_exitcode(running.wait(20)), 3)
 
 
 class CloseTests(TestCase):

@@ -17,6 +17,7 @@ from txgreenwsgi._server.accepting import (
     descriptor_limit,
     first_reserved,
 )
+from txgreenwsgi._switching.greenlets import SLICE_SECONDS
 
 from .logged import Logged
 
@@ -106,6 +107,18 @@ class MemoryPort(Port):
         self.reading = False
 
 
+class Slow(Refusing):
+    """A factory that takes a third of a time slice for each connection."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def buildProtocol(self, addr: IAddress | None) -> None:
+        """Advance the clock, and refuse the connection."""
+        super().buildProtocol(addr)
+        self._clock.rightNow += SLICE_SECONDS / 3
+
+
 class System:
     """The two system calls that find a free descriptor.
 
@@ -150,6 +163,15 @@ class AcceptThrottleTests(SynchronousTestCase):
                 return
             self.port.doRead()
         self.fail("the port never paused")
+
+    def test_time_slice(self) -> None:
+        """In one turn of the reactor a port accepts for one time slice."""
+        self.port.factory = self.port.site = Slow(self.clock)
+        self.port.doRead()
+        self.assertEqual(self.port.site.count, 4)
+        self.port.doRead()
+        self.assertEqual(self.port.site.count, 8)
+        self.assertTrue(self.port.reading)
 
     def test_room(self) -> None:
         """While descriptors are free, ports accept and no call is scheduled."""

@@ -19,10 +19,17 @@ _ASYNC_EXC = (
     "raises an exception in a thread by PyThreadState_SetAsyncExc, which needs the "
     "ident of a real thread"
 )
+_NONBLOCKING = (
+    "expects the descriptor of a socket without a time limit in blocking mode; that of "
+    "a green socket is non-blocking, so that C code on it cannot block the reactor"
+)
 
 #: Reasons by test id.
 REASONS = {
     "test.test_socket.GeneralModuleTests.testRefCountGetNameInfo": _ARGUMENTS,
+    "test.test_socket.NonBlockingTCPTests.testSetBlocking": _NONBLOCKING,
+    "test.test_socket.NonBlockingTCPTests.testSetBlocking_overflow": _NONBLOCKING,
+    "test.test_socket.NonblockConstantTest.test_SOCK_NONBLOCK": _NONBLOCKING,
     "test.test_threading.InterruptMainTests.test_can_interrupt_tight_loops": (
         _PREEMPTION
     ),

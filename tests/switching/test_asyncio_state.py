@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from txgreenwsgi import sleep
-from txgreenwsgi._switching.asyncio_state import swap_state
+from txgreenwsgi._switching import asyncio_state
+from txgreenwsgi._switching.asyncio_state import set_generator_hooks, swap_state
 
 from .clocked import ClockTestCase
 
@@ -143,6 +144,56 @@ class StateTests(ClockTestCase):
         task = self.start(lambda: asyncio.run(inner()))
         self.clock.advance(1)
         self.assertTrue(self.result_of(task))
+
+
+class GeneratorHooksTests(ClockTestCase):
+    """The hooks for asynchronous generators: one pair for each task."""
+
+    def setUp(self) -> None:
+        """Restore the state of the module after the test."""
+        super().setUp()
+        self.patch(asyncio_state, "hooks_used", asyncio_state.hooks_used)
+
+    def test_overlapping_loops(self) -> None:
+        """Loops that overlap in two tasks keep their own hooks, and leave none."""
+        seen = []
+
+        def run_loop(seconds: float) -> None:
+            # As asyncio and trio do.
+            def firstiter(generator: object) -> None:
+                """Have an identity."""
+
+            before = sys.get_asyncgen_hooks()
+            set_generator_hooks(firstiter=firstiter)
+            sleep(seconds)
+            seen.append(sys.get_asyncgen_hooks().firstiter is firstiter)
+            set_generator_hooks(*before)
+
+        first = self.start(run_loop, 1)
+        self.assertEqual(sys.get_asyncgen_hooks(), (None, None))
+        second = self.start(run_loop, 2)
+        self.clock.advance(1)
+        self.assertTrue(first.done)
+        self.assertEqual(sys.get_asyncgen_hooks(), (None, None))
+        self.clock.advance(1)
+        self.assertTrue(second.done)
+        self.assertEqual(sys.get_asyncgen_hooks(), (None, None))
+        self.assertEqual(seen, [True, True])
+
+    def test_loops_of_asyncio(self) -> None:
+        """The same for two loops of asyncio, without `set_generator_hooks`."""
+        self.patch(asyncio_state, "hooks_used", False)
+
+        async def inner() -> bool:
+            before = sys.get_asyncgen_hooks()
+            sleep(1)
+            return before == sys.get_asyncgen_hooks() != (None, None)
+
+        tasks = [self.start(lambda: asyncio.run(inner())) for _ in range(2)]
+        self.assertEqual(sys.get_asyncgen_hooks(), (None, None))
+        self.clock.advance(1)
+        self.assertEqual([self.result_of(task) for task in tasks], [True, True])
+        self.assertEqual(sys.get_asyncgen_hooks(), (None, None))
 
 
 class SwapStateTests(ClockTestCase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -23,7 +24,15 @@ from txgreenwsgi import (
     wait,
 )
 from txgreenwsgi._switching import greenlets, guards
-from txgreenwsgi._switching.greenlets import Hub, Task, existing_hub_of, hub_of
+from txgreenwsgi._switching.greenlets import (
+    MIN_SLICE_SECONDS,
+    SLICE_SECONDS,
+    Hub,
+    Task,
+    existing_hub_of,
+    hub_of,
+)
+from txgreenwsgi.testing import MemoryReactor
 
 from .clocked import ClockTestCase, SwitchCount
 from .threaded import ThreadClock, in_thread
@@ -132,6 +141,61 @@ class TurnTests(ClockTestCase):
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.turn()
         self.assert_nothing_left()
+
+    def test_slice_of_a_turn(self) -> None:
+        """A turn makes calls for one time slice; the others follow, in order."""
+        reactor = MemoryReactor()
+        hub = hub_of(reactor)
+        done: list[int] = []
+
+        def call(number: int) -> None:
+            done.append(number)
+            reactor.rightNow += SLICE_SECONDS * 0.6
+            if number == 0:
+                hub.at_next_turn(partial(call, 5))
+
+        for number in range(5):
+            hub.at_next_turn(partial(call, number))
+        for expected in (2, 4, 6):
+            self.assertEqual(len(reactor.getDelayedCalls()), 1)
+            reactor.turn()
+            self.assertEqual(done, list(range(expected)))
+        self.assertEqual(reactor.getDelayedCalls(), [])
+
+    def test_shared_slice(self) -> None:
+        """The tasks of one turn share its slice; a lone task has all of it."""
+        slices: list[float] = []
+
+        def note() -> None:
+            sleep(0)
+            slices.append(self.hub.slice_seconds)
+
+        self.start(note)
+        self.turn()
+        for _ in range(4):
+            self.start(note)
+        self.turn()
+        for _ in range(1000):
+            self.start(note)
+        self.turn()
+        self.assertEqual(slices[0], SLICE_SECONDS)
+        self.assertEqual(slices[1:5], [SLICE_SECONDS / 4] * 4)
+        self.assertEqual(set(slices[5:]), {MIN_SLICE_SECONDS})
+        self.assertEqual(self.hub.slice_seconds, SLICE_SECONDS)
+        self.assert_nothing_left()
+
+    def test_close_makes_all_calls(self) -> None:
+        """A hub that closes makes all calls of its last turn."""
+        done: list[int] = []
+
+        def call(number: int) -> None:
+            done.append(number)
+            self.clock.rightNow += SLICE_SECONDS * 2
+
+        for number in range(5):
+            self.hub.at_next_turn(partial(call, number))
+        self.hub.close()
+        self.assertEqual(done, [0, 1, 2, 3, 4])
 
     def test_one_failure_in_a_turn(self) -> None:
         """A call that fails in a turn is logged; the others are made."""

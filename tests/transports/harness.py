@@ -122,6 +122,7 @@ class Server:
             body has come.
         scheme: the wsgi.url_scheme of its requests.
         accepts_in_shutdown: whether connections can be made after `begin_stop`.
+        in_order: whether requests that become ready together run in that order.
         large: a response size in bytes that cannot be sent while the client does
             not read: it exceeds the buffers of both ends.
         reactor: the reactor, which is also the clock.
@@ -132,6 +133,7 @@ class Server:
     streams_bodies = True
     scheme = "http"
     accepts_in_shutdown = True
+    in_order = True
     large = 500_000
     reactor: Any
 
@@ -444,6 +446,8 @@ class SocketTransport(Server):
 
 class ThreadsTransport(SocketTransport):
     """Our HTTP/1.1 on real sockets, with every request in a real thread."""
+
+    in_order = False
 
     def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
         """Start the service on a free port."""

@@ -31,6 +31,7 @@ OF_CONNECTIONS: dict[str, Any] = {
     "keep_alive": 15.0,
     "max_chunk_extensions": 4096,
     "max_connections": 0,
+    "max_handshakes": 1000,
     "max_header_size": 32768,
     "max_headers": 100,
     "max_target": 8192,

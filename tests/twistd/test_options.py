@@ -65,6 +65,7 @@ class OptionsTests(SynchronousTestCase):
             "max_queued": ("0", 0),
             "queue_timeout": ("1.5", 1.5),
             "max_connections": ("7", 7),
+            "max_handshakes": ("9", 9),
             "max_body": ("10M", 10485760),
             "request_timeout": ("9", 9.0),
             "graceful_timeout": ("0", 0.0),

@@ -21,6 +21,7 @@ from txgreenwsgi._server.errors import ListenError, StartError
 from txgreenwsgi._twistd import service
 from txgreenwsgi._twistd.service import Options, log_path, makeService
 from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.monitoring import AccessLog
 
 
@@ -114,9 +115,11 @@ class MakeServiceTests(SynchronousTestCase):
         """The watchdog is installed after the reactor has set its own handlers."""
         made, _green = self.make("--app=wsgiref.simple_server:demo_app")
         made.startService()
-        [(install, (reactor,), _keywords)] = self.reactor.whenRunningHooks
+        (install, (reactor,), _keywords), *others = self.reactor.whenRunningHooks
         self.assertIsInstance(install.__self__, Watchdog)
         self.assertIs(reactor, self.reactor)
+        # twist redirects the standard streams when it runs the reactor.
+        self.assertEqual(others, [(replace_standard_streams, (), {})])
 
     def test_order_under_twistd(self) -> None:
         """Under twistd, ports are opened before the application is loaded."""

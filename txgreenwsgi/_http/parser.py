@@ -110,8 +110,8 @@ class RequestParser:
         lines: the parser of heads; by default one cache for the whole process.
 
     Attributes:
-        has_unread: whether bytes after the end of a request are left for another
-            `feed`.
+        has_unread: whether bytes after the end of a request, or of its chunked body,
+            are left for another `feed`.
         pending: the received part of an incomplete head.
         receiving: one of the states of `RECEIVING`.
     """
@@ -174,9 +174,10 @@ class RequestParser:
 
         Args:
             data: the received bytes; b"" to continue with bytes left unread.
-            one: whether to stop at the end of a request and leave the bytes after
-                it unread. A parsed head takes many times its bytes in memory, so
-                the next one is parsed when it is needed.
+            one: whether to stop at the end of a request, or after many small chunks
+                (`MAX_CHUNKS`), and leave the bytes after it unread. A parsed head
+                takes many times its bytes in memory, so the next one is parsed when
+                it is needed; small chunks take many times as long as their bytes.
         """
         events: list[Event] = []
         start = 0
@@ -213,6 +214,11 @@ class RequestParser:
                     if self._body.ended:
                         self._body = None
                         self._end(events)
+                    elif one and start < len(data):
+                        self._unread = data
+                        self._unread_from = start
+                        self.has_unread = True
+                        break
                 else:
                     break
         except Malformed as malformed:

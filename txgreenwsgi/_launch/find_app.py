@@ -24,6 +24,8 @@ from txgreenwsgi._wsgi.application_check import (
     module_spec,
 )
 
+from .paste_config import ConfigProblem, is_config, is_config_file, load_config_app
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType, TracebackType
@@ -90,7 +92,9 @@ def find_app(text: str, option: str = "--app") -> Application:
         text: "package.module:name", "package.module:object.attribute",
             "package.module:factory()" or "package.module:factory('text', n=1)"
             (arguments are literals), "package.module.name", or
-            "package.module" alone for the `application` or `app` in it.
+            "package.module" alone for the `application` or `app` in it;
+            "config:FILE#NAME" or "config:FILE" for an application in a paste.deploy
+            file.
         option: the option or argument that messages name.
 
     Raises:
@@ -98,6 +102,8 @@ def find_app(text: str, option: str = "--app") -> Application:
         Exception: any exception of the user's module or factory, unchanged.
     """
     spec = _Spec(text, option)
+    if is_config(text):
+        return _find_in_config(spec)
     module_name, colon, expression = text.partition(":")
     _check_module_name(spec)
     if colon:
@@ -123,11 +129,31 @@ def check_spec(text: str, option: str = "--app") -> None:
     Raises:
         AppNotFound: the part before the colon is not a module name.
     """
-    _check_module_name(_Spec(text, option))
+    if not is_config(text):
+        _check_module_name(_Spec(text, option))
+
+
+def _find_in_config(spec: _Spec) -> Application:
+    """Return the application in a paste.deploy file."""
+    try:
+        found = load_config_app(spec.text)
+    except ConfigProblem as problem:
+        raise spec.error(str(problem)) from problem.__cause__
+    problem_found = find_problem(found)
+    if problem_found is not None:
+        raise spec.error(
+            f"{_describe(found)} {problem_found.problem}; {problem_found.remedy}"
+        )
+    return cast("Application", found)
 
 
 def _check_module_name(spec: _Spec) -> None:
     module_name = spec.text.partition(":")[0]
+    if is_config_file(spec.text):
+        raise spec.error(
+            f"{spec.text!r} is a file name; if it is a paste.deploy file, give "
+            f"{spec.instead('config:' + spec.text)}"
+        )
     if is_path(spec.text):
         remedy = spec.instead(module_spec(spec.text))
         folder = import_folder(spec.text)

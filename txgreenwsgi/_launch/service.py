@@ -71,8 +71,9 @@ def service(
 
     Args:
         app: the WSGI application, or its name as `--app` takes it: "module:name",
-            "module:factory()", "module". A name is imported when the service starts,
-            after twistd has daemonized and changed the user.
+            "module:factory()", "module", or "config:FILE#NAME" for a paste.deploy
+            file, whose logging sections are applied too. A name is imported when the
+            service starts, after twistd has daemonized and changed the user.
         listen: endpoint strings such as "tcp:8080" or "unix:/run/app.sock", or
             endpoint objects.
         patch: the modules of the standard library to patch when the service starts:

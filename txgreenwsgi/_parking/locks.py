@@ -21,6 +21,7 @@ from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi._switching.greenlets import Suspension
 from txgreenwsgi._switching.running import current_task
 
+from .idents import ident_of
 from .real_threads import original, real_lock, thread_ident
 from .waits import main_task, may_park, park, uninterrupted
 
@@ -42,7 +43,7 @@ def get_ident() -> int:
     task = current_task()
     if task is None or task is main_task():
         return thread_ident()
-    return id(task)
+    return task.ident or ident_of(task)
 
 
 def _time_limit(blocking: object, timeout: float) -> float | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from txgreenwsgi._switching import guards
 from txgreenwsgi._switching.errors import NotInGreenlet
-from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Suspension
+from txgreenwsgi._switching.greenlets import Suspension
 from txgreenwsgi._switching.tasks import ALL_SHIELDS
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def yield_to_others(task: Task[object]) -> None:
     be lost.
     """
     hub = task.hub
-    if hub.reactor.seconds() - hub.resumed_at <= SLICE_SECONDS or not may_park():
+    if hub.seconds() - hub.resumed_at <= hub.slice_seconds or not may_park():
         return
     suspension = Suspension(task, "the reactor's next turn")
     hub.at_next_turn(suspension.resume)

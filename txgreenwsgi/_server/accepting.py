@@ -1,10 +1,13 @@
-"""Backpressure on accepting while the process is short of file descriptors.
+"""Limits on accepting: file descriptors in the process, and time in one turn.
 
 A process without free descriptors cannot accept, and its listening socket stays
 readable. A reactor that watches it would spin, or (as Twisted does) accept with a
 spare descriptor only to close the connection. This module stops watching the
 listening sockets while few descriptors are left: new connections wait in the
 backlog, open ones are served, and the application can open its files.
+
+Twisted accepts 100 connections and more in one turn of the reactor. Here a turn accepts
+for one time slice: a burst of new connections does not delay the open ones.
 
 It knows listening ports and descriptors. It must never know what is served.
 """
@@ -17,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
+
+from txgreenwsgi._switching.greenlets import SLICE_SECONDS
 
 try:
     import resource
@@ -56,6 +61,9 @@ LOG_SECONDS = 60.0
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+_NEVER = float("inf")
+
+
 class AcceptThrottle:
     """The listening ports of one service, either accepting or paused.
 
@@ -76,11 +84,19 @@ class AcceptThrottle:
         self.paused = False
 
     def watch(self, port: IListeningPort) -> None:
-        """Pause `port` when descriptors run short. A no-op unless it has a socket."""
+        """Apply the limits to `port`. A no-op unless it has a socket."""
         if not isinstance(port, Port):
             return
-        listening: Any = _ListeningSocket(port.socket, self)
+        listening: Any = _ListeningSocket(port.socket, self, self._reactor)
         port.socket = listening
+        as_port: Any = port
+        accept_all = as_port.doRead
+
+        def do_read() -> None:
+            listening.begin_turn()
+            accept_all()
+
+        as_port.doRead = do_read
         self._ports.append(port)
         if self.paused:
             port.stopReading()
@@ -140,18 +156,32 @@ class AcceptThrottle:
 
 
 class _ListeningSocket:
-    """A proxy for a listening socket that accepts nothing while paused."""
+    """A proxy for a listening socket that accepts nothing while paused.
 
-    def __init__(self, listening: socket.socket, throttle: AcceptThrottle) -> None:
+    In one turn of the reactor it accepts for one time slice.
+    """
+
+    def __init__(
+        self, listening: socket.socket, throttle: AcceptThrottle, reactor: IReactorTime
+    ) -> None:
         self._socket = listening
         self._throttle = throttle
+        self._reactor = reactor
+        self._end = _NEVER
+
+    def begin_turn(self) -> None:
+        """Begin a time slice."""
+        self._end = self._reactor.seconds() + SLICE_SECONDS
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection as `socket.accept` does.
 
         Raises:
-            BlockingIOError: EAGAIN, while descriptors are short.
+            BlockingIOError: EAGAIN, while descriptors are short, or at the end of
+                the time slice.
         """
+        if self._reactor.seconds() > self._end:
+            raise BlockingIOError(errno.EAGAIN, "the time slice is over")
         if self._throttle.paused:
             # Twisted accepts several connections in one call of doRead.
             raise BlockingIOError(errno.EAGAIN, "accepting is paused")

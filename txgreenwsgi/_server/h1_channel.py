@@ -14,7 +14,12 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Final, cast
 
-from twisted.internet.interfaces import IProtocol, ITCPTransport
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IProtocol,
+    ISSLTransport,
+    ITCPTransport,
+)
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
@@ -29,7 +34,6 @@ from txgreenwsgi._serving.exchange import ENDED, Exchange
 from txgreenwsgi._serving.plain_response import plain_response
 from txgreenwsgi._serving.stream import concurrent_write_error
 from txgreenwsgi._states import TransitionTable
-from txgreenwsgi._switching.greenlets import SLICE_SECONDS
 from txgreenwsgi._wsgi.input import MAX_PIECE_BYTES
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._serving.application_server import ApplicationServer
     from txgreenwsgi._serving.stream import Carried, Ends, Output
 
+    from .handshakes import Handshakes
     from .sockets import Sockets
     from .transports import PlainTransport
 
@@ -121,11 +126,15 @@ _NO_ENDS = cast("Ends", None)
 # A PlainTransport where `_fd` is valid; any StreamTransport otherwise.
 _NO_TRANSPORT = cast("PlainTransport", None)
 
+#: Size of decoded data above which further chunks of a body stay encoded: small chunks
+#: must not take the memory of a whole window twice.
+_DECODED_BYTES = 16384
+
 #: Minimum size of a body read: smaller reads are rounded up to save a recv.
 _MIN_READ_BYTES = 16384
 
 
-@implementer(IProtocol)
+@implementer(IProtocol, IHandshakeListener)
 class H1Channel:
     """The Twisted protocol of one HTTP/1.1 connection, and the stream of its exchanges.
 
@@ -133,6 +142,7 @@ class H1Channel:
         server: the application's server.
         sockets: the poller of the site's plain connections.
         head_limits: limits on request heads.
+        handshakes: the TLS handshakes in progress on the connections of the site.
 
     Attributes:
         state: one of the states of `CONNECTION`.
@@ -149,6 +159,7 @@ class H1Channel:
         "_discarded",
         "_fd",
         "_h1",
+        "_handshakes",
         "_inbox",
         "_pumping",
         "_sockets",
@@ -166,7 +177,11 @@ class H1Channel:
     body_is_stored = False
 
     def __init__(
-        self, server: ApplicationServer, sockets: Sockets, head_limits: HeadLimits
+        self,
+        server: ApplicationServer,
+        sockets: Sockets,
+        head_limits: HeadLimits,
+        handshakes: Handshakes,
     ) -> None:
         self.state = IDLE
         self.server = server
@@ -174,6 +189,7 @@ class H1Channel:
         self.exchange: Exchange | None = None
         self.reading_paused = False
         self._sockets = sockets
+        self._handshakes = handshakes
         self._h1 = Connection(head_limits, server.common)
         self._inbox = _EMPTY_INBOX
         self._pumping = False
@@ -195,14 +211,22 @@ class H1Channel:
         self._time = self.server.hub.reactor.seconds()
         if self._sockets.adopt(self, transport):
             self._fd = self.transport.fileno()
-        elif ITCPTransport.providedBy(transport):
-            # Head and body leave in one send, so there is nothing to coalesce.
-            transport.setTcpNoDelay(True)
+        else:
+            if ITCPTransport.providedBy(transport):
+                # Head and body leave in one send, so there is nothing to coalesce.
+                transport.setTcpNoDelay(True)
+            if ISSLTransport.providedBy(transport):
+                self._handshakes.begin(self)
         self.output = output_for(self.transport, self)
         self.server.connection_made(self)
 
     def connectionMade(self) -> None:
         """No-op, required by IProtocol: `makeConnection` does the work."""
+
+    def handshakeCompleted(self) -> None:
+        """Handle the end of the TLS handshake: the connection is idle from now on."""
+        self._handshakes.end(self)
+        self._time = self.server.hub.reactor.seconds()
 
     def logPrefix(self) -> str:
         """Return the name of this protocol in Twisted's log lines."""
@@ -254,6 +278,8 @@ class H1Channel:
         self.output.disconnected()
         if self._fd >= 0:
             self._sockets.forget(self, self._fd)
+        else:
+            self._handshakes.end(self)
         exchange = self.exchange
         self.exchange = None
         self.server.connection_lost(self)
@@ -285,35 +311,78 @@ class H1Channel:
         self._inbox = _EMPTY_INBOX
         self._h1.stop()
 
-    def _pump(self) -> None:
-        """Dispatch the events of the inbox, and the bytes that the parser left."""
+    def _pump(self, in_turn: bool = False) -> None:
+        """Dispatch the events of the inbox, and the bytes that the parser left.
+
+        If they take longer than a time slice, dispatch the rest at a later turn of the
+        reactor (`in_turn`).
+        """
         self._pumping = True
         h1 = self._h1
+        end = 0.0
+        postponed = False
         try:
             while self._inbox or h1.has_unread:
                 exchange = self.exchange
-                if exchange is None:
-                    if not self._inbox:
-                        self._put(h1.feed(b"", True))
-                        continue
+                if exchange is not None:
+                    body = exchange.body
+                    if body.complete:
+                        break  # the next request waits until this one ends
+                    if not self._inbox and (body.full or body.held >= _DECODED_BYTES):
+                        break
+                if not self._inbox:
+                    hub = self.server.hub
+                    now = hub.reactor.seconds()
+                    if not end:
+                        end = now
+                        if in_turn or self._fd >= 0:  # else no loop of ours is running
+                            end += hub.slice_seconds
+                    elif now > end:
+                        postponed = True
+                        break
+                    events = h1.feed(b"", True)
+                    if exchange is None and len(events) == 2 and events[1] is END:
+                        self._begin(events[0], True)  # type: ignore[arg-type]
+                    else:
+                        self._put(events)
+                elif exchange is None:
                     event = self._inbox.popleft()
                     if type(event) is RequestHead:
                         self._begin(event)
                     elif type(event) is Refusal:
                         self._refuse(event)
-                elif exchange.body.complete:
-                    break  # the next request waits until this one ends
                 else:
                     self._hand_body(exchange, self._inbox.popleft())
             if not self._inbox:
                 self._inbox = _EMPTY_INBOX
         finally:
             self._pumping = False
+        if postponed:
+            self._postpone()
+            return
         if h1.pending and self.state is IDLE:
             self.state = _ON_BYTES[self.state]
             self._time = self.server.hub.reactor.seconds()
         if self.reading_paused or self.exchange is not None:
             self.update_backpressure()
+
+    def _postpone(self) -> None:
+        """Call `_pump` at a later turn of the reactor; read no more until then."""
+        self._pumping = True
+        if not self.reading_paused and self.transport is not _NO_TRANSPORT:
+            # Without noticing a disconnect: the client may have sent all its requests.
+            self.reading_paused = True
+            self.transport.pauseProducing()
+        self.server.hub.at_next_turn(self._continue)
+
+    def _continue(self) -> None:
+        """Resume a postponed `_pump`."""
+        self._pumping = False
+        if self.state is CLOSED:
+            return
+        if self.reading_paused:
+            self._resume_reading()
+        self._pump(in_turn=True)
 
     def _hand_body(self, exchange: Exchange, event: Event) -> None:
         if event is END:
@@ -335,11 +404,19 @@ class H1Channel:
         if not complete:
             # Body bytes that arrived with the head are available before the
             # application starts.
-            while self._inbox and not exchange.body.complete:
-                self._hand_body(exchange, self._inbox.popleft())
+            body = exchange.body
+            while not body.complete:
+                if self._inbox:
+                    self._hand_body(exchange, self._inbox.popleft())
+                elif self._h1.has_unread and not body.full:
+                    self._put(self._h1.feed(b"", True))
+                else:
+                    break
         exchange.admit()
 
     def _find_ends(self) -> None:
+        if self._fd < 0:
+            self._handshakes.end(self)  # for a transport that does not report it
         self.ends = ends_of(
             self.transport, self.server.settings.url_scheme, self._sockets.addresses
         )
@@ -537,14 +614,19 @@ class H1Channel:
     def update_backpressure(self) -> None:
         """Pause reading while no exchange can use more input; else resume it."""
         exchange = self.exchange
-        wanted = (
-            exchange is None
-            or self.state is LINGERING
-            or self.state is CLOSED
-            or not (
-                exchange.body.full or (exchange.body.complete and self._request_waits)
-            )
-        )
+        if self.state is LINGERING or self.state is CLOSED:
+            wanted = True
+        elif exchange is None:
+            wanted = not self._pumping  # else the next request was received
+        elif exchange.body.full:
+            wanted = False
+        elif exchange.body.complete:
+            wanted = not self._request_waits
+        else:
+            wanted = not self._h1.has_unread
+            if not (wanted or self._pumping or exchange.body.held >= _DECODED_BYTES):
+                self._postpone()  # a part of the body awaits its decoding
+                return
         if wanted and self.reading_paused:
             self._resume_reading()
         elif (
@@ -575,12 +657,12 @@ class H1Channel:
         Returns:
             b"" if no data is available; None if pieces were added to the body.
         """
-        if self._fd < 0 or self.reading_paused or self._inbox:
+        if self._fd < 0 or self.reading_paused or self._inbox or self._h1.has_unread:
             return b""
         if self.state is not SERVING:
             return b""
         hub = self.server.hub
-        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             return b""  # a fast client must not monopolize the reactor
         size = min(max(wanted, _MIN_READ_BYTES), MAX_PIECE_BYTES)
         try:
@@ -692,7 +774,11 @@ class H1Channel:
             if self.exchange is not None:
                 self.exchange.check(now)
         elif state is IDLE:
+            if self._pumping:
+                return  # the next request was received and is about to begin
             limit = settings.keep_alive or settings.header_timeout
+            if self._fd < 0 and self in self._handshakes:
+                limit = settings.header_timeout or limit
             if limit and now - self._time >= limit:
                 self._time_out(limit)
             elif self.server.shutdown.stopping:

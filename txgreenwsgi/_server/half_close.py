@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._http.parser import HeadLimits
     from txgreenwsgi._serving.application_server import ApplicationServer
 
+    from .handshakes import Handshakes
     from .sockets import Sockets
 
 __all__ = ["HalfCloseChannel"]
@@ -41,9 +42,13 @@ class HalfCloseChannel(H1Channel):
     __slots__ = ("_input_ended",)
 
     def __init__(
-        self, server: ApplicationServer, sockets: Sockets, head_limits: HeadLimits
+        self,
+        server: ApplicationServer,
+        sockets: Sockets,
+        head_limits: HeadLimits,
+        handshakes: Handshakes,
     ) -> None:
-        super().__init__(server, sockets, head_limits)
+        super().__init__(server, sockets, head_limits, handshakes)
         self._input_ended = False
 
     # Called by the transport.
@@ -89,8 +94,8 @@ class HalfCloseChannel(H1Channel):
 
     # The inbox.
 
-    def _pump(self) -> None:
-        super()._pump()
+    def _pump(self, in_turn: bool = False) -> None:
+        super()._pump(in_turn)
         self._close_if_last()
 
     def _next_exchange(self) -> None:

@@ -20,11 +20,16 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txgreenwsgi._wsgi.standard_streams import (
+    end_partial_lines,
+    replace_standard_streams,
+)
 from txgreenwsgi.green import exits
 from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
 from .access_log import open_access_log
+from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
 from .site import GreenSite
@@ -126,6 +131,8 @@ class GreenService(Service):
         self.site.server.resume()
         if self._access_log is not None:
             open_access_log(self._access_log, self.site.server.reactor)
+        # The application may keep the streams, or need their buffers, at its import.
+        replace_standard_streams()
         self.site.application = self._load_app()
         if not self._privileged:
             self._open()
@@ -142,7 +149,10 @@ class GreenService(Service):
                 opened.errback(Failure())
             self._opening.append(opened)
             opened.addCallbacks(
-                self._opened, self._not_opened, errbackArgs=(described,)
+                self._opened,
+                self._not_opened,
+                callbackArgs=(described,),
+                errbackArgs=(described,),
             )
             refusal, self._refusal = self._refusal, None
             if refusal is not None:
@@ -154,13 +164,15 @@ class GreenService(Service):
             return make_endpoint(self.site.server.reactor, listen)
         return listen
 
-    def _opened(self, port: IListeningPort) -> IListeningPort:
+    def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())
         self.ports.append(port)
         if self._throttle is None:
             self._throttle = AcceptThrottle(self.site.server.reactor)
         self._throttle.watch(port)
         self.site.sockets.serve_port(port)
+        if listen:  # the TLS options of an endpoint object may know other protocols
+            read_client_hellos(port, self.site)
         return port
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
@@ -197,7 +209,7 @@ class GreenService(Service):
         stopped = self._close_ports().addBoth(self._stop_site)
         if self._access_log is not None:
             stopped.addBoth(self._close_access_log, self._access_log)
-        return stopped
+        return stopped.addBoth(self._end_partial_lines)
 
     def _close_ports(self) -> Deferred[object]:
         ports, self.ports = self.ports, []
@@ -220,6 +232,11 @@ class GreenService(Service):
         result: Failure | None, access_log: AccessLog
     ) -> Failure | None:
         access_log.close()
+        return result
+
+    @staticmethod
+    def _end_partial_lines(result: Failure | None) -> Failure | None:
+        end_partial_lines()
         return result
 
     def cut_short(self) -> None:

@@ -19,6 +19,7 @@ from txgreenwsgi.settings import Settings, refuse_settings
 from .access_log import ServerAccessLog
 from .h1_channel import H1Channel
 from .half_close import HalfCloseChannel
+from .handshakes import Handshakes
 from .sockets import Sockets
 from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 
@@ -132,6 +133,12 @@ class GreenSite(Factory):
         return self.server.shutdown.stopping
 
     @cached_property
+    def _handshakes(self) -> Handshakes:
+        """The TLS handshakes in progress."""
+        server = self.server
+        return Handshakes(server.settings.max_handshakes, server.reactor)
+
+    @cached_property
     def sockets(self) -> Sockets:
         """The poller of the plain connections."""
         self.server.bind()
@@ -162,11 +169,16 @@ class GreenSite(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> H1Channel | None:  # type: ignore[override]
         """Return the protocol of a new connection; None above `max_connections`."""
-        server = self.server
-        limit = server.settings.max_connections
-        if limit and len(server.shutdown.connections) >= limit:
+        if self.is_full:
             return None
-        return self._channel(server, self.sockets, self._head_limits)
+        server = self.server
+        return self._channel(server, self.sockets, self._head_limits, self._handshakes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `max_connections` are open."""
+        limit = self.server.settings.max_connections
+        return limit > 0 and len(self.server.shutdown.connections) >= limit
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols for ALPN (RFC 7301), for clients that offer it."""

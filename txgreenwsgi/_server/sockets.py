@@ -32,10 +32,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txgreenwsgi._switching.greenlets import SLICE_SECONDS, hub_of
+
 from .ends import ServerAddresses
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
+
+    from txgreenwsgi._switching.greenlets import Hub
 
     from .transports import PlainTransport
 
@@ -47,7 +51,8 @@ _log = Logger()
 DONE = Failure(CONNECTION_DONE)
 _LOST = Failure(CONNECTION_LOST)
 
-#: Maximum number of ready connections that are served in one reactor turn.
+#: Maximum number of ready connections that are served in one reactor turn; fewer if
+#: they take longer than a time slice.
 MAX_EVENTS = 256
 
 _IN: int = getattr(select, "EPOLLIN", 0)
@@ -55,6 +60,9 @@ _OUT: int = getattr(select, "EPOLLOUT", 0)
 _GONE: int = getattr(select, "EPOLLRDHUP", 0)
 _ERROR: int = getattr(select, "EPOLLERR", 0)
 _ENDED: int = getattr(select, "EPOLLHUP", 0) | _ERROR
+
+# Until the epoll object is opened.
+_NO_HUB = cast("Hub", None)
 
 # The transports that read and write the socket without a layer in between.
 _PLAIN = (Server, unix.Server)
@@ -88,6 +96,7 @@ class Sockets:
     def __init__(self, reactor: IReactorTime, half_close: bool = False) -> None:
         self.addresses: ServerAddresses = ServerAddresses()
         self._reactor = cast("IReactorFDSet", reactor)
+        self._hub = _NO_HUB
         self._usable = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
         self._epoll: Any = None
         # The events of a disconnect while reading is paused.
@@ -98,6 +107,8 @@ class Sockets:
         self._readers: dict[int, Watched | PlainTransport] = {}
         # By descriptor: the channels that read the socket themselves.
         self._channels: dict[int, Watched] = {}
+        # Events that the last turn had no time for, before those of the next poll.
+        self._postponed: list[tuple[int, int]] = []
 
     def adopt(self, channel: Watched, transport: object) -> bool:
         """Poll the new connection of `channel`; return False if unsupported."""
@@ -149,6 +160,7 @@ class Sockets:
             self._epoll = select.epoll()
         except OSError:
             return False  # out of descriptors: fall back as without epoll
+        self._hub = hub_of(cast("IReactorTime", self._reactor))
         self._reactor.addReader(self)
         return True
 
@@ -162,6 +174,9 @@ class Sockets:
         before = self._interest.get(fd, 0)
         if interest == before:
             return
+        if self._postponed:
+            # The next poll reports the descriptor again, if it is still ready.
+            self._postponed = [event for event in self._postponed if event[0] != fd]
         if not before:
             self._epoll.register(fd, interest)
             self._interest[fd] = interest
@@ -236,10 +251,18 @@ class Sockets:
         return "txgreenwsgi"
 
     def doRead(self) -> None:
-        """Serve the ready connections."""
+        """Serve the ready connections, for one time slice at most."""
+        ready, self._postponed = self._postponed, []
+        if not ready:
+            ready = self._epoll.poll(0, MAX_EVENTS)
+        shared = len(ready) > 1
+        hub = self._hub
+        end = hub.share_slice(len(ready)) if shared else 0.0
+        seconds = hub.reactor.seconds
         readers = self._readers
         transports = self._transports
-        for fd, events in self._epoll.poll(0, MAX_EVENTS):
+        remaining = iter(ready)
+        for fd, events in remaining:
             if events == _IN:
                 reader = readers.get(fd)
                 if reader is not None:  # else an earlier event closed it
@@ -252,6 +275,11 @@ class Sockets:
                         self._lose(transport, why, fd not in self._channels)
             else:
                 self._handle_events(fd, events)
+            if shared and seconds() > end:
+                # Ready still, so the reactor calls again in its next turn.
+                self._postponed = list(remaining)
+                break
+        hub.slice_seconds = SLICE_SECONDS
 
     def _handle_events(self, fd: int, events: int) -> None:
         """Handle the events of one connection as Twisted's reactors do."""

@@ -17,6 +17,7 @@ from txgreenwsgi._threads.routes import AUTO, RoutePatterns
 from txgreenwsgi._threads.runner import ThreadRunner, to_thread
 from txgreenwsgi._wsgi.application_check import checked_application
 from txgreenwsgi._wsgi.environ import base_environ
+from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.origins import EXTENSIONS
 
@@ -137,11 +138,13 @@ class ApplicationServer:
         return self._reactor
 
     def bind(self) -> None:
-        """Set `hub`. Call in the reactor's thread, before the first request.
+        """Set `hub`, and give the application text streams that write to the log.
 
-        `hub` is a plain attribute because reading it is faster than a property.
+        Call in the reactor's thread, before the first request. `hub` is a plain
+        attribute because reading it is faster than a property.
         """
         self.hub = hub_of(self.reactor)
+        replace_standard_streams()
 
     # Requests. Called in the reactor greenlet.
 

@@ -22,10 +22,10 @@ from txgreenwsgi._http.writer import STATUSES, EarlyHints
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from txgreenwsgi._switching.forks import Forked
-from txgreenwsgi._switching.greenlets import SLICE_SECONDS, Task, require_task
+from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
-from txgreenwsgi._wsgi.errors import Errors
+from txgreenwsgi._wsgi.errors import Errors, current_errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
 from txgreenwsgi.monitoring.records import ExchangeRecord
@@ -286,8 +286,8 @@ class Exchange:
             # Another task of the application is parked in a write.
             writer.abandon(late_write_error())
         errors = self.errors
-        if errors is not None and errors.partial_line:
-            errors.flush()
+        if errors is not None and (errors.partial_line or errors.partial_output):
+            errors.end()
         server = self.server
         admitted = server.admission.release()
         server.exchange_ended(self)
@@ -560,7 +560,8 @@ class Exchange:
         )
         request_id = self.request_id
         environ["wsgi.input"] = body
-        environ["wsgi.errors"] = self.errors = Errors(request_id)
+        environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
+        current_errors.set(errors)
         environ["txgreenwsgi.request_id"] = request_id
         environ["txgreenwsgi.client_disconnected"] = environ[
             "waitress.client_disconnected"
@@ -710,13 +711,13 @@ class Exchange:
         stream.data(block)
         # `_yield_if_due`, inlined: this runs once for each block.
         hub = self.server.hub
-        if hub.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             stream.output.turn()
 
     def _yield_if_due(self) -> None:
         """Park for a reactor turn if the task has used up its time slice."""
         hub = self.server.hub
-        if hub.reactor.seconds() - hub.resumed_at > SLICE_SECONDS:
+        if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             self.stream.output.turn()
 
     def _refuse_write(self) -> NoReturn:

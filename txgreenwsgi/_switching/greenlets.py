@@ -25,6 +25,7 @@ from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.context import theContextTracker
 
+from . import asyncio_state as loops
 from . import guards, running
 from .asyncio_state import running_loop, swap_state
 from .errors import NotInGreenlet
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LATE_SECONDS",
+    "MIN_SLICE_SECONDS",
     "SLICE_SECONDS",
     "GreenletHub",
     "Hub",
@@ -81,9 +83,14 @@ LATE_SECONDS = 0.1
 #: Extension of a timeout that expires during a stall: time to read the sockets.
 GRACE_SECONDS = 0.25
 
-#: Time slice of a task in seconds. A task that exceeds it yields to the reactor at the
-#: next call that could park.
-SLICE_SECONDS = 0.01
+#: Time slice in seconds of a task, and of all tasks together that are ready in one turn
+#: of the reactor. A task that exceeds its slice yields to the reactor at the next call
+#: that could park.
+SLICE_SECONDS = 0.005
+
+#: Minimum time slice of a task that shares a turn with others: switching between more
+#: tasks than `SLICE_SECONDS` can divide would cost more than it gains.
+MIN_SLICE_SECONDS = 0.0001
 
 # Not the ident of any thread.
 _NO_THREAD = -1
@@ -139,6 +146,7 @@ class GreenletHub:
         context_tracker: Twisted's log contexts of that thread.
         resumed_at: time at which the running task was resumed, by the reactor's
             clock, in seconds.
+        slice_seconds: time slice of the running task, in seconds; see `share_slice`.
         spare_greenlets: finished greenlets, for reuse.
         abandoned: killed tasks that did not end.
         on_turn: called before each turn of a task, from the switch into it to its next
@@ -159,6 +167,7 @@ class GreenletHub:
         self.resumed_at = 0.0
         self.on_turn: Callable[[], object] | None = None
         self.on_long_turn: Callable[[Task[object], float], object] | None = None
+        self.slice_seconds = SLICE_SECONDS
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
         self.threads: set[Task[object]] = set()
@@ -204,7 +213,8 @@ class GreenletHub:
         """Call `function` in the reactor greenlet at the reactor's next turn.
 
         Call from the reactor's thread. All calls for one turn share one delayed
-        call.
+        call. The calls of one turn share one time slice (`share_slice`): those that
+        do not begin within it are made in the following turns, in order.
         """
         self._turn.append(function)
         if len(self._turn) == 1:
@@ -241,10 +251,33 @@ class GreenletHub:
 
     def _take_turn(self) -> None:
         turn, self._turn = self._turn, []
+        end = self.share_slice(len(turn))
+        made = 0
         for function in turn:
             call_and_log(
                 function, "a call scheduled for the reactor's next turn failed"
             )
+            made += 1
+            if self.reactor.seconds() > end and not self.closed:
+                break
+        self.slice_seconds = SLICE_SECONDS
+        if made < len(turn):
+            if not self._turn:
+                self.reactor.callLater(0, self._take_turn)
+            self._turn[:0] = turn[made:]
+
+    def share_slice(self, count: int) -> float:
+        """Divide a time slice between `count` ready tasks or connections.
+
+        For a loop over all that is ready in one turn of the reactor. Set
+        `slice_seconds` to `SLICE_SECONDS` after the loop.
+
+        Returns:
+            The time at which the loop must yield to the reactor, by its clock.
+        """
+        if count > 1:
+            self.slice_seconds = max(SLICE_SECONDS / count, MIN_SLICE_SECONDS)
+        return self.reactor.seconds() + SLICE_SECONDS
 
     def spawn(self, task: Task[object]) -> None:
         """Start `task` at the reactor's next turn, from the top of its stack.
@@ -421,7 +454,11 @@ class GreenletHub:
             if interrupted is not None:
                 self.reactor_greenlet = previous
             tracker.contexts = log_contexts
-            if asyncio_state is not None or running_loop() is not None:
+            if (
+                asyncio_state is not None
+                or running_loop() is not None
+                or (loops.hooks_used and loops.generator_hooks() != loops.NO_HOOKS)
+            ):
                 task._asyncio_state = swap_state(asyncio_state)
             else:
                 task._asyncio_state = None

@@ -27,7 +27,7 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from .errors import NotInGreenlet
-from .greenlets import SLICE_SECONDS, Suspension, Task, require_task
+from .greenlets import Suspension, Task, require_task
 from .guards import require_seconds
 from .thread_calls import in_task_of_thread, tasks_of_threads
 from .waiting import sleep
@@ -252,7 +252,10 @@ def _wait_for_events(
         # its timeout. Yield before polling: another task may consume the data in that
         # turn.
         task.raise_pending()
-        if reactor.seconds() - task.hub.resumed_at > SLICE_SECONDS and not task.dying:
+        if (
+            reactor.seconds() - task.hub.resumed_at > task.hub.slice_seconds
+            and not task.dying
+        ):
             sleep(0)
     ready = kernel.poll(0)
     if ready or timeout == 0:

@@ -117,6 +117,7 @@ class Hub(Protocol):
     resumed_at: float
     on_turn: Callable[[], object] | None
     on_long_turn: Callable[[Task[object], float], object] | None
+    slice_seconds: float
     closed: bool
     detects_stalls: bool
 
@@ -140,6 +141,9 @@ class Hub(Protocol):
 
     def at_next_turn(self, function: Callable[[], object]) -> None:
         """Call `function` in the reactor greenlet at the reactor's next turn."""
+
+    def share_slice(self, count: int) -> float:
+        """Divide a time slice between `count` ready tasks or connections."""
 
     def spawn(self, task: Task[object]) -> None:
         """Begin `task` at the reactor's next turn."""
@@ -226,6 +230,8 @@ class Task(Generic[T_co]):
         hub: the hub of the reactor that runs the task.
         greenlet: the greenlet that the task runs in; None before it starts and
             after it has ended. Its child greenlets also belong to the task.
+        ident: the ident of the thread that the task appears to be; 0 until it has
+            been asked for. Set by `txgreenwsgi._parking`.
         suspension: the wait that the task is parked on, None unless parked.
         pending_interruption: True while an interruption waits to be raised at
             the next wait (`raise_pending`), possibly behind a shield.
@@ -257,6 +263,7 @@ class Task(Generic[T_co]):
         "dying",
         "greenlet",
         "hub",
+        "ident",
         "name",
         "pending_interruption",
         "shield_depth",
@@ -287,6 +294,7 @@ class Task(Generic[T_co]):
             on_end: callbacks as for `call_at_end`. The task takes ownership.
         """
         self.hub = hub
+        self.ident = 0
         self.name = name
         self._function: Callable[..., T_co] | None = function
         self._args = args

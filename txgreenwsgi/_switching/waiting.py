@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from contextlib import suppress
 from contextvars import copy_context
 from functools import wraps
 from types import coroutine
@@ -22,7 +23,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .errors import Cancelled
+from .errors import Cancelled, NotInGreenlet
 from .greenlets import Suspension, Task, current_task, hub_of, require_task
 from .guards import require_seconds
 from .suspensions import exception_of
@@ -45,6 +46,7 @@ __all__ = [
     "suspend",
     "wait",
     "wait_for_deferred",
+    "yield_if_due",
 ]
 
 P = ParamSpec("P")
@@ -413,6 +415,21 @@ def sleep(seconds: float) -> None:
     finally:
         if call.active():
             call.cancel()
+
+
+def yield_if_due() -> None:
+    """Park the current task for a reactor turn if it has used up its time slice.
+
+    For loops over data that is at hand. A no-op outside tasks, and in code that cannot
+    park, such as a finalizer.
+    """
+    task = current_task()
+    if task is None:
+        return
+    hub = task.hub
+    if hub.seconds() - hub.resumed_at > hub.slice_seconds:
+        with suppress(NotInGreenlet):
+            sleep(0)
 
 
 def suspend(timeout: float | None = None) -> Suspension:

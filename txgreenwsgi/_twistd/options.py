@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.python import usage
 
+from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
@@ -48,8 +49,8 @@ _COMMAND: Final = (
         "SPEC",
         DEFAULT_APP,
         "The WSGI application to serve: package.module:name, "
-        "package.module:factory(), or a module that defines `application` or `app`. "
-        "The default is a demonstration.",
+        "package.module:factory(), a module that defines `application` or `app`, or "
+        "config:FILE#NAME for a paste.deploy file. The default is a demonstration.",
     ),
     ("wsgi", "SPEC", None, "Alias of --app."),
     (
@@ -127,6 +128,15 @@ _RETIRED: Final = {
         "goes before the word greenwsgi)",
     ),
 }
+
+
+def _spec_for(argument: str) -> str:
+    """Return the value of --app that a positional argument most likely means."""
+    if is_config(argument):
+        return argument
+    if is_config_file(argument):
+        return f"config:{argument}"
+    return module_spec(argument) if is_path(argument) else argument
 
 
 def _option(name: str) -> str:
@@ -257,7 +267,7 @@ class Options(usage.Options):
         if rest:
             raise usage.UsageError(
                 f"{rest[0]!r} is not an option: to serve that application, give "
-                f"--app {module_spec(rest[0]) if is_path(rest[0]) else rest[0]}"
+                f"--app {_spec_for(rest[0])}"
             )
 
     def opt_app(self, spec: str) -> None:

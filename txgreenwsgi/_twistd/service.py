@@ -25,6 +25,8 @@ from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
+from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.green import patched
 from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.monitoring import AccessLog
@@ -77,7 +79,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     )
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
-    return _CommandService(server, watchdog, reactor)
+    return _CommandService(server, watchdog, reactor, log_path(options))
 
 
 def _enter(directory: str | None) -> None:
@@ -178,8 +180,13 @@ class _CommandService(Service):
     """The server and its watchdog."""
 
     def __init__(
-        self, server: GreenService, watchdog: Watchdog, reactor: Any = None
+        self,
+        server: GreenService,
+        watchdog: Watchdog,
+        reactor: Any = None,
+        log_path: str = "",
     ) -> None:
+        self._log_path = log_path
         self._server = server
         self._watchdog = watchdog
         self._reactor = reactor
@@ -188,6 +195,10 @@ class _CommandService(Service):
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
+        if self._log_path:
+            # The watchdog logs why it cannot be opened.
+            with contextlib.suppress(OSError):
+                append_stderr_to(self._log_path)
         self._watchdog.prepare()
         globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
         with _without_traceback():
@@ -205,6 +216,8 @@ class _CommandService(Service):
                 self._listen()
             self._server.startService()
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
+        # twist redirects the streams to its log only now.
+        self._reactor.callWhenRunning(replace_standard_streams)
 
     def _listen(self) -> None:
         self._server.privilegedStartService()

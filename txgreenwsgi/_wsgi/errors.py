@@ -6,19 +6,21 @@ logging, and from code that holds locks.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
+from .partial_lines import LONGEST_LINE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Errors"]
+    from .partial_lines import PartialLines
+
+__all__ = ["Errors", "current_errors"]
 
 _log = Logger()
-
-#: An unfinished line longer than this is logged without waiting for its newline.
-_LONGEST_LINE = 16384
 
 
 class Errors:
@@ -28,26 +30,30 @@ class Errors:
         request_id: The request's id, logged with every line.
 
     Attributes:
+        request_id: As given.
         partial_line: The text written after the last newline, not yet logged.
+        partial_output: The same for what the request has printed; None if it has
+            printed nothing.
     """
 
-    __slots__ = ("_request_id", "partial_line")
+    __slots__ = ("partial_line", "partial_output", "request_id")
 
     def __init__(self, request_id: str) -> None:
-        self._request_id = request_id
+        self.request_id = request_id
         self.partial_line = ""
+        self.partial_output: PartialLines | None = None
 
     def write(self, text: str) -> int:
         """Log the complete lines of `text` and buffer the rest. Never parks."""
         text = str(text)
         lines = (self.partial_line + text).split("\n")
         self.partial_line = lines.pop()
-        if len(self.partial_line) > _LONGEST_LINE:
+        if len(self.partial_line) > LONGEST_LINE:
             lines.append(self.partial_line)
             self.partial_line = ""
         for line in lines:
             _log.error(
-                "{line} (request {request_id})", line=line, request_id=self._request_id
+                "{line} (request {request_id})", line=line, request_id=self.request_id
             )
         return len(text)
 
@@ -64,3 +70,15 @@ class Errors:
     def close(self) -> None:
         """Flush. PEP 3333 forbids applications to close it, but some do."""
         self.flush()
+
+    def end(self) -> None:
+        """Log all unfinished lines. Call when the request has ended."""
+        self.flush()
+        output = self.partial_output
+        while output:
+            output.popitem()[1].end()
+
+
+#: The `wsgi.errors` of the request to which the running code belongs. Tasks and threads
+#: that inherit the context of a request belong to it, even after its end.
+current_errors: ContextVar[Errors | None] = ContextVar("current_errors", default=None)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from txgreenwsgi._switching.errors import NotInGreenlet
-from txgreenwsgi._switching.greenlets import SLICE_SECONDS, current_task
+from txgreenwsgi._switching.greenlets import current_task
 from txgreenwsgi._switching.waiting import sleep
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class FileWrapper:
             return
         if self._read_in_turn < _BYTES_PER_TURN:
             hub = task.hub
-            if hub.reactor.seconds() - hub.resumed_at <= SLICE_SECONDS:
+            if hub.seconds() - hub.resumed_at <= hub.slice_seconds:
                 return
         self._read_in_turn = 0
         with suppress(NotInGreenlet):  # in a finalizer, for example

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from txgreenwsgi._switching.waiting import yield_if_due
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -54,6 +56,9 @@ PIECE_BYTES = 65536
 #: Maximum size of a piece.
 MAX_PIECE_BYTES = 262144
 
+#: Number of buffered bytes that small reads take between two checks of the time slice.
+_STRETCH_BYTES = 4096
+
 
 class Input:
     """The request body as a file (PEP 3333, "Input and Error Streams").
@@ -62,11 +67,17 @@ class Input:
     `ClientDisconnected`: a read is never silently short.
     """
 
-    __slots__ = ("_buffered", "_ended", "_source")
+    __slots__ = ("_buffered", "_ended", "_source", "_start", "_stretch_end")
 
     def __init__(self, source: BodySource) -> None:
         self._source = source
-        self._buffered = b""  # received but not read
+        # Received but not read, from `_start` on. Not cut at each read: reads of single
+        # bytes or lines would copy a piece many times over.
+        self._buffered = b""
+        self._start = 0
+        # Reads that end before this index do not check the time slice; -1 before the
+        # first read, which never does.
+        self._stretch_end = -1
         self._ended = False
 
     def _receive(self, wanted: int = PIECE_BYTES) -> bytes:
@@ -84,25 +95,32 @@ class Input:
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return exactly `size` bytes, fewer only at the end; all by default."""
-        buffered = self._buffered
         if size is None or size < 0:
             size = -1
-        elif size < len(buffered):
-            self._buffered = buffered[size:]
-            return buffered[:size]
-        elif size == len(buffered):
-            self._buffered = b""
+        else:
+            start = self._start
+            end = start + size
+            if end < self._stretch_end:
+                self._start = end
+                return self._buffered[start:end]
+        self._begin_stretch()
+        start = self._start
+        held = len(self._buffered) - start
+        if 0 <= size < held:
+            self._start = end = start + size
+            return self._buffered[start:end]
+        buffered = self._take_buffered()
+        if size == held:
             return buffered
         pieces: list[bytes] = [buffered] if buffered else []
-        missing = size - len(buffered)
-        self._buffered = b""
+        missing = size - held
         try:
             while missing:
                 piece = self._receive(missing if missing > 0 else MAX_PIECE_BYTES)
                 if not piece:
                     break
                 if 0 < missing < len(piece):
-                    self._buffered = piece[missing:]
+                    self._buffered, self._start = piece, missing
                     piece = piece[:missing]
                 missing -= len(piece)
                 pieces.append(piece)
@@ -117,28 +135,51 @@ class Input:
         limit = -1 if size is None or size < 0 else size
         if limit == 0:
             return b""
+        if limit < 0:
+            start = self._start
+            end = self._buffered.find(b"\n", start, self._stretch_end) + 1
+            if end:
+                self._start = end
+                return self._buffered[start:end]
+        self._begin_stretch()
         pieces: list[bytes] = []
         length = 0
-        piece, self._buffered = self._buffered, b""
+        piece, start, stretch_end = self._buffered, self._start, self._stretch_end
+        self._buffered, self._start, self._stretch_end = b"", 0, 0
         while True:
-            if not piece:
+            if start == len(piece):
                 try:
                     piece = self._receive()
                 except BaseException:
                     self._buffered = b"".join(pieces)
                     raise
+                start = stretch_end = 0
                 if not piece:
                     break
-            end = piece.find(b"\n") + 1 or len(piece)
+            stop = len(piece)
             if limit >= 0:
-                end = min(end, limit - length)
-            pieces.append(piece[:end])
-            length += end
+                stop = min(stop, start + limit - length)
+            end = piece.find(b"\n", start, stop) + 1 or stop
+            pieces.append(piece[start:end])
+            length += end - start
             if end < len(piece) or piece[end - 1] == 10 or length == limit:
-                self._buffered = piece[end:]
+                if end < len(piece):
+                    self._buffered, self._start = piece, end
+                    self._stretch_end = stretch_end
                 break
-            piece = b""
-        return b"".join(pieces)
+            start = end
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _begin_stretch(self) -> None:
+        """Yield to the reactor if the task has used up its time slice. May park."""
+        if self._stretch_end >= 0:
+            yield_if_due()
+        self._stretch_end = min(self._start + _STRETCH_BYTES, len(self._buffered))
+
+    def _take_buffered(self) -> bytes:
+        buffered, start = self._buffered, self._start
+        self._buffered, self._start, self._stretch_end = b"", 0, 0
+        return buffered[start:] if start else buffered
 
     def readlines(self, hint: int | None = -1, /) -> list[bytes]:
         """Return all lines; with `hint`, stop once that many bytes have been read."""
@@ -157,8 +198,15 @@ class Input:
             yield line
 
     def _recv(self, size: int) -> bytes:
-        buffered = self._buffered or self._receive()
-        self._buffered = buffered[size:]
+        self._begin_stretch()
+        start = self._start
+        end = start + size
+        if end < len(self._buffered):
+            self._start = end
+            return self._buffered[start:end]
+        buffered = self._take_buffered() or self._receive()
+        if size < len(buffered):
+            self._buffered, self._start = buffered, size
         return buffered[:size]
 
 
@@ -182,7 +230,7 @@ class SeekableInput(Input):
 
     def tell(self) -> int:
         """Return the index of the byte that is read next."""
-        return self._source.position - len(self._buffered)
+        return self._source.position - len(self._buffered) + self._start
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Set the index of the byte that is read next, and return it.
@@ -206,7 +254,7 @@ class SeekableInput(Input):
                 f"seek() to position {position} is before the start of the body: give "
                 "a position of at least 0"
             )
-        self._buffered = b""
+        self._take_buffered()
         self._ended = False
         source.position = position
         return position

@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from txgreenwsgi._switching.thread_calls import in_task_of_thread
 from txgreenwsgi._switching.timeouts import shield
-from txgreenwsgi._switching.waiting import wait_for_deferred
+from txgreenwsgi._switching.waiting import wait_for_deferred, yield_if_due
 
 from .input import MAX_PIECE_BYTES
 
@@ -151,6 +151,8 @@ class BufferedBody:
         self.begun = True
         start = self.position
         if start < self.length:
+            yield_if_due()
+            start = self.position
             if self._file is not None:
                 size = min(_BATCH_BYTES, self.length - start)
                 piece = self._in_thread(os.pread, self._file.fileno(), size, start)

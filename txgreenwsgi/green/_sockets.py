@@ -1,11 +1,13 @@
 """The methods of a green socket.
 
-The descriptor of a socket without a time limit is in blocking mode, as in the original;
-a task uses it with MSG_DONTWAIT. The descriptor of a socket with a time limit is in
-non-blocking mode, as in the original; the original class gets a limit of 0, since it
-would block otherwise, and the limit is stored here. In the reactor greenlet and in
-threads, a socket without a limit uses the original methods, and one with a limit waits
-with `poll`, as the original does.
+The descriptor is in non-blocking mode and the original class has a time limit of 0,
+whatever limit the socket declares, so that neither the original methods nor other C
+code on the descriptor (pyOpenSSL) can block; the declared limit is stored here. In the
+reactor greenlet and in threads, operations that wait do so with `poll`.
+
+A descriptor that other code takes over by its number, such as a child process, is
+*lent*: it gets the mode that the socket declares, as in the original. See
+`_by_number.py`.
 
 It knows sockets and tasks. Names are resolved by `_resolver.py`.
 """
@@ -15,9 +17,13 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import posix
 import socket as _standard
+from array import array
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+from weakref import ref
 
 from txgreenwsgi._parking import descriptors
 from txgreenwsgi._parking.descriptors import READ, WRITE
@@ -25,7 +31,7 @@ from txgreenwsgi._parking.waits import may_park, yield_to_others
 from txgreenwsgi._switching.errors import NotInGreenlet
 from txgreenwsgi._switching.running import current_task
 
-from . import _resolver
+from . import _by_number, _resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,8 +58,13 @@ _WAITALL: int = getattr(_socket, "MSG_WAITALL", 0)
 _C = _socket.socket
 _recv = _C.recv
 _send = _C.send
+# Not `os.sendfile`, which may be patched.
+_sendfile: Any = getattr(posix, "sendfile", None)
+_SCM_RIGHTS: int = getattr(_socket, "SCM_RIGHTS", -1)
+_fileno = _C.fileno
 _gettimeout = _C.gettimeout
 _settimeout = _C.settimeout
+_green_sockets = _by_number.green_sockets
 _NOT_YET = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
 #: Interval between attempts to connect to a UNIX listener whose backlog is full: no
 #: event reports free space.
@@ -63,9 +74,10 @@ _RETRY_SECONDS = 0.005
 class GreenSocket(_standard.socket):
     """`socket.socket`, whose methods park the task instead of blocking."""
 
-    __slots__ = ("_registration", "_seconds")
+    __slots__ = ("_lent", "_registration", "_seconds")
 
-    # True in TLS sockets: their C code blocks if the descriptor is in blocking mode.
+    # True in TLS sockets: OpenSSL blocks if the descriptor is in blocking mode, so it
+    # is never lent.
     _never_blocking = False
 
     def __init__(
@@ -76,21 +88,25 @@ class GreenSocket(_standard.socket):
         fileno: int | None = None,
     ) -> None:
         self._registration: descriptors.Registration | None = None
+        self._lent = False
         super().__init__(family, type, proto, fileno)
-        self._take_timeout()
+        self._seconds = seconds = _gettimeout(self)
+        if seconds != 0.0:
+            _settimeout(self, 0.0)
+        _green_sockets[_fileno(self)] = ref(self)
 
     # Time limits.
 
-    def _take_timeout(self) -> None:
-        """Copy the time limit of the original class."""
-        self._seconds = seconds = _gettimeout(self)
-        if seconds or (seconds is None and self._never_blocking):
-            _settimeout(self, 0.0)
-
     def settimeout(self, value: float | None, /) -> None:
         """Set the time limit of each operation in seconds; None for no limit."""
-        _settimeout(self, value)
-        self._take_timeout()
+        if value is None:
+            _settimeout(self, None if self._lent else 0.0)
+            self._seconds = None
+        else:
+            _settimeout(self, value)
+            self._seconds = seconds = _gettimeout(self)
+            if seconds != 0.0:
+                _settimeout(self, 0.0)
 
     def gettimeout(self) -> float | None:
         """Return the time limit of each operation in seconds; None for no limit."""
@@ -103,12 +119,30 @@ class GreenSocket(_standard.socket):
 
     def setblocking(self, flag: bool, /) -> None:
         """Call `settimeout(None)` if `flag`, else `settimeout(0.0)`."""
-        _C.setblocking(self, flag)
-        self._take_timeout()
+        self.settimeout(None if flag else 0.0)
 
     def getblocking(self) -> bool:
         """Return whether operations wait."""
         return self._seconds != 0.0
+
+    # The descriptor in the hands of other code.
+
+    def lend(self) -> None:
+        """Give the descriptor the mode that the socket declares, from now on.
+
+        For code that uses the same open file by its number, in this process or in a
+        child. The methods of this socket still park. A no-op for TLS sockets.
+        """
+        if not (self._lent or self._never_blocking):
+            self._lent = True
+            if self._seconds is None:
+                _settimeout(self, None)
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        """As `socket.socket.set_inheritable`; lends the descriptor to the child."""
+        super().set_inheritable(inheritable)
+        if inheritable:
+            self.lend()
 
     # Waiting.
 
@@ -188,10 +222,7 @@ class GreenSocket(_standard.socket):
 
     def _is_plain(self) -> bool:
         """Return whether to call the original method."""
-        seconds = self._seconds
-        if seconds is not None:
-            return seconds == 0.0
-        return current_task() is None and not self._never_blocking
+        return self._seconds == 0.0
 
     # Receiving.
 
@@ -353,10 +384,12 @@ class GreenSocket(_standard.socket):
         /,
     ) -> int:
         """As `socket.socket.sendmsg`. May park."""
+        if ancdata:
+            ancdata = tuple(ancdata)
+            _lend_sent(ancdata)
         if flags & _DONTWAIT or self._is_plain():
             return _C.sendmsg(self, buffers, ancdata, flags, address)
         buffers = tuple(buffers)
-        ancdata = tuple(ancdata)
         if address is not None:
             address = self._resolved(address)
         count: int = self._retry(
@@ -376,18 +409,20 @@ class GreenSocket(_standard.socket):
 
     def _nonblocking(self, operation: Callable[..., T], *args: object) -> T:
         """Call an operation without a flags argument in non-blocking mode."""
-        if self._seconds is not None or self._never_blocking:
+        if self._seconds is not None:
             return operation(self, *args)
+        # Even if it is not lent: a duplicate of the descriptor may have been.
         _settimeout(self, 0.0)
         try:
             return operation(self, *args)
         finally:
-            _settimeout(self, None)
+            if self._lent:
+                _settimeout(self, None)
 
     def _accept(self) -> tuple[int, _Address]:
         if self._is_plain():
             return _C._accept(self)  # type: ignore[attr-defined,no-any-return]
-        # Not with `_retry`: other processes may share the descriptor, so its mode is
+        # Not with `_retry`: other processes may share a lent descriptor, so its mode is
         # changed only during each attempt.
         task = current_task()
         seconds = self._seconds
@@ -406,10 +441,7 @@ class GreenSocket(_standard.socket):
     def accept(self) -> tuple[GreenSocket, _Address]:
         """As `socket.socket.accept`. May park."""
         fd, address = self._accept()
-        sock = self._like(fd)
-        if _standard.getdefaulttimeout() is None and self.gettimeout():
-            sock.setblocking(True)
-        return sock, address
+        return self._like(fd), address
 
     def _like(self, fd: int) -> GreenSocket:
         return GreenSocket(self.family, self.type, self.proto, fileno=fd)
@@ -505,6 +537,7 @@ class GreenSocket(_standard.socket):
 
     def _real_close(self, *args: object) -> None:
         fd = self.fileno()
+        _green_sockets.pop(fd, None)
         if self._registration is not None:
             descriptors.unregister(self._registration)
             self._registration = None
@@ -517,16 +550,35 @@ class GreenSocket(_standard.socket):
         """As `socket.socket.detach`: return the descriptor and release it."""
         descriptors.unregister(self._registration)
         self._registration = None
-        if self._never_blocking and self._seconds is None and self.fileno() >= 0:
-            _settimeout(self, None)  # the caller expects a blocking descriptor
+        # Unless a new socket object has already taken the descriptor over, the caller
+        # expects the declared mode.
+        if _by_number.is_owner(self.fileno(), self):
+            _by_number.forget(self.fileno())
+            if self._seconds is None:
+                with suppress(OSError):  # the original closed the number
+                    _settimeout(self, None)
         return super().detach()
 
     def dup(self) -> Self:
         """As `socket.socket.dup`."""
         fd = _standard.dup(self.fileno())
         sock = self.__class__(self.family, self.type, self.proto, fileno=fd)
+        sock._lent = self._lent
         sock.settimeout(self.gettimeout())
         return sock
+
+
+def _lend_sent(ancdata: Iterable[object]) -> None:
+    """Lend the descriptors that a message carries; their receiver uses them."""
+    for item in ancdata:
+        if not isinstance(item, (tuple, list)) or len(item) != 3:
+            continue  # the original raises
+        level, kind, data = item
+        if level == _standard.SOL_SOCKET and kind == _SCM_RIGHTS:
+            numbers = array("i")
+            whole = bytes(data)
+            numbers.frombytes(whole[: len(whole) - len(whole) % numbers.itemsize])
+            _by_number.lend(numbers)
 
 
 def _send_block(sock: GreenSocket, file: int, offset: int, count: int) -> int:
@@ -536,7 +588,8 @@ def _send_block(sock: GreenSocket, file: int, offset: int, count: int) -> int:
 def _os_sendfile(
     sock: GreenSocket, file: SupportsIndex, offset: int, count: int
 ) -> int:
-    return os.sendfile(sock.fileno(), int(file), offset, count)
+    sent: int = _sendfile(sock.fileno(), int(file), offset, count)
+    return sent
 
 
 GreenSocket.__name__ = GreenSocket.__qualname__ = "socket"

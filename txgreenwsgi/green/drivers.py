@@ -1,4 +1,4 @@
-"""Cooperative database drivers: psycopg 3, psycopg2, SQLAlchemy's pool, redis-py.
+"""Cooperative drivers: psycopg 3, psycopg2, SQLAlchemy's pool, redis-py, pyOpenSSL.
 
 psycopg2 waits in C and has a hook; psycopg 3 waits in two functions of a module. Both
 are replaced with functions that park. If a task is interrupted during a query, the
@@ -6,7 +6,7 @@ query is cancelled at the server, so that it stops there. The connection is then
 usable again, or closed; it is never left in the middle of a response.
 
 SQLAlchemy's pool and redis-py wait on green sockets and locks, but do not expect an
-interruption there.
+interruption there. pyOpenSSL is in `_pyopenssl.py`.
 
 This module knows where these drivers wait. It must never import any of them before the
 program does.
@@ -43,6 +43,8 @@ from txgreenwsgi._switching.running import current_task
 from txgreenwsgi._switching.timeouts import shield
 from txgreenwsgi._switching.timeouts import timeout as time_limit
 
+from ._pyopenssl import make_pyopenssl_green
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from importlib.machinery import ModuleSpec
@@ -54,6 +56,7 @@ __all__ = [
     "interruption_of",
     "make_psycopg2_green",
     "make_psycopg_green",
+    "make_pyopenssl_green",
     "make_redis_heed_interruptions",
     "make_sqlalchemy_safe",
     "wait_for_psycopg2",
@@ -251,6 +254,11 @@ class _Waits:
         self.has_limit = "timeout" in inspect.signature(waiting.wait_select).parameters
         self._extension = sys.modules.get(f"psycopg_{psycopg.pq.__impl__}.pq")
 
+    def check_interval(self, interval: float | None) -> None:
+        """Raise what the original raises for an interval that it does not accept."""
+        if interval is None or interval < 0:
+            self.wait(_no_steps(), -1, interval)
+
     def request_cancel(
         self, pgconn: _PGconn, then: Callable[[], object] = _do_nothing
     ) -> None:
@@ -276,6 +284,11 @@ class _Waits:
             then()
 
 
+def _no_steps() -> _Steps[None]:
+    """Return a generator that has ended, for which the original does not wait."""
+    yield from ()
+
+
 def make_psycopg_green(module: object = None) -> None:
     """Replace psycopg 3's wait functions: in tasks they park, elsewhere they block.
 
@@ -291,7 +304,7 @@ def make_psycopg_green(module: object = None) -> None:
     def wait(
         gen: _Steps[T],
         fileno: int,
-        interval: float = 0.0,
+        interval: float | None = 0.0,
         timeout: float | None = None,
     ) -> T:
         """As `psycopg.waiting.wait`. May park."""
@@ -299,16 +312,18 @@ def make_psycopg_green(module: object = None) -> None:
             limit = (timeout,) if waits.has_limit else ()
             result: T = waits.wait(gen, fileno, interval, *limit)
             return result
+        waits.check_interval(interval)
         return _drive(waits, gen, fileno, interval, timeout)
 
     def wait_conn(
-        gen: _Steps[T], interval: float = 0.0, timeout: float | None = None
+        gen: _Steps[T], interval: float | None = 0.0, timeout: float | None = None
     ) -> T:
         """As `psycopg.waiting.wait_conn`. May park."""
         if current_task() is None or not may_park():
             limit = (timeout,) if waits.has_limit else ()
             result: T = waits.wait_conn(gen, interval, *limit)
             return result
+        waits.check_interval(interval)
         try:
             return _drive(waits, gen, None, interval, timeout)
         except BaseException:
@@ -348,7 +363,7 @@ def _drive(
     waits: _Waits,
     gen: _Steps[T],
     fileno: int | None,
-    interval: float,
+    interval: float | None,
     limit: float | None,
 ) -> T:
     """Run a generator of psycopg to its end, parking at each yield.
@@ -373,6 +388,8 @@ def _drive(
                 seconds = None if forever and wanted == descriptors.READ else interval
                 if deadline is not None:
                     seconds = max(0.0, deadline - monotonic())
+                elif seconds is not None:
+                    seconds = max(0.0, seconds)
                 try:
                     in_time = _wait(task, fd, wanted, seconds)
                 except OSError as error:
@@ -625,6 +642,7 @@ class _PatchingLoader(Loader):
 
 
 _MAKE_GREEN: dict[str, Callable[[ModuleType], None]] = {
+    "OpenSSL.SSL": make_pyopenssl_green,
     "psycopg": make_psycopg_green,
     "psycopg2": make_psycopg2_green,
     "redis": make_redis_heed_interruptions,

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary, ref
 
 from greenlet import GreenletExit
 
+from txgreenwsgi._parking.idents import ident_of
 from txgreenwsgi._parking.locks import Lock, RLock, get_ident
 from txgreenwsgi._parking.real_threads import (
     add_reactor_thread,
@@ -89,7 +90,8 @@ class _AllocateLock:
         return "allocate_lock"
 
 
-lock.__module__ = "_thread"
+# trio requires that its RLock is the one of `_thread`, which serves signal handlers.
+lock.__module__ = RLock.__module__ = "_thread"
 LockType = lock
 TIMEOUT_MAX = _original.TIMEOUT_MAX
 error = RuntimeError
@@ -230,7 +232,7 @@ def start_new_thread(
         if kwargs is None:
             return int(_original.start_new_thread(_counted(function), args))
         return int(_original.start_new_thread(_counted(function), args, kwargs))
-    return id(_spawn(hub, function, args, dict(kwargs or {})))
+    return ident_of(_spawn(hub, function, args, dict(kwargs or {})))
 
 
 start_new = start_new_thread
@@ -298,7 +300,7 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
                 _joined_at_exit.discard(self)
                 self._done = None
                 raise
-            self._ident = id(self._task)
+            self._ident = ident_of(self._task)
 
         def is_done(self) -> bool:
             if self._done is None:

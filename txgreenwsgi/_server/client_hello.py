@@ -1,0 +1,253 @@
+"""The first message of a TLS client, read before any TLS state exists.
+
+The state of a TLS connection takes 20 times the memory of a plain one. So a connection
+gets it when the first message (ClientHello) is complete: a client that connects and
+sends nothing, or only a part, costs little.
+
+The message names the protocols that the client wants to speak (ALPN). If none of them
+is supported, the client gets the alert that RFC 7301 requires; Twisted would select an
+empty protocol instead.
+
+This file knows the layout of one message. It must never decide anything else about TLS:
+a message that it does not understand goes to OpenSSL.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Port
+from twisted.logger import Logger
+
+from .ends import host_and_port
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IListeningPort
+    from twisted.python.failure import Failure
+
+    from .site import GreenSite
+
+__all__ = [
+    "NO_APPLICATION_PROTOCOL",
+    "ClientHelloFactory",
+    "Incomplete",
+    "offered_protocols",
+    "read_client_hellos",
+]
+
+_log = Logger()
+
+#: The alert no_application_protocol (RFC 7301 section 3.2), fatal, in one record.
+NO_APPLICATION_PROTOCOL: Final = bytes([21, 3, 1, 0, 2, 2, 120])
+
+# RFC 8446 section 5.1, 4 and 4.2; RFC 7301 section 3.1.
+_HANDSHAKE_RECORD: Final = 22
+_CLIENT_HELLO: Final = 1
+_ALPN: Final = 16
+
+#: Maximum size of a message. OpenSSL refuses longer ones too.
+MAX_HELLO_BYTES: Final = 16384
+
+
+class Incomplete(Exception):
+    """More bytes are needed."""
+
+
+class _Unknown(Exception):
+    """The bytes are not a message that this file understands."""
+
+
+class _Fields:
+    """Reads fields of a message one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._data)
+
+    def take(self, size: int) -> bytes:
+        """Return the next `size` bytes."""
+        start = self._at
+        self._at = end = start + size
+        if end > len(self._data):
+            raise _Unknown
+        return self._data[start:end]
+
+    def number(self, size: int) -> int:
+        """Return an unsigned integer of `size` bytes."""
+        return int.from_bytes(self.take(size), "big")
+
+    def vector(self, size: int) -> bytes:
+        """Return a field that is preceded by its length in `size` bytes."""
+        return self.take(self.number(size))
+
+
+def offered_protocols(data: bytes) -> list[bytes] | None:
+    """Return the protocols that a ClientHello offers by ALPN.
+
+    Args:
+        data: the first bytes of a TLS connection.
+
+    Returns:
+        None if the client does not use ALPN, or the bytes are no such message.
+
+    Raises:
+        Incomplete: the message is not complete.
+    """
+    try:
+        hello = _Fields(_message(data))
+        hello.take(2 + 32)  # version and random
+        for size in (1, 2, 1):  # session id, cipher suites, compression methods
+            hello.vector(size)
+        extensions = _Fields(hello.vector(2) if hello else b"")
+        while extensions:
+            kind = extensions.number(2)
+            content = extensions.vector(2)
+            if kind == _ALPN:
+                names = _Fields(_Fields(content).vector(2))
+                offered = []
+                while names:
+                    offered.append(names.vector(1))
+                return offered
+    except _Unknown:
+        pass
+    return None
+
+
+def _message(data: bytes) -> bytes:
+    """Return the body of the ClientHello, which may span several records."""
+    message = b""
+    at = 0
+    while True:
+        if data[at : at + 1] not in (b"", bytes([_HANDSHAKE_RECORD])):
+            raise _Unknown
+        length = int.from_bytes(data[at + 3 : at + 5], "big")
+        message += data[at + 5 : at + 5 + length]
+        if message[:1] not in (b"", bytes([_CLIENT_HELLO])):
+            raise _Unknown
+        end = 4 + int.from_bytes(message[1:4], "big")
+        if len(message) > 3 and len(message) >= end:
+            return message[4:end]
+        if len(message) > 3 and end > MAX_HELLO_BYTES:
+            raise _Unknown
+        at += 5 + length
+        if at >= len(data):
+            if at > 2 * MAX_HELLO_BYTES:
+                raise _Unknown
+            raise Incomplete
+
+
+class ClientHelloFactory(Factory):
+    """A factory that passes connections to a TLS factory after their first message.
+
+    Args:
+        tls: the factory of TLS connections, a `TLSMemoryBIOFactory`.
+        site: the site behind it.
+    """
+
+    noisy = False
+
+    def __init__(self, tls: Any, site: GreenSite) -> None:
+        self.tls = tls
+        self.site = site
+
+    def doStart(self) -> None:
+        """Start the TLS factory."""
+        self.tls.doStart()
+
+    def doStop(self) -> None:
+        """Stop the TLS factory."""
+        self.tls.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """Return the protocol of a new connection; None above `max_connections`."""
+        return None if self.site.is_full else _ClientHello(self, addr)
+
+
+class _ClientHello(Protocol):
+    """A connection that has not sent its first message."""
+
+    transport: Any
+
+    def __init__(self, factory: ClientHelloFactory, addr: IAddress | None) -> None:
+        self._factory = factory
+        self._addr = addr
+        self._data = b""
+        self._since = 0.0
+
+    def connectionMade(self) -> None:
+        """Register the connection for its deadline and the shutdown."""
+        server = self._factory.site.server
+        server.bind()
+        self._since = server.hub.reactor.seconds()
+        server.connection_made(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Collect the message, then pass the connection on, or refuse it."""
+        self._data += data
+        try:
+            offered = offered_protocols(self._data)
+        except Incomplete:
+            return
+        known = self._factory.site.acceptableProtocols()
+        if offered is None or not set(known).isdisjoint(offered):
+            self._pass_on()
+            return
+        _log.info(
+            "TLS refused: {address}: no common protocol, the client offers {offered}",
+            address=host_and_port(self.transport.getPeer())[0],
+            offered=", ".join(name.decode("latin-1") for name in offered[:10]),
+        )
+        self.transport.write(NO_APPLICATION_PROTOCOL)
+        self.transport.loseConnection()
+
+    def _pass_on(self) -> None:
+        """Continue with TLS on the same transport."""
+        self._factory.site.server.connection_lost(self)
+        transport, data = self.transport, self._data
+        protocol = self._factory.tls.buildProtocol(self._addr)
+        if protocol is None:
+            transport.abortConnection()
+            return
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        protocol.dataReceived(data)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Unregister the connection."""
+        self._factory.site.server.connection_lost(self)
+
+    # Called by the deadline clock and the shutdown.
+
+    def check(self, now: float) -> None:
+        """Close the connection at the deadline of its head."""
+        settings = self._factory.site.settings
+        limit = settings.header_timeout or settings.keep_alive
+        if limit and now - self._since >= limit:
+            self.abort()
+
+    def postpone(self, seconds: float, now: float) -> None:
+        """Exclude a stall of the reactor, which ended at `now`, from the deadline."""
+        self._since = min(self._since + seconds, now)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.transport.abortConnection()
+
+    stop = end_of_grace = abort
+
+
+def read_client_hellos(port: IListeningPort, site: GreenSite) -> None:
+    """Read the first message of the TLS connections of `port` before TLS.
+
+    A no-op for other ports.
+    """
+    tls: Any = sys.modules.get("twisted.protocols.tls")
+    if tls is None or not isinstance(port, Port):
+        return
+    if type(port.factory) is tls.TLSMemoryBIOFactory:
+        port.factory = ClientHelloFactory(port.factory, site)
