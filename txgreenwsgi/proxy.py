@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from ._switching.greenlets import Task, require_task
+from ._switching.thread_calls import in_task_of_thread, tasks_of_threads
 from ._switching.waiting import wait
 
 __all__ = ["GreenProxy"]
@@ -53,6 +54,8 @@ class GreenProxy:
             NotInGreenlet: the caller is not in a task; the object was not called.
             TypeError: the object is not callable.
         """
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(self.__call__, *args, **kwargs)
         # Check first, so that no operation starts without a waiter.
         require_task("a GreenProxy")
         result = self.__wrapped__(*args, **kwargs)

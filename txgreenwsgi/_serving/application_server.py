@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from txgreenwsgi._http.common_fields import CommonFields
 from txgreenwsgi._switching.greenlets import Hub, hub_of
 from txgreenwsgi._switching.thread_calls import in_task_of_thread
+from txgreenwsgi._threads.pool import set_thread_count
 from txgreenwsgi._threads.routes import AUTO, RoutePatterns
 from txgreenwsgi._threads.runner import ThreadRunner, to_thread
 from txgreenwsgi._wsgi.application_check import checked_application
@@ -121,7 +122,6 @@ class ApplicationServer:
         if settings.threads_for:
             self.runner = ThreadRunner(
                 RoutePatterns(settings.threads_for),
-                settings.threads,
                 self.runner,
                 automatic=AUTO in settings.threads_for,
             )
@@ -145,6 +145,7 @@ class ApplicationServer:
         """
         self.hub = hub_of(self.reactor)
         replace_standard_streams()
+        set_thread_count(self.hub, self.settings.threads)
 
     # Requests. Called in the reactor greenlet.
 

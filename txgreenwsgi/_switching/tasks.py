@@ -75,7 +75,7 @@ TASK_TRANSITIONS = TransitionTable(
 _ON_FINISH = TASK_TRANSITIONS.moves("finish")
 
 #: A turn of a task that takes longer than this is reported to `Hub.on_long_turn`.
-LONG_TURN_SECONDS = 0.02
+LONG_TURN_SECONDS = 0.004
 
 #: Shield depth of code that only a kill interrupts; above any nesting depth.
 ALL_SHIELDS = 1 << 30
@@ -391,8 +391,11 @@ class Task(Generic[T_co]):
 
         If the result is a Deferred, the new one is chained to it. Cancelling the new
         Deferred cancels the task; it then fails with Twisted's CancelledError. Call
-        from the reactor's thread; never parks.
+        from the reactor's thread or a request's thread; never parks.
         """
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            # The caller will add callbacks.
+            return in_task.and_hold(self.deferred)
         cancelling = False
 
         def cancel(_: Deferred[T_co]) -> None:

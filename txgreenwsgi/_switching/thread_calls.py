@@ -12,13 +12,14 @@ threads. It must never switch.
 from __future__ import annotations
 
 import os
+from functools import wraps
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["InTask", "in_task", "in_task_of_thread", "tasks_of_threads"]
+__all__ = ["InTask", "crossing", "in_task", "in_task_of_thread", "tasks_of_threads"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +32,14 @@ class InTask(Protocol):
         self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Block the thread until the task has called `function`; return its result."""
+
+    def and_hold(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call `function` likewise; keep the reactor from running until the next call.
+
+        For code that calls the reactor: see `ThreadCall.and_hold`.
+        """
 
 
 #: By the ident of a thread: calls functions in the task that waits for the thread.
@@ -51,6 +60,21 @@ def in_task(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> A
     return (
         function(*args, **kwargs) if call is None else call(function, *args, **kwargs)
     )
+
+
+def crossing(function: Callable[P, T]) -> Callable[P, T]:
+    """Return `function` wrapped to be called in the task of the calling thread.
+
+    For functions that use the reactor. In a task, and elsewhere, a plain call.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task(function, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
 
 
 if hasattr(os, "register_at_fork"):

@@ -24,6 +24,9 @@ _log = Logger()
 #: Number of requests that must have held up the reactor before their route moves. A
 #: move costs each request 40 us, so a low number does little harm.
 _SLOW_REQUESTS: Final = 3
+#: A request counts once for each such time, so that a route of very long ones moves
+#: sooner.
+_SLOW_SECONDS: Final = 0.05
 #: Minimum share of them among the requests of the route.
 _SLOW_SHARE: Final = 0.25
 #: A request that waits for more than so many times the time it holds up the reactor
@@ -31,8 +34,10 @@ _SLOW_SHARE: Final = 0.25
 _WAITING_FACTOR: Final = 2.0
 #: Number of quick requests in a row after which a route returns to tasks.
 _QUICK_REQUESTS: Final = 50
-#: A request in a thread is quick if it runs for less than this.
-_QUICK_SECONDS: Final = LONG_TURN_SECONDS / 4
+#: A request in a thread is quick if it runs for less than this. Time, not CPU time: a
+#: call that waits in a C library would block the reactor. Beside threads that compute,
+#: the time is longer than it would be in a task.
+_QUICK_SECONDS: Final = LONG_TURN_SECONDS / 2
 #: Seconds after its last slow request for which a route is observed.
 _OBSERVED_SECONDS: Final = 60.0
 #: Maximum number of routes in each table.
@@ -45,15 +50,17 @@ class _Suspect:
     Attributes:
         requests: the number of its requests since then.
         slow: the number of those that have held up the reactor.
+        weight: the same, long ones counted several times.
         last_slow: the time of the last one.
-        needed: the number of slow ones at which it moves.
+        needed: the weight at which it moves.
     """
 
-    __slots__ = ("last_slow", "needed", "requests", "slow")
+    __slots__ = ("last_slow", "needed", "requests", "slow", "weight")
 
     def __init__(self, needed: int) -> None:
         self.requests = 0
         self.slow = 0
+        self.weight = 0.0
         self.last_slow = 0.0
         self.needed = needed
 
@@ -105,9 +112,10 @@ class AutomaticRoutes:
         suspect.requests += 1
         if slow:
             suspect.slow += 1
+            suspect.weight += max(1.0, blocked / _SLOW_SECONDS)
             suspect.last_slow = now
             if (
-                suspect.slow >= suspect.needed
+                suspect.weight >= suspect.needed
                 and suspect.slow >= _SLOW_SHARE * suspect.requests
             ):
                 self._move(route, suspect, blocked)
@@ -130,7 +138,12 @@ class AutomaticRoutes:
         )
 
     def ended_in_thread(self, route: str, seconds: float) -> None:
-        """Note the end of a request that ran for `seconds` in a thread."""
+        """Note the end of a request that ran for `seconds` in a thread.
+
+        Args:
+            route: the route of the request.
+            seconds: the time, without its waits in the task.
+        """
         quick = self.moved.get(route)
         if quick is None:
             return

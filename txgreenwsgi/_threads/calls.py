@@ -13,8 +13,19 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from contextvars import copy_context
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
+from time import monotonic
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+)
 
 from greenlet import GreenletExit, getcurrent
 
@@ -44,6 +55,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadCall"]
 
+#: Maximum time for which a thread keeps the reactor from running: it may wait for
+#: another thread, which needs the reactor.
+HOLD_SECONDS: Final = 0.5
+
 P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
@@ -59,9 +74,11 @@ class _CallInTask:
         result: its return value.
         error: the exception that it raised.
         done: released after the call; None if the thread does not wait for it.
+        hold: the lock on which the reactor's thread blocks after the call, until the
+            thread's next call releases it; None if it does not block.
     """
 
-    __slots__ = ("args", "done", "error", "function", "kwargs", "result")
+    __slots__ = ("args", "done", "error", "function", "hold", "kwargs", "result")
 
     def __init__(
         self,
@@ -69,6 +86,7 @@ class _CallInTask:
         args: tuple[object, ...],
         kwargs: dict[str, Any],
         done: LockType | None,
+        hold: LockType | None,
     ) -> None:
         self.function = function
         self.args = args
@@ -76,6 +94,7 @@ class _CallInTask:
         self.result: object = None
         self.error: BaseException | None = None
         self.done = done
+        self.hold = hold
 
 
 class ThreadCall(Generic[T]):
@@ -90,7 +109,9 @@ class ThreadCall(Generic[T]):
         route: as given.
         ended: whether the function has returned.
         in_progress: whether the task is making a call of the thread.
-        seconds: CPU time of the thread, set when the function has returned.
+        seconds: time for which the function has run in the thread, set when it has
+            returned. Its calls in the task do not count.
+        in_task_seconds: the duration of these calls.
     """
 
     __slots__ = (
@@ -98,9 +119,9 @@ class ThreadCall(Generic[T]):
         "_calls",
         "_claim",
         "_context",
-        "_done",
         "_error",
         "_function",
+        "_hold",
         "_ident",
         "_notified",
         "_notify",
@@ -110,6 +131,7 @@ class ThreadCall(Generic[T]):
         "_unreported",
         "ended",
         "in_progress",
+        "in_task_seconds",
         "route",
         "seconds",
         "task",
@@ -125,15 +147,17 @@ class ThreadCall(Generic[T]):
         self.ended = False
         self.in_progress = False
         self.seconds = 0.0
+        self.in_task_seconds = 0.0
         self._function: Callable[[], T] | None = None
         # The Context of the task itself, not a copy: what a coroutine sets in the
         # task is seen in the thread, and the reverse.
         self._context: Context | None = getcurrent().gr_context
+        if self._context is None:  # a child greenlet of the task
+            self._context = copy_context()
         self._calls: deque[_CallInTask | None] = deque()
         # Taken by the first of: the thread that begins the call, the task that drops
         # it.
         self._claim = real_lock()
-        self._done: LockType | None = None
         self._suspension: Suspension | None = None
         self._notify = task.hub.call_from_thread
         # Whether the reactor will call `_wake` soon. A late True costs nothing: the
@@ -147,6 +171,8 @@ class ThreadCall(Generic[T]):
         self._error: BaseException | None = None
         # The failure of a posted call, raised at the thread's next call.
         self._unreported: BaseException | None = None
+        # A held lock: the reactor's thread blocks on it until the next call.
+        self._hold: LockType | None = None
 
     def __repr__(self) -> str:
         """Return the line that the thread runs."""
@@ -223,15 +249,21 @@ class ThreadCall(Generic[T]):
                 self.in_progress = False
                 task.raise_shield(ALL_SHIELDS)
                 if call.done is not None:
+                    self._hold = call.hold
                     call.done.release()
                 elif call.error is not None:
                     self._unreported, call.error = call.error, None
             del call
+            hold = self._hold
+            if hold is not None:
+                hold.acquire(True, HOLD_SECONDS)
+                self._hold = None
         return False
 
     def _outcome(self) -> T:
-        error, self._error = self._error or self._unreported, None
-        self._unreported = None
+        # An exception may be false: its class may have a length.
+        error = self._unreported if self._error is None else self._error
+        self._error = self._unreported = None
         if error is not None:
             try:
                 raise error
@@ -271,22 +303,20 @@ class ThreadCall(Generic[T]):
         """Whether this is the child of a fork that the function has made."""
         return os.getpid() != self._pid
 
-    def begin(self, done: LockType) -> None:
-        """Call the function; a no-op if the call was dropped.
-
-        Args:
-            done: a held lock of the thread, which blocks on it.
-        """
+    def begin(self) -> None:
+        """Call the function; a no-op if the call was dropped."""
         if not self._claim.acquire(False):
             return
-        self._done = done
-        function, context = self._function, self._context
-        self._function = self._context = None
-        assert function is not None and context is not None, "a call runs once"
         self._ident = ident = get_ident()
-        tasks_of_threads[ident] = self.in_task
+        tasks_of_threads[ident] = self
+        thread = getcurrent()
+        # Not Context.run: the task may be inside another one of this Context.
+        thread.gr_context = self._context
+        self._context = None
+        function, self._function = self._function, None
         try:
-            self._result = context.run(function)
+            assert function is not None, "a call runs once"
+            self._result = function()
         except BaseException as error:
             # Without the frame of this method, which holds the call, which holds the
             # error: a cycle.
@@ -296,19 +326,21 @@ class ThreadCall(Generic[T]):
         finally:
             # A fork in the function has cleared the table in the child.
             tasks_of_threads.pop(ident, None)
-            del function, context
+            thread.gr_context = None
+            del function, thread
 
     def end(self) -> None:
         """Tell the task that the function has returned."""
         self.ended = True
         self._calls.append(None)
+        self._end_hold()
         self._wake_task()
 
     def end_child(self) -> NoReturn:
         """Exit the child of a fork whose function has returned, as a thread would."""
         end_child(self._error)
 
-    def in_task(
+    def __call__(
         self, function: Callable[P, U], /, *args: P.args, **kwargs: P.kwargs
     ) -> U:
         """Call `function` in the task; block until it has returned.
@@ -317,20 +349,41 @@ class ThreadCall(Generic[T]):
             BaseException: what `function` raised, or a call posted before.
             GreenletExit: the task was killed, because its reactor stops.
         """
-        done = self._done
-        if get_ident() != self._ident or done is None:
+        if get_ident() != self._ident:
             # Called by another task of the application.
             return function(*args, **kwargs)
-        unreported = self._unreported
-        if unreported is not None:
-            self._unreported = None
-            try:
-                raise unreported
-            finally:
-                del unreported, self
-        call = _CallInTask(function, args, kwargs, done)
-        self._send(call)
+        self._raise_unreported()
+        return self._call_in_task(function, args, kwargs, None)
+
+    def and_hold(
+        self, function: Callable[P, U], /, *args: P.args, **kwargs: P.kwargs
+    ) -> U:
+        """Call `function` in the task; then keep the reactor from running.
+
+        Until the thread's next call in its task, and no longer than `HOLD_SECONDS`. For
+        code that calls the reactor: what it does until it waits is done, as in a task,
+        in one turn of the reactor.
+        """
+        self.task.uses_reactor = True
+        hold = real_lock()
+        hold.acquire()
+        return self._call_in_task(function, args, kwargs, hold)
+
+    def _call_in_task(
+        self,
+        function: Callable[..., U],
+        args: tuple[object, ...],
+        kwargs: dict[str, Any],
+        hold: LockType | None,
+    ) -> U:
+        # A new lock: a finalizer may make a call while another one waits.
+        done = real_lock()
         done.acquire()
+        call = _CallInTask(function, args, kwargs, done, hold)
+        self._send(call)
+        began = monotonic()
+        done.acquire()
+        self.in_task_seconds += monotonic() - began
         if call.error is not None:
             try:
                 raise call.error
@@ -342,12 +395,29 @@ class ThreadCall(Generic[T]):
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Have the task call `function`, without waiting for it.
 
-        Its failure is raised at the next call of the thread, or at the end of `wait`.
-        Calls are made in the order of `in_task` and `post`.
+        Its failure is raised at the next call of the thread, or at the end of `run`.
+        Calls are made in the order of this method and `__call__`.
         """
         if get_ident() != self._ident:
             function(*args)
             return
+        self._raise_unreported()
+        self._send(_CallInTask(function, args, {}, None, None))
+
+    def post_later(self, function: Callable[..., object], *args: object) -> None:
+        """Post a call together with the next one, or at the next `send_posted`."""
+        if get_ident() != self._ident:
+            function(*args)
+            return
+        self._raise_unreported()
+        self._append(_CallInTask(function, args, {}, None, None))
+
+    def send_posted(self) -> None:
+        """Send the calls of `post_later`. A no-op if there are none. Any thread."""
+        if self._calls:
+            self._wake_task()
+
+    def _raise_unreported(self) -> None:
         unreported = self._unreported
         if unreported is not None:
             self._unreported = None
@@ -355,19 +425,27 @@ class ThreadCall(Generic[T]):
                 raise unreported
             finally:
                 del unreported, self
-        self._send(_CallInTask(function, args, {}, None))
 
     def _send(self, call: _CallInTask) -> None:
+        self._append(call)
+        if not self._abandoned:
+            self._wake_task()
+
+    def _append(self, call: _CallInTask) -> None:
         if self.in_child:
             raise Forked(
                 "the request belongs to the parent process: the child of a fork can "
                 "neither read its body nor send its response"
             )
         self._calls.append(call)
+        self._end_hold()
         if self._abandoned:
             self._refuse_calls()
-        else:
-            self._wake_task()
+
+    def _end_hold(self) -> None:
+        hold = self._hold
+        if hold is not None and hold.locked():
+            hold.release()
 
     def _wake_task(self) -> None:
         if not self._notified:

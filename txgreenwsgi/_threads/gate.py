@@ -72,8 +72,18 @@ class Gate:
         self._young[call] = now
         return call
 
-    def note(self, route: str, holds_gil: bool) -> None:
-        """Add a sample of a running call of `route`."""
+    def may_hold(self, route: str) -> bool:
+        """Return whether calls of `route` hold the GIL, as far as is known."""
+        return self._scores.get(route, 1.0) > _HOLDS
+
+    def note(self, route: str, holds_gil: float) -> None:
+        """Add a sample of the running calls of `route`.
+
+        Args:
+            route: the kind of calls.
+            holds_gil: the share of these calls that hold the GIL, 0 to 1. The calls
+                of one instant are one sample: each of them may hold the others up.
+        """
         scores = self._scores
         score = scores.get(route)
         if score is None:

@@ -15,18 +15,20 @@ from __future__ import annotations
 import os
 import sys
 from _queue import Empty, SimpleQueue
+from functools import partial
 from threading import Thread, get_ident
-from time import monotonic, sleep, thread_time
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
+
+from twisted.logger import Logger
 
 from txgreenwsgi._parking.real_threads import real_lock
 
 from .gate import Gate
-from .reactor_calls import refuse_in_threads
+from .reactor_calls import guard_from_threads
 
 if TYPE_CHECKING:
-    from _thread import LockType
     from collections.abc import Callable
 
     from txgreenwsgi._switching.greenlets import Hub
@@ -34,8 +36,18 @@ if TYPE_CHECKING:
     from .calls import ThreadCall
     from .thread_states import ThreadStates
 
-__all__ = ["MAX_THREADS", "ThreadPool", "pool_of"]
+__all__ = [
+    "DEFAULT_THREADS",
+    "MAX_THREADS",
+    "ThreadPool",
+    "pool_of",
+    "set_thread_count",
+]
 
+_log = Logger()
+
+#: Number of calls that run at a time, where no server has set it.
+DEFAULT_THREADS: Final = 8
 #: Maximum number of threads, most of which only wait.
 MAX_THREADS: Final = 256
 #: The switch interval while calls run: the reactor waits at most so long for a thread
@@ -46,6 +58,8 @@ _SAMPLE_SECONDS: Final = 0.02
 #: Where the kernel does not tell: a call that has run for so long is taken for one that
 #: waits.
 _LONG_SECONDS: Final = 0.2
+#: Time after which the start of a thread is tried again.
+_RETRY_SECONDS: Final = 0.5
 #: Time after which an idle thread ends.
 _IDLE_SECONDS: Final = 10.0
 
@@ -74,8 +88,8 @@ class ThreadPool:
         calls: the calls that were submitted and have not ended.
     """
 
-    def __init__(self) -> None:
-        self.size = 1
+    def __init__(self, size: int = DEFAULT_THREADS) -> None:
+        self.size = size
         self.threads = 0
         self.calls: set[ThreadCall[Any]] = set()
         self._pid = os.getpid()
@@ -103,14 +117,14 @@ class ThreadPool:
         self.calls.add(call)
         hub = call.task.hub
         if not self._names:
-            refuse_in_threads(hub.reactor)
+            guard_from_threads(hub.reactor)
         with self._mutex:
             if self.threads < min(self.size, len(self.calls)):
                 # Not in the task: the start of a thread may park.
-                hub.at_next_turn(self._new_thread().start)
+                hub.at_next_turn(partial(self._start, self._new_thread(), hub))
             if not self._watched:
                 self._watched = True
-                hub.at_next_turn(_daemon(self._watch, "request thread watcher").start)
+                hub.at_next_turn(self._start_watcher)
             if self._gate.admit(call, monotonic()):
                 self._queue.put(call)
 
@@ -120,10 +134,53 @@ class ThreadPool:
         if not self.calls:
             sys.setswitchinterval(self._usual_interval)
 
+    def contends(self) -> bool:
+        """Return whether a call may hold the GIL, so that the reactor waits for it."""
+        return any(self._gate.may_hold(call.route) for call in self.calls)
+
     @property
     def computes(self) -> bool:
         """Whether a call is queued, or its thread does not wait for its task."""
         return not all(call.in_progress for call in self.calls)
+
+    def _start(self, thread: Thread, hub: Hub) -> None:
+        """Start a new thread; try again later if the system refuses it."""
+        if self._is_started(thread):
+            return
+        with self._mutex:
+            alone = not self.threads
+        if alone:
+            hub.reactor.callLater(_RETRY_SECONDS, self._start_again, hub)
+
+    def _start_again(self, hub: Hub) -> None:
+        with self._mutex:
+            if self.threads or not self.calls:
+                return
+            thread = self._new_thread()
+        self._start(thread, hub)
+
+    def _start_watcher(self) -> None:
+        try:
+            _daemon(self._watch, "request thread watcher").start()
+        except RuntimeError:
+            self._watched = False  # the next call tries again
+
+    def _is_started(self, thread: Thread) -> bool:
+        """Start a new thread; return False if the system refuses it."""
+        try:
+            thread.start()
+        except RuntimeError as error:
+            with self._mutex:
+                self.threads -= 1
+                running = self.threads
+            _log.error(
+                "no request thread could be started ({error}): {running} run; raise "
+                "the limit of threads or memory, or lower --threads",
+                error=error,
+                running=running,
+            )
+            return False
+        return True
 
     def _new_thread(self) -> Thread:
         """Return a new thread, not started. Call with the mutex."""
@@ -134,8 +191,6 @@ class ThreadPool:
     # In the threads.
 
     def _work(self) -> None:
-        done = real_lock()
-        done.acquire()
         ident = get_ident()
         states = self._states
         if states is not None:
@@ -150,20 +205,19 @@ class ThreadPool:
                             self.threads -= 1
                             return
                     continue
-                self._run(call, ident, done)
+                self._run(call, ident)
                 # Drop the reference while the thread waits.
                 del call
         finally:
             if states is not None:
                 states.remove()
 
-    def _run(self, call: ThreadCall[object], ident: int, done: LockType) -> None:
-        self._running[ident] = _Running(call)
-        began = thread_time()
-        call.begin(done)
+    def _run(self, call: ThreadCall[object], ident: int) -> None:
+        self._running[ident] = running = _Running(call)
+        call.begin()
         if os.getpid() != self._pid:
             call.end_child()
-        call.seconds = thread_time() - began
+        call.seconds = monotonic() - running.began - call.in_task_seconds
         with self._mutex:
             del self._running[ident]
             self._gate.ended(call)
@@ -190,6 +244,8 @@ class ThreadPool:
                     return
                 self._admit_held()
                 running = dict(self._running)
+            for each in running.values():
+                each.call.send_posted()
             if running:
                 waiting = self._count_waiting(running, now)
                 if not self._queue.empty():
@@ -198,15 +254,19 @@ class ThreadPool:
     def _count_waiting(self, running: dict[int, _Running], now: float) -> int:
         """Return how many of these threads wait; update the gate."""
         states = self._states
-        if states is None:
-            return sum(now - one.began > _LONG_SECONDS for one in running.values())
-        waiting = 0
-        for ident, state in states.sample(running).items():
+        sampled = {} if states is None else states.sample(running)
+        waiting = sum(
+            ident not in sampled and now - one.began > _LONG_SECONDS
+            for ident, one in running.items()
+        )
+        holding: dict[str, list[bool]] = {}
+        for ident, state in sampled.items():
             waiting += state.kind == "waits"
-            with self._mutex:
-                self._gate.note(
-                    running[ident].call.route, state.kind == "holds the GIL"
-                )
+            kinds = holding.setdefault(running[ident].call.route, [])
+            kinds.append(state.kind == "holds the GIL")
+        with self._mutex:
+            for route, kinds in holding.items():
+                self._gate.note(route, sum(kinds) / len(kinds))
         return waiting
 
     def _replace_waiting(self, waiting: int) -> None:
@@ -219,7 +279,7 @@ class ThreadPool:
             )
             threads = [self._new_thread() for _ in range(count)]
         for thread in threads:
-            thread.start()
+            self._is_started(thread)
 
 
 def _daemon(target: Callable[[], None], name: str) -> Thread:
@@ -234,12 +294,20 @@ def _states_if_available() -> ThreadStates | None:
 
 
 _pools: WeakKeyDictionary[Hub, ThreadPool] = WeakKeyDictionary()
+_sizes: WeakKeyDictionary[Hub, int] = WeakKeyDictionary()
 
 
-def pool_of(hub: Hub, size: int = 1) -> ThreadPool:
-    """Return the threads of a hub; at least `size` calls run there at a time."""
+def set_thread_count(hub: Hub, count: int) -> None:
+    """Let `count` calls of a hub run at a time; the highest count of a hub applies."""
+    _sizes[hub] = size = max(_sizes.get(hub, 0), count)
+    pool = _pools.get(hub)
+    if pool is not None:
+        pool.size = size
+
+
+def pool_of(hub: Hub) -> ThreadPool:
+    """Return the threads of a hub."""
     pool = _pools.get(hub)
     if pool is None:
-        pool = _pools[hub] = ThreadPool()
-    pool.size = max(pool.size, size)
+        pool = _pools[hub] = ThreadPool(_sizes.get(hub, DEFAULT_THREADS))
     return pool

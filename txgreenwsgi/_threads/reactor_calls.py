@@ -1,9 +1,11 @@
-"""Reactor calls in request threads, which are refused.
+"""Reactor calls in request threads, which are made in the reactor's thread.
 
 Twisted's reactor may be called only in its own thread. A view that makes Deferreds by
 itself, `wait(agent.request(...))`, does so without knowing it when it runs in a thread:
-timers are lost and data structures corrupted, without an error. So once a reactor has
-request threads, its methods raise in them.
+timers would be lost and data structures corrupted, without an error. So once a reactor
+has request threads, they make its methods be called in their tasks; and from the first
+such call to the thread's next wait the reactor does not run, so that no Deferred fires
+while the thread adds callbacks.
 
 It knows the reactor. It must never know requests.
 """
@@ -20,17 +22,20 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["ReactorCallInThread", "refuse_in_threads"]
+__all__ = ["guard_from_threads"]
 
 #: The methods that application code reaches, directly or through Twisted's clients.
 _METHODS: Final = (
     "addReader",
+    "addSystemEventTrigger",
     "addWriter",
     "callLater",
+    "callWhenRunning",
     "connectSSL",
     "connectTCP",
     "connectUDP",
     "connectUNIX",
+    "getThreadPool",
     "listenSSL",
     "listenTCP",
     "listenUDP",
@@ -38,36 +43,29 @@ _METHODS: Final = (
     "removeReader",
     "removeWriter",
     "spawnProcess",
+    "stop",
 )
 
 
-class ReactorCallInThread(RuntimeError):
-    """A request in a thread has called the reactor directly."""
+def guard_from_threads(reactor: IReactorTime) -> None:
+    """Have the calls of request threads made in the reactor's thread.
 
-
-def refuse_in_threads(reactor: IReactorTime) -> None:
-    """Make the methods of `reactor` raise in request threads. A no-op at each repeat.
-
-    Other threads are not checked: Twisted documents `callFromThread` for them.
+    A no-op at each repeat. Other threads are not checked: Twisted documents
+    `callFromThread` for them.
     """
     for name in _METHODS:
         method = getattr(reactor, name, None)
-        if method is not None and not hasattr(method, "refuses_threads"):
-            setattr(reactor, name, _refusing(name, method))
+        if method is not None and not hasattr(method, "guarded_from_threads"):
+            setattr(reactor, name, _guarded(method))
 
 
-def _refusing(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def guarded(*args: object, **kwargs: object) -> Any:
-        if tasks_of_threads and in_task_of_thread() is not None:
-            raise ReactorCallInThread(
-                f"reactor.{name}() was called in a request's thread: give "
-                "txgreenwsgi.wait() a function that makes the Deferred, as in "
-                "wait(in_greenlet(function)(...)) or spawn(function).wait(), or serve "
-                "this path in a task (remove it from --threads-for)"
-            )
+        if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            return in_task.and_hold(method, *args, **kwargs)
         return method(*args, **kwargs)
 
     marked: Any = guarded
-    marked.refuses_threads = True
+    marked.guarded_from_threads = True
     return guarded

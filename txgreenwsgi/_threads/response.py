@@ -22,8 +22,9 @@ __all__ = ["SinkInThread"]
 class SinkInThread:
     """Sends a response from a thread. The methods are called in the thread.
 
-    Each hand-over to the task costs about 40 us, so a response of one block is handed
-    over as a whole.
+    Each hand-over to the task costs about 40 us. So a block that completes the response
+    is handed over together with the next call, which usually is the end; or by the
+    watcher of the threads, if the application computes first.
 
     Args:
         call: the call of the application.
@@ -36,14 +37,12 @@ class SinkInThread:
 
     of_thread: Final = True
 
-    __slots__ = ("_call", "_sink", "_whole", "bodiless")
+    __slots__ = ("_call", "_sink", "bodiless")
 
     def __init__(self, call: ThreadCall[None], sink: ResponseSink) -> None:
         self._call = call
         self._sink = sink
         self.bodiless = False
-        # Head, length and block of a response that this one block completes.
-        self._whole: tuple[ResponseHead, int, bytes] | None = None
 
     def fields_dropped(self, names: Iterable[str], place: str) -> None:
         """Log the warning in the task."""
@@ -55,49 +54,33 @@ class SinkInThread:
         self._sink.begin_iteration()
 
     def end_iteration(self) -> None:
-        """Send what is held back; mark the end of the iteration. Never blocks."""
+        """Mark the end of the iteration. Never blocks."""
         if self._call.in_child:
             return  # the exception that ends the child must propagate
-        self._send_whole()
         self._call.post(self._sink.end_iteration)
 
     def begin(self, head: ResponseHead, length: int | None, block: bytes) -> None:
-        """Send the head and the first block; hold them back if they are the whole."""
+        """Send the head and the first block. Blocks unless they are the whole."""
         total = length if head.content_length is None else head.content_length
         if total == len(block):
-            self._whole = head, total, block
+            self._call.post_later(self._sink.begin, head, length, block)
             return
-        self._call.in_task(self._sink.begin, head, length, block)
+        self._call(self._sink.begin, head, length, block)
         self.bodiless = self._sink.bodiless
 
     def write(self, block: bytes) -> None:
         """Send a block. Blocks while the client is slow to read."""
-        self._send_whole()
-        self._call.in_task(self._sink.write, block)
+        self._call(self._sink.write, block)
+        self.bodiless = self._sink.bodiless
 
     def send_file(self, head: ResponseHead | None, body: FileWrapper) -> bool:
         """Send a whole body from a file, in the task."""
-        return self._call.in_task(self._sink.send_file, head, body)
+        return self._call(self._sink.send_file, head, body)
 
     def turn(self) -> None:
         """Block for one reactor turn, or until the awaited event."""
-        self._send_whole()
-        self._call.in_task(self._sink.turn)
+        self._call(self._sink.turn)
 
     def finish(self) -> None:
         """Complete the response."""
-        whole, self._whole = self._whole, None
-        if whole is None:
-            self._call.post(self._sink.finish)
-        else:
-            self._call.post(self._finish_whole, *whole)
-
-    def _finish_whole(self, head: ResponseHead, length: int, block: bytes) -> None:
-        self._sink.begin(head, length, block)
-        self._sink.finish()
-
-    def _send_whole(self) -> None:
-        whole, self._whole = self._whole, None
-        if whole is not None:
-            self._call.in_task(self._sink.begin, *whole)
-            self.bodiless = self._sink.bodiless
+        self._call.post(self._sink.finish)

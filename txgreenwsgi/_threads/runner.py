@@ -6,7 +6,7 @@ It knows the gateway and threads. It must never know connections.
 from __future__ import annotations
 
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from txgreenwsgi._switching.greenlets import require_task
 from txgreenwsgi._switching.running import current_task
@@ -15,10 +15,9 @@ from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
 from .automatic import AutomaticRoutes
 from .calls import ThreadCall
 from .pool import pool_of
-from .reactor_calls import ReactorCallInThread
 from .response import SinkInThread
 from .routes import RoutePatterns, route_of
-from .turns import TurnMeter
+from .turns import meter_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +27,11 @@ if TYPE_CHECKING:
     from txgreenwsgi._switching.greenlets import Hub, Task
     from txgreenwsgi._wsgi.gateway import Application, ResponseSink
 
+    from .turns import TurnMeter
+
     Serve = Callable[[Application, WSGIEnvironment, ResponseSink], None]
 
-__all__ = ["DEFAULT_THREADS", "ThreadRunner", "in_thread", "to_thread"]
-
-#: The number of threads that run at a time, by default.
-DEFAULT_THREADS: Final = 8
+__all__ = ["ThreadRunner", "in_thread", "to_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,16 +42,12 @@ class ThreadRunner:
 
     Args:
         patterns: the requests to serve in threads.
-        size: the number of threads that run at a time.
         serve: calls the application, in the task or in the thread.
         automatic: whether requests that hold up the reactor move to threads.
     """
 
-    def __init__(
-        self, patterns: RoutePatterns, size: int, serve: Serve, automatic: bool
-    ) -> None:
+    def __init__(self, patterns: RoutePatterns, serve: Serve, automatic: bool) -> None:
         self._patterns = patterns
-        self._size = size
         self._serve = serve
         self._automatic = automatic
         self._routes: AutomaticRoutes | None = None
@@ -84,6 +78,7 @@ class ThreadRunner:
         assert meter is not None, "set together with the routes"
         hub = task.hub
         began = hub.resumed_at
+        turns = meter.total
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         try:
             self._serve(application, environ, sink)
@@ -94,23 +89,33 @@ class ThreadRunner:
                 or routes.observes
                 or meter.has(task)
             ):
-                self._judge(task, route_of(method, path), now - began)
+                self._judge(task, route_of(method, path), now - began, turns)
 
     def _begin(self, hub: Hub) -> AutomaticRoutes:
-        pool = pool_of(hub, self._size)
-        self._meter = TurnMeter(hub, lambda: bool(pool.calls))
+        self._meter = meter_of(hub)
         self._routes = AutomaticRoutes(hub.seconds)
         return self._routes
 
-    def _judge(self, task: Task[object], route: str, life: float) -> None:
+    def _judge(
+        self, task: Task[object], route: str, life: float, turns: float
+    ) -> None:
+        """Note the end of a request in a task.
+
+        Args:
+            task: the task of the request.
+            route: the route of the request.
+            life: seconds from its start to its end.
+            turns: `TurnMeter.total` at its start.
+        """
         routes, meter = self._routes, self._meter
         assert routes is not None and meter is not None
         blocked = meter.take(task)
         if task.uses_reactor:
             routes.pin(route, "waits for Deferreds")
-        routes.ended(route, blocked, life)
-        if meter.precise is not routes.observes:
-            meter.precise = routes.observes
+        # While other requests held up the reactor, this one did not wait by itself.
+        waited = max(0.0, life - (meter.total - turns))
+        routes.ended(route, blocked, blocked + waited)
+        meter.measure_for(routes, routes.observes)
 
     def _in_moved(
         self,
@@ -126,12 +131,9 @@ class ThreadRunner:
         call: ThreadCall[None] | None = None
         try:
             call = self._in_thread(application, environ, sink, route)
-        except ReactorCallInThread:
-            routes.pin(route, "calls the reactor")
-            raise
         finally:
             if task.uses_reactor:
-                routes.pin(route, "waits for Deferreds")
+                routes.pin(route, "waits for Deferreds or calls the reactor")
             if call is not None:
                 routes.ended_in_thread(route, call.seconds)
 
@@ -146,7 +148,7 @@ class ThreadRunner:
         call: ThreadCall[None] = ThreadCall(require_task("a request"), route)
         in_thread = SinkInThread(call, sink)
         call.run(
-            pool_of(call.task.hub, self._size),
+            pool_of(call.task.hub),
             partial(self._serve, application, environ, in_thread),
         )
         return call
@@ -177,9 +179,7 @@ def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
         return function(*args, **kwargs)
     name = getattr(function, "__qualname__", "") or repr(function)
     call: ThreadCall[T] = ThreadCall(task, name)
-    return call.run(
-        pool_of(task.hub, DEFAULT_THREADS), partial(function, *args, **kwargs)
-    )
+    return call.run(pool_of(task.hub), partial(function, *args, **kwargs))
 
 
 def in_thread(function: Callable[P, T]) -> Callable[P, T]:

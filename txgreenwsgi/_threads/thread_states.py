@@ -86,15 +86,20 @@ class ThreadStates:
         self._last = time.monotonic()
 
     def add(self) -> None:
-        """Sample the calling thread from now on."""
-        self._threads[get_ident()] = _Thread()
+        """Sample the calling thread from now on, unless no descriptor is free."""
+        with suppress(OSError):
+            self._threads[get_ident()] = _Thread()
 
     def remove(self) -> None:
         """Stop sampling the calling thread, which is about to end."""
-        os.close(self._threads.pop(get_ident()).fd)
+        thread = self._threads.pop(get_ident(), None)
+        if thread is not None:
+            os.close(thread.fd)
 
     def sample(self, idents: Iterable[int]) -> dict[int, ThreadState]:
         """Return the states of these threads, by ident. Blocks for 40 us.
+
+        Threads that could not be added are missing.
 
         Call from one thread only.
         """

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from zope.interface import implementer
 
 from txgreenwsgi._switching.greenlets import Suspension, require_task
+from txgreenwsgi._switching.thread_calls import crossing
 
 from .files import make_file
 
@@ -124,6 +125,7 @@ class Connection:
 
     # Reading.
 
+    @crossing
     def read(self, size: int | None = -1, /) -> bytes:
         """Read exactly `size` bytes, fewer only at the end; all by default. May park.
 
@@ -138,6 +140,7 @@ class Connection:
             pass
         return self._take(min(wanted, len(self._buffer)))
 
+    @crossing
     def recv(self, size: int, /) -> bytes:
         """Read at least one byte and at most `size`; b"" at the end. May park.
 
@@ -149,10 +152,12 @@ class Connection:
             pass
         return self._take(min(size, len(self._buffer)))
 
+    @crossing
     def read1(self, size: int = -1, /) -> bytes:
         """Read as `recv`, with the io module's name and default."""
         return b"" if size == 0 else self.recv(size if size > 0 else BUFFER_BYTES)
 
+    @crossing
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
         """Fill `buffer` and return the number of bytes read. May park.
 
@@ -163,6 +168,7 @@ class Connection:
         view[: len(data)] = data
         return len(data)
 
+    @crossing
     def readline(self, limit: int | None = -1, /) -> bytes:
         """Read one line with its newline, of at most `limit` bytes; b"" at the end.
 
@@ -179,6 +185,7 @@ class Connection:
             if not self._receive(most):
                 return self._take(len(self._buffer))
 
+    @crossing
     def readuntil(self, mark: bytes, limit: int = BUFFER_BYTES) -> bytes:
         """Read up to and including the separator `mark`. May park.
 
@@ -210,6 +217,7 @@ class Connection:
                     f"{len(self._buffer)} bytes"
                 )
 
+    @crossing
     def readlines(self, hint: int | None = -1, /) -> list[bytes]:
         """Read all lines, or lines until `hint` bytes were read. May park."""
         lines = []
@@ -225,6 +233,7 @@ class Connection:
         """Return an iterator over the lines until the end."""
         return self
 
+    @crossing
     def __next__(self) -> bytes:
         """Read the next line. May park."""
         line = self.readline()
@@ -278,6 +287,7 @@ class Connection:
 
     # Writing.
 
+    @crossing
     def write(self, data: Bytes, /) -> int:
         """Send all of `data`; return when the transport's buffer has space. May park.
 
@@ -314,21 +324,25 @@ class Connection:
         error.__cause__ = reason
         return error
 
+    @crossing
     def sendall(self, data: Bytes, flags: int = 0, /) -> None:
         """Write as `write`, with the name of the socket method."""
         self.write(data)
 
+    @crossing
     def writelines(self, lines: Iterable[Bytes], /) -> None:
         """Write `lines`, which include their newlines. May park."""
         for line in lines:
             self.write(line)
 
+    @crossing
     def flush(self) -> None:
         """No-op: writes are not buffered here."""
         self._check_open()
 
     # Ending.
 
+    @crossing
     def close(self) -> None:
         """Close the connection after the written data is sent. Never parks.
 
@@ -361,6 +375,7 @@ class Connection:
         transport.unregisterProducer()
         transport.loseConnection()
 
+    @crossing
     def abort(self) -> None:
         """Close the connection at once; discard unsent data. Never parks."""
         self.closed = True
@@ -369,6 +384,7 @@ class Connection:
         if self._transport is not None:
             self._transport.abortConnection()
 
+    @crossing
     def wait_closed(self) -> None:
         """Wait until the connection is lost. May park.
 

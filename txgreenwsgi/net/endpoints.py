@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from txgreenwsgi._switching.errors import Cancelled
 from txgreenwsgi._switching.greenlets import Task, require_task
+from txgreenwsgi._switching.thread_calls import crossing
 from txgreenwsgi._switching.waiting import wait
 
 from .connection import Connection, ConnectionProtocol
@@ -51,6 +52,7 @@ class _ClientFactory(Factory):
         return ConnectionProtocol(Connection(self._hub))
 
 
+@crossing
 def connect(
     endpoint: str | IStreamClientEndpoint, timeout: float | None = None
 ) -> Connection:
@@ -166,11 +168,13 @@ class Listener(Factory):
         self._port = port
         self.address = port.getHost()
 
+    @crossing
     def close(self) -> None:
         """Stop listening; connected clients are still served. Never parks."""
         if self._port is not None and self._closed is None:
             self._closed = maybeDeferred(self._port.stopListening)
 
+    @crossing
     def wait_closed(self) -> None:
         """Stop listening, and wait until the port is closed. May park."""
         self.close()
@@ -178,6 +182,7 @@ class Listener(Factory):
             wait(self._closed)
 
 
+@crossing
 def listen(
     endpoint: str | IStreamServerEndpoint, function: Callable[[Connection], object]
 ) -> Listener:

@@ -15,6 +15,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from txgreenwsgi._switching.greenlets import Suspension, require_task
+from txgreenwsgi._switching.thread_calls import crossing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +36,7 @@ class Continuation:
         self._suspends = False
         self._suspended: list[tuple[Suspension, Hub]] = []
 
+    @crossing
     def suspend(self, timeout: float = 0) -> Any:
         """Park until `resume` is called, and return its arguments. May park.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from txgreenwsgi._switching.greenlets import Suspension, current_task, require_task
 from txgreenwsgi._switching.readiness import Poll
+from txgreenwsgi._switching.thread_calls import crossing
 from txgreenwsgi._switching.waiting import sleep, spawn
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ class Resume:
 class Pause:
     """The events that one task waits for at its next empty block.
 
-    The first event ends the wait. Made by `pause_of`. Call all methods in the task.
+    The first event ends the wait. Made by `pause_of`. Call all methods in the task, or
+    in the thread that runs its request.
 
     Attributes:
         ready: the descriptors that ended the last wait, as they were given, each
@@ -165,6 +167,7 @@ class Pause:
         self._resumes.append(resume)
         return resume
 
+    @crossing
     def wait(self) -> None:
         """Wait for the registered events, for at least one reactor turn. May park.
 
@@ -268,6 +271,7 @@ def _min_timeout(one: float | None, other: float | None) -> float | None:
     return min(one, other)
 
 
+@crossing
 def pause_of(what: str) -> Pause:
     """Return the current task's pause, for the call `what`. Never parks.
 
@@ -286,6 +290,7 @@ def pause_of(what: str) -> Pause:
     return pause
 
 
+@crossing
 def find_pause() -> Pause | None:
     """Return the current task's pause; None without registered events. Never parks."""
     task = current_task()
