@@ -100,17 +100,16 @@ class AutomaticRoutes:
         now = self._clock()
         suspect = self._suspects.get(route)
         slow = blocked > LONG_TURN_SECONDS and route not in self._pinned
-        if slow and life - blocked > _WAITING_FACTOR * blocked:
-            slow = False
         if suspect is None:
             if slow and len(self._suspects) < _MAX_ROUTES:
-                # The first one does not count: it may have imported modules.
+                # The first one does not count: it may have imported modules. How long
+                # it waited is not measured yet.
                 suspect = _Suspect(self._needed.get(route, _SLOW_REQUESTS))
                 suspect.last_slow = now
                 self._suspects[route] = suspect
             return
         suspect.requests += 1
-        if slow:
+        if slow and life - blocked <= _WAITING_FACTOR * blocked:
             suspect.slow += 1
             suspect.weight += max(1.0, blocked / _SLOW_SECONDS)
             suspect.last_slow = now

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._switching.greenlets import Hub, Task
     from txgreenwsgi._wsgi.gateway import Application, ResponseSink
 
-    from .turns import TurnMeter
+    from .turns import Life, TurnMeter
 
     Serve = Callable[[Application, WSGIEnvironment, ResponseSink], None]
 
@@ -78,7 +78,8 @@ class ThreadRunner:
         assert meter is not None, "set together with the routes"
         hub = task.hub
         began = hub.resumed_at
-        turns = meter.total
+        # None for most requests: a route is observed only after a slow one.
+        life = meter.begin_life() if routes.observes else None
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         try:
             self._serve(application, environ, sink)
@@ -89,7 +90,7 @@ class ThreadRunner:
                 or routes.observes
                 or meter.has(task)
             ):
-                self._judge(task, route_of(method, path), now - began, turns)
+                self._judge(task, route_of(method, path), now - began, life)
 
     def _begin(self, hub: Hub) -> AutomaticRoutes:
         self._meter = meter_of(hub)
@@ -97,24 +98,24 @@ class ThreadRunner:
         return self._routes
 
     def _judge(
-        self, task: Task[object], route: str, life: float, turns: float
+        self, task: Task[object], route: str, seconds: float, life: Life | None
     ) -> None:
         """Note the end of a request in a task.
 
         Args:
             task: the task of the request.
             route: the route of the request.
-            life: seconds from its start to its end.
-            turns: `TurnMeter.total` at its start.
+            seconds: the time from its start to its end.
+            life: the reactor's clocks at its start; None if not measured.
         """
         routes, meter = self._routes, self._meter
         assert routes is not None and meter is not None
         blocked = meter.take(task)
         if task.uses_reactor:
             routes.pin(route, "waits for Deferreds")
-        # While other requests held up the reactor, this one did not wait by itself.
-        waited = max(0.0, life - (meter.total - turns))
-        routes.ended(route, blocked, blocked + waited)
+        if life is not None:
+            seconds = blocked + meter.waited(life, seconds)
+        routes.ended(route, blocked, seconds)
         meter.measure_for(routes, routes.observes)
 
     def _in_moved(

@@ -15,7 +15,7 @@ import os
 from contextlib import suppress
 from threading import get_native_id
 from time import monotonic, thread_time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
@@ -27,13 +27,25 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._switching.greenlets import Hub, Task
 
-__all__ = ["TurnMeter", "meter_of"]
+__all__ = ["Life", "TurnMeter", "meter_of"]
 
 #: Other requests are held up if long turns follow each other for longer than this: six
 #: requests of 5 ms at a time delay the others as much as one of 30 ms.
 _HELD_UP_SECONDS: Final = 0.02
 #: Turns follow each other if the reactor is free for less than this between them.
 _GAP_SECONDS: Final = 0.001
+
+
+class Life(NamedTuple):
+    """The clocks of a reactor at the beginning of a request.
+
+    Attributes:
+        total: `TurnMeter.total`.
+        busy: seconds for which the reactor's thread has run; 0 if not measured.
+    """
+
+    total: float
+    busy: float
 
 
 class TurnMeter:
@@ -115,6 +127,27 @@ class TurnMeter:
         queued = self._run_queue.seconds() - self._queued
         return seconds - queued - collected
 
+    def begin_life(self) -> Life:
+        """Return the beginning of the life of a request, for `waited`."""
+        busy = self._run_queue.busy_seconds() if self.precise else 0.0
+        return Life(self.total, busy)
+
+    def waited(self, life: Life, seconds: float) -> float:
+        """Return the time for which a request waited while the reactor was free.
+
+        Args:
+            life: the result of `begin_life`.
+            seconds: the time since then.
+
+        Returns:
+            Seconds; 0 if the reactor was busy for half of the time or more: the
+            request has then waited for other requests, as far as is known.
+        """
+        busy = self.total - life.total
+        if life.busy:
+            busy = max(busy, self._run_queue.busy_seconds() - life.busy)
+        return seconds - busy if busy < seconds / 2 else 0.0
+
     def has(self, task: Task[object]) -> bool:
         """Return whether a task has long turns that `take` has not returned."""
         return bool(self._seconds) and task in self._seconds
@@ -175,6 +208,10 @@ class _RunQueueClock:
             return 0.0
         # proc(5): nanoseconds on the CPU, nanoseconds in the run queue, time slices.
         return int(os.pread(self._fd, 128, 0).split()[1]) / 1e9
+
+    def busy_seconds(self) -> float:
+        """Return the time for which the thread has run or was ready to, in seconds."""
+        return thread_time() + self.seconds()
 
     def _close(self) -> None:
         if self._fd is not None:
