@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from .calls import ThreadCall
 
-__all__ = ["YOUNG_SECONDS", "Gate"]
+__all__ = ["YOUNG_ELAPSED_SECONDS", "YOUNG_SECONDS", "Gate"]
 
-#: A call that has run for so long no longer keeps the gate shut: short calls must not
-#: wait for a long one.
+#: A call that has used so much CPU time no longer keeps the gate shut: short calls must
+#: not wait for a long one.
 YOUNG_SECONDS: Final = 0.3
+#: The same in elapsed time, for calls that wait, or whose CPU other processes use.
+YOUNG_ELAPSED_SECONDS: Final = 1.0
 #: From this score on a route is expected to hold the GIL.
 _HOLDS: Final = 0.5
 #: The score of a route without samples.
@@ -42,6 +44,8 @@ class Gate:
         self.held: deque[ThreadCall[object]] = deque()
         # The young calls that hold the GIL, with the time at which they began.
         self._young: dict[ThreadCall[object], float] = {}
+        # The CPU seconds that they have used.
+        self._used: dict[ThreadCall[object], float] = {}
         # Route -> share of its samples in which it held the GIL, smoothed.
         self._scores: dict[str, float] = {}
 
@@ -58,19 +62,29 @@ class Gate:
     def ended(self, call: ThreadCall[object]) -> None:
         """Note that `call` has ended. Call `release` then."""
         self._young.pop(call, None)
+        self._used.pop(call, None)
 
     def release(self, now: float) -> ThreadCall[object] | None:
         """Return the next held call that may begin now; None if there is none."""
         if not self.held:
             return None
-        oldest = now - YOUNG_SECONDS
+        oldest = now - YOUNG_ELAPSED_SECONDS
         for call in [call for call, began in self._young.items() if began < oldest]:
-            del self._young[call]
+            self.ended(call)
         if self._young:
             return None
         call = self.held.popleft()
         self._young[call] = now
         return call
+
+    def used(self, call: ThreadCall[object], seconds: float) -> None:
+        """Note that `call` has used CPU time since its last sample."""
+        if call in self._young:
+            used = self._used.get(call, 0.0) + seconds
+            if used > YOUNG_SECONDS:
+                self.ended(call)
+            else:
+                self._used[call] = used
 
     def may_hold(self, route: str) -> bool:
         """Return whether calls of `route` hold the GIL, as far as is known."""

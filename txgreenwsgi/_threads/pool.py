@@ -267,6 +267,8 @@ class ThreadPool:
         with self._mutex:
             for route, kinds in holding.items():
                 self._gate.note(route, sum(kinds) / len(kinds))
+            for ident, state in sampled.items():
+                self._gate.used(running[ident].call, state.seconds)
         return waiting
 
     def _replace_waiting(self, waiting: int) -> None:
