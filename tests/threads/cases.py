@@ -27,6 +27,10 @@ class ThreadsTestCase(SynchronousTestCase):
         self.hub = hub_of(self.reactor)
         self.pool = pool_of(self.hub)
 
+    def pass_time(self, seconds: float) -> None:
+        """Advance the clock, as code that blocks does. May be called in a task."""
+        self.reactor.rightNow += seconds
+
     def begin(self, function: Callable[[], T]) -> Task[T]:
         """Start `function` in a task."""
         task: Task[T] = Task(self.hub, function)

@@ -50,6 +50,13 @@ class AutomaticTests(SynchronousTestCase):
         for words in (ROUTE, "4 times", "48 ms", f"--threads-for '{ROUTE}'"):
             self.assertIn(words, self.lines[0])
 
+    def test_long_requests(self) -> None:
+        """A request of 150 ms or more counts as three: the route moves after two."""
+        self.routes.ended(ROUTE, 0.16, 0.16)
+        self.assertEqual(self.routes.moved, {})
+        self.routes.ended(ROUTE, 0.16, 0.16)
+        self.assertIn(ROUTE, self.routes.moved)
+
     def test_one_slow_request(self) -> None:
         """A single slow request, which may import modules, moves nothing."""
         self.slow(1)

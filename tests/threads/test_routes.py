@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._threads.routes import RoutePatterns, route_of
+from txgreenwsgi._threads.routes import RoutePatterns, readable, route_of
 
 
 class PatternTests(SynchronousTestCase):
@@ -46,6 +46,13 @@ class PatternTests(SynchronousTestCase):
         self.assertTrue(RoutePatterns(["/a b"]).match("GET", "/a b"))
         self.assertTrue(RoutePatterns(["PUT /a b"]).match("PUT", "/a b"))
         self.assertFalse(RoutePatterns(["PUT /a b"]).match("GET", "/a b"))
+
+    def test_non_ascii_path(self) -> None:
+        """A pattern matches the bytes of its UTF-8 form, as PEP 3333 decodes them."""
+        patterns = RoutePatterns(["/café/*", "PUT /日本"])
+        self.assertTrue(patterns.match("GET", "/café/7".encode().decode("latin-1")))
+        self.assertTrue(patterns.match("PUT", "/日本".encode().decode("latin-1")))
+        self.assertFalse(patterns.match("GET", "/caf\xe9/7"))
 
     def test_words(self) -> None:
         """`all` matches everything, `auto` and `none` nothing."""
@@ -97,6 +104,10 @@ class RouteTests(SynchronousTestCase):
             "/a" * 50,
             "/x y/5",
             "/blob/d41d8cd98f00.png",
+            "/café/7".encode().decode("latin-1"),
+            "/caf\xe9/7",
+            "/line\nline",
         ):
-            route = route_of("GET", path)
+            route = readable(route_of("GET", path))
+            self.assertTrue(route.isprintable())
             self.assertTrue(RoutePatterns([route]).match("GET", path), route)

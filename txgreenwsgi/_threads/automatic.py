@@ -8,11 +8,14 @@ It knows durations. It must never know how they are measured.
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
 from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
+
+from .routes import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +98,8 @@ class AutomaticRoutes:
         Args:
             route: the route of the request.
             blocked: seconds for which it has held up the reactor.
-            life: seconds from its start to its end.
+            life: seconds from its start to its end, without those for which other
+                threads or processes have held it up.
         """
         now = self._clock()
         suspect = self._suspects.get(route)
@@ -130,8 +134,9 @@ class AutomaticRoutes:
         _log.warn(
             "{route} has held up all other requests {count} times, the last time for "
             "{milliseconds:.0f} ms: its requests run in threads from now on; "
-            "--threads-for '{route}' makes this permanent",
-            route=route,
+            "--threads-for {pattern} makes this permanent",
+            route=readable(route),
+            pattern=quote(readable(route)),
             count=suspect.slow + 1,
             milliseconds=blocked * 1000,
         )
@@ -157,7 +162,7 @@ class AutomaticRoutes:
         self._needed[route] = 2 * self._needed[route]
         _log.info(
             "{route} was quick {count} times in a row: its requests run in tasks again",
-            route=route,
+            route=readable(route),
             count=_QUICK_REQUESTS,
         )
 
@@ -170,6 +175,6 @@ class AutomaticRoutes:
         if self.moved.pop(route, None) is not None:
             _log.warn(
                 "{route} {reason}: its requests run in tasks again",
-                route=route,
+                route=readable(route),
                 reason=reason,
             )

@@ -29,7 +29,7 @@ from .gate import Gate
 from .reactor_calls import guard_from_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from txgreenwsgi._switching.greenlets import Hub
 
@@ -244,9 +244,8 @@ class ThreadPool:
                     return
                 self._admit_held()
                 running = dict(self._running)
-            for each in running.values():
-                each.call.send_posted()
             if running:
+                _send_posted(running.values())
                 waiting = self._count_waiting(running, now)
                 if not self._queue.empty():
                     self._replace_waiting(waiting)
@@ -282,6 +281,11 @@ class ThreadPool:
             threads = [self._new_thread() for _ in range(count)]
         for thread in threads:
             self._is_started(thread)
+
+
+def _send_posted(running: Iterable[_Running]) -> None:
+    for each in running:
+        each.call.send_posted()
 
 
 def _daemon(target: Callable[[], None], name: str) -> Thread:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ALL", "AUTO", "NONE", "RoutePatterns", "route_of"]
+__all__ = ["ALL", "AUTO", "NONE", "RoutePatterns", "readable", "route_of"]
 
 #: The pattern of every request.
 ALL: Final = "all"
@@ -65,18 +65,31 @@ class RoutePatterns:
 
 def _parsed(pattern: str) -> tuple[str | None, re.Pattern[str]]:
     method, _, path = pattern.partition(" ") if pattern[0] != "/" else ("", "", pattern)
-    expression = ".*".join(map(re.escape, path.split("*")))
+    # PEP 3333 decodes the bytes of a path as Latin-1.
+    given = path.encode("utf-8", "surrogateescape").decode("latin-1")
+    expression = ".*".join(map(re.escape, given.split("*")))
     return method or None, re.compile(rf"{expression}\Z", re.DOTALL)
+
+
+def readable(route: str) -> str:
+    """Return a route as a pattern for the command line and the log.
+
+    The bytes are decoded as UTF-8; `*` replaces what cannot be printed.
+    """
+    text = route.encode("latin-1", "replace").decode("utf-8", "replace")
+    return "".join(
+        each if each.isprintable() and each != "\ufffd" else "*" for each in text
+    )
 
 
 def route_of(method: str, path: str) -> str:
     """Return the kind of a request: its method and path with variable parts as `*`.
 
-    The result is also a pattern that matches the request: `GET /orders/*/items`.
+    `readable` makes it a pattern that matches the request: `GET /orders/*/items`.
 
     Args:
         method: the request method.
-        path: the percent-decoded path.
+        path: the path of the environ: percent-decoded, bytes as Latin-1.
     """
     segments = path.split("/")
     if len(segments) > _MAX_SEGMENTS + 1:

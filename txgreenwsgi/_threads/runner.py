@@ -110,12 +110,12 @@ class ThreadRunner:
         """
         routes, meter = self._routes, self._meter
         assert routes is not None and meter is not None
-        blocked = meter.take(task)
+        turns = meter.take(task)
         if task.uses_reactor:
             routes.pin(route, "waits for Deferreds")
-        if life is not None:
-            seconds = blocked + meter.waited(life, seconds)
-        routes.ended(route, blocked, seconds)
+        # The time in the run queue, part of `total`, is no wait of the request.
+        waited = meter.waited(life, seconds) if life else seconds - turns.total
+        routes.ended(route, turns.blocked, turns.blocked + waited)
         meter.measure_for(routes, routes.observes)
 
     def _in_moved(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._switching.greenlets import Hub, Task
 
-__all__ = ["Life", "TurnMeter", "meter_of"]
+__all__ = ["Life", "LongTurns", "TurnMeter", "meter_of"]
 
 #: Other requests are held up if long turns follow each other for longer than this: six
 #: requests of 5 ms at a time delay the others as much as one of 30 ms.
@@ -48,6 +48,21 @@ class Life(NamedTuple):
     busy: float
 
 
+class LongTurns(NamedTuple):
+    """The long turns of a task.
+
+    Attributes:
+        blocked: seconds for which the task has held up the reactor.
+        total: seconds from the beginnings of the turns to their ends.
+    """
+
+    blocked: float
+    total: float
+
+
+_NO_TURNS: Final = LongTurns(0.0, 0.0)
+
+
 class TurnMeter:
     """Adds up the long turns of each task of a hub. Made by `meter_of`.
 
@@ -64,7 +79,7 @@ class TurnMeter:
         # Not the hub, which has the meter: `_meters` must not keep it alive.
         self._hub = ref(hub)
         self._threads_contend = threads_contend
-        self._seconds: WeakKeyDictionary[Task[object], float] = WeakKeyDictionary()
+        self._turns: WeakKeyDictionary[Task[object], LongTurns] = WeakKeyDictionary()
         # The long turns in a row: their sum, and the end of the last one.
         self._row = self._row_end = 0.0
         # The clocks at the beginning of this turn; valid while `precise`.
@@ -107,15 +122,19 @@ class TurnMeter:
     def _add(self, task: Task[object], seconds: float) -> None:
         net = self._net(seconds)
         self.total += seconds
-        if net <= LONG_TURN_SECONDS:
-            return
-        hub = task.hub
-        if hub.resumed_at - self._row_end > _GAP_SECONDS:
-            self._row = 0.0
-        self._row += net
-        self._row_end = hub.seconds()
-        if self._row > _HELD_UP_SECONDS:
-            self._seconds[task] = self._seconds.get(task, 0.0) + net
+        blocked = 0.0
+        if net > LONG_TURN_SECONDS:
+            hub = task.hub
+            if hub.resumed_at - self._row_end > _GAP_SECONDS:
+                self._row = 0.0
+            self._row += net
+            self._row_end = hub.seconds()
+            if self._row > _HELD_UP_SECONDS:
+                blocked = net
+        earlier = self._turns.get(task, _NO_TURNS)
+        self._turns[task] = LongTurns(
+            blocked=earlier.blocked + blocked, total=earlier.total + seconds
+        )
 
     def _net(self, seconds: float) -> float:
         """Return the part of a turn that its task is responsible for."""
@@ -150,14 +169,14 @@ class TurnMeter:
 
     def has(self, task: Task[object]) -> bool:
         """Return whether a task has long turns that `take` has not returned."""
-        return bool(self._seconds) and task in self._seconds
+        return bool(self._turns) and task in self._turns
 
-    def take(self, task: Task[object]) -> float:
-        """Return and forget the seconds of a task, its turn in progress included."""
+    def take(self, task: Task[object]) -> LongTurns:
+        """Return and forget the turns of a task, its turn in progress included."""
         turn = task.hub.seconds() - task.hub.resumed_at
         if turn > LONG_TURN_SECONDS:
             self._add(task, turn)
-        return self._seconds.pop(task, 0.0)
+        return self._turns.pop(task, _NO_TURNS)
 
 
 class _Collections:
