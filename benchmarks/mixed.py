@@ -170,7 +170,6 @@ class Comparison:
         self._cpus = os.sched_getaffinity(0)
         self._variables = {"MIXED_FOLDER": str(folder)}
         self.results: dict[tuple[str, str], list[Result]] = {}
-        self.failures: dict[tuple[str, str], str] = {}
 
     @contextlib.contextmanager
     def serving(self, setup: Setup, cpus: set[int] | None = None) -> Iterator[Process]:
@@ -187,19 +186,26 @@ class Comparison:
             # round are only seconds apart, under the same other load.
             servers = []
             for setup in setups:
-                try:
-                    server = stack.enter_context(self.serving(setup))
-                    request_work(server.port, f"/work/{work}", 1, 0.001)
-                except CannotMeasure as error:
-                    self.failures[work, setup.name] = str(error)
-                    _tell(f"{setup.name}, {work}: {error}")
-                else:
+                server = self._started(stack, setup, work)
+                if server is not None:
                     servers.append((setup, server))
             for number in range(rounds):
                 for setup, server in servers:
                     result = self._measure(work, server)
                     self.results.setdefault((work, setup.name), []).append(result)
                     _tell(f"{work}, round {number + 1}, {setup.name}: {result}")
+
+    def _started(
+        self, stack: contextlib.ExitStack, setup: Setup, work: str
+    ) -> Process | None:
+        """Start a server and check the work; return None if it fails."""
+        try:
+            server = stack.enter_context(self.serving(setup))
+            request_work(server.port, f"/work/{work}", 1, 0.001)
+        except CannotMeasure as error:
+            _tell(f"{setup.name}, {work}: {error}")
+            return None
+        return server
 
     def _measure(self, work: str, server: Process) -> Result:
         server.forget_peak()
