@@ -332,7 +332,9 @@ def _chosen(
 ) -> list[str]:
     chosen = names.split(",")
     if unknown := set(chosen) - set(known):
-        parser.error(f"{option}: unknown {', '.join(unknown)}; give some of {known}")
+        parser.error(
+            f"{option}: unknown {', '.join(unknown)}; give some of {list(known)}"
+        )
     return chosen
 
 
