@@ -86,6 +86,14 @@ class GateTests(SynchronousTestCase):
         self.assertTrue(self.gate.admit(call("image"), 0.0))
         self.assertTrue(self.gate.admit(call("image"), 0.0))
 
+    def test_rare_samples(self) -> None:
+        """Only a route that surely releases the GIL may be sampled rarely."""
+        self.assertTrue(self.gate.passes("hash"))
+        self.gate.note("hash", 1.0)
+        self.assertTrue(self.gate.admit(call("hash"), 0.0))
+        for route in ("loop", "unknown"):
+            self.assertFalse(self.gate.passes(route))
+
     def test_route_that_changes(self) -> None:
         """A route whose calls no longer hold the GIL passes the gate."""
         for _ in range(20):

@@ -25,6 +25,8 @@ YOUNG_SECONDS: Final = 0.3
 YOUNG_ELAPSED_SECONDS: Final = 1.0
 #: From this score on a route is expected to hold the GIL.
 _HOLDS: Final = 0.5
+#: Below this score, one sample does not reach `_HOLDS`.
+_SURELY_RELEASES: Final = 0.25
 #: The score of a route without samples.
 _UNKNOWN: Final = 0.3
 #: Weight of a new sample in the score of its route.
@@ -89,6 +91,13 @@ class Gate:
     def may_hold(self, route: str) -> bool:
         """Return whether calls of `route` hold the GIL, as far as is known."""
         return self._scores.get(route, 1.0) > _HOLDS
+
+    def passes(self, route: str) -> bool:
+        """Return whether calls of `route` pass the gate even after one more sample.
+
+        False for a route without samples.
+        """
+        return self._scores.get(route, 1.0) < _SURELY_RELEASES
 
     def note(self, route: str, holds_gil: float) -> None:
         """Add a sample of the running calls of `route`.
