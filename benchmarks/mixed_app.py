@@ -16,6 +16,7 @@ import sys
 import time
 import zlib
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,11 +131,8 @@ _templates: dict[str, Any] = {}
 
 def _pack(start_response: StartResponse) -> Iterable[bytes]:
     """Send a pack of a git repository, as for a clone; it comes by `write`."""
-    from dulwich.repo import Repo
-    from dulwich.server import DictBackend
-    from dulwich.web import HTTPGitApplication
-
-    repository = Repo(str(FOLDER / "repository"))
+    repo, server, web = (_dulwich(name) for name in ("repo", "server", "web"))
+    repository = repo.Repo(str(FOLDER / "repository"))
     want = b"want %s thin-pack side-band-64k ofs-delta\n" % repository.head()
     body = b"%04x%s00000009done\n" % (len(want) + 4, want)
     environ = {
@@ -143,11 +141,15 @@ def _pack(start_response: StartResponse) -> Iterable[bytes]:
         "CONTENT_TYPE": "application/x-git-upload-pack-request",
         "wsgi.input": io.BytesIO(body),
     }
-    git: Any = HTTPGitApplication(DictBackend({"/": repository}))
+    git = web.HTTPGitApplication(server.DictBackend({"/": repository}))
     try:
         yield from git(environ, start_response)
     finally:
         repository.close()
+
+
+def _dulwich(name: str) -> Any:
+    return import_module(f"dulwich.{name}")
 
 
 #: The kinds of work: name -> function that returns the response.
@@ -213,9 +215,8 @@ def _photograph(path: Path) -> None:
 
 def _repository(path: Path, chance: random.Random) -> None:
     """Create a repository with 300 text files of 30 kB."""
-    from dulwich import porcelain
-
-    repository: Any = porcelain.init(str(path))
+    porcelain = _dulwich("porcelain")
+    repository = porcelain.init(str(path))
     letters = "0123456789abcdefghijklmnopqrstuvwxyz \n"
     names = []
     for number in range(300):
