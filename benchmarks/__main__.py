@@ -11,6 +11,7 @@ import difflib
 import os
 import platform
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -95,6 +96,12 @@ def _options() -> argparse.ArgumentParser:
         help="with --against: requests in each turn (default: 1000)",
     )
     parser.add_argument(
+        "--other-options",
+        metavar="OPTIONS",
+        help="with --against: options of the other revision's server only, such as "
+        "'--blocked-after 0' to see what the default costs",
+    )
+    parser.add_argument(
         "--list", action="store_true", help="list servers and scenarios, then exit"
     )
     return parser
@@ -119,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _measure_servers(options: argparse.Namespace) -> None:
     """Measure all servers in turn and write the tables and the chart."""
-    _refuse_options(options, "without --against", "requests")
+    _refuse_options(options, "without --against", "requests", "other_options")
     rounds = _number("--rounds", options.rounds, 3, _MOST_ROUNDS)
     seconds = _number("--seconds", options.seconds, 2, _MOST_SECONDS)
     servers = _chosen("--servers", options.servers, SERVERS)
@@ -173,7 +180,8 @@ def _measure_revisions(options: argparse.Namespace) -> None:
     load_before = os.getloadavg()
     new = Tree("this tree", ROOT)
     try:
-        with other_tree(options.against) as old:
+        other_options = tuple(shlex.split(options.other_options or ""))
+        with other_tree(options.against, options=other_options) as old:
             outcomes = compare(
                 comparisons,
                 old,
@@ -197,7 +205,8 @@ def _refuse_options(options: argparse.Namespace, when: str, *names: str) -> None
     """Raise _CannotRun if one of these options is given."""
     for name in names:
         if getattr(options, name) is not None:
-            raise _CannotRun(f"--{name} has no meaning {when}; leave it out")
+            option = name.replace("_", "-")
+            raise _CannotRun(f"--{option} has no meaning {when}; leave it out")
 
 
 def _set_up_process(server_cpu: int, client_cpu: int) -> int:

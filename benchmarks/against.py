@@ -58,10 +58,12 @@ class Tree:
     Attributes:
         name: heading of its column.
         path: its root directory.
+        options: further options of its server.
     """
 
     name: str
     path: Path
+    options: tuple[str, ...] = ()
 
 
 if TYPE_CHECKING:
@@ -291,6 +293,7 @@ def other_tree(
     revision: str,
     root: Path = ROOT,
     run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
+    options: tuple[str, ...] = (),
 ) -> Iterator[Tree]:
     """Check `revision` out into a temporary directory that is removed on exit.
 
@@ -301,6 +304,7 @@ def other_tree(
         revision: a branch, tag or commit.
         root: the checkout whose repository is used.
         run: as `subprocess.run`.
+        options: further options of its server.
 
     Raises:
         CannotMeasure: git is missing or does not know the revision.
@@ -331,7 +335,8 @@ def other_tree(
                 path / "benchmarks",
                 ignore=shutil.ignore_patterns("__pycache__"),
             )
-            yield Tree(f"{revision[:40]} ({commit[:9]})", path)
+            name = " ".join([f"{revision[:40]} ({commit[:9]})", *options])
+            yield Tree(name, path, options)
         finally:
             git("worktree", "remove", "--force", str(path))
 
@@ -456,7 +461,8 @@ def _serving(
     variables = {"PYTHONHASHSEED": str(seed)}
     server = next(each for each in SERVERS if each.name == OURS)
     launch = Launch(comparison.app, free_port())
-    return running(server.command(launch), launch.port, cpu, variables, tree.path)
+    command = [*server.command(launch), *tree.options]
+    return running(command, launch.port, cpu, variables, tree.path)
 
 
 def markdown(

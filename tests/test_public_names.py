@@ -50,7 +50,9 @@ PUBLIC: dict[str, set[str]] = {
         "was_interrupted",
     },
     "txgreenwsgi.django": {"pool_statistics"},
-    "txgreenwsgi.monitoring": {"AccessLog", "ExchangeRecord"},
+    "txgreenwsgi.monitoring": {
+        *("AccessLog", "ExchangeRecord", "BlockedLine", "blocked_lines")
+    },
 }
 
 #: The parameters of the most used functions.
@@ -68,7 +70,7 @@ SIGNATURES = {
     "current_task": [],
     "recv": ["environ", "size"],
     "service": [
-        *("app", "listen", "patch", "access_log", "access_log_format"),
+        *("app", "listen", "patch", "gc", "access_log", "access_log_format"),
         *("observers", "reactor", "settings"),
     ],
     "GreenSite": [
@@ -153,7 +155,7 @@ class PublicNameTests(SynchronousTestCase):
                 *("max_trailer_size", "max_chunk_extensions", "max_handshakes"),
                 *("max_header_size", "max_headers", "max_target", "input_window"),
                 *("on_disconnect", "display_tracebacks", "add_header", "environ"),
-                *("server_header", "url_scheme"),
+                *("server_header", "url_scheme", "blocked_after"),
             },
             names,
         )

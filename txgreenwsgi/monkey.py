@@ -58,6 +58,7 @@ __all__ = [
     "is_patched",
     "original",
     "patch_all",
+    "patch_heavy",
     "patch_os",
     "patch_psycopg2",
     "patch_queue",
@@ -327,6 +328,32 @@ def patch_signal() -> None:
 def patch_psycopg2() -> None:
     """Make psycopg2, which waits in C, park. `patch_socket` includes this."""
     drivers.make_psycopg2_green()
+
+
+def patch_heavy(*, warn: bool = True) -> None:
+    """Make heavy calls run in threads while the task waits. Not part of `patch_all`.
+
+    These are SQLite's, Pillow's, password hashes (PBKDF2, scrypt, bcrypt, Argon2),
+    the compression of large data, and `os.fsync`. Calls with little work stay direct.
+    Libraries that are imported later are included. Call from the main thread, outside
+    tasks, before the application is imported.
+
+    Args:
+        warn: warn about modules that bound originals earlier.
+    """
+    from .green import heavy
+
+    if "heavy" not in _patched:
+        _patched.add("heavy")
+        early = early_importers()
+        for name, replaced in heavy.replacements().items():
+            module = importlib.import_module(name)
+            for attribute, value in replaced.items():
+                _replace(module, attribute, value)
+        heavy.watch_libraries()
+        _rebind_modules()
+        if warn and early_importers() != early:
+            _warn_of_leftovers()
 
 
 #: The functions that `patch_all` calls, in this order.

@@ -201,6 +201,13 @@ class Settings:
         "connection is closed.",
         off="no limit",
     )
+    blocked_after: float = _setting(
+        0.25,
+        "seconds",
+        "Time for which a request may block the reactor, and with it all others, until "
+        "the log names the request and the line of code.",
+        off="no monitor",
+    )
     methods: tuple[str, ...] = _setting(
         (),
         "names",
@@ -388,6 +395,7 @@ class SettingsKeywords(TypedDict, total=False):
     body_timeout: float
     min_body_rate: int
     write_timeout: float
+    blocked_after: float
     methods: Iterable[str]
     max_header_size: int
     max_headers: int

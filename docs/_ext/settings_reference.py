@@ -27,6 +27,7 @@ _TYPES: Final = {
     "choice": "str",
     "text": "str",
     "names": "list of str, or a str with commas",
+    "words": "list of str",
     "pairs": "list of (name, value) tuples, or a mapping",
 }
 

@@ -61,6 +61,9 @@ KNOWN: dict[str, dict[str, str]] = {
         f"{_LIVE}untrusted_host": _FRAGMENT,
         f"{_LIVE}double_slash_path": _SLASHES,
         f"{_LIVE}chunked_request[True]": _SMUGGLING,
+        f"{_LIVE}chunked_request[False]": (
+            "a chunked body is received before the call, and gets a CONTENT_LENGTH"
+        ),
         f"{_LIVE}streaming_close_response[]": _HTTP_1_0,
         f"{_LIVE}streaming_close_response[crash]": _HTTP_1_0,
         f"{_LIVE}multiple_headers_concatenated": _COMMA,

@@ -180,10 +180,17 @@ class Project:
         self.process.send_signal(number)
 
     def children(self) -> list[int]:
-        """Return the process ids of its children that are alive."""
+        """Return the process ids of its children that are alive.
+
+        Without the guardian, which is its child until it has started.
+        """
         assert self.process is not None
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text("ascii").split()]
+        return [
+            int(pid)
+            for pid in path.read_text("ascii").split()
+            if b"guardian" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
 
 
 def fetch(url: str) -> tuple[int, str]:

@@ -122,10 +122,10 @@ class EmbeddingTests(SynchronousTestCase):
         environ = {"CHECKOUT": str(CHECKOUT)}
         return start(self, "-y", self.write(tac), environ=environ)
 
-    def seconds_of_two(self, server: ServerProcess, path: str) -> float:
-        """Return the duration of two concurrent requests of one second each."""
+    def seconds_of_five(self, server: ServerProcess, path: str) -> float:
+        """Return the duration of five concurrent requests of one second each."""
         started = time.monotonic()
-        threads = [Thread(target=server.fetch, args=(path,)) for _ in range(2)]
+        threads = [Thread(target=server.fetch, args=(path,)) for _ in range(5)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -133,11 +133,11 @@ class EmbeddingTests(SynchronousTestCase):
         return time.monotonic() - started
 
     def test_views_that_block(self) -> None:
-        """Patched as documented, two views in time.sleep(1) take one second."""
+        """Patched as documented, five views in time.sleep(1) take one second."""
         for tac in (BY_NAME, PATCHED_FIRST, SITE, RESOURCE):
             server = self.start(tac)
             for path in ("/bound", "/module"):
-                self.assertLess(self.seconds_of_two(server, path), 1.8, (tac, path))
+                self.assertLess(self.seconds_of_five(server, path), 4, (tac, path))
             self.assertNotIn("not patched", server.log())
             server.ask_to_stop()
             server.wait_ended()
@@ -146,7 +146,7 @@ class EmbeddingTests(SynchronousTestCase):
         """Without patching they take two, and the log gives the remedy at the start."""
         server = self.start(UNPATCHED)
         server.wait_logged(r"The standard library is not patched: .*patch_all\(\)")
-        self.assertGreater(self.seconds_of_two(server, "/module"), 1.9)
+        self.assertGreater(self.seconds_of_five(server, "/module"), 4.9)
         self.assertEqual(server.log().count("not patched"), 1)
 
     def test_remedy(self) -> None:

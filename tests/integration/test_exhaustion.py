@@ -88,7 +88,7 @@ class DescriptorTests(SynchronousTestCase):
         server = serve(self, APP)
         crowd = Crowd(self, server)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (self.limit, self.limit))
-        clients = crowd.connect(2 * self.limit)
+        clients = crowd.connect(2 * self.limit - 10)
         served = crowd.answered(clients, 1.0)
         # The process itself uses some, and an eighth is reserved for the application.
         self.assertGreater(served, self.limit // 2)

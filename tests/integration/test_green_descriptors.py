@@ -442,9 +442,12 @@ class WaitingCallTests(TestCase):
     @txgreenwsgi.in_greenlet
     def test_system(self) -> None:
         """`os.system` runs the command while other tasks run."""
-        reader, writer = self.pipe()
-        real_os.set_inheritable(reader, True)
-        running = self.parked(os.system, f"read line <&{reader}; exit 3")
+        # Not a pipe: the shell takes descriptors of one digit only.
+        path = real_os.path.join(self.folder(), "fifo")
+        real_os.mkfifo(path)
+        writer = real_os.open(path, real_os.O_RDWR)
+        self.addCleanup(real_os.close, writer)
+        running = self.parked(os.system, f"read line <{path}; exit 3")
         os.write(writer, b"x\n")
         self.assertEqual(real_os.waitstatus_to_exitcode(running.wait(20)), 3)
 

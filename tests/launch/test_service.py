@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import types
@@ -15,6 +16,7 @@ from twisted.web.server import Site
 from tests.server.logged import Logged
 from txgreenwsgi import GreenSite, GreenWSGIResource, service
 from txgreenwsgi._launch import service as service_module
+from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import AppNotFound
 from txgreenwsgi.green import patched
 from txgreenwsgi.settings import SettingError
@@ -39,6 +41,8 @@ class ServiceTests(SynchronousTestCase):
         self.modules: list[tuple[str, ...]] = []
         self.patch(service_module, "patch_modules", self.modules.append)
         self.patch(service_module, "patch_drivers", lambda names: None)
+        # Most tests do not stop their services.
+        self.patch(service_module, "freezer_for", lambda mode: None)
         self.addCleanup(sys.modules.pop, "tx_shop", None)
 
     def define(self, name: str, **contents: object) -> None:
@@ -53,6 +57,27 @@ class ServiceTests(SynchronousTestCase):
         self.assertIs(made.site.application, application)
         self.assertEqual(made.site.settings.max_body, 5)
         self.assertEqual(self.modules, [])
+
+    def test_garbage_collection(self) -> None:
+        """The application is frozen while the service runs, unless unchanged."""
+        self.patch(service_module, "freezer_for", freezer_for)
+        self.patch(gc, "collect", lambda: 0)  # takes 0.1 s in this process
+        self.addCleanup(gc.unfreeze)
+        made = service(
+            application, ["tcp:1"], reactor=self.reactor, gc="unchanged", keep_alive=0
+        )
+        made.startService()
+        self.assertEqual(gc.get_freeze_count(), 0)
+        made.stopService()
+        made = service(application, ["tcp:1"], reactor=self.reactor)
+        self.assertEqual(gc.get_freeze_count(), 0)
+        made.startService()
+        self.assertGreater(gc.get_freeze_count(), 0)
+        made.stopService()
+        self.assertEqual(gc.get_freeze_count(), 0)
+        error = self.assertRaises(ValueError, service, application, gc="off")
+        self.assertIn("gc='off' is not a mode", str(error))
+        self.assertIn("give 'freeze' or 'unchanged'", str(error))
 
     def test_name(self) -> None:
         """An application given by name is imported when the service starts."""

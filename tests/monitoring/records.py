@@ -23,6 +23,7 @@ FIELDS: dict[str, Any] = {
     "referer": "http://example.net/",
     "user_agent": "Browser/1 (X; Y)",
     "outcome": "finished",
+    "blocked": 0.3456789,
 }
 
 

@@ -131,6 +131,7 @@ class JSONTests(SynchronousTestCase):
                 "status": 200,
                 "bytes_sent": 512,
                 "duration": 0.012346,
+                "blocked": 0.345679,
                 "outcome": "finished",
                 "referer": "http://example.net/",
                 "user_agent": "Browser/1 (X; Y)",

@@ -393,6 +393,7 @@ class SocketTransport(Server):
             [endpoint],
             observers=observers,
             reactor=self.reactor,
+            gc="unchanged",  # of the process that runs the tests
             **settings,
         )
         self._service.startService()

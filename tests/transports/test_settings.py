@@ -42,6 +42,7 @@ OF_CONNECTIONS: dict[str, Any] = {
 #: All other settings, each with a non-default value.
 OF_REQUESTS: dict[str, Any] = {
     "add_header": [("X-Frame-Options", "DENY")],
+    "blocked_after": 5,
     "buffer_input": True,
     "display_tracebacks": True,
     "environ": {"MY": "own"},

@@ -165,6 +165,25 @@ class DriverTests(CheckTestCase):
         self.assertEqual(status, 0)
         self.assertIn("0 of 1 would block the reactor, 1 may", text)
 
+    def test_threads_for_auto(self) -> None:
+        """The report says which findings `--threads-for auto` solves."""
+        self.load("requests")
+        self.load("grpc")
+        self.load("shopdriver._native", __file__=NATIVE)
+        self.load("gevent.monkey", saved={"socket": {}})
+        text, status = report(examine())
+        self.assertEqual(status, 1)
+        auto = "--threads-for auto, the default"
+        for name in ("requests", "grpc", "shopdriver"):
+            finding = text.partition(f" {name}\n")[2]
+            self.assertIn(auto, "".join(finding.splitlines(keepends=True)[:2]))
+        self.assertEqual(text.count(auto), 3)
+        self.assertIn(
+            "3 of 4 would block the reactor, 1 may; --threads-for auto solves 3 of "
+            "these",
+            text,
+        )
+
     def test_known_extensions(self) -> None:
         """An extension module of a known or harmless package is not unknown."""
         for name in ("cryptography.native", "_duckdb", "psycopg_binary.pq"):
@@ -192,6 +211,14 @@ class DriverTests(CheckTestCase):
         self.says("sqlite3", BLOCKS, "(in shop.orders, shop.stock)")
         del sys.modules["shop.orders"], sys.modules["shop.stock"]
         self.says("sqlite3", GREEN, "txgreenwsgi.green.sqlite3")
+
+    def test_sqlite3_heavy(self) -> None:
+        """With `--offload heavy`, sqlite3 is off-loaded for all its users."""
+        sys.modules["sqlite3"] = sqlite3
+        self.load("shop.orders", db=sqlite3)
+        self.says("sqlite3", BLOCKS, "--offload heavy")
+        self.patched.add("heavy")
+        self.says("sqlite3", OFFLOADED, "--offload heavy", "heavy")
 
     def test_rivals(self) -> None:
         """Another library that patched the standard library is reported."""
@@ -281,6 +308,13 @@ class DjangoTests(CheckTestCase):
         ):
             self.engine(engine)
             self.says("DATABASES['default']['ENGINE']", verdict, remedy)
+
+    def test_sqlite3_heavy(self) -> None:
+        """With `--offload heavy`, Django's own engine for SQLite is off-loaded."""
+        self.engine("django.db.backends.sqlite3")
+        self.says("DATABASES['default']['ENGINE']", BLOCKS, "--offload heavy")
+        self.patched.add("heavy")
+        self.says("DATABASES['default']['ENGINE']", OFFLOADED, "--offload heavy")
 
     def test_sockets_that_block(self) -> None:
         """Without patched sockets, only our engine for SQLite is green."""

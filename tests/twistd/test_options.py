@@ -74,6 +74,7 @@ class OptionsTests(SynchronousTestCase):
             "body_timeout": ("4", 4.0),
             "min_body_rate": ("1K", 1024),
             "write_timeout": ("5s", 5.0),
+            "blocked_after": ("0.5", 0.5),
             "methods": ("GET, HEAD,X", ("GET", "HEAD", "X")),
             "max_header_size": ("16K", 16384),
             "max_headers": ("50", 50),
@@ -114,6 +115,18 @@ class OptionsTests(SynchronousTestCase):
         ):
             error = self.assertRaises(UsageError, parsed, f"--methods={text}")
             self.assertIn(f"--methods {text!r} {problem}", str(error))
+
+    def test_gc(self) -> None:
+        """--gc is freeze or unchanged; errors name the option and the remedy."""
+        self.assertEqual(parsed()["gc"], "freeze")
+        self.assertEqual(parsed("--gc=unchanged")["gc"], "unchanged")
+        for text in ("off", "default", ""):
+            error = self.assertRaises(UsageError, parsed, f"--gc={text}")
+            self.assertEqual(
+                str(error),
+                f"--gc {text!r} is not a mode of garbage collection: give freeze or "
+                "unchanged",
+            )
 
     def test_repeated(self) -> None:
         """Headers and variables may be repeated, and keep their order."""

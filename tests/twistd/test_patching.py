@@ -45,10 +45,21 @@ class PatchOptionTests(SynchronousTestCase):
         """It may be repeated; anything but a full name is refused with an example."""
         options = self.parsed("--offload", "a.b", "--offload", "c.d.e")
         self.assertEqual(options["offload"], ["a.b", "c.d.e"])
-        for wrong in ("function", "a.b()", ""):
+        for wrong in ("function", "a.b()", "", "Heavy"):
             with self.assertRaises(usage.UsageError) as caught:
                 self.parsed("--offload", wrong)
-            self.assertIn("bcrypt.hashpw", str(caught.exception))
+            self.assertIn("bcrypt.hashpw, or heavy", str(caught.exception))
+
+    def test_offload_heavy(self) -> None:
+        """The name heavy patches well-known modules; other names may be added."""
+        options = self.parsed("--offload", "heavy", "--offload", "os.getcwd")
+        self.assertEqual(options["offload"], ["heavy", "os.getcwd"])
+        from txgreenwsgi import monkey
+
+        calls: list[str] = []
+        self.patch(monkey, "patch_heavy", lambda: calls.append("patched"))
+        offload_names(["heavy"])
+        self.assertEqual(calls, ["patched"])
 
 
 class OffloadNamesTests(SynchronousTestCase):

@@ -38,7 +38,9 @@ class FakeGreenService(Service):
         observers: Any,
         reactor: Any,
         access_log: Any,
+        freezer: Any,
     ) -> None:
+        self.freezer = freezer
         self.load_app, self.listen = load_app, listen
         self.settings, self.access_log = settings, access_log
         self.calls: list[str] = []
@@ -102,6 +104,12 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertEqual(green.settings.max_body, 5)
         self.assertIsNone(green.access_log)
         self.assertEqual(green.calls, [])
+
+    def test_garbage_collection(self) -> None:
+        """By default the application is frozen; `--gc unchanged` turns this off."""
+        self.assertIsNotNone(self.make()[1].freezer)
+        self.assertIsNotNone(self.make("--gc=freeze")[1].freezer)
+        self.assertIsNone(self.make("--gc=unchanged")[1].freezer)
 
     def test_patching(self) -> None:
         """The library is patched when the application is loaded, and no sooner."""

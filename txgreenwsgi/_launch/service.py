@@ -7,7 +7,7 @@ when the service starts. It must never know options or signals.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 
@@ -19,6 +19,7 @@ from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.monitoring import AccessLog
 from txgreenwsgi.settings import Settings
 
+from .collecting import freezer_for
 from .find_app import check_spec, find_app
 from .patching import PATCHABLE, parse_patch, patch_drivers
 from .patching import patch as patch_modules
@@ -42,6 +43,7 @@ def service(
     listen: Sequence[str | IStreamServerEndpoint] = DEFAULT_LISTEN,
     *,
     patch: str | Iterable[str] | None = None,
+    gc: Literal["freeze", "unchanged"] = "freeze",
     access_log: AccessLogTarget | None = None,
     access_log_format: AccessLogFormat = "combined",
     observers: Sequence[Callable[[ExchangeRecord], object]] = (),
@@ -81,6 +83,10 @@ def service(
             "selectors", "socket", "ssl", "subprocess" and "signal", as an iterable
             or separated by commas. None patches nothing, and the service logs a
             warning when it starts if the program has not patched anything either.
+        gc: "freeze" excludes the loaded application from garbage collection, while
+            the service runs. This shortens full collections of the process. Call
+            `gc.freeze()` yourself, or give "unchanged", if other parts of the program
+            load large amounts of data that they replace later.
         access_log: the file to which a line is appended for each request; "-" is the
             process's standard output. A relative path is relative to the working
             directory of the process when the service starts.
@@ -94,13 +100,14 @@ def service(
         SettingError: a setting does not exist or has an invalid value.
         TypeError: `app` is not a WSGI application (but an ASGI application, a class,
             a factory ...), or `listen` is a single string.
-        ValueError: `patch`, `access_log_format` or an endpoint string is invalid.
+        ValueError: `patch`, `gc`, `access_log_format` or an endpoint string is invalid.
         StartError: `app` is not the name of an application. Starting the service
             also raises it: the application cannot be found, an endpoint cannot be
             opened (a `ListenError`, which is a `CannotListenError`), or the access
             log cannot be opened.
     """
     load_app = _loader(app, patch)
+    freezer = freezer_for(gc)
     if not isinstance(listen, str):  # refused below
         for endpoint in listen:
             _check_listen(endpoint)
@@ -114,6 +121,7 @@ def service(
         observers,
         reactor,
         log,
+        freezer,
     )
 
 

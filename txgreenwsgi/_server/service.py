@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from txgreenwsgi._wsgi.gateway import Application
     from txgreenwsgi.monitoring import AccessLog, ExchangeRecord
 
+    from .collection import Freezer
+
 __all__ = ["DEFAULT_LISTEN", "GreenService"]
 
 _log = Logger()
@@ -70,6 +72,8 @@ class GreenService(Service):
         reactor: the installed reactor by default.
         access_log: opened before the application is loaded, and closed after the
             last request.
+        freezer: excludes the loaded application from garbage collection; None to
+            leave the collector alone.
 
     Attributes:
         site: the factory behind all endpoints.
@@ -84,6 +88,7 @@ class GreenService(Service):
         observers: Sequence[Callable[[ExchangeRecord], object]] = (),
         reactor: IReactorTime | None = None,
         access_log: AccessLog | None = None,
+        freezer: Freezer | None = None,
     ) -> None:
         if isinstance(listen, str):
             raise TypeError(
@@ -96,6 +101,7 @@ class GreenService(Service):
         self._privileged = False
         self._refusal: Failure | None = None
         self._access_log = access_log
+        self._freezer = freezer
         if access_log is not None:
             observers = [*observers, access_log.observe]
         self.ports: list[IListeningPort] = []
@@ -134,6 +140,8 @@ class GreenService(Service):
         # The application may keep the streams, or need their buffers, at its import.
         replace_standard_streams()
         self.site.application = self._load_app()
+        if self._freezer is not None:
+            self._freezer.start()
         if not self._privileged:
             self._open()
         self._privileged = False
@@ -209,6 +217,8 @@ class GreenService(Service):
         stopped = self._close_ports().addBoth(self._stop_site)
         if self._access_log is not None:
             stopped.addBoth(self._close_access_log, self._access_log)
+        if self._freezer is not None:
+            self._freezer.stop()
         return stopped.addBoth(self._end_partial_lines)
 
     def _close_ports(self) -> Deferred[object]:

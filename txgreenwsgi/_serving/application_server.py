@@ -25,12 +25,14 @@ from txgreenwsgi.origins import EXTENSIONS
 from .admission import AdmissionQueue
 from .deadlines import DeadlineClock
 from .limits import limits_from
+from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
 from .shutdown import Shutdown
+from .stack_dumps import share_timer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
@@ -83,9 +85,12 @@ class ApplicationServer:
         dropped_fields: the hop-by-hop response fields that were logged: the name in
             lower case, and the place in the application.
         hub: the hub of the reactor's tasks; set by `bind`.
+        monitor: the monitor of that hub; None if `blocked_after` is 0, and for a
+            reactor in memory.
     """
 
     hub: Hub
+    monitor: BlockedMonitor | None = None
 
     def __init__(
         self,
@@ -127,6 +132,8 @@ class ApplicationServer:
             )
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
+        if settings.blocked_after:
+            share_timer()
 
     @cached_property
     def reactor(self) -> IReactorTime:
@@ -144,8 +151,10 @@ class ApplicationServer:
         attribute because reading it is faster than a property.
         """
         self.hub = hub_of(self.reactor)
-        replace_standard_streams()
         set_thread_count(self.hub, self.settings.threads)
+        replace_standard_streams()
+        if self.settings.blocked_after:
+            self.monitor = monitor_of(self.hub)
 
     # Requests. Called in the reactor greenlet.
 
@@ -172,13 +181,13 @@ class ApplicationServer:
         self.table.exchanges.discard(exchange)
         if exchange in self.detached:
             self.detached.discard(exchange)
-            self.deadlines.stop_if_idle()
+            self._stop_if_idle()
 
     def detach(self, exchange: InFlight) -> None:
         """Keep checking the deadlines of an exchange that outlives its connection."""
         if exchange in self.table.exchanges:  # else a shutdown has abandoned it
             self.detached.add(exchange)
-            self.deadlines.start(self.reactor)
+            self._start_checks()
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
@@ -194,16 +203,44 @@ class ApplicationServer:
         connections = self.shutdown.connections
         connections.add(connection)
         if len(connections) == 1:
-            self.deadlines.start(self.reactor)
+            self._start_checks()
 
     def connection_lost(self, connection: Connection) -> None:
         """Unregister a connection. The connection itself notifies its exchanges."""
         connections = self.shutdown.connections
         connections.discard(connection)
         if not connections:
-            self.deadlines.stop_if_idle()
+            self._stop_if_idle()
         if self.shutdown.stopping:
             self.shutdown.complete_if_idle()
+
+    def _start_checks(self) -> None:
+        """Check deadlines and watch for blocks while there is a connection."""
+        self.deadlines.start(self.reactor)
+        if self.monitor is not None:
+            self.monitor.watch(self)
+
+    def _stop_if_idle(self) -> None:
+        self.deadlines.stop_if_idle()
+        if self.monitor is not None and not self.open_connections and not self.detached:
+            self.monitor.unwatch(self)
+
+    # For the blocked-reactor monitor. Called in its thread too.
+
+    @property
+    def blocked_after(self) -> float:
+        """The setting."""
+        return self.settings.blocked_after
+
+    @property
+    def requests_in_flight(self) -> Collection[InFlight]:
+        """The exchanges in progress."""
+        return self.table.exchanges
+
+    @property
+    def open_connections(self) -> int:
+        """The number of open connections."""
+        return len(self.shutdown.connections)
 
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
         """Begin the shutdown; see `GreenSite.stop`."""

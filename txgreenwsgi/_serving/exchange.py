@@ -31,6 +31,7 @@ from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
 from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
 
+from .blocks import seconds_blocked
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of
 from .plain_response import plain_response
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._wsgi.files import FileWrapper
 
     from .application_server import ApplicationServer
+    from .blocks import Block
     from .limits import Limits
     from .stream import Stream
 
@@ -148,6 +150,8 @@ class Exchange:
         bytes_sent: the length of the response body sent so far, without framing.
         iterating: whether the application's iterable is being iterated.
         bodiless: whether method or status exclude a response body.
+        blocks: the blocks of the reactor by this request, which the monitor adds; None
+            if there are none.
         deadline: reactor time at which the request times out, `stalled` excluded.
         stalled: duration of the stalls of the reactor during the request, in seconds.
     """
@@ -158,6 +162,7 @@ class Exchange:
     __slots__ = (
         "_left",
         "_started_unix",
+        "blocks",
         "bodiless",
         "body",
         "bytes_sent",
@@ -204,6 +209,7 @@ class Exchange:
         self.bytes_sent = 0
         self.iterating = False
         self.bodiless = False
+        self.blocks: list[Block] | None = None
         limit = limits.request_seconds
         self.deadline = now + limit if limit else _NEVER
         self.stalled = 0.0
@@ -888,6 +894,7 @@ class Exchange:
             referer=head.variables.get("HTTP_REFERER", ""),
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
+            blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
         )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._switching.greenlets import Task
 
+    from .blocks import Block
+
 __all__ = ["InFlight", "Observer", "RequestInFlight", "RequestTable", "describe_wait"]
 
 _log = Logger()
@@ -37,6 +39,7 @@ class InFlight(Protocol):
     request_id: str
     started: float
     task: Task[None] | None
+    blocks: list[Block] | None
 
     def cancel(self) -> None:
         """Cancel the request at the end of the shutdown's grace period."""

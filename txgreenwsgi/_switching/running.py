@@ -24,6 +24,9 @@ __all__ = ["current_task", "require_task"]
 #: has one reactor thread, so there is one such task.
 task: Task[object] | None = None
 
+#: The task of `react()`, which is the program's main function; None otherwise.
+program: Task[object] | None = None
+
 #: True while a signal handler runs, having interrupted a task or the reactor at an
 #: arbitrary point.
 in_handler = False

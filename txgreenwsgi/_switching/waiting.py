@@ -23,6 +23,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from . import running
 from .errors import Cancelled, NotInGreenlet
 from .greenlets import Suspension, Task, current_task, hub_of, require_task
 from .guards import require_seconds
@@ -543,7 +544,7 @@ def react(
 
     def run(reactor: IReactorCore) -> Deferred[object]:
         clock = cast("IReactorTime", reactor)
-        task = _spawn(hub_of(clock), run_main, (), {})
+        running.program = task = _spawn(hub_of(clock), run_main, (), {})
         stopped = False
 
         def stop() -> Deferred[object] | None:

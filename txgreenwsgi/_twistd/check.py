@@ -40,6 +40,8 @@ __all__ = [
     "report",
 ]
 
+_AUTO = "or --threads-for auto, the default: requests that it delays run in threads"
+
 _RIVALS = ("gevent", "eventlet")
 
 
@@ -51,6 +53,11 @@ def _offloaded(offload: Iterable[str], package: str) -> Finding | None:
     return Finding(
         package, OFFLOADED, f"only {', '.join(names)}; its other calls block"
     )
+
+
+def _blocking(name: str, remedy: str) -> Finding:
+    """Return the finding for a driver whose calls block."""
+    return Finding(name, BLOCKS, remedy, blocks_calls=True)
 
 
 def _is_disguised(name: str) -> bool:
@@ -66,17 +73,17 @@ def _drivers(offload: Iterable[str]) -> Iterable[Finding]:
             if is_patched("socket"):
                 yield Finding(name, GREEN)
             else:
-                yield _offloaded(offload, name) or Finding(
-                    name, BLOCKS, "patch socket and ssl: --patch all"
+                yield _offloaded(offload, name) or _blocking(
+                    name, "patch socket and ssl: --patch all"
                 )
     for name, remedy in IN_C.items():
         if name in sys.modules and not _is_disguised(name):
-            yield _offloaded(offload, name) or Finding(name, BLOCKS, remedy)
+            yield _offloaded(offload, name) or _blocking(name, remedy)
     for name, examine_driver in _SPECIAL.items():
         module = sys.modules.get(name)
         if module is not None:
             found = examine_driver(module)
-            if found.verdict == GREEN:
+            if found.verdict in (GREEN, OFFLOADED):
                 yield found
             else:
                 yield _offloaded(offload, name) or found
@@ -86,9 +93,8 @@ def _psycopg2(module: object) -> Finding:
     extensions = sys.modules.get("psycopg2.extensions")
     if extensions is not None and extensions.get_wait_callback() is not None:
         return Finding("psycopg2", GREEN)
-    return Finding(
+    return _blocking(
         "psycopg2",
-        BLOCKS,
         "patch sockets (--patch all), or call txgreenwsgi.monkey.patch_psycopg2() at "
         "startup",
     )
@@ -101,9 +107,8 @@ def _psycopg(module: object) -> Finding:
         getattr(waits_by, "__name__", "wait_c") != "wait_c" and is_patched("select")
     ):
         return Finding("psycopg", GREEN)
-    return Finding(
+    return _blocking(
         "psycopg",
-        BLOCKS,
         "patch sockets (--patch all), or set the environment variable "
         "PSYCOPG_WAIT_FUNC to wait_poll and patch select",
     )
@@ -112,24 +117,26 @@ def _psycopg(module: object) -> Finding:
 def _oracledb(module: object) -> Finding:
     is_thin = getattr(module, "is_thin_mode", None)
     if is_thin is not None and not is_thin():
-        return Finding(
-            "oracledb", BLOCKS, "remove init_oracle_client(), to use the thin mode"
+        return _blocking(
+            "oracledb", "remove init_oracle_client(), to use the thin mode"
         )
     if is_patched("socket"):
         return Finding("oracledb", GREEN)
-    return Finding("oracledb", BLOCKS, "patch socket and ssl: --patch all")
+    return _blocking("oracledb", "patch socket and ssl: --patch all")
 
 
 def _sqlite3(module: object) -> Finding:
     green = sys.modules.get("txgreenwsgi.green.sqlite3")
+    if is_patched("heavy"):
+        return Finding("sqlite3", OFFLOADED, "by --offload heavy")
     users = sorted(_users_of(module))
     if green is not None and not users:
         return Finding("sqlite3", GREEN, "through txgreenwsgi.green.sqlite3")
     where = f" (in {', '.join(users)})" if users else ""
-    return Finding(
+    return _blocking(
         "sqlite3",
-        BLOCKS,
-        f"each query blocks: import txgreenwsgi.green.sqlite3 instead{where}",
+        "each query blocks: give --offload heavy, or import "
+        f"txgreenwsgi.green.sqlite3 instead{where}",
     )
 
 
@@ -154,9 +161,8 @@ def _uvloop(module: object) -> Finding:
     loop: object = getattr(reactor, "_asyncioEventloop", None)
     if type(loop).__module__.partition(".")[0] == "uvloop":
         return Finding("uvloop", GREEN, "the reactor runs on it")
-    return Finding(
+    return _blocking(
         "uvloop",
-        BLOCKS,
         "an event loop of uvloop waits in C: remove uvloop.run() and "
         "uvloop.install(), so that asyncio.run() uses the loop of asyncio",
     )
@@ -186,6 +192,7 @@ def _unknown(offload: Iterable[str]) -> Iterable[Finding]:
                 f"it can open connections in C ({path}), and would block while it "
                 "waits for them: call it in a request while others run, or --offload "
                 "its calls",
+                blocks_calls=True,
             )
 
 
@@ -273,11 +280,15 @@ def report(findings: list[Finding]) -> tuple[str, int]:
         lines.append(f"{found.verdict:<10} {found.name}")
         if found.remedy:
             lines.append(f"{'':<10}   {found.remedy}")
+        if found.blocks_calls:
+            lines.append(f"{'':<10}   {_AUTO}")
     blocking = sum(found.verdict == BLOCKS for found in findings)
     unknown = sum(found.verdict == UNKNOWN for found in findings)
+    solved = sum(found.blocks_calls for found in findings)
     lines.append(
         f"{blocking} of {len(findings)} would block the reactor"
         + (f", {unknown} may" if unknown else "")
+        + (f"; --threads-for auto solves {solved} of these" if solved else "")
         if findings
         else "no blocking driver is loaded, as far as known"
     )

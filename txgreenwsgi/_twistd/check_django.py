@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .findings import BLOCKS, GREEN, WARNING, Finding
+from txgreenwsgi.green.patched import is_patched
+
+from .findings import BLOCKS, GREEN, OFFLOADED, WARNING, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -121,11 +123,14 @@ def _instead(engine: str) -> str:
 def _engine(setting: str, engine: str, sockets_are_green: bool) -> Finding:
     name = f"{setting}['ENGINE']"
     if engine == _THEIRS + "sqlite3":
+        if is_patched("heavy"):
+            return Finding(name, OFFLOADED, "by --offload heavy")
         return Finding(
             name,
             BLOCKS,
             f"SQLite blocks: use {_OURS}sqlite3, where each connection has its own "
-            "thread",
+            "thread, or give --offload heavy",
+            blocks_calls=True,
         )
     if engine == _OURS + "sqlite3":
         return Finding(name, GREEN, "each connection has its own thread")
@@ -137,12 +142,16 @@ def _engine(setting: str, engine: str, sockets_are_green: bool) -> Finding:
             BLOCKS,
             f"mysqlclient blocks in C: use {_OURS}mysql, which uses PyMySQL, or call "
             "pymysql.install_as_MySQLdb() in the settings",
+            blocks_calls=True,
         )
     if engine.startswith((_OURS, _THEIRS)) and not engine.endswith(".dummy"):
         if sockets_are_green:
             return Finding(name, GREEN)
         return Finding(
-            name, BLOCKS, "its driver needs green sockets: --patch socket or all"
+            name,
+            BLOCKS,
+            "its driver needs green sockets: --patch socket or all",
+            blocks_calls=True,
         )
     if engine.endswith(".dummy") or not engine:
         return Finding(name, GREEN, "no database")
@@ -177,11 +186,16 @@ def _caches(settings: Any, sockets_are_green: bool) -> Iterable[Finding]:
             continue
         known = _CACHES[kind]
         if known is not None:
-            yield Finding(name, *known)
+            yield Finding(name, *known, blocks_calls=True)
         elif sockets_are_green:
             yield Finding(name, GREEN)
         else:
-            yield Finding(name, BLOCKS, "it needs green sockets: --patch socket or all")
+            yield Finding(
+                name,
+                BLOCKS,
+                "it needs green sockets: --patch socket or all",
+                blocks_calls=True,
+            )
 
 
 def _others(settings: Any, sockets_are_green: bool) -> Iterable[Finding]:
@@ -194,6 +208,7 @@ def _others(settings: Any, sockets_are_green: bool) -> Iterable[Finding]:
             "SESSION_ENGINE",
             WARNING,
             "file access blocks: use the cache or the database",
+            blocks_calls=True,
         )
     backend = settings.EMAIL_BACKEND
     if backend == "django.core.mail.backends.smtp.EmailBackend" and (
@@ -203,4 +218,5 @@ def _others(settings: Any, sockets_are_green: bool) -> Iterable[Finding]:
             "EMAIL_BACKEND",
             WARNING,
             "sending mail blocks until the mail server replies: --patch socket or all",
+            blocks_calls=True,
         )

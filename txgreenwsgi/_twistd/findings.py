@@ -32,11 +32,14 @@ class Finding:
         name: the module or the setting.
         verdict: GREEN, OFFLOADED, UNKNOWN, BLOCKS or WARNING.
         remedy: the remedy or a note; "" if there is none.
+        blocks_calls: whether it delays other requests by calls that block, as opposed
+            to state that requests share. Requests in threads need no other remedy.
     """
 
     name: str
     verdict: str
     remedy: str = ""
+    blocks_calls: bool = False
 
 
 #: Drivers written in Python on sockets: green if sockets are.

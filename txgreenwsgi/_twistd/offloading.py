@@ -1,7 +1,8 @@
 """`--offload`: functions that run in the reactor's thread pool, by name.
 
-It knows Python's import system. Offload before the application is imported, so that
-the application imports the replacement.
+The name "heavy" stands for the heavy calls of well-known modules. This file knows
+Python's import system. Offload before the application is imported, so that the
+application imports the replacement.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi.green import offloaded
 
-__all__ = ["OFFLOAD_FORM", "FunctionNotFound", "offload_names"]
+__all__ = ["HEAVY", "OFFLOAD_FORM", "FunctionNotFound", "offload_names"]
 
+#: The name that stands for the calls of `txgreenwsgi.green.heavy`.
+HEAVY = "heavy"
 OFFLOAD_FORM = "package.module.function"
 
 
@@ -24,10 +27,18 @@ class FunctionNotFound(StartError):
 def offload_names(names: list[str]) -> None:
     """Replace each named function with one that runs in the reactor's thread pool.
 
+    Call from the main thread, outside tasks, before the application is imported.
+
     Raises:
         FunctionNotFound: there is no such function.
     """
     for name in names:
+        if name == HEAVY:
+            # Importing it installs a reactor, which twistd has chosen by now.
+            from txgreenwsgi import monkey
+
+            monkey.patch_heavy()
+            continue
         owner, attribute = _find(name)
         function = getattr(owner, attribute)
         if isinstance(owner, type):

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.python import usage
 
+from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
-from txgreenwsgi._twistd.offloading import OFFLOAD_FORM
+from txgreenwsgi._twistd.offloading import HEAVY, OFFLOAD_FORM
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
 from txgreenwsgi.monitoring.accesslog import FORMATS
 from txgreenwsgi.origins import NAMES
@@ -89,7 +90,15 @@ _COMMAND: Final = (
         "NAME",
         None,
         "Run this function (package.module.function) in the reactor's thread pool. "
-        "May be repeated.",
+        "May be repeated. The name heavy stands for SQLite, Pillow, password hashes, "
+        "os.fsync and the compression of large data.",
+    ),
+    (
+        "gc",
+        "|".join(GC),
+        "freeze",
+        "Garbage collection. freeze: exclude the loaded application from it, which "
+        "shortens full collections. unchanged: leave the collector alone.",
     ),
     (
         "check",
@@ -185,7 +194,7 @@ class Options(usage.Options):
         settings: the settings of the server. Valid after `parseOptions`, as are
             the keys: "app" (str), "listen" (a list of endpoint strings), "origin"
             and "offload" (lists of names), "patch" (a tuple of module names),
-            "check" (bool), "chdir" and "access-log" (str or None),
+            "gc" (str), "check" (bool), "chdir" and "access-log" (str or None),
             "access-log-format" (str).
     """
 
@@ -215,6 +224,7 @@ class Options(usage.Options):
             "access-log": usage.CompleteFiles("*.log"),
             "access-log-format": usage.CompleteList(list(FORMATS)),
             "chdir": usage.CompleteDirs(),
+            "gc": usage.CompleteList(list(GC)),
             "chunked": usage.CompleteList(["auto", "buffer", "stream"]),
             "half-close": usage.CompleteList(["disconnect", "serve"]),
             "on-disconnect": usage.CompleteList(["continue", "cancel"]),
@@ -230,6 +240,7 @@ class Options(usage.Options):
         self["chdir"] = None
         self["patch"] = PATCHABLE
         self["offload"] = []
+        self["gc"] = "freeze"
         self["check"] = False
         self["access-log"] = None
         self["access-log-format"] = "combined"
@@ -317,12 +328,24 @@ class Options(usage.Options):
             ) from None
 
     def opt_offload(self, name: str) -> None:
+        if name == HEAVY:
+            self["offload"].append(name)
+            return
         if not all(part.isidentifier() for part in name.split(".")) or "." not in name:
             raise usage.UsageError(
                 f"--offload {name!r} is not the full name of a function: give "
-                f"{OFFLOAD_FORM}, such as --offload bcrypt.hashpw"
+                f"{OFFLOAD_FORM}, such as --offload bcrypt.hashpw, or {HEAVY} for the "
+                "heavy calls of well-known modules"
             )
         self["offload"].append(name)
+
+    def opt_gc(self, name: str) -> None:
+        if name not in GC:
+            raise usage.UsageError(
+                f"--gc {name!r} is not a mode of garbage collection: give "
+                f"{' or '.join(GC)}"
+            )
+        self["gc"] = name
 
     def opt_check(self) -> None:
         self["check"] = True
@@ -423,6 +446,7 @@ def markdown_table() -> str:
         lines.append(
             f"| `{option}` | {shown_default} | {meaning} |".replace("|json", r"\|json")
             .replace("continue|cancel", r"continue\|cancel")
+            .replace("freeze|unchanged", r"freeze\|unchanged")
             .replace("auto|buffer|stream", r"auto\|buffer\|stream")
             .replace("disconnect|serve", r"disconnect\|serve")
             .replace("all|none|LIST", r"all\|none\|LIST")

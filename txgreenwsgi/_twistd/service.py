@@ -17,6 +17,7 @@ from twisted.application.service import IService, Service
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
+from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import find_app
 from txgreenwsgi._launch.patching import patch, patch_drivers
 from txgreenwsgi._server.errors import StartError
@@ -71,8 +72,9 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     log = None
     if options["access-log"] is not None:
         log = AccessLog(options["access-log"], options["access-log-format"])
+    freezer = freezer_for(options["gc"])
     server = GreenService(
-        load_app, options["listen"], options.settings, (), reactor, log
+        load_app, options["listen"], options.settings, (), reactor, log, freezer
     )
     watchdog = Watchdog(
         options.settings.graceful_timeout, server.cut_short, log_path(options)

@@ -606,13 +606,13 @@ class _DriverFinder(MetaPathFinder):
     """
 
     def __init__(self, make_green: Mapping[str, Callable[[ModuleType], None]]) -> None:
-        self._make_green = make_green
+        self.make_green = make_green
         self._searching = False
 
     def find_spec(
         self, name: str, path: object = None, target: object = None
     ) -> ModuleSpec | None:
-        if name not in self._make_green or self._searching:
+        if name not in self.make_green or self._searching:
             return None
         self._searching = True
         try:
@@ -620,7 +620,7 @@ class _DriverFinder(MetaPathFinder):
         finally:
             self._searching = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _PatchingLoader(spec.loader, self._make_green[name])
+            spec.loader = _PatchingLoader(spec.loader, self.make_green[name])
         return spec
 
 
@@ -663,5 +663,8 @@ def watch_imports(
     for name, make_green in drivers.items():
         if name in sys.modules:
             make_green(sys.modules[name])
-    if not any(isinstance(finder, _DriverFinder) for finder in sys.meta_path):
+    if not any(
+        isinstance(finder, _DriverFinder) and finder.make_green == drivers
+        for finder in sys.meta_path
+    ):
         sys.meta_path.insert(0, _DriverFinder(drivers))

@@ -80,7 +80,7 @@ def _task() -> _Task[object] | None:
 
 def _require_main_thread(function: str) -> None:
     task = _task()
-    if task is not None and task is not _main_task():
+    if task is not None and task not in (_main_task(), _running.program):
         raise ValueError(
             f"{function} only works in main thread of the main interpreter"
         )

@@ -1,10 +1,12 @@
-"""Records of finished requests, and the access log.
+"""Records of finished requests, the access log, and blocked lines of code.
 
 `records` defines the record that every observer receives; `accesslog` writes records to
-a file. This package knows only records; it must never know the wire or the server.
+a file; `blocked` adds up the time for which lines of code blocked the reactor. This
+package knows only records and code lines; it must never know the wire or the server.
 """
 
 from txgreenwsgi.monitoring.accesslog import AccessLog
+from txgreenwsgi.monitoring.blocked import BlockedLine, blocked_lines
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
-__all__ = ["AccessLog", "ExchangeRecord"]
+__all__ = ["AccessLog", "BlockedLine", "ExchangeRecord", "blocked_lines"]

@@ -106,6 +106,7 @@ def json_line(record: ExchangeRecord) -> str:
                 "status": record.status,
                 "bytes_sent": record.bytes_sent,
                 "duration": round(record.duration, 6),
+                "blocked": round(record.blocked, 6),
                 "outcome": record.outcome,
                 "referer": record.referer,
                 "user_agent": record.user_agent,

@@ -44,9 +44,12 @@ class ExchangeRecord:
         referer: the value of the Referer field; "" without one.
         user_agent: the value of the User-Agent field; "" without one.
         outcome: the outcome, one of `OUTCOMES`.
+        blocked: seconds for which this request held up all others, in blocks that
+            lasted longer than `--blocked-after`; 0.0 without one.
     """
 
     __slots__ = (
+        "blocked",
         "bytes_sent",
         "duration",
         "method",
@@ -78,6 +81,7 @@ class ExchangeRecord:
         referer: str,
         user_agent: str,
         outcome: str,
+        blocked: float = 0.0,
     ) -> None:
         self.remote_addr = remote_addr
         self.remote_port = remote_port
@@ -92,6 +96,7 @@ class ExchangeRecord:
         self.referer = referer
         self.user_agent = user_agent
         self.outcome = outcome
+        self.blocked = blocked
 
     def __repr__(self) -> str:
         """Return the record in one line, for a log or a failed test."""

@@ -1,0 +1,184 @@
+"""Tests of stacks: frames, dumps, and the line to report."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from twisted.internet.epollreactor import EPollReactor
+from twisted.trial.unittest import SynchronousTestCase
+
+import txgreenwsgi
+from txgreenwsgi.monitoring.stacks import (
+    CodeLine,
+    application_line,
+    excerpt,
+    in_debugger,
+    is_event_wait,
+    kind_of,
+    parse_dumps,
+    stack_of,
+)
+
+if TYPE_CHECKING:
+    from txgreenwsgi.monitoring.stacks import Stack
+
+STDLIB = json.__file__
+INSTALLED = "/srv/venv/lib/python3.11/site-packages/{}"
+OWN = os.path.join(os.path.dirname(txgreenwsgi.__file__), "_wsgi", "gateway.py")
+DEMO = os.path.join(os.path.dirname(txgreenwsgi.__file__), "demo", "page.py")
+APP = "/srv/shop/views.py"
+
+
+def stack(*filenames: str) -> Stack:
+    """Return a stack of the given files, the innermost first."""
+    return tuple(
+        CodeLine(filename, number, "f") for number, filename in enumerate(filenames, 1)
+    )
+
+
+class ApplicationLineTests(SynchronousTestCase):
+    """`application_line`."""
+
+    def reported(self, *filenames: str) -> str:
+        """Return the file of the reported line."""
+        return application_line(stack(*filenames)).filename
+
+    def test_application(self) -> None:
+        """The innermost line of the application is reported."""
+        library = INSTALLED.format("flask/app.py")
+        self.assertEqual(
+            application_line(stack(STDLIB, library, APP, APP, library, OWN)),
+            CodeLine(APP, 3, "f"),
+        )
+
+    def test_installed_application(self) -> None:
+        """Without one, the innermost line of an installed library is reported."""
+        radicale = INSTALLED.format("radicale/app.py")
+        twisted = INSTALLED.format("twisted/internet/base.py")
+        self.assertEqual(self.reported(STDLIB, radicale, OWN, twisted), radicale)
+
+    def test_server(self) -> None:
+        """Without one, the innermost line is reported."""
+        self.assertEqual(self.reported(STDLIB, OWN), STDLIB)
+        twisted = INSTALLED.format("twisted/internet/base.py")
+        self.assertEqual(self.reported(OWN, twisted), OWN)
+
+    def test_demonstration(self) -> None:
+        """The demonstration is an application."""
+        self.assertEqual(self.reported(STDLIB, DEMO, OWN), DEMO)
+
+    def test_generated_code(self) -> None:
+        """Templates and code without a file belong to the application."""
+        self.assertEqual(self.reported(STDLIB, "<template>", OWN), "<template>")
+        self.assertEqual(self.reported("<frozen importlib._bootstrap>", APP), APP)
+
+    def test_excerpt(self) -> None:
+        """An excerpt has the innermost lines, and in any case the reported one."""
+        lines = stack(*"abcdef")
+        self.assertEqual(
+            [line.filename for line in excerpt(lines, lines[1], 3)], ["c", "b", "a"]
+        )
+        self.assertEqual(
+            [line.filename for line in excerpt(lines, lines[4], 3)], ["e", "d", "c"]
+        )
+        self.assertEqual(len(excerpt(lines, lines[0], 10)), 6)
+
+
+class FrameTests(SynchronousTestCase):
+    """`stack_of`."""
+
+    def test_frames(self) -> None:
+        """The stack has the file, the line and the function of each frame."""
+        frame = sys._getframe()
+        found = stack_of(frame)
+        line = frame.f_code.co_firstlineno + 3
+        self.assertEqual(found[0], CodeLine(__file__, line, "test_frames"))
+        self.assertGreater(len(found), 5)
+        self.assertEqual(stack_of(None), ())
+
+    def test_recursion(self) -> None:
+        """A deep stack is cut off."""
+
+        def deep(depth: int) -> int:
+            return deep(depth - 1) if depth else len(stack_of(sys._getframe()))
+
+        self.assertEqual(deep(200), 100)
+
+
+DUMPS = """\
+Timeout (0:00:00.200000)!
+Thread 0x00007f0000000001 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 320 in wait
+
+Thread 0x00007f0000000002 (most recent call first):
+  File "/srv/shop/a file, line 2 in x.py", line 88 in totals
+  File "/srv/shop/views.py", line ??? in report
+Timeout (0:00:00.200000)!
+Thread 0x00007f0000000002 [reactor] (most recent call first):
+  File "/srv/shop/reports.py", line 89 in <listcomp>
+  File "/srv/shop/re"""
+
+
+class DumpTests(SynchronousTestCase):
+    """`parse_dumps`."""
+
+    def test_dumps(self) -> None:
+        """Each dump has a stack of the thread; a cut-off line is left out."""
+        self.assertEqual(
+            parse_dumps(DUMPS, 0x7F0000000002),
+            [
+                (
+                    CodeLine("/srv/shop/a file, line 2 in x.py", 88, "totals"),
+                    CodeLine("/srv/shop/views.py", 0, "report"),
+                ),
+                (CodeLine("/srv/shop/reports.py", 89, "<listcomp>"),),
+            ],
+        )
+
+    def test_missing_thread(self) -> None:
+        """A dump without the thread has an empty stack."""
+        self.assertEqual(parse_dumps(DUMPS, 7), [(), ()])
+        self.assertEqual(parse_dumps("", 7), [])
+
+
+class KindTests(SynchronousTestCase):
+    """The kinds of blocks that a stack shows."""
+
+    def test_import(self) -> None:
+        """An import is named, also while the module itself runs."""
+        machinery = CodeLine("<frozen importlib._bootstrap>", 1, "_find_and_load")
+        view = CodeLine(APP, 5, "view")
+        module = CodeLine("/srv/shop/pdf.py", 3, "<module>")
+        self.assertEqual(kind_of((machinery, view)), "import")
+        self.assertEqual(kind_of((module, machinery, view)), "import")
+
+    def test_function_of_an_imported_module(self) -> None:
+        """A function called by a module at import is the cause, not the import."""
+        machinery = CodeLine("<frozen importlib._bootstrap>", 1, "_find_and_load")
+        function = CodeLine("/srv/shop/pdf.py", 3, "load_fonts")
+        module = CodeLine("/srv/shop/pdf.py", 9, "<module>")
+        self.assertEqual(kind_of((function, module, machinery)), "")
+
+    def test_lookup(self) -> None:
+        """A DNS lookup is named."""
+        lookup = CodeLine(sys.modules["socket"].__file__ or "", 962, "getaddrinfo")
+        self.assertEqual(kind_of((lookup, CodeLine(APP, 5, "view"))), "DNS lookup")
+
+    def test_other(self) -> None:
+        """Other code has no kind."""
+        self.assertEqual(kind_of(stack(STDLIB, APP)), "")
+        self.assertEqual(kind_of(()), "")
+
+    def test_debugger(self) -> None:
+        """A stack in which a debugger waits is recognized."""
+        bdb = os.path.join(os.path.dirname(os.__file__), "bdb.py")
+        self.assertTrue(in_debugger(stack(STDLIB, bdb, APP)))
+        self.assertFalse(in_debugger(stack(STDLIB, "/srv/shop/pdb.py")))
+
+    def test_event_wait(self) -> None:
+        """The function in which a reactor waits is recognized."""
+        self.assertTrue(is_event_wait(EPollReactor.doPoll.__code__))
+        self.assertFalse(is_event_wait(stack.__code__))
