@@ -43,6 +43,9 @@ _QUICK_REQUESTS: Final = 50
 _QUICK_SECONDS: Final = LONG_TURN_SECONDS / 2
 #: Seconds after its last slow request for which a route is observed.
 _OBSERVED_SECONDS: Final = 60.0
+#: Number of requests after which a route that is rarely slow is no longer observed:
+#: observing all routes costs 3 us a turn.
+_OBSERVED_REQUESTS: Final = 20
 #: Maximum number of routes in each table.
 _MAX_ROUTES: Final = 1000
 
@@ -92,14 +95,16 @@ class AutomaticRoutes:
         """Whether `ended` must be called for each request, not only for slow ones."""
         return bool(self._suspects)
 
-    def ended(self, route: str, blocked: float, life: float) -> None:
+    def ended(self, route: str, blocked: float, life: float | None) -> None:
         """Note the end of a request that ran in a task.
 
         Args:
             route: the route of the request.
             blocked: seconds for which it has held up the reactor.
             life: seconds from its start to its end, without those for which other
-                threads or processes have held it up.
+                requests, threads or processes have held it up. None if this was not
+                measured, because the request began before its route was observed: it
+                can only begin the observation.
         """
         now = self._clock()
         suspect = self._suspects.get(route)
@@ -112,6 +117,8 @@ class AutomaticRoutes:
                 suspect.last_slow = now
                 self._suspects[route] = suspect
             return
+        if life is None:
+            return
         suspect.requests += 1
         if slow and life - blocked <= _WAITING_FACTOR * blocked:
             suspect.slow += 1
@@ -122,7 +129,10 @@ class AutomaticRoutes:
                 and suspect.slow >= _SLOW_SHARE * suspect.requests
             ):
                 self._move(route, suspect, blocked)
-        elif now - suspect.last_slow > _OBSERVED_SECONDS:
+        elif now - suspect.last_slow > _OBSERVED_SECONDS or (
+            suspect.requests >= _OBSERVED_REQUESTS
+            and suspect.slow < _SLOW_SHARE * suspect.requests
+        ):
             del self._suspects[route]
 
     def _move(self, route: str, suspect: _Suspect, blocked: float) -> None:

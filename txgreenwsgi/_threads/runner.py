@@ -113,9 +113,8 @@ class ThreadRunner:
         turns = meter.take(task)
         if task.uses_reactor:
             routes.pin(route, "waits for Deferreds")
-        # The time in the run queue, part of `total`, is no wait of the request.
-        waited = meter.waited(life, seconds) if life else seconds - turns.total
-        routes.ended(route, turns.blocked, turns.blocked + waited)
+        whole = None if life is None else turns.blocked + meter.waited(life, seconds)
+        routes.ended(route, turns.blocked, whole)
         meter.measure_for(routes, routes.observes)
 
     def _in_moved(
