@@ -80,12 +80,14 @@ class AutomaticRoutes:
     Attributes:
         moved: the routes that run in threads, each with the number of its quick
             requests in a row.
+        suspects: the routes that are observed. While there are some, `ended` must be
+            called for each request, otherwise for slow ones.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.moved: dict[str, int] = {}
         self._clock = clock
-        self._suspects: dict[str, _Suspect] = {}
+        self.suspects: dict[str, _Suspect] = {}
         # The number of slow requests that a route needs, if it has returned once.
         self._needed: dict[str, int] = {}
         self._pinned: set[str] = set()
@@ -93,7 +95,7 @@ class AutomaticRoutes:
     @property
     def observes(self) -> bool:
         """Whether `ended` must be called for each request, not only for slow ones."""
-        return bool(self._suspects)
+        return bool(self.suspects)
 
     def ended(self, route: str, blocked: float, life: float | None) -> None:
         """Note the end of a request that ran in a task.
@@ -107,15 +109,15 @@ class AutomaticRoutes:
                 can only begin the observation.
         """
         now = self._clock()
-        suspect = self._suspects.get(route)
+        suspect = self.suspects.get(route)
         slow = blocked > LONG_TURN_SECONDS and route not in self._pinned
         if suspect is None:
-            if slow and len(self._suspects) < _MAX_ROUTES:
+            if slow and len(self.suspects) < _MAX_ROUTES:
                 # The first one does not count: it may have imported modules. How long
                 # it waited is not measured yet.
                 suspect = _Suspect(self._needed.get(route, _SLOW_REQUESTS))
                 suspect.last_slow = now
-                self._suspects[route] = suspect
+                self.suspects[route] = suspect
             return
         if life is None:
             return
@@ -133,10 +135,10 @@ class AutomaticRoutes:
             suspect.requests >= _OBSERVED_REQUESTS
             and suspect.slow < _SLOW_SHARE * suspect.requests
         ):
-            del self._suspects[route]
+            del self.suspects[route]
 
     def _move(self, route: str, suspect: _Suspect, blocked: float) -> None:
-        del self._suspects[route]
+        del self.suspects[route]
         if len(self.moved) >= _MAX_ROUTES:
             return
         self.moved[route] = 0
@@ -181,7 +183,7 @@ class AutomaticRoutes:
         if route in self._pinned or len(self._pinned) >= _MAX_ROUTES:
             return
         self._pinned.add(route)
-        self._suspects.pop(route, None)
+        self.suspects.pop(route, None)
         if self.moved.pop(route, None) is not None:
             _log.warn(
                 "{route} {reason}: its requests run in tasks again",

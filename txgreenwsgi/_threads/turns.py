@@ -167,10 +167,6 @@ class TurnMeter:
             busy = max(busy, self._run_queue.busy_seconds() - life.busy)
         return seconds - busy if busy < seconds / 2 else 0.0
 
-    def has(self, task: Task[object]) -> bool:
-        """Return whether a task has long turns that `take` has not returned."""
-        return bool(self._turns) and task in self._turns
-
     def take(self, task: Task[object]) -> LongTurns:
         """Return and forget the turns of a task, its turn in progress included."""
         turn = task.hub.seconds() - task.hub.resumed_at
