@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 __all__ = ["ROOT", "CannotMeasure", "Process", "free_port", "running"]
 
+_PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.M)
 _START_SECONDS = 20.0
 _STOP_SECONDS = 3.0
 #: The root of this checkout.
@@ -63,6 +65,23 @@ class Process:
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def forget_peak(self) -> None:
+        """Let `peak_bytes` begin with the present memory."""
+        for pid in self._pids():
+            # proc(5): resets the peak of the resident set size.
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peak_bytes(self) -> int:
+        """Return the sum of the greatest resident memory of its processes, in bytes."""
+        kibibytes = 0
+        for pid in self._pids():
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                if peak := _PEAK.search(status):  # not in a zombie
+                    kibibytes += int(peak[1])
+        return kibibytes * 1024
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that all its processes have used so far."""
@@ -115,7 +134,7 @@ class Process:
 def running(
     command: Sequence[str],
     port: int,
-    cpu: int,
+    cpu: int | Collection[int],
     variables: Mapping[str, str],
     root: Path = ROOT,
 ) -> Iterator[Process]:
@@ -124,13 +143,14 @@ def running(
     Args:
         command: the words of its command line.
         port: the port that the command line tells it to listen on.
-        cpu: the CPU of the server, its threads and its children.
+        cpu: the CPU, or CPUs, of the server, its threads and its children.
         variables: added to its environment.
         root: the checkout that it imports from and runs in.
 
     Raises:
         CannotMeasure: the server did not start.
     """
+    cpus = {cpu} if isinstance(cpu, int) else cpu
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory:
         log = Path(directory) / "output"
         with open(log, "wb") as output:
@@ -143,7 +163,7 @@ def running(
                 env={**os.environ, "PYTHONPATH": str(root), **variables},
                 start_new_session=True,
                 # Before exec, so that every thread inherits it.
-                preexec_fn=functools.partial(os.sched_setaffinity, 0, {cpu}),
+                preexec_fn=functools.partial(os.sched_setaffinity, 0, cpus),
             )
         process = Process(leader, port, log)
         try:

@@ -50,6 +50,30 @@ class AutomaticTests(SynchronousTestCase):
         for words in (ROUTE, "4 times", "48 ms", f"--threads-for '{ROUTE}'"):
             self.assertIn(words, self.lines[0])
 
+    def test_long_requests(self) -> None:
+        """A request of 150 ms or more counts as three: the route moves after two."""
+        self.routes.ended(ROUTE, 0.16, 0.16)
+        self.assertEqual(self.routes.moved, {})
+        self.routes.ended(ROUTE, 0.16, 0.16)
+        self.assertIn(ROUTE, self.routes.moved)
+
+    def test_rarely_slow_is_not_observed(self) -> None:
+        """After 20 requests that are rarely slow, the route is no longer observed."""
+        self.slow(3)
+        self.quick(17)
+        self.assertTrue(self.routes.observes)
+        self.quick(1)
+        self.assertFalse(self.routes.observes)
+
+    def test_not_measured(self) -> None:
+        """Requests from before the observation begin it, and do not count."""
+        for _ in range(10):
+            self.routes.ended(ROUTE, 0.048, None)
+        self.assertTrue(self.routes.observes)
+        self.assertEqual(self.routes.moved, {})
+        self.slow(3)
+        self.assertIn(ROUTE, self.routes.moved)
+
     def test_one_slow_request(self) -> None:
         """A single slow request, which may import modules, moves nothing."""
         self.slow(1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._threads.gate import YOUNG_SECONDS, Gate
+from txgreenwsgi._threads.gate import YOUNG_ELAPSED_SECONDS, YOUNG_SECONDS, Gate
 
 if TYPE_CHECKING:
     from txgreenwsgi._threads.calls import ThreadCall
@@ -60,10 +60,39 @@ class GateTests(SynchronousTestCase):
         first, second = call("loop"), call("loop")
         self.gate.admit(first, 10.0)
         self.gate.admit(second, 10.0)
-        self.assertIsNone(self.gate.release(10.0 + YOUNG_SECONDS / 2))
-        self.assertIs(self.gate.release(10.0 + YOUNG_SECONDS * 1.1), second)
+        self.assertIsNone(self.gate.release(10.0 + YOUNG_ELAPSED_SECONDS / 2))
+        self.assertIs(self.gate.release(10.0 + YOUNG_ELAPSED_SECONDS * 1.1), second)
         self.gate.ended(first)
         self.gate.ended(second)
+
+    def test_call_that_computes(self) -> None:
+        """The gate opens sooner after a call that has used much CPU time."""
+        first, second = call("loop"), call("loop")
+        self.gate.admit(first, 10.0)
+        self.gate.admit(second, 10.0)
+        self.gate.used(first, YOUNG_SECONDS * 0.6)
+        self.gate.used(second, YOUNG_SECONDS * 2)  # not begun
+        self.assertIsNone(self.gate.release(10.1))
+        self.gate.used(first, YOUNG_SECONDS * 0.6)
+        self.assertIs(self.gate.release(10.1), second)
+
+    def test_calls_of_one_instant(self) -> None:
+        """Of many calls a minority that holds the GIL does not close the gate."""
+        for _ in range(50):
+            self.gate.note("image", 0.3)
+        self.assertFalse(self.gate.may_hold("image"))
+        self.assertTrue(self.gate.may_hold("loop"))
+        self.assertTrue(self.gate.may_hold("never seen"))
+        self.assertTrue(self.gate.admit(call("image"), 0.0))
+        self.assertTrue(self.gate.admit(call("image"), 0.0))
+
+    def test_rare_samples(self) -> None:
+        """Only a route that surely releases the GIL may be sampled rarely."""
+        self.assertTrue(self.gate.passes("hash"))
+        self.gate.note("hash", 1.0)
+        self.assertTrue(self.gate.admit(call("hash"), 0.0))
+        for route in ("loop", "unknown"):
+            self.assertFalse(self.gate.passes(route))
 
     def test_route_that_changes(self) -> None:
         """A route whose calls no longer hold the GIL passes the gate."""

@@ -96,7 +96,7 @@ class RunnerTests(ThreadsTestCase):
         first, second = self.runner(automatic=True), self.runner("/b", automatic=True)
         self.view = self.block
         self.assertEqual(self.ask(second, "/a"), ["task"])
-        self.assertEqual(self.ask(first, "/a", 5), ["task"] * 4 + ["thread"])
+        self.assertEqual(self.ask(first, "/a", 3), ["task"] * 2 + ["thread"])
         self.assertEqual(self.ask(second, "/a"), ["task"])
         self.assertEqual(self.ask(second, "/b"), ["thread"])
 
@@ -111,14 +111,14 @@ class RunnerTests(ThreadsTestCase):
             sleep(0)
 
         self.view = view
-        self.assertEqual(self.ask(first, "/a", 5), ["task"] * 4 + ["thread"])
+        self.assertEqual(self.ask(first, "/a", 3), ["task"] * 2 + ["thread"])
         self.assertFalse(meter_of(self.hub).precise)
 
     def test_move_and_return(self) -> None:
-        """A route moves after four slow requests, and returns after 50 quick ones."""
+        """A route moves after two slow requests, and returns after 50 quick ones."""
         runner = self.runner(automatic=True)
         self.view = self.block
-        self.assertEqual(self.ask(runner, "/a/7", 4), ["task"] * 4)
+        self.assertEqual(self.ask(runner, "/a/7", 2), ["task"] * 2)
         self.assertEqual(self.ask(runner, "/a/8"), ["thread"])
         self.view = int
         for _ in range(60):

@@ -52,6 +52,41 @@ class TurnMeterTests(ThreadsTestCase):
         self.assertEqual(self.measure(self.block), LongTurns(20.0, 20.0))
         self.assertEqual(self.measure(lambda: sleep(0)), LongTurns(0.0, 0.0))
 
+    def test_rows(self) -> None:
+        """Turns of 6 ms count when they follow each other for more than 20 ms."""
+
+        def turns(pause: float) -> None:
+            for _ in range(5):
+                self.pass_time(0.006)
+                sleep(pause)
+
+        row = self.measure(lambda: turns(0))
+        self.assertAlmostEqual(row.blocked, 0.012)
+        self.assertAlmostEqual(row.total, 0.03)
+        self.pass_time(1)
+        task = self.begin(lambda: turns(0.1))
+        while not task.done:
+            self.reactor.advance(0.1)
+        self.assertEqual(self.meter.take(task).blocked, 0.0)
+
+    def test_waited(self) -> None:
+        """A request waits while the reactor is free, not while it is busy."""
+        seconds = []
+
+        def main() -> None:
+            life = self.meter.begin_life()
+            self.pass_time(10)
+            sleep(15)
+            seconds.append(self.meter.waited(life, 25.0))
+            self.pass_time(10)
+            sleep(0)
+            seconds.append(self.meter.waited(life, 35.0))
+
+        task = self.begin(main)
+        self.reactor.advance(15)
+        self.finish(task)
+        self.assertEqual(seconds, [15.0, 0.0])
+
     def test_precise(self) -> None:
         """A precise meter subtracts the time of others."""
         self.meter.measure_for(self.user, True)

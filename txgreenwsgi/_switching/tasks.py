@@ -75,7 +75,7 @@ TASK_TRANSITIONS = TransitionTable(
 _ON_FINISH = TASK_TRANSITIONS.moves("finish")
 
 #: A turn of a task that takes longer than this is reported to `Hub.on_long_turn`.
-LONG_TURN_SECONDS = 0.02
+LONG_TURN_SECONDS = 0.004
 
 #: Shield depth of code that only a kill interrupts; above any nesting depth.
 ALL_SHIELDS = 1 << 30

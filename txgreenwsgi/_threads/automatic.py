@@ -27,6 +27,9 @@ _log = Logger()
 #: Number of requests that must have held up the reactor before their route moves. A
 #: move costs each request 40 us, so a low number does little harm.
 _SLOW_REQUESTS: Final = 3
+#: A request counts once for each such time, so that a route of very long ones moves
+#: sooner.
+_SLOW_SECONDS: Final = 0.05
 #: Minimum share of them among the requests of the route.
 _SLOW_SHARE: Final = 0.25
 #: A request that waits for more than so many times the time it holds up the reactor
@@ -40,6 +43,9 @@ _QUICK_REQUESTS: Final = 50
 _QUICK_SECONDS: Final = LONG_TURN_SECONDS / 2
 #: Seconds after its last slow request for which a route is observed.
 _OBSERVED_SECONDS: Final = 60.0
+#: Number of requests after which a route that is rarely slow is no longer observed:
+#: observing all routes costs 3 us a turn.
+_OBSERVED_REQUESTS: Final = 20
 #: Maximum number of routes in each table.
 _MAX_ROUTES: Final = 1000
 
@@ -50,15 +56,17 @@ class _Suspect:
     Attributes:
         requests: the number of its requests since then.
         slow: the number of those that have held up the reactor.
+        weight: the same, long ones counted several times.
         last_slow: the time of the last one.
-        needed: the number of slow ones at which it moves.
+        needed: the weight at which it moves.
     """
 
-    __slots__ = ("last_slow", "needed", "requests", "slow")
+    __slots__ = ("last_slow", "needed", "requests", "slow", "weight")
 
     def __init__(self, needed: int) -> None:
         self.requests = 0
         self.slow = 0
+        self.weight = 0.0
         self.last_slow = 0.0
         self.needed = needed
 
@@ -72,12 +80,14 @@ class AutomaticRoutes:
     Attributes:
         moved: the routes that run in threads, each with the number of its quick
             requests in a row.
+        suspects: the routes that are observed. While there are some, `ended` must be
+            called for each request, otherwise for slow ones.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.moved: dict[str, int] = {}
         self._clock = clock
-        self._suspects: dict[str, _Suspect] = {}
+        self.suspects: dict[str, _Suspect] = {}
         # The number of slow requests that a route needs, if it has returned once.
         self._needed: dict[str, int] = {}
         self._pinned: set[str] = set()
@@ -85,43 +95,50 @@ class AutomaticRoutes:
     @property
     def observes(self) -> bool:
         """Whether `ended` must be called for each request, not only for slow ones."""
-        return bool(self._suspects)
+        return bool(self.suspects)
 
-    def ended(self, route: str, blocked: float, life: float) -> None:
+    def ended(self, route: str, blocked: float, life: float | None) -> None:
         """Note the end of a request that ran in a task.
 
         Args:
             route: the route of the request.
             blocked: seconds for which it has held up the reactor.
             life: seconds from its start to its end, without those for which other
-                threads or processes have held it up.
+                requests, threads or processes have held it up. None if this was not
+                measured, because the request began before its route was observed: it
+                can only begin the observation.
         """
         now = self._clock()
-        suspect = self._suspects.get(route)
+        suspect = self.suspects.get(route)
         slow = blocked > LONG_TURN_SECONDS and route not in self._pinned
-        if slow and life - blocked > _WAITING_FACTOR * blocked:
-            slow = False
         if suspect is None:
-            if slow and len(self._suspects) < _MAX_ROUTES:
-                # The first one does not count: it may have imported modules.
+            if slow and len(self.suspects) < _MAX_ROUTES:
+                # The first one does not count: it may have imported modules. How long
+                # it waited is not measured yet.
                 suspect = _Suspect(self._needed.get(route, _SLOW_REQUESTS))
                 suspect.last_slow = now
-                self._suspects[route] = suspect
+                self.suspects[route] = suspect
+            return
+        if life is None:
             return
         suspect.requests += 1
-        if slow:
+        if slow and life - blocked <= _WAITING_FACTOR * blocked:
             suspect.slow += 1
+            suspect.weight += max(1.0, blocked / _SLOW_SECONDS)
             suspect.last_slow = now
             if (
-                suspect.slow >= suspect.needed
+                suspect.weight >= suspect.needed
                 and suspect.slow >= _SLOW_SHARE * suspect.requests
             ):
                 self._move(route, suspect, blocked)
-        elif now - suspect.last_slow > _OBSERVED_SECONDS:
-            del self._suspects[route]
+        elif now - suspect.last_slow > _OBSERVED_SECONDS or (
+            suspect.requests >= _OBSERVED_REQUESTS
+            and suspect.slow < _SLOW_SHARE * suspect.requests
+        ):
+            del self.suspects[route]
 
     def _move(self, route: str, suspect: _Suspect, blocked: float) -> None:
-        del self._suspects[route]
+        del self.suspects[route]
         if len(self.moved) >= _MAX_ROUTES:
             return
         self.moved[route] = 0
@@ -166,7 +183,7 @@ class AutomaticRoutes:
         if route in self._pinned or len(self._pinned) >= _MAX_ROUTES:
             return
         self._pinned.add(route)
-        self._suspects.pop(route, None)
+        self.suspects.pop(route, None)
         if self.moved.pop(route, None) is not None:
             _log.warn(
                 "{route} {reason}: its requests run in tasks again",

@@ -55,6 +55,9 @@ MAX_THREADS: Final = 256
 SWITCH_SECONDS: Final = 0.0005
 #: Time between two samples.
 _SAMPLE_SECONDS: Final = 0.02
+#: The same where the samples decide nothing. A sample holds the GIL while it sleeps,
+#: on a busy machine for longer than it asks for.
+_RARE_SAMPLE_SECONDS: Final = 0.2
 #: Where the kernel does not tell: a call that has run for so long is taken for one that
 #: waits.
 _LONG_SECONDS: Final = 0.2
@@ -134,9 +137,9 @@ class ThreadPool:
         if not self.calls:
             sys.setswitchinterval(self._usual_interval)
 
-    def has_calls(self) -> bool:
-        """Return whether calls run or are queued."""
-        return bool(self.calls)
+    def contends(self) -> bool:
+        """Return whether a call may hold the GIL, so that the reactor waits for it."""
+        return any(self._gate.may_hold(call.route) for call in self.calls)
 
     @property
     def computes(self) -> bool:
@@ -232,7 +235,7 @@ class ThreadPool:
     # In the watcher.
 
     def _watch(self) -> None:
-        idle_since = monotonic()
+        idle_since = sampled_at = monotonic()
         while True:
             sleep(_SAMPLE_SECONDS)
             now = monotonic()
@@ -246,9 +249,20 @@ class ThreadPool:
                 running = dict(self._running)
             if running:
                 _send_posted(running.values())
+                if now - sampled_at < _RARE_SAMPLE_SECONDS and self._settled(running):
+                    continue
+                sampled_at = now
                 waiting = self._count_waiting(running, now)
                 if not self._queue.empty():
                     self._replace_waiting(waiting)
+
+    def _settled(self, running: dict[int, _Running]) -> bool:
+        """Return whether no decision depends on the states of the threads."""
+        return (
+            self._queue.empty()
+            and not self._gate.held
+            and all(self._gate.passes(one.call.route) for one in running.values())
+        )
 
     def _count_waiting(self, running: dict[int, _Running], now: float) -> int:
         """Return how many of these threads wait; update the gate."""
@@ -258,12 +272,16 @@ class ThreadPool:
             ident not in sampled and now - one.began > _LONG_SECONDS
             for ident, one in running.items()
         )
+        holding: dict[str, list[bool]] = {}
         for ident, state in sampled.items():
             waiting += state.kind == "waits"
-            with self._mutex:
-                self._gate.note(
-                    running[ident].call.route, state.kind == "holds the GIL"
-                )
+            kinds = holding.setdefault(running[ident].call.route, [])
+            kinds.append(state.kind == "holds the GIL")
+        with self._mutex:
+            for route, kinds in holding.items():
+                self._gate.note(route, sum(kinds) / len(kinds))
+            for ident, state in sampled.items():
+                self._gate.used(running[ident].call, state.seconds)
         return waiting
 
     def _replace_waiting(self, waiting: int) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._switching.greenlets import Hub, Task
     from txgreenwsgi._wsgi.gateway import Application, ResponseSink
 
-    from .turns import TurnMeter
+    from .turns import Life, TurnMeter
 
     Serve = Callable[[Application, WSGIEnvironment, ResponseSink], None]
 
@@ -50,14 +50,15 @@ class ThreadRunner:
         self._patterns = patterns
         self._serve = serve
         self._automatic = automatic
-        self._routes: AutomaticRoutes | None = None
-        self._meter: TurnMeter | None = None
+        self._has_patterns = bool(patterns)
+        # Set at the first request.
+        self._observed: tuple[Hub, AutomaticRoutes, TurnMeter] | None = None
 
     def __call__(
         self, application: Application, environ: WSGIEnvironment, sink: ResponseSink
     ) -> None:
         """Call `application`; see `Runner` in `_serving/runner.py`. May park."""
-        if self._patterns:
+        if self._has_patterns:
             method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
             if self._patterns.match(method, path):
                 self._in_thread(application, environ, sink, route_of(method, path))
@@ -65,18 +66,16 @@ class ThreadRunner:
         if not self._automatic:
             self._serve(application, environ, sink)
             return
-        task = require_task("a request")
-        routes = self._routes
-        if routes is None:
-            routes = self._begin(task.hub)
+        # Every request comes here: each call and property would cost a percent.
+        hub, routes, meter = self._observed or self._begin()
         if routes.moved:
             route = route_of(environ["REQUEST_METHOD"], environ["PATH_INFO"])
             if route in routes.moved:
                 self._in_moved(application, environ, sink, route)
                 return
-        meter = self._meter
-        assert meter is not None, "set together with the routes"
-        hub = task.hub
+        # None for most requests: a route is observed only after a slow one.
+        life = meter.begin_life() if routes.suspects else None
+        long_turns = meter.total
         began = hub.resumed_at
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         try:
@@ -85,25 +84,34 @@ class ThreadRunner:
             now = hub.seconds()
             if (
                 now - hub.resumed_at > LONG_TURN_SECONDS
-                or routes.observes
-                or meter.has(task)
+                or routes.suspects
+                or meter.total != long_turns
             ):
-                self._judge(task, route_of(method, path), now - began)
+                task = require_task("a request")
+                self._judge(task, route_of(method, path), now - began, life)
 
-    def _begin(self, hub: Hub) -> AutomaticRoutes:
-        self._meter = meter_of(hub)
-        self._routes = AutomaticRoutes(hub.seconds)
-        return self._routes
+    def _begin(self) -> tuple[Hub, AutomaticRoutes, TurnMeter]:
+        hub = require_task("a request").hub
+        self._observed = hub, AutomaticRoutes(hub.seconds), meter_of(hub)
+        return self._observed
 
-    def _judge(self, task: Task[object], route: str, life: float) -> None:
-        routes, meter = self._routes, self._meter
-        assert routes is not None and meter is not None
+    def _judge(
+        self, task: Task[object], route: str, seconds: float, life: Life | None
+    ) -> None:
+        """Note the end of a request in a task.
+
+        Args:
+            task: the task of the request.
+            route: the route of the request.
+            seconds: the time from its start to its end.
+            life: the reactor's clocks at its start; None if not measured.
+        """
+        _, routes, meter = self._observed or self._begin()
         turns = meter.take(task)
         if task.uses_reactor:
             routes.pin(route, "waits for Deferreds")
-        # The time in the run queue is no wait of the request.
-        others = turns.total - turns.blocked
-        routes.ended(route, turns.blocked, life - others)
+        whole = None if life is None else turns.blocked + meter.waited(life, seconds)
+        routes.ended(route, turns.blocked, whole)
         meter.measure_for(routes, routes.observes)
 
     def _in_moved(
@@ -114,8 +122,7 @@ class ThreadRunner:
         route: str,
     ) -> None:
         """Call `application` in a thread; note what the route does there."""
-        routes = self._routes
-        assert routes is not None
+        _, routes, _ = self._observed or self._begin()
         task = require_task("a request in a thread")
         call: ThreadCall[None] | None = None
         try:

@@ -27,7 +27,25 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._switching.greenlets import Hub, Task
 
-__all__ = ["LongTurns", "TurnMeter", "meter_of"]
+__all__ = ["Life", "LongTurns", "TurnMeter", "meter_of"]
+
+#: Other requests are held up if long turns follow each other for longer than this: six
+#: requests of 5 ms at a time delay the others as much as one of 30 ms.
+_HELD_UP_SECONDS: Final = 0.02
+#: Turns follow each other if the reactor is free for less than this between them.
+_GAP_SECONDS: Final = 0.001
+
+
+class Life(NamedTuple):
+    """The clocks of a reactor at the beginning of a request.
+
+    Attributes:
+        total: `TurnMeter.total`.
+        busy: seconds for which the reactor's thread has run; 0 if not measured.
+    """
+
+    total: float
+    busy: float
 
 
 class LongTurns(NamedTuple):
@@ -50,14 +68,20 @@ class TurnMeter:
 
     Args:
         hub: its long turns are observed.
-        threads_run: returns whether real threads run calls.
+        threads_contend: returns whether real threads hold the GIL.
+
+    Attributes:
+        total: seconds of all long turns, of all tasks.
     """
 
-    def __init__(self, hub: Hub, threads_run: Callable[[], bool]) -> None:
+    def __init__(self, hub: Hub, threads_contend: Callable[[], bool]) -> None:
+        self.total = 0.0
         # Not the hub, which has the meter: `_meters` must not keep it alive.
         self._hub = ref(hub)
-        self._threads_run = threads_run
+        self._threads_contend = threads_contend
         self._turns: WeakKeyDictionary[Task[object], LongTurns] = WeakKeyDictionary()
+        # The long turns in a row: their sum, and the end of the last one.
+        self._row = self._row_end = 0.0
         # The clocks at the beginning of this turn; valid while `precise`.
         self._cpu = self._queued = self._collected = 0.0
         self._collections = _Collections()
@@ -97,9 +121,19 @@ class TurnMeter:
 
     def _add(self, task: Task[object], seconds: float) -> None:
         net = self._net(seconds)
+        self.total += seconds
+        blocked = 0.0
+        if net > LONG_TURN_SECONDS:
+            hub = task.hub
+            if hub.resumed_at - self._row_end > _GAP_SECONDS:
+                self._row = 0.0
+            self._row += net
+            self._row_end = hub.seconds()
+            if self._row > _HELD_UP_SECONDS:
+                blocked = net
         earlier = self._turns.get(task, _NO_TURNS)
         self._turns[task] = LongTurns(
-            earlier.blocked + net * (net > LONG_TURN_SECONDS), earlier.total + seconds
+            blocked=earlier.blocked + blocked, total=earlier.total + seconds
         )
 
     def _net(self, seconds: float) -> float:
@@ -107,14 +141,31 @@ class TurnMeter:
         if not self.precise:
             return seconds
         collected = self._collections.seconds - self._collected
-        if self._threads_run():
+        if self._threads_contend():
             return thread_time() - self._cpu - collected
         queued = self._run_queue.seconds() - self._queued
         return seconds - queued - collected
 
-    def has(self, task: Task[object]) -> bool:
-        """Return whether a task has long turns that `take` has not returned."""
-        return bool(self._turns) and task in self._turns
+    def begin_life(self) -> Life:
+        """Return the beginning of the life of a request, for `waited`."""
+        busy = self._run_queue.busy_seconds() if self.precise else 0.0
+        return Life(self.total, busy)
+
+    def waited(self, life: Life, seconds: float) -> float:
+        """Return the time for which a request waited while the reactor was free.
+
+        Args:
+            life: the result of `begin_life`.
+            seconds: the time since then.
+
+        Returns:
+            Seconds; 0 if the reactor was busy for half of the time or more: the
+            request has then waited for other requests, as far as is known.
+        """
+        busy = self.total - life.total
+        if life.busy:
+            busy = max(busy, self._run_queue.busy_seconds() - life.busy)
+        return seconds - busy if busy < seconds / 2 else 0.0
 
     def take(self, task: Task[object]) -> LongTurns:
         """Return and forget the turns of a task, its turn in progress included."""
@@ -173,6 +224,10 @@ class _RunQueueClock:
         # proc(5): nanoseconds on the CPU, nanoseconds in the run queue, time slices.
         return int(os.pread(self._fd, 128, 0).split()[1]) / 1e9
 
+    def busy_seconds(self) -> float:
+        """Return the time for which the thread has run or was ready to, in seconds."""
+        return thread_time() + self.seconds()
+
     def _close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
@@ -188,5 +243,5 @@ def meter_of(hub: Hub) -> TurnMeter:
     """Return the meter of a hub. Call in the reactor's thread."""
     meter = _meters.get(hub)
     if meter is None:
-        meter = _meters[hub] = TurnMeter(hub, pool_of(hub).has_calls)
+        meter = _meters[hub] = TurnMeter(hub, pool_of(hub).contends)
     return meter
