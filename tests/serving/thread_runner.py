@@ -161,6 +161,11 @@ class _Sink:
         self.of_thread = True
 
     @property
+    def code(self) -> int:
+        """The status code that was sent."""
+        return self._sink.code
+
+    @property
     def bodiless(self) -> bool:
         """Whether the response has no body."""
         return self._sink.bodiless

@@ -144,6 +144,33 @@ class AutomaticTests(SynchronousTestCase):
             self.slow(1)
             self.assertIn(ROUTE, self.routes.moved)
 
+    def test_failure_in_a_thread(self) -> None:
+        """A route that fails in one of its first ten requests returns for good."""
+        self.slow(4)
+        for _ in range(9):
+            self.routes.ended_in_thread(ROUTE, 0.1)
+        self.routes.ended_in_thread(ROUTE, 0.1, failed=True)
+        self.assertEqual(self.routes.moved, {})
+        self.assertIn("has failed in a thread", self.lines[-1])
+        self.slow(20)
+        self.assertEqual(self.routes.moved, {})
+
+    def test_failure_as_in_tasks(self) -> None:
+        """A route that has failed in tasks too remains in threads."""
+        self.slow(1)
+        for _ in range(3):
+            self.routes.ended(ROUTE, 0.048, 0.05, failed=True)
+        self.routes.ended_in_thread(ROUTE, 0.1, failed=True)
+        self.assertIn(ROUTE, self.routes.moved)
+
+    def test_later_failure(self) -> None:
+        """A later failure is a failure as in tasks."""
+        self.slow(4)
+        for _ in range(10):
+            self.routes.ended_in_thread(ROUTE, 0.1)
+        self.routes.ended_in_thread(ROUTE, 0.1, failed=True)
+        self.assertIn(ROUTE, self.routes.moved)
+
     def test_pinned_route(self) -> None:
         """A pinned route returns to tasks, and never moves again."""
         self.slow(4)

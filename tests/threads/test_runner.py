@@ -25,6 +25,7 @@ class FakeSink:
 
     bodiless = False
     of_thread = False
+    code = 200
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -60,6 +61,7 @@ class RunnerTests(ThreadsTestCase):
         super().setUp()
         self.places: list[str] = []
         self.view: Callable[[], object] = int
+        self.code = 200
 
     def serve(self, application: Any, environ: Any, sink: Any) -> None:
         """Note the place; call the view."""
@@ -75,6 +77,7 @@ class RunnerTests(ThreadsTestCase):
         self.places.clear()
         environ: dict[str, Any] = {"REQUEST_METHOD": "GET", "PATH_INFO": path}
         sink: Any = FakeSink()
+        sink.code = self.code
         application: Any = None
         for _ in range(count):
             self.run_in_task(lambda: runner(application, environ, sink))
@@ -172,10 +175,25 @@ class RunnerTests(ThreadsTestCase):
             raise ValueError
 
         self.view = view
+        self.code = 0
         runner = self.runner(automatic=True)
         for _ in range(5):
             self.assertRaises(ValueError, self.ask, runner, "/a")
         self.assertEqual(self.places, ["thread"])
+
+    def test_failing_in_threads(self) -> None:
+        """A path that fails in threads only returns to tasks for good."""
+
+        def view() -> None:
+            self.block()
+            if current_task() is None:
+                raise ValueError
+
+        self.view = view
+        runner = self.runner(automatic=True)
+        self.assertEqual(self.ask(runner, "/a", 2), ["task"] * 2)
+        self.assertRaises(ValueError, self.ask, runner, "/a")
+        self.assertEqual(self.ask(runner, "/a", 20), ["task"] * 20)
 
 
 class SinkInThreadTests(ThreadsTestCase):

@@ -46,6 +46,8 @@ _OBSERVED_SECONDS: Final = 60.0
 #: Number of requests after which a route that is rarely slow is no longer observed:
 #: observing all routes costs 3 us a turn.
 _OBSERVED_REQUESTS: Final = 20
+#: Number of requests after a move in which a failure returns the route to tasks.
+_TRIED_REQUESTS: Final = 10
 #: Maximum number of routes in each table.
 _MAX_ROUTES: Final = 1000
 
@@ -56,16 +58,18 @@ class _Suspect:
     Attributes:
         requests: the number of its requests since then.
         slow: the number of those that have held up the reactor.
+        failed: whether one of them failed.
         weight: the same, long ones counted several times.
         last_slow: the time of the last one.
         needed: the weight at which it moves.
     """
 
-    __slots__ = ("last_slow", "needed", "requests", "slow", "weight")
+    __slots__ = ("failed", "last_slow", "needed", "requests", "slow", "weight")
 
     def __init__(self, needed: int) -> None:
         self.requests = 0
         self.slow = 0
+        self.failed = False
         self.weight = 0.0
         self.last_slow = 0.0
         self.needed = needed
@@ -91,13 +95,18 @@ class AutomaticRoutes:
         # The number of slow requests that a route needs, if it has returned once.
         self._needed: dict[str, int] = {}
         self._pinned: set[str] = set()
+        # The number of requests that each moved route has served in threads, up to
+        # `_TRIED_REQUESTS`.
+        self._tried: dict[str, int] = {}
 
     @property
     def observes(self) -> bool:
         """Whether `ended` must be called for each request, not only for slow ones."""
         return bool(self.suspects)
 
-    def ended(self, route: str, blocked: float, life: float | None) -> None:
+    def ended(
+        self, route: str, blocked: float, life: float | None, failed: bool = False
+    ) -> None:
         """Note the end of a request that ran in a task.
 
         Args:
@@ -107,6 +116,7 @@ class AutomaticRoutes:
                 requests, threads or processes have held it up. None if this was not
                 measured, because the request began before its route was observed: it
                 can only begin the observation.
+            failed: whether the application raised or sent a 500.
         """
         now = self._clock()
         suspect = self.suspects.get(route)
@@ -122,6 +132,7 @@ class AutomaticRoutes:
         if life is None:
             return
         suspect.requests += 1
+        suspect.failed |= failed
         if slow and life - blocked <= _WAITING_FACTOR * blocked:
             suspect.slow += 1
             suspect.weight += max(1.0, blocked / _SLOW_SECONDS)
@@ -142,6 +153,8 @@ class AutomaticRoutes:
         if len(self.moved) >= _MAX_ROUTES:
             return
         self.moved[route] = 0
+        # A route that fails in tasks too may fail in threads.
+        self._tried[route] = _TRIED_REQUESTS if suspect.failed else 0
         self._needed[route] = suspect.needed
         _log.warn(
             "{route} has held up all other requests {count} times, the last time for "
@@ -153,16 +166,25 @@ class AutomaticRoutes:
             milliseconds=blocked * 1000,
         )
 
-    def ended_in_thread(self, route: str, seconds: float) -> None:
+    def ended_in_thread(self, route: str, seconds: float, failed: bool = False) -> None:
         """Note the end of a request that ran for `seconds` in a thread.
 
         Args:
             route: the route of the request.
             seconds: the time, without its waits in the task.
+            failed: whether the application raised or sent a 500.
         """
         quick = self.moved.get(route)
         if quick is None:
             return
+        tried = self._tried.get(route, 0)
+        if tried < _TRIED_REQUESTS:
+            self._tried[route] = tried + 1
+            if failed:
+                # Its code may depend on the thread, such as a connection to SQLite
+                # that was made at import.
+                self.pin(route, "has failed in a thread")
+                return
         if seconds > _QUICK_SECONDS:
             self.moved[route] = 0
             return
@@ -170,6 +192,7 @@ class AutomaticRoutes:
         if quick + 1 < _QUICK_REQUESTS:
             return
         del self.moved[route]
+        del self._tried[route]
         # A higher bar next time: a route must not move to and fro.
         self._needed[route] = 2 * self._needed[route]
         _log.info(
@@ -184,6 +207,7 @@ class AutomaticRoutes:
             return
         self._pinned.add(route)
         self.suspects.pop(route, None)
+        self._tried.pop(route, None)
         if self.moved.pop(route, None) is not None:
             _log.warn(
                 "{route} {reason}: its requests run in tasks again",

@@ -44,6 +44,11 @@ class SinkInThread:
         self._sink = sink
         self.bodiless = False
 
+    @property
+    def code(self) -> int:
+        """The status code that was sent; 0 before."""
+        return self._sink.code
+
     def fields_dropped(self, names: Iterable[str], place: str) -> None:
         """Log the warning in the task."""
         self._call.post(self._sink.fields_dropped, names, place)

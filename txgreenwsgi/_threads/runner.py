@@ -6,8 +6,11 @@ It knows the gateway and threads. It must never know connections.
 from __future__ import annotations
 
 from functools import partial, wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
+from greenlet import GreenletExit
+
+from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from txgreenwsgi._switching.greenlets import require_task
 from txgreenwsgi._switching.running import current_task
 from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     Serve = Callable[[Application, WSGIEnvironment, ResponseSink], None]
 
 __all__ = ["ThreadRunner", "in_thread", "to_thread"]
+
+#: The status of a response that stands for an exception of the application.
+_SERVER_ERROR: Final = 500
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,7 +94,8 @@ class ThreadRunner:
                 or meter.total != long_turns
             ):
                 task = require_task("a request")
-                self._judge(task, route_of(method, path), now - began, life)
+                route = route_of(method, path)
+                self._judge(task, route, now - began, life, _has_failed(sink))
 
     def _begin(self) -> tuple[Hub, AutomaticRoutes, TurnMeter]:
         hub = require_task("a request").hub
@@ -96,7 +103,12 @@ class ThreadRunner:
         return self._observed
 
     def _judge(
-        self, task: Task[object], route: str, seconds: float, life: Life | None
+        self,
+        task: Task[object],
+        route: str,
+        seconds: float,
+        life: Life | None,
+        failed: bool,
     ) -> None:
         """Note the end of a request in a task.
 
@@ -105,13 +117,14 @@ class ThreadRunner:
             route: the route of the request.
             seconds: the time from its start to its end.
             life: the reactor's clocks at its start; None if not measured.
+            failed: whether the application raised or sent a 500.
         """
         _, routes, meter = self._observed or self._begin()
         turns = meter.take(task)
         if task.uses_reactor:
             routes.pin(route, "waits for Deferreds")
         whole = None if life is None else turns.blocked + meter.waited(life, seconds)
-        routes.ended(route, turns.blocked, whole)
+        routes.ended(route, turns.blocked, whole, failed)
         meter.measure_for(routes, routes.observes)
 
     def _in_moved(
@@ -124,14 +137,19 @@ class ThreadRunner:
         """Call `application` in a thread; note what the route does there."""
         _, routes, _ = self._observed or self._begin()
         task = require_task("a request in a thread")
-        call: ThreadCall[None] | None = None
+        call: ThreadCall[None] = ThreadCall(task, route)
+        in_thread = SinkInThread(call, sink)
+        failed = True
         try:
-            call = self._in_thread(application, environ, sink, route)
+            self._run(call, application, environ, in_thread)
+            failed = _has_failed(sink)
+        except (Cancelled, ClientDisconnected, RequestTimeout, GreenletExit):
+            failed = False  # not by the application
+            raise
         finally:
             if task.uses_reactor:
                 routes.pin(route, "waits for Deferreds or calls the reactor")
-            if call is not None:
-                routes.ended_in_thread(route, call.seconds)
+            routes.ended_in_thread(route, call.seconds, failed)
 
     def _in_thread(
         self,
@@ -139,15 +157,26 @@ class ThreadRunner:
         environ: WSGIEnvironment,
         sink: ResponseSink,
         route: str,
-    ) -> ThreadCall[None]:
+    ) -> None:
         """Call `application` in a thread. Parks."""
         call: ThreadCall[None] = ThreadCall(require_task("a request"), route)
-        in_thread = SinkInThread(call, sink)
+        self._run(call, application, environ, SinkInThread(call, sink))
+
+    def _run(
+        self,
+        call: ThreadCall[None],
+        application: Application,
+        environ: WSGIEnvironment,
+        sink: SinkInThread,
+    ) -> None:
         call.run(
-            pool_of(call.task.hub),
-            partial(self._serve, application, environ, in_thread),
+            pool_of(call.task.hub), partial(self._serve, application, environ, sink)
         )
-        return call
+
+
+def _has_failed(sink: ResponseSink) -> bool:
+    """Return whether the application raised, before it sent anything, or sent a 500."""
+    return sink.code in (0, _SERVER_ERROR)
 
 
 def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

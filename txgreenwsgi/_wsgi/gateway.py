@@ -34,6 +34,10 @@ if TYPE_CHECKING:
         def of_thread(self) -> bool:
             """Whether its methods are called in a thread; otherwise in the task."""
 
+        @property
+        def code(self) -> int:
+            """The status code that was sent; 0 before."""
+
         #: True if the response has no body, whatever the application sends. Valid
         #: after `begin`.
         bodiless: bool
