@@ -28,7 +28,7 @@ PUBLIC: dict[str, set[str]] = {
         *("timeout", "shield", "current_task", "recv"),
         *("Task", "Suspension"),
         *("NotInGreenlet", "TimedOut", "ClientDisconnected"),
-        *("RequestTimeout", "Cancelled", "StartError"),
+        *("RequestTimeout", "Cancelled", "StartError", "Stopping"),
     },
     "txgreenwsgi.testing": {
         *("LeakCheckMixin", "MemoryServer", "MemoryClient", "MemoryReactor"),
@@ -151,6 +151,7 @@ class PublicNameTests(SynchronousTestCase):
             {
                 *("max_in_flight", "max_queued", "queue_timeout", "max_connections"),
                 *("max_body", "request_timeout", "graceful_timeout", "keep_alive"),
+                "drain_idle",
                 *("header_timeout", "body_timeout", "write_timeout", "min_body_rate"),
                 *("max_trailer_size", "max_chunk_extensions", "max_handshakes"),
                 *("max_header_size", "max_headers", "max_target", "input_window"),

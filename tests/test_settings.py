@@ -253,6 +253,59 @@ class SettingsTests(SynchronousTestCase):
             "ASCII characters, or an empty string to send no such header",
         )
 
+    def test_prefix(self) -> None:
+        """The prefix is an absolute path; a slash at its end is ignored."""
+        for given, prefix in {
+            "/app": "/app",
+            "/app/": "/app",
+            "/a/b.c/~d": "/a/b.c/~d",
+            "/caf\xe9": "/caf\xe9",
+            "/": "",
+            "": "",
+        }.items():
+            self.assertEqual(Settings(prefix=given).prefix, prefix)
+        for given in ("app", "//app", "/a//b", "/a?b", "/a#b", "/a%20b", "/a\n", "/.."):
+            self.assertEqual(
+                self.refusal(prefix=given),
+                f"prefix={given!r} is not the path of a URL: give a path such as /app, "
+                "decoded, without '?', '#' or '//'",
+            )
+        self.assertEqual(Settings(prefix="/..a/.b").prefix, "/..a/.b")
+
+    def test_trusted_proxies(self) -> None:
+        """Proxies are addresses, networks, unix or *, as a list or a text."""
+        for given in ("10.0.0.0/8,::1,unix", ["10.0.0.0/8", "::1", "unix"]):
+            self.assertEqual(
+                Settings.from_keywords(trusted_proxy=given).trusted_proxy,
+                ("10.0.0.0/8", "::1", "unix"),
+            )
+        self.assertEqual(Settings(trusted_proxy=("*",)).trusted_proxy, ("*",))
+        self.assertEqual(
+            self.refusal(trusted_proxy="localhost"),
+            "trusted_proxy='localhost' contains 'localhost', which is no address or "
+            "network: give addresses such as 127.0.0.1 or 10.0.0.0/8, unix or *",
+        )
+        self.assertIn("does not consist of strings", self.refusal(trusted_proxy=[1]))
+        self.assertIn("does not consist of strings", self.refusal(trusted_proxy=1))
+
+    def test_headers_of_trusted_proxies(self) -> None:
+        """The headers are known ones, and of one kind."""
+        kept = Settings.from_keywords(trusted_proxy_headers="X-Forwarded-For")
+        self.assertEqual(kept.trusted_proxy_headers, ("x-forwarded-for",))
+        for given, problem in (
+            ("x-real-ip", "contains 'x-real-ip', which is unknown: give some of forw"),
+            ("", "is empty: give some of forwarded"),
+            ("forwarded,x-forwarded-for", "contains forwarded and older headers, whi"),
+        ):
+            self.assertIn(problem, self.refusal(trusted_proxy_headers=given))
+
+    def test_script_name(self) -> None:
+        """SCRIPT_NAME is refused in favour of `prefix`."""
+        message = self.refusal(environ={"SCRIPT_NAME": "/x"})
+        self.assertIn("would leave the prefix in PATH_INFO: use --prefix /x", message)
+        self.assertIn("(prefix='/x'), which removes it", message)
+        self.assertIn("--prefix /app", self.refusal(environ={"SCRIPT_NAME": ""}))
+
     def test_url_scheme(self) -> None:
         """The value of wsgi.url_scheme is a scheme without "://"."""
         self.assertEqual(Settings(url_scheme="https").url_scheme, "https")

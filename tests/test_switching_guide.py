@@ -370,7 +370,8 @@ class EndTests(GuideTestCase):
             stopped = server.site.stop()
             server.advance(29)
             self.assertEqual(seen, [])
-            server.advance(2)
+            server.advance(1)
+            client.end()
             self.successResultOf(stopped)
 
         self.ended(view, end)

@@ -85,6 +85,7 @@ FOREIGN: Final[Mapping[str, str]] = {
     "_startedBefore": "reactor: tells a stopped reactor from one never started",
     "_asyncioEventloop": "asyncio reactor: the loop that it runs on",
     "channel._conn": "HTTP/2 stream of twisted.web: its connection",
+    "channel._dataBuffer": "HTTP/1.1 channel of twisted.web: pipelined input",
     "module._exitWithSignal": "twistd: the kill after which no exit handler runs",
     "_tempDataLen": "transport: bytes that are not written yet",
     # Django and asgiref.

@@ -15,6 +15,7 @@ from ._switching.errors import (
     ClientDisconnected,
     NotInGreenlet,
     RequestTimeout,
+    Stopping,
     TimedOut,
 )
 from ._switching.greenlets import Suspension, Task, current_task
@@ -51,6 +52,7 @@ __all__ = [
     "NotInGreenlet",
     "RequestTimeout",
     "StartError",
+    "Stopping",
     "Suspension",
     "Task",
     "TimedOut",

@@ -63,7 +63,8 @@ def main(arguments: Sequence[str]) -> None:
             f"txgreenwsgi.patched: {arguments[0]!r} is not an executable program: give "
             "a command on the PATH, or python and a script"
         )
-    sys.stdout.flush()
+    if sys.stdout is not None:  # closed by the parent process
+        sys.stdout.flush()
     try:
         os.execve(command, list(arguments), environment())
     except OSError as error:

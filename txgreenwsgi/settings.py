@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
@@ -165,6 +166,13 @@ class Settings:
         "seconds",
         "Grace period for requests in flight when the server stops.",
         off="they are cancelled immediately",
+    )
+    drain_idle: float = _setting(
+        2.0,
+        "seconds",
+        "Time that an idle connection stays open when the server stops, so that a "
+        "request which is on its way is answered.",
+        off="close idle connections immediately",
     )
     keep_alive: float = _setting(
         15.0,
@@ -327,6 +335,40 @@ class Settings:
         off="send no such header",
         form="TEXT",
     )
+    prefix: str = _setting(
+        "",
+        "text",
+        "Path below which the application is mounted, such as /app: the value of "
+        "SCRIPT_NAME, removed from the beginning of PATH_INFO. Other paths are passed "
+        "on unchanged, because a proxy may have removed the prefix.",
+        off="the root",
+        form="PATH",
+    )
+    trusted_proxy: tuple[str, ...] = _setting(
+        (),
+        "names",
+        "Reverse proxies whose forwarded headers are believed: addresses and networks "
+        "separated by commas, unix for UNIX sockets, or * for every peer. From other "
+        "peers, Forwarded, X-Forwarded-* and X-Real-IP are removed.",
+        off="forwarded headers are passed on and not believed",
+        form="LIST",
+    )
+    trusted_proxy_count: int = _setting(
+        1,
+        "count",
+        "Number of trusted proxies that a request passes one after the other; the "
+        "client's address is that many entries from the end of the header.",
+        minimum=1,
+    )
+    trusted_proxy_headers: tuple[str, ...] = _setting(
+        ("x-forwarded-for", "x-forwarded-proto"),
+        "names",
+        "Headers that the trusted proxies set on every request: forwarded, or some of "
+        "x-forwarded-for, x-forwarded-proto (by default, these two), "
+        "x-forwarded-host, x-forwarded-port and x-forwarded-by. The others of these "
+        "are removed.",
+        form="LIST",
+    )
     url_scheme: str = _setting(
         "",
         "text",
@@ -390,6 +432,7 @@ class SettingsKeywords(TypedDict, total=False):
     max_body: int
     request_timeout: float
     graceful_timeout: float
+    drain_idle: float
     keep_alive: float
     header_timeout: float
     body_timeout: float
@@ -413,6 +456,10 @@ class SettingsKeywords(TypedDict, total=False):
     add_header: Pairs
     environ: Pairs
     server_header: str
+    prefix: str
+    trusted_proxy: Iterable[str]
+    trusted_proxy_count: int
+    trusted_proxy_headers: Iterable[str]
     url_scheme: str
 
 
@@ -446,6 +493,14 @@ def described() -> list[tuple[str, Setting, Any]]:
     ]
 
 
+_PROXY_HEADERS: Final = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-by",
+)
 #: Keywords that users expect, each with what to do instead.
 _NOT_SETTINGS: Final = {
     "chdir": "change the directory and sys.path in your program",
@@ -457,6 +512,7 @@ _NOT_SETTINGS: Final = {
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?\Z")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*\Z")  # RFC 3986 section 3.1
+_PREFIX: Final = re.compile(r"(/(?!\.{1,2}(?:/|\Z))[^/?#%\x00-\x1f\x7f]+)+\Z")
 # RFC 9110 section 5.6.2 (token), then a path.
 _ROUTE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+ )?/.*\Z", re.DOTALL)
 # RFC 9110 section 9.3 and RFC 5789.
@@ -490,8 +546,10 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
         return _checked_pairs(name, value)
     if setting.kind == "words":
         return _checked_words(name, value)
-    if setting.kind == "names":
+    if setting.kind == "names" and name == "methods":
         return _checked_methods(name, value)
+    if setting.kind == "names":
+        return _checked_proxies(name, value)
     subject = f"{name}={value!r}"
     if setting.kind == "flag":
         if not isinstance(value, bool):
@@ -509,6 +567,8 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
             "is not a valid header value",
             "give visible ASCII characters, or an empty string to send no such header",
         )
+    if name == "prefix":
+        return _checked_prefix(subject, value)
     if name == "url_scheme" and value and not _SCHEME.match(value):
         raise SettingError(
             subject,
@@ -516,6 +576,18 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
             "give https or http, or an empty string for the connection's scheme",
         )
     return value
+
+
+def _checked_prefix(subject: str, path: str) -> str:
+    """Return SCRIPT_NAME for a prefix: "" for the root, else "/app"."""
+    path = path.rstrip("/")
+    if path and not _PREFIX.match(path):
+        raise SettingError(
+            subject,
+            "is not the path of a URL",
+            "give a path such as /app, decoded, without '?', '#' or '//'",
+        )
+    return path
 
 
 def _checked_number(name: str, setting: Setting, value: Any) -> int | float:
@@ -624,6 +696,49 @@ def _checked_methods(name: str, value: Any) -> tuple[str, ...]:
     return methods
 
 
+def _checked_proxies(name: str, value: Any) -> tuple[str, ...]:
+    """Return names as a tuple, from any iterable or from a text with commas."""
+    subject = f"{name}={value!r}"
+    try:
+        names = tuple(_split_names(value) if isinstance(value, str) else value)
+    except TypeError:
+        names = (None,)
+    if not all(isinstance(each, str) for each in names):
+        raise SettingError(subject, "does not consist of strings", "give a list of str")
+    if name == "trusted_proxy":
+        for each in names:
+            _check_peer(subject, each)
+        return names
+    names = tuple(each.lower() for each in names)
+    wrong = [each for each in names if each not in _PROXY_HEADERS]
+    if wrong or not names:
+        raise SettingError(
+            subject,
+            f"contains {wrong[0]!r}, which is unknown" if wrong else "is empty",
+            f"give some of {', '.join(_PROXY_HEADERS)}",
+        )
+    if "forwarded" in names and len(names) > 1:
+        raise SettingError(
+            subject,
+            "contains forwarded and older headers, which could contradict each other",
+            "give those that the proxy sets, and let it remove the others",
+        )
+    return names
+
+
+def _check_peer(subject: str, peer: str) -> None:
+    if peer in ("*", "unix"):
+        return
+    try:
+        ip_network(peer, strict=False)
+    except ValueError:
+        raise SettingError(
+            subject,
+            f"contains {peer!r}, which is no address or network",
+            "give addresses such as 127.0.0.1 or 10.0.0.0/8, unix or *",
+        ) from None
+
+
 def _split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")] if text.strip() else []
 
@@ -660,6 +775,13 @@ def _check_variable(name: str, value: str) -> None:
             subject,
             "is not a valid variable",
             "give a name without spaces or '=', and a value without NUL",
+        )
+    if name == "SCRIPT_NAME":
+        raise SettingError(
+            subject,
+            "would leave the prefix in PATH_INFO",
+            f"use --prefix {value or '/app'} (prefix={value or '/app'!r}), which "
+            "removes it",
         )
     if name.startswith("wsgi."):
         raise SettingError(

@@ -17,8 +17,7 @@ from time import time
 from typing import IO, TYPE_CHECKING, Any, overload
 from weakref import WeakSet
 
-from twisted.internet.interfaces import IReactorCore
-from twisted.internet.tcp import Connection as TCPConnection
+from twisted.internet.interfaces import IReactorCore, ISSLTransport
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
@@ -32,9 +31,9 @@ from ._http.head import Malformed, RequestHead
 from ._http.target import check_method, read_request_line
 from ._http.writer import STATUSES
 from ._server.access_log import ServerAccessLog
-from ._server.ends import host_and_port
+from ._server.ends import host_and_port, server_name
 from ._server.errors import StartError
-from ._server.output import TransportOutput, has_unread_bytes
+from ._server.output import TransportOutput, has_unread_bytes, tcp_connection
 from ._server.unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 from ._serving.application_server import ApplicationServer
 from ._serving.body import read_after_end_error
@@ -81,8 +80,17 @@ _DECIDED_BY_TWISTED = {
     "input_window": "leave it out: twisted.web buffers every request body",
     "buffer_memory": "leave it out: twisted.web buffers every request body",
     "chunked": "leave it out: twisted.web buffers every request body",
+    "prefix": "leave it out: put the resource at that path with putChild()",
     "half_close": "leave it out: twisted.web closes at the end of the input",
 }
+
+
+#: Time for the client to close a connection whose sending side was closed.
+_CLOSE_SECONDS = 1.0
+
+#: A GOAWAY frame (RFC 9113 section 6.8) that permits the requests on their way: no
+#: error, the highest stream identifier.
+_GOAWAY = b"\0\0\x08\x07\0" + bytes(4) + b"\x7f\xff\xff\xff" + bytes(4)
 
 
 class GreenWSGIResource(Resource):
@@ -207,7 +215,8 @@ class GreenWSGIResource(Resource):
         """Let the requests in flight finish, then close their connections.
 
         Called when the reactor stops; call it earlier, from the reactor greenlet,
-        to take the resource out of service. After the grace period `Cancelled` is
+        to take the resource out of service. An idle connection is closed after
+        `drain_idle`, or after its next response. After the grace period `Cancelled` is
         raised in each remaining request; a second later their tasks are killed and
         their connections aborted.
 
@@ -406,7 +415,9 @@ class _Stream:
             headers.removeHeader(name)
         for name, value in fields:
             headers.addRawHeader(name, value)
-        if head.ends_connection:
+        if head.ends_connection or (
+            server.shutdown.stopping and not _has_pipelined_input(request.channel)
+        ):
             self.end_connection()
         if (
             length is not None
@@ -513,6 +524,12 @@ class _Connection:
         self._owner = owner
         self._exchanges: set[Carried] = set()
         self._watches_loss = False
+        # Whether the client of an HTTP/2 connection knows of the shutdown.
+        self._announced = False
+        self._closing = False
+        # Reactor time from which the connection is idle; after its half-close, the
+        # time of that.
+        self._since = 0.0
 
     def begin(self, exchange: Carried) -> None:
         """Add an exchange."""
@@ -523,6 +540,7 @@ class _Connection:
         self._exchanges.discard(exchange)
         if not self._exchanges:
             if self._owner.server.shutdown.stopping:
+                self._since = self._owner.server.reactor.seconds()
                 self.stop()
             else:
                 self._owner.forget(self._channel)
@@ -540,25 +558,65 @@ class _Connection:
             exchange.postpone(seconds, now)
 
     def stop(self) -> None:
-        """Close, unless a request of ours or of another resource is in progress."""
+        """Close, unless a request is in progress or expected."""
         channel = self._channel
         if _is_lost(channel):
             if not self._exchanges:
                 self._owner.forget(channel)
-        elif not self._exchanges and not _requests_of(channel):
-            transport = channel.transport
-            if has_unread_bytes(transport):
-                return  # perhaps a request, which is served; `check` tries again
+            return
+        server = self._owner.server
+        now = server.reactor.seconds()
+        if self._closing:
+            if now - self._since >= _CLOSE_SECONDS:
+                self._close_socket()
+            return
+        if self._exchanges or _requests_of(channel):
+            self._since = now
+            return
+        http1 = isinstance(channel, HTTPChannel)
+        # The last response of an HTTP/1.1 connection has announced the close.
+        expects = not http1 or channel.persistent
+        if expects:
             self._watch_loss()
-            if isinstance(channel, HTTPChannel):
-                channel.loseConnection()
-            else:
-                transport.loseConnection()
-            below = getattr(transport, "transport", None)
-            if isinstance(below, TCPConnection):
-                # TLS would wait for the client's close_notify, which is optional
-                # (RFC 8446 section 6.1).
-                below.loseConnection()
+            if not http1 and not self._announced:
+                self._announced = True
+                channel.transport.write(_GOAWAY)
+            idle = now - max(self._since, server.shutdown.began)
+            if idle < server.settings.drain_idle:
+                return
+        if has_unread_bytes(channel.transport):
+            return  # perhaps a request, which is served; `check` tries again
+        self._since = now
+        self._closing = True
+        self._watch_loss()
+        self._close()
+
+    def _close(self) -> None:
+        """Close the sending side; discard further input (RFC 9112 section 9.6)."""
+        channel = self._channel
+        transport = channel.transport
+        if not isinstance(channel, HTTPChannel):
+            transport.loseConnection()
+            self._close_socket()
+        elif ISSLTransport.providedBy(transport):
+            # Twisted discards the input after close_notify.
+            channel.loseConnection()
+        else:
+            channel.setTimeout(None)
+            as_any: Any = channel
+            as_any.dataReceived = _discard
+            transport.unregisterProducer()
+            transport.resumeProducing()
+            transport.loseWriteConnection()
+
+    def _close_socket(self) -> None:
+        below = tcp_connection(self._channel.transport)
+        if below is not None:
+            # TLS would wait for the client's close_notify, which is optional (RFC 8446
+            # section 6.1).
+            below.loseConnection()
+        else:
+            self._channel.transport.loseConnection()
 
     def end_of_grace(self) -> None:
         """No-op: `check` closes when the cancelled requests have ended."""
@@ -586,6 +644,10 @@ class _Connection:
             self._owner.forget(channel)
 
         channel.connectionLost = lost
+
+
+def _discard(data: bytes) -> None:
+    """Ignore input after the last response."""
 
 
 class _Connections:
@@ -638,6 +700,12 @@ def _is_lost(channel: Any) -> bool:
 def _requests_of(channel: Any) -> Any:
     """Return the requests of a channel that have unsent bytes."""
     return channel.requests if isinstance(channel, HTTPChannel) else channel.streams
+
+
+def _has_pipelined_input(channel: Any) -> bool:
+    """Return whether an HTTP/1.1 channel has received more than its current request."""
+    # The list in which twisted.web keeps the bytes until the response has ended.
+    return bool(getattr(channel, "_dataBuffer", None))
 
 
 def _variables_of(request: Request) -> dict[str, str]:
@@ -706,10 +774,13 @@ def _ends_of(request: Request, url_scheme: str) -> Ends:
     """Return both ends of a request's connection."""
     scheme = url_scheme or ("https" if request.isSecure() else "http")
     name, port = host_and_port(request.getHost())
+    name = server_name(name)
     if not name:
         # A UNIX socket has no name or port, and PEP 3333 forbids empty values.
         name, port = "localhost", "443" if scheme == "https" else "80"
-    return Ends(name, port, *host_and_port(request.getClientAddress()), scheme)
+    return Ends(
+        server_name(name), port, *host_and_port(request.getClientAddress()), scheme
+    )
 
 
 def _joined(segments: list[bytes] | None) -> str:

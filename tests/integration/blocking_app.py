@@ -39,16 +39,6 @@ def sort() -> None:
     _HOLDING.qsort(data, ctypes.c_size_t(count), ctypes.c_size_t(8), _HOLDING.strcmp)
 
 
-def sleep() -> None:
-    """Sleep in C, with the interpreter lock."""
-    _HOLDING.usleep(1_000_000)
-
-
-def power() -> object:
-    """Compute in an operator, with the interpreter lock."""
-    return 3 ** int("4000000")
-
-
 def debug() -> None:
     """Wait for the user of a debugger."""
     sys.stdin = os.fdopen(os.pipe()[0])  # nothing is ever typed
@@ -56,8 +46,7 @@ def debug() -> None:
 
 
 BLOCKING = {
-    f"/{function.__name__}": function
-    for function in (spin, scrypt, sort, sleep, power, debug)
+    f"/{function.__name__}": function for function in (spin, scrypt, sort, debug)
 }
 
 

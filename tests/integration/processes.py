@@ -156,6 +156,7 @@ class ServerProcess(Server):
         arguments: of `twistd -n --pidfile=`.
         environ: added to the environment of this process.
         wrapper: the command that runs twistd, with its arguments.
+        pass_fds: descriptors that the process inherits.
 
     Attributes:
         process: the child process.
@@ -167,6 +168,7 @@ class ServerProcess(Server):
         *arguments: str,
         environ: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self._log = tempfile.NamedTemporaryFile(prefix="twistd-", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -176,6 +178,7 @@ class ServerProcess(Server):
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
+            pass_fds=pass_fds,
         )
         self._arguments = arguments
         self.ports: list[int] = []
@@ -269,6 +272,7 @@ def start(
     endpoints: int = 1,
     environ: Mapping[str, str] | None = None,
     wrapper: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
 ) -> ServerProcess:
     """Start a server; the test's cleanup ends it.
 
@@ -278,8 +282,11 @@ def start(
         endpoints: number of endpoints to wait for.
         environ: added to the environment.
         wrapper: the command that runs twistd, with its arguments.
+        pass_fds: descriptors that the process inherits.
     """
-    server = ServerProcess(*arguments, environ=environ, wrapper=wrapper)
+    server = ServerProcess(
+        *arguments, environ=environ, wrapper=wrapper, pass_fds=pass_fds
+    )
     test.addCleanup(server.kill)
     server.wait_listening(endpoints)
     return server

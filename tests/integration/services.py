@@ -23,9 +23,10 @@ from twisted.trial.unittest import SkipTest
 from tests.folders import make_short_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
-__all__ = ["MariaDB", "Memcached", "PostgreSQL", "Redis", "Service"]
+__all__ = ["HAProxy", "MariaDB", "Memcached", "PostgreSQL", "Redis", "Service"]
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
@@ -298,3 +299,73 @@ class PostgreSQL(Service):
             timeout=START_SECONDS,
         )
         return asked.returncode == 0
+
+
+class HAProxy(Service):
+    """haproxy, in front of servers on the loopback interface.
+
+    Connections to the servers are kept alive and shared. A request is never sent twice;
+    a connection that a server refuses is made to another one.
+
+    Args:
+        ports: TCP ports of the servers.
+    """
+
+    def __init__(self, ports: Sequence[int]) -> None:
+        super().__init__()
+        self._ports = ports
+
+    def _configuration(self, folder: str) -> str:
+        servers = "\n".join(
+            f"    server web{number} {LOOPBACK}:{port} check inter 200ms rise 1 fall 1"
+            for number, port in enumerate(self._ports)
+        )
+        return f"""
+global
+    stats socket {folder}/stats
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    option redispatch 1
+    http-reuse always
+frontend web
+    bind {LOOPBACK}:{self.port}
+    default_backend servers
+backend servers
+    balance leastconn
+{servers}
+"""
+
+    def command(self, folder: str) -> list[str]:
+        """Write the configuration; return a command line that uses it."""
+        path = Path(folder, "haproxy.cfg")
+        path.write_text(self._configuration(folder))
+        return [_program("haproxy"), "-db", "-f", str(path)]
+
+    def _stats(self) -> str:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(5)
+            sock.connect(f"{self._folder}/stats")
+            sock.sendall(b"show info; show stat\n")
+            parts = []
+            while part := sock.recv(65536):
+                parts.append(part)
+            return b"".join(parts).decode()
+
+    def ready(self, pid: int) -> bool:
+        """Compare the process id that the server on the private socket reports."""
+        return f"\nPid: {pid}\n" in self._stats()
+
+    def wait_up(self, count: int) -> None:
+        """Wait until `count` servers pass their checks.
+
+        Raises:
+            AssertionError: they do not; the message has the state.
+        """
+        until = time.monotonic() + START_SECONDS
+        while (stats := self._stats()).count(",UP,") < count + 1:  # and the backend
+            if time.monotonic() > until:
+                raise AssertionError(stats)
+            time.sleep(0.05)

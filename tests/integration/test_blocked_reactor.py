@@ -131,14 +131,6 @@ class ClientsTests(SynchronousTestCase):
         """A view in a C function that holds the interpreter lock is named."""
         self.check("sort")
 
-    def test_interpreter_lock_asleep(self) -> None:
-        """So is one that holds the lock and does not compute."""
-        self.check("sleep")
-
-    def test_operator(self) -> None:
-        """An operator has no point at which the interpreter switches threads."""
-        self.check("power")
-
 
 class ProcessTests(SynchronousTestCase):
     """The monitor in a process as a whole."""
@@ -158,15 +150,20 @@ class ProcessTests(SynchronousTestCase):
     def test_off(self) -> None:
         """--blocked-after 0 turns the monitor off."""
         server = serve(self, APP, "--blocked-after=0")
-        server.fetch("/sleep")
+        server.fetch("/spin")
         server.fetch("/")
-        self.assertEqual(len(os.listdir(f"/proc/{server.pid}/task")), 1)
+        names = Path(f"/proc/{server.pid}/task")
+        until = time.monotonic() + ANSWER_SECONDS
+        # The thread that starts the guardian process ends soon.
+        while len(list(names.iterdir())) > 1 and time.monotonic() < until:
+            time.sleep(0.05)
+        self.assertEqual(len(list(names.iterdir())), 1)
         self.assertNotIn("blocked", server.log())
 
     def test_limit(self) -> None:
         """A block below the limit is not reported."""
         server = serve(self, APP, "--blocked-after=60")
-        server.fetch("/sleep")
+        server.fetch("/spin")
         server.fetch("/")
         self.assertNotIn("blocked", server.log())
 
@@ -239,149 +236,6 @@ class ProcessTests(SynchronousTestCase):
         self.assertIn("Timeout (0:00:05", server.log())
 
 
-class TimerTests(SynchronousTestCase):
-    """The timer of faulthandler, which other code uses too."""
-
-    def run_program(self, source: str) -> str:
-        """Run a program and return its output."""
-        prefix = """\
-            import faulthandler, os, sys, tempfile, threading, time
-            from txgreenwsgi._serving.stack_dumps import StackDumps, share_timer
-            me = threading.get_ident()
-            theirs = tempfile.TemporaryFile()
-            def told():
-                return os.pread(theirs.fileno(), 100000, 0).count(b"Timeout")
-            def wait_until(found):
-                end = time.monotonic() + 30
-                while time.monotonic() < end:
-                    if found():
-                        return True
-                    time.sleep(0.01)
-                return False
-            """
-        program = textwrap.dedent(prefix) + textwrap.dedent(source)
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=ANSWER_SECONDS * 2,
-        )
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        return done.stdout
-
-    def test_dump(self) -> None:
-        """The stacks are written when the timer is not postponed."""
-        output = self.run_program(
-            """
-            dumps = StackDumps()
-            dumps.arm(0.05)
-            stacks = []
-            def blocks():
-                return wait_until(lambda: stacks.extend(dumps.collect(me)) or stacks)
-            assert blocks()
-            print(*[line.function for line in stacks[0]])
-            dumps.close()
-            """
-        )
-        self.assertIn("blocks", output)
-
-    def test_postponed(self) -> None:
-        """A timer that is postponed in time writes nothing."""
-        self.run_program(
-            """
-            dumps = StackDumps()
-            for _ in range(20):
-                dumps.arm(30)
-            assert dumps.collect(me) == []
-            dumps.disarm()
-            dumps.arm(0.05)
-            dumps.disarm()
-            time.sleep(0.2)
-            assert dumps.collect(me) == []
-            """
-        )
-
-    def test_full_pipe(self) -> None:
-        """Dumps that nobody reads do not block, and do not grow."""
-        self.run_program(
-            """
-            def deep(depth):
-                if depth:
-                    return deep(depth - 1)
-                time.sleep(1)
-            dumps = StackDumps()
-            dumps.arm(0.001)
-            deep(90)
-            assert len(dumps.collect(me)) < 100
-            dumps.close()
-            """
-        )
-
-    def test_timer_of_the_application(self) -> None:
-        """A timer that the application armed before is left alone."""
-        self.run_program(
-            """
-            share_timer()
-            faulthandler.dump_traceback_later(0.3, file=theirs)
-            dumps = StackDumps()
-            assert wait_until(lambda: dumps.arm(60) or told())
-            faulthandler.cancel_dump_traceback_later()
-            dumps.arm(0.05)
-            assert wait_until(lambda: dumps.collect(me))
-            """
-        )
-
-    def test_later_timer_of_the_application(self) -> None:
-        """So is one that it arms later, and one of an early import."""
-        for function in ("faulthandler.dump_traceback_later", "early"):
-            self.run_program(
-                f"""
-                early = faulthandler.dump_traceback_later
-                share_timer()
-                dumps = StackDumps()
-                dumps.arm(60)
-                {function}(0.3, file=theirs)
-                assert wait_until(lambda: dumps.arm(60) or told())
-                """
-            )
-
-    def test_wrong_arguments(self) -> None:
-        """Arguments that faulthandler refuses do not stop our timer."""
-        self.run_program(
-            """
-            share_timer()
-            share_timer()
-            dumps = StackDumps()
-            try:
-                faulthandler.dump_traceback_later(-1)
-            except ValueError:
-                pass
-            faulthandler.cancel_dump_traceback_later()
-            dumps.arm(0.05)
-            assert wait_until(lambda: dumps.collect(me))
-            """
-        )
-
-    def test_fork(self) -> None:
-        """The child of a fork exits, and may use the timer; the parent goes on."""
-        self.run_program(
-            """
-            dumps = StackDumps()
-            dumps.arm(60)
-            child = os.fork()
-            if not child:
-                faulthandler.dump_traceback_later(60)
-                faulthandler.cancel_dump_traceback_later()
-                sys.exit(0)
-            assert os.waitpid(child, 0)[1] == 0
-            dumps.arm(0.05)
-            assert wait_until(lambda: dumps.collect(me))
-            """
-        )
-
-
 class PublicTests(SynchronousTestCase):
     """An embedded server."""
 
@@ -403,7 +257,7 @@ class PublicTests(SynchronousTestCase):
                 for port in ports:
                     number = port.getHost().port
                     client = http.client.HTTPConnection("127.0.0.1", number)
-                    client.request("GET", "/sleep")
+                    client.request("GET", "/spin")
                     client.getresponse().read()
                     client.request("GET", "/")
                     client.getresponse().read()
@@ -412,7 +266,7 @@ class PublicTests(SynchronousTestCase):
             reactor.callInThread(ask)
             reactor.run()
             for line in blocked_lines():
-                print(line.function, line.blocks, line.seconds > 1.5, line.request)
+                print(line.function, line.blocks, line.seconds > 0.5, line.request)
             """
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(program)],
@@ -422,4 +276,4 @@ class PublicTests(SynchronousTestCase):
             check=False,
             timeout=ANSWER_SECONDS * 2,
         )
-        self.assertEqual(done.stdout, "sleep 2 True GET /sleep\n", done.stderr)
+        self.assertEqual(done.stdout, "spin 2 True GET /spin\n", done.stderr)

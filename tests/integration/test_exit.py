@@ -338,3 +338,51 @@ def connects(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+class ClosedDescriptorTests(ExitTestCase):
+    """A server that was started without some of the standard descriptors."""
+
+    def start_without(self, closed: str, *options: str) -> tuple[ServerProcess, str]:
+        """Start a server whose shell has closed descriptors; also return its log."""
+        log = os.path.abspath(self.mktemp())
+        wrapper = ("/bin/sh", "-c", f'exec "$@" {closed}', "sh")
+        server = ServerProcess(
+            f"--logfile={log}",
+            *options,
+            "greenwsgi",
+            f"--app={APP}",
+            f"--listen=tcp:0:interface={LOOPBACK}",
+            *PATCHED,
+            wrapper=wrapper,
+        )
+        self.addCleanup(server.kill)
+        self.patch(server, "log", lambda: read(log))
+        server.wait_listening()
+        return server, log
+
+    def test_closed(self) -> None:
+        """The null device takes their place, and SIGTERM ends the process."""
+        for closed in ("<&- >&- 2>&-", "2>&-", "<&- >&-"):
+            server, _ = self.start_without(closed)
+            self.assertEqual(server.fetch("/chatter").text, "worked\n")
+            for fd, redirection in enumerate(("<&-", ">&-", "2>&-")):
+                if redirection in closed.split():
+                    found = os.readlink(f"/proc/{server.pid}/fd/{fd}")
+                    self.assertEqual(found, os.devnull, closed)
+            self.assertEqual(self.stop(server), 0, server.log())
+
+    def test_reactor_first(self) -> None:
+        """With --reactor, whose descriptors come first, SIGTERM ends the process."""
+        server, _ = self.start_without("<&- >&- 2>&-", "--reactor=epoll")
+        self.assertEqual(server.fetch("/chatter").text, "worked\n")
+        self.assertEqual(self.stop(server), 0, server.log())
+
+
+def read(path: str) -> str:
+    """Return the text of a file; "" if there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""

@@ -120,6 +120,79 @@ class ForkTests(ProgramTestCase):
         )
         self.assertEqual(said, ["child: returns", "parent: 0", "parent: goes on"])
 
+    def test_main_thread(self) -> None:
+        """The thread that forks is the main thread of the child, whatever began it."""
+        said = self.output_of(
+            """
+            import _thread
+
+            def fork():
+                pid = os.fork()
+                if pid:
+                    os.waitpid(pid, 0)
+                    return
+                main = threading.main_thread()
+                say(main is threading.current_thread())
+                say(main.ident == threading.get_ident())
+                say(threading.active_count())
+                os._exit(0)
+
+            def run(done):
+                try:
+                    fork()
+                finally:
+                    done.release()
+
+            fork()
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+            done = threading.Lock()
+            done.acquire()
+            _thread.start_new_thread(run, (done,))
+            done.acquire()
+            """
+        )
+        self.assertEqual(said, ["child: True", "child: True", "child: 1"] * 3)
+
+    def test_threads_of_the_parent(self) -> None:
+        """In the child, the other threads have ended, and its end waits for none."""
+        said = self.output_of(
+            """
+            import multiprocessing
+
+            context = multiprocessing.get_context("fork")
+            waiting = threading.Event()
+            others = [
+                threading.Thread(target=waiting.wait, daemon=daemon)
+                for daemon in (True, False)
+            ]
+            for other in others:
+                other.start()
+
+            def run():
+                for other in others:
+                    other.join()
+                    say(other.is_alive())
+                raise SystemExit(3)
+
+            def fork():
+                process = context.Process(target=run)
+                process.start()
+                process.join(10)
+                say(process.exitcode)
+
+            fork()
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+            say([other.is_alive() for other in others])
+            waiting.set()
+            """
+        )
+        child = ["child: False", "child: False", "parent: 3"]
+        self.assertEqual(said, [*child, *child, "parent: [True, True]"])
+
     def test_a_program_that_ends_in_the_child(self) -> None:
         """A child that exits has its own status, and the parent keeps its sockets."""
         said = self.output_of(

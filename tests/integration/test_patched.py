@@ -154,6 +154,12 @@ class PatchedTests(SynchronousTestCase):
             self.assertIn("None None [] False", output)
             self.assertEqual(errors, "")
 
+    def test_closed_streams(self) -> None:
+        """A command is executed without standard streams too."""
+        closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+        command = [*closing, *PATCHED, sys.executable, "-c", "raise SystemExit(3)"]
+        self.assertEqual(subprocess.run(command, timeout=60).returncode, 3)
+
     def test_errors(self) -> None:
         """A command that does not exist ends with its name and a remedy."""
         _, errors = self.run_command(status=1)

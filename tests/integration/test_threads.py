@@ -185,9 +185,11 @@ class StdlibTests(SynchronousTestCase):
         return words.count("thread"), words.count("task")
 
     def test_log_lines(self) -> None:
-        """Lines that threads and tasks log at the same time are whole."""
+        """Lines of threads and tasks are whole, each with its request."""
         self.assert_all("logged", mixed("logs", 8))
-        lines = re.findall(r"<line \S+ \d+ x{40}>\n", self.server.log())
+        lines = re.findall(
+            r"<line (\S+) \d+ x{40}> \(request \1\)\n", self.server.log()
+        )
         self.assertEqual((len(lines), self.server.log().count("<line")), (8000, 8000))
 
     def test_nothing_is_left(self) -> None:

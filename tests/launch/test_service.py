@@ -62,6 +62,7 @@ class ServiceTests(SynchronousTestCase):
         """The application is frozen while the service runs, unless unchanged."""
         self.patch(service_module, "freezer_for", freezer_for)
         self.patch(gc, "collect", lambda: 0)  # takes 0.1 s in this process
+        gc.unfreeze()  # services of other tests that were not stopped
         self.addCleanup(gc.unfreeze)
         made = service(
             application, ["tcp:1"], reactor=self.reactor, gc="unchanged", keep_alive=0

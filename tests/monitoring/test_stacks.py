@@ -18,7 +18,6 @@ from txgreenwsgi.monitoring.stacks import (
     in_debugger,
     is_event_wait,
     kind_of,
-    parse_dumps,
     stack_of,
 )
 
@@ -106,42 +105,6 @@ class FrameTests(SynchronousTestCase):
             return deep(depth - 1) if depth else len(stack_of(sys._getframe()))
 
         self.assertEqual(deep(200), 100)
-
-
-DUMPS = """\
-Timeout (0:00:00.200000)!
-Thread 0x00007f0000000001 (most recent call first):
-  File "/usr/lib/python3.11/threading.py", line 320 in wait
-
-Thread 0x00007f0000000002 (most recent call first):
-  File "/srv/shop/a file, line 2 in x.py", line 88 in totals
-  File "/srv/shop/views.py", line ??? in report
-Timeout (0:00:00.200000)!
-Thread 0x00007f0000000002 [reactor] (most recent call first):
-  File "/srv/shop/reports.py", line 89 in <listcomp>
-  File "/srv/shop/re"""
-
-
-class DumpTests(SynchronousTestCase):
-    """`parse_dumps`."""
-
-    def test_dumps(self) -> None:
-        """Each dump has a stack of the thread; a cut-off line is left out."""
-        self.assertEqual(
-            parse_dumps(DUMPS, 0x7F0000000002),
-            [
-                (
-                    CodeLine("/srv/shop/a file, line 2 in x.py", 88, "totals"),
-                    CodeLine("/srv/shop/views.py", 0, "report"),
-                ),
-                (CodeLine("/srv/shop/reports.py", 89, "<listcomp>"),),
-            ],
-        )
-
-    def test_missing_thread(self) -> None:
-        """A dump without the thread has an empty stack."""
-        self.assertEqual(parse_dumps(DUMPS, 7), [(), ()])
-        self.assertEqual(parse_dumps("", 7), [])
 
 
 class KindTests(SynchronousTestCase):

@@ -138,6 +138,7 @@ class SiteTests(AccessLogTestCase):
         stopped = server.site.stop()
         self.assertTrue(self.is_open())
         server.advance(5)
+        server.close()
         self.successResultOf(stopped)
         self.assertFalse(self.is_open())
         self.assertEqual(self.targets(), ["/sleep?seconds=5"])

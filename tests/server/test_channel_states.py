@@ -182,10 +182,16 @@ class ChannelStateTests(WireTestCase):
         )
 
     def test_stop(self) -> None:
-        """A stop closes connections on which no request is in progress or coming."""
-        self.assert_moves("close", lambda client: client.channel.stop(), "idle")
+        """A stop closes idle connections, after a time; it closes no others."""
+
+        def stop(client: MemoryClient) -> None:
+            client.server.site.stop()
+            client.server.advance(2)
+
+        self.assert_moves("close", stop, "idle")
         self.assert_stays(
             lambda client: client.channel.stop(),
+            "idle",
             "head",
             "serving",
             "draining",

@@ -66,6 +66,25 @@ class EndpointTests(SynchronousTestCase):
             self.assertEqual(message.index("is not a valid endpoint string ("), 0)
             self.assertIn("give one such as tcp:8080, tcp:8080:interface=", message)
 
+    def test_ipv6_only(self) -> None:
+        """`v6only` is an argument of IPv6 endpoints, for Twisted's parser too."""
+        for text in (
+            "tcp6:0:v6only=0",
+            "tcp6:v6only=1:port=0",
+            "tcp:0:interface=\\:\\::v6only=0",
+            "haproxy:tcp6:0:v6only=0",
+        ):
+            check_endpoint(text)
+        for text in ("tcp6:0:v6only=", "tcp6:0:v6only=no", "tcp6:0:v6only=0:v6only=0"):
+            self.assertEqual(
+                self.refusal(text),
+                "has no valid v6only: give v6only=0 to accept IPv4 too, or v6only=1",
+            )
+        self.assertEqual(
+            self.refusal("tcp:80:v6only=0"),
+            "has v6only but no IPv6 address: remove it, or give tcp6:8080",
+        )
+
     def test_port_out_of_range(self) -> None:
         """An impossible port number is refused before the server starts."""
         for text in ("tcp:65536", "tcp6:99999:interface=x", "ssl:port=70000"):
@@ -128,6 +147,7 @@ class ListenErrorTests(SynchronousTestCase):
             "address, or give another endpoint",
         )
         for number, remedy in [
+            (errno.EEXIST, "remove the file, or give another path"),
             (errno.EADDRNOTAVAIL, "give an address of this machine"),
             (errno.EACCES, "give a port above 1023"),
             (errno.EIO, "give another endpoint"),

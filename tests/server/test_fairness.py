@@ -138,6 +138,7 @@ class PipelineTests(BusyTestCase):
         client.settle()
         self.assertEqual(client.received.count(b"200 OK"), MANY)
         self.assertEqual(client.received.count(b"Connection: close"), 1)
+        client.end()
         self.successResultOf(stopped)
 
     def test_parked_request(self) -> None:

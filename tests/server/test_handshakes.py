@@ -224,13 +224,29 @@ class ClientHelloTests(HalfOpenTests):
         self.assertEqual(server.site.server.shutdown.connections, set())
 
     def test_stop(self) -> None:
-        """A shutdown closes a connection that has not sent its message."""
+        """A shutdown closes a connection that does not send its message."""
+        server = self.recorded(application)
+        client = self.half_open(server, client_hello()[:20])
+        server.advance(1)
+        stopped = server.site.stop()
+        server.advance(1.75)
+        self.assertFalse(client.closed)
+        server.advance(0.25)
+        self.successResultOf(stopped)
+        self.assertTrue(client.closed)
+
+    def test_handshake_in_a_shutdown(self) -> None:
+        """A handshake that continues after the stop ends in a request."""
         server = self.recorded(application)
         client = self.half_open(server, client_hello()[:20])
         stopped = server.site.stop()
-        client.settle()
+        server.advance(1)
+        client.send(client_hello()[20:])
+        self.assertIsInstance(client.transport.protocol, TLSMemoryBIOProtocol)
+        server.advance(1.5)
+        self.assertFalse(client.closed)
+        client.disconnect()
         self.successResultOf(stopped)
-        self.assertTrue(client.closed)
 
     def test_max_connections(self) -> None:
         """Connections that have not sent their message count."""

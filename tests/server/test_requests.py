@@ -327,6 +327,7 @@ class EnvironTests(WireTestCase):
             *("current_task", "poll", "recv", "select", "shield", "sleep", "spawn"),
             *("suspend", "timeout", "wait", "wait_readable", "wait_writable"),
             *("client_disconnected", "request_id", "requests", "set_request_timeout"),
+            "stopping",
         ):
             self.assertIn(f"txgreenwsgi.{name}", environ)
         self.assertIn("waitress.client_disconnected", environ)

@@ -166,6 +166,7 @@ class TLSUnreadInputTests(WireTestCase):
         server.settle()
         client.read()
         self.assertEqual(client.received.count(b"HTTP/1.1 200 OK"), 2)
+        client.disconnect()
         self.successResultOf(stopped)
 
     def test_nothing_arrived(self) -> None:

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 
 from txgreenwsgi import Cancelled, NotInGreenlet
+from txgreenwsgi.testing import MemoryClient
 
 from .application import TEXT, application
 from .wire import WireTestCase, get
@@ -21,6 +22,30 @@ if TYPE_CHECKING:
     from .wire import App
 
 
+class ClosingClient(MemoryClient):
+    """A client that closes the connection when it has read the server's end of it."""
+
+    def settle(self) -> None:
+        """Let the server do all that is possible now, then react to it."""
+        super().settle()
+        socket = self.socket
+        if self.closed and not socket.to_client and not socket.client_closed:
+            self.end()
+
+
+class ClosingClients:
+    """Connects clients that close their connections, in place of a server's."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+
+    def __call__(self, room: float = float("inf")) -> MemoryClient:
+        """Open a connection."""
+        client = ClosingClient(self._server, room)
+        self._server.clients.append(client)
+        return client
+
+
 class StopTests(WireTestCase):
     """`GreenSite.stop`, which the service calls after it has closed its ports."""
 
@@ -29,6 +54,13 @@ class StopTests(WireTestCase):
         super().setUp()
         self.noticed: list[object] = []
         self.ended: list[float] = []
+
+    def serve(self, *args: Any, **keywords: Any) -> MemoryServer:
+        """Return a server whose clients close their connections."""
+        server = super().serve(*args, **keywords)
+        as_any: Any = server
+        as_any.connect = ClosingClients(server)
+        return server
 
     def stop(self, server: MemoryServer, grace: float | None = None) -> None:
         """Stop the server, and record when that is complete."""
@@ -60,13 +92,147 @@ class StopTests(WireTestCase):
         self.assertFalse(client.closed)
 
     def test_idle_connections(self) -> None:
-        """Idle connections close at once."""
+        """Idle connections close after drain_idle, half of them first."""
         server = self.serve(application)
+        fresh, used = server.connect(), server.connect()
+        used.send(get("/"))
+        server.advance(5)
+        self.stop(server)
+        server.advance(1.75)
+        self.assertEqual([fresh.closed, used.closed], [False, False])
+        server.advance(0.25)
+        self.assertEqual([fresh.closed, used.closed], [True, True])
+        self.assertEqual([fresh.reset, used.reset], [False, False])
+        self.assertEqual(self.ended, [7])
+
+    def test_no_drain(self) -> None:
+        """With drain_idle=0 idle connections close at once."""
+        server = self.serve(application, drain_idle=0)
         fresh, used = server.connect(), server.connect()
         used.send(get("/"))
         self.stop(server)
         self.assertEqual([fresh.closed, used.closed], [True, True])
         self.assertEqual(self.ended, [0])
+
+    def test_grace_shorter_than_the_drain(self) -> None:
+        """Idle connections close at the end of the grace period at the latest."""
+        server = self.serve(application, drain_idle=10, graceful_timeout=1)
+        client = server.connect()
+        self.stop(server)
+        server.advance(1)
+        self.assertTrue(client.closed)
+        self.assertEqual(self.ended, [1])
+
+    def test_second_signal(self) -> None:
+        """The end of the grace period also ends the drain."""
+        server = self.serve(application)
+        client = server.connect()
+        self.stop(server)
+        server.advance(1)
+        server.site.cut_short()
+        server.settle()
+        self.assertTrue(client.closed)
+        self.assertEqual(self.ended, [1])
+
+    def test_idle_client_that_does_not_close(self) -> None:
+        """A client that ignores the half-close is closed after a second, not reset.
+
+        Its input is discarded meanwhile: no request is served after the half-close.
+        """
+        server = self.recorded(application)
+        client = MemoryClient(server, float("inf"))
+        server.clients.append(client)
+        self.stop(server)
+        server.advance(2)
+        self.assertTrue(client.closed)
+        client.send(get("/"))
+        self.assertEqual(self.ended, [])
+        server.advance(1)
+        self.assertEqual(self.ended, [3])
+        self.assertFalse(client.reset)
+        self.assertEqual(client.received, b"")
+        self.assertEqual(self.records, [])
+
+    def test_request_in_the_drain(self) -> None:
+        """A request on an idle connection is answered with `Connection: close`."""
+        server = self.serve(application)
+        fresh, used = server.connect(), server.connect()
+        used.send(get("/"))
+        self.stop(server)
+        server.advance(1.75)
+        for client in (fresh, used):
+            client.send(get("/"))
+        server.settle()
+        for client in (fresh, used):
+            last = client.responses()[-1]
+            self.assertEqual((last.status, last.header("Connection")), (200, "close"))
+        self.assertEqual(self.ended, [1.75])
+
+    def test_http_1_0(self) -> None:
+        """A promise to an HTTP/1.0 client is kept, and not repeated."""
+        server = self.serve(application)
+        client = server.connect()
+        request = get("/", "Connection: keep-alive", version="HTTP/1.0")
+        client.send(request)
+        self.stop(server)
+        server.advance(1)
+        client.send(request)
+        server.settle()
+        self.assertEqual(
+            [each.header("Connection") for each in client.responses()],
+            ["keep-alive", "close"],
+        )
+        self.assertEqual(self.ended, [1])
+
+    def test_connection_made_in_the_drain(self) -> None:
+        """A connection accepted after the stop has its own time."""
+        server = self.serve(application)
+        server.connect()
+        self.stop(server)
+        server.advance(1)
+        late = server.connect()
+        server.advance(1.5)
+        self.assertFalse(late.closed)
+        late.send(get("/"))
+        server.settle()
+        self.assertEqual(self.only(late).header("Connection"), "close")
+        self.assertEqual(self.ended, [2.5])
+
+    def test_resume_in_the_drain(self) -> None:
+        """A server that serves again keeps its idle connections."""
+        server = self.serve(application)
+        client = server.connect()
+        self.stop(server)
+        server.advance(1)
+        server.site.server.resume()
+        server.advance(5)
+        client.send(get("/"))
+        self.assertIsNone(self.only(client).header("Connection"))
+        self.assertFalse(client.closed)
+
+    def test_stopped_again_in_the_drain(self) -> None:
+        """A second stop does not extend the drain."""
+        server = self.serve(application)
+        server.connect()
+        self.stop(server)
+        server.advance(1)
+        self.stop(server)
+        server.advance(1)
+        self.assertEqual(self.ended, [2, 2])
+
+    def test_stall_before_the_drain(self) -> None:
+        """An idle client has its time after a stall of the reactor."""
+        server = self.serve(application)
+        client = server.connect()
+        self.stop(server)
+        server.hub.detects_stalls = True
+        self.addCleanup(setattr, server.hub, "detects_stalls", False)
+        server.reactor.rightNow += 20
+        server.settle()
+        self.assertFalse(client.closed)
+        client.send(get("/"))
+        server.settle()
+        self.assertEqual(self.only(client).status, 200)
 
     def test_request_in_flight(self) -> None:
         """A running request is answered with `Connection: close`, then all ends."""
@@ -85,7 +251,7 @@ class StopTests(WireTestCase):
         self.assertEqual(self.logged(LogLevel.warn), [])
 
     def test_response_that_has_begun(self) -> None:
-        """A response whose head has promised persistence closes too."""
+        """The drain follows a response whose head has promised persistence."""
         server = self.serve(application)
         client = server.connect()
         client.send(get("/stream?count=3&pause=1"))
@@ -95,8 +261,14 @@ class StopTests(WireTestCase):
         server.advance(1)
         self.assertEqual(self.only(client).body, b"AAAABBBBCCCC")
         self.assertIsNone(self.only(client).header("Connection"))
+        server.advance(1.75)
+        self.assertFalse(client.closed)
+        client.send(get("/"))
+        server.settle()
+        last = client.responses()[-1]
+        self.assertEqual((last.status, last.header("Connection")), (200, "close"))
         self.assertTrue(client.closed)
-        self.assertEqual(self.ended, [3])
+        self.assertEqual(self.ended, [4.75])
 
     def test_pipelined_requests(self) -> None:
         """Received requests are answered, the last with `Connection: close`."""
@@ -140,9 +312,9 @@ class StopTests(WireTestCase):
         client = server.connect()
         client.socket.to_server += b"\r\n"
         self.stop(server)
-        server.advance(0.25)
+        server.advance(2)
         self.assertTrue(client.closed)
-        self.assertEqual(self.ended, [0.25])
+        self.assertEqual(self.ended, [2])
 
     def test_body_that_is_drained(self) -> None:
         """The unread rest of a body is drained before the close."""
@@ -151,8 +323,10 @@ class StopTests(WireTestCase):
         client.send(get("/unread", "Content-Length: 9", method="POST"))
         self.stop(server)
         client.send(b"012345678")
+        self.assertFalse(client.closed)
+        server.advance(2)
         self.assertTrue(client.closed)
-        self.assertEqual(self.ended, [0])
+        self.assertEqual(self.ended, [2])
 
     def test_queued_requests(self) -> None:
         """Queued requests are started in their turn."""
@@ -386,7 +560,8 @@ class StopTests(WireTestCase):
     def test_lingering_connection(self) -> None:
         """A lingering connection is aborted."""
         server = self.serve(application, graceful_timeout=0.5)
-        client = server.connect()
+        client = MemoryClient(server, float("inf"))
+        server.clients.append(client)
         client.send(get("/unread", "Content-Length: 1000000", method="POST"))
         self.stop(server)
         server.advance(0.5)

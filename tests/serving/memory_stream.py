@@ -68,9 +68,11 @@ class MemoryOutput:
         blocked: whether a send parks until `unblock`.
         waiting: the suspension of the task that is parked in a send.
         may_buffer: always False.
+        flushing: always False.
     """
 
     may_buffer = False
+    flushing = False
 
     def __init__(self) -> None:
         self.blocked = False

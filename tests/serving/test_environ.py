@@ -60,6 +60,26 @@ class EnvironTests(SynchronousTestCase):
         self.assertEqual(environ["PATH_INFO"], "")
         self.assertEqual(environ["REQUEST_URI"], "*")
 
+    def test_prefix(self) -> None:
+        """The prefix is removed from the paths below it, at a segment boundary."""
+        shared = {"SCRIPT_NAME": "/a/b"}
+        for path, below in {
+            "/a/b/c": "/c",
+            "/a/b/": "/",
+            "/a/b": "",
+            "/a/b//c": "//c",
+            "/a/b/a/b/c": "/a/b/c",
+            "/a/bc": "/a/bc",
+            "/A/b/c": "/A/b/c",
+            "/c": "/c",
+            "/": "/",
+        }.items():
+            environ = made(request_head("GET", path), shared)
+            self.assertEqual(environ["PATH_INFO"], below)
+            self.assertEqual(environ["SCRIPT_NAME"], "/a/b")
+            self.assertEqual(environ["REQUEST_URI"], path)
+        self.assertEqual(made(request_head("OPTIONS", "*"), shared)["PATH_INFO"], "")
+
     def test_variables_of_the_head(self) -> None:
         """The head keeps only the variables of its record, and only for observers."""
         fields: dict[str, Any] = {

@@ -245,5 +245,6 @@ class ThreadRunnerTests(WireTestCase):
         self.assertNoResult(done)
         self.gate.set()
         self.run_until_ended(server, runner)
+        client.end()
         self.successResultOf(done)
         self.assertEqual(self.only(client).header("Connection"), "close")

@@ -244,6 +244,7 @@ class ThreadRunner:
         for name in (
             "txgreenwsgi.client_disconnected",
             "txgreenwsgi.set_request_timeout",
+            "txgreenwsgi.stopping",
             "wsgi.early_hints",
         ):
             environ[name] = partial(crossing.call, environ[name])

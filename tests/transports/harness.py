@@ -56,6 +56,7 @@ __all__ = [
     "OWN",
     "STREAMING",
     "TEXT",
+    "TRANSPORTS",
     "WEB",
     "Cases",
     "MemoryTransport",

@@ -199,6 +199,8 @@ class Http1Connection(Connection):
         reply = self.replies[-1]
         if reply.over:
             self.stray += data
+            if ended:
+                self.link.disconnect()
             return bool(data)
         try:
             if data:
@@ -214,6 +216,7 @@ class Http1Connection(Connection):
                 reply.end("malformed", error)
         if ended:
             reply.end("cut")
+            self.link.disconnect()
         return bool(data)
 
     def _process(self, reply: Reply) -> None:
@@ -361,6 +364,14 @@ class Http2Connection(Connection):
         for reply in self.replies:
             reply.end("cut")
 
+    def _goes_away(self, last: int) -> None:
+        """Give up the streams that the server does not serve; close an idle one."""
+        for number, stream in self._streams.items():
+            if number > last:
+                stream.reply.end("cut")
+        if all(reply.over for reply in self.replies):
+            self.link.disconnect()
+
     def _make_room(self) -> None:
         if not self.link.reading or not self.makes_room:
             return
@@ -399,7 +410,7 @@ class Http2Connection(Connection):
             elif isinstance(event, h2.events.StreamReset):
                 self._reply_of(event).end("cut")
             elif isinstance(event, h2.events.ConnectionTerminated):
-                self._cut_all()
+                self._goes_away(event.last_stream_id or 0)
 
     def _reply_of(
         self,

@@ -118,9 +118,14 @@ class ChunkedCases(Cases):
         reply = server.begin("POST", unsized=True)
         server.send_body(reply, b"", end=True)
         self.assert_complete(reply, b"")
-        [environ] = server.app.environs
-        self.assertEqual(environ["CONTENT_LENGTH"], "0")
-        self.assertNotIn("HTTP_TRANSFER_ENCODING", environ)
+        # The end arrives together with the head.
+        reply = server.begin("POST", headers=[("Transfer-Encoding", "chunked")])
+        self.assert_complete(reply, b"")
+        self.assertEqual(len(server.app.environs), 2)
+        for environ in server.app.environs:
+            self.assertEqual(environ["CONTENT_LENGTH"], "0")
+            self.assertNotIn("HTTP_TRANSFER_ENCODING", environ)
+            self.assertTrue(environ["wsgi.input"].seekable())
 
 
 class BufferedCases(Cases):
@@ -285,13 +290,16 @@ class AheadCases(Cases):
 
     def test_unread_body_is_logged(self) -> None:
         """An application that reads none of a body without a length is logged."""
-        server = self.serve(by_length)
-        reply = server.begin("POST", unsized=True)
-        server.send_body(reply, b"abc")
-        server.advance(1.5)
-        self.assert_complete(reply, b"")
-        logged = [formatEvent(event) for event in self.events]
-        self.assertIn("serve it with --chunked buffer", "".join(map(str, logged)))
+        for beginning in (b"abc", b""):
+            self.events.clear()
+            server = self.serve(by_length)
+            reply = server.begin("POST", unsized=True)
+            if beginning:
+                server.send_body(reply, beginning)
+            server.advance(1.5)
+            self.assert_complete(reply, b"")
+            logged = [formatEvent(event) for event in self.events]
+            self.assertIn("serve it with --chunked buffer", "".join(map(str, logged)))
 
 
 class ExpectCases(Cases):

@@ -301,6 +301,35 @@ class AsteriskCases(Cases):
         self.assertEqual(environ["REQUEST_URI"], "*")
 
 
+class PrefixCases(Cases):
+    """`prefix`."""
+
+    def test_prefix(self) -> None:
+        """The prefix is SCRIPT_NAME, and is removed from the decoded PATH_INFO."""
+        for target, path in (
+            ("/app/x%20y?q", "/x y"),
+            ("/%61pp/x", "/x"),
+            ("/app", ""),
+            ("/app/", "/"),
+            ("/apple", "/apple"),
+            ("/example", "/example"),
+        ):
+            server = self.serve(echo, prefix="/app/")
+            self.assert_complete(server.begin(target=target), b"")
+            [environ] = server.app.environs
+            self.assertEqual(environ["SCRIPT_NAME"], "/app")
+            self.assertEqual(environ["PATH_INFO"], path)
+            self.assertEqual(environ["REQUEST_URI"], target)
+
+    def test_prefix_of_other_characters(self) -> None:
+        """Prefix and path are the bytes of the URL as latin-1 (PEP 3333)."""
+        server = self.serve(echo, prefix="/caf\xe9")
+        self.assert_complete(server.begin(target="/caf%C3%A9/x"), b"")
+        [environ] = server.app.environs
+        self.assertEqual(environ["SCRIPT_NAME"], "/caf\xc3\xa9")
+        self.assertEqual(environ["PATH_INFO"], "/x")
+
+
 class WebAsteriskCases(Cases):
     """OPTIONS * over twisted.web."""
 
@@ -353,4 +382,5 @@ globals().update(on_every_transport(StreamedInputCases, only=STREAMING))
 globals().update(on_every_transport(AbsoluteTargetCases, only=OWN_HTTP1))
 globals().update(on_every_transport(TreeCases, only=WEB))
 globals().update(on_every_transport(AsteriskCases, only=OWN))
+globals().update(on_every_transport(PrefixCases, only=OWN))
 globals().update(on_every_transport(WebAsteriskCases, only=WEB))

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS
 
-from .harness import HTTP1, TEXT, Cases, on_every_transport
+from .harness import HTTP1, TEXT, TRANSPORTS, Cases, on_every_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -166,5 +166,7 @@ class PipelineCases(Cases):
         server.settle()
 
 
-globals().update(on_every_transport(FairnessCases))
+#: A request in a thread shares no time slice with others.
+_IN_TASKS = [name for name in TRANSPORTS if name != "Threads"]
+globals().update(on_every_transport(FairnessCases, only=_IN_TASKS))
 globals().update(on_every_transport(PipelineCases, only=HTTP1))

@@ -60,6 +60,7 @@ SETTINGS: dict[str, list[Any]] = {
     "on_disconnect": ["cancel", "continue"],
     "buffer_input": [True, False],
     "graceful_timeout": [0, 1, 3],
+    "drain_idle": [0, 1, 2],
     "max_body": [50, 10_000_000],
 }
 

@@ -37,6 +37,7 @@ OF_CONNECTIONS: dict[str, Any] = {
     "max_target": 8192,
     "max_trailer_size": 8192,
     "min_body_rate": 240,
+    "prefix": "/app",
 }
 
 #: All other settings, each with a non-default value.
@@ -45,6 +46,7 @@ OF_REQUESTS: dict[str, Any] = {
     "blocked_after": 5,
     "buffer_input": True,
     "display_tracebacks": True,
+    "drain_idle": 5,
     "environ": {"MY": "own"},
     "graceful_timeout": 5,
     "max_body": 1_000_000,
@@ -58,6 +60,9 @@ OF_REQUESTS: dict[str, Any] = {
     "strict": True,
     "threads": 2,
     "threads_for": ["/reports/*", "POST /upload"],
+    "trusted_proxy": ["127.0.0.1", "::1", "unix"],
+    "trusted_proxy_count": 2,
+    "trusted_proxy_headers": ["x-forwarded-for"],
     "url_scheme": "https",
     "write_timeout": 5,
 }

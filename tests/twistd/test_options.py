@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.application.twist._options import TwistOptions
@@ -69,6 +70,7 @@ class OptionsTests(SynchronousTestCase):
             "max_body": ("10M", 10485760),
             "request_timeout": ("9", 9.0),
             "graceful_timeout": ("0", 0.0),
+            "drain_idle": ("1", 1.0),
             "keep_alive": ("2", 2.0),
             "header_timeout": ("3", 3.0),
             "body_timeout": ("4", 4.0),
@@ -92,6 +94,10 @@ class OptionsTests(SynchronousTestCase):
             "add_header": ("X-A: b", (("X-A", "b"),)),
             "environ": ("A=b", (("A", "b"),)),
             "server_header": ("", ""),
+            "prefix": ("/app/", "/app"),
+            "trusted_proxy": ("10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
+            "trusted_proxy_count": ("2", 2),
+            "trusted_proxy_headers": ("Forwarded", ("forwarded",)),
             "url_scheme": ("https", "https"),
         }
         self.assertEqual(list(said), [name for name, _s, _d in described()])
@@ -135,6 +141,22 @@ class OptionsTests(SynchronousTestCase):
         ).settings
         self.assertEqual(settings.add_header, (("A", "1"), ("A", "2")))
         self.assertEqual(settings.environ, (("A", "1"), ("B", "")))
+
+    def test_script_name(self) -> None:
+        """--environ SCRIPT_NAME is refused in favour of --prefix."""
+        error = self.assertRaises(UsageError, parsed, "--environ=SCRIPT_NAME=/app")
+        self.assertIn("--environ 'SCRIPT_NAME=/app' would leave the prefix", str(error))
+        self.assertIn("use --prefix /app", str(error))
+
+    def test_stale_pidfile(self) -> None:
+        """A stale pidfile of twistd is removed before twistd checks it."""
+        stale = Path(self.mktemp())
+        stale.write_text(str(os.getpid()))
+        options = Options()
+        options.parent = ServerOptions()
+        options.parent["pidfile"] = str(stale)
+        options.parseOptions(["--listen=tcp:0"])
+        self.assertFalse(stale.exists())
 
     def test_two_command_lines(self) -> None:
         """Two command lines share no values."""

@@ -20,6 +20,7 @@ from txgreenwsgi._launch.find_app import AppNotFound
 from txgreenwsgi._server.errors import ListenError, StartError
 from txgreenwsgi._twistd import service
 from txgreenwsgi._twistd.service import Options, log_path, makeService
+from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.watchdog import Watchdog
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.monitoring import AccessLog
@@ -78,6 +79,13 @@ class MakeServiceTests(SynchronousTestCase):
         self.patched: list[tuple[str, ...]] = []
         self.patch(service, "patch", self.patched.append)
         self.patch(service, "patch_drivers", lambda names: None)
+        # It would change the handlers of this process.
+        self.installed: list[object] = []
+        self.patch(
+            OperatorSignals,
+            "install",
+            lambda signals, reactor: self.installed.append(reactor),
+        )
         self.patch(sys, "path", list(sys.path))
         self.patch(sys, "excepthook", sys.excepthook)
         self.addCleanup(os.chdir, os.getcwd())
@@ -123,6 +131,7 @@ class MakeServiceTests(SynchronousTestCase):
         """The watchdog is installed after the reactor has set its own handlers."""
         made, _green = self.make("--app=wsgiref.simple_server:demo_app")
         made.startService()
+        self.assertEqual(self.installed, [self.reactor])
         (install, (reactor,), _keywords), *others = self.reactor.whenRunningHooks
         self.assertIsInstance(install.__self__, Watchdog)
         self.assertIs(reactor, self.reactor)

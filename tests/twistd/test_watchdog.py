@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Clock
@@ -106,6 +106,12 @@ class WatchdogTests(SynchronousTestCase):
             self.handlers[number](number, None)
             self.reactor.advance(0)
         return [text for event in events if (text := formatEvent(event))]
+
+    def assert_same_file(self, armed: IO[str], expected: IO[str]) -> None:
+        """Fail unless the file for the stacks is another descriptor of a file."""
+        self.addCleanup(armed.close)
+        self.assertIsNot(armed, expected)
+        self.assertTrue(os.path.sameopenfile(armed.fileno(), expected.fileno()))
 
     def test_terminate(self) -> None:
         """SIGTERM stops the reactor; the process ends with status 0."""
@@ -229,6 +235,30 @@ class WatchdogTests(SynchronousTestCase):
         os.write(file.fileno(), b"x")
         self.assertEqual(os.read(reading, 10), b"x")
 
+    def test_no_stderr(self) -> None:
+        """Without standard error, the stacks are dropped and the deadline is set."""
+        closed = open(self.mktemp(), "w")  # noqa: SIM115
+        closed.close()
+        for stderr in None, closed:
+            self.setUp()
+            self.patch(sys, "__stderr__", stderr)
+            self.watchdog()
+            self.send(signal.SIGTERM)
+            self.assertEqual(self.reactor.events, ["stop"])
+            with open(os.devnull) as null:
+                self.assert_same_file(self.armed[0][2], null)
+
+    def test_stderr_closed_later(self) -> None:
+        """Stacks reach the file of a standard error that was closed later."""
+        stderr = open(self.mktemp(), "w")  # noqa: SIM115
+        self.addCleanup(stderr.close)
+        self.patch(sys, "__stderr__", stderr)
+        self.watchdog()
+        stderr.close()
+        self.send(signal.SIGTERM)
+        with open(stderr.name) as same:
+            self.assert_same_file(self.armed[0][2], same)
+
     def test_deadline(self) -> None:
         """The first signal sets a deadline at which the process exits."""
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -238,7 +268,9 @@ class WatchdogTests(SynchronousTestCase):
                 self.watchdog()
                 self.assertEqual(self.armed, [])
                 self.send(number)
-            self.assertEqual(self.armed, [(30 + MARGIN_SECONDS, True, stderr)])
+                [(seconds, leave, file)] = self.armed
+                self.assertEqual((seconds, leave), (30 + MARGIN_SECONDS, True))
+                self.assert_same_file(file, stderr)
 
     def test_very_long_grace_period(self) -> None:
         """A grace period above the limit of faulthandler is accepted."""
@@ -355,4 +387,4 @@ class WatchdogTests(SynchronousTestCase):
         self.assertIn("cannot open the log ([Errno 2]", warning or "")
         self.assertIn("its stacks go to standard error", warning or "")
         self.send(signal.SIGTERM)
-        self.assertIs(self.armed[0][2], stderr)
+        self.assert_same_file(self.armed[0][2], stderr)

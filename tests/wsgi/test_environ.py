@@ -12,6 +12,12 @@ from txgreenwsgi._wsgi.files import FileWrapper
 class BaseEnvironTests(SynchronousTestCase):
     """`base_environ`."""
 
+    def test_prefix(self) -> None:
+        """The prefix is SCRIPT_NAME: its bytes, decoded as latin-1."""
+        self.assertEqual(base_environ("", True, (), "/app")["SCRIPT_NAME"], "/app")
+        encoded = base_environ("", True, (), "/caf\xe9")["SCRIPT_NAME"]
+        self.assertEqual(encoded, "/caf\xc3\xa9")
+
     def test_required_keys(self) -> None:
         """The keys that PEP 3333 requires and that are constant are present."""
         environ = base_environ("software", multithread=True)
@@ -28,8 +34,8 @@ class BaseEnvironTests(SynchronousTestCase):
 
     def test_configured_pairs(self) -> None:
         """Variables from the configuration are added and override the server's."""
-        environ = base_environ("software", True, [("SCRIPT_NAME", "/app"), ("X", "1")])
-        self.assertEqual(environ["SCRIPT_NAME"], "/app")
+        environ = base_environ("software", True, [("SERVER_SOFTWARE", "s"), ("X", "1")])
+        self.assertEqual(environ["SERVER_SOFTWARE"], "s")
         self.assertEqual(environ["X"], "1")
 
     def test_extensions(self) -> None:

@@ -9,6 +9,9 @@ backlog, open ones are served, and the application can open its files.
 Twisted accepts 100 connections and more in one turn of the reactor. Here a turn accepts
 for one time slice: a burst of new connections does not delay the open ones.
 
+A port that closes accepts its backlog first, because the kernel resets the connections
+in it.
+
 It knows listening ports and descriptors. It must never know what is served.
 """
 
@@ -30,6 +33,7 @@ except ImportError:  # a platform without resource limits
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from twisted.internet.interfaces import (
         IDelayedCall,
@@ -63,6 +67,10 @@ _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _NEVER = float("inf")
 
+#: Maximum number of connections that a closing port accepts. The socket may be shared
+#: with other processes, and new connections may never cease.
+_BACKLOG = 4096
+
 
 class AcceptThrottle:
     """The listening ports of one service, either accepting or paused.
@@ -87,10 +95,10 @@ class AcceptThrottle:
         """Apply the limits to `port`. A no-op unless it has a socket."""
         if not isinstance(port, Port):
             return
-        listening: Any = _ListeningSocket(port.socket, self, self._reactor)
-        port.socket = listening
         as_port: Any = port
         accept_all = as_port.doRead
+        listening: Any = _ListeningSocket(port.socket, self, self._reactor, accept_all)
+        port.socket = listening
 
         def do_read() -> None:
             listening.begin_turn()
@@ -158,20 +166,53 @@ class AcceptThrottle:
 class _ListeningSocket:
     """A proxy for a listening socket that accepts nothing while paused.
 
-    In one turn of the reactor it accepts for one time slice.
+    In one turn of the reactor it accepts for one time slice. `accept_all` accepts what
+    it finds, up to a limit of its own.
     """
 
     def __init__(
-        self, listening: socket.socket, throttle: AcceptThrottle, reactor: IReactorTime
+        self,
+        listening: socket.socket,
+        throttle: AcceptThrottle,
+        reactor: IReactorTime,
+        accept_all: Callable[[], object],
     ) -> None:
         self._socket = listening
         self._throttle = throttle
         self._reactor = reactor
         self._end = _NEVER
+        self._accept_all = accept_all
+        self._accepted = 0
+        self._closing = False
 
     def begin_turn(self) -> None:
         """Begin a time slice."""
         self._end = self._reactor.seconds() + SLICE_SECONDS
+
+    def shutdown(self, how: int) -> None:
+        """Accept the backlog, then stop listening."""
+        self._accept_backlog()
+        self._socket.shutdown(how)
+
+    def close(self) -> None:
+        """Accept the backlog, then close the socket."""
+        self._accept_backlog()
+        self._socket.close()
+
+    def _accept_backlog(self) -> None:
+        """Accept the connections that the kernel has queued.
+
+        As late as possible: the kernel resets those that come in between.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        self._end = _NEVER
+        limit = self._accepted + _BACKLOG
+        before = -1
+        while before < self._accepted < limit:
+            before = self._accepted
+            self._accept_all()
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection as `socket.accept` does.
@@ -192,6 +233,7 @@ class _ListeningSocket:
                 raise
             self._throttle.pause(str(error))
             raise BlockingIOError(errno.EAGAIN, "accepting is paused") from error
+        self._accepted += 1
         self._throttle.accepted(accepted[0].fileno())
         return accepted
 

@@ -22,6 +22,7 @@ from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 from .ends import host_and_port
+from .output import has_unread_bytes
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort
@@ -223,12 +224,27 @@ class _ClientHello(Protocol):
 
     # Called by the deadline clock and the shutdown.
 
+    def stop(self) -> None:
+        """Begin shutdown: the client has `drain_idle` to send its first message."""
+        shutdown = self._factory.site.server.shutdown
+        self._since = max(self._since, shutdown.began)
+        self._drain(self._factory.site.server.hub.reactor.seconds())
+
+    def _drain(self, now: float) -> None:
+        idle = now - self._since
+        if idle >= self._factory.site.settings.drain_idle and not has_unread_bytes(
+            self.transport
+        ):
+            self.transport.loseConnection()
+
     def check(self, now: float) -> None:
         """Close the connection at the deadline of its head."""
         settings = self._factory.site.settings
         limit = settings.header_timeout or settings.keep_alive
         if limit and now - self._since >= limit:
             self.abort()
+        elif self._factory.site.stopping:
+            self._drain(now)
 
     def postpone(self, seconds: float, now: float) -> None:
         """Exclude a stall of the reactor, which ended at `now`, from the deadline."""
@@ -238,7 +254,7 @@ class _ClientHello(Protocol):
         """Close the connection at once."""
         self.transport.abortConnection()
 
-    stop = end_of_grace = abort
+    end_of_grace = abort
 
 
 def read_client_hellos(port: IListeningPort, site: GreenSite) -> None:

@@ -1,7 +1,7 @@
 """Endpoint strings: parsing by Twisted, and errors that give a remedy.
 
-It knows the syntax of Twisted, and the address syntax of other servers. It must
-never listen.
+It knows the syntax of Twisted, what is added to it (`fd:`, `v6only=`), and the address
+syntax of other servers. It must never listen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet.endpoints import serverFromString
 
+from .adopted import adopted_endpoint
 from .errors import EndpointError
+from .ports import listening_reactor
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamServerEndpoint
@@ -24,6 +26,9 @@ _TAKES_BACKLOG: Final = re.compile(r"(tcp6?|ssl|unix):")
 
 _ADDRESS: Final = re.compile(r"(?:(localhost|[0-9.]*|\[[0-9a-f:.]+\]):)?([0-9]{1,5})\Z")
 _PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|\Z)")
+# Not an argument of Twisted's endpoints.
+_V6ONLY: Final = re.compile(r"(?<!\\):v6only=([^:]*)")
+_IPV6: Final = re.compile(r"tcp6:|interface=[^:]*\\:")
 
 
 def make_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
@@ -37,7 +42,7 @@ def make_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
     endpoint = _parse(reactor, text)
     if _TAKES_BACKLOG.match(text) and ":backlog=" not in text:
         # Parsed a second time: an error must quote the string as given.
-        endpoint = serverFromString(reactor, f"{text}:backlog={BACKLOG}")
+        endpoint = _parse(reactor, f"{text}:backlog={BACKLOG}")
     return endpoint
 
 
@@ -81,14 +86,40 @@ def _check_address(text: str) -> None:
         )
 
 
+def _without_v6only(text: str) -> tuple[bool, str]:
+    """Return the value of `v6only` (default: True), and the string without it.
+
+    Raises:
+        EndpointError: the value is invalid, or the endpoint is not an IPv6 one.
+    """
+    given = _V6ONLY.findall(text)
+    if not given:
+        return True, text
+    if len(given) > 1 or given[0] not in ("0", "1"):
+        raise EndpointError(
+            text, "has no valid v6only", "give v6only=0 to accept IPv4 too, or v6only=1"
+        )
+    if not _IPV6.search(text):
+        raise EndpointError(
+            text, "has v6only but no IPv6 address", "remove it, or give tcp6:8080"
+        )
+    return given[0] == "1", _V6ONLY.sub("", text)
+
+
 def _parse(reactor: object, text: str) -> IStreamServerEndpoint:
     """Return the endpoint for a string.
 
     Raises:
         EndpointError: as `make_endpoint`.
     """
+    adopted = adopted_endpoint(reactor, text)
+    if adopted is not None:
+        return adopted
+    ipv6_only, plain = _without_v6only(text)
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+        endpoint: IStreamServerEndpoint = serverFromString(
+            listening_reactor(reactor, ipv6_only=ipv6_only), plain
+        )
         return endpoint
     except OSError as error:
         raise EndpointError(
@@ -105,14 +136,6 @@ def _parse(reactor: object, text: str) -> IStreamServerEndpoint:
     except Exception as error:
         # Endpoint parsers are plug-ins and report an invalid string with any
         # exception: TypeError, KeyError, StopIteration ...
-        if text.startswith("systemd:") and isinstance(error, LookupError):
-            raise EndpointError(
-                text,
-                f"names a socket that systemd has not opened for this process "
-                f"({error})",
-                "start the process by its .socket unit, or give an endpoint such as "
-                "tcp:8080",
-            ) from error
         if text.startswith("ssl:") and type(error).__module__.startswith("OpenSSL."):
             raise EndpointError(
                 text,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .transports import StreamTransport
 
-__all__ = ["ServerAddresses", "ends_of", "host_and_port"]
+__all__ = ["ServerAddresses", "ends_of", "host_and_port", "server_name"]
 
 #: Host and port of each listening port that is bound to one address.
 ServerAddresses = WeakKeyDictionary[Port, tuple[str, str]]
@@ -29,6 +29,8 @@ ServerAddresses = WeakKeyDictionary[Port, tuple[str, str]]
 _make_ends: Callable[[tuple[str, str, str, str, str]], Ends] = partial(
     tuple.__new__, Ends
 )
+
+_MAPPED = "::ffff:"  # RFC 4291 section 2.5.5.2
 
 _WILDCARDS = ("0.0.0.0", "::", "")
 
@@ -49,11 +51,13 @@ def ends_of(
         # With two more items for IPv6.
         client: tuple[str, int] = transport.client  # type: ignore[assignment]
         host, port = client[:2]
+        if ":" in host:
+            host = _without_mapping(host)
         return _make_ends((*server, host, str(port), url_scheme or "http"))
     scheme = url_scheme or ("https" if ISSLTransport.providedBy(transport) else "http")
     address = transport.getHost()
     if isinstance(address, (IPv4Address, IPv6Address)):
-        server = address.host, str(address.port)
+        server = server_name(address.host), str(address.port)
     else:
         # A UNIX socket has no name or port, and PEP 3333 forbids empty values.
         server = "localhost", "443" if scheme == "https" else "80"
@@ -63,8 +67,25 @@ def ends_of(
 def host_and_port(address: object) -> tuple[str, str]:
     """Return the host and the port of an address; both "" for a UNIX socket."""
     if isinstance(address, (IPv4Address, IPv6Address)):
-        return address.host, str(address.port)
+        return _without_mapping(address.host), str(address.port)
     return "", ""
+
+
+def server_name(host: str) -> str:
+    """Return SERVER_NAME for an address: IPv6 in brackets (RFC 3875 section 4.1.14).
+
+    Without the zone of a link-local address, which a URL cannot have (RFC 3986 section
+    3.2.2).
+    """
+    host = _without_mapping(host)
+    return f"[{host.partition('%')[0]}]" if ":" in host else host
+
+
+def _without_mapping(host: str) -> str:
+    """Return the IPv4 address of a client that an IPv6 socket has accepted."""
+    if host.startswith(_MAPPED) and "." in host:
+        return host[len(_MAPPED) :]
+    return host
 
 
 def _server_of(transport: Server, addresses: ServerAddresses) -> tuple[str, str]:
@@ -73,7 +94,7 @@ def _server_of(transport: Server, addresses: ServerAddresses) -> tuple[str, str]
     known = None if port is None else addresses.get(port)
     if known is None:
         address = transport.getHost()
-        known = address.host, str(address.port)
+        known = server_name(address.host), str(address.port)
         if port is not None and port.interface not in _WILDCARDS:
             addresses[port] = known
     return known

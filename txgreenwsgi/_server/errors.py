@@ -42,6 +42,7 @@ _REMEDIES: Final = {
     errno.EADDRNOTAVAIL: "give an address of this machine",
     errno.EACCES: "give a port above 1023 or a path that this user may write to, or "
     "start as root and let twistd change the user (--uid)",
+    errno.EEXIST: "remove the file, or give another path",
     errno.ENOENT: "give a path in an existing directory",
 }
 

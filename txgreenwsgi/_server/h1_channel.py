@@ -107,6 +107,9 @@ _ON_LOSE: Final = CONNECTION.moves("lose")
 #: Time for a connection to close, and for a request body to be drained.
 CLOSE_SECONDS = 5.0
 
+#: Time for the client to close a connection that a shutdown has half-closed.
+_DRAIN_CLOSE_SECONDS = 1.0
+
 #: Maximum size of an unread request body that is drained to keep the connection
 #: alive; with a longer rest the connection is closed.
 DRAIN_BYTES = 256 * 1024
@@ -682,11 +685,22 @@ class H1Channel:
     # Closing.
 
     def stop(self) -> None:
-        """Begin shutdown: close if no request is in progress or being received."""
-        if self.exchange is not None or self.state is LINGERING:
-            return
-        if self.state is not CLOSED and not self._has_input():
-            self._close()
+        """Begin shutdown: close when the client has been idle for `drain_idle`."""
+        if self.state is IDLE:
+            self._time = max(self._time, self.server.shutdown.began)
+            self._drain(self.server.hub.reactor.seconds())
+
+    def _drain(self, now: float) -> None:
+        """Close an idle connection, unless a request may be on its way.
+
+        The client expects the connection to persist, and may send at any time.
+        """
+        if (
+            not self._pumping
+            and now - self._time >= self.server.settings.drain_idle
+            and not self._has_input()  # perhaps a request; `check` tries again
+        ):
+            self._close_lingering(_DRAIN_CLOSE_SECONDS)
 
     def end_of_grace(self) -> None:
         """Close after the grace period if no request is in progress."""
@@ -723,20 +737,27 @@ class H1Channel:
             not (exchange.head.keep_alive or self._request_waits)
             or not self._has_input()
         ):
-            self._close()
+            if exchange.head.keep_alive and self.server.shutdown.stopping:
+                # Its next request may be on its way.
+                self._close_lingering(_DRAIN_CLOSE_SECONDS)
+            else:
+                self._close()
         else:
             self._close_lingering()
         self.exchange = None
 
-    def _close_lingering(self) -> None:
+    def _close_lingering(self, seconds: float | None = None) -> None:
         """Close the sending side; read and discard input for a limited time.
 
         A close with unread bytes in the kernel resets the connection, and the
         client may lose the response (RFC 9112 section 9.6).
+
+        Args:
+            seconds: the limit; None for the default.
         """
         if self.state is LINGERING or self.state is CLOSED:
             return
-        self._begin_closing()
+        self._begin_closing(seconds)
         self.output.detach()
         if isinstance(self.output, SocketOutput):
             self.transport.loseWriteConnection()
@@ -744,16 +765,37 @@ class H1Channel:
             # TLS sends close_notify and reads until it receives the client's.
             self.transport.loseConnection()
 
-    def _begin_closing(self) -> None:
+    def _begin_closing(self, seconds: float | None = None) -> None:
         self.state = _ON_CLOSE[self.state]
-        seconds = CLOSE_SECONDS
-        if not isinstance(self.output, SocketOutput):
+        if seconds is None:
             # The transport may still buffer a part of the response.
-            seconds = self.server.limits.write_seconds or float("inf")
+            seconds = self._flush_seconds
         self._time = self.server.hub.reactor.seconds() + seconds
         self._drop_input()
         if self.reading_paused:
             self._resume_reading()
+
+    @property
+    def _flush_seconds(self) -> float:
+        """The time for a transport to send what it buffers."""
+        if isinstance(self.output, SocketOutput):
+            return CLOSE_SECONDS
+        return self.server.limits.write_seconds or float("inf")
+
+    def _stop_lingering(self, now: float) -> None:
+        """Close a connection whose client did not close it in time."""
+        below = tcp_connection(self.transport)
+        if (
+            self.state is LINGERING
+            and self.server.shutdown.stopping
+            and below is not None
+            and not below.disconnecting
+        ):
+            # The client may still be receiving: an abort would discard what is unsent.
+            self._time = now + self._flush_seconds
+            below.loseConnection()
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Abort the connection, so that the client detects the truncation."""
@@ -782,7 +824,7 @@ class H1Channel:
             if limit and now - self._time >= limit:
                 self._time_out(limit)
             elif self.server.shutdown.stopping:
-                self.stop()
+                self._drain(now)
         elif state is HEAD:
             limit = settings.header_timeout
             if limit and now - self._time >= limit:
@@ -791,7 +833,7 @@ class H1Channel:
             if now - self._time >= CLOSE_SECONDS:
                 self._close_lingering()
         elif now >= self._time:
-            self.abort()
+            self._stop_lingering(now)
 
     def _time_out(self, limit: float) -> None:
         """Close an idle connection, or refuse a request whose head is late.

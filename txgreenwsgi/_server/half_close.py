@@ -123,9 +123,9 @@ class HalfCloseChannel(H1Channel):
         if not self._input_ended:
             super()._resume_reading()
 
-    def _close_lingering(self) -> None:
+    def _close_lingering(self, seconds: float | None = None) -> None:
         if self._input_ended:
             # There is no unread input that would reset the connection.
             self._close()
         else:
-            super()._close_lingering()
+            super()._close_lingering(seconds)

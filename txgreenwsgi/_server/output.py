@@ -86,6 +86,8 @@ class SocketOutput:
 
     __slots__ = ("_sender", "_socket", "_transport", "may_buffer", "waiting")
 
+    flushing = False
+
     def __init__(self, transport: Connection, sender: Sender) -> None:
         self._transport = transport
         self._socket: socket.socket = transport.getHandle()
@@ -255,7 +257,7 @@ class TransportOutput:
         sender: as for `SocketOutput`.
     """
 
-    __slots__ = ("_paused", "_sender", "_transport", "waiting")
+    __slots__ = ("_paused", "_sender", "_transport", "flushing", "waiting")
 
     may_buffer = True
 
@@ -263,6 +265,7 @@ class TransportOutput:
         self._transport = transport
         self._sender = sender
         self._paused = False
+        self.flushing = False
         self.waiting: Suspension | None = None
         transport.registerProducer(self, True)
 
@@ -303,7 +306,15 @@ class TransportOutput:
                 self.waiting = None
 
     def turn(self) -> None:
-        sleep(0)
+        self._sleep(1)
+
+    def _sleep(self, turns: int) -> None:
+        self.flushing = True
+        try:
+            for _ in range(turns):
+                sleep(0)
+        finally:
+            self.flushing = False
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> int | None:
         return None
@@ -311,8 +322,7 @@ class TransportOutput:
     def flush(self) -> None:
         # TLS coalesces small writes until the next turn, and the transport
         # below it sends in the turn after that.
-        sleep(0)
-        sleep(0)
+        self._sleep(2)
 
     def send_last(self, data: bytes) -> None:
         self._transport.write(data)

@@ -29,6 +29,7 @@ from txgreenwsgi.settings import Settings
 
 from .accepting import AcceptThrottle
 from .access_log import open_access_log
+from .adopted import as_it_is
 from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
@@ -170,7 +171,7 @@ class GreenService(Service):
     def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
         if isinstance(listen, str):
             return make_endpoint(self.site.server.reactor, listen)
-        return listen
+        return as_it_is(listen)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())

@@ -129,7 +129,7 @@ class GreenSite(Factory):
 
     @property
     def stopping(self) -> bool:
-        """Whether a shutdown has begun: connections close after their response."""
+        """Whether a shutdown has begun: connections close after their next response."""
         return self.server.shutdown.stopping
 
     @cached_property
@@ -192,7 +192,8 @@ class GreenSite(Factory):
         """Answer the requests that were received, then close all connections.
 
         Stop listening first; call from the reactor greenlet. Connections without a
-        request close at once, the others after their response. After the grace
+        request close after `drain_idle`, or after the response to a request that
+        arrives by then; the others after their response. After the grace
         period `Cancelled` is raised in each remaining request; a second later their
         tasks are killed and their connections aborted.
 

@@ -29,7 +29,6 @@ from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
 from .shutdown import Shutdown
-from .stack_dumps import share_timer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -111,6 +110,7 @@ class ApplicationServer:
             settings.server_header or "txgreenwsgi",
             settings.max_in_flight > 1,
             settings.environ,
+            settings.prefix,
         )
         self.environ["txgreenwsgi.requests"] = self.requests
         self.environ["txgreenwsgi.to_thread"] = to_thread
@@ -132,8 +132,6 @@ class ApplicationServer:
             )
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
-        if settings.blocked_after:
-            share_timer()
 
     @cached_property
     def reactor(self) -> IReactorTime:

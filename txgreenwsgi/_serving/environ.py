@@ -46,7 +46,11 @@ def environ_of(
                 head.variables[name] = variables[name]
     environ["REQUEST_METHOD"] = head.method
     # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
-    environ["PATH_INFO"] = head.path if head.path != "*" else ""
+    path = head.path if head.path != "*" else ""
+    prefix = shared.get("SCRIPT_NAME")
+    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+        path = path[len(prefix) :]
+    environ["PATH_INFO"] = path
     environ["QUERY_STRING"] = head.query
     environ["SERVER_PROTOCOL"] = head.version
     environ["RAW_URI"] = environ["REQUEST_URI"] = head.target.decode("latin-1")

@@ -20,7 +20,12 @@ from twisted.python.failure import Failure
 from txgreenwsgi._http.framing import BODILESS_CODES
 from txgreenwsgi._http.writer import STATUSES, EarlyHints
 from txgreenwsgi._states import TransitionTable
-from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
+from txgreenwsgi._switching.errors import (
+    Cancelled,
+    ClientDisconnected,
+    RequestTimeout,
+    Stopping,
+)
 from txgreenwsgi._switching.forks import Forked
 from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
@@ -35,6 +40,7 @@ from .blocks import seconds_blocked
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of
 from .plain_response import plain_response
+from .proxies import ProxyFieldError
 from .stored_body import StoredBody
 from .stream import concurrent_write_error
 
@@ -149,6 +155,7 @@ class Exchange:
         code: the status code that was sent; 0 before.
         bytes_sent: the length of the response body sent so far, without framing.
         iterating: whether the application's iterable is being iterated.
+        ends: both ends of the connection, as the first trusted proxy saw them.
         bodiless: whether method or status exclude a response body.
         blocks: the blocks of the reactor by this request, which the monitor adds; None
             if there are none.
@@ -160,14 +167,17 @@ class Exchange:
     of_thread: Final = False
 
     __slots__ = (
+        "_awaits_stop",
         "_left",
         "_started_unix",
+        "_yielding",
         "blocks",
         "bodiless",
         "body",
         "bytes_sent",
         "code",
         "deadline",
+        "ends",
         "error",
         "errors",
         "head",
@@ -195,6 +205,7 @@ class Exchange:
         self.stream = stream
         self.server = server
         self.head = head
+        self.ends = stream.ends
         self.limits = limits = server.limits
         self.body: RequestBody | NoBody
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
@@ -216,6 +227,10 @@ class Exchange:
         # Bytes of the response body still to be sent; _UNKNOWN if the application
         # gives no length.
         self._left = _UNKNOWN
+        # Whether the application gets `Stopping` when the server stops.
+        self._awaits_stop = False
+        # Whether the task is parked because the application has yielded b"".
+        self._yielding = False
         table.exchanges.add(self)
 
     def __repr__(self) -> str:
@@ -232,6 +247,12 @@ class Exchange:
         if self.state is not QUEUED:
             LIFE.after(self.state, "start")  # raises
         limits = self.limits
+        if limits.proxies is not None:
+            try:
+                self.ends = limits.proxies.ends_behind(self.head.variables, self.ends)
+            except ProxyFieldError as error:
+                self._refuse("400 Bad Request", str(error))
+                return
         if limits.methods and self.head.method not in limits.methods:
             self._refuse(
                 "405 Method Not Allowed",
@@ -362,6 +383,30 @@ class Exchange:
         else:
             self.body.lose(error)  # close() may be reading it
 
+    def server_stops(self) -> None:
+        """Raise `Stopping` at the application's wait, if it has asked for it.
+
+        Only in the application's own code, where it can be caught, and not in a wait
+        of the server, such as that for a slow client: `check` tries again.
+        """
+        if not self._awaits_stop:
+            return
+        task = self.task
+        wait = None if task is None else task.suspension
+        output = self.stream.output
+        if (
+            task is None
+            or wait is None
+            or task.shield_depth
+            or self._yielding
+            or wait is output.waiting
+            or output.flushing
+            or (self.state is not RUNNING and self.state is not RESPONDING)
+        ):
+            return
+        self._awaits_stop = False
+        task.interrupt(Stopping("the server is stopping"))
+
     def cancel(self) -> None:
         """Cancel the request at the end of the shutdown's grace period."""
         if self.state is QUEUED:
@@ -432,6 +477,8 @@ class Exchange:
             text = f"the client accepted no byte for {limit:g} seconds"
             self.cut(ClientDisconnected(text), "timeout")
             self.stream.reset()
+        if self._awaits_stop and self.server.shutdown.stopping:
+            self.server_stops()
 
     def postpone(self, seconds: float, now: float) -> None:
         """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
@@ -501,11 +548,15 @@ class Exchange:
         body = self.body
         try:
             if body is NO_BODY:
-                if server.settings.buffer_input or self.stream.body_is_stored:
+                settings = server.settings
+                if settings.buffer_input or self.stream.body_is_stored:
                     received: Input = SeekableInput(EmptyBody(self))
                 else:
                     received = Input(self)
-                server.runner(server.application, self._environ(received), self)
+                environ = self._environ(received)
+                if self.head.content_length is None and settings.chunked != "stream":
+                    _set_whole(environ, EmptyBody(self))
+                server.runner(server.application, environ, self)
             else:
                 self._run_with_body(body)  # type: ignore[arg-type]
         except BaseException as error:  # SystemExit ends only the request
@@ -548,7 +599,7 @@ class Exchange:
                 buffer_input = partial(_buffer_input, ahead, given)
                 environ["txgreenwsgi.buffer_input"] = partial(in_task, buffer_input)
             server.runner(server.application, environ, self)
-            if ahead.length and not ahead.begun and not ahead.complete:
+            if not ahead.begun and not ahead.complete and settings.chunked == "auto":
                 _log.info(
                     "{request}: the application did not read the chunked request body, "
                     "whose client had paused; if it needs CONTENT_LENGTH, serve it "
@@ -561,9 +612,7 @@ class Exchange:
     def _environ(self, body: Input) -> WSGIEnvironment:
         server = self.server
         head = self.head
-        environ = environ_of(
-            server.environ, head, self.stream.ends, server.table.observers
-        )
+        environ = environ_of(server.environ, head, self.ends, server.table.observers)
         request_id = self.request_id
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
@@ -573,6 +622,7 @@ class Exchange:
             "waitress.client_disconnected"
         ] = self.client_disconnected
         environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
+        environ["txgreenwsgi.stopping"] = self.stopping
         environ["wsgi.early_hints"] = self.send_early_hints
         if server.settings.environ:
             # The deployer's variables override those of the client and connection.
@@ -582,6 +632,18 @@ class Exchange:
     def client_disconnected(self) -> bool:
         """Return whether the client is known to have disconnected. Never parks."""
         return not self.stream.connected
+
+    def stopping(self) -> bool:
+        """Return whether the server is stopping, and ask to be interrupted then.
+
+        `environ["txgreenwsgi.stopping"]`, for endless responses. If it returns False,
+        `Stopping` is raised once when the server stops, at a wait of the application,
+        so that it can send its last block and end. Call from any task or thread of the
+        request; never parks.
+        """
+        stopping = self.server.shutdown.stopping
+        self._awaits_stop = not stopping
+        return stopping
 
     def send_early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
         """Send header fields in a 103 response, before the response. May park.
@@ -783,7 +845,11 @@ class Exchange:
         """Park until the event that the application asked for by yielding b""."""
         if self.error is not None:
             raise self.error
-        take_turn()
+        self._yielding = True
+        try:
+            take_turn()
+        finally:
+            self._yielding = False
 
     def finish(self) -> None:
         """End the response; truncate it detectably if it is too short."""
@@ -830,16 +896,21 @@ class Exchange:
             error, (ClientDisconnected, RequestTimeout, Cancelled)
         )
         bad_body = error is self.body.error and isinstance(error, BadBody)
-        if not interrupted and not bad_body:
+        stopped = isinstance(error, Stopping)
+        if not interrupted and not bad_body and not stopped:
             self._log_failure(error)
         if self.error is None:
-            self.outcome = "error"
+            self.outcome = "cancelled" if stopped else "error"
         if state is RESPONDING:
             self._break_off()
         elif state is RUNNING:
             self.state = _ON_ANSWER[state]
             if isinstance(error, BadBody) and bad_body:
                 self._send_answer(STATUSES[error.status], self._failure_text(error))
+            elif stopped:
+                self._send_answer(
+                    "503 Service Unavailable", "the server is stopping", 1
+                )
             else:
                 self._send_answer(
                     "500 Internal Server Error", self._failure_text(error)
@@ -879,7 +950,7 @@ class Exchange:
     def record(self) -> ExchangeRecord:
         """Return the record of the ended exchange."""
         head = self.head
-        ends = self.stream.ends
+        ends = self.ends
         return ExchangeRecord(
             remote_addr=ends.remote_addr,
             remote_port=ends.remote_port,
@@ -917,7 +988,7 @@ def _buffer_input(ahead: BufferedBody, given: Input, environ: WSGIEnvironment) -
         environ["wsgi.input"] = proxy
 
 
-def _set_whole(environ: WSGIEnvironment, body: BufferedBody) -> None:
+def _set_whole(environ: WSGIEnvironment, body: BufferedBody | EmptyBody) -> None:
     environ["wsgi.input"] = SeekableInput(body)
     environ["CONTENT_LENGTH"] = str(body.length)
     environ.pop("HTTP_TRANSFER_ENCODING", None)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .proxies import TrustedProxies
+
 if TYPE_CHECKING:
     from txgreenwsgi.settings import Settings
 
@@ -30,6 +32,8 @@ class Limits:
         input_window: bytes of the body that are buffered before reading pauses.
         cancel_on_disconnect: whether a disconnect interrupts the application.
         methods: methods that reach the application; empty for all.
+        proxies: the trusted proxies; None if forwarded fields are passed on as they
+            are.
     """
 
     request_seconds: float
@@ -41,6 +45,7 @@ class Limits:
     input_window: int
     cancel_on_disconnect: bool
     methods: tuple[str, ...] = ()
+    proxies: TrustedProxies | None = None
 
 
 def limits_from(settings: Settings) -> Limits:
@@ -55,4 +60,11 @@ def limits_from(settings: Settings) -> Limits:
         input_window=settings.input_window,
         cancel_on_disconnect=settings.on_disconnect == "cancel",
         methods=settings.methods,
+        proxies=TrustedProxies(
+            settings.trusted_proxy,
+            settings.trusted_proxy_count,
+            settings.trusted_proxy_headers,
+        )
+        if settings.trusted_proxy
+        else None,
     )

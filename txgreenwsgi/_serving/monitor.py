@@ -42,7 +42,7 @@ from .surroundings import Surroundings
 from .thread_load import NO_LOAD, Load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection
 
     from txgreenwsgi._switching.greenlets import Hub, Task
 
@@ -159,7 +159,6 @@ class _Sample:
         stack: the stack of the reactor's thread; empty if the reactor is idle.
         subject: the running code; None if the sample is not late.
         used: the load of the reactor's thread since the last sample.
-        dumps: the stacks that faulthandler wrote since the last sample.
     """
 
     now: float
@@ -172,7 +171,6 @@ class _Sample:
     stack: Stack
     subject: _Subject | None = None
     used: Load = NO_LOAD
-    dumps: Sequence[Stack] = ()
 
     @property
     def late(self) -> bool:
@@ -194,12 +192,7 @@ class _Sample:
         ready = max(self.gap - self.used.delay, 0.0)
         if self.used.delay > _STARVED * self.gap:
             return ready  # hardly any processor time for the reactor
-        if not self.late or self.computed:
-            return self.gap
-        others = self.used.process - self.used.thread
-        if len(self.dumps) > 1 and others < ready / 2:
-            return self.gap  # faulthandler's thread ran, the monitor's could not
-        return 0.0
+        return self.gap if not self.late or self.computed else 0.0
 
 
 class BlockedMonitor:
@@ -266,8 +259,6 @@ class BlockedMonitor:
         if not self._has_trigger and IReactorCore.providedBy(self._hub.reactor):
             self._has_trigger = True
             self._hub.reactor.addSystemEventTrigger("after", "shutdown", self.stop)
-        # Here, because the thread may not run before the first block.
-        self._push_timer(self._blocked_after)
         self._start_thread(self._run, ())
 
     def unwatch(self, server: Watched) -> None:
@@ -371,11 +362,9 @@ class BlockedMonitor:
             early = self._block_early(following, limit)
             self._measure(following)
             self._finish(following, limit, early)
-        self._push_timer(limit)
 
     def _measure(self, sample: _Sample) -> None:
         """Add what only calls can tell that release the interpreter lock."""
-        sample.dumps = self._around.dumps(self._hub.thread)
         load = self._around.load()
         sample.used, self._last_load = load.since(self._last_load), load
 
@@ -434,11 +423,6 @@ class BlockedMonitor:
             exchange.blocks.append(block)
         return block
 
-    def _push_timer(self, limit: float) -> None:
-        """Postpone the dump of the stacks, which shows C code with the lock."""
-        # The next sample comes earlier, unless it is prevented.
-        self._around.arm(max(limit, self.interval + _LATE_SECONDS))
-
     def _compare(self, sample: _Sample, limit: float, early: Block | None) -> None:
         """Find out whether the reactor has made progress since the last sample."""
         task = sample.task
@@ -489,12 +473,9 @@ class BlockedMonitor:
 
     def _look(self, sample: _Sample) -> None:
         """Count the line that blocks now."""
-        # The dumps of a late sample are from the block, the stack is from its end.
-        stacks = [stack for stack in sample.dumps if stack] if sample.late else []
-        for stack in stacks or [sample.stack]:
-            if stack:
-                self._stack = stack
-                self._samples[application_line(stack)] += 1
+        if sample.stack:
+            self._stack = sample.stack
+            self._samples[application_line(sample.stack)] += 1
 
     def _ask(self) -> None:
         """Ask the reactor for a sign of life."""

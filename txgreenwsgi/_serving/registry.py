@@ -41,6 +41,9 @@ class InFlight(Protocol):
     task: Task[None] | None
     blocks: list[Block] | None
 
+    def server_stops(self) -> None:
+        """Notify the application that a shutdown has begun, if it has asked for it."""
+
     def cancel(self) -> None:
         """Cancel the request at the end of the shutdown's grace period."""
 

@@ -1,8 +1,9 @@
 """Graceful shutdown: requests finish, then connections close.
 
-Shutdown is complete when no request is in flight and the last byte of every
-response has left the process. This file knows the interface of connections. It
-must never know their protocol.
+A connection whose client may still send a request stays open for a while: see
+`docs/decisions/0023-lossless-shutdown.md`. Shutdown is complete when no request is in
+flight and the last byte of every response has left the process. This file knows the
+interface of connections. It must never know their protocol.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Connection(Protocol):
     """The interface of a connection that the shutdown uses."""
 
     def stop(self) -> None:
-        """Close once no request is in flight and all bytes are sent."""
+        """Close once no request is in flight or expected, and all bytes are sent."""
 
     def end_of_grace(self) -> None:
         """Close now if no request is in flight."""
@@ -59,6 +60,7 @@ class Shutdown:
 
     Attributes:
         stopping: whether a shutdown has begun.
+        began: reactor time at which it began.
         connections: all open connections.
         on_stop: functions to call when a shutdown begins; they may add to
             `connections`.
@@ -68,6 +70,7 @@ class Shutdown:
         self, table: RequestTable, forget: Callable[[InFlight], object]
     ) -> None:
         self.stopping = False
+        self.began = 0.0
         self.connections: set[Connection] = set()
         self.on_stop: list[Callable[[], object]] = []
         self._table = table
@@ -77,13 +80,17 @@ class Shutdown:
 
     def begin(self, grace_seconds: float, reactor: IReactorTime) -> Deferred[None]:
         """Let requests in flight finish, then close; see `GreenSite.stop`."""
-        self.stopping = True
+        if not self.stopping:
+            self.stopping = True
+            self.began = reactor.seconds()
         done: Deferred[None] = Deferred()
         self._completed.append(done)
         for function in self.on_stop:
             function()
         for connection in list(self.connections):
             connection.stop()
+        for exchange in list(self._table.exchanges):
+            exchange.server_stops()
         self.complete_if_idle()
         if not done.called and self._call is None:
             self._call = reactor.callLater(grace_seconds, self._end_requests, reactor)

@@ -42,10 +42,14 @@ class Output(Protocol):
         waiting: the suspension of the task that is parked by backpressure; None
             otherwise.
         may_buffer: whether the transport may still buffer bytes that were sent.
+        flushing: whether a task is parked in `turn` or `flush`, without `waiting`.
     """
 
     waiting: Suspension | None
     may_buffer: bool
+
+    @property
+    def flushing(self) -> bool: ...
 
     def send(self, data: bytes) -> None:
         """Send `data`; return when the transport accepts more."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from txgreenwsgi._parking.real_threads import thread_ident
 from txgreenwsgi.monitoring.stacks import is_event_wait, stack_of
 
-from .stack_dumps import StackDumps
 from .thread_load import NO_LOAD, Load, ThreadLoad
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._load: ThreadLoad | None = None
-        self._dumps = StackDumps()
         self._collection_started = 0.0
         self._collections: list[tuple[float, float]] = []
 
@@ -60,7 +58,6 @@ class Surroundings:
         """Release everything. Call in the monitor's thread."""
         with contextlib.suppress(ValueError):  # removed by the application
             gc.callbacks.remove(self._note_collection)
-        self._dumps.close()
         if self._load is not None:
             self._load.close()
 
@@ -76,18 +73,10 @@ class Surroundings:
         """Return the stack of a thread."""
         return stack_of(sys._current_frames().get(thread))
 
-    def arm(self, seconds: float) -> None:
-        """Postpone the dump of all stacks."""
-        self._dumps.arm(seconds)
-
     def is_idle(self, thread: int) -> bool:
         """Return whether the reactor's thread waits for events."""
         frame = sys._current_frames().get(thread)
         return frame is not None and is_event_wait(frame.f_code)
-
-    def dumps(self, thread: int) -> list[Stack]:
-        """Return the stacks of a thread that were dumped since the last call."""
-        return self._dumps.collect(thread)
 
     def collections(self) -> list[tuple[float, float]]:
         """Return start and end of the garbage collections since the last call."""

@@ -12,6 +12,7 @@ __all__ = [
     "ClientDisconnected",
     "NotInGreenlet",
     "RequestTimeout",
+    "Stopping",
     "TimedOut",
 ]
 
@@ -30,6 +31,13 @@ class ClientDisconnected(ConnectionResetError):
 
 class RequestTimeout(TimeoutError):
     """The deadline of this request has expired; the client was answered."""
+
+
+class Stopping(Exception):
+    """The server is stopping; only for requests that have asked for it.
+
+    See `txgreenwsgi.stopping` in the environ.
+    """
 
 
 class Cancelled(Exception):

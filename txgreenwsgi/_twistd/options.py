@@ -21,7 +21,9 @@ from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
+from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.offloading import HEAVY, OFFLOAD_FORM
+from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
 from txgreenwsgi.monitoring.accesslog import FORMATS
 from txgreenwsgi.origins import NAMES
@@ -59,7 +61,8 @@ _COMMAND: Final = (
         "ENDPOINT",
         DEFAULT_LISTEN,
         "Endpoint string to listen on: tcp:8080, "
-        "tcp:8080:interface=127.0.0.1, unix:/run/app.sock, ssl:443:privateKey=key.pem. "
+        "tcp:8080:interface=127.0.0.1, unix:/run/app.sock, ssl:443:privateKey=key.pem, "
+        "systemd:name=web, fd:3. "
         "May be repeated.",
     ),
     (
@@ -255,6 +258,8 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse a command line; errors name the correct option."""
+        # Here, because twistd opens its log and the reactor next.
+        open_closed_descriptors()
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
@@ -405,6 +410,10 @@ class Options(usage.Options):
             if (value := self[_option(name)]) is not None
         }
         self.settings = Settings.from_keywords(**given)
+        # twistd checks it next. Without --pidfile= it has a default.
+        parent: Mapping[str, Any] = self.parent or {}
+        if parent.get("pidfile"):
+            remove_stale_pidfile(parent["pidfile"])
 
     def _paths_are_final(self) -> bool:
         """Return whether paths refer to the same files when the server starts.

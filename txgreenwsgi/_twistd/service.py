@@ -25,6 +25,7 @@ from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
+from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.watchdog import Watchdog
 from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
@@ -81,7 +82,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     )
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
-    return _CommandService(server, watchdog, reactor, log_path(options))
+    signals = OperatorSignals([] if log is None else [log.reopen])
+    return _CommandService(server, watchdog, signals, reactor, log_path(options))
 
 
 def _enter(directory: str | None) -> None:
@@ -185,9 +187,11 @@ class _CommandService(Service):
         self,
         server: GreenService,
         watchdog: Watchdog,
+        signals: OperatorSignals,
         reactor: Any = None,
         log_path: str = "",
     ) -> None:
+        self._signals = signals
         self._log_path = log_path
         self._server = server
         self._watchdog = watchdog
@@ -197,22 +201,14 @@ class _CommandService(Service):
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        if self._log_path:
-            # The watchdog logs why it cannot be opened.
-            with contextlib.suppress(OSError):
-                append_stderr_to(self._log_path)
-        self._watchdog.prepare()
-        globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
+        self._find_reactor()
         with _without_traceback():
             self._listen()
 
     def startService(self) -> None:
         """Import the application, serve it, and watch for signals."""
         super().startService()  # type: ignore[no-untyped-call]
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
+        self._find_reactor()
         with _without_traceback():
             if not self._listening:  # twist has no privileged start
                 self._listen()
@@ -221,7 +217,20 @@ class _CommandService(Service):
         # twist redirects the streams to its log only now.
         self._reactor.callWhenRunning(replace_standard_streams)
 
+    def _find_reactor(self) -> None:
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+
     def _listen(self) -> None:
+        if self._log_path:
+            # The watchdog logs why it cannot be opened.
+            with contextlib.suppress(OSError):
+                append_stderr_to(self._log_path)
+        self._watchdog.prepare()
+        globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
+        self._signals.install(self._reactor)
         self._server.privilegedStartService()
         self._listening = True
 

@@ -196,11 +196,11 @@ class Watchdog:
             # Reopen it: the log may have been rotated.
             with contextlib.suppress(OSError):
                 self._stacks = self._open_stacks()
-        file = self._stacks or sys.__stderr__
-        assert file is not None
         # faulthandler rejects longer times. The maximum is 292 years.
         seconds = min(grace_seconds + MARGIN_SECONDS, TIMEOUT_MAX)
-        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+        if self._stacks is None:
+            self._stacks = _reopened_stderr()
+        faulthandler.dump_traceback_later(seconds, exit=True, file=self._stacks)
         start_real_thread(_end_processes, (monotonic() + grace_seconds,))
 
     def _open_stacks(self) -> TextIO:
@@ -228,11 +228,12 @@ class Watchdog:
         self._cut_short()
 
 
-def _reopened_stderr() -> TextIO | None:
-    """Return standard error, reopened if it may block; None if there is none.
+def _reopened_stderr() -> TextIO:
+    """Return a file of our own for standard error; the null device if there is none.
 
-    The reopened file is non-blocking. The original cannot be, because other processes
-    may share it.
+    If standard error may block, the file is reopened and non-blocking. The original
+    cannot be, because other processes may share it. The application may close the
+    original.
     """
     file = sys.__stderr__
     try:
@@ -240,11 +241,11 @@ def _reopened_stderr() -> TextIO | None:
         number = file.fileno()
         mode = os.fstat(number).st_mode
     except (AssertionError, OSError, ValueError):
-        return None
+        return open(os.devnull, "a")
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         with contextlib.suppress(OSError):
             return os.fdopen(os.open(f"/dev/fd/{number}", os.O_WRONLY | _NONBLOCK), "a")
-    return file
+    return os.fdopen(os.dup(number), "a")
 
 
 def _end_processes(end_of_grace: float) -> None:

@@ -54,6 +54,7 @@ _PER_REQUEST_KEYS = (
     "txgreenwsgi.client_disconnected",
     "txgreenwsgi.request_id",
     "txgreenwsgi.set_request_timeout",
+    "txgreenwsgi.stopping",
     "waitress.client_disconnected",
     "wsgi.early_hints",
     "wsgi.errors",
@@ -63,7 +64,10 @@ _PER_REQUEST_KEYS = (
 
 
 def base_environ(
-    software: str, multithread: bool, pairs: Iterable[tuple[str, str]] = ()
+    software: str,
+    multithread: bool,
+    pairs: Iterable[tuple[str, str]] = (),
+    prefix: str = "",
 ) -> WSGIEnvironment:
     """Return a dict to copy for each request; the copy must replace every None.
 
@@ -73,10 +77,12 @@ def base_environ(
             thread runs them all, but PEP 3333 asks whether the application "may be
             simultaneously invoked", and it may.
         pairs: Variables from the configuration; they override the server's.
+        prefix: The path of the application, decoded; "" for the root.
     """
     return {
         "GATEWAY_INTERFACE": "CGI/1.1",
-        "SCRIPT_NAME": "",
+        # Bytes as latin-1 (PEP 3333, "Unicode Issues").
+        "SCRIPT_NAME": prefix.encode("utf-8", "surrogateescape").decode("latin-1"),
         "SERVER_SOFTWARE": software,
         "wsgi.version": (1, 0),
         "wsgi.multithread": multithread,

@@ -17,6 +17,7 @@ __all__ = [
     "append_stderr_to",
     "follow_rotation",
     "is_null_device",
+    "reopen_log",
 ]
 
 STDERR_FD = 2
@@ -67,6 +68,13 @@ def follow_rotation() -> bool:
         if not os.path.samestat(os.fstat(STDERR_FD), os.stat(_path)):
             _open(_path)
     return True
+
+
+def reopen_log() -> None:
+    """Reopen the file of descriptor 2. Call after the log has reopened it."""
+    if _path:
+        with suppress(OSError):
+            _open(_path)
 
 
 def _open(path: str) -> None:

@@ -98,7 +98,7 @@ class Server:
             self._reactor, port, _BACKLOG, _address_of(host, port, ipv6)
         )
         settings = Settings.from_keywords(
-            graceful_timeout=GRACE_SECONDS, display_tracebacks=True
+            graceful_timeout=GRACE_SECONDS, drain_idle=0, display_tracebacks=True
         )
         self._service = GreenService(
             lambda: application, [endpoint], settings, [_log_line], self._reactor

@@ -36,6 +36,7 @@ from txgreenwsgi._switching.errors import (
     Cancelled,
     ClientDisconnected,
     RequestTimeout,
+    Stopping,
     TimedOut,
 )
 from txgreenwsgi._switching.greenlets import Suspension
@@ -74,7 +75,13 @@ CANCEL_SECONDS = 5.0
 _INTERVAL = 0.1
 
 # The exceptions that interrupt a wait. The state of the connection is unknown then.
-_INTERRUPTIONS = (Cancelled, ClientDisconnected, RequestTimeout, TimedOut)
+_INTERRUPTIONS = (
+    Cancelled,
+    ClientDisconnected,
+    RequestTimeout,
+    Stopping,
+    TimedOut,
+)
 
 
 def _do_nothing() -> None:

@@ -7,6 +7,7 @@ the module. It must never know `threading`, which is built on it.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading as _threading
 from contextvars import Context
@@ -270,6 +271,8 @@ if hasattr(_original, "_set_sentinel"):  # until 3.12
 
 if hasattr(_original, "_ThreadHandle"):  # since 3.13
     _joined_at_exit: set[_ThreadHandle] = set()
+    #: The handles of all tasks that run.
+    _running: set[_ThreadHandle] = set()
 
     class _ThreadHandle:
         """The handle of a joinable thread, real or a task."""
@@ -293,10 +296,12 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
             self._done.acquire()
             if not daemon:
                 _joined_at_exit.add(self)
+            _running.add(self)
             try:
                 self._task = _spawn(hub, function, (), {}, self._set_done)
             except BaseException:
                 self._done.release()
+                _running.discard(self)
                 _joined_at_exit.discard(self)
                 self._done = None
                 raise
@@ -311,9 +316,20 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
             if self._done is None:
                 self._real._set_done()
                 return
+            _running.discard(self)
             _joined_at_exit.discard(self)
             if self._done.locked():
                 self._done.release()
+
+        def leave_to_parent(self) -> None:
+            """Count as ended: this is the child of a fork, in which the task is dead.
+
+            A no-op for the task that has forked.
+            """
+            if self._task is not current_task():
+                _running.discard(self)
+                _joined_at_exit.discard(self)
+                self._done = Lock()  # the waiters of the other one are dead too
 
         def join(self, timeout: float | None = None) -> None:
             if self._done is None:
@@ -344,6 +360,18 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
         handle._ident = ident
         return handle
 
+    _process = os.getpid()
+
+    def _get_main_thread_ident() -> int:
+        """Return the ident of the main thread; of the current one after a fork.
+
+        `threading` calls it in the child of a fork for the thread that has forked,
+        which may be a task.
+        """
+        if os.getpid() != _process:
+            return get_ident()
+        return int(_original._get_main_thread_ident())
+
     def start_joinable_thread(
         function: Callable[[], object],
         handle: _ThreadHandle | None = None,
@@ -373,8 +401,17 @@ if hasattr(_original, "_ThreadHandle"):  # since 3.13
         if current_task() is None:
             _original._shutdown()
             return
-        while _joined_at_exit:
-            next(iter(_joined_at_exit)).join()
+        while others := {
+            handle for handle in _joined_at_exit if handle._task is not current_task()
+        }:
+            others.pop().join()
+
+    def _leave_threads_to_parent() -> None:
+        for handle in list(_running):
+            handle.leave_to_parent()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_leave_threads_to_parent)
 
 
 def make_join_green() -> None:

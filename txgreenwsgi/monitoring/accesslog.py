@@ -244,6 +244,17 @@ class AccessLog:
             os.close(self._fd)
         self._fd = -1
 
+    def reopen(self) -> None:
+        """Open the file at the path again if the open one was moved or deleted.
+
+        Not necessary for a rotation, since `observe` does the same: it creates the new
+        file without waiting for the next request. Call from the reactor greenlet. A
+        no-op for standard output, and while the log is closed. Never raises: if the
+        file cannot be opened, that is logged and the old file stays open.
+        """
+        if self._clock is not None and self._target != "-":
+            self._follow_rotation()
+
     def open_until_shutdown(self, reactor: IReactorCore) -> None:
         """Open the file now, and close it when the reactor has shut down.
 

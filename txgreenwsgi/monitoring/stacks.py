@@ -1,7 +1,7 @@
 """Stacks of code lines, and the line of a stack that an operator wants to read.
 
-It knows frames, the dumps of `faulthandler` and the folders of installed code. It must
-never know requests, tasks or the reactor.
+It knows frames and the folders of installed code. It must never know requests, tasks or
+the reactor.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ __all__ = [
     "in_debugger",
     "is_event_wait",
     "kind_of",
-    "parse_dumps",
     "stack_of",
 ]
 
-#: Maximum number of frames read from a stack, as in the dumps of faulthandler.
+#: Maximum number of frames read from a stack, as deep as the report needs.
 _MOST_FRAMES: Final = 100
 
 Kind: TypeAlias = Literal["", "garbage collection", "import", "DNS lookup"]
@@ -62,41 +61,9 @@ def stack_of(frame: FrameType | None) -> Stack:
     lines: list[CodeLine] = []
     while frame is not None and len(lines) < _MOST_FRAMES:
         code = frame.f_code
-        # Not the qualified name, which the dumps of faulthandler lack.
         lines.append(CodeLine(code.co_filename, frame.f_lineno or 0, code.co_name))
         frame = frame.f_back
     return tuple(lines)
-
-
-_THREAD: Final = re.compile(r"(?:Thread|Current thread) 0x([0-9a-f]+)")
-_FRAME: Final = re.compile(r'  File "(.*)", line ([0-9]+|\?\?\?) in (.*)')
-_TIMEOUT: Final = "Timeout ("
-
-
-def parse_dumps(text: str, thread: int) -> list[Stack]:
-    """Return the stacks of one thread in the output of faulthandler.
-
-    Args:
-        text: the output of `dump_traceback_later(..., repeat=True)`: any number of
-            dumps, the last of which may be cut off.
-        thread: the ident of the thread.
-
-    Returns:
-        One stack for each dump, the oldest first; an empty one if the dump does not
-        contain the thread.
-    """
-    stacks: list[list[CodeLine]] = []
-    ours = False
-    for line in text.splitlines():
-        if line.startswith(_TIMEOUT):
-            stacks.append([])
-            ours = False
-        elif found := _THREAD.match(line):
-            ours = int(found[1], 16) == thread
-        elif ours and stacks and (frame := _FRAME.fullmatch(line)):
-            number = int(frame[2]) if frame[2].isdecimal() else 0
-            stacks[-1].append(CodeLine(frame[1], number, frame[3]))
-    return [tuple(stack) for stack in stacks]
 
 
 def _folders(*paths: str) -> tuple[str, ...]:

@@ -1,0 +1,168 @@
+"""Restarts of server processes under load: every request is answered.
+
+More restarts are made by, for instance, `TXGREENWSGI_RESTARTS=100`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from .processes import CHECKOUT, LOOPBACK, ServerProcess, start
+from .services import HAProxy
+from .test_endpoints import write_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: Number of restarts in each test.
+RESTARTS = int(os.environ.get("TXGREENWSGI_RESTARTS", "4"))
+
+#: Numbers of clients: with connections that are kept alive, and without.
+KEPT, CLOSING = 20, 5
+
+#: Timeout of the clients after the last restart, in seconds.
+END_SECONDS = 60
+
+APP = "--app=tests.integration.restart_app:app"
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that no process listens on."""
+    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class RestartTests(SynchronousTestCase):
+    """Clients of servers that restart."""
+
+    def clients(
+        self, ports: Sequence[int], *options: str, closing: int = CLOSING
+    ) -> subprocess.Popen[str]:
+        """Start clients that send requests to `ports`."""
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.integration.restart_clients"),
+                *(*options, str(KEPT), str(closing), *map(str, ports)),
+            ],
+            cwd=CHECKOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+        def end() -> None:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+        self.addCleanup(end)
+        return process
+
+    def assert_answered(self, clients: subprocess.Popen[str]) -> None:
+        """Fail unless every request was answered, and there was load all the time."""
+        output, _ = clients.communicate(timeout=END_SECONDS)
+        result: dict[str, Any] = json.loads(output)
+        self.assertEqual(result["failures"], [], f"answered: {result['answered']}")
+        self.assertGreater(result["answered"], 20 * RESTARTS)
+        # For runs that measure; trial shows it with -e only.
+        if "TXGREENWSGI_RESTARTS" in os.environ:
+            print(f"{self.id()}: {result['answered']} answered, 0 failed")
+
+    def test_shared_socket(self) -> None:
+        """A new process on the same listening socket replaces the old one."""
+        listening = socket.create_server((LOOPBACK, 0), backlog=1024)
+        self.addCleanup(listening.close)
+        number = listening.fileno()
+        names = "LISTEN_FDS=1 LISTEN_FDNAMES=web LISTEN_PID=$$"
+        shell = f'exec 3<&{number}; export {names}; exec "$@"'
+
+        def begin() -> ServerProcess:
+            return start(
+                self,
+                *("greenwsgi", APP, "--listen=systemd:domain=INET:index=0"),
+                wrapper=("sh", "-c", shell, "sh"),
+                pass_fds=(number,),
+            )
+
+        server = begin()
+        clients = self.clients([listening.getsockname()[1]])
+        for _ in range(RESTARTS):
+            successor = begin()
+            server.ask_to_stop()
+            server.wait_ended()
+            server = successor
+        self.assert_answered(clients)
+
+    def restart_in_turn(
+        self, endpoints: Sequence[str], wait: Callable[[], object] = lambda: None
+    ) -> Callable[[], None]:
+        """Start a server for each endpoint; return a function that restarts them.
+
+        Args:
+            endpoints: endpoint strings.
+            wait: waits after each start.
+        """
+
+        def begin(endpoint: str) -> ServerProcess:
+            return start(self, "greenwsgi", APP, f"--listen={endpoint}")
+
+        servers = [begin(endpoint) for endpoint in endpoints]
+
+        def restart() -> None:
+            for number in range(RESTARTS):
+                place = number % len(servers)
+                servers[place].ask_to_stop()
+                servers[place].wait_ended()
+                servers[place] = begin(endpoints[place])
+                wait()
+
+        return restart
+
+    def test_two_ports(self) -> None:
+        """Two processes restart in turn; clients use the one that listens."""
+        ports = free_ports(2)
+        endpoints = [f"tcp:{port}:interface={LOOPBACK}" for port in ports]
+        restart = self.restart_in_turn(endpoints)
+        clients = self.clients(ports, closing=0)
+        restart()
+        self.assert_answered(clients)
+
+    def test_tls(self) -> None:
+        """The same over TLS."""
+        folder = tempfile.TemporaryDirectory(prefix="restarts-")
+        self.addCleanup(folder.cleanup)
+        certificate, key = write_certificate(Path(folder.name))
+        ports = free_ports(2)
+        endpoints = [
+            f"ssl:{port}:interface={LOOPBACK}:certKey={certificate}:privateKey={key}"
+            for port in ports
+        ]
+        restart = self.restart_in_turn(endpoints)
+        clients = self.clients(ports, "--tls", closing=0)
+        restart()
+        self.assert_answered(clients)
+
+    def test_haproxy(self) -> None:
+        """Two processes behind HAProxy, which retries no request."""
+        ports = free_ports(2)
+        proxy = HAProxy(ports)
+        with proxy:
+            endpoints = [f"tcp:{port}:interface={LOOPBACK}" for port in ports]
+            restart = self.restart_in_turn(endpoints, partial(proxy.wait_up, 2))
+            proxy.wait_up(2)
+            clients = self.clients([proxy.port])
+            restart()
+            self.assert_answered(clients)
