@@ -62,7 +62,7 @@ class OwnTests(SynchronousTestCase):
         outcome = run("werkzeug", "live")
         lost = outcome.tests.keys() - outcome.passed - KNOWN["live"].keys()
         self.assertEqual({test: outcome.tests[test] for test in lost}, {})
-        self.assertGreaterEqual(len(outcome.passed), 10, outcome.output)
+        self.assertGreaterEqual(len(outcome.passed), 9, outcome.output)
 
     def test_table(self) -> None:
         """The table counts the tests that pass, of those that pass plainly."""

@@ -95,6 +95,8 @@ class AcceptThrottle:
         """Apply the limits to `port`. A no-op unless it has a socket."""
         if not isinstance(port, Port):
             return
+        if not self._ports:
+            self.paused = False
         as_port: Any = port
         accept_all = as_port.doRead
         listening: Any = _ListeningSocket(port.socket, self, self._reactor, accept_all)
@@ -131,6 +133,10 @@ class AcceptThrottle:
         if self.paused:
             return
         self.paused = True
+        if not self._ports:
+            # A backlog is being accepted before its port closes; no descriptor is left
+            # for the rest of it.
+            return
         for port in self._ports:
             port.stopReading()
         self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
