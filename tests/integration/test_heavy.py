@@ -48,10 +48,10 @@ def module(name: str) -> Any:
 def parks(function: Callable[[], object]) -> bool:
     """Return whether the reactor runs while the task calls `function`."""
     ran: list[None] = []
-    call = reactor.callLater(0, ran.append, None)
+    # Not callLater: the reactor makes the calls of threads, such as the one that ends
+    # the wait, before those.
+    reactor.callFromThread(ran.append, None)
     function()
-    if call.active():
-        call.cancel()
     return bool(ran)
 
 

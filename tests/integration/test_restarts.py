@@ -86,14 +86,11 @@ class RestartTests(SynchronousTestCase):
         listening = socket.create_server((LOOPBACK, 0), backlog=1024)
         self.addCleanup(listening.close)
         number = listening.fileno()
-        names = "LISTEN_FDS=1 LISTEN_FDNAMES=web LISTEN_PID=$$"
-        shell = f'exec 3<&{number}; export {names}; exec "$@"'
 
         def begin() -> ServerProcess:
             return start(
                 self,
-                *("greenwsgi", APP, "--listen=systemd:domain=INET:index=0"),
-                wrapper=("sh", "-c", shell, "sh"),
+                *("greenwsgi", APP, f"--listen=fd:{number}"),
                 pass_fds=(number,),
             )
 

@@ -289,7 +289,6 @@ class FileTests(WireTestCase):
         server = self.serve(app)
         response = server.request()
         self.assertEqual(response.body, b"first, " + PATTERN)
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - close() has closed it
 
     def test_in_memory(self) -> None:
         """Where the kernel cannot send, the file is read up to its Content-Length."""
