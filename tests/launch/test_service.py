@@ -18,6 +18,7 @@ from txgreenwsgi import GreenSite, GreenWSGIResource, service
 from txgreenwsgi._launch import service as service_module
 from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import AppNotFound
+from txgreenwsgi._server import collection
 from txgreenwsgi.green import patched
 from txgreenwsgi.settings import SettingError
 from txgreenwsgi.testing import MemoryReactor
@@ -62,7 +63,9 @@ class ServiceTests(SynchronousTestCase):
         """The application is frozen while the service runs, unless unchanged."""
         self.patch(service_module, "freezer_for", freezer_for)
         self.patch(gc, "collect", lambda: 0)  # takes 0.1 s in this process
-        gc.unfreeze()  # services of other tests that were not stopped
+        # Services of other tests that were not stopped.
+        self.patch(collection, "started", set())
+        gc.unfreeze()
         self.addCleanup(gc.unfreeze)
         made = service(
             application, ["tcp:1"], reactor=self.reactor, gc="unchanged", keep_alive=0

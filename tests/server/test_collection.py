@@ -23,7 +23,9 @@ class FreezerTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Let collections last as long as the test says."""
-        gc.unfreeze()  # services of other tests that were not stopped
+        # Services of other tests that were not stopped.
+        self.patch(collection, "started", set())
+        gc.unfreeze()
         self.addCleanup(gc.unfreeze)
         self.now = 0.0
         self.pause = 0.0

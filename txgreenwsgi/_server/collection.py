@@ -19,8 +19,8 @@ PAUSE_SECONDS: Final = 0.01
 #: requests in flight, and of what the application replaces later.
 FREEZES: Final = 4
 
-# The started freezers of this process.
-_started: set[Freezer] = set()
+#: The started freezers of this process.
+started: set[Freezer] = set()
 # True if the program had frozen objects itself before the first freezer started. They
 # remain frozen.
 _frozen_by_program = False
@@ -43,11 +43,11 @@ class Freezer:
     def start(self) -> None:
         """Collect garbage, freeze all other objects and watch collections."""
         global _frozen_by_program
-        if self in _started:
+        if self in started:
             return
-        if not _started:
+        if not started:
             _frozen_by_program = gc.get_freeze_count() > 0
-        _started.add(self)
+        started.add(self)
         self._left = FREEZES
         gc.collect()
         gc.freeze()
@@ -55,11 +55,11 @@ class Freezer:
 
     def stop(self) -> None:
         """Stop watching; the last freezer returns the objects to the collector."""
-        if self not in _started:
+        if self not in started:
             return
-        _started.discard(self)
+        started.discard(self)
         gc.callbacks.remove(self._watch)
-        if not _started and not _frozen_by_program:
+        if not started and not _frozen_by_program:
             gc.unfreeze()
 
     def _watch(self, phase: str, info: dict[str, int]) -> None:
