@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from tests.monitoring.records import record
 from txgreenwsgi import service
+from txgreenwsgi._server import collection
 from txgreenwsgi._server.errors import EndpointError, ListenError, StartError
 from txgreenwsgi._server.service import GreenService
 from txgreenwsgi.monitoring import AccessLog
@@ -63,7 +64,13 @@ class ServiceTests(WireTestCase):
     def setUp(self) -> None:
         """Create a reactor in memory."""
         super().setUp()
+        self.addCleanup(self.stop_freezers)
         self.reactor = Reactor()
+
+    def stop_freezers(self) -> None:
+        """Undo the freezing by services that a test does not stop."""
+        for freezer in list(collection.started):
+            freezer.stop()
 
     def service(self, *listen: Any, **settings: Any) -> GreenService:
         """Return a service on these endpoints."""
