@@ -610,7 +610,8 @@ class ResponseCases(Cases):
         reply = server.begin()
         server.advance(1)
         self.assert_complete(reply, b"end")
-        self.assertGreaterEqual(turns[0], 8)
+        if server.in_order:  # else the reactor runs anyway, beside the thread
+            self.assertGreaterEqual(turns[0], 8)
 
     def test_close_is_called_once(self) -> None:
         """close() of any iterable is called once, after the last block."""
