@@ -36,6 +36,8 @@ from txgreenwsgi._threads.calls import ThreadCall
 from .cases import ThreadsTestCase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txgreenwsgi._switching.greenlets import Suspension
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
@@ -323,6 +325,46 @@ class WaitTests(ThreadsTestCase):
 
         self.assertEqual(
             self.run_in_task(lambda: to_thread(function)), ["INNER", "outer"]
+        )
+
+    def test_call_of_an_ended_function(self) -> None:
+        """A kept call works in the thread's next function, by the task of that one."""
+        self.pool.size = 1
+        kept: list[ThreadCall[None]] = []
+        made: list[str] = []
+
+        def note(name: str) -> int:
+            task = current_task()
+            assert task is not None
+            made.append(f"{name} in {task.name}")
+            return get_ident()
+
+        def run(function: Callable[[], None], name: str) -> int:
+            def main() -> int:
+                task = current_task()
+                assert task is not None
+                task.name = name
+                kept.append(ThreadCall(task, "route"))
+                idents: list[int] = []
+
+                def in_thread() -> None:
+                    function()
+                    idents.append(get_ident())
+
+                kept[-1].run(self.pool, in_thread)
+                return idents[0]
+
+            return self.run_in_task(main)
+
+        def use_first() -> None:
+            self.assertNotEqual(kept[0](note, "call"), get_ident())
+            kept[0].post(note, "post")
+            kept[0].post_later(note, "post_later")
+
+        first = run(lambda: None, "first")
+        self.assertEqual(run(use_first, "second"), first)
+        self.assertEqual(
+            made, [f"{name} in second" for name in ("call", "post", "post_later")]
         )
 
     def test_other_callers(self) -> None:

@@ -74,9 +74,6 @@ TICK = 0.25
 #: Maximum number of reactor turns before a server counts as busy forever.
 _MOST_TURNS = 20000
 
-#: The same while a thread runs: a thread may outlive its request.
-_MOST_THREAD_TURNS = 200
-
 #: Number of turns without events after which a server on sockets is idle.
 _QUIET_TURNS = 4
 
@@ -471,10 +468,12 @@ class ThreadsTransport(SocketTransport):
     def pass_time(self, seconds: float) -> None:
         """Advance the clock, and run the calls that are due to their effects."""
         super().pass_time(seconds)
-        for _ in range(_MOST_THREAD_TURNS):
+        for _ in range(_MOST_TURNS):
             if not self._threads.computes:
                 break
             super().turn()
+        else:
+            raise AssertionError("a request's thread neither ends nor waits")
         super().pass_time(0)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from functools import wraps
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def in_task_of_thread() -> InTask | None:
     return tasks_of_threads.get(get_ident()) if tasks_of_threads else None
 
 
-def in_task(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Any:
+def in_task(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `function` in the task of this thread, or directly where there is none."""
     call = in_task_of_thread()
     return (

@@ -33,7 +33,11 @@ from txgreenwsgi._parking.real_threads import real_lock
 from txgreenwsgi._switching.forks import Forked, end_child
 from txgreenwsgi._switching.greenlets import Suspension
 from txgreenwsgi._switching.tasks import ALL_SHIELDS
-from txgreenwsgi._switching.thread_calls import tasks_of_threads
+from txgreenwsgi._switching.thread_calls import (
+    in_task,
+    in_task_of_thread,
+    tasks_of_threads,
+)
 
 if TYPE_CHECKING:
     from _thread import LockType
@@ -345,13 +349,16 @@ class ThreadCall(Generic[T]):
     ) -> U:
         """Call `function` in the task; block until it has returned.
 
+        The application may keep an object that uses this call, such as the `write` of
+        an earlier response. Outside the function of this call, `function` is called in
+        the task of the running thread, or directly in a task.
+
         Raises:
             BaseException: what `function` raised, or a call posted before.
             GreenletExit: the task was killed, because its reactor stops.
         """
-        if get_ident() != self._ident:
-            # Called by another task of the application.
-            return function(*args, **kwargs)
+        if in_task_of_thread() is not self:
+            return in_task(function, *args, **kwargs)
         self._raise_unreported()
         return self._call_in_task(function, args, kwargs, None)
 
@@ -398,16 +405,16 @@ class ThreadCall(Generic[T]):
         Its failure is raised at the next call of the thread, or at the end of `run`.
         Calls are made in the order of this method and `__call__`.
         """
-        if get_ident() != self._ident:
-            function(*args)
+        if in_task_of_thread() is not self:
+            in_task(function, *args)
             return
         self._raise_unreported()
         self._send(_CallInTask(function, args, {}, None, None))
 
     def post_later(self, function: Callable[..., object], *args: object) -> None:
         """Post a call together with the next one, or at the next `send_posted`."""
-        if get_ident() != self._ident:
-            function(*args)
+        if in_task_of_thread() is not self:
+            in_task(function, *args)
             return
         self._raise_unreported()
         self._append(_CallInTask(function, args, {}, None, None))
