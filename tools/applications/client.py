@@ -6,7 +6,6 @@ Runs in the environment of the application, with Python's standard library only.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 import urllib.error
@@ -15,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from .commands import CommandFailed, output_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ __all__ = [
     "Reply",
     "at_once",
     "check",
+    "check_at_once",
+    "check_pages",
     "data_folder",
     "fetch",
     "main",
@@ -104,20 +107,30 @@ def run(command: Sequence[str], folder: Path | None = None, **environ: str) -> s
     Raises:
         SystemExit: its status is not 0; the message has its output.
     """
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **environ},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"FAILED: {' '.join(command)}: {done.stdout[-3000:]}")
-    return done.stdout
+    try:
+        return output_of(command, folder, **environ)
+    except CommandFailed as error:
+        raise SystemExit(f"FAILED: {error}") from None
+
+
+def check_pages(url: str, pages: Mapping[str, bytes]) -> None:
+    """Check that each page below `url` has the expected bytes."""
+    for page, expected in pages.items():
+        reply = fetch(url + page)
+        good = reply.status == 200 and expected in reply.body
+        check(f"page {page or '/'}", good, (reply.status, reply.text[:500]))
+
+
+def check_at_once(clone: Callable[[int], bool], page: str) -> None:
+    """Check clones of a repository, and requests for a page, at the same time.
+
+    Args:
+        clone: makes the clone of a number; returns whether it is complete.
+        page: the URL.
+    """
+    check("5 clones at once", all(at_once(clone, 5)))
+    statuses = at_once(lambda _: fetch(page).status)
+    check("50 pages at once", set(statuses) == {200}, statuses)
 
 
 def main(prepare: Callable[[], object], drive: Callable[[str], object]) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from .client import at_once, check, data_folder, fetch, main, run
+from .client import (
+    check,
+    check_at_once,
+    check_pages,
+    data_folder,
+    fetch,
+    main,
+    run,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,17 +77,15 @@ def drive(url: str) -> None:
     _git("push", "origin", "HEAD", folder="two")
     _git("pull", folder="one")
     check("git pull", (one / "small.txt").read_bytes() == b"third\n")
-    for page, expected in {
+    pages = {
         "/tree/main/": b"small.txt",
         "/blob/main/small.txt": b"third",
         "/raw/main/small.txt": b"third",
         "/commit/main/": b"small.txt",
         "/blame/main/small.txt": b"third",
         "/tarball/main/": b"\x1f\x8b",
-    }.items():
-        reply = fetch(remote + page)
-        good = reply.status == 200 and expected in reply.body
-        check(f"page {page}", good, (reply.status, reply.text[:500]))
+    }
+    check_pages(remote, pages)
     raw = fetch(f"{remote}/raw/main/large.bin")
     check("raw file of 8 MB", raw.body == large)
 
@@ -87,9 +93,7 @@ def drive(url: str) -> None:
         _git("clone", "--quiet", remote, f"clone{number}")
         return bool((data_folder() / f"clone{number}" / "large.bin").exists())
 
-    check("5 clones at once", all(at_once(clone, 5)))
-    pages = at_once(lambda _: fetch(f"{remote}/tree/main/").status)
-    check("50 pages at once", set(pages) == {200}, pages)
+    check_at_once(clone, f"{remote}/tree/main/")
 
 
 if __name__ == "__main__":

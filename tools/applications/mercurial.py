@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .client import at_once, check, data_folder, fetch, main, program, run
+from .client import (
+    check,
+    check_at_once,
+    check_pages,
+    data_folder,
+    fetch,
+    main,
+    program,
+    run,
+)
 
 CONFIG = """[web]
 push_ssl = false
@@ -61,25 +70,21 @@ def drive(url: str) -> None:
     _hg("commit", "-m", "third", folder="one")
     _hg("push", "--bookmark", "mark", folder="one")
     check("hg push --bookmark", "mark" in _hg("bookmarks", folder="served/repository"))
-    for page, expected in {
+    pages = {
         "": b"third",
         "/file/tip/small.txt": b"third",
         "/rev/tip": b"small.txt",
         "/graph": b"third",
         "/archive/tip.zip": b"PK",
-    }.items():
-        reply = fetch(url + page)
-        good = reply.status == 200 and expected in reply.body
-        check(f"page {page or '/'}", good, reply.text[:500])
+    }
+    check_pages(url, pages)
     check("a wrong page is 404", fetch(f"{url}/file/tip/none").status == 404)
 
     def clone(number: int) -> bool:
         _hg("clone", "--pull", url, f"clone{number}")
         return bool((data_folder() / f"clone{number}" / "small.txt").exists())
 
-    check("5 clones at once", all(at_once(clone, 5)))
-    pages = at_once(lambda _: fetch(f"{url}/rev/tip").status)
-    check("50 pages at once", set(pages) == {200}, pages)
+    check_at_once(clone, f"{url}/rev/tip")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .client import FOLDER_VARIABLE
+from .commands import CommandFailed, output_of
 from .table import APPLICATIONS, Application
 
 if TYPE_CHECKING:
@@ -93,19 +94,10 @@ def _install(application: Application, environment: Path) -> None:
 
 
 def _call(command: Sequence[str]) -> str:
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        raise _FailedError(f"{' '.join(command)}: {done.stdout[-3000:]}")
-    return done.stdout
+    try:
+        return output_of(command, ROOT)
+    except CommandFailed as error:
+        raise _FailedError(str(error)) from None
 
 
 class _Run:
