@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.server.logged import Logged
+from txgreenwsgi._parking.thread_load import Load
 from txgreenwsgi._serving import monitor as monitor_module
 from txgreenwsgi._serving.blocks import Block, seconds_blocked
 from txgreenwsgi._serving.monitor import (
@@ -20,7 +21,6 @@ from txgreenwsgi._serving.monitor import (
     monitor_of,
 )
 from txgreenwsgi._serving.surroundings import Surroundings
-from txgreenwsgi._serving.thread_load import Load
 from txgreenwsgi._switching import running
 from txgreenwsgi.monitoring.blocked import BlockedReport
 from txgreenwsgi.monitoring.stacks import CodeLine
@@ -110,7 +110,7 @@ class SurroundingsOfTest(Surroundings):
 
     def __init__(self) -> None:
         self.time = 1000.0
-        self.processor = Load(0.0, 0.0, 0.0)
+        self.processor = Load(0.0, 0.0)
         self.lines: Stack = (TOTALS, VIEW)
         self.waits_for_events = False
         self.collected: list[tuple[float, float]] = []
@@ -184,8 +184,8 @@ class MonitorCase(SynchronousTestCase):
         gap = self.monitor.interval if seconds is None else seconds
         self.around.time += gap
         self.hub.reactor.rightNow += gap
-        thread, process, delay = self.around.processor
-        self.around.processor = Load(thread + used, process + used, delay)
+        thread, delay = self.around.processor
+        self.around.processor = Load(thread + used, delay)
         self.monitor.sample()
 
     def pass_by(self, seconds: float) -> None:
@@ -422,11 +422,11 @@ class LateTests(MonitorCase):
 
         def lose_the_lock() -> Load:
             lost.restore()
-            before = thread, process, delay = self.around.processor
+            before = thread, delay = self.around.processor
             self.request("/second")
             self.around.time += 1.0
             self.hub.reactor.rightNow += 1.0
-            self.around.processor = Load(thread + 1.0, process + 1.0, delay)
+            self.around.processor = Load(thread + 1.0, delay)
             return before
 
         lost = self.patch(self.around, "load", lose_the_lock)
@@ -459,8 +459,6 @@ class LateTests(MonitorCase):
     def test_other_thread(self) -> None:
         """Another thread that holds the lock is not blamed on the running task."""
         self.request()
-        thread, process, delay = self.around.processor
-        self.around.processor = Load(thread, process + 0.5, delay)
         self.sample(0.5)
         self.assertEqual(self.logged.lines(), [])
 
@@ -468,8 +466,8 @@ class LateTests(MonitorCase):
         """A thread that gets no processor does not block."""
         self.request()
         for _ in range(20):
-            thread, process, delay = self.around.processor
-            self.around.processor = Load(thread, process, delay + 0.0499)
+            thread, delay = self.around.processor
+            self.around.processor = Load(thread, delay + 0.0499)
             self.sample(0.05)
         self.assertEqual(self.logged.lines(), [])
 
@@ -477,8 +475,8 @@ class LateTests(MonitorCase):
         """A thread that gets a part of a processor does block."""
         self.request()
         for _ in range(20):
-            thread, process, delay = self.around.processor
-            self.around.processor = Load(thread, process, delay + 0.04)
+            thread, delay = self.around.processor
+            self.around.processor = Load(thread, delay + 0.04)
             self.sample(0.05, used=0.01)
         self.assertEqual(len(self.logged.lines()), 1)
 

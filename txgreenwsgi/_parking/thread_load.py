@@ -1,4 +1,4 @@
-"""Processor time of the reactor's thread, and the time that it waited for a processor.
+"""Processor time of a thread, and the time that it waited for a processor.
 
 A process that was stopped, or a machine without a free processor, looks like a blocked
 reactor to a clock. These figures tell them apart. It knows the system's clocks. It must
@@ -16,17 +16,15 @@ __all__ = ["NO_LOAD", "Load", "ThreadLoad"]
 
 
 class Load(NamedTuple):
-    """Times in seconds, since the start of the thread or process.
+    """Times in seconds, since the start of the thread.
 
     Attributes:
         thread: processor time of the thread.
-        process: processor time of all threads of the process.
         delay: time that the thread was ready to run and had no processor; 0.0 if the
             system does not tell.
     """
 
     thread: float
-    process: float
     delay: float
 
     def since(self, before: Load) -> Load:
@@ -34,7 +32,7 @@ class Load(NamedTuple):
         return Load(*(now - then for now, then in zip(self, before, strict=True)))
 
 
-NO_LOAD = Load(0.0, 0.0, 0.0)
+NO_LOAD = Load(0.0, 0.0)
 
 
 class ThreadLoad:
@@ -57,14 +55,15 @@ class ThreadLoad:
 
     def read(self) -> Load:
         """Return the load. It takes about 3 us."""
-        process = time.process_time()
-        thread = self.processor_time()
-        delay = 0.0
+        return Load(self.processor_time(), self.delay())
+
+    def delay(self) -> float:
+        """Return the time in the run queue, in seconds; 0.0 where it is not known."""
         if self._statistics >= 0:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 # Processor time, time in the run queue (both in ns), time slices.
-                delay = int(os.pread(self._statistics, 100, 0).split()[1]) / 1e9
-        return Load(thread, process, delay)
+                return int(os.pread(self._statistics, 100, 0).split()[1]) / 1e9
+        return 0.0
 
     def processor_time(self) -> float:
         """Return the processor time. Does not release the interpreter lock."""
@@ -77,3 +76,5 @@ class ThreadLoad:
         statistics, self._statistics = self._statistics, -1
         if statistics >= 0:
             os.close(statistics)
+
+    __del__ = close

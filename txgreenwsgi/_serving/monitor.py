@@ -25,6 +25,7 @@ from txgreenwsgi._parking.real_threads import (
     start_real_thread,
     thread_ident,
 )
+from txgreenwsgi._parking.thread_load import NO_LOAD, Load
 from txgreenwsgi._switching import running
 from txgreenwsgi.monitoring.blocked import BlockedReport, report
 from txgreenwsgi.monitoring.stacks import (
@@ -39,7 +40,6 @@ from txgreenwsgi.monitoring.stacks import (
 
 from .blocks import Block
 from .surroundings import Surroundings
-from .thread_load import NO_LOAD, Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -14,9 +14,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from txgreenwsgi._parking.real_threads import thread_ident
+from txgreenwsgi._parking.thread_load import NO_LOAD, Load, ThreadLoad
 from txgreenwsgi.monitoring.stacks import is_event_wait, stack_of
-
-from .thread_load import NO_LOAD, Load, ThreadLoad
 
 if TYPE_CHECKING:
     from txgreenwsgi.monitoring.stacks import Stack

@@ -11,13 +11,13 @@ It knows clocks. It must never know what a task is for.
 from __future__ import annotations
 
 import gc
-import os
 from contextlib import suppress
-from threading import get_native_id
+from threading import get_ident, get_native_id
 from time import monotonic, thread_time
 from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, ref
 
+from txgreenwsgi._parking.thread_load import ThreadLoad
 from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
 
 from .pool import pool_of
@@ -41,7 +41,8 @@ class Life(NamedTuple):
 
     Attributes:
         total: `TurnMeter.total`.
-        busy: seconds for which the reactor's thread has run; 0 if not measured.
+        busy: seconds for which the reactor's thread has run or was ready to; 0 if not
+            measured.
     """
 
     total: float
@@ -85,7 +86,7 @@ class TurnMeter:
         # The clocks at the beginning of this turn; valid while `precise`.
         self._cpu = self._queued = self._collected = 0.0
         self._collections = _Collections()
-        self._run_queue = _RunQueueClock()
+        self._load = ThreadLoad(get_ident(), get_native_id())
         self._users: WeakSet[object] = WeakSet()
         hub.on_long_turn = self._add
 
@@ -116,7 +117,7 @@ class TurnMeter:
 
     def _begin(self) -> None:
         self._cpu = thread_time()
-        self._queued = self._run_queue.seconds()
+        self._queued = self._load.delay()
         self._collected = self._collections.seconds
 
     def _add(self, task: Task[object], seconds: float) -> None:
@@ -143,12 +144,12 @@ class TurnMeter:
         collected = self._collections.seconds - self._collected
         if self._threads_contend():
             return thread_time() - self._cpu - collected
-        queued = self._run_queue.seconds() - self._queued
+        queued = self._load.delay() - self._queued
         return seconds - queued - collected
 
     def begin_life(self) -> Life:
         """Return the beginning of the life of a request, for `waited`."""
-        busy = self._run_queue.busy_seconds() if self.precise else 0.0
+        busy = sum(self._load.read()) if self.precise else 0.0
         return Life(self.total, busy)
 
     def waited(self, life: Life, seconds: float) -> float:
@@ -164,7 +165,7 @@ class TurnMeter:
         """
         busy = self.total - life.total
         if life.busy:
-            busy = max(busy, self._run_queue.busy_seconds() - life.busy)
+            busy = max(busy, sum(self._load.read()) - life.busy)
         return seconds - busy if busy < seconds / 2 else 0.0
 
     def take(self, task: Task[object]) -> LongTurns:
@@ -201,39 +202,6 @@ class _Collections:
             self._began = monotonic()
         else:
             self.seconds += monotonic() - self._began
-
-
-class _RunQueueClock:
-    """The time that the calling thread was ready but did not run.
-
-    It stands still where the kernel does not tell.
-    """
-
-    def __init__(self) -> None:
-        self._fd: int | None = None
-        try:
-            self._fd = os.open(f"/proc/self/task/{get_native_id()}/schedstat", 0)
-            self.seconds()
-        except (OSError, IndexError):
-            self._close()
-
-    def seconds(self) -> float:
-        """Return the time in seconds."""
-        if self._fd is None:
-            return 0.0
-        # proc(5): nanoseconds on the CPU, nanoseconds in the run queue, time slices.
-        return int(os.pread(self._fd, 128, 0).split()[1]) / 1e9
-
-    def busy_seconds(self) -> float:
-        """Return the time for which the thread has run or was ready to, in seconds."""
-        return thread_time() + self.seconds()
-
-    def _close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-    __del__ = _close
 
 
 _meters: WeakKeyDictionary[Hub, TurnMeter] = WeakKeyDictionary()
