@@ -418,19 +418,27 @@ def sleep(seconds: float) -> None:
             call.cancel()
 
 
-def yield_if_due() -> None:
+def yield_if_due(due: bool = False) -> bool:
     """Park the current task for a reactor turn if it has used up its time slice.
 
     For loops over data that is at hand. A no-op outside tasks, and in code that cannot
     park, such as a finalizer.
+
+    Args:
+        due: park even if the slice is not used up.
+
+    Returns:
+        Whether a turn was due.
     """
     task = current_task()
     if task is None:
-        return
+        return False
     hub = task.hub
-    if hub.seconds() - hub.resumed_at > hub.slice_seconds:
-        with suppress(NotInGreenlet):
-            sleep(0)
+    if not due and hub.seconds() - hub.resumed_at <= hub.slice_seconds:
+        return False
+    with suppress(NotInGreenlet):
+        sleep(0)
+    return True
 
 
 def suspend(timeout: float | None = None) -> Suspension:

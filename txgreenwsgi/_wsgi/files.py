@@ -9,12 +9,9 @@ from __future__ import annotations
 import io
 import os
 import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from txgreenwsgi._switching.errors import NotInGreenlet
-from txgreenwsgi._switching.greenlets import current_task
-from txgreenwsgi._switching.waiting import sleep
+from txgreenwsgi._switching.waiting import yield_if_due
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -160,24 +157,12 @@ class FileWrapper:
 
     def _read(self, size: int) -> bytes:
         # Yield before the read: an interruption must not lose a block.
-        self._yield_if_due()
+        if yield_if_due(self._read_in_turn >= _BYTES_PER_TURN):
+            self._read_in_turn = 0
         block = self.filelike.read(size)
         if block:
             self._read_in_turn += len(block)
         return block
-
-    def _yield_if_due(self) -> None:
-        """Park for a reactor turn if the task has used up its time slice."""
-        task = current_task()
-        if task is None:
-            return
-        if self._read_in_turn < _BYTES_PER_TURN:
-            hub = task.hub
-            if hub.seconds() - hub.resumed_at <= hub.slice_seconds:
-                return
-        self._read_in_turn = 0
-        with suppress(NotInGreenlet):  # in a finalizer, for example
-            sleep(0)
 
     def blocks(self, limit: int | None) -> Iterator[bytes]:
         """Iterate over the rest of the file, at most `limit` bytes of it.
