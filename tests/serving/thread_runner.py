@@ -158,7 +158,6 @@ class _Sink:
     def __init__(self, crossing: _Crossing, sink: ResponseSink) -> None:
         self._call = crossing.call
         self._sink = sink
-        self.of_thread = True
 
     @property
     def code(self) -> int:

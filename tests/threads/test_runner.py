@@ -24,7 +24,6 @@ class FakeSink:
     """A sink that records its calls."""
 
     bodiless = False
-    of_thread = False
     code = 200
 
     def __init__(self) -> None:

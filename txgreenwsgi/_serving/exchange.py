@@ -163,9 +163,6 @@ class Exchange:
         stalled: duration of the stalls of the reactor during the request, in seconds.
     """
 
-    #: The response is sent in the task.
-    of_thread: Final = False
-
     __slots__ = (
         "_awaits_stop",
         "_left",

@@ -75,6 +75,23 @@ class _Suspect:
         self.needed = needed
 
 
+class _Moved:
+    """A route that runs in threads.
+
+    Attributes:
+        quick: the number of its quick requests in a row.
+        tried: the number of requests left in which a failure returns it to tasks.
+        needed: the weight at which it moved.
+    """
+
+    __slots__ = ("needed", "quick", "tried")
+
+    def __init__(self, needed: int, tried: int) -> None:
+        self.needed = needed
+        self.tried = tried
+        self.quick = 0
+
+
 class AutomaticRoutes:
     """The routes that run in threads, by experience. Call from the reactor's thread.
 
@@ -82,22 +99,18 @@ class AutomaticRoutes:
         clock: returns the time in seconds.
 
     Attributes:
-        moved: the routes that run in threads, each with the number of its quick
-            requests in a row.
+        moved: the routes that run in threads.
         suspects: the routes that are observed. While there are some, `ended` must be
             called for each request, otherwise for slow ones.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.moved: dict[str, int] = {}
+        self.moved: dict[str, _Moved] = {}
         self._clock = clock
         self.suspects: dict[str, _Suspect] = {}
         # The number of slow requests that a route needs, if it has returned once.
         self._needed: dict[str, int] = {}
         self._pinned: set[str] = set()
-        # The number of requests that each moved route has served in threads, up to
-        # `_TRIED_REQUESTS`.
-        self._tried: dict[str, int] = {}
 
     @property
     def observes(self) -> bool:
@@ -152,10 +165,9 @@ class AutomaticRoutes:
         del self.suspects[route]
         if len(self.moved) >= _MAX_ROUTES:
             return
-        self.moved[route] = 0
         # A route that fails in tasks too may fail in threads.
-        self._tried[route] = _TRIED_REQUESTS if suspect.failed else 0
-        self._needed[route] = suspect.needed
+        tried = 0 if suspect.failed else _TRIED_REQUESTS
+        self.moved[route] = _Moved(suspect.needed, tried)
         _log.warn(
             "{route} has held up all other requests {count} times, the last time for "
             "{milliseconds:.0f} ms: its requests run in threads from now on; "
@@ -174,27 +186,22 @@ class AutomaticRoutes:
             seconds: the time, without its waits in the task.
             failed: whether the application raised or sent a 500.
         """
-        quick = self.moved.get(route)
-        if quick is None:
+        moved = self.moved.get(route)
+        if moved is None:
             return
-        tried = self._tried.get(route, 0)
-        if tried < _TRIED_REQUESTS:
-            self._tried[route] = tried + 1
+        if moved.tried:
+            moved.tried -= 1
             if failed:
                 # Its code may depend on the thread, such as a connection to SQLite
                 # that was made at import.
                 self.pin(route, "has failed in a thread")
                 return
-        if seconds > _QUICK_SECONDS:
-            self.moved[route] = 0
-            return
-        self.moved[route] = quick + 1
-        if quick + 1 < _QUICK_REQUESTS:
+        moved.quick = moved.quick + 1 if seconds <= _QUICK_SECONDS else 0
+        if moved.quick < _QUICK_REQUESTS:
             return
         del self.moved[route]
-        del self._tried[route]
         # A higher bar next time: a route must not move to and fro.
-        self._needed[route] = 2 * self._needed[route]
+        self._needed[route] = 2 * moved.needed
         _log.info(
             "{route} was quick {count} times in a row: its requests run in tasks again",
             route=readable(route),
@@ -207,7 +214,6 @@ class AutomaticRoutes:
             return
         self._pinned.add(route)
         self.suspects.pop(route, None)
-        self._tried.pop(route, None)
         if self.moved.pop(route, None) is not None:
             _log.warn(
                 "{route} {reason}: its requests run in tasks again",

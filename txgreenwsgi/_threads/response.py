@@ -5,7 +5,7 @@ It knows sinks. It must never know what sends the response.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,10 +32,7 @@ class SinkInThread:
 
     Attributes:
         bodiless: as that of `sink`.
-        of_thread: True.
     """
-
-    of_thread: Final = True
 
     __slots__ = ("_call", "_sink", "bodiless")
 

@@ -31,10 +31,6 @@ if TYPE_CHECKING:
         """The receiver of one response."""
 
         @property
-        def of_thread(self) -> bool:
-            """Whether its methods are called in a thread; otherwise in the task."""
-
-        @property
         def code(self) -> int:
             """The status code that was sent; 0 before."""
 
@@ -140,10 +136,9 @@ class StartResponse:
         in_task = in_task_of_thread()
         if in_task is None:
             require_task("write()")
-        elif not self._sink.of_thread:
+            self.send(data, None)
+        else:
             in_task(self.send, data, None)
-            return
-        self.send(data, None)
 
     def send(self, block: bytes | bytearray | memoryview, length: int | None) -> None:
         """Send a block, with the head if it is the first. May park.
