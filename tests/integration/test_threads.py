@@ -198,6 +198,7 @@ class StdlibTests(SynchronousTestCase):
             with self.server.connect() as client:
                 path = ("stream?100000", "spin?0.01", "kind")[number % 3]
                 client.send(f"GET /t/{path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        self.assert_all("ended", ["/g/end_executor"])
         started = time.monotonic()
         while True:
             text = self.server.fetch("/g/objects").text

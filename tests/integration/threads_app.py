@@ -135,6 +135,14 @@ def executors(environ: WSGIEnvironment) -> object:
         ]
 
 
+def end_executor(environ: WSGIEnvironment) -> object:
+    """End the workers of the shared executor, which are tasks if a task began them."""
+    global executor
+    executor.shutdown()
+    executor = ThreadPoolExecutor(4)
+    return "ended"
+
+
 def processes(environ: WSGIEnvironment) -> object:
     """Run a process, and fork."""
     text = subprocess.run(
@@ -271,7 +279,17 @@ _VIEWS: dict[str, Callable[[WSGIEnvironment], object]] = {
     view.__name__.rstrip("_"): view
     for view in (
         *(kind, bank, get, put, get_simple, put_simple, turn, limited, wait_event),
-        *(set_event, executors, processes, run_asyncio, locals_, logs, api, net),
+        *(
+            set_event,
+            executors,
+            end_executor,
+            processes,
+            run_asyncio,
+            locals_,
+            logs,
+            api,
+            net,
+        ),
         *(upload, spin, forever, waits_in_c, block_in_c, objects, fail),
     )
 }
