@@ -26,11 +26,11 @@ monkey.patch_heavy(warn=False)
 {after}
 
 def parks(function, *args, **kwargs):
+    # Not callLater: the reactor makes the calls of threads, such as the one that ends
+    # the wait, before those.
     ran = []
-    call = reactor.callLater(0, ran.append, None)
+    reactor.callFromThread(ran.append, None)
     result = function(*args, **kwargs)
-    if call.active():
-        call.cancel()
     return bool(ran), result
 
 def main():
