@@ -16,6 +16,7 @@ from .options import (
     read,
 )
 from .reference import markdown_table, meaning
+from .tls import check_tls, tls_options, with_tls_listener
 
 __all__ = [
     "DEFAULT_APP",
@@ -27,8 +28,11 @@ __all__ = [
     "Described",
     "Option",
     "all_options",
+    "check_tls",
     "markdown_table",
     "meaning",
     "option_name",
     "read",
+    "tls_options",
+    "with_tls_listener",
 ]

@@ -6,6 +6,7 @@ the application afterwards. It must never know how the application was named.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
@@ -20,6 +21,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txgreenwsgi._tls.options import TLSOptions
 from txgreenwsgi._wsgi.standard_streams import (
     end_partial_lines,
     replace_standard_streams,
@@ -33,6 +35,7 @@ from .adopted import as_it_is
 from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
+from .https import HTTPSListeners, is_https
 from .site import GreenSite
 from .unpatched import SERVICE_REMEDY, log_if_unpatched
 
@@ -75,6 +78,9 @@ class GreenService(Service):
             last request.
         freezer: excludes the loaded application from garbage collection; None to
             leave the collector alone.
+        tls: the default TLS options of `https:` endpoints.
+        ticket_secret: a secret that the processes of one server share, for the
+            session tickets of `https:` endpoints; b"" for keys of this process alone.
 
     Attributes:
         site: the factory behind all endpoints.
@@ -90,6 +96,8 @@ class GreenService(Service):
         reactor: IReactorTime | None = None,
         access_log: AccessLog | None = None,
         freezer: Freezer | None = None,
+        tls: TLSOptions | None = None,
+        ticket_secret: bytes = b"",
     ) -> None:
         if isinstance(listen, str):
             raise TypeError(
@@ -109,6 +117,7 @@ class GreenService(Service):
         self.site = GreenSite(
             None, settings or Settings(), observers=observers, reactor=reactor
         )
+        self._https = HTTPSListeners(tls or TLSOptions(), self.site, ticket_secret)
         self._throttle: AcceptThrottle | None = None
         self._is_cut_short = False
 
@@ -146,6 +155,15 @@ class GreenService(Service):
         if not self._privileged:
             self._open()
         self._privileged = False
+        self._https.start()
+
+    def read_certificates(self) -> None:
+        """Read the certificates of `https:` endpoints again; log what has changed.
+
+        Files are read in a thread. Renewed certificates are also found without this
+        call, within seconds.
+        """
+        self._https.read_again()
 
     def _open(self) -> None:
         log_if_unpatched(SERVICE_REMEDY)
@@ -170,7 +188,10 @@ class GreenService(Service):
 
     def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
         if isinstance(listen, str):
-            return make_endpoint(self.site.server.reactor, listen)
+            make = partial(make_endpoint, self.site.server.reactor)
+            return (
+                self._https.endpoint(listen, make) if is_https(listen) else make(listen)
+            )
         return as_it_is(listen)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
@@ -212,6 +233,7 @@ class GreenService(Service):
         grace_seconds = self.site.server.settings.graceful_timeout
         exits.set_time_limit(grace_seconds + exits.AFTER_GRACE_SECONDS)
         self._privileged = False
+        self._https.stop()
         for opening in self._opening:
             opening.cancel()
         self._opening.clear()

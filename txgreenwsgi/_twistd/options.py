@@ -21,9 +21,11 @@ from txgreenwsgi._configuration import (
     Conditions,
     Described,
     all_options,
+    check_tls,
     meaning,
     option_name,
     read,
+    with_tls_listener,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
@@ -42,7 +44,7 @@ _RETIRED: Final = {
     **dict.fromkeys(["-p", "--port"], f"{_USE_LISTEN}: --listen tcp:8080"),
     **dict.fromkeys(
         ["--https", "-c", "--certificate", "-k", "--privkey"],
-        f"{_USE_LISTEN}: --listen ssl:443:privateKey=key.pem:certKey=cert.pem",
+        "use --tls-cert and --tls-key, with --listen https:443",
     ),
     **dict.fromkeys(
         ["-n", "--notracebacks"],
@@ -154,6 +156,13 @@ class Options(usage.Options):
         self.update({option_name(name): value for name, value in values.items()})
         names = {field.name for field in dataclasses.fields(Command)}
         self.command = Command(**{name: values.pop(name) for name in names})
+        if "listen" not in self._given:
+            self.command = with_tls_listener(self.command)
+            self["listen"] = self.command.listen
+        try:
+            check_tls(self.command, self._conditions())
+        except SettingError as error:
+            raise usage.UsageError(str(error)) from None
         self.settings = Settings(**values)
         # twistd checks it next. Without --pidfile= it has a default.
         parent: Mapping[str, Any] = self.parent or {}

@@ -17,6 +17,7 @@ from twisted.application.service import IService, Service
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
+from txgreenwsgi._configuration import tls_options
 from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import find_app
 from txgreenwsgi._launch.patching import patch, patch_drivers
@@ -75,14 +76,23 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         log = AccessLog(options.command.access_log, options.command.access_log_format)
     freezer = freezer_for(options.command.gc)
     server = GreenService(
-        load_app, options.command.listen, options.settings, (), reactor, log, freezer
+        load_app,
+        options.command.listen,
+        options.settings,
+        (),
+        reactor,
+        log,
+        freezer,
+        tls_options(options.command),
     )
     watchdog = Watchdog(
         options.settings.graceful_timeout, server.cut_short, log_path(options)
     )
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
-    signals = OperatorSignals([] if log is None else [log.reopen])
+    signals = OperatorSignals(
+        [] if log is None else [log.reopen], [server.read_certificates]
+    )
     return _CommandService(server, watchdog, signals, reactor, log_path(options))
 
 

@@ -4,7 +4,8 @@ gunicorn, nginx and uWSGI give them meanings, and scripts send them: logrotate S
 or SIGHUP, deployments SIGHUP, SIGUSR2, SIGTTIN and SIGTTOU. By default they end or stop
 the process. Here they do not:
 
-- SIGUSR1 and SIGHUP reopen the logs. There is nothing to reload in a single process.
+- SIGUSR1 and SIGHUP reopen the logs. SIGHUP also reads the TLS certificates again;
+  there is nothing else to reload in a single process.
 - SIGQUIT is SIGTERM.
 - SIGUSR2, SIGTTIN and SIGTTOU are logged.
 
@@ -67,10 +68,16 @@ class OperatorSignals:
 
     Args:
         reopen: functions that reopen log files. They must not raise.
+        read_again: functions that read files again at a SIGHUP. They must not raise.
     """
 
-    def __init__(self, reopen: Iterable[Callable[[], object]] = ()) -> None:
+    def __init__(
+        self,
+        reopen: Iterable[Callable[[], object]] = (),
+        read_again: Iterable[Callable[[], object]] = (),
+    ) -> None:
         self._reopen = list(reopen)
+        self._read_again = list(read_again)
         self._reactor: _Reactor | None = None
         self._log_file: BaseLogFile | None = None
         self._log_mode: int | None = None
@@ -134,7 +141,13 @@ class OperatorSignals:
             _log.info("SIGUSR1: reopened the logs")
         elif name == "SIGHUP":
             self._reopen_logs()
-            _log.info("SIGHUP: reopened the logs; {remedy}", remedy=_RELOAD)
+            for read_again in self._read_again:
+                read_again()
+            _log.info(
+                "SIGHUP: reopened the logs and reading TLS certificates again; "
+                "{remedy}",
+                remedy=_RELOAD,
+            )
         elif name == "SIGUSR2":
             _log.warn("SIGUSR2 {reason}; {remedy}", reason=_WORKERS, remedy=_RELOAD)
         else:
