@@ -16,7 +16,7 @@ from .options import (
     read,
 )
 from .reference import markdown_table, meaning
-from .tls import check_tls, tls_options, with_tls_listener
+from .tls import check_tls, tls_options, uses_tls, with_tls_listener
 
 __all__ = [
     "DEFAULT_APP",
@@ -34,5 +34,6 @@ __all__ = [
     "option_name",
     "read",
     "tls_options",
+    "uses_tls",
     "with_tls_listener",
 ]

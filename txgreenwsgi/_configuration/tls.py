@@ -19,7 +19,13 @@ from .options import DEFAULT_LISTEN
 if TYPE_CHECKING:
     from .options import Command, Conditions
 
-__all__ = ["DEFAULT_TLS_LISTEN", "check_tls", "tls_options", "with_tls_listener"]
+__all__ = [
+    "DEFAULT_TLS_LISTEN",
+    "check_tls",
+    "tls_options",
+    "uses_tls",
+    "with_tls_listener",
+]
 
 #: The default endpoint if a certificate is given.
 DEFAULT_TLS_LISTEN: Final = "https:8443"
@@ -36,6 +42,11 @@ def tls_options(command: Command) -> TLSOptions:
         min=command.tls_min,
         ciphers=command.tls_ciphers or "",
     )
+
+
+def uses_tls(command: Command) -> bool:
+    """Return whether an endpoint uses the TLS options."""
+    return any(is_https(text) for text in command.listen)
 
 
 def with_tls_listener(command: Command) -> Command:

@@ -17,7 +17,7 @@ from twisted.application.service import IService, Service
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
-from txgreenwsgi._configuration import tls_options
+from txgreenwsgi._configuration import tls_options, uses_tls
 from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import find_app
 from txgreenwsgi._launch.patching import patch, patch_drivers
@@ -83,7 +83,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         reactor,
         log,
         freezer,
-        tls_options(options.command),
+        tls=tls_options(options.command),
     )
     watchdog = Watchdog(
         options.settings.graceful_timeout, server.cut_short, log_path(options)
@@ -91,7 +91,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
     signals = OperatorSignals(
-        [] if log is None else [log.reopen], [server.read_certificates]
+        [] if log is None else [log.reopen],
+        [server.read_certificates] if uses_tls(options.command) else [],
     )
     return _CommandService(server, watchdog, signals, reactor, log_path(options))
 

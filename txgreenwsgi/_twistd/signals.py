@@ -141,13 +141,12 @@ class OperatorSignals:
             _log.info("SIGUSR1: reopened the logs")
         elif name == "SIGHUP":
             self._reopen_logs()
+            done = "reopened the logs"
+            if self._read_again:
+                done += ", reading TLS certificates again"
             for read_again in self._read_again:
                 read_again()
-            _log.info(
-                "SIGHUP: reopened the logs and reading TLS certificates again; "
-                "{remedy}",
-                remedy=_RELOAD,
-            )
+            _log.info("SIGHUP: {done}; {remedy}", done=done, remedy=_RELOAD)
         elif name == "SIGUSR2":
             _log.warn("SIGUSR2 {reason}; {remedy}", reason=_WORKERS, remedy=_RELOAD)
         else:
