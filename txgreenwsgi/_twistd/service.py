@@ -36,7 +36,7 @@ from txgreenwsgi.monitoring import AccessLog
 from txgreenwsgi.origins import adapt, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from twisted.internet.defer import Deferred
@@ -62,25 +62,25 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """
 
     def load_app() -> Application:
-        _enter(options["chdir"])
-        patch(options["patch"])
+        _enter(options.command.chdir)
+        patch(options.command.patch)
         isolate_loaded()
-        offload_names(options["offload"])
-        prepare(options["origin"])
-        app = adapt(find_app(options["app"]), options["origin"])
-        patch_drivers(options["patch"])
+        offload_names(options.command.offload)
+        prepare(options.command.origin)
+        app = adapt(find_app(options.command.app), options.command.origin)
+        patch_drivers(options.command.patch)
         return app
 
     # Now, because the ports open, and the site would warn, before patching.
     patched.choose()
-    if options["check"]:
-        return _CheckService(load_app, options["offload"], reactor)
+    if options.command.check:
+        return _CheckService(load_app, options.command.offload, reactor)
     log = None
-    if options["access-log"] is not None:
-        log = AccessLog(options["access-log"], options["access-log-format"])
-    freezer = freezer_for(options["gc"])
+    if options.command.access_log is not None:
+        log = AccessLog(options.command.access_log, options.command.access_log_format)
+    freezer = freezer_for(options.command.gc)
     server = GreenService(
-        load_app, options["listen"], options.settings, (), reactor, log, freezer
+        load_app, options.command.listen, options.settings, (), reactor, log, freezer
     )
     settings = options.settings
     notifier = Notifier.taken_from(os.environ)
@@ -170,7 +170,7 @@ class _CheckService(Service):
     """`--check`: report the drivers of the application, then end the process."""
 
     def __init__(
-        self, load_app: Callable[[], object], offload: list[str], reactor: Any
+        self, load_app: Callable[[], object], offload: Sequence[str], reactor: Any
     ) -> None:
         self._load_app = load_app
         self._offload = offload
