@@ -23,8 +23,8 @@ from txgreenwsgi._launch.patching import patch, patch_drivers
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._twistd.check import examine, report
-from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.check_config import check_start
+from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.signals import OperatorSignals
