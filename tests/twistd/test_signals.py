@@ -75,7 +75,7 @@ class SignalTests(Installed):
     def test_certificates(self) -> None:
         """With TLS, SIGHUP also reads the certificates again; SIGUSR1 does not."""
         read: list[str] = []
-        made = OperatorSignals([], [lambda: read.append("certificates")])
+        made = OperatorSignals(read_again=[lambda: read.append("certificates")])
         made.install(self.reactor)
         self.receive("SIGUSR1")
         self.assertEqual(read, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .errors import ConfigurationError
 from .options import (
     DEFAULT_APP,
     DEFAULT_LISTEN,
@@ -15,8 +16,10 @@ from .options import (
     option_name,
     read,
 )
+from .printing import printed
 from .reference import markdown_table, meaning
-from .tls import check_tls, tls_options, uses_tls, with_tls_listener
+from .sources import Configuration, Given, resolve
+from .tls import check_tls, tls_options, unused_tls, uses_tls
 
 __all__ = [
     "DEFAULT_APP",
@@ -25,15 +28,20 @@ __all__ = [
     "OFFLOAD_FORM",
     "Command",
     "Conditions",
+    "Configuration",
+    "ConfigurationError",
     "Described",
+    "Given",
     "Option",
     "all_options",
     "check_tls",
     "markdown_table",
     "meaning",
     "option_name",
+    "printed",
     "read",
+    "resolve",
     "tls_options",
+    "unused_tls",
     "uses_tls",
-    "with_tls_listener",
 ]

@@ -5,8 +5,7 @@ It knows the options of the command. It must never know how certificates are use
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from txgreenwsgi._server.errors import EndpointError
 from txgreenwsgi._server.https import check_certificates, is_https
@@ -14,21 +13,18 @@ from txgreenwsgi._tls.errors import TLSError
 from txgreenwsgi._tls.options import TLSOptions
 from txgreenwsgi.settings import SettingError
 
-from .options import DEFAULT_LISTEN
+from .options import DEFAULT_TLS_LISTEN
 
 if TYPE_CHECKING:
     from .options import Command, Conditions
+    from .sources import Configuration
 
 __all__ = [
-    "DEFAULT_TLS_LISTEN",
     "check_tls",
     "tls_options",
+    "unused_tls",
     "uses_tls",
-    "with_tls_listener",
 ]
-
-#: The default endpoint if a certificate is given.
-DEFAULT_TLS_LISTEN: Final = "https:8443"
 
 
 def tls_options(command: Command) -> TLSOptions:
@@ -49,18 +45,7 @@ def uses_tls(command: Command) -> bool:
     return any(is_https(text) for text in command.listen)
 
 
-def with_tls_listener(command: Command) -> Command:
-    """Return the command with the default endpoint for TLS.
-
-    Call if no endpoint was given: the command is returned unchanged without a
-    certificate.
-    """
-    if not tls_options(command).has_certificate:
-        return command
-    return replace(command, listen=(DEFAULT_TLS_LISTEN,))
-
-
-def check_tls(command: Command, conditions: Conditions) -> list[str]:
+def check_tls(command: Command, conditions: Conditions) -> tuple[str, ...]:
     """Validate the TLS options and the files that they name. Opens no socket.
 
     Returns:
@@ -75,20 +60,40 @@ def check_tls(command: Command, conditions: Conditions) -> list[str]:
         options.check()
     except TLSError as error:
         raise SettingError(error.subject, error.problem, error.remedy) from None
-    endpoints = [text for text in command.listen if is_https(text)]
-    if options.given and not endpoints:
-        raise SettingError(
-            options.label(options.given[0]),
-            "is used by no endpoint",
-            f"give --listen {DEFAULT_TLS_LISTEN} in place of --listen "
-            f"{command.listen[0] if command.listen else DEFAULT_LISTEN}, or beside it",
-        )
     findings = [
         finding
-        for text in endpoints
+        for text in command.listen
+        if is_https(text)
         for finding in _check(text, options, conditions.paths_are_final)
     ]
-    return list(dict.fromkeys(findings))
+    return tuple(dict.fromkeys(findings))
+
+
+def unused_tls(configuration: Configuration) -> tuple[str, ...]:
+    """Return a warning about a TLS option that no endpoint uses, or raise.
+
+    To override the endpoints of a file on the command line is no mistake.
+
+    Raises:
+        SettingError: the option has no effect, and probably should have. The message
+            is complete.
+    """
+    command = configuration.command()
+    options = tls_options(command)
+    if uses_tls(command) or not options.given:
+        return ()
+    name = options.given[0]
+    origin = configuration.given[f"tls_{name}"].origin
+    listen = configuration.given["listen"]
+    label, problem = options.label(name), "is used by no endpoint"
+    if listen.origin == "--listen" and not origin.startswith("--"):
+        return (f"{label} (from {origin}) {problem}",)
+    raise SettingError(
+        label,
+        problem,
+        f"give --listen {DEFAULT_TLS_LISTEN} in place of --listen {listen.value[0]}, "
+        "or beside it",
+    )
 
 
 def _check(text: str, options: TLSOptions, paths_are_final: bool) -> list[str]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
 
+    from .notify import Notifier
+
     class _Reactor(Protocol):
         """The part of IReactorFromThreads that is used here."""
 
@@ -68,16 +70,20 @@ class OperatorSignals:
 
     Args:
         reopen: functions that reopen log files. They must not raise.
+        notifier: informed about SIGHUP, with which systemd reloads a unit of
+            Type=notify-reload.
         read_again: functions that read files again at a SIGHUP. They must not raise.
     """
 
     def __init__(
         self,
         reopen: Iterable[Callable[[], object]] = (),
+        notifier: Notifier | None = None,
         read_again: Iterable[Callable[[], object]] = (),
     ) -> None:
         self._reopen = list(reopen)
         self._read_again = list(read_again)
+        self._notifier = notifier
         self._reactor: _Reactor | None = None
         self._log_file: BaseLogFile | None = None
         self._log_mode: int | None = None
@@ -140,6 +146,8 @@ class OperatorSignals:
             self._reopen_logs()
             _log.info("SIGUSR1: reopened the logs")
         elif name == "SIGHUP":
+            if self._notifier is not None:
+                self._notifier.reloading()
             self._reopen_logs()
             done = "reopened the logs"
             if self._read_again:
@@ -147,6 +155,8 @@ class OperatorSignals:
             for read_again in self._read_again:
                 read_again()
             _log.info("SIGHUP: {done}; {remedy}", done=done, remedy=_RELOAD)
+            if self._notifier is not None:
+                self._notifier.ready()
         elif name == "SIGUSR2":
             _log.warn("SIGUSR2 {reason}; {remedy}", reason=_WORKERS, remedy=_RELOAD)
         else:
