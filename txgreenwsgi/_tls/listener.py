@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from time import time
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -96,6 +97,11 @@ class TLSListener:
         self.loaded: Loaded | None = None
         self._front: SSL.Context | None = None
         self._front_key: tuple[bytes, int] = (b"", 0)
+        # OpenSSL calls the front of a connection, which pyOpenSSL does not keep alive
+        # once another context has taken its place.
+        self._front_of: WeakKeyDictionary[SSL.Connection, SSL.Context] = (
+            WeakKeyDictionary()
+        )
         self._unknown = _LimitedLog(clock)
         self._refusals = _LimitedLog(clock)
 
@@ -183,7 +189,7 @@ class TLSListener:
         """Return the TLS state of a new connection."""
         assert self._front is not None, "no certificate is in use"
         connection = SSL.Connection(self._front, None)
-        connection.set_app_data(protocol)
+        self._front_of[connection] = self._front
         return connection
 
     def _choose_certificate(self, connection: SSL.Connection) -> None:

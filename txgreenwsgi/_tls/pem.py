@@ -100,32 +100,36 @@ def _read(path: str, subject: str) -> bytes:
     try:
         # Non-blocking: a FIFO must not block the server.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
-        with os.fdopen(fd, "rb") as file:
-            status = os.fstat(fd)
-            if stat.S_ISDIR(status.st_mode):
-                raise TLSError(
-                    subject,
-                    "is a directory",
-                    "give a file, or use --tls-dir (dir= of the endpoint)",
-                )
-            if not stat.S_ISREG(status.st_mode):
-                raise TLSError(subject, "is not a regular file", "give a file")
-            if status.st_size > MAX_BYTES:
-                raise TLSError(
-                    subject,
-                    f"has {status.st_size} bytes, more than any certificate or key",
-                    "give a file in PEM format",
-                )
-            return file.read(MAX_BYTES)
+        try:
+            _check_kind(os.fstat(fd), subject)
+            with os.fdopen(fd, "rb", closefd=False) as file:
+                return file.read(MAX_BYTES)
+        finally:
+            os.close(fd)
     except OSError as error:
         remedy = "give the path of a readable file"
         if isinstance(error, PermissionError):
             remedy = "let the user of this process read it"
-        elif isinstance(error, IsADirectoryError):
-            remedy = "give a file"
         raise TLSError(
             subject, f"cannot be read ({error.strerror})", remedy, unreadable=True
         ) from error
+
+
+def _check_kind(status: os.stat_result, subject: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise TLSError(
+            subject,
+            "is a directory",
+            "give a file, or use --tls-dir (dir= of the endpoint)",
+        )
+    if not stat.S_ISREG(status.st_mode):
+        raise TLSError(subject, "is not a regular file", "give a file")
+    if status.st_size > MAX_BYTES:
+        raise TLSError(
+            subject,
+            f"has {status.st_size} bytes, more than any certificate or key",
+            "give a file in PEM format",
+        )
 
 
 def _certificate(block: bytes, subject: str) -> x509.Certificate:
