@@ -252,7 +252,7 @@ class TLSListener:
         if more := certificates.all[_LOGGED:]:
             _log.info("{event}: {count} more", event=event, count=len(more))
         for warning in certificates.warnings:
-            _log.warn("TLS: {warning}", warning=warning)
+            _log.warn("TLS: {problem}", problem=warning)
 
     def log_expiry(self) -> None:
         """Log warnings about certificates that have expired or are about to."""
@@ -260,7 +260,7 @@ class TLSListener:
         now = datetime.now(timezone.utc)
         for each in self.loaded.certificates.all:
             if warning := each.expiry_warning(now):
-                _log.warn("TLS: {warning}", warning=warning)
+                _log.warn("TLS: {problem}", problem=warning)
 
 
 def _status_of(path: str) -> tuple[object, ...]:
