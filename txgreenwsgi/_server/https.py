@@ -46,6 +46,7 @@ __all__ = [
 
 _PREFIX: Final = "https:"
 _SPLIT: Final = re.compile(r"(?<!\\):")
+_HOST: Final = re.compile(r"localhost\Z|[\w-]*\.[\w.-]*\Z|\[")
 _ESCAPED: Final = re.compile(r"\\(.)")
 _INNER: Final = ("tcp", "tcp6", "unix", "systemd", "fd")
 _ARGUMENTS: Final = {
@@ -123,7 +124,7 @@ def parse_https(text: str) -> HTTPSString:
         return HTTPSString(":".join(["tcp", *words]), arguments)
     if first in _INNER:
         return HTTPSString(":".join(words), arguments)
-    if re.match(r"[\w.-]+\Z|\[", first) and len(words) > 1 and words[-1].isdigit():
+    if _HOST.match(first) and len(words) > 1 and words[-1].isdigit():
         host = ":".join(words[:-1]).strip("[]").replace("localhost", "127.0.0.1")
         kind = "tcp6:" if ":" in host else ""
         escaped = host.replace("\\:", ":").replace(":", "\\:")
