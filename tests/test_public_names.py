@@ -36,7 +36,7 @@ PUBLIC: dict[str, set[str]] = {
     },
     "txgreenwsgi.settings": {
         *("Setting", "SettingError", "Settings", "SettingsKeywords", "Pairs"),
-        *("described", "parse", "refuse_settings", "shown"),
+        *("described", "parse", "refuse_settings", "shown", "typed"),
     },
     "txgreenwsgi.web": {"GreenWSGIResource"},
     "txgreenwsgi.proxy": {"GreenProxy"},

@@ -108,7 +108,7 @@ class MakeServiceTests(SynchronousTestCase):
     def test_server(self) -> None:
         """The server gets the values of the options."""
         _made, green = self.make("--listen=tcp:1", "--listen=tcp:2", "--max-body=5")
-        self.assertEqual(green.listen, ["tcp:1", "tcp:2"])
+        self.assertEqual(green.listen, ("tcp:1", "tcp:2"))
         self.assertEqual(green.settings.max_body, 5)
         self.assertIsNone(green.access_log)
         self.assertEqual(green.calls, [])
