@@ -117,8 +117,7 @@ class AcceptThrottle:
 
     def forget_port(self, port: IListeningPort) -> None:
         """Stop watching one port. Call before it is closed."""
-        if port in self._ports:
-            self._ports.remove(port)
+        self._ports = [each for each in self._ports if each is not port]
 
     def forget(self) -> None:
         """Stop watching. Call before the ports are closed."""

@@ -111,8 +111,10 @@ class OperatorSignals:
                     self._log_mode = stat.S_IMODE(os.stat(log_file.path).st_mode)
             elif present is not signal.SIG_DFL:
                 continue
-            if name in _OF_TERMINALS and self._has_terminal and not (
-                name in self._actions and not _stops_writers()
+            if (
+                name in _OF_TERMINALS
+                and self._has_terminal
+                and not (name in self._actions and not _stops_writers())
             ):
                 # The kernel sends them to a background process that uses its
                 # terminal, and again when the call is repeated after a handler:

@@ -5,7 +5,7 @@ It knows the form of the message. It must never know the options in it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LINK_FD", "LOG_FD", "PAGE_FD", "STACKS_FD", "Boot"]
 
-#: The descriptors of a worker beside 0 (the null device), 1 and 2 (those of the master).
+#: The descriptors of a worker beside 0 (null device), 1 and 2 (those of the master).
 LINK_FD: Final = 3
 LOG_FD: Final = 4
 PAGE_FD: Final = 5
@@ -32,6 +32,8 @@ class Boot:
         reactor: the module whose `install` installs the reactor.
         path: the module search path of the master.
         listen: the endpoint strings whose sockets the master has opened.
+        directory: the working directory in which the options are parsed; "" for that
+            of the worker.
         slot: the index of the worker's slot.
         number: counts all workers of the master, from 1.
         record: the index of the worker's record in the shared page.
@@ -44,10 +46,19 @@ class Boot:
     reactor: str = ""
     path: list[str] = field(default_factory=list)
     listen: list[str] = field(default_factory=list)
+    directory: str = ""
     slot: int = 0
     number: int = 0
     record: int = 0
     name: str = ""
+
+    def with_reactor(self, module: str) -> Boot:
+        """Return a copy for a reactor.
+
+        Args:
+            module: the module of the reactor, which has a function `install`.
+        """
+        return replace(self, reactor=module)
 
     def message(self) -> Message:
         """Return the message to the worker."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from _socket import socket as real_socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +23,6 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txgreenwsgi._server.adopted import AdoptedEndpoint
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted.internet.interfaces import IAddress, IProtocolFactory
+    from twisted.python.failure import Failure
 
 __all__ = ["Listener", "open_listeners"]
 
@@ -112,9 +111,7 @@ class Listener:
         return succeed(None)
 
 
-def open_listeners(
-    texts: Sequence[str], slots: int, reactor: object
-) -> list[Listener]:
+def open_listeners(texts: Sequence[str], slots: int, reactor: object) -> list[Listener]:
     """Open the sockets of endpoint strings.
 
     Call while the process may still bind privileged ports.
@@ -237,7 +234,7 @@ def _bind(
         address = socket.getaddrinfo(
             interface, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST
         )[0][4]
-    with real_socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         # SO_REUSEPORT would let this server and another one of the same user share the
         # address unnoticed.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

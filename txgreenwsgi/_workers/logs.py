@@ -238,4 +238,3 @@ def _event(record: dict[str, Any], name: str) -> LogEvent:
         "log_format": "{worker_text}",
         "worker_text": record["text"],
     }
-

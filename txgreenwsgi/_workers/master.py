@@ -134,6 +134,8 @@ class Master:
         self._stopping = False
         self._cut_short = False
         self._stopped: list[Deferred[None]] = []
+        # By slot, functions that wait for the end of its workers.
+        self._waiting_starts: dict[Slot, Callable[[], None]] = {}
 
     # MasterControl.
 
@@ -235,7 +237,6 @@ class Master:
                 ),
             )
 
-        self._waiting_starts: dict[Slot, Callable[[], None]] = {}
         start()
         return answer
 
@@ -341,7 +342,9 @@ class Master:
         ended = _ended(status, number)
         if draining:
             if number is not None:
-                _log.warn("{worker} {ended} while it drained", worker=worker, ended=ended)
+                _log.warn(
+                    "{worker} {ended} while it drained", worker=worker, ended=ended
+                )
             else:
                 _log.info("{worker} has ended", worker=worker)
         elif not booting:
@@ -600,7 +603,9 @@ class Master:
         _log.info("reloading {count} workers", count=self._target)
         self._notify("reloading")
         slots = [slot for slot in self._slots if not slot.retired]
-        self._reload = reload = Reload(slots, self._settings.reload_parallel, self._boot)
+        self._reload = reload = Reload(
+            slots, self._settings.reload_parallel, self._boot
+        )
         answer: Deferred[ReloadResult] = Deferred()
         reload.done.addCallback(self._reload_ended)
         reload.done.addCallback(_pass_on, answer)

@@ -52,9 +52,7 @@ _MAX_STACKS_BYTES: Final = 1 << 16
 
 def worker_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment of a worker."""
-    return {
-        name: value for name, value in environ.items() if name not in _OF_MASTER
-    }
+    return {name: value for name, value in environ.items() if name not in _OF_MASTER}
 
 
 class _Master(Protocol):

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from .interface import ReloadResult
-from .slots import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from twisted.python.failure import Failure
 
-    from .slots import Worker
+    from .slots import Slot, Worker
 
 __all__ = ["Reload"]
 

@@ -5,7 +5,7 @@ It knows listeners and slots. It must never know workers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
@@ -82,7 +82,7 @@ class ListeningSockets:
                 address=listener.address,
             )
 
-    def close(self) -> Deferred[object]:
+    def close(self) -> Deferred[Any]:
         """Close all sockets of this process."""
         listeners, self._listeners = self._listeners, []
         return gatherResults([each.close() for each in listeners])
