@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -202,12 +203,12 @@ class Master:
         if found is None:
             return fail(LookupError(f"there is no worker {worker}"))
         answer: Deferred[str] = Deferred()
-        if found.is_booting or found.blocked:
-            self._dump_stacks(found, answer.callback)
-            return answer
         self._questions += 1
         question = self._questions
         found.stacks[question] = answer
+        if found.is_booting or found.blocked:
+            self._unanswered(found, question)
+            return answer
         found.send({"do": "stacks", "question": question})
         found.calls.append(
             self._reactor.callLater(ANSWER_SECONDS, self._unanswered, found, question)
@@ -301,9 +302,7 @@ class Master:
         elif event == "leaving":
             self._leaving(worker, message["reason"])
         elif event == "stacks":
-            answer = worker.stacks.pop(message["question"], None)
-            if answer is not None:
-                answer.callback(message["text"])
+            _answer(worker, message["question"], message["text"])
         else:
             _log.warn(
                 "{worker} sent an unknown message: {event}", worker=worker, event=event
@@ -512,9 +511,9 @@ class Master:
         worker.calls.append(self._reactor.callLater(STACKS_SECONDS, read))
 
     def _unanswered(self, worker: Worker, question: int) -> None:
-        answer = worker.stacks.pop(question, None)
-        if answer is not None:
-            self._dump_stacks(worker, answer.callback)
+        """Let a worker that does not answer write its stacks."""
+        if question in worker.stacks:
+            self._dump_stacks(worker, partial(_answer, worker, question))
 
     def _boot_failed(self, worker: Worker, reason: str) -> None:
         _log.error("{worker} cannot start: {reason}", worker=worker, reason=reason)
@@ -675,6 +674,12 @@ class Master:
             stopped, self._stopped = self._stopped, []
             for done in stopped:
                 done.callback(None)
+
+
+def _answer(worker: Worker, question: int, text: str) -> None:
+    answer = worker.stacks.pop(question, None)
+    if answer is not None:
+        answer.callback(text)
 
 
 def _pass_on(result: Any, answer: Deferred[Any]) -> Any:
