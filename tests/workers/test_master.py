@@ -152,11 +152,25 @@ class CrashTests(SynchronousTestCase):
         first, second = case.processes
         second.messages.clear()
         case.master.received(first.worker, {"event": "leaving", "reason": "SIGTERM"})
+        case.advance(0.2)
         self.assertEqual(len(case.processes), 3)
         self.assertEqual([each["slot"] for each in second.done("adopt")], [0])
         first.exit()
         case.last.ready()
         self.assertEqual(len(case.live), 2)
+
+    def test_leaving_while_the_server_stops(self) -> None:
+        """A service manager sends the signal to all processes at once."""
+        case = MasterCase()
+        case.start()
+        for process in case.processes:
+            case.master.received(
+                process.worker, {"event": "leaving", "reason": "SIGTERM"}
+            )
+        case.master.unready()
+        case.advance(100)
+        self.assertFalse(any(process.draining for process in case.processes))
+        self.assertEqual(len(case.processes), 2)
 
     def test_lost_link(self) -> None:
         """A worker that closes its link and stays is killed."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import FrameType
 
+    from .notify import Notifier
+
     class _Reactor(Protocol):
         """The part of IReactorFromThreads that is used here."""
 
@@ -70,6 +72,8 @@ class OperatorSignals:
 
     Args:
         reopen: functions that reopen log files. They must not raise.
+        notifier: informed about SIGHUP, with which systemd reloads a unit of
+            Type=notify-reload.
         actions: by name, functions that handle a signal instead; for a master.
         remedy: the remedy in warnings about signals without an effect.
     """
@@ -77,10 +81,12 @@ class OperatorSignals:
     def __init__(
         self,
         reopen: Iterable[Callable[[], object]] = (),
+        notifier: Notifier | None = None,
         actions: Mapping[str, Callable[[], object]] = MappingProxyType({}),
         remedy: str = _RELOAD,
     ) -> None:
         self._reopen = list(reopen)
+        self._notifier = notifier
         self._actions = actions
         self._remedy = remedy
         self._reactor: _Reactor | None = None
@@ -152,8 +158,12 @@ class OperatorSignals:
             self.reopen_logs()
             _log.info("SIGUSR1: reopened the logs")
         elif name == "SIGHUP":
+            if self._notifier is not None:
+                self._notifier.reloading()
             self.reopen_logs()
             _log.info("SIGHUP: reopened the logs; {remedy}", remedy=self._remedy)
+            if self._notifier is not None:
+                self._notifier.ready()
         elif name == "SIGUSR2":
             _log.warn(
                 "SIGUSR2 {reason}; {remedy}", reason=_WORKERS, remedy=self._remedy

@@ -49,6 +49,9 @@ STACKS_SECONDS: Final = 1.0
 #: Time for a worker to answer a question for its stacks.
 ANSWER_SECONDS: Final = 2.0
 
+#: Time for the master to get the signal that a worker has got.
+LEAVE_SECONDS: Final = 0.2
+
 #: Time between the end of a link and the end of the process behind it.
 LOST_SECONDS: Final = 5.0
 
@@ -132,6 +135,7 @@ class Master:
         self._last_reload: ReloadResult | None = None
         self._any_ready = False
         self._all_ready = False
+        self._unready = False
         self._stopping = False
         self._cut_short = False
         self._stopped: list[Deferred[None]] = []
@@ -249,6 +253,11 @@ class Master:
         for slot in self._slots:
             self._start(slot)
 
+    def unready(self) -> None:
+        """Let the health checks of all workers fail, because the server stops soon."""
+        self._unready = True
+        self.for_all({"do": "unready"})
+
     def stop(self) -> Deferred[None]:
         """Drain all workers.
 
@@ -258,7 +267,7 @@ class Master:
         done: Deferred[None] = Deferred()
         self._stopped.append(done)
         if not self._stopping:
-            self._stopping = True
+            self._unready = self._stopping = True
             self._notify("stopping")
             for slot in self._slots:
                 slot.cancel_restart()
@@ -284,6 +293,14 @@ class Master:
     def workers(self) -> Iterable[Worker]:
         """Return all live workers."""
         return [worker for slot in self._slots for worker in slot.workers()]
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a worker accepts for each slot, or one boots for the first time."""
+        return not self._any_ready or all(
+            slot.tenant is not None or slot.neighbour is not None
+            for slot in self._slots
+        )
 
     @property
     def target(self) -> int:
@@ -410,6 +427,8 @@ class Master:
             seconds=now - worker.started,
         )
         self._adopt(worker, slot)
+        if self._unready:
+            worker.send({"do": "unready"})
         self._update_neighbours()
         if old is not None:
             self._drain(old)
@@ -422,8 +441,17 @@ class Master:
         self._changed()
 
     def _leaving(self, worker: Worker, reason: str) -> None:
-        """Replace a worker that has begun to drain by itself."""
-        if worker.is_ready:
+        """Replace a worker that wants to end.
+
+        Soon, because a service manager sends the signal that is the reason to the
+        master too.
+        """
+        worker.calls.append(
+            self._reactor.callLater(LEAVE_SECONDS, self._replace, worker, reason)
+        )
+
+    def _replace(self, worker: Worker, reason: str) -> None:
+        if worker.is_ready and not self._unready:
             _log.info("{worker} leaves: {reason}", worker=worker, reason=reason)
             self._drain(worker)
             self._update_neighbours()
