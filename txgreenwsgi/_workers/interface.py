@@ -114,6 +114,12 @@ class MasterObserver(Protocol):
     def reloaded(self, result: ReloadResult) -> None:
         """Called when a reload has ended."""
 
+    def failed(self, slot: int, reason: str) -> None:
+        """Called when a worker could not start, with the index of its slot.
+
+        The reason is a message, or a traceback of several lines.
+        """
+
     def stopping(self) -> None:
         """Called once, when the server begins to shut down."""
 

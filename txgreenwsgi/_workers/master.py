@@ -544,8 +544,12 @@ class Master:
             self._dump_stacks(worker, partial(_answer, worker, question))
 
     def _boot_failed(self, worker: Worker, reason: str) -> None:
-        _log.error("{worker} cannot start: {reason}", worker=worker, reason=reason)
+        # A reload logs the whole reason when it ends.
+        known = self._reload is not None and worker.slot in self._reload.booting
+        text = reason.splitlines()[-1] if known and reason else reason
+        _log.error("{worker} cannot start: {reason}", worker=worker, reason=text)
         slot = worker.slot
+        self._notify("failed", slot.index, reason)
         if self._settings.persists:
             return
         if not self._any_ready:
