@@ -10,7 +10,7 @@ Twisted accepts 100 connections and more in one turn of the reactor. Here a turn
 for one time slice: a burst of new connections does not delay the open ones.
 
 A port that closes accepts its backlog first, because the kernel resets the connections
-in it.
+in it, unless the socket stays open in another process (`leaves_backlog`).
 
 It knows listening ports and descriptors. It must never know what is served.
 """
@@ -82,7 +82,11 @@ class AcceptThrottle:
 
     Attributes:
         paused: True while no port accepts.
+        leaves_backlog: whether a port that closes leaves its backlog to another
+            process, which has the socket too.
     """
+
+    leaves_backlog = False
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
@@ -110,6 +114,10 @@ class AcceptThrottle:
         self._ports.append(port)
         if self.paused:
             port.stopReading()
+
+    def forget_port(self, port: IListeningPort) -> None:
+        """Stop watching one port. Call before it is closed."""
+        self._ports = [each for each in self._ports if each is not port]
 
     def forget(self) -> None:
         """Stop watching. Call before the ports are closed."""
@@ -155,6 +163,9 @@ class AcceptThrottle:
     def _retry(self) -> None:
         """Resume if the next descriptor is not a reserved one."""
         self._call = None
+        if not self._ports:
+            self.paused = False
+            return
         try:
             fd = os.dup(self._ports[0].fileno())
         except OSError:
@@ -210,7 +221,7 @@ class _ListeningSocket:
 
         As late as possible: the kernel resets those that come in between.
         """
-        if self._closing:
+        if self._closing or self._throttle.leaves_backlog:
             return
         self._closing = True
         self._end = _NEVER

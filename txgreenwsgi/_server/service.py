@@ -184,13 +184,16 @@ class GreenService(Service):
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())
         self.ports.append(port)
+        self._serve_port(port, listen)
+        return port
+
+    def _serve_port(self, port: IListeningPort, listen: str) -> None:
         if self._throttle is None:
             self._throttle = AcceptThrottle(self.site.server.reactor)
         self._throttle.watch(port)
         self.site.sockets.serve_port(port)
         if listen:  # the TLS options of an endpoint object may know other protocols
             read_client_hellos(port, self.site)
-        return port
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
         if failure.check(CancelledError):
