@@ -7,7 +7,6 @@ file composes them. It must never know a transport.
 from __future__ import annotations
 
 from contextvars import Context, copy_context
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from txgreenwsgi._http.common_fields import CommonFields
@@ -133,13 +132,15 @@ class ApplicationServer:
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
-    @cached_property
+    @property
     def reactor(self) -> IReactorTime:
         """The reactor; the installed one is imported at first use."""
+        # Not a cached property: it would use the `__dict__` of this object, and Python
+        # would then read all attributes of the hot path several times slower.
         if self._reactor is None:
             from twisted.internet import reactor
 
-            return cast("IReactorTime", reactor)
+            self._reactor = cast("IReactorTime", reactor)
         return self._reactor
 
     def bind(self) -> None:
