@@ -23,6 +23,7 @@ from txgreenwsgi.origins import EXTENSIONS
 
 from .admission import AdmissionQueue
 from .deadlines import DeadlineClock
+from .environ import path_info
 from .limits import limits_from
 from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
 
+    from txgreenwsgi._http.head import RequestHead
+    from txgreenwsgi._switching.greenlets import Task
     from txgreenwsgi._wsgi.gateway import Application
     from txgreenwsgi.monitoring.records import ExchangeRecord
     from txgreenwsgi.settings import Settings
@@ -123,12 +126,14 @@ class ApplicationServer:
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
         self.runner: Runner = run_strictly if settings.strict else run_in_task
+        self._thread_runner: ThreadRunner | None = None
         if settings.threads_for:
-            self.runner = ThreadRunner(
+            self._thread_runner = ThreadRunner(
                 RoutePatterns(settings.threads_for),
                 self.runner,
                 automatic=AUTO in settings.threads_for,
             )
+            self.runner = self._thread_runner.run
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
@@ -175,6 +180,20 @@ class ApplicationServer:
             self._forget(exchange)
         if self.shutdown.stopping:
             self.shutdown.complete_if_idle()
+
+    def measured_task_ended(
+        self, task: Task[None], head: RequestHead, code: int
+    ) -> None:
+        """Report the end of a request's task whose turns were measured.
+
+        Args:
+            task: the task.
+            head: the request head.
+            code: the status that was sent; 0 for none.
+        """
+        if self._thread_runner is not None:
+            path = path_info(self.environ, head)
+            self._thread_runner.ended(task, head.method, path, code)
 
     def _forget(self, exchange: InFlight) -> None:
         self.table.exchanges.discard(exchange)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .stream import Ends
 
-__all__ = ["environ_of"]
+__all__ = ["environ_of", "path_info"]
 
 #: The variables that the record of a request contains.
 _RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT")
@@ -45,11 +45,9 @@ def environ_of(
             if name in variables:
                 head.variables[name] = variables[name]
     environ["REQUEST_METHOD"] = head.method
-    # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
-    path = head.path if head.path != "*" else ""
-    prefix = shared.get("SCRIPT_NAME")
-    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
-        path = path[len(prefix) :]
+    path = head.path
+    if path == "*" or shared.get("SCRIPT_NAME"):
+        path = path_info(shared, head)
     environ["PATH_INFO"] = path
     environ["QUERY_STRING"] = head.query
     environ["SERVER_PROTOCOL"] = head.version
@@ -62,3 +60,15 @@ def environ_of(
         environ["wsgi.url_scheme"],
     ) = ends
     return environ
+
+
+def path_info(shared: WSGIEnvironment, head: RequestHead) -> str:
+    """Return the PATH_INFO of a request; arguments as for `environ_of`."""
+    path = head.path
+    if path == "*":
+        # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
+        return ""
+    prefix = shared.get("SCRIPT_NAME")
+    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+        return path[len(prefix) :]
+    return path
