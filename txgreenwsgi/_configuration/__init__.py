@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .errors import ConfigurationError
 from .options import (
     DEFAULT_APP,
     DEFAULT_LISTEN,
@@ -15,7 +16,9 @@ from .options import (
     option_name,
     read,
 )
+from .printing import printed
 from .reference import markdown_table, meaning
+from .sources import Configuration, Given, resolve
 
 __all__ = [
     "DEFAULT_APP",
@@ -24,11 +27,16 @@ __all__ = [
     "OFFLOAD_FORM",
     "Command",
     "Conditions",
+    "Configuration",
+    "ConfigurationError",
     "Described",
+    "Given",
     "Option",
     "all_options",
     "markdown_table",
     "meaning",
     "option_name",
+    "printed",
     "read",
+    "resolve",
 ]

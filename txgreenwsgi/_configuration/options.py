@@ -82,13 +82,17 @@ class Option(Setting):
             short option.
         is_action: the option makes the command do something else than serve. It
             exists on the command line only.
+        in_file: the option may be given in a file.
         default_text: the default in the documentation, if it is not the value's own.
+        empty_text: the text of an empty list, if it is not the empty text.
     """
 
     check: Check | None = None
     aliases: tuple[str, ...] = ()
     is_action: bool = False
+    in_file: bool = True
     default_text: str = ""
+    empty_text: str = ""
 
 
 def _option(default: object, kind: Kind, meaning: str, **more: Any) -> Any:
@@ -181,6 +185,30 @@ def _check_access_log(path: str, conditions: Conditions) -> str:
 class Command:
     """The options of the command that are not settings of the server."""
 
+    config: str | None = _option(
+        None,
+        "text",
+        "TOML file with options, such as keep_alive = 5; of a pyproject.toml, the "
+        "table [tool.txgreenwsgi]. Options and environment variables take precedence "
+        "(see docs/configuration.md).",
+        form="FILE",
+        path=True,
+        in_file=False,
+    )
+    print_config: bool = _option(
+        False,
+        "flag",
+        "Print every option with its value and the origin of the value, as a TOML "
+        "file, and exit.",
+        is_action=True,
+    )
+    check_config: bool = _option(
+        False,
+        "flag",
+        "Validate all options, import the application, and exit without listening; "
+        "status 1 if the server could not start.",
+        is_action=True,
+    )
     app: str = _option(
         DEFAULT_APP,
         "text",
@@ -229,6 +257,7 @@ class Command:
         form="all|none|LIST",
         check=_check_patch,
         default_text="all",
+        empty_text="none",
     )
     offload: tuple[str, ...] = _option(
         (),

@@ -7,8 +7,8 @@ twistd has forked and changed the user.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
+import os
 import platform
 import re
 from importlib.metadata import version
@@ -19,11 +19,16 @@ from twisted.python import usage
 from txgreenwsgi._configuration import (
     Command,
     Conditions,
+    Configuration,
+    ConfigurationError,
     Described,
+    Given,
     all_options,
     meaning,
     option_name,
+    printed,
     read,
+    resolve,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
@@ -75,6 +80,15 @@ def _completions() -> dict[str, usage.Completer]:
     return found
 
 
+def _remedy(key: str, _value: str) -> str:
+    """Return the remedy for a key of a file that is not an option."""
+    retired = _RETIRED.get(f"--{option_name(key)}")
+    near = difflib.get_close_matches(key, list(all_options()), n=2)
+    if retired is None and near:
+        return f"did you mean {' or '.join(near)}?"
+    return retired or "remove it; --print-config lists the options"
+
+
 class Options(usage.Options):
     """The parsed command line.
 
@@ -82,6 +96,7 @@ class Options(usage.Options):
 
     Attributes:
         command: the options of the command. Valid after `parseOptions`.
+        warnings: about the environment, for the log. Valid after `parseOptions`.
         settings: the settings of the server. Valid after `parseOptions`.
     """
 
@@ -102,9 +117,14 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self.command = Command()
         self.settings = Settings()
-        self._given: dict[str, Any] = {}
+        self.warnings: tuple[str, ...] = ()
+        self._given: dict[str, Given] = {}
         for each in all_options().values():
             self.docs[option_name(each.name)] = meaning(each)
+            self.docs[f"no-{option_name(each.name)}"] = (
+                f"Switch --{option_name(each.name)} off, if the environment or the "
+                "file switches it on."
+            )
             for alias in each.option.aliases:
                 self.docs[alias] = f"Alias of --{option_name(each.name)}."
 
@@ -148,13 +168,18 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def postOptions(self) -> None:
-        """Fill in the defaults."""
-        values = {each.name: each.default for each in all_options().values()}
-        values.update(self._given)
-        self.update({option_name(name): value for name, value in values.items()})
-        names = {field.name for field in dataclasses.fields(Command)}
-        self.command = Command(**{name: values.pop(name) for name in names})
-        self.settings = Settings(**values)
+        """Take the other options from the environment, the file and the defaults."""
+        configuration = self._configuration()
+        for name, given in configuration.given.items():
+            self[option_name(name)] = given.value
+        self.command = configuration.command()
+        self.settings = configuration.settings()
+        self.warnings = configuration.warnings
+        if self.command.print_config:
+            self._print(configuration)
+        if (self.command.check or self.command.check_config) and self.parent:
+            # Their results are the output and the status, beside a running server.
+            self.parent.update(nodaemon=True, pidfile="")
         # twistd checks it next. Without --pidfile= it has a default.
         parent: Mapping[str, Any] = self.parent or {}
         if parent.get("pidfile"):
@@ -178,12 +203,36 @@ class Options(usage.Options):
                 f"{option} {text!r} {error.problem}: {error.remedy}"
             ) from None
         if each.is_list:
-            value = (*self._given.get(each.name, ()), value)
-        self._given[each.name] = value
+            earlier = self._given.get(each.name)
+            value = (*(earlier.value if earlier else ()), value)
+        self._given[each.name] = Given(value, option)
 
-    def switch(self, each: Described) -> None:
-        """Switch a flag on."""
-        self._given[each.name] = True
+    def switch(self, each: Described, option: str, *, on: bool) -> None:
+        """Switch a flag on or off.
+
+        Args:
+            each: the description of the flag.
+            option: its name as given, with hyphens in front.
+            on: the new value.
+        """
+        self._given[each.name] = Given(on, option)
+
+    def _configuration(self) -> Configuration:
+        try:
+            return resolve(self._given, os.environ, self._conditions(), _remedy)
+        except ConfigurationError as error:
+            raise usage.UsageError(str(error)) from None
+
+    def _print(self, configuration: Configuration) -> NoReturn:
+        parent: Mapping[str, Any] = self.parent or {}
+        directory = os.path.join(
+            "/" if parent.get("chroot") else os.getcwd(), parent.get("rundir", ".")
+        )
+        try:
+            print(printed(configuration, os.path.normpath(directory)), end="")
+        except ConfigurationError as error:
+            raise usage.UsageError(str(error)) from None
+        raise SystemExit(0)
 
     def _conditions(self) -> Conditions:
         parent: Mapping[str, Any] = self.parent or {}
@@ -206,11 +255,19 @@ def _handler(each: Described, name: str) -> Callable[..., None]:
         self.give(each, option, text)
 
     def switch(self: Options) -> None:
-        self.switch(each)
+        self.switch(each, option, on=True)
 
-    return switch if each.option.kind == "flag" else take
+    def switch_off(self: Options) -> None:
+        self.switch(each, option, on=False)
+
+    if each.option.kind != "flag":
+        return take
+    return switch_off if name.startswith("no_") else switch
 
 
 for _each in all_options().values():
-    for _name in (_each.name, *_each.option.aliases):
+    _names = [_each.name, *_each.option.aliases]
+    if _each.option.kind == "flag" and not _each.option.is_action:
+        _names.append(f"no_{_each.name}")
+    for _name in _names:
         setattr(Options, f"opt_{_name}", _handler(_each, _name))

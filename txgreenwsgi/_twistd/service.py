@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.application.service import IService, Service
-from twisted.logger import globalLogPublisher
+from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
 from txgreenwsgi._launch.collecting import freezer_for
@@ -23,6 +23,7 @@ from txgreenwsgi._launch.patching import patch, patch_drivers
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._twistd.check import examine, report
+from txgreenwsgi._twistd.check_config import check_start
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
@@ -49,6 +50,7 @@ __all__ = ["Options", "log_path", "makeService"]
 #: Time after the grace period for which systemd waits: the guardian has killed the
 #: process by then.
 _MARGIN_SECONDS: Final = MARGIN_SECONDS + 5.0
+_log = Logger()
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
@@ -74,7 +76,13 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     # Now, because the ports open, and the site would warn, before patching.
     patched.choose()
     if options.command.check:
-        return _CheckService(load_app, options.command.offload, reactor)
+        return _ReportService(
+            lambda: _drivers(load_app, options.command.offload), reactor
+        )
+    if options.command.check_config:
+        return _ReportService(lambda: check_start(load_app, options), reactor)
+    for warning in options.warnings:
+        _log.warn("{problem}", problem=warning)
     log = None
     if options.command.access_log is not None:
         log = AccessLog(options.command.access_log, options.command.access_log_format)
@@ -166,30 +174,39 @@ def _print_message(
 
 
 @implementer(IService)
-class _CheckService(Service):
-    """`--check`: report the drivers of the application, then end the process."""
+class _ReportService(Service):
+    """`--check` and `--check-config`: print a report, then end the process.
+
+    Args:
+        make_report: returns the text and the exit status.
+        reactor: by default, the reactor that is installed when the service starts.
+    """
 
     def __init__(
-        self, load_app: Callable[[], object], offload: Sequence[str], reactor: Any
+        self, make_report: Callable[[], tuple[str, int]], reactor: Any
     ) -> None:
-        self._load_app = load_app
-        self._offload = offload
+        self._make_report = make_report
         self._reactor = reactor
 
     def startService(self) -> None:
-        """Import the application, report, and stop the reactor once it runs."""
+        """Print the report, and stop the reactor once it runs."""
         from twisted.internet import reactor
 
         super().startService()  # type: ignore[no-untyped-call]
         with _without_traceback():
-            self._load_app()
-        text, status = report(examine(self._offload))
+            text, status = self._make_report()
         # Not to `sys.stdout`, which twistd redirects to its log.
         print(text, end="", flush=True, file=sys.__stdout__)
         # twistd always exits with status 0, after it has removed its pidfile.
         atexit.register(_exit_with, status)
         running: Any = self._reactor or reactor
         running.callWhenRunning(running.stop)
+
+
+def _drivers(load_app: Callable[[], object], offload: Sequence[str]) -> tuple[str, int]:
+    """Import the application, and return the report about its drivers."""
+    load_app()
+    return report(examine(offload))
 
 
 def _exit_with(status: int) -> None:
