@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from .application_server import ApplicationServer
     from .blocks import Block
-    from .health import HealthAnswer
+    from .health import HealthPaths
     from .limits import Limits
     from .stream import Stream
 
@@ -268,13 +268,9 @@ class Exchange:
             except ProxyFieldError as error:
                 self._refuse("400 Bad Request", str(error))
                 return True
-        if limits.health is not None:
-            health = limits.health.answer_to(
-                head.method, self._path_below(), self.server.unready_reason
-            )
-            if health is not None:
-                self._answer_health(health)
-                return True
+        if limits.health is not None and self._path_below() in limits.health.paths:
+            self._answer_health(limits.health)
+            return True
         if limits.methods and head.method not in limits.methods:
             self._refuse(
                 "405 Method Not Allowed",
@@ -284,17 +280,21 @@ class Exchange:
             return True
         return False
 
-    def _answer_health(self, health: HealthAnswer) -> None:
+    def _answer_health(self, health: HealthPaths) -> None:
         """Answer a health check, after which the connection persists."""
         self.state = _ON_REFUSE[self.state]
-        if health.allow:
+        answer = health.answer_to(
+            self.head.method, self._path_below(), self.server.unready_reason
+        )
+        if answer.allow:
             self.outcome = "refused"
-        self._send_plain(*plain_response(*health, no_store=True), last=False)
+        self._send_plain(*plain_response(*answer, no_store=True), last=False)
         self.server.exchange_ended(self)
         self.stream.ended(self)
 
     def _path_below(self) -> str:
-        return path_below(self.server.settings.prefix, self.head.path)
+        prefix = self.server.settings.prefix
+        return path_below(prefix, self.head.path) if prefix else self.head.path
 
     def start(self) -> None:
         """Run the application in the slot that the admission queue assigned."""
@@ -1020,7 +1020,7 @@ class Exchange:
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
             blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
-            health=health is not None and health.contain(self._path_below()),
+            health=health is not None and self._path_below() in health.paths,
         )
 
 
