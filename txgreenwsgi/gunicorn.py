@@ -23,7 +23,7 @@ from gunicorn.workers.base import Worker
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import globalLogBeginner
 
-from ._gunicorn.configuration import Configuration, configuration_for, ignored_options
+from ._gunicorn.configuration import WorkerConfiguration, configuration_for
 from ._gunicorn.logs import ErrorLogObserver
 from ._gunicorn.requests import Requests
 from ._gunicorn.schemes import ForwardedScheme
@@ -109,20 +109,20 @@ class GreenWorker(Worker):  # type: ignore[misc]
             globalLogBeginner.beginLoggingTo(
                 [ErrorLogObserver(self.log.error_log)], redirectStandardIO=False
             )
-            for name, remedy in ignored_options(self.cfg):
-                self.log.warning("option %s has no effect: %s", name, remedy)
+            for warning in configuration.warnings:
+                self.log.warning("%s", warning)
             # Before patching: the listening sockets must not be green.
             patched.choose()
             self._service = service = self._make_service(configuration)
             service.privilegedStartService()
-            patch(configuration.patch)
+            patch(configuration.command.patch)
             isolate_loaded()
-            offload_names(configuration.offload)
-            prepare(configuration.origin)
+            offload_names(configuration.command.offload)
+            prepare(configuration.command.origin)
         except StartError as error:
             raise AppImportError(f"txgreenwsgi cannot start: {error}") from error
         super().load_wsgi()
-        patch_drivers(configuration.patch)
+        patch_drivers(configuration.command.patch)
 
     def run(self) -> None:
         """Serve until a signal or the arbiter ends the worker.
@@ -147,14 +147,14 @@ class GreenWorker(Worker):  # type: ignore[misc]
         if self._status:
             sys.exit(self._status)
 
-    def _make_service(self, configuration: Configuration) -> GreenService:
+    def _make_service(self, configuration: WorkerConfiguration) -> GreenService:
         requests = self._make_requests()
         observers = [requests.observe] if requests.observes else []
         if self.max_requests != sys.maxsize:
             observers.append(self._count)
 
         def load_app() -> Application:
-            application: Application = adapt(self.wsgi, configuration.origin)
+            application: Application = adapt(self.wsgi, configuration.command.origin)
             return requests.wrap(self._with_scheme(application, configuration.settings))
 
         service = GreenService(
@@ -164,7 +164,7 @@ class GreenWorker(Worker):  # type: ignore[misc]
             observers,
             self._reactor,
             None,
-            freezer_for(configuration.gc),
+            freezer_for(configuration.command.gc),
             waits_when_full=True,
         )
         service.site.server.environ["wsgi.multiprocess"] = self.cfg.workers > 1

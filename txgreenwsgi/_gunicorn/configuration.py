@@ -1,34 +1,38 @@
 """gunicorn's configuration as settings of this server.
 
-gunicorn's own options decide about everything that both servers have. Options of this
-server alone are environment variables such as TXGREENWSGI_MAX_BODY. Such a variable
-also overrides what follows from gunicorn's options.
+gunicorn's own options decide about everything that both servers have. The other options
+of this server are environment variables such as TXGREENWSGI_MAX_BODY, or keys in the
+file that TXGREENWSGI_CONFIG names. They also override what follows from gunicorn's
+options.
 
 It knows names and values. It must never know a socket or a request.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from txgreenwsgi._launch.collecting import GC
-from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
+from txgreenwsgi._configuration import (
+    Command,
+    Conditions,
+    ConfigurationError,
+    resolve,
+)
 from txgreenwsgi._server.errors import StartError
-from txgreenwsgi.origins import NAMES
-from txgreenwsgi.settings import SettingError, Settings, described, parse
+from txgreenwsgi.settings import SettingError, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PREFIX", "Configuration", "configuration_for", "ignored_options"]
-
-#: The prefix of the environment variables with options of this server.
-PREFIX: Final = "TXGREENWSGI_"
+__all__ = ["WorkerConfiguration", "configuration_for"]
 
 #: Time between the end of the grace period and the end of the process. gunicorn sends
 #: SIGKILL at its own graceful timeout.
 _EXIT_SECONDS: Final = 2.0
+
+#: The options of the command that a worker uses.
+_USED: Final = frozenset({"config", "gc", "offload", "origin", "patch"})
 
 # gunicorn's options without an effect here, with the remedy. One is logged if its value
 # differs from the default.
@@ -49,28 +53,28 @@ _IGNORED: Final = {
     "do_handshake_on_connect": "handshakes never block other connections",
     "ssl_version": "TLS 1.2 and later are accepted",
 }
+#: The origin of values that no source has given.
+_UNSET: Final = "default"
+# Variables that platforms set for the command. gunicorn reads them itself.
+_PLATFORM: Final = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
 
 
 @dataclass(frozen=True)
-class Configuration:
+class WorkerConfiguration:
     """The configuration of a worker.
 
     Attributes:
         settings: the settings of the server.
-        patch: modules of the standard library to patch.
-        offload: names of functions that run in threads.
-        origin: names of servers to emulate.
-        gc: the mode of garbage collection.
+        command: the options that are not settings; only some of them apply.
+        warnings: messages about options without an effect.
     """
 
     settings: Settings
-    patch: tuple[str, ...]
-    offload: list[str]
-    origin: list[str]
-    gc: str
+    command: Command
+    warnings: tuple[str, ...]
 
 
-def configuration_for(cfg: Any, environ: Mapping[str, str]) -> Configuration:
+def configuration_for(cfg: Any, environ: Mapping[str, str]) -> WorkerConfiguration:
     """Return the configuration of a worker.
 
     Args:
@@ -78,91 +82,64 @@ def configuration_for(cfg: Any, environ: Mapping[str, str]) -> Configuration:
         environ: the environment of the worker.
 
     Raises:
-        StartError: an environment variable is invalid, or an option of gunicorn
-            cannot be applied.
+        StartError: a variable or the file is invalid, or an option of gunicorn cannot
+            be applied.
     """
     _refuse(cfg)
-    given = {
-        name.removeprefix(PREFIX).lower(): text
-        for name, text in environ.items()
-        if name.startswith(PREFIX)
-    }
-    patch = given.pop("patch", "all")
+    ours = {name: value for name, value in environ.items() if name not in _PLATFORM}
     try:
-        modules = parse_patch(patch)
-    except ValueError as error:
-        raise StartError(
-            f"{PREFIX}PATCH={patch!r}: {error}; give all, none, or a comma-separated "
-            f"list of {', '.join(PATCHABLE)}"
-        ) from None
-    gc = _choice(given.pop("gc", "freeze"), "GC", GC)
-    origin = [
-        _choice(name, "ORIGIN", NAMES) for name in _words(given.pop("origin", ""))
-    ]
-    offload = _words(given.pop("offload", ""))
-    values = {**_from_options(cfg, environ), **_from_variables(given)}
-    try:
-        settings = Settings.from_keywords(**values)
-    except SettingError as error:
-        raise StartError(str(error)) from None
-    return Configuration(settings, modules, offload, origin, gc)
-
-
-def _words(text: str) -> list[str]:
-    return [word for part in text.split(",") if (word := part.strip())]
-
-
-def _choice(text: str, name: str, choices: tuple[str, ...]) -> str:
-    if text not in choices:
-        raise StartError(
-            f"{PREFIX}{name}={text!r} is unknown: give {' or '.join(choices)}"
+        resolved = resolve({}, ours, Conditions(), lambda key, value: "remove it")
+        settings = resolved.settings()
+        command = resolved.command()
+        own = {
+            name: given
+            for name, given in resolved.given.items()
+            if given.origin != _UNSET
+        }
+        settings = replace(
+            settings,
+            **{
+                name: value
+                for name, value in _from_options(cfg, environ).items()
+                if name not in own
+            },
         )
-    return text
+    except (ConfigurationError, SettingError) as error:
+        raise StartError(str(error)) from None
+    unused = {field.name for field in fields(Command)} - _USED
+    warnings = [
+        f"{given.origin} has no effect: gunicorn has an option for it"
+        for name, given in own.items()
+        if name in unused
+    ]
+    warnings += [
+        f"gunicorn's option {name} has no effect: {remedy}"
+        for name, remedy in _IGNORED.items()
+        if _changed(cfg, name)
+    ]
+    return WorkerConfiguration(settings, command, (*resolved.warnings, *warnings))
 
 
 def _from_options(cfg: Any, environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings that follow from gunicorn's options."""
     grace = float(cfg.graceful_timeout)
     values: dict[str, Any] = {
-        "threads_for": ["auto"],
         "keep_alive": float(cfg.keepalive),
         "graceful_timeout": max(grace - _EXIT_SECONDS, grace / 2),
         "max_connections": cfg.worker_connections,
         "max_headers": max(cfg.limit_request_fields, 1),
     }
-    default = Settings().max_header_size
+    head = Settings().max_header_size
     line, field = cfg.limit_request_line, cfg.limit_request_field_size
-    # gunicorn limits each line of a head, this server the sum. Whoever raises a limit
-    # of gunicorn has requests with such a line.
-    if not field or field > default // 2:
-        values["max_header_size"] = default = max(4 * default, line + 2 * field)
-    # With 0 as "no limit", which is gunicorn's maximum too, the head is the limit.
-    values["max_target"] = line if line else default
+    # gunicorn limits each line of a head, this server the sum. If one of its limits was
+    # raised, there are requests with such a line.
+    if not field or field > head // 2:
+        values["max_header_size"] = head = max(4 * head, line + 2 * field)
+    # 0 is gunicorn's maximum.
+    values["max_target"] = max(line, 16) if line else head
     prefix = environ.get("SCRIPT_NAME", "").rstrip("/")
     if prefix:
         values["prefix"] = prefix
-    return values
-
-
-def _from_variables(given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that environment variables give."""
-    known = {name: setting for name, setting, _default in described()}
-    values: dict[str, Any] = {}
-    for name, text in given.items():
-        if name not in known:
-            # The variables of the command: a list of them is shared by both.
-            continue
-        setting = known[name]
-        try:
-            if setting.kind in ("pairs", "words"):
-                values[name] = [parse(setting, word) for word in _words(text)]
-            else:
-                values[name] = parse(setting, text)
-            Settings.from_keywords(**{name: values[name]})
-        except SettingError as error:
-            raise StartError(
-                f"{PREFIX}{name.upper()}={text!r} {error.problem}: {error.remedy}"
-            ) from None
     return values
 
 
@@ -178,11 +155,6 @@ def _refuse(cfg: Any) -> None:
             "gunicorn's hook ssl_context is not supported by this worker, which does "
             "not use the ssl module: give certfile, keyfile, ca_certs and cert_reqs"
         )
-
-
-def ignored_options(cfg: Any) -> list[tuple[str, str]]:
-    """Return the options of gunicorn that are set but have no effect, with remedies."""
-    return [(name, remedy) for name, remedy in _IGNORED.items() if _changed(cfg, name)]
 
 
 def _changed(cfg: Any, name: str) -> bool:
