@@ -318,11 +318,13 @@ class HAProxy(Service):
 
     Args:
         ports: TCP ports of the servers.
+        retries: number of further attempts to connect.
     """
 
-    def __init__(self, ports: Sequence[int]) -> None:
+    def __init__(self, ports: Sequence[int], retries: int = 3) -> None:
         super().__init__()
         self._ports = ports
+        self._retries = retries
 
     def _configuration(self, folder: str) -> str:
         servers = "\n".join(
@@ -337,6 +339,7 @@ defaults
     timeout connect 5s
     timeout client 60s
     timeout server 60s
+    retries {self._retries}
     option redispatch 1
     http-reuse always
 frontend web

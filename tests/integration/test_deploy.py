@@ -24,11 +24,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.folders import make_short_folder
 
+from .command_server import CommandServer, wait_for
 from .deployments import (
     DEPLOY,
     DeployedHAProxy,
     DeployedNginx,
-    DeployedServer,
     copy_program,
     documents,
     instructions,
@@ -98,8 +98,8 @@ class DeploymentTestCase(SynchronousTestCase):
 
     def restart_in_turn(
         self,
-        servers: list[DeployedServer],
-        begin: Callable[[int], DeployedServer],
+        servers: list[CommandServer],
+        begin: Callable[[int], CommandServer],
         wait: Callable[[], object],
     ) -> None:
         """Restart each server in its turn."""
@@ -155,10 +155,10 @@ class HAProxyTests(DeploymentTestCase):
 
     def start(
         self, name: str, app: str, port: int, context: ssl.SSLContext | None = None
-    ) -> DeployedServer:
+    ) -> CommandServer:
         """Start a server."""
         words = self.words(name, app, port)
-        server = DeployedServer(self, words, self.folder, port)
+        server = CommandServer(self, words, self.folder, port)
         if "--proxy-protocol" in words:
             server.wait_logged("listening on ")
         else:
@@ -169,7 +169,7 @@ class HAProxyTests(DeploymentTestCase):
         """Two servers restart in turn; no client notices."""
         ports = free_ports(2)
 
-        def begin(place: int) -> DeployedServer:
+        def begin(place: int) -> CommandServer:
             return self.start(name, LOAD_APP, ports[place], context)
 
         servers = [begin(place) for place in range(2)]
@@ -257,7 +257,10 @@ class HAProxyTests(DeploymentTestCase):
             for _ in range(RESTARTS):
                 before = workers_of(server, context)
                 server.process.send_signal(signal.SIGHUP)
-                wait_for(lambda: not workers_of(server, context) & before)  # noqa: B023
+                wait_for(
+                    lambda: not workers_of(server, context) & before,  # noqa: B023
+                    "new workers",
+                )
             self.assert_answered(clients)
         server.stop()
 
@@ -288,22 +291,9 @@ class HAProxyTests(DeploymentTestCase):
             )
 
 
-def workers_of(server: DeployedServer, context: ssl.SSLContext | None) -> set[str]:
+def workers_of(server: CommandServer, context: ssl.SSLContext | None) -> set[str]:
     """Return the process ids in some responses of a server."""
     return {server.ask("/", context).headers["X-Worker"] for _ in range(20)}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition is true.
-
-    Raises:
-        AssertionError: timeout.
-    """
-    until = time.monotonic() + START_SECONDS
-    while not condition():
-        if time.monotonic() > until:
-            raise AssertionError(f"not true in {START_SECONDS:g} s")
-        time.sleep(0.1)
 
 
 class InstancesTestCase(DeploymentTestCase):
@@ -329,12 +319,12 @@ class InstancesTestCase(DeploymentTestCase):
         self.assertEqual(program, "/srv/shop/venv/bin/txgreenwsgi")
         return words
 
-    def start_instance(self, place: int, app: str = "shop:app") -> DeployedServer:
+    def start_instance(self, place: int, app: str = "shop:app") -> CommandServer:
         """Start an instance and wait until it is ready."""
         words = self.instance_words(place + 1)
         self.assertEqual(words[0], "shop:app")
         words[0] = app
-        server = DeployedServer(self, words, self.folder, self.sockets[place])
+        server = CommandServer(self, words, self.folder, self.sockets[place])
         server.wait_ready()
         return server
 
@@ -354,7 +344,7 @@ class NginxTests(InstancesTestCase):
         nginx never repeats a POST that it has sent, so none was lost behind it.
         """
 
-        def begin(place: int) -> DeployedServer:
+        def begin(place: int) -> CommandServer:
             return self.start_instance(place, LOAD_APP)
 
         with self.proxy() as proxy:
@@ -458,7 +448,7 @@ class SystemdTests(InstancesTestCase):
     def test_instance(self) -> None:
         """An instance reports its start, that it is alive, and its stop."""
         notified = self.notified()
-        server = DeployedServer(
+        server = CommandServer(
             self,
             self.instance_words(1),
             self.folder,
@@ -490,7 +480,7 @@ class SystemdTests(InstancesTestCase):
         command = replaced(command, {"/var/log/shop/": f"{self.folder}/"})
         (port,) = free_ports(1)
         notified = self.notified()
-        server = DeployedServer(
+        server = CommandServer(
             self,
             to_load_app(command.split()[1:]),
             self.folder,
@@ -503,7 +493,7 @@ class SystemdTests(InstancesTestCase):
             ],
         )
         # The first connection starts the service, and waits for it.
-        wait_for(lambda: is_listening(port))
+        wait_for(lambda: is_listening(port), "listening")
         self.assertEqual(server.ask("/").text, "/")
         self.read_until(notified, "READY=1")
         before = workers_of(server, None)
@@ -592,7 +582,7 @@ class ContainerTests(DeploymentTestCase):
             each.replace("tcp:8080", f"tcp:{port}:interface={LOOPBACK}")
             for each in command.words[1:]
         ]
-        server = DeployedServer(self, words, copy_program(self), port)
+        server = CommandServer(self, words, copy_program(self), port)
         server.wait_ready()
         self.assertEqual(health(), 0)
         self.assertEqual(json.loads(server.fetch("/").text)["scheme"], "http")
@@ -650,7 +640,7 @@ class ContainerTests(DeploymentTestCase):
                 ),
             }
             listen = f"--listen=tcp:{port}:interface={LOOPBACK}"
-            server = DeployedServer(
+            server = CommandServer(
                 self,
                 ["shop:app", listen, "--health-path=/-"],
                 folder,
@@ -721,10 +711,10 @@ class ContainerTests(DeploymentTestCase):
             each.replace("tcp:8080", f"tcp:{port}:interface={LOOPBACK}")
             for each in container["args"][1:]
         ]
-        server = DeployedServer(self, words, copy_program(self), port)
+        server = CommandServer(self, words, copy_program(self), port)
         server.wait_ready()
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: server.ask("/-/ready").status == 503)
+        wait_for(lambda: server.ask("/-/ready").status == 503, "status 503")
         # New connections are still served.
         self.assertEqual(server.ask("/").status, 200)
         self.assertEqual(server.ask("/-/live").status, 200)
