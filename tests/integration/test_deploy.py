@@ -145,7 +145,7 @@ class HAProxyTests(DeploymentTestCase):
         for word in options_in_comment(text):
             known = {
                 "tcp:8080": f"tcp:{port}:interface={LOOPBACK}",
-                "tls:8443": f"tls:{port}:interface={LOOPBACK}",
+                "https:8443": f"https:{port}:interface={LOOPBACK}",
                 "10.0.0.10": LOOPBACK,
                 "cert.pem": str(self.cert),
                 "key.pem": str(self.key),

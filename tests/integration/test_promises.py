@@ -67,7 +67,7 @@ class PromiseTestCase(SynchronousTestCase):
         kind = "tcp"
         words = list(options)
         if tls:
-            kind = "tls"
+            kind = "https"
             certificate, key = write_certificate(self.folder)
             words += [f"--tls-cert={certificate}", f"--tls-key={key}"]
             self.context = ssl.create_default_context(cafile=str(certificate))
