@@ -171,8 +171,10 @@ class DeployedHAProxy(HAProxy):
 
     def _configuration(self, folder: str) -> str:
         replacements = {
-            "global\n": f"global\n    stats socket {folder}/stats\n",
-            "defaults\n": "defaults\n    retries 0\n",
+            "\nglobal\n": f"\nglobal\n    stats socket {folder}/stats\n",
+            "\ndefaults\n": "\ndefaults\n    retries 0\n",
+            # The tests may not raise the limit of open files.
+            "maxconn 20000\n": "maxconn 400\n",
             "bind :443": f"bind {LOOPBACK}:{self.port}",
         }
         if "bind :80\n" in self._text:
