@@ -33,7 +33,7 @@ class DeployPageTests(SynchronousTestCase):
         """Every command works: the site is served, reloads, and refuses broken code."""
         self.assertEqual(
             [language for language, _ in blocks()],
-            ["sh", "python", "sh", "sh", "haproxy", "sh", "sh", "sh"],
+            ["sh", "python", "sh", "sh", "text", "sh", "sh", "sh"],
         )
         install, program, openssl, serve, config, proxy, ask, reload = (
             text for _, text in blocks()
