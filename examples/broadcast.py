@@ -258,6 +258,7 @@ def make_app(broadcast: Broadcast) -> Flask:
         stream of events at `/events`.
     """
     app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = 64 * 1024
 
     @app.get("/")
     def index() -> str:

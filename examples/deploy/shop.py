@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MAX_ARTICLE = 100
 
 app = Flask(__name__)
+app.config["MAX_CONTENT_LENGTH"] = 64 * 1024
 
 
 @cache

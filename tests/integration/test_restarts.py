@@ -5,7 +5,9 @@ More restarts are made by, for instance, `TXGREENWSGI_RESTARTS=100`.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 import tempfile
 from functools import partial
@@ -29,8 +31,16 @@ APP = "--app=tests.integration.restart_app:app"
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that no process listens on."""
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
+    """Return ports that no process listens on.
+
+    They are below the ephemeral range: while a server restarts, a client's connection
+    cannot take its port.
+    """
+    sockets: list[socket.socket] = []
+    while len(sockets) < count:
+        with contextlib.suppress(OSError):
+            address = (LOOPBACK, random.randrange(20_000, 32_000))
+            sockets.append(socket.create_server(address))
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
