@@ -73,5 +73,8 @@ def environ_of(
         environ["REMOTE_ADDR"],
         environ["REMOTE_PORT"],
         environ["wsgi.url_scheme"],
+        more,
     ) = ends
+    if more is not None:
+        environ.update(more)
     return environ

@@ -17,6 +17,7 @@ from twisted.application.service import IService, Service
 from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
+from txgreenwsgi._configuration import tls_options, uses_tls
 from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import find_app
 from txgreenwsgi._launch.patching import patch, patch_drivers
@@ -134,6 +135,15 @@ def make_server(
     freezer = freezer_for(options.command.gc)
     server = (server_class or GreenService)(
         load_app, options.command.listen, options.settings, (), reactor, log, freezer
+    server = GreenService(
+        load_app,
+        options.command.listen,
+        options.settings,
+        (),
+        reactor,
+        log,
+        freezer,
+        tls=tls_options(options.command),
     )
     settings = options.settings
     notifier = Notifier.taken_from(os.environ)
@@ -156,6 +166,13 @@ def make_server(
     signals = OperatorSignals([] if log is None else [log.reopen], notifier=notifier)
     service = _CommandService(
         server, watchdog, signals, reactor, stacks_path, notifier, stop_seconds
+    signals = OperatorSignals(
+        [] if log is None else [log.reopen],
+        notifier,
+        [server.read_certificates] if uses_tls(options.command) else [],
+    )
+    return _CommandService(
+        server, watchdog, signals, reactor, log_path(options), notifier, stop_seconds
     )
     return ServerParts(service, server, watchdog, signals)
 
