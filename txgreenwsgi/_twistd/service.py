@@ -134,8 +134,6 @@ def make_server(
         log = AccessLog(options.command.access_log, options.command.access_log_format)
     freezer = freezer_for(options.command.gc)
     server = (server_class or GreenService)(
-        load_app, options.command.listen, options.settings, (), reactor, log, freezer
-    server = GreenService(
         load_app,
         options.command.listen,
         options.settings,
@@ -163,16 +161,13 @@ def make_server(
     )
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
-    signals = OperatorSignals([] if log is None else [log.reopen], notifier=notifier)
-    service = _CommandService(
-        server, watchdog, signals, reactor, stacks_path, notifier, stop_seconds
     signals = OperatorSignals(
         [] if log is None else [log.reopen],
-        notifier,
-        [server.read_certificates] if uses_tls(options.command) else [],
+        notifier=notifier,
+        read_again=[server.read_certificates] if uses_tls(options.command) else [],
     )
-    return _CommandService(
-        server, watchdog, signals, reactor, log_path(options), notifier, stop_seconds
+    service = _CommandService(
+        server, watchdog, signals, reactor, stacks_path, notifier, stop_seconds
     )
     return ServerParts(service, server, watchdog, signals)
 

@@ -4,10 +4,9 @@ gunicorn, nginx and uWSGI give them meanings, and scripts send them: logrotate S
 or SIGHUP, deployments SIGHUP, SIGUSR2, SIGTTIN and SIGTTOU. By default they end or stop
 the process. Here they do not:
 
-- SIGUSR1 and SIGHUP reopen the logs. There is nothing to reload in a single process; a
-  master of workers gives SIGHUP and others a meaning (`actions`).
 - SIGUSR1 and SIGHUP reopen the logs. SIGHUP also reads the TLS certificates again;
-  there is nothing else to reload in a single process.
+  there is nothing else to reload in a single process. A master of workers gives SIGHUP
+  and others a meaning (`actions`).
 - SIGQUIT is SIGTERM.
 - SIGUSR2, SIGTTIN and SIGTTOU are logged.
 
@@ -166,14 +165,12 @@ class OperatorSignals:
             if self._notifier is not None:
                 self._notifier.reloading()
             self.reopen_logs()
-            _log.info("SIGHUP: reopened the logs; {remedy}", remedy=self._remedy)
-            self._reopen_logs()
             done = "reopened the logs"
             if self._read_again:
                 done += ", reading TLS certificates again"
             for read_again in self._read_again:
                 read_again()
-            _log.info("SIGHUP: {done}; {remedy}", done=done, remedy=_RELOAD)
+            _log.info("SIGHUP: {done}; {remedy}", done=done, remedy=self._remedy)
             if self._notifier is not None:
                 self._notifier.ready()
         elif name == "SIGUSR2":
