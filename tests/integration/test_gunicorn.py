@@ -388,7 +388,7 @@ class RefusalTests(SynchronousTestCase):
     def test_variables(self) -> None:
         """An invalid variable of ours is named with its value and a remedy."""
         self.assert_refused(
-            "TXGREENWSGI_MAX_BODY='much'", "--env=TXGREENWSGI_MAX_BODY=much"
+            "TXGREENWSGI_MAX_BODY 'much'", "--env=TXGREENWSGI_MAX_BODY=much"
         )
 
     def test_protocol(self) -> None:
