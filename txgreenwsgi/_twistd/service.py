@@ -81,7 +81,11 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         _log.warn("{problem}", problem=warning)
     log = None
     if options.command.access_log is not None:
-        log = AccessLog(options.command.access_log, options.command.access_log_format)
+        log = AccessLog(
+            options.command.access_log,
+            options.command.access_log_format,
+            options.command.access_log_skip,
+        )
     freezer = freezer_for(options.command.gc)
     server = GreenService(
         load_app, options.command.listen, options.settings, (), reactor, log, freezer
