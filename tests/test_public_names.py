@@ -157,6 +157,7 @@ class PublicNameTests(SynchronousTestCase):
                 *("max_header_size", "max_headers", "max_target", "input_window"),
                 *("on_disconnect", "display_tracebacks", "add_header", "environ"),
                 *("server_header", "url_scheme", "blocked_after"),
+                *("health_path", "drain_delay"),
             },
             names,
         )

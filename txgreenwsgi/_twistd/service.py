@@ -11,7 +11,7 @@ import atexit
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.application.service import IService, Service
 from twisted.logger import Logger, globalLogPublisher
@@ -24,10 +24,11 @@ from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.check_config import check_start
+from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.signals import OperatorSignals
-from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.green import patched
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "log_path", "makeService"]
 
+#: Time after the grace period for which systemd waits: the guardian has killed the
+#: process by then.
+_MARGIN_SECONDS: Final = MARGIN_SECONDS + 5.0
 _log = Logger()
 
 
@@ -90,13 +94,28 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     server = GreenService(
         load_app, options.command.listen, options.settings, (), reactor, log, freezer
     )
+    settings = options.settings
+    notifier = Notifier.taken_from(os.environ)
+    stop_seconds = settings.drain_delay + settings.graceful_timeout + _MARGIN_SECONDS
+
+    def drain() -> Deferred[None]:
+        notifier.stopping(stop_seconds)
+        return server.drain()
+
     watchdog = Watchdog(
-        options.settings.graceful_timeout, server.cut_short, log_path(options)
+        settings.graceful_timeout,
+        server.cut_short,
+        log_path(options),
+        drain=drain,
+        end_drain=server.end_drain,
+        drain_seconds=settings.drain_delay,
     )
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
-    signals = OperatorSignals([] if log is None else [log.reopen])
-    return _CommandService(server, watchdog, signals, reactor, log_path(options))
+    signals = OperatorSignals([] if log is None else [log.reopen], notifier)
+    return _CommandService(
+        server, watchdog, signals, reactor, log_path(options), notifier, stop_seconds
+    )
 
 
 def _enter(directory: str | None) -> None:
@@ -210,10 +229,14 @@ class _CommandService(Service):
         server: GreenService,
         watchdog: Watchdog,
         signals: OperatorSignals,
-        reactor: Any = None,
-        log_path: str = "",
+        reactor: Any,
+        log_path: str,
+        notifier: Notifier,
+        stop_seconds: float,
     ) -> None:
         self._signals = signals
+        self._notifier = notifier
+        self._stop_seconds = stop_seconds
         self._log_path = log_path
         self._server = server
         self._watchdog = watchdog
@@ -238,6 +261,17 @@ class _CommandService(Service):
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
         # twist redirects the streams to its log only now.
         self._reactor.callWhenRunning(replace_standard_streams)
+        if self._notifier:
+            self._reactor.callWhenRunning(self._notify)
+
+    def _notify(self) -> None:
+        """Report that the service is ready, when it is, and its status from then on."""
+        self._notifier.start(self._reactor, self._server.status)
+        self._server.opened().addCallback(self._notify_opened)
+
+    def _notify_opened(self, all_open: bool) -> None:
+        if all_open:
+            self._notifier.ready()
 
     def _find_reactor(self) -> None:
         if self._reactor is None:
@@ -252,6 +286,7 @@ class _CommandService(Service):
                 append_stderr_to(self._log_path)
         self._watchdog.prepare()
         globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
+        self._notifier.main_process()
         self._signals.install(self._reactor)
         self._server.privilegedStartService()
         self._listening = True
@@ -260,4 +295,9 @@ class _CommandService(Service):
         """Stop the server; the Deferred fires when the last request has ended."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._listening = False
-        return self._server.stopService()
+        self._notifier.stopping(self._stop_seconds)
+        return self._server.stopService().addBoth(self._stopped)
+
+    def _stopped(self, result: Any) -> Any:
+        self._notifier.stop()
+        return result

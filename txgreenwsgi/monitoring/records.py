@@ -70,6 +70,7 @@ class ExchangeRecord:
             an observer needs it (`needs_of`).
         response_headers: pairs of name and value of the response's header fields. Empty
             unless an observer needs it.
+        health: whether the request was a health check, answered by the server.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class ExchangeRecord:
         "bytes_sent",
         "duration",
         "environ",
+        "health",
         "method",
         "outcome",
         "referer",
@@ -110,6 +112,7 @@ class ExchangeRecord:
         blocked: float = 0.0,
         environ: Mapping[str, Any] = MappingProxyType({}),
         response_headers: Sequence[tuple[str, str]] = (),
+        health: bool = False,
     ) -> None:
         self.remote_addr = remote_addr
         self.remote_port = remote_port
@@ -127,6 +130,7 @@ class ExchangeRecord:
         self.blocked = blocked
         self.environ = environ
         self.response_headers = response_headers
+        self.health = health
 
     def __repr__(self) -> str:
         """Return the record in one line, for a log or a failed test."""
