@@ -135,8 +135,8 @@ class MasterService(Service):
         )
         self._signals = OperatorSignals(
             [self._reopen_workers],
-            self._notifier,
-            {
+            notifier=self._notifier,
+            actions={
                 "SIGHUP": self._reload,
                 "SIGTTIN": lambda: self._scale(1),
                 "SIGTTOU": lambda: self._scale(-1),
