@@ -79,6 +79,10 @@ class Tenancy:
         self._flushing.start(_FLUSH_SECONDS)
         self._link.send({"event": "ready"})
 
+    def send(self, message: Message) -> None:
+        """Send another message to the master."""
+        self._link.send(message)
+
     def leave(self, reason: str) -> None:
         """Report that the worker ends by itself, and needs a successor."""
         self._link.send({"event": "leaving", "reason": reason})
