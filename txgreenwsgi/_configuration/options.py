@@ -324,6 +324,7 @@ class Command:
         "With --reload, also watch the files that match this pattern, such as "
         "'templates/**/*.html' or .env. May be repeated.",
         form="PATTERN",
+        path=True,
     )
     access_log_format: str = _option(
         "combined",
