@@ -40,6 +40,7 @@ PUBLIC: dict[str, set[str]] = {
     },
     "txgreenwsgi.web": {"GreenWSGIResource"},
     "txgreenwsgi.proxy": {"GreenProxy"},
+    "txgreenwsgi.gunicorn": {"GreenWorker"},
     "txgreenwsgi.net": {
         *("connect", "listen", "Connection", "Listener", "BUFFER_BYTES")
     },
@@ -157,6 +158,7 @@ class PublicNameTests(SynchronousTestCase):
                 *("max_header_size", "max_headers", "max_target", "input_window"),
                 *("on_disconnect", "display_tracebacks", "add_header", "environ"),
                 *("server_header", "url_scheme", "blocked_after"),
+                *("health_path", "drain_delay"),
             },
             names,
         )

@@ -272,6 +272,23 @@ class SettingsTests(SynchronousTestCase):
             )
         self.assertEqual(Settings(prefix="/..a/.b").prefix, "/..a/.b")
 
+    def test_health_path(self) -> None:
+        """The path of health checks is absolute, and not the root."""
+        for given, path in {"/-": "/-", "/-/": "/-", "/a/b": "/a/b", "": ""}.items():
+            self.assertEqual(Settings(health_path=given).health_path, path)
+        for given in ("-", "//-", "/a//b", "/a?b", "/%2d", "/..", " "):
+            self.assertEqual(
+                self.refusal(health_path=given),
+                f"health_path={given!r} is not the path of a URL: give a path that the "
+                "application does not use, such as /-",
+            )
+        for given in ("/", "//"):
+            self.assertEqual(
+                self.refusal(health_path=given),
+                f"health_path={given!r} is the root: give a path that the application "
+                "does not use, such as /-",
+            )
+
     def test_trusted_proxies(self) -> None:
         """Proxies are addresses, networks, unix or *, as a list or a text."""
         for given in ("10.0.0.0/8,::1,unix", ["10.0.0.0/8", "::1", "unix"]):

@@ -178,6 +178,13 @@ class Settings:
         "request which is on its way is answered.",
         off="close idle connections immediately",
     )
+    drain_delay: float = _setting(
+        0.0,
+        "seconds",
+        "Time for which the server accepts connections after SIGTERM, so that load "
+        "balancers see its health check fail before it stops.",
+        off="stop accepting immediately",
+    )
     keep_alive: float = _setting(
         15.0,
         "seconds",
@@ -348,6 +355,14 @@ class Settings:
         off="the root",
         form="PATH",
     )
+    health_path: str = _setting(
+        "",
+        "text",
+        "Path below which the server itself answers health checks, such as /-: "
+        "/-/live gets 200, and /-/ready gets 200 or, from SIGTERM on, 503.",
+        off="all paths are the application's",
+        form="PATH",
+    )
     trusted_proxy: tuple[str, ...] = _setting(
         (),
         "names",
@@ -437,6 +452,7 @@ class SettingsKeywords(TypedDict, total=False):
     request_timeout: float
     graceful_timeout: float
     drain_idle: float
+    drain_delay: float
     keep_alive: float
     header_timeout: float
     body_timeout: float
@@ -461,6 +477,7 @@ class SettingsKeywords(TypedDict, total=False):
     environ: Pairs
     server_header: str
     prefix: str
+    health_path: str
     trusted_proxy: Iterable[str]
     trusted_proxy_count: int
     trusted_proxy_headers: Iterable[str]
@@ -589,6 +606,8 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
         )
     if name == "prefix":
         return _checked_prefix(subject, value)
+    if name == "health_path":
+        return _checked_health_path(subject, value)
     if name == "url_scheme" and value and not _SCHEME.match(value):
         raise SettingError(
             subject,
@@ -606,6 +625,21 @@ def _checked_prefix(subject: str, path: str) -> str:
             subject,
             "is not the path of a URL",
             "give a path such as /app, decoded, without '?', '#' or '//'",
+        )
+    return path
+
+
+def _checked_health_path(subject: str, path: str) -> str:
+    """Return the path without a slash at its end; "" for no health checks."""
+    if not path:
+        return ""
+    given, path = path, path.rstrip("/")
+    if not path or not _PREFIX.match(path):
+        problem = "is the root" if given.startswith("/") and not path else ""
+        raise SettingError(
+            subject,
+            problem or "is not the path of a URL",
+            "give a path that the application does not use, such as /-",
         )
     return path
 

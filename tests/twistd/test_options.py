@@ -72,6 +72,7 @@ class OptionsTests(SynchronousTestCase):
             "request_timeout": ("9", 9.0),
             "graceful_timeout": ("0", 0.0),
             "drain_idle": ("1", 1.0),
+            "drain_delay": ("5", 5.0),
             "keep_alive": ("2", 2.0),
             "header_timeout": ("3", 3.0),
             "body_timeout": ("4", 4.0),
@@ -96,6 +97,7 @@ class OptionsTests(SynchronousTestCase):
             "environ": ("A=b", (("A", "b"),)),
             "server_header": ("", ""),
             "prefix": ("/app/", "/app"),
+            "health_path": ("/-/", "/-"),
             "trusted_proxy": ("10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
             "trusted_proxy_count": ("2", 2),
             "trusted_proxy_headers": ("Forwarded", ("forwarded",)),
@@ -246,8 +248,10 @@ class RefusalTests(SynchronousTestCase):
             "--environ=A": "--environ 'A' contains no '=': give NAME=VALUE",
             "--environ=wsgi.x=1": "--environ 'wsgi.x=1' is reserved for the server "
             "(PEP 3333): give a name that does not begin with 'wsgi.'",
-            "--access-log-format=common": "--access-log-format 'common' is not a "
-            "valid value: give combined or json",
+            "--access-log-format=clf": "--access-log-format 'clf' is not a format: "
+            "give combined, common, json, or directives of Apache, such as '%h %r %s'",
+            "--access-log-skip=health": "--access-log-skip 'health' is not the pattern "
+            "of a path: give a path such as /health or /internal/*",
             "--app=": "--app '' is empty: give package.module:name, such as --app "
             "myproject.wsgi:application",
             "--access-log=": "--access-log '' is not a file: give the path of a file "
@@ -266,8 +270,8 @@ class RefusalTests(SynchronousTestCase):
         for name in ("--https", "-c", "--certificate", "-k", "--privkey"):
             self.assertEqual(
                 self.refusal(name, "x"),
-                f"{name} is not an option: use --listen with an endpoint string: "
-                "--listen ssl:443:privateKey=key.pem:certKey=cert.pem",
+                f"{name} is not an option: use --tls-cert and --tls-key, with --listen "
+                "https:443",
             )
         for name in ("-n", "--notracebacks"):
             self.assertIn(

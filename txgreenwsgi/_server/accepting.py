@@ -12,6 +12,9 @@ for one time slice: a burst of new connections does not delay the open ones.
 A port that closes accepts its backlog first, because the kernel resets the connections
 in it, unless the socket stays open in another process (`leaves_backlog`).
 
+A service may also pause at `max_connections`, so that other processes with the same
+socket accept instead.
+
 It knows listening ports and descriptors. It must never know what is served.
 """
 
@@ -79,6 +82,7 @@ class AcceptThrottle:
 
     Args:
         reactor: the reactor of the ports.
+        is_full: returns whether new connections have to wait until others close.
 
     Attributes:
         paused: True while no port accepts.
@@ -88,8 +92,11 @@ class AcceptThrottle:
 
     leaves_backlog = False
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    def __init__(
+        self, reactor: IReactorTime, is_full: Callable[[], bool] | None = None
+    ) -> None:
         self._reactor = reactor
+        self._is_full = is_full
         self._ports: list[Port] = []
         self._call: IDelayedCall | None = None
         self._logged: float | None = None
@@ -136,18 +143,25 @@ class AcceptThrottle:
         if fd >= first_reserved():
             self.pause(f"{fd} are open")
 
+    def pause_if_full(self) -> bool:
+        """Stop accepting while the connections have reached their limit.
+
+        Returns:
+            Whether accepting is paused. At the limit also for a port that accepts its
+            backlog and closes: the socket outlives it in other processes.
+        """
+        if self._is_full is not None and self._is_full():
+            if self._ports:
+                self._pause()
+            return True
+        return self.paused
+
     def pause(self, reason: str) -> None:
         """Stop accepting until descriptors are free again."""
-        if self.paused:
+        # While a backlog is being accepted before its port closes, there is no port:
+        # no descriptor is left for the rest of it.
+        if not self._pause() or not self._ports:
             return
-        self.paused = True
-        if not self._ports:
-            # A backlog is being accepted before its port closes; no descriptor is left
-            # for the rest of it.
-            return
-        for port in self._ports:
-            port.stopReading()
-        self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
         now = self._reactor.seconds()
         if self._logged is None or now - self._logged >= LOG_SECONDS:
             self._logged = now
@@ -160,11 +174,25 @@ class AcceptThrottle:
                 limit=descriptor_limit(),
             )
 
+    def _pause(self) -> bool:
+        """Stop accepting. Return False if that has happened already."""
+        if self.paused:
+            return False
+        self.paused = True
+        for port in self._ports:
+            port.stopReading()
+        if self._ports:
+            self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
+        return True
+
     def _retry(self) -> None:
         """Resume if the next descriptor is not a reserved one."""
         self._call = None
         if not self._ports:
             self.paused = False
+            return
+        if self._is_full is not None and self._is_full():
+            self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
             return
         try:
             fd = os.dup(self._ports[0].fileno())
@@ -240,7 +268,7 @@ class _ListeningSocket:
         """
         if self._reactor.seconds() > self._end:
             raise BlockingIOError(errno.EAGAIN, "the time slice is over")
-        if self._throttle.paused:
+        if self._throttle.pause_if_full():
             # Twisted accepts several connections in one call of doRead.
             raise BlockingIOError(errno.EAGAIN, "accepting is paused")
         try:

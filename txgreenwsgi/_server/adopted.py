@@ -249,6 +249,10 @@ class AdoptedEndpoint:
             _family_of(f"fd:{self.fd}", self.fd)
             os.set_blocking(self.fd, False)
             port = reactor.adoptStreamPort(self.fd, self.family, protocolFactory)
+            adopted = getattr(port, "socket", None)
+            if adopted is not None:
+                # A green socket, if the library is patched already, has to know.
+                adopted.setblocking(False)
             os.close(self.fd)
         except Exception:
             return fail()

@@ -6,6 +6,7 @@ the application afterwards. It must never know how the application was named.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
@@ -20,6 +21,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txgreenwsgi._tls.options import TLSOptions
 from txgreenwsgi._wsgi.standard_streams import (
     end_partial_lines,
     replace_standard_streams,
@@ -33,6 +35,7 @@ from .adopted import as_it_is
 from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
+from .https import HTTPSListeners, is_https
 from .site import GreenSite
 from .unpatched import SERVICE_REMEDY, log_if_unpatched
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import (
+        IDelayedCall,
         IListeningPort,
         IReactorCore,
         IReactorTime,
@@ -75,6 +79,11 @@ class GreenService(Service):
             last request.
         freezer: excludes the loaded application from garbage collection; None to
             leave the collector alone.
+        waits_when_full: at `max_connections`, leave new connections in the backlog,
+            where another process may accept them, instead of closing them.
+        tls: the default TLS options of `https:` endpoints.
+        ticket_secret: a secret that the processes of one server share, for the
+            session tickets of `https:` endpoints; b"" for keys of this process alone.
 
     Attributes:
         site: the factory behind all endpoints.
@@ -90,6 +99,10 @@ class GreenService(Service):
         reactor: IReactorTime | None = None,
         access_log: AccessLog | None = None,
         freezer: Freezer | None = None,
+        *,
+        waits_when_full: bool = False,
+        tls: TLSOptions | None = None,
+        ticket_secret: bytes = b"",
     ) -> None:
         if isinstance(listen, str):
             raise TypeError(
@@ -109,8 +122,13 @@ class GreenService(Service):
         self.site = GreenSite(
             None, settings or Settings(), observers=observers, reactor=reactor
         )
+        self._https = HTTPSListeners(tls or TLSOptions(), self.site, ticket_secret)
         self._throttle: AcceptThrottle | None = None
+        self._waits_when_full = waits_when_full
         self._is_cut_short = False
+        self._drained = False
+        self._drain_call: IDelayedCall | None = None
+        self._after_drain: list[Deferred[None]] = []
 
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports.
@@ -124,6 +142,7 @@ class GreenService(Service):
             ListenError: an endpoint cannot be opened, because the port is in use
                 for instance.
         """
+        self.end_drain()  # of a stop in progress
         self._privileged = True
         self._open()
 
@@ -134,7 +153,10 @@ class GreenService(Service):
             StartError: the access log cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        self.end_drain()  # of a stop in progress
         self._is_cut_short = False
+        self._drained = False
+        self.site.server.unready = ""
         self.site.server.resume()
         if self._access_log is not None:
             open_access_log(self._access_log, self.site.server.reactor)
@@ -146,6 +168,15 @@ class GreenService(Service):
         if not self._privileged:
             self._open()
         self._privileged = False
+        self._https.start()
+
+    def read_certificates(self) -> None:
+        """Read the certificates of `https:` endpoints again; log what has changed.
+
+        Files are read in a thread. Renewed certificates are also found without this
+        call, within seconds.
+        """
+        self._https.read_again()
 
     def _open(self) -> None:
         log_if_unpatched(SERVICE_REMEDY)
@@ -170,7 +201,10 @@ class GreenService(Service):
 
     def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
         if isinstance(listen, str):
-            return make_endpoint(self.site.server.reactor, listen)
+            make = partial(make_endpoint, self.site.server.reactor)
+            return (
+                self._https.endpoint(listen, make) if is_https(listen) else make(listen)
+            )
         return as_it_is(listen)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
@@ -181,7 +215,10 @@ class GreenService(Service):
 
     def _serve_port(self, port: IListeningPort, listen: str) -> None:
         if self._throttle is None:
-            self._throttle = AcceptThrottle(self.site.server.reactor)
+            self._throttle = AcceptThrottle(
+                self.site.server.reactor,
+                (lambda: self.site.is_full) if self._waits_when_full else None,
+            )
         self._throttle.watch(port)
         self.site.sockets.serve_port(port)
         if listen:  # the TLS options of an endpoint object may know other protocols
@@ -203,8 +240,61 @@ class GreenService(Service):
         reactor = cast("IReactorCore", self.site.server.reactor)
         reactor.callWhenRunning(reactor.stop)
 
+    def opened(self) -> Deferred[bool]:
+        """Return a Deferred that fires when no endpoint is still being opened.
+
+        Its result is whether all of them are open.
+        """
+        return gatherResults(list(self._opening), consumeErrors=True).addCallbacks(
+            lambda ports: None not in ports, lambda _: False
+        )
+
+    def status(self) -> str:
+        """Return the state in a few words, such as "17 requests in flight"."""
+        server = self.site.server
+        count = len(server.table.exchanges)
+        text = f"{count} request{'' if count == 1 else 's'} in flight"
+        if server.shutdown.stopping:
+            return f"stopping, {text}"
+        return f"not ready, {text}" if server.unready_reason else text
+
+    def drain(self) -> Deferred[None]:
+        """Make the health check fail, and go on serving for `drain_delay`.
+
+        The first part of `stopService`; call it before, so that other services run
+        meanwhile.
+
+        Returns:
+            A Deferred that fires after that time, or in `end_drain`.
+        """
+        server = self.site.server
+        server.unready = "the server is about to stop"
+        done: Deferred[None] = Deferred()
+        self._after_drain.append(done)
+        skipped = self._drained or self._is_cut_short or not self.ports
+        if skipped or not server.settings.drain_delay:
+            self.end_drain()
+        elif self._drain_call is None:
+            self._drain_call = server.reactor.callLater(
+                server.settings.drain_delay, self.end_drain
+            )
+        return done
+
+    def end_drain(self) -> None:
+        """Skip the rest of `drain_delay`. A no-op if no drain is in progress."""
+        call, self._drain_call = self._drain_call, None
+        if call is not None and call.active():
+            call.cancel()
+        waiting, self._after_drain = self._after_drain, []
+        if waiting:
+            self._drained = True
+        for done in waiting:
+            done.callback(None)
+
     def stopService(self) -> Deferred[None]:
         """Stop listening, let requests finish (see `GreenSite.stop`), close the log.
+
+        Before that, `drain` if it was not called.
 
         Returns:
             A Deferred that fires when no request is left, at most one second after
@@ -212,9 +302,16 @@ class GreenService(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         # Threads of the application must not keep the process alive, if it ends.
-        grace_seconds = self.site.server.settings.graceful_timeout
-        exits.set_time_limit(grace_seconds + exits.AFTER_GRACE_SECONDS)
+        settings = self.site.server.settings
+        seconds = settings.graceful_timeout + exits.AFTER_GRACE_SECONDS
+        if not self._drained:
+            seconds += settings.drain_delay
+        exits.set_time_limit(seconds)
+        return self.drain().addCallback(self._stop)
+
+    def _stop(self, _: None) -> Deferred[None]:
         self._privileged = False
+        self._https.stop()
         for opening in self._opening:
             opening.cancel()
         self._opening.clear()
@@ -254,10 +351,11 @@ class GreenService(Service):
         return result
 
     def cut_short(self) -> None:
-        """End the grace period of `stopService` now, or skip it if it has not begun.
+        """End the drain and the grace period of `stopService`, or skip them.
 
         A second signal can arrive before the reactor has called `stopService`, or
         while the ports are being closed.
         """
         self._is_cut_short = True
+        self.end_drain()
         self.site.cut_short()

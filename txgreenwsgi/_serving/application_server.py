@@ -7,7 +7,6 @@ file composes them. It must never know a transport.
 from __future__ import annotations
 
 from contextvars import Context, copy_context
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from txgreenwsgi._http.common_fields import CommonFields
@@ -24,6 +23,7 @@ from txgreenwsgi.origins import EXTENSIONS
 
 from .admission import AdmissionQueue
 from .deadlines import DeadlineClock
+from .environ import path_below
 from .limits import limits_from
 from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
 
+    from txgreenwsgi._http.head import RequestHead
+    from txgreenwsgi._switching.greenlets import Task
     from txgreenwsgi._wsgi.gateway import Application
     from txgreenwsgi.monitoring.records import ExchangeRecord
     from txgreenwsgi.settings import Settings
@@ -77,6 +79,8 @@ class ApplicationServer:
         table: the requests in flight, and the observers.
         deadlines: the clock that checks all deadlines.
         shutdown: the graceful shutdown.
+        unready: why the server's owner does not want requests, such as a drain or a
+            start that has not ended, for the health checks; "" if it does.
         keeps_alive: whether connections persist after a response: the setting, and
             False during shutdown.
         detached: exchanges in flight whose connection is lost.
@@ -120,26 +124,31 @@ class ApplicationServer:
         )
         self.table = RequestTable(observers)
         self.shutdown = Shutdown(self.table, self._forget)
+        self.unready = ""
         self.keeps_alive = bool(settings.keep_alive)
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
         self.runner: Runner = run_strictly if settings.strict else run_in_task
+        self._thread_runner: ThreadRunner | None = None
         if settings.threads_for:
-            self.runner = ThreadRunner(
+            self._thread_runner = ThreadRunner(
                 RoutePatterns(settings.threads_for),
                 self.runner,
                 automatic=AUTO in settings.threads_for,
             )
+            self.runner = self._thread_runner.run
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
-    @cached_property
+    @property
     def reactor(self) -> IReactorTime:
         """The reactor; the installed one is imported at first use."""
+        # Not a cached property: it would use the `__dict__` of this object, and Python
+        # would then read all attributes of the hot path several times slower.
         if self._reactor is None:
             from twisted.internet import reactor
 
-            return cast("IReactorTime", reactor)
+            self._reactor = cast("IReactorTime", reactor)
         return self._reactor
 
     def bind(self) -> None:
@@ -174,6 +183,20 @@ class ApplicationServer:
             self._forget(exchange)
         if self.shutdown.stopping:
             self.shutdown.complete_if_idle()
+
+    def measured_task_ended(
+        self, task: Task[None], head: RequestHead, code: int
+    ) -> None:
+        """Report the end of a request's task whose turns were measured.
+
+        Args:
+            task: the task.
+            head: the request head.
+            code: the status that was sent; 0 for none.
+        """
+        if self._thread_runner is not None:
+            path = path_below(str(self.environ.get("SCRIPT_NAME", "")), head.path)
+            self._thread_runner.ended(task, head.method, path, code)
 
     def _forget(self, exchange: InFlight) -> None:
         self.table.exchanges.discard(exchange)
@@ -246,6 +269,15 @@ class ApplicationServer:
         if grace_seconds is None:
             grace_seconds = self.settings.graceful_timeout
         return self.shutdown.begin(grace_seconds, self.reactor)
+
+    @property
+    def unready_reason(self) -> str:
+        """Why the server is not ready, as the health check says it; "" if it is."""
+        if self.shutdown.stopping:
+            return "the server is stopping"
+        if self.application is None:
+            return "the application is not loaded"
+        return self.unready
 
     @property
     def is_idle(self) -> bool:

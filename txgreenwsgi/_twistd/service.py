@@ -11,12 +11,13 @@ import atexit
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from twisted.application.service import IService, Service
 from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
+from txgreenwsgi._configuration import tls_options, uses_tls
 from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import find_app
 from txgreenwsgi._launch.patching import patch, patch_drivers
@@ -25,11 +26,12 @@ from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.check_config import check_start
 from txgreenwsgi._twistd.master import make_master
+from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
-from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.green import patched
@@ -54,6 +56,9 @@ __all__ = [
     "make_server",
 ]
 
+#: Time after the grace period for which systemd waits: the guardian has killed the
+#: process by then.
+_MARGIN_SECONDS: Final = MARGIN_SECONDS + 5.0
 _log = Logger()
 
 
@@ -128,18 +133,48 @@ def make_server(
         stacks_path = log_path(options)
     log = None
     if options.command.access_log is not None:
-        log = AccessLog(options.command.access_log, options.command.access_log_format)
+        log = AccessLog(
+            options.command.access_log,
+            options.command.access_log_format,
+            options.command.access_log_skip,
+        )
     freezer = freezer_for(options.command.gc)
     server = (server_class or GreenService)(
-        load_app, options.command.listen, options.settings, (), reactor, log, freezer
+        load_app,
+        options.command.listen,
+        options.settings,
+        (),
+        reactor,
+        log,
+        freezer,
+        tls=tls_options(options.command),
     )
+    settings = options.settings
+    notifier = Notifier.taken_from(os.environ)
+    stop_seconds = settings.drain_delay + settings.graceful_timeout + _MARGIN_SECONDS
+
+    def drain() -> Deferred[None]:
+        notifier.stopping(stop_seconds)
+        return server.drain()
+
     watchdog = Watchdog(
-        options.settings.graceful_timeout, server.cut_short, stacks_path
+        settings.graceful_timeout,
+        server.cut_short,
+        stacks_path,
+        drain=drain,
+        end_drain=server.end_drain,
+        drain_seconds=settings.drain_delay,
     )
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
-    signals = OperatorSignals([] if log is None else [log.reopen])
-    service = _CommandService(server, watchdog, signals, reactor, stacks_path)
+    signals = OperatorSignals(
+        [] if log is None else [log.reopen],
+        notifier=notifier,
+        read_again=[server.read_certificates] if uses_tls(options.command) else [],
+    )
+    service = _CommandService(
+        server, watchdog, signals, reactor, stacks_path, notifier, stop_seconds
+    )
     return ServerParts(service, server, watchdog, signals)
 
 
@@ -207,10 +242,14 @@ class _CommandService(Service):
         server: GreenService,
         watchdog: Watchdog,
         signals: OperatorSignals,
-        reactor: Any = None,
-        log_path: str = "",
+        reactor: Any,
+        log_path: str,
+        notifier: Notifier,
+        stop_seconds: float,
     ) -> None:
         self._signals = signals
+        self._notifier = notifier
+        self._stop_seconds = stop_seconds
         self._log_path = log_path
         self._server = server
         self._watchdog = watchdog
@@ -235,6 +274,17 @@ class _CommandService(Service):
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
         # twist redirects the streams to its log only now.
         self._reactor.callWhenRunning(replace_standard_streams)
+        if self._notifier:
+            self._reactor.callWhenRunning(self._notify)
+
+    def _notify(self) -> None:
+        """Report that the service is ready, when it is, and its status from then on."""
+        self._notifier.start(self._reactor, self._server.status)
+        self._server.opened().addCallback(self._notify_opened)
+
+    def _notify_opened(self, all_open: bool) -> None:
+        if all_open:
+            self._notifier.ready()
 
     def _find_reactor(self) -> None:
         if self._reactor is None:
@@ -249,6 +299,7 @@ class _CommandService(Service):
                 append_stderr_to(self._log_path)
         self._watchdog.prepare()
         globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
+        self._notifier.main_process()
         self._signals.install(self._reactor)
         self._server.privilegedStartService()
         self._listening = True
@@ -257,4 +308,9 @@ class _CommandService(Service):
         """Stop the server; the Deferred fires when the last request has ended."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._listening = False
-        return self._server.stopService()
+        self._notifier.stopping(self._stop_seconds)
+        return self._server.stopService().addBoth(self._stopped)
+
+    def _stopped(self, result: Any) -> Any:
+        self._notifier.stop()
+        return result
