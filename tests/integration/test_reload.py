@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import select
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -15,7 +18,7 @@ from tests.folders import short_folder
 from .processes import ANSWER_SECONDS, LOOPBACK, ServerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .processes import Answer
 
@@ -38,6 +41,16 @@ def events():
     while True:
         yield b"event\\n"
         time.sleep(0.05)
+"""
+
+#: Executes a command in a session whose terminal is a descriptor.
+CONTROLLING = """
+import fcntl, os, sys, termios
+os.setsid()
+fd = int(sys.argv[1])
+fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+os.dup2(fd, 0)
+os.execv(sys.argv[2], sys.argv[2:])
 """
 
 FLASK = """
@@ -88,7 +101,13 @@ class ReloadTests(SynchronousTestCase):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
-    def start(self, *options: str, app: str = "site_app:app") -> ServerProcess:
+    def start(
+        self,
+        *options: str,
+        app: str = "site_app:app",
+        wrapper: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
+    ) -> ServerProcess:
         """Start a server and wait for its worker."""
         if app == "site_app:app":  # `site` is a module of Python
             (self.folder / "site.py").rename(self.folder / "site_app.py")
@@ -99,6 +118,8 @@ class ReloadTests(SynchronousTestCase):
             f"--listen=tcp:0:interface={LOOPBACK}",
             "--reload",
             *options,
+            wrapper=wrapper,
+            pass_fds=pass_fds,
         )
         self.addCleanup(server.kill)
         self.addCleanup(self.stop)
@@ -277,6 +298,42 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual(self.fetch().text, "one")
         self.write("templates/index.html", "two")
         self.wait_text("two")
+
+    def test_debugger(self) -> None:
+        """`breakpoint()` reads from the terminal and writes to it."""
+        self.write(
+            "shop.py",
+            "def app(environ, start_response):\n"
+            "    value = 1\n"
+            "    breakpoint()\n"
+            "    start_response('200 OK', [])\n"
+            "    return [b'value %d' % value]\n",
+        )
+        master, terminal = pty.openpty()
+        self.addCleanup(os.close, master)
+        self.addCleanup(os.close, terminal)
+        # The terminal has to be the controlling one, in a session of its own.
+        wrapper = (sys.executable, "-c", CONTROLLING, str(terminal))
+        self.start(app="shop:app", wrapper=wrapper, pass_fds=(terminal,))
+        answers: list[str] = []
+        visitor = threading.Thread(target=lambda: answers.append(self.fetch().text))
+        visitor.start()
+        self.read_until(master, b"(Pdb) ")
+        os.write(master, b"value = 42\n")
+        self.read_until(master, b"(Pdb) ")
+        os.write(master, b"c\n")
+        visitor.join()
+        self.assertEqual(answers, ["value 42"])
+
+    def read_until(self, terminal: int, mark: bytes) -> None:
+        """Read from a terminal up to a mark."""
+        text = b""
+        end = time.monotonic() + START_SECONDS
+        while mark not in text:
+            if time.monotonic() > end:
+                self.fail(f"{text!r}:\n{self.server.log()}")
+            if select.select([terminal], [], [], 0.1)[0]:
+                text += os.read(terminal, 1024)
 
     def test_killed_worker(self) -> None:
         """A worker that is killed is restarted at once."""
