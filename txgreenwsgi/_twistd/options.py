@@ -189,6 +189,7 @@ class Options(usage.Options):
         self.command = configuration.command()
         self.settings = configuration.settings()
         self.warnings = configuration.warnings
+        self._check_reload()
         try:
             self.findings = check_tls(self.command, self._conditions())
             self.warnings += unused_tls(configuration)
@@ -203,6 +204,21 @@ class Options(usage.Options):
         parent: Mapping[str, Any] = self.parent or {}
         if parent.get("pidfile"):
             remove_stale_pidfile(parent["pidfile"])
+
+    def _check_reload(self) -> None:
+        """Reject options that exclude each other."""
+        command = self.command
+        if command.reload and command.workers not in (0, 1):
+            raise usage.UsageError(
+                f"--reload and --workers {command.workers} exclude each other: one "
+                "worker is restarted in development; remove --reload in production, "
+                "where SIGHUP reloads, or remove --workers"
+            )
+        if command.reload_extra and not command.reload:
+            raise usage.UsageError(
+                f"--reload-extra {command.reload_extra[0]!r} has no effect without "
+                "--reload: give both"
+            )
 
     def give(self, each: Described, option: str, text: str) -> None:
         """Take the value of an option.

@@ -82,7 +82,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         return _ReportService(lambda: check_start(load_app, options), reactor)
     for warning in options.warnings:
         _log.warn("{problem}", problem=warning)
-    if options.command.workers:
+    if options.command.workers or options.command.reload:
         return make_master(options, reactor)
     return make_server(options, reactor).service
 
@@ -117,6 +117,7 @@ def make_server(
     reactor: Any = None,
     server_class: type[GreenService] | None = None,
     stacks_path: str | None = None,
+    load_app: Callable[[], Application] | None = None,
 ) -> ServerParts:
     """Return the service that serves in this process.
 
@@ -125,8 +126,9 @@ def make_server(
         reactor: as for `makeService`.
         server_class: the class of the server; by default `GreenService`.
         stacks_path: the log of twistd as a daemon; by default from the options.
+        load_app: returns the application; by default `app_loader(options)`.
     """
-    load_app = app_loader(options)
+    load_app = load_app or app_loader(options)
     if stacks_path is None:
         stacks_path = log_path(options)
     log = None
