@@ -31,6 +31,7 @@ from txgreenwsgi._configuration import (
     resolve,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
+from txgreenwsgi._server.proxy_header import unusable_setting
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
@@ -175,6 +176,10 @@ class Options(usage.Options):
         self.command = configuration.command()
         self.settings = configuration.settings()
         self.warnings = configuration.warnings
+        unusable = unusable_setting(self.settings, self.command.listen)
+        if unusable is not None:
+            name, value, problem, remedy = unusable
+            raise usage.UsageError(f"--{option_name(name)} {value} {problem}: {remedy}")
         if self.command.print_config:
             self._print(configuration)
         if (self.command.check or self.command.check_config) and self.parent:
