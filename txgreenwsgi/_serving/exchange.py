@@ -30,7 +30,7 @@ from txgreenwsgi._switching.forks import Forked
 from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
-from txgreenwsgi._wsgi.errors import Errors, current_errors
+from txgreenwsgi._wsgi.errors import Errors, set_current_errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
 from txgreenwsgi.monitoring.records import ExchangeRecord
@@ -209,7 +209,8 @@ class Exchange:
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
         table = server.table
         self.request_id = table.next_id()
-        self.started = now = server.hub.seconds()
+        seconds = server.hub.seconds
+        self.started = now = seconds()
         self._started_unix = time() if table.observers else 0.0
         self.task: Task[None] | None = None
         self.errors: Errors | None = None
@@ -340,6 +341,9 @@ class Exchange:
         if errors is not None and (errors.partial_line or errors.partial_output):
             errors.end()
         server = self.server
+        task = self.task
+        if task is not None and task.measured:
+            server.measured_task_ended(task, self.head, self.code)
         admitted = server.admission.release()
         server.exchange_ended(self)
         stream.ended(self)
@@ -571,18 +575,18 @@ class Exchange:
         server = self.server
         body = self.body
         try:
-            if body is NO_BODY:
-                settings = server.settings
-                if settings.buffer_input or self.stream.body_is_stored:
-                    received: Input = SeekableInput(EmptyBody(self))
-                else:
-                    received = Input(self)
-                environ = self._environ(received)
-                if self.head.content_length is None and settings.chunked != "stream":
-                    _set_whole(environ, EmptyBody(self))
-                server.runner(server.application, environ, self)
-            else:
+            if body is not NO_BODY:
                 self._run_with_body(body)  # type: ignore[arg-type]
+                return
+            if server.settings.buffer_input or self.stream.body_is_stored:
+                environ = self._environ(SeekableInput(EmptyBody(self)))
+            else:
+                environ = self._environ(Input(self))
+            if self.head.content_length is None and server.settings.chunked != "stream":
+                _set_whole(environ, EmptyBody(self))
+            # Not `server.runner(...)`, which is looked up as a method, in the class.
+            runner = server.runner
+            runner(server.application, environ, self)
         except BaseException as error:  # SystemExit ends only the request
             if self.task is not None and self.task.dying:
                 raise
@@ -640,7 +644,7 @@ class Exchange:
         request_id = self.request_id
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
-        current_errors.set(errors)
+        set_current_errors(errors)
         environ["txgreenwsgi.request_id"] = request_id
         environ["txgreenwsgi.client_disconnected"] = environ[
             "waitress.client_disconnected"
@@ -782,6 +786,29 @@ class Exchange:
             if not block:
                 raise _BodyTooLong
             self._log_too_long()
+
+    def respond(self, head: ResponseHead, block: bytes) -> None:
+        """Send a complete response whose body is one block. May park."""
+        length = len(block)
+        given = head.content_length
+        if (
+            (given is not None and given != length)
+            or head.code in BODILESS_CODES
+            or self.head.method == "HEAD"
+        ):
+            self.begin(head, length, block)
+            self.finish()
+            return
+        # The common case of `begin` and `finish`.
+        stream = self.stream
+        if self.state is not RUNNING or stream.output.waiting is not None:
+            self._refuse_write()
+        self.state = _RESPONDED
+        self.code = head.code
+        self.bytes_sent = length
+        self._left = 0
+        stream.start(head, length, block, True)
+        self.finish()
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks under backpressure."""

@@ -11,6 +11,8 @@ import difflib
 import os
 import platform
 import re
+import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -24,11 +26,13 @@ from txgreenwsgi._configuration import (
     Described,
     Given,
     all_options,
+    check_tls,
     meaning,
     option_name,
     printed,
     read,
     resolve,
+    unused_tls,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._server.proxy_header import unusable_setting
@@ -48,7 +52,7 @@ _RETIRED: Final = {
     **dict.fromkeys(["-p", "--port"], f"{_USE_LISTEN}: --listen tcp:8080"),
     **dict.fromkeys(
         ["--https", "-c", "--certificate", "-k", "--privkey"],
-        f"{_USE_LISTEN}: --listen ssl:443:privateKey=key.pem:certKey=cert.pem",
+        "use --tls-cert and --tls-key, with --listen https:443",
     ),
     **dict.fromkeys(
         ["-n", "--notracebacks"],
@@ -98,7 +102,11 @@ class Options(usage.Options):
     Attributes:
         command: the options of the command. Valid after `parseOptions`.
         warnings: about the environment, for the log. Valid after `parseOptions`.
+        findings: about certificates; a start logs them itself. Valid after
+            `parseOptions`.
         settings: the settings of the server. Valid after `parseOptions`.
+        arguments: the command line, with which a worker is started.
+        directory: the working directory of the parsing.
     """
 
     synopsis = "[options]"
@@ -119,6 +127,9 @@ class Options(usage.Options):
         self.command = Command()
         self.settings = Settings()
         self.warnings: tuple[str, ...] = ()
+        self.arguments: list[str] = []
+        self.directory = ""
+        self.findings: tuple[str, ...] = ()
         self._given: dict[str, Given] = {}
         for each in all_options().values():
             self.docs[option_name(each.name)] = meaning(each)
@@ -133,6 +144,9 @@ class Options(usage.Options):
         """Parse a command line; errors name the correct option."""
         # Here, because twistd opens its log and the reactor next.
         open_closed_descriptors()
+        self.arguments = list(sys.argv[1:] if options is None else options)
+        with suppress(OSError):  # it has been removed
+            self.directory = os.getcwd()
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
@@ -180,6 +194,11 @@ class Options(usage.Options):
         if unusable is not None:
             name, value, problem, remedy = unusable
             raise usage.UsageError(f"--{option_name(name)} {value} {problem}: {remedy}")
+        try:
+            self.findings = check_tls(self.command, self._conditions())
+            self.warnings += unused_tls(configuration)
+        except SettingError as error:
+            raise usage.UsageError(str(error)) from None
         if self.command.print_config:
             self._print(configuration)
         if (self.command.check or self.command.check_config) and self.parent:
