@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._serving.stream import Carried, Ends, Output
 
     from .handshakes import Handshakes
+    from .proxied_address import ProxiedAddress
     from .sockets import Sockets
     from .transports import PlainTransport
 
@@ -146,6 +147,7 @@ class H1Channel:
         sockets: the poller of the site's plain connections.
         head_limits: limits on request heads.
         handshakes: the TLS handshakes in progress on the connections of the site.
+        proxied: the client's address, if a proxy has named it by the PROXY protocol.
 
     Attributes:
         state: one of the states of `CONNECTION`.
@@ -164,6 +166,7 @@ class H1Channel:
         "_h1",
         "_handshakes",
         "_inbox",
+        "_proxied",
         "_pumping",
         "_sockets",
         "_time",
@@ -185,6 +188,7 @@ class H1Channel:
         sockets: Sockets,
         head_limits: HeadLimits,
         handshakes: Handshakes,
+        proxied: ProxiedAddress | None = None,
     ) -> None:
         self.state = IDLE
         self.server = server
@@ -193,6 +197,7 @@ class H1Channel:
         self.reading_paused = False
         self._sockets = sockets
         self._handshakes = handshakes
+        self._proxied = proxied
         self._h1 = Connection(head_limits, server.common)
         self._inbox = _EMPTY_INBOX
         self._pumping = False
@@ -420,9 +425,10 @@ class H1Channel:
     def _find_ends(self) -> None:
         if self._fd < 0:
             self._handshakes.end(self)  # for a transport that does not report it
-        self.ends = ends_of(
-            self.transport, self.server.settings.url_scheme, self._sockets.addresses
-        )
+        url_scheme = self.server.settings.url_scheme
+        self.ends = ends_of(self.transport, url_scheme, self._sockets.addresses)
+        if self._proxied is not None:
+            self.ends = self._proxied.ends(self.ends, url_scheme)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer an invalid request and ignore all input after it."""

@@ -35,6 +35,7 @@ from txgreenwsgi._configuration import (
     unused_tls,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
+from txgreenwsgi._server.proxy_header import unusable_setting
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
@@ -190,6 +191,10 @@ class Options(usage.Options):
         self.settings = configuration.settings()
         self.warnings = configuration.warnings
         self._check_reload()
+        unusable = unusable_setting(self.settings, self.command.listen)
+        if unusable is not None:
+            name, value, problem, remedy = unusable
+            raise usage.UsageError(f"--{option_name(name)} {value} {problem}: {remedy}")
         try:
             self.findings = check_tls(self.command, self._conditions())
             self.warnings += unused_tls(configuration)
