@@ -47,7 +47,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-class RestartTests(SynchronousTestCase):
+class UnderLoad(SynchronousTestCase):
     """Clients of servers that restart."""
 
     def assert_answered(self, clients: RestartClients) -> None:
@@ -58,6 +58,10 @@ class RestartTests(SynchronousTestCase):
         # For runs that measure; trial shows it with -e only.
         if "TXGREENWSGI_RESTARTS" in os.environ:
             print(f"{self.id()}: {outcome.answered} answered, 0 failed")
+
+
+class RestartTests(UnderLoad):
+    """Servers that `twistd` runs."""
 
     def test_shared_socket(self) -> None:
         """A new process on the same listening socket replaces the old one."""

@@ -291,6 +291,27 @@ class Command:
         check=_check_access_log,
         aliases=("logfile", "l"),
     )
+    workers: int | str = _option(
+        0,
+        "count",
+        "Number of worker processes; auto is the number of usable CPUs. A master "
+        "process starts, watches, reloads and replaces them.",
+        off="serve in this process, without a master",
+        choices=("auto",),
+        form="N|auto",
+    )
+    boot_timeout: float = _option(
+        60.0,
+        "seconds",
+        "Time limit for a worker to import the application and be ready.",
+        minimum=1,
+    )
+    reload_parallel: int = _option(
+        1,
+        "count",
+        "Number of workers that start at the same time during a reload.",
+        minimum=1,
+    )
     access_log_format: str = _option(
         "combined",
         "choice",

@@ -76,6 +76,8 @@ class GreenService(Service):
             last request.
         freezer: excludes the loaded application from garbage collection; None to
             leave the collector alone.
+        waits_when_full: at `max_connections`, leave new connections in the backlog,
+            where another process may accept them, instead of closing them.
 
     Attributes:
         site: the factory behind all endpoints.
@@ -91,6 +93,8 @@ class GreenService(Service):
         reactor: IReactorTime | None = None,
         access_log: AccessLog | None = None,
         freezer: Freezer | None = None,
+        *,
+        waits_when_full: bool = False,
     ) -> None:
         if isinstance(listen, str):
             raise TypeError(
@@ -111,6 +115,7 @@ class GreenService(Service):
             None, settings or Settings(), observers=observers, reactor=reactor
         )
         self._throttle: AcceptThrottle | None = None
+        self._waits_when_full = waits_when_full
         self._is_cut_short = False
         self._drained = False
         self._drain_call: IDelayedCall | None = None
@@ -184,13 +189,19 @@ class GreenService(Service):
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost())
         self.ports.append(port)
+        self._serve_port(port, listen)
+        return port
+
+    def _serve_port(self, port: IListeningPort, listen: str) -> None:
         if self._throttle is None:
-            self._throttle = AcceptThrottle(self.site.server.reactor)
+            self._throttle = AcceptThrottle(
+                self.site.server.reactor,
+                (lambda: self.site.is_full) if self._waits_when_full else None,
+            )
         self._throttle.watch(port)
         self.site.sockets.serve_port(port)
         if listen:  # the TLS options of an endpoint object may know other protocols
             read_client_hellos(port, self.site)
-        return port
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
         if failure.check(CancelledError):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .stream import Ends
 
 __all__ = ["environ_of", "path_below"]
+__all__ = ["environ_of", "path_info"]
 
 #: The variables that the record of a request contains.
 _RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT")
@@ -61,6 +62,10 @@ def environ_of(
     path = head.path if head.path != "*" else ""
     prefix = shared.get("SCRIPT_NAME")
     environ["PATH_INFO"] = path_below(prefix, path) if prefix else path
+    path = head.path
+    if path == "*" or shared.get("SCRIPT_NAME"):
+        path = path_info(shared, head)
+    environ["PATH_INFO"] = path
     environ["QUERY_STRING"] = head.query
     environ["SERVER_PROTOCOL"] = head.version
     environ["RAW_URI"] = environ["REQUEST_URI"] = head.target.decode("latin-1")
@@ -72,3 +77,15 @@ def environ_of(
         environ["wsgi.url_scheme"],
     ) = ends
     return environ
+
+
+def path_info(shared: WSGIEnvironment, head: RequestHead) -> str:
+    """Return the PATH_INFO of a request; arguments as for `environ_of`."""
+    path = head.path
+    if path == "*":
+        # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
+        return ""
+    prefix = shared.get("SCRIPT_NAME")
+    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+        return path[len(prefix) :]
+    return path

@@ -11,6 +11,8 @@ import difflib
 import os
 import platform
 import re
+import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -98,6 +100,8 @@ class Options(usage.Options):
         command: the options of the command. Valid after `parseOptions`.
         warnings: about the environment, for the log. Valid after `parseOptions`.
         settings: the settings of the server. Valid after `parseOptions`.
+        arguments: the command line, with which a worker is started.
+        directory: the working directory of the parsing.
     """
 
     synopsis = "[options]"
@@ -118,6 +122,8 @@ class Options(usage.Options):
         self.command = Command()
         self.settings = Settings()
         self.warnings: tuple[str, ...] = ()
+        self.arguments: list[str] = []
+        self.directory = ""
         self._given: dict[str, Given] = {}
         for each in all_options().values():
             self.docs[option_name(each.name)] = meaning(each)
@@ -132,6 +138,9 @@ class Options(usage.Options):
         """Parse a command line; errors name the correct option."""
         # Here, because twistd opens its log and the reactor next.
         open_closed_descriptors()
+        self.arguments = list(sys.argv[1:] if options is None else options)
+        with suppress(OSError):  # it has been removed
+            self.directory = os.getcwd()
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
