@@ -92,7 +92,6 @@ class AcceptThrottle:
 
     leaves_backlog = False
 
-    def __init__(self, reactor: IReactorTime) -> None:
     def __init__(
         self, reactor: IReactorTime, is_full: Callable[[], bool] | None = None
     ) -> None:
@@ -191,6 +190,7 @@ class AcceptThrottle:
         self._call = None
         if not self._ports:
             self.paused = False
+            return
         if self._is_full is not None and self._is_full():
             self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
             return

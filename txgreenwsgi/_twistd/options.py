@@ -26,11 +26,13 @@ from txgreenwsgi._configuration import (
     Described,
     Given,
     all_options,
+    check_tls,
     meaning,
     option_name,
     printed,
     read,
     resolve,
+    unused_tls,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
@@ -49,7 +51,7 @@ _RETIRED: Final = {
     **dict.fromkeys(["-p", "--port"], f"{_USE_LISTEN}: --listen tcp:8080"),
     **dict.fromkeys(
         ["--https", "-c", "--certificate", "-k", "--privkey"],
-        f"{_USE_LISTEN}: --listen ssl:443:privateKey=key.pem:certKey=cert.pem",
+        "use --tls-cert and --tls-key, with --listen https:443",
     ),
     **dict.fromkeys(
         ["-n", "--notracebacks"],
@@ -99,6 +101,8 @@ class Options(usage.Options):
     Attributes:
         command: the options of the command. Valid after `parseOptions`.
         warnings: about the environment, for the log. Valid after `parseOptions`.
+        findings: about certificates; a start logs them itself. Valid after
+            `parseOptions`.
         settings: the settings of the server. Valid after `parseOptions`.
         arguments: the command line, with which a worker is started.
         directory: the working directory of the parsing.
@@ -124,6 +128,7 @@ class Options(usage.Options):
         self.warnings: tuple[str, ...] = ()
         self.arguments: list[str] = []
         self.directory = ""
+        self.findings: tuple[str, ...] = ()
         self._given: dict[str, Given] = {}
         for each in all_options().values():
             self.docs[option_name(each.name)] = meaning(each)
@@ -184,6 +189,11 @@ class Options(usage.Options):
         self.command = configuration.command()
         self.settings = configuration.settings()
         self.warnings = configuration.warnings
+        try:
+            self.findings = check_tls(self.command, self._conditions())
+            self.warnings += unused_tls(configuration)
+        except SettingError as error:
+            raise usage.UsageError(str(error)) from None
         if self.command.print_config:
             self._print(configuration)
         if (self.command.check or self.command.check_config) and self.parent:

@@ -17,6 +17,7 @@ from twisted.application.service import IService, Service
 from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
+from txgreenwsgi._configuration import tls_options, uses_tls
 from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import find_app
 from txgreenwsgi._launch.patching import patch, patch_drivers
@@ -133,7 +134,14 @@ def make_server(
         log = AccessLog(options.command.access_log, options.command.access_log_format)
     freezer = freezer_for(options.command.gc)
     server = (server_class or GreenService)(
-        load_app, options.command.listen, options.settings, (), reactor, log, freezer
+        load_app,
+        options.command.listen,
+        options.settings,
+        (),
+        reactor,
+        log,
+        freezer,
+        tls=tls_options(options.command),
     )
     settings = options.settings
     notifier = Notifier.taken_from(os.environ)
@@ -153,7 +161,11 @@ def make_server(
     )
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
-    signals = OperatorSignals([] if log is None else [log.reopen], notifier=notifier)
+    signals = OperatorSignals(
+        [] if log is None else [log.reopen],
+        notifier=notifier,
+        read_again=[server.read_certificates] if uses_tls(options.command) else [],
+    )
     service = _CommandService(
         server, watchdog, signals, reactor, stacks_path, notifier, stop_seconds
     )

@@ -4,8 +4,9 @@ gunicorn, nginx and uWSGI give them meanings, and scripts send them: logrotate S
 or SIGHUP, deployments SIGHUP, SIGUSR2, SIGTTIN and SIGTTOU. By default they end or stop
 the process. Here they do not:
 
-- SIGUSR1 and SIGHUP reopen the logs. There is nothing to reload in a single process; a
-  master of workers gives SIGHUP and others a meaning (`actions`).
+- SIGUSR1 and SIGHUP reopen the logs. SIGHUP also reads the TLS certificates again;
+  there is nothing else to reload in a single process. A master of workers gives SIGHUP
+  and others a meaning (`actions`).
 - SIGQUIT is SIGTERM.
 - SIGUSR2, SIGTTIN and SIGTTOU are logged.
 
@@ -76,6 +77,7 @@ class OperatorSignals:
         remedy: the remedy in warnings about signals without an effect.
         notifier: informed about SIGHUP, with which systemd reloads a unit of
             Type=notify-reload.
+        read_again: functions that read files again at a SIGHUP. They must not raise.
     """
 
     def __init__(
@@ -84,10 +86,12 @@ class OperatorSignals:
         actions: Mapping[str, Callable[[], object]] = MappingProxyType({}),
         remedy: str = _RELOAD,
         notifier: Notifier | None = None,
+        read_again: Iterable[Callable[[], object]] = (),
     ) -> None:
         self._reopen = list(reopen)
         self._actions = actions
         self._remedy = remedy
+        self._read_again = list(read_again)
         self._notifier = notifier
         self._reactor: _Reactor | None = None
         self._log_file: BaseLogFile | None = None
@@ -161,7 +165,12 @@ class OperatorSignals:
             if self._notifier is not None:
                 self._notifier.reloading()
             self.reopen_logs()
-            _log.info("SIGHUP: reopened the logs; {remedy}", remedy=self._remedy)
+            done = "reopened the logs"
+            if self._read_again:
+                done += ", reading TLS certificates again"
+            for read_again in self._read_again:
+                read_again()
+            _log.info("SIGHUP: {done}; {remedy}", done=done, remedy=self._remedy)
             if self._notifier is not None:
                 self._notifier.ready()
         elif name == "SIGUSR2":
