@@ -7,10 +7,9 @@ twistd has forked and changed the user.
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
-import re
+import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -22,6 +21,7 @@ from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
+from txgreenwsgi._twistd.hints import HELP, explain
 from txgreenwsgi._twistd.offloading import HEAVY, OFFLOAD_FORM
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
@@ -126,20 +126,9 @@ _COMMAND: Final = (
     ),
 )
 
-_USE_LISTEN: Final = "use --listen with an endpoint string"
-# Options of `twist web` that are refused, with their replacements.
-_RETIRED: Final = {
-    **dict.fromkeys(["-p", "--port"], f"{_USE_LISTEN}: --listen tcp:8080"),
-    **dict.fromkeys(
-        ["--https", "-c", "--certificate", "-k", "--privkey"],
-        f"{_USE_LISTEN}: --listen ssl:443:privateKey=key.pem:certKey=cert.pem",
-    ),
-    **dict.fromkeys(
-        ["-n", "--notracebacks"],
-        "remove it: only --display-tracebacks shows tracebacks (the -n of twistd "
-        "goes before the word greenwsgi)",
-    ),
-}
+_THREADS: Final = (
+    "; it limits the requests that --threads-for runs in threads, the others need none"
+)
 
 
 def _spec_for(argument: str) -> str:
@@ -182,8 +171,9 @@ def _reader(name: str, setting: Setting) -> Callable[[str], Any]:
             }
             Settings.from_keywords(**keyword)
         except SettingError as error:
+            note = _THREADS if name == "threads" else ""
             raise usage.UsageError(
-                f"--{_option(name)} {text!r} {error.problem}: {error.remedy}"
+                f"--{_option(name)} {text!r} {error.problem}: {error.remedy}{note}"
             ) from None
         return value
 
@@ -251,6 +241,7 @@ class Options(usage.Options):
         self["environ"] = []
         self["threads-for"] = []
         self.settings = Settings()
+        self._has_error = False
         for name, _form, default, meaning in _COMMAND:
             self.docs[name] = meaning + (f" [default: {default}]" if default else "")
         for name, setting, default in described():
@@ -263,20 +254,21 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
-            unknown = re.match(r"option (--?[\w-]+) not recognized", str(error))
-            if not unknown:
-                raise
-            name = unknown[1]
-            remedy = _RETIRED.get(name)
-            if remedy is None:
-                known = ["--" + option.rstrip("=") for option in self.longOpt]
-                near = difflib.get_close_matches(name, known, n=2)
-                remedy = (
-                    f"did you mean {' or '.join(near)}?"
-                    if near
-                    else "--help lists the options"
-                )
-            raise usage.UsageError(f"{name} is not an option: {remedy}") from None
+            self._has_error = True
+            known = [option.rstrip("=") for option in self.longOpt]
+            words = sys.argv[1:] if options is None else options
+            message = explain(str(error), words, known, is_twistd=True)
+            raise usage.UsageError(message) from None
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the text of `--help`, or one line after an error.
+
+        twistd and twist print it with the message of the error.
+        """
+        if self._has_error:
+            return HELP
+        text: str = super().getUsage(width)
+        return text
 
     def parseArgs(self, *rest: str) -> None:
         """Reject positional arguments."""
