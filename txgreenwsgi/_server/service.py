@@ -174,7 +174,7 @@ class GreenService(Service):
         return as_it_is(listen)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
-        _log.info("listening on {address}", address=port.getHost())
+        _log.info("listening on {address}", address=port.getHost(), is_routine=True)
         self.ports.append(port)
         if self._throttle is None:
             self._throttle = AcceptThrottle(self.site.server.reactor)

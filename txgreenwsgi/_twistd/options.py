@@ -22,6 +22,7 @@ from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.hints import HELP, explain
+from txgreenwsgi._twistd.log_observer import AUTOMATIC, FORMAT_NAMES
 from txgreenwsgi._twistd.offloading import HEAVY, OFFLOAD_FORM
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
@@ -111,6 +112,13 @@ _COMMAND: Final = (
         "or blocking, and exit; status 1 if one is blocking.",
     ),
     (
+        "log-format",
+        "|".join(FORMAT_NAMES),
+        AUTOMATIC,
+        "Format of the server log. text: Twisted's format. dev: short lines. json: one "
+        "object per line. auto: dev in the foreground on a terminal, otherwise text.",
+    ),
+    (
         "access-log",
         "FILE",
         None,
@@ -188,7 +196,7 @@ class Options(usage.Options):
             the keys: "app" (str), "listen" (a list of endpoint strings), "origin"
             and "offload" (lists of names), "patch" (a tuple of module names),
             "gc" (str), "check" (bool), "chdir" and "access-log" (str or None),
-            "access-log-format" (str).
+            "access-log-format" and "log-format" (str).
     """
 
     synopsis = "[options]"
@@ -218,6 +226,7 @@ class Options(usage.Options):
             "access-log-format": usage.CompleteList(list(FORMATS)),
             "chdir": usage.CompleteDirs(),
             "gc": usage.CompleteList(list(GC)),
+            "log-format": usage.CompleteList(list(FORMAT_NAMES)),
             "chunked": usage.CompleteList(["auto", "buffer", "stream"]),
             "half-close": usage.CompleteList(["disconnect", "serve"]),
             "on-disconnect": usage.CompleteList(["continue", "cancel"]),
@@ -235,6 +244,7 @@ class Options(usage.Options):
         self["offload"] = []
         self["gc"] = "freeze"
         self["check"] = False
+        self["log-format"] = AUTOMATIC
         self["access-log"] = None
         self["access-log-format"] = "combined"
         self["add-header"] = []
@@ -373,6 +383,14 @@ class Options(usage.Options):
             )
         self["access-log-format"] = name
 
+    def opt_log_format(self, name: str) -> None:
+        if name not in FORMAT_NAMES:
+            raise usage.UsageError(
+                f"--log-format {name!r} is not a format: give "
+                f"{', '.join(FORMAT_NAMES[:-1])} or {FORMAT_NAMES[-1]}"
+            )
+        self["log-format"] = name
+
     def opt_add_header(self, text: str) -> None:
         self["add-header"].append(_READ["add_header"](text))
 
@@ -451,5 +469,6 @@ def markdown_table() -> str:
             .replace("auto|buffer|stream", r"auto\|buffer\|stream")
             .replace("disconnect|serve", r"disconnect\|serve")
             .replace("all|none|LIST", r"all\|none\|LIST")
+            .replace("auto|text|dev|json", r"auto\|text\|dev\|json")
         )
     return "\n".join(lines) + "\n"

@@ -23,6 +23,7 @@ from txgreenwsgi._launch.patching import patch, patch_drivers
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._twistd.check import examine, report
+from txgreenwsgi._twistd.log_observer import LogFormat
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.signals import OperatorSignals
@@ -83,7 +84,10 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
     signals = OperatorSignals([] if log is None else [log.reopen])
-    return _CommandService(server, watchdog, signals, reactor, log_path(options))
+    log_format = LogFormat(options["log-format"], options.parent)
+    return _CommandService(
+        server, watchdog, signals, reactor, log_path(options), log_format
+    )
 
 
 def _enter(directory: str | None) -> None:
@@ -190,13 +194,21 @@ class _CommandService(Service):
         signals: OperatorSignals,
         reactor: Any = None,
         log_path: str = "",
+        log_format: LogFormat | None = None,
     ) -> None:
+        self._log_format = log_format
         self._signals = signals
         self._log_path = log_path
         self._server = server
         self._watchdog = watchdog
         self._reactor = reactor
         self._listening = False
+
+    def setServiceParent(self, parent: object) -> None:
+        """Join twistd's application, and choose the format of its log."""
+        if self._log_format is not None:
+            self._log_format.enter_application(parent)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports."""
@@ -214,7 +226,9 @@ class _CommandService(Service):
                 self._listen()
             self._server.startService()
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
-        # twist redirects the streams to its log only now.
+        # twist begins its log, and redirects the streams to it, only now.
+        if self._log_format is not None:
+            self._reactor.callWhenRunning(self._log_format.enter_log)
         self._reactor.callWhenRunning(replace_standard_streams)
 
     def _find_reactor(self) -> None:
