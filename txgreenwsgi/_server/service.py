@@ -35,6 +35,7 @@ from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
 from .site import GreenSite
 from .unpatched import SERVICE_REMEDY, log_if_unpatched
+from .urls import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,6 +80,7 @@ class GreenService(Service):
     Attributes:
         site: the factory behind all endpoints.
         ports: the open ports, while the service runs.
+        urls: their addresses as a person types them, such as "http://127.0.0.1:8080/".
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class GreenService(Service):
         if access_log is not None:
             observers = [*observers, access_log.observe]
         self.ports: list[IListeningPort] = []
+        self.urls: list[str] = []
         self.site = GreenSite(
             None, settings or Settings(), observers=observers, reactor=reactor
         )
@@ -176,6 +179,7 @@ class GreenService(Service):
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost(), is_routine=True)
         self.ports.append(port)
+        self.urls.append(url_of(port.getHost(), listen))
         if self._throttle is None:
             self._throttle = AcceptThrottle(self.site.server.reactor)
         self._throttle.watch(port)
@@ -224,6 +228,7 @@ class GreenService(Service):
 
     def _close_ports(self) -> Deferred[object]:
         ports, self.ports = self.ports, []
+        self.urls.clear()
         if self._throttle is not None:
             self._throttle.forget()
         return gatherResults(

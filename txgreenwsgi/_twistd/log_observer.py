@@ -66,13 +66,16 @@ class LogFormat:
         self._format(observer)
         application.setComponent(ILogObserver, observer)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the log begins after the service has started, as in twist."""
+        return bool(self._parent) and not self._is_twistd()
+
     def enter_log(self) -> None:
-        """Change the format of the log that twist has begun.
+        """Change the format of the log that has begun.
 
         twist logs JSON if it does not log to a terminal; that stays without a choice.
         """
-        if self._is_twistd() or not self._parent:
-            return
         for observer in list(globalLogPublisher._observers):
             if isinstance(observer, FileLogObserver) and (
                 self._is_chosen or _is_text(observer)

@@ -469,6 +469,6 @@ def markdown_table() -> str:
             .replace("auto|buffer|stream", r"auto\|buffer\|stream")
             .replace("disconnect|serve", r"disconnect\|serve")
             .replace("all|none|LIST", r"all\|none\|LIST")
-            .replace("auto|text|dev|json", r"auto\|text\|dev\|json")
+            .replace(r"auto|text|dev\|json", r"auto\|text\|dev\|json")
         )
     return "\n".join(lines) + "\n"

@@ -22,6 +22,7 @@ from txgreenwsgi._launch.find_app import find_app
 from txgreenwsgi._launch.patching import patch, patch_drivers
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.service import GreenService
+from txgreenwsgi._twistd.announcement import announce
 from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.log_observer import LogFormat
 from txgreenwsgi._twistd.offloading import offload_names
@@ -85,8 +86,18 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     atexit.register(watchdog.exit_by_signal)
     signals = OperatorSignals([] if log is None else [log.reopen])
     log_format = LogFormat(options["log-format"], options.parent)
+
+    def announce_start() -> None:
+        announce(options["app"], server.urls, options.settings)
+
     return _CommandService(
-        server, watchdog, signals, reactor, log_path(options), log_format
+        server,
+        watchdog,
+        signals,
+        reactor,
+        log_path(options),
+        log_format,
+        announce_start,
     )
 
 
@@ -195,7 +206,9 @@ class _CommandService(Service):
         reactor: Any = None,
         log_path: str = "",
         log_format: LogFormat | None = None,
+        announce_start: Callable[[], object] = lambda: None,
     ) -> None:
+        self._announce_start = announce_start
         self._log_format = log_format
         self._signals = signals
         self._log_path = log_path
@@ -225,9 +238,10 @@ class _CommandService(Service):
             if not self._listening:  # twist has no privileged start
                 self._listen()
             self._server.startService()
+        self._announce_start()
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
         # twist begins its log, and redirects the streams to it, only now.
-        if self._log_format is not None:
+        if self._log_format is not None and self._log_format.is_late:
             self._reactor.callWhenRunning(self._log_format.enter_log)
         self._reactor.callWhenRunning(replace_standard_streams)
 

@@ -38,7 +38,9 @@ _INDENT: Final = "    "
 _ROUTINE_NAMESPACES: Final = frozenset(
     ("twisted.scripts._twistd_unix.UnixAppLogger", "twisted.internet.base")
 )
-_PORT_CLOSED: Final = re.compile(r"\(.+ Port .+ Closed\)\Z")
+_PORT_CHANGE: Final = re.compile(r"\(.+ Port .+ Closed\)\Z|\S+ starting on \S+\Z")
+_SHORT: Final = {"txgreenwsgi._wsgi.errors": "wsgi.errors", "log_legacy": "log"}
+_LEGACY: Final = "log_legacy"  # twisted.python.log
 _ROUTINE_LEVELS: Final = (LogLevel.debug, LogLevel.info)
 
 # Parts of a traceback as Python prints it.
@@ -118,6 +120,7 @@ class _Traceback:
     def __init__(self) -> None:
         self._inside = False
         self._ended = False
+        self._is_group = False
 
     def end(self) -> None:
         """Forget the traceback: a line of another source follows."""
@@ -125,14 +128,18 @@ class _Traceback:
 
     def continues(self, line: str) -> bool:
         """Return whether a line belongs to the same traceback as the line before."""
-        if _TRACEBACK.match(line):
+        start = _TRACEBACK.match(line)
+        if start and not (self._inside and self._is_group):
             belongs = self._ended
             self._inside, self._ended = True, False
+            self._is_group = start[1] is not None
             return belongs
         if self._inside:
-            if line[:1] not in (" ", "\t"):  # the exception itself
-                self._inside, self._ended = False, True
-            return True
+            if line[:1] in (" ", "\t"):
+                return True
+            # The exception itself, or the line after an exception group.
+            self._inside, self._ended = False, not self._is_group
+            return self._ended
         # An empty line may introduce the next exception of a chain.
         belongs = self._ended and (not line or bool(_NEXT_EXCEPTION.match(line)))
         self._ended = belongs
@@ -158,15 +165,15 @@ def _is_routine(event: LogEvent, text: str) -> bool:
     return (
         bool(event.get("is_routine"))
         or event.get("log_namespace") in _ROUTINE_NAMESPACES
-        or ("eventSource" in event and event.get("eventType") == "start")
-        or bool(_PORT_CLOSED.match(text))
+        or (event.get("log_namespace") == _LEGACY and bool(_PORT_CHANGE.match(text)))
     )
 
 
 def _system(event: LogEvent) -> str:
     level = event.get("log_level")
     name = "-" if level is None else level.name
-    return f"{name} {event.get('log_namespace', '-')}"
+    namespace = event.get("log_namespace", "-")
+    return f"{name} {_SHORT.get(namespace, namespace)}"
 
 
 def _with_request(text: str, request_id: str) -> str:
