@@ -104,9 +104,9 @@ class SettingsTests(SynchronousTestCase):
             (["G(T"], "does not consist of request methods"),
             ([""], "does not consist of request methods"),
             (["GET\n"], "does not consist of request methods"),
-            ([b"GET"], "does not consist of request methods"),
-            (5, "does not consist of request methods"),
-            (None, "does not consist of request methods"),
+            ([b"GET"], "does not consist of strings: give a list of str"),
+            (5, "does not consist of strings"),
+            (None, "does not consist of strings"),
             ("GET,CONNECT", "contains CONNECT, which no application can serve: remove"),
             ("PRI", "contains PRI, which no application can serve"),
             ("get", "contains get, but methods are case-sensitive: give GET"),
@@ -271,6 +271,23 @@ class SettingsTests(SynchronousTestCase):
                 "decoded, without '?', '#' or '//'",
             )
         self.assertEqual(Settings(prefix="/..a/.b").prefix, "/..a/.b")
+
+    def test_health_path(self) -> None:
+        """The path of health checks is absolute, and not the root."""
+        for given, path in {"/-": "/-", "/-/": "/-", "/a/b": "/a/b", "": ""}.items():
+            self.assertEqual(Settings(health_path=given).health_path, path)
+        for given in ("-", "//-", "/a//b", "/a?b", "/%2d", "/..", " "):
+            self.assertEqual(
+                self.refusal(health_path=given),
+                f"health_path={given!r} is not the path of a URL: give a path that the "
+                "application does not use, such as /-",
+            )
+        for given in ("/", "//"):
+            self.assertEqual(
+                self.refusal(health_path=given),
+                f"health_path={given!r} is the root: give a path that the application "
+                "does not use, such as /-",
+            )
 
     def test_trusted_proxies(self) -> None:
         """Proxies are addresses, networks, unix or *, as a list or a text."""

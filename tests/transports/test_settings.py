@@ -38,6 +38,7 @@ OF_CONNECTIONS: dict[str, Any] = {
     "max_trailer_size": 8192,
     "min_body_rate": 240,
     "prefix": "/app",
+    "drain_delay": 0.0,
 }
 
 #: All other settings, each with a non-default value.
@@ -49,6 +50,7 @@ OF_REQUESTS: dict[str, Any] = {
     "drain_idle": 5,
     "environ": {"MY": "own"},
     "graceful_timeout": 5,
+    "health_path": "/-",
     "max_body": 1_000_000,
     "max_in_flight": 5,
     "max_queued": 5,
@@ -99,8 +101,16 @@ class ResourceSettingTests(SynchronousTestCase):
     def test_our_own_transports(self) -> None:
         """Our own HTTP/1.1 supports every setting."""
         everything = OF_CONNECTIONS | OF_REQUESTS
-        GreenSite(hello, reactor=MemoryReactor(), **everything)
         service(hello, ["tcp:0"], reactor=MemoryReactor(), **everything)
+        with self.assertRaises(SettingError) as raised:
+            GreenSite(hello, reactor=MemoryReactor(), **everything)
+        self.assertEqual(
+            str(raised.exception),
+            "drain_delay=0.0 is not supported by GreenSite: use service(), or call "
+            "stop() that time after SIGTERM",
+        )
+        del everything["drain_delay"]
+        GreenSite(hello, reactor=MemoryReactor(), **everything)
 
     def test_unknown_setting(self) -> None:
         """The error for an unknown setting suggests the most similar name."""

@@ -13,7 +13,8 @@ from twisted.python.usage import UsageError
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._twistd.options import Options, markdown_table
+from txgreenwsgi._configuration import markdown_table
+from txgreenwsgi._twistd.options import Options
 from txgreenwsgi.settings import Settings, described
 
 
@@ -34,7 +35,7 @@ class OptionsTests(SynchronousTestCase):
         """By default, the demonstration is served on port 8080."""
         options = parsed()
         self.assertEqual(options["app"], "txgreenwsgi.demo:app")
-        self.assertEqual(options["listen"], ["tcp:8080"])
+        self.assertEqual(options["listen"], ("tcp:8080",))
         self.assertIsNone(options["chdir"])
         self.assertIsNone(options["access-log"])
         self.assertEqual(options["access-log-format"], "combined")
@@ -55,7 +56,7 @@ class OptionsTests(SynchronousTestCase):
             "haproxy:tcp:8080",
         ]
         arguments = [f"--listen={endpoint}" for endpoint in endpoints]
-        self.assertEqual(parsed(*arguments)["listen"], endpoints)
+        self.assertEqual(parsed(*arguments)["listen"], tuple(endpoints))
 
     def test_every_setting(self) -> None:
         """Every setting has an option of its name."""
@@ -71,6 +72,7 @@ class OptionsTests(SynchronousTestCase):
             "request_timeout": ("9", 9.0),
             "graceful_timeout": ("0", 0.0),
             "drain_idle": ("1", 1.0),
+            "drain_delay": ("5", 5.0),
             "keep_alive": ("2", 2.0),
             "header_timeout": ("3", 3.0),
             "body_timeout": ("4", 4.0),
@@ -95,6 +97,7 @@ class OptionsTests(SynchronousTestCase):
             "environ": ("A=b", (("A", "b"),)),
             "server_header": ("", ""),
             "prefix": ("/app/", "/app"),
+            "health_path": ("/-/", "/-"),
             "trusted_proxy": ("10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
             "trusted_proxy_count": ("2", 2),
             "trusted_proxy_headers": ("Forwarded", ("forwarded",)),
@@ -130,8 +133,7 @@ class OptionsTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, parsed, f"--gc={text}")
             self.assertEqual(
                 str(error),
-                f"--gc {text!r} is not a mode of garbage collection: give freeze or "
-                "unchanged",
+                f"--gc {text!r} is not a valid value: give freeze or unchanged",
             )
 
     def test_repeated(self) -> None:
@@ -161,7 +163,7 @@ class OptionsTests(SynchronousTestCase):
     def test_two_command_lines(self) -> None:
         """Two command lines share no values."""
         parsed("--listen=tcp:1", "--environ=A=b", "--add-header=A: b")
-        self.assertEqual(parsed()["listen"], ["tcp:8080"])
+        self.assertEqual(parsed()["listen"], ("tcp:8080",))
         self.assertEqual(parsed().settings, Settings(threads_for=("auto",)))
 
     def test_access_log(self) -> None:
@@ -247,7 +249,7 @@ class RefusalTests(SynchronousTestCase):
             "--environ=wsgi.x=1": "--environ 'wsgi.x=1' is reserved for the server "
             "(PEP 3333): give a name that does not begin with 'wsgi.'",
             "--access-log-format=common": "--access-log-format 'common' is not a "
-            "format: give combined or json",
+            "valid value: give combined or json",
             "--app=": "--app '' is empty: give package.module:name, such as --app "
             "myproject.wsgi:application",
             "--access-log=": "--access-log '' is not a file: give the path of a file "

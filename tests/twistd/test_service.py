@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.scripts._twistd_unix import ServerOptions
@@ -69,6 +70,22 @@ class FakeGreenService(Service):
     def cut_short(self) -> None:
         """End the grace period."""
 
+    def drain(self) -> Deferred[None]:
+        """Return a Deferred that has fired."""
+        self.calls.append("drain")
+        return succeed(None)
+
+    def end_drain(self) -> None:
+        """End the drain."""
+
+    def opened(self) -> Deferred[bool]:
+        """Return a Deferred that has fired."""
+        return succeed(True)
+
+    def status(self) -> str:
+        """Return a text."""
+        return "5 requests in flight"
+
 
 class MakeServiceTests(SynchronousTestCase):
     """`makeService` with a fake server."""
@@ -109,7 +126,7 @@ class MakeServiceTests(SynchronousTestCase):
     def test_server(self) -> None:
         """The server gets the values of the options."""
         _made, green = self.make("--listen=tcp:1", "--listen=tcp:2", "--max-body=5")
-        self.assertEqual(green.listen, ["tcp:1", "tcp:2"])
+        self.assertEqual(green.listen, ("tcp:1", "tcp:2"))
         self.assertEqual(green.settings.max_body, 5)
         self.assertIsNone(green.access_log)
         self.assertEqual(green.calls, [])
@@ -138,6 +155,32 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertIs(reactor, self.reactor)
         # twist redirects the standard streams when it runs the reactor.
         self.assertEqual(others, [(replace_standard_streams, (), {})])
+
+    def test_notifications(self) -> None:
+        """A service manager learns when all is open, and of the shutdown."""
+        notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(notifications.close)
+        notifications.bind(f"\0txgreenwsgi-{os.getpid()}-{id(self)}")
+        address = "@" + notifications.getsockname()[1:].decode()
+        self.patch(os, "environ", {**os.environ, "NOTIFY_SOCKET": address})
+        made, green = self.make("--drain-delay=5", "--graceful-timeout=20")
+        self.assertNotIn("NOTIFY_SOCKET", os.environ)
+        made.privilegedStartService()
+        made.startService()
+        for hook, arguments, keywords in self.reactor.whenRunningHooks[2:]:
+            hook(*arguments, **keywords)
+        stopped = made.stopService()
+        green.stopped.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(
+            [notifications.recv(1000).decode() for _ in range(3)],
+            [
+                "STATUS=5 requests in flight",
+                "READY=1",
+                "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000",
+            ],
+        )
 
     def test_order_under_twistd(self) -> None:
         """Under twistd, ports are opened before the application is loaded."""

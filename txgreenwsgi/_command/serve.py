@@ -26,8 +26,9 @@ from twisted.python import usage
 from twisted.scripts import twistd
 from twisted.scripts._twistd_unix import ServerOptions
 
+from txgreenwsgi._configuration import DEFAULT_APP
 from txgreenwsgi._twistd.hints import HELP, PROCESS_OPTIONS, explain
-from txgreenwsgi._twistd.options import DEFAULT_APP, Options
+from txgreenwsgi._twistd.options import Options
 
 from . import SUBCOMMANDS, USAGE_STATUS
 from .process_options import PROCESS, check_process_options

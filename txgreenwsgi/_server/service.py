@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import (
+        IDelayedCall,
         IListeningPort,
         IReactorCore,
         IReactorTime,
@@ -114,6 +115,9 @@ class GreenService(Service):
         )
         self._throttle: AcceptThrottle | None = None
         self._is_cut_short = False
+        self._drained = False
+        self._drain_call: IDelayedCall | None = None
+        self._after_drain: list[Deferred[None]] = []
 
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports.
@@ -127,6 +131,7 @@ class GreenService(Service):
             ListenError: an endpoint cannot be opened, because the port is in use
                 for instance.
         """
+        self.end_drain()  # of a stop in progress
         self._privileged = True
         self._open()
 
@@ -137,7 +142,10 @@ class GreenService(Service):
             StartError: the access log cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        self.end_drain()  # of a stop in progress
         self._is_cut_short = False
+        self._drained = False
+        self.site.server.unready = ""
         self.site.server.resume()
         if self._access_log is not None:
             open_access_log(self._access_log, self.site.server.reactor)
@@ -204,8 +212,61 @@ class GreenService(Service):
         reactor = cast("IReactorCore", self.site.server.reactor)
         reactor.callWhenRunning(reactor.stop)
 
+    def opened(self) -> Deferred[bool]:
+        """Return a Deferred that fires when no endpoint is still being opened.
+
+        Its result is whether all of them are open.
+        """
+        return gatherResults(list(self._opening), consumeErrors=True).addCallbacks(
+            lambda ports: None not in ports, lambda _: False
+        )
+
+    def status(self) -> str:
+        """Return the state in a few words, such as "17 requests in flight"."""
+        server = self.site.server
+        count = len(server.table.exchanges)
+        text = f"{count} request{'' if count == 1 else 's'} in flight"
+        if server.shutdown.stopping:
+            return f"stopping, {text}"
+        return f"not ready, {text}" if server.unready_reason else text
+
+    def drain(self) -> Deferred[None]:
+        """Make the health check fail, and go on serving for `drain_delay`.
+
+        The first part of `stopService`; call it before, so that other services run
+        meanwhile.
+
+        Returns:
+            A Deferred that fires after that time, or in `end_drain`.
+        """
+        server = self.site.server
+        server.unready = "the server is about to stop"
+        done: Deferred[None] = Deferred()
+        self._after_drain.append(done)
+        skipped = self._drained or self._is_cut_short or not self.ports
+        if skipped or not server.settings.drain_delay:
+            self.end_drain()
+        elif self._drain_call is None:
+            self._drain_call = server.reactor.callLater(
+                server.settings.drain_delay, self.end_drain
+            )
+        return done
+
+    def end_drain(self) -> None:
+        """Skip the rest of `drain_delay`. A no-op if no drain is in progress."""
+        call, self._drain_call = self._drain_call, None
+        if call is not None and call.active():
+            call.cancel()
+        waiting, self._after_drain = self._after_drain, []
+        if waiting:
+            self._drained = True
+        for done in waiting:
+            done.callback(None)
+
     def stopService(self) -> Deferred[None]:
         """Stop listening, let requests finish (see `GreenSite.stop`), close the log.
+
+        Before that, `drain` if it was not called.
 
         Returns:
             A Deferred that fires when no request is left, at most one second after
@@ -213,8 +274,14 @@ class GreenService(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         # Threads of the application must not keep the process alive, if it ends.
-        grace_seconds = self.site.server.settings.graceful_timeout
-        exits.set_time_limit(grace_seconds + exits.AFTER_GRACE_SECONDS)
+        settings = self.site.server.settings
+        seconds = settings.graceful_timeout + exits.AFTER_GRACE_SECONDS
+        if not self._drained:
+            seconds += settings.drain_delay
+        exits.set_time_limit(seconds)
+        return self.drain().addCallback(self._stop)
+
+    def _stop(self, _: None) -> Deferred[None]:
         self._privileged = False
         for opening in self._opening:
             opening.cancel()
@@ -256,10 +323,11 @@ class GreenService(Service):
         return result
 
     def cut_short(self) -> None:
-        """End the grace period of `stopService` now, or skip it if it has not begun.
+        """End the drain and the grace period of `stopService`, or skip them.
 
         A second signal can arrive before the reactor has called `stopService`, or
         while the ports are being closed.
         """
         self._is_cut_short = True
+        self.end_drain()
         self.site.cut_short()

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GreenSite"]
 
+#: Settings about listening, which the owner of the ports controls.
+_OF_PORTS = {"drain_delay": "use service(), or call stop() that time after SIGTERM"}
+
 
 @implementer(IProtocolNegotiationFactory)
 class GreenSite(Factory):
@@ -94,7 +97,7 @@ class GreenSite(Factory):
                 "give a Settings object or single settings by keyword, not both: "
                 f"{', '.join(keywords)}"
             )
-        refuse_settings(keywords, PATCH_REFUSED, "GreenSite")
+        refuse_settings(keywords, PATCH_REFUSED | _OF_PORTS, "GreenSite")
         settings = settings or Settings.from_keywords(**keywords)
         self._access_log: ServerAccessLog | None = None
         if access_log is not None:

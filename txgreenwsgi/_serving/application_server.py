@@ -77,6 +77,8 @@ class ApplicationServer:
         table: the requests in flight, and the observers.
         deadlines: the clock that checks all deadlines.
         shutdown: the graceful shutdown.
+        unready: why the server's owner does not want requests, such as a drain or a
+            start that has not ended, for the health checks; "" if it does.
         keeps_alive: whether connections persist after a response: the setting, and
             False during shutdown.
         detached: exchanges in flight whose connection is lost.
@@ -120,6 +122,7 @@ class ApplicationServer:
         )
         self.table = RequestTable(observers)
         self.shutdown = Shutdown(self.table, self._forget)
+        self.unready = ""
         self.keeps_alive = bool(settings.keep_alive)
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
@@ -246,6 +249,15 @@ class ApplicationServer:
         if grace_seconds is None:
             grace_seconds = self.settings.graceful_timeout
         return self.shutdown.begin(grace_seconds, self.reactor)
+
+    @property
+    def unready_reason(self) -> str:
+        """Why the server is not ready, as the health check says it; "" if it is."""
+        if self.shutdown.stopping:
+            return "the server is stopping"
+        if self.application is None:
+            return "the application is not loaded"
+        return self.unready
 
     @property
     def is_idle(self) -> bool:

@@ -17,10 +17,22 @@ if TYPE_CHECKING:
 
     from .stream import Ends
 
-__all__ = ["environ_of"]
+__all__ = ["environ_of", "path_below"]
 
 #: The variables that the record of a request contains.
 _RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT")
+
+
+def path_below(prefix: str, path: str) -> str:
+    """Return PATH_INFO of an application that is mounted at `prefix`.
+
+    Args:
+        prefix: such as "/app"; "" for the root.
+        path: the decoded path of a request. Unchanged if it is not below the prefix.
+    """
+    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+        return path[len(prefix) :]
+    return path
 
 
 def environ_of(
@@ -48,9 +60,7 @@ def environ_of(
     # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
     path = head.path if head.path != "*" else ""
     prefix = shared.get("SCRIPT_NAME")
-    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
-        path = path[len(prefix) :]
-    environ["PATH_INFO"] = path
+    environ["PATH_INFO"] = path_below(prefix, path) if prefix else path
     environ["QUERY_STRING"] = head.query
     environ["SERVER_PROTOCOL"] = head.version
     environ["RAW_URI"] = environ["REQUEST_URI"] = head.target.decode("latin-1")

@@ -38,7 +38,7 @@ from txgreenwsgi.origins import take_turn
 
 from .blocks import seconds_blocked
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
-from .environ import environ_of
+from .environ import environ_of, path_below
 from .plain_response import plain_response
 from .proxies import ProxyFieldError
 from .stored_body import StoredBody
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from .application_server import ApplicationServer
     from .blocks import Block
+    from .health import HealthAnswer
     from .limits import Limits
     from .stream import Stream
 
@@ -244,18 +245,7 @@ class Exchange:
         if self.state is not QUEUED:
             LIFE.after(self.state, "start")  # raises
         limits = self.limits
-        if limits.proxies is not None:
-            try:
-                self.ends = limits.proxies.ends_behind(self.head.variables, self.ends)
-            except ProxyFieldError as error:
-                self._refuse("400 Bad Request", str(error))
-                return
-        if limits.methods and self.head.method not in limits.methods:
-            self._refuse(
-                "405 Method Not Allowed",
-                f"the method {self.head.method} is not allowed",
-                allow=", ".join(limits.methods),
-            )
+        if limits.examines_heads and self._answer_by_head(limits):
             return
         length = self.head.content_length
         limit = limits.body_bytes
@@ -267,6 +257,43 @@ class Exchange:
             self._start()
         elif not admission.enqueue(self):
             self._refuse("503 Service Unavailable", "too many requests at once", 1)
+
+    def _answer_by_head(self, limits: Limits) -> bool:
+        """Answer a request without the application; return False if it is needed."""
+        head = self.head
+        if limits.proxies is not None:
+            try:
+                self.ends = limits.proxies.ends_behind(head.variables, self.ends)
+            except ProxyFieldError as error:
+                self._refuse("400 Bad Request", str(error))
+                return True
+        if limits.health is not None:
+            health = limits.health.answer_to(
+                head.method, self._path_below(), self.server.unready_reason
+            )
+            if health is not None:
+                self._answer_health(health)
+                return True
+        if limits.methods and head.method not in limits.methods:
+            self._refuse(
+                "405 Method Not Allowed",
+                f"the method {head.method} is not allowed",
+                allow=", ".join(limits.methods),
+            )
+            return True
+        return False
+
+    def _answer_health(self, health: HealthAnswer) -> None:
+        """Answer a health check, after which the connection persists."""
+        self.state = _ON_REFUSE[self.state]
+        if health.allow:
+            self.outcome = "refused"
+        self._send_plain(*plain_response(*health, no_store=True), last=False)
+        self.server.exchange_ended(self)
+        self.stream.ended(self)
+
+    def _path_below(self) -> str:
+        return path_below(self.server.settings.prefix, self.head.path)
 
     def start(self) -> None:
         """Run the application in the slot that the admission queue assigned."""
@@ -935,12 +962,14 @@ class Exchange:
         self, status: str, text: str, retry_after: int = 0, allow: str = ""
     ) -> None:
         """Send a complete server response, unless the client is gone."""
+        self._send_plain(*plain_response(status, text, retry_after, allow))
+
+    def _send_plain(self, head: ResponseHead, body: bytes, last: bool = True) -> None:
         if not self.stream.connected:
             return
-        head, body = plain_response(status, text, retry_after, allow)
         self.code = head.code
         self.bytes_sent = 0 if self.head.method == "HEAD" else len(body)
-        self.stream.answer(head, body)
+        self.stream.answer(head, body, last)
 
     # Observability.
 
@@ -948,6 +977,7 @@ class Exchange:
         """Return the record of the ended exchange."""
         head = self.head
         ends = self.ends
+        health = self.limits.health
         return ExchangeRecord(
             remote_addr=ends.remote_addr,
             remote_port=ends.remote_port,
@@ -963,6 +993,7 @@ class Exchange:
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
             blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
+            health=health is not None and health.contain(self._path_below()),
         )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["HELP", "PROCESS_OPTIONS", "explain", "listen_for"]
+__all__ = ["HELP", "PROCESS_OPTIONS", "explain", "hint", "listen_for"]
 
 #: The remedy for everything else.
 HELP: Final = "--help lists the options"
@@ -112,10 +112,23 @@ def explain(
     return f"{given.name} is not an option: {_remedy(given, list(known))}"
 
 
+def hint(name: str, value: str) -> str | None:
+    """Return the remedy for an option of another server; None for other names.
+
+    Args:
+        name: the option, with its dashes.
+        value: its value; "" if there is none.
+    """
+    found = _OTHERS.get(name)
+    if found is None or isinstance(found, str):
+        return found
+    return found(_Given(name, [f"{name}={value}"], is_twistd=False))
+
+
 def _remedy(given: _Given, known: list[str]) -> str:
-    hint = _OTHERS.get(given.name)
-    if hint is not None:
-        return hint if isinstance(hint, str) else hint(given)
+    found = _OTHERS.get(given.name)
+    if found is not None:
+        return found if isinstance(found, str) else found(given)
     name = given.name.removeprefix("--")
     if name in PROCESS_OPTIONS:  # known to `txgreenwsgi`
         return given.process(name, given.value())

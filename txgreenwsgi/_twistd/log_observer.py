@@ -10,25 +10,19 @@ It knows the options of twistd that select a log. It must never open a file itse
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import FileLogObserver, ILogObserver, globalLogPublisher
 from twisted.python.components import Componentized
 from twisted.scripts._twistd_unix import UnixAppLogger
 
 from txgreenwsgi._wsgi.errors import current_errors
-from txgreenwsgi.monitoring.log_lines import LOG_FORMATS, LogLines
+from txgreenwsgi.monitoring.log_lines import AUTOMATIC, LogLines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AUTOMATIC", "FORMAT_NAMES", "LogFormat", "current_request"]
-
-#: The default: `dev` in the foreground on a terminal, otherwise `text`.
-AUTOMATIC: Final = "auto"
-
-#: The values of `--log-format`.
-FORMAT_NAMES: Final = (AUTOMATIC, *LOG_FORMATS)
+__all__ = ["LogFormat", "current_request"]
 
 
 def current_request() -> str | None:
@@ -41,7 +35,7 @@ class LogFormat:
     """The choice of a format for the log of this process.
 
     Args:
-        name: one of `FORMAT_NAMES`.
+        name: `AUTOMATIC` or one of `LOG_FORMATS`.
         parent: the options of twistd or twist; None without a command.
     """
 

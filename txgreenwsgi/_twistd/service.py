@@ -11,10 +11,10 @@ import atexit
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.application.service import IService, Service
-from twisted.logger import globalLogPublisher
+from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
 from txgreenwsgi._launch.collecting import freezer_for
@@ -24,11 +24,13 @@ from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._twistd.announcement import announce
 from txgreenwsgi._twistd.check import examine, report
+from txgreenwsgi._twistd.check_config import check_start
 from txgreenwsgi._twistd.log_observer import LogFormat
+from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.signals import OperatorSignals
-from txgreenwsgi._twistd.watchdog import Watchdog
+from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.green import patched
@@ -37,7 +39,7 @@ from txgreenwsgi.monitoring import AccessLog
 from txgreenwsgi.origins import adapt, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from twisted.internet.defer import Deferred
@@ -46,6 +48,11 @@ if TYPE_CHECKING:
     from txgreenwsgi._wsgi.gateway import Application
 
 __all__ = ["Options", "log_path", "makeService"]
+
+#: Time after the grace period for which systemd waits: the guardian has killed the
+#: process by then.
+_MARGIN_SECONDS: Final = MARGIN_SECONDS + 5.0
+_log = Logger()
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
@@ -59,36 +66,54 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """
 
     def load_app() -> Application:
-        _enter(options["chdir"])
-        patch(options["patch"])
+        _enter(options.command.chdir)
+        patch(options.command.patch)
         isolate_loaded()
-        offload_names(options["offload"])
-        prepare(options["origin"])
-        app = adapt(find_app(options["app"]), options["origin"])
-        patch_drivers(options["patch"])
+        offload_names(options.command.offload)
+        prepare(options.command.origin)
+        app = adapt(find_app(options.command.app), options.command.origin)
+        patch_drivers(options.command.patch)
         return app
 
     # Now, because the ports open, and the site would warn, before patching.
     patched.choose()
-    if options["check"]:
-        return _CheckService(load_app, options["offload"], reactor)
+    if options.command.check:
+        return _ReportService(
+            lambda: _drivers(load_app, options.command.offload), reactor
+        )
+    if options.command.check_config:
+        return _ReportService(lambda: check_start(load_app, options), reactor)
+    for warning in options.warnings:
+        _log.warn("{problem}", problem=warning)
     log = None
-    if options["access-log"] is not None:
-        log = AccessLog(options["access-log"], options["access-log-format"])
-    freezer = freezer_for(options["gc"])
+    if options.command.access_log is not None:
+        log = AccessLog(options.command.access_log, options.command.access_log_format)
+    freezer = freezer_for(options.command.gc)
     server = GreenService(
-        load_app, options["listen"], options.settings, (), reactor, log, freezer
+        load_app, options.command.listen, options.settings, (), reactor, log, freezer
     )
+    settings = options.settings
+    notifier = Notifier.taken_from(os.environ)
+    stop_seconds = settings.drain_delay + settings.graceful_timeout + _MARGIN_SECONDS
+
+    def drain() -> Deferred[None]:
+        notifier.stopping(stop_seconds)
+        return server.drain()
+
     watchdog = Watchdog(
-        options.settings.graceful_timeout, server.cut_short, log_path(options)
+        settings.graceful_timeout,
+        server.cut_short,
+        log_path(options),
+        drain=drain,
+        end_drain=server.end_drain,
+        drain_seconds=settings.drain_delay,
     )
     # Registered first, so it is called after all exit handlers of the application.
     atexit.register(watchdog.exit_by_signal)
-    signals = OperatorSignals([] if log is None else [log.reopen])
-    log_format = LogFormat(options["log-format"], options.parent)
+    signals = OperatorSignals([] if log is None else [log.reopen], notifier)
 
     def announce_start() -> None:
-        announce(options["app"], server.urls, options.settings)
+        announce(options.command.app, server.urls, options.settings)
 
     return _CommandService(
         server,
@@ -96,7 +121,9 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         signals,
         reactor,
         log_path(options),
-        log_format,
+        notifier,
+        stop_seconds,
+        LogFormat(options.command.log_format, options.parent),
         announce_start,
     )
 
@@ -161,30 +188,39 @@ def _print_message(
 
 
 @implementer(IService)
-class _CheckService(Service):
-    """`--check`: report the drivers of the application, then end the process."""
+class _ReportService(Service):
+    """`--check` and `--check-config`: print a report, then end the process.
+
+    Args:
+        make_report: returns the text and the exit status.
+        reactor: by default, the reactor that is installed when the service starts.
+    """
 
     def __init__(
-        self, load_app: Callable[[], object], offload: list[str], reactor: Any
+        self, make_report: Callable[[], tuple[str, int]], reactor: Any
     ) -> None:
-        self._load_app = load_app
-        self._offload = offload
+        self._make_report = make_report
         self._reactor = reactor
 
     def startService(self) -> None:
-        """Import the application, report, and stop the reactor once it runs."""
+        """Print the report, and stop the reactor once it runs."""
         from twisted.internet import reactor
 
         super().startService()  # type: ignore[no-untyped-call]
         with _without_traceback():
-            self._load_app()
-        text, status = report(examine(self._offload))
+            text, status = self._make_report()
         # Not to `sys.stdout`, which twistd redirects to its log.
         print(text, end="", flush=True, file=sys.__stdout__)
         # twistd always exits with status 0, after it has removed its pidfile.
         atexit.register(_exit_with, status)
         running: Any = self._reactor or reactor
         running.callWhenRunning(running.stop)
+
+
+def _drivers(load_app: Callable[[], object], offload: Sequence[str]) -> tuple[str, int]:
+    """Import the application, and return the report about its drivers."""
+    load_app()
+    return report(examine(offload))
 
 
 def _exit_with(status: int) -> None:
@@ -203,14 +239,18 @@ class _CommandService(Service):
         server: GreenService,
         watchdog: Watchdog,
         signals: OperatorSignals,
-        reactor: Any = None,
-        log_path: str = "",
-        log_format: LogFormat | None = None,
-        announce_start: Callable[[], object] = lambda: None,
+        reactor: Any,
+        log_path: str,
+        notifier: Notifier,
+        stop_seconds: float,
+        log_format: LogFormat,
+        announce_start: Callable[[], object],
     ) -> None:
         self._announce_start = announce_start
         self._log_format = log_format
         self._signals = signals
+        self._notifier = notifier
+        self._stop_seconds = stop_seconds
         self._log_path = log_path
         self._server = server
         self._watchdog = watchdog
@@ -219,8 +259,7 @@ class _CommandService(Service):
 
     def setServiceParent(self, parent: object) -> None:
         """Join twistd's application, and choose the format of its log."""
-        if self._log_format is not None:
-            self._log_format.enter_application(parent)
+        self._log_format.enter_application(parent)
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
@@ -238,12 +277,27 @@ class _CommandService(Service):
             if not self._listening:  # twist has no privileged start
                 self._listen()
             self._server.startService()
-        self._announce_start()
+        self._server.opened().addCallback(self._announce)
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
         # twist begins its log, and redirects the streams to it, only now.
-        if self._log_format is not None and self._log_format.is_late:
+        if self._log_format.is_late:
             self._reactor.callWhenRunning(self._log_format.enter_log)
         self._reactor.callWhenRunning(replace_standard_streams)
+        if self._notifier:
+            self._reactor.callWhenRunning(self._notify)
+
+    def _announce(self, all_open: bool) -> None:
+        if all_open:
+            self._announce_start()
+
+    def _notify(self) -> None:
+        """Report that the service is ready, when it is, and its status from then on."""
+        self._notifier.start(self._reactor, self._server.status)
+        self._server.opened().addCallback(self._notify_opened)
+
+    def _notify_opened(self, all_open: bool) -> None:
+        if all_open:
+            self._notifier.ready()
 
     def _find_reactor(self) -> None:
         if self._reactor is None:
@@ -258,6 +312,7 @@ class _CommandService(Service):
                 append_stderr_to(self._log_path)
         self._watchdog.prepare()
         globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
+        self._notifier.main_process()
         self._signals.install(self._reactor)
         self._server.privilegedStartService()
         self._listening = True
@@ -266,4 +321,9 @@ class _CommandService(Service):
         """Stop the server; the Deferred fires when the last request has ended."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._listening = False
-        return self._server.stopService()
+        self._notifier.stopping(self._stop_seconds)
+        return self._server.stopService().addBoth(self._stopped)
+
+    def _stopped(self, result: Any) -> Any:
+        self._notifier.stop()
+        return result

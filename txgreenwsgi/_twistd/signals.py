@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
 
+    from .notify import Notifier
+
     class _Reactor(Protocol):
         """The part of IReactorFromThreads that is used here."""
 
@@ -67,10 +69,17 @@ class OperatorSignals:
 
     Args:
         reopen: functions that reopen log files. They must not raise.
+        notifier: informed about SIGHUP, with which systemd reloads a unit of
+            Type=notify-reload.
     """
 
-    def __init__(self, reopen: Iterable[Callable[[], object]] = ()) -> None:
+    def __init__(
+        self,
+        reopen: Iterable[Callable[[], object]] = (),
+        notifier: Notifier | None = None,
+    ) -> None:
         self._reopen = list(reopen)
+        self._notifier = notifier
         self._reactor: _Reactor | None = None
         self._log_file: BaseLogFile | None = None
         self._log_mode: int | None = None
@@ -133,8 +142,12 @@ class OperatorSignals:
             self._reopen_logs()
             _log.info("SIGUSR1: reopened the logs")
         elif name == "SIGHUP":
+            if self._notifier is not None:
+                self._notifier.reloading()
             self._reopen_logs()
             _log.info("SIGHUP: reopened the logs; {remedy}", remedy=_RELOAD)
+            if self._notifier is not None:
+                self._notifier.ready()
         elif name == "SIGUSR2":
             _log.warn("SIGUSR2 {reason}; {remedy}", reason=_WORKERS, remedy=_RELOAD)
         else:

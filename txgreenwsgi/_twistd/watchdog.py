@@ -1,7 +1,9 @@
 """A watchdog that ends the process even if the reactor is blocked.
 
-SIGTERM and SIGINT start a graceful shutdown; a second one ends the grace period. The
-process then ends in steps, each of which depends on less than the one before:
+SIGTERM and SIGINT start a graceful shutdown; a second one ends the grace period. If the
+server drains first (`--drain-delay`), the second one ends that, and the third one the
+grace period. The process then ends in steps, each of which depends on less than the one
+before:
 
 1. The reactor stops, and threads and exit handlers end (`green.exits`); green threads
    that are left soon after the grace period are killed.
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from twisted.internet.defer import Deferred
     from twisted.logger import LogEvent
 
     class _Reactor(Protocol):
@@ -81,6 +84,10 @@ class Watchdog:
             from the reactor greenlet.
         stacks_path: the file to append the stacks to if the process must be killed;
             "" for standard error.
+        drain: called after the first signal; the reactor is stopped when its Deferred
+            fires. None to stop it at once.
+        end_drain: makes that Deferred fire. Called from the reactor greenlet.
+        drain_seconds: the time until it fires.
     """
 
     def __init__(
@@ -88,13 +95,23 @@ class Watchdog:
         grace_seconds: float,
         cut_short: Callable[[], object],
         stacks_path: str = "",
+        *,
+        drain: Callable[[], Deferred[None]] | None = None,
+        end_drain: Callable[[], object] | None = None,
+        drain_seconds: float = 0.0,
     ) -> None:
+        self._drain = drain
+        self._end_drain = end_drain
+        self._drain_seconds = drain_seconds
+        # Whether a second signal ends the drain, and not the grace period.
+        self._draining = False
         self._grace_seconds = grace_seconds
         self._cut_short = cut_short
         self._stacks_path = stacks_path
         self._stacks: TextIO | None = None
         self._reactor: _Reactor | None = None
         self._signals = itertools.count(1)
+        self._cuts = itertools.count(1)
         self._interrupted = False
 
     def prepare(self) -> None:
@@ -135,6 +152,7 @@ class Watchdog:
                 numbers.append(number)
         start_guardian(
             numbers,
+            self._drain_seconds,
             self._grace_seconds + _GUARDIAN_SECONDS,
             _GUARDIAN_SECONDS,
             self._stacks_path,
@@ -173,12 +191,17 @@ class Watchdog:
         # step, so exactly one call counts as the first.
         count = next(self._signals)
         name = signal.Signals(number).name
+        if count == 2 and self._draining:
+            self._arm(self._grace_seconds)
+            reactor.callFromThread(self._skip_drain, name)
+            return
         if count > 1:
-            if count == 2:  # later ones do not move the deadline
+            if next(self._cuts) == 1:  # later ones do not move the deadline
                 self._arm(0.0)
             reactor.callFromThread(self._end_grace_period, name)
             return
-        self._arm(self._grace_seconds)
+        self._draining = self._drain_seconds > 0
+        self._arm(self._drain_seconds + self._grace_seconds)
         reactor.callFromThread(self._log_stop, name)
         self._interrupted = number == signal.SIGINT
         # Not Twisted's handlers, with which twistd ends the process by the signal and
@@ -209,6 +232,14 @@ class Watchdog:
         return os.fdopen(os.open(self._stacks_path, flags, 0o666), "a")
 
     def _log_stop(self, name: str) -> None:
+        if self._drain_seconds:
+            _log.info(
+                "{name}: not ready any more; accepting connections for another "
+                "{delay:g} s (a second {name} ends this)",
+                name=name,
+                delay=self._drain_seconds,
+            )
+            return
         _log.info(
             "{name}: stopping; requests in flight have {seconds:g} s to end (a second "
             "{name} cancels them)",
@@ -217,14 +248,40 @@ class Watchdog:
         )
 
     def _stop(self, reactor: _Reactor, name: str) -> None:
+        drained = None if self._drain is None else self._drain()
+        if drained is not None and not drained.called:
+            drained.addCallback(lambda _: self._stop_drained(reactor, name))
+            return
+        self._draining = False
         try:
             reactor.stop()
         except ReactorNotRunning:
             # Other code stopped the reactor before: this is the second request.
             self._end_grace_period(name)
 
+    def _stop_drained(self, reactor: _Reactor, name: str) -> None:
+        self._draining = False
+        _log.info(
+            "stopping; requests in flight have {seconds:g} s to end (another {name} "
+            "cancels them)",
+            name=name,
+            seconds=self._grace_seconds,
+        )
+        with contextlib.suppress(ReactorNotRunning):
+            # Other code may have stopped the reactor meanwhile.
+            reactor.stop()
+
+    def _skip_drain(self, name: str) -> None:
+        _log.info("second {name}: accepting no more connections", name=name)
+        if self._end_drain is not None:
+            self._end_drain()
+
     def _end_grace_period(self, name: str) -> None:
-        _log.info("second {name}: cancelling the requests in flight", name=name)
+        _log.info(
+            "{count} {name}: cancelling the requests in flight",
+            count="another" if self._drain_seconds else "second",
+            name=name,
+        )
         self._cut_short()
 
 

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from twisted.logger import LogEvent
 
-__all__ = ["LOG_FORMATS", "LogLines"]
+__all__ = ["AUTOMATIC", "LOG_FORMATS", "LogLines"]
+
+#: The choice of `dev` in the foreground on a terminal, and of `text` elsewhere.
+AUTOMATIC: Final = "auto"
 
 #: The formats by name.
 LOG_FORMATS: Final = ("text", "dev", "json")

@@ -46,12 +46,14 @@ class ExchangeRecord:
         outcome: the outcome, one of `OUTCOMES`.
         blocked: seconds for which this request held up all others, in blocks that
             lasted longer than `--blocked-after`; 0.0 without one.
+        health: whether the request was a health check, answered by the server.
     """
 
     __slots__ = (
         "blocked",
         "bytes_sent",
         "duration",
+        "health",
         "method",
         "outcome",
         "referer",
@@ -82,6 +84,7 @@ class ExchangeRecord:
         user_agent: str,
         outcome: str,
         blocked: float = 0.0,
+        health: bool = False,
     ) -> None:
         self.remote_addr = remote_addr
         self.remote_port = remote_port
@@ -97,6 +100,7 @@ class ExchangeRecord:
         self.user_agent = user_agent
         self.outcome = outcome
         self.blocked = blocked
+        self.health = health
 
     def __repr__(self) -> str:
         """Return the record in one line, for a log or a failed test."""

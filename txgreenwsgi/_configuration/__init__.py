@@ -1,0 +1,42 @@
+"""The configuration of the command: every option, and the sources of its value."""
+
+from __future__ import annotations
+
+from .errors import ConfigurationError
+from .options import (
+    DEFAULT_APP,
+    DEFAULT_LISTEN,
+    HEAVY,
+    OFFLOAD_FORM,
+    Command,
+    Conditions,
+    Described,
+    Option,
+    all_options,
+    option_name,
+    read,
+)
+from .printing import printed
+from .reference import markdown_table, meaning
+from .sources import Configuration, Given, resolve
+
+__all__ = [
+    "DEFAULT_APP",
+    "DEFAULT_LISTEN",
+    "HEAVY",
+    "OFFLOAD_FORM",
+    "Command",
+    "Conditions",
+    "Configuration",
+    "ConfigurationError",
+    "Described",
+    "Given",
+    "Option",
+    "all_options",
+    "markdown_table",
+    "meaning",
+    "option_name",
+    "printed",
+    "read",
+    "resolve",
+]
