@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import getopt
 import os
+import re
 import sys
 import textwrap
 from importlib.util import find_spec
@@ -160,6 +161,8 @@ def _check_specs(specs: list[str], given: Iterable[str]) -> None:
             f"{spec!r} is empty: give package.module:name, such as "
             "myproject.wsgi:application"
         )
+    if not re.fullmatch(r"[\w-]+", spec):
+        return
     near = difflib.get_close_matches(spec, SUBCOMMANDS, n=1)
     if near and not _is_module(spec):
         raise usage.UsageError(
