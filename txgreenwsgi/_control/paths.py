@@ -34,6 +34,10 @@ __all__ = [
 SOCKET_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
 
+#: Parents of the directory of a user who has no runtime directory. The first one is
+#: the same for all processes, whatever their environment.
+FALLBACKS: Final = ("/tmp", tempfile.gettempdir())
+
 _NAME: Final = re.compile(r"([0-9]{1,9})\.sock\Z")
 
 
@@ -139,8 +143,7 @@ def _directories() -> list[str]:
         for parent in runtime
         if os.path.isabs(parent) and _is_own(parent)
     ]
-    temporary = ("/tmp", tempfile.gettempdir())
-    found += [os.path.join(parent, f"txgreenwsgi-{user}") for parent in temporary]
+    found += [os.path.join(parent, f"txgreenwsgi-{user}") for parent in FALLBACKS]
     return list(dict.fromkeys(found))
 
 

@@ -86,15 +86,18 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
     def __init__(self, control: ControlFactory) -> None:
         self._control = control
         self._waiting: Deferred[Any] | None = None
+        self._is_open = False
 
     def connectionMade(self) -> None:
         """Wait for a request."""
         self._control.connections += 1
+        self._is_open = True
         self.setTimeout(IDLE_SECONDS)  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget the client. A command that has begun is carried out."""
         self._control.connections -= 1
+        self._is_open = False
         self.setTimeout(None)  # type: ignore[no-untyped-call]
 
     def lineReceived(self, line: bytes) -> None:
@@ -156,14 +159,14 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
 
     def _wait_again(self, _: object) -> None:
         self._waiting = None
-        if self.connected:
+        if self._is_open:
             self.setTimeout(IDLE_SECONDS)  # type: ignore[no-untyped-call]
 
     def _refuse(self, reason: str) -> None:
         self._send({"ok": False, "error": reason})
 
     def _send(self, answer: dict[str, object]) -> None:
-        if self.connected:
+        if self._is_open:
             line = json.dumps(answer).encode("ascii")
             self.sendLine(line)  # type: ignore[no-untyped-call]
 

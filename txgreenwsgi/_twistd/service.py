@@ -17,10 +17,12 @@ from twisted.application.service import IService, Service
 from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
+from txgreenwsgi._control.sockets import ControlSocket
 from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import find_app
 from txgreenwsgi._launch.patching import patch, patch_drivers
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._server.ports import listening_reactor
 from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._twistd.announcement import announce
 from txgreenwsgi._twistd.check import examine, report
@@ -30,6 +32,8 @@ from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.signals import OperatorSignals
+from txgreenwsgi._twistd.single_process import SingleProcess
+from txgreenwsgi._twistd.surroundings import SurroundedService
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
@@ -115,7 +119,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     def announce_start() -> None:
         announce(options.command.app, server.urls, options.settings)
 
-    return _CommandService(
+    service = _CommandService(
         server,
         watchdog,
         signals,
@@ -123,9 +127,16 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         log_path(options),
         notifier,
         stop_seconds,
-        LogFormat(options.command.log_format, options.parent),
         announce_start,
     )
+    control = ControlSocket(
+        options.command.control,
+        SingleProcess(options.command.app, server),
+        listening_reactor,
+        has_workers=False,
+    )
+    log_format = LogFormat(options.command.log_format, options.parent)
+    return SurroundedService(service, log_format, control, reactor, _without_traceback)
 
 
 def _enter(directory: str | None) -> None:
@@ -243,11 +254,9 @@ class _CommandService(Service):
         log_path: str,
         notifier: Notifier,
         stop_seconds: float,
-        log_format: LogFormat,
         announce_start: Callable[[], object],
     ) -> None:
         self._announce_start = announce_start
-        self._log_format = log_format
         self._signals = signals
         self._notifier = notifier
         self._stop_seconds = stop_seconds
@@ -256,11 +265,6 @@ class _CommandService(Service):
         self._watchdog = watchdog
         self._reactor = reactor
         self._listening = False
-
-    def setServiceParent(self, parent: object) -> None:
-        """Join twistd's application, and choose the format of its log."""
-        self._log_format.enter_application(parent)
-        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports."""
@@ -279,9 +283,7 @@ class _CommandService(Service):
             self._server.startService()
         self._server.opened().addCallback(self._announce)
         self._reactor.callWhenRunning(self._watchdog.install, self._reactor)
-        # twist begins its log, and redirects the streams to it, only now.
-        if self._log_format.is_late:
-            self._reactor.callWhenRunning(self._log_format.enter_log)
+        # twist redirects the streams to its log only now.
         self._reactor.callWhenRunning(replace_standard_streams)
         if self._notifier:
             self._reactor.callWhenRunning(self._notify)
