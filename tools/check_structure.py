@@ -82,6 +82,9 @@ FOREIGN: Final[Mapping[str, str]] = {
     "child._popen": "multiprocessing: whether a process has been reaped",
     "_exc_info_to_string": "unittest: formats a traceback for its own tests",
     # Twisted.
+    "_args_from_interpreter_flags": "subprocess: the flags of this interpreter, as "
+    "multiprocessing passes them on",
+    "_realPortNumber": "a port of Twisted: the number of the bound port",
     "_startedBefore": "reactor: tells a stopped reactor from one never started",
     "_asyncioEventloop": "asyncio reactor: the loop that it runs on",
     "channel._conn": "HTTP/2 stream of twisted.web: its connection",

@@ -45,7 +45,7 @@ class DescriptionTests(SynchronousTestCase):
         for name, option, default in all_options().values():
             if option.kind in ("names", "pairs", "words"):
                 self.assertIsInstance(default, tuple, name)
-            if option.kind == "choice":
+            if option.kind == "choice" and default is not None:
                 self.assertIn(default, option.choices, name)
 
 

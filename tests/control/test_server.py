@@ -118,9 +118,8 @@ class ConversationTests(SynchronousTestCase):
                 self.ask(line)["error"], "a request is a JSON object on one line"
             )
         for name in (None, 1, "eval", "__init__", ["status"], {"a": 1}):
-            self.assertIn(
-                "the commands are status, reload", self.ask({"command": name})["error"]
-            )
+            answer = self.ask({"command": name})
+            self.assertIn("the commands are status, reload", answer["error"])
         for arguments in (
             {},
             {"number": 4},

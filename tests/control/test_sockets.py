@@ -59,7 +59,10 @@ class ControlSocketTests(SynchronousTestCase):
     def made(self, place: str, *, has_workers: bool = False) -> ControlSocket:
         """Return a socket that is not open yet."""
         return ControlSocket(
-            place, cast("Controlled", FakeServer()), lambda reactor: reactor, has_workers=has_workers
+            place,
+            cast("Controlled", FakeServer()),
+            lambda reactor: reactor,
+            has_workers=has_workers,
         )
 
     def test_path(self) -> None:

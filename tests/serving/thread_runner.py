@@ -189,6 +189,10 @@ class _Sink:
         """Cross to the task."""
         self._call(self._sink.begin, head, length, block)
 
+    def respond(self, head: ResponseHead, block: bytes) -> None:
+        """Cross to the task."""
+        self._call(self._sink.respond, head, block)
+
     def write(self, block: bytes) -> None:
         """Cross to the task."""
         self._call(self._sink.write, block)

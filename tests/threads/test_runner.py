@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.serving.thread_runner import SECONDS
 from txgreenwsgi import current_task, sleep, spawn, wait
+from txgreenwsgi._switching.greenlets import require_task
 from txgreenwsgi._threads.calls import ThreadCall
 from txgreenwsgi._threads.reactor_calls import guard_from_threads
 from txgreenwsgi._threads.response import SinkInThread
@@ -18,6 +19,8 @@ from .cases import ThreadsTestCase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from txgreenwsgi._switching.greenlets import Task
 
 
 class FakeSink:
@@ -78,8 +81,18 @@ class RunnerTests(ThreadsTestCase):
         sink: Any = FakeSink()
         sink.code = self.code
         application: Any = None
+
+        def serve() -> None:
+            tasks.append(require_task("a request"))
+            runner.run(application, environ, sink)
+
         for _ in range(count):
-            self.run_in_task(lambda: runner(application, environ, sink))
+            tasks: list[Task[object]] = []
+            try:
+                self.run_in_task(serve)
+            finally:
+                if tasks[0].measured:
+                    runner.ended(tasks[0], "GET", path, sink.code)
         return self.places
 
     def block(self) -> None:

@@ -268,8 +268,8 @@ class RefusalTests(SynchronousTestCase):
         for name in ("--https", "-c", "--certificate", "-k", "--privkey"):
             self.assertEqual(
                 self.refusal(name, "x"),
-                f"{name} is not an option: use --listen with an endpoint string: "
-                "--listen ssl:443:privateKey=key.pem:certKey=cert.pem",
+                f"{name} is not an option: use --tls-cert and --tls-key, with --listen "
+                "https:443",
             )
         for name in ("-n", "--notracebacks"):
             self.assertIn(

@@ -41,7 +41,9 @@ class FakeGreenService(Service):
         reactor: Any,
         access_log: Any,
         freezer: Any,
+        tls: Any = None,
     ) -> None:
+        self.tls = tls
         self.freezer = freezer
         self.load_app, self.listen = load_app, listen
         self.settings, self.access_log = settings, access_log
@@ -69,6 +71,10 @@ class FakeGreenService(Service):
 
     def cut_short(self) -> None:
         """End the grace period."""
+
+    def read_certificates(self) -> None:
+        """Record it."""
+        self.calls.append("read certificates")
 
     def drain(self) -> Deferred[None]:
         """Return a Deferred that has fired."""

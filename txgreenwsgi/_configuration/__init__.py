@@ -19,6 +19,7 @@ from .options import (
 from .printing import printed
 from .reference import markdown_table, meaning
 from .sources import Configuration, Given, resolve
+from .tls import check_tls, tls_options, unused_tls, uses_tls
 
 __all__ = [
     "DEFAULT_APP",
@@ -33,10 +34,14 @@ __all__ = [
     "Given",
     "Option",
     "all_options",
+    "check_tls",
     "markdown_table",
     "meaning",
     "option_name",
     "printed",
     "read",
     "resolve",
+    "tls_options",
+    "unused_tls",
+    "uses_tls",
 ]

@@ -21,6 +21,7 @@ from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
+from txgreenwsgi._tls.options import CLIENT_MODES, VERSIONS
 from txgreenwsgi.monitoring.accesslog import FORMATS
 from txgreenwsgi.monitoring.log_lines import AUTOMATIC, LOG_FORMATS
 from txgreenwsgi.origins import NAMES
@@ -37,6 +38,7 @@ from txgreenwsgi.settings import (
 __all__ = [
     "DEFAULT_APP",
     "DEFAULT_LISTEN",
+    "DEFAULT_TLS_LISTEN",
     "HEAVY",
     "OFFLOAD_FORM",
     "Command",
@@ -50,6 +52,8 @@ __all__ = [
 
 DEFAULT_APP: Final = "txgreenwsgi.demo:app"
 DEFAULT_LISTEN: Final = "tcp:8080"
+#: The default endpoint if a certificate is given.
+DEFAULT_TLS_LISTEN: Final = "https:8443"
 
 #: The name that stands for the heavy calls of well-known modules.
 HEAVY: Final = "heavy"
@@ -119,7 +123,8 @@ def _check_app(spec: str, _conditions: Conditions) -> str:
 
 def _check_listen(endpoint: str, conditions: Conditions) -> str:
     try:
-        check_endpoint(endpoint, paths_are_final=conditions.paths_are_final)
+        # The TLS options are not known before all options are.
+        check_endpoint(endpoint, paths_are_final=conditions.paths_are_final, tls=None)
     except EndpointError as error:
         raise SettingError(repr(endpoint), error.problem, error.remedy) from None
     return endpoint
@@ -181,6 +186,13 @@ def _check_control(path: str, conditions: Conditions) -> str:
     return path
 
 
+def _check_given(text: str, _conditions: Conditions) -> str:
+    # An unset variable in a script must not switch TLS off.
+    if not text.strip():
+        raise SettingError(repr(text), "is empty", "give a value, or leave it out")
+    return text
+
+
 def _check_access_log(path: str, conditions: Conditions) -> str:
     if path == "-" and conditions.is_daemon:
         raise SettingError(
@@ -239,11 +251,71 @@ class Command:
         (DEFAULT_LISTEN,),
         "words",
         "Endpoint string to listen on: tcp:8080, "
-        "tcp:8080:interface=127.0.0.1, unix:/run/app.sock, ssl:443:privateKey=key.pem, "
-        "systemd:name=web, fd:3. "
+        "tcp:8080:interface=127.0.0.1, unix:/run/app.sock, systemd:name=web, fd:3, "
+        "https:443. With https: in front, each of them uses TLS, with the certificate "
+        "of the --tls options. The default is https:8443 if a certificate is given. "
         "May be repeated.",
         form="ENDPOINT",
         check=_check_listen,
+    )
+    tls_cert: str | None = _option(
+        None,
+        "text",
+        "Certificate of the https: endpoints, followed by those of its issuers, in PEM "
+        "format. With --tls-dir it is used for unknown server names.",
+        form="FILE",
+        path=True,
+        check=_check_given,
+    )
+    tls_key: str | None = _option(
+        None,
+        "text",
+        "Private key of --tls-cert, in PEM format and not encrypted. The default is "
+        "the file of the certificate.",
+        form="FILE",
+        path=True,
+        check=_check_given,
+    )
+    tls_dir: str | None = _option(
+        None,
+        "text",
+        "Directory of certificates and their private keys in PEM format, "
+        "subdirectories included. A client gets the certificate with the server name "
+        "that it sends, wildcards included.",
+        form="DIRECTORY",
+        path=True,
+        check=_check_given,
+    )
+    tls_client_ca: str | None = _option(
+        None,
+        "text",
+        "Certificates of the authorities that issue client certificates, in PEM "
+        "format.",
+        form="FILE",
+        path=True,
+        check=_check_given,
+    )
+    tls_client: str | None = _option(
+        None,
+        "choice",
+        "Whether clients of the https: endpoints need a certificate of "
+        "--tls-client-ca. The default with that option is required.",
+        choices=CLIENT_MODES,
+    )
+    tls_min: str = _option(
+        "1.2",
+        "choice",
+        "Minimum version of TLS on the https: endpoints.",
+        choices=VERSIONS,
+    )
+    tls_ciphers: str | None = _option(
+        None,
+        "text",
+        "Ciphers of the https: endpoints, as names of OpenSSL separated by colons. "
+        "Names that begin with TLS_ are those of TLS 1.3. The default is ciphers with "
+        "forward secrecy and authenticated encryption.",
+        form="LIST",
+        check=_check_given,
     )
     chdir: str | None = _option(
         None,
@@ -324,6 +396,27 @@ class Command:
         path=True,
         check=_check_access_log,
         aliases=("logfile", "l"),
+    )
+    workers: int | str = _option(
+        0,
+        "count",
+        "Number of worker processes; auto is the number of usable CPUs. A master "
+        "process starts, watches, reloads and replaces them.",
+        off="serve in this process, without a master",
+        choices=("auto",),
+        form="N|auto",
+    )
+    boot_timeout: float = _option(
+        60.0,
+        "seconds",
+        "Time limit for a worker to import the application and be ready.",
+        minimum=1,
+    )
+    reload_parallel: int = _option(
+        1,
+        "count",
+        "Number of workers that start at the same time during a reload.",
+        minimum=1,
     )
     access_log_format: str = _option(
         "combined",

@@ -15,7 +15,14 @@ from txgreenwsgi.settings import SettingError, Settings, parse
 
 from .errors import ConfigurationError
 from .files import read_file
-from .options import Command, Conditions, all_options, option_name, validated
+from .options import (
+    DEFAULT_TLS_LISTEN,
+    Command,
+    Conditions,
+    all_options,
+    option_name,
+    validated,
+)
 from .toml_values import from_toml, relocated, shown_toml
 
 if TYPE_CHECKING:
@@ -128,7 +135,24 @@ def resolve(
     stronger = {**in_file, **stronger}
     given.update(_platform(environ, known, _Validator(conditions, stronger)))
     given.update(stronger)
+    _listen_with_tls(given)
     return Configuration(given, tuple(_misspelled(environ, known)))
+
+
+def _listen_with_tls(given: dict[str, Given]) -> None:
+    """Make the default endpoint, and that of PORT, use TLS if a certificate is given.
+
+    Args:
+        given: the value and origin of each option; updated.
+    """
+    listen = given["listen"]
+    if not (given["tls_cert"].value or given["tls_dir"].value):
+        return
+    if listen.origin == "default":
+        given["listen"] = Given((DEFAULT_TLS_LISTEN,), "default with a certificate")
+    elif listen.origin == "PORT":
+        ports = tuple(f"https:{text.removeprefix('tcp:')}" for text in listen.value)
+        given["listen"] = Given(ports, listen.origin)
 
 
 def _variables(

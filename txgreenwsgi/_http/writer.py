@@ -67,7 +67,8 @@ HOP_BY_HOP = frozenset(
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _FORBIDDEN_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)  # fits in a signed 64-bit integer
+#: Maximum number of digits of a Content-Length: it fits in a signed 64-bit integer.
+_LENGTH_DIGITS = 18
 _STATUS = re.compile(r"([1-9][0-9][0-9])( [^\x00-\x1f\x7f]*)?", re.ASCII)
 
 # Transfer codings that do not change the content: without the field, the body is sent
@@ -268,7 +269,8 @@ class ResponseHead:
             return
         if self.content_length is not None:
             raise InvalidField("the response has two Content-Length fields")
-        if not _LENGTH.fullmatch(value):
+        # `isdigit` alone would allow the digits of all scripts.
+        if not (value.isascii() and value.isdigit() and len(value) <= _LENGTH_DIGITS):
             raise InvalidField(
                 f"Content-Length must be a number of bytes, not {value!r:.60} "
                 "(RFC 9110 section 8.6)"
@@ -314,12 +316,11 @@ class ResponseHead:
                 that the server adds.
         """
         lines = self._lines
-        if not self._has_server:
-            lines.append(server)
-        if not self._has_date:
-            lines.append(date)
-        lines.append(framing_lines)
-        lines.append(b"\r\n")
+        if self._has_server:
+            server = b""
+        if self._has_date:
+            date = b""
+        lines += (server, date, framing_lines, b"\r\n")
         return b"".join(lines)
 
 

@@ -391,7 +391,7 @@ class H1Channel:
         if event is END:
             exchange.body.ended()
             if self.state is DRAINING:
-                self._next_exchange()
+                self._next_exchange(self.server.hub.seconds())
         elif type(event) is Refusal:
             exchange.body.fail(BadBody(event.status, event.reason))
         else:
@@ -568,7 +568,7 @@ class H1Channel:
         elif h1.sending is not COMPLETE or not h1.persistent:
             self._close_behind(served)
         elif served.body.complete:
-            self._next_exchange()
+            self._next_exchange(self.server.hub.ended_at)
         else:
             # `_hand_body` continues at the end of the body.
             self.state = _ON_DRAIN[self.state]
@@ -576,11 +576,11 @@ class H1Channel:
             if self.reading_paused:
                 self.update_backpressure()
 
-    def _next_exchange(self) -> None:
-        """Begin the next request, or wait for it."""
+    def _next_exchange(self, now: float) -> None:
+        """Begin the next request, or wait for it; `now` is the reactor's clock."""
         self.exchange = None
         self.state = _ON_NEXT[self.state]
-        self._time = self.server.hub.seconds()
+        self._time = now
         h1 = self._h1
         if not self._pumping and (self._inbox or h1.has_unread or h1.pending):
             self._pump()

@@ -6,6 +6,7 @@ the application afterwards. It must never know how the application was named.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
@@ -20,6 +21,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txgreenwsgi._tls.options import TLSOptions
 from txgreenwsgi._wsgi.standard_streams import (
     end_partial_lines,
     replace_standard_streams,
@@ -33,6 +35,7 @@ from .adopted import as_it_is
 from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
+from .https import HTTPSListeners, is_https
 from .site import GreenSite
 from .unpatched import SERVICE_REMEDY, log_if_unpatched
 from .urls import url_of
@@ -77,6 +80,11 @@ class GreenService(Service):
             last request.
         freezer: excludes the loaded application from garbage collection; None to
             leave the collector alone.
+        waits_when_full: at `max_connections`, leave new connections in the backlog,
+            where another process may accept them, instead of closing them.
+        tls: the default TLS options of `https:` endpoints.
+        ticket_secret: a secret that the processes of one server share, for the
+            session tickets of `https:` endpoints; b"" for keys of this process alone.
 
     Attributes:
         site: the factory behind all endpoints.
@@ -93,6 +101,10 @@ class GreenService(Service):
         reactor: IReactorTime | None = None,
         access_log: AccessLog | None = None,
         freezer: Freezer | None = None,
+        *,
+        waits_when_full: bool = False,
+        tls: TLSOptions | None = None,
+        ticket_secret: bytes = b"",
     ) -> None:
         if isinstance(listen, str):
             raise TypeError(
@@ -113,7 +125,9 @@ class GreenService(Service):
         self.site = GreenSite(
             None, settings or Settings(), observers=observers, reactor=reactor
         )
+        self._https = HTTPSListeners(tls or TLSOptions(), self.site, ticket_secret)
         self._throttle: AcceptThrottle | None = None
+        self._waits_when_full = waits_when_full
         self._is_cut_short = False
         self._drained = False
         self._drain_call: IDelayedCall | None = None
@@ -157,6 +171,15 @@ class GreenService(Service):
         if not self._privileged:
             self._open()
         self._privileged = False
+        self._https.start()
+
+    def read_certificates(self) -> None:
+        """Read the certificates of `https:` endpoints again; log what has changed.
+
+        Files are read in a thread. Renewed certificates are also found without this
+        call, within seconds.
+        """
+        self._https.read_again()
 
     def _open(self) -> None:
         log_if_unpatched(SERVICE_REMEDY)
@@ -181,20 +204,29 @@ class GreenService(Service):
 
     def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
         if isinstance(listen, str):
-            return make_endpoint(self.site.server.reactor, listen)
+            make = partial(make_endpoint, self.site.server.reactor)
+            return (
+                self._https.endpoint(listen, make) if is_https(listen) else make(listen)
+            )
         return as_it_is(listen)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost(), is_routine=True)
         self.ports.append(port)
         self.urls.append(url_of(port.getHost(), listen))
+        self._serve_port(port, listen)
+        return port
+
+    def _serve_port(self, port: IListeningPort, listen: str) -> None:
         if self._throttle is None:
-            self._throttle = AcceptThrottle(self.site.server.reactor)
+            self._throttle = AcceptThrottle(
+                self.site.server.reactor,
+                (lambda: self.site.is_full) if self._waits_when_full else None,
+            )
         self._throttle.watch(port)
         self.site.sockets.serve_port(port)
         if listen:  # the TLS options of an endpoint object may know other protocols
             read_client_hellos(port, self.site)
-        return port
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
         if failure.check(CancelledError):
@@ -283,6 +315,7 @@ class GreenService(Service):
 
     def _stop(self, _: None) -> Deferred[None]:
         self._privileged = False
+        self._https.stop()
         for opening in self._opening:
             opening.cancel()
         self._opening.clear()

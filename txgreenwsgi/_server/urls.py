@@ -15,10 +15,11 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-__all__ = ["url_of"]
+__all__ = ["url_of", "url_of_name"]
 
 # "ssl:", "tls:" and the like, also inside of "haproxy:ssl:".
-_TLS: Final = re.compile(r"(?:[a-z0-9]+:)*?(?:ssl|tls)\w*:")
+_TLS: Final = re.compile(r"https:|(?:[a-z0-9]+:)*?(?:ssl|tls)\w*:")
+_SOCKET_NAME: Final = re.compile(r"\[?(.*?)\]?:([0-9]+)\Z")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -41,6 +42,15 @@ def url_of(address: IAddress, endpoint: str = "") -> str:
     host = _clickable(address.host)
     port = "" if address.port == _DEFAULT_PORTS[scheme] else f":{address.port}"
     return f"{scheme}://{host}{port}/"
+
+
+def url_of_name(name: str, endpoint: str = "") -> str:
+    """Return the URL for a socket's name: "127.0.0.1:80", "[::1]:80" or a path."""
+    found = _SOCKET_NAME.match(name)
+    if found is None or name.startswith("/"):
+        return url_of(UNIXAddress(name), endpoint)
+    kind = IPv6Address if ":" in found[1] else IPv4Address
+    return url_of(kind("TCP", found[1], int(found[2])), endpoint)
 
 
 def _clickable(host: str) -> str:

@@ -30,7 +30,7 @@ from txgreenwsgi._switching.forks import Forked
 from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
-from txgreenwsgi._wsgi.errors import Errors, current_errors
+from txgreenwsgi._wsgi.errors import Errors, set_current_errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
 from txgreenwsgi.monitoring.records import ExchangeRecord
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from .application_server import ApplicationServer
     from .blocks import Block
-    from .health import HealthAnswer
+    from .health import HealthPaths
     from .limits import Limits
     from .stream import Stream
 
@@ -209,7 +209,8 @@ class Exchange:
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
         table = server.table
         self.request_id = table.next_id()
-        self.started = now = server.hub.seconds()
+        seconds = server.hub.seconds
+        self.started = now = seconds()
         self._started_unix = time() if table.observers else 0.0
         self.task: Task[None] | None = None
         self.errors: Errors | None = None
@@ -267,13 +268,9 @@ class Exchange:
             except ProxyFieldError as error:
                 self._refuse("400 Bad Request", str(error))
                 return True
-        if limits.health is not None:
-            health = limits.health.answer_to(
-                head.method, self._path_below(), self.server.unready_reason
-            )
-            if health is not None:
-                self._answer_health(health)
-                return True
+        if limits.health is not None and self._path_below() in limits.health.paths:
+            self._answer_health(limits.health)
+            return True
         if limits.methods and head.method not in limits.methods:
             self._refuse(
                 "405 Method Not Allowed",
@@ -283,17 +280,21 @@ class Exchange:
             return True
         return False
 
-    def _answer_health(self, health: HealthAnswer) -> None:
+    def _answer_health(self, health: HealthPaths) -> None:
         """Answer a health check, after which the connection persists."""
         self.state = _ON_REFUSE[self.state]
-        if health.allow:
+        answer = health.answer_to(
+            self.head.method, self._path_below(), self.server.unready_reason
+        )
+        if answer.allow:
             self.outcome = "refused"
-        self._send_plain(*plain_response(*health, no_store=True), last=False)
+        self._send_plain(*plain_response(*answer, no_store=True), last=False)
         self.server.exchange_ended(self)
         self.stream.ended(self)
 
     def _path_below(self) -> str:
-        return path_below(self.server.settings.prefix, self.head.path)
+        prefix = self.server.settings.prefix
+        return path_below(prefix, self.head.path) if prefix else self.head.path
 
     def start(self) -> None:
         """Run the application in the slot that the admission queue assigned."""
@@ -340,6 +341,9 @@ class Exchange:
         if errors is not None and (errors.partial_line or errors.partial_output):
             errors.end()
         server = self.server
+        task = self.task
+        if task is not None and task.measured:
+            server.measured_task_ended(task, self.head, self.code)
         admitted = server.admission.release()
         server.exchange_ended(self)
         stream.ended(self)
@@ -571,18 +575,18 @@ class Exchange:
         server = self.server
         body = self.body
         try:
-            if body is NO_BODY:
-                settings = server.settings
-                if settings.buffer_input or self.stream.body_is_stored:
-                    received: Input = SeekableInput(EmptyBody(self))
-                else:
-                    received = Input(self)
-                environ = self._environ(received)
-                if self.head.content_length is None and settings.chunked != "stream":
-                    _set_whole(environ, EmptyBody(self))
-                server.runner(server.application, environ, self)
-            else:
+            if body is not NO_BODY:
                 self._run_with_body(body)  # type: ignore[arg-type]
+                return
+            if server.settings.buffer_input or self.stream.body_is_stored:
+                environ = self._environ(SeekableInput(EmptyBody(self)))
+            else:
+                environ = self._environ(Input(self))
+            if self.head.content_length is None and server.settings.chunked != "stream":
+                _set_whole(environ, EmptyBody(self))
+            # Not `server.runner(...)`, which is looked up as a method, in the class.
+            runner = server.runner
+            runner(server.application, environ, self)
         except BaseException as error:  # SystemExit ends only the request
             if self.task is not None and self.task.dying:
                 raise
@@ -640,7 +644,7 @@ class Exchange:
         request_id = self.request_id
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
-        current_errors.set(errors)
+        set_current_errors(errors)
         environ["txgreenwsgi.request_id"] = request_id
         environ["txgreenwsgi.client_disconnected"] = environ[
             "waitress.client_disconnected"
@@ -782,6 +786,29 @@ class Exchange:
             if not block:
                 raise _BodyTooLong
             self._log_too_long()
+
+    def respond(self, head: ResponseHead, block: bytes) -> None:
+        """Send a complete response whose body is one block. May park."""
+        length = len(block)
+        given = head.content_length
+        if (
+            (given is not None and given != length)
+            or head.code in BODILESS_CODES
+            or self.head.method == "HEAD"
+        ):
+            self.begin(head, length, block)
+            self.finish()
+            return
+        # The common case of `begin` and `finish`.
+        stream = self.stream
+        if self.state is not RUNNING or stream.output.waiting is not None:
+            self._refuse_write()
+        self.state = _RESPONDED
+        self.code = head.code
+        self.bytes_sent = length
+        self._left = 0
+        stream.start(head, length, block, True)
+        self.finish()
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks under backpressure."""
@@ -993,7 +1020,7 @@ class Exchange:
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
             blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
-            health=health is not None and health.contain(self._path_below()),
+            health=health is not None and self._path_below() in health.paths,
         )
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from txgreenwsgi._http.writer import EarlyHints, ResponseHead
     from txgreenwsgi._switching.greenlets import Suspension
 
@@ -23,6 +25,10 @@ class Ends(NamedTuple):
     """Both ends of a connection, as text, for the environ and the access log.
 
     Address and port of a UNIX socket's peer are "".
+
+    Attributes:
+        variables: further variables for the environ of each request; None on plain
+            connections.
     """
 
     server_name: str
@@ -30,6 +36,7 @@ class Ends(NamedTuple):
     remote_addr: str
     remote_port: str
     url_scheme: str
+    variables: Mapping[str, str] | None = None
 
 
 class Output(Protocol):

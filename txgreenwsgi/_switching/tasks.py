@@ -115,6 +115,7 @@ class Hub(Protocol):
     abandoned: list[Task[object]]
     threads: set[Task[object]]
     resumed_at: float
+    ended_at: float
     on_turn: Callable[[], object] | None
     on_long_turn: Callable[[Task[object], float], object] | None
     slice_seconds: float
@@ -240,6 +241,8 @@ class Task(Generic[T_co]):
         dying: True once the task was killed: its waits raise.
         uses_reactor: True once the task has called `wait`, `spawn` or `suspend`: its
             code knows the reactor, and may make Deferreds.
+        measured: True once `Hub.on_long_turn`, or other code that measures turns, has
+            noted something about the task, and so has to be told its end.
     """
 
     __slots__ = (
@@ -264,6 +267,7 @@ class Task(Generic[T_co]):
         "greenlet",
         "hub",
         "ident",
+        "measured",
         "name",
         "pending_interruption",
         "shield_depth",
@@ -319,6 +323,7 @@ class Task(Generic[T_co]):
         self.shield_depth = 0
         self.dying = False
         self.uses_reactor = False
+        self.measured = False
         self._exit_raised = False
         self._refusals = 0
         self._before_end: list[Callable[[], object]] | None = None

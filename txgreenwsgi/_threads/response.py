@@ -70,6 +70,10 @@ class SinkInThread:
         self._call(self._sink.begin, head, length, block)
         self.bodiless = self._sink.bodiless
 
+    def respond(self, head: ResponseHead, block: bytes) -> None:
+        """Send a complete response. Never blocks."""
+        self._call.post(self._sink.respond, head, block)
+
     def write(self, block: bytes) -> None:
         """Send a block. Blocks while the client is slow to read."""
         self._call(self._sink.write, block)

@@ -13,11 +13,13 @@ from twisted.logger import Logger
 import txgreenwsgi
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from txgreenwsgi._server.service import GreenService
+    from txgreenwsgi._workers.interface import MasterControl, MasterStatus, ReloadResult
     from txgreenwsgi.settings import Settings
 
-__all__ = ["announce", "threads_mode"]
+__all__ = ["MasterAnnouncer", "announce", "announce_process", "threads_mode"]
 
 _log = Logger()
 
@@ -49,6 +51,64 @@ def announce(
         ),
         threads=threads_mode(settings),
     )
+
+
+def announce_process(
+    app: str, settings: Settings, server: GreenService
+) -> Callable[[], object]:
+    """Return a function that announces a server when its ports are open.
+
+    Call it when the application is imported.
+    """
+
+    def opened(all_open: bool) -> None:
+        if all_open:
+            announce(app, server.urls, settings)
+
+    return lambda: server.opened().addCallback(opened)
+
+
+class MasterAnnouncer:
+    """The observer of a master that announces it when all workers are ready.
+
+    Args:
+        app: the value of `--app`.
+        settings: of the server.
+        urls: returns the addresses of the server.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        settings: Settings,
+        urls: Callable[[MasterStatus], Sequence[str]],
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._urls = urls
+
+    def attach(self, master: MasterControl) -> None:
+        """Observe a master when it starts."""
+        self._master = master
+        master.observe(self)
+
+    def ready(self) -> None:
+        """Announce the server."""
+        status = self._master.status()
+        pids = [worker.pid for worker in status.workers if worker.state == "ready"]
+        announce(self._app, self._urls(status), self._settings, pids)
+
+    def reloading(self) -> None:
+        """No-op."""
+
+    def reloaded(self, result: ReloadResult) -> None:
+        """No-op."""
+
+    def stopping(self) -> None:
+        """No-op."""
+
+    def changed(self, text: str) -> None:
+        """No-op."""
 
 
 def threads_mode(settings: Settings) -> str:

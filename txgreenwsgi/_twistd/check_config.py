@@ -47,6 +47,7 @@ def check_start(
         load_app()
     finally:
         faulthandler.cancel_dump_traceback_later()
-    lines = [*(f"warning: {warning}" for warning in options.warnings), "valid: "]
+    warnings = (*options.warnings, *options.findings)
+    lines = [*(f"warning: {warning}" for warning in warnings), "valid: "]
     lines[-1] += f"{command.app} on {', '.join(command.listen)}"
     return "".join(f"{line}\n" for line in lines), 0

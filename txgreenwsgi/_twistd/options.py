@@ -11,6 +11,7 @@ import difflib
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -24,11 +25,13 @@ from txgreenwsgi._configuration import (
     Described,
     Given,
     all_options,
+    check_tls,
     meaning,
     option_name,
     printed,
     read,
     resolve,
+    unused_tls,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
@@ -87,7 +90,11 @@ class Options(usage.Options):
     Attributes:
         command: the options of the command. Valid after `parseOptions`.
         warnings: about the environment, for the log. Valid after `parseOptions`.
+        findings: about certificates; a start logs them itself. Valid after
+            `parseOptions`.
         settings: the settings of the server. Valid after `parseOptions`.
+        arguments: the command line, with which a worker is started.
+        directory: the working directory of the parsing.
     """
 
     synopsis = "[options]"
@@ -109,6 +116,9 @@ class Options(usage.Options):
         self.settings = Settings()
         self._has_error = False
         self.warnings: tuple[str, ...] = ()
+        self.arguments: list[str] = []
+        self.directory = ""
+        self.findings: tuple[str, ...] = ()
         self._given: dict[str, Given] = {}
         for each in all_options().values():
             self.docs[option_name(each.name)] = meaning(each)
@@ -123,6 +133,9 @@ class Options(usage.Options):
         """Parse a command line; errors name the correct option."""
         # Here, because twistd opens its log and the reactor next.
         open_closed_descriptors()
+        self.arguments = list(sys.argv[1:] if options is None else options)
+        with suppress(OSError):  # it has been removed
+            self.directory = os.getcwd()
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
@@ -167,6 +180,11 @@ class Options(usage.Options):
         self.command = configuration.command()
         self.settings = configuration.settings()
         self.warnings = configuration.warnings
+        try:
+            self.findings = check_tls(self.command, self._conditions())
+            self.warnings += unused_tls(configuration)
+        except SettingError as error:
+            raise usage.UsageError(str(error)) from None
         if self.command.print_config:
             self._print(configuration)
         if (self.command.check or self.command.check_config) and self.parent:

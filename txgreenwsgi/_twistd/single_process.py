@@ -6,22 +6,19 @@ It knows one server. It must never know the socket.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 import txgreenwsgi
 from txgreenwsgi._control.interface import ControlError
 from txgreenwsgi._control.memory import resident_bytes
+from txgreenwsgi._workers.details import describe_requests
+from txgreenwsgi._workers.stacks import describe_stacks
 
 if TYPE_CHECKING:
-    from txgreenwsgi._control.interface import (
-        ReloadOutcome,
-        RequestInformation,
-        ServerInformation,
-    )
+    from txgreenwsgi._control.interface import ReloadOutcome, ServerInformation
     from txgreenwsgi._server.service import GreenService
 
 __all__ = ["SingleProcess"]
@@ -43,7 +40,7 @@ class SingleProcess:
     def status(self) -> Deferred[ServerInformation]:
         """Return the state of this process."""
         server = self._server.site.server
-        rows = server.requests()
+        details = describe_requests(server)
         stopping = bool(server.shutdown.stopping)
         age = monotonic() - self._started
         return succeed(
@@ -66,16 +63,14 @@ class SingleProcess:
                         "pid": os.getpid(),
                         "state": "draining" if stopping else "ready",
                         "age": age,
-                        "requests": len(rows),
-                        "connections": server.open_connections,
-                        "served": server.table.ended,
+                        "requests": len(details["in_flight"]),
+                        "connections": details["connections"],
+                        "served": details["served"],
                         "lag": None,
                         "beat_age": None,
                         "rss": resident_bytes(os.getpid()),
                         "current": "",
-                        "in_flight": [
-                            cast("RequestInformation", asdict(row)) for row in rows
-                        ],
+                        "in_flight": details["in_flight"],
                     }
                 ],
             }
@@ -91,7 +86,11 @@ class SingleProcess:
 
     def stacks(self, of: str) -> Deferred[str]:
         """Return the stacks of this process, or of one of its requests."""
-        raise NotImplementedError
+        server = self._server.site.server
+        text = describe_stacks(server, "" if of == "1" else of)
+        if not text:
+            return fail(ControlError(f"there is no request {of} in flight"))
+        return succeed(text)
 
 
 def _refused(action: str) -> Deferred[Any]:

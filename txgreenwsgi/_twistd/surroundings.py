@@ -15,10 +15,10 @@ from zope.interface import implementer
 
 from txgreenwsgi._control.interface import ControlError
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._twistd.starting import without_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from twisted.internet.defer import Deferred
 
@@ -38,8 +38,7 @@ class SurroundedService(Service):
         control: opened before the application is imported, and closed when the
             service has stopped.
         reactor: by default, the reactor that is installed when the service starts.
-        without_traceback: a context in which a `StartError` ends the process with its
-            message alone.
+        started: called when the service has started.
     """
 
     def __init__(
@@ -48,13 +47,13 @@ class SurroundedService(Service):
         log_format: LogFormat,
         control: ControlSocket,
         reactor: Any,
-        without_traceback: Callable[[], AbstractContextManager[None]],
+        started: Callable[[], object],
     ) -> None:
         self._service = service
         self._log_format = log_format
         self._control = control
         self._reactor = reactor
-        self._without_traceback = without_traceback
+        self._started = started
 
     def setServiceParent(self, parent: object) -> None:
         """Join twistd's application, and choose the format of its log."""
@@ -72,7 +71,7 @@ class SurroundedService(Service):
         reactor = self._reactor
         if reactor is None:
             from twisted.internet import reactor
-        with self._without_traceback():
+        with without_traceback():
             try:
                 self._control.open(reactor)
             except ControlError as error:
@@ -81,6 +80,7 @@ class SurroundedService(Service):
             # First, because the service replaces the standard streams then.
             reactor.callWhenRunning(self._log_format.enter_log)
         self._service.startService()
+        self._started()
 
     def stopService(self) -> Deferred[object]:
         """Stop the service, then close the control socket.

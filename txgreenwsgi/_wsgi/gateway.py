@@ -56,6 +56,12 @@ if TYPE_CHECKING:
             `length` is the length of the whole body in bytes, None if unknown.
             """
 
+        def respond(self, head: ResponseHead, block: bytes) -> None:
+            """Send a complete response whose body is one block. May park.
+
+            Equals `begin` followed by `finish`.
+            """
+
         def write(self, block: bytes) -> None:
             """Send a non-empty block. Parks while the client is slow to read."""
 
@@ -206,8 +212,7 @@ def serve(
         if type(block) is bytes and block and head is not None and not start.sent:
             # The common case. A list or tuple has no close().
             start.sent = True
-            sink.begin(head, len(block), block)
-            sink.finish()
+            sink.respond(head, block)
             return
     try:
         if block is not None:

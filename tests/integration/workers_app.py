@@ -1,0 +1,42 @@
+"""The application of the worker tests: it tells its process, and can misbehave."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Answer with the process id; the path selects what happens before.
+
+    "/sleep/SECONDS" waits, "/exit" and "/kill" end the process, "/busy/SECONDS" holds
+    the reactor up, "/c/SECONDS" does so in C with the interpreter lock, "/print" prints.
+    """
+    _, action, *arguments = environ["PATH_INFO"].split("/")
+    if action == "sleep":
+        environ["txgreenwsgi.sleep"](float(arguments[0]))
+    elif action == "exit":
+        os._exit(3)
+    elif action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "busy":
+        end = time.monotonic() + float(arguments[0])
+        while time.monotonic() < end:
+            pass
+    elif action == "c":
+        # PyDLL, unlike CDLL, keeps the interpreter lock.
+        ctypes.PyDLL(None).usleep(int(float(arguments[0]) * 1e6))
+    elif action == "print":
+        print("printed by the application")
+    elif action == "environ":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        names = ("wsgi.multiprocess", "wsgi.url_scheme", "SERVER_PORT")
+        return [f"{name}={environ[name]}\n".encode() for name in names]
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d" % os.getpid()]

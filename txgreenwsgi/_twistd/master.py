@@ -1,0 +1,242 @@
+"""The service of the master, made from parsed options.
+
+It knows the order in which the parts of the master start and stop, and its signals. It
+must never import the application.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger, globalLogPublisher
+from zope.interface import implementer
+
+from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._twistd.signals import OperatorSignals
+from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
+from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
+from txgreenwsgi._workers.boot import Boot
+from txgreenwsgi._workers.cpus import usable_cpus
+from txgreenwsgi._workers.master import KILL_MARGIN_SECONDS, Master, MasterSettings
+from txgreenwsgi._workers.page import create_page
+from txgreenwsgi._workers.process import Launcher
+from txgreenwsgi._workers.sockets import ListeningSockets
+from txgreenwsgi._wsgi.log_descriptor import STDERR_FD, append_stderr_to
+from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.logger import ILogObserver
+
+    from txgreenwsgi._twistd.options import Options
+    from txgreenwsgi._workers.interface import MasterControl
+
+__all__ = ["MasterService", "make_master"]
+
+_log = Logger()
+
+#: The function that runs a worker.
+ENTRY: Final = "txgreenwsgi._twistd.worker:run"
+
+#: The options of twistd that the options of the command depend on.
+_OF_PARENT: Final = ("nodaemon", "debug", "syslog", "logfile", "chroot", "rundir")
+
+
+def make_master(options: Options, reactor: Any = None) -> MasterService:
+    """Return the service of the master for the given options.
+
+    Imports neither the reactor nor the application, and opens nothing.
+
+    Args:
+        options: parsed options.
+        reactor: by default, the reactor that is installed when the service starts.
+    """
+    command = options.command
+    workers = usable_cpus() if command.workers == "auto" else int(command.workers)
+    parent: Any = options.parent or {}
+    return MasterService(
+        MasterSettings(
+            workers=workers,
+            boot_timeout=command.boot_timeout,
+            graceful_timeout=options.settings.graceful_timeout,
+            reload_parallel=command.reload_parallel,
+        ),
+        Boot(
+            entry=ENTRY,
+            arguments=options.arguments,
+            parent={name: parent.get(name) for name in _OF_PARENT if name in parent},
+            path=list(sys.path),
+            listen=list(command.listen),
+            directory="" if parent.get("chroot") else options.directory,
+        ),
+        reactor,
+        log_path(options),
+    )
+
+
+@implementer(IService)
+class MasterService(Service):
+    """A server whose requests are served by worker processes.
+
+    Args:
+        settings: of the master.
+        boot: the start message of workers, without the reactor.
+        reactor: by default, the reactor that is installed when the service starts.
+        stacks_path: the log of twistd as a daemon; "" if there is none.
+
+    Attributes:
+        on_start: functions that are called with the master before it starts workers;
+            for parts of the command that use it.
+        master: the master, from the start of the service on.
+    """
+
+    master: Master
+
+    def __init__(
+        self,
+        settings: MasterSettings,
+        boot: Boot,
+        reactor: Any = None,
+        stacks_path: str = "",
+    ) -> None:
+        self.on_start: list[Callable[[MasterControl], object]] = []
+        self._settings = settings
+        self._boot = boot
+        self._reactor = reactor
+        self._stacks_path = stacks_path
+        self._page = -1
+        self._sockets: ListeningSockets | None = None
+        self._watchdog = Watchdog(
+            settings.graceful_timeout,
+            self._cut_short,
+            stacks_path,
+            slack_seconds=KILL_MARGIN_SECONDS,
+            is_master=True,
+        )
+        self._signals = OperatorSignals(
+            [self._reopen_workers],
+            {
+                "SIGHUP": self._reload,
+                "SIGTTIN": lambda: self._scale(1),
+                "SIGTTOU": lambda: self._scale(-1),
+            },
+        )
+        # Registered first, so it is called after all other exit handlers.
+        atexit.register(self._watchdog.exit_by_signal)
+
+    def privilegedStartService(self) -> None:
+        """Open the sockets while the process may still bind privileged ports."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        with without_traceback():
+            self._open()
+
+    def startService(self) -> None:
+        """Start the workers when the reactor runs."""
+        super().startService()  # type: ignore[no-untyped-call]
+        with without_traceback():
+            if self._sockets is None:  # twist has no privileged start
+                self._open()
+            if not os.access(sys.executable, os.X_OK):
+                raise StartError(
+                    f"workers cannot be started ({sys.executable} is not executable): "
+                    "with --chroot, the new root directory must contain Python, or "
+                    "serve without --workers"
+                )
+        reactor = self._reactor
+        reactor.callWhenRunning(self._watchdog.install, reactor)
+        reactor.callWhenRunning(replace_standard_streams)
+        reactor.callWhenRunning(self._start_workers)
+
+    def _open(self) -> None:
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        if self._stacks_path:
+            # The watchdog logs why it cannot be opened.
+            with contextlib.suppress(OSError):
+                append_stderr_to(self._stacks_path)
+        self._watchdog.prepare()
+        globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
+        self._signals.install(self._reactor)
+        sockets = ListeningSockets(self._boot.listen, self._reactor)
+        sockets.open(self._settings.workers)
+        self._sockets = sockets
+        self._page = create_page()
+        boot = self._boot.with_reactor(type(self._reactor).__module__)
+        launcher = Launcher(boot, self._reactor, self._page)
+        self.master = launcher.master = Master(
+            self._reactor,
+            self._settings,
+            sockets,
+            launcher.launch,
+            self._give_up,
+        )
+
+    def _start_workers(self) -> None:
+        for function in self.on_start:
+            function(self.master)
+        _log.info(
+            "master {pid} starts {count} workers",
+            pid=os.getpid(),
+            count=self._settings.workers,
+        )
+        self.master.start()
+
+    def stopService(self) -> Deferred[Any]:
+        """Drain the workers; the Deferred fires when the last one has ended."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        sockets, self._sockets = self._sockets, None
+        if sockets is None:
+            return succeed(None)
+        stopped: Deferred[Any] = self.master.stop()
+        # The workers have the sockets that they accept on. They close them when they
+        # have accepted the backlog.
+        closed = sockets.close()
+        return gatherResults([stopped, closed]).addBoth(self._close_page)
+
+    def _close_page(self, result: object) -> object:
+        os.close(self._page)
+        return result
+
+    def _cut_short(self) -> None:
+        self.master.cut_short()
+
+    def _give_up(self, reason: str) -> None:
+        """End the process, because the first worker could not start."""
+        _log.critical("no worker could start; stopping")
+        # twistd always exits with status 0, after it has removed its pidfile.
+        atexit.register(exit_with, 1)
+        with contextlib.suppress(ReactorNotRunning):  # stopping already
+            self._reactor.stop()
+
+    # Signals. Called in the reactor greenlet.
+
+    def _reload(self) -> None:
+        self._signals.reopen_logs()
+        _log.info("SIGHUP: reopened the logs")
+        self.master.reload()
+
+    def _scale(self, change: int) -> None:
+        count = self.master.target + change
+        if count < 1:
+            _log.warn("SIGTTOU ignored: one worker is the minimum")
+        else:
+            self.master.scale(count)
+
+    def _reopen_workers(self) -> None:
+        # Descriptor 2 of a daemon appends to its log.
+        descriptors = [STDERR_FD] if self._stacks_path else []
+        self.master.for_all({"do": "reopen"}, descriptors)
+
+
+#: Time after the grace period at which the watchdog ends the master.
+assert KILL_MARGIN_SECONDS > MARGIN_SECONDS, "workers end first"
