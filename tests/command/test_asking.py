@@ -231,7 +231,7 @@ class StatusTextTests(SynchronousTestCase):
             """\
 txgreenwsgi 1.0 serves shop:app at http://127.0.0.1:8080/
 2 workers, master pid 100, up 1 d 3 h
-1 reloads, 0 unexpected restarts
+1 reload, 0 unexpected restarts
 
 WORKER  PID  STATE  AGE      SERVED  IN FLIGHT  CONN  LAG   RSS
 3       103  ready  1 h 1 min  12345   1          20    0 ms  85 MiB
@@ -295,7 +295,7 @@ REQUEST  WORKER  AGE   METHOD  PATH      WAITING FOR
         )
         self.assertIn("serves shop:app at no address\n", text)
         self.assertIn("up 1 d 3 h, stopping, reloading\n", text)
-        self.assertIn("the last reload failed after 1 workers: OSError: x\n", text)
+        self.assertIn("the last reload failed after 1 worker: OSError: x\n", text)
 
     def test_queued(self) -> None:
         """A request that waits for nothing shows its state."""

@@ -6,7 +6,14 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._twistd.hints import HELP, PROCESS_OPTIONS, explain, listen_for
+from txgreenwsgi._twistd.hints import (
+    HELP,
+    OTHERS,
+    PROCESS_OPTIONS,
+    explain,
+    hint,
+    listen_for,
+)
 from txgreenwsgi._twistd.options import Options
 
 KNOWN = [option.rstrip("=") for option in Options().longOpt]
@@ -94,6 +101,9 @@ class ExplainTests(SynchronousTestCase):
             (["-w", "shop:app"], "give --app shop:app"),
             (["--paste", "production.ini"], "give --app config:production.ini"),
             (["-e", "SCRIPT_NAME=/app"], "give --prefix /app"),
+            (["--certfile", "a.pem"], "give --tls-cert a.pem"),
+            (["--ssl-keyfile", "a.pem"], "give --tls-key a.pem"),
+            (["--ca-certs", "a.pem"], "give --tls-client-ca a.pem"),
         ]:
             self.assertEqual(remedy(*words), expected, words)
 
@@ -101,9 +111,9 @@ class ExplainTests(SynchronousTestCase):
         """The value tells apart options of different servers with one name."""
         self.assertIn("one class of workers", remedy("-k", "gthread"))
         self.assertIn("one class of workers", remedy("-k", "pkg.workers.MyWorker"))
-        self.assertIn("privateKey=", remedy("-k", "key.pem"))
+        self.assertIn("--tls-key,", remedy("-k", "key.pem"))
         self.assertIn("from-gunicorn conf.py", remedy("-c", "conf.py"))
-        self.assertIn("certKey=", remedy("-c", "cert.pem"))
+        self.assertIn("use --tls-cert", remedy("-c", "cert.pem"))
         self.assertEqual(remedy("-c", "web.toml"), "give --config web.toml")
 
     def test_without_counterpart(self) -> None:
@@ -146,6 +156,17 @@ class ExplainTests(SynchronousTestCase):
         """An error that is not about an unknown option stays as it is."""
         error = "option --app requires argument"
         self.assertEqual(explain(error, ["--app"], KNOWN, is_twistd=True), error)
+
+    def test_remedies_exist(self) -> None:
+        """Remedies name options that this server has."""
+        named: set[str] = set()
+        for name in OTHERS:
+            for value in ("", "4", "gevent", "conf.py", "x.toml", "SCRIPT_NAME=/a"):
+                text = hint(name, value, KNOWN) or ""
+                named.update(re.findall(r"(?<!\S)--([a-z][a-z-]+)", text))
+        self.assertEqual(named - set(KNOWN) - set(PROCESS_OPTIONS), set())
+        self.assertEqual(hint("--harakiri", "5", ["keep-alive"]), HELP)
+        self.assertIsNone(hint("--keep-alive", "5", KNOWN))
 
     def test_hints_are_for_unknown_options(self) -> None:
         """No option of this server is explained as one of another."""

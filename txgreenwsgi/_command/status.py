@@ -61,7 +61,7 @@ def _summary(found: ServerInformation) -> str:
     count = found["target"]
     processes = f"pid {found['pid']}"
     if count:
-        processes = f"{count} worker{'s' * (count > 1)}, master {processes}"
+        processes = f"{_count(count, 'worker')}, master {processes}"
     state = [
         word
         for word, holds in [
@@ -77,13 +77,15 @@ def _summary(found: ServerInformation) -> str:
     ]
     if count:
         lines.append(
-            f"{found['reloads']} reloads, {found['restarts']} unexpected restarts"
+            f"{_count(found['reloads'], 'reload')}, "
+            f"{_count(found['restarts'], 'unexpected restart')}"
         )
     last = found["last_reload"]
     if last is not None and not last["succeeded"]:
         reason = last["reason"].strip().rpartition("\n")[2]
         lines.append(
-            f"the last reload failed after {last['replaced']} workers: {reason}"
+            f"the last reload failed after {_count(last['replaced'], 'worker')}: "
+            f"{reason}"
         )
     return "\n".join(lines)
 
@@ -135,6 +137,10 @@ def _silence(worker: WorkerInformation) -> str:
     if worker["current"]:
         text += f" and runs {worker['current']}"
     return text
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _number(value: int | None) -> str:

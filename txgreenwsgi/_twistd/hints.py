@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["HELP", "PROCESS_OPTIONS", "explain", "hint", "listen_for"]
+__all__ = ["HELP", "OTHERS", "PROCESS_OPTIONS", "explain", "hint", "listen_for"]
 
 #: The remedy for everything else.
 HELP: Final = "--help lists the options"
@@ -51,11 +51,15 @@ class _Given:
     Args:
         name: the option, with its dashes.
         words: the command line.
+        known: the long options that exist, without dashes.
         is_twistd: whether the options of the process belong to twistd.
     """
 
-    def __init__(self, name: str, words: Sequence[str], *, is_twistd: bool) -> None:
+    def __init__(
+        self, name: str, words: Sequence[str], known: Sequence[str], *, is_twistd: bool
+    ) -> None:
         self.name = name
+        self.known = known
         self._words = words
         self._is_twistd = is_twistd
 
@@ -108,31 +112,34 @@ def explain(
     unknown = re.match(r"option (--?[\w.-]+) not recognized", error)
     if not unknown:
         return error
-    given = _Given(unknown[1], words, is_twistd=is_twistd)
-    return f"{given.name} is not an option: {_remedy(given, list(known))}"
+    given = _Given(unknown[1], words, list(known), is_twistd=is_twistd)
+    return f"{given.name} is not an option: {_remedy(given)}"
 
 
-def hint(name: str, value: str) -> str | None:
+def hint(name: str, value: str, known: Iterable[str]) -> str | None:
     """Return the remedy for an option of another server; None for other names.
 
     Args:
         name: the option, with its dashes.
         value: its value; "" if there is none.
+        known: the long options that exist, without dashes.
     """
-    found = _OTHERS.get(name)
+    found = OTHERS.get(name)
     if found is None or isinstance(found, str):
         return found
-    return found(_Given(name, [f"{name}={value}"], is_twistd=False))
+    return found(_Given(name, [f"{name}={value}"], list(known), is_twistd=False))
 
 
-def _remedy(given: _Given, known: list[str]) -> str:
-    found = _OTHERS.get(given.name)
+def _remedy(given: _Given) -> str:
+    found = OTHERS.get(given.name)
     if found is not None:
         return found if isinstance(found, str) else found(given)
     name = given.name.removeprefix("--")
     if name in PROCESS_OPTIONS:  # known to `txgreenwsgi`
         return given.process(name, given.value())
-    near = difflib.get_close_matches(given.name, ["--" + each for each in known], n=2)
+    near = difflib.get_close_matches(
+        given.name, ["--" + each for each in given.known], n=2
+    )
     return f"did you mean {' or '.join(near)}?" if near else HELP
 
 
@@ -207,7 +214,13 @@ def _backlog(given: _Given) -> str:
 
 def _renamed(option: str) -> Callable[[_Given], str]:
     """Return the remedy for an option whose values have the same meaning here."""
-    return lambda given: f"give {_joined(option, given.value())}"
+
+    def remedy(given: _Given) -> str:
+        if option.removeprefix("--") not in given.known:
+            return HELP
+        return f"give {_joined(option, given.value())}"
+
+    return remedy
 
 
 def _process(name: str) -> Callable[[_Given], str]:
@@ -263,13 +276,13 @@ def _variable(given: _Given) -> str:
 
 def _timeout(given: _Given) -> str:
     value = given.value() or "30"
-    return (
-        f"give --request-timeout {_quoted(value)} to limit each request, or "
-        f"--worker-timeout {_quoted(value)} to replace a worker that hangs"
-    )
+    remedy = f"give --request-timeout {_quoted(value)} to limit each request"
+    if "worker-timeout" in given.known:
+        remedy += f", or --worker-timeout {_quoted(value)} to replace a blocked worker"
+    return remedy
 
 
-_TLS: Final = f"{_USE_LISTEN}: --listen ssl:443:privateKey=key.pem:certKey=cert.pem"
+_TLS: Final = "use --tls-cert and --tls-key, with --listen https:443"
 _NO_THREADS: Final = (
     "remove it: requests run in greenlets; --threads limits those that --threads-for "
     "runs in threads"
@@ -282,7 +295,8 @@ _DAEMON: Final = (
     "start the server as twistd greenwsgi, which runs in the background without -n"
 )
 
-_OTHERS: Final[dict[str, _Remedy]] = {
+#: Remedies by the names of the options of other servers.
+OTHERS: Final[dict[str, _Remedy]] = {
     **dict.fromkeys(["--host", "-p", "--port"], _host_and_port),
     **dict.fromkeys(
         [
@@ -346,12 +360,14 @@ _OTHERS: Final[dict[str, _Remedy]] = {
         _renamed("--prefix"),
     ),
     **dict.fromkeys(
-        [
-            *("--certfile", "--ssl-certfile", "--ssl-certificate", "--certificate"),
-            *("--keyfile", "--ssl-keyfile", "--privkey", "--https"),
-        ],
-        _TLS,
+        ["--certfile", "--ssl-certfile", "--ssl-certificate"], _renamed("--tls-cert")
     ),
+    **dict.fromkeys(["--keyfile", "--ssl-keyfile"], _renamed("--tls-key")),
+    **dict.fromkeys(
+        ["--ca-certs", "--ssl-ca-certs", "--ssl-ca"], _renamed("--tls-client-ca")
+    ),
+    **dict.fromkeys(["--ciphers", "--ssl-ciphers"], _renamed("--tls-ciphers")),
+    **dict.fromkeys(["--https", "--certificate", "--privkey"], _TLS),
     **dict.fromkeys(["-u", "--user"], _process("uid")),
     **dict.fromkeys(["-g", "--group"], _process("gid")),
     "-m": _process("umask"),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from twisted.logger import LogEvent
 
-__all__ = ["AUTOMATIC", "LOG_FORMATS", "LogLines"]
+__all__ = ["AUTOMATIC", "LOG_FORMATS", "LogLines", "stream_line"]
 
 #: The choice of `dev` in the foreground on a terminal, and of `text` elsewhere.
 AUTOMATIC: Final = "auto"
@@ -73,7 +73,7 @@ class LogLines:
     def __init__(self, name: str, current_request: Callable[[], str | None]) -> None:
         self._format = {"text": self._text, "dev": self._dev, "json": _json}[name]
         self._current_request = current_request
-        self._source: tuple[object, object] | None = None
+        self._source: tuple[object, ...] | None = None
         self._traceback = _Traceback()
 
     def __call__(self, event: LogEvent) -> str | None:
@@ -97,8 +97,9 @@ class LogLines:
         if _is_routine(event, text):
             return None
         # A traceback on a standard stream arrives line by line.
-        source = (event.get("log_namespace"), request_id)
-        raw = _stream_text(event)
+        worker = event.get("worker")
+        source = (worker, event.get("log_namespace"), request_id)
+        raw = stream_line(event)
         continues = False
         if raw is None:
             self._traceback.end()
@@ -114,7 +115,8 @@ class LogLines:
             text = _with_request(text, request_id)
         time = formatTime(event.get("log_time"), _TIME_ONLY)
         text = text.replace("\n", f"\n{_INDENT}")
-        return f"{time} {_system(event)}: {text}\n"
+        origin = "" if worker is None else f"{worker.partition(' (')[0]} "
+        return f"{time} {origin}{_system(event)}: {text}\n"
 
 
 class _Traceback:
@@ -149,16 +151,16 @@ class _Traceback:
         return belongs
 
 
-def _stream_text(event: LogEvent) -> str | None:
+def stream_line(event: LogEvent) -> str | None:
     """Return the line that was written to a stream; None for another event."""
-    line = event.get("log_io")
+    line = event.get("log_io", event.get("stream_line"))  # of this process, of a worker
     if line is None and event.get("log_format", "").startswith("{line}"):
         line = event.get("line")  # of wsgi.errors
     return line if isinstance(line, str) else None
 
 
 def _is_stream_line(event: LogEvent) -> bool:
-    return _stream_text(event) is not None
+    return stream_line(event) is not None
 
 
 def _is_routine(event: LogEvent, text: str) -> bool:
@@ -195,10 +197,12 @@ def _json(event: LogEvent, request_id: str | None) -> str | None:
         "level": getattr(event.get("log_level"), "name", None),
         "namespace": event.get("log_namespace"),
     }
-    raw = _stream_text(event)
+    raw = stream_line(event)
     entry["message"] = message if raw is None else raw
     if request_id is not None:
         entry["request_id"] = request_id
+    if "worker" in event:
+        entry["worker"] = event["worker"]
     if "log_failure" in event:
         everything = eventAsText(event, **plain)
         entry["traceback"] = everything[len(message) :].strip("\n")
