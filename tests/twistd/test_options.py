@@ -267,7 +267,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(
                 self.refusal(name, "80"),
                 f"{name} is not an option: use --listen with an endpoint string: "
-                "--listen tcp:8080",
+                "--listen tcp:80",
             )
         for name in ("--https", "-c", "--certificate", "-k", "--privkey"):
             self.assertEqual(

@@ -39,6 +39,7 @@ from .https import HTTPSListeners, is_https
 from .proxy_header import read_proxy_headers, unusable_setting
 from .site import GreenSite
 from .unpatched import SERVICE_REMEDY, log_if_unpatched
+from .urls import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ class GreenService(Service):
     Attributes:
         site: the factory behind all endpoints.
         ports: the open ports, while the service runs.
+        urls: their addresses as a person types them, such as "http://127.0.0.1:8080/".
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class GreenService(Service):
         if access_log is not None:
             observers = [*observers, access_log.observe]
         self.ports: list[IListeningPort] = []
+        self.urls: list[str] = []
         self.site = GreenSite(
             None, settings or Settings(), observers=observers, reactor=reactor
         )
@@ -209,8 +212,9 @@ class GreenService(Service):
         return as_it_is(listen)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
-        _log.info("listening on {address}", address=port.getHost())
+        _log.info("listening on {address}", address=port.getHost(), is_routine=True)
         self.ports.append(port)
+        self.urls.append(url_of(port.getHost(), listen))
         self._serve_port(port, listen)
         return port
 
@@ -326,6 +330,7 @@ class GreenService(Service):
 
     def _close_ports(self) -> Deferred[object]:
         ports, self.ports = self.ports, []
+        self.urls.clear()
         if self._throttle is not None:
             self._throttle.forget()
         return gatherResults(
