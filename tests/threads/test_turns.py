@@ -30,7 +30,6 @@ class TurnMeterTests(ThreadsTestCase):
 
     def measure(self, function: Callable[[], object]) -> LongTurns:
         """Run `function` in a task; return its long turns."""
-
         task = self.begin(function)
         self.finish(task)
         return self.meter.take(task)

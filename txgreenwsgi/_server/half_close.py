@@ -98,8 +98,8 @@ class HalfCloseChannel(H1Channel):
         super()._pump(in_turn)
         self._close_if_last()
 
-    def _next_exchange(self) -> None:
-        super()._next_exchange()
+    def _next_exchange(self, now: float) -> None:
+        super()._next_exchange(now)
         self._close_if_last()
 
     def _close_if_last(self) -> None:
