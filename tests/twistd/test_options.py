@@ -101,6 +101,8 @@ class OptionsTests(SynchronousTestCase):
             "trusted_proxy": ("10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
             "trusted_proxy_count": ("2", 2),
             "trusted_proxy_headers": ("Forwarded", ("forwarded",)),
+            "proxy_protocol": ("auto", "auto"),
+            "proxy_protocol_from": ("10.0.0.0/8,unix", ("10.0.0.0/8", "unix")),
             "url_scheme": ("https", "https"),
         }
         self.assertEqual(list(said), [name for name, _s, _d in described()])
@@ -265,7 +267,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(
                 self.refusal(name, "80"),
                 f"{name} is not an option: use --listen with an endpoint string: "
-                "--listen tcp:8080",
+                "--listen tcp:80",
             )
         for name in ("--https", "-c", "--certificate", "-k", "--privkey"):
             self.assertEqual(

@@ -327,6 +327,7 @@ class ReloadTests(SynchronousTestCase):
         case.master.reload()
         self.assertEqual(observer.calls[0], "reloading")
         case.last.fail("broken")
+        self.assertIn("slot 0 failed: broken", observer.calls)
         self.assertIn("reloaded", observer.calls)
         self.assertFalse(observer.results[0].succeeded)
 

@@ -331,6 +331,9 @@ class _SystemdObserver:
             self._text = f"reload failed: {result.reason.splitlines()[-1]}"
             self._notifier.status(self._text)
 
+    def failed(self, slot: int, reason: str) -> None:
+        """No-op: `reloaded` and `changed` report the state."""
+
     def stopping(self) -> None:
         """No-op: the service has reported it."""
 

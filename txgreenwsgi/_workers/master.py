@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
+    from .details import WorkerDetails
     from .link import Message
 
 __all__ = ["Master", "MasterSettings", "Sockets"]
@@ -207,7 +208,24 @@ class Master:
             last_reload=self._last_reload,
         )
 
-    def stacks(self, worker: int) -> Deferred[str]:
+    def details(self, worker: int) -> Deferred[WorkerDetails | None]:
+        """See `MasterControl.details`."""
+        found = next((each for each in self.workers() if each.number == worker), None)
+        if found is None or found.is_booting:
+            return succeed(None)
+        self._questions += 1
+        question = self._questions
+        answer: Deferred[Any] = Deferred()
+        found.details[question] = answer
+        found.send({"do": "details", "question": question})
+        answer.addTimeout(ANSWER_SECONDS, self._reactor)
+        return answer.addErrback(self._no_details, found, question)
+
+    @staticmethod
+    def _no_details(_: object, worker: Worker, question: int) -> None:
+        worker.details.pop(question, None)
+
+    def stacks(self, worker: int, request: str = "") -> Deferred[str]:
         """See `MasterControl.stacks`."""
         found = next((each for each in self.workers() if each.number == worker), None)
         if found is None:
@@ -220,6 +238,7 @@ class Master:
             self._unanswered(found, question)
             return answer
         found.send({"do": "stacks", "question": question})
+        found.send({"do": "stacks", "question": question, "request": request})
         found.calls.append(
             self._reactor.callLater(ANSWER_SECONDS, self._unanswered, found, question)
         )
@@ -338,6 +357,13 @@ class Master:
             _answer(worker, message["question"], message["text"])
         elif event in self.events:
             self.events[event](worker, message)
+            answer = worker.stacks.pop(message["question"], None)
+            if answer is not None:
+                answer.callback(message["text"])
+        elif event == "details":
+            details = worker.details.pop(message["question"], None)
+            if details is not None:
+                details.callback(message["details"])
         else:
             _log.warn(
                 "{worker} sent an unknown message: {event}", worker=worker, event=event
@@ -368,6 +394,8 @@ class Master:
         for answer in worker.stacks.values():
             answer.errback(LookupError(f"{worker} has ended"))
         worker.stacks.clear()
+        for details in list(worker.details.values()):
+            details.cancel()
         slot.draining.discard(worker)
         if slot.tenant is worker:
             slot.tenant = None
@@ -565,8 +593,15 @@ class Master:
             self._dump_stacks(worker, partial(_answer, worker, question))
 
     def _boot_failed(self, worker: Worker, reason: str) -> None:
-        _log.error("{worker} cannot start: {reason}", worker=worker, reason=reason)
+        # A reload logs the whole reason when it ends.
+        known = self._reload is not None and worker.slot in self._reload.booting
+        text = reason.splitlines()[-1] if known and reason else reason
+        _log.error("{worker} cannot start: {reason}", worker=worker, reason=text)
         slot = worker.slot
+        self._notify("failed", slot.index, reason)
+        if self._settings.persists:
+            return
+        if not self._any_ready:
         if self._settings.development and not worker.failure:
             self._show_failure(slot, reason)
         elif not self._any_ready:
