@@ -19,11 +19,10 @@ from tests.folders import short_folder
 
 from .gunicorns import GunicornProcess, start_gunicorn
 from .processes import ANSWER_SECONDS
+from .restart_clients import RestartClients
 from .test_restarts import RESTARTS, UnderLoad
 
 if TYPE_CHECKING:
-    import subprocess
-
     from .processes import Answer
 
 APP = "tests.integration.gunicorn_app:app"
@@ -234,10 +233,10 @@ class ProcessTests(UnderLoad):
 
     def start_under_load(
         self, *options: str, workers: int = 2
-    ) -> tuple[GunicornProcess, subprocess.Popen[str]]:
+    ) -> tuple[GunicornProcess, RestartClients]:
         """Start gunicorn and clients that send requests to it."""
         server = start_gunicorn(self, *options, RESTART_APP, workers=workers)
-        return server, self.clients([server.port])
+        return server, RestartClients(self, [server.port])
 
     def test_reload(self) -> None:
         """Reloads by SIGHUP lose no request."""
@@ -389,7 +388,7 @@ class RefusalTests(SynchronousTestCase):
     def test_variables(self) -> None:
         """An invalid variable of ours is named with its value and a remedy."""
         self.assert_refused(
-            "TXGREENWSGI_MAX_BODY='much'", "--env=TXGREENWSGI_MAX_BODY=much"
+            "TXGREENWSGI_MAX_BODY 'much'", "--env=TXGREENWSGI_MAX_BODY=much"
         )
 
     def test_protocol(self) -> None:

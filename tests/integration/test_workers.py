@@ -267,14 +267,13 @@ class LifeTests(WorkerTests):
 
     def test_killed_worker(self) -> None:
         """Only requests of a killed worker fail; it is replaced."""
-        server = self.start()
+        server = self.start(app=RESTART_APP)
         clients = self.clients(server.port)
-        for _ in range(3):
+        for number in range(1, 4):
             time.sleep(0.5)
-            before = server.live()
-            os.kill(min(before), signal.SIGKILL)
-            server.wait_live(lambda live, old=min(before): old not in live)  # type: ignore[misc]
-            server.wait_live(lambda live: len(live) == 2)
+            os.kill(server.ready()[-1], signal.SIGKILL)
+            server.wait_count("was killed by SIGKILL", number)
+            server.wait_ready(2 + number)
         time.sleep(0.5)
         result = self.results(clients)
         # Those in flight in the killed worker: at most one for each client.
@@ -488,7 +487,7 @@ class ReloadTests(WorkerTests):
         self.assertLessEqual(server.log().count("reloading 2 workers"), 2)
 
     def test_shared_sockets(self) -> None:
-        """Workers share UNIX sockets and inherited descriptors; reloads lose nothing."""
+        """Workers share UNIX sockets and inherited descriptors without loss."""
         listening = socket.create_server((LOOPBACK, 0), backlog=1024)
         self.addCleanup(listening.close)
         folder = tempfile.TemporaryDirectory(prefix="workers-")

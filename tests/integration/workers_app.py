@@ -16,7 +16,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     """Answer with the process id; the path selects what happens before.
 
     "/sleep/SECONDS" waits, "/exit" and "/kill" end the process, "/busy/SECONDS" holds
-    the reactor up, "/c/SECONDS" does so in C with the interpreter lock, "/print" prints.
+    the reactor up, "/c/SECONDS" does so in C with the interpreter lock, "/print"
+    prints.
     """
     _, action, *arguments = environ["PATH_INFO"].split("/")
     if action == "sleep":

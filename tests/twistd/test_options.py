@@ -248,8 +248,10 @@ class RefusalTests(SynchronousTestCase):
             "--environ=A": "--environ 'A' contains no '=': give NAME=VALUE",
             "--environ=wsgi.x=1": "--environ 'wsgi.x=1' is reserved for the server "
             "(PEP 3333): give a name that does not begin with 'wsgi.'",
-            "--access-log-format=common": "--access-log-format 'common' is not a "
-            "valid value: give combined or json",
+            "--access-log-format=clf": "--access-log-format 'clf' is not a format: "
+            "give combined, common, json, or directives of Apache, such as '%h %r %s'",
+            "--access-log-skip=health": "--access-log-skip 'health' is not the pattern "
+            "of a path: give a path such as /health or /internal/*",
             "--app=": "--app '' is empty: give package.module:name, such as --app "
             "myproject.wsgi:application",
             "--access-log=": "--access-log '' is not a file: give the path of a file "

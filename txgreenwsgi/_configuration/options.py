@@ -22,8 +22,10 @@ from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
 from txgreenwsgi._tls.options import CLIENT_MODES, VERSIONS
-from txgreenwsgi.monitoring.accesslog import FORMATS
+from txgreenwsgi.monitoring.accesslog import FORMATS, format_named
+from txgreenwsgi.monitoring.log_format import FormatError
 from txgreenwsgi.monitoring.log_lines import AUTOMATIC, LOG_FORMATS
+from txgreenwsgi.monitoring.path_patterns import PATTERN_FORM, check_pattern
 from txgreenwsgi.origins import NAMES
 from txgreenwsgi.settings import (
     Kind,
@@ -207,6 +209,23 @@ def _check_access_log(path: str, conditions: Conditions) -> str:
             "give the path of a file to append to, or - for standard output",
         )
     return path
+
+
+def _check_access_log_format(form: str, _conditions: Conditions) -> str:
+    try:
+        format_named(form)
+    except FormatError as error:
+        raise SettingError(repr(form), error.problem, error.remedy) from None
+    return form
+
+
+def _check_access_log_skip(pattern: str, _conditions: Conditions) -> str:
+    try:
+        return check_pattern(pattern)
+    except ValueError:
+        raise SettingError(
+            repr(pattern), "is not the pattern of a path", PATTERN_FORM
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -420,10 +439,21 @@ class Command:
     )
     access_log_format: str = _option(
         "combined",
-        "choice",
+        "text",
         "Format of the access log. combined: Apache's format, then duration in "
-        "seconds and request id. json: one object per line.",
-        choices=tuple(FORMATS),
+        "seconds and request id. common: Apache's shorter format. json: one object per "
+        "line. Anything else consists of Apache's directives, such as "
+        "'%h %u %t \"%r\" %>s %b %{X-Request-Id}o' (see docs/logging.md).",
+        form="|".join((*FORMATS, "FORMAT")),
+        check=_check_access_log_format,
+    )
+    access_log_skip: tuple[str, ...] = _option(
+        (),
+        "words",
+        "Leave requests with this path out of the access log: a path such as /health "
+        "or /internal/*. May be repeated.",
+        form="PATTERN",
+        check=_check_access_log_skip,
     )
 
 

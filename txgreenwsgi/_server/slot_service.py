@@ -53,6 +53,11 @@ class SlotService(GreenService):
             if isinstance(port, SlotPort):
                 port.release(slot)
 
+    def drain(self) -> Deferred[None]:
+        """Return a Deferred that has fired: the master waits for `drain_delay`."""
+        self._drained = True
+        return super().drain()
+
     def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
         if isinstance(listen, str):
             return slot_endpoint(self.site.server.reactor, listen)

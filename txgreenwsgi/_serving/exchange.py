@@ -12,7 +12,7 @@ from __future__ import annotations
 import traceback
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -41,6 +41,7 @@ from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of, path_below
 from .plain_response import plain_response
 from .proxies import ProxyFieldError
+from .record_details import RecordDetails
 from .stored_body import StoredBody
 from .stream import concurrent_write_error
 
@@ -175,6 +176,7 @@ class Exchange:
         "bytes_sent",
         "code",
         "deadline",
+        "details",
         "ends",
         "error",
         "errors",
@@ -220,6 +222,7 @@ class Exchange:
         self.iterating = False
         self.bodiless = False
         self.blocks: list[Block] | None = None
+        self.details: RecordDetails | None = None
         limit = limits.request_seconds
         self.deadline = now + limit if limit else _NEVER
         self.stalled = 0.0
@@ -640,7 +643,8 @@ class Exchange:
     def _environ(self, body: Input) -> WSGIEnvironment:
         server = self.server
         head = self.head
-        environ = environ_of(server.environ, head, self.ends, server.table.observers)
+        table = server.table
+        environ = environ_of(server.environ, head, self.ends, table.observers)
         request_id = self.request_id
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
@@ -655,6 +659,8 @@ class Exchange:
         if server.settings.environ:
             # The deployer's variables override those of the client and connection.
             environ.update(server.settings.environ)
+        if table.needs:
+            self.details = RecordDetails(environ)
         return environ
 
     def client_disconnected(self) -> bool:
@@ -779,6 +785,8 @@ class Exchange:
         self.state = _RESPONDED
         self.code = head.code
         self.bytes_sent = len(block)
+        if self.details is not None:
+            self.details.head = head
         stream.start(head, length, block, end)
         if not end:
             self._yield_if_due()
@@ -996,6 +1004,9 @@ class Exchange:
             return
         self.code = head.code
         self.bytes_sent = 0 if self.head.method == "HEAD" else len(body)
+        if self.server.table.needs:
+            self.details = self.details or RecordDetails(self.head.variables)
+            self.details.head = head
         self.stream.answer(head, body, last)
 
     # Observability.
@@ -1004,6 +1015,12 @@ class Exchange:
         """Return the record of the ended exchange."""
         head = self.head
         ends = self.ends
+        # The environ refers to this exchange: keep no cycle.
+        details, self.details = self.details, None
+        optional: dict[str, Any] = {}
+        if self.server.table.needs:
+            details = details or RecordDetails(head.variables)
+            optional = details.fields(self.server.table.needs)
         health = self.limits.health
         return ExchangeRecord(
             remote_addr=ends.remote_addr,
@@ -1020,6 +1037,7 @@ class Exchange:
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
             blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
+            **optional,
             health=health is not None and self._path_below() in health.paths,
         )
 

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from twisted.logger import Logger
 
-from txgreenwsgi.monitoring.records import ExchangeRecord
+from txgreenwsgi.monitoring.records import ExchangeRecord, needs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,11 +90,13 @@ class RequestTable:
     Attributes:
         exchanges: all exchanges in progress.
         observers: callables that receive the record of every finished exchange.
+        needs: the optional fields of records that an observer needs.
     """
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self.exchanges: set[InFlight] = set()
         self.observers = list(observers)
+        self.needs = frozenset[str]().union(*map(needs_of, self.observers))
         self._id_prefix = ""
         self._last_id = 0
         _tables.add(self)

@@ -19,6 +19,7 @@ from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
@@ -34,10 +35,11 @@ from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted.internet.interfaces import IDelayedCall
     from twisted.logger import ILogObserver
 
     from txgreenwsgi._twistd.options import Options
-    from txgreenwsgi._workers.interface import MasterControl
+    from txgreenwsgi._workers.interface import MasterControl, ReloadResult
 
 __all__ = ["MasterService", "make_master"]
 
@@ -69,6 +71,7 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
             graceful_timeout=options.settings.graceful_timeout,
             reload_parallel=command.reload_parallel,
         ),
+        options.settings.drain_delay,
         Boot(
             entry=ENTRY,
             arguments=options.arguments,
@@ -88,6 +91,7 @@ class MasterService(Service):
 
     Args:
         settings: of the master.
+        drain_delay: seconds between a signal and the end of accepting.
         boot: the start message of workers, without the reactor.
         reactor: by default, the reactor that is installed when the service starts.
         stacks_path: the log of twistd as a daemon; "" if there is none.
@@ -103,12 +107,17 @@ class MasterService(Service):
     def __init__(
         self,
         settings: MasterSettings,
+        drain_delay: float,
         boot: Boot,
         reactor: Any = None,
         stacks_path: str = "",
     ) -> None:
         self.on_start: list[Callable[[MasterControl], object]] = []
         self._settings = settings
+        self._drain_delay = drain_delay
+        self._draining: list[Deferred[None]] = []
+        self._drain_call: IDelayedCall | None = None
+        self._notifier = Notifier.taken_from(os.environ)
         self._boot = boot
         self._reactor = reactor
         self._stacks_path = stacks_path
@@ -118,12 +127,16 @@ class MasterService(Service):
             settings.graceful_timeout,
             self._cut_short,
             stacks_path,
+            drain=self._drain,
+            end_drain=self._end_drain,
+            drain_seconds=drain_delay,
             slack_seconds=KILL_MARGIN_SECONDS,
             is_master=True,
         )
         self._signals = OperatorSignals(
             [self._reopen_workers],
-            {
+            notifier=self._notifier,
+            actions={
                 "SIGHUP": self._reload,
                 "SIGTTIN": lambda: self._scale(1),
                 "SIGTTOU": lambda: self._scale(-1),
@@ -166,6 +179,7 @@ class MasterService(Service):
                 append_stderr_to(self._stacks_path)
         self._watchdog.prepare()
         globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
+        self._notifier.main_process()
         self._signals.install(self._reactor)
         sockets = ListeningSockets(self._boot.listen, self._reactor)
         sockets.open(self._settings.workers)
@@ -182,6 +196,10 @@ class MasterService(Service):
         )
 
     def _start_workers(self) -> None:
+        if self._notifier:
+            observer = _SystemdObserver(self._notifier)
+            self._notifier.start(self._reactor, observer.status, self._is_well)
+            self.master.observe(observer)
         for function in self.on_start:
             function(self.master)
         _log.info(
@@ -194,6 +212,7 @@ class MasterService(Service):
     def stopService(self) -> Deferred[Any]:
         """Drain the workers; the Deferred fires when the last one has ended."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._notifier.stopping(self._stop_seconds)
         sockets, self._sockets = self._sockets, None
         if sockets is None:
             return succeed(None)
@@ -201,14 +220,48 @@ class MasterService(Service):
         # The workers have the sockets that they accept on. They close them when they
         # have accepted the backlog.
         closed = sockets.close()
-        return gatherResults([stopped, closed]).addBoth(self._close_page)
+        return gatherResults([stopped, closed]).addBoth(self._after_workers)
 
-    def _close_page(self, result: object) -> object:
+    def _is_well(self) -> bool:
+        """Return whether a worker accepts the connections of each slot."""
+        return self.master.is_served
+
+    def _after_workers(self, result: object) -> object:
+        self._notifier.stop()
         os.close(self._page)
         return result
 
+    def _drain(self) -> Deferred[None]:
+        """Let health checks fail, and go on serving for `drain_delay`."""
+        self._notifier.stopping(self._stop_seconds)
+        self.master.unready()
+        done: Deferred[None] = Deferred()
+        self._draining.append(done)
+        if not self._drain_delay:
+            self._end_drain()
+        elif self._drain_call is None:
+            self._drain_call = self._reactor.callLater(
+                self._drain_delay, self._end_drain
+            )
+        return done
+
+    def _end_drain(self) -> None:
+        call, self._drain_call = self._drain_call, None
+        if call is not None and call.active():
+            call.cancel()
+        draining, self._draining = self._draining, []
+        for done in draining:
+            done.callback(None)
+
     def _cut_short(self) -> None:
+        self._end_drain()
         self.master.cut_short()
+
+    @property
+    def _stop_seconds(self) -> float:
+        """The time that a shutdown may take."""
+        grace_seconds = self._drain_delay + self._settings.graceful_timeout
+        return grace_seconds + KILL_MARGIN_SECONDS + 2 * MARGIN_SECONDS
 
     def _give_up(self, reason: str) -> None:
         """End the process, because the first worker could not start."""
@@ -236,6 +289,37 @@ class MasterService(Service):
         # Descriptor 2 of a daemon appends to its log.
         descriptors = [STDERR_FD] if self._stacks_path else []
         self.master.for_all({"do": "reopen"}, descriptors)
+
+
+class _SystemdObserver:
+    """Reports the state of the workers to systemd."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._text = "starting workers"
+
+    def status(self) -> str:
+        """Return the last state."""
+        return self._text
+
+    def ready(self) -> None:
+        self._notifier.ready()
+
+    def reloading(self) -> None:
+        self._notifier.reloading()
+
+    def reloaded(self, result: ReloadResult) -> None:
+        self._notifier.ready()
+        if not result.succeeded:
+            self._text = f"reload failed: {result.reason.splitlines()[-1]}"
+            self._notifier.status(self._text)
+
+    def stopping(self) -> None:
+        """No-op: the service has reported it."""
+
+    def changed(self, text: str) -> None:
+        self._text = text
+        self._notifier.status(text)
 
 
 #: Time after the grace period at which the watchdog ends the master.

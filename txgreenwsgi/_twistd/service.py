@@ -179,7 +179,11 @@ def make_server(
         stacks_path = log_path(options)
     log = None
     if options.command.access_log is not None:
-        log = AccessLog(options.command.access_log, options.command.access_log_format)
+        log = AccessLog(
+            options.command.access_log,
+            options.command.access_log_format,
+            options.command.access_log_skip,
+        )
     freezer = freezer_for(options.command.gc)
     server = (server_class or GreenService)(
         load_app,

@@ -89,10 +89,10 @@ class OperatorSignals:
         read_again: Iterable[Callable[[], object]] = (),
     ) -> None:
         self._reopen = list(reopen)
+        self._notifier = notifier
         self._actions = actions
         self._remedy = remedy
         self._read_again = list(read_again)
-        self._notifier = notifier
         self._reactor: _Reactor | None = None
         self._log_file: BaseLogFile | None = None
         self._log_mode: int | None = None

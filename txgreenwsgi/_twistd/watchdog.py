@@ -95,7 +95,7 @@ class Watchdog:
 
     Attributes:
         on_signal: called in the reactor greenlet with the name of the signal that
-            begins the shutdown.
+            begins the shutdown. Returns True to call `request_stop` later instead.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Watchdog:
         slack_seconds: float = 0.0,
         is_master: bool = False,
     ) -> None:
-        self.on_signal: Callable[[str], object] | None = None
+        self.on_signal: Callable[[str], bool] | None = None
         self._drain = drain
         self._end_drain = end_drain
         self._drain_seconds = drain_seconds
@@ -121,7 +121,9 @@ class Watchdog:
         self._stacks_path = stacks_path
         self._slack_seconds = slack_seconds
         self._is_master = is_master
+        # Whether a shutdown was requested, and whether it has begun.
         self._requested = False
+        self._begun = False
         self._stacks: TextIO | None = None
         self._reactor: _Reactor | None = None
         self._signals = itertools.count(1)
@@ -182,17 +184,20 @@ class Watchdog:
         """
         reactor = self._reactor
         assert reactor is not None, "installed"
-        if self._requested:
+        if self._begun:
+            return
+        if self._requested:  # by a signal
+            self._begin(reactor, reason)
             return
         self._requested = True
-        self._arm(self._grace_seconds)
+        self._arm(self._drain_seconds + self._grace_seconds)
         _log.info(
             "stopping by request of {reason}; requests in flight have {seconds:g} s to "
             "end",
             reason=reason,
             seconds=self._grace_seconds,
         )
-        self._stop(reactor, reason)
+        self._begin(reactor, reason)
 
     def end_grace_period(self, reason: str) -> None:
         """End the grace period as the second signal does."""
@@ -246,13 +251,13 @@ class Watchdog:
         self._requested = True
         quick = self._is_master and number == signal.SIGINT
         self._draining = self._drain_seconds > 0 and not quick
-        drain_seconds = self._drain_seconds if self._draining else 0.0
-        self._arm(0.0 if quick else drain_seconds + self._grace_seconds)
+        seconds = self._drain_seconds + self._grace_seconds
+        self._arm(0.0 if quick else seconds)
         reactor.callFromThread(self._log_stop, name, quick)
         self._interrupted = number == signal.SIGINT
         # Not Twisted's handlers, with which twistd ends the process by the signal and
         # without exit handlers. A requested graceful shutdown has status 0.
-        reactor.callFromThread(self._stop, reactor, name)
+        reactor.callFromThread(self._signalled, reactor, name)
         if quick:
             reactor.callFromThread(self._cut_short)
 
@@ -283,22 +288,30 @@ class Watchdog:
     def _log_stop(self, name: str, quick: bool) -> None:
         if quick:
             _log.info("{name}: stopping; cancelling the requests in flight", name=name)
-        elif self._drain_seconds:
+            return
+        if self._drain_seconds:
             _log.info(
                 "{name}: not ready any more; accepting connections for another "
                 "{delay:g} s (a second {name} ends this)",
                 name=name,
                 delay=self._drain_seconds,
             )
-        else:
-            _log.info(
-                "{name}: stopping; requests in flight have {seconds:g} s to end (a "
-                "second {name} cancels them)",
-                name=name,
-                seconds=self._grace_seconds,
-            )
-        if self.on_signal is not None:
-            self.on_signal(name)
+            return
+        _log.info(
+            "{name}: stopping; requests in flight have {seconds:g} s to end (a second "
+            "{name} cancels them)",
+            name=name,
+            seconds=self._grace_seconds,
+        )
+
+    def _signalled(self, reactor: _Reactor, name: str) -> None:
+        if self.on_signal is None or not self.on_signal(name):
+            self._begin(reactor, name)
+
+    def _begin(self, reactor: _Reactor, name: str) -> None:
+        if not self._begun:
+            self._begun = True
+            self._stop(reactor, name)
 
     def _stop(self, reactor: _Reactor, name: str) -> None:
         drained = None if self._drain is None else self._drain()

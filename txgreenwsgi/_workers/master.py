@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -48,6 +49,9 @@ STACKS_SECONDS: Final = 1.0
 
 #: Time for a worker to answer a question for its stacks.
 ANSWER_SECONDS: Final = 2.0
+
+#: Time for the master to get the signal that a worker has got.
+LEAVE_SECONDS: Final = 0.2
 
 #: Time between the end of a link and the end of the process behind it.
 LOST_SECONDS: Final = 5.0
@@ -132,6 +136,7 @@ class Master:
         self._last_reload: ReloadResult | None = None
         self._any_ready = False
         self._all_ready = False
+        self._unready = False
         self._stopping = False
         self._cut_short = False
         self._stopped: list[Deferred[None]] = []
@@ -220,12 +225,12 @@ class Master:
         if found is None:
             return fail(LookupError(f"there is no worker {worker}"))
         answer: Deferred[str] = Deferred()
-        if found.is_booting or found.blocked:
-            self._dump_stacks(found, answer.callback)
-            return answer
         self._questions += 1
         question = self._questions
         found.stacks[question] = answer
+        if found.is_booting or found.blocked:
+            self._unanswered(found, question)
+            return answer
         found.send({"do": "stacks", "question": question, "request": request})
         found.calls.append(
             self._reactor.callLater(ANSWER_SECONDS, self._unanswered, found, question)
@@ -266,6 +271,11 @@ class Master:
         for slot in self._slots:
             self._start(slot)
 
+    def unready(self) -> None:
+        """Let the health checks of all workers fail, because the server stops soon."""
+        self._unready = True
+        self.for_all({"do": "unready"})
+
     def stop(self) -> Deferred[None]:
         """Drain all workers.
 
@@ -275,7 +285,7 @@ class Master:
         done: Deferred[None] = Deferred()
         self._stopped.append(done)
         if not self._stopping:
-            self._stopping = True
+            self._unready = self._stopping = True
             self._notify("stopping")
             for slot in self._slots:
                 slot.cancel_restart()
@@ -303,6 +313,14 @@ class Master:
         return [worker for slot in self._slots for worker in slot.workers()]
 
     @property
+    def is_served(self) -> bool:
+        """Whether a worker accepts for each slot, or one boots for the first time."""
+        return not self._any_ready or all(
+            slot.tenant is not None or slot.neighbour is not None
+            for slot in self._slots
+        )
+
+    @property
     def target(self) -> int:
         """The wanted number of workers."""
         return self._target
@@ -319,9 +337,7 @@ class Master:
         elif event == "leaving":
             self._leaving(worker, message["reason"])
         elif event == "stacks":
-            answer = worker.stacks.pop(message["question"], None)
-            if answer is not None:
-                answer.callback(message["text"])
+            _answer(worker, message["question"], message["text"])
         elif event == "details":
             details = worker.details.pop(message["question"], None)
             if details is not None:
@@ -435,6 +451,8 @@ class Master:
             seconds=now - worker.started,
         )
         self._adopt(worker, slot)
+        if self._unready:
+            worker.send({"do": "unready"})
         self._update_neighbours()
         if old is not None:
             self._drain(old)
@@ -447,8 +465,17 @@ class Master:
         self._changed()
 
     def _leaving(self, worker: Worker, reason: str) -> None:
-        """Replace a worker that has begun to drain by itself."""
-        if worker.is_ready:
+        """Replace a worker that wants to end.
+
+        Soon, because a service manager sends the signal that is the reason to the
+        master too.
+        """
+        worker.calls.append(
+            self._reactor.callLater(LEAVE_SECONDS, self._replace, worker, reason)
+        )
+
+    def _replace(self, worker: Worker, reason: str) -> None:
+        if worker.is_ready and not self._unready:
             _log.info("{worker} leaves: {reason}", worker=worker, reason=reason)
             self._drain(worker)
             self._update_neighbours()
@@ -536,9 +563,9 @@ class Master:
         worker.calls.append(self._reactor.callLater(STACKS_SECONDS, read))
 
     def _unanswered(self, worker: Worker, question: int) -> None:
-        answer = worker.stacks.pop(question, None)
-        if answer is not None:
-            self._dump_stacks(worker, answer.callback)
+        """Let a worker that does not answer write its stacks."""
+        if question in worker.stacks:
+            self._dump_stacks(worker, partial(_answer, worker, question))
 
     def _boot_failed(self, worker: Worker, reason: str) -> None:
         _log.error("{worker} cannot start: {reason}", worker=worker, reason=reason)
@@ -699,6 +726,12 @@ class Master:
             stopped, self._stopped = self._stopped, []
             for done in stopped:
                 done.callback(None)
+
+
+def _answer(worker: Worker, question: int, text: str) -> None:
+    answer = worker.stacks.pop(question, None)
+    if answer is not None:
+        answer.callback(text)
 
 
 def _pass_on(result: Any, answer: Deferred[Any]) -> Any:

@@ -34,6 +34,9 @@ _Socket = socket.socket
 #: Interval between two attempts to send log lines that the master did not accept.
 _FLUSH_SECONDS = 0.25
 
+#: Time for the master to answer a worker that leaves.
+_ANSWER_SECONDS = 2.0
+
 
 class Ending(Protocol):
     """The functions that end the process; those of the watchdog."""
@@ -71,6 +74,8 @@ class Tenancy:
         self._ending = ending
         self._reopen = reopen
         self._log = log
+        self._reactor = reactor
+        self._told_to_wait = False
         self._link = Link(connected, reactor, self._received, self._lost)
         self._flushing = task.LoopingCall(log.flush)
         self._flushing.clock = reactor
@@ -80,9 +85,22 @@ class Tenancy:
         self._flushing.start(_FLUSH_SECONDS)
         self._link.send({"event": "ready"})
 
-    def leave(self, reason: str) -> None:
-        """Report that the worker ends by itself, and needs a successor."""
+    def leave(self, reason: str) -> bool:
+        """Ask the master to replace this worker, and to drain it.
+
+        A service manager sends SIGTERM to all processes, so the master may be about to
+        stop too: it decides. If it does not answer, the worker drains by itself.
+
+        Returns:
+            True: `Ending.request_stop` is called later.
+        """
         self._link.send({"event": "leaving", "reason": reason})
+        self._reactor.callLater(_ANSWER_SECONDS, self._unanswered, reason)
+        return True
+
+    def _unanswered(self, reason: str) -> None:
+        if not self._told_to_wait:
+            self._ending.request_stop(reason)
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         action = message["do"]
@@ -94,6 +112,9 @@ class Tenancy:
             self._server.adopt(message["slot"], sockets)
         elif action == "release":
             self._server.release(message["slot"])
+        elif action == "unready":
+            self._told_to_wait = True
+            self._server.site.server.unready = "the server is about to stop"
         elif action == "drain":
             self._server.leaves_backlog = not message["final"]
             self._ending.request_stop("the master")
