@@ -437,6 +437,20 @@ class Command:
         "Number of workers that start at the same time during a reload.",
         minimum=1,
     )
+    reload: bool = _option(
+        False,
+        "flag",
+        "For development: restart the application when one of its files changes, and "
+        "show its traceback as a page if it does not start. It runs in one worker.",
+    )
+    reload_extra: tuple[str, ...] = _option(
+        (),
+        "words",
+        "With --reload, also watch the files that match this pattern, such as "
+        "'templates/**/*.html' or .env. May be repeated.",
+        form="PATTERN",
+        path=True,
+    )
     access_log_format: str = _option(
         "combined",
         "text",

@@ -27,7 +27,7 @@ from txgreenwsgi._wsgi.standard_streams import (
     replace_standard_streams,
 )
 from txgreenwsgi.green import exits
-from txgreenwsgi.settings import Settings
+from txgreenwsgi.settings import SettingError, Settings
 
 from .accepting import AcceptThrottle
 from .access_log import open_access_log
@@ -36,6 +36,7 @@ from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
 from .https import HTTPSListeners, is_https
+from .proxy_header import read_proxy_headers, unusable_setting
 from .site import GreenSite
 from .unpatched import SERVICE_REMEDY, log_if_unpatched
 from .urls import url_of
@@ -113,6 +114,10 @@ class GreenService(Service):
             )
         self._load_app = load_app
         self._listen = list(listen)
+        unusable = unusable_setting(settings or Settings(), self._listen)
+        if unusable is not None:
+            name, value, problem, remedy = unusable
+            raise SettingError(f"{name}={value!r}", problem, remedy)
         self._opening: list[Deferred[IListeningPort]] = []
         self._privileged = False
         self._refusal: Failure | None = None
@@ -191,12 +196,8 @@ class GreenService(Service):
                 opened = Deferred()
                 opened.errback(Failure())
             self._opening.append(opened)
-            opened.addCallbacks(
-                self._opened,
-                self._not_opened,
-                callbackArgs=(described,),
-                errbackArgs=(described,),
-            )
+            opened.addCallback(self._opened, described)
+            opened.addErrback(self._not_opened, described)
             refusal, self._refusal = self._refusal, None
             if refusal is not None:
                 self._close_ports()
@@ -227,6 +228,7 @@ class GreenService(Service):
         self.site.sockets.serve_port(port)
         if listen:  # the TLS options of an endpoint object may know other protocols
             read_client_hellos(port, self.site)
+        read_proxy_headers(port, self.site)
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
         if failure.check(CancelledError):

@@ -34,6 +34,7 @@ from txgreenwsgi._configuration import (
     unused_tls,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
+from txgreenwsgi._server.proxy_header import unusable_setting
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.hints import HELP, explain, hint
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
@@ -180,6 +181,11 @@ class Options(usage.Options):
         self.command = configuration.command()
         self.settings = configuration.settings()
         self.warnings = configuration.warnings
+        self._check_reload()
+        unusable = unusable_setting(self.settings, self.command.listen)
+        if unusable is not None:
+            name, value, problem, remedy = unusable
+            raise usage.UsageError(f"--{option_name(name)} {value} {problem}: {remedy}")
         try:
             self.findings = check_tls(self.command, self._conditions())
             self.warnings += unused_tls(configuration)
@@ -194,6 +200,21 @@ class Options(usage.Options):
         parent: Mapping[str, Any] = self.parent or {}
         if parent.get("pidfile"):
             remove_stale_pidfile(parent["pidfile"])
+
+    def _check_reload(self) -> None:
+        """Reject options that exclude each other."""
+        command = self.command
+        if command.reload and command.workers not in (0, 1):
+            raise usage.UsageError(
+                f"--reload and --workers {command.workers} exclude each other: one "
+                "worker is restarted in development; remove --reload in production, "
+                "where SIGHUP reloads, or remove --workers"
+            )
+        if command.reload_extra and not command.reload:
+            raise usage.UsageError(
+                f"--reload-extra {command.reload_extra[0]!r} has no effect without "
+                "--reload: give both"
+            )
 
     def give(self, each: Described, option: str, text: str) -> None:
         """Take the value of an option.

@@ -100,7 +100,8 @@ def _surrounded(options: Options, reactor: Any) -> IService:
     app = options.command.app
     controlled: Controlled
     started: Callable[[], object]
-    if options.command.workers:
+    has_master = bool(options.command.workers) or options.command.reload
+    if has_master:
         service, controlled = _master(options, reactor)
         started = _no_op
     else:
@@ -111,7 +112,7 @@ def _surrounded(options: Options, reactor: Any) -> IService:
         options.command.control,
         controlled,
         listening_reactor,
-        has_workers=bool(options.command.workers),
+        has_workers=has_master,
     )
     log_format = LogFormat(options.command.log_format, options.parent)
     return SurroundedService(service, log_format, control, reactor, started)
@@ -165,6 +166,7 @@ def make_server(
     reactor: Any = None,
     server_class: type[GreenService] | None = None,
     stacks_path: str | None = None,
+    load_app: Callable[[], Application] | None = None,
 ) -> ServerParts:
     """Return the service that serves in this process.
 
@@ -173,8 +175,9 @@ def make_server(
         reactor: as for `makeService`.
         server_class: the class of the server; by default `GreenService`.
         stacks_path: the log of twistd as a daemon; by default from the options.
+        load_app: returns the application; by default `app_loader(options)`.
     """
-    load_app = app_loader(options)
+    load_app = load_app or app_loader(options)
     if stacks_path is None:
         stacks_path = log_path(options)
     log = None

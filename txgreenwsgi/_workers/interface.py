@@ -116,6 +116,12 @@ class MasterObserver(Protocol):
     def reloaded(self, result: ReloadResult) -> None:
         """Called when a reload has ended."""
 
+    def failed(self, slot: int, reason: str) -> None:
+        """Called when a worker could not start, with the index of its slot.
+
+        The reason is a message, or a traceback of several lines.
+        """
+
     def stopping(self) -> None:
         """Called once, when the server begins to shut down."""
 
@@ -175,14 +181,17 @@ class MasterControl(Protocol):
             worker whose reactor is blocked the text is that of `faulthandler`.
         """
 
-    def restart_slot(self, slot: int) -> Deferred[ReloadResult]:
+    def restart_slot(
+        self, slot: int, grace_seconds: float = 0.0
+    ) -> Deferred[ReloadResult]:
         """End the worker of a slot, then start its successor.
 
         For development: connections made in between wait in the backlog of the slot.
-        The old worker's grace period is cut short.
+        A call during a restart begins it again.
 
         Args:
             slot: the index of the slot.
+            grace_seconds: time for requests in flight to end.
 
         Returns:
             A Deferred that fires when the successor is ready or has failed. After a

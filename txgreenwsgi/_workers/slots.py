@@ -66,6 +66,8 @@ class Worker:
         booted: fires when it is ready, or fails with `BootFailed`.
         calls: delayed calls that its end cancels.
         stacks: by request number, Deferreds that wait for its stacks.
+        failure: in development, why the application does not start; the worker serves
+            a page that shows it. "" to start the application.
         details: the same for its requests in flight.
     """
 
@@ -81,6 +83,7 @@ class Worker:
     booted: Deferred[None] = field(default_factory=Deferred)
     calls: list[IDelayedCall] = field(default_factory=list)
     stacks: dict[int, Deferred[str]] = field(default_factory=dict)
+    failure: str = ""
     details: dict[int, Deferred[Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:

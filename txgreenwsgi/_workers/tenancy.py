@@ -85,6 +85,10 @@ class Tenancy:
         self._flushing.start(_FLUSH_SECONDS)
         self._link.send({"event": "ready"})
 
+    def send(self, message: Message) -> None:
+        """Send another message to the master."""
+        self._link.send(message)
+
     def leave(self, reason: str) -> bool:
         """Ask the master to replace this worker, and to drain it.
 
