@@ -73,7 +73,7 @@ class ClientTests(SynchronousTestCase):
         def connected(path: str) -> socket.socket:
             raise PermissionError(13, os.strerror(13))
 
-        self.patch(client, "_connected", connected)
+        self.patch(client, "connected", connected)
         self.assertIn("run the command as the user of the server", self.refusal("x"))
 
     def answered(self, data: bytes) -> str:
@@ -82,7 +82,7 @@ class ClientTests(SynchronousTestCase):
         self.addCleanup(theirs.close)
         theirs.sendall(data)
         theirs.shutdown(socket.SHUT_WR)
-        self.patch(client, "_connected", lambda path: ours)
+        self.patch(client, "connected", lambda path: ours)
         return self.refusal("x")
 
     def test_answers(self) -> None:
