@@ -15,8 +15,8 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from txgreenwsgi._control.sockets import AUTOMATIC as CONTROL_AUTOMATIC
-from txgreenwsgi._control.sockets import NONE as CONTROL_NONE
+from txgreenwsgi._control.place import AUTOMATIC as CONTROL_AUTOMATIC
+from txgreenwsgi._control.place import NONE as CONTROL_NONE
 from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
