@@ -28,6 +28,7 @@ from zope.interface import implementer
 from txgreenwsgi._server.adopted import AdoptedEndpoint
 from txgreenwsgi._server.endpoints import make_endpoint
 from txgreenwsgi._server.errors import EndpointError, ListenError
+from txgreenwsgi._server.https import is_https, parse_https
 from txgreenwsgi._server.ports import ListeningProxy, listening_reactor
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ def open_listeners(texts: Sequence[str], slots: int, reactor: object) -> list[Li
 
 def _open(text: str, slots: int, reactor: object) -> Listener:
     opening = _OpeningReactor(reactor, text, slots)
-    endpoint = make_endpoint(opening, text)
+    # The workers wrap the connections in TLS.
+    below = parse_https(text).inner if is_https(text) else text
+    endpoint = make_endpoint(opening, below)
     if isinstance(endpoint, AdoptedEndpoint):
         # Its own copy, which child processes do not inherit.
         adopted = socket.socket(fileno=os.dup(endpoint.fd))
@@ -157,7 +160,8 @@ def _open(text: str, slots: int, reactor: object) -> Listener:
         raise EndpointError(
             text,
             "cannot be shared by workers",
-            "give tcp:, tcp6:, ssl:, unix:, systemd: or fd:, or serve without workers",
+            "give tcp:, tcp6:, https:, ssl:, unix:, systemd: or fd:, or serve without "
+            "workers",
         )
     _log.info("listening on {address}", address=opening.listener.address)
     return opening.listener
