@@ -47,6 +47,7 @@ __all__ = [
     "all_options",
     "option_name",
     "read",
+    "validated",
 ]
 
 DEFAULT_APP: Final = "txgreenwsgi.demo:app"
