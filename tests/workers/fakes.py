@@ -166,6 +166,10 @@ class Observer:
         self.calls.append("reloaded")
         self.results.append(result)
 
+    def failed(self, slot: int, reason: str) -> None:
+        """Record it."""
+        self.calls.append(f"slot {slot} failed: {reason}")
+
     def stopping(self) -> None:
         """Record it."""
         self.calls.append("stopping")

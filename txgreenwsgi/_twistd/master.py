@@ -19,6 +19,7 @@ from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._twistd.development import watch_application
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
@@ -33,11 +34,12 @@ from txgreenwsgi._wsgi.log_descriptor import STDERR_FD, append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.logger import ILogObserver
 
+    from txgreenwsgi._reloading.reloader import Reloader
     from txgreenwsgi._twistd.options import Options
     from txgreenwsgi._workers.interface import MasterControl, ReloadResult
 
@@ -63,6 +65,8 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
     """
     command = options.command
     workers = usable_cpus() if command.workers == "auto" else int(command.workers)
+    if command.reload:
+        workers = 1
     parent: Any = options.parent or {}
     return MasterService(
         MasterSettings(
@@ -70,6 +74,7 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
             boot_timeout=command.boot_timeout,
             graceful_timeout=options.settings.graceful_timeout,
             reload_parallel=command.reload_parallel,
+            development=command.reload,
         ),
         options.settings.drain_delay,
         Boot(
@@ -79,9 +84,11 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
             path=list(sys.path),
             listen=list(command.listen),
             directory="" if parent.get("chroot") else options.directory,
+            development=command.reload,
         ),
         reactor,
         log_path(options),
+        command.reload_extra,
     )
 
 
@@ -95,6 +102,7 @@ class MasterService(Service):
         boot: the start message of workers, without the reactor.
         reactor: by default, the reactor that is installed when the service starts.
         stacks_path: the log of twistd as a daemon; "" if there is none.
+        extra: in development, patterns of further files to watch.
 
     Attributes:
         on_start: functions that are called with the master before it starts workers;
@@ -111,7 +119,10 @@ class MasterService(Service):
         boot: Boot,
         reactor: Any = None,
         stacks_path: str = "",
+        extra: Sequence[str] = (),
     ) -> None:
+        self._extra = extra
+        self._reloader: Reloader | None = None
         self.on_start: list[Callable[[MasterControl], object]] = []
         self._settings = settings
         self._drain_delay = drain_delay
@@ -202,6 +213,10 @@ class MasterService(Service):
             self.master.observe(observer)
         for function in self.on_start:
             function(self.master)
+        if self._boot.development:
+            self._reloader = watch_application(
+                self.master, self._reactor, self._extra, self._boot.directory
+            )
         _log.info(
             "master {pid} starts {count} workers",
             pid=os.getpid(),
@@ -212,6 +227,8 @@ class MasterService(Service):
     def stopService(self) -> Deferred[Any]:
         """Drain the workers; the Deferred fires when the last one has ended."""
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._reloader is not None:
+            self._reloader.stop()
         self._notifier.stopping(self._stop_seconds)
         sockets, self._sockets = self._sockets, None
         if sockets is None:
@@ -313,6 +330,9 @@ class _SystemdObserver:
         if not result.succeeded:
             self._text = f"reload failed: {result.reason.splitlines()[-1]}"
             self._notifier.status(self._text)
+
+    def failed(self, slot: int, reason: str) -> None:
+        """No-op: `reloaded` and `changed` report the state."""
 
     def stopping(self) -> None:
         """No-op: the service has reported it."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
+    from .details import WorkerDetails
     from .link import Message
 
 __all__ = ["Master", "MasterSettings", "Sockets"]
@@ -65,15 +66,15 @@ class MasterSettings:
         boot_timeout: seconds that a worker may take until it is ready.
         graceful_timeout: the grace period of a worker that drains, in seconds.
         reload_parallel: the number of successors that boot at the same time.
-        persists: for development: a worker that fails is not restarted, and the server
-            goes on without a worker.
+        development: a worker that cannot start is replaced by one that shows why, and
+            the server goes on.
     """
 
     workers: int
     boot_timeout: float = 60.0
     graceful_timeout: float = 30.0
     reload_parallel: int = 1
-    persists: bool = False
+    development: bool = False
 
 
 class Sockets(Protocol):
@@ -107,6 +108,9 @@ class Master:
         launch: starts the process of a worker, which calls `received`, `lost` and
             `exited` later. May raise OSError.
         give_up: called with the reason if the first worker cannot become ready.
+
+    Attributes:
+        events: functions for further messages of workers, by the name of the event.
     """
 
     def __init__(
@@ -139,8 +143,11 @@ class Master:
         self._stopping = False
         self._cut_short = False
         self._stopped: list[Deferred[None]] = []
+        self.events: dict[str, Callable[[Worker, Message], object]] = {}
         # By slot, functions that wait for the end of its workers.
-        self._waiting_starts: dict[Slot, Callable[[], None]] = {}
+        self._waiting_starts: dict[
+            Slot, tuple[Callable[[], None], Deferred[ReloadResult]]
+        ] = {}
 
     # MasterControl.
 
@@ -201,7 +208,24 @@ class Master:
             last_reload=self._last_reload,
         )
 
-    def stacks(self, worker: int) -> Deferred[str]:
+    def details(self, worker: int) -> Deferred[WorkerDetails | None]:
+        """See `MasterControl.details`."""
+        found = next((each for each in self.workers() if each.number == worker), None)
+        if found is None or found.is_booting:
+            return succeed(None)
+        self._questions += 1
+        question = self._questions
+        answer: Deferred[Any] = Deferred()
+        found.details[question] = answer
+        found.send({"do": "details", "question": question})
+        answer.addTimeout(ANSWER_SECONDS, self._reactor)
+        return answer.addErrback(self._no_details, found, question)
+
+    @staticmethod
+    def _no_details(_: object, worker: Worker, question: int) -> None:
+        worker.details.pop(question, None)
+
+    def stacks(self, worker: int, request: str = "") -> Deferred[str]:
         """See `MasterControl.stacks`."""
         found = next((each for each in self.workers() if each.number == worker), None)
         if found is None:
@@ -214,25 +238,33 @@ class Master:
             self._unanswered(found, question)
             return answer
         found.send({"do": "stacks", "question": question})
+        found.send({"do": "stacks", "question": question, "request": request})
         found.calls.append(
             self._reactor.callLater(ANSWER_SECONDS, self._unanswered, found, question)
         )
         return answer
 
-    def restart_slot(self, slot: int) -> Deferred[ReloadResult]:
+    def restart_slot(
+        self, slot: int, grace_seconds: float = 0.0
+    ) -> Deferred[ReloadResult]:
         """See `MasterControl.restart_slot`."""
         if self._stopping:
             return succeed(ReloadResult(False, 0, "the server shuts down"))
         place = self._slots[slot]
         place.cancel_restart()
         answer: Deferred[ReloadResult] = Deferred()
+        place.failures = 0
         for worker in place.workers():
+            booting = worker.is_booting
             self._drain(worker)
-            worker.send({"do": "cut short"})
+            if not booting:
+                worker.calls.append(
+                    self._reactor.callLater(grace_seconds, self._hurry, worker)
+                )
 
         def start() -> None:
-            if place.workers():  # `_gone` calls again
-                self._waiting_starts[place] = start
+            if place.workers():  # `exited` calls again
+                self._waiting_starts[place] = start, answer
                 return
             worker = self._boot(place)
             worker.booted.addCallbacks(
@@ -242,6 +274,9 @@ class Master:
                 ),
             )
 
+        earlier = self._waiting_starts.pop(place, None)
+        if earlier is not None:
+            earlier[1].callback(ReloadResult(False, 0, "restarted again"))
         start()
         return answer
 
@@ -320,6 +355,15 @@ class Master:
             self._leaving(worker, message["reason"])
         elif event == "stacks":
             _answer(worker, message["question"], message["text"])
+        elif event in self.events:
+            self.events[event](worker, message)
+            answer = worker.stacks.pop(message["question"], None)
+            if answer is not None:
+                answer.callback(message["text"])
+        elif event == "details":
+            details = worker.details.pop(message["question"], None)
+            if details is not None:
+                details.callback(message["details"])
         else:
             _log.warn(
                 "{worker} sent an unknown message: {event}", worker=worker, event=event
@@ -350,6 +394,8 @@ class Master:
         for answer in worker.stacks.values():
             answer.errback(LookupError(f"{worker} has ended"))
         worker.stacks.clear()
+        for details in list(worker.details.values()):
+            details.cancel()
         slot.draining.discard(worker)
         if slot.tenant is worker:
             slot.tenant = None
@@ -371,9 +417,12 @@ class Master:
                 self._boot_failed(worker, reason)
             worker.booted.errback(BootFailed(reason))
             worker.booted.addErrback(_ignore)
-        start = self._waiting_starts.pop(slot, None)
-        if start is not None and not self._stopping:
-            start()
+        waiting = self._waiting_starts.pop(slot, None)
+        if waiting is not None:
+            if self._stopping:
+                waiting[1].callback(ReloadResult(False, 0, "the server shuts down"))
+            else:
+                waiting[0]()
         self._update_neighbours()
         if self._reload is not None:
             self._reload.proceed()
@@ -389,13 +438,13 @@ class Master:
             return
         self._boot(slot).booted.addErrback(_ignore)
 
-    def _boot(self, slot: Slot) -> Worker:
+    def _boot(self, slot: Slot, failure: str = "") -> Worker:
         """Start a worker."""
         slot.cancel_restart()
         if slot.successor is not None:
             self._drain(slot.successor)
         self._numbers += 1
-        worker = Worker(self._numbers, slot, self._reactor.seconds())
+        worker = Worker(self._numbers, slot, self._reactor.seconds(), failure=failure)
         slot.successor = worker
         worker.calls.append(
             self._reactor.callLater(
@@ -544,11 +593,18 @@ class Master:
             self._dump_stacks(worker, partial(_answer, worker, question))
 
     def _boot_failed(self, worker: Worker, reason: str) -> None:
-        _log.error("{worker} cannot start: {reason}", worker=worker, reason=reason)
+        # A reload logs the whole reason when it ends.
+        known = self._reload is not None and worker.slot in self._reload.booting
+        text = reason.splitlines()[-1] if known and reason else reason
+        _log.error("{worker} cannot start: {reason}", worker=worker, reason=text)
         slot = worker.slot
+        self._notify("failed", slot.index, reason)
         if self._settings.persists:
             return
         if not self._any_ready:
+        if self._settings.development and not worker.failure:
+            self._show_failure(slot, reason)
+        elif not self._any_ready:
             self._give_up(reason)
         elif self._reload is None or slot not in self._reload.booting:
             self._restart(slot)
@@ -566,8 +622,17 @@ class Master:
         assert worker.ready_at is not None, "it was ready"
         if self._reactor.seconds() - worker.ready_at >= EARLY_SECONDS:
             slot.failures = 0
-        if not self._settings.persists and slot.successor is None:
+        if slot.successor is not None:
+            return
+        if self._settings.development and slot.failures:
+            self._show_failure(slot, f"The worker {ended}.")
+        else:
             self._restart(slot)
+
+    def _show_failure(self, slot: Slot, reason: str) -> None:
+        """Start a worker that shows why the application does not start."""
+        if slot not in self._waiting_starts and not slot.successor:
+            self._boot(slot, reason).booted.addErrback(_ignore)
 
     def _restart(self, slot: Slot) -> None:
         """Start a worker: at once after the first failure, later after more."""
