@@ -160,7 +160,9 @@ class FakeMaster:
         """Record the number."""
         self.scaled.append(count)
 
-    def restart_slot(self, slot: int) -> Deferred[ReloadResult]:
+    def restart_slot(
+        self, slot: int, grace_seconds: float = 0.0
+    ) -> Deferred[ReloadResult]:
         """Fail: unused."""
         raise NotImplementedError
 

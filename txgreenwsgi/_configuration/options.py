@@ -24,9 +24,8 @@ from txgreenwsgi._server.errors import EndpointError
 from txgreenwsgi._tls.options import CLIENT_MODES, VERSIONS
 from txgreenwsgi.monitoring.accesslog import FORMATS, format_named
 from txgreenwsgi.monitoring.log_format import FormatError
-from txgreenwsgi.monitoring.path_patterns import PATTERN_FORM, check_pattern
-from txgreenwsgi.monitoring.accesslog import FORMATS
 from txgreenwsgi.monitoring.log_lines import AUTOMATIC, LOG_FORMATS
+from txgreenwsgi.monitoring.path_patterns import PATTERN_FORM, check_pattern
 from txgreenwsgi.origins import NAMES
 from txgreenwsgi.settings import (
     Kind,

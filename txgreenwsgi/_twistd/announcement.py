@@ -104,6 +104,9 @@ class MasterAnnouncer:
     def reloaded(self, result: ReloadResult) -> None:
         """No-op."""
 
+    def failed(self, slot: int, reason: str) -> None:
+        """No-op."""
+
     def stopping(self) -> None:
         """No-op."""
 

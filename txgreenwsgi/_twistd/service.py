@@ -92,9 +92,6 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         return _ReportService(lambda: check_start(load_app, options), reactor)
     for warning in options.warnings:
         _log.warn("{problem}", problem=warning)
-    if options.command.workers or options.command.reload:
-        return make_master(options, reactor)
-    return make_server(options, reactor).service
     return _surrounded(options, reactor)
 
 
@@ -103,7 +100,8 @@ def _surrounded(options: Options, reactor: Any) -> IService:
     app = options.command.app
     controlled: Controlled
     started: Callable[[], object]
-    if options.command.workers:
+    has_master = bool(options.command.workers) or options.command.reload
+    if has_master:
         service, controlled = _master(options, reactor)
         started = _no_op
     else:
@@ -114,7 +112,7 @@ def _surrounded(options: Options, reactor: Any) -> IService:
         options.command.control,
         controlled,
         listening_reactor,
-        has_workers=bool(options.command.workers),
+        has_workers=has_master,
     )
     log_format = LogFormat(options.command.log_format, options.parent)
     return SurroundedService(service, log_format, control, reactor, started)

@@ -237,7 +237,6 @@ class Master:
         if found.is_booting or found.blocked:
             self._unanswered(found, question)
             return answer
-        found.send({"do": "stacks", "question": question})
         found.send({"do": "stacks", "question": question, "request": request})
         found.calls.append(
             self._reactor.callLater(ANSWER_SECONDS, self._unanswered, found, question)
@@ -355,15 +354,12 @@ class Master:
             self._leaving(worker, message["reason"])
         elif event == "stacks":
             _answer(worker, message["question"], message["text"])
-        elif event in self.events:
-            self.events[event](worker, message)
-            answer = worker.stacks.pop(message["question"], None)
-            if answer is not None:
-                answer.callback(message["text"])
         elif event == "details":
             details = worker.details.pop(message["question"], None)
             if details is not None:
                 details.callback(message["details"])
+        elif event in self.events:
+            self.events[event](worker, message)
         else:
             _log.warn(
                 "{worker} sent an unknown message: {event}", worker=worker, event=event
@@ -599,9 +595,6 @@ class Master:
         _log.error("{worker} cannot start: {reason}", worker=worker, reason=text)
         slot = worker.slot
         self._notify("failed", slot.index, reason)
-        if self._settings.persists:
-            return
-        if not self._any_ready:
         if self._settings.development and not worker.failure:
             self._show_failure(slot, reason)
         elif not self._any_ready:
