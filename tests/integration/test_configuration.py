@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -106,6 +107,37 @@ class ConfigurationTests(SynchronousTestCase):
             )
             self.assertEqual(status, 1, output)
             self.assertIn(message, output)
+
+    def test_from_gunicorn(self) -> None:
+        """The translation of a gunicorn.conf.py configures a server."""
+        (self.project / "gunicorn.conf.py").write_text(
+            "import os\n"
+            "bind = '127.0.0.1:0'\n"
+            "wsgi_app = 'shop:app'\n"
+            "chdir = os.path.dirname(os.path.abspath(__file__))\n"
+            "worker_class = 'gevent'\n"
+            "accesslog = 'access.log'\n"
+            "access_log_format = '%(m)s %(U)s %({x-a}i)s'\n"
+            "def post_fork(server, worker): pass\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "txgreenwsgi", "from-gunicorn"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=START_SECONDS,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            cwd=self.project,
+        )
+        self.assertIn("# - post_fork: put the code", done.stdout)
+        self.assertIn("2 without a counterpart", done.stderr)
+        config = self.project.parent / "txgreenwsgi.toml"
+        config.write_text(done.stdout)
+        server = start(self, "greenwsgi", f"--config={config}")
+        self.assertEqual(server.fetch("/a?b", headers={"X-A": "1"}).text, "none")
+        server.ask_to_stop()
+        server.wait_ended()
+        self.assertEqual((self.project / "access.log").read_text(), "GET /a 1\n")
 
     def test_print(self) -> None:
         """--print-config prints a file with the same configuration."""

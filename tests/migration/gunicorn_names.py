@@ -132,7 +132,6 @@ FLAGS: dict[str, tuple[str, ...]] = {
 PENDING = frozenset(
     [
         *("worker_timeout", "max_requests", "max_requests_jitter", "max_rss"),
-        *("max_lifetime", "reload", "reload_extra", "preload", "control"),
-        *("proxy_protocol", "proxy_protocol_from", "static", "static_expires"),
+        *("max_lifetime", "preload", "static", "static_expires"),
     ]
 )
