@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -89,6 +89,7 @@ class PrintTests(SynchronousTestCase):
             'environ = ["A==b\\n", "C="]  # test\n', printed(configuration, "/")
         )
 
+    @settings(deadline=None)
     @given(TEXT, TEXT)
     def test_any_text(self, app: str, value: str) -> None:
         """Any text reads back."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from .processes import CHECKOUT, LOOPBACK, START_SECONDS, TWISTD, start
+from .test_workers import Workers
 
 APP = """
 def app(environ, start_response):
@@ -69,6 +70,26 @@ class ConfigurationTests(SynchronousTestCase):
         server.ask_to_stop()
         server.wait_ended()
         self.assertIn("GET / ", (self.project / "access.log").read_text())
+
+    def test_reload(self) -> None:
+        """The workers of a reload read the changed file, and so does no other one."""
+        server = Workers("greenwsgi", self.config, "--workers=1")
+        self.addCleanup(server.kill)
+        server.wait_ready(1)
+        self.assertEqual(server.fetch("/").text, "eu")
+        file = self.project / "pyproject.toml"
+        text = file.read_text()
+        file.write_text(text.replace('"eu"', '"us"'))
+        self.assertEqual(server.fetch("/").text, "eu")
+        server.reload()
+        self.assertEqual(server.fetch("/").text, "us")
+        # A file that became invalid stops no worker.
+        file.write_text(text.replace("server_header", "server_heade"))
+        server.reload(2)
+        server.wait_logged(r"server_heade is not an option: did you mean server_header")
+        self.assertEqual(server.fetch("/").text, "us")
+        server.ask_to_stop()
+        server.wait_ended()
 
     def test_port(self) -> None:
         """PORT is the port, if no address is given."""

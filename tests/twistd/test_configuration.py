@@ -206,8 +206,8 @@ class CheckConfigTests(ConfigurationTestCase):
             "from txgreenwsgi._twistd.options import Options\n"
             "def import_that_hangs(): time.sleep(600)\n"
             "options = Options()\n"
-            "options.parseOptions([])\n"
-            "check_start(import_that_hangs, options, 0.1)\n"
+            "options.parseOptions(['--boot-timeout=1'])\n"
+            "check_start(import_that_hangs, options)\n"
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
