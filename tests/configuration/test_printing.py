@@ -83,6 +83,7 @@ class PrintTests(SynchronousTestCase):
             methods=("GET", "X"),
             access_log="-",
             trusted_proxy=("unix", "10.0.0.0/8"),
+            workers="auto",
         )
         self.assert_round_trip(configuration)
         self.assertIn(

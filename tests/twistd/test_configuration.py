@@ -84,6 +84,7 @@ class SourceTests(ConfigurationTestCase):
         for text, message in {
             "keepalive = 5": "keepalive is not an option: did you mean keep_alive?",
             "keep-alive = 5": "keep-alive is not an option: did you mean keep_alive?",
+            "KEEP-ALIVE = 5": "KEEP-ALIVE is not an option: did you mean keep_alive?",
             "port = 80": "port is not an option: use --listen",
             "xyzzy = 1": "xyzzy is not an option: ",
         }.items():
