@@ -11,8 +11,10 @@ This module must import neither the reactor nor the application.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from txgreenwsgi._control.place import AUTOMATIC as CONTROL_AUTOMATIC
@@ -50,6 +52,7 @@ __all__ = [
     "all_options",
     "option_name",
     "read",
+    "validated",
 ]
 
 DEFAULT_APP: Final = "txgreenwsgi.demo:app"
@@ -488,23 +491,26 @@ class Described(NamedTuple):
 _DEFAULTS: Final[dict[str, object]] = {"threads_for": ("auto",)}
 
 
-def all_options() -> dict[str, Described]:
+@functools.cache
+def all_options() -> Mapping[str, Described]:
     """Return every option of the command by its name with underscores, in order."""
-    return {
-        each.name: each
-        for each in (
-            *(
-                Described(field.name, field.metadata["setting"], field.default)
-                for field in dataclasses.fields(Command)
-            ),
-            *(
-                Described(
-                    name, Option(**_fields(setting)), _DEFAULTS.get(name, default)
-                )
-                for name, setting, default in described()
-            ),
-        )
-    }
+    return MappingProxyType(
+        {
+            each.name: each
+            for each in (
+                *(
+                    Described(field.name, field.metadata["setting"], field.default)
+                    for field in dataclasses.fields(Command)
+                ),
+                *(
+                    Described(
+                        name, Option(**_fields(setting)), _DEFAULTS.get(name, default)
+                    )
+                    for name, setting, default in described()
+                ),
+            )
+        }
+    )
 
 
 def _fields(setting: Setting) -> dict[str, Any]:
