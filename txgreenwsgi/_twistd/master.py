@@ -19,6 +19,7 @@ from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._switching.steady_clock import use_steady_clock
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
@@ -26,7 +27,7 @@ from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._workers.boot import Boot
 from txgreenwsgi._workers.cpus import usable_cpus
 from txgreenwsgi._workers.master import KILL_MARGIN_SECONDS, Master, MasterSettings
-from txgreenwsgi._workers.page import create_page
+from txgreenwsgi._workers.page import Page, create_page
 from txgreenwsgi._workers.process import Launcher
 from txgreenwsgi._workers.sockets import ListeningSockets
 from txgreenwsgi._wsgi.log_descriptor import STDERR_FD, append_stderr_to
@@ -70,6 +71,7 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
             boot_timeout=command.boot_timeout,
             graceful_timeout=options.settings.graceful_timeout,
             reload_parallel=command.reload_parallel,
+            worker_timeout=command.worker_timeout,
         ),
         options.settings.drain_delay,
         Boot(
@@ -173,6 +175,7 @@ class MasterService(Service):
             from twisted.internet import reactor
 
             self._reactor = reactor
+        use_steady_clock(self._reactor)
         if self._stacks_path:
             # The watchdog logs why it cannot be opened.
             with contextlib.suppress(OSError):
@@ -192,6 +195,7 @@ class MasterService(Service):
             self._settings,
             sockets,
             launcher.launch,
+            Page(self._page),
             self._give_up,
         )
 

@@ -110,6 +110,7 @@ class ServerParts(NamedTuple):
     server: GreenService
     watchdog: Watchdog
     signals: OperatorSignals
+    options: Options
 
 
 def make_server(
@@ -173,7 +174,7 @@ def make_server(
     service = _CommandService(
         server, watchdog, signals, reactor, stacks_path, notifier, stop_seconds
     )
-    return ServerParts(service, server, watchdog, signals)
+    return ServerParts(service, server, watchdog, signals, options)
 
 
 def _enter(directory: str | None) -> None:

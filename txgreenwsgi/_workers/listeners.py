@@ -147,7 +147,7 @@ def _open(text: str, slots: int, reactor: object) -> Listener:
         _log.info("adopted {address}", address=listener.address)
         return listener
     failures: list[Failure] = []
-    endpoint.listen(Factory()).addErrback(failures.append)
+    endpoint.listen(_Quiet()).addErrback(failures.append)
     for failure in failures:
         error = failure.value
         if isinstance(error, (CannotListenError, OSError)):
@@ -161,6 +161,12 @@ def _open(text: str, slots: int, reactor: object) -> Listener:
         )
     _log.info("listening on {address}", address=opening.listener.address)
     return opening.listener
+
+
+class _Quiet(Factory):
+    """A factory that no connection reaches."""
+
+    noisy = False
 
 
 class _OpeningReactor(ListeningProxy):

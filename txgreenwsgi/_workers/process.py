@@ -130,7 +130,11 @@ class Launcher:
             os.close(null)
         process.started(transport.pid, link, log, name)
         boot = replace(
-            self._boot, slot=worker.slot.index, number=worker.number, name=name
+            self._boot,
+            slot=worker.slot.index,
+            number=worker.number,
+            record=worker.record,
+            name=name,
         )
         process.send(boot.message())
         return process

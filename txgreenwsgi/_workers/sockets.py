@@ -52,6 +52,10 @@ class ListeningSockets:
         self._listeners = open_listeners(self.texts, slots, self._reactor)
         self._addresses = tuple(each.address for each in self._listeners)
 
+    def shared(self) -> list[int]:
+        """Return the indices of the endpoints whose socket all slots share."""
+        return [index for index, each in enumerate(self._listeners) if not each.divided]
+
     def descriptors(self, slot: int, *, shared: bool) -> tuple[list[int], list[int]]:
         """Return the listening descriptors of a slot; see `master.Sockets`.
 
