@@ -537,8 +537,122 @@ class ScaleTests(WorkerTests):
         self.stop(server)
 
 
+class BlockedTests(WorkerTests):
+    """Workers whose reactor is blocked."""
+
+    def test_hung_worker(self) -> None:
+        """A worker that C code blocks for ever is named, killed and replaced.
+
+        The other requests are served by the other worker meanwhile.
+        """
+        server = self.start("--worker-timeout=4")
+        with server.connect() as client:
+            began = time.monotonic()
+            client.send(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.wait_logged("is blocked for .* by request .* GET /hang")
+            for _ in range(50):
+                before = time.monotonic()
+                self.assertEqual(server.fetch("/").status, 200)
+                # Without a neighbour, half of them would wait for the timeout.
+                self.assertLess(time.monotonic() - before, 2)
+            server.wait_logged("was killed by SIGKILL")
+            # Generous: the timeout is 4 s.
+            self.assertLess(time.monotonic() - began, 10)
+            client.read_all()
+        log = server.log()
+        self.assertRegex(log, r"killing worker .* by request \S+ GET /hang")
+        self.assertIn("workers_app.py", log)
+        self.assertRegex(log, "in match")
+        server.wait_ready(3)
+
+    def test_busy_worker(self) -> None:
+        """Python code that blocks is logged by the worker, and is not killed."""
+        server = self.start("--worker-timeout=10")
+        with server.connect() as client:
+            client.send(b"GET /busy/3 HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(1.5)
+            for _ in range(20):
+                before = time.monotonic()
+                self.assertEqual(server.fetch("/").status, 200)
+                self.assertLess(time.monotonic() - before, 1.4)
+            self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
+        server.wait_logged(r"reactor blocked by GET /busy/3")
+        server.wait_logged("responds again")
+        self.assertEqual(len(server.ready()), 2)
+
+    def test_shared_socket(self) -> None:
+        """A blocked worker does not keep the connections of a shared socket."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/socket"
+        server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=2")
+        server.wait_ready(2)
+        blocked = get_unix(path, "/busy/4")
+        self.addCleanup(blocked.close)
+        began = time.monotonic()
+        for _ in range(20):
+            with get_unix(path, "/") as client:
+                self.assertIn(b"200 OK", client.recv(1000))
+        self.assertLess(time.monotonic() - began, 3.5)
+
+
+def get_unix(path: str, target: str) -> socket.socket:
+    """Send a request over a UNIX socket."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(ANSWER_SECONDS)
+    client.connect(path)
+    client.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    return client
+
+
+class RecyclingTests(WorkerTests):
+    """Limits of a worker's life."""
+
+    def check(self, option: str, reason: str) -> None:
+        """Check that workers are recycled under load, and that no request fails."""
+        server = self.start(option, app=RESTART_APP)
+        clients = self.clients(server.port)
+        server.wait_count(rf"recycling worker .*{reason}", 2)
+        server.wait_ready(4)
+        time.sleep(0.5)
+        self.assert_answered(clients, server)
+        self.stop(server)
+
+    def test_requests(self) -> None:
+        """A number of requests."""
+        self.check("--max-requests=500", r"\d+ requests \(--max-requests\)")
+
+    def test_lifetime(self) -> None:
+        """A time."""
+        self.check("--max-lifetime=2", r"2 s of service \(--max-lifetime\)")
+
+    def test_memory(self) -> None:
+        """Memory."""
+        server = self.start("--max-rss=120M", workers=1)
+        server.fetch("/keep")
+        server.fetch("/keep")
+        server.wait_logged(r"recycling worker 1 .*MiB of memory \(--max-rss\)")
+        server.wait_ready(2)
+
+
 class BalanceTests(WorkerTests):
     """The distribution of connections."""
+
+    def test_shared_socket(self) -> None:
+        """Connections that persist on a shared socket are divided evenly."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/socket"
+        server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=4")
+        server.wait_ready(4)
+        counts: dict[bytes, int] = {}
+        for _ in range(80):
+            client = get_unix(path, "/")
+            self.addCleanup(client.close)
+            pid = client.recv(1000).rpartition(b"\r\n\r\n")[2]
+            counts[pid] = counts.get(pid, 0) + 1
+        self.assertEqual(len(counts), 4, counts)
+        self.assertLess(max(counts.values()), 1.5 * 80 / 4, counts)
 
     def test_divided_sockets(self) -> None:
         """Each of four workers gets about the same number of connections."""

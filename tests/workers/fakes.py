@@ -107,7 +107,7 @@ class FakeBeats:
 
     def read(self, record: int) -> Beat:
         """Return the last beat."""
-        return self.beats.get(record, Beat(0, 0.0, 0.0, 0, 0, 0, 0, ""))
+        return self.beats.get(record, Beat(0, 0.0, 0.0, 0, 0, 0, False, ""))
 
     def write_serving(self, records: Sequence[int]) -> None:
         """Record it."""

@@ -516,12 +516,14 @@ class BeatTests(SynchronousTestCase):
         self.first, self.second = case.processes
         self.second.messages.clear()
 
-    def beat(self, *processes: FakeProcess, current: str = "", blocks: int = 0) -> None:
+    def beat(
+        self, *processes: FakeProcess, current: str = "", reported: bool = False
+    ) -> None:
         """Let processes beat."""
         now = self.case.clock.seconds()
         for process in processes:
             self.case.beats.beats[process.worker.record] = Beat(
-                1, now, 0.0, 2, 3, 4, blocks, current
+                1, now, 0.0, 2, 3, 4, reported, current
             )
 
     def pass_time(self, seconds: float, **keywords: Any) -> None:
@@ -558,7 +560,7 @@ class BeatTests(SynchronousTestCase):
     def test_worker_that_reports_itself(self) -> None:
         """If the worker's own monitor has logged it, the master does not."""
         with capturedLogs() as events:
-            self.beat(self.first, current="a-1 GET /slow", blocks=1)
+            self.beat(self.first, current="a-1 GET /slow", reported=True)
             self.pass_time(5)
         self.assertEqual([each for each in events if "is blocked" in str(each)], [])
         self.assertTrue(self.first.worker.blocked)
@@ -570,7 +572,7 @@ class BeatTests(SynchronousTestCase):
         self.assertEqual(self.first.stacks_begun, 0)
         self.pass_time(0.5)
         self.assertEqual(self.first.stacks_begun, 1)
-        self.pass_time(0.75)
+        self.pass_time(0.5)
         self.assertEqual(self.first.signals, [])
         with capturedLogs() as events:
             self.pass_time(0.5)

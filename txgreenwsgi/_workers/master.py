@@ -696,7 +696,6 @@ class Master:
                 else:
                     _log.info("{worker} responds again", worker=worker)
             if not blocked:
-                worker.blocks = beat.blocks
                 worker.suspected_at = None
             elif self._settings.worker_timeout:
                 self._check_hung(worker, beat, age, now)
@@ -708,7 +707,7 @@ class Master:
     @staticmethod
     def _log_blocked(worker: Worker, beat: Beat, age: float) -> None:
         """Name the request that blocks a worker, unless the worker itself has."""
-        if beat.blocks == worker.blocks:
+        if not beat.reported:
             _log.warn(
                 "{worker} is blocked for {age:.1f} s by {current}, which lets no other "
                 "Python code run; a neighbour accepts for it",

@@ -12,9 +12,10 @@ another process.
         24  u64       requests in flight
         32  u64       open connections
         40  u64       requests so far
-        48  u64       blocks that the worker's own monitor has reported
-        56  u8        1 while a request (or another task) runs
-        57  char[]    id, method and target of the request, each padded with zeros
+        48  u64       blocks that the worker's own monitor had reported by that beat
+        56  u64       blocks that it has reported by now
+        64  u8        1 while a request (or another task) runs
+        65  char[]    id, method and target of the request, each padded with zeros
 
 Record 0 belongs to the master: the number of workers that serve, and the indices of
 their records, as u16.
@@ -43,13 +44,13 @@ RECORD_BYTES: Final = 512
 #: Number of records. The first is that of the master.
 RECORDS: Final = 1024
 
-_BEAT: Final = struct.Struct("=6Q")
+_BEAT: Final = struct.Struct("=7Q")
 _BLOCKS: Final = struct.Struct("=Q")
 _COUNT: Final = struct.Struct("=Q")
 _CONNECTIONS_AT: Final = 32
 _MOST_SERVING: Final = RECORD_BYTES // 2 - 1
-_BLOCKS_AT: Final = 48
-_RUNNING_AT: Final = 56
+_BLOCKS_AT: Final = 56
+_RUNNING_AT: Final = 64
 # The flag comes first, but a reader that sees it too early reads an older request at
 # worst; it reads twice.
 _REQUEST: Final = struct.Struct("=B24s16s340s")
@@ -76,7 +77,7 @@ class Beat(NamedTuple):
         requests: the number of requests in flight.
         connections: the number of open connections.
         served: the number of requests so far.
-        blocks: the number of blocks that the worker's own monitor has reported.
+        reported: whether the worker's own monitor has reported a block since then.
         current: the request that runs now, such as "1f6a-2b GET /reports"; "" if none.
     """
 
@@ -86,7 +87,7 @@ class Beat(NamedTuple):
     requests: int
     connections: int
     served: int
-    blocks: int
+    reported: bool
     current: str
 
 
@@ -108,8 +109,8 @@ class Page:
     def read(self, record: int) -> Beat:
         """Return the state of a worker."""
         begin = record * RECORD_BYTES
-        count, when, lag, requests, connections, served = _BEAT.unpack_from(
-            self._memory, begin
+        count, when, lag, requests, connections, served, blocks_then = (
+            _BEAT.unpack_from(self._memory, begin)
         )
         (blocks,) = _BLOCKS.unpack_from(self._memory, begin + _BLOCKS_AT)
         return Beat(
@@ -119,7 +120,7 @@ class Page:
             requests=requests,
             connections=connections,
             served=served,
-            blocks=blocks,
+            reported=blocks != blocks_then,
             current=self._current(begin + _RUNNING_AT),
         )
 
@@ -176,6 +177,7 @@ class Record:
             requests,
             connections,
             served,
+            self._blocks,
         )
 
     def note(self, request_id: str, method: str, target: bytes) -> None:

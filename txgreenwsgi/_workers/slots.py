@@ -63,7 +63,6 @@ class Worker:
         ready_at: the time at which it became ready.
         accepts: the slots that it accepts for.
         blocked: whether a neighbour accepts for it because its reactor is blocked.
-        blocks: the blocks that its own monitor had reported at the last beat in time.
         suspected_at: the time at which its stacks were requested because its reactor
             seems to hang.
         killed: whether the master has killed it because its reactor hangs.
@@ -83,7 +82,6 @@ class Worker:
     ready_at: float | None = None
     accepts: set[int] = field(default_factory=set)
     blocked: bool = False
-    blocks: int = 0
     suspected_at: float | None = None
     killed: bool = False
     recycling: bool = False
