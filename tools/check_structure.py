@@ -91,6 +91,8 @@ FOREIGN: Final[Mapping[str, str]] = {
     "channel._conn": "HTTP/2 stream of twisted.web: its connection",
     "channel._dataBuffer": "HTTP/1.1 channel of twisted.web: pipelined input",
     "module._exitWithSignal": "twistd: the kill after which no exit handler runs",
+    "globalLogPublisher._observers": "twist: the observer whose format is chosen",
+    "_getLogObserver": "twistd: opens the log that its options select",
     "_tempDataLen": "transport: bytes that are not written yet",
     # Django and asgiref.
     "_thread_ident": "DatabaseWrapper: the thread that may use it",

@@ -6,13 +6,11 @@ by `TXGREENWSGI_CONNECTIONS=10000`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +26,7 @@ from .processes import (
     RawClient,
     ServerProcess,
 )
+from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
 
 if TYPE_CHECKING:
@@ -157,43 +156,20 @@ class WorkerTests(SynchronousTestCase):
             self.assertFalse(is_alive(pid))
 
     def clients(
-        self, port: int, *options: str, kept: int = 20, closing: int = 5
-    ) -> Any:
+        self, port: int, *, kept: int = 20, closing: int = 5, tls: bool = False
+    ) -> RestartClients:
         """Start clients that send requests until they are ended."""
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.integration.restart_clients"),
-                *(*options, str(kept), str(closing), str(port)),
-            ],
-            cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        return RestartClients(self, [port], kept=kept, closing=closing, tls=tls)
 
-        def end() -> None:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-
-        self.addCleanup(end)
-        return process
-
-    def results(self, clients: Any) -> dict[str, Any]:
-        """End clients and return their results."""
-        output, _ = clients.communicate(timeout=60)
-        result: dict[str, Any] = json.loads(output)
-        return result
-
-    def assert_answered(self, clients: Any, server: Workers) -> None:
+    def assert_answered(self, clients: RestartClients, server: Workers) -> None:
         """Fail unless every request was answered, and there was load all the time."""
-        result = self.results(clients)
+        outcome = clients.finish()
         self.assertEqual(
-            result["failures"], [], f"{result['answered']} answered:\n{server.log()}"
+            outcome.failures, [], f"{outcome.answered} answered:\n{server.log()}"
         )
-        self.assertGreater(result["answered"], 50)
+        self.assertGreater(outcome.answered, 50)
         if "TXGREENWSGI_RELOADS" in os.environ:
-            print(f"{self.id()}: {result['answered']} answered, 0 failed")
+            print(f"{self.id()}: {outcome.answered} answered, 0 failed")
 
 
 def is_alive(pid: int) -> bool:
@@ -275,13 +251,13 @@ class LifeTests(WorkerTests):
             server.wait_count("was killed by SIGKILL", number)
             server.wait_ready(2 + number)
         time.sleep(0.5)
-        result = self.results(clients)
+        outcome = clients.finish()
         # Those in flight in the killed worker: at most one for each client.
-        self.assertLessEqual(len(result["failures"]), 3 * 25)
-        self.assertGreater(result["answered"], 100)
+        self.assertLessEqual(len(outcome.failures), 3 * 25)
+        self.assertGreater(outcome.answered, 100)
         self.assertIn("was killed by SIGKILL", server.log())
-        for failure in result["failures"]:
-            self.assertNotIn("refused", failure)
+        for failure in outcome.failures:
+            self.assertNotIn("refused", failure.error)
 
     def test_exit_of_a_worker(self) -> None:
         """The exit status of a worker is logged."""
@@ -407,7 +383,7 @@ class ReloadTests(WorkerTests):
             f":privateKey={key}"
         )
         server = self.start(app=RESTART_APP, listen=[listen])
-        clients = self.clients(server.port, "--tls", kept=10, closing=0)
+        clients = self.clients(server.port, kept=10, closing=0, tls=True)
         for number in range(1, RELOADS + 1):
             server.reload(number)
         self.assert_answered(clients, server)

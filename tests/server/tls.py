@@ -26,6 +26,8 @@ class TLSClient:
     Args:
         server: the server to connect to.
         room: as in `MemoryServer.connect`, in bytes of ciphertext.
+        factory: the factory of the connections; by default TLS in front of the site.
+        first: bytes to send before the handshake.
 
     Attributes:
         plain: the connection below TLS.
@@ -33,10 +35,20 @@ class TLSClient:
         goodbye: whether the server has sent close_notify.
     """
 
-    def __init__(self, server: MemoryServer, room: float = float("inf")) -> None:
+    def __init__(
+        self,
+        server: MemoryServer,
+        room: float = float("inf"),
+        factory: Any = None,
+        first: bytes = b"",
+    ) -> None:
         site = server.site
-        factory = TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=server.reactor)
+        if factory is None:
+            clock = server.reactor
+            factory = TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=clock)
         self.plain = _Plain(server, factory)
+        if first:
+            self.plain.send(first)
         self.received = b""
         self.goodbye = False
         context = ssl.create_default_context()

@@ -98,13 +98,25 @@ class StartTests(SynchronousTestCase):
             ],
         )
 
-    def test_persistent(self) -> None:
-        """For development, the server stays without a worker."""
-        case = MasterCase(1, persists=True)
+    def test_development(self) -> None:
+        """For development, a worker is started that shows the reason."""
+        case = MasterCase(1, development=True)
+        case.master.start()
+        self.assertEqual(case.last.worker.failure, "")
+        case.last.fail("SyntaxError")
+        self.assertEqual(len(case.processes), 2)
+        self.assertEqual(case.last.worker.failure, "SyntaxError")
+        case.last.ready()
+        case.advance(100)
+        self.assertEqual((case.given_up, len(case.processes)), ([], 2))
+
+    def test_development_without_a_page(self) -> None:
+        """If that one fails too, the server ends."""
+        case = MasterCase(1, development=True)
         case.master.start()
         case.last.fail("SyntaxError")
-        case.advance(100)
-        self.assertEqual((case.given_up, len(case.processes)), ([], 1))
+        case.last.fail("out of memory")
+        self.assertEqual(case.given_up, ["out of memory"])
 
 
 class CrashTests(SynchronousTestCase):
@@ -335,14 +347,18 @@ class ReloadTests(SynchronousTestCase):
 class RestartSlotTests(SynchronousTestCase):
     """Stop, then start."""
 
+    def setUp(self) -> None:
+        """Make a master for development."""
+        self.case = MasterCase(1, development=True)
+
     def test_restart(self) -> None:
         """The successor starts when the worker has ended."""
-        case = MasterCase(1, persists=True)
+        case = self.case
         case.start()
-        done = case.master.restart_slot(0)
+        done = case.master.restart_slot(0, 1.0)
         self.assertEqual(len(case.processes), 1)
         self.assertEqual(
-            [each["do"] for each in case.last.messages], ["adopt", "drain", "cut short"]
+            [each["do"] for each in case.last.messages], ["adopt", "drain"]
         )
         case.last.exit()
         self.assertEqual(len(case.processes), 2)
@@ -350,17 +366,77 @@ class RestartSlotTests(SynchronousTestCase):
         case.last.ready()
         self.assertTrue(self.successResultOf(done).succeeded)
 
-    def test_after_a_failure(self) -> None:
-        """A slot that stayed empty after a failure starts again."""
-        case = MasterCase(1, persists=True)
-        case.master.start()
-        case.last.fail("SyntaxError")
+    def test_grace(self) -> None:
+        """The grace period is as short as asked for; then the worker is killed."""
+        case = self.case
+        case.start()
+        case.master.restart_slot(0, 1.0)
+        case.advance(1)
+        self.assertEqual(len(case.last.done("cut short")), 1)
+        case.advance(8)
+        self.assertEqual(case.last.signals, [signal.SIGKILL])
+
+    def test_while_it_starts(self) -> None:
+        """A worker that starts is ended; the first call fails, the second succeeds."""
+        case = self.case
+        case.start()
+        first = case.master.restart_slot(0)
+        second = case.master.restart_slot(0)
+        self.assertEqual(self.successResultOf(first).reason, "restarted again")
+        case.last.exit()
+        third = case.master.restart_slot(0)
+        case.last.exit(None, signal.SIGTERM)
+        self.assertFalse(self.successResultOf(second).succeeded)
+        self.assertEqual(len(case.processes), 3)
+        case.last.ready()
+        self.assertTrue(self.successResultOf(third).succeeded)
+
+    def test_shutdown(self) -> None:
+        """A shutdown ends a restart."""
+        case = self.case
+        case.start()
         done = case.master.restart_slot(0)
+        stopped = case.master.stop()
+        case.last.exit()
+        self.assertFalse(self.successResultOf(done).succeeded)
+        self.successResultOf(stopped)
+        self.assertEqual(len(case.processes), 1)
+
+    def test_after_a_failure(self) -> None:
+        """The page of a failure is replaced by the application again."""
+        case = self.case
+        case.start()
+        done = case.master.restart_slot(0)
+        case.last.exit()
         case.last.fail("NameError")
         self.assertEqual(self.successResultOf(done).reason, "NameError")
+        case.last.ready()
         again = case.master.restart_slot(0)
+        case.last.exit()
+        self.assertEqual(case.last.worker.failure, "")
         case.last.ready()
         self.assertTrue(self.successResultOf(again).succeeded)
+
+    def test_crashes(self) -> None:
+        """A worker that crashes is restarted once; then a page says so."""
+        case = self.case
+        case.start()
+        case.last.exit(None, signal.SIGSEGV)
+        case.advance(0)
+        self.assertEqual(case.last.worker.failure, "")
+        case.last.ready()
+        case.last.exit(None, signal.SIGSEGV)
+        self.assertEqual(case.last.worker.failure, "The worker was killed by SIGSEGV.")
+
+    def test_other_messages(self) -> None:
+        """Messages for other parts of the command reach them."""
+        case = self.case
+        seen: list[object] = []
+        case.master.events["loaded"] = lambda worker, message: seen.append(message)
+        case.start()
+        message = {"event": "loaded", "files": []}
+        case.master.received(case.last.worker, message)
+        self.assertEqual(seen, [message])
 
 
 class ScaleTests(SynchronousTestCase):

@@ -15,6 +15,8 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from txgreenwsgi._control.sockets import AUTOMATIC as CONTROL_AUTOMATIC
+from txgreenwsgi._control.sockets import NONE as CONTROL_NONE
 from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
@@ -22,6 +24,7 @@ from txgreenwsgi._server.errors import EndpointError
 from txgreenwsgi._tls.options import CLIENT_MODES, VERSIONS
 from txgreenwsgi.monitoring.accesslog import FORMATS, format_named
 from txgreenwsgi.monitoring.log_format import FormatError
+from txgreenwsgi.monitoring.log_lines import AUTOMATIC, LOG_FORMATS
 from txgreenwsgi.monitoring.path_patterns import PATTERN_FORM, check_pattern
 from txgreenwsgi.origins import NAMES
 from txgreenwsgi.settings import (
@@ -91,6 +94,7 @@ class Option(Setting):
         in_file: the option may be given in a file.
         default_text: the default in the documentation, if it is not the value's own.
         empty_text: the text of an empty list, if it is not the empty text.
+        path_words: values of a path that are not paths.
     """
 
     check: Check | None = None
@@ -99,6 +103,7 @@ class Option(Setting):
     in_file: bool = True
     default_text: str = ""
     empty_text: str = ""
+    path_words: tuple[str, ...] = ()
 
 
 def _option(default: object, kind: Kind, meaning: str, **more: Any) -> Any:
@@ -170,6 +175,17 @@ def _check_offload(name: str, _conditions: Conditions) -> str:
             "heavy calls of well-known modules",
         )
     return name
+
+
+def _check_control(path: str, conditions: Conditions) -> str:
+    if not path or (conditions.paths_are_final and os.path.isdir(path)):
+        raise SettingError(
+            repr(path),
+            "is not the path of a socket",
+            f"give a path in a directory of this user, {CONTROL_AUTOMATIC} or "
+            f"{CONTROL_NONE}",
+        )
+    return path
 
 
 def _check_given(text: str, _conditions: Conditions) -> str:
@@ -373,6 +389,24 @@ class Command:
         "or blocking, and exit; status 1 if one is blocking.",
         is_action=True,
     )
+    log_format: str = _option(
+        AUTOMATIC,
+        "choice",
+        "Format of the server log. text: Twisted's format. dev: short lines. json: one "
+        "object per line. auto: dev in the foreground on a terminal, otherwise text.",
+        choices=(AUTOMATIC, *LOG_FORMATS),
+    )
+    control: str = _option(
+        CONTROL_AUTOMATIC,
+        "text",
+        "UNIX socket for txgreenwsgi status, reload, scale and stacks, with mode 0600. "
+        f"{CONTROL_AUTOMATIC}: in the user's runtime directory if there are workers, "
+        f"otherwise none. {CONTROL_NONE}: no socket.",
+        form=f"PATH|{CONTROL_AUTOMATIC}|{CONTROL_NONE}",
+        path=True,
+        path_words=(CONTROL_AUTOMATIC, CONTROL_NONE),
+        check=_check_control,
+    )
     access_log: str | None = _option(
         None,
         "text",
@@ -434,6 +468,20 @@ class Command:
         "count",
         "Number of workers that start at the same time during a reload.",
         minimum=1,
+    )
+    reload: bool = _option(
+        False,
+        "flag",
+        "For development: restart the application when one of its files changes, and "
+        "show its traceback as a page if it does not start. It runs in one worker.",
+    )
+    reload_extra: tuple[str, ...] = _option(
+        (),
+        "words",
+        "With --reload, also watch the files that match this pattern, such as "
+        "'templates/**/*.html' or .env. May be repeated.",
+        form="PATTERN",
+        path=True,
     )
     access_log_format: str = _option(
         "combined",

@@ -27,7 +27,7 @@ from txgreenwsgi._wsgi.standard_streams import (
     replace_standard_streams,
 )
 from txgreenwsgi.green import exits
-from txgreenwsgi.settings import Settings
+from txgreenwsgi.settings import SettingError, Settings
 
 from .accepting import AcceptThrottle
 from .access_log import open_access_log
@@ -36,8 +36,10 @@ from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
 from .https import HTTPSListeners, is_https
+from .proxy_header import read_proxy_headers, unusable_setting
 from .site import GreenSite
 from .unpatched import SERVICE_REMEDY, log_if_unpatched
+from .urls import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,6 +90,7 @@ class GreenService(Service):
     Attributes:
         site: the factory behind all endpoints.
         ports: the open ports, while the service runs.
+        urls: their addresses as a person types them, such as "http://127.0.0.1:8080/".
     """
 
     def __init__(
@@ -111,6 +114,10 @@ class GreenService(Service):
             )
         self._load_app = load_app
         self._listen = list(listen)
+        unusable = unusable_setting(settings or Settings(), self._listen)
+        if unusable is not None:
+            name, value, problem, remedy = unusable
+            raise SettingError(f"{name}={value!r}", problem, remedy)
         self._opening: list[Deferred[IListeningPort]] = []
         self._privileged = False
         self._refusal: Failure | None = None
@@ -119,6 +126,7 @@ class GreenService(Service):
         if access_log is not None:
             observers = [*observers, access_log.observe]
         self.ports: list[IListeningPort] = []
+        self.urls: list[str] = []
         self.site = GreenSite(
             None, settings or Settings(), observers=observers, reactor=reactor
         )
@@ -188,12 +196,8 @@ class GreenService(Service):
                 opened = Deferred()
                 opened.errback(Failure())
             self._opening.append(opened)
-            opened.addCallbacks(
-                self._opened,
-                self._not_opened,
-                callbackArgs=(described,),
-                errbackArgs=(described,),
-            )
+            opened.addCallback(self._opened, described)
+            opened.addErrback(self._not_opened, described)
             refusal, self._refusal = self._refusal, None
             if refusal is not None:
                 self._close_ports()
@@ -208,8 +212,9 @@ class GreenService(Service):
         return as_it_is(listen)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
-        _log.info("listening on {address}", address=port.getHost())
+        _log.info("listening on {address}", address=port.getHost(), is_routine=True)
         self.ports.append(port)
+        self.urls.append(url_of(port.getHost(), listen))
         self._serve_port(port, listen)
         return port
 
@@ -223,6 +228,7 @@ class GreenService(Service):
         self.site.sockets.serve_port(port)
         if listen:  # the TLS options of an endpoint object may know other protocols
             read_client_hellos(port, self.site)
+        read_proxy_headers(port, self.site)
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
         if failure.check(CancelledError):
@@ -324,6 +330,7 @@ class GreenService(Service):
 
     def _close_ports(self) -> Deferred[object]:
         ports, self.ports = self.ports, []
+        self.urls.clear()
         if self._throttle is not None:
             self._throttle.forget()
         return gatherResults(

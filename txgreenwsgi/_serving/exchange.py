@@ -601,14 +601,16 @@ class Exchange:
         """Call the application, after its body was received if it must be complete."""
         server = self.server
         settings = server.settings
-        file = self.stream.stored_body()
-        if file is not None:
-            stored = StoredBody(file, self.head.content_length or 0, body)
-            environ = self._environ(SeekableInput(stored))
-            server.runner(server.application, environ, self)
-            return
+        runner = server.runner
+        if self.stream.body_is_stored:
+            file = self.stream.stored_body()
+            if file is not None:
+                stored = StoredBody(file, self.head.content_length or 0, body)
+                environ = self._environ(SeekableInput(stored))
+                runner(server.application, environ, self)
+                return
         if self.head.content_length is not None and not settings.buffer_input:
-            server.runner(server.application, self._environ(Input(body)), self)
+            runner(server.application, self._environ(Input(body)), self)
             return
         memory = settings.buffer_memory
         if not settings.buffer_input:
@@ -629,7 +631,7 @@ class Exchange:
             else:
                 buffer_input = partial(_buffer_input, ahead, given)
                 environ["txgreenwsgi.buffer_input"] = partial(in_task, buffer_input)
-            server.runner(server.application, environ, self)
+            runner(server.application, environ, self)
             if not ahead.begun and not ahead.complete and settings.chunked == "auto":
                 _log.info(
                     "{request}: the application did not read the chunked request body, "
@@ -816,7 +818,11 @@ class Exchange:
         self.bytes_sent = length
         self._left = 0
         stream.start(head, length, block, True)
-        self.finish()
+        if self.state is not RESPONDING:
+            self._refuse_write()
+        stream.finish()
+        if self.state is RESPONDING:
+            self.state = _FINISHED
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks under backpressure."""

@@ -101,6 +101,11 @@ class RequestTable:
         self._last_id = 0
         _tables.add(self)
 
+    @property
+    def ended(self) -> int:
+        """The number of requests that have ended."""
+        return self._last_id - len(self.exchanges)
+
     def next_id(self) -> str:
         """Return an identity that is unique across processes."""
         if not self._id_prefix:

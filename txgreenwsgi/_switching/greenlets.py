@@ -253,13 +253,14 @@ class GreenletHub:
     def _take_turn(self) -> None:
         turn, self._turn = self._turn, []
         end = self.share_slice(len(turn))
+        seconds = self.seconds
         made = 0
         for function in turn:
             call_and_log(
                 function, "a call scheduled for the reactor's next turn failed"
             )
             made += 1
-            if self.reactor.seconds() > end and not self.closed:
+            if seconds() > end and not self.closed:
                 break
         self.slice_seconds = SLICE_SECONDS
         if made < len(turn):

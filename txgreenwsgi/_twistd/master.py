@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._switching.steady_clock import use_steady_clock
+from txgreenwsgi._twistd.development import watch_application
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
@@ -34,11 +35,12 @@ from txgreenwsgi._wsgi.log_descriptor import STDERR_FD, append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.logger import ILogObserver
 
+    from txgreenwsgi._reloading.reloader import Reloader
     from txgreenwsgi._twistd.options import Options
     from txgreenwsgi._workers.interface import MasterControl, ReloadResult
 
@@ -64,6 +66,8 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
     """
     command = options.command
     workers = usable_cpus() if command.workers == "auto" else int(command.workers)
+    if command.reload:
+        workers = 1
     parent: Any = options.parent or {}
     return MasterService(
         MasterSettings(
@@ -71,7 +75,9 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
             boot_timeout=command.boot_timeout,
             graceful_timeout=options.settings.graceful_timeout,
             reload_parallel=command.reload_parallel,
-            worker_timeout=command.worker_timeout,
+            # A debugger blocks the reactor for as long as its user likes.
+            worker_timeout=0.0 if command.reload else command.worker_timeout,
+            development=command.reload,
         ),
         options.settings.drain_delay,
         Boot(
@@ -81,9 +87,11 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
             path=list(sys.path),
             listen=list(command.listen),
             directory="" if parent.get("chroot") else options.directory,
+            development=command.reload,
         ),
         reactor,
         log_path(options),
+        command.reload_extra,
     )
 
 
@@ -97,6 +105,7 @@ class MasterService(Service):
         boot: the start message of workers, without the reactor.
         reactor: by default, the reactor that is installed when the service starts.
         stacks_path: the log of twistd as a daemon; "" if there is none.
+        extra: in development, patterns of further files to watch.
 
     Attributes:
         on_start: functions that are called with the master before it starts workers;
@@ -113,7 +122,10 @@ class MasterService(Service):
         boot: Boot,
         reactor: Any = None,
         stacks_path: str = "",
+        extra: Sequence[str] = (),
     ) -> None:
+        self._extra = extra
+        self._reloader: Reloader | None = None
         self.on_start: list[Callable[[MasterControl], object]] = []
         self._settings = settings
         self._drain_delay = drain_delay
@@ -206,6 +218,10 @@ class MasterService(Service):
             self.master.observe(observer)
         for function in self.on_start:
             function(self.master)
+        if self._boot.development:
+            self._reloader = watch_application(
+                self.master, self._reactor, self._extra, self._boot.directory
+            )
         _log.info(
             "master {pid} starts {count} workers",
             pid=os.getpid(),
@@ -216,6 +232,8 @@ class MasterService(Service):
     def stopService(self) -> Deferred[Any]:
         """Drain the workers; the Deferred fires when the last one has ended."""
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._reloader is not None:
+            self._reloader.stop()
         self._notifier.stopping(self._stop_seconds)
         sockets, self._sockets = self._sockets, None
         if sockets is None:

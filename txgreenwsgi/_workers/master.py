@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+    from .details import WorkerDetails
     from .link import Message
 
 __all__ = ["Master", "MasterSettings", "Sockets"]
@@ -79,8 +80,8 @@ class MasterSettings:
         reload_parallel: the number of successors that boot at the same time.
         worker_timeout: seconds without a beat after which a worker is killed; 0 for no
             limit.
-        persists: for development: a worker that fails is not restarted, and the server
-            goes on without a worker.
+        development: a worker that cannot start is replaced by one that shows why, and
+            the server goes on.
     """
 
     workers: int
@@ -88,7 +89,7 @@ class MasterSettings:
     graceful_timeout: float = 30.0
     reload_parallel: int = 1
     worker_timeout: float = 30.0
-    persists: bool = False
+    development: bool = False
 
 
 class Beats(Protocol):
@@ -140,6 +141,9 @@ class Master:
         beats: the shared page.
         give_up: called with the reason if the first worker cannot become ready.
         monotonic: the clock of the beats.
+
+    Attributes:
+        events: functions for further messages of workers, by the name of the event.
     """
 
     def __init__(
@@ -181,8 +185,11 @@ class Master:
         self._stopping = False
         self._cut_short = False
         self._stopped: list[Deferred[None]] = []
+        self.events: dict[str, Callable[[Worker, Message], object]] = {}
         # By slot, functions that wait for the end of its workers.
-        self._waiting_starts: dict[Slot, Callable[[], None]] = {}
+        self._waiting_starts: dict[
+            Slot, tuple[Callable[[], None], Deferred[ReloadResult]]
+        ] = {}
 
     # MasterControl.
 
@@ -243,7 +250,24 @@ class Master:
             last_reload=self._last_reload,
         )
 
-    def stacks(self, worker: int) -> Deferred[str]:
+    def details(self, worker: int) -> Deferred[WorkerDetails | None]:
+        """See `MasterControl.details`."""
+        found = next((each for each in self.workers() if each.number == worker), None)
+        if found is None or found.is_booting:
+            return succeed(None)
+        self._questions += 1
+        question = self._questions
+        answer: Deferred[Any] = Deferred()
+        found.details[question] = answer
+        found.send({"do": "details", "question": question})
+        answer.addTimeout(ANSWER_SECONDS, self._reactor)
+        return answer.addErrback(self._no_details, found, question)
+
+    @staticmethod
+    def _no_details(_: object, worker: Worker, question: int) -> None:
+        worker.details.pop(question, None)
+
+    def stacks(self, worker: int, request: str = "") -> Deferred[str]:
         """See `MasterControl.stacks`."""
         found = next((each for each in self.workers() if each.number == worker), None)
         if found is None:
@@ -255,26 +279,33 @@ class Master:
         if found.is_booting or found.blocked:
             self._unanswered(found, question)
             return answer
-        found.send({"do": "stacks", "question": question})
+        found.send({"do": "stacks", "question": question, "request": request})
         found.calls.append(
             self._reactor.callLater(ANSWER_SECONDS, self._unanswered, found, question)
         )
         return answer
 
-    def restart_slot(self, slot: int) -> Deferred[ReloadResult]:
+    def restart_slot(
+        self, slot: int, grace_seconds: float = 0.0
+    ) -> Deferred[ReloadResult]:
         """See `MasterControl.restart_slot`."""
         if self._stopping:
             return succeed(ReloadResult(False, 0, "the server shuts down"))
         place = self._slots[slot]
         place.cancel_restart()
         answer: Deferred[ReloadResult] = Deferred()
+        place.failures = 0
         for worker in place.workers():
+            booting = worker.is_booting
             self._drain(worker)
-            worker.send({"do": "cut short"})
+            if not booting:
+                worker.calls.append(
+                    self._reactor.callLater(grace_seconds, self._hurry, worker)
+                )
 
         def start() -> None:
-            if place.workers():  # `_gone` calls again
-                self._waiting_starts[place] = start
+            if place.workers():  # `exited` calls again
+                self._waiting_starts[place] = start, answer
                 return
             worker = self._boot(place)
             worker.booted.addCallbacks(
@@ -284,6 +315,9 @@ class Master:
                 ),
             )
 
+        earlier = self._waiting_starts.pop(place, None)
+        if earlier is not None:
+            earlier[1].callback(ReloadResult(False, 0, "restarted again"))
         start()
         return answer
 
@@ -366,6 +400,12 @@ class Master:
             self._leaving(worker, message["reason"])
         elif event == "stacks":
             _answer(worker, message["question"], message["text"])
+        elif event == "details":
+            details = worker.details.pop(message["question"], None)
+            if details is not None:
+                details.callback(message["details"])
+        elif event in self.events:
+            self.events[event](worker, message)
         else:
             _log.warn(
                 "{worker} sent an unknown message: {event}", worker=worker, event=event
@@ -397,6 +437,8 @@ class Master:
         for answer in worker.stacks.values():
             answer.errback(LookupError(f"{worker} has ended"))
         worker.stacks.clear()
+        for details in list(worker.details.values()):
+            details.cancel()
         slot.draining.discard(worker)
         if slot.tenant is worker:
             slot.tenant = None
@@ -418,9 +460,12 @@ class Master:
                 self._boot_failed(worker, reason)
             worker.booted.errback(BootFailed(reason))
             worker.booted.addErrback(_ignore)
-        start = self._waiting_starts.pop(slot, None)
-        if start is not None and not self._stopping:
-            start()
+        waiting = self._waiting_starts.pop(slot, None)
+        if waiting is not None:
+            if self._stopping:
+                waiting[1].callback(ReloadResult(False, 0, "the server shuts down"))
+            else:
+                waiting[0]()
         self._update_neighbours()
         if self._reload is not None:
             self._reload.proceed()
@@ -437,7 +482,7 @@ class Master:
             return
         self._boot(slot).booted.addErrback(_ignore)
 
-    def _boot(self, slot: Slot) -> Worker:
+    def _boot(self, slot: Slot, failure: str = "") -> Worker:
         """Start a worker."""
         slot.cancel_restart()
         if slot.successor is not None:
@@ -448,6 +493,7 @@ class Master:
             slot,
             self._reactor.seconds(),
             heapq.heappop(self._free_records),
+            failure=failure,
         )
         self._beats.clear(worker.record)
         slot.successor = worker
@@ -604,9 +650,9 @@ class Master:
         _log.error("{worker} cannot start: {reason}", worker=worker, reason=text)
         slot = worker.slot
         self._notify("failed", slot.index, reason)
-        if self._settings.persists:
-            return
-        if not self._any_ready:
+        if self._settings.development and not worker.failure:
+            self._show_failure(slot, reason)
+        elif not self._any_ready:
             self._give_up(reason)
         elif self._reload is None or slot not in self._reload.booting:
             self._restart(slot)
@@ -624,8 +670,17 @@ class Master:
         assert worker.ready_at is not None, "it was ready"
         if self._reactor.seconds() - worker.ready_at >= EARLY_SECONDS:
             slot.failures = 0
-        if not self._settings.persists and slot.successor is None:
+        if slot.successor is not None:
+            return
+        if self._settings.development and slot.failures:
+            self._show_failure(slot, f"The worker {ended}.")
+        else:
             self._restart(slot)
+
+    def _show_failure(self, slot: Slot, reason: str) -> None:
+        """Start a worker that shows why the application does not start."""
+        if slot not in self._waiting_starts and not slot.successor:
+            self._boot(slot, reason).booted.addErrback(_ignore)
 
     def _restart(self, slot: Slot) -> None:
         """Start a worker: at once after the first failure, later after more."""

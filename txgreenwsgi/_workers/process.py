@@ -110,7 +110,8 @@ class Launcher:
                 _command(worker),
                 env=worker_environment(),
                 childFDs={
-                    0: null,
+                    # A debugger reads from the terminal.
+                    0: 0 if self._boot.development and os.isatty(0) else null,
                     1: 1,
                     2: 2,
                     LINK_FD: their_link.fileno(),
@@ -135,6 +136,7 @@ class Launcher:
             number=worker.number,
             record=worker.record,
             name=name,
+            failure=worker.failure,
         )
         process.send(boot.message())
         return process

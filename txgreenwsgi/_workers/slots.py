@@ -6,7 +6,7 @@ It knows the life of a worker. It must never know how a process is started.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -71,6 +71,9 @@ class Worker:
         booted: fires when it is ready, or fails with `BootFailed`.
         calls: delayed calls that its end cancels.
         stacks: by request number, Deferreds that wait for its stacks.
+        failure: in development, why the application does not start; the worker serves
+            a page that shows it. "" to start the application.
+        details: the same for its requests in flight.
     """
 
     number: int
@@ -89,6 +92,8 @@ class Worker:
     booted: Deferred[None] = field(default_factory=Deferred)
     calls: list[IDelayedCall] = field(default_factory=list)
     stacks: dict[int, Deferred[str]] = field(default_factory=dict)
+    failure: str = ""
+    details: dict[int, Deferred[Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         pid = "not started" if self.process is None else f"pid {self.process.pid}"

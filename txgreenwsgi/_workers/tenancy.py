@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.internet import task
 from twisted.logger import Logger
 
+from .details import describe_requests
 from .link import Link, Message
 from .stacks import describe_stacks
 
@@ -84,6 +85,10 @@ class Tenancy:
         self._flushing.start(_FLUSH_SECONDS)
         self._link.send({"event": "ready"})
 
+    def send(self, message: Message) -> None:
+        """Send another message to the master."""
+        self._link.send(message)
+
     def leave(self, reason: str) -> bool:
         """Ask the master to replace this worker, and to drain it.
 
@@ -130,7 +135,17 @@ class Tenancy:
                 {
                     "event": "stacks",
                     "question": message["question"],
-                    "text": describe_stacks(self._server.site.server),
+                    "text": describe_stacks(
+                        self._server.site.server, message["request"]
+                    ),
+                }
+            )
+        elif action == "details":
+            self._link.send(
+                {
+                    "event": "details",
+                    "question": message["question"],
+                    "details": describe_requests(self._server.site.server),
                 }
             )
         elif action == "reopen":
