@@ -85,6 +85,8 @@ class FakeSockets:
 
     addresses = ("127.0.0.1:8080", "/run/socket")
 
+    slots = 0
+
     def shared(self) -> list[int]:
         """Return the index of the shared endpoint."""
         return [1]

@@ -112,6 +112,10 @@ class Sockets(Protocol):
     def addresses(self) -> Sequence[str]:
         """The addresses, for the status."""
 
+    @property
+    def slots(self) -> int:
+        """The number of slots with sockets."""
+
     def shared(self) -> list[int]:
         """Return the indices of the endpoints whose socket all slots share."""
 
@@ -325,7 +329,11 @@ class Master:
 
     def start(self) -> None:
         """Start the workers."""
-        self._slots = [Slot(index) for index in range(self._target)]
+        # A slot with a socket and without a worker is served by a neighbour.
+        count = max(self._target, self._sockets.slots)
+        self._slots = [
+            Slot(index, retired=index >= self._target) for index in range(count)
+        ]
         for slot in self._slots:
             self._start(slot)
         self._watched_at = self._monotonic()
@@ -336,8 +344,11 @@ class Master:
         self._unready = True
         self.for_all({"do": "unready"})
 
-    def stop(self) -> Deferred[None]:
+    def stop(self, *, final: bool = True) -> Deferred[None]:
         """Drain all workers.
+
+        Args:
+            final: whether no other process accepts the connections of the backlogs.
 
         Returns:
             A Deferred that fires when they have ended.
@@ -350,7 +361,7 @@ class Master:
             for slot in self._slots:
                 slot.cancel_restart()
             for worker in list(self.workers()):
-                self._drain(worker, final=True)
+                self._drain(worker, final=final)
             if self._reload is not None:
                 self._reload.abandon("the server shuts down")
         self._check_stopped()
