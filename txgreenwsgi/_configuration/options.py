@@ -434,6 +434,38 @@ class Command:
         "Time limit for a worker to import the application and be ready.",
         minimum=1,
     )
+    worker_timeout: float = _option(
+        30.0,
+        "seconds",
+        "Kill and replace a worker whose reactor is blocked for this time, after "
+        "logging the request and the stacks that block it.",
+        off="never",
+    )
+    max_requests: int = _option(
+        0,
+        "count",
+        "Replace a worker after this number of requests. Its successor is ready before "
+        "it drains.",
+        off="unlimited",
+    )
+    max_requests_jitter: int = _option(
+        0,
+        "count",
+        "Maximum random number that each worker adds to --max-requests.",
+        off="none",
+    )
+    max_lifetime: float = _option(
+        0.0,
+        "seconds",
+        "Replace a worker after this time.",
+        off="unlimited",
+    )
+    max_rss: int = _option(
+        0,
+        "bytes",
+        "Replace a worker whose resident memory reaches this size.",
+        off="unlimited",
+    )
     reload_parallel: int = _option(
         1,
         "count",
