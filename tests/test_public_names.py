@@ -40,6 +40,7 @@ PUBLIC: dict[str, set[str]] = {
     },
     "txgreenwsgi.web": {"GreenWSGIResource"},
     "txgreenwsgi.proxy": {"GreenProxy"},
+    "txgreenwsgi.gunicorn": {"GreenWorker"},
     "txgreenwsgi.net": {
         *("connect", "listen", "Connection", "Listener", "BUFFER_BYTES")
     },

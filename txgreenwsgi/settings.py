@@ -388,6 +388,22 @@ class Settings:
         "are removed.",
         form="LIST",
     )
+    proxy_protocol: Literal["off", "v1", "v2", "auto"] = _setting(
+        "off",
+        "choice",
+        "PROXY protocol: the version that the peers in proxy_protocol_from send ahead "
+        "of each connection, and of TLS, to name the client; auto: either version.",
+        choices=("off", "v1", "v2", "auto"),
+    )
+    proxy_protocol_from: tuple[str, ...] = _setting(
+        (),
+        "names",
+        "Peers that must send the PROXY protocol: addresses and networks separated by "
+        "commas, unix for UNIX sockets, or * for every peer. Others are served as with "
+        "off.",
+        off="UNIX sockets, if the server listens on no other",
+        form="LIST",
+    )
     url_scheme: str = _setting(
         "",
         "text",
@@ -481,6 +497,8 @@ class SettingsKeywords(TypedDict, total=False):
     trusted_proxy: Iterable[str]
     trusted_proxy_count: int
     trusted_proxy_headers: Iterable[str]
+    proxy_protocol: Literal["off", "v1", "v2", "auto"]
+    proxy_protocol_from: Iterable[str]
     url_scheme: str
 
 
@@ -762,7 +780,7 @@ def _checked_proxies(
     name: str, subject: str, names: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Return valid addresses of proxies, or valid names of their headers."""
-    if name == "trusted_proxy":
+    if name in ("trusted_proxy", "proxy_protocol_from"):
         for each in names:
             _check_peer(subject, each)
         return names

@@ -81,6 +81,8 @@ _DECIDED_BY_TWISTED = {
     "buffer_memory": "leave it out: twisted.web buffers every request body",
     "chunked": "leave it out: twisted.web buffers every request body",
     "drain_delay": "leave it out: close the listening port some time after stop()",
+    "proxy_protocol": "leave it out: listen on a haproxy: endpoint of Twisted",
+    "proxy_protocol_from": "leave it out: listen on a haproxy: endpoint of Twisted",
     "prefix": "leave it out: put the resource at that path with putChild()",
     "half_close": "leave it out: twisted.web closes at the end of the input",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import sys
+from functools import partial
 from http.client import HTTPResponse
 from io import BytesIO
 from typing import Any
@@ -18,10 +19,11 @@ from tests.tls.test_certificates import CA, INTERMEDIATE, FilesTestCase
 from txgreenwsgi import service
 from txgreenwsgi._server import collection
 from txgreenwsgi._server.client_hello import ClientHelloFactory
-from txgreenwsgi._server.endpoints import check_endpoint
+from txgreenwsgi._server.endpoints import check_endpoint, make_endpoint
 from txgreenwsgi._server.errors import EndpointError
-from txgreenwsgi._server.https import check_certificates, parse_https
+from txgreenwsgi._server.https import HTTPSListeners, check_certificates, parse_https
 from txgreenwsgi._server.service import GreenService
+from txgreenwsgi._server.site import GreenSite
 from txgreenwsgi._tls.options import TLSOptions
 from txgreenwsgi._tls.renewal import CHECK_SECONDS, SETTLE_SECONDS
 
@@ -187,19 +189,19 @@ class ServiceTests(FilesTestCase, WireTestCase):
     def test_shared(self) -> None:
         """Endpoints with the same options share their certificates."""
         text = f"cert={self.cert}:key={self.key}"
-        other = f"{text}:min=1.3"
-        made = service(
-            application,
-            [f"https:1:{text}", f"https:2:{text}", f"https:3:{other}"],
-            reactor=self.reactor,
+        listeners = HTTPSListeners(
+            TLSOptions(), GreenSite(application, reactor=self.reactor)
         )
-        made.startService()
-        factories: list[Any] = [each[1] for each in self.reactor.tcpServers]
-        listeners = [
-            factory.tls._creatorCallable(None).get_context() for factory in factories
-        ]
-        self.assertIs(listeners[0], listeners[1])
-        self.assertIsNot(listeners[0], listeners[2])
+        first, second, third = (
+            listeners.endpoint(each, partial(make_endpoint, self.reactor)).tls
+            for each in (
+                f"https:1:{text}",
+                f"https:2:{text}",
+                f"https:3:{text}:min=1.3",
+            )
+        )
+        self.assertIs(first, second)
+        self.assertIsNot(first, third)
 
     def test_options(self) -> None:
         """The options of the service are the defaults."""

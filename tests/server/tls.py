@@ -26,7 +26,9 @@ class TLSClient:
     Args:
         server: the server to connect to.
         room: as in `MemoryServer.connect`, in bytes of ciphertext.
-        tls: the source of the server's TLS state.
+        factory: the factory of the connections; by default TLS in front of the site.
+        first: bytes to send before the handshake.
+        tls: the source of the server's TLS state, if there is no `factory`.
         context: the client's context; None for one that verifies nothing.
         name: the server name that the client sends; None for none.
 
@@ -40,13 +42,20 @@ class TLSClient:
         self,
         server: MemoryServer,
         room: float = float("inf"),
+        factory: Any = None,
+        first: bytes = b"",
+        *,
         tls: Any = TLS_OPTIONS,
         context: ssl.SSLContext | None = None,
         name: str | None = None,
     ) -> None:
         site = server.site
-        factory = TLSMemoryBIOFactory(tls, False, site, clock=server.reactor)
+        if factory is None:
+            clock = server.reactor
+            factory = TLSMemoryBIOFactory(tls, False, site, clock=clock)
         self.plain = _Plain(server, factory)
+        if first:
+            self.plain.send(first)
         self.received = b""
         self.goodbye = False
         if context is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
-from txgreenwsgi import current_task, sleep
+from txgreenwsgi import sleep
 from txgreenwsgi._threads.turns import LongTurns, TurnMeter, meter_of
 
 from .cases import ThreadsTestCase
@@ -30,14 +30,9 @@ class TurnMeterTests(ThreadsTestCase):
 
     def measure(self, function: Callable[[], object]) -> LongTurns:
         """Run `function` in a task; return its long turns."""
-
-        def main() -> LongTurns:
-            function()
-            task = current_task()
-            assert task is not None
-            return self.meter.take(task)
-
-        return self.run_in_task(main)
+        task = self.begin(function)
+        self.finish(task)
+        return self.meter.take(task)
 
     def block(self) -> None:
         """Hold up the reactor: two turns of 10 s and a short one."""
@@ -48,7 +43,7 @@ class TurnMeterTests(ThreadsTestCase):
         self.pass_time(10)
 
     def test_plain(self) -> None:
-        """Long turns count in full; the one in progress is included."""
+        """Long turns count in full; the last one is included."""
         self.assertEqual(self.measure(self.block), LongTurns(20.0, 20.0))
         self.assertEqual(self.measure(lambda: sleep(0)), LongTurns(0.0, 0.0))
 

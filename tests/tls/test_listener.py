@@ -374,7 +374,7 @@ class LoadTests(ListenerTestCase):
 
     def test_log_of_many(self) -> None:
         """Of many certificates, the first ones are logged, and the number of others."""
-        self.patch(module, "_LOGGED", 2)
+        self.patch(module, "MAX_LOGGED", 2)
         for number in range(4):
             CA.issue(f"{number}.test").write(self.directory, str(number))
         tls = self.listener(dir=str(self.directory))

@@ -64,7 +64,7 @@ class KeyTests(SynchronousTestCase):
             given.append(ctypes.string_at(data, size))
             return 1
 
-        self.patch(tickets, "_control", lambda: control)
+        self.patch(tickets, "key_setter", lambda: control)
         context = SSL.Context(SSL.TLS_METHOD)
         self.assertTrue(use_ticket_keys(context, secret, purpose))
         return given[0]
@@ -81,7 +81,7 @@ class KeyTests(SynchronousTestCase):
 
     def test_not_available(self) -> None:
         """Where OpenSSL's function is not exported, nothing is set."""
-        self.patch(tickets, "_control", lambda: None)
+        self.patch(tickets, "key_setter", lambda: None)
         context = SSL.Context(SSL.TLS_METHOD)
         self.assertFalse(use_ticket_keys(context, b"s" * 32, b"p"))
         self.assertFalse(can_share_tickets())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import time
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -44,7 +44,7 @@ class NotifyCase(SynchronousTestCase):
     def received(self, server: socket.socket | None = None) -> list[str]:
         """Return the messages since the last call."""
         messages: list[str] = []
-        with suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):
             while True:
                 messages.append((server or self.server).recv(4096).decode())
         return messages
@@ -280,7 +280,7 @@ class FailureTests(NotifyCase):
         other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(other.close)
         other.setblocking(False)
-        with suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):
             while True:
                 other.sendto(b"X=1", self.server.getsockname())
 

@@ -101,6 +101,8 @@ class OptionsTests(SynchronousTestCase):
             "trusted_proxy": ("10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
             "trusted_proxy_count": ("2", 2),
             "trusted_proxy_headers": ("Forwarded", ("forwarded",)),
+            "proxy_protocol": ("auto", "auto"),
+            "proxy_protocol_from": ("10.0.0.0/8,unix", ("10.0.0.0/8", "unix")),
             "url_scheme": ("https", "https"),
         }
         self.assertEqual(list(said), [name for name, _s, _d in described()])
@@ -248,8 +250,10 @@ class RefusalTests(SynchronousTestCase):
             "--environ=A": "--environ 'A' contains no '=': give NAME=VALUE",
             "--environ=wsgi.x=1": "--environ 'wsgi.x=1' is reserved for the server "
             "(PEP 3333): give a name that does not begin with 'wsgi.'",
-            "--access-log-format=common": "--access-log-format 'common' is not a "
-            "valid value: give combined or json",
+            "--access-log-format=clf": "--access-log-format 'clf' is not a format: "
+            "give combined, common, json, or directives of Apache, such as '%h %r %s'",
+            "--access-log-skip=health": "--access-log-skip 'health' is not the pattern "
+            "of a path: give a path such as /health or /internal/*",
             "--app=": "--app '' is empty: give package.module:name, such as --app "
             "myproject.wsgi:application",
             "--access-log=": "--access-log '' is not a file: give the path of a file "
@@ -263,7 +267,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(
                 self.refusal(name, "80"),
                 f"{name} is not an option: use --listen with an endpoint string: "
-                "--listen tcp:8080",
+                "--listen tcp:80",
             )
         for name in ("--https", "-c", "--certificate", "-k", "--privkey"):
             self.assertEqual(
@@ -363,3 +367,28 @@ class CommandTests(SynchronousTestCase):
                 if name == "greenwsgi"
             ]
             self.assertIsInstance(make(), Options)
+
+
+class ReloadOptionTests(SynchronousTestCase):
+    """`--reload` and the options that it excludes."""
+
+    def test_one_worker(self) -> None:
+        """It is compatible with one worker."""
+        command = parsed("--reload", "--workers=1", "--reload-extra=*.html").command
+        self.assertTrue(command.reload)
+        self.assertEqual(command.reload_extra, ("*.html",))
+
+    def test_several_workers(self) -> None:
+        """More are an error that names both options."""
+        for number in ("2", "auto"):
+            error = self.assertRaises(
+                UsageError, parsed, "--reload", f"--workers={number}"
+            )
+            self.assertIn(
+                f"--reload and --workers {number} exclude each other", str(error)
+            )
+
+    def test_pattern_alone(self) -> None:
+        """Patterns without it have no effect, which is an error."""
+        error = self.assertRaises(UsageError, parsed, "--reload-extra=.env")
+        self.assertIn("--reload-extra '.env' has no effect", str(error))

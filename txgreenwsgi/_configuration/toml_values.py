@@ -86,7 +86,7 @@ def _pairs(option: Option, value: object) -> tuple[tuple[str, str], ...]:
 # The arguments of endpoint strings that are paths.
 _ENDPOINT_PATH: Final = re.compile(
     r"(?P<before>(?:\A|:)(?:unix:(?:address=)?|(?:address|privateKey|certKey|"
-    r"extraCertChain|dhParameters)=))(?P<path>(?:[^:\\=/]|\\.)(?:[^:\\=]|\\.)*)(?=:|\Z)"
+    r"extraCertChain|dhParameters|cert|key|dir|client[-_]ca)=))(?P<path>(?:[^:\\=/]|\\.)(?:[^:\\=]|\\.)*)(?=:|\Z)"
 )
 
 
@@ -107,7 +107,7 @@ def relocated(each: Described, value: Any, directory: str) -> Any:
             )
             for endpoint in value
         )
-    if not option.path:
+    if not option.path or value in option.path_words:
         return value
     if option.kind == "pairs":
         return tuple((key, _relocated(path, directory)) for key, path in value)

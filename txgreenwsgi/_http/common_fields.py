@@ -32,7 +32,14 @@ class CommonFields:
         adds_fields: whether the deployer has configured fields.
     """
 
-    __slots__ = ("_added", "_date_line", "_date_second", "_server_line", "adds_fields")
+    __slots__ = (
+        "_added",
+        "_date_line",
+        "_date_valid_from",
+        "_date_valid_until",
+        "_server_line",
+        "adds_fields",
+    )
 
     def __init__(self, server: str, added: Iterable[tuple[str, str]] = ()) -> None:
         self._added = [
@@ -42,7 +49,7 @@ class CommonFields:
         sent = server and not replaced
         self._server_line = f"Server: {server}\r\n".encode("latin-1") if sent else b""
         self._date_line = b""
-        self._date_second = 0
+        self._date_valid_from = self._date_valid_until = 0.0
         self.adds_fields = bool(self._added)
 
     def date_and_server(self) -> tuple[bytes, bytes]:
@@ -50,10 +57,12 @@ class CommonFields:
 
         The Date line is formatted once a second.
         """
-        now = int(time())
-        if now != self._date_second:
-            self._date_second = now
-            self._date_line = date_field(now)
+        now = time()
+        # Comparing floats is faster than making an int of the second.
+        if not self._date_valid_from <= now < self._date_valid_until:
+            second = now // 1
+            self._date_valid_from, self._date_valid_until = second, second + 1
+            self._date_line = date_field(second)
         return self._date_line, self._server_line
 
     def added_to(self, head: ResponseHead) -> list[tuple[str, str]]:

@@ -60,7 +60,7 @@ class ServerAccessLog:
 
     Args:
         target: the path of a file to append to, or "-" for standard output.
-        format_name: "combined" or "json".
+        format_name: a name, or directives, as for `AccessLog`.
 
     Raises:
         ValueError: the format is unknown.

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._serving.stream import Carried, Ends, Output
 
     from .handshakes import Handshakes
+    from .proxied_address import ProxiedAddress
     from .sockets import Sockets
     from .transports import PlainTransport
 
@@ -146,6 +147,7 @@ class H1Channel:
         sockets: the poller of the site's plain connections.
         head_limits: limits on request heads.
         handshakes: the TLS handshakes in progress on the connections of the site.
+        proxied: the client's address, if a proxy has named it by the PROXY protocol.
 
     Attributes:
         state: one of the states of `CONNECTION`.
@@ -164,6 +166,7 @@ class H1Channel:
         "_h1",
         "_handshakes",
         "_inbox",
+        "_proxied",
         "_pumping",
         "_sockets",
         "_time",
@@ -185,6 +188,7 @@ class H1Channel:
         sockets: Sockets,
         head_limits: HeadLimits,
         handshakes: Handshakes,
+        proxied: ProxiedAddress | None = None,
     ) -> None:
         self.state = IDLE
         self.server = server
@@ -193,6 +197,7 @@ class H1Channel:
         self.reading_paused = False
         self._sockets = sockets
         self._handshakes = handshakes
+        self._proxied = proxied
         self._h1 = Connection(head_limits, server.common)
         self._inbox = _EMPTY_INBOX
         self._pumping = False
@@ -211,7 +216,7 @@ class H1Channel:
     def makeConnection(self, transport: ITransport) -> None:
         """Attach the transport of a new connection."""
         self.transport = transport  # type: ignore[assignment]
-        self._time = self.server.hub.reactor.seconds()
+        self._time = self.server.hub.seconds()
         if self._sockets.adopt(self, transport):
             self._fd = self.transport.fileno()
         else:
@@ -229,7 +234,7 @@ class H1Channel:
     def handshakeCompleted(self) -> None:
         """Handle the end of the TLS handshake: the connection is idle from now on."""
         self._handshakes.end(self)
-        self._time = self.server.hub.reactor.seconds()
+        self._time = self.server.hub.seconds()
 
     def logPrefix(self) -> str:
         """Return the name of this protocol in Twisted's log lines."""
@@ -365,7 +370,7 @@ class H1Channel:
             return
         if h1.pending and self.state is IDLE:
             self.state = _ON_BYTES[self.state]
-            self._time = self.server.hub.reactor.seconds()
+            self._time = self.server.hub.seconds()
         if self.reading_paused or self.exchange is not None:
             self.update_backpressure()
 
@@ -391,7 +396,7 @@ class H1Channel:
         if event is END:
             exchange.body.ended()
             if self.state is DRAINING:
-                self._next_exchange()
+                self._next_exchange(self.server.hub.seconds())
         elif type(event) is Refusal:
             exchange.body.fail(BadBody(event.status, event.reason))
         else:
@@ -420,9 +425,10 @@ class H1Channel:
     def _find_ends(self) -> None:
         if self._fd < 0:
             self._handshakes.end(self)  # for a transport that does not report it
-        self.ends = ends_of(
-            self.transport, self.server.settings.url_scheme, self._sockets.addresses
-        )
+        url_scheme = self.server.settings.url_scheme
+        self.ends = ends_of(self.transport, url_scheme, self._sockets.addresses)
+        if self._proxied is not None:
+            self.ends = self._proxied.ends(self.ends, url_scheme)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer an invalid request and ignore all input after it."""
@@ -568,19 +574,19 @@ class H1Channel:
         elif h1.sending is not COMPLETE or not h1.persistent:
             self._close_behind(served)
         elif served.body.complete:
-            self._next_exchange()
+            self._next_exchange(self.server.hub.ended_at)
         else:
             # `_hand_body` continues at the end of the body.
             self.state = _ON_DRAIN[self.state]
-            self._time = self.server.hub.reactor.seconds()
+            self._time = self.server.hub.seconds()
             if self.reading_paused:
                 self.update_backpressure()
 
-    def _next_exchange(self) -> None:
-        """Begin the next request, or wait for it."""
+    def _next_exchange(self, now: float) -> None:
+        """Begin the next request, or wait for it; `now` is the reactor's clock."""
         self.exchange = None
         self.state = _ON_NEXT[self.state]
-        self._time = self.server.hub.seconds()
+        self._time = now
         h1 = self._h1
         if not self._pumping and (self._inbox or h1.has_unread or h1.pending):
             self._pump()
@@ -696,7 +702,7 @@ class H1Channel:
         """Begin shutdown: close when the client has been idle for `drain_idle`."""
         if self.state is IDLE:
             self._time = max(self._time, self.server.shutdown.began)
-            self._drain(self.server.hub.reactor.seconds())
+            self._drain(self.server.hub.seconds())
 
     def _drain(self, now: float) -> None:
         """Close an idle connection, unless a request may be on its way.
@@ -778,7 +784,7 @@ class H1Channel:
         if seconds is None:
             # The transport may still buffer a part of the response.
             seconds = self._flush_seconds
-        self._time = self.server.hub.reactor.seconds() + seconds
+        self._time = self.server.hub.seconds() + seconds
         self._drop_input()
         if self.reading_paused:
             self._resume_reading()
@@ -808,7 +814,7 @@ class H1Channel:
     def abort(self) -> None:
         """Abort the connection, so that the client detects the truncation."""
         self.state = _ON_LOSE[self.state]
-        self._time = self.server.hub.reactor.seconds() + CLOSE_SECONDS
+        self._time = self.server.hub.seconds() + CLOSE_SECONDS
         self._drop_input()
         if self.transport is not _NO_TRANSPORT:
             self.output.detach()

@@ -296,11 +296,14 @@ class HTTPSEndpoint:
     Args:
         below: the endpoint of the connections below TLS.
         tls: the source of their TLS state.
+
+    Attributes:
+        tls: as given.
     """
 
     def __init__(self, below: IStreamServerEndpoint, tls: TLSListener) -> None:
         self._below = below
-        self._tls = tls
+        self.tls = tls
 
     def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
         """Listen for a `GreenSite`."""
@@ -308,5 +311,5 @@ class HTTPSEndpoint:
 
         site: GreenSite = protocolFactory
         clock: IReactorTime = site.server.reactor
-        factory = TLSMemoryBIOFactory(self._tls, False, site, clock=clock)
+        factory = TLSMemoryBIOFactory(self.tls, False, site, clock=clock)
         return self._below.listen(ClientHelloFactory(factory, site))

@@ -6,7 +6,6 @@ the application afterwards. It must never know how the application was named.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
@@ -27,7 +26,7 @@ from txgreenwsgi._wsgi.standard_streams import (
     replace_standard_streams,
 )
 from txgreenwsgi.green import exits
-from txgreenwsgi.settings import Settings
+from txgreenwsgi.settings import SettingError, Settings
 
 from .accepting import AcceptThrottle
 from .access_log import open_access_log
@@ -36,8 +35,10 @@ from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError
 from .https import HTTPSListeners, is_https
+from .proxy_header import read_proxy_headers, unusable_setting
 from .site import GreenSite
 from .unpatched import SERVICE_REMEDY, log_if_unpatched
+from .urls import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,6 +80,8 @@ class GreenService(Service):
             last request.
         freezer: excludes the loaded application from garbage collection; None to
             leave the collector alone.
+        waits_when_full: at `max_connections`, leave new connections in the backlog,
+            where another process may accept them, instead of closing them.
         tls: the default TLS options of `https:` endpoints.
         ticket_secret: a secret that the processes of one server share, for the
             session tickets of `https:` endpoints; b"" for keys of this process alone.
@@ -86,6 +89,7 @@ class GreenService(Service):
     Attributes:
         site: the factory behind all endpoints.
         ports: the open ports, while the service runs.
+        urls: their addresses as a person types them, such as "http://127.0.0.1:8080/".
     """
 
     def __init__(
@@ -97,6 +101,8 @@ class GreenService(Service):
         reactor: IReactorTime | None = None,
         access_log: AccessLog | None = None,
         freezer: Freezer | None = None,
+        *,
+        waits_when_full: bool = False,
         tls: TLSOptions | None = None,
         ticket_secret: bytes = b"",
     ) -> None:
@@ -107,6 +113,10 @@ class GreenService(Service):
             )
         self._load_app = load_app
         self._listen = list(listen)
+        unusable = unusable_setting(settings or Settings(), self._listen)
+        if unusable is not None:
+            name, value, problem, remedy = unusable
+            raise SettingError(f"{name}={value!r}", problem, remedy)
         self._opening: list[Deferred[IListeningPort]] = []
         self._privileged = False
         self._refusal: Failure | None = None
@@ -115,11 +125,13 @@ class GreenService(Service):
         if access_log is not None:
             observers = [*observers, access_log.observe]
         self.ports: list[IListeningPort] = []
+        self.urls: list[str] = []
         self.site = GreenSite(
             None, settings or Settings(), observers=observers, reactor=reactor
         )
         self._https = HTTPSListeners(tls or TLSOptions(), self.site, ticket_secret)
         self._throttle: AcceptThrottle | None = None
+        self._waits_when_full = waits_when_full
         self._is_cut_short = False
         self._drained = False
         self._drain_call: IDelayedCall | None = None
@@ -183,35 +195,42 @@ class GreenService(Service):
                 opened = Deferred()
                 opened.errback(Failure())
             self._opening.append(opened)
-            opened.addCallbacks(
-                self._opened,
-                self._not_opened,
-                callbackArgs=(described,),
-                errbackArgs=(described,),
-            )
+            opened.addCallback(self._opened, described)
+            opened.addErrback(self._not_opened, described)
             refusal, self._refusal = self._refusal, None
             if refusal is not None:
                 self._close_ports()
                 refusal.raiseException()
 
     def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
-        if isinstance(listen, str):
-            make = partial(make_endpoint, self.site.server.reactor)
-            return (
-                self._https.endpoint(listen, make) if is_https(listen) else make(listen)
-            )
-        return as_it_is(listen)
+        if not isinstance(listen, str):
+            return as_it_is(listen)
+        if is_https(listen):
+            return self._https.endpoint(listen, self._endpoint_of)
+        return self._endpoint_of(listen)
+
+    def _endpoint_of(self, text: str) -> IStreamServerEndpoint:
+        """Return the endpoint for a string, or for that behind `https:`."""
+        return make_endpoint(self.site.server.reactor, text)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
-        _log.info("listening on {address}", address=port.getHost())
+        _log.info("listening on {address}", address=port.getHost(), is_routine=True)
         self.ports.append(port)
+        self.urls.append(url_of(port.getHost(), listen))
+        self._serve_port(port, listen)
+        return port
+
+    def _serve_port(self, port: IListeningPort, listen: str) -> None:
         if self._throttle is None:
-            self._throttle = AcceptThrottle(self.site.server.reactor)
+            self._throttle = AcceptThrottle(
+                self.site.server.reactor,
+                (lambda: self.site.is_full) if self._waits_when_full else None,
+            )
         self._throttle.watch(port)
         self.site.sockets.serve_port(port)
         if listen:  # the TLS options of an endpoint object may know other protocols
             read_client_hellos(port, self.site)
-        return port
+        read_proxy_headers(port, self.site)
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
         if failure.check(CancelledError):
@@ -313,6 +332,7 @@ class GreenService(Service):
 
     def _close_ports(self) -> Deferred[object]:
         ports, self.ports = self.ports, []
+        self.urls.clear()
         if self._throttle is not None:
             self._throttle.forget()
         return gatherResults(

@@ -20,6 +20,7 @@ from .access_log import ServerAccessLog
 from .h1_channel import H1Channel
 from .half_close import HalfCloseChannel
 from .handshakes import Handshakes
+from .proxied_address import ProxiedAddress
 from .sockets import Sockets
 from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 
@@ -39,7 +40,11 @@ if TYPE_CHECKING:
 __all__ = ["GreenSite"]
 
 #: Settings about listening, which the owner of the ports controls.
-_OF_PORTS = {"drain_delay": "use service(), or call stop() that time after SIGTERM"}
+_OF_PORTS = {
+    "drain_delay": "use service(), or call stop() that time after SIGTERM",
+    "proxy_protocol": "use service(), which reads the header before TLS",
+    "proxy_protocol_from": "use service(), which reads the header before TLS",
+}
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -174,8 +179,14 @@ class GreenSite(Factory):
         """Return the protocol of a new connection; None above `max_connections`."""
         if self.is_full:
             return None
-        server = self.server
-        return self._channel(server, self.sockets, self._head_limits, self._handshakes)
+        given: object = addr
+        return self._channel(
+            self.server,
+            self.sockets,
+            self._head_limits,
+            self._handshakes,
+            given if type(given) is ProxiedAddress else None,
+        )
 
     @property
     def is_full(self) -> bool:

@@ -258,7 +258,8 @@ class Sockets:
         shared = len(ready) > 1
         hub = self._hub
         end = hub.share_slice(len(ready)) if shared else 0.0
-        seconds = hub.reactor.seconds
+        seconds = hub.seconds
+        ended_at = hub.ended_at
         readers = self._readers
         transports = self._transports
         remaining = iter(ready)
@@ -275,7 +276,15 @@ class Sockets:
                         self._lose(transport, why, fd not in self._channels)
             else:
                 self._handle_events(fd, events)
-            if shared and seconds() > end:
+            if not shared:
+                continue
+            # If a task has ended, the hub has just read the clock.
+            now = hub.ended_at
+            if now == ended_at:
+                now = seconds()
+            else:
+                ended_at = now
+            if now > end:
                 # Ready still, so the reactor calls again in its next turn.
                 self._postponed = list(remaining)
                 break

@@ -7,7 +7,6 @@ file composes them. It must never know a transport.
 from __future__ import annotations
 
 from contextvars import Context, copy_context
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from txgreenwsgi._http.common_fields import CommonFields
@@ -24,6 +23,7 @@ from txgreenwsgi.origins import EXTENSIONS
 
 from .admission import AdmissionQueue
 from .deadlines import DeadlineClock
+from .environ import path_below
 from .limits import limits_from
 from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
 
+    from txgreenwsgi._http.head import RequestHead
+    from txgreenwsgi._switching.greenlets import Task
     from txgreenwsgi._wsgi.gateway import Application
     from txgreenwsgi.monitoring.records import ExchangeRecord
     from txgreenwsgi.settings import Settings
@@ -127,22 +129,26 @@ class ApplicationServer:
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
         self.runner: Runner = run_strictly if settings.strict else run_in_task
+        self._thread_runner: ThreadRunner | None = None
         if settings.threads_for:
-            self.runner = ThreadRunner(
+            self._thread_runner = ThreadRunner(
                 RoutePatterns(settings.threads_for),
                 self.runner,
                 automatic=AUTO in settings.threads_for,
             )
+            self.runner = self._thread_runner.run
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
-    @cached_property
+    @property
     def reactor(self) -> IReactorTime:
         """The reactor; the installed one is imported at first use."""
+        # Not a cached property: it would use the `__dict__` of this object, and Python
+        # would then read all attributes of the hot path several times slower.
         if self._reactor is None:
             from twisted.internet import reactor
 
-            return cast("IReactorTime", reactor)
+            self._reactor = cast("IReactorTime", reactor)
         return self._reactor
 
     def bind(self) -> None:
@@ -177,6 +183,20 @@ class ApplicationServer:
             self._forget(exchange)
         if self.shutdown.stopping:
             self.shutdown.complete_if_idle()
+
+    def measured_task_ended(
+        self, task: Task[None], head: RequestHead, code: int
+    ) -> None:
+        """Report the end of a request's task whose turns were measured.
+
+        Args:
+            task: the task.
+            head: the request head.
+            code: the status that was sent; 0 for none.
+        """
+        if self._thread_runner is not None:
+            path = path_below(str(self.environ.get("SCRIPT_NAME", "")), head.path)
+            self._thread_runner.ended(task, head.method, path, code)
 
     def _forget(self, exchange: InFlight) -> None:
         self.table.exchanges.discard(exchange)

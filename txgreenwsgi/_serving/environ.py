@@ -30,6 +30,9 @@ def path_below(prefix: str, path: str) -> str:
         prefix: such as "/app"; "" for the root.
         path: the decoded path of a request. Unchanged if it is not below the prefix.
     """
+    if path == "*":
+        # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
+        return ""
     if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
         return path[len(prefix) :]
     return path
@@ -57,10 +60,10 @@ def environ_of(
             if name in variables:
                 head.variables[name] = variables[name]
     environ["REQUEST_METHOD"] = head.method
-    # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
-    path = head.path if head.path != "*" else ""
-    prefix = shared.get("SCRIPT_NAME")
-    environ["PATH_INFO"] = path_below(prefix, path) if prefix else path
+    path = head.path
+    if path == "*" or shared.get("SCRIPT_NAME"):
+        path = path_below(shared.get("SCRIPT_NAME", ""), path)
+    environ["PATH_INFO"] = path
     environ["QUERY_STRING"] = head.query
     environ["SERVER_PROTOCOL"] = head.version
     environ["RAW_URI"] = environ["REQUEST_URI"] = head.target.decode("latin-1")

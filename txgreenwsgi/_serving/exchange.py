@@ -12,7 +12,7 @@ from __future__ import annotations
 import traceback
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,7 +30,7 @@ from txgreenwsgi._switching.forks import Forked
 from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
-from txgreenwsgi._wsgi.errors import Errors, current_errors
+from txgreenwsgi._wsgi.errors import Errors, set_current_errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
 from txgreenwsgi.monitoring.records import ExchangeRecord
@@ -41,6 +41,7 @@ from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of, path_below
 from .plain_response import plain_response
 from .proxies import ProxyFieldError
+from .record_details import RecordDetails
 from .stored_body import StoredBody
 from .stream import concurrent_write_error
 
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 
     from .application_server import ApplicationServer
     from .blocks import Block
-    from .health import HealthAnswer
+    from .health import HealthPaths
     from .limits import Limits
     from .stream import Stream
 
@@ -164,6 +165,8 @@ class Exchange:
         stalled: duration of the stalls of the reactor during the request, in seconds.
     """
 
+    crosses: Final = False
+
     __slots__ = (
         "_awaits_stop",
         "_left",
@@ -175,6 +178,7 @@ class Exchange:
         "bytes_sent",
         "code",
         "deadline",
+        "details",
         "ends",
         "error",
         "errors",
@@ -209,7 +213,8 @@ class Exchange:
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
         table = server.table
         self.request_id = table.next_id()
-        self.started = now = server.hub.seconds()
+        seconds = server.hub.seconds
+        self.started = now = seconds()
         self._started_unix = time() if table.observers else 0.0
         self.task: Task[None] | None = None
         self.errors: Errors | None = None
@@ -219,6 +224,7 @@ class Exchange:
         self.iterating = False
         self.bodiless = False
         self.blocks: list[Block] | None = None
+        self.details: RecordDetails | None = None
         limit = limits.request_seconds
         self.deadline = now + limit if limit else _NEVER
         self.stalled = 0.0
@@ -267,13 +273,9 @@ class Exchange:
             except ProxyFieldError as error:
                 self._refuse("400 Bad Request", str(error))
                 return True
-        if limits.health is not None:
-            health = limits.health.answer_to(
-                head.method, self._path_below(), self.server.unready_reason
-            )
-            if health is not None:
-                self._answer_health(health)
-                return True
+        if limits.health is not None and self._path_below() in limits.health.paths:
+            self._answer_health(limits.health)
+            return True
         if limits.methods and head.method not in limits.methods:
             self._refuse(
                 "405 Method Not Allowed",
@@ -283,17 +285,21 @@ class Exchange:
             return True
         return False
 
-    def _answer_health(self, health: HealthAnswer) -> None:
+    def _answer_health(self, health: HealthPaths) -> None:
         """Answer a health check, after which the connection persists."""
         self.state = _ON_REFUSE[self.state]
-        if health.allow:
+        answer = health.answer_to(
+            self.head.method, self._path_below(), self.server.unready_reason
+        )
+        if answer.allow:
             self.outcome = "refused"
-        self._send_plain(*plain_response(*health, no_store=True), last=False)
+        self._send_plain(*plain_response(*answer, no_store=True), last=False)
         self.server.exchange_ended(self)
         self.stream.ended(self)
 
     def _path_below(self) -> str:
-        return path_below(self.server.settings.prefix, self.head.path)
+        prefix = self.server.settings.prefix
+        return path_below(prefix, self.head.path) if prefix else self.head.path
 
     def start(self) -> None:
         """Run the application in the slot that the admission queue assigned."""
@@ -340,6 +346,9 @@ class Exchange:
         if errors is not None and (errors.partial_line or errors.partial_output):
             errors.end()
         server = self.server
+        task = self.task
+        if task is not None and task.measured:
+            server.measured_task_ended(task, self.head, self.code)
         admitted = server.admission.release()
         server.exchange_ended(self)
         stream.ended(self)
@@ -571,18 +580,18 @@ class Exchange:
         server = self.server
         body = self.body
         try:
-            if body is NO_BODY:
-                settings = server.settings
-                if settings.buffer_input or self.stream.body_is_stored:
-                    received: Input = SeekableInput(EmptyBody(self))
-                else:
-                    received = Input(self)
-                environ = self._environ(received)
-                if self.head.content_length is None and settings.chunked != "stream":
-                    _set_whole(environ, EmptyBody(self))
-                server.runner(server.application, environ, self)
-            else:
+            if body is not NO_BODY:
                 self._run_with_body(body)  # type: ignore[arg-type]
+                return
+            if server.settings.buffer_input or self.stream.body_is_stored:
+                environ = self._environ(SeekableInput(EmptyBody(self)))
+            else:
+                environ = self._environ(Input(self))
+            if self.head.content_length is None and server.settings.chunked != "stream":
+                _set_whole(environ, EmptyBody(self))
+            # Not `server.runner(...)`, which is looked up as a method, in the class.
+            runner = server.runner
+            runner(server.application, environ, self)
         except BaseException as error:  # SystemExit ends only the request
             if self.task is not None and self.task.dying:
                 raise
@@ -594,14 +603,16 @@ class Exchange:
         """Call the application, after its body was received if it must be complete."""
         server = self.server
         settings = server.settings
-        file = self.stream.stored_body()
-        if file is not None:
-            stored = StoredBody(file, self.head.content_length or 0, body)
-            environ = self._environ(SeekableInput(stored))
-            server.runner(server.application, environ, self)
-            return
+        runner = server.runner
+        if self.stream.body_is_stored:
+            file = self.stream.stored_body()
+            if file is not None:
+                stored = StoredBody(file, self.head.content_length or 0, body)
+                environ = self._environ(SeekableInput(stored))
+                runner(server.application, environ, self)
+                return
         if self.head.content_length is not None and not settings.buffer_input:
-            server.runner(server.application, self._environ(Input(body)), self)
+            runner(server.application, self._environ(Input(body)), self)
             return
         memory = settings.buffer_memory
         if not settings.buffer_input:
@@ -622,7 +633,7 @@ class Exchange:
             else:
                 buffer_input = partial(_buffer_input, ahead, given)
                 environ["txgreenwsgi.buffer_input"] = partial(in_task, buffer_input)
-            server.runner(server.application, environ, self)
+            runner(server.application, environ, self)
             if not ahead.begun and not ahead.complete and settings.chunked == "auto":
                 _log.info(
                     "{request}: the application did not read the chunked request body, "
@@ -636,11 +647,12 @@ class Exchange:
     def _environ(self, body: Input) -> WSGIEnvironment:
         server = self.server
         head = self.head
-        environ = environ_of(server.environ, head, self.ends, server.table.observers)
+        table = server.table
+        environ = environ_of(server.environ, head, self.ends, table.observers)
         request_id = self.request_id
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
-        current_errors.set(errors)
+        set_current_errors(errors)
         environ["txgreenwsgi.request_id"] = request_id
         environ["txgreenwsgi.client_disconnected"] = environ[
             "waitress.client_disconnected"
@@ -651,6 +663,8 @@ class Exchange:
         if server.settings.environ:
             # The deployer's variables override those of the client and connection.
             environ.update(server.settings.environ)
+        if table.needs:
+            self.details = RecordDetails(environ)
         return environ
 
     def client_disconnected(self) -> bool:
@@ -737,6 +751,11 @@ class Exchange:
                     request=self,
                 )
 
+    @property
+    def accepts_blocks(self) -> bool:
+        """Whether `write` would neither raise nor wait, as far as is known."""
+        return self.state is RESPONDING and self.stream.output.waiting is None
+
     def begin_iteration(self) -> None:
         """Mark the start of the iteration.
 
@@ -775,6 +794,8 @@ class Exchange:
         self.state = _RESPONDED
         self.code = head.code
         self.bytes_sent = len(block)
+        if self.details is not None:
+            self.details.head = head
         stream.start(head, length, block, end)
         if not end:
             self._yield_if_due()
@@ -782,6 +803,33 @@ class Exchange:
             if not block:
                 raise _BodyTooLong
             self._log_too_long()
+
+    def respond(self, head: ResponseHead, block: bytes) -> None:
+        """Send a complete response whose body is one block. May park."""
+        length = len(block)
+        given = head.content_length
+        if (
+            (given is not None and given != length)
+            or head.code in BODILESS_CODES
+            or self.head.method == "HEAD"
+        ):
+            self.begin(head, length, block)
+            self.finish()
+            return
+        # The common case of `begin` and `finish`.
+        stream = self.stream
+        if self.state is not RUNNING or stream.output.waiting is not None:
+            self._refuse_write()
+        self.state = _RESPONDED
+        self.code = head.code
+        self.bytes_sent = length
+        self._left = 0
+        stream.start(head, length, block, True)
+        if self.state is not RESPONDING:
+            self._refuse_write()
+        stream.finish()
+        if self.state is RESPONDING:
+            self.state = _FINISHED
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks under backpressure."""
@@ -969,6 +1017,9 @@ class Exchange:
             return
         self.code = head.code
         self.bytes_sent = 0 if self.head.method == "HEAD" else len(body)
+        if self.server.table.needs:
+            self.details = self.details or RecordDetails(self.head.variables)
+            self.details.head = head
         self.stream.answer(head, body, last)
 
     # Observability.
@@ -977,6 +1028,12 @@ class Exchange:
         """Return the record of the ended exchange."""
         head = self.head
         ends = self.ends
+        # The environ refers to this exchange: keep no cycle.
+        details, self.details = self.details, None
+        optional: dict[str, Any] = {}
+        if self.server.table.needs:
+            details = details or RecordDetails(head.variables)
+            optional = details.fields(self.server.table.needs)
         health = self.limits.health
         return ExchangeRecord(
             remote_addr=ends.remote_addr,
@@ -993,7 +1050,8 @@ class Exchange:
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
             blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
-            health=health is not None and health.contain(self._path_below()),
+            **optional,
+            health=health is not None and self._path_below() in health.paths,
         )
 
 

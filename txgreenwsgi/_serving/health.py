@@ -36,28 +36,24 @@ class HealthPaths:
 
     Args:
         path: the setting, such as "/-".
+
+    Attributes:
+        paths: both, below the prefix and decoded.
     """
 
     def __init__(self, path: str) -> None:
         self._live = f"{path}/live"
         self._ready = f"{path}/ready"
+        self.paths = frozenset((self._live, self._ready))
 
-    def contain(self, path: str) -> bool:
-        """Return whether a path, below the prefix, is one of them."""
-        return path in (self._live, self._ready)
-
-    def answer_to(
-        self, method: str, path: str, unready_reason: str
-    ) -> HealthAnswer | None:
-        """Return the response to a request; None if it is no health check.
+    def answer_to(self, method: str, path: str, unready_reason: str) -> HealthAnswer:
+        """Return the response to a request.
 
         Args:
             method: the request method.
-            path: the path below the prefix, decoded.
+            path: one of `paths`.
             unready_reason: why the server is not ready; "" if it is.
         """
-        if not self.contain(path):
-            return None
         if method not in _METHODS:
             return HealthAnswer(
                 "405 Method Not Allowed",

@@ -146,13 +146,14 @@ class GreenletHub:
         context_tracker: Twisted's log contexts of that thread.
         resumed_at: time at which the running task was resumed, by the reactor's
             clock, in seconds.
+        ended_at: time at which the last task ended, likewise.
         slice_seconds: time slice of the running task, in seconds; see `share_slice`.
         spare_greenlets: finished greenlets, for reuse.
         abandoned: killed tasks that did not end.
         on_turn: called before each turn of a task, from the switch into it to its next
             wait or its end; None for no call.
-        on_long_turn: called at the wait that ends a turn of more than
-            `LONG_TURN_SECONDS`, with the task and the seconds; None for no call.
+        on_long_turn: called at the end of a turn of more than `LONG_TURN_SECONDS`, with
+            the task and the seconds; None for no call.
         threads: tasks that outlive the reactor's run. `close` leaves them parked, and
             they run on while the interpreter's exit handlers do (`reopen`).
         closed: True once the reactor has stopped.
@@ -164,7 +165,7 @@ class GreenletHub:
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
         self.tasks: set[Task[object]] = set()
-        self.resumed_at = 0.0
+        self.resumed_at = self.ended_at = 0.0
         self.on_turn: Callable[[], object] | None = None
         self.on_long_turn: Callable[[Task[object], float], object] | None = None
         self.slice_seconds = SLICE_SECONDS
@@ -252,13 +253,14 @@ class GreenletHub:
     def _take_turn(self) -> None:
         turn, self._turn = self._turn, []
         end = self.share_slice(len(turn))
+        seconds = self.seconds
         made = 0
         for function in turn:
             call_and_log(
                 function, "a call scheduled for the reactor's next turn failed"
             )
             made += 1
-            if self.reactor.seconds() > end and not self.closed:
+            if seconds() > end and not self.closed:
                 break
         self.slice_seconds = SLICE_SECONDS
         if made < len(turn):
@@ -443,7 +445,8 @@ class GreenletHub:
         if running_loop() is not None or task._asyncio_state is not None:
             asyncio_state = swap_state(task._asyncio_state)
         previous, self.reactor_greenlet = self.reactor_greenlet, getcurrent()
-        self.resumed_at = self.seconds()
+        seconds = self.seconds
+        self.resumed_at = resumed_at = seconds()
         if self.on_turn is not None:
             self.on_turn()
         interrupted, running.task = running.task, task
@@ -464,7 +467,31 @@ class GreenletHub:
                 task._asyncio_state = None
         state = task.state
         if state is FINISHED or state is FAILED:
+            self.ended_at = ended_at = seconds()
+            if (
+                ended_at - resumed_at > LONG_TURN_SECONDS
+                and self.on_long_turn is not None
+            ):
+                self.on_long_turn(task, ended_at - resumed_at)
             task.notify_end()
+
+    def note_switches(self, note: Callable[[Task[object] | None], object]) -> None:
+        """Call `note` with each task before it runs, and with None after.
+
+        Until this is called, switches cost nothing more. Call once, before the first
+        task.
+
+        Args:
+            note: must not park or raise.
+        """
+        switch = self._switch_to
+
+        def noted(task: Task[object]) -> None:
+            note(task)
+            switch(task)
+            note(running.task)
+
+        self._switch_to = noted  # type: ignore[method-assign]
 
     def close(self) -> None:
         """Kill the remaining tasks, except `threads`, after the reactor has stopped.

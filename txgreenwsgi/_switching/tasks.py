@@ -115,6 +115,7 @@ class Hub(Protocol):
     abandoned: list[Task[object]]
     threads: set[Task[object]]
     resumed_at: float
+    ended_at: float
     on_turn: Callable[[], object] | None
     on_long_turn: Callable[[Task[object], float], object] | None
     slice_seconds: float
@@ -159,6 +160,9 @@ class Hub(Protocol):
 
     def wait_for_end(self, task: Task[object], timeout: float | None) -> None:
         """Park the current task until `task` has ended."""
+
+    def note_switches(self, note: Callable[[Task[object] | None], object]) -> None:
+        """Call `note` with each task before it runs, and with None after."""
 
     def close(self) -> None:
         """End every task, except `threads`."""
@@ -240,6 +244,8 @@ class Task(Generic[T_co]):
         dying: True once the task was killed: its waits raise.
         uses_reactor: True once the task has called `wait`, `spawn` or `suspend`: its
             code knows the reactor, and may make Deferreds.
+        measured: True once `Hub.on_long_turn`, or other code that measures turns, has
+            noted something about the task, and so has to be told its end.
     """
 
     __slots__ = (
@@ -264,6 +270,7 @@ class Task(Generic[T_co]):
         "greenlet",
         "hub",
         "ident",
+        "measured",
         "name",
         "pending_interruption",
         "shield_depth",
@@ -319,6 +326,7 @@ class Task(Generic[T_co]):
         self.shield_depth = 0
         self.dying = False
         self.uses_reactor = False
+        self.measured = False
         self._exit_raised = False
         self._refusals = 0
         self._before_end: list[Callable[[], object]] | None = None
@@ -329,6 +337,11 @@ class Task(Generic[T_co]):
         return f"<Task {name or hex(id(self))} {self.state}>"
 
     # For the owner of a task.
+
+    @property
+    def owner(self) -> object:
+        """The object whose method the task runs, such as a request; else None."""
+        return getattr(self._function, "__self__", None)
 
     @property
     def done(self) -> bool:
@@ -504,15 +517,16 @@ class Task(Generic[T_co]):
         self._interruptions.append(_Interruption(error, shields))
         self.pending_interruption = True
 
-    def withdraw(self, error: BaseException) -> None:
-        """Remove a pending interruption."""
-        if self._interruptions:
-            self._interruptions = deque(
-                interruption
-                for interruption in self._interruptions
-                if interruption.error is not error
-            )
-            self.pending_interruption = bool(self._interruptions)
+    def withdraw(self, error: BaseException) -> bool:
+        """Remove a pending interruption; return whether it was pending."""
+        pending = self._interruptions
+        if not pending:
+            return False
+        self._interruptions = deque(
+            interruption for interruption in pending if interruption.error is not error
+        )
+        self.pending_interruption = bool(self._interruptions)
+        return len(self._interruptions) < len(pending)
 
     def raise_shield(self, depth: int = 1) -> None:
         """Defer interruptions until `lower_shield(depth)`. Never parks.

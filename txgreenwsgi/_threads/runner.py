@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from greenlet import GreenletExit
 
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from txgreenwsgi._switching.greenlets import require_task
 from txgreenwsgi._switching.running import current_task
-from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
 
 from .automatic import AutomaticRoutes
 from .calls import ThreadCall
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadRunner", "in_thread", "to_thread"]
 
-#: The status of a response that stands for an exception of the application.
-_SERVER_ERROR: Final = 500
+#: The statuses of requests that have failed: an exception of the application, before
+#: or after it is answered.
+_FAILED: Final = (0, 500)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,8 +60,11 @@ class ThreadRunner:
         self._has_patterns = bool(patterns)
         # Set at the first request.
         self._observed: tuple[Hub, AutomaticRoutes, TurnMeter] | None = None
+        # When the measured requests began, and the reactor's clocks at that time.
+        self._beginnings: WeakKeyDictionary[Task[object], tuple[float, Life]]
+        self._beginnings = WeakKeyDictionary()
 
-    def __call__(
+    def run(
         self, application: Application, environ: WSGIEnvironment, sink: ResponseSink
     ) -> None:
         """Call `application`; see `Runner` in `_serving/runner.py`. May park."""
@@ -73,58 +77,54 @@ class ThreadRunner:
             self._serve(application, environ, sink)
             return
         # Every request comes here: each call and property would cost a percent.
-        hub, routes, meter = self._observed or self._begin()
-        if routes.moved:
+        _, routes, _ = self._observed or self._begin()
+        if routes.moved or routes.suspects:
             route = route_of(environ["REQUEST_METHOD"], environ["PATH_INFO"])
             if route in routes.moved:
                 self._in_moved(application, environ, sink, route)
                 return
-        # None for most requests: a route is observed only after a slow one.
-        life = meter.begin_life() if routes.suspects else None
-        long_turns = meter.total
-        began = hub.resumed_at
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        try:
-            self._serve(application, environ, sink)
-        finally:
-            now = hub.seconds()
-            if (
-                now - hub.resumed_at > LONG_TURN_SECONDS
-                or routes.suspects
-                or meter.total != long_turns
-            ):
-                task = require_task("a request")
-                route = route_of(method, path)
-                self._judge(task, route, now - began, life, _has_failed(sink))
+            if routes.suspects:
+                self._measure(require_task("a request"))
+        # Not `self._serve(...)`, which is looked up as a method, in the class.
+        serve = self._serve
+        serve(application, environ, sink)
 
     def _begin(self) -> tuple[Hub, AutomaticRoutes, TurnMeter]:
         hub = require_task("a request").hub
         self._observed = hub, AutomaticRoutes(hub.seconds), meter_of(hub)
         return self._observed
 
-    def _judge(
-        self,
-        task: Task[object],
-        route: str,
-        seconds: float,
-        life: Life | None,
-        failed: bool,
-    ) -> None:
-        """Note the end of a request in a task.
+    def _measure(self, task: Task[object]) -> None:
+        """Note the beginning of a request whose duration `ended` needs."""
+        hub, _, meter = self._observed or self._begin()
+        self._beginnings[task] = hub.resumed_at, meter.begin_life()
+        task.measured = True
+
+    def ended(self, task: Task[object], method: str, path: str, code: int) -> None:
+        """Note the end of a request whose task was measured (`Task.measured`).
+
+        Call in the reactor greenlet, when the task has ended.
 
         Args:
             task: the task of the request.
-            route: the route of the request.
-            seconds: the time from its start to its end.
-            life: the reactor's clocks at its start; None if not measured.
-            failed: whether the application raised or sent a 500.
+            method: the request method.
+            path: the path, as in PATH_INFO.
+            code: the status that was sent; 0 for none.
         """
-        _, routes, meter = self._observed or self._begin()
+        if not self._automatic or self._patterns.match(method, path):
+            return
+        hub, routes, meter = self._observed or self._begin()
+        began, life = self._beginnings.pop(task, (0.0, None))
         turns = meter.take(task)
+        route = route_of(method, path)
+        if route in routes.moved:
+            return
         if task.uses_reactor:
             routes.pin(route, "waits for Deferreds")
-        whole = None if life is None else turns.blocked + meter.waited(life, seconds)
-        routes.ended(route, turns.blocked, whole, failed)
+        whole = None
+        if life is not None:
+            whole = turns.blocked + meter.waited(life, hub.ended_at - began)
+        routes.ended(route, turns.blocked, whole, code in _FAILED)
         meter.measure_for(routes, routes.observes)
 
     def _in_moved(
@@ -142,7 +142,7 @@ class ThreadRunner:
         failed = True
         try:
             self._run(call, application, environ, in_thread)
-            failed = _has_failed(sink)
+            failed = sink.code in _FAILED
         except (Cancelled, ClientDisconnected, RequestTimeout, GreenletExit):
             failed = False  # not by the application
             raise
@@ -172,11 +172,6 @@ class ThreadRunner:
         call.run(
             pool_of(call.task.hub), partial(self._serve, application, environ, sink)
         )
-
-
-def _has_failed(sink: ResponseSink) -> bool:
-    """Return whether the application raised, before it sent anything, or sent a 500."""
-    return sink.code in (0, _SERVER_ERROR)
 
 
 def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

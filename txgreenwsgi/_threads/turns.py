@@ -133,6 +133,7 @@ class TurnMeter:
             if self._row > _HELD_UP_SECONDS:
                 blocked = net
         earlier = self._turns.get(task, _NO_TURNS)
+        task.measured = True
         self._turns[task] = LongTurns(
             blocked=earlier.blocked + blocked, total=earlier.total + seconds
         )
@@ -169,10 +170,7 @@ class TurnMeter:
         return seconds - busy if busy < seconds / 2 else 0.0
 
     def take(self, task: Task[object]) -> LongTurns:
-        """Return and forget the turns of a task, its turn in progress included."""
-        turn = task.hub.seconds() - task.hub.resumed_at
-        if turn > LONG_TURN_SECONDS:
-            self._add(task, turn)
+        """Return and forget the turns of a task that has ended."""
         return self._turns.pop(task, _NO_TURNS)
 
 

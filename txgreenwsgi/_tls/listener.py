@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .certificates import Certificates
     from .options import TLSOptions
 
-__all__ = ["LOG_SECONDS", "Loaded", "TLSListener"]
+__all__ = ["LOG_SECONDS", "MAX_LOGGED", "Loaded", "TLSListener"]
 
 _log = Logger()
 
@@ -46,7 +46,7 @@ LOG_SECONDS: Final = 60.0
 TICKET_KEY_SECONDS: Final = 12 * 3600
 
 #: Maximum number of certificates that are logged one by one.
-_LOGGED: Final = 20
+MAX_LOGGED: Final = 20
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class TLSListener:
         """
         assert self.loaded is not None
         certificates = self.loaded.certificates
-        for each in certificates.all[:_LOGGED]:
+        for each in certificates.all[:MAX_LOGGED]:
             _log.info(
                 "{event}: {names}, expires {expires:%Y-%m-%d}, from {path}{default}",
                 event=event,
@@ -249,7 +249,7 @@ class TLSListener:
                 if each is certificates.default and len(certificates.all) > 1
                 else "",
             )
-        if more := certificates.all[_LOGGED:]:
+        if more := certificates.all[MAX_LOGGED:]:
             _log.info("{event}: {count} more", event=event, count=len(more))
         for warning in certificates.warnings:
             _log.warn("TLS: {problem}", problem=warning)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SECRET_BYTES",
     "can_share_tickets",
+    "key_setter",
     "new_ticket_secret",
     "read_ticket_secret",
     "use_ticket_keys",
@@ -75,7 +76,7 @@ def read_ticket_secret(fd: int) -> bytes:
 
 def can_share_tickets() -> bool:
     """Return whether the ticket keys of pyOpenSSL's library can be set."""
-    return _control() is not None
+    return key_setter() is not None
 
 
 def use_ticket_keys(context: SSL.Context, secret: bytes, purpose: bytes) -> bool:
@@ -89,11 +90,11 @@ def use_ticket_keys(context: SSL.Context, secret: bytes, purpose: bytes) -> bool
     Returns:
         Whether they were set.
     """
-    control = _control()
-    if control is None:
+    set_keys = key_setter()
+    if set_keys is None:
         return False
     address = _address_of(context)
-    size = control(address, _SET_TICKET_KEYS, 0, None)
+    size = set_keys(address, _SET_TICKET_KEYS, 0, None)
     keys = b""
     counter = 0
     while len(keys) < size:
@@ -101,10 +102,10 @@ def use_ticket_keys(context: SSL.Context, secret: bytes, purpose: bytes) -> bool
         counter += 1
         block = keys[-32:] + purpose + bytes([counter])
         keys += hmac.new(secret, block, hashlib.sha256).digest()
-    return control(address, _SET_TICKET_KEYS, size, keys[:size]) == 1
+    return set_keys(address, _SET_TICKET_KEYS, size, keys[:size]) == 1
 
 
-def _control() -> Callable[..., int] | None:
+def key_setter() -> Callable[..., int] | None:
     """Return SSL_CTX_ctrl of the library that pyOpenSSL uses; None without it.
 
     A search in the extension module finds the symbols of the libraries that it is

@@ -88,6 +88,14 @@ class Watchdog:
             fires. None to stop it at once.
         end_drain: makes that Deferred fire. Called from the reactor greenlet.
         drain_seconds: the time until it fires.
+        slack_seconds: further time that the process may take to end, such as that for
+            the end of its workers.
+        is_master: whether the process has workers and serves nothing itself: SIGINT
+            then skips the grace period, and no guardian is necessary.
+
+    Attributes:
+        on_signal: called in the reactor greenlet with the name of the signal that
+            begins the shutdown. Returns True to call `request_stop` later instead.
     """
 
     def __init__(
@@ -99,7 +107,10 @@ class Watchdog:
         drain: Callable[[], Deferred[None]] | None = None,
         end_drain: Callable[[], object] | None = None,
         drain_seconds: float = 0.0,
+        slack_seconds: float = 0.0,
+        is_master: bool = False,
     ) -> None:
+        self.on_signal: Callable[[str], bool] | None = None
         self._drain = drain
         self._end_drain = end_drain
         self._drain_seconds = drain_seconds
@@ -108,6 +119,11 @@ class Watchdog:
         self._grace_seconds = grace_seconds
         self._cut_short = cut_short
         self._stacks_path = stacks_path
+        self._slack_seconds = slack_seconds
+        self._is_master = is_master
+        # Whether a shutdown was requested, and whether it has begun.
+        self._requested = False
+        self._begun = False
         self._stacks: TextIO | None = None
         self._reactor: _Reactor | None = None
         self._signals = itertools.count(1)
@@ -150,6 +166,8 @@ class Watchdog:
             if callable(previous) and previous in ours:
                 signal.signal(number, self._signal_received)
                 numbers.append(number)
+        if self._is_master:
+            return
         start_guardian(
             numbers,
             self._drain_seconds,
@@ -157,6 +175,40 @@ class Watchdog:
             _GUARDIAN_SECONDS,
             self._stacks_path,
         )
+
+    def request_stop(self, reason: str, *, at_once: bool = False) -> None:
+        """Begin the shutdown as the first signal does. A no-op if it has begun.
+
+        A signal that follows does not end the grace period; a second one does. Call
+        from the reactor greenlet.
+
+        Args:
+            reason: the origin of the request, for the log.
+            at_once: whether to skip the drain.
+        """
+        if at_once:
+            self._drain = None
+        reactor = self._reactor
+        assert reactor is not None, "installed"
+        if self._begun:
+            return
+        if self._requested:  # by a signal
+            self._begin(reactor, reason)
+            return
+        self._requested = True
+        self._arm(self._drain_seconds + self._grace_seconds)
+        _log.info(
+            "stopping by request of {reason}; requests in flight have {seconds:g} s to "
+            "end",
+            reason=reason,
+            seconds=self._grace_seconds,
+        )
+        self._begin(reactor, reason)
+
+    def end_grace_period(self, reason: str) -> None:
+        """End the grace period as the second signal does."""
+        self._arm(0.0)
+        self._end_grace_period(reason)
 
     def observe(self, event: LogEvent) -> None:
         """Write a log event of the interpreter's exit to the file for the stacks.
@@ -200,13 +252,20 @@ class Watchdog:
                 self._arm(0.0)
             reactor.callFromThread(self._end_grace_period, name)
             return
-        self._draining = self._drain_seconds > 0
-        self._arm(self._drain_seconds + self._grace_seconds)
-        reactor.callFromThread(self._log_stop, name)
+        if self._requested:
+            return  # a service manager sends the signal to all processes
+        self._requested = True
+        quick = self._is_master and number == signal.SIGINT
+        self._draining = self._drain_seconds > 0 and not quick
+        seconds = self._drain_seconds + self._grace_seconds
+        self._arm(0.0 if quick else seconds)
+        reactor.callFromThread(self._log_stop, name, quick)
         self._interrupted = number == signal.SIGINT
         # Not Twisted's handlers, with which twistd ends the process by the signal and
         # without exit handlers. A requested graceful shutdown has status 0.
-        reactor.callFromThread(self._stop, reactor, name)
+        reactor.callFromThread(self._signalled, reactor, name)
+        if quick:
+            reactor.callFromThread(self._cut_short)
 
     def _arm(self, grace_seconds: float) -> None:
         """End the process in steps, unless it has ended by then.
@@ -214,6 +273,7 @@ class Watchdog:
         The interpreter disarms the exit with status 1 in one of its last steps, after
         joining the threads that could keep the process alive.
         """
+        grace_seconds += self._slack_seconds
         exits.set_time_limit(grace_seconds + exits.AFTER_GRACE_SECONDS)
         if self._stacks_path:
             # Reopen it: the log may have been rotated.
@@ -231,7 +291,10 @@ class Watchdog:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NONBLOCK
         return os.fdopen(os.open(self._stacks_path, flags, 0o666), "a")
 
-    def _log_stop(self, name: str) -> None:
+    def _log_stop(self, name: str, quick: bool) -> None:
+        if quick:
+            _log.info("{name}: stopping; cancelling the requests in flight", name=name)
+            return
         if self._drain_seconds:
             _log.info(
                 "{name}: not ready any more; accepting connections for another "
@@ -246,6 +309,15 @@ class Watchdog:
             name=name,
             seconds=self._grace_seconds,
         )
+
+    def _signalled(self, reactor: _Reactor, name: str) -> None:
+        if self.on_signal is None or not self.on_signal(name):
+            self._begin(reactor, name)
+
+    def _begin(self, reactor: _Reactor, name: str) -> None:
+        if not self._begun:
+            self._begun = True
+            self._stop(reactor, name)
 
     def _stop(self, reactor: _Reactor, name: str) -> None:
         drained = None if self._drain is None else self._drain()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .partial_lines import PartialLines
 
-__all__ = ["Errors", "current_errors"]
+__all__ = ["Errors", "current_errors", "set_current_errors"]
 
 _log = Logger()
 
@@ -51,9 +51,12 @@ class Errors:
         if len(self.partial_line) > LONGEST_LINE:
             lines.append(self.partial_line)
             self.partial_line = ""
-        for line in lines:
+        for index, line in enumerate(lines):
             _log.error(
-                "{line} (request {request_id})", line=line, request_id=self.request_id
+                "{line} (request {request_id})",
+                line=line,
+                request_id=self.request_id,
+                continues=index > 0,
             )
         return len(text)
 
@@ -82,3 +85,6 @@ class Errors:
 #: The `wsgi.errors` of the request to which the running code belongs. Tasks and threads
 #: that inherit the context of a request belong to it, even after its end.
 current_errors: ContextVar[Errors | None] = ContextVar("current_errors", default=None)
+
+#: Sets `current_errors` in the current context. Looked up once, for the hot path.
+set_current_errors = current_errors.set
