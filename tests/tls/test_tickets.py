@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from typing import Any
 
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._tls import tickets
-from txgreenwsgi._tls.tickets import (
-    SECRET_BYTES,
-    can_share_tickets,
-    new_ticket_secret,
-    read_ticket_secret,
-    use_ticket_keys,
-)
+from txgreenwsgi._tls.tickets import can_share_tickets, use_ticket_keys
 
 from .handshakes import client_context, shake
 from .test_certificates import CA, FilesTestCase
-
-
-class SecretTests(SynchronousTestCase):
-    """The secret in a descriptor."""
-
-    def test_read(self) -> None:
-        """Any number of processes read the same secret."""
-        fd = new_ticket_secret()
-        self.addCleanup(os.close, fd)
-        secret = read_ticket_secret(fd)
-        self.assertEqual(len(secret), SECRET_BYTES)
-        self.assertEqual(read_ticket_secret(fd), secret)
-        self.assertFalse(os.get_inheritable(fd))
-        other = new_ticket_secret()
-        self.addCleanup(os.close, other)
-        self.assertNotEqual(read_ticket_secret(other), secret)
-
-    def test_refusals(self) -> None:
-        """A descriptor that is not open, or has no secret, is refused."""
-        path = self.mktemp()
-        with open(path, "wb") as file:
-            file.write(b"short")
-        fd = os.open(path, os.O_RDONLY)
-        error = self.assertRaises(ValueError, read_ticket_secret, fd)
-        self.assertIn("contains 5 bytes: a ticket secret has 32", str(error))
-        os.close(fd)
-        self.assertRaises(OSError, read_ticket_secret, fd)
 
 
 class KeyTests(SynchronousTestCase):

@@ -23,7 +23,7 @@ from .client_hello import ClientHelloFactory
 from .errors import EndpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IListeningPort, IReactorTime
@@ -41,6 +41,7 @@ __all__ = [
     "HTTPSString",
     "check_certificates",
     "is_https",
+    "options_of",
     "parse_https",
 ]
 
@@ -203,6 +204,19 @@ def _missing_package(text: str, error: ImportError) -> EndpointError:
     return EndpointError(
         text, f"needs a package that is not installed ({error})", MISSING_PACKAGE
     )
+
+
+def options_of(listen: Iterable[str], defaults: TLSOptions) -> list[TLSOptions]:
+    """Return the TLS options of the `https:` endpoints, with absolute paths.
+
+    Raises:
+        EndpointError: an endpoint string is wrong.
+    """
+    return [
+        effective_options(text, parse_https(text).arguments, defaults).absolute()
+        for text in listen
+        if is_https(text)
+    ]
 
 
 class HTTPSListeners:

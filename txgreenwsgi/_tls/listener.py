@@ -18,9 +18,11 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from .certificates import load_certificates, pem_paths
+from .certificates import load_certificates
 from .contexts import Policy, handshake_error
 from .errors import TLSError
+from .files import pem_paths
+from .stored import stored
 from .tickets import use_ticket_keys
 
 if TYPE_CHECKING:
@@ -127,7 +129,9 @@ class TLSListener:
         """
         now = datetime.now(timezone.utc)
         old = self.loaded
-        new = load_certificates(self.options, now)
+        # A renewal must not combine new files with old copies.
+        copies = stored().files if old is None else {}
+        new = load_certificates(self.options, now, copies)
         policy = Policy(
             self.options, self._protocols, new.authorities, self._client_refused
         )
