@@ -34,8 +34,8 @@ from txgreenwsgi._configuration import (
     unused_tls,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
-from txgreenwsgi._server.proxy_header import unusable_setting
 from txgreenwsgi._server.adopted import expect_from_master
+from txgreenwsgi._server.proxy_header import unusable_setting
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.hints import HELP, explain, hint
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
@@ -46,14 +46,14 @@ from txgreenwsgi.settings import SettingError, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Options"]
+__all__ = ["Options", "spec_for"]
 
 _THREADS: Final = (
     "; it limits the requests that --threads-for runs in threads, the others need none"
 )
 
 
-def _spec_for(argument: str) -> str:
+def spec_for(argument: str) -> str:
     """Return the value of --app that a positional argument most likely means."""
     if is_config(argument):
         return argument
@@ -169,7 +169,7 @@ class Options(usage.Options):
         if rest:
             raise usage.UsageError(
                 f"{rest[0]!r} is not an option: to serve that application, give "
-                f"--app {_spec_for(rest[0])}"
+                f"--app {spec_for(rest[0])}"
             )
 
     def opt_version(self) -> NoReturn:
