@@ -313,6 +313,18 @@ class SourceTests(CommandTestCase):
         values = self.values("from number import COUNT\nworkers = COUNT * 2 + 1")
         self.assertEqual(values["workers"], 5)
 
+    def test_output_of_the_file(self) -> None:
+        """What the file prints is not part of the output."""
+        text = self.run_main(config="print('loading')\nworkers = 1")
+        self.assertNotIn("loading", text)
+        self.assertEqual(self.errors, "loading\n")
+
+    def test_many_workers(self) -> None:
+        """For more workers than cores, a comment says that one is enough."""
+        comment = "# gunicorn: workers = 9999; one per core is enough\n"
+        self.assertIn(comment, self.run_main(config="workers = 9999"))
+        self.assertNotIn("enough", self.run_main(config="workers = 1"))
+
     def test_failing_file(self) -> None:
         """A file that fails is an error with its traceback."""
         for config, message in {

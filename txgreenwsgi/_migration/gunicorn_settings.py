@@ -115,6 +115,11 @@ def _endpoint(address: str, *, tls: bool, backlog: int) -> tuple[str, str]:
         return "", str(error)
 
 
+def _workers(value: Any, _source: Source) -> Iterable[Entry]:
+    many = int(value) > (os.cpu_count() or 1)
+    yield Key("workers", value, "one per core is enough" if many else "")
+
+
 def _threads(value: Any, _source: Source) -> Iterable[Entry]:
     if int(value) > 1:
         yield Missing(
@@ -345,7 +350,7 @@ SETTINGS: Final[tuple[GunicornSetting, ...]] = (
         "number",
         "`--workers`",
         "one per core is enough; `auto` counts them",
-        _key("workers"),
+        _workers,
     ),
     GunicornSetting(
         _WORKERS,
