@@ -18,6 +18,7 @@ from txgreenwsgi._configuration import (
     all_options,
     resolve,
 )
+from txgreenwsgi._migration import gunicorn_settings, gunicorn_values
 from txgreenwsgi._migration.addresses import AddressError, endpoint_for
 from txgreenwsgi._migration.from_gunicorn import main
 from txgreenwsgi._migration.gunicorn_settings import SETTINGS
@@ -257,8 +258,11 @@ class TranslationTests(CommandTestCase):
 
     def test_keys(self) -> None:
         """The names of keys are options."""
-        source = Path(sys.modules[SETTINGS[0].__module__].__file__ or "").read_text()
-        names = set(re.findall(r'(?:Key|_key|_flag|_path)\(\s*"(\w+)"', source))
+        source = "".join(
+            Path(module.__file__ or "").read_text()
+            for module in (gunicorn_settings, gunicorn_values)
+        )
+        names = set(re.findall(r'(?:Key|key|flag|path)\(\s*"(\w+)"', source))
         self.assertGreater(len(names), 25)
         self.assertLessEqual(names, {*all_options(), *PENDING})
 
