@@ -44,6 +44,7 @@ class FakeGreenService(Service):
         access_log: Any,
         freezer: Any,
         tls: Any = None,
+        ticket_secret: bytes = b"",
     ) -> None:
         self.tls = tls
         self.freezer = freezer
