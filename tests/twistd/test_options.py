@@ -308,7 +308,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(
                 self.refusal(name, "80"),
                 f"{name} is not an option: use --listen with an endpoint string: "
-                "--listen tcp:8080",
+                "--listen tcp:80",
             )
         for name in ("--https", "-c", "--certificate", "-k", "--privkey"):
             self.assertEqual(
@@ -408,3 +408,28 @@ class CommandTests(SynchronousTestCase):
                 if name == "greenwsgi"
             ]
             self.assertIsInstance(make(), Options)
+
+
+class ReloadOptionTests(SynchronousTestCase):
+    """`--reload` and the options that it excludes."""
+
+    def test_one_worker(self) -> None:
+        """It is compatible with one worker."""
+        command = parsed("--reload", "--workers=1", "--reload-extra=*.html").command
+        self.assertTrue(command.reload)
+        self.assertEqual(command.reload_extra, ("*.html",))
+
+    def test_several_workers(self) -> None:
+        """More are an error that names both options."""
+        for number in ("2", "auto"):
+            error = self.assertRaises(
+                UsageError, parsed, "--reload", f"--workers={number}"
+            )
+            self.assertIn(
+                f"--reload and --workers {number} exclude each other", str(error)
+            )
+
+    def test_pattern_alone(self) -> None:
+        """Patterns without it have no effect, which is an error."""
+        error = self.assertRaises(UsageError, parsed, "--reload-extra=.env")
+        self.assertIn("--reload-extra '.env' has no effect", str(error))

@@ -48,6 +48,7 @@ class FakeGreenService(Service):
         self.load_app, self.listen = load_app, listen
         self.settings, self.access_log = settings, access_log
         self.calls: list[str] = []
+        self.urls: list[str] = []
         self.listening: Exception | None = None
         self.stopped: Deferred[None] = Deferred()
         FakeGreenService.made = self

@@ -63,6 +63,11 @@ class Sink:
         self.bodiless = self._bodiless
         self._record("begin", head.code, length, block)
 
+    def respond(self, head: ResponseHead, block: bytes) -> None:
+        """Record a response of one block, as `begin` and `finish`."""
+        self.begin(head, len(block), block)
+        self.finish()
+
     def write(self, block: bytes) -> None:
         """Record a block."""
         self._record("write", block)

@@ -11,10 +11,14 @@ This module must import neither the reactor nor the application.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from txgreenwsgi._control.place import AUTOMATIC as CONTROL_AUTOMATIC
+from txgreenwsgi._control.place import NONE as CONTROL_NONE
 from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
@@ -22,6 +26,7 @@ from txgreenwsgi._server.errors import EndpointError
 from txgreenwsgi._tls.options import CLIENT_MODES, VERSIONS
 from txgreenwsgi.monitoring.accesslog import FORMATS, format_named
 from txgreenwsgi.monitoring.log_format import FormatError
+from txgreenwsgi.monitoring.log_lines import AUTOMATIC, LOG_FORMATS
 from txgreenwsgi.monitoring.path_patterns import PATTERN_FORM, check_pattern
 from txgreenwsgi.origins import NAMES
 from txgreenwsgi.settings import (
@@ -47,6 +52,7 @@ __all__ = [
     "all_options",
     "option_name",
     "read",
+    "validated",
 ]
 
 DEFAULT_APP: Final = "txgreenwsgi.demo:app"
@@ -91,6 +97,7 @@ class Option(Setting):
         in_file: the option may be given in a file.
         default_text: the default in the documentation, if it is not the value's own.
         empty_text: the text of an empty list, if it is not the empty text.
+        path_words: values of a path that are not paths.
     """
 
     check: Check | None = None
@@ -99,6 +106,7 @@ class Option(Setting):
     in_file: bool = True
     default_text: str = ""
     empty_text: str = ""
+    path_words: tuple[str, ...] = ()
 
 
 def _option(default: object, kind: Kind, meaning: str, **more: Any) -> Any:
@@ -170,6 +178,17 @@ def _check_offload(name: str, _conditions: Conditions) -> str:
             "heavy calls of well-known modules",
         )
     return name
+
+
+def _check_control(path: str, conditions: Conditions) -> str:
+    if not path or (conditions.paths_are_final and os.path.isdir(path)):
+        raise SettingError(
+            repr(path),
+            "is not the path of a socket",
+            f"give a path in a directory of this user, {CONTROL_AUTOMATIC} or "
+            f"{CONTROL_NONE}",
+        )
+    return path
 
 
 def _check_given(text: str, _conditions: Conditions) -> str:
@@ -373,6 +392,24 @@ class Command:
         "or blocking, and exit; status 1 if one is blocking.",
         is_action=True,
     )
+    log_format: str = _option(
+        AUTOMATIC,
+        "choice",
+        "Format of the server log. text: Twisted's format. dev: short lines. json: one "
+        "object per line. auto: dev in the foreground on a terminal, otherwise text.",
+        choices=(AUTOMATIC, *LOG_FORMATS),
+    )
+    control: str = _option(
+        CONTROL_AUTOMATIC,
+        "text",
+        "UNIX socket for txgreenwsgi status, reload, scale and stacks, with mode 0600. "
+        f"{CONTROL_AUTOMATIC}: in the user's runtime directory if there are workers, "
+        f"otherwise none. {CONTROL_NONE}: no socket.",
+        form=f"PATH|{CONTROL_AUTOMATIC}|{CONTROL_NONE}",
+        path=True,
+        path_words=(CONTROL_AUTOMATIC, CONTROL_NONE),
+        check=_check_control,
+    )
     access_log: str | None = _option(
         None,
         "text",
@@ -397,11 +434,57 @@ class Command:
         "Time limit for a worker to import the application and be ready.",
         minimum=1,
     )
+    worker_timeout: float = _option(
+        30.0,
+        "seconds",
+        "Kill and replace a worker whose reactor is blocked for this time, after "
+        "logging the request and the stacks that block it.",
+        off="never",
+    )
+    max_requests: int = _option(
+        0,
+        "count",
+        "Replace a worker after this number of requests. Its successor is ready before "
+        "it drains.",
+        off="unlimited",
+    )
+    max_requests_jitter: int = _option(
+        0,
+        "count",
+        "Maximum random number that each worker adds to --max-requests.",
+        off="none",
+    )
+    max_lifetime: float = _option(
+        0.0,
+        "seconds",
+        "Replace a worker after this time.",
+        off="unlimited",
+    )
+    max_rss: int = _option(
+        0,
+        "bytes",
+        "Replace a worker whose resident memory reaches this size.",
+        off="unlimited",
+    )
     reload_parallel: int = _option(
         1,
         "count",
         "Number of workers that start at the same time during a reload.",
         minimum=1,
+    )
+    reload: bool = _option(
+        False,
+        "flag",
+        "For development: restart the application when one of its files changes, and "
+        "show its traceback as a page if it does not start. It runs in one worker.",
+    )
+    reload_extra: tuple[str, ...] = _option(
+        (),
+        "words",
+        "With --reload, also watch the files that match this pattern, such as "
+        "'templates/**/*.html' or .env. May be repeated.",
+        form="PATTERN",
+        path=True,
     )
     access_log_format: str = _option(
         "combined",
@@ -440,23 +523,26 @@ class Described(NamedTuple):
 _DEFAULTS: Final[dict[str, object]] = {"threads_for": ("auto",)}
 
 
-def all_options() -> dict[str, Described]:
+@functools.cache
+def all_options() -> Mapping[str, Described]:
     """Return every option of the command by its name with underscores, in order."""
-    return {
-        each.name: each
-        for each in (
-            *(
-                Described(field.name, field.metadata["setting"], field.default)
-                for field in dataclasses.fields(Command)
-            ),
-            *(
-                Described(
-                    name, Option(**_fields(setting)), _DEFAULTS.get(name, default)
-                )
-                for name, setting, default in described()
-            ),
-        )
-    }
+    return MappingProxyType(
+        {
+            each.name: each
+            for each in (
+                *(
+                    Described(field.name, field.metadata["setting"], field.default)
+                    for field in dataclasses.fields(Command)
+                ),
+                *(
+                    Described(
+                        name, Option(**_fields(setting)), _DEFAULTS.get(name, default)
+                    )
+                    for name, setting, default in described()
+                ),
+            )
+        }
+    )
 
 
 def _fields(setting: Setting) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def relocated(each: Described, value: Any, directory: str) -> Any:
             )
             for endpoint in value
         )
-    if not option.path:
+    if not option.path or value in option.path_words:
         return value
     if option.kind == "pairs":
         return tuple((key, _relocated(path, directory)) for key, path in value)

@@ -67,8 +67,7 @@ HOP_BY_HOP = frozenset(
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _FORBIDDEN_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-#: Maximum number of digits of a Content-Length: it fits in a signed 64-bit integer.
-_LENGTH_DIGITS = 18
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)  # fits in a signed 64-bit integer
 _STATUS = re.compile(r"([1-9][0-9][0-9])( [^\x00-\x1f\x7f]*)?", re.ASCII)
 
 # Transfer codings that do not change the content: without the field, the body is sent
@@ -87,7 +86,7 @@ _CACHED_VALUE_CHARS = 200
 
 #: Cache of field lines: (name, value) to the encoded line and the field's kind, see
 #: `_encode_field`.
-encoded_fields: dict[tuple[str, str], tuple[bytes, str]] = {}
+encoded_fields: dict[tuple[str, str], tuple[bytes, str | int | None]] = {}
 #: Cache of status lines: status to the encoded line and the status code.
 encoded_statuses: dict[str, tuple[bytes, int]] = {}
 
@@ -119,12 +118,13 @@ def _pair(field: Any) -> tuple[str, str]:
     return _plain(name), _plain(value)
 
 
-def _encode_field(name: str, value: str) -> tuple[bytes, str]:
+def _encode_field(name: str, value: str) -> tuple[bytes, str | int | None]:
     """Validate a field; return its line and its kind.
 
     The kind is the lower-case name of the fields that `ResponseHead` treats specially:
-    Content-Length, Date, Server, and the hop-by-hop fields, which have the line b"". It
-    is "" for all other fields.
+    Date, Server, and the hop-by-hop fields, which have the line b"". For Content-Length
+    it is the length, or the name if the value is not a length. It is None for all other
+    fields.
     """
     if not _TOKEN.fullmatch(name):
         raise InvalidField(f"{name!r} is not a field name (RFC 9110 section 5.1)")
@@ -141,7 +141,7 @@ def _encode_field(name: str, value: str) -> tuple[bytes, str]:
             f"the value of the response field {name} is not latin-1: {value!r} "
             "(PEP 3333, Unicode Issues)"
         ) from None
-    kind = ""
+    kind: str | int | None = None
     if lower in HOP_BY_HOP:
         if lower == "transfer-encoding" and not _list_of(value) <= _HARMLESS_CODINGS:
             raise InvalidField(
@@ -149,7 +149,9 @@ def _encode_field(name: str, value: str) -> tuple[bytes, str]:
                 "changes the body: use Content-Encoding (RFC 9110 section 8.4)"
             )
         line, kind = b"", lower
-    elif lower in ("content-length", "date", "server"):
+    elif lower == "content-length":
+        kind = int(value) if _LENGTH.fullmatch(value) else lower
+    elif lower in ("date", "server"):
         kind = lower
     if len(value) <= _CACHED_VALUE_CHARS:
         if len(encoded_fields) >= _CACHE_ENTRIES:
@@ -244,24 +246,25 @@ class ResponseHead:
                 field = _pair(field)
                 line, kind = _encode_field(*field)
             lines.append(line)
-            if kind:
-                if kind == "content-length":
-                    self._set_length(field[1])
+            if kind is not None:
+                if type(kind) is int or kind == "content-length":
+                    self._set_length(kind, field[1])
                 elif kind == "date":
                     self._has_date = True
                 elif kind == "server":
                     self._has_server = True
                 else:
-                    self._drop(kind, *field)
+                    self._drop(*field)
 
-    def _drop(self, kind: str, name: str, value: str) -> None:
+    def _drop(self, name: str, value: str) -> None:
         """Drop the last line, a hop-by-hop field."""
         self._lines.pop()
         self.dropped += (name,)
-        if kind == "connection" and "close" in _list_of(value):
+        if name.lower() == "connection" and "close" in _list_of(value):
             self.ends_connection = True
 
-    def _set_length(self, value: str) -> None:
+    def _set_length(self, length: str | int, value: str) -> None:
+        """Set the length; `length` is a str if `value` is not a length."""
         if self.code == 204:
             # Drop it: RFC 9110 section 8.6 forbids Content-Length with 204, but
             # Django's middleware adds it.
@@ -269,13 +272,12 @@ class ResponseHead:
             return
         if self.content_length is not None:
             raise InvalidField("the response has two Content-Length fields")
-        # `isdigit` alone would allow the digits of all scripts.
-        if not (value.isascii() and value.isdigit() and len(value) <= _LENGTH_DIGITS):
+        if type(length) is not int:
             raise InvalidField(
                 f"Content-Length must be a number of bytes, not {value!r:.60} "
                 "(RFC 9110 section 8.6)"
             )
-        self.content_length = int(value)
+        self.content_length = length
 
     @property
     def reason(self) -> bytes:

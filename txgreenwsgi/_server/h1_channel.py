@@ -216,7 +216,7 @@ class H1Channel:
     def makeConnection(self, transport: ITransport) -> None:
         """Attach the transport of a new connection."""
         self.transport = transport  # type: ignore[assignment]
-        self._time = self.server.hub.reactor.seconds()
+        self._time = self.server.hub.seconds()
         if self._sockets.adopt(self, transport):
             self._fd = self.transport.fileno()
         else:
@@ -234,7 +234,7 @@ class H1Channel:
     def handshakeCompleted(self) -> None:
         """Handle the end of the TLS handshake: the connection is idle from now on."""
         self._handshakes.end(self)
-        self._time = self.server.hub.reactor.seconds()
+        self._time = self.server.hub.seconds()
 
     def logPrefix(self) -> str:
         """Return the name of this protocol in Twisted's log lines."""
@@ -370,7 +370,7 @@ class H1Channel:
             return
         if h1.pending and self.state is IDLE:
             self.state = _ON_BYTES[self.state]
-            self._time = self.server.hub.reactor.seconds()
+            self._time = self.server.hub.seconds()
         if self.reading_paused or self.exchange is not None:
             self.update_backpressure()
 
@@ -578,7 +578,7 @@ class H1Channel:
         else:
             # `_hand_body` continues at the end of the body.
             self.state = _ON_DRAIN[self.state]
-            self._time = self.server.hub.reactor.seconds()
+            self._time = self.server.hub.seconds()
             if self.reading_paused:
                 self.update_backpressure()
 
@@ -702,7 +702,7 @@ class H1Channel:
         """Begin shutdown: close when the client has been idle for `drain_idle`."""
         if self.state is IDLE:
             self._time = max(self._time, self.server.shutdown.began)
-            self._drain(self.server.hub.reactor.seconds())
+            self._drain(self.server.hub.seconds())
 
     def _drain(self, now: float) -> None:
         """Close an idle connection, unless a request may be on its way.
@@ -784,7 +784,7 @@ class H1Channel:
         if seconds is None:
             # The transport may still buffer a part of the response.
             seconds = self._flush_seconds
-        self._time = self.server.hub.reactor.seconds() + seconds
+        self._time = self.server.hub.seconds() + seconds
         self._drop_input()
         if self.reading_paused:
             self._resume_reading()
@@ -814,7 +814,7 @@ class H1Channel:
     def abort(self) -> None:
         """Abort the connection, so that the client detects the truncation."""
         self.state = _ON_LOSE[self.state]
-        self._time = self.server.hub.reactor.seconds() + CLOSE_SECONDS
+        self._time = self.server.hub.seconds() + CLOSE_SECONDS
         self._drop_input()
         if self.transport is not _NO_TRANSPORT:
             self.output.detach()

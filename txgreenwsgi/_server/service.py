@@ -6,7 +6,6 @@ the application afterwards. It must never know how the application was named.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
@@ -39,6 +38,7 @@ from .https import HTTPSListeners, is_https
 from .proxy_header import read_proxy_headers, unusable_setting
 from .site import GreenSite
 from .unpatched import SERVICE_REMEDY, log_if_unpatched
+from .urls import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +89,7 @@ class GreenService(Service):
     Attributes:
         site: the factory behind all endpoints.
         ports: the open ports, while the service runs.
+        urls: their addresses as a person types them, such as "http://127.0.0.1:8080/".
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class GreenService(Service):
         if access_log is not None:
             observers = [*observers, access_log.observe]
         self.ports: list[IListeningPort] = []
+        self.urls: list[str] = []
         self.site = GreenSite(
             None, settings or Settings(), observers=observers, reactor=reactor
         )
@@ -205,16 +207,20 @@ class GreenService(Service):
                 refusal.raiseException()
 
     def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
-        if isinstance(listen, str):
-            make = partial(make_endpoint, self.site.server.reactor)
-            return (
-                self._https.endpoint(listen, make) if is_https(listen) else make(listen)
-            )
-        return as_it_is(listen)
+        if not isinstance(listen, str):
+            return as_it_is(listen)
+        if is_https(listen):
+            return self._https.endpoint(listen, self._endpoint_of)
+        return self._endpoint_of(listen)
+
+    def _endpoint_of(self, text: str) -> IStreamServerEndpoint:
+        """Return the endpoint for a string, or for that behind `https:`."""
+        return make_endpoint(self.site.server.reactor, text)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
-        _log.info("listening on {address}", address=port.getHost())
+        _log.info("listening on {address}", address=port.getHost(), is_routine=True)
         self.ports.append(port)
+        self.urls.append(url_of(port.getHost(), listen))
         self._serve_port(port, listen)
         return port
 
@@ -330,6 +336,7 @@ class GreenService(Service):
 
     def _close_ports(self) -> Deferred[object]:
         ports, self.ports = self.ports, []
+        self.urls.clear()
         if self._throttle is not None:
             self._throttle.forget()
         return gatherResults(

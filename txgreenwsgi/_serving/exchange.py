@@ -165,6 +165,8 @@ class Exchange:
         stalled: duration of the stalls of the reactor during the request, in seconds.
     """
 
+    crosses: Final = False
+
     __slots__ = (
         "_awaits_stop",
         "_left",
@@ -601,14 +603,16 @@ class Exchange:
         """Call the application, after its body was received if it must be complete."""
         server = self.server
         settings = server.settings
-        file = self.stream.stored_body()
-        if file is not None:
-            stored = StoredBody(file, self.head.content_length or 0, body)
-            environ = self._environ(SeekableInput(stored))
-            server.runner(server.application, environ, self)
-            return
+        runner = server.runner
+        if self.stream.body_is_stored:
+            file = self.stream.stored_body()
+            if file is not None:
+                stored = StoredBody(file, self.head.content_length or 0, body)
+                environ = self._environ(SeekableInput(stored))
+                runner(server.application, environ, self)
+                return
         if self.head.content_length is not None and not settings.buffer_input:
-            server.runner(server.application, self._environ(Input(body)), self)
+            runner(server.application, self._environ(Input(body)), self)
             return
         memory = settings.buffer_memory
         if not settings.buffer_input:
@@ -629,7 +633,7 @@ class Exchange:
             else:
                 buffer_input = partial(_buffer_input, ahead, given)
                 environ["txgreenwsgi.buffer_input"] = partial(in_task, buffer_input)
-            server.runner(server.application, environ, self)
+            runner(server.application, environ, self)
             if not ahead.begun and not ahead.complete and settings.chunked == "auto":
                 _log.info(
                     "{request}: the application did not read the chunked request body, "
@@ -747,6 +751,11 @@ class Exchange:
                     request=self,
                 )
 
+    @property
+    def accepts_blocks(self) -> bool:
+        """Whether `write` would neither raise nor wait, as far as is known."""
+        return self.state is RESPONDING and self.stream.output.waiting is None
+
     def begin_iteration(self) -> None:
         """Mark the start of the iteration.
 
@@ -816,7 +825,11 @@ class Exchange:
         self.bytes_sent = length
         self._left = 0
         stream.start(head, length, block, True)
-        self.finish()
+        if self.state is not RESPONDING:
+            self._refuse_write()
+        stream.finish()
+        if self.state is RESPONDING:
+            self.state = _FINISHED
 
     def write(self, block: bytes) -> None:
         """Send a further block. Parks under backpressure."""

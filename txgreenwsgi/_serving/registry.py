@@ -101,6 +101,11 @@ class RequestTable:
         self._last_id = 0
         _tables.add(self)
 
+    @property
+    def ended(self) -> int:
+        """The number of requests that have ended."""
+        return self._last_id - len(self.exchanges)
+
     def next_id(self) -> str:
         """Return an identity that is unique across processes."""
         if not self._id_prefix:
@@ -108,6 +113,11 @@ class RequestTable:
             self._id_prefix = os.urandom(4).hex()
         self._last_id += 1
         return f"{self._id_prefix}-{self._last_id:x}"
+
+    @property
+    def count(self) -> int:
+        """The number of requests so far."""
+        return self._last_id
 
     def observe(self, record: ExchangeRecord) -> None:
         """Pass `record` to the observers; log exceptions that they raise."""

@@ -253,13 +253,14 @@ class GreenletHub:
     def _take_turn(self) -> None:
         turn, self._turn = self._turn, []
         end = self.share_slice(len(turn))
+        seconds = self.seconds
         made = 0
         for function in turn:
             call_and_log(
                 function, "a call scheduled for the reactor's next turn failed"
             )
             made += 1
-            if self.reactor.seconds() > end and not self.closed:
+            if seconds() > end and not self.closed:
                 break
         self.slice_seconds = SLICE_SECONDS
         if made < len(turn):
@@ -473,6 +474,24 @@ class GreenletHub:
             ):
                 self.on_long_turn(task, ended_at - resumed_at)
             task.notify_end()
+
+    def note_switches(self, note: Callable[[Task[object] | None], object]) -> None:
+        """Call `note` with each task before it runs, and with None after.
+
+        Until this is called, switches cost nothing more. Call once, before the first
+        task.
+
+        Args:
+            note: must not park or raise.
+        """
+        switch = self._switch_to
+
+        def noted(task: Task[object]) -> None:
+            note(task)
+            switch(task)
+            note(running.task)
+
+        self._switch_to = noted  # type: ignore[method-assign]
 
     def close(self) -> None:
         """Kill the remaining tasks, except `threads`, after the reactor has stopped.

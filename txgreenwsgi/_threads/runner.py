@@ -85,7 +85,9 @@ class ThreadRunner:
                 return
             if routes.suspects:
                 self._measure(require_task("a request"))
-        self._serve(application, environ, sink)
+        # Not `self._serve(...)`, which is looked up as a method, in the class.
+        serve = self._serve
+        serve(application, environ, sink)
 
     def _begin(self) -> tuple[Hub, AutomaticRoutes, TurnMeter]:
         hub = require_task("a request").hub

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import os
 import platform
-import re
 import sys
 from contextlib import suppress
 from importlib.metadata import version
@@ -35,10 +34,13 @@ from txgreenwsgi._configuration import (
     unused_tls,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
+from txgreenwsgi._server.adopted import expect_from_master
 from txgreenwsgi._server.proxy_header import unusable_setting
 from txgreenwsgi._serving.static import static_files
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
+from txgreenwsgi._twistd.hints import HELP, explain, hint
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
+from txgreenwsgi._workers.handover import Predecessor
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
 from txgreenwsgi.settings import SettingError, Settings
 
@@ -47,20 +49,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Options"]
 
-_USE_LISTEN: Final = "use --listen with an endpoint string"
-# Options of `twist web` that are refused, with their replacements.
-_RETIRED: Final = {
-    **dict.fromkeys(["-p", "--port"], f"{_USE_LISTEN}: --listen tcp:8080"),
-    **dict.fromkeys(
-        ["--https", "-c", "--certificate", "-k", "--privkey"],
-        "use --tls-cert and --tls-key, with --listen https:443",
-    ),
-    **dict.fromkeys(
-        ["-n", "--notracebacks"],
-        "remove it: only --display-tracebacks shows tracebacks (the -n of twistd "
-        "goes before the word greenwsgi)",
-    ),
-}
+_THREADS: Final = (
+    "; it limits the requests that --threads-for runs in threads, the others need none"
+)
 
 
 def _spec_for(argument: str) -> str:
@@ -86,10 +77,11 @@ def _completions() -> dict[str, usage.Completer]:
     return found
 
 
-def _remedy(key: str, _value: str) -> str:
+def _remedy(key: str, value: str) -> str:
     """Return the remedy for a key of a file that is not an option."""
-    retired = _RETIRED.get(f"--{option_name(key)}")
-    near = difflib.get_close_matches(key, list(all_options()), n=2)
+    retired = hint(f"--{option_name(key)}", value, map(option_name, all_options()))
+    spelling = key.lower().replace("-", "_")
+    near = difflib.get_close_matches(spelling, list(all_options()), n=2)
     if retired is None and near:
         return f"did you mean {' or '.join(near)}?"
     return retired or "remove it; --print-config lists the options"
@@ -108,6 +100,7 @@ class Options(usage.Options):
         settings: the settings of the server. Valid after `parseOptions`.
         arguments: the command line, with which a worker is started.
         directory: the working directory of the parsing.
+        predecessor: the master that this process replaces; None for other processes.
     """
 
     synopsis = "[options]"
@@ -127,8 +120,10 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self.command = Command()
         self.settings = Settings()
+        self._has_error = False
         self.warnings: tuple[str, ...] = ()
         self.arguments: list[str] = []
+        self.predecessor: Predecessor | None = None
         self.directory = ""
         self.findings: tuple[str, ...] = ()
         self._given: dict[str, Given] = {}
@@ -145,26 +140,30 @@ class Options(usage.Options):
         """Parse a command line; errors name the correct option."""
         # Here, because twistd opens its log and the reactor next.
         open_closed_descriptors()
+        self.predecessor = Predecessor.taken_from(os.environ)
+        if self.predecessor is not None:
+            expect_from_master(each.text for each in self.predecessor.listeners)
         self.arguments = list(sys.argv[1:] if options is None else options)
         with suppress(OSError):  # it has been removed
             self.directory = os.getcwd()
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
-            unknown = re.match(r"option (--?[\w-]+) not recognized", str(error))
-            if not unknown:
-                raise
-            name = unknown[1]
-            remedy = _RETIRED.get(name)
-            if remedy is None:
-                known = ["--" + option.rstrip("=") for option in self.longOpt]
-                near = difflib.get_close_matches(name, known, n=2)
-                remedy = (
-                    f"did you mean {' or '.join(near)}?"
-                    if near
-                    else "--help lists the options"
-                )
-            raise usage.UsageError(f"{name} is not an option: {remedy}") from None
+            self._has_error = True
+            known = [option.rstrip("=") for option in self.longOpt]
+            words = sys.argv[1:] if options is None else options
+            message = explain(str(error), words, known, is_twistd=True)
+            raise usage.UsageError(message) from None
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the text of `--help`, or one line after an error.
+
+        twistd and twist print it with the message of the error.
+        """
+        if self._has_error:
+            return HELP
+        text: str = super().getUsage(width)
+        return text
 
     def parseArgs(self, *rest: str) -> None:
         """Reject positional arguments."""
@@ -190,6 +189,7 @@ class Options(usage.Options):
             self[option_name(name)] = given.value
         self.command = configuration.command()
         self.warnings = configuration.warnings
+        self._check_reload()
         try:
             self.settings = configuration.settings()
             self.findings = check_tls(self.command, self._conditions())
@@ -207,6 +207,8 @@ class Options(usage.Options):
         if (self.command.check or self.command.check_config) and self.parent:
             # Their results are the output and the status, beside a running server.
             self.parent.update(nodaemon=True, pidfile="")
+        if self.predecessor is not None and self.parent is not None:
+            self._succeed(self.predecessor, self.parent)
         # twistd checks it next. Without --pidfile= it has a default.
         parent: Mapping[str, Any] = self.parent or {}
         if parent.get("pidfile"):
@@ -222,6 +224,34 @@ class Options(usage.Options):
             static_files(pairs, self.settings.static_expires)
         except SettingError as error:
             raise usage.UsageError(f"--{error}") from None
+
+    @staticmethod
+    def _succeed(predecessor: Predecessor, parent: Any) -> None:
+        """Keep twistd from repeating what the last master has done.
+
+        This process runs in its session, with its user and root directory, and takes
+        its pidfile over later.
+        """
+        done = {"nodaemon": True, "pidfile": ""}
+        done |= dict.fromkeys(("uid", "gid", "euid", "chroot", "umask"), None)
+        if predecessor.log_path:
+            done["logfile"] = predecessor.log_path
+        parent.update({name: done[name] for name in done if name in parent})
+
+    def _check_reload(self) -> None:
+        """Reject options that exclude each other."""
+        command = self.command
+        if command.reload and command.workers not in (0, 1):
+            raise usage.UsageError(
+                f"--reload and --workers {command.workers} exclude each other: one "
+                "worker is restarted in development; remove --reload in production, "
+                "where SIGHUP reloads, or remove --workers"
+            )
+        if command.reload_extra and not command.reload:
+            raise usage.UsageError(
+                f"--reload-extra {command.reload_extra[0]!r} has no effect without "
+                "--reload: give both"
+            )
 
     def give(self, each: Described, option: str, text: str) -> None:
         """Take the value of an option.
@@ -239,6 +269,7 @@ class Options(usage.Options):
         except SettingError as error:
             raise usage.UsageError(
                 f"{option} {text!r} {error.problem}: {error.remedy}"
+                + (_THREADS if each.name == "threads" else "")
             ) from None
         if each.is_list:
             earlier = self._given.get(each.name)

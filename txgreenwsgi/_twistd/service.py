@@ -14,23 +14,32 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from twisted.application.service import IService, Service
+from twisted.internet.defer import succeed
 from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
 from txgreenwsgi._configuration import tls_options, uses_tls
+from txgreenwsgi._control.sockets import ControlSocket
 from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import find_app
 from txgreenwsgi._launch.patching import patch, patch_drivers
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._server.ports import listening_reactor
 from txgreenwsgi._server.service import GreenService
+from txgreenwsgi._server.urls import url_of_name
+from txgreenwsgi._twistd.announcement import MasterAnnouncer, announce_process
 from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.check_config import check_start
-from txgreenwsgi._twistd.master import make_master
+from txgreenwsgi._twistd.log_observer import LogFormat
+from txgreenwsgi._twistd.master import MasterService, make_master
+from txgreenwsgi._twistd.master_process import MasterProcess
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.signals import OperatorSignals
+from txgreenwsgi._twistd.single_process import SingleProcess
 from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
+from txgreenwsgi._twistd.surroundings import SurroundedService
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
@@ -45,6 +54,8 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.logger import ILogObserver
 
+    from txgreenwsgi._control.interface import Controlled
+    from txgreenwsgi._workers.interface import MasterStatus
     from txgreenwsgi._wsgi.gateway import Application
 
 __all__ = [
@@ -82,9 +93,53 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         return _ReportService(lambda: check_start(load_app, options), reactor)
     for warning in options.warnings:
         _log.warn("{problem}", problem=warning)
-    if options.command.workers:
-        return make_master(options, reactor)
-    return make_server(options, reactor).service
+    return _surrounded(options, reactor)
+
+
+def _surrounded(options: Options, reactor: Any) -> IService:
+    """Return the service that serves, with its log format and control socket."""
+    app = options.command.app
+    controlled: Controlled
+    started: Callable[[], object]
+    has_master = bool(options.command.workers) or options.command.reload
+    if has_master:
+        service, controlled = _master(options, reactor)
+        started = _no_op
+    else:
+        service, server, _, _ = make_server(options, reactor)
+        controlled = SingleProcess(app, server)
+        started = announce_process(app, options.settings, server)
+    control = ControlSocket(
+        options.command.control,
+        controlled,
+        listening_reactor,
+        has_workers=has_master,
+    )
+    log_format = LogFormat(options.command.log_format, options.parent)
+    before_control: Deferred[None] = succeed(None)
+    if isinstance(service, MasterService):
+        before_control = service.predecessor_ended
+    return SurroundedService(
+        service, log_format, control, reactor, started, before_control
+    )
+
+
+def _master(options: Options, reactor: Any) -> tuple[Service, MasterProcess]:
+    """Return the service of a master, and the master for the control socket."""
+    command = options.command
+
+    def urls(status: MasterStatus) -> list[str]:
+        return list(map(url_of_name, status.listening, command.listen))
+
+    service = make_master(options, reactor)
+    controlled = MasterProcess(command.app, urls)
+    announcer = MasterAnnouncer(command.app, options.settings, urls)
+    service.on_start += [controlled.attach, announcer.attach]
+    return service, controlled
+
+
+def _no_op() -> None:
+    """No-op callback."""
 
 
 def app_loader(options: Options) -> Callable[[], Application]:
@@ -106,7 +161,7 @@ def app_loader(options: Options) -> Callable[[], Application]:
 class ServerParts(NamedTuple):
     """The server of one process, and the parts around it."""
 
-    service: IService
+    service: Service
     server: GreenService
     watchdog: Watchdog
     signals: OperatorSignals
@@ -117,6 +172,7 @@ def make_server(
     reactor: Any = None,
     server_class: type[GreenService] | None = None,
     stacks_path: str | None = None,
+    load_app: Callable[[], Application] | None = None,
 ) -> ServerParts:
     """Return the service that serves in this process.
 
@@ -125,8 +181,9 @@ def make_server(
         reactor: as for `makeService`.
         server_class: the class of the server; by default `GreenService`.
         stacks_path: the log of twistd as a daemon; by default from the options.
+        load_app: returns the application; by default `app_loader(options)`.
     """
-    load_app = app_loader(options)
+    load_app = load_app or app_loader(options)
     if stacks_path is None:
         stacks_path = log_path(options)
     log = None

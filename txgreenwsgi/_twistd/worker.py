@@ -14,7 +14,8 @@ import signal
 import socket
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.usage import UsageError
@@ -22,10 +23,15 @@ from twisted.python.usage import UsageError
 from txgreenwsgi._server.adopted import expect_from_master
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.slot_service import SlotService
+from txgreenwsgi._serving.monitor import monitor_of
+from txgreenwsgi._switching.greenlets import hub_of
+from txgreenwsgi._twistd.development import DevelopmentLoader, use_terminal
 from txgreenwsgi._twistd.options import Options
-from txgreenwsgi._twistd.service import make_server
+from txgreenwsgi._twistd.service import app_loader, make_server
 from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, Boot
 from txgreenwsgi._workers.logs import LogSender
+from txgreenwsgi._workers.page import Record
+from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
 from txgreenwsgi._workers.stacks import STACKS_SIGNAL
 from txgreenwsgi._workers.tenancy import Tenancy
 from txgreenwsgi.green import patched
@@ -41,7 +47,8 @@ __all__ = ["run"]
 
 _log = Logger()
 
-_STANDARD_FDS = (1, 2)
+#: Maximum of `drain_idle` in development.
+_DRAIN_IDLE_SECONDS: Final = 0.2
 
 
 def run(message: Mapping[str, Any]) -> NoReturn:
@@ -77,9 +84,13 @@ def _serve(boot: Boot, link: socket.socket, sender: LogSender) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    parts = make_server(_options(boot), reactor, SlotService, "")
+    options = _options(boot)
+    loader = _development_loader(boot, options) if boot.development else None
+    parts = make_server(
+        options, reactor, SlotService, "", None if loader is None else loader.load
+    )
     server = cast("SlotService", parts.server)
-    server.site.server.environ["wsgi.multiprocess"] = True
+    server.site.server.environ["wsgi.multiprocess"] = not boot.development
 
     def reopen(stderr: int | None) -> None:
         if stderr is not None:
@@ -88,9 +99,44 @@ def _serve(boot: Boot, link: socket.socket, sender: LogSender) -> None:
 
     tenancy = Tenancy(link, reactor, server, parts.watchdog, reopen, sender)
     parts.watchdog.on_signal = tenancy.leave
+    record = Record(PAGE_FD, boot.record)
     _start(parts, reactor)
-    reactor.callWhenRunning(tenancy.ready)
+    application_server = server.site.server
+    hub_of(reactor).note_switches(note_requests(record))
+    command = options.command
+    limits = Limits(
+        max_requests=command.max_requests,
+        max_requests_jitter=command.max_requests_jitter,
+        max_lifetime=command.max_lifetime,
+        max_rss=command.max_rss,
+    )
+    pulse = Pulse(record, reactor, application_server, limits, tenancy.recycle)
+    server.mean_connections = record.mean_connections
+
+    def ready() -> None:
+        if application_server.settings.blocked_after:
+            monitor = monitor_of(hub_of(reactor))
+            if monitor is not None:
+                monitor.on_block = record.note_block
+        pulse.start()
+        tenancy.ready()
+
+    reactor.callWhenRunning(ready)
+    if loader is not None:
+        reactor.callWhenRunning(loader.report, tenancy.send, reactor)
     reactor.run()
+
+
+def _development_loader(boot: Boot, options: Options) -> DevelopmentLoader:
+    """Return the loader of the application, and adapt the process to development."""
+    # A browser keeps idle connections, and would delay each restart.
+    idle = min(options.settings.drain_idle, _DRAIN_IDLE_SECONDS)
+    options.settings = replace(options.settings, drain_idle=idle)
+    use_terminal()
+    files = [] if options.command.config is None else [options.command.config]
+    return DevelopmentLoader(
+        app_loader(options), boot.failure, options.command.chdir, files
+    )
 
 
 def _start(parts: ServerParts, reactor: Any) -> None:

@@ -38,6 +38,8 @@ class Boot:
         number: counts all workers of the master, from 1.
         record: the index of the worker's record in the shared page.
         name: the name of the worker in the log.
+        development: whether the worker lists its files to the master.
+        failure: in development, why the application does not start; "" to start it.
     """
 
     entry: str
@@ -51,6 +53,8 @@ class Boot:
     number: int = 0
     record: int = 0
     name: str = ""
+    development: bool = False
+    failure: str = ""
 
     def with_reactor(self, module: str) -> Boot:
         """Return a copy for a reactor.

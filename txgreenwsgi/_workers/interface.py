@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from .details import WorkerDetails
+
 __all__ = [
     "MasterControl",
     "MasterObserver",
@@ -114,6 +116,12 @@ class MasterObserver(Protocol):
     def reloaded(self, result: ReloadResult) -> None:
         """Called when a reload has ended."""
 
+    def failed(self, slot: int, reason: str) -> None:
+        """Called when a worker could not start, with the index of its slot.
+
+        The reason is a message, or a traceback of several lines.
+        """
+
     def stopping(self) -> None:
         """Called once, when the server begins to shut down."""
 
@@ -149,25 +157,41 @@ class MasterControl(Protocol):
     def status(self) -> MasterStatus:
         """Return the state of all workers."""
 
-    def stacks(self, worker: int) -> Deferred[str]:
+    def details(self, worker: int) -> Deferred[WorkerDetails | None]:
+        """Return the requests in flight of a worker.
+
+        Args:
+            worker: its number (`WorkerStatus.number`).
+
+        Returns:
+            A Deferred with None if there is no such worker, it is not ready, or it
+            does not answer in time. It never fails.
+        """
+
+    def stacks(self, worker: int, request: str = "") -> Deferred[str]:
         """Return the stacks of a worker's requests and threads, as text.
 
         Args:
             worker: its number (`WorkerStatus.number`).
+            request: the id of a request, to return its stack alone; "" if the worker
+                has no such request.
 
         Returns:
             A Deferred that fails with LookupError if there is no such worker. For a
             worker whose reactor is blocked the text is that of `faulthandler`.
         """
 
-    def restart_slot(self, slot: int) -> Deferred[ReloadResult]:
+    def restart_slot(
+        self, slot: int, grace_seconds: float = 0.0
+    ) -> Deferred[ReloadResult]:
         """End the worker of a slot, then start its successor.
 
         For development: connections made in between wait in the backlog of the slot.
-        The old worker's grace period is cut short.
+        A call during a restart begins it again.
 
         Args:
             slot: the index of the slot.
+            grace_seconds: time for requests in flight to end.
 
         Returns:
             A Deferred that fires when the successor is ready or has failed. After a

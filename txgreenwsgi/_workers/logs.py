@@ -27,6 +27,9 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
+from txgreenwsgi._wsgi.errors import current_errors
+from txgreenwsgi.monitoring.log_lines import stream_line
+
 if TYPE_CHECKING:
     import socket
 
@@ -48,6 +51,9 @@ _READ_BYTES: Final = 1 << 16
 _MAX_LINE_BYTES: Final = 1 << 18
 
 _STDERR_FD: Final = 2
+
+# Keys of events that `txgreenwsgi.monitoring.log_lines` uses.
+_EXTRAS: Final = ("request_id", "continues", "is_routine", "stream_line")
 
 
 @implementer(ILogObserver)
@@ -81,6 +87,7 @@ class LogSender:
             "namespace": event.get("log_namespace") or "",
             "system": event.get("log_system") or "",
             "text": eventAsText(event, includeTimestamp=False, includeSystem=False),
+            **_extras(event),
         }
         line = json.dumps(record).encode("ascii") + b"\n"
         if len(line) > _MAX_LINE_BYTES:
@@ -224,6 +231,18 @@ class LogReader:
             self._socket.close()
 
 
+def _extras(event: LogEvent) -> dict[str, Any]:
+    """Return the facts about an event that formats of the log use."""
+    extras = {key: event[key] for key in _EXTRAS if event.get(key)}
+    errors = current_errors.get()
+    if errors is not None:
+        extras.setdefault("request_id", errors.request_id)
+    line = stream_line(event)
+    if line is not None:
+        extras["stream_line"] = line
+    return extras
+
+
 def _event(record: dict[str, Any], name: str) -> LogEvent:
     """Return the event for the master's log."""
     system = record["system"]
@@ -237,4 +256,6 @@ def _event(record: dict[str, Any], name: str) -> LogEvent:
         "log_system": f"{name} {system}",
         "log_format": "{worker_text}",
         "worker_text": record["text"],
+        "worker": name,
+        **{key: record[key] for key in _EXTRAS if key in record},
     }

@@ -6,8 +6,10 @@ slots, workers and their messages. It must never know how a process is started.
 
 from __future__ import annotations
 
+import heapq
 import os
 import signal
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -16,14 +18,16 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from .interface import MasterObserver, MasterStatus, ReloadResult, WorkerStatus
+from .page import RECORDS, Beat
 from .reloads import Reload
 from .slots import BootFailed, Process, Slot, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+    from .details import WorkerDetails
     from .link import Message
 
 __all__ = ["Master", "MasterSettings", "Sockets"]
@@ -49,6 +53,15 @@ STACKS_SECONDS: Final = 1.0
 #: Time for a worker to answer a question for its stacks.
 ANSWER_SECONDS: Final = 2.0
 
+#: Interval between two looks at the beats of the workers.
+WATCH_SECONDS: Final = 0.25
+
+#: A worker whose last beat is older is blocked: a neighbour accepts for it.
+BLOCKED_SECONDS: Final = 1.0
+
+#: A look that comes so much later than planned shows that the master was stopped.
+STOPPED_SECONDS: Final = 1.0
+
 #: Time for the master to get the signal that a worker has got.
 LEAVE_SECONDS: Final = 0.2
 
@@ -65,15 +78,31 @@ class MasterSettings:
         boot_timeout: seconds that a worker may take until it is ready.
         graceful_timeout: the grace period of a worker that drains, in seconds.
         reload_parallel: the number of successors that boot at the same time.
-        persists: for development: a worker that fails is not restarted, and the server
-            goes on without a worker.
+        worker_timeout: seconds without a beat after which a worker is killed; 0 for no
+            limit.
+        development: a worker that cannot start is replaced by one that shows why, and
+            the server goes on.
     """
 
     workers: int
     boot_timeout: float = 60.0
     graceful_timeout: float = 30.0
     reload_parallel: int = 1
-    persists: bool = False
+    worker_timeout: float = 30.0
+    development: bool = False
+
+
+class Beats(Protocol):
+    """The shared page, as the master uses it."""
+
+    def clear(self, record: int) -> None:
+        """Forget the last worker of a record."""
+
+    def read(self, record: int) -> Beat:
+        """Return the state of a worker."""
+
+    def write_serving(self, records: Sequence[int]) -> None:
+        """Tell all workers the records of those that serve."""
 
 
 class Sockets(Protocol):
@@ -82,6 +111,13 @@ class Sockets(Protocol):
     @property
     def addresses(self) -> Sequence[str]:
         """The addresses, for the status."""
+
+    @property
+    def slots(self) -> int:
+        """The number of slots with sockets."""
+
+    def shared(self) -> list[int]:
+        """Return the indices of the endpoints whose socket all slots share."""
 
     def descriptors(self, slot: int, *, shared: bool) -> tuple[list[int], list[int]]:
         """Return the listening descriptors of a slot, opening them if necessary.
@@ -106,7 +142,12 @@ class Master:
         sockets: the listening sockets.
         launch: starts the process of a worker, which calls `received`, `lost` and
             `exited` later. May raise OSError.
+        beats: the shared page.
         give_up: called with the reason if the first worker cannot become ready.
+        monotonic: the clock of the beats.
+
+    Attributes:
+        events: functions for further messages of workers, by the name of the event.
     """
 
     def __init__(
@@ -115,13 +156,22 @@ class Master:
         settings: MasterSettings,
         sockets: Sockets,
         launch: Callable[[Worker], Process],
+        beats: Beats,
         give_up: Callable[[str], object],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._sockets = sockets
         self._launch = launch
+        self._beats = beats
         self._give_up = give_up
+        self._monotonic = monotonic
+        self._watching: IDelayedCall | None = None
+        self._watched_at = self._resumed_at = monotonic()
+        # The first record is that of the master.
+        self._free_records = list(range(1, RECORDS))
+        self._recycling: list[Worker] = []
         self._target = settings.workers
         self._slots: list[Slot] = []
         self._observers: list[MasterObserver] = []
@@ -139,8 +189,11 @@ class Master:
         self._stopping = False
         self._cut_short = False
         self._stopped: list[Deferred[None]] = []
+        self.events: dict[str, Callable[[Worker, Message], object]] = {}
         # By slot, functions that wait for the end of its workers.
-        self._waiting_starts: dict[Slot, Callable[[], None]] = {}
+        self._waiting_starts: dict[
+            Slot, tuple[Callable[[], None], Deferred[ReloadResult]]
+        ] = {}
 
     # MasterControl.
 
@@ -201,7 +254,24 @@ class Master:
             last_reload=self._last_reload,
         )
 
-    def stacks(self, worker: int) -> Deferred[str]:
+    def details(self, worker: int) -> Deferred[WorkerDetails | None]:
+        """See `MasterControl.details`."""
+        found = next((each for each in self.workers() if each.number == worker), None)
+        if found is None or found.is_booting:
+            return succeed(None)
+        self._questions += 1
+        question = self._questions
+        answer: Deferred[Any] = Deferred()
+        found.details[question] = answer
+        found.send({"do": "details", "question": question})
+        answer.addTimeout(ANSWER_SECONDS, self._reactor)
+        return answer.addErrback(self._no_details, found, question)
+
+    @staticmethod
+    def _no_details(_: object, worker: Worker, question: int) -> None:
+        worker.details.pop(question, None)
+
+    def stacks(self, worker: int, request: str = "") -> Deferred[str]:
         """See `MasterControl.stacks`."""
         found = next((each for each in self.workers() if each.number == worker), None)
         if found is None:
@@ -213,26 +283,33 @@ class Master:
         if found.is_booting or found.blocked:
             self._unanswered(found, question)
             return answer
-        found.send({"do": "stacks", "question": question})
+        found.send({"do": "stacks", "question": question, "request": request})
         found.calls.append(
             self._reactor.callLater(ANSWER_SECONDS, self._unanswered, found, question)
         )
         return answer
 
-    def restart_slot(self, slot: int) -> Deferred[ReloadResult]:
+    def restart_slot(
+        self, slot: int, grace_seconds: float = 0.0
+    ) -> Deferred[ReloadResult]:
         """See `MasterControl.restart_slot`."""
         if self._stopping:
             return succeed(ReloadResult(False, 0, "the server shuts down"))
         place = self._slots[slot]
         place.cancel_restart()
         answer: Deferred[ReloadResult] = Deferred()
+        place.failures = 0
         for worker in place.workers():
+            booting = worker.is_booting
             self._drain(worker)
-            worker.send({"do": "cut short"})
+            if not booting:
+                worker.calls.append(
+                    self._reactor.callLater(grace_seconds, self._hurry, worker)
+                )
 
         def start() -> None:
-            if place.workers():  # `_gone` calls again
-                self._waiting_starts[place] = start
+            if place.workers():  # `exited` calls again
+                self._waiting_starts[place] = start, answer
                 return
             worker = self._boot(place)
             worker.booted.addCallbacks(
@@ -242,6 +319,9 @@ class Master:
                 ),
             )
 
+        earlier = self._waiting_starts.pop(place, None)
+        if earlier is not None:
+            earlier[1].callback(ReloadResult(False, 0, "restarted again"))
         start()
         return answer
 
@@ -249,17 +329,26 @@ class Master:
 
     def start(self) -> None:
         """Start the workers."""
-        self._slots = [Slot(index) for index in range(self._target)]
+        # A slot with a socket and without a worker is served by a neighbour.
+        count = max(self._target, self._sockets.slots)
+        self._slots = [
+            Slot(index, retired=index >= self._target) for index in range(count)
+        ]
         for slot in self._slots:
             self._start(slot)
+        self._watched_at = self._monotonic()
+        self._watch()
 
     def unready(self) -> None:
         """Let the health checks of all workers fail, because the server stops soon."""
         self._unready = True
         self.for_all({"do": "unready"})
 
-    def stop(self) -> Deferred[None]:
+    def stop(self, *, final: bool = True) -> Deferred[None]:
         """Drain all workers.
+
+        Args:
+            final: whether no other process accepts the connections of the backlogs.
 
         Returns:
             A Deferred that fires when they have ended.
@@ -272,7 +361,7 @@ class Master:
             for slot in self._slots:
                 slot.cancel_restart()
             for worker in list(self.workers()):
-                self._drain(worker, final=True)
+                self._drain(worker, final=final)
             if self._reload is not None:
                 self._reload.abandon("the server shuts down")
         self._check_stopped()
@@ -316,10 +405,18 @@ class Master:
             self._ready(worker)
         elif event == "failed":
             worker.reason = message["reason"]
+        elif event == "recycle":
+            self._recycle(worker, message["reason"])
         elif event == "leaving":
             self._leaving(worker, message["reason"])
         elif event == "stacks":
             _answer(worker, message["question"], message["text"])
+        elif event == "details":
+            details = worker.details.pop(message["question"], None)
+            if details is not None:
+                details.callback(message["details"])
+        elif event in self.events:
+            self.events[event](worker, message)
         else:
             _log.warn(
                 "{worker} sent an unknown message: {event}", worker=worker, event=event
@@ -346,10 +443,13 @@ class Master:
         slot = worker.slot
         booting, draining = worker.is_booting, worker.is_draining
         worker.move("exit")
+        heapq.heappush(self._free_records, worker.record)
         worker.cancel_calls()
         for answer in worker.stacks.values():
             answer.errback(LookupError(f"{worker} has ended"))
         worker.stacks.clear()
+        for details in list(worker.details.values()):
+            details.cancel()
         slot.draining.discard(worker)
         if slot.tenant is worker:
             slot.tenant = None
@@ -371,12 +471,16 @@ class Master:
                 self._boot_failed(worker, reason)
             worker.booted.errback(BootFailed(reason))
             worker.booted.addErrback(_ignore)
-        start = self._waiting_starts.pop(slot, None)
-        if start is not None and not self._stopping:
-            start()
+        waiting = self._waiting_starts.pop(slot, None)
+        if waiting is not None:
+            if self._stopping:
+                waiting[1].callback(ReloadResult(False, 0, "the server shuts down"))
+            else:
+                waiting[0]()
         self._update_neighbours()
         if self._reload is not None:
             self._reload.proceed()
+        self._proceed_recycling()
         self._changed()
         self._check_stopped()
 
@@ -389,13 +493,20 @@ class Master:
             return
         self._boot(slot).booted.addErrback(_ignore)
 
-    def _boot(self, slot: Slot) -> Worker:
+    def _boot(self, slot: Slot, failure: str = "") -> Worker:
         """Start a worker."""
         slot.cancel_restart()
         if slot.successor is not None:
             self._drain(slot.successor)
         self._numbers += 1
-        worker = Worker(self._numbers, slot, self._reactor.seconds())
+        worker = Worker(
+            self._numbers,
+            slot,
+            self._reactor.seconds(),
+            heapq.heappop(self._free_records),
+            failure=failure,
+        )
+        self._beats.clear(worker.record)
         slot.successor = worker
         worker.calls.append(
             self._reactor.callLater(
@@ -544,11 +655,15 @@ class Master:
             self._dump_stacks(worker, partial(_answer, worker, question))
 
     def _boot_failed(self, worker: Worker, reason: str) -> None:
-        _log.error("{worker} cannot start: {reason}", worker=worker, reason=reason)
+        # A reload logs the whole reason when it ends.
+        known = self._reload is not None and worker.slot in self._reload.booting
+        text = reason.splitlines()[-1] if known and reason else reason
+        _log.error("{worker} cannot start: {reason}", worker=worker, reason=text)
         slot = worker.slot
-        if self._settings.persists:
-            return
-        if not self._any_ready:
+        self._notify("failed", slot.index, reason)
+        if self._settings.development and not worker.failure:
+            self._show_failure(slot, reason)
+        elif not self._any_ready:
             self._give_up(reason)
         elif self._reload is None or slot not in self._reload.booting:
             self._restart(slot)
@@ -566,8 +681,17 @@ class Master:
         assert worker.ready_at is not None, "it was ready"
         if self._reactor.seconds() - worker.ready_at >= EARLY_SECONDS:
             slot.failures = 0
-        if not self._settings.persists and slot.successor is None:
+        if slot.successor is not None:
+            return
+        if self._settings.development and slot.failures:
+            self._show_failure(slot, f"The worker {ended}.")
+        else:
             self._restart(slot)
+
+    def _show_failure(self, slot: Slot, reason: str) -> None:
+        """Start a worker that shows why the application does not start."""
+        if slot not in self._waiting_starts and not slot.successor:
+            self._boot(slot, reason).booted.addErrback(_ignore)
 
     def _restart(self, slot: Slot) -> None:
         """Start a worker: at once after the first failure, later after more."""
@@ -585,6 +709,113 @@ class Master:
         slot.cancel_restart()
         slot.restart = self._reactor.callLater(delay, self._start, slot)
 
+    # Recycling: a reload of single slots.
+
+    def _recycle(self, worker: Worker, reason: str) -> None:
+        """Replace a worker that has reached a limit. It serves until then."""
+        if worker.is_ready and not worker.recycling and not self._stopping:
+            worker.recycling = True
+            _log.info("recycling {worker}: {reason}", worker=worker, reason=reason)
+            self._recycling.append(worker)
+            self._proceed_recycling()
+
+    def _proceed_recycling(self) -> None:
+        """Start successors, as many at a time as during a reload."""
+        self._recycling = [each for each in self._recycling if each.is_ready]
+        if self._stopping or self._reload is not None:
+            return
+        waiting = [each for each in self._recycling if each.slot.successor is None]
+        booting = sum(slot.successor is not None for slot in self._slots)
+        for worker in waiting[: max(self._settings.reload_parallel - booting, 0)]:
+            booted = self._boot(worker.slot).booted
+            booted.addErrback(self._not_recycled, worker)
+
+    def _not_recycled(self, _failure: object, worker: Worker) -> None:
+        """Keep a worker whose successor cannot start. It asks again."""
+        worker.recycling = False
+        if worker in self._recycling:
+            self._recycling.remove(worker)
+
+    # Beats.
+
+    def _watch(self) -> None:
+        """Look at the beats of all workers."""
+        now = self._monotonic()
+        if now - self._watched_at > WATCH_SECONDS + STOPPED_SECONDS:
+            # This process was stopped, and the workers may have been too.
+            self._resumed_at = now
+        self._watched_at = now
+        changed = False
+        for worker in self.workers():
+            if not worker.is_ready:
+                continue
+            beat = self._beats.read(worker.record)
+            if not beat.beats:
+                continue
+            age = now - max(beat.time, self._resumed_at)
+            blocked = age > BLOCKED_SECONDS
+            if blocked is not worker.blocked:
+                worker.blocked = blocked
+                changed = True
+                if blocked:
+                    self._log_blocked(worker, beat, age)
+                else:
+                    _log.info("{worker} responds again", worker=worker)
+            if not blocked:
+                worker.suspected_at = None
+            elif self._settings.worker_timeout:
+                self._check_hung(worker, beat, age, now)
+        if changed:
+            self._update_neighbours()
+        self._poll_shared()
+        self._watching = self._reactor.callLater(WATCH_SECONDS, self._watch)
+
+    @staticmethod
+    def _log_blocked(worker: Worker, beat: Beat, age: float) -> None:
+        """Name the request that blocks a worker, unless the worker itself has."""
+        if not beat.reported:
+            _log.warn(
+                "{worker} is blocked for {age:.1f} s by {current}, which lets no other "
+                "Python code run; a neighbour accepts for it",
+                worker=worker,
+                age=age,
+                current=_described(beat),
+            )
+
+    def _check_hung(self, worker: Worker, beat: Beat, age: float, now: float) -> None:
+        """Request the stacks of a worker before its timeout, and kill it after."""
+        timeout = self._settings.worker_timeout
+        process = worker.process
+        if process is None or worker.killed:
+            return
+        if worker.suspected_at is None:
+            if age >= max(timeout - STACKS_SECONDS, timeout / 2):
+                worker.suspected_at = now
+                process.begin_stacks()
+        elif age >= timeout and now - worker.suspected_at >= STACKS_SECONDS:
+            worker.killed = True
+            _log.error(
+                "killing {worker}: its reactor is blocked for {age:.1f} s "
+                "(--worker-timeout {timeout:g}) by {current}; its stacks:\n{stacks}",
+                worker=worker,
+                age=age,
+                timeout=timeout,
+                current=_described(beat),
+                stacks=process.stacks().rstrip() or "not available",
+            )
+            worker.kill(signal.SIGKILL)
+
+    def _poll_shared(self) -> None:
+        """Let a neighbour look at the shared sockets while a worker is blocked.
+
+        The kernel has woken one worker for each connection, which may be the blocked
+        one.
+        """
+        workers = [slot.tenant for slot in self._slots if slot.tenant is not None]
+        able = [each for each in workers if not each.blocked]
+        if able and len(able) < len(workers):
+            able[0].send({"do": "poll"})
+
     # Sockets.
 
     def _adopt(self, worker: Worker, slot: Slot) -> None:
@@ -594,7 +825,13 @@ class Master:
         worker.accepts.add(slot.index)
         if indices:
             worker.send(
-                {"do": "adopt", "slot": slot.index, "listeners": indices}, descriptors
+                {
+                    "do": "adopt",
+                    "slot": slot.index,
+                    "listeners": indices,
+                    "shared": self._sockets.shared(),
+                },
+                descriptors,
             )
 
     def _update_neighbours(self) -> None:
@@ -606,6 +843,7 @@ class Master:
             for slot in self._slots
             if slot.tenant is not None and not slot.tenant.blocked
         ]
+        self._beats.write_serving([worker.record for worker in able])
         for slot in self._slots:
             before = slot.neighbour
             wanted = before if before in able else None
@@ -660,6 +898,7 @@ class Master:
                 if worker.slot.tenant is None:
                     self._restart(worker.slot)
         self._notify("reloaded", result)
+        self._proceed_recycling()
         following, self._next_reload = self._next_reload, None
         if following is not None:
             if self._stopping:
@@ -688,6 +927,8 @@ class Master:
 
     def worker_status(self, worker: Worker) -> WorkerStatus:
         """Return the status of one worker."""
+        beat = self._beats.read(worker.record)
+        age = self._monotonic() - beat.time if beat.beats else None
         return WorkerStatus(
             number=worker.number,
             slot=worker.slot.index,
@@ -695,13 +936,29 @@ class Master:
             state=worker.state,
             age=self._reactor.seconds() - worker.started,
             slots=tuple(sorted(worker.accepts)),
+            beat_age=age,
+            lag=beat.lag,
+            requests=beat.requests,
+            connections=beat.connections,
+            served=beat.served,
+            current=beat.current,
         )
 
     def _check_stopped(self) -> None:
         if self._stopping and not self.workers():
+            if self._watching is not None and self._watching.active():
+                self._watching.cancel()
             stopped, self._stopped = self._stopped, []
             for done in stopped:
                 done.callback(None)
+
+
+def _described(beat: Beat) -> str:
+    """Return the code that runs in a worker, for the log."""
+    if not beat.current:
+        return "code outside requests"
+    kind = "" if beat.current.startswith(("task ", "a task")) else "request "
+    return f"{kind}{beat.current}"
 
 
 def _answer(worker: Worker, question: int, text: str) -> None:

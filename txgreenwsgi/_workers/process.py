@@ -110,7 +110,8 @@ class Launcher:
                 _command(worker),
                 env=worker_environment(),
                 childFDs={
-                    0: null,
+                    # A debugger reads from the terminal.
+                    0: 0 if self._boot.development and os.isatty(0) else null,
                     1: 1,
                     2: 2,
                     LINK_FD: their_link.fileno(),
@@ -130,7 +131,12 @@ class Launcher:
             os.close(null)
         process.started(transport.pid, link, log, name)
         boot = replace(
-            self._boot, slot=worker.slot.index, number=worker.number, name=name
+            self._boot,
+            slot=worker.slot.index,
+            number=worker.number,
+            record=worker.record,
+            name=name,
+            failure=worker.failure,
         )
         process.send(boot.message())
         return process

@@ -26,16 +26,20 @@ STACKS_SIGNAL: Final[int] = (
 )
 
 
-def describe_stacks(server: ApplicationServer) -> str:
+def describe_stacks(server: ApplicationServer, request_id: str = "") -> str:
     """Return the requests in flight and the threads of this process with their stacks.
 
     Call from the reactor greenlet; never parks.
+
+    Args:
+        server: the server.
+        request_id: return this request alone; "" if there is no such request.
     """
     parts: list[str] = []
     rows = {row.request_id: row for row in server.requests()}
     for exchange in sorted(server.table.exchanges, key=lambda each: each.started):
         row = rows.get(exchange.request_id)
-        if row is None:
+        if row is None or request_id not in ("", row.request_id):
             continue
         waiting = f", waiting on {row.waiting_on}" if row.waiting_on else ""
         parts.append(
@@ -45,6 +49,8 @@ def describe_stacks(server: ApplicationServer) -> str:
         greenlet = None if exchange.task is None else exchange.task.greenlet
         frame = None if greenlet is None else greenlet.gr_frame
         parts.append(_stack(frame))
+    if request_id:
+        return "".join(parts)
     for ident, frame in sys._current_frames().items():
         parts.append(f"thread {ident:#x}:\n")
         parts.append(_stack(frame))

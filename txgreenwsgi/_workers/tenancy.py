@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.internet import task
 from twisted.logger import Logger
 
+from .details import describe_requests
 from .link import Link, Message
 from .stacks import describe_stacks
 
@@ -84,6 +85,10 @@ class Tenancy:
         self._flushing.start(_FLUSH_SECONDS)
         self._link.send({"event": "ready"})
 
+    def send(self, message: Message) -> None:
+        """Send another message to the master."""
+        self._link.send(message)
+
     def leave(self, reason: str) -> bool:
         """Ask the master to replace this worker, and to drain it.
 
@@ -97,6 +102,10 @@ class Tenancy:
         self._reactor.callLater(_ANSWER_SECONDS, self._unanswered, reason)
         return True
 
+    def recycle(self, reason: str) -> None:
+        """Ask the master for a successor; this worker serves until it is ready."""
+        self._link.send({"event": "recycle", "reason": reason})
+
     def _unanswered(self, reason: str) -> None:
         if not self._told_to_wait:
             self._ending.request_stop(reason)
@@ -108,9 +117,11 @@ class Tenancy:
                 index: _Socket(fileno=fd)
                 for index, fd in zip(message["listeners"], descriptors, strict=True)
             }
-            self._server.adopt(message["slot"], sockets)
+            self._server.adopt(message["slot"], sockets, message["shared"])
         elif action == "release":
             self._server.release(message["slot"])
+        elif action == "poll":
+            self._server.poll_shared()
         elif action == "unready":
             self._told_to_wait = True
             self._server.site.server.unready = "the server is about to stop"
@@ -124,7 +135,17 @@ class Tenancy:
                 {
                     "event": "stacks",
                     "question": message["question"],
-                    "text": describe_stacks(self._server.site.server),
+                    "text": describe_stacks(
+                        self._server.site.server, message["request"]
+                    ),
+                }
+            )
+        elif action == "details":
+            self._link.send(
+                {
+                    "event": "details",
+                    "question": message["question"],
+                    "details": describe_requests(self._server.site.server),
                 }
             )
         elif action == "reopen":

@@ -103,17 +103,24 @@ class Input:
             if end < self._stretch_end:
                 self._start = end
                 return self._buffered[start:end]
-        self._begin_stretch()
-        start = self._start
-        held = len(self._buffered) - start
-        if 0 <= size < held:
-            self._start = end = start + size
-            return self._buffered[start:end]
-        buffered = self._take_buffered()
-        if size == held:
-            return buffered
-        pieces: list[bytes] = [buffered] if buffered else []
-        missing = size - held
+        pieces: list[bytes] = []
+        missing = size
+        if self._stretch_end < 0:
+            # The first read: nothing is buffered.
+            self._stretch_end = 0
+        else:
+            self._begin_stretch()
+            start = self._start
+            held = len(self._buffered) - start
+            if 0 <= size < held:
+                self._start = end = start + size
+                return self._buffered[start:end]
+            buffered = self._take_buffered()
+            if size == held:
+                return buffered
+            if buffered:
+                pieces.append(buffered)
+            missing -= held
         try:
             while missing:
                 piece = self._receive(missing if missing > 0 else MAX_PIECE_BYTES)
