@@ -134,6 +134,7 @@ class Launcher:
             self._boot,
             slot=worker.slot.index,
             number=worker.number,
+            record=worker.record,
             name=name,
             failure=worker.failure,
         )
