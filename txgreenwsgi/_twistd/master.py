@@ -289,6 +289,7 @@ class MasterService(Service):
             "master {pid} starts {count} workers",
             pid=os.getpid(),
             count=self._settings.workers,
+            is_routine=True,
         )
         self.master.start()
 
