@@ -487,6 +487,102 @@ class ReloadTests(WorkerTests):
         self.assertFalse(os.path.exists(path))
 
 
+class SuccessionTests(WorkerTests):
+    """SIGUSR2."""
+
+    def folder(self) -> Path:
+        """Return a temporary folder."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        return Path(folder.name)
+
+    def wait_pid(self, pidfile: Path, other_than: int) -> int:
+        """Wait until a pidfile has another pid, and return it."""
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            text = pidfile.read_text("ascii")
+            if text.isdigit() and int(text) != other_than:
+                return int(text)
+            time.sleep(0.02)
+        raise AssertionError(f"the pid is still {other_than}")
+
+    def test_under_load(self) -> None:
+        """New masters replace each other, and no request fails."""
+        folder = self.folder()
+        pidfile, path = folder / "pid", str(folder / "socket")
+        server = Workers(
+            *(f"--pidfile={pidfile}", "greenwsgi", f"--app={RESTART_APP}", LISTEN),
+            *(f"--listen=unix:{path}", "--workers=2"),
+        )
+        self.addCleanup(server.kill)
+        server.wait_ready(2)
+        clients = self.clients(server.port)
+        master = server.pid
+        for number in range(2, 4):
+            old = master
+            os.kill(old, signal.SIGUSR2)
+            master = self.wait_pid(pidfile, old)
+            self.addCleanup(wait_gone, master, 10.0)
+            server.wait_count("the last master has ended", number - 1)
+            self.assertFalse(is_alive(old))
+            with get_unix(path, "/") as client:
+                self.assertIn(b"200 OK", client.recv(1000))
+        time.sleep(0.5)
+        self.assert_answered(clients, server)
+        self.assertEqual(len(set(server.ready())), 6)
+        os.kill(master, signal.SIGHUP)
+        server.wait_reloads(1)
+        os.kill(master, signal.SIGTERM)
+        server.wait_count("Server Shut Down", 3)
+        end = time.monotonic() + 10
+        while is_alive(master) and time.monotonic() < end:
+            time.sleep(0.02)
+        for each in (pidfile, path, f"{path}.lock"):
+            self.assertFalse(os.path.lexists(each), each)
+
+    def test_failure(self) -> None:
+        """If the new master cannot start, the old one goes on."""
+        folder = self.folder()
+        module = folder / "site_code.py"
+        module.write_text("from tests.integration.restart_app import app\n")
+        options = folder / "options.toml"
+        options.write_text('app = "site_code:app"\n')
+        server = self.begin(
+            f"--chdir={folder}", f"--config={options}", LISTEN, "--workers=2"
+        )
+        server.wait_ready(2)
+        before = server.live()
+        for number, (code, text) in enumerate(
+            [("1 / 0\n", ""), ("", "no_such_option = 1\n")], 1
+        ):
+            module.write_text(code)
+            options.write_text('app = "site_code:app"\n' + text)
+            server.process.send_signal(signal.SIGUSR2)
+            server.wait_count(r"new master \d+ has ended .*; this one goes on", number)
+            self.assertEqual(server.live(), before)
+            self.assertEqual(server.fetch("/").text, "/")
+        self.assertIn("ZeroDivisionError", server.log())
+        self.assertIn("no_such_option is not an option", server.log())
+        self.stop(server)
+
+    def test_stop(self) -> None:
+        """A new master that is not ready ends with the old one."""
+        folder = self.folder()
+        module = folder / "site_code.py"
+        module.write_text("from tests.integration.restart_app import app\n")
+        server = self.start(f"--chdir={folder}", app="site_code:app")
+        module.write_text("import time\ntime.sleep(60)\n")
+        server.process.send_signal(signal.SIGUSR2)
+        server.wait_count("starts 2 workers", 2)
+        pid = int(re.findall(r"master (\d+) starts", server.log())[-1])
+        server.ask_to_stop()
+        server.wait_ended()
+        end = time.monotonic() + 20
+        while is_alive(pid) and time.monotonic() < end:
+            time.sleep(0.02)
+        self.assertFalse(is_alive(pid))
+
+
 class ScaleTests(WorkerTests):
     """SIGTTIN and SIGTTOU."""
 

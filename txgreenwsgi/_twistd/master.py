@@ -37,7 +37,7 @@ from txgreenwsgi._wsgi.log_descriptor import STDERR_FD, append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, MutableMapping, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.logger import ILogObserver

@@ -34,8 +34,8 @@ from txgreenwsgi._configuration import (
     unused_tls,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
-from txgreenwsgi._server.proxy_header import unusable_setting
 from txgreenwsgi._server.adopted import expect_from_master
+from txgreenwsgi._server.proxy_header import unusable_setting
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.hints import HELP, explain, hint
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile

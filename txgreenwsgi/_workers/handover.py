@@ -136,7 +136,9 @@ class Predecessor:
         while True:
             more, received, _, _ = socket.recv_fds(connected, 65536, MAX_DESCRIPTORS)
             if not more:
-                raise SystemExit("the master that this process was to replace has ended")
+                raise SystemExit(
+                    "the master that this process was to replace has ended"
+                )
             data += more
             descriptors += received
             *lines, data = data.split(b"\n")

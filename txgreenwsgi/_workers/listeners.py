@@ -248,6 +248,7 @@ class _OpeningReactor(ListeningProxy):
         real: Any = listening_reactor(self._reactor)
         port = real.listenUNIX(address, factory, backlog, mode, wantPID)
         port.stopReading()  # only workers accept
+        port.share()
         shared = socket.socket(fileno=os.dup(port.fileno()))
         # The application may change the directory before the port closes.
         text = os.fsdecode(address)

@@ -58,9 +58,7 @@ class ListeningSockets:
             EndpointError: a string is wrong, or its endpoint cannot be shared.
             ListenError: a socket cannot be opened.
         """
-        self._listeners = open_listeners(
-            self.texts, slots, self._reactor, self._given
-        )
+        self._listeners = open_listeners(self.texts, slots, self._reactor, self._given)
         self._addresses = tuple(each.address for each in self._listeners)
 
     def shared(self) -> list[int]:

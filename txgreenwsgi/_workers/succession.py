@@ -143,7 +143,9 @@ class Succession:
         )
 
     def _timed_out(self, seconds: float) -> None:
-        _log.error("new master {pid} is not ready after {s:g} s", pid=self.pid, s=seconds)
+        _log.error(
+            "new master {pid} is not ready after {s:g} s", pid=self.pid, s=seconds
+        )
         self.end()
 
     def _kill(self, number: int) -> None:
@@ -202,5 +204,3 @@ def _command() -> list[str]:
 
 def _no_op() -> None:
     """No-op callback."""
-
-
