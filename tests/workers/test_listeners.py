@@ -291,8 +291,9 @@ class SlotPortTests(TestCase):
         endpoint = clientFromString(reactor, f"tcp:{host}:{port}")
         factory = Factory.forProtocol(Reader)
         factory.noisy = False
-        connected = endpoint.connect(factory)
-        return connected.addCallback(lambda reader: reader.done)
+        connected: Any = endpoint.connect(factory)
+        done: defer.Deferred[bytes] = connected.addCallback(lambda reader: reader.done)
+        return done
 
     @inlineCallbacks
     def test_adopt(self) -> Any:
@@ -307,7 +308,8 @@ class SlotPortTests(TestCase):
         self.assertEqual((yield self.ask(second)), b"hello")
         self.assertEqual((yield self.ask(first)), b"hello")
         self.assertEqual(len(opened), 2)
-        self.assertEqual(port.getHost().port, first.getsockname()[1])
+        host: Any = port.getHost()
+        self.assertEqual(host.port, first.getsockname()[1])
 
     @inlineCallbacks
     def test_release(self) -> Any:
@@ -360,7 +362,8 @@ class SlotPortTests(TestCase):
             factory.noisy = False
             reader: Any = yield UNIXClientEndpoint(reactor, path).connect(factory)
             self.assertEqual((yield reader.done), b"hello")
-            self.assertEqual(os.fsdecode(port.getHost().name), path)
+            host: Any = port.getHost()
+            self.assertEqual(os.fsdecode(host.name), path)
             yield port.stopListening()
 
     @inlineCallbacks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.logger import Logger, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -13,6 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from txgreenwsgi._workers.logs import MAX_UNSENT_BYTES, LogReader, LogSender
 
 from .memory_fds import FakeReactor
+
+if TYPE_CHECKING:
+    from twisted.logger import ILogObserver
 
 
 class LogTests(SynchronousTestCase):
@@ -28,8 +31,9 @@ class LogTests(SynchronousTestCase):
         self.addCleanup(self.reader.close)
         self.logger = Logger(namespace="shop.views", observer=self.sender)
         self.events: list[dict[str, Any]] = []
-        globalLogPublisher.addObserver(self.record)  # type: ignore[arg-type]
-        self.addCleanup(globalLogPublisher.removeObserver, self.record)
+        observer = cast("ILogObserver", self.record)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def record(self, event: dict[str, Any]) -> None:
         """Record an event of a worker."""

@@ -11,12 +11,14 @@ This module must import neither the reactor nor the application.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from txgreenwsgi._control.sockets import AUTOMATIC as CONTROL_AUTOMATIC
-from txgreenwsgi._control.sockets import NONE as CONTROL_NONE
+from txgreenwsgi._control.place import AUTOMATIC as CONTROL_AUTOMATIC
+from txgreenwsgi._control.place import NONE as CONTROL_NONE
 from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
@@ -50,6 +52,7 @@ __all__ = [
     "all_options",
     "option_name",
     "read",
+    "validated",
 ]
 
 DEFAULT_APP: Final = "txgreenwsgi.demo:app"
@@ -520,23 +523,26 @@ class Described(NamedTuple):
 _DEFAULTS: Final[dict[str, object]] = {"threads_for": ("auto",)}
 
 
-def all_options() -> dict[str, Described]:
+@functools.cache
+def all_options() -> Mapping[str, Described]:
     """Return every option of the command by its name with underscores, in order."""
-    return {
-        each.name: each
-        for each in (
-            *(
-                Described(field.name, field.metadata["setting"], field.default)
-                for field in dataclasses.fields(Command)
-            ),
-            *(
-                Described(
-                    name, Option(**_fields(setting)), _DEFAULTS.get(name, default)
-                )
-                for name, setting, default in described()
-            ),
-        )
-    }
+    return MappingProxyType(
+        {
+            each.name: each
+            for each in (
+                *(
+                    Described(field.name, field.metadata["setting"], field.default)
+                    for field in dataclasses.fields(Command)
+                ),
+                *(
+                    Described(
+                        name, Option(**_fields(setting)), _DEFAULTS.get(name, default)
+                    )
+                    for name, setting, default in described()
+                ),
+            )
+        }
+    )
 
 
 def _fields(setting: Setting) -> dict[str, Any]:

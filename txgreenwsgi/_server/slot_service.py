@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from .accepting import AcceptThrottle
-from .adopted import as_it_is
 from .service import GreenService
 from .slots import SlotPort, slot_endpoint
 
@@ -85,10 +84,8 @@ class SlotService(GreenService):
         self._drained = True
         return super().drain()
 
-    def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
-        if isinstance(listen, str):
-            return slot_endpoint(self.site.server.reactor, listen)
-        return as_it_is(listen)
+    def _endpoint_of(self, text: str) -> IStreamServerEndpoint:
+        return slot_endpoint(self.site.server.reactor, text)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         if not isinstance(port, SlotPort):

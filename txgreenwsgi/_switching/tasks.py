@@ -517,15 +517,16 @@ class Task(Generic[T_co]):
         self._interruptions.append(_Interruption(error, shields))
         self.pending_interruption = True
 
-    def withdraw(self, error: BaseException) -> None:
-        """Remove a pending interruption."""
-        if self._interruptions:
-            self._interruptions = deque(
-                interruption
-                for interruption in self._interruptions
-                if interruption.error is not error
-            )
-            self.pending_interruption = bool(self._interruptions)
+    def withdraw(self, error: BaseException) -> bool:
+        """Remove a pending interruption; return whether it was pending."""
+        pending = self._interruptions
+        if not pending:
+            return False
+        self._interruptions = deque(
+            interruption for interruption in pending if interruption.error is not error
+        )
+        self.pending_interruption = bool(self._interruptions)
+        return len(self._interruptions) < len(pending)
 
     def raise_shield(self, depth: int = 1) -> None:
         """Defer interruptions until `lower_shield(depth)`. Never parks.

@@ -79,7 +79,8 @@ def _completions() -> dict[str, usage.Completer]:
 def _remedy(key: str, value: str) -> str:
     """Return the remedy for a key of a file that is not an option."""
     retired = hint(f"--{option_name(key)}", value, map(option_name, all_options()))
-    near = difflib.get_close_matches(key, list(all_options()), n=2)
+    spelling = key.lower().replace("-", "_")
+    near = difflib.get_close_matches(spelling, list(all_options()), n=2)
     if retired is None and near:
         return f"did you mean {' or '.join(near)}?"
     return retired or "remove it; --print-config lists the options"

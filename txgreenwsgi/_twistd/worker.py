@@ -6,7 +6,6 @@ It knows the order in which the parts of a worker start and stop.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import importlib
 import json
 import os
@@ -32,7 +31,6 @@ from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, Boot
 from txgreenwsgi._workers.logs import LogSender
 from txgreenwsgi._workers.page import Record
 from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
-from txgreenwsgi._workers.stacks import STACKS_SIGNAL
 from txgreenwsgi._workers.tenancy import Tenancy
 from txgreenwsgi.green import patched
 
@@ -60,7 +58,6 @@ def run(message: Mapping[str, Any]) -> NoReturn:
     boot = Boot.from_message(dict(message))
     for fd in (LINK_FD, LOG_FD, PAGE_FD, STACKS_FD):
         os.set_inheritable(fd, False)
-    faulthandler.register(STACKS_SIGNAL, STACKS_FD, all_threads=True)
     link = socket.socket(fileno=LINK_FD)
     sender = LogSender(socket.socket(fileno=LOG_FD), boot.name)
     try:
@@ -100,6 +97,7 @@ def _serve(boot: Boot, link: socket.socket, sender: LogSender) -> None:
     tenancy = Tenancy(link, reactor, server, parts.watchdog, reopen, sender)
     parts.watchdog.on_signal = tenancy.leave
     record = Record(PAGE_FD, boot.record)
+    os.register_at_fork(after_in_child=record.leave)
     _start(parts, reactor)
     application_server = server.site.server
     hub_of(reactor).note_switches(note_requests(record))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from .stacks import STACKS_SIGNAL
+
 if TYPE_CHECKING:
     from .link import Message
 
@@ -38,6 +40,7 @@ class Boot:
         number: counts all workers of the master, from 1.
         record: the index of the worker's record in the shared page.
         name: the name of the worker in the log.
+        stacks_signal: the signal at which the worker writes its stacks.
         development: whether the worker lists its files to the master.
         failure: in development, why the application does not start; "" to start it.
     """
@@ -53,6 +56,7 @@ class Boot:
     number: int = 0
     record: int = 0
     name: str = ""
+    stacks_signal: int = STACKS_SIGNAL
     development: bool = False
     failure: str = ""
 

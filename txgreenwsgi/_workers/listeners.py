@@ -28,6 +28,7 @@ from zope.interface import implementer
 from txgreenwsgi._server.adopted import AdoptedEndpoint
 from txgreenwsgi._server.endpoints import make_endpoint
 from txgreenwsgi._server.errors import EndpointError, ListenError
+from txgreenwsgi._server.https import is_https, parse_https
 from txgreenwsgi._server.ports import ListeningProxy, listening_reactor
 from txgreenwsgi._server.stale_sockets import is_abstract
 
@@ -177,7 +178,9 @@ def open_listeners(
 
 def _open(text: str, slots: int, reactor: object) -> Listener:
     opening = _OpeningReactor(reactor, text, slots)
-    endpoint = make_endpoint(opening, text)
+    # The workers wrap the connections in TLS.
+    below = parse_https(text).inner if is_https(text) else text
+    endpoint = make_endpoint(opening, below)
     if isinstance(endpoint, AdoptedEndpoint):
         # Its own copy, which child processes do not inherit.
         adopted = socket.socket(fileno=os.dup(endpoint.fd))
@@ -186,20 +189,28 @@ def _open(text: str, slots: int, reactor: object) -> Listener:
         _log.info("adopted {address}", address=listener.address)
         return listener
     failures: list[Failure] = []
-    endpoint.listen(_Quiet()).addErrback(failures.append)
+    try:
+        endpoint.listen(_Quiet()).addErrback(failures.append)
+    except Exception as unknown:  # of a plug-in
+        raise _cannot_be_shared(text) from unknown
     for failure in failures:
         error = failure.value
         if isinstance(error, (CannotListenError, OSError)):
             raise ListenError(text, error) from error
         failure.raiseException()
     if opening.listener is None:
-        raise EndpointError(
-            text,
-            "cannot be shared by workers",
-            "give tcp:, tcp6:, ssl:, unix:, systemd: or fd:, or serve without workers",
-        )
+        raise _cannot_be_shared(text)
     _log.info("listening on {address}", address=opening.listener.address)
     return opening.listener
+
+
+def _cannot_be_shared(text: str) -> EndpointError:
+    return EndpointError(
+        text,
+        "cannot be shared by workers",
+        "give tcp:, tcp6:, https:, ssl:, unix:, systemd: or fd:, or serve without "
+        "workers",
+    )
 
 
 class _Quiet(Factory):

@@ -157,13 +157,17 @@ class Record:
     """
 
     def __init__(self, fd: int, number: int) -> None:
-        self._memory = mmap.mmap(fd, RECORD_BYTES * RECORDS)
+        self._memory: mmap.mmap | bytearray = mmap.mmap(fd, RECORD_BYTES * RECORDS)
         self._begin = number * RECORD_BYTES
         self._beats = 0
         self._blocks = 0
         # What `note` needs, for the hot path.
         self._pack = _REQUEST.pack_into
         self._running_at = self._begin + _RUNNING_AT
+
+    def leave(self) -> None:
+        """Write to private memory. Call in the child of a fork."""
+        self._memory = bytearray(RECORD_BYTES * RECORDS)
 
     def beat(self, lag: float, requests: int, connections: int, served: int) -> None:
         """Write a beat."""
