@@ -239,7 +239,7 @@ class LifeTests(WorkerTests):
             client.send(b"GET /sleep/60 HTTP/1.1\r\nHost: a\r\n\r\n")
             time.sleep(0.3)
             server.process.send_signal(signal.SIGINT)
-            self.assertEqual(server.process.wait(20), -signal.SIGINT)
+            self.assertEqual(server.process.wait(60), -signal.SIGINT)
 
     def test_killed_worker(self) -> None:
         """Only requests of a killed worker fail; it is replaced."""

@@ -97,10 +97,11 @@ def _serve(boot: Boot, link: socket.socket, sender: LogSender) -> None:
     tenancy = Tenancy(link, reactor, server, parts.watchdog, reopen, sender)
     parts.watchdog.on_signal = tenancy.leave
     record = Record(PAGE_FD, boot.record)
-    os.register_at_fork(after_in_child=record.leave)
     _start(parts, reactor)
     application_server = server.site.server
-    hub_of(reactor).note_switches(note_requests(record))
+    stop_notes = note_requests(record, hub_of(reactor))
+    # The record belongs to this process alone.
+    os.register_at_fork(after_in_child=stop_notes)
     command = options.command
     limits = Limits(
         max_requests=command.max_requests,
