@@ -47,14 +47,14 @@ from txgreenwsgi.settings import SettingError, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Options"]
+__all__ = ["Options", "spec_for"]
 
 _THREADS: Final = (
     "; it limits the requests that --threads-for runs in threads, the others need none"
 )
 
 
-def _spec_for(argument: str) -> str:
+def spec_for(argument: str) -> str:
     """Return the value of --app that a positional argument most likely means."""
     if is_config(argument):
         return argument
@@ -170,7 +170,7 @@ class Options(usage.Options):
         if rest:
             raise usage.UsageError(
                 f"{rest[0]!r} is not an option: to serve that application, give "
-                f"--app {_spec_for(rest[0])}"
+                f"--app {spec_for(rest[0])}"
             )
 
     def opt_version(self) -> NoReturn:
