@@ -346,7 +346,7 @@ class LogTests(CommandTestCase):
             self.assertTrue(line.endswith(f" (request {request_id})"), line)
             self.assertRegex(line, r"\A\d\d:\d\d:\d\d worker 1 (info|error) [\w.]+: ")
         self.assertEqual(lines.count("    KeyError: 'missing'"), 2)
-        self.assertRegex(log, r" serves shop:app at .* \(1 worker, pids \d+, master ")
+        self.assertRegex(log, r" serves shop:app at .* \(1 worker, pid \d+, master ")
 
     def test_json(self) -> None:
         """In JSON, each line is an object; those of a request have its id."""

@@ -25,10 +25,11 @@ from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.slot_service import SlotService
 from txgreenwsgi._serving.monitor import monitor_of
 from txgreenwsgi._switching.greenlets import hub_of
+from txgreenwsgi._tls.stored import adopt_stored
 from txgreenwsgi._twistd.development import DevelopmentLoader, use_terminal
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.service import app_loader, make_server
-from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, Boot
+from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
 from txgreenwsgi._workers.logs import LogSender
 from txgreenwsgi._workers.page import Record
 from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
@@ -60,6 +61,9 @@ def run(message: Mapping[str, Any]) -> NoReturn:
     boot = Boot.from_message(dict(message))
     for fd in (LINK_FD, LOG_FD, PAGE_FD, STACKS_FD):
         os.set_inheritable(fd, False)
+    if boot.uses_tls:
+        os.set_inheritable(TLS_FD, False)
+        adopt_stored(TLS_FD)
     faulthandler.register(STACKS_SIGNAL, STACKS_FD, all_threads=True)
     link = socket.socket(fileno=LINK_FD)
     sender = LogSender(socket.socket(fileno=LOG_FD), boot.name)

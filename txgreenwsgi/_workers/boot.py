@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from .link import Message
 
-__all__ = ["LINK_FD", "LOG_FD", "PAGE_FD", "STACKS_FD", "Boot"]
+__all__ = ["LINK_FD", "LOG_FD", "PAGE_FD", "STACKS_FD", "TLS_FD", "Boot"]
 
 #: The descriptors of a worker beside 0 (null device), 1 and 2 (those of the master).
 LINK_FD: Final = 3
 LOG_FD: Final = 4
 PAGE_FD: Final = 5
 STACKS_FD: Final = 6
+#: Only if an endpoint uses TLS.
+TLS_FD: Final = 7
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Boot:
         number: counts all workers of the master, from 1.
         record: the index of the worker's record in the shared page.
         name: the name of the worker in the log.
+        uses_tls: whether there is a descriptor for TLS.
         development: whether the worker lists its files to the master.
         failure: in development, why the application does not start; "" to start it.
     """
@@ -53,6 +56,7 @@ class Boot:
     number: int = 0
     record: int = 0
     name: str = ""
+    uses_tls: bool = False
     development: bool = False
     failure: str = ""
 

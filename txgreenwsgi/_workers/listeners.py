@@ -202,7 +202,9 @@ def _open(text: str, slots: int, reactor: object) -> Listener:
             "give tcp:, tcp6:, https:, ssl:, unix:, systemd: or fd:, or serve without "
             "workers",
         )
-    _log.info("listening on {address}", address=opening.listener.address)
+    _log.info(
+        "listening on {address}", address=opening.listener.address, is_routine=True
+    )
     return opening.listener
 
 

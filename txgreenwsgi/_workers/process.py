@@ -23,7 +23,7 @@ from twisted.internet.protocol import ProcessProtocol
 from txgreenwsgi.green import patched
 
 from . import worker_program
-from .boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, Boot
+from .boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
 from .link import Link, Message
 from .logs import LogReader
 from .stacks import STACKS_SIGNAL
@@ -75,6 +75,7 @@ class Launcher:
         boot: the start message, completed for each worker.
         reactor: the installed reactor; it runs.
         page: the descriptor of the shared page.
+        tls: the descriptor of the secrets for TLS; -1 if no endpoint uses TLS.
 
     Attributes:
         master: gets the messages; set before the first launch.
@@ -82,10 +83,11 @@ class Launcher:
 
     master: _Master
 
-    def __init__(self, boot: Boot, reactor: object, page: int) -> None:
+    def __init__(self, boot: Boot, reactor: object, page: int, tls: int = -1) -> None:
         self._boot = boot
         self._reactor: Any = reactor
         self._page = page
+        self._tls = tls
 
     def launch(self, worker: Worker) -> Process:
         """Start the process of a worker.
@@ -118,6 +120,7 @@ class Launcher:
                     LOG_FD: their_log.fileno(),
                     PAGE_FD: self._page,
                     STACKS_FD: stacks,
+                    **({} if self._tls < 0 else {TLS_FD: self._tls}),
                 },
             )
         except BaseException:
