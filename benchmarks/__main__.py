@@ -32,7 +32,7 @@ from .servers import SERVERS, Launch, Server, is_installed
 from .table import markdown, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     class _Named(Protocol):
         @property
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _MOST_ROUNDS = 100
 _MOST_SECONDS = 60
+_MOST_WORKERS = 64
 _MOST_REQUESTS = 1_000_000
 
 
@@ -79,10 +80,17 @@ def _options() -> argparse.ArgumentParser:
         "machine with other load",
     )
     parser.add_argument(
+        "--workers",
+        type=int,
+        help="number of worker processes of each server (default: 1); with more, "
+        "servers and client share all CPUs, and servers of one process are left out",
+    )
+    parser.add_argument(
         "--output",
         metavar="DIRECTORY",
         type=Path,
-        help="directory for benchmarks.md and benchmarks.svg (default: docs/figures)",
+        help="directory for benchmarks.md and benchmarks.svg, or with --workers for "
+        "workers.md and workers.svg (default: docs/figures)",
     )
     parser.add_argument(
         "--against",
@@ -129,8 +137,16 @@ def _measure_servers(options: argparse.Namespace) -> None:
     _refuse_options(options, "without --against", "requests", "other_options")
     rounds = _number("--rounds", options.rounds, 3, _MOST_ROUNDS)
     seconds = _number("--seconds", options.seconds, 2, _MOST_SECONDS)
+    workers = _number("--workers", options.workers, 1, _MOST_WORKERS)
     servers = _chosen("--servers", options.servers, SERVERS)
     scenarios = _chosen("--scenarios", options.scenarios, SCENARIOS)
+    if workers > 1:
+        servers = [each for each in servers if "workers" not in each.cannot]
+        if not servers:
+            raise _CannotRun(
+                f"--workers {workers}: none of --servers {options.servers} can have "
+                "more than one; leave out one of both"
+            )
     output = Path("docs/figures") if options.output is None else options.output
     cpus = _two_cpus()
     if any(each.uses_wrk for each in scenarios) and shutil.which("wrk") is None:
@@ -140,12 +156,23 @@ def _measure_servers(options: argparse.Namespace) -> None:
             f"--scenarios {without}"
         )
     _make_directory(output)
-    cpu = _set_up_process(*cpus)
+    if workers > 1:
+        # All of them share all CPUs, as they do in production.
+        everywhere = os.sched_getaffinity(0)
+        _set_up_process(everywhere)
+        server_cpus: Collection[int] = everywhere
+        where = (
+            f"{workers} workers of a server and the client on {len(everywhere)} CPUs"
+        )
+    else:
+        _set_up_process({cpus[1]})
+        server_cpus = {cpus[0]}
+        where = "one process of a server on one CPU, the client on another"
 
     load_before = os.getloadavg()
     results = Results(scenarios, servers)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory:
-        measurement = _Measurement(Path(directory), cpu, seconds)
+        measurement = _Measurement(Path(directory), server_cpus, seconds, workers)
         for scenario in scenarios:
             for number in range(1, rounds + 1):
                 for server in servers:
@@ -155,28 +182,32 @@ def _measure_servers(options: argparse.Namespace) -> None:
                     results.add(scenario, server, outcome)
                     _tell(scenario, number, server, outcome)
     about = [
-        f"{rounds} rounds of all servers in turn, {seconds} s each; one process of a "
-        "server on one CPU, the client on another; loopback; no access log",
+        f"{rounds} rounds of all servers in turn, {seconds} s each; {where}; loopback; "
+        "no access log",
         *_machine({name for server in servers for name in server.needs}, load_before),
     ]
     if options.per_cpu:
         about.insert(0, "seconds are CPU time of the server, not elapsed time")
     text = markdown(results, about)
     print(text)
-    for name, content in (("benchmarks.md", text), ("benchmarks.svg", svg(results))):
+    stem = "benchmarks" if workers == 1 else "workers"
+    for name, content in ((f"{stem}.md", text), (f"{stem}.svg", svg(results))):
         (output / name).write_text(content)
         print(f"written: {output / name}", file=sys.stderr)
 
 
 def _measure_revisions(options: argparse.Namespace) -> None:
     """Compare this tree with `--against` and print the table."""
-    _refuse_options(options, "with --against", "servers", "seconds", "output")
+    _refuse_options(
+        options, "with --against", "servers", "seconds", "output", "workers"
+    )
     if options.per_cpu:
         raise _CannotRun("--per-cpu: --against always counts CPU time; leave it out")
     rounds = _number("--rounds", options.rounds, 5, _MOST_ROUNDS)
     requests = _number("--requests", options.requests, 1000, _MOST_REQUESTS)
     comparisons = _chosen("--scenarios", options.scenarios, COMPARISONS)
-    cpu = _set_up_process(*_two_cpus())
+    cpu, client_cpu = _two_cpus()
+    _set_up_process({client_cpu})
     load_before = os.getloadavg()
     new = Tree("this tree", ROOT)
     try:
@@ -209,15 +240,14 @@ def _refuse_options(options: argparse.Namespace, when: str, *names: str) -> None
             raise _CannotRun(f"--{option} has no meaning {when}; leave it out")
 
 
-def _set_up_process(server_cpu: int, client_cpu: int) -> int:
-    """Prepare this process as the client; return the CPU for the servers."""
+def _set_up_process(cpus: Collection[int]) -> None:
+    """Prepare this process as the client, on these CPUs."""
     # Servers inherit the limit on open files, wrk inherits the CPU.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    os.sched_setaffinity(0, {client_cpu})
+    os.sched_setaffinity(0, cpus)
     # The default action ends the process without running `finally` clauses.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    return server_cpu
 
 
 class _Measurement:
@@ -225,14 +255,18 @@ class _Measurement:
 
     Args:
         directory: for files that servers are given; the caller removes it.
-        cpu: the CPU that servers are pinned to.
+        cpus: the CPUs that servers are pinned to.
         seconds: duration of a measurement.
+        workers: number of worker processes of each server.
     """
 
-    def __init__(self, directory: Path, cpu: int, seconds: int) -> None:
+    def __init__(
+        self, directory: Path, cpus: Collection[int], seconds: int, workers: int
+    ) -> None:
         self._directory = directory
-        self._cpu = cpu
+        self._cpus = cpus
         self._seconds = seconds
+        self._workers = workers
 
     def outcome(self, scenario: Scenario, server: Server) -> Measured | str:
         """Return the figure, or the reason why there is none."""
@@ -253,12 +287,12 @@ class _Measurement:
         certificate, key = (
             self._certificate() if "tls" in scenario.wants else (None,) * 2
         )
-        launch = Launch(scenario.app, free_port(), certificate, key)
+        launch = Launch(scenario.app, free_port(), certificate, key, self._workers)
         variables = {}
         if scenario.app.endswith(":file"):
             variables[FILE_VARIABLE] = str(self._file())
         with running(
-            server.command(launch), launch.port, self._cpu, variables
+            server.command(launch), launch.port, self._cpus, variables
         ) as process:
             try:
                 return scenario.measure(process, self._seconds)

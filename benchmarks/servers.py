@@ -31,12 +31,14 @@ class Launch:
         port: a free port of 127.0.0.1.
         certificate: certificate file for TLS; None for plain HTTP.
         key: private key file of the certificate.
+        workers: number of worker processes.
     """
 
     app: str
     port: int
     certificate: Path | None = None
     key: Path | None = None
+    workers: int = 1
 
     @property
     def endpoint(self) -> str:
@@ -110,6 +112,7 @@ def _green(launch: Launch) -> list[str]:
         # The limits of the other servers: no request is refused.
         *("--max-in-flight", str(MOST_CONNECTIONS)),
         *("--keep-alive", str(KEEP_ALIVE_SECONDS)),
+        *(("--workers", str(launch.workers)) if launch.workers > 1 else ()),
     ]
 
 
@@ -133,7 +136,7 @@ def _ours_on_uvloop(launch: Launch) -> list[str]:
 
 def _gunicorn(launch: Launch) -> list[str]:
     words = [sys.executable, "-m", "gunicorn"]
-    words += ["--workers", "1", "--worker-class", "gevent"]
+    words += ["--workers", str(launch.workers), "--worker-class", "gevent"]
     words += ["--worker-connections", str(MOST_CONNECTIONS)]
     words += ["--keep-alive", str(KEEP_ALIVE_SECONDS)]
     words += ["--bind", f"127.0.0.1:{launch.port}", "--log-level", "warning"]
@@ -144,7 +147,7 @@ def _gunicorn(launch: Launch) -> list[str]:
 
 def _granian(launch: Launch) -> list[str]:
     words = [sys.executable, "-m", "granian", "--interface", "wsgi"]
-    words += ["--workers", "1", "--blocking-threads", "1", "--no-ws"]
+    words += ["--workers", str(launch.workers), "--blocking-threads", "1", "--no-ws"]
     words += ["--host", "127.0.0.1", "--port", str(launch.port)]
     # Further connections wait for one to close; the default is 1024.
     words += ["--backpressure", str(MOST_CONNECTIONS), "--log-level", "warning"]
@@ -156,6 +159,7 @@ def _granian(launch: Launch) -> list[str]:
 
 _ONE_THREAD_EACH = "a sleeping request occupies one of few threads"
 _CANNED = "answers every request with the same bytes"
+_ONE_PROCESS = "is one process here"
 
 SERVERS: tuple[Server, ...] = (
     Server(OURS, "ours", ("txgreenwsgi", "Twisted"), _ours),
@@ -164,24 +168,38 @@ SERVERS: tuple[Server, ...] = (
         "ours",
         ("txgreenwsgi", "uvloop"),
         _ours_on_uvloop,
+        {"workers": _ONE_PROCESS},
         why="twistd --reactor=asyncio with uvloop's event loop policy",
     ),
-    Server("gevent", "peer", ("gevent",), _own_script("gevent"), why="gevent.pywsgi"),
+    Server(
+        "gevent",
+        "peer",
+        ("gevent",),
+        _own_script("gevent"),
+        {"workers": _ONE_PROCESS},
+        why="gevent.pywsgi",
+    ),
     Server(
         "gunicorn",
         "peer",
         ("gunicorn", "gevent"),
         _gunicorn,
-        why="one gevent worker",
+        why="gevent workers, by default one",
     ),
-    Server("eventlet", "peer", ("eventlet",), _own_script("eventlet")),
+    Server(
+        "eventlet",
+        "peer",
+        ("eventlet",),
+        _own_script("eventlet"),
+        {"workers": _ONE_PROCESS},
+    ),
     Server(
         "granian",
         "peer",
         ("granian",),
         _granian,
         {"sleep": _ONE_THREAD_EACH},
-        why="in Rust; one worker, one blocking thread",
+        why="in Rust; by default one worker, with one blocking thread",
     ),
     Server(
         "bjoern",
@@ -191,6 +209,7 @@ SERVERS: tuple[Server, ...] = (
         {
             "sleep": "a sleeping request occupies the only thread",
             "tls": "has no TLS",
+            "workers": _ONE_PROCESS,
         },
         why="in C; one thread",
     ),
@@ -199,7 +218,11 @@ SERVERS: tuple[Server, ...] = (
         "peer",
         ("waitress",),
         _own_script("waitress"),
-        {"sleep": _ONE_THREAD_EACH, "tls": "has no TLS"},
+        {
+            "sleep": _ONE_THREAD_EACH,
+            "tls": "has no TLS",
+            "workers": _ONE_PROCESS,
+        },
         why="four threads",
     ),
     Server(
@@ -207,7 +230,7 @@ SERVERS: tuple[Server, ...] = (
         "peer",
         ("Twisted",),
         _own_script("twist-web"),
-        {"sleep": _ONE_THREAD_EACH},
+        {"sleep": _ONE_THREAD_EACH, "workers": _ONE_PROCESS},
         why="twist web --wsgi without its access log",
     ),
     Server(
@@ -215,7 +238,7 @@ SERVERS: tuple[Server, ...] = (
         "limit",
         (),
         _own_script("epoll"),
-        {"application": _CANNED, "tls": "has no TLS"},
+        {"application": _CANNED, "tls": "has no TLS", "workers": _ONE_PROCESS},
         why="a bare loop of CPython, " + _CANNED,
     ),
     Server(
@@ -223,7 +246,7 @@ SERVERS: tuple[Server, ...] = (
         "limit",
         ("Twisted",),
         _own_script("twisted"),
-        {"application": _CANNED},
+        {"application": _CANNED, "workers": _ONE_PROCESS},
         why="a protocol that uses transport.write, " + _CANNED,
     ),
 )

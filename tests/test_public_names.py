@@ -36,10 +36,11 @@ PUBLIC: dict[str, set[str]] = {
     },
     "txgreenwsgi.settings": {
         *("Setting", "SettingError", "Settings", "SettingsKeywords", "Pairs"),
-        *("described", "parse", "refuse_settings", "shown"),
+        *("described", "parse", "refuse_settings", "shown", "typed"),
     },
     "txgreenwsgi.web": {"GreenWSGIResource"},
     "txgreenwsgi.proxy": {"GreenProxy"},
+    "txgreenwsgi.gunicorn": {"GreenWorker"},
     "txgreenwsgi.net": {
         *("connect", "listen", "Connection", "Listener", "BUFFER_BYTES")
     },
@@ -157,6 +158,7 @@ class PublicNameTests(SynchronousTestCase):
                 *("max_header_size", "max_headers", "max_target", "input_window"),
                 *("on_disconnect", "display_tracebacks", "add_header", "environ"),
                 *("server_header", "url_scheme", "blocked_after"),
+                *("health_path", "drain_delay"),
             },
             names,
         )

@@ -104,9 +104,9 @@ class SettingsTests(SynchronousTestCase):
             (["G(T"], "does not consist of request methods"),
             ([""], "does not consist of request methods"),
             (["GET\n"], "does not consist of request methods"),
-            ([b"GET"], "does not consist of request methods"),
-            (5, "does not consist of request methods"),
-            (None, "does not consist of request methods"),
+            ([b"GET"], "does not consist of strings: give a list of str"),
+            (5, "does not consist of strings"),
+            (None, "does not consist of strings"),
             ("GET,CONNECT", "contains CONNECT, which no application can serve: remove"),
             ("PRI", "contains PRI, which no application can serve"),
             ("get", "contains get, but methods are case-sensitive: give GET"),
@@ -271,6 +271,76 @@ class SettingsTests(SynchronousTestCase):
                 "decoded, without '?', '#' or '//'",
             )
         self.assertEqual(Settings(prefix="/..a/.b").prefix, "/..a/.b")
+
+    def test_health_path(self) -> None:
+        """The path of health checks is absolute, and not the root."""
+        for given, path in {"/-": "/-", "/-/": "/-", "/a/b": "/a/b", "": ""}.items():
+            self.assertEqual(Settings(health_path=given).health_path, path)
+        for given in ("-", "//-", "/a//b", "/a?b", "/%2d", "/..", " "):
+            self.assertEqual(
+                self.refusal(health_path=given),
+                f"health_path={given!r} is not the path of a URL: give a path that the "
+                "application does not use, such as /-",
+            )
+        for given in ("/", "//"):
+            self.assertEqual(
+                self.refusal(health_path=given),
+                f"health_path={given!r} is the root: give a path that the application "
+                "does not use, such as /-",
+            )
+
+    def test_static(self) -> None:
+        """Static files have paths below the root, and a directory each."""
+        for given in (
+            {"/static/": "/srv/static", "/media": "media"},
+            [("/static", "/srv/static"), ("/media//", "media")],
+        ):
+            self.assertEqual(
+                Settings.from_keywords(static=given).static,
+                (("/static", "/srv/static"), ("/media", "media")),
+            )
+        for pair, problem in (
+            (
+                ("/", "x"),
+                "static '/=x' is the root, and would hide the application: give a path "
+                "such as /static",
+            ),
+            (
+                ("static", "x"),
+                "static 'static=x' does not begin with the path of a URL: give a path "
+                "and a directory, such as /static=/srv/shop/static",
+            ),
+            (("/a//b", "x"), "does not begin with the path of a URL"),
+            (("/%41", "x"), "does not begin with the path of a URL"),
+            (("/..", "x"), "does not begin with the path of a URL"),
+            (("/a", ""), "static '/a=' names no directory: give one"),
+            (("/a", "x\0"), "names no directory: give one"),
+        ):
+            self.assertIn(problem, self.refusal(static=[pair]))
+        self.assertIn(
+            "static '/a/=y' repeats a path: give each path one directory",
+            self.refusal(static=[("/a", "x"), ("/a/", "y")]),
+        )
+        self.assertIn("pairs of strings", self.refusal(static=[("/a",)]))
+        self.assertIn("out of range", self.refusal(static_expires=-1))
+
+    def test_proxy_protocol(self) -> None:
+        """Versions are words; peers are addresses, networks, unix or all."""
+        self.assertIn(
+            "proxy_protocol='on' is not a valid value: give off or v1 or v2 or auto",
+            self.refusal(proxy_protocol="on"),
+        )
+        self.assertEqual(
+            Settings.from_keywords(
+                proxy_protocol_from="10.0.0.1, ::1/64,unix,*"
+            ).proxy_protocol_from,
+            ("10.0.0.1", "::1/64", "unix", "*"),
+        )
+        for peer in ("localhost", "10.0.0.0/33", "", "unix:/run/x"):
+            self.assertIn(
+                f"contains {peer!r}, which is no address or network",
+                self.refusal(proxy_protocol_from=[peer]),
+            )
 
     def test_trusted_proxies(self) -> None:
         """Proxies are addresses, networks, unix or *, as a list or a text."""

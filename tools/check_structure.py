@@ -82,11 +82,17 @@ FOREIGN: Final[Mapping[str, str]] = {
     "child._popen": "multiprocessing: whether a process has been reaped",
     "_exc_info_to_string": "unittest: formats a traceback for its own tests",
     # Twisted.
+    "_args_from_interpreter_flags": "subprocess: the flags of this interpreter, as "
+    "multiprocessing passes them on",
+    "_poller": "epoll reactor: its epoll object, to register a socket exclusively",
+    "_realPortNumber": "a port of Twisted: the number of the bound port",
     "_startedBefore": "reactor: tells a stopped reactor from one never started",
     "_asyncioEventloop": "asyncio reactor: the loop that it runs on",
     "channel._conn": "HTTP/2 stream of twisted.web: its connection",
     "channel._dataBuffer": "HTTP/1.1 channel of twisted.web: pipelined input",
     "module._exitWithSignal": "twistd: the kill after which no exit handler runs",
+    "globalLogPublisher._observers": "twist: the observer whose format is chosen",
+    "_getLogObserver": "twistd: opens the log that its options select",
     "_tempDataLen": "transport: bytes that are not written yet",
     # Django and asgiref.
     "_thread_ident": "DatabaseWrapper: the thread that may use it",

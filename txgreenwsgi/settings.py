@@ -29,6 +29,7 @@ __all__ = [
     "parse",
     "refuse_settings",
     "shown",
+    "typed",
 ]
 
 #: Names with their values, as `add_header` and `environ` take them.
@@ -71,10 +72,12 @@ class Setting:
         minimum: the smallest valid number.
         off: the meaning of the value 0 (or of the empty text or list); "" if it has
             no special meaning.
-        choices: the valid words of a "choice".
-        form: the placeholder of the value in `--help`, for "names", "pairs" and
-            "text".
+        choices: the valid words of a "choice"; of a "count", the words that are valid
+            beside numbers.
+        form: the placeholder of the value in `--help`, for "names", "pairs", "words"
+            and "text".
         separator: the character between name and value of a pair.
+        path: the value, or the value of a pair, is the path of a file or directory.
     """
 
     kind: Kind
@@ -84,6 +87,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     form: str = ""
     separator: str = ""
+    path: bool = False
 
 
 def _setting(default: object, kind: Kind, meaning: str, **more: Any) -> Any:
@@ -173,6 +177,13 @@ class Settings:
         "Time that an idle connection stays open when the server stops, so that a "
         "request which is on its way is answered.",
         off="close idle connections immediately",
+    )
+    drain_delay: float = _setting(
+        0.0,
+        "seconds",
+        "Time for which the server accepts connections after SIGTERM, so that load "
+        "balancers see its health check fail before it stops.",
+        off="stop accepting immediately",
     )
     keep_alive: float = _setting(
         15.0,
@@ -344,6 +355,30 @@ class Settings:
         off="the root",
         form="PATH",
     )
+    health_path: str = _setting(
+        "",
+        "text",
+        "Path below which the server itself answers health checks, such as /-: "
+        "/-/live gets 200, and /-/ready gets 200 or, from SIGTERM on, 503.",
+        off="all paths are the application's",
+        form="PATH",
+    )
+    static: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "pairs",
+        "Serve the files of this directory below this path, without the application. "
+        "May be repeated.",
+        form="/PATH=DIRECTORY",
+        separator="=",
+        path=True,
+    )
+    static_expires: float = _setting(
+        86400.0,
+        "seconds",
+        "Time for which clients may use a static file without asking whether it has "
+        "changed.",
+        off="they ask each time",
+    )
     trusted_proxy: tuple[str, ...] = _setting(
         (),
         "names",
@@ -367,6 +402,22 @@ class Settings:
         "x-forwarded-for, x-forwarded-proto (by default, these two), "
         "x-forwarded-host, x-forwarded-port and x-forwarded-by. The others of these "
         "are removed.",
+        form="LIST",
+    )
+    proxy_protocol: Literal["off", "v1", "v2", "auto"] = _setting(
+        "off",
+        "choice",
+        "PROXY protocol: the version that the peers in proxy_protocol_from send ahead "
+        "of each connection, and of TLS, to name the client; auto: either version.",
+        choices=("off", "v1", "v2", "auto"),
+    )
+    proxy_protocol_from: tuple[str, ...] = _setting(
+        (),
+        "names",
+        "Peers that must send the PROXY protocol: addresses and networks separated by "
+        "commas, unix for UNIX sockets, or * for every peer. Others are served as with "
+        "off.",
+        off="UNIX sockets, if the server listens on no other",
         form="LIST",
     )
     url_scheme: str = _setting(
@@ -433,6 +484,7 @@ class SettingsKeywords(TypedDict, total=False):
     request_timeout: float
     graceful_timeout: float
     drain_idle: float
+    drain_delay: float
     keep_alive: float
     header_timeout: float
     body_timeout: float
@@ -457,9 +509,14 @@ class SettingsKeywords(TypedDict, total=False):
     environ: Pairs
     server_header: str
     prefix: str
+    health_path: str
+    static: Pairs
+    static_expires: float
     trusted_proxy: Iterable[str]
     trusted_proxy_count: int
     trusted_proxy_headers: Iterable[str]
+    proxy_protocol: Literal["off", "v1", "v2", "auto"]
+    proxy_protocol_from: Iterable[str]
     url_scheme: str
 
 
@@ -538,18 +595,19 @@ _FRAMING: Final = frozenset(
 )
 
 
-def _checked(name: str, setting: Setting, value: Any) -> Any:
-    """Return the normalized value, or raise `SettingError`."""
+def typed(name: str, setting: Setting, value: Any) -> Any:
+    """Return a value as the type of its kind: lists as tuples, seconds as a float.
+
+    Raises:
+        SettingError: the value has another type, is out of range, or is none of the
+            choices.
+    """
     if setting.kind in ("count", "bytes", "seconds"):
         return _checked_number(name, setting, value)
     if setting.kind == "pairs":
-        return _checked_pairs(name, value)
-    if setting.kind == "words":
-        return _checked_words(name, value)
-    if setting.kind == "names" and name == "methods":
-        return _checked_methods(name, value)
-    if setting.kind == "names":
-        return _checked_proxies(name, value)
+        return _pairs(name, value)
+    if setting.kind in ("names", "words"):
+        return _strings(name, setting, value)
     subject = f"{name}={value!r}"
     if setting.kind == "flag":
         if not isinstance(value, bool):
@@ -561,6 +619,21 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
         raise SettingError(
             subject, "is not a valid value", f"give {' or '.join(setting.choices)}"
         )
+    return value
+
+
+def _checked(name: str, setting: Setting, value: Any) -> Any:
+    """Return the normalized value, or raise `SettingError`."""
+    subject = f"{name}={value!r}"
+    value = typed(name, setting, value)
+    if setting.kind == "pairs":
+        return _checked_pairs(name, value)
+    if setting.kind == "words":
+        return _checked_words(name, subject, value)
+    if name == "methods":
+        return _checked_methods(subject, value)
+    if setting.kind == "names":
+        return _checked_proxies(name, subject, value)
     if name == "server_header" and not _FIELD_VALUE.match(value):
         raise SettingError(
             subject,
@@ -569,6 +642,8 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
         )
     if name == "prefix":
         return _checked_prefix(subject, value)
+    if name == "health_path":
+        return _checked_health_path(subject, value)
     if name == "url_scheme" and value and not _SCHEME.match(value):
         raise SettingError(
             subject,
@@ -590,8 +665,25 @@ def _checked_prefix(subject: str, path: str) -> str:
     return path
 
 
+def _checked_health_path(subject: str, path: str) -> str:
+    """Return the path without a slash at its end; "" for no health checks."""
+    if not path:
+        return ""
+    given, path = path, path.rstrip("/")
+    if not path or not _PREFIX.match(path):
+        problem = "is the root" if given.startswith("/") and not path else ""
+        raise SettingError(
+            subject,
+            problem or "is not the path of a URL",
+            "give a path that the application does not use, such as /-",
+        )
+    return path
+
+
 def _checked_number(name: str, setting: Setting, value: Any) -> int | float:
     """Return a number of the right type, at or above the minimum."""
+    if setting.choices and value in setting.choices:
+        return value  # type: ignore[no-any-return]
     subject = f"{name}={value!r}"
     kind, remedy = _number_form(setting)
     numbers = int | float if setting.kind == "seconds" else int
@@ -609,6 +701,8 @@ def _number_form(setting: Setting) -> tuple[str, str]:
         setting.kind, "number of seconds"
     )
     remedy = f"give a {kind}, at least {setting.minimum:g}"
+    if setting.choices:
+        remedy += f", or {' or '.join(setting.choices)}"
     if setting.off:
         remedy += f" (0: {setting.off})"
     return kind, remedy
@@ -618,18 +712,24 @@ def _out_of_range(subject: str, setting: Setting) -> SettingError:
     return SettingError(subject, "is out of range", _number_form(setting)[1])
 
 
-def _checked_words(name: str, value: Any) -> tuple[str, ...]:
-    """Return the words as a tuple, from one string or any iterable of strings."""
-    words = (value,) if isinstance(value, str) else value
+def _strings(name: str, setting: Setting, value: Any) -> tuple[str, ...]:
+    """Return strings as a tuple, from any iterable, one word, or names with commas."""
+    if isinstance(value, str):
+        value = _split_names(value) if setting.kind == "names" else (value,)
     try:
-        words = tuple(words)
+        strings = tuple(value)
     except TypeError:
-        words = (None,)
+        strings = (None,)
+    if not all(isinstance(each, str) for each in strings):
+        raise SettingError(
+            f"{name}={value!r}", "does not consist of strings", "give a list of str"
+        )
+    return strings
+
+
+def _checked_words(name: str, subject: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return valid patterns of routes."""
     for word in words:
-        if not isinstance(word, str):
-            raise SettingError(
-                f"{name}={value!r}", "does not consist of strings", "give a list of str"
-            )
         if word not in ("all", "auto", "none") and not _ROUTE.match(word):
             raise SettingError(
                 f"{name} {word!r}",
@@ -638,26 +738,33 @@ def _checked_words(name: str, value: Any) -> tuple[str, ...]:
                 "'POST /upload', 'all', 'auto' or 'none'",
             )
     if "none" in words and len(words) > 1:
-        raise SettingError(
-            f"{name}={value!r}", "contains none and other patterns", "remove one"
-        )
+        raise SettingError(subject, "contains none and other patterns", "remove one")
     return words
 
 
-def _checked_pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
+def _pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
     """Return pairs of strings as tuples, from any iterable of pairs or a mapping."""
     try:
         given = value.items() if isinstance(value, Mapping) else value
         pairs = tuple((key, text) for key, text in given)
     except (TypeError, ValueError):
         pairs = ((None, None),)
+    if not all(isinstance(each, str) for pair in pairs for each in pair):
+        raise SettingError(
+            f"{name}={value!r}",
+            "does not consist of pairs of strings",
+            "give a list of (name, value) tuples of str",
+        )
+    return pairs
+
+
+def _checked_pairs(
+    name: str, pairs: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    """Return valid headers, variables or static files."""
+    if name == "static":
+        return _checked_static(pairs)
     for key, text in pairs:
-        if not isinstance(key, str) or not isinstance(text, str):
-            raise SettingError(
-                f"{name}={value!r}",
-                "does not consist of pairs of strings",
-                "give a list of (name, value) tuples of str",
-            )
         if name == "add_header":
             _check_header(key, text)
         else:
@@ -665,17 +772,42 @@ def _checked_pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
-def _checked_methods(name: str, value: Any) -> tuple[str, ...]:
-    """Return methods as a tuple, from any iterable or from a text with commas."""
-    subject = f"{name}={value!r}"
-    if isinstance(value, str):
-        value = _split_names(value)
-    try:
-        methods = tuple(value)
-    except TypeError:
-        methods = (None,)
+def _checked_static(
+    pairs: tuple[tuple[str, str], ...],
+) -> tuple[tuple[str, str], ...]:
+    """Return paths without a slash at their ends, and their directories."""
+    checked: dict[str, str] = {}
+    for given, directory in pairs:
+        subject = f"static {f'{given}={directory}'!r}"
+        path = given.rstrip("/")
+        if given.startswith("/") and not path:
+            raise SettingError(
+                subject,
+                "is the root, and would hide the application",
+                "give a path such as /static",
+            )
+        if not _PREFIX.match(path):
+            raise SettingError(
+                subject,
+                "does not begin with the path of a URL",
+                "give a path and a directory, such as /static=/srv/shop/static",
+            )
+        if not directory or "\0" in directory:
+            raise SettingError(
+                subject, "names no directory", "give one, such as /static=static"
+            )
+        if path in checked:
+            raise SettingError(
+                subject, "repeats a path", "give each path one directory"
+            )
+        checked[path] = directory
+    return tuple(checked.items())
+
+
+def _checked_methods(subject: str, methods: tuple[str, ...]) -> tuple[str, ...]:
+    """Return valid request methods."""
     for method in methods:
-        if not isinstance(method, str) or not _TOKEN.match(method):
+        if not _TOKEN.match(method):
             raise SettingError(
                 subject,
                 "does not consist of request methods",
@@ -696,16 +828,11 @@ def _checked_methods(name: str, value: Any) -> tuple[str, ...]:
     return methods
 
 
-def _checked_proxies(name: str, value: Any) -> tuple[str, ...]:
-    """Return names as a tuple, from any iterable or from a text with commas."""
-    subject = f"{name}={value!r}"
-    try:
-        names = tuple(_split_names(value) if isinstance(value, str) else value)
-    except TypeError:
-        names = (None,)
-    if not all(isinstance(each, str) for each in names):
-        raise SettingError(subject, "does not consist of strings", "give a list of str")
-    if name == "trusted_proxy":
+def _checked_proxies(
+    name: str, subject: str, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return valid addresses of proxies, or valid names of their headers."""
+    if name in ("trusted_proxy", "proxy_protocol_from"):
         for each in names:
             _check_peer(subject, each)
         return names
@@ -810,9 +937,13 @@ def parse(setting: Setting, text: str) -> Any:
     if number is not None and text.startswith("-") and number.match(text[1:]):
         raise _out_of_range(repr(text), setting)
     if setting.kind == "count":
+        if text in setting.choices:
+            return text
         if not _COUNT.match(text):
             raise SettingError(
-                repr(text), "is not a whole number", "give decimal digits"
+                repr(text),
+                "is not a whole number",
+                " or ".join(("give decimal digits", *setting.choices)),
             )
         return int(text)
     if setting.kind == "bytes":
@@ -849,7 +980,7 @@ def shown(setting: Setting, value: Any) -> str:
             count, rest = divmod(value, _SUFFIXES[suffix])
             if count and not rest:
                 return f"{count}{suffix.upper()}"
-    if setting.kind in ("count", "bytes", "seconds"):
+    if setting.kind in ("count", "bytes", "seconds") and not isinstance(value, str):
         return f"{value:.15g}"
     if setting.kind == "words":
         return ", ".join(value)

@@ -25,6 +25,7 @@ PAGES: Final = {
     "benchmarks": "benchmarks/README.md",
     "changelog": "CHANGELOG.md",
     "contributing": "CONTRIBUTING.md",
+    "deployment-files": "examples/deploy/README.md",
     "examples": "examples/README.md",
     "security": "SECURITY.md",
 }

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sphinx.util.docutils import SphinxDirective
 
-import txgreenwsgi._twistd.options as command_options
-from txgreenwsgi import settings
+from txgreenwsgi import _configuration, settings
 
 if TYPE_CHECKING:
     from docutils import nodes
@@ -43,7 +42,7 @@ class Option(NamedTuple):
 def options() -> dict[str, Option]:
     """Return each option of the command by its name without hyphens in front."""
     found = {}
-    for line in command_options.markdown_table().splitlines()[2:]:
+    for line in _configuration.markdown_table().splitlines()[2:]:
         cells = re.split(r"(?<!\\)\|", line.strip("|"))
         signature, default, meaning = (cell.strip() for cell in cells)
         signature = signature.strip("`").replace("\\|", "|")
@@ -60,7 +59,7 @@ class SettingsDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return one option description for each line of the content."""
-        for module in (command_options, settings):
+        for module in (_configuration.options, settings):
             self.env.note_dependency(str(module.__file__))
         known = options()
         kinds = {

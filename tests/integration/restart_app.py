@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,11 +10,16 @@ if TYPE_CHECKING:
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer with the path; "/wait" waits first, "/stream" between two blocks."""
+    """Answer with the path; "/wait" waits first, "/stream" between two blocks.
+
+    `X-Worker` is the process id.
+    """
     path = environ["PATH_INFO"]
     if path == "/wait":
         environ["txgreenwsgi.sleep"](0.02)
-    start_response("200 OK", [("Content-Type", "text/plain")])
+    start_response(
+        "200 OK", [("Content-Type", "text/plain"), ("X-Worker", str(os.getpid()))]
+    )
     if path != "/stream":
         return [path.encode("latin-1")]
     return _stream(environ)

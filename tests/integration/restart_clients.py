@@ -1,22 +1,34 @@
-"""Clients that send requests while their servers restart.
+"""Clients that send requests while their servers restart, reload or die.
 
-`python -m tests.integration.restart_clients [--tls] KEPT CLOSING PORT...` runs clients
-that keep their connections alive and clients that do not, until its standard input
-ends. Then it prints the number of answers and the failures as JSON. A request without a
-complete response is a failure, and nothing is sent twice. A connection that one port
-refuses is made to another, as a load balancer does.
+`python -m tests.integration.restart_clients [options] PORT...` runs clients that keep
+their connections alive and clients that do not, until its standard input ends. Then it
+prints an `Outcome` as JSON. A request without a complete response is a failure, and
+nothing is sent twice. A connection that one port refuses is made to another, as a load
+balancer does; with one port it is a failure.
+
+Tests start it by `RestartClients`. The server is `restart_app`.
 """
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import random
 import ssl
+import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from unittest import TestCase
+
+__all__ = ["Failure", "Outcome", "RestartClients", "percentile"]
 
 _LOOPBACK = "127.0.0.1"
 _PATHS = ("/", "/", "/wait", "/stream")
@@ -24,34 +36,142 @@ _PATHS = ("/", "/", "/wait", "/stream")
 #: Timeout of an answer in seconds.
 _SECONDS = 30.0
 
-#: Mean pause between two requests, in seconds.
+#: Mean pause between two requests of a client, in seconds.
 _PAUSE_SECONDS = 0.01
 
 #: Rarely, a client pauses for so many seconds. Less than the default of --drain-idle.
 _LONG_PAUSE_SECONDS = 1.0
 _LONG_PAUSES = 0.005
 
+#: Timeout of the clients after the end of the test, in seconds.
+_END_SECONDS = 90.0
 
-class Clients:
-    """Client threads and their results.
 
-    Args:
-        ports: TCP ports of equivalent servers.
-        tls: whether they speak TLS.
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A request without a complete and correct response.
+
+    Attributes:
+        path: of the request.
+        error: the exception.
+        seconds: time since the request was begun.
+        worker: process id in the previous response on this connection; 0 on a new one.
+    """
+
+    path: str
+    error: str
+    seconds: float
+    worker: int
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """The results of all clients.
 
     Attributes:
         answered: number of complete responses.
-        failures: a description of each other request.
-        stopping: set at the end.
+        failures: the other requests.
+        workers: number of responses by the process id in them.
+        latencies: seconds of each request on a connection in use, by process id, in
+            ascending order.
     """
 
-    def __init__(self, ports: list[int], tls: bool) -> None:
-        self.answered = 0
-        self.failures: list[str] = []
+    answered: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    workers: dict[int, int] = field(default_factory=dict)
+    latencies: dict[int, list[float]] = field(default_factory=dict)
+
+    def add(self, worker: int, latency: float | None) -> None:
+        """Count a complete response of a worker."""
+        self.answered += 1
+        self.workers[worker] = self.workers.get(worker, 0) + 1
+        if latency is not None:
+            self.latencies.setdefault(worker, []).append(latency)
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Outcome:
+        """Return the outcome in the JSON that another process has printed."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(
+            answered=values["answered"],
+            failures=[Failure(**each) for each in values["failures"]],
+            workers={int(pid): count for pid, count in values["workers"].items()},
+            latencies={
+                int(pid): sorted(each) for pid, each in values["latencies"].items()
+            },
+        )
+
+
+def percentile(ascending: Sequence[float], share: float) -> float:
+    """Return the value below which a share (0 to 1) of the values lies."""
+    return ascending[min(int(share * len(ascending)), len(ascending) - 1)]
+
+
+class RestartClients:
+    """Clients in a process of their own, which the test's cleanup ends.
+
+    Args:
+        test: its cleanup ends the process.
+        ports: TCP ports of equivalent servers.
+        kept: number of clients with connections that are kept alive.
+        closing: number of clients that connect for each request.
+        tls: whether the servers speak TLS.
+        method: `GET`, or `POST`, which no proxy repeats.
+        paths: the requests are distributed evenly over these.
+        pause: mean pause between two requests of a client, in seconds.
+    """
+
+    def __init__(
+        self,
+        test: TestCase,
+        ports: Sequence[int],
+        *,
+        kept: int = 20,
+        closing: int = 5,
+        tls: bool = False,
+        method: str = "GET",
+        paths: Sequence[str] = _PATHS,
+        pause: float = _PAUSE_SECONDS,
+    ) -> None:
+        words = [f"--kept={kept}", f"--closing={closing}", f"--method={method}"]
+        words += ["--tls"] if tls else []
+        words += [f"--path={path}" for path in paths]
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.integration.restart_clients"),
+                *(*words, f"--pause={pause}", *map(str, ports)),
+            ],
+            cwd=Path(__file__).resolve().parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        test.addCleanup(self._end)
+
+    def _end(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+
+    def finish(self) -> Outcome:
+        """Let the clients end their requests in progress, and return the results."""
+        output, _ = self._process.communicate(timeout=_END_SECONDS)
+        if self._process.returncode:
+            raise AssertionError(f"the clients ended with {self._process.returncode}")
+        return Outcome.from_json(output)
+
+
+class _Clients:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.outcome = Outcome()
         self.stopping = threading.Event()
-        self._ports = ports
+        self._options = options
         self._context: ssl.SSLContext | None = None
-        if tls:
+        if options.tls:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             self._context.check_hostname = False
             self._context.verify_mode = ssl.CERT_NONE
@@ -61,47 +181,57 @@ class Clients:
         """Send one request after the other."""
         chance = random.Random()
         connection: http.client.HTTPConnection | None = None
-        requests = 0
+        worker = 0
         while not self.stopping.is_set():
-            path = chance.choice(_PATHS)
-            requests += 1
+            path = chance.choice(self._options.paths)
             begun = time.monotonic()
-            age = "a new connection"
             try:
                 if connection is None:
                     connection = self._connected(chance)
-                else:
-                    age = "a connection in use"
-                fields = {} if keeps_alive else {"Connection": "close"}
-                connection.request("GET", path, headers=fields)
-                response = connection.getresponse()
-                body = response.read()
-                if (response.status, body) != (200, path.encode()):
-                    raise AssertionError(f"{response.status} {body!r}")
-                closes = response.will_close
+                previous, (worker, closes) = (
+                    worker,
+                    self._ask(connection, path, keeps_alive),
+                )
             except Exception as error:
-                passed = time.monotonic() - begun
+                failure = Failure(
+                    path=path,
+                    error=repr(error),
+                    seconds=time.monotonic() - begun,
+                    worker=worker,
+                )
                 with self._lock:
-                    self.failures.append(
-                        f"{path} on {age}, after {passed:.3f} s: {error!r}"
-                    )
+                    self.outcome.failures.append(failure)
                 closes = True
             else:
+                passed = time.monotonic() - begun
                 with self._lock:
-                    self.answered += 1
+                    self.outcome.add(worker, passed if previous else None)
             if closes and connection is not None:
                 connection.close()
-                connection = None
+                connection, worker = None, 0
             if chance.random() < _LONG_PAUSES:
                 self.stopping.wait(_LONG_PAUSE_SECONDS)
             else:
-                time.sleep(chance.expovariate(1 / _PAUSE_SECONDS))
+                time.sleep(chance.expovariate(1 / self._options.pause))
         if connection is not None:
             connection.close()
 
+    def _ask(
+        self, connection: http.client.HTTPConnection, path: str, keeps_alive: bool
+    ) -> tuple[int, bool]:
+        """Return the worker of the response, and whether it closes the connection."""
+        fields = {} if keeps_alive else {"Connection": "close"}
+        method = self._options.method
+        connection.request(method, path, b"" if method == "POST" else None, fields)
+        response = connection.getresponse()
+        body = response.read()
+        if (response.status, body) != (200, path.encode()):
+            raise AssertionError(f"{response.status} {body!r}")
+        return int(response.getheader("X-Worker", "0")), response.will_close
+
     def _connected(self, chance: random.Random) -> http.client.HTTPConnection:
-        ports = chance.sample(self._ports, len(self._ports))
-        for port in ports:
+        ports = self._options.ports
+        for port in chance.sample(ports, len(ports)):
             connection: http.client.HTTPConnection
             if self._context is None:
                 connection = http.client.HTTPConnection(_LOOPBACK, port, _SECONDS)
@@ -117,14 +247,21 @@ class Clients:
         raise AssertionError("every port refuses the connection")
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Run the clients until the end of standard input."""
-    tls = arguments[0] == "--tls"
-    kept, closing, *ports = (int(each) for each in arguments[tls:])
-    clients = Clients(ports, tls)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kept", type=int, required=True)
+    parser.add_argument("--closing", type=int, required=True)
+    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--method", choices=["GET", "POST"], default="GET")
+    parser.add_argument("--path", dest="paths", action="append", required=True)
+    parser.add_argument("--pause", type=float, required=True)
+    parser.add_argument("ports", type=int, nargs="+")
+    options = parser.parse_args()
+    clients = _Clients(options)
     threads = [
-        threading.Thread(target=clients.run, args=(number < kept,))
-        for number in range(kept + closing)
+        threading.Thread(target=clients.run, args=(number < options.kept,))
+        for number in range(options.kept + options.closing)
     ]
     for thread in threads:
         thread.start()
@@ -132,12 +269,8 @@ def main(arguments: list[str]) -> None:
     clients.stopping.set()
     for thread in threads:
         thread.join()
-    result: dict[str, Any] = {
-        "answered": clients.answered,
-        "failures": clients.failures,
-    }
-    print(json.dumps(result))
+    print(clients.outcome.to_json())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

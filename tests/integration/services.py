@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-__all__ = ["HAProxy", "MariaDB", "Memcached", "PostgreSQL", "Redis", "Service"]
+__all__ = [
+    "HAProxy",
+    "MariaDB",
+    "Memcached",
+    "PostgreSQL",
+    "Redis",
+    "Service",
+    "find_program",
+]
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
@@ -35,7 +43,8 @@ STOP_SECONDS = 20.0
 START_ATTEMPTS = 3
 
 
-def _program(name: str) -> str:
+def find_program(name: str) -> str:
+    """Return the path of a program, or skip the test if it is not installed."""
     found = shutil.which(name)
     if found is None:
         folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -197,7 +206,7 @@ class Redis(Service):
     def command(self, folder: str) -> list[str]:
         """Return a command line without persistence."""
         return [
-            _program("redis-server"),
+            find_program("redis-server"),
             *("--port", str(self.port), "--bind", LOOPBACK),
             *("--save", "", "--appendonly", "no", "--maxclients", "1000"),
         ]
@@ -214,7 +223,7 @@ class Memcached(Service):
     def command(self, folder: str) -> list[str]:
         """Return a command line with a cache of 16 MiB."""
         return [
-            _program("memcached"),
+            find_program("memcached"),
             *("-p", str(self.port), "-l", LOOPBACK, "-m", "16", "-U", "0"),
         ]
 
@@ -229,7 +238,7 @@ class MariaDB(Service):
     def prepare(self, folder: str) -> None:
         """Create an empty database."""
         self.run(
-            _program("mariadb-install-db"),
+            find_program("mariadb-install-db"),
             "--no-defaults",
             f"--datadir={folder}/data",
             f"--tmpdir={folder}",
@@ -240,7 +249,7 @@ class MariaDB(Service):
     def command(self, folder: str) -> list[str]:
         """Return a command line with a TCP port and a private socket."""
         return [
-            _program("mariadbd"),
+            find_program("mariadbd"),
             "--no-defaults",
             f"--datadir={folder}/data",
             f"--tmpdir={folder}",
@@ -269,7 +278,7 @@ class PostgreSQL(Service):
     def prepare(self, folder: str) -> None:
         """Create an empty cluster."""
         self.run(
-            _program("initdb"),
+            find_program("initdb"),
             *("-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-N"),
             *("--locale=C", "--encoding=UTF8"),  # LANG may name one not installed
         )
@@ -277,7 +286,7 @@ class PostgreSQL(Service):
     def command(self, folder: str) -> list[str]:
         """Return a command line with a TCP port and a private socket."""
         return [
-            _program("postgres"),
+            find_program("postgres"),
             *("-D", f"{folder}/data", "-p", str(self.port), "-k", folder),
             *("-c", f"listen_addresses={LOOPBACK}", "-c", "max_connections=250"),
             *("-c", "fsync=off", "-c", "shared_buffers=16MB"),
@@ -290,7 +299,7 @@ class PostgreSQL(Service):
         """
         asked = subprocess.run(
             [
-                *(_program("pg_isready"), "-q", "-h", self._folder),
+                *(find_program("pg_isready"), "-q", "-h", self._folder),
                 *("-p", str(self.port)),
             ],
             check=False,
@@ -309,11 +318,13 @@ class HAProxy(Service):
 
     Args:
         ports: TCP ports of the servers.
+        retries: number of further attempts to connect.
     """
 
-    def __init__(self, ports: Sequence[int]) -> None:
+    def __init__(self, ports: Sequence[int], retries: int = 3) -> None:
         super().__init__()
         self._ports = ports
+        self._retries = retries
 
     def _configuration(self, folder: str) -> str:
         servers = "\n".join(
@@ -328,6 +339,7 @@ defaults
     timeout connect 5s
     timeout client 60s
     timeout server 60s
+    retries {self._retries}
     option redispatch 1
     http-reuse always
 frontend web
@@ -342,7 +354,7 @@ backend servers
         """Write the configuration; return a command line that uses it."""
         path = Path(folder, "haproxy.cfg")
         path.write_text(self._configuration(folder))
-        return [_program("haproxy"), "-db", "-f", str(path)]
+        return [find_program("haproxy"), "-db", "-f", str(path)]
 
     def _stats(self) -> str:
         with socket.socket(socket.AF_UNIX) as sock:

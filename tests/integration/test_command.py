@@ -156,7 +156,7 @@ class StartTests(CommandTestCase):
             self.assertNotEqual(status, 0)
             self.assertIn(
                 "--port is not an option: use --listen with an endpoint string: "
-                "--listen tcp:8080\n",
+                "--listen tcp:80\n",
                 output,
             )
 

@@ -5,19 +5,19 @@ More restarts are made by, for instance, `TXGREENWSGI_RESTARTS=100`.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import random
 import socket
-import subprocess
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .processes import CHECKOUT, LOOPBACK, ServerProcess, start
+from .processes import LOOPBACK, ServerProcess, start
+from .restart_clients import RestartClients
 from .services import HAProxy
 from .test_endpoints import write_certificate
 
@@ -27,59 +27,41 @@ if TYPE_CHECKING:
 #: Number of restarts in each test.
 RESTARTS = int(os.environ.get("TXGREENWSGI_RESTARTS", "4"))
 
-#: Numbers of clients: with connections that are kept alive, and without.
-KEPT, CLOSING = 20, 5
-
-#: Timeout of the clients after the last restart, in seconds.
-END_SECONDS = 60
-
 APP = "--app=tests.integration.restart_app:app"
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that no process listens on."""
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
+    """Return ports that no process listens on.
+
+    They are below the ephemeral range: while a server restarts, a client's connection
+    cannot take its port.
+    """
+    sockets: list[socket.socket] = []
+    while len(sockets) < count:
+        with contextlib.suppress(OSError):
+            address = (LOOPBACK, random.randrange(20_000, 32_000))
+            sockets.append(socket.create_server(address))
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
     return ports
 
 
-class RestartTests(SynchronousTestCase):
+class UnderLoad(SynchronousTestCase):
     """Clients of servers that restart."""
 
-    def clients(
-        self, ports: Sequence[int], *options: str, closing: int = CLOSING
-    ) -> subprocess.Popen[str]:
-        """Start clients that send requests to `ports`."""
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.integration.restart_clients"),
-                *(*options, str(KEPT), str(closing), *map(str, ports)),
-            ],
-            cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-        def end() -> None:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-
-        self.addCleanup(end)
-        return process
-
-    def assert_answered(self, clients: subprocess.Popen[str]) -> None:
+    def assert_answered(self, clients: RestartClients) -> None:
         """Fail unless every request was answered, and there was load all the time."""
-        output, _ = clients.communicate(timeout=END_SECONDS)
-        result: dict[str, Any] = json.loads(output)
-        self.assertEqual(result["failures"], [], f"answered: {result['answered']}")
-        self.assertGreater(result["answered"], 20 * RESTARTS)
+        outcome = clients.finish()
+        self.assertEqual(outcome.failures, [], f"answered: {outcome.answered}")
+        self.assertGreater(outcome.answered, 20 * RESTARTS)
         # For runs that measure; trial shows it with -e only.
         if "TXGREENWSGI_RESTARTS" in os.environ:
-            print(f"{self.id()}: {result['answered']} answered, 0 failed")
+            print(f"{self.id()}: {outcome.answered} answered, 0 failed")
+
+
+class RestartTests(UnderLoad):
+    """Servers that `twistd` runs."""
 
     def test_shared_socket(self) -> None:
         """A new process on the same listening socket replaces the old one."""
@@ -95,7 +77,7 @@ class RestartTests(SynchronousTestCase):
             )
 
         server = begin()
-        clients = self.clients([listening.getsockname()[1]])
+        clients = RestartClients(self, [listening.getsockname()[1]])
         for _ in range(RESTARTS):
             successor = begin()
             server.ask_to_stop()
@@ -133,7 +115,7 @@ class RestartTests(SynchronousTestCase):
         ports = free_ports(2)
         endpoints = [f"tcp:{port}:interface={LOOPBACK}" for port in ports]
         restart = self.restart_in_turn(endpoints)
-        clients = self.clients(ports, closing=0)
+        clients = RestartClients(self, ports, closing=0)
         restart()
         self.assert_answered(clients)
 
@@ -148,7 +130,7 @@ class RestartTests(SynchronousTestCase):
             for port in ports
         ]
         restart = self.restart_in_turn(endpoints)
-        clients = self.clients(ports, "--tls", closing=0)
+        clients = RestartClients(self, ports, closing=0, tls=True)
         restart()
         self.assert_answered(clients)
 
@@ -160,6 +142,6 @@ class RestartTests(SynchronousTestCase):
             endpoints = [f"tcp:{port}:interface={LOOPBACK}" for port in ports]
             restart = self.restart_in_turn(endpoints, partial(proxy.wait_up, 2))
             proxy.wait_up(2)
-            clients = self.clients([proxy.port])
+            clients = RestartClients(self, [proxy.port])
             restart()
             self.assert_answered(clients)

@@ -125,6 +125,7 @@ class JSONTests(SynchronousTestCase):
                 "request_id": "4f2a",
                 "remote_addr": "192.0.2.1",
                 "remote_port": "4321",
+                "user": "",
                 "method": "GET",
                 "target": "/a?b=c%20d",
                 "version": "HTTP/1.1",
@@ -195,11 +196,43 @@ class AccessLogTests(SynchronousTestCase):
 
     def test_unknown_format(self) -> None:
         """For an unknown format, the message lists the valid ones."""
-        error = self.assertRaises(ValueError, AccessLog, "x", "common")
+        error = self.assertRaises(ValueError, AccessLog, "x", "clf")
         self.assertEqual(
             str(error),
-            "'common' is not an access log format: give combined or json",
+            "the access log format 'clf' is not a format: give combined, common, json, "
+            "or directives of Apache, such as '%h %r %s'",
         )
+        error = self.assertRaises(ValueError, AccessLog, "x", "%h %z")
+        self.assertIn("the access log format '%h %z' contains %z", str(error))
+
+    def test_format_of_its_own(self) -> None:
+        """Lines have the given format."""
+        self.log = AccessLog(self.path, '%m "%{X-A}i" %{request_id}x')
+        self.start()
+        self.write("a", "b")
+        with open(self.path) as lines:
+            self.assertEqual(lines.read(), 'GET "-" a\nGET "-" b\n')
+
+    def test_skipped(self) -> None:
+        """Requests whose path matches a pattern are left out."""
+        self.log = AccessLog(self.path, skip=["/health", "/-/*"])
+        self.start()
+        for request_id, target in (
+            ("a", "/health?x"),
+            ("b", "/healthy"),
+            ("c", "/-/live"),
+            ("d", "/"),
+        ):
+            self.log.observe(record(request_id=request_id, target=target))
+        self.clock.advance(0)
+        self.assertEqual(self.ids(), ["b", "d"])
+        self.assertRaises(ValueError, AccessLog, "x", skip=["health"])
+
+    def test_user(self) -> None:
+        """The formats with a name contain the user."""
+        one = record(environ={"REMOTE_USER": "ada"})
+        self.assertTrue(combined(one).startswith("192.0.2.1 - ada ["))
+        self.assertEqual(json.loads(json_line(one))["user"], "ada")
 
     def test_one_write_a_turn(self) -> None:
         """All requests that end within one reactor turn are written by one call."""

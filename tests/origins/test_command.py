@@ -21,12 +21,12 @@ class OriginTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """Without the option the list is empty."""
-        self.assertEqual(parsed()["origin"], [])
+        self.assertEqual(parsed()["origin"], ())
 
     def test_every_name(self) -> None:
         """Each adapter may be named, and several, in order."""
         self.assertEqual(
-            parsed(*(f"--origin={name}" for name in NAMES))["origin"], list(NAMES)
+            parsed(*(f"--origin={name}" for name in NAMES))["origin"], NAMES
         )
 
     def test_unknown(self) -> None:

@@ -227,6 +227,36 @@ class AcceptThrottleTests(SynchronousTestCase):
             self.assertTrue(self.port.reading)
         self.assertEqual(self.port.site.count, 0)
 
+    def test_full(self) -> None:
+        """At a limit of connections, a port pauses until one is closed."""
+        full = False
+        throttle = AcceptThrottle(self.clock, lambda: full)
+        port = MemoryPort(self.clock)
+        throttle.watch(port)
+        port.numberAccepts = 1
+        port.doRead()
+        self.assertEqual(port.site.count, 1)
+        full = True
+        port.doRead()
+        self.clock.advance(1)
+        self.assertFalse(port.reading)
+        self.assertEqual(port.listening.accepted, 1)
+        full = False
+        self.clock.advance(0.1)
+        self.assertTrue(port.reading)
+        port.doRead()
+        self.assertEqual(port.site.count, 2)
+        self.assertEqual(self.logged.lines(), [])
+
+    def test_full_at_the_end(self) -> None:
+        """A port that closes at the limit leaves the backlog to other processes."""
+        throttle = AcceptThrottle(self.clock, lambda: True)
+        port = MemoryPort(self.clock)
+        throttle.watch(port)
+        throttle.forget()
+        port.doRead()
+        self.assertEqual(port.listening.accepted, 0)
+
     def test_other_errors(self) -> None:
         """Twisted handles any other error of accept(), and the port does not pause."""
         for number in (errno.ECONNABORTED, errno.EAGAIN):

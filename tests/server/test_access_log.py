@@ -231,7 +231,7 @@ class SiteTests(AccessLogTestCase):
         server.close()
         server.site.doStop()
         self.assertIn('"GET /?one HTTP/1.1" 200 6', Path(self.path).read_text())
-        wrong: Any = "common"
+        wrong = "clf"
         for make in (GreenSite, GreenWSGIResource):
             error = self.assertRaises(
                 ValueError,
@@ -240,7 +240,7 @@ class SiteTests(AccessLogTestCase):
                 access_log=self.path,
                 access_log_format=wrong,
             )
-            self.assertIn("give combined or json", str(error))
+            self.assertIn("give combined, common, json", str(error))
 
 
 class ResourceTests(AccessLogTestCase):

@@ -148,8 +148,8 @@ class ListenErrorTests(SynchronousTestCase):
         )
         for number, remedy in [
             (errno.EEXIST, "remove the file, or give another path"),
-            (errno.EADDRNOTAVAIL, "give an address of this machine"),
-            (errno.EACCES, "give a port above 1023"),
+            (errno.EADDRNOTAVAIL, "no network interface of this machine has this"),
+            (errno.EACCES, "this user may not open a port below 1024"),
             (errno.EIO, "give another endpoint"),
         ]:
             self.assertIn(f"): {remedy}", self.message(number))

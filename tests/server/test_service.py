@@ -189,6 +189,87 @@ class ServiceTests(WireTestCase):
         made.startService()
         self.assertEqual(self.grace_period(made), [None])
 
+    def test_drain_delay(self) -> None:
+        """With `drain_delay`, a stop closes the ports that much later."""
+        made = self.service("tcp:8001", drain_delay=5)
+        made.startService()
+        self.assertEqual(made.site.server.unready_reason, "")
+        self.assertEqual(made.status(), "0 requests in flight")
+        stopped = made.stopService()
+        self.assertEqual(made.status(), "not ready, 0 requests in flight")
+        self.assertEqual(made.site.server.unready_reason, "the server is about to stop")
+        self.reactor.advance(4.9)
+        self.assertNoResult(stopped)
+        self.assertEqual((len(made.ports), made.site.stopping), (1, False))
+        self.reactor.advance(0.1)
+        self.successResultOf(stopped)
+        self.assertEqual((made.ports, made.site.stopping), ([], True))
+        self.assertEqual(made.status(), "stopping, 0 requests in flight")
+        made.startService()
+        self.assertEqual(made.site.server.unready_reason, "")
+        stopped = made.stopService()
+        self.assertNoResult(stopped)
+        made.cut_short()
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_drain_before_the_stop(self) -> None:
+        """`drain` comes before `stopService`, which then does not wait again."""
+        made = self.service("tcp:8001", drain_delay=5)
+        made.startService()
+        drained, again = made.drain(), made.drain()
+        self.assertEqual(made.site.server.unready, "the server is about to stop")
+        self.reactor.advance(5)
+        self.successResultOf(drained)
+        self.successResultOf(again)
+        self.assertEqual((len(made.ports), made.site.stopping), (1, False))
+        self.successResultOf(made.stopService())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stop_in_the_drain(self) -> None:
+        """`end_drain` ends the drain of `drain` and of `stopService` alike."""
+        made = self.service("tcp:8001", drain_delay=5)
+        made.startService()
+        drained, stopped = made.drain(), made.stopService()
+        self.assertNoResult(drained)
+        made.end_drain()
+        self.successResultOf(drained)
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_start_in_the_drain(self) -> None:
+        """A start ends the drain of a stop, before the ports open again."""
+        made = self.service("tcp:8001", drain_delay=5)
+        for privileged in (False, True):
+            made.startService()
+            stopped = made.stopService()
+            if privileged:
+                made.privilegedStartService()
+            made.startService()
+            self.successResultOf(stopped)
+            self.reactor.advance(10)
+            self.assertEqual(len(made.ports), 1)
+            self.assertEqual(made.site.server.unready_reason, "")
+            made.cut_short()
+            self.successResultOf(made.stopService())
+
+    def test_opened(self) -> None:
+        """`opened` fires when all endpoints are open, or one of them has failed."""
+        for fails in (False, True):
+            self.reactor = Reactor()
+            endpoint = Endpoint()
+            made = self.service("tcp:8001", endpoint)
+            made.startService()
+            opened = made.opened()
+            self.assertNoResult(opened)
+            if fails:
+                endpoint.opened.errback(CannotListenError(None, 1, OSError()))
+                self.flushLoggedErrors(ListenError)
+            else:
+                endpoint.opened.callback(made.ports[0])
+            self.assertEqual(self.successResultOf(opened), not fails)
+            self.successResultOf(made.stopService())
+
     def grace_period(self, made: GreenService) -> list[float | None]:
         """Stop the service and return the grace periods that it passed to its site."""
         passed: list[float | None] = []

@@ -116,9 +116,10 @@ class MemoryOutput:
     def flush(self) -> None:
         """No-op: all bytes are kept at once."""
 
-    def send_last(self, data: bytes) -> None:
+    def send_last(self, data: bytes) -> bool:
         """Keep `data`."""
         self.sent.append(data)
+        return True
 
     def has_unread_input(self) -> bool:
         """Return False: there is no kernel to hold bytes."""
@@ -223,7 +224,7 @@ class MemoryStream:
         self.calls.append("finish")
         self.finished = True
 
-    def answer(self, head: ResponseHead, body: bytes) -> None:
+    def answer(self, head: ResponseHead, body: bytes, last: bool = True) -> None:
         """Keep a whole response."""
         self.calls.append("answer")
         self.head, self.body = head, body

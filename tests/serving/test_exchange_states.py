@@ -242,10 +242,12 @@ class ExchangeStateTests(ServingTestCase):
         """A failure before the head is answered, which completes the response."""
         server = self.server_of(application)
         stream = self.served(server, request_head("GET", "/fails at once"))
-        states = []
-        stream.answer = lambda head, body: states.append(  # type: ignore[method-assign]
-            stream.exchange.state
-        )
+        states: list[str] = []
+
+        def answer(head: ResponseHead, body: bytes, last: bool = True) -> None:
+            states.append(stream.exchange.state)
+
+        stream.answer = answer  # type: ignore[method-assign]
         self.step(server)
         self.assertEqual(states, [MATRIX["running"]["answer"]])
         self.assertEqual(stream.exchange.state, "ended")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .harness import TEXT, Cases, on_every_transport
 
@@ -137,6 +137,55 @@ class ObserverCases(Cases):
         [record] = self.records
         self.assertEqual((record.status, record.outcome), (0, "disconnected"))
         self.assertEqual(record.bytes_sent, 0)
+
+    def test_optional_fields(self) -> None:
+        """Environ and response_headers are there if an observer needs them."""
+
+        class Observer(list[Any]):
+            needs = frozenset(["environ", "response_headers", "unknown"])
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            environ["REMOTE_USER"] = "ada"
+            start("200 OK", [*TEXT, ("X-A", "1"), ("X-A", "2")])
+            if environ["PATH_INFO"] == "/fails":
+                raise ZeroDivisionError
+            return [b"x"]
+
+        records = Observer()
+        server = self.serve(app, observers=[records.append])
+        server.begin("GET", "/", [("X-B", "3")])
+        [record] = records
+        self.assertEqual(record.environ["REMOTE_USER"], "ada")
+        self.assertEqual(record.environ["HTTP_X_B"], "3")
+        sent = [text for name, text in record.response_headers if name == "X-A"]
+        self.assertEqual(sent, ["1", "2"])
+        server.begin("GET", "/fails")
+        record = records[1]
+        self.assertEqual((record.status, record.environ["PATH_INFO"]), (500, "/fails"))
+        self.assertIn("content-type", [n.lower() for n, _ in record.response_headers])
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_optional_fields_of_a_refusal(self) -> None:
+        """Without a call of the application, environ has the request's fields."""
+
+        class Observer(list[Any]):
+            needs = frozenset(["environ", "response_headers"])
+
+        records = Observer()
+        server = self.serve(answer, observers=[records.append], methods=["GET"])
+        server.begin("POST", "/", [("X-B", "3")])
+        [record] = records
+        self.assertEqual((record.status, record.environ["HTTP_X_B"]), (405, "3"))
+        fields = {name.lower(): text for name, text in record.response_headers}
+        self.assertEqual(fields["allow"], "GET")
+
+    def test_no_optional_fields(self) -> None:
+        """By default a record keeps no environ."""
+        server = self.serve(answer)
+        server.begin()
+        server.advance(2)
+        [record] = self.records
+        self.assertEqual((dict(record.environ), record.response_headers), ({}, ()))
 
     def test_several_observers(self) -> None:
         """Each observer is called, even if one of them fails."""

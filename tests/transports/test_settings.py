@@ -38,6 +38,9 @@ OF_CONNECTIONS: dict[str, Any] = {
     "max_trailer_size": 8192,
     "min_body_rate": 240,
     "prefix": "/app",
+    "drain_delay": 0.0,
+    "proxy_protocol": "auto",
+    "proxy_protocol_from": ["10.0.0.0/8", "unix"],
 }
 
 #: All other settings, each with a non-default value.
@@ -49,6 +52,7 @@ OF_REQUESTS: dict[str, Any] = {
     "drain_idle": 5,
     "environ": {"MY": "own"},
     "graceful_timeout": 5,
+    "health_path": "/-",
     "max_body": 1_000_000,
     "max_in_flight": 5,
     "max_queued": 5,
@@ -57,6 +61,8 @@ OF_REQUESTS: dict[str, Any] = {
     "queue_timeout": 5,
     "request_timeout": 5,
     "server_header": "mine",
+    "static": {"/static": "."},
+    "static_expires": 60,
     "strict": True,
     "threads": 2,
     "threads_for": ["/reports/*", "POST /upload"],
@@ -99,8 +105,14 @@ class ResourceSettingTests(SynchronousTestCase):
     def test_our_own_transports(self) -> None:
         """Our own HTTP/1.1 supports every setting."""
         everything = OF_CONNECTIONS | OF_REQUESTS
-        GreenSite(hello, reactor=MemoryReactor(), **everything)
         service(hello, ["tcp:0"], reactor=MemoryReactor(), **everything)
+        for name in ("drain_delay", "proxy_protocol", "proxy_protocol_from"):
+            with self.assertRaises(SettingError) as raised:
+                GreenSite(
+                    hello, reactor=MemoryReactor(), **{name: everything.pop(name)}
+                )
+            self.assertIn("use service(), ", str(raised.exception))
+        GreenSite(hello, reactor=MemoryReactor(), **everything)
 
     def test_unknown_setting(self) -> None:
         """The error for an unknown setting suggests the most similar name."""

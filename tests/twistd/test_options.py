@@ -13,7 +13,8 @@ from twisted.python.usage import UsageError
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._twistd.options import Options, markdown_table
+from txgreenwsgi._configuration import markdown_table
+from txgreenwsgi._twistd.options import Options
 from txgreenwsgi.settings import Settings, described
 
 
@@ -34,7 +35,7 @@ class OptionsTests(SynchronousTestCase):
         """By default, the demonstration is served on port 8080."""
         options = parsed()
         self.assertEqual(options["app"], "txgreenwsgi.demo:app")
-        self.assertEqual(options["listen"], ["tcp:8080"])
+        self.assertEqual(options["listen"], ("tcp:8080",))
         self.assertIsNone(options["chdir"])
         self.assertIsNone(options["access-log"])
         self.assertEqual(options["access-log-format"], "combined")
@@ -55,7 +56,7 @@ class OptionsTests(SynchronousTestCase):
             "haproxy:tcp:8080",
         ]
         arguments = [f"--listen={endpoint}" for endpoint in endpoints]
-        self.assertEqual(parsed(*arguments)["listen"], endpoints)
+        self.assertEqual(parsed(*arguments)["listen"], tuple(endpoints))
 
     def test_every_setting(self) -> None:
         """Every setting has an option of its name."""
@@ -71,6 +72,7 @@ class OptionsTests(SynchronousTestCase):
             "request_timeout": ("9", 9.0),
             "graceful_timeout": ("0", 0.0),
             "drain_idle": ("1", 1.0),
+            "drain_delay": ("5", 5.0),
             "keep_alive": ("2", 2.0),
             "header_timeout": ("3", 3.0),
             "body_timeout": ("4", 4.0),
@@ -95,9 +97,14 @@ class OptionsTests(SynchronousTestCase):
             "environ": ("A=b", (("A", "b"),)),
             "server_header": ("", ""),
             "prefix": ("/app/", "/app"),
+            "health_path": ("/-/", "/-"),
+            "static": ("/static/=.", (("/static", "."),)),
+            "static_expires": ("60", 60.0),
             "trusted_proxy": ("10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
             "trusted_proxy_count": ("2", 2),
             "trusted_proxy_headers": ("Forwarded", ("forwarded",)),
+            "proxy_protocol": ("auto", "auto"),
+            "proxy_protocol_from": ("10.0.0.0/8,unix", ("10.0.0.0/8", "unix")),
             "url_scheme": ("https", "https"),
         }
         self.assertEqual(list(said), [name for name, _s, _d in described()])
@@ -122,6 +129,45 @@ class OptionsTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, parsed, f"--methods={text}")
             self.assertIn(f"--methods {text!r} {problem}", str(error))
 
+    def test_static(self) -> None:
+        """--static may be repeated; a missing directory is an error at once."""
+        here = os.getcwd()
+        settings = parsed("--static=/a=.", f"--static=/b/={here}").settings
+        self.assertEqual(settings.static, (("/a", "."), ("/b", here)))
+        for arguments, problem in (
+            (
+                ["--static=/static=nowhere"],
+                "--static '/static=nowhere' names no directory that can be read (No "
+                "such file or directory): give the directory of the files",
+            ),
+            (["--static=/static"], "--static '/static' contains no '='"),
+            (["--static=/=."], "--static '/=.' is the root"),
+            (["--static=/a=.", "--static=/a=."], "static '/a=.' repeats a path"),
+            (
+                ["--chdir=/", "--static=/a=nowhere"],
+                "--static '/a=/nowhere' names no directory",
+            ),
+        ):
+            error = self.assertRaises(UsageError, parsed, *arguments)
+            self.assertIn(problem, str(error))
+        os.mkdir(directory := self.mktemp())
+        os.mkdir(os.path.join(directory, "files"))
+        parsed(f"--chdir={directory}", "--static=/a=files")
+
+    def test_proxy_protocol(self) -> None:
+        """--proxy-protocol needs the peers, unless all endpoints are UNIX sockets."""
+        error = self.assertRaises(UsageError, parsed, "--proxy-protocol=auto")
+        self.assertEqual(
+            str(error),
+            "--proxy-protocol auto needs proxy_protocol_from for the endpoint "
+            "'tcp:8080': a header from any peer would be believed: give the addresses "
+            "of your proxies, such as 10.0.0.0/8",
+        )
+        parsed("--proxy-protocol=v2", "--listen=unix:/run/web.sock")
+        parsed("--proxy-protocol=v1", "--proxy-protocol-from=10.0.0.1")
+        error = self.assertRaises(UsageError, parsed, "--proxy-protocol-from=10.0.0.1")
+        self.assertIn("--proxy-protocol-from 10.0.0.1 has no effect", str(error))
+
     def test_gc(self) -> None:
         """--gc is freeze or unchanged; errors name the option and the remedy."""
         self.assertEqual(parsed()["gc"], "freeze")
@@ -130,8 +176,7 @@ class OptionsTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, parsed, f"--gc={text}")
             self.assertEqual(
                 str(error),
-                f"--gc {text!r} is not a mode of garbage collection: give freeze or "
-                "unchanged",
+                f"--gc {text!r} is not a valid value: give freeze or unchanged",
             )
 
     def test_repeated(self) -> None:
@@ -161,7 +206,7 @@ class OptionsTests(SynchronousTestCase):
     def test_two_command_lines(self) -> None:
         """Two command lines share no values."""
         parsed("--listen=tcp:1", "--environ=A=b", "--add-header=A: b")
-        self.assertEqual(parsed()["listen"], ["tcp:8080"])
+        self.assertEqual(parsed()["listen"], ("tcp:8080",))
         self.assertEqual(parsed().settings, Settings(threads_for=("auto",)))
 
     def test_access_log(self) -> None:
@@ -246,8 +291,10 @@ class RefusalTests(SynchronousTestCase):
             "--environ=A": "--environ 'A' contains no '=': give NAME=VALUE",
             "--environ=wsgi.x=1": "--environ 'wsgi.x=1' is reserved for the server "
             "(PEP 3333): give a name that does not begin with 'wsgi.'",
-            "--access-log-format=common": "--access-log-format 'common' is not a "
-            "format: give combined or json",
+            "--access-log-format=clf": "--access-log-format 'clf' is not a format: "
+            "give combined, common, json, or directives of Apache, such as '%h %r %s'",
+            "--access-log-skip=health": "--access-log-skip 'health' is not the pattern "
+            "of a path: give a path such as /health or /internal/*",
             "--app=": "--app '' is empty: give package.module:name, such as --app "
             "myproject.wsgi:application",
             "--access-log=": "--access-log '' is not a file: give the path of a file "
@@ -261,13 +308,13 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(
                 self.refusal(name, "80"),
                 f"{name} is not an option: use --listen with an endpoint string: "
-                "--listen tcp:8080",
+                "--listen tcp:80",
             )
         for name in ("--https", "-c", "--certificate", "-k", "--privkey"):
             self.assertEqual(
                 self.refusal(name, "x"),
-                f"{name} is not an option: use --listen with an endpoint string: "
-                "--listen ssl:443:privateKey=key.pem:certKey=cert.pem",
+                f"{name} is not an option: use --tls-cert and --tls-key, with --listen "
+                "https:443",
             )
         for name in ("-n", "--notracebacks"):
             self.assertIn(
@@ -361,3 +408,28 @@ class CommandTests(SynchronousTestCase):
                 if name == "greenwsgi"
             ]
             self.assertIsInstance(make(), Options)
+
+
+class ReloadOptionTests(SynchronousTestCase):
+    """`--reload` and the options that it excludes."""
+
+    def test_one_worker(self) -> None:
+        """It is compatible with one worker."""
+        command = parsed("--reload", "--workers=1", "--reload-extra=*.html").command
+        self.assertTrue(command.reload)
+        self.assertEqual(command.reload_extra, ("*.html",))
+
+    def test_several_workers(self) -> None:
+        """More are an error that names both options."""
+        for number in ("2", "auto"):
+            error = self.assertRaises(
+                UsageError, parsed, "--reload", f"--workers={number}"
+            )
+            self.assertIn(
+                f"--reload and --workers {number} exclude each other", str(error)
+            )
+
+    def test_pattern_alone(self) -> None:
+        """Patterns without it have no effect, which is an error."""
+        error = self.assertRaises(UsageError, parsed, "--reload-extra=.env")
+        self.assertIn("--reload-extra '.env' has no effect", str(error))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.monitoring.records import record
 from txgreenwsgi._launch.find_app import AppNotFound
 from txgreenwsgi._server.errors import ListenError, StartError
 from txgreenwsgi._twistd import service
@@ -40,11 +43,15 @@ class FakeGreenService(Service):
         reactor: Any,
         access_log: Any,
         freezer: Any,
+        tls: Any = None,
+        ticket_secret: bytes = b"",
     ) -> None:
+        self.tls = tls
         self.freezer = freezer
         self.load_app, self.listen = load_app, listen
         self.settings, self.access_log = settings, access_log
         self.calls: list[str] = []
+        self.urls: list[str] = []
         self.listening: Exception | None = None
         self.stopped: Deferred[None] = Deferred()
         FakeGreenService.made = self
@@ -67,6 +74,26 @@ class FakeGreenService(Service):
 
     def cut_short(self) -> None:
         """End the grace period."""
+
+    def read_certificates(self) -> None:
+        """Record it."""
+        self.calls.append("read certificates")
+
+    def drain(self) -> Deferred[None]:
+        """Return a Deferred that has fired."""
+        self.calls.append("drain")
+        return succeed(None)
+
+    def end_drain(self) -> None:
+        """End the drain."""
+
+    def opened(self) -> Deferred[bool]:
+        """Return a Deferred that has fired."""
+        return succeed(True)
+
+    def status(self) -> str:
+        """Return a text."""
+        return "5 requests in flight"
 
 
 class MakeServiceTests(SynchronousTestCase):
@@ -108,7 +135,7 @@ class MakeServiceTests(SynchronousTestCase):
     def test_server(self) -> None:
         """The server gets the values of the options."""
         _made, green = self.make("--listen=tcp:1", "--listen=tcp:2", "--max-body=5")
-        self.assertEqual(green.listen, ["tcp:1", "tcp:2"])
+        self.assertEqual(green.listen, ("tcp:1", "tcp:2"))
         self.assertEqual(green.settings.max_body, 5)
         self.assertIsNone(green.access_log)
         self.assertEqual(green.calls, [])
@@ -138,6 +165,32 @@ class MakeServiceTests(SynchronousTestCase):
         # twist redirects the standard streams when it runs the reactor.
         self.assertEqual(others, [(replace_standard_streams, (), {})])
 
+    def test_notifications(self) -> None:
+        """A service manager learns when all is open, and of the shutdown."""
+        notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(notifications.close)
+        notifications.bind(f"\0txgreenwsgi-{os.getpid()}-{id(self)}")
+        address = "@" + notifications.getsockname()[1:].decode()
+        self.patch(os, "environ", {**os.environ, "NOTIFY_SOCKET": address})
+        made, green = self.make("--drain-delay=5", "--graceful-timeout=20")
+        self.assertNotIn("NOTIFY_SOCKET", os.environ)
+        made.privilegedStartService()
+        made.startService()
+        for hook, arguments, keywords in self.reactor.whenRunningHooks[2:]:
+            hook(*arguments, **keywords)
+        stopped = made.stopService()
+        green.stopped.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(
+            [notifications.recv(1000).decode() for _ in range(3)],
+            [
+                "STATUS=5 requests in flight",
+                "READY=1",
+                "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000",
+            ],
+        )
+
     def test_order_under_twistd(self) -> None:
         """Under twistd, ports are opened before the application is loaded."""
         made, green = self.make()
@@ -158,6 +211,23 @@ class MakeServiceTests(SynchronousTestCase):
         _made, green = self.make("--access-log", path)
         self.assertIsInstance(green.access_log, AccessLog)
         self.assertFalse(os.path.exists(path))
+
+    def test_lines_of_the_access_log(self) -> None:
+        """The access log has the format of the options, and skips their paths."""
+        path = os.path.abspath(self.mktemp())
+        _made, green = self.make(
+            f"--access-log={path}",
+            "--access-log-format=%U %{X-A}o",
+            "--access-log-skip=/health",
+            "--access-log-skip=/-/*",
+        )
+        log = green.access_log
+        self.assertEqual(log.needs, {"environ", "response_headers"})
+        log.open(self.reactor)
+        for target in ("/health", "/-/live", "/a?b"):
+            log.observe(record(target=target, response_headers=[("X-A", "1")]))
+        log.close()
+        self.assertEqual(Path(path).read_text(), "/a 1\n")
 
     def test_stop_that_fails(self) -> None:
         """An error of the server while it stops is passed on."""

@@ -72,6 +72,17 @@ class SignalTests(Installed):
         )
         self.assertEqual(self.reopened, ["log", "log"])
 
+    def test_certificates(self) -> None:
+        """With TLS, SIGHUP also reads the certificates again; SIGUSR1 does not."""
+        read: list[str] = []
+        made = OperatorSignals(read_again=[lambda: read.append("certificates")])
+        made.install(self.reactor)
+        self.receive("SIGUSR1")
+        self.assertEqual(read, [])
+        [line] = self.receive("SIGHUP")
+        self.assertIn("reopened the logs, reading TLS certificates again", line)
+        self.assertEqual(read, ["certificates"])
+
     def test_signals_for_workers(self) -> None:
         """Signals that manage workers are logged."""
         self.install()

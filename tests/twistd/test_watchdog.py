@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Clock
 from twisted.logger import Logger, capturedLogs, formatEvent
@@ -147,8 +148,9 @@ class WatchdogTests(SynchronousTestCase):
     def test_steps(self) -> None:
         """The signal sets the limits of all steps, each later than the one before."""
         self.watchdog(grace=10)
-        [(numbers, killed, killed_again, path)] = self.guarded
+        [(numbers, drain, killed, killed_again, path)] = self.guarded
         self.assertEqual((numbers, path), ([signal.SIGTERM, signal.SIGINT], ""))
+        self.assertEqual(drain, 0)
         before = time.monotonic()
         self.send(signal.SIGTERM)
         [limit], [(exited, _, _)] = self.limits, self.armed
@@ -306,6 +308,93 @@ class WatchdogTests(SynchronousTestCase):
             self.assertEqual(self.armed[1][0], MARGIN_SECONDS)
             self.send(second)
             self.assertEqual(len(self.armed), 2)
+
+    def drain(self, seconds: float = 5) -> Deferred[None]:
+        """Install a watchdog with a drain, and return the Deferred of its end."""
+        drained: Deferred[None] = Deferred()
+        record = self.reactor.events.append
+
+        def drain() -> Deferred[None]:
+            record("drain")
+            return drained
+
+        def end_drain() -> None:
+            record("end drain")
+            drained.callback(None)
+
+        self.dog = Watchdog(
+            30,
+            lambda: record("cut short"),
+            drain=drain,
+            end_drain=end_drain,
+            drain_seconds=seconds,
+        )
+        self.dog.prepare()
+        self.dog.install(self.reactor)
+        return drained
+
+    def test_drain(self) -> None:
+        """With a drain, the reactor stops at its end, and the deadlines are later."""
+        drained = self.drain()
+        [(_, drain, killed, _, _)] = self.guarded
+        self.assertEqual(drain, 5)
+        self.assertEqual(
+            self.send(signal.SIGTERM),
+            [
+                "SIGTERM: not ready any more; accepting connections for another 5 s "
+                "(a second SIGTERM ends this)"
+            ],
+        )
+        self.assertEqual(self.reactor.events, ["drain"])
+        [(exits_after, _, _)] = self.armed
+        self.assertEqual(exits_after, 5 + 30 + MARGIN_SECONDS)
+        self.assertTrue(35 < self.limits[0] < exits_after < drain + killed)
+        with capturedLogs() as events:
+            drained.callback(None)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "stopping; requests in flight have 30 s to end (another SIGTERM "
+                "cancels them)"
+            ],
+        )
+        self.assertEqual(self.reactor.events, ["drain", "stop"])
+        self.assertEqual(
+            self.send(signal.SIGTERM),
+            ["another SIGTERM: cancelling the requests in flight"],
+        )
+        self.assertEqual(self.reactor.events, ["drain", "stop", "cut short"])
+        self.assertEqual(self.armed[1][0], MARGIN_SECONDS)
+
+    def test_second_signal_in_drain(self) -> None:
+        """A second signal ends the drain; the third one ends the grace period."""
+        self.drain()
+        self.send(signal.SIGTERM)
+        logged = self.send(signal.SIGINT)
+        self.assertEqual(logged[0], "second SIGINT: accepting no more connections")
+        self.assertEqual(self.reactor.events, ["drain", "end drain", "stop"])
+        self.assertEqual(self.armed[1][0], 30 + MARGIN_SECONDS)
+        self.send(signal.SIGTERM)
+        self.assertEqual(self.reactor.events[3:], ["cut short"])
+        self.assertEqual(self.armed[2][0], MARGIN_SECONDS)
+        self.send(signal.SIGTERM)
+        self.assertEqual(len(self.armed), 3)
+
+    def test_reactor_that_stops_in_drain(self) -> None:
+        """If other code stops the reactor in the drain, its end changes nothing."""
+        drained = self.drain()
+        self.send(signal.SIGTERM)
+        self.reactor.stop()
+        drained.callback(None)
+        self.assertEqual(self.reactor.events, ["drain", "stop"])
+
+    def test_drain_that_is_over(self) -> None:
+        """A drain that ends at once delays nothing, and a second signal cancels."""
+        self.drain().callback(None)
+        self.send(signal.SIGTERM)
+        self.assertEqual(self.reactor.events, ["drain", "stop"])
+        self.send(signal.SIGTERM)
+        self.assertEqual(self.reactor.events, ["drain", "stop", "cut short"])
 
     def test_nested(self) -> None:
         """A signal that interrupts the handler of the first counts as the second."""

@@ -295,6 +295,12 @@ class ResponseHead:
             pairs.append((name, value))
         return pairs
 
+    def sent(self) -> list[tuple[str, str]]:
+        """Return the fields as pairs of text, after `encode` with the server's own."""
+        lines = b"".join(self._lines[1:]).decode("latin-1").split("\r\n")
+        pairs = (line.partition(": ") for line in lines if line)
+        return [(name, value) for name, _, value in pairs]
+
     def has(self, name: bytes) -> bool:
         """Return True if the application set a field.
 

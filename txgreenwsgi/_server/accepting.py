@@ -10,7 +10,10 @@ Twisted accepts 100 connections and more in one turn of the reactor. Here a turn
 for one time slice: a burst of new connections does not delay the open ones.
 
 A port that closes accepts its backlog first, because the kernel resets the connections
-in it.
+in it, unless the socket stays open in another process (`leaves_backlog`).
+
+A service may also pause at `max_connections`, so that other processes with the same
+socket accept instead.
 
 It knows listening ports and descriptors. It must never know what is served.
 """
@@ -79,13 +82,21 @@ class AcceptThrottle:
 
     Args:
         reactor: the reactor of the ports.
+        is_full: returns whether new connections have to wait until others close.
 
     Attributes:
         paused: True while no port accepts.
+        leaves_backlog: whether a port that closes leaves its backlog to another
+            process, which has the socket too.
     """
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    leaves_backlog = False
+
+    def __init__(
+        self, reactor: IReactorTime, is_full: Callable[[], bool] | None = None
+    ) -> None:
         self._reactor = reactor
+        self._is_full = is_full
         self._ports: list[Port] = []
         self._call: IDelayedCall | None = None
         self._logged: float | None = None
@@ -111,6 +122,10 @@ class AcceptThrottle:
         if self.paused:
             port.stopReading()
 
+    def forget_port(self, port: IListeningPort) -> None:
+        """Stop watching one port. Call before it is closed."""
+        self._ports = [each for each in self._ports if each is not port]
+
     def forget(self) -> None:
         """Stop watching. Call before the ports are closed."""
         self._ports.clear()
@@ -128,18 +143,25 @@ class AcceptThrottle:
         if fd >= first_reserved():
             self.pause(f"{fd} are open")
 
+    def pause_if_full(self) -> bool:
+        """Stop accepting while the connections have reached their limit.
+
+        Returns:
+            Whether accepting is paused. At the limit also for a port that accepts its
+            backlog and closes: the socket outlives it in other processes.
+        """
+        if self._is_full is not None and self._is_full():
+            if self._ports:
+                self._pause()
+            return True
+        return self.paused
+
     def pause(self, reason: str) -> None:
         """Stop accepting until descriptors are free again."""
-        if self.paused:
+        # While a backlog is being accepted before its port closes, there is no port:
+        # no descriptor is left for the rest of it.
+        if not self._pause() or not self._ports:
             return
-        self.paused = True
-        if not self._ports:
-            # A backlog is being accepted before its port closes; no descriptor is left
-            # for the rest of it.
-            return
-        for port in self._ports:
-            port.stopReading()
-        self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
         now = self._reactor.seconds()
         if self._logged is None or now - self._logged >= LOG_SECONDS:
             self._logged = now
@@ -152,9 +174,26 @@ class AcceptThrottle:
                 limit=descriptor_limit(),
             )
 
+    def _pause(self) -> bool:
+        """Stop accepting. Return False if that has happened already."""
+        if self.paused:
+            return False
+        self.paused = True
+        for port in self._ports:
+            port.stopReading()
+        if self._ports:
+            self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
+        return True
+
     def _retry(self) -> None:
         """Resume if the next descriptor is not a reserved one."""
         self._call = None
+        if not self._ports:
+            self.paused = False
+            return
+        if self._is_full is not None and self._is_full():
+            self._call = self._reactor.callLater(RETRY_SECONDS, self._retry)
+            return
         try:
             fd = os.dup(self._ports[0].fileno())
         except OSError:
@@ -210,7 +249,7 @@ class _ListeningSocket:
 
         As late as possible: the kernel resets those that come in between.
         """
-        if self._closing:
+        if self._closing or self._throttle.leaves_backlog:
             return
         self._closing = True
         self._end = _NEVER
@@ -229,7 +268,7 @@ class _ListeningSocket:
         """
         if self._reactor.seconds() > self._end:
             raise BlockingIOError(errno.EAGAIN, "the time slice is over")
-        if self._throttle.paused:
+        if self._throttle.pause_if_full():
             # Twisted accepts several connections in one call of doRead.
             raise BlockingIOError(errno.EAGAIN, "accepting is paused")
         try:

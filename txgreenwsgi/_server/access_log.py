@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from twisted.internet.interfaces import IReactorCore
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["AccessLogFormat", "AccessLogTarget", "ServerAccessLog", "open_access_log"]
 
 AccessLogTarget: TypeAlias = str | os.PathLike[str]
-AccessLogFormat: TypeAlias = Literal["combined", "json"]
+#: "combined", "common", "json", or a format with directives of Apache.
+AccessLogFormat: TypeAlias = str
 
 
 @contextmanager
@@ -59,7 +60,7 @@ class ServerAccessLog:
 
     Args:
         target: the path of a file to append to, or "-" for standard output.
-        format_name: "combined" or "json".
+        format_name: a name, or directives, as for `AccessLog`.
 
     Raises:
         ValueError: the format is unknown.

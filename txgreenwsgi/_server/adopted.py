@@ -30,7 +30,7 @@ from .errors import EndpointError
 from .ports import listening_reactor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
@@ -40,6 +40,7 @@ __all__ = [
     "Inherited",
     "adopted_endpoint",
     "as_it_is",
+    "expect_from_master",
     "inherited_from",
 ]
 
@@ -99,13 +100,29 @@ INHERITED: list[Inherited] = inherited_from(os.environ, os.getpid()) or inherite
 )
 
 
-def adopted_endpoint(reactor: object, text: str) -> AdoptedEndpoint | None:
+#: The endpoint strings whose sockets a master process hands over.
+_handed_over: frozenset[str] = frozenset()
+
+
+def expect_from_master(texts: Iterable[str]) -> None:
+    """Let endpoint strings stand for sockets that the master process hands over.
+
+    Call in a worker, before the strings are validated: the descriptors that `systemd:`
+    and `fd:` name are those of the master.
+    """
+    global _handed_over
+    _handed_over = frozenset(texts)
+
+
+def adopted_endpoint(reactor: object, text: str) -> IStreamServerEndpoint | None:
     """Return the endpoint of a `systemd:` or `fd:` string; None for others.
 
     Raises:
         EndpointError: the string is wrong, or there is no such listening socket.
     """
     kind, *rest = _SPLIT.split(text)
+    if text in _handed_over and kind in ("systemd", "fd"):
+        return _HandedOverEndpoint(reactor)
     if kind == "systemd":
         return _of_systemd(reactor, text, rest)
     if kind != "fd":
@@ -232,10 +249,26 @@ class AdoptedEndpoint:
             _family_of(f"fd:{self.fd}", self.fd)
             os.set_blocking(self.fd, False)
             port = reactor.adoptStreamPort(self.fd, self.family, protocolFactory)
+            adopted = getattr(port, "socket", None)
+            if adopted is not None:
+                # A green socket, if the library is patched already, has to know.
+                adopted.setblocking(False)
             os.close(self.fd)
         except Exception:
             return fail()
         return succeed(port)
+
+
+@implementer(IStreamServerEndpoint)
+class _HandedOverEndpoint:
+    """An endpoint on a socket that the master process hands over."""
+
+    def __init__(self, reactor: object) -> None:
+        self._reactor: Any = reactor
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Return a port that accepts once it has adopted the socket."""
+        return succeed(self._reactor.listen_later(protocolFactory))
 
 
 def as_it_is(endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:

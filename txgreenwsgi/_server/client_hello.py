@@ -8,6 +8,11 @@ The message names the protocols that the client wants to speak (ALPN). If none o
 is supported, the client gets the alert that RFC 7301 requires; Twisted would select an
 empty protocol instead.
 
+A connection comes here with its first byte. Whatever precedes the ClientHello (a header
+of the PROXY protocol, for example) is read by a protocol in front of `_ClientHello`,
+which then hands over the transport as `_pass_on` does: `makeConnection`, and the bytes
+that follow.
+
 This file knows the layout of one message. It must never decide anything else about TLS:
 a message that it does not understand goes to OpenSSL.
 """

@@ -1,18 +1,27 @@
 """Endpoint strings: parsing by Twisted, and errors that give a remedy.
 
-It knows the syntax of Twisted, what is added to it (`fd:`, `v6only=`), and the address
-syntax of other servers. It must never listen.
+It knows the syntax of Twisted, what is added to it (`fd:`, `https:`, `v6only=`), and
+the address syntax of other servers. It must never listen.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.endpoints import serverFromString
 
+from txgreenwsgi._tls.options import TLSOptions
+
 from .adopted import adopted_endpoint
 from .errors import EndpointError
+from .https import (
+    MISSING_PACKAGE,
+    check_certificates,
+    is_https,
+    parse_https,
+)
 from .ports import listening_reactor
 
 if TYPE_CHECKING:
@@ -28,7 +37,11 @@ _ADDRESS: Final = re.compile(r"(?:(localhost|[0-9.]*|\[[0-9a-f:.]+\]):)?([0-9]{1
 _PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|\Z)")
 # Not an argument of Twisted's endpoints.
 _V6ONLY: Final = re.compile(r"(?<!\\):v6only=([^:]*)")
-_IPV6: Final = re.compile(r"tcp6:|interface=[^:]*\\:")
+_IPV6: Final = re.compile(r"(tcp6|tls):|interface=[^:]*\\:")
+# Twisted's endpoint for a directory of certificates, on all addresses by default.
+_TWISTED_TLS: Final = re.compile(r"tls:(?:port=)?([0-9]+)(:.*)?\Z")
+
+_NO_OPTIONS: Final = TLSOptions()
 
 
 def make_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
@@ -46,7 +59,9 @@ def make_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
     return endpoint
 
 
-def check_endpoint(text: str, *, paths_are_final: bool = True) -> None:
+def check_endpoint(
+    text: str, *, paths_are_final: bool = True, tls: TLSOptions | None = _NO_OPTIONS
+) -> None:
     """Validate an endpoint string. Opens no socket.
 
     Args:
@@ -54,10 +69,15 @@ def check_endpoint(text: str, *, paths_are_final: bool = True) -> None:
         paths_are_final: False if paths may refer to other files when the server
             starts, because twistd changes the (root) directory or the user in
             between: unreadable files then pass.
+        tls: the TLS options of the command, for `https:`; None while they are not
+            known, so that only the syntax is checked.
 
     Raises:
         EndpointError: as `make_endpoint`.
     """
+    if is_https(text):
+        _check_https(text, paths_are_final, tls)
+        return
     _check_address(text)
     try:
         # An endpoint uses its reactor when it listens, not before.
@@ -65,6 +85,16 @@ def check_endpoint(text: str, *, paths_are_final: bool = True) -> None:
     except EndpointError as error:
         if paths_are_final or not isinstance(error.__cause__, OSError):
             raise
+
+
+def _check_https(text: str, paths_are_final: bool, tls: TLSOptions | None) -> None:
+    inner = parse_https(text).inner
+    try:
+        check_endpoint(inner, paths_are_final=paths_are_final)
+    except EndpointError as error:
+        raise EndpointError(text, error.problem, error.remedy) from error
+    if tls is not None:
+        check_certificates(text, tls, paths_are_final=paths_are_final)
 
 
 def _check_address(text: str) -> None:
@@ -94,7 +124,8 @@ def _without_v6only(text: str) -> tuple[bool, str]:
     """
     given = _V6ONLY.findall(text)
     if not given:
-        return True, text
+        # The default interface of `tls:` stands for IPv4 and IPv6.
+        return not text.startswith("tls:") or "interface=" in text, text
     if len(given) > 1 or given[0] not in ("0", "1"):
         raise EndpointError(
             text, "has no valid v6only", "give v6only=0 to accept IPv4 too, or v6only=1"
@@ -115,6 +146,14 @@ def _parse(reactor: object, text: str) -> IStreamServerEndpoint:
     adopted = adopted_endpoint(reactor, text)
     if adopted is not None:
         return adopted
+    port = _TWISTED_TLS.match(text)
+    if port and not os.path.isdir(port[1]):
+        raise EndpointError(
+            text,
+            f"is Twisted's endpoint for a directory of certificates, and {port[1]!r} "
+            "is no directory",
+            f"give https:{port[1]}{port[2] or ''} with --tls-cert or --tls-dir",
+        )
     ipv6_only, plain = _without_v6only(text)
     try:
         endpoint: IStreamServerEndpoint = serverFromString(
@@ -131,7 +170,7 @@ def _parse(reactor: object, text: str) -> IStreamServerEndpoint:
         raise EndpointError(
             text,
             f"needs a package that is not installed ({error})",
-            "run pip install 'txgreenwsgi[tls]' for TLS",
+            MISSING_PACKAGE,
         ) from error
     except Exception as error:
         # Endpoint parsers are plug-ins and report an invalid string with any

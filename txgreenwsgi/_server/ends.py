@@ -6,7 +6,7 @@ This file knows the addresses of transports. It must never know requests.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -26,7 +26,7 @@ __all__ = ["ServerAddresses", "ends_of", "host_and_port", "server_name"]
 ServerAddresses = WeakKeyDictionary[Port, tuple[str, str]]
 
 # Half the cost of calling Ends(...), which is Python code: one per connection.
-_make_ends: Callable[[tuple[str, str, str, str, str]], Ends] = partial(
+_make_ends: Callable[[tuple[str, str, str, str, str, None]], Ends] = partial(
     tuple.__new__, Ends
 )
 
@@ -53,15 +53,28 @@ def ends_of(
         host, port = client[:2]
         if ":" in host:
             host = _without_mapping(host)
-        return _make_ends((*server, host, str(port), url_scheme or "http"))
-    scheme = url_scheme or ("https" if ISSLTransport.providedBy(transport) else "http")
+        return _make_ends((*server, host, str(port), url_scheme or "http", None))
+    is_tls = ISSLTransport.providedBy(transport)
+    scheme = url_scheme or ("https" if is_tls else "http")
     address = transport.getHost()
     if isinstance(address, (IPv4Address, IPv6Address)):
         server = server_name(address.host), str(address.port)
     else:
         # A UNIX socket has no name or port, and PEP 3333 forbids empty values.
         server = "localhost", "443" if scheme == "https" else "80"
-    return Ends(*server, *host_and_port(transport.getPeer()), scheme)
+    more = _tls_variables(transport) if is_tls else None
+    return Ends(*server, *host_and_port(transport.getPeer()), scheme, more)
+
+
+def _tls_variables(transport: Any) -> dict[str, str] | None:
+    """Return the variables of a TLS connection; None if it is not pyOpenSSL's."""
+    # Here, because pyOpenSSL is optional.
+    from OpenSSL.SSL import Connection
+
+    from txgreenwsgi._tls.variables import connection_variables
+
+    handle = transport.getHandle()
+    return connection_variables(handle) if isinstance(handle, Connection) else None
 
 
 def host_and_port(address: object) -> tuple[str, str]:

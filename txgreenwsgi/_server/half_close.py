@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._serving.application_server import ApplicationServer
 
     from .handshakes import Handshakes
+    from .proxied_address import ProxiedAddress
     from .sockets import Sockets
 
 __all__ = ["HalfCloseChannel"]
@@ -47,8 +48,9 @@ class HalfCloseChannel(H1Channel):
         sockets: Sockets,
         head_limits: HeadLimits,
         handshakes: Handshakes,
+        proxied: ProxiedAddress | None = None,
     ) -> None:
-        super().__init__(server, sockets, head_limits, handshakes)
+        super().__init__(server, sockets, head_limits, handshakes, proxied)
         self._input_ended = False
 
     # Called by the transport.

@@ -193,17 +193,19 @@ class SocketOutput:
     def flush(self) -> None:
         pass
 
-    def send_last(self, data: bytes) -> None:
+    def send_last(self, data: bytes) -> bool:
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
             self._sender.send_failed()
-            return
-        if sent != len(data):
-            self.may_buffer = True
-            self._transport.write(data[sent:])
+            return False
+        if sent == len(data):
+            return True
+        self.may_buffer = True
+        self._transport.write(data[sent:])
+        return False
 
     def has_unread_input(self) -> bool:
         return _has_bytes(self._socket)
@@ -324,8 +326,9 @@ class TransportOutput:
         # below it sends in the turn after that.
         self._sleep(2)
 
-    def send_last(self, data: bytes) -> None:
+    def send_last(self, data: bytes) -> bool:
         self._transport.write(data)
+        return not self._paused
 
     def has_unread_input(self) -> bool:
         return has_unread_bytes(self._transport)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
     from twisted.python.failure import Failure
 
-__all__ = ["listening_reactor"]
+__all__ = ["AdoptedUNIXPort", "ListeningProxy", "listening_reactor"]
 
 _log = Logger()
 
@@ -41,19 +41,43 @@ def listening_reactor(reactor: object, *, ipv6_only: bool = True) -> object:
     """
     if isinstance(reactor, PosixReactorBase):
         return _ListeningReactor(reactor, ipv6_only)
+    if isinstance(reactor, ListeningProxy):
+        reactor.ipv6_only = ipv6_only
     return reactor
 
 
-class _ListeningReactor:
-    """A proxy for a reactor."""
+class ListeningProxy:
+    """A proxy for a reactor, with `listen` methods of its own.
 
-    def __init__(self, reactor: PosixReactorBase, ipv6_only: bool) -> None:
-        self._reactor = reactor
-        self._ipv6_only = ipv6_only
+    Args:
+        reactor: the reactor, or an object in its place.
+
+    Attributes:
+        ipv6_only: whether a port on an IPv6 address accepts IPv6 alone.
+    """
+
+    ipv6_only = True
+
+    def __init__(self, reactor: object) -> None:
+        self._reactor: Any = reactor
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
+
+    def listenSSL(self, *args: Any, **keywords: Any) -> IListeningPort:
+        # It calls `listenTCP` of this object.
+        listen: Any = PosixReactorBase.listenSSL
+        port: IListeningPort = listen(self, *args, **keywords)
+        return port
+
+
+class _ListeningReactor(ListeningProxy):
+    """A proxy that opens the ports below."""
+
+    def __init__(self, reactor: PosixReactorBase, ipv6_only: bool) -> None:
+        super().__init__(reactor)
+        self.ipv6_only = ipv6_only
 
     def listenTCP(
         self,
@@ -63,15 +87,9 @@ class _ListeningReactor:
         interface: str = "",
     ) -> IListeningPort:
         opened = _TCPPort(port, factory, backlog, interface, self._reactor)
-        opened.ipv6_only = self._ipv6_only
+        opened.ipv6_only = self.ipv6_only
         opened.startListening()
         return opened
-
-    def listenSSL(self, *args: Any, **keywords: Any) -> IListeningPort:
-        # It calls `listenTCP`, the one above.
-        listen: Any = PosixReactorBase.listenSSL
-        port: IListeningPort = listen(self, *args, **keywords)
-        return port
 
     def listenUNIX(
         self,
@@ -111,7 +129,7 @@ class _ListeningReactor:
                 fileDescriptor, addressFamily, factory
             )
             return port
-        adopted = _AdoptedUNIXPort(
+        adopted = AdoptedUNIXPort(
             socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_STREAM),
             factory,
             self._reactor,
@@ -168,6 +186,11 @@ class _UNIXPort(unix.Port):
         self.unlock()
         tcp.Port.connectionLost(self, reason)
 
+    def leave_path(self) -> None:
+        """Leave the socket at its path, and the lock, to another process."""
+        self._identity = None
+        self.lockFile = None
+
     def _unlink(self) -> None:
         try:
             os.unlink(self._path)
@@ -187,7 +210,7 @@ class _UNIXPort(unix.Port):
                 lock.unlock()
 
 
-class _AdoptedUNIXPort(unix.Port):
+class AdoptedUNIXPort(unix.Port):
     """A UNIX port on a socket that another process has opened, and may still use.
 
     Mode, owner, path and backlog stay as they are. Closing it closes the descriptor

@@ -20,6 +20,7 @@ from .access_log import ServerAccessLog
 from .h1_channel import H1Channel
 from .half_close import HalfCloseChannel
 from .handshakes import Handshakes
+from .proxied_address import ProxiedAddress
 from .sockets import Sockets
 from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 
@@ -37,6 +38,13 @@ if TYPE_CHECKING:
     from .access_log import AccessLogFormat, AccessLogTarget
 
 __all__ = ["GreenSite"]
+
+#: Settings about listening, which the owner of the ports controls.
+_OF_PORTS = {
+    "drain_delay": "use service(), or call stop() that time after SIGTERM",
+    "proxy_protocol": "use service(), which reads the header before TLS",
+    "proxy_protocol_from": "use service(), which reads the header before TLS",
+}
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -94,7 +102,7 @@ class GreenSite(Factory):
                 "give a Settings object or single settings by keyword, not both: "
                 f"{', '.join(keywords)}"
             )
-        refuse_settings(keywords, PATCH_REFUSED, "GreenSite")
+        refuse_settings(keywords, PATCH_REFUSED | _OF_PORTS, "GreenSite")
         settings = settings or Settings.from_keywords(**keywords)
         self._access_log: ServerAccessLog | None = None
         if access_log is not None:
@@ -121,6 +129,8 @@ class GreenSite(Factory):
     @application.setter
     def application(self, application: Application | None) -> None:
         self.server.application = application
+        if application is not None:
+            self.server.open_static()
 
     @property
     def settings(self) -> Settings:
@@ -171,8 +181,14 @@ class GreenSite(Factory):
         """Return the protocol of a new connection; None above `max_connections`."""
         if self.is_full:
             return None
-        server = self.server
-        return self._channel(server, self.sockets, self._head_limits, self._handshakes)
+        given: object = addr
+        return self._channel(
+            self.server,
+            self.sockets,
+            self._head_limits,
+            self._handshakes,
+            given if type(given) is ProxiedAddress else None,
+        )
 
     @property
     def is_full(self) -> bool:

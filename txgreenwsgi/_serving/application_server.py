@@ -23,12 +23,13 @@ from txgreenwsgi.origins import EXTENSIONS
 
 from .admission import AdmissionQueue
 from .deadlines import DeadlineClock
-from .environ import path_info
+from .environ import path_below
 from .limits import limits_from
 from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
 from .shutdown import Shutdown
+from .static import StaticRunner, static_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -79,6 +80,8 @@ class ApplicationServer:
         table: the requests in flight, and the observers.
         deadlines: the clock that checks all deadlines.
         shutdown: the graceful shutdown.
+        unready: why the server's owner does not want requests, such as a drain or a
+            start that has not ended, for the health checks; "" if it does.
         keeps_alive: whether connections persist after a response: the setting, and
             False during shutdown.
         detached: exchanges in flight whose connection is lost.
@@ -122,6 +125,7 @@ class ApplicationServer:
         )
         self.table = RequestTable(observers)
         self.shutdown = Shutdown(self.table, self._forget)
+        self.unready = ""
         self.keeps_alive = bool(settings.keep_alive)
         self.detached: set[InFlight] = set()
         self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
@@ -134,6 +138,9 @@ class ApplicationServer:
                 automatic=AUTO in settings.threads_for,
             )
             self.runner = self._thread_runner.run
+        self._run_application = self.runner
+        if application is not None:
+            self.open_static()
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
@@ -159,6 +166,19 @@ class ApplicationServer:
         replace_standard_streams()
         if self.settings.blocked_after:
             self.monitor = monitor_of(self.hub)
+
+    def open_static(self) -> None:
+        """Find the directories of static files, before the first request.
+
+        Relative ones are relative to the current directory. May be called again.
+
+        Raises:
+            SettingError: a directory cannot be used.
+        """
+        settings = self.settings
+        if settings.static:
+            files = static_files(settings.static, settings.static_expires)
+            self.runner = StaticRunner(files, self._run_application).run
 
     # Requests. Called in the reactor greenlet.
 
@@ -192,7 +212,7 @@ class ApplicationServer:
             code: the status that was sent; 0 for none.
         """
         if self._thread_runner is not None:
-            path = path_info(self.environ, head)
+            path = path_below(str(self.environ.get("SCRIPT_NAME", "")), head.path)
             self._thread_runner.ended(task, head.method, path, code)
 
     def _forget(self, exchange: InFlight) -> None:
@@ -266,6 +286,15 @@ class ApplicationServer:
         if grace_seconds is None:
             grace_seconds = self.settings.graceful_timeout
         return self.shutdown.begin(grace_seconds, self.reactor)
+
+    @property
+    def unready_reason(self) -> str:
+        """Why the server is not ready, as the health check says it; "" if it is."""
+        if self.shutdown.stopping:
+            return "the server is stopping"
+        if self.application is None:
+            return "the application is not loaded"
+        return self.unready
 
     @property
     def is_idle(self) -> bool:

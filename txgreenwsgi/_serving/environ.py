@@ -17,10 +17,25 @@ if TYPE_CHECKING:
 
     from .stream import Ends
 
-__all__ = ["environ_of", "path_info"]
+__all__ = ["environ_of", "path_below"]
 
 #: The variables that the record of a request contains.
 _RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT")
+
+
+def path_below(prefix: str, path: str) -> str:
+    """Return PATH_INFO of an application that is mounted at `prefix`.
+
+    Args:
+        prefix: such as "/app"; "" for the root.
+        path: the decoded path of a request. Unchanged if it is not below the prefix.
+    """
+    if path == "*":
+        # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
+        return ""
+    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+        return path[len(prefix) :]
+    return path
 
 
 def environ_of(
@@ -47,7 +62,7 @@ def environ_of(
     environ["REQUEST_METHOD"] = head.method
     path = head.path
     if path == "*" or shared.get("SCRIPT_NAME"):
-        path = path_info(shared, head)
+        path = path_below(shared.get("SCRIPT_NAME", ""), path)
     environ["PATH_INFO"] = path
     environ["QUERY_STRING"] = head.query
     environ["SERVER_PROTOCOL"] = head.version
@@ -58,17 +73,8 @@ def environ_of(
         environ["REMOTE_ADDR"],
         environ["REMOTE_PORT"],
         environ["wsgi.url_scheme"],
+        more,
     ) = ends
+    if more is not None:
+        environ.update(more)
     return environ
-
-
-def path_info(shared: WSGIEnvironment, head: RequestHead) -> str:
-    """Return the PATH_INFO of a request; arguments as for `environ_of`."""
-    path = head.path
-    if path == "*":
-        # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
-        return ""
-    prefix = shared.get("SCRIPT_NAME")
-    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
-        return path[len(prefix) :]
-    return path

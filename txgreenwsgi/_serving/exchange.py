@@ -12,7 +12,7 @@ from __future__ import annotations
 import traceback
 from functools import partial
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -38,9 +38,10 @@ from txgreenwsgi.origins import take_turn
 
 from .blocks import seconds_blocked
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
-from .environ import environ_of
+from .environ import environ_of, path_below
 from .plain_response import plain_response
 from .proxies import ProxyFieldError
+from .record_details import RecordDetails
 from .stored_body import StoredBody
 from .stream import concurrent_write_error
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
     from .application_server import ApplicationServer
     from .blocks import Block
+    from .health import HealthPaths
     from .limits import Limits
     from .stream import Stream
 
@@ -176,6 +178,7 @@ class Exchange:
         "bytes_sent",
         "code",
         "deadline",
+        "details",
         "ends",
         "error",
         "errors",
@@ -221,6 +224,7 @@ class Exchange:
         self.iterating = False
         self.bodiless = False
         self.blocks: list[Block] | None = None
+        self.details: RecordDetails | None = None
         limit = limits.request_seconds
         self.deadline = now + limit if limit else _NEVER
         self.stalled = 0.0
@@ -247,18 +251,7 @@ class Exchange:
         if self.state is not QUEUED:
             LIFE.after(self.state, "start")  # raises
         limits = self.limits
-        if limits.proxies is not None:
-            try:
-                self.ends = limits.proxies.ends_behind(self.head.variables, self.ends)
-            except ProxyFieldError as error:
-                self._refuse("400 Bad Request", str(error))
-                return
-        if limits.methods and self.head.method not in limits.methods:
-            self._refuse(
-                "405 Method Not Allowed",
-                f"the method {self.head.method} is not allowed",
-                allow=", ".join(limits.methods),
-            )
+        if limits.examines_heads and self._answer_by_head(limits):
             return
         length = self.head.content_length
         limit = limits.body_bytes
@@ -270,6 +263,43 @@ class Exchange:
             self._start()
         elif not admission.enqueue(self):
             self._refuse("503 Service Unavailable", "too many requests at once", 1)
+
+    def _answer_by_head(self, limits: Limits) -> bool:
+        """Answer a request without the application; return False if it is needed."""
+        head = self.head
+        if limits.proxies is not None:
+            try:
+                self.ends = limits.proxies.ends_behind(head.variables, self.ends)
+            except ProxyFieldError as error:
+                self._refuse("400 Bad Request", str(error))
+                return True
+        if limits.health is not None and self._path_below() in limits.health.paths:
+            self._answer_health(limits.health)
+            return True
+        if limits.methods and head.method not in limits.methods:
+            self._refuse(
+                "405 Method Not Allowed",
+                f"the method {head.method} is not allowed",
+                allow=", ".join(limits.methods),
+            )
+            return True
+        return False
+
+    def _answer_health(self, health: HealthPaths) -> None:
+        """Answer a health check, after which the connection persists."""
+        self.state = _ON_REFUSE[self.state]
+        answer = health.answer_to(
+            self.head.method, self._path_below(), self.server.unready_reason
+        )
+        if answer.allow:
+            self.outcome = "refused"
+        self._send_plain(*plain_response(*answer, no_store=True), last=False)
+        self.server.exchange_ended(self)
+        self.stream.ended(self)
+
+    def _path_below(self) -> str:
+        prefix = self.server.settings.prefix
+        return path_below(prefix, self.head.path) if prefix else self.head.path
 
     def start(self) -> None:
         """Run the application in the slot that the admission queue assigned."""
@@ -617,7 +647,8 @@ class Exchange:
     def _environ(self, body: Input) -> WSGIEnvironment:
         server = self.server
         head = self.head
-        environ = environ_of(server.environ, head, self.ends, server.table.observers)
+        table = server.table
+        environ = environ_of(server.environ, head, self.ends, table.observers)
         request_id = self.request_id
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
@@ -632,6 +663,8 @@ class Exchange:
         if server.settings.environ:
             # The deployer's variables override those of the client and connection.
             environ.update(server.settings.environ)
+        if table.needs:
+            self.details = RecordDetails(environ)
         return environ
 
     def client_disconnected(self) -> bool:
@@ -761,6 +794,8 @@ class Exchange:
         self.state = _RESPONDED
         self.code = head.code
         self.bytes_sent = len(block)
+        if self.details is not None:
+            self.details.head = head
         stream.start(head, length, block, end)
         if not end:
             self._yield_if_due()
@@ -975,12 +1010,17 @@ class Exchange:
         self, status: str, text: str, retry_after: int = 0, allow: str = ""
     ) -> None:
         """Send a complete server response, unless the client is gone."""
+        self._send_plain(*plain_response(status, text, retry_after, allow))
+
+    def _send_plain(self, head: ResponseHead, body: bytes, last: bool = True) -> None:
         if not self.stream.connected:
             return
-        head, body = plain_response(status, text, retry_after, allow)
         self.code = head.code
         self.bytes_sent = 0 if self.head.method == "HEAD" else len(body)
-        self.stream.answer(head, body)
+        if self.server.table.needs:
+            self.details = self.details or RecordDetails(self.head.variables)
+            self.details.head = head
+        self.stream.answer(head, body, last)
 
     # Observability.
 
@@ -988,6 +1028,13 @@ class Exchange:
         """Return the record of the ended exchange."""
         head = self.head
         ends = self.ends
+        # The environ refers to this exchange: keep no cycle.
+        details, self.details = self.details, None
+        optional: dict[str, Any] = {}
+        if self.server.table.needs:
+            details = details or RecordDetails(head.variables)
+            optional = details.fields(self.server.table.needs)
+        health = self.limits.health
         return ExchangeRecord(
             remote_addr=ends.remote_addr,
             remote_port=ends.remote_port,
@@ -1003,6 +1050,8 @@ class Exchange:
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
             blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
+            **optional,
+            health=health is not None and self._path_below() in health.paths,
         )
 
 

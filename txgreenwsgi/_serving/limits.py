@@ -7,9 +7,10 @@ settings. It must never know how a limit is enforced.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .health import HealthPaths
 from .proxies import TrustedProxies
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Limits:
         methods: methods that reach the application; empty for all.
         proxies: the trusted proxies; None if forwarded fields are passed on as they
             are.
+        health: the paths of health checks; None without them.
+        examines_heads: whether `methods`, `proxies` or `health` are set.
     """
 
     request_seconds: float
@@ -46,6 +49,14 @@ class Limits:
     cancel_on_disconnect: bool
     methods: tuple[str, ...] = ()
     proxies: TrustedProxies | None = None
+    health: HealthPaths | None = None
+    examines_heads: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Set `examines_heads`."""
+        examines = bool(self.methods or self.proxies or self.health)
+        # The only way to set a field of a frozen dataclass.
+        object.__setattr__(self, "examines_heads", examines)
 
 
 def limits_from(settings: Settings) -> Limits:
@@ -67,4 +78,5 @@ def limits_from(settings: Settings) -> Limits:
         )
         if settings.trusted_proxy
         else None,
+        health=HealthPaths(settings.health_path) if settings.health_path else None,
     )

@@ -11,7 +11,11 @@ __all__ = ["plain_response"]
 
 
 def plain_response(
-    status: str, text: str, retry_after: int = 0, allow: str = ""
+    status: str,
+    text: str,
+    retry_after: int = 0,
+    allow: str = "",
+    no_store: bool = False,
 ) -> tuple[ResponseHead, bytes]:
     """Return the head and the body of a plain-text response.
 
@@ -20,6 +24,7 @@ def plain_response(
         text: the body; a missing final newline is added.
         retry_after: seconds for the Retry-After field; 0 to omit it.
         allow: methods for the Allow field; "" to omit it.
+        no_store: whether caches must not store it.
     """
     body = (text.rstrip("\n") + "\n").encode("utf-8", "replace")
     fields = [
@@ -30,4 +35,6 @@ def plain_response(
         fields.append(("Retry-After", str(retry_after)))
     if allow:
         fields.append(("Allow", allow))
+    if no_store:
+        fields.append(("Cache-Control", "no-store"))
     return ResponseHead(status, fields), body

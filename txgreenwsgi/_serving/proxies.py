@@ -177,7 +177,7 @@ def _unquoted(text: str) -> str:
 
 
 def _seen_by_proxy(seen: dict[str, str], variables: dict[str, str], ends: Ends) -> Ends:
-    name, port, address, client_port, scheme = ends
+    name, port, address, client_port, scheme, more = ends
     if client := seen.get("for"):
         address, client_port = _client_of(client, address, client_port)
     given_port = ""
@@ -202,7 +202,7 @@ def _seen_by_proxy(seen: dict[str, str], variables: dict[str, str], ends: Ends) 
     if host is not None:
         default = port == _DEFAULT_PORTS.get(scheme)
         variables["HTTP_HOST"] = name if default else f"{name}:{port}"
-    return Ends(name, port, address, client_port, scheme)
+    return Ends(name, port, address, client_port, scheme, more)
 
 
 def _client_of(node: str, address: str, port: str) -> tuple[str, str]:

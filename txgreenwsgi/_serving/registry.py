@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from twisted.logger import Logger
 
-from txgreenwsgi.monitoring.records import ExchangeRecord
+from txgreenwsgi.monitoring.records import ExchangeRecord, needs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,14 +90,21 @@ class RequestTable:
     Attributes:
         exchanges: all exchanges in progress.
         observers: callables that receive the record of every finished exchange.
+        needs: the optional fields of records that an observer needs.
     """
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self.exchanges: set[InFlight] = set()
         self.observers = list(observers)
+        self.needs = frozenset[str]().union(*map(needs_of, self.observers))
         self._id_prefix = ""
         self._last_id = 0
         _tables.add(self)
+
+    @property
+    def ended(self) -> int:
+        """The number of requests that have ended."""
+        return self._last_id - len(self.exchanges)
 
     def next_id(self) -> str:
         """Return an identity that is unique across processes."""
@@ -106,6 +113,11 @@ class RequestTable:
             self._id_prefix = os.urandom(4).hex()
         self._last_id += 1
         return f"{self._id_prefix}-{self._last_id:x}"
+
+    @property
+    def count(self) -> int:
+        """The number of requests so far."""
+        return self._last_id
 
     def observe(self, record: ExchangeRecord) -> None:
         """Pass `record` to the observers; log exceptions that they raise."""

@@ -34,7 +34,11 @@ _pipes: list[int] = []
 
 
 def start_guardian(
-    numbers: Iterable[int], seconds: float, seconds_again: float, stacks_path: str
+    numbers: Iterable[int],
+    drain_seconds: float,
+    seconds: float,
+    seconds_again: float,
+    stacks_path: str,
 ) -> None:
     """Start the process; it kills this one if it does not end after a signal.
 
@@ -44,8 +48,10 @@ def start_guardian(
 
     Args:
         numbers: the signals that end this process.
-        seconds: the time from the first signal until it is killed.
-        seconds_again: the time from the second signal.
+        drain_seconds: the time from the first signal in which the server drains,
+            unless a second one ends it.
+        seconds: the time from then until it is killed.
+        seconds_again: the time from a signal after the drain.
         stacks_path: the log for the guardian's message; "" for standard error.
     """
     if not hasattr(faulthandler, "register"):
@@ -61,6 +67,7 @@ def start_guardian(
                 "-S",
                 guardian_process.__file__,
                 str(os.getpid()),
+                str(drain_seconds),
                 str(seconds),
                 str(seconds_again),
                 stacks_path,

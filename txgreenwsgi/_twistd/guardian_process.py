@@ -1,6 +1,6 @@
 """The guardian process: it kills a server that does not end after a signal.
 
-    python -I -S guardian_process.py PID SECONDS SECONDS_AFTER_SECOND STACKS
+    python -I -S guardian_process.py PID DRAIN SECONDS SECONDS_AFTER_SECOND STACKS
 
 It runs in its own session and is no child of the server, which might wait for all its
 children. On standard input the server's C signal handler writes a stack for each
@@ -26,15 +26,26 @@ MARK = b"(most recent call first)"
 MESSAGE_BYTES = getattr(select, "PIPE_BUF", 512)
 #: Maximum time between two checks of the server.
 _CHECK_SECONDS = 60.0
+#: Difference between the ends of the drain in the two processes. In doubt, the server
+#: gets the longer time.
+_DRAIN_MARGIN_SECONDS = 1.0
 
 
-def main(server: int, seconds: float, seconds_again: float, stacks_path: str) -> None:
+def main(
+    server: int,
+    drain_seconds: float,
+    seconds: float,
+    seconds_again: float,
+    stacks_path: str,
+) -> None:
     """Watch the server until it ends.
 
     Args:
         server: its process id.
-        seconds: the time from the first signal until it is killed.
-        seconds_again: the time from the second signal.
+        drain_seconds: the time from the first signal in which the server drains,
+            unless a second one ends it.
+        seconds: the time from then until it is killed.
+        seconds_again: the time from a signal after the drain.
         stacks_path: the log to append a message to; "" for standard error.
     """
     ended = _open_pidfd(server)
@@ -49,6 +60,7 @@ def main(server: int, seconds: float, seconds_again: float, stacks_path: str) ->
     if ended is not None:
         poller.register(ended, select.POLLIN)
     stacks = b""
+    drained = 0.0
     deadline = float("inf")
     signals = 0
     while (left := deadline - time.monotonic()) > 0:
@@ -61,12 +73,19 @@ def main(server: int, seconds: float, seconds_again: float, stacks_path: str) ->
                 return
             stacks += received
             count = stacks.count(MARK)
+            now = time.monotonic()
             for earlier in range(signals, count):
-                limit = seconds_again if earlier else seconds
-                deadline = min(deadline, time.monotonic() + limit)
+                if earlier == 0:
+                    limit = drain_seconds + seconds
+                    drained = now + drain_seconds + _DRAIN_MARGIN_SECONDS
+                elif earlier == 1 and drain_seconds and now < drained:
+                    limit = seconds
+                else:
+                    limit = seconds_again
+                deadline = min(deadline, now + limit)
             # Further signals neither move the deadline nor fill the memory.
             signals = count
-            if count > 2:
+            if count > 3:
                 poller.unregister(0)
     if _kill(server, ended):
         _report(
@@ -114,4 +133,5 @@ def _report(message: bytes, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4])
+    drain, until_kill, again = map(float, sys.argv[2:5])
+    main(int(sys.argv[1]), drain, until_kill, again, sys.argv[5])

@@ -8,23 +8,23 @@ application imports the replacement.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from txgreenwsgi._configuration import HEAVY, OFFLOAD_FORM
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi.green import offloaded
 
-__all__ = ["HEAVY", "OFFLOAD_FORM", "FunctionNotFound", "offload_names"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-#: The name that stands for the calls of `txgreenwsgi.green.heavy`.
-HEAVY = "heavy"
-OFFLOAD_FORM = "package.module.function"
+__all__ = ["FunctionNotFound", "offload_names"]
 
 
 class FunctionNotFound(StartError):
     """`--offload` names a function that does not exist."""
 
 
-def offload_names(names: list[str]) -> None:
+def offload_names(names: Sequence[str]) -> None:
     """Replace each named function with one that runs in the reactor's thread pool.
 
     Call from the main thread, outside tasks, before the application is imported.

@@ -10,139 +10,51 @@ from __future__ import annotations
 import difflib
 import os
 import platform
-import re
+import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.python import usage
 
-from txgreenwsgi._launch.collecting import GC
-from txgreenwsgi._launch.paste_config import is_config, is_config_file
-from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
-from txgreenwsgi._server.endpoints import check_endpoint
-from txgreenwsgi._server.errors import EndpointError
-from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
-from txgreenwsgi._twistd.offloading import HEAVY, OFFLOAD_FORM
-from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
-from txgreenwsgi._wsgi.application_check import is_path, module_spec
-from txgreenwsgi.monitoring.accesslog import FORMATS
-from txgreenwsgi.origins import NAMES
-from txgreenwsgi.settings import (
-    Setting,
-    SettingError,
-    Settings,
-    described,
-    parse,
-    shown,
+from txgreenwsgi._configuration import (
+    Command,
+    Conditions,
+    Configuration,
+    ConfigurationError,
+    Described,
+    Given,
+    all_options,
+    check_tls,
+    meaning,
+    option_name,
+    printed,
+    read,
+    resolve,
+    unused_tls,
 )
+from txgreenwsgi._launch.paste_config import is_config, is_config_file
+from txgreenwsgi._server.adopted import expect_from_master
+from txgreenwsgi._server.proxy_header import unusable_setting
+from txgreenwsgi._serving.static import static_files
+from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
+from txgreenwsgi._twistd.hints import HELP, explain, hint
+from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
+from txgreenwsgi._workers.handover import Predecessor
+from txgreenwsgi._wsgi.application_check import is_path, module_spec
+from txgreenwsgi.settings import SettingError, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["DEFAULT_APP", "DEFAULT_LISTEN", "Options", "markdown_table"]
+__all__ = ["Options", "spec_for"]
 
-DEFAULT_APP: Final = "txgreenwsgi.demo:app"
-DEFAULT_LISTEN: Final = "tcp:8080"
-
-# Options that are not settings of the server: name, placeholder of the value,
-# default, meaning.
-_COMMAND: Final = (
-    (
-        "app",
-        "SPEC",
-        DEFAULT_APP,
-        "The WSGI application to serve: package.module:name, "
-        "package.module:factory(), a module that defines `application` or `app`, or "
-        "config:FILE#NAME for a paste.deploy file. The default is a demonstration.",
-    ),
-    ("wsgi", "SPEC", None, "Alias of --app."),
-    (
-        "listen",
-        "ENDPOINT",
-        DEFAULT_LISTEN,
-        "Endpoint string to listen on: tcp:8080, "
-        "tcp:8080:interface=127.0.0.1, unix:/run/app.sock, ssl:443:privateKey=key.pem, "
-        "systemd:name=web, fd:3. "
-        "May be repeated.",
-    ),
-    (
-        "chdir",
-        "DIRECTORY",
-        None,
-        "Change to this directory and put it first on the module search path before "
-        "the application is imported. The default is the current directory.",
-    ),
-    (
-        "origin",
-        "NAME",
-        None,
-        "Emulate the server that the application was written for: "
-        f"{', '.join(NAMES[:-1])} or {NAMES[-1]} (see docs/origins.md). May be "
-        "repeated.",
-    ),
-    (
-        "patch",
-        "all|none|LIST",
-        "all",
-        "Modules of the standard library to patch before the application is "
-        "imported, so that their blocking calls park only the request: all, none, or "
-        "a comma-separated list of " + ", ".join(PATCHABLE) + ".",
-    ),
-    (
-        "offload",
-        "NAME",
-        None,
-        "Run this function (package.module.function) in the reactor's thread pool. "
-        "May be repeated. The name heavy stands for SQLite, Pillow, password hashes, "
-        "os.fsync and the compression of large data.",
-    ),
-    (
-        "gc",
-        "|".join(GC),
-        "freeze",
-        "Garbage collection. freeze: exclude the loaded application from it, which "
-        "shortens full collections. unchanged: leave the collector alone.",
-    ),
-    (
-        "check",
-        "",
-        None,
-        "Import the application, report which of its drivers are green, off-loaded "
-        "or blocking, and exit; status 1 if one is blocking.",
-    ),
-    (
-        "access-log",
-        "FILE",
-        None,
-        "Append a line for each request to this file; - is standard output.",
-    ),
-    ("logfile", "FILE", None, "Alias of --access-log."),
-    (
-        "access-log-format",
-        "|".join(FORMATS),
-        "combined",
-        "Format of the access log. combined: Apache's format, then duration in "
-        "seconds and request id. json: one object per line.",
-    ),
+_THREADS: Final = (
+    "; it limits the requests that --threads-for runs in threads, the others need none"
 )
 
-_USE_LISTEN: Final = "use --listen with an endpoint string"
-# Options of `twist web` that are refused, with their replacements.
-_RETIRED: Final = {
-    **dict.fromkeys(["-p", "--port"], f"{_USE_LISTEN}: --listen tcp:8080"),
-    **dict.fromkeys(
-        ["--https", "-c", "--certificate", "-k", "--privkey"],
-        f"{_USE_LISTEN}: --listen ssl:443:privateKey=key.pem:certKey=cert.pem",
-    ),
-    **dict.fromkeys(
-        ["-n", "--notracebacks"],
-        "remove it: only --display-tracebacks shows tracebacks (the -n of twistd "
-        "goes before the word greenwsgi)",
-    ),
-}
 
-
-def _spec_for(argument: str) -> str:
+def spec_for(argument: str) -> str:
     """Return the value of --app that a positional argument most likely means."""
     if is_config(argument):
         return argument
@@ -151,54 +63,44 @@ def _spec_for(argument: str) -> str:
     return module_spec(argument) if is_path(argument) else argument
 
 
-def _option(name: str) -> str:
-    return name.replace("_", "-")
+def _completions() -> dict[str, usage.Completer]:
+    """Return how a shell completes the value of each option."""
+    found: dict[str, usage.Completer] = {}
+    for name, option, _default in all_options().values():
+        if option.choices:
+            found[option_name(name)] = usage.CompleteList(list(option.choices))
+        elif option.path:
+            directory = option.form == "DIRECTORY"
+            found[option_name(name)] = (
+                usage.CompleteDirs() if directory else usage.CompleteFiles()
+            )
+    return found
 
 
-def _meaning(setting: Setting, default: Any) -> str:
-    """Return the description of a setting in `--help`."""
-    notes: list[str] = []
-    if setting.kind in ("bytes", "seconds"):
-        notes.append(setting.kind)
-    if setting.choices:
-        notes.append(" or ".join(setting.choices))
-    if setting.kind not in ("flag", "names", "pairs", "words"):
-        notes.append(f"default: {shown(setting, default) or 'none'}")
-    if setting.off:
-        zero = "0" if setting.kind in ("count", "bytes", "seconds") else "empty"
-        notes.append(f"{zero}: {setting.off}")
-    return setting.meaning + (f" [{'; '.join(notes)}]" if notes else "")
-
-
-def _reader(name: str, setting: Setting) -> Callable[[str], Any]:
-    """Return the function that parses and validates the value of an option."""
-
-    def read(text: str) -> Any:
-        try:
-            value = parse(setting, text)
-            # Validate each value when it is parsed, so that the error quotes the text.
-            keyword: dict[str, Any] = {
-                name: [value] if setting.kind in ("pairs", "words") else value
-            }
-            Settings.from_keywords(**keyword)
-        except SettingError as error:
-            raise usage.UsageError(
-                f"--{_option(name)} {text!r} {error.problem}: {error.remedy}"
-            ) from None
-        return value
-
-    return read
+def _remedy(key: str, value: str) -> str:
+    """Return the remedy for a key of a file that is not an option."""
+    retired = hint(f"--{option_name(key)}", value, map(option_name, all_options()))
+    spelling = key.lower().replace("-", "_")
+    near = difflib.get_close_matches(spelling, list(all_options()), n=2)
+    if retired is None and near:
+        return f"did you mean {' or '.join(near)}?"
+    return retired or "remove it; --print-config lists the options"
 
 
 class Options(usage.Options):
     """The parsed command line.
 
+    The options are also entries of this mapping, by their names with hyphens.
+
     Attributes:
-        settings: the settings of the server. Valid after `parseOptions`, as are
-            the keys: "app" (str), "listen" (a list of endpoint strings), "origin"
-            and "offload" (lists of names), "patch" (a tuple of module names),
-            "gc" (str), "check" (bool), "chdir" and "access-log" (str or None),
-            "access-log-format" (str).
+        command: the options of the command. Valid after `parseOptions`.
+        warnings: about the environment, for the log. Valid after `parseOptions`.
+        findings: about certificates; a start logs them itself. Valid after
+            `parseOptions`.
+        settings: the settings of the server. Valid after `parseOptions`.
+        arguments: the command line, with which a worker is started.
+        directory: the working directory of the parsing.
+        predecessor: the master that this process replaces; None for other processes.
     """
 
     synopsis = "[options]"
@@ -207,188 +109,69 @@ class Options(usage.Options):
         "thread. Example: twistd -n greenwsgi --app myproject.wsgi:application "
         "--listen tcp:8080"
     )
-
-    optParameters: Final = [
-        [_option(name), None, None, _meaning(setting, default), _reader(name, setting)]
-        for name, setting, default in described()
-        if setting.kind not in ("flag", "pairs", "words")
-    ]
-    optFlags: Final = [
-        [_option(name), None, _meaning(setting, default)]
-        for name, setting, default in described()
-        if setting.kind == "flag"
-    ]
     compData = usage.Completions(
         multiUse=[
-            *("listen", "offload", "add-header", "environ", "origin"),
-            "threads-for",
+            option_name(each.name) for each in all_options().values() if each.is_list
         ],
-        optActions={
-            "access-log": usage.CompleteFiles("*.log"),
-            "access-log-format": usage.CompleteList(list(FORMATS)),
-            "chdir": usage.CompleteDirs(),
-            "gc": usage.CompleteList(list(GC)),
-            "chunked": usage.CompleteList(["auto", "buffer", "stream"]),
-            "half-close": usage.CompleteList(["disconnect", "serve"]),
-            "on-disconnect": usage.CompleteList(["continue", "cancel"]),
-            "origin": usage.CompleteList(list(NAMES)),
-        },
+        optActions=_completions(),
     )
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self["app"] = None
-        self["listen"] = []
-        self["origin"] = []
-        self["chdir"] = None
-        self["patch"] = PATCHABLE
-        self["offload"] = []
-        self["gc"] = "freeze"
-        self["check"] = False
-        self["access-log"] = None
-        self["access-log-format"] = "combined"
-        self["add-header"] = []
-        self["environ"] = []
-        self["threads-for"] = []
+        self.command = Command()
         self.settings = Settings()
-        for name, _form, default, meaning in _COMMAND:
-            self.docs[name] = meaning + (f" [default: {default}]" if default else "")
-        for name, setting, default in described():
-            self.docs[_option(name)] = _meaning(setting, default)
+        self._has_error = False
+        self.warnings: tuple[str, ...] = ()
+        self.arguments: list[str] = []
+        self.predecessor: Predecessor | None = None
+        self.directory = ""
+        self.findings: tuple[str, ...] = ()
+        self._given: dict[str, Given] = {}
+        for each in all_options().values():
+            self.docs[option_name(each.name)] = meaning(each)
+            self.docs[f"no-{option_name(each.name)}"] = (
+                f"Switch --{option_name(each.name)} off, if the environment or the "
+                "file switches it on."
+            )
+            for alias in each.option.aliases:
+                self.docs[alias] = f"Alias of --{option_name(each.name)}."
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse a command line; errors name the correct option."""
         # Here, because twistd opens its log and the reactor next.
         open_closed_descriptors()
+        self.predecessor = Predecessor.taken_from(os.environ)
+        if self.predecessor is not None:
+            expect_from_master(each.text for each in self.predecessor.listeners)
+        self.arguments = list(sys.argv[1:] if options is None else options)
+        with suppress(OSError):  # it has been removed
+            self.directory = os.getcwd()
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
-            unknown = re.match(r"option (--?[\w-]+) not recognized", str(error))
-            if not unknown:
-                raise
-            name = unknown[1]
-            remedy = _RETIRED.get(name)
-            if remedy is None:
-                known = ["--" + option.rstrip("=") for option in self.longOpt]
-                near = difflib.get_close_matches(name, known, n=2)
-                remedy = (
-                    f"did you mean {' or '.join(near)}?"
-                    if near
-                    else "--help lists the options"
-                )
-            raise usage.UsageError(f"{name} is not an option: {remedy}") from None
+            self._has_error = True
+            known = [option.rstrip("=") for option in self.longOpt]
+            words = sys.argv[1:] if options is None else options
+            message = explain(str(error), words, known, is_twistd=True)
+            raise usage.UsageError(message) from None
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the text of `--help`, or one line after an error.
+
+        twistd and twist print it with the message of the error.
+        """
+        if self._has_error:
+            return HELP
+        text: str = super().getUsage(width)
+        return text
 
     def parseArgs(self, *rest: str) -> None:
         """Reject positional arguments."""
         if rest:
             raise usage.UsageError(
                 f"{rest[0]!r} is not an option: to serve that application, give "
-                f"--app {_spec_for(rest[0])}"
+                f"--app {spec_for(rest[0])}"
             )
-
-    def opt_app(self, spec: str) -> None:
-        if not spec.strip():
-            raise usage.UsageError(
-                f"--app {spec!r} is empty: give package.module:name, such as --app "
-                "myproject.wsgi:application"
-            )
-        self["app"] = spec
-
-    # Not `opt_wsgi = opt_app`: usage.Options keeps only one long name per method.
-    def opt_wsgi(self, spec: str) -> None:
-        self.opt_app(spec)
-
-    def opt_listen(self, endpoint: str) -> None:
-        try:
-            check_endpoint(endpoint, paths_are_final=self._paths_are_final())
-        except EndpointError as error:
-            raise usage.UsageError(
-                f"--listen {endpoint!r} {error.problem}: {error.remedy}"
-            ) from None
-        self["listen"].append(endpoint)
-
-    def opt_origin(self, name: str) -> None:
-        if name not in NAMES:
-            raise usage.UsageError(
-                f"--origin {name!r} is not a known server: give "
-                f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
-            )
-        self["origin"].append(name)
-
-    def opt_chdir(self, directory: str) -> None:
-        if self._paths_are_final() and not os.path.isdir(directory):
-            raise usage.UsageError(
-                f"--chdir {directory!r} is not a directory: give the directory of "
-                "the application's modules"
-            )
-        self["chdir"] = directory
-
-    def opt_patch(self, text: str) -> None:
-        try:
-            self["patch"] = parse_patch(text)
-        except ValueError as error:
-            raise usage.UsageError(
-                f"--patch {text!r}: {error}; give all, none, or a comma-separated "
-                f"list of {', '.join(PATCHABLE)}"
-            ) from None
-
-    def opt_offload(self, name: str) -> None:
-        if name == HEAVY:
-            self["offload"].append(name)
-            return
-        if not all(part.isidentifier() for part in name.split(".")) or "." not in name:
-            raise usage.UsageError(
-                f"--offload {name!r} is not the full name of a function: give "
-                f"{OFFLOAD_FORM}, such as --offload bcrypt.hashpw, or {HEAVY} for the "
-                "heavy calls of well-known modules"
-            )
-        self["offload"].append(name)
-
-    def opt_gc(self, name: str) -> None:
-        if name not in GC:
-            raise usage.UsageError(
-                f"--gc {name!r} is not a mode of garbage collection: give "
-                f"{' or '.join(GC)}"
-            )
-        self["gc"] = name
-
-    def opt_check(self) -> None:
-        self["check"] = True
-
-    def opt_access_log(self, path: str) -> None:
-        if path == "-" and self._becomes_a_daemon():
-            raise usage.UsageError(
-                "--access-log '-' is not possible for a daemon, which has no standard "
-                "output: give a file, or run twistd with -n (--nodaemon)"
-            )
-        if not path or (self._paths_are_final() and os.path.isdir(path)):
-            raise usage.UsageError(
-                f"--access-log {path!r} is not a file: give the path of a file to "
-                "append to, or - for standard output"
-            )
-        self["access-log"] = path
-
-    def opt_logfile(self, path: str) -> None:
-        self.opt_access_log(path)
-
-    opt_l = opt_logfile
-
-    def opt_access_log_format(self, name: str) -> None:
-        if name not in FORMATS:
-            raise usage.UsageError(
-                f"--access-log-format {name!r} is not a format: give "
-                f"{' or '.join(FORMATS)}"
-            )
-        self["access-log-format"] = name
-
-    def opt_add_header(self, text: str) -> None:
-        self["add-header"].append(_READ["add_header"](text))
-
-    def opt_threads_for(self, pattern: str) -> None:
-        self["threads-for"].append(_READ["threads_for"](pattern))
-
-    def opt_environ(self, text: str) -> None:
-        self["environ"].append(_READ["environ"](text))
 
     def opt_version(self) -> NoReturn:
         """Print the versions of this package and its dependencies, and exit."""
@@ -400,64 +183,160 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def postOptions(self) -> None:
-        """Fill in the defaults and build the settings."""
-        self["app"] = self["app"] or DEFAULT_APP
-        self["listen"] = self["listen"] or [DEFAULT_LISTEN]
-        self["threads-for"] = self["threads-for"] or ["auto"]
-        given: dict[str, Any] = {
-            name: bool(value) if setting.kind == "flag" else value
-            for name, setting, _default in described()
-            if (value := self[_option(name)]) is not None
-        }
-        self.settings = Settings.from_keywords(**given)
+        """Take the other options from the environment, the file and the defaults."""
+        configuration = self._configuration()
+        for name, given in configuration.given.items():
+            self[option_name(name)] = given.value
+        self.command = configuration.command()
+        self.warnings = configuration.warnings
+        self._check_reload()
+        try:
+            self.settings = configuration.settings()
+            self.findings = check_tls(self.command, self._conditions())
+            self.warnings += unused_tls(configuration)
+        except SettingError as error:
+            raise usage.UsageError(str(error)) from None
+        unusable = unusable_setting(self.settings, self.command.listen)
+        if unusable is not None:
+            name, value, problem, remedy = unusable
+            raise usage.UsageError(f"--{option_name(name)} {value} {problem}: {remedy}")
+        if self._conditions().paths_are_final:
+            self._check_static()
+        if self.command.print_config:
+            self._print(configuration)
+        if (self.command.check or self.command.check_config) and self.parent:
+            # Their results are the output and the status, beside a running server.
+            self.parent.update(nodaemon=True, pidfile="")
+        if self.predecessor is not None and self.parent is not None:
+            self._succeed(self.predecessor, self.parent)
         # twistd checks it next. Without --pidfile= it has a default.
         parent: Mapping[str, Any] = self.parent or {}
         if parent.get("pidfile"):
             remove_stale_pidfile(parent["pidfile"])
 
-    def _paths_are_final(self) -> bool:
-        """Return whether paths refer to the same files when the server starts.
+    def _check_static(self) -> None:
+        directory = self.command.chdir or ""
+        pairs = [
+            (path, os.path.join(directory, files))
+            for path, files in self.settings.static
+        ]
+        try:
+            static_files(pairs, self.settings.static_expires)
+        except SettingError as error:
+            raise usage.UsageError(f"--{error}") from None
 
-        False with twistd's --chroot and --rundir.
+    @staticmethod
+    def _succeed(predecessor: Predecessor, parent: Any) -> None:
+        """Keep twistd from repeating what the last master has done.
+
+        This process runs in its session, with its user and root directory, and takes
+        its pidfile over later.
         """
+        done = {"nodaemon": True, "pidfile": ""}
+        done |= dict.fromkeys(("uid", "gid", "euid", "chroot", "umask"), None)
+        if predecessor.log_path:
+            done["logfile"] = predecessor.log_path
+        parent.update({name: done[name] for name in done if name in parent})
+
+    def _check_reload(self) -> None:
+        """Reject options that exclude each other."""
+        command = self.command
+        if command.reload and command.workers not in (0, 1):
+            raise usage.UsageError(
+                f"--reload and --workers {command.workers} exclude each other: one "
+                "worker is restarted in development; remove --reload in production, "
+                "where SIGHUP reloads, or remove --workers"
+            )
+        if command.reload_extra and not command.reload:
+            raise usage.UsageError(
+                f"--reload-extra {command.reload_extra[0]!r} has no effect without "
+                "--reload: give both"
+            )
+
+    def give(self, each: Described, option: str, text: str) -> None:
+        """Take the value of an option.
+
+        Args:
+            each: the description of the option.
+            option: its name as given, with hyphens in front.
+            text: the value.
+
+        Raises:
+            UsageError: the value is invalid.
+        """
+        try:
+            value = read(each, text, self._conditions())
+        except SettingError as error:
+            raise usage.UsageError(
+                f"{option} {text!r} {error.problem}: {error.remedy}"
+                + (_THREADS if each.name == "threads" else "")
+            ) from None
+        if each.is_list:
+            earlier = self._given.get(each.name)
+            value = (*(earlier.value if earlier else ()), value)
+        self._given[each.name] = Given(value, option)
+
+    def switch(self, each: Described, option: str, *, on: bool) -> None:
+        """Switch a flag on or off.
+
+        Args:
+            each: the description of the flag.
+            option: its name as given, with hyphens in front.
+            on: the new value.
+        """
+        self._given[each.name] = Given(on, option)
+
+    def _configuration(self) -> Configuration:
+        try:
+            return resolve(self._given, os.environ, self._conditions(), _remedy)
+        except ConfigurationError as error:
+            raise usage.UsageError(str(error)) from None
+
+    def _print(self, configuration: Configuration) -> NoReturn:
         parent: Mapping[str, Any] = self.parent or {}
-        return not parent.get("chroot") and parent.get("rundir", ".") == "."
+        directory = os.path.join(
+            "/" if parent.get("chroot") else os.getcwd(), parent.get("rundir", ".")
+        )
+        try:
+            print(printed(configuration, os.path.normpath(directory)), end="")
+        except ConfigurationError as error:
+            raise usage.UsageError(str(error)) from None
+        raise SystemExit(0)
 
-    def _becomes_a_daemon(self) -> bool:
+    def _conditions(self) -> Conditions:
         parent: Mapping[str, Any] = self.parent or {}
-        return not parent.get("nodaemon", True) and not parent.get("debug")
-
-
-_READ: Final = {
-    name: _reader(name, setting)
-    for name, setting, _default in described()
-    if setting.kind in ("pairs", "words")
-}
-
-
-def markdown_table() -> str:
-    """Return a table of all options, for the documentation."""
-    rows = [
-        (f"--{name} {form}".strip(), default or "", meaning)
-        for name, form, default, meaning in _COMMAND
-    ]
-    forms = {"count": "N", "bytes": "SIZE", "seconds": "SECONDS", "flag": ""}
-    for name, setting, default in described():
-        form = setting.form or "|".join(setting.choices) or forms[setting.kind]
-        zero = "0" if setting.kind in ("count", "bytes", "seconds") else "Empty"
-        meaning = setting.meaning + (f" {zero}: {setting.off}." if setting.off else "")
-        rows.append(
-            (f"--{_option(name)} {form}".strip(), shown(setting, default), meaning)
+        return Conditions(
+            paths_are_final=not parent.get("chroot")
+            and parent.get("rundir", ".") == ".",
+            is_daemon=not parent.get("nodaemon", True) and not parent.get("debug"),
         )
-    lines = ["| Option | Default | Meaning |", "|---|---|---|"]
-    for option, default, meaning in rows:
-        shown_default = f"`{default}`" if default else ""
-        lines.append(
-            f"| `{option}` | {shown_default} | {meaning} |".replace("|json", r"\|json")
-            .replace("continue|cancel", r"continue\|cancel")
-            .replace("freeze|unchanged", r"freeze\|unchanged")
-            .replace("auto|buffer|stream", r"auto\|buffer\|stream")
-            .replace("disconnect|serve", r"disconnect\|serve")
-            .replace("all|none|LIST", r"all\|none\|LIST")
-        )
-    return "\n".join(lines) + "\n"
+
+
+def _handler(each: Described, name: str) -> Callable[..., None]:
+    """Return the method that `usage.Options` calls for an option.
+
+    It finds the option's name in the name of the method, and whether the option takes
+    a value in the method's parameters.
+    """
+    option = f"--{option_name(name)}" if len(name) > 1 else f"-{name}"
+
+    def take(self: Options, text: str) -> None:
+        self.give(each, option, text)
+
+    def switch(self: Options) -> None:
+        self.switch(each, option, on=True)
+
+    def switch_off(self: Options) -> None:
+        self.switch(each, option, on=False)
+
+    if each.option.kind != "flag":
+        return take
+    return switch_off if name.startswith("no_") else switch
+
+
+for _each in all_options().values():
+    _names = [_each.name, *_each.option.aliases]
+    if _each.option.kind == "flag" and not _each.option.is_action:
+        _names.append(f"no_{_each.name}")
+    for _name in _names:
+        setattr(Options, f"opt_{_name}", _handler(_each, _name))

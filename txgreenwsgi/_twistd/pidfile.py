@@ -81,14 +81,16 @@ def remove_stale_pidfile(path: str) -> None:
 
 
 def is_server(pid: int, path: str) -> bool:
-    """Return whether a process may be twistd with the pidfile at `path`."""
+    """Return whether a process may be a server with the pidfile at `path`."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             command = file.read()
     except OSError:
         return True
     name = os.path.basename(path)
-    return b"twistd" in command and (name == _DEFAULT or os.fsencode(name) in command)
+    return (b"twistd" in command or b"txgreenwsgi" in command) and (
+        name == _DEFAULT or os.fsencode(name) in command
+    )
 
 
 def is_ancestor(pid: int) -> bool:

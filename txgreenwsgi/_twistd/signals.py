@@ -4,7 +4,9 @@ gunicorn, nginx and uWSGI give them meanings, and scripts send them: logrotate S
 or SIGHUP, deployments SIGHUP, SIGUSR2, SIGTTIN and SIGTTOU. By default they end or stop
 the process. Here they do not:
 
-- SIGUSR1 and SIGHUP reopen the logs. There is nothing to reload in a single process.
+- SIGUSR1 and SIGHUP reopen the logs. SIGHUP also reads the TLS certificates again;
+  there is nothing else to reload in a single process. A master of workers gives SIGHUP
+  and others a meaning (`actions`).
 - SIGQUIT is SIGTERM.
 - SIGUSR2, SIGTTIN and SIGTTOU are logged.
 
@@ -20,7 +22,9 @@ import inspect
 import os
 import signal
 import stat
+import termios
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.logger import Logger
@@ -29,8 +33,10 @@ from twisted.python.logfile import BaseLogFile
 from txgreenwsgi._wsgi.log_descriptor import reopen_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import FrameType
+
+    from .notify import Notifier
 
     class _Reactor(Protocol):
         """The part of IReactorFromThreads that is used here."""
@@ -67,10 +73,26 @@ class OperatorSignals:
 
     Args:
         reopen: functions that reopen log files. They must not raise.
+        actions: by name, functions that handle a signal instead; for a master.
+        remedy: the remedy in warnings about signals without an effect.
+        notifier: informed about SIGHUP, with which systemd reloads a unit of
+            Type=notify-reload.
+        read_again: functions that read files again at a SIGHUP. They must not raise.
     """
 
-    def __init__(self, reopen: Iterable[Callable[[], object]] = ()) -> None:
+    def __init__(
+        self,
+        reopen: Iterable[Callable[[], object]] = (),
+        actions: Mapping[str, Callable[[], object]] = MappingProxyType({}),
+        remedy: str = _RELOAD,
+        notifier: Notifier | None = None,
+        read_again: Iterable[Callable[[], object]] = (),
+    ) -> None:
         self._reopen = list(reopen)
+        self._notifier = notifier
+        self._actions = actions
+        self._remedy = remedy
+        self._read_again = list(read_again)
         self._reactor: _Reactor | None = None
         self._log_file: BaseLogFile | None = None
         self._log_mode: int | None = None
@@ -99,7 +121,11 @@ class OperatorSignals:
                     self._log_mode = stat.S_IMODE(os.stat(log_file.path).st_mode)
             elif present is not signal.SIG_DFL:
                 continue
-            if name in _OF_TERMINALS and self._has_terminal:
+            if (
+                name in _OF_TERMINALS
+                and self._has_terminal
+                and not (name in self._actions and not _stops_writers())
+            ):
                 # The kernel sends them to a background process that uses its
                 # terminal, and again when the call is repeated after a handler:
                 # for ever. If they are ignored, the call fails or proceeds.
@@ -129,23 +155,50 @@ class OperatorSignals:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _handle(self, name: str) -> None:
-        if name == "SIGUSR1":
-            self._reopen_logs()
+        action = self._actions.get(name)
+        if action is not None:
+            action()
+        elif name == "SIGUSR1":
+            self.reopen_logs()
             _log.info("SIGUSR1: reopened the logs")
         elif name == "SIGHUP":
-            self._reopen_logs()
-            _log.info("SIGHUP: reopened the logs; {remedy}", remedy=_RELOAD)
+            if self._notifier is not None:
+                self._notifier.reloading()
+            self.reopen_logs()
+            done = "reopened the logs"
+            if self._read_again:
+                done += ", reading TLS certificates again"
+            for read_again in self._read_again:
+                read_again()
+            _log.info("SIGHUP: {done}; {remedy}", done=done, remedy=self._remedy)
+            if self._notifier is not None:
+                self._notifier.ready()
         elif name == "SIGUSR2":
-            _log.warn("SIGUSR2 {reason}; {remedy}", reason=_WORKERS, remedy=_RELOAD)
+            _log.warn(
+                "SIGUSR2 {reason}; {remedy}", reason=_WORKERS, remedy=self._remedy
+            )
         else:
             _log.warn("{name} {reason}", name=name, reason=_WORKERS)
 
-    def _reopen_logs(self) -> None:
+    def reopen_logs(self) -> None:
+        """Reopen the log of twistd and the other logs."""
         if self._log_file is not None:
             _reopen_file(self._log_file, self._log_mode)
             reopen_log()
         for reopen in self._reopen:
             reopen()
+
+
+def _stops_writers() -> bool:
+    """Return whether the terminal stops background processes that write to it.
+
+    Then the kernel sends SIGTTOU again and again while a handler is installed.
+    """
+    for fd in (1, 2):
+        with suppress(termios.error, OSError):
+            flags: int = termios.tcgetattr(fd)[3]
+            return bool(flags & termios.TOSTOP)
+    return False
 
 
 def rotated_by(handler: Any) -> BaseLogFile | None:

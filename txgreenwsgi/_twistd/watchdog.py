@@ -1,7 +1,9 @@
 """A watchdog that ends the process even if the reactor is blocked.
 
-SIGTERM and SIGINT start a graceful shutdown; a second one ends the grace period. The
-process then ends in steps, each of which depends on less than the one before:
+SIGTERM and SIGINT start a graceful shutdown; a second one ends the grace period. If the
+server drains first (`--drain-delay`), the second one ends that, and the third one the
+grace period. The process then ends in steps, each of which depends on less than the one
+before:
 
 1. The reactor stops, and threads and exit handlers end (`green.exits`); green threads
    that are left soon after the grace period are killed.
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from twisted.internet.defer import Deferred
     from twisted.logger import LogEvent
 
     class _Reactor(Protocol):
@@ -81,6 +84,18 @@ class Watchdog:
             from the reactor greenlet.
         stacks_path: the file to append the stacks to if the process must be killed;
             "" for standard error.
+        drain: called after the first signal; the reactor is stopped when its Deferred
+            fires. None to stop it at once.
+        end_drain: makes that Deferred fire. Called from the reactor greenlet.
+        drain_seconds: the time until it fires.
+        slack_seconds: further time that the process may take to end, such as that for
+            the end of its workers.
+        is_master: whether the process has workers and serves nothing itself: SIGINT
+            then skips the grace period, and no guardian is necessary.
+
+    Attributes:
+        on_signal: called in the reactor greenlet with the name of the signal that
+            begins the shutdown. Returns True to call `request_stop` later instead.
     """
 
     def __init__(
@@ -88,13 +103,31 @@ class Watchdog:
         grace_seconds: float,
         cut_short: Callable[[], object],
         stacks_path: str = "",
+        *,
+        drain: Callable[[], Deferred[None]] | None = None,
+        end_drain: Callable[[], object] | None = None,
+        drain_seconds: float = 0.0,
+        slack_seconds: float = 0.0,
+        is_master: bool = False,
     ) -> None:
+        self.on_signal: Callable[[str], bool] | None = None
+        self._drain = drain
+        self._end_drain = end_drain
+        self._drain_seconds = drain_seconds
+        # Whether a second signal ends the drain, and not the grace period.
+        self._draining = False
         self._grace_seconds = grace_seconds
         self._cut_short = cut_short
         self._stacks_path = stacks_path
+        self._slack_seconds = slack_seconds
+        self._is_master = is_master
+        # Whether a shutdown was requested, and whether it has begun.
+        self._requested = False
+        self._begun = False
         self._stacks: TextIO | None = None
         self._reactor: _Reactor | None = None
         self._signals = itertools.count(1)
+        self._cuts = itertools.count(1)
         self._interrupted = False
 
     def prepare(self) -> None:
@@ -133,12 +166,49 @@ class Watchdog:
             if callable(previous) and previous in ours:
                 signal.signal(number, self._signal_received)
                 numbers.append(number)
+        if self._is_master:
+            return
         start_guardian(
             numbers,
+            self._drain_seconds,
             self._grace_seconds + _GUARDIAN_SECONDS,
             _GUARDIAN_SECONDS,
             self._stacks_path,
         )
+
+    def request_stop(self, reason: str, *, at_once: bool = False) -> None:
+        """Begin the shutdown as the first signal does. A no-op if it has begun.
+
+        A signal that follows does not end the grace period; a second one does. Call
+        from the reactor greenlet.
+
+        Args:
+            reason: the origin of the request, for the log.
+            at_once: whether to skip the drain.
+        """
+        if at_once:
+            self._drain = None
+        reactor = self._reactor
+        assert reactor is not None, "installed"
+        if self._begun:
+            return
+        if self._requested:  # by a signal
+            self._begin(reactor, reason)
+            return
+        self._requested = True
+        self._arm(self._drain_seconds + self._grace_seconds)
+        _log.info(
+            "stopping by request of {reason}; requests in flight have {seconds:g} s to "
+            "end",
+            reason=reason,
+            seconds=self._grace_seconds,
+        )
+        self._begin(reactor, reason)
+
+    def end_grace_period(self, reason: str) -> None:
+        """End the grace period as the second signal does."""
+        self._arm(0.0)
+        self._end_grace_period(reason)
 
     def observe(self, event: LogEvent) -> None:
         """Write a log event of the interpreter's exit to the file for the stacks.
@@ -173,17 +243,29 @@ class Watchdog:
         # step, so exactly one call counts as the first.
         count = next(self._signals)
         name = signal.Signals(number).name
+        if count == 2 and self._draining:
+            self._arm(self._grace_seconds)
+            reactor.callFromThread(self._skip_drain, name)
+            return
         if count > 1:
-            if count == 2:  # later ones do not move the deadline
+            if next(self._cuts) == 1:  # later ones do not move the deadline
                 self._arm(0.0)
             reactor.callFromThread(self._end_grace_period, name)
             return
-        self._arm(self._grace_seconds)
-        reactor.callFromThread(self._log_stop, name)
+        if self._requested:
+            return  # a service manager sends the signal to all processes
+        self._requested = True
+        quick = self._is_master and number == signal.SIGINT
+        self._draining = self._drain_seconds > 0 and not quick
+        seconds = self._drain_seconds + self._grace_seconds
+        self._arm(0.0 if quick else seconds)
+        reactor.callFromThread(self._log_stop, name, quick)
         self._interrupted = number == signal.SIGINT
         # Not Twisted's handlers, with which twistd ends the process by the signal and
         # without exit handlers. A requested graceful shutdown has status 0.
-        reactor.callFromThread(self._stop, reactor, name)
+        reactor.callFromThread(self._signalled, reactor, name)
+        if quick:
+            reactor.callFromThread(self._cut_short)
 
     def _arm(self, grace_seconds: float) -> None:
         """End the process in steps, unless it has ended by then.
@@ -191,6 +273,7 @@ class Watchdog:
         The interpreter disarms the exit with status 1 in one of its last steps, after
         joining the threads that could keep the process alive.
         """
+        grace_seconds += self._slack_seconds
         exits.set_time_limit(grace_seconds + exits.AFTER_GRACE_SECONDS)
         if self._stacks_path:
             # Reopen it: the log may have been rotated.
@@ -208,7 +291,18 @@ class Watchdog:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NONBLOCK
         return os.fdopen(os.open(self._stacks_path, flags, 0o666), "a")
 
-    def _log_stop(self, name: str) -> None:
+    def _log_stop(self, name: str, quick: bool) -> None:
+        if quick:
+            _log.info("{name}: stopping; cancelling the requests in flight", name=name)
+            return
+        if self._drain_seconds:
+            _log.info(
+                "{name}: not ready any more; accepting connections for another "
+                "{delay:g} s (a second {name} ends this)",
+                name=name,
+                delay=self._drain_seconds,
+            )
+            return
         _log.info(
             "{name}: stopping; requests in flight have {seconds:g} s to end (a second "
             "{name} cancels them)",
@@ -216,15 +310,50 @@ class Watchdog:
             seconds=self._grace_seconds,
         )
 
+    def _signalled(self, reactor: _Reactor, name: str) -> None:
+        if self.on_signal is None or not self.on_signal(name):
+            self._begin(reactor, name)
+
+    def _begin(self, reactor: _Reactor, name: str) -> None:
+        if not self._begun:
+            self._begun = True
+            self._stop(reactor, name)
+
     def _stop(self, reactor: _Reactor, name: str) -> None:
+        drained = None if self._drain is None else self._drain()
+        if drained is not None and not drained.called:
+            drained.addCallback(lambda _: self._stop_drained(reactor, name))
+            return
+        self._draining = False
         try:
             reactor.stop()
         except ReactorNotRunning:
             # Other code stopped the reactor before: this is the second request.
             self._end_grace_period(name)
 
+    def _stop_drained(self, reactor: _Reactor, name: str) -> None:
+        self._draining = False
+        _log.info(
+            "stopping; requests in flight have {seconds:g} s to end (another {name} "
+            "cancels them)",
+            name=name,
+            seconds=self._grace_seconds,
+        )
+        with contextlib.suppress(ReactorNotRunning):
+            # Other code may have stopped the reactor meanwhile.
+            reactor.stop()
+
+    def _skip_drain(self, name: str) -> None:
+        _log.info("second {name}: accepting no more connections", name=name)
+        if self._end_drain is not None:
+            self._end_drain()
+
     def _end_grace_period(self, name: str) -> None:
-        _log.info("second {name}: cancelling the requests in flight", name=name)
+        _log.info(
+            "{count} {name}: cancelling the requests in flight",
+            count="another" if self._drain_seconds else "second",
+            name=name,
+        )
         self._cut_short()
 
 

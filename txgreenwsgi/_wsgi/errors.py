@@ -51,9 +51,12 @@ class Errors:
         if len(self.partial_line) > LONGEST_LINE:
             lines.append(self.partial_line)
             self.partial_line = ""
-        for line in lines:
+        for index, line in enumerate(lines):
             _log.error(
-                "{line} (request {request_id})", line=line, request_id=self.request_id
+                "{line} (request {request_id})",
+                line=line,
+                request_id=self.request_id,
+                continues=index > 0,
             )
         return len(text)
 

@@ -26,7 +26,8 @@ class PartialLine:
     last task that outlives the request.
 
     Args:
-        emit: called with each complete line.
+        emit: called with each complete line, and whether it continues the line
+            before it: both were written at once.
 
     Attributes:
         text: the decoded characters.
@@ -34,7 +35,7 @@ class PartialLine:
 
     __slots__ = ("_decoder", "_emit", "text")
 
-    def __init__(self, emit: Callable[[str], object]) -> None:
+    def __init__(self, emit: Callable[[str, bool], object]) -> None:
         self._emit = emit
         self._decoder: codecs.IncrementalDecoder | None = None
         self.text = ""
@@ -61,9 +62,9 @@ class PartialLine:
         if len(self.text) > LONGEST_LINE:
             lines.append(self.text)
             self.text = ""
-        for line in lines:
+        for index, line in enumerate(lines):
             # A lone carriage return rewrites a line of a terminal.
-            self._emit(line.strip("\r"))
+            self._emit(line.strip("\r"), index > 0)
 
     @property
     def is_empty(self) -> bool:

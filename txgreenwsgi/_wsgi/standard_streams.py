@@ -162,7 +162,7 @@ class _LogBuffer(io.BufferedIOBase):
         if not line.is_empty:
             lines[key] = line
 
-    def _emit(self, request_id: str | None, line: str) -> None:
+    def _emit(self, request_id: str | None, line: str, continues: bool) -> None:
         target = self._target
         current = _current()
         if current is None:
@@ -171,13 +171,16 @@ class _LogBuffer(io.BufferedIOBase):
         _logging.add(current)
         try:
             if request_id is None:
-                target.log.emit(target.level, "{log_io}", log_io=line)
+                target.log.emit(
+                    target.level, "{log_io}", log_io=line, continues=continues
+                )
             else:
                 target.log.emit(
                     target.level,
                     "{log_io} (request {request_id})",
                     log_io=line,
                     request_id=request_id,
+                    continues=continues,
                 )
         finally:
             _logging.discard(current)

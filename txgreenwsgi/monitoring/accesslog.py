@@ -1,11 +1,8 @@
-r"""The access log: one line for each finished request.
+"""The access log: one line for each finished request.
 
-It knows the two formats, the escaping and the file. It must never know the wire or
+It knows the formats with a name, and the file. It must never know the wire or
 the server (it formats lines from an `ExchangeRecord` alone), and must never raise an
 exception into the request that it records.
-
-All text from a client is escaped, so that a client cannot split or forge a line:
-control characters, quotes and backslashes become `\x0a`, `\"` and `\\`.
 """
 
 from __future__ import annotations
@@ -13,74 +10,59 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import stat
 import time
 from typing import TYPE_CHECKING, Final, cast
 
 from twisted.logger import Logger
 
+from txgreenwsgi.monitoring.log_format import (
+    FormatError,
+    bare,
+    common_log_time,
+    compiled,
+    needs_of_format,
+    quoted,
+    request_line,
+    user_of,
+)
+from txgreenwsgi.monitoring.path_patterns import PathPatterns
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IReactorCore, IReactorTime
 
     from txgreenwsgi.monitoring.records import ExchangeRecord
 
-__all__ = ["FORMATS", "AccessLog", "combined", "json_line"]
+__all__ = ["FORMATS", "AccessLog", "combined", "common", "format_named", "json_line"]
 
 _log = Logger()
-
-# Not strftime("%b"), which depends on the locale.
-_MONTHS: Final = (
-    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
-    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
-)
-
-# Outside quotes a space separates fields, so it is also escaped.
-_UNSAFE_QUOTED: Final = re.compile(r"[^ !#-\[\]-~]")
-_UNSAFE_BARE: Final = re.compile(r"[^!#-\[\]-~]")
-
-
-def _escape(unsafe: re.Match[str]) -> str:
-    character = unsafe[0]
-    if character in '"\\':
-        return "\\" + character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-
-
-def _quoted(text: str) -> str:
-    return _UNSAFE_QUOTED.sub(_escape, text) or "-"
-
-
-def _bare(text: str) -> str:
-    return _UNSAFE_BARE.sub(_escape, text) or "-"
-
-
-def _common_log_time(second: int) -> str:
-    t = time.gmtime(second)
-    return (
-        f"{t.tm_mday:02d}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year:04d}"
-        f":{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} +0000"
-    )
 
 
 def combined(record: ExchangeRecord) -> str:
     """Return a line in Apache's combined format, with duration and request id.
 
-    The time is UTC, the duration is in seconds. A missing size, referer or user
+    The time is UTC, the duration is in seconds. A missing user, size, referer or user
     agent is "-". The status is 000 if no response was sent.
     """
-    if record.method:
-        request = f"{record.method} {record.target} {record.version}"
-    else:
-        request = ""  # unparsable head, for which Apache writes "-"
     return (
-        f"{_bare(record.remote_addr)} - - [{_common_log_time(int(record.started))}] "
-        f'"{_quoted(request)}" {record.status:03d} {record.bytes_sent or "-"} '
-        f'"{_quoted(record.referer)}" "{_quoted(record.user_agent)}" '
-        f"{record.duration:.6f} {_bare(record.request_id)}\n"
+        f'{_common(record)} "{quoted(record.referer)}" "{quoted(record.user_agent)}" '
+        f"{record.duration:.6f} {bare(record.request_id)}\n"
+    )
+
+
+def common(record: ExchangeRecord) -> str:
+    """Return a line in the Common Log Format: `%h %l %u %t "%r" %>s %b`."""
+    return f"{_common(record)}\n"
+
+
+def _common(record: ExchangeRecord) -> str:
+    return (
+        f"{bare(record.remote_addr)} - {bare(user_of(record))} "
+        f"[{common_log_time(int(record.started))}] "
+        f'"{quoted(request_line(record))}" {record.status:03d} '
+        f"{record.bytes_sent or '-'}"
     )
 
 
@@ -100,6 +82,7 @@ def json_line(record: ExchangeRecord) -> str:
                 "request_id": record.request_id,
                 "remote_addr": record.remote_addr,
                 "remote_port": record.remote_port,
+                "user": user_of(record),
                 "method": record.method,
                 "target": record.target,
                 "version": record.version,
@@ -116,11 +99,29 @@ def json_line(record: ExchangeRecord) -> str:
     )
 
 
-#: The values of `--access-log-format` and the function for each.
+#: The formats with a name, and the function for each.
 FORMATS: Final[dict[str, Callable[[ExchangeRecord], str]]] = {
     "combined": combined,
+    "common": common,
     "json": json_line,
 }
+
+
+def format_named(form: str) -> Callable[[ExchangeRecord], str]:
+    """Return the function for a name of `FORMATS`, or for directives of Apache.
+
+    Raises:
+        FormatError: there is no such format, or it contains an unknown directive.
+    """
+    if form in FORMATS:
+        return FORMATS[form]
+    if "%" not in form:
+        raise FormatError(
+            "is not a format",
+            f"give {', '.join(FORMATS)}, or directives of Apache, such as '%h %r %s'",
+        )
+    return compiled(form)
+
 
 _STDOUT_FD: Final = 1
 
@@ -153,20 +154,30 @@ class AccessLog:
         target: the path of a file to append to, or "-" for the standard output of
             the process. It must accept writes without delay (a file, or a pipe with
             an active reader): writes block the reactor.
-        format_name: "combined" or "json".
+        format_name: "combined", "common", "json", or directives of Apache, such as
+            `%h %t "%r" %>s %b %{X-Request-Id}o`.
+        skip: patterns of paths whose requests are left out, such as `/health` or
+            `/internal/*`.
+
+    Attributes:
+        needs: the optional fields of a record that the format uses.
 
     Raises:
-        ValueError: the format is unknown.
+        ValueError: the format is unknown or contains an unknown directive, or a pattern
+            is no path.
     """
 
-    def __init__(self, target: str, format_name: str = "combined") -> None:
-        if format_name not in FORMATS:
-            raise ValueError(
-                f"{format_name!r} is not an access log format: "
-                f"give {' or '.join(FORMATS)}"
-            )
+    def __init__(
+        self, target: str, format_name: str = "combined", skip: Iterable[str] = ()
+    ) -> None:
+        try:
+            self._format = format_named(format_name)
+        except FormatError as error:
+            raise ValueError(f"the access log format {format_name!r} {error}") from None
+        self.needs = needs_of_format(format_name)
         self._target = target
-        self._format = FORMATS[format_name]
+        patterns = PathPatterns(skip)
+        self._skips = patterns.match if patterns else None
         self._lines: list[str] = []
         self._clock: IReactorTime | None = None
         self._fd = -1
@@ -270,6 +281,8 @@ class AccessLog:
     def observe(self, record: ExchangeRecord) -> None:
         """Record a finished exchange. Never parks or raises."""
         if self._clock is None:
+            return
+        if self._skips is not None and self._skips(record):
             return
         if not self._lines:
             self._clock.callLater(0, self._flush)

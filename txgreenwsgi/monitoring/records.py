@@ -5,9 +5,13 @@ It knows names and units. It must never know how records are created or used.
 
 from __future__ import annotations
 
-from typing import Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["OUTCOMES", "ExchangeRecord"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["NEEDS", "OUTCOMES", "ExchangeRecord", "needs_of"]
 
 #: The values of `ExchangeRecord.outcome`.
 OUTCOMES: Final = (
@@ -18,6 +22,21 @@ OUTCOMES: Final = (
     "cancelled",  # the server stopped, or the application cancelled the task
     "refused",  # the application was not called: 400, 413, 503 ...
 )
+
+
+#: The fields of `ExchangeRecord` that are empty unless an observer needs them.
+NEEDS: Final = frozenset(["environ", "response_headers"])
+
+
+def needs_of(observer: Callable[[ExchangeRecord], object]) -> frozenset[str]:
+    """Return the fields that an observer needs, of `NEEDS`.
+
+    They are the attribute `needs` of the observer, or of the object whose method it is.
+    """
+    needs: frozenset[str] = getattr(
+        getattr(observer, "__self__", observer), "needs", frozenset()
+    )
+    return needs & NEEDS
 
 
 class ExchangeRecord:
@@ -46,18 +65,27 @@ class ExchangeRecord:
         outcome: the outcome, one of `OUTCOMES`.
         blocked: seconds for which this request held up all others, in blocks that
             lasted longer than `--blocked-after`; 0.0 without one.
+        environ: the environ of the request, as the application has left it; without
+            an application, the variables of the request's header fields. Empty unless
+            an observer needs it (`needs_of`).
+        response_headers: pairs of name and value of the response's header fields. Empty
+            unless an observer needs it.
+        health: whether the request was a health check, answered by the server.
     """
 
     __slots__ = (
         "blocked",
         "bytes_sent",
         "duration",
+        "environ",
+        "health",
         "method",
         "outcome",
         "referer",
         "remote_addr",
         "remote_port",
         "request_id",
+        "response_headers",
         "started",
         "status",
         "target",
@@ -82,6 +110,9 @@ class ExchangeRecord:
         user_agent: str,
         outcome: str,
         blocked: float = 0.0,
+        environ: Mapping[str, Any] = MappingProxyType({}),
+        response_headers: Sequence[tuple[str, str]] = (),
+        health: bool = False,
     ) -> None:
         self.remote_addr = remote_addr
         self.remote_port = remote_port
@@ -97,6 +128,9 @@ class ExchangeRecord:
         self.user_agent = user_agent
         self.outcome = outcome
         self.blocked = blocked
+        self.environ = environ
+        self.response_headers = response_headers
+        self.health = health
 
     def __repr__(self) -> str:
         """Return the record in one line, for a log or a failed test."""

@@ -1,0 +1,1 @@
+"""Files that deploy an application; README.md explains them."""

@@ -1,0 +1,134 @@
+"""examples/deploy/README.md: its first section, followed block by block."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import metadata
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.folders import short_folder
+
+from .command_server import CommandServer, wait_for
+from .deployments import DEPLOY, replaced
+from .processes import CHECKOUT, LOOPBACK, STOP_SECONDS
+from .services import find_program
+from .test_restarts import free_ports
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Return the language and the text of each block of code of the section."""
+    text = (DEPLOY / "README.md").read_text("utf-8")
+    section = re.split(r"^## ", text, flags=re.M)[1]
+    return re.findall(r"^```(\w+)\n(.*?)^```$", section, re.M | re.S)
+
+
+class DeployPageTests(SynchronousTestCase):
+    """From `pip install` to two TLS workers behind HAProxy."""
+
+    def test_followed(self) -> None:
+        """Every command works: the site is served, reloads, and refuses broken code."""
+        self.assertEqual(
+            [language for language, _ in blocks()],
+            ["sh", "python", "sh", "sh", "text", "sh", "sh", "sh"],
+        )
+        install, program, openssl, serve, config, proxy, ask, reload = (
+            text for _, text in blocks()
+        )
+        self.assertIn('pip install "txgreenwsgi[tls]"', install)
+        self.assertIn("tls", metadata("txgreenwsgi").get_all("Provides-Extra", []))
+
+        # The environment of the tests is in place of a new one.
+        self.folder = short_folder(self)
+        script = self.folder / "venv" / "bin" / "txgreenwsgi"
+        script.parent.mkdir(parents=True)
+        script.write_text(
+            f"#!/bin/sh\nPYTHONPATH={shlex.quote(str(CHECKOUT))} "
+            f'exec {shlex.quote(sys.executable)} -m txgreenwsgi "$@"\n'
+        )
+        script.chmod(0o755)
+        self.shop = self.folder / "shop.py"
+        self.shop.write_text(program)
+        self.run_block(openssl)
+
+        port, public = free_ports(2)
+        serve = replaced(serve, {"https:8443:": f"https:{port}:"})
+        words = shlex.split(serve.replace("\\\n", " "))
+        self.assertEqual(words[0], "venv/bin/txgreenwsgi")
+        server = CommandServer(self, words[1:], self.folder, port)
+        config = replaced(
+            config,
+            {
+                f"{LOOPBACK}:8443": f"{LOOPBACK}:{port}",
+                f"{LOOPBACK}:9443": f"{LOOPBACK}:{public}",
+            },
+        )
+        (self.folder / "haproxy.cfg").write_text(config)
+        self.start_proxy(proxy)
+        self.ask = replaced(ask, {":9443/": f":{public}/"})
+        wait_for(lambda: "worker" in self.answer(), f"an answer\n{server.log()}")
+
+        before = self.workers(1)
+        self.shop.write_text(replaced(program, {"VERSION = 1": "VERSION = 2"}))
+        self.run_block(reload)
+        self.assertEqual(self.workers(2) & before, set())
+
+        before = self.workers(2)
+        self.shop.write_text("import no_such_module\n")
+        done = self.run_shell(reload)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("no_such_module", done.stdout)
+        self.assertEqual(self.workers(2), before)
+        server.stop()
+
+    def run_shell(self, text: str) -> subprocess.CompletedProcess[str]:
+        """Run commands of the shell in the folder, up to the first that fails."""
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+
+    def run_block(self, text: str) -> str:
+        """Run commands that succeed; return their output."""
+        done = self.run_shell(text)
+        self.assertEqual(done.returncode, 0, f"{text}\n{done.stdout}")
+        return done.stdout
+
+    def start_proxy(self, command: str) -> None:
+        """Start HAProxy; the test's cleanup ends it."""
+        name, *words = shlex.split(command)
+        process = subprocess.Popen(
+            [find_program(name), *words], cwd=self.folder, stderr=subprocess.DEVNULL
+        )
+
+        def end() -> None:
+            process.terminate()
+            process.wait(STOP_SECONDS)
+
+        self.addCleanup(end)
+
+    def answer(self) -> str:
+        """Return the page, or the reason why there is none."""
+        return self.run_shell(self.ask).stdout
+
+    def workers(self, version: int) -> set[str]:
+        """Return the workers in the answers, which all have this version."""
+        found = set()
+        for _ in range(10):
+            line = re.search(
+                rf"^version {version}, worker (\d+), {LOOPBACK} by https$",
+                text := self.answer(),
+                re.M,
+            )
+            self.assertTrue(line, text)
+            if line:
+                found.add(line[1])
+        self.assertLessEqual(len(found), 2)
+        return found

@@ -1,0 +1,652 @@
+"""Workers and their master, as real processes under load.
+
+More reloads are made by, for instance, `TXGREENWSGI_RELOADS=200`, and more connections
+by `TXGREENWSGI_CONNECTIONS=10000`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from .processes import (
+    ANSWER_SECONDS,
+    CHECKOUT,
+    LOOPBACK,
+    TWISTD,
+    RawClient,
+    ServerProcess,
+)
+from .restart_clients import RestartClients
+from .test_endpoints import write_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: Number of reloads in the test under load.
+RELOADS = int(os.environ.get("TXGREENWSGI_RELOADS", "4"))
+
+#: Number of connections in the test of the balance.
+CONNECTIONS = int(os.environ.get("TXGREENWSGI_CONNECTIONS", "2000"))
+
+APP = "tests.integration.workers_app:app"
+RESTART_APP = "tests.integration.restart_app:app"
+LISTEN = f"--listen=tcp:0:interface={LOOPBACK}"
+
+START_SECONDS = 60.0
+
+
+class Workers(ServerProcess):
+    """A master with workers, in the foreground."""
+
+    def wait_ready(self, count: int) -> None:
+        """Wait until `count` workers have been ready, counted from the start."""
+        end = time.monotonic() + START_SECONDS
+        while len(self.ready()) < count:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the master has ended:\n{self.log()}")
+            if time.monotonic() > end:
+                raise AssertionError(f"workers are not ready:\n{self.log()}")
+            time.sleep(0.02)
+        found = re.findall(r" listening on \S+:(\d+)$", self.log(), re.MULTILINE)
+        self.ports = [int(port) for port in found]
+
+    def ready(self) -> list[int]:
+        """Return the process ids of the workers that have been ready, in order."""
+        found = re.findall(r"worker \d+ \(pid (\d+), slot \d+\) is ready", self.log())
+        return [int(pid) for pid in found]
+
+    def live(self) -> set[int]:
+        """Return the process ids of the live workers."""
+        tasks = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii")
+        found = set()
+        for pid in map(int, tasks.split()):
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"worker_program" in command:
+                found.add(pid)
+        return found
+
+    def wait_live(self, condition: Callable[[set[int]], bool]) -> set[int]:
+        """Wait until the live workers satisfy a condition, and return them."""
+        end = time.monotonic() + START_SECONDS
+        while not condition(live := self.live()):
+            if time.monotonic() > end:
+                raise AssertionError(f"workers are {live}:\n{self.log()}")
+            time.sleep(0.02)
+        return live
+
+    def descriptors(self) -> int:
+        """Return the number of open descriptors of the master."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def reload(self, number: int = 1) -> None:
+        """Send SIGHUP and wait for the end of the reload.
+
+        Args:
+            number: counts the reloads of this server.
+        """
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_reloads(number)
+
+    def wait_reloads(self, number: int) -> None:
+        """Wait until a number of reloads has ended."""
+        self.wait_count(r"reload: \d+ workers? replaced|reload failed", number)
+
+    def wait_count(self, pattern: str, number: int) -> None:
+        """Wait until a number of log lines match."""
+        end = time.monotonic() + START_SECONDS
+        while len(re.findall(pattern, self.log())) < number:
+            if time.monotonic() > end:
+                raise AssertionError(f"not {number} x {pattern!r}:\n{self.log()}")
+            time.sleep(0.02)
+
+
+class WorkerTests(SynchronousTestCase):
+    """Real processes."""
+
+    def start(
+        self,
+        *options: str,
+        workers: int = 2,
+        app: str = APP,
+        listen: Sequence[str] = (LISTEN,),
+        **keywords: Any,
+    ) -> Workers:
+        """Start a master and wait until its workers are ready."""
+        server = self.begin(
+            f"--app={app}", *listen, f"--workers={workers}", *options, **keywords
+        )
+        server.wait_ready(workers)
+        return server
+
+    def begin(self, *options: str, **keywords: Any) -> Workers:
+        """Start a process; the test's cleanup ends it and its workers."""
+        server = Workers("greenwsgi", *options, **keywords)
+
+        def end() -> None:
+            try:
+                workers = server.live()
+            except OSError:
+                workers = set()
+            server.kill()
+            for pid in workers:
+                wait_gone(pid, kill_after=5.0)
+
+        self.addCleanup(end)
+        return server
+
+    def stop(self, server: Workers) -> None:
+        """Stop a master by SIGTERM, and check that no worker is left."""
+        workers = server.live()
+        server.ask_to_stop()
+        server.wait_ended()
+        for pid in workers:
+            self.assertFalse(is_alive(pid))
+
+    def clients(
+        self, port: int, *, kept: int = 20, closing: int = 5, tls: bool = False
+    ) -> RestartClients:
+        """Start clients that send requests until they are ended."""
+        return RestartClients(self, [port], kept=kept, closing=closing, tls=tls)
+
+    def assert_answered(self, clients: RestartClients, server: Workers) -> None:
+        """Fail unless every request was answered, and there was load all the time."""
+        outcome = clients.finish()
+        self.assertEqual(
+            outcome.failures, [], f"{outcome.answered} answered:\n{server.log()}"
+        )
+        self.assertGreater(outcome.answered, 50)
+        if "TXGREENWSGI_RELOADS" in os.environ:
+            print(f"{self.id()}: {outcome.answered} answered, 0 failed")
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs; a zombie does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def wait_gone(pid: int, kill_after: float) -> None:
+    """Wait until a process has ended; kill it after some seconds."""
+    end = time.monotonic() + kill_after
+    while is_alive(pid):
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+class LifeTests(WorkerTests):
+    """Start, stop and crashes."""
+
+    def test_start_and_stop(self) -> None:
+        """Requests are served by workers, which end with the master."""
+        server = self.start()
+        workers = server.live()
+        self.assertEqual(workers, set(server.ready()))
+        answers = {int(server.fetch("/").text) for _ in range(40)}
+        self.assertEqual(answers, workers)
+        self.assertIn("wsgi.multiprocess=True", server.fetch("/environ").text)
+        self.assertIn(f"SERVER_PORT={server.port}", server.fetch("/environ").text)
+        self.stop(server)
+
+    def test_log(self) -> None:
+        """Log lines of workers are in the log of the master, with their worker."""
+        server = self.start()
+        pid = int(server.fetch("/print").text)
+        server.wait_logged(rf"\[worker \d+ \(pid {pid}\) .*printed by the application")
+
+    def test_stop_is_graceful(self) -> None:
+        """A request in flight is answered when the master stops."""
+        server = self.start()
+        with server.connect() as client:
+            client.send(b"GET /sleep/1 HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.wait_logged("is ready")
+            time.sleep(0.3)
+            server.ask_to_stop()
+            self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
+        server.wait_ended()
+
+    def test_second_signal(self) -> None:
+        """A second SIGTERM ends the grace period of the workers."""
+        server = self.start()
+        with server.connect() as client:
+            client.send(b"GET /sleep/60 HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(0.3)
+            server.ask_to_stop()
+            server.wait_logged("SIGTERM: stopping")
+            server.ask_to_stop()
+            server.wait_ended(20)
+
+    def test_interrupt(self) -> None:
+        """SIGINT cancels the requests in flight."""
+        server = self.start()
+        with server.connect() as client:
+            client.send(b"GET /sleep/60 HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGINT)
+            self.assertEqual(server.process.wait(20), -signal.SIGINT)
+
+    def test_killed_worker(self) -> None:
+        """Only requests of a killed worker fail; it is replaced."""
+        server = self.start(app=RESTART_APP)
+        clients = self.clients(server.port)
+        for number in range(1, 4):
+            time.sleep(0.5)
+            os.kill(server.ready()[-1], signal.SIGKILL)
+            server.wait_count("was killed by SIGKILL", number)
+            server.wait_ready(2 + number)
+        time.sleep(0.5)
+        outcome = clients.finish()
+        # Those in flight in the killed worker: at most one for each client.
+        self.assertLessEqual(len(outcome.failures), 3 * 25)
+        self.assertGreater(outcome.answered, 100)
+        self.assertIn("was killed by SIGKILL", server.log())
+        for failure in outcome.failures:
+            self.assertNotIn("refused", failure.error)
+
+    def test_exit_of_a_worker(self) -> None:
+        """The exit status of a worker is logged."""
+        server = self.start()
+        with server.connect() as client:
+            client.send(b"GET /exit HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.read_all()
+        server.wait_logged(r"exited with status 3")
+        server.wait_ready(3)
+
+    def test_killed_master(self) -> None:
+        """Workers drain and end with the master, and a new master can bind."""
+        server = self.start()
+        port, workers = server.port, server.live()
+        with server.connect() as client:
+            client.send(b"GET /sleep/1 HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(0.3)
+            server.process.kill()
+            server.process.wait()
+            successor = self.begin(
+                f"--app={APP}",
+                f"--listen=tcp:{port}:interface={LOOPBACK}",
+                "--workers=2",
+            )
+            self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
+        for pid in workers:
+            end = time.monotonic() + 10
+            while is_alive(pid) and time.monotonic() < end:
+                time.sleep(0.02)
+            self.assertFalse(is_alive(pid))
+        successor.wait_ready(2)
+        self.assertEqual(successor.fetch("/").status, 200)
+
+    def test_address_in_use(self) -> None:
+        """A second server cannot share the address."""
+        server = self.start()
+        listen = f"--listen=tcp:{server.port}:interface={LOOPBACK}"
+        second = self.begin(f"--app={APP}", listen, "--workers=2")
+        self.assertEqual(second.process.wait(30), 1)
+        self.assertIn("Address already in use", second.log())
+
+    def test_application_that_cannot_start(self) -> None:
+        """If no worker can start, the master ends with status 1 and the reason."""
+        server = self.begin("--app=tests.nowhere:app", LISTEN, "--workers=2")
+        self.assertEqual(server.process.wait(30), 1)
+        self.assertIn("tests.nowhere", server.log())
+        self.assertIn("no worker could start", server.log())
+
+    def test_pidfile_and_daemon(self) -> None:
+        """As a daemon, the master writes pidfile and log, also for its workers."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        pidfile, log = f"{folder.name}/pid", f"{folder.name}/log"
+        status = subprocess.run(
+            [
+                *(*TWISTD, "--pidfile", pidfile, "--logfile", log),
+                *("greenwsgi", f"--app={APP}", LISTEN, "--workers=2"),
+            ],
+            cwd=CHECKOUT,
+            timeout=30,
+        ).returncode
+        self.assertEqual(status, 0)
+        master = int(Path(pidfile).read_text())
+        self.addCleanup(wait_gone, master, 10.0)
+
+        def logged(pattern: str, count: int = 1) -> re.Match[str]:
+            end = time.monotonic() + START_SECONDS
+            while True:
+                found = [*re.finditer(pattern, Path(log).read_text("utf-8"))]
+                if len(found) >= count:
+                    return found[0]
+                if time.monotonic() > end:
+                    raise AssertionError(Path(log).read_text("utf-8"))
+                time.sleep(0.02)
+
+        logged("is ready after", 2)
+        port = int(logged(r"listening on \S+:(\d+)")[1])
+        with RawClient(socket.create_connection((LOOPBACK, port), 30)) as client:
+            client.send(b"GET /print HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.read_until(b"\r\n\r\n")
+        logged("printed by the application")
+        os.rename(log, f"{log}.1")
+        os.kill(master, signal.SIGUSR1)
+        end = time.monotonic() + 30
+        while not os.path.exists(log) and time.monotonic() < end:
+            time.sleep(0.02)
+        with RawClient(socket.create_connection((LOOPBACK, port), 30)) as client:
+            client.send(b"GET /print HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.read_until(b"\r\n\r\n")
+        logged("printed by the application")
+        os.kill(master, signal.SIGTERM)
+        logged("Server Shut Down")
+        end = time.monotonic() + 10
+        while is_alive(master) and time.monotonic() < end:
+            time.sleep(0.02)
+        self.assertFalse(os.path.exists(pidfile))
+
+
+class ReloadTests(WorkerTests):
+    """SIGHUP."""
+
+    def test_under_load(self) -> None:
+        """No request fails while the workers are replaced, again and again."""
+        server = self.start(app=RESTART_APP)
+        clients = self.clients(server.port)
+        before, descriptors = server.live(), server.descriptors()
+        for number in range(1, RELOADS + 1):
+            server.reload(number)
+            server.wait_live(lambda live: len(live) == 2)
+        self.assertFalse(before & server.live())
+        self.assert_answered(clients, server)
+        self.assertLessEqual(abs(server.descriptors() - descriptors), 2)
+        self.assertNotIn("reload failed", server.log())
+        self.stop(server)
+
+    def test_tls(self) -> None:
+        """The same over TLS."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        certificate, key = write_certificate(Path(folder.name))
+        listen = (
+            f"--listen=ssl:0:interface={LOOPBACK}:certKey={certificate}"
+            f":privateKey={key}"
+        )
+        server = self.start(app=RESTART_APP, listen=[listen])
+        clients = self.clients(server.port, kept=10, closing=0, tls=True)
+        for number in range(1, RELOADS + 1):
+            server.reload(number)
+        self.assert_answered(clients, server)
+
+    def test_new_code(self) -> None:
+        """A reload imports the application again, and reads the file of options."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        module, config = (
+            Path(folder.name) / "site_code.py",
+            Path(folder.name) / "c.toml",
+        )
+        source = (
+            "def app(environ, start_response):\n"
+            "    start_response('200 OK', [])\n"
+            "    return [b'VERSION ' + environ['NAME'].encode()]\n"
+        )
+        module.write_text(source.replace("VERSION", "one"))
+        config.write_text('environ = ["NAME=first"]\n')
+        server = self.start(
+            f"--chdir={folder.name}", f"--config={config}", app="site_code:app"
+        )
+        self.assertEqual(server.fetch("/").text, "one first")
+        module.write_text(source.replace("VERSION", "newer"))
+        config.write_text('environ = ["NAME=second"]\n')
+        server.reload()
+        self.assertEqual(server.fetch("/").text, "newer second")
+
+    def test_broken_code(self) -> None:
+        """Code that cannot be imported leaves the old workers, and says why."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        module = Path(folder.name) / "site_code.py"
+        good = (
+            "def app(environ, start_response):\n"
+            "    start_response('200 OK', [])\n"
+            "    return [b'good']\n"
+        )
+        module.write_text(good)
+        server = self.start(
+            f"--chdir={folder.name}", "--boot-timeout=3", app="site_code:app"
+        )
+        before = server.live()
+        cases = [
+            ("import nowhere_at_all\n", "No module named 'nowhere_at_all'"),
+            ("import time\ntime.sleep(0.5)\n1 / 0\n", "ZeroDivisionError"),
+            ("def app(:\n", "SyntaxError"),
+            ("import os\nos._exit(9)\n", "exited with status 9 before it was ready"),
+            ("raise SystemExit(4)\n", "SystemExit"),
+            (
+                "import time\nwhile True: time.sleep(1)\n",
+                r"not ready after 3 s \(--boot-timeout\)(.|\n)*site_code.py",
+            ),
+        ]
+        for number, (source, message) in enumerate(cases, 1):
+            module.write_text(f"# {number} {'x' * number}\n{source}")
+            server.reload(number)
+            server.wait_count("reload failed after 0 of 2 workers", number)
+            self.assertRegex(server.log(), message)
+            self.assertEqual(server.fetch("/").text, "good")
+            live = server.wait_live(lambda live: len(live) == 2)
+            self.assertEqual(live, before)
+        module.write_text(good.replace("good", "better"))
+        server.reload(len(cases) + 1)
+        self.assertEqual(server.fetch("/").text, "better")
+
+    def test_storm(self) -> None:
+        """50 signals in a second cause two reloads at most."""
+        server = self.start()
+        for _ in range(50):
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        server.wait_count("reloading 2 workers", 1)
+        server.wait_live(lambda live: len(live) == 2)
+        time.sleep(1.0)
+        server.wait_live(lambda live: len(live) == 2)
+        self.assertLessEqual(server.log().count("reloading 2 workers"), 2)
+
+    def test_shared_sockets(self) -> None:
+        """Workers share UNIX sockets and inherited descriptors without loss."""
+        listening = socket.create_server((LOOPBACK, 0), backlog=1024)
+        self.addCleanup(listening.close)
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/socket"
+        server = self.start(
+            app=RESTART_APP,
+            listen=[f"--listen=fd:{listening.fileno()}", f"--listen=unix:{path}"],
+            pass_fds=[listening.fileno()],
+        )
+        clients = self.clients(listening.getsockname()[1])
+        for number in range(1, RELOADS + 1):
+            server.reload(number)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(ANSWER_SECONDS)
+                client.connect(path)
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                self.assertIn(b"200 OK", client.recv(1000))
+        self.assert_answered(clients, server)
+        self.stop(server)
+        self.assertFalse(os.path.exists(path))
+
+
+class ScaleTests(WorkerTests):
+    """SIGTTIN and SIGTTOU."""
+
+    def test_under_load(self) -> None:
+        """No request fails while workers come and go."""
+        server = self.start(app=RESTART_APP)
+        clients = self.clients(server.port)
+        server.process.send_signal(signal.SIGTTIN)
+        server.wait_live(lambda live: len(live) == 3)
+        server.wait_ready(3)
+        time.sleep(0.5)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGTTOU)
+            time.sleep(0.5)
+        server.wait_live(lambda live: len(live) == 1)
+        server.process.send_signal(signal.SIGTTOU)
+        server.wait_logged("SIGTTOU ignored")
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTTIN)
+        server.wait_live(lambda live: len(live) == 2)
+        server.wait_ready(4)
+        time.sleep(0.5)
+        self.assert_answered(clients, server)
+        self.stop(server)
+
+
+class BlockedTests(WorkerTests):
+    """Workers whose reactor is blocked."""
+
+    def test_hung_worker(self) -> None:
+        """A worker that C code blocks for ever is named, killed and replaced.
+
+        The other requests are served by the other worker meanwhile.
+        """
+        server = self.start("--worker-timeout=4")
+        with server.connect() as client:
+            began = time.monotonic()
+            client.send(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.wait_logged("is blocked for .* by request .* GET /hang")
+            for _ in range(50):
+                before = time.monotonic()
+                self.assertEqual(server.fetch("/").status, 200)
+                # Without a neighbour, half of them would wait for the timeout.
+                self.assertLess(time.monotonic() - before, 2)
+            server.wait_logged("was killed by SIGKILL")
+            # Generous: the timeout is 4 s.
+            self.assertLess(time.monotonic() - began, 10)
+            client.read_all()
+        log = server.log()
+        self.assertRegex(log, r"killing worker .* by request \S+ GET /hang")
+        self.assertIn("workers_app.py", log)
+        self.assertRegex(log, "in match")
+        server.wait_ready(3)
+
+    def test_busy_worker(self) -> None:
+        """Python code that blocks is logged by the worker, and is not killed."""
+        server = self.start("--worker-timeout=10")
+        with server.connect() as client:
+            client.send(b"GET /busy/3 HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(1.5)
+            for _ in range(20):
+                before = time.monotonic()
+                self.assertEqual(server.fetch("/").status, 200)
+                self.assertLess(time.monotonic() - before, 1.4)
+            self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
+        server.wait_logged(r"reactor blocked by GET /busy/3")
+        server.wait_logged("responds again")
+        self.assertEqual(len(server.ready()), 2)
+
+    def test_shared_socket(self) -> None:
+        """A blocked worker does not keep the connections of a shared socket."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/socket"
+        server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=2")
+        server.wait_ready(2)
+        blocked = get_unix(path, "/busy/4")
+        self.addCleanup(blocked.close)
+        began = time.monotonic()
+        for _ in range(20):
+            with get_unix(path, "/") as client:
+                self.assertIn(b"200 OK", client.recv(1000))
+        self.assertLess(time.monotonic() - began, 3.5)
+
+
+def get_unix(path: str, target: str) -> socket.socket:
+    """Send a request over a UNIX socket."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(ANSWER_SECONDS)
+    client.connect(path)
+    client.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    return client
+
+
+class RecyclingTests(WorkerTests):
+    """Limits of a worker's life."""
+
+    def check(self, option: str, reason: str) -> None:
+        """Check that workers are recycled under load, and that no request fails."""
+        server = self.start(option, app=RESTART_APP)
+        clients = self.clients(server.port)
+        server.wait_count(rf"recycling worker .*{reason}", 2)
+        server.wait_ready(4)
+        time.sleep(0.5)
+        self.assert_answered(clients, server)
+        self.stop(server)
+
+    def test_requests(self) -> None:
+        """A number of requests."""
+        self.check("--max-requests=500", r"\d+ requests \(--max-requests\)")
+
+    def test_lifetime(self) -> None:
+        """A time."""
+        self.check("--max-lifetime=2", r"2 s of service \(--max-lifetime\)")
+
+    def test_memory(self) -> None:
+        """Memory."""
+        server = self.start("--max-rss=120M", workers=1)
+        server.fetch("/keep")
+        server.fetch("/keep")
+        server.wait_logged(r"recycling worker 1 .*MiB of memory \(--max-rss\)")
+        server.wait_ready(2)
+
+
+class BalanceTests(WorkerTests):
+    """The distribution of connections."""
+
+    def test_shared_socket(self) -> None:
+        """Connections that persist on a shared socket are divided evenly."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/socket"
+        server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=4")
+        server.wait_ready(4)
+        counts: dict[bytes, int] = {}
+        for _ in range(80):
+            client = get_unix(path, "/")
+            self.addCleanup(client.close)
+            pid = client.recv(1000).rpartition(b"\r\n\r\n")[2]
+            counts[pid] = counts.get(pid, 0) + 1
+        self.assertEqual(len(counts), 4, counts)
+        self.assertLess(max(counts.values()), 1.5 * 80 / 4, counts)
+
+    def test_divided_sockets(self) -> None:
+        """Each of four workers gets about the same number of connections."""
+        server = self.start(workers=4)
+        counts: dict[int, int] = {}
+        for _ in range(CONNECTIONS):
+            with socket.create_connection((LOOPBACK, server.port)) as client:
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                data = b""
+                while chunk := client.recv(1000):
+                    data += chunk
+            pid = int(data.rpartition(b"\r\n\r\n")[2])
+            counts[pid] = counts.get(pid, 0) + 1
+        self.assertEqual(len(counts), 4)
+        mean = CONNECTIONS / 4
+        # The standard deviation is 4 % of the mean at 2,000 connections.
+        tolerance = 0.15 + 3 / mean**0.5
+        for count in counts.values():
+            self.assertLess(abs(count - mean) / mean, tolerance, counts)
+        if "TXGREENWSGI_CONNECTIONS" in os.environ:
+            print(f"{self.id()}: {sorted(counts.values())}")

@@ -1,0 +1,177 @@
+"""`txgreenwsgi status`: the workers and the requests in flight.
+
+It knows the text. It must never know the socket.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .asking import Parser, question, run
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Sequence
+
+    from txgreenwsgi._control.interface import (
+        RequestInformation,
+        ServerInformation,
+        WorkerInformation,
+    )
+
+__all__ = ["main", "status_text"]
+
+_UNKNOWN = "-"
+
+#: Time without a beat after which a reactor is blocked.
+_BLOCKED_SECONDS = 2.0
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the status and return the exit status."""
+
+    def command(given: argparse.Namespace) -> tuple[object, str, int]:
+        found: ServerInformation = question(given, "status")
+        return found, status_text(found), 0
+
+    return run(Parser("status"), words, command)
+
+
+def status_text(found: ServerInformation) -> str:
+    """Return the status as text for a terminal of 80 columns, if paths are short."""
+    parts = [_summary(found)]
+    workers = found["workers"]
+    if workers:
+        parts.append(_table(_WORKER_HEAD, map(_worker_row, workers)))
+    requests = [
+        _request_row(worker, request)
+        for worker in workers
+        for request in worker["in_flight"] or ()
+    ]
+    silent = [worker for worker in workers if worker["in_flight"] is None]
+    if requests:
+        parts.append(_table(_REQUEST_HEAD, requests))
+    elif not silent:
+        parts.append("no requests in flight")
+    parts.extend(map(_silence, silent))
+    return "\n\n".join(parts)
+
+
+def _summary(found: ServerInformation) -> str:
+    count = found["target"]
+    processes = f"pid {found['pid']}"
+    if count:
+        processes = f"{_count(count, 'worker')}, master {processes}"
+    state = [
+        word
+        for word, holds in [
+            (", stopping", found["stopping"]),
+            (", reloading", found["reloading"]),
+        ]
+        if holds
+    ]
+    lines = [
+        f"txgreenwsgi {found['version']} serves {found['app']} at "
+        f"{' '.join(found['listening']) or 'no address'}",
+        f"{processes}, up {_duration(found['age'])}{''.join(state)}",
+    ]
+    if count:
+        lines.append(
+            f"{_count(found['reloads'], 'reload')}, "
+            f"{_count(found['restarts'], 'unexpected restart')}"
+        )
+    last = found["last_reload"]
+    if last is not None and not last["succeeded"]:
+        reason = last["reason"].strip().rpartition("\n")[2]
+        lines.append(
+            f"the last reload failed after {_count(last['replaced'], 'worker')}: "
+            f"{reason}"
+        )
+    return "\n".join(lines)
+
+
+_WORKER_HEAD = (
+    *("WORKER", "PID", "STATE", "AGE", "SERVED", "IN FLIGHT", "CONN", "LAG", "RSS"),
+)
+_REQUEST_HEAD = ("REQUEST", "WORKER", "AGE", "METHOD", "PATH", "WAITING FOR")
+
+
+def _worker_row(worker: WorkerInformation) -> tuple[str, ...]:
+    state = worker["state"]
+    beat_age = worker["beat_age"] or 0.0
+    if state == "ready" and worker["in_flight"] is None and beat_age > _BLOCKED_SECONDS:
+        state = "blocked"
+    lag = worker["lag"]
+    rss = worker["rss"]
+    return (
+        str(worker["worker"]),
+        str(worker["pid"]),
+        state,
+        _duration(worker["age"]),
+        _number(worker["served"]),
+        _number(worker["requests"]),
+        _number(worker["connections"]),
+        _UNKNOWN if lag is None else f"{lag * 1000:.0f} ms",
+        _UNKNOWN if rss is None else f"{rss / (1 << 20):.0f} MiB",
+    )
+
+
+def _request_row(
+    worker: WorkerInformation, request: RequestInformation
+) -> tuple[str, ...]:
+    return (
+        request["request_id"],
+        str(worker["worker"]),
+        _duration(request["age"]),
+        request["method"],
+        request["path"].replace("\n", "\\n"),
+        request["waiting_on"] or f"({request['state']})",
+    )
+
+
+def _silence(worker: WorkerInformation) -> str:
+    """Return the line about a worker that has not answered."""
+    text = f"worker {worker['worker']} (pid {worker['pid']}) has not answered"
+    if worker["beat_age"] is not None:
+        text += f"; its reactor turned {_duration(worker['beat_age'])} ago"
+    if worker["current"]:
+        text += f" and runs {worker['current']}"
+    return text
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def _number(value: int | None) -> str:
+    return _UNKNOWN if value is None else str(value)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in its two largest units."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for size, unit, smaller, smaller_unit in [
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ]:
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (
+                f" {rest} {smaller_unit}" if rest else ""
+            )
+    return f"{whole} s"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return rows in aligned columns."""
+    cells = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in cells
+    )

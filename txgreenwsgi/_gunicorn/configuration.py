@@ -1,0 +1,165 @@
+"""gunicorn's configuration as settings of this server.
+
+gunicorn's own options decide about everything that both servers have. The other options
+of this server are environment variables such as TXGREENWSGI_MAX_BODY, or keys in the
+file that TXGREENWSGI_CONFIG names. They also override what follows from gunicorn's
+options.
+
+It knows names and values. It must never know a socket or a request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from txgreenwsgi._configuration import (
+    Command,
+    Conditions,
+    ConfigurationError,
+    resolve,
+)
+from txgreenwsgi._server.errors import StartError
+from txgreenwsgi.settings import SettingError, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["WorkerConfiguration", "configuration_for"]
+
+#: Time between the end of the grace period and the end of the process. gunicorn sends
+#: SIGKILL at its own graceful timeout.
+_EXIT_SECONDS: Final = 2.0
+
+#: The options of the command that a worker uses.
+_USED: Final = frozenset({"config", "gc", "offload", "origin", "patch"})
+
+# gunicorn's options without an effect here, with the remedy. One is logged if its value
+# differs from the default.
+_IGNORED: Final = {
+    "threads": "requests run in greenlets; TXGREENWSGI_THREADS limits those in threads",
+    "sendfile": "files are always sent by sendfile",
+    "tmp_upload_dir": "set TMPDIR",
+    "limit_request_field_size": "TXGREENWSGI_MAX_HEADER_SIZE limits the whole head",
+    "http_protocols": "HTTP/1.1 is served",
+    "http2_cleartext": "HTTP/1.1 is served",
+    "permit_obsolete_folding": "folded fields get 400",
+    "strip_header_spaces": "spaces before the colon get 400",
+    "permit_unconventional_http_version": "other versions get 505",
+    "casefold_http_method": "methods reach the application as sent",
+    "header_map": "fields with an underscore in their name are dropped",
+    "forwarder_headers": "fields with an underscore in their name are dropped",
+    "suppress_ragged_eofs": "connections may end without a TLS close alert",
+    "do_handshake_on_connect": "handshakes never block other connections",
+    "ssl_version": "TLS 1.2 and later are accepted",
+}
+#: The origin of values that no source has given.
+_UNSET: Final = "default"
+# Variables that platforms set for the command. gunicorn reads them itself.
+_PLATFORM: Final = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
+
+
+@dataclass(frozen=True)
+class WorkerConfiguration:
+    """The configuration of a worker.
+
+    Attributes:
+        settings: the settings of the server.
+        command: the options that are not settings; only some of them apply.
+        warnings: messages about options without an effect.
+    """
+
+    settings: Settings
+    command: Command
+    warnings: tuple[str, ...]
+
+
+def configuration_for(cfg: Any, environ: Mapping[str, str]) -> WorkerConfiguration:
+    """Return the configuration of a worker.
+
+    Args:
+        cfg: gunicorn's configuration.
+        environ: the environment of the worker.
+
+    Raises:
+        StartError: a variable or the file is invalid, or an option of gunicorn cannot
+            be applied.
+    """
+    _refuse(cfg)
+    ours = {name: value for name, value in environ.items() if name not in _PLATFORM}
+    try:
+        resolved = resolve({}, ours, Conditions(), lambda key, value: "remove it")
+        settings = resolved.settings()
+        command = resolved.command()
+        own = {
+            name: given
+            for name, given in resolved.given.items()
+            if given.origin != _UNSET
+        }
+        settings = replace(
+            settings,
+            **{
+                name: value
+                for name, value in _from_options(cfg, environ).items()
+                if name not in own
+            },
+        )
+    except (ConfigurationError, SettingError) as error:
+        raise StartError(str(error)) from None
+    unused = {field.name for field in fields(Command)} - _USED
+    warnings = [
+        f"{given.origin} has no effect: gunicorn has an option for it"
+        for name, given in own.items()
+        if name in unused
+    ]
+    warnings += [
+        f"gunicorn's option {name} has no effect: {remedy}"
+        for name, remedy in _IGNORED.items()
+        if _changed(cfg, name)
+    ]
+    return WorkerConfiguration(settings, command, (*resolved.warnings, *warnings))
+
+
+def _from_options(cfg: Any, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that follow from gunicorn's options."""
+    grace = float(cfg.graceful_timeout)
+    values: dict[str, Any] = {
+        "keep_alive": float(cfg.keepalive),
+        "graceful_timeout": max(grace - _EXIT_SECONDS, grace / 2),
+        "max_connections": cfg.worker_connections,
+        "max_headers": max(cfg.limit_request_fields, 1),
+    }
+    head = Settings().max_header_size
+    line, field = cfg.limit_request_line, cfg.limit_request_field_size
+    # gunicorn limits each line of a head, this server the sum. If one of its limits was
+    # raised, there are requests with such a line.
+    if not field or field > head // 2:
+        values["max_header_size"] = head = max(4 * head, line + 2 * field)
+    # 0 is gunicorn's maximum.
+    values["max_target"] = max(line, 16) if line else head
+    prefix = environ.get("SCRIPT_NAME", "").rstrip("/")
+    if prefix:
+        values["prefix"] = prefix
+    return values
+
+
+def _refuse(cfg: Any) -> None:
+    """Raise if an option of gunicorn is necessary and has no counterpart."""
+    if getattr(cfg, "protocol", "http") != "http":
+        raise StartError(
+            f"gunicorn's option protocol={cfg.protocol!r} is not supported by this "
+            "worker: let the proxy speak HTTP (http-socket, proxy_pass)"
+        )
+    if _changed(cfg, "ssl_context"):
+        raise StartError(
+            "gunicorn's hook ssl_context is not supported by this worker, which does "
+            "not use the ssl module: give certfile, keyfile, ca_certs and cert_reqs"
+        )
+
+
+def _changed(cfg: Any, name: str) -> bool:
+    """Return whether an option differs from its default. False if there is none."""
+    if name not in cfg.settings:
+        return False
+    fresh = type(cfg)()
+    return bool(cfg.settings[name].get() != fresh.settings[name].get())

@@ -1,0 +1,206 @@
+"""The main function of a worker process.
+
+It knows the order in which the parts of a worker start and stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+
+from twisted.logger import Logger, globalLogBeginner
+from twisted.python.usage import UsageError
+
+from txgreenwsgi._server.adopted import expect_from_master
+from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._server.slot_service import SlotService
+from txgreenwsgi._serving.monitor import monitor_of
+from txgreenwsgi._switching.greenlets import hub_of
+from txgreenwsgi._tls.stored import adopt_stored
+from txgreenwsgi._twistd.development import DevelopmentLoader, use_terminal
+from txgreenwsgi._twistd.options import Options
+from txgreenwsgi._twistd.service import app_loader, make_server
+from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
+from txgreenwsgi._workers.logs import LogSender
+from txgreenwsgi._workers.page import Record
+from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
+from txgreenwsgi._workers.stacks import STACKS_SIGNAL
+from txgreenwsgi._workers.tenancy import Tenancy
+from txgreenwsgi.green import patched
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted.logger import ILogObserver
+
+    from txgreenwsgi._twistd.service import ServerParts
+
+__all__ = ["run"]
+
+_log = Logger()
+
+#: Maximum of `drain_idle` in development.
+_DRAIN_IDLE_SECONDS: Final = 0.2
+
+
+def run(message: Mapping[str, Any]) -> NoReturn:
+    """Run a worker until it ends.
+
+    Args:
+        message: the start message of the master; see `Boot`.
+    """
+    boot = Boot.from_message(dict(message))
+    for fd in (LINK_FD, LOG_FD, PAGE_FD, STACKS_FD):
+        os.set_inheritable(fd, False)
+    if boot.uses_tls:
+        os.set_inheritable(TLS_FD, False)
+        adopt_stored(TLS_FD)
+    faulthandler.register(STACKS_SIGNAL, STACKS_FD, all_threads=True)
+    link = socket.socket(fileno=LINK_FD)
+    sender = LogSender(socket.socket(fileno=LOG_FD), boot.name)
+    try:
+        importlib.import_module(boot.reactor).install()
+        globalLogBeginner.beginLoggingTo([cast("ILogObserver", sender)])
+        _serve(boot, link, sender)
+    except BaseException as error:
+        _report(link, _reason(error))
+        sender.finish()
+        sys.exit(1)
+    sender.finish()
+    sys.exit(0)
+
+
+def _serve(boot: Boot, link: socket.socket, sender: LogSender) -> None:
+    """Serve until the reactor stops.
+
+    Raises:
+        Exception: the worker cannot start.
+    """
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    options = _options(boot)
+    loader = _development_loader(boot, options) if boot.development else None
+    parts = make_server(
+        options, reactor, SlotService, "", None if loader is None else loader.load
+    )
+    server = cast("SlotService", parts.server)
+    server.site.server.environ["wsgi.multiprocess"] = not boot.development
+
+    def reopen(stderr: int | None) -> None:
+        if stderr is not None:
+            os.dup2(stderr, 2)
+        parts.signals.reopen_logs()
+
+    tenancy = Tenancy(link, reactor, server, parts.watchdog, reopen, sender)
+    parts.watchdog.on_signal = tenancy.leave
+    record = Record(PAGE_FD, boot.record)
+    _start(parts, reactor)
+    application_server = server.site.server
+    hub_of(reactor).note_switches(note_requests(record))
+    command = options.command
+    limits = Limits(
+        max_requests=command.max_requests,
+        max_requests_jitter=command.max_requests_jitter,
+        max_lifetime=command.max_lifetime,
+        max_rss=command.max_rss,
+    )
+    pulse = Pulse(record, reactor, application_server, limits, tenancy.recycle)
+    server.mean_connections = record.mean_connections
+
+    def ready() -> None:
+        if application_server.settings.blocked_after:
+            monitor = monitor_of(hub_of(reactor))
+            if monitor is not None:
+                monitor.on_block = record.note_block
+        pulse.start()
+        tenancy.ready()
+
+    reactor.callWhenRunning(ready)
+    if loader is not None:
+        reactor.callWhenRunning(loader.report, tenancy.send, reactor)
+    reactor.run()
+
+
+def _development_loader(boot: Boot, options: Options) -> DevelopmentLoader:
+    """Return the loader of the application, and adapt the process to development."""
+    # A browser keeps idle connections, and would delay each restart.
+    idle = min(options.settings.drain_idle, _DRAIN_IDLE_SECONDS)
+    options.settings = replace(options.settings, drain_idle=idle)
+    use_terminal()
+    files = [] if options.command.config is None else [options.command.config]
+    return DevelopmentLoader(
+        app_loader(options), boot.failure, options.command.chdir, files
+    )
+
+
+def _start(parts: ServerParts, reactor: Any) -> None:
+    service: Any = parts.service
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    service.privilegedStartService()
+    service.startService()
+
+
+def _options(boot: Boot) -> Options:
+    """Return the options, from the command line, the environment and the file.
+
+    Raises:
+        UsageError: they are invalid.
+    """
+    expect_from_master(boot.listen)
+    patched.choose()
+    options = Options()
+    parent: Any = boot.parent
+    options.parent = parent
+    with _directory(boot.directory):
+        options.parseOptions(boot.arguments)
+    for text in options.command.listen:
+        if text not in boot.listen:
+            raise StartError(
+                f"--listen {text!r} is new: the master opens sockets when it starts; "
+                "restart the server"
+            )
+    return options
+
+
+@contextlib.contextmanager
+def _directory(path: str) -> Any:
+    """Change to the directory in which the master has parsed its options."""
+    before = os.getcwd()
+    if not path or path == before:
+        yield
+        return
+    os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a worker cannot start: a message, or a traceback."""
+    if isinstance(error, UsageError):
+        return str(error)
+    # If a module exits at import, the traceback shows the place.
+    if isinstance(error, StartError) and not isinstance(error.__cause__, SystemExit):
+        return str(error)
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    return "".join(lines).rstrip()
+
+
+def _report(link: socket.socket, reason: str) -> None:
+    """Tell the master why the worker cannot start."""
+    message = json.dumps({"event": "failed", "reason": reason}) + "\n"
+    with contextlib.suppress(OSError):  # the master has ended
+        link.setblocking(True)
+        link.sendall(message.encode("ascii"))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

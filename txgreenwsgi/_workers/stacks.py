@@ -1,0 +1,73 @@
+"""The signal at which a worker writes its stacks, whatever it does.
+
+`faulthandler` handles it in C, so it works while C code holds the interpreter lock. The
+stacks go to a file that the master reads.
+
+It knows the signal. It must never know when it is sent.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, Final
+
+from txgreenwsgi._switching.thread_calls import tasks_of_threads
+from txgreenwsgi._threads.calls import ThreadCall
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from txgreenwsgi._serving.application_server import ApplicationServer
+    from txgreenwsgi._switching.greenlets import Task
+
+__all__ = ["STACKS_SIGNAL", "describe_stacks"]
+
+#: Programs rarely use it. Python does not know real-time signals by these numbers.
+STACKS_SIGNAL: Final[int] = (
+    signal.SIGRTMIN + 8 if hasattr(signal, "SIGRTMIN") else signal.SIGXCPU
+)
+
+
+def describe_stacks(server: ApplicationServer, request_id: str = "") -> str:
+    """Return the requests in flight and the threads of this process with their stacks.
+
+    Call from the reactor greenlet; never parks.
+
+    Args:
+        server: the server.
+        request_id: return this request alone; "" if there is no such request.
+    """
+    parts: list[str] = []
+    rows = {row.request_id: row for row in server.requests()}
+    for exchange in sorted(server.table.exchanges, key=lambda each: each.started):
+        row = rows.get(exchange.request_id)
+        if row is None or request_id not in ("", row.request_id):
+            continue
+        waiting = f", waiting on {row.waiting_on}" if row.waiting_on else ""
+        parts.append(
+            f"request {row.request_id} {row.method} {row.path}: {row.state} for "
+            f"{row.age:.1f} s{waiting}\n"
+        )
+        parts.append("" if exchange.task is None else _stack_of(exchange.task))
+    if request_id:
+        return "".join(parts)
+    for ident, frame in sys._current_frames().items():
+        parts.append(f"thread {ident:#x}:\n")
+        parts.append(_stack(frame))
+    return "".join(parts)
+
+
+def _stack_of(task: Task[None]) -> str:
+    """Return the stack of a task, or of the thread that its application runs in."""
+    frames = sys._current_frames()
+    for ident, call in list(tasks_of_threads.items()):
+        if isinstance(call, ThreadCall) and call.task is task and ident in frames:
+            return f"in thread {ident:#x}:\n{_stack(frames[ident])}"
+    greenlet = task.greenlet
+    return "" if greenlet is None else _stack(greenlet.gr_frame)
+
+
+def _stack(frame: FrameType | None) -> str:
+    return "" if frame is None else "".join(traceback.format_stack(frame))

@@ -1,0 +1,44 @@
+"""The program that a worker process runs.
+
+    python worker_program.py
+
+It reads the first line of the link, takes the module search path from it, and calls
+the function that it names. Until then it uses the standard library alone: the directory
+of this file, which Python puts on the search path, must not be searched.
+"""
+
+from __future__ import annotations
+
+import sys
+
+sys.path[:] = [path for path in sys.path if path != __file__.rpartition("/")[0]]
+
+import importlib  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+
+LINK_FD = 3
+
+
+def main() -> None:
+    """Run the worker."""
+    # The terminal sends these to all processes in the foreground: the master decides.
+    # A function, because programs that the application starts inherit SIG_IGN.
+    for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
+        signal.signal(getattr(signal, name), lambda number, frame: None)
+    line = bytearray()
+    # One byte at a time: the rest may carry descriptors.
+    while not line.endswith(b"\n"):
+        data = os.read(LINK_FD, 1)
+        if not data:
+            sys.exit(1)  # the master has ended
+        line += data
+    boot = json.loads(line)
+    sys.path[:] = boot["path"]
+    module, _, name = boot["entry"].partition(":")
+    getattr(importlib.import_module(module), name)(boot)
+
+
+if __name__ == "__main__":
+    main()

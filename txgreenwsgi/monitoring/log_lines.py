@@ -1,0 +1,218 @@
+"""The lines of the server log: text, a short form for development, and JSON.
+
+Each line that a request causes has its id, whatever wrote it: Twisted's log, the
+`logging` module, `print`, or `wsgi.errors`. The id is looked up when a line is written,
+so requests that log nothing cost nothing.
+
+It knows log events and the lines of the standard streams. It must never know files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.logger import (
+    LogLevel,
+    eventAsText,
+    formatEventAsClassicLogText,
+    formatTime,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.logger import LogEvent
+
+__all__ = ["AUTOMATIC", "LOG_FORMATS", "LogLines", "stream_line"]
+
+#: The choice of `dev` in the foreground on a terminal, and of `text` elsewhere.
+AUTOMATIC: Final = "auto"
+
+#: The formats by name.
+LOG_FORMATS: Final = ("text", "dev", "json")
+
+_TIME_ONLY: Final = "%H:%M:%S"
+_INDENT: Final = "    "
+
+# Messages of Twisted that `dev` leaves out: the server says the same in one line.
+_ROUTINE_NAMESPACES: Final = frozenset(
+    ("twisted.scripts._twistd_unix.UnixAppLogger", "twisted.internet.base")
+)
+_PORT_CHANGE: Final = re.compile(r"\(.+ Port .+ Closed\)\Z|\S+ starting on \S+\Z")
+_SHORT: Final = {"txgreenwsgi._wsgi.errors": "wsgi.errors", "log_legacy": "log"}
+_LEGACY: Final = "log_legacy"  # twisted.python.log
+_ROUTINE_LEVELS: Final = (LogLevel.debug, LogLevel.info)
+
+# Parts of a traceback as Python prints it.
+_TRACEBACK: Final = re.compile(
+    r"\s*(\+ (Exception Group )?)?Traceback \(most recent call last\):"
+)
+_NEXT_EXCEPTION: Final = re.compile(
+    r"During handling of the above exception, another exception occurred:"
+    r"|The above exception was the direct cause of the following exception:"
+)
+
+
+class LogLines:
+    """A function that turns a log event into text, for Twisted's `FileLogObserver`.
+
+    Call in the task or thread that logs the event.
+
+    Args:
+        name: one of `LOG_FORMATS`.
+        current_request: returns the id of the request to which the running code
+            belongs, or None.
+
+    Raises:
+        KeyError: there is no such format.
+    """
+
+    def __init__(self, name: str, current_request: Callable[[], str | None]) -> None:
+        self._format = {"text": self._text, "dev": self._dev, "json": _json}[name]
+        self._current_request = current_request
+        self._source: tuple[object, ...] | None = None
+        self._traceback = _Traceback()
+
+    def __call__(self, event: LogEvent) -> str | None:
+        """Return the text for an event, with its newline; None to write nothing."""
+        request_id = event.get("request_id")
+        if request_id is None:
+            request_id = self._current_request()
+        return self._format(event, request_id)
+
+    def _text(self, event: LogEvent, request_id: str | None) -> str | None:
+        text = formatEventAsClassicLogText(event)
+        if text is None or request_id is None:
+            return text
+        return _with_request(text, request_id)
+
+    def _dev(self, event: LogEvent, request_id: str | None) -> str | None:
+        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        text = text.strip("\n")
+        if not text and not _is_stream_line(event):
+            return None
+        if _is_routine(event, text):
+            return None
+        # A traceback on a standard stream arrives line by line.
+        worker = event.get("worker")
+        source = (worker, event.get("log_namespace"), request_id)
+        raw = stream_line(event)
+        continues = False
+        if raw is None:
+            self._traceback.end()
+        else:
+            if source != self._source:
+                self._traceback.end()
+            continues = self._traceback.continues(raw) or bool(event.get("continues"))
+            continues = continues and source == self._source
+        self._source = source
+        if continues:
+            return f"{_INDENT}{raw}\n"
+        if request_id is not None:
+            text = _with_request(text, request_id)
+        time = formatTime(event.get("log_time"), _TIME_ONLY)
+        text = text.replace("\n", f"\n{_INDENT}")
+        origin = "" if worker is None else f"{worker.partition(' (')[0]} "
+        return f"{time} {origin}{_system(event)}: {text}\n"
+
+
+class _Traceback:
+    """The recognition of the lines of a traceback that follow its first one."""
+
+    def __init__(self) -> None:
+        self._inside = False
+        self._ended = False
+        self._is_group = False
+
+    def end(self) -> None:
+        """Forget the traceback: a line of another source follows."""
+        self._inside = self._ended = False
+
+    def continues(self, line: str) -> bool:
+        """Return whether a line belongs to the same traceback as the line before."""
+        start = _TRACEBACK.match(line)
+        if start and not (self._inside and self._is_group):
+            belongs = self._ended
+            self._inside, self._ended = True, False
+            self._is_group = start[1] is not None
+            return belongs
+        if self._inside:
+            if line[:1] in (" ", "\t"):
+                return True
+            # The exception itself, or the line after an exception group.
+            self._inside, self._ended = False, not self._is_group
+            return self._ended
+        # An empty line may introduce the next exception of a chain.
+        belongs = self._ended and (not line or bool(_NEXT_EXCEPTION.match(line)))
+        self._ended = belongs
+        return belongs
+
+
+def stream_line(event: LogEvent) -> str | None:
+    """Return the line that was written to a stream; None for another event."""
+    line = event.get("log_io", event.get("stream_line"))  # of this process, of a worker
+    if line is None and event.get("log_format", "").startswith("{line}"):
+        line = event.get("line")  # of wsgi.errors
+    return line if isinstance(line, str) else None
+
+
+def _is_stream_line(event: LogEvent) -> bool:
+    return stream_line(event) is not None
+
+
+def _is_routine(event: LogEvent, text: str) -> bool:
+    """Return whether `dev` leaves an event out."""
+    if event.get("log_level") not in _ROUTINE_LEVELS or "log_failure" in event:
+        return False
+    return (
+        bool(event.get("is_routine"))
+        or event.get("log_namespace") in _ROUTINE_NAMESPACES
+        or (event.get("log_namespace") == _LEGACY and bool(_PORT_CHANGE.match(text)))
+    )
+
+
+def _system(event: LogEvent) -> str:
+    level = event.get("log_level")
+    name = "-" if level is None else level.name
+    namespace = event.get("log_namespace", "-")
+    return f"{name} {_SHORT.get(namespace, namespace)}"
+
+
+def _with_request(text: str, request_id: str) -> str:
+    """Append the id to the first line, unless it is part of the line."""
+    first, newline, rest = text.partition("\n")
+    if request_id in first:
+        return text
+    return f"{first} (request {request_id}){newline}{rest}"
+
+
+def _json(event: LogEvent, request_id: str | None) -> str | None:
+    plain: Any = {"includeTimestamp": False, "includeSystem": False}
+    message = eventAsText(event, includeTraceback=False, **plain)
+    entry: dict[str, object] = {
+        "time": _utc(event.get("log_time")),
+        "level": getattr(event.get("log_level"), "name", None),
+        "namespace": event.get("log_namespace"),
+    }
+    raw = stream_line(event)
+    entry["message"] = message if raw is None else raw
+    if request_id is not None:
+        entry["request_id"] = request_id
+    if "worker" in event:
+        entry["worker"] = event["worker"]
+    if "log_failure" in event:
+        everything = eventAsText(event, **plain)
+        entry["traceback"] = everything[len(message) :].strip("\n")
+    elif not message and raw is None:
+        return None
+    return json.dumps(entry) + "\n"
+
+
+def _utc(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    time = datetime.fromtimestamp(seconds, timezone.utc)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
