@@ -62,7 +62,6 @@ def run(message: Mapping[str, Any]) -> NoReturn:
     if boot.uses_tls:
         os.set_inheritable(TLS_FD, False)
         adopt_stored(TLS_FD)
-    faulthandler.register(STACKS_SIGNAL, STACKS_FD, all_threads=True)
     link = socket.socket(fileno=LINK_FD)
     sender = LogSender(socket.socket(fileno=LOG_FD), boot.name)
     try:

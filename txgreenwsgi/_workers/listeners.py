@@ -199,17 +199,10 @@ def _open(text: str, slots: int, reactor: object) -> Listener:
             raise ListenError(text, error) from error
         failure.raiseException()
     if opening.listener is None:
-        raise EndpointError(
-            text,
-            "cannot be shared by workers",
-            "give tcp:, tcp6:, https:, ssl:, unix:, systemd: or fd:, or serve without "
-            "workers",
-        )
+        raise _cannot_be_shared(text)
     _log.info(
         "listening on {address}", address=opening.listener.address, is_routine=True
     )
-        raise _cannot_be_shared(text)
-    _log.info("listening on {address}", address=opening.listener.address)
     return opening.listener
 
 
