@@ -31,7 +31,7 @@ from .runner import Runner, run_in_task, run_strictly
 from .shutdown import Shutdown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
