@@ -123,6 +123,15 @@ class StaticCases(Cases):
         self.assert_complete(reply, DATA)
         self.assertEqual(server.app.environs, [])
 
+    def test_other_characters(self) -> None:
+        """Paths and names with other characters than ASCII are UTF-8."""
+        root = Path(self.mktemp()).absolute()
+        root.mkdir()
+        (root / "men\xfc.txt").write_bytes(b"soup")
+        server = self.serve(hello, static={"/caf\xe9": str(root)})
+        reply = server.begin(target="/caf%C3%A9/men%C3%BC.txt")
+        self.assert_complete(reply, b"soup")
+
     def test_large_file(self) -> None:
         """A large file is sent whole."""
         root = self.directory()

@@ -298,7 +298,7 @@ class Exchange:
         self.stream.ended(self)
 
     def _path_below(self) -> str:
-        prefix = self.server.settings.prefix
+        prefix = str(self.server.environ["SCRIPT_NAME"])
         return path_below(prefix, self.head.path) if prefix else self.head.path
 
     def start(self) -> None:
@@ -323,7 +323,14 @@ class Exchange:
             "request",
             [self._task_ended],
         )
-        hub.start(task)
+        note = server.note
+        if note is None:
+            hub.start(task)
+        else:
+            head = self.head
+            note(self.request_id.encode(), head.method.encode("latin-1"), head.target)
+            hub.start(task)
+            server.clear_note()
 
     def _task_ended(self) -> None:
         self.state = _TASK_ENDED
@@ -824,6 +831,8 @@ class Exchange:
         self.code = head.code
         self.bytes_sent = length
         self._left = 0
+        if self.details is not None:
+            self.details.head = head
         stream.start(head, length, block, True)
         if self.state is not RESPONDING:
             self._refuse_write()
@@ -897,6 +906,8 @@ class Exchange:
         length = count if head.content_length is None else head.content_length
         self.state = _RESPONDED
         self.code = head.code
+        if self.details is not None:
+            self.details.head = head
         self._left = length
         sent = stream.send_file(head, length, fd, offset, min(count, _FILE_BYTES))
         if sent is None:

@@ -6,7 +6,6 @@ It knows the order in which the parts of a worker start and stop.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import importlib
 import json
 import os
@@ -33,7 +32,6 @@ from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_F
 from txgreenwsgi._workers.logs import LogSender
 from txgreenwsgi._workers.page import Record
 from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
-from txgreenwsgi._workers.stacks import STACKS_SIGNAL
 from txgreenwsgi._workers.tenancy import Tenancy
 from txgreenwsgi.green import patched
 
@@ -64,7 +62,6 @@ def run(message: Mapping[str, Any]) -> NoReturn:
     if boot.uses_tls:
         os.set_inheritable(TLS_FD, False)
         adopt_stored(TLS_FD)
-    faulthandler.register(STACKS_SIGNAL, STACKS_FD, all_threads=True)
     link = socket.socket(fileno=LINK_FD)
     sender = LogSender(socket.socket(fileno=LOG_FD), boot.name)
     try:
@@ -106,7 +103,9 @@ def _serve(boot: Boot, link: socket.socket, sender: LogSender) -> None:
     record = Record(PAGE_FD, boot.record)
     _start(parts, reactor)
     application_server = server.site.server
-    hub_of(reactor).note_switches(note_requests(record))
+    stop_notes = note_requests(record, application_server, hub_of(reactor))
+    # The record belongs to this process alone.
+    os.register_at_fork(after_in_child=stop_notes)
     command = options.command
     limits = Limits(
         max_requests=command.max_requests,

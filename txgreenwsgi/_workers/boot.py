@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from .stacks import STACKS_SIGNAL
+
 if TYPE_CHECKING:
     from .link import Message
 
@@ -41,6 +43,7 @@ class Boot:
         record: the index of the worker's record in the shared page.
         name: the name of the worker in the log.
         uses_tls: whether there is a descriptor for TLS.
+        stacks_signal: the signal at which the worker writes its stacks.
         development: whether the worker lists its files to the master.
         failure: in development, why the application does not start; "" to start it.
     """
@@ -57,6 +60,7 @@ class Boot:
     record: int = 0
     name: str = ""
     uses_tls: bool = False
+    stacks_signal: int = STACKS_SIGNAL
     development: bool = False
     failure: str = ""
 

@@ -31,10 +31,11 @@ import struct
 import tempfile
 import time
 from array import array
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["RECORDS", "Beat", "Page", "Record", "create_page"]
 
@@ -161,9 +162,6 @@ class Record:
         self._begin = number * RECORD_BYTES
         self._beats = 0
         self._blocks = 0
-        # What `note` needs, for the hot path.
-        self._pack = _REQUEST.pack_into
-        self._running_at = self._begin + _RUNNING_AT
 
     def beat(self, lag: float, requests: int, connections: int, served: int) -> None:
         """Write a beat."""
@@ -180,20 +178,20 @@ class Record:
             self._blocks,
         )
 
-    def note(self, request_id: str, method: str, target: bytes) -> None:
-        """Write the request that runs from now on. Longer values are cut off."""
-        self._pack(
-            self._memory,
-            self._running_at,
-            1,
-            request_id.encode("latin-1", "replace"),
-            method.encode("latin-1", "replace"),
-            target,
-        )
+    def noter(
+        self,
+    ) -> tuple[Callable[[bytes, bytes, bytes], object], Callable[[], object]]:
+        """Return functions that write the running request, and that none runs.
 
-    def clear_note(self) -> None:
-        """Write that no request runs."""
-        self._memory[self._running_at] = 0
+        The first one takes id, method and target; it cuts longer values off. Both are
+        made of C functions, for the hot path.
+        """
+        memory = memoryview(self._memory)
+        place = self._begin + _RUNNING_AT
+        return (
+            partial(_REQUEST.pack_into, memory, place, 1),
+            partial(memory.__setitem__, place, 0),
+        )
 
     def note_block(self) -> None:
         """Count a block that this process has reported itself. Call from any thread."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from twisted.logger import Logger
 
 from .content_codings import preferred_coding
+from .environ import in_environ
 from .preconditions import (
     FAILED,
     NOT_MODIFIED,
@@ -147,11 +148,11 @@ class _Directory:
     """One directory, below one prefix.
 
     Attributes:
-        prefix: such as "/static".
+        prefix: such as "/static", as in PATH_INFO.
     """
 
     def __init__(self, prefix: str, path: str) -> None:
-        self.prefix = prefix
+        self.prefix = in_environ(prefix)
         self._path = os.fsencode(os.path.abspath(path))
         try:
             self._find()
