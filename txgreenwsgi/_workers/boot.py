@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .link import Message
+    from .slots import Worker
 
 __all__ = ["LINK_FD", "LOG_FD", "PAGE_FD", "STACKS_FD", "Boot"]
 
@@ -39,6 +40,8 @@ class Boot:
         record: the index of the worker's record in the shared page.
         name: the name of the worker in the log.
         development: whether the worker lists its files to the master.
+        preload: whether workers are forked from a process that has imported the
+            application.
         failure: in development, why the application does not start; "" to start it.
     """
 
@@ -54,6 +57,7 @@ class Boot:
     record: int = 0
     name: str = ""
     development: bool = False
+    preload: bool = False
     failure: str = ""
 
     def with_reactor(self, module: str) -> Boot:
@@ -63,6 +67,24 @@ class Boot:
             module: the module of the reactor, which has a function `install`.
         """
         return replace(self, reactor=module)
+
+    def with_entry(self, entry: str) -> Boot:
+        """Return a copy for another function.
+
+        Args:
+            entry: as "package.module:name".
+        """
+        return replace(self, entry=entry)
+
+    def for_worker(self, worker: Worker) -> Boot:
+        """Return a copy for a worker."""
+        return replace(
+            self,
+            slot=worker.slot.index,
+            number=worker.number,
+            name=f"worker {worker.number}",
+            failure=worker.failure,
+        )
 
     def message(self) -> Message:
         """Return the message to the worker."""
