@@ -28,6 +28,7 @@ from ._gunicorn.logs import ErrorLogObserver
 from ._gunicorn.requests import Requests
 from ._gunicorn.schemes import ForwardedScheme
 from ._launch.collecting import freezer_for
+from ._launch.forkable import reactor_importers
 from ._launch.patching import patch, patch_drivers
 from ._server.adopted import AdoptedEndpoint
 from ._server.errors import StartError
@@ -374,14 +375,8 @@ class GreenWorker(Worker):  # type: ignore[misc]
 
 def _inherited_reactor_text(is_preloaded: bool) -> str:
     """Return the message for a reactor that was installed before the fork."""
-    reactor = sys.modules[_REACTOR]
-    names = [
-        name
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] not in ("twisted", "txgreenwsgi")
-        and any(value is reactor for value in list(vars(module).values()))
-    ]
-    where = f" (by {', '.join(sorted(names))})" if names else ""
+    names = reactor_importers()
+    where = f" (by {', '.join(names)})" if names else ""
     remedy = (
         "remove --preload, or import the reactor in functions"
         if is_preloaded

@@ -81,7 +81,8 @@ def _greenlets() -> list[str]:
     return sorted(
         repr(each)
         for each in gc.get_objects()
-        if isinstance(each, greenlet) and each and each is not getcurrent()
+        # Not isinstance, which uses `__class__`: a lazy object would load itself.
+        if issubclass(type(each), greenlet) and each and each is not getcurrent()
     )
 
 

@@ -108,5 +108,6 @@ def _preload(boot: Boot) -> Preloaded:
 def _close_django_connections() -> None:
     """Close the database connections that a Django project has opened at import."""
     db: Any = sys.modules.get("django.db")
-    if db is not None:
+    conf: Any = sys.modules.get("django.conf")
+    if db is not None and conf is not None and conf.settings.configured:
         db.connections.close_all()

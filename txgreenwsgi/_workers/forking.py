@@ -162,6 +162,7 @@ class _ForkServer(ProcessProtocol):
         self._pid = 0
         self._reason = ""
         self._ending = False
+        self._killed = False
         self.has_ended = False
         self._workers: dict[int, _ForkedProcess] = {}
         channels = Channels()
@@ -207,6 +208,7 @@ class _ForkServer(ProcessProtocol):
     def signal(self, number: int) -> None:
         """Send a signal. A no-op if the process has ended."""
         if not self.has_ended:
+            self._killed |= number == _SIGKILL
             with suppress(ProcessLookupError):
                 os.kill(self._pid, number)
 
@@ -267,11 +269,12 @@ class _ForkServer(ProcessProtocol):
             status, number = end_of(reason)
             ended = f"status {status}" if number is None else f"signal {number}"
             self._reason = f"the fork server has ended ({ended})"
-            _log.error(
-                "fork server {pid} has ended ({ended}); its workers go on",
-                pid=self._pid,
-                ended=ended,
-            )
+            if not self._killed:
+                _log.error(
+                    "fork server {pid} has ended ({ended}); its workers go on",
+                    pid=self._pid,
+                    ended=ended,
+                )
         for process in list(self._workers.values()):
             if process.pid:
                 process.watch()
