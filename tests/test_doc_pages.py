@@ -134,7 +134,7 @@ class ApplicationExampleTests(LeakCheckMixin, SynchronousTestCase):
 
     def test_request_id(self) -> None:
         """The middleware of docs/logging.md sends the request ID."""
-        [source] = examples("logging.md")
+        source = examples("logging.md")[0]
         middleware = run(source, "logging_example").with_request_id
 
         def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -143,6 +143,26 @@ class ApplicationExampleTests(LeakCheckMixin, SynchronousTestCase):
 
         response = self.serve(middleware(app)).request("GET", "/")
         self.assertEqual(response.header("X-Request-Id"), response.body.decode())
+
+
+class ObserverExampleTests(LeakCheckMixin, TestCase):
+    """The observer of docs/logging.md."""
+
+    def test_optional_fields(self) -> None:
+        """The observer gets the environ that the application has left."""
+        source = examples("logging.md")[1].partition("\n\nservice(")[0]
+        module: Any = run(source, "observer_example")
+        counted: list[tuple[object, ...]] = []
+        module.count = lambda *fields: counted.append(fields[:2])
+
+        def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            environ["shop.tenant"] = 7
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [b""]
+
+        server = self.serve(app, observers=[module.Metrics().observe])
+        server.request("GET", "/")
+        self.assertEqual(counted, [(7, 200)])
 
 
 class TroubleshootingTests(SynchronousTestCase):

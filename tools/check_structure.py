@@ -84,6 +84,7 @@ FOREIGN: Final[Mapping[str, str]] = {
     # Twisted.
     "_args_from_interpreter_flags": "subprocess: the flags of this interpreter, as "
     "multiprocessing passes them on",
+    "_poller": "epoll reactor: its epoll object, to register a socket exclusively",
     "_realPortNumber": "a port of Twisted: the number of the bound port",
     "_startedBefore": "reactor: tells a stopped reactor from one never started",
     "_asyncioEventloop": "asyncio reactor: the loop that it runs on",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from typing import Any
 
@@ -105,11 +106,16 @@ class QuestionTests(SubcommandCase):
         self.answer = "text"
         self.run_command("stacks")
         self.run_command("stacks", "--control", "/run/a.sock", "--timeout", "3")
+        for value in ("/run/b.sock", "auto"):
+            self.patch(os, "environ", {**os.environ, "TXGREENWSGI_CONTROL": value})
+            self.run_command("stacks")
         self.assertEqual(
             self.asked,
             [
                 ("/run/found.sock", "stacks", {"timeout": 15.0, "of": ""}),
                 ("/run/a.sock", "stacks", {"timeout": 3.0, "of": ""}),
+                ("/run/b.sock", "stacks", {"timeout": 15.0, "of": ""}),
+                ("/run/found.sock", "stacks", {"timeout": 15.0, "of": ""}),
             ],
         )
 

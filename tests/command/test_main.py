@@ -61,7 +61,7 @@ class MainTests(SynchronousTestCase):
 
     def test_modules(self) -> None:
         """Each subcommand has a module."""
-        for name in ("status", "reload", "scale", "stacks"):
+        for name in SUBCOMMANDS:
             self.assertIsNotNone(find_spec(SUBCOMMANDS[name].module), name)
 
     def test_script(self) -> None:

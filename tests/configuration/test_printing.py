@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -83,12 +83,14 @@ class PrintTests(SynchronousTestCase):
             methods=("GET", "X"),
             access_log="-",
             trusted_proxy=("unix", "10.0.0.0/8"),
+            workers="auto",
         )
         self.assert_round_trip(configuration)
         self.assertIn(
             'environ = ["A==b\\n", "C="]  # test\n', printed(configuration, "/")
         )
 
+    @settings(deadline=None)
     @given(TEXT, TEXT)
     def test_any_text(self, app: str, value: str) -> None:
         """Any text reads back."""

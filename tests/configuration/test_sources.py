@@ -241,6 +241,14 @@ class EnvironmentTests(SourceTestCase):
                 f"{variable} {text!r} {message}", self.refusal(None, {variable: text})
             )
 
+    def test_several_values(self) -> None:
+        """For several values on a line, the message says how to separate them."""
+        for text in ("tcp:80 tcp:81", "tcp:80,tcp:81", "tcp:80, tcp:81"):
+            self.assertIn(
+                "; several values need one line each",
+                self.refusal(None, {"TXGREENWSGI_LISTEN": text}),
+            )
+
     def test_actions(self) -> None:
         """Actions have no variable."""
         environ = {"TXGREENWSGI_CHECK": "1", "TXGREENWSGI_PRINT_CONFIG": "1"}
@@ -295,6 +303,25 @@ class PlatformTests(SourceTestCase):
                 self.refusal(None, {"PORT": text}),
                 f"PORT {text!r} is not a port: give a number from 0 to 65535",
             )
+
+    def test_web_concurrency(self) -> None:
+        """WEB_CONCURRENCY is the number of workers, if no other is given."""
+        environ = {"WEB_CONCURRENCY": "3"}
+        given = self.resolved(None, environ).given
+        self.assertEqual(given["workers"], Given(3, "WEB_CONCURRENCY"))
+        given = self.resolved("workers = 'auto'", environ).given
+        self.assertEqual(given["workers"].value, "auto")
+        self.assertEqual(self.resolved("workers = 2").given["workers"].value, 2)
+        for text in ("-1", "many", "1.5"):
+            self.assertIn(
+                f"WEB_CONCURRENCY {text!r} is",
+                self.refusal(None, {"WEB_CONCURRENCY": text}),
+            )
+        self.assertIn(
+            'workers = "many" is not a whole number: give a number without quotes or '
+            '"auto"',
+            self.refusal("workers = 'many'"),
+        )
 
     def test_forwarded_allow_ips(self) -> None:
         """FORWARDED_ALLOW_IPS takes gunicorn's syntax."""
@@ -360,9 +387,11 @@ class FileTests(SourceTestCase):
             "FILE, line 3: keepalive is not an option: remedy for keepalive 5",
         )
         self.assertEqual(
-            self.refusal("[bind]\nhost = 'x'"),
-            "FILE, line 1: bind is not an option: remedy for bind {'host': 'x'}",
+            self.refusal("[server]\nkeep_alive = 5"),
+            "FILE, line 1: server is not an option: remove the line [server], because "
+            "options are in no table",
         )
+        self.assertIn("remedy for port 80", self.refusal("port = 80"))
         self.assertIn("l is not an option", self.refusal("l = 'x'"))
 
     def test_not_in_a_file(self) -> None:
@@ -406,6 +435,9 @@ class FileTests(SourceTestCase):
 
     def test_pyproject(self) -> None:
         """Of a pyproject.toml, the table tool.txgreenwsgi is used."""
+        # The table is found under any other name too.
+        given = self.resolved("[tool.txgreenwsgi]\nkeep_alive = 5\n").given
+        self.assertEqual(given["keep_alive"], Given(5.0, f"{self.path}, line 2"))
         self.path = self.path.with_name("pyproject.toml")
         text = "[project]\nstrict = 1\n[tool.txgreenwsgi]\n"
         given = self.resolved(f"{text}keep_alive = 5\n").given

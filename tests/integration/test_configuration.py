@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from .processes import CHECKOUT, LOOPBACK, START_SECONDS, TWISTD, start
+from .test_workers import Workers
 
 APP = """
 def app(environ, start_response):
@@ -69,6 +71,26 @@ class ConfigurationTests(SynchronousTestCase):
         server.wait_ended()
         self.assertIn("GET / ", (self.project / "access.log").read_text())
 
+    def test_reload(self) -> None:
+        """The workers of a reload read the changed file, and so does no other one."""
+        server = Workers("greenwsgi", self.config, "--workers=1")
+        self.addCleanup(server.kill)
+        server.wait_ready(1)
+        self.assertEqual(server.fetch("/").text, "eu")
+        file = self.project / "pyproject.toml"
+        text = file.read_text()
+        file.write_text(text.replace('"eu"', '"us"'))
+        self.assertEqual(server.fetch("/").text, "eu")
+        server.reload()
+        self.assertEqual(server.fetch("/").text, "us")
+        # A file that became invalid stops no worker.
+        file.write_text(text.replace("server_header", "server_heade"))
+        server.reload(2)
+        server.wait_logged(r"server_heade is not an option: did you mean server_header")
+        self.assertEqual(server.fetch("/").text, "us")
+        server.ask_to_stop()
+        server.wait_ended()
+
     def test_port(self) -> None:
         """PORT is the port, if no address is given."""
         with socket.socket() as free:
@@ -106,6 +128,37 @@ class ConfigurationTests(SynchronousTestCase):
             )
             self.assertEqual(status, 1, output)
             self.assertIn(message, output)
+
+    def test_from_gunicorn(self) -> None:
+        """The translation of a gunicorn.conf.py configures a server."""
+        (self.project / "gunicorn.conf.py").write_text(
+            "import os\n"
+            "bind = '127.0.0.1:0'\n"
+            "wsgi_app = 'shop:app'\n"
+            "chdir = os.path.dirname(os.path.abspath(__file__))\n"
+            "worker_class = 'gevent'\n"
+            "accesslog = 'access.log'\n"
+            "access_log_format = '%(m)s %(U)s %({x-a}i)s'\n"
+            "def post_fork(server, worker): pass\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "txgreenwsgi", "from-gunicorn"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=START_SECONDS,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            cwd=self.project,
+        )
+        self.assertIn("# - post_fork: put the code", done.stdout)
+        self.assertIn("2 without a counterpart", done.stderr)
+        config = self.project.parent / "txgreenwsgi.toml"
+        config.write_text(done.stdout)
+        server = start(self, "greenwsgi", f"--config={config}")
+        self.assertEqual(server.fetch("/a?b", headers={"X-A": "1"}).text, "none")
+        server.ask_to_stop()
+        server.wait_ended()
+        self.assertEqual((self.project / "access.log").read_text(), "GET /a 1\n")
 
     def test_print(self) -> None:
         """--print-config prints a file with the same configuration."""

@@ -104,7 +104,9 @@ class DeployPageTests(SynchronousTestCase):
     def start_proxy(self, command: str) -> None:
         """Start HAProxy; the test's cleanup ends it."""
         name, *words = shlex.split(command)
-        process = subprocess.Popen([find_program(name), *words], cwd=self.folder)
+        process = subprocess.Popen(
+            [find_program(name), *words], cwd=self.folder, stderr=subprocess.DEVNULL
+        )
 
         def end() -> None:
             process.terminate()
@@ -119,7 +121,7 @@ class DeployPageTests(SynchronousTestCase):
     def workers(self, version: int) -> set[str]:
         """Return the workers in the answers, which all have this version."""
         found = set()
-        for _ in range(20):
+        for _ in range(10):
             line = re.search(
                 rf"^version {version}, worker (\d+), {LOOPBACK} by https$",
                 text := self.answer(),

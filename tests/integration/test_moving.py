@@ -7,10 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
-
-from txgreenwsgi._twistd.options import Options
 
 from .processes import CHECKOUT, LOOPBACK, ServerProcess, start
 
@@ -61,16 +58,6 @@ def anchors(page: Path) -> set[str]:
 
 class PageTests(SynchronousTestCase):
     """The page itself."""
-
-    def test_options(self) -> None:
-        """Each recommended option exists, in the command or in twistd."""
-        ours = {name.partition("=")[0].rstrip("=") for name in Options().longOpt}
-        server = ServerOptions()
-        ours |= {name.rstrip("=") for name in server.longOpt}
-        rows = re.findall(r"^\|([^|]*)\|([^|]*)\|[^|]*\|$", PAGE.read_text(), re.M)
-        named = {each for _, here in rows for each in re.findall(r"--([a-z-]+)", here)}
-        self.assertGreater(len(named), 15)
-        self.assertEqual(named - ours - {"-"}, set())
 
     def test_links(self) -> None:
         """Each link leads to an existing page or heading."""

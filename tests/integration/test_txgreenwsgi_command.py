@@ -336,6 +336,18 @@ class LogTests(CommandTestCase):
         self.assertNotIn("starting on", log)
         self.assertNotIn("Main loop", log)
 
+    def test_workers(self) -> None:
+        """Lines of workers have the name of the worker, and the same format."""
+        server = self.start("shop:app", LISTEN, "--workers=1", terminal=True)
+        request_id, log = self.answered(server)
+        lines = log.splitlines()
+        for text in TEXTS[:-1]:
+            (line,) = (line for line in lines if text in line)
+            self.assertTrue(line.endswith(f" (request {request_id})"), line)
+            self.assertRegex(line, r"\A\d\d:\d\d:\d\d worker 1 (info|error) [\w.]+: ")
+        self.assertEqual(lines.count("    KeyError: 'missing'"), 2)
+        self.assertRegex(log, r" serves shop:app at .* \(1 worker, pids \d+, master ")
+
     def test_json(self) -> None:
         """In JSON, each line is an object; those of a request have its id."""
         server = self.start("shop:app", LISTEN, "--log-format=json")

@@ -6,13 +6,11 @@ by `TXGREENWSGI_CONNECTIONS=10000`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +26,7 @@ from .processes import (
     RawClient,
     ServerProcess,
 )
+from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
 
 if TYPE_CHECKING:
@@ -157,43 +156,20 @@ class WorkerTests(SynchronousTestCase):
             self.assertFalse(is_alive(pid))
 
     def clients(
-        self, port: int, *options: str, kept: int = 20, closing: int = 5
-    ) -> Any:
+        self, port: int, *, kept: int = 20, closing: int = 5, tls: bool = False
+    ) -> RestartClients:
         """Start clients that send requests until they are ended."""
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.integration.restart_clients"),
-                *(*options, str(kept), str(closing), str(port)),
-            ],
-            cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        return RestartClients(self, [port], kept=kept, closing=closing, tls=tls)
 
-        def end() -> None:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-
-        self.addCleanup(end)
-        return process
-
-    def results(self, clients: Any) -> dict[str, Any]:
-        """End clients and return their results."""
-        output, _ = clients.communicate(timeout=60)
-        result: dict[str, Any] = json.loads(output)
-        return result
-
-    def assert_answered(self, clients: Any, server: Workers) -> None:
+    def assert_answered(self, clients: RestartClients, server: Workers) -> None:
         """Fail unless every request was answered, and there was load all the time."""
-        result = self.results(clients)
+        outcome = clients.finish()
         self.assertEqual(
-            result["failures"], [], f"{result['answered']} answered:\n{server.log()}"
+            outcome.failures, [], f"{outcome.answered} answered:\n{server.log()}"
         )
-        self.assertGreater(result["answered"], 50)
+        self.assertGreater(outcome.answered, 50)
         if "TXGREENWSGI_RELOADS" in os.environ:
-            print(f"{self.id()}: {result['answered']} answered, 0 failed")
+            print(f"{self.id()}: {outcome.answered} answered, 0 failed")
 
 
 def is_alive(pid: int) -> bool:
@@ -275,13 +251,13 @@ class LifeTests(WorkerTests):
             server.wait_count("was killed by SIGKILL", number)
             server.wait_ready(2 + number)
         time.sleep(0.5)
-        result = self.results(clients)
+        outcome = clients.finish()
         # Those in flight in the killed worker: at most one for each client.
-        self.assertLessEqual(len(result["failures"]), 3 * 25)
-        self.assertGreater(result["answered"], 100)
+        self.assertLessEqual(len(outcome.failures), 3 * 25)
+        self.assertGreater(outcome.answered, 100)
         self.assertIn("was killed by SIGKILL", server.log())
-        for failure in result["failures"]:
-            self.assertNotIn("refused", failure)
+        for failure in outcome.failures:
+            self.assertNotIn("refused", failure.error)
 
     def test_exit_of_a_worker(self) -> None:
         """The exit status of a worker is logged."""
@@ -407,7 +383,7 @@ class ReloadTests(WorkerTests):
             f":privateKey={key}"
         )
         server = self.start(app=RESTART_APP, listen=[listen])
-        clients = self.clients(server.port, "--tls", kept=10, closing=0)
+        clients = self.clients(server.port, kept=10, closing=0, tls=True)
         for number in range(1, RELOADS + 1):
             server.reload(number)
         self.assert_answered(clients, server)
@@ -537,8 +513,122 @@ class ScaleTests(WorkerTests):
         self.stop(server)
 
 
+class BlockedTests(WorkerTests):
+    """Workers whose reactor is blocked."""
+
+    def test_hung_worker(self) -> None:
+        """A worker that C code blocks for ever is named, killed and replaced.
+
+        The other requests are served by the other worker meanwhile.
+        """
+        server = self.start("--worker-timeout=4")
+        with server.connect() as client:
+            began = time.monotonic()
+            client.send(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.wait_logged("is blocked for .* by request .* GET /hang")
+            for _ in range(50):
+                before = time.monotonic()
+                self.assertEqual(server.fetch("/").status, 200)
+                # Without a neighbour, half of them would wait for the timeout.
+                self.assertLess(time.monotonic() - before, 2)
+            server.wait_logged("was killed by SIGKILL")
+            # Generous: the timeout is 4 s.
+            self.assertLess(time.monotonic() - began, 10)
+            client.read_all()
+        log = server.log()
+        self.assertRegex(log, r"killing worker .* by request \S+ GET /hang")
+        self.assertIn("workers_app.py", log)
+        self.assertRegex(log, "in match")
+        server.wait_ready(3)
+
+    def test_busy_worker(self) -> None:
+        """Python code that blocks is logged by the worker, and is not killed."""
+        server = self.start("--worker-timeout=10")
+        with server.connect() as client:
+            client.send(b"GET /busy/3 HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(1.5)
+            for _ in range(20):
+                before = time.monotonic()
+                self.assertEqual(server.fetch("/").status, 200)
+                self.assertLess(time.monotonic() - before, 1.4)
+            self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
+        server.wait_logged(r"reactor blocked by GET /busy/3")
+        server.wait_logged("responds again")
+        self.assertEqual(len(server.ready()), 2)
+
+    def test_shared_socket(self) -> None:
+        """A blocked worker does not keep the connections of a shared socket."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/socket"
+        server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=2")
+        server.wait_ready(2)
+        blocked = get_unix(path, "/busy/4")
+        self.addCleanup(blocked.close)
+        began = time.monotonic()
+        for _ in range(20):
+            with get_unix(path, "/") as client:
+                self.assertIn(b"200 OK", client.recv(1000))
+        self.assertLess(time.monotonic() - began, 3.5)
+
+
+def get_unix(path: str, target: str) -> socket.socket:
+    """Send a request over a UNIX socket."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(ANSWER_SECONDS)
+    client.connect(path)
+    client.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    return client
+
+
+class RecyclingTests(WorkerTests):
+    """Limits of a worker's life."""
+
+    def check(self, option: str, reason: str) -> None:
+        """Check that workers are recycled under load, and that no request fails."""
+        server = self.start(option, app=RESTART_APP)
+        clients = self.clients(server.port)
+        server.wait_count(rf"recycling worker .*{reason}", 2)
+        server.wait_ready(4)
+        time.sleep(0.5)
+        self.assert_answered(clients, server)
+        self.stop(server)
+
+    def test_requests(self) -> None:
+        """A number of requests."""
+        self.check("--max-requests=500", r"\d+ requests \(--max-requests\)")
+
+    def test_lifetime(self) -> None:
+        """A time."""
+        self.check("--max-lifetime=2", r"2 s of service \(--max-lifetime\)")
+
+    def test_memory(self) -> None:
+        """Memory."""
+        server = self.start("--max-rss=120M", workers=1)
+        server.fetch("/keep")
+        server.fetch("/keep")
+        server.wait_logged(r"recycling worker 1 .*MiB of memory \(--max-rss\)")
+        server.wait_ready(2)
+
+
 class BalanceTests(WorkerTests):
     """The distribution of connections."""
+
+    def test_shared_socket(self) -> None:
+        """Connections that persist on a shared socket are divided evenly."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/socket"
+        server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=4")
+        server.wait_ready(4)
+        counts: dict[bytes, int] = {}
+        for _ in range(80):
+            client = get_unix(path, "/")
+            self.addCleanup(client.close)
+            pid = client.recv(1000).rpartition(b"\r\n\r\n")[2]
+            counts[pid] = counts.get(pid, 0) + 1
+        self.assertEqual(len(counts), 4, counts)
+        self.assertLess(max(counts.values()), 1.5 * 80 / 4, counts)
 
     def test_divided_sockets(self) -> None:
         """Each of four workers gets about the same number of connections."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+import re
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
+_kept: list[bytes] = []
+
+
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Answer with the process id; the path selects what happens before.
 
     "/sleep/SECONDS" waits, "/exit" and "/kill" end the process, "/busy/SECONDS" holds
-    the reactor up, "/c/SECONDS" does so in C with the interpreter lock, "/print"
-    prints.
+    the reactor up, "/hang" does so in C with the interpreter lock, for ever, "/keep"
+    keeps 50 MB of memory, "/print" prints.
     """
     _, action, *arguments = environ["PATH_INFO"].split("/")
     if action == "sleep":
@@ -30,9 +33,10 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         end = time.monotonic() + float(arguments[0])
         while time.monotonic() < end:
             pass
-    elif action == "c":
-        # PyDLL, unlike CDLL, keeps the interpreter lock.
-        ctypes.PyDLL(None).usleep(int(float(arguments[0]) * 1e6))
+    elif action == "hang":
+        re.match(r"(a+)+$", "a" * 100 + "b")
+    elif action == "keep":
+        _kept.append(b"x" * 50_000_000)
     elif action == "print":
         print("printed by the application")
     elif action == "environ":

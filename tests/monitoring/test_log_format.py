@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -237,6 +237,7 @@ class ForgeryTests(SynchronousTestCase):
             response_headers=[("x", text)],
         )
 
+    @settings(deadline=None)
     @given(some.text(some.characters(max_codepoint=0x2FFF)))
     def test_any_text(self, text: str) -> None:
         """Every line has the fields of its format, whatever the text is."""

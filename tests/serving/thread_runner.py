@@ -165,6 +165,21 @@ class _Sink:
         return self._sink.code
 
     @property
+    def crosses(self) -> bool:
+        """True: each method crosses to the task."""
+        return True
+
+    @property
+    def error(self) -> BaseException | None:
+        """The error that each further call raises."""
+        return self._sink.error
+
+    @property
+    def accepts_blocks(self) -> bool:
+        """Whether a write would neither raise nor wait."""
+        return self._sink.accepts_blocks
+
+    @property
     def bodiless(self) -> bool:
         """Whether the response has no body."""
         return self._sink.bodiless

@@ -6,8 +6,17 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from tests.serving.thread_runner import SECONDS
-from txgreenwsgi import current_task, sleep, spawn, wait
+from txgreenwsgi import (
+    Cancelled,
+    ClientDisconnected,
+    current_task,
+    sleep,
+    spawn,
+    timeout,
+    wait,
+)
 from txgreenwsgi._switching.greenlets import require_task
+from txgreenwsgi._switching.thread_calls import in_task
 from txgreenwsgi._threads.calls import ThreadCall
 from txgreenwsgi._threads.reactor_calls import guard_from_threads
 from txgreenwsgi._threads.response import SinkInThread
@@ -32,14 +41,19 @@ class FakeSink:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.head_sent = threading.Event()
+        self.accepts_blocks = True
+        self.error: BaseException | None = None
+        self.on_write: Callable[[], object] = int
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         def call(*args: object) -> None:
             assert current_task() is not None, f"{name} was not called in the task"
-            if name == "begin":
+            if name in ("begin", "respond"):
                 self.head_sent.set()
                 args = args[1:]  # without the head
             self.calls.append((name, *args))
+            if name == "write":
+                self.on_write()
 
         return call
 
@@ -211,9 +225,13 @@ class RunnerTests(ThreadsTestCase):
 class SinkInThreadTests(ThreadsTestCase):
     """SinkInThread."""
 
+    def setUp(self) -> None:
+        """Make the sink of the task."""
+        super().setUp()
+        self.sink = FakeSink()
+
     def send(self, function: Callable[[Any], None]) -> list[tuple[Any, ...]]:
         """Call `function` with a sink in a thread; return the calls in the task."""
-        self.sink = FakeSink()
 
         def main() -> None:
             task = current_task()
@@ -263,6 +281,172 @@ class SinkInThreadTests(ThreadsTestCase):
             sink.finish()
 
         self.assertEqual(self.send(respond), [("begin", None, b"one"), ("finish",)])
+
+    def test_one_block(self) -> None:
+        """A response of one block is one call."""
+
+        def respond(sink: Any) -> None:
+            sink.respond(Head(None), b"one")
+
+        self.assertEqual(self.send(respond), [("respond", b"one")])
+
+    def written(self) -> bytes:
+        """Return all blocks that the task has written."""
+        return b"".join(call[1] for call in self.sink.calls if call[0] == "write")
+
+    def test_ahead(self) -> None:
+        """The thread writes further blocks while the task sends; these are joined."""
+        written = threading.Event()
+
+        def on_write() -> None:
+            assert written.wait(SECONDS), "the thread waits for the task"
+
+        def respond(sink: Any) -> None:
+            sink.begin(Head(None), None, b"one")
+            self.sink.on_write = on_write
+            sink.write(b"two")
+            sink.write(b"three")
+            sink.write(b"four")
+            written.set()
+            sink.finish()
+
+        calls = self.send(respond)
+        self.assertEqual(calls[0], ("begin", None, b"one"))
+        self.assertEqual(calls[-1], ("finish",))
+        self.assertEqual(self.written(), b"twothreefour")
+        self.assertLess(len(calls), 5)
+
+    def ahead(self, size: int) -> int:
+        """Write 4000 blocks; return how many are written while the first is sent."""
+        counts: list[int] = []
+        written: list[int] = []
+        self.sink.calls.clear()
+
+        def on_write() -> None:
+            # Until the thread makes no more progress: it is blocked.
+            before = -1
+            while before < len(written):
+                before = len(written)
+                threading.Event().wait(0.05)
+            counts.append(len(written))
+            self.sink.on_write = int
+
+        def respond(sink: Any) -> None:
+            sink.begin(Head(None), None, b"")
+            self.sink.on_write = on_write
+            for _ in range(4000):
+                sink.write(bytes(size))
+                written.append(size)
+            sink.finish()
+
+        self.send(respond)
+        self.assertEqual(len(self.written()), 4000 * size)
+        return counts[0]
+
+    def test_bound(self) -> None:
+        """The thread is at most 256 KiB ahead, with the overhead of the blocks."""
+        for size in (50_000, 1):
+            self.assertTrue(0 < self.ahead(size) * (size + 64) <= 300_000, size)
+
+    def test_alone(self) -> None:
+        """A write that may fail or wait is over when it returns."""
+
+        def respond(sink: Any) -> None:
+            sink.begin(Head(7), None, b"one")
+            sink.write(b"block")  # longer than the Content-Length
+            assert self.sink.calls[-1] == ("write", b"block")
+            self.sink.accepts_blocks = False
+            sink.write(b"")
+            assert self.sink.calls[-1] == ("write", b"")
+            self.sink.accepts_blocks = True
+            with timeout(10):
+                sink.write(b"")
+                assert self.sink.calls[-1] == ("write", b"")
+            sink.finish()
+
+        self.send(respond)
+
+    def fail_write(self, error: BaseException, sticky: bool) -> Callable[[], None]:
+        """Let the next write fail; if `sticky`, all further ones too."""
+        failed = threading.Event()
+
+        def on_write() -> None:
+            if sticky:
+                self.sink.error = error
+                self.sink.accepts_blocks = False
+            else:
+                self.sink.on_write = int
+            failed.set()
+            raise error
+
+        self.sink.on_write = on_write
+        return lambda: self.assertTrue(failed.wait(SECONDS))
+
+    def test_disconnect(self) -> None:
+        """A disconnect found while the task sends is raised in the next write."""
+        raised: list[str] = []
+
+        def respond(sink: Any) -> None:
+            sink.begin(Head(None), None, b"one")
+            wait_until_failed = self.fail_write(ClientDisconnected("gone"), sticky=True)
+            sink.write(b"two")
+            wait_until_failed()
+            sleep(0)
+            raised.append("not in a wait")
+            try:
+                sink.write(b"three")
+            except ClientDisconnected:
+                raised.append("in the next write")
+
+        self.send(respond)
+        self.assertEqual(raised, ["not in a wait", "in the next write"])
+
+    def test_interruption(self) -> None:
+        """An interruption found while the task sends is raised in the next wait."""
+        raised: list[str] = []
+
+        def respond(sink: Any) -> None:
+            sink.begin(Head(None), None, b"one")
+            wait_until_failed = self.fail_write(Cancelled("cancelled"), sticky=False)
+            sink.write(b"two")
+            wait_until_failed()
+            try:
+                sleep(0)
+            except Cancelled:
+                raised.append("in the wait")
+
+        self.send(respond)
+        self.assertEqual(raised, ["in the wait"])
+
+    def test_late_interruption(self) -> None:
+        """Without a further wait, an interruption is raised at the end."""
+
+        def respond(sink: Any) -> None:
+            sink.begin(Head(None), None, b"one")
+            self.fail_write(Cancelled("cancelled"), sticky=False)
+            sink.write(b"two")
+
+        with self.assertRaises(Cancelled):
+            self.send(respond)
+
+    def test_failure_before_close(self) -> None:
+        """A failed end of the response does not prevent later calls in the task."""
+        calls: list[str] = []
+
+        def fail() -> None:
+            raise ConnectionResetError
+
+        def respond(sink: Any) -> None:
+            vars(self.sink)["finish"] = fail
+            sink.begin(Head(None), None, b"one")
+            sink.finish()
+            sleep(0)
+            sink.end_iteration()
+            in_task(calls.append, "released")
+
+        with self.assertRaises(ConnectionResetError):
+            self.send(respond)
+        self.assertEqual(calls, ["released"])
 
 
 class GuardTests(ThreadsTestCase):

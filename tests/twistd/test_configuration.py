@@ -84,6 +84,7 @@ class SourceTests(ConfigurationTestCase):
         for text, message in {
             "keepalive = 5": "keepalive is not an option: did you mean keep_alive?",
             "keep-alive = 5": "keep-alive is not an option: did you mean keep_alive?",
+            "KEEP-ALIVE = 5": "KEEP-ALIVE is not an option: did you mean keep_alive?",
             "port = 80": "port is not an option: use --listen",
             "xyzzy = 1": "xyzzy is not an option: ",
         }.items():
@@ -206,8 +207,8 @@ class CheckConfigTests(ConfigurationTestCase):
             "from txgreenwsgi._twistd.options import Options\n"
             "def import_that_hangs(): time.sleep(600)\n"
             "options = Options()\n"
-            "options.parseOptions([])\n"
-            "check_start(import_that_hangs, options, 0.1)\n"
+            "options.parseOptions(['--boot-timeout=1'])\n"
+            "check_start(import_that_hangs, options)\n"
         )
         done = subprocess.run(
             [sys.executable, "-c", code],

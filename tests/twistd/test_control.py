@@ -379,6 +379,7 @@ class SurroundedServiceTests(SynchronousTestCase):
             cast("Any", self.control),
             self.reactor,
             lambda: self.calls.append("started"),
+            succeed(None),
         )
 
     def test_order(self) -> None:

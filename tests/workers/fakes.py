@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import Clock
 
 from txgreenwsgi._workers.master import Master, MasterSettings
+from txgreenwsgi._workers.page import Beat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,9 +85,35 @@ class FakeSockets:
 
     addresses = ("127.0.0.1:8080", "/run/socket")
 
+    slots = 0
+
+    def shared(self) -> list[int]:
+        """Return the index of the shared endpoint."""
+        return [1]
+
     def descriptors(self, slot: int, *, shared: bool) -> tuple[list[int], list[int]]:
         """Return numbers that tell the slot."""
         return ([0, 1], [100 + slot, 99]) if shared else ([0], [100 + slot])
+
+
+class FakeBeats:
+    """A page without beats, unless the test writes some."""
+
+    def __init__(self) -> None:
+        self.beats: dict[int, Beat] = {}
+        self.serving: list[int] = []
+
+    def clear(self, record: int) -> None:
+        """Forget the beats of a record."""
+        self.beats.pop(record, None)
+
+    def read(self, record: int) -> Beat:
+        """Return the last beat."""
+        return self.beats.get(record, Beat(0, 0.0, 0.0, 0, 0, 0, False, ""))
+
+    def write_serving(self, records: Sequence[int]) -> None:
+        """Record it."""
+        self.serving = list(records)
 
 
 class MasterCase:
@@ -101,6 +128,7 @@ class MasterCase:
     def __init__(self, workers: int = 2, **settings: Any) -> None:
         self.clock = Clock()
         self.processes: list[FakeProcess] = []
+        self.beats = FakeBeats()
         self.refusal: OSError | None = None
         self.given_up: list[str] = []
         self.master = Master(
@@ -108,7 +136,9 @@ class MasterCase:
             MasterSettings(workers, **settings),
             FakeSockets(),
             self._launch,
+            self.beats,
             self.given_up.append,
+            self.clock.seconds,
         )
 
     def _launch(self, worker: Worker) -> FakeProcess:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from .fakes import MasterCase, Observer
+from txgreenwsgi._workers.master import MasterSettings
+from txgreenwsgi._workers.page import Beat
+
+from .fakes import FakeProcess, MasterCase, Observer
 
 
 class StartTests(SynchronousTestCase):
@@ -22,11 +27,11 @@ class StartTests(SynchronousTestCase):
         second.ready()
         self.assertEqual(
             first.done("adopt")[0],
-            {"do": "adopt", "slot": 0, "listeners": [0, 1], "descriptors": [100, 99]},
+            _adopt(0, [100, 99]),
         )
         self.assertEqual(
             second.done("adopt"),
-            [{"do": "adopt", "slot": 1, "listeners": [0, 1], "descriptors": [101, 99]}],
+            [_adopt(1, [101, 99])],
         )
 
     def test_neighbour_during_the_start(self) -> None:
@@ -574,6 +579,184 @@ class StopTests(SynchronousTestCase):
         self.successResultOf(done)
 
 
+class BeatTests(SynchronousTestCase):
+    """Workers whose reactor is blocked."""
+
+    def setUp(self) -> None:
+        """Start two workers that have been ready for some time."""
+        self.case = case = MasterCase(2, worker_timeout=30.0)
+        case.start()
+        for _ in range(50):
+            self.beat(*case.processes)
+            case.advance(0.25)
+        self.first, self.second = case.processes
+        self.second.messages.clear()
+
+    def beat(
+        self, *processes: FakeProcess, current: str = "", reported: bool = False
+    ) -> None:
+        """Let processes beat."""
+        now = self.case.clock.seconds()
+        for process in processes:
+            self.case.beats.beats[process.worker.record] = Beat(
+                1, now, 0.0, 2, 3, 4, reported, current
+            )
+
+    def pass_time(self, seconds: float, **keywords: Any) -> None:
+        """Let time pass in which only the second worker beats."""
+        for _ in range(int(seconds * 4)):
+            self.beat(self.second)
+            self.case.advance(0.25)
+
+    def test_neighbour(self) -> None:
+        """A neighbour accepts for a worker that is blocked, until it recovers."""
+        self.beat(self.first, current="a-1 GET /slow")
+        self.pass_time(1)
+        self.assertEqual(self.second.messages, [])
+        self.pass_time(0.5)
+        self.assertEqual([each["slot"] for each in self.second.done("adopt")], [0])
+        self.assertTrue(self.second.done("poll"))
+        self.assertEqual(self.case.beats.serving, [self.second.worker.record])
+        self.beat(self.first)
+        self.case.advance(0.25)
+        self.assertEqual(self.second.done("release"), [_release(0)])
+        self.second.messages.clear()
+        self.beat(self.first, self.second)
+        self.case.advance(0.25)
+        self.assertEqual(self.second.messages, [])
+
+    def test_request_is_named(self) -> None:
+        """The log names the request of a worker that cannot log itself."""
+        with capturedLogs() as events:
+            self.beat(self.first, current="a-1 GET /slow")
+            self.pass_time(5)
+        [text] = [formatEvent(event) for event in events if "is blocked" in str(event)]
+        self.assertIn("by request a-1 GET /slow, which lets no other", text or "")
+
+    def test_worker_that_reports_itself(self) -> None:
+        """If the worker's own monitor has logged it, the master does not."""
+        with capturedLogs() as events:
+            self.beat(self.first, current="a-1 GET /slow", reported=True)
+            self.pass_time(5)
+        self.assertEqual([each for each in events if "is blocked" in str(each)], [])
+        self.assertTrue(self.first.worker.blocked)
+
+    def test_hung(self) -> None:
+        """A worker is killed at the timeout, after its stacks have been requested."""
+        self.beat(self.first, current="a-1 GET /slow")
+        self.pass_time(28.75)
+        self.assertEqual(self.first.stacks_begun, 0)
+        self.pass_time(0.5)
+        self.assertEqual(self.first.stacks_begun, 1)
+        self.pass_time(0.5)
+        self.assertEqual(self.first.signals, [])
+        with capturedLogs() as events:
+            self.pass_time(0.5)
+        self.assertEqual(self.first.signals, [signal.SIGKILL])
+        text = " ".join(str(formatEvent(event)) for event in events)
+        self.assertIn("(--worker-timeout 30) by request a-1 GET /slow", text)
+        self.assertIn(f"stacks of {self.first.pid}", text)
+        self.pass_time(5)
+        self.assertEqual(self.first.signals, [signal.SIGKILL])
+        self.first.exit(None, signal.SIGKILL)
+        self.case.advance(0)
+        self.assertEqual(len(self.case.live), 2)
+
+    def test_recovers_at_the_last_moment(self) -> None:
+        """A worker that beats again is not killed."""
+        self.beat(self.first)
+        self.pass_time(29.5)
+        self.assertEqual(self.first.stacks_begun, 1)
+        self.beat(self.first)
+        self.pass_time(29)
+        self.assertEqual(self.first.signals, [])
+
+    def test_master_that_was_stopped(self) -> None:
+        """If the master itself was stopped, workers get their full time."""
+        self.case.advance(100)
+        self.case.advance(0.25)
+        self.assertFalse(self.first.worker.blocked)
+        self.pass_time(25)
+        self.assertEqual(self.first.stacks_begun, 0)
+
+    def test_all_blocked(self) -> None:
+        """If all workers are blocked, none accepts for another."""
+        self.beat(self.first, self.second)
+        for _ in range(10):
+            self.case.advance(0.25)
+        self.assertTrue(self.second.worker.blocked)
+        self.beat(self.second)
+        self.case.advance(0.25)
+        self.assertEqual([each["slot"] for each in self.second.done("adopt")], [0])
+
+    def test_no_timeout(self) -> None:
+        """With --worker-timeout 0 no worker is killed."""
+        self.case.master._settings = MasterSettings(2, worker_timeout=0)
+        self.beat(self.first)
+        self.pass_time(100)
+        self.assertEqual((self.first.stacks_begun, self.first.signals), (0, []))
+
+    def test_status(self) -> None:
+        """The status has the values of the last beat."""
+        self.beat(self.first, current="a-1 GET /")
+        self.case.advance(0.125)
+        status = self.case.master.status().workers[0]
+        self.assertEqual(
+            (status.requests, status.connections, status.served), (2, 3, 4)
+        )
+        self.assertEqual((status.current, status.beat_age), ("a-1 GET /", 0.125))
+
+
+class RecyclingTests(SynchronousTestCase):
+    """Workers that have reached a limit."""
+
+    def recycle(self, case: MasterCase, process: FakeProcess) -> None:
+        """Let a worker ask for a successor."""
+        case.master.received(
+            process.worker, {"event": "recycle", "reason": "100 requests"}
+        )
+
+    def test_successor_first(self) -> None:
+        """The worker drains when its successor is ready; one at a time."""
+        case = MasterCase(2)
+        case.start()
+        first, second = case.processes
+        self.recycle(case, first)
+        self.recycle(case, second)
+        self.recycle(case, first)
+        self.assertEqual(len(case.processes), 3)
+        self.assertFalse(first.draining)
+        case.last.ready()
+        self.assertTrue(first.draining)
+        self.assertEqual(len(case.processes), 3)
+        first.exit()
+        self.assertEqual(len(case.processes), 4)
+        case.last.ready()
+        self.assertTrue(second.draining)
+
+    def test_successor_that_fails(self) -> None:
+        """The worker stays, and may ask again."""
+        case = MasterCase(1)
+        case.start()
+        self.recycle(case, case.processes[0])
+        case.last.fail("broken")
+        case.advance(60)
+        self.assertEqual(case.live, [case.processes[0]])
+        self.recycle(case, case.processes[0])
+        case.last.ready()
+        self.assertTrue(case.processes[0].draining)
+
+    def test_during_a_reload(self) -> None:
+        """A reload replaces the worker anyway."""
+        case = MasterCase(1)
+        case.start()
+        case.master.reload()
+        self.recycle(case, case.processes[0])
+        case.last.ready()
+        case.end_drained()
+        self.assertEqual(len(case.processes), 2)
+
+
 class StatusTests(SynchronousTestCase):
     """`status` and `stacks`."""
 
@@ -626,6 +809,16 @@ class StatusTests(SynchronousTestCase):
         answer = case.master.stacks(1)
         case.last.exit(1)
         self.failureResultOf(answer, LookupError)
+
+
+def _adopt(slot: int, descriptors: list[int]) -> dict[str, object]:
+    return {
+        "do": "adopt",
+        "slot": slot,
+        "listeners": [0, 1],
+        "shared": [1],
+        "descriptors": descriptors,
+    }
 
 
 def _release(slot: int) -> dict[str, object]:

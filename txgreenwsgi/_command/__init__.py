@@ -57,8 +57,8 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
         "Print the stacks of a worker's tasks and threads, or those of a request.",
     ),
     "from-gunicorn": Subcommand(
-        f"{_HERE}.from_gunicorn",
-        "FILE",
+        "txgreenwsgi._migration.from_gunicorn",
+        "[FILE] [-- OPTIONS OF GUNICORN]",
         "Print the configuration file for a gunicorn.conf.py.",
     ),
 }

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from txgreenwsgi._control.client import ANSWER_SECONDS, ask, find_server
 from txgreenwsgi._control.interface import ControlError
+from txgreenwsgi._control.place import AUTOMATIC, NONE
 
 from . import SUBCOMMANDS, USAGE_STATUS
 
@@ -23,6 +25,9 @@ __all__ = ["FAILURE_STATUS", "Parser", "printable", "question", "run"]
 
 #: The exit status for a command that has failed, or that no server has carried out.
 FAILURE_STATUS = 1
+
+# That of the server's option.
+_VARIABLE = "TXGREENWSGI_CONTROL"
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,8 +53,8 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--control",
             metavar="PATH",
-            help="control socket of the server; by default, that of the only running "
-            "server of this user",
+            help=f"control socket of the server; by default ${_VARIABLE}, or that of "
+            "the only running server of this user",
         )
         self.add_argument(
             "--json", action="store_true", help="print the answer as JSON"
@@ -88,7 +93,9 @@ def question(given: argparse.Namespace, command: str, **arguments: Any) -> Any:
     Raises:
         ControlError: there is no answer, or the server refuses.
     """
-    path = find_server() if given.control is None else given.control
+    path = given.control or os.environ.get(_VARIABLE, "")
+    if path in ("", AUTOMATIC, NONE):
+        path = find_server()
     return ask(path, command, timeout=given.timeout, **arguments)
 
 

@@ -15,11 +15,13 @@ from .options import (
     all_options,
     option_name,
     read,
+    validated,
 )
 from .printing import printed
 from .reference import markdown_table, meaning
 from .sources import Configuration, Given, resolve
 from .tls import check_tls, tls_options, unused_tls, uses_tls
+from .toml_values import from_toml, shown_toml
 
 __all__ = [
     "DEFAULT_APP",
@@ -35,13 +37,16 @@ __all__ = [
     "Option",
     "all_options",
     "check_tls",
+    "from_toml",
     "markdown_table",
     "meaning",
     "option_name",
     "printed",
     "read",
     "resolve",
+    "shown_toml",
     "tls_options",
     "unused_tls",
     "uses_tls",
+    "validated",
 ]

@@ -47,7 +47,7 @@ def read_file(path: str, option: str) -> ConfigurationFile:
     """Read a configuration file.
 
     Args:
-        path: its path; if its name is pyproject.toml, one table of it is used.
+        path: its path; of a pyproject.toml, one table is used.
         option: the option or variable that names it, for errors.
 
     Raises:
@@ -78,9 +78,9 @@ def read_file(path: str, option: str) -> ConfigurationFile:
         ) from None
     directory = os.path.dirname(os.path.abspath(path))
     header = ""
-    if os.path.basename(path) == "pyproject.toml":
+    tool = values.get("tool")
+    if tool is not None or os.path.basename(path) == "pyproject.toml":
         header = "tool.txgreenwsgi"
-        tool = values.get("tool")
         table = tool.get("txgreenwsgi") if isinstance(tool, dict) else None
         if not isinstance(table, dict):
             raise ConfigurationError(

@@ -11,12 +11,14 @@ This module must import neither the reactor nor the application.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from txgreenwsgi._control.sockets import AUTOMATIC as CONTROL_AUTOMATIC
-from txgreenwsgi._control.sockets import NONE as CONTROL_NONE
+from txgreenwsgi._control.place import AUTOMATIC as CONTROL_AUTOMATIC
+from txgreenwsgi._control.place import NONE as CONTROL_NONE
 from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
@@ -50,6 +52,7 @@ __all__ = [
     "all_options",
     "option_name",
     "read",
+    "validated",
 ]
 
 DEFAULT_APP: Final = "txgreenwsgi.demo:app"
@@ -431,6 +434,38 @@ class Command:
         "Time limit for a worker to import the application and be ready.",
         minimum=1,
     )
+    worker_timeout: float = _option(
+        30.0,
+        "seconds",
+        "Kill and replace a worker whose reactor is blocked for this time, after "
+        "logging the request and the stacks that block it.",
+        off="never",
+    )
+    max_requests: int = _option(
+        0,
+        "count",
+        "Replace a worker after this number of requests. Its successor is ready before "
+        "it drains.",
+        off="unlimited",
+    )
+    max_requests_jitter: int = _option(
+        0,
+        "count",
+        "Maximum random number that each worker adds to --max-requests.",
+        off="none",
+    )
+    max_lifetime: float = _option(
+        0.0,
+        "seconds",
+        "Replace a worker after this time.",
+        off="unlimited",
+    )
+    max_rss: int = _option(
+        0,
+        "bytes",
+        "Replace a worker whose resident memory reaches this size.",
+        off="unlimited",
+    )
     reload_parallel: int = _option(
         1,
         "count",
@@ -494,23 +529,26 @@ class Described(NamedTuple):
 _DEFAULTS: Final[dict[str, object]] = {"threads_for": ("auto",)}
 
 
-def all_options() -> dict[str, Described]:
+@functools.cache
+def all_options() -> Mapping[str, Described]:
     """Return every option of the command by its name with underscores, in order."""
-    return {
-        each.name: each
-        for each in (
-            *(
-                Described(field.name, field.metadata["setting"], field.default)
-                for field in dataclasses.fields(Command)
-            ),
-            *(
-                Described(
-                    name, Option(**_fields(setting)), _DEFAULTS.get(name, default)
-                )
-                for name, setting, default in described()
-            ),
-        )
-    }
+    return MappingProxyType(
+        {
+            each.name: each
+            for each in (
+                *(
+                    Described(field.name, field.metadata["setting"], field.default)
+                    for field in dataclasses.fields(Command)
+                ),
+                *(
+                    Described(
+                        name, Option(**_fields(setting)), _DEFAULTS.get(name, default)
+                    )
+                    for name, setting, default in described()
+                ),
+            )
+        }
+    )
 
 
 def _fields(setting: Setting) -> dict[str, Any]:

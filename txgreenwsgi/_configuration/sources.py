@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txgreenwsgi.settings import SettingError, Settings, parse
@@ -156,7 +157,7 @@ def _listen_with_tls(given: dict[str, Given]) -> None:
 
 
 def _variables(
-    environ: Mapping[str, str], known: dict[str, Described], validator: _Validator
+    environ: Mapping[str, str], known: Mapping[str, Described], validator: _Validator
 ) -> Iterator[tuple[str, Given]]:
     """Yield the options that the environment gives by their own names."""
     for name, each in known.items():
@@ -200,13 +201,16 @@ def _variable(
             value = parse(each.option, text)
         return Given(validator.validated(each, value), variable)
     except SettingError as error:
+        remedy = error.remedy
+        if each.is_list and re.search(r"[^\s,][ ,]+[^\s,]", text):
+            remedy += "; several values need one line each"
         raise ConfigurationError(
-            f"{variable} {text!r} {error.problem}: {error.remedy}"
+            f"{variable} {text!r} {error.problem}: {remedy}"
         ) from None
 
 
 def _platform(
-    environ: Mapping[str, str], known: dict[str, Described], validator: _Validator
+    environ: Mapping[str, str], known: Mapping[str, Described], validator: _Validator
 ) -> Iterator[tuple[str, Given]]:
     """Yield the options that a platform gives. An empty variable counts as unset."""
     for variable, name in _PLATFORM.items():
@@ -225,7 +229,7 @@ def _platform(
 
 def _file(
     file: ConfigurationFile,
-    known: dict[str, Described],
+    known: Mapping[str, Described],
     validator: _Validator,
     unknown: Callable[[str, str], str],
 ) -> Iterator[tuple[str, Given]]:
@@ -240,9 +244,11 @@ def _file(
     for key, value in file.values.items():
         name = names.get(key, "")
         if not name:
+            remedy = f"remove the line [{key}], because options are in no table"
+            if not isinstance(value, dict):
+                remedy = unknown(key, value if isinstance(value, str) else str(value))
             raise ConfigurationError(
-                f"{file.place(key)}: {key} is not an option: "
-                f"{unknown(key, value if isinstance(value, str) else str(value))}"
+                f"{file.place(key)}: {key} is not an option: {remedy}"
             )
         if name in keys:
             raise ConfigurationError(
@@ -267,7 +273,7 @@ def _file(
 
 
 def _misspelled(
-    environ: Mapping[str, str], known: dict[str, Described]
+    environ: Mapping[str, str], known: Mapping[str, Described]
 ) -> Iterator[str]:
     """Yield a warning for each variable that is almost an option.
 

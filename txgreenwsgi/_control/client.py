@@ -15,7 +15,7 @@ from typing import Any, Final
 from .interface import ControlError
 from .paths import found_sockets
 
-__all__ = ["ANSWER_SECONDS", "CONNECT_SECONDS", "ask", "find_server"]
+__all__ = ["ANSWER_SECONDS", "CONNECT_SECONDS", "ask", "connected", "find_server"]
 
 #: Time to wait for a connection.
 CONNECT_SECONDS: Final = 3.0
@@ -45,13 +45,18 @@ def find_server() -> str:
 
 def _is_served(path: str) -> bool:
     try:
-        with closing(_connected(path)):
+        with closing(connected(path)):
             return True
     except OSError:
         return False
 
 
-def _connected(path: str) -> socket.socket:
+def connected(path: str) -> socket.socket:
+    """Return a socket that is connected to a server.
+
+    Raises:
+        OSError: there is none.
+    """
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         client.settimeout(CONNECT_SECONDS)
@@ -77,7 +82,7 @@ def ask(
         ControlError: the server cannot be reached, does not answer, or refuses.
     """
     try:
-        with closing(_connected(path)) as client:
+        with closing(connected(path)) as client:
             client.settimeout(timeout)
             request = {"command": command, **arguments}
             client.sendall(json.dumps(request).encode("ascii") + b"\n")

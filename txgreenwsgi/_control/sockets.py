@@ -6,7 +6,7 @@ It knows Twisted's ports. It must never know commands.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from .interface import ControlError
 from .paths import SOCKET_MODE, check_directory, default_path, remove_leftovers
+from .place import AUTOMATIC, NONE
 from .server import ControlFactory
 
 if TYPE_CHECKING:
@@ -23,15 +24,9 @@ if TYPE_CHECKING:
 
     from .interface import Controlled
 
-__all__ = ["AUTOMATIC", "NONE", "ControlSocket"]
+__all__ = ["ControlSocket"]
 
 _log = Logger()
-
-#: A socket in the default place for a server with workers, otherwise none.
-AUTOMATIC: Final = "auto"
-
-#: No socket.
-NONE: Final = "none"
 
 
 class ControlSocket:

@@ -19,7 +19,13 @@ from typing import Any, Final
 
 from greenlet import getcurrent, greenlet
 
-__all__ = ["connections", "obstacle", "reactor_importers"]
+__all__ = [
+    "connections",
+    "live_greenlets",
+    "obstacle",
+    "reactor_importers",
+    "running_threads",
+]
 
 _REACTOR: Final = "twisted.internet.reactor"
 _OURS: Final = ("twisted", "txgreenwsgi")
@@ -53,14 +59,14 @@ def obstacle() -> str:
             f"{_REACTOR} was imported{by}: workers would share its descriptors; import "
             "it in functions"
         )
-    threads = _threads()
+    threads = running_threads()
     if threads:
         return (
             f"threads are running ({', '.join(threads)}): workers would be without "
             "them, and their locks might be held for ever; start them in the first "
             "request"
         )
-    greenlets = _greenlets()
+    greenlets = live_greenlets()
     if greenlets:
         return (
             f"greenlets are alive ({', '.join(greenlets)}): each worker would continue "
@@ -69,14 +75,14 @@ def obstacle() -> str:
     return ""
 
 
-def _threads() -> list[str]:
+def running_threads() -> list[str]:
     """Return the names of the other threads of Python."""
     known = {thread.ident: thread.name for thread in threading.enumerate()}
     others = set(sys._current_frames()) - {threading.get_ident()}
     return sorted(known.get(ident) or f"thread {ident}" for ident in others)
 
 
-def _greenlets() -> list[str]:
+def live_greenlets() -> list[str]:
     """Return the greenlets that have begun and not ended."""
     return sorted(
         repr(each)

@@ -186,6 +186,11 @@ class _UNIXPort(unix.Port):
         self.unlock()
         tcp.Port.connectionLost(self, reason)
 
+    def leave_path(self) -> None:
+        """Leave the socket at its path, and the lock, to another process."""
+        self._identity = None
+        self.lockFile = None
+
     def _unlink(self) -> None:
         try:
             os.unlink(self._path)

@@ -6,7 +6,6 @@ the application afterwards. It must never know how the application was named.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
@@ -204,12 +203,15 @@ class GreenService(Service):
                 refusal.raiseException()
 
     def _endpoint(self, listen: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
-        if isinstance(listen, str):
-            make = partial(make_endpoint, self.site.server.reactor)
-            return (
-                self._https.endpoint(listen, make) if is_https(listen) else make(listen)
-            )
-        return as_it_is(listen)
+        if not isinstance(listen, str):
+            return as_it_is(listen)
+        if is_https(listen):
+            return self._https.endpoint(listen, self._endpoint_of)
+        return self._endpoint_of(listen)
+
+    def _endpoint_of(self, text: str) -> IStreamServerEndpoint:
+        """Return the endpoint for a string, or for that behind `https:`."""
+        return make_endpoint(self.site.server.reactor, text)
 
     def _opened(self, port: IListeningPort, listen: str) -> IListeningPort:
         _log.info("listening on {address}", address=port.getHost(), is_routine=True)

@@ -10,8 +10,9 @@ It knows Twisted's ports. It must never know the master.
 
 from __future__ import annotations
 
+import select
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, UNIXAddress
@@ -33,6 +34,17 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
 __all__ = ["SlotPort", "slot_endpoint"]
+
+
+_EXCLUSIVE: Final[int] = getattr(select, "EPOLLEXCLUSIVE", 0)
+# Bound at import: the application may patch `select` later.
+_EPoll: Final[Any] = getattr(select, "epoll", ())
+
+#: Maximum number of connections that are accepted from a shared socket in one turn.
+_SHARED_ACCEPTS: Final = 4
+
+#: Time for which a worker with more connections than others does not accept.
+_PAUSE_SECONDS: Final = 0.02
 
 
 def slot_endpoint(reactor: object, text: str) -> IStreamServerEndpoint:
@@ -58,14 +70,18 @@ class SlotPort:
         factory: as given.
         on_open: called with each port of Twisted before it accepts.
         on_close: called with each before it is released.
+        has_excess: returns whether this worker has more connections than the others,
+            which should accept instead.
     """
 
-    def __init__(self, factory: IProtocolFactory, reactor: object) -> None:
+    def __init__(self, factory: IProtocolFactory, reactor: Any) -> None:
         self.factory = factory
         self.on_open: Callable[[IListeningPort], object] = lambda port: None
         self.on_close: Callable[[IListeningPort], object] = lambda port: None
+        self.has_excess: Callable[[], bool] = lambda: False
         self._reactor = reactor
         self._ports: dict[int, Any] = {}
+        self._shared: list[Any] = []
         self._listening = False
 
     def startListening(self) -> None:
@@ -73,12 +89,15 @@ class SlotPort:
         self._listening = True
         self.factory.doStart()
 
-    def adopt(self, slot: int, adopted: socket.socket) -> IListeningPort | None:
+    def adopt(
+        self, slot: int, adopted: socket.socket, *, shared: bool = False
+    ) -> IListeningPort | None:
         """Accept on a socket; None if the port has been closed in the meantime.
 
         Args:
             slot: a number for `release`. Another socket with this number is released.
             adopted: owned by this port from now on.
+            shared: whether other workers accept on the socket too.
         """
         self.release(slot)
         if not self._listening:
@@ -93,9 +112,52 @@ class SlotPort:
         port.prepare()
         self._ports[slot] = port
         self.on_open(port)
+        if shared:
+            self._share(port)
         port.startReading()
         opened: IListeningPort = port
         return opened
+
+    def _share(self, port: Any) -> None:
+        """Divide the connections of a shared socket between the workers.
+
+        The kernel tends to wake the same worker again and again. One with more
+        connections than the others stops accepting; it looks at the socket from time
+        to time, in case the others are blocked.
+        """
+        accept_all = port.doRead
+        start = port.startReading
+        self._shared.append(port)
+
+        def do_read() -> None:
+            port.numberAccepts = _SHARED_ACCEPTS
+            accept_all()
+            if self.has_excess():
+                port.stopReading()
+                self._reactor.callLater(_PAUSE_SECONDS, resume)
+
+        def resume() -> None:
+            if not port.connected or port.disconnecting:
+                return
+            if self.has_excess():
+                port.numberAccepts = 1
+                accept_all()
+                self._reactor.callLater(_PAUSE_SECONDS, resume)
+            else:
+                port.startReading()
+
+        def start_reading() -> None:
+            start()
+            _wake_one(self._reactor, port)
+
+        port.doRead = do_read
+        port.startReading = start_reading
+
+    def poll_shared(self) -> None:
+        """Accept from the shared sockets now."""
+        for port in self._shared:
+            if port.connected and not port.disconnecting:
+                port.doRead()
 
     def release(self, slot: int) -> None:
         """Stop accepting on a socket, whose backlog stays. A no-op for no socket."""
@@ -126,6 +188,18 @@ class SlotPort:
             host: IAddress = port.getHost()
             return host
         return IPv4Address("TCP", "0.0.0.0", 0)
+
+
+def _wake_one(reactor: Any, port: Any) -> None:
+    """Let the kernel wake one of the workers that wait for a shared socket, not all.
+
+    EPOLLEXCLUSIVE of epoll_ctl(2). The reactor has registered the socket without it.
+    """
+    poller = getattr(reactor, "_poller", None)
+    if isinstance(poller, _EPoll) and _EXCLUSIVE:
+        fd = port.fileno()
+        poller.unregister(fd)
+        poller.register(fd, select.EPOLLIN | _EXCLUSIVE)
 
 
 class _SlotReactor(ListeningProxy):

@@ -165,6 +165,8 @@ class Exchange:
         stalled: duration of the stalls of the reactor during the request, in seconds.
     """
 
+    crosses: Final = False
+
     __slots__ = (
         "_awaits_stop",
         "_left",
@@ -748,6 +750,11 @@ class Exchange:
                     place=place,
                     request=self,
                 )
+
+    @property
+    def accepts_blocks(self) -> bool:
+        """Whether `write` would neither raise nor wait, as far as is known."""
+        return self.state is RESPONDING and self.stream.output.waiting is None
 
     def begin_iteration(self) -> None:
         """Mark the start of the iteration.

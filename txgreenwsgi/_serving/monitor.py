@@ -203,6 +203,10 @@ class BlockedMonitor:
         surroundings: the process; replaced in tests.
         lines: where blocks are added up.
         start_thread: starts a thread, as `_thread.start_new_thread`.
+
+    Attributes:
+        on_block: called in the monitor's thread for each block that has lasted long
+            enough to be reported. None for no call.
     """
 
     def __init__(
@@ -212,6 +216,7 @@ class BlockedMonitor:
         lines: BlockedReport = report,
         start_thread: Callable[..., object] = start_real_thread,
     ) -> None:
+        self.on_block: Callable[[], object] | None = None
         self._hub = hub
         self._around = surroundings or Surroundings()
         self._report = lines
@@ -500,6 +505,8 @@ class BlockedMonitor:
         block.kind = self._kind(now - self._since) or kind_of(self._stack)
         self._block = block
         self._ask()  # the answer marks the end
+        if self.on_block is not None:
+            self.on_block()
         if in_debugger(self._stack):
             block.quiet = True
             block.cancel()

@@ -114,6 +114,11 @@ class RequestTable:
         self._last_id += 1
         return f"{self._id_prefix}-{self._last_id:x}"
 
+    @property
+    def count(self) -> int:
+        """The number of requests so far."""
+        return self._last_id
+
     def observe(self, record: ExchangeRecord) -> None:
         """Pass `record` to the observers; log exceptions that they raise."""
         for observer in self.observers:

@@ -161,6 +161,9 @@ class Hub(Protocol):
     def wait_for_end(self, task: Task[object], timeout: float | None) -> None:
         """Park the current task until `task` has ended."""
 
+    def note_switches(self, note: Callable[[Task[object] | None], object]) -> None:
+        """Call `note` with each task before it runs, and with None after."""
+
     def close(self) -> None:
         """End every task, except `threads`."""
 
@@ -336,6 +339,11 @@ class Task(Generic[T_co]):
     # For the owner of a task.
 
     @property
+    def owner(self) -> object:
+        """The object whose method the task runs, such as a request; else None."""
+        return getattr(self._function, "__self__", None)
+
+    @property
     def done(self) -> bool:
         """True once the task has returned, raised or been cancelled."""
         return self.state is FINISHED or self.state is FAILED
@@ -509,15 +517,16 @@ class Task(Generic[T_co]):
         self._interruptions.append(_Interruption(error, shields))
         self.pending_interruption = True
 
-    def withdraw(self, error: BaseException) -> None:
-        """Remove a pending interruption."""
-        if self._interruptions:
-            self._interruptions = deque(
-                interruption
-                for interruption in self._interruptions
-                if interruption.error is not error
-            )
-            self.pending_interruption = bool(self._interruptions)
+    def withdraw(self, error: BaseException) -> bool:
+        """Remove a pending interruption; return whether it was pending."""
+        pending = self._interruptions
+        if not pending:
+            return False
+        self._interruptions = deque(
+            interruption for interruption in pending if interruption.error is not error
+        )
+        self.pending_interruption = bool(self._interruptions)
+        return len(self._interruptions) < len(pending)
 
     def raise_shield(self, depth: int = 1) -> None:
         """Defer interruptions until `lower_shield(depth)`. Never parks.

@@ -26,7 +26,14 @@ T = TypeVar("T")
 
 
 class InTask(Protocol):
-    """Calls a function in the task that waits for the calling thread."""
+    """Calls a function in the task that waits for the calling thread.
+
+    Attributes:
+        timeouts: number of `timeout()` blocks that the thread is in: their error must
+            be raised inside the block.
+    """
+
+    timeouts: int
 
     def __call__(
         self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs

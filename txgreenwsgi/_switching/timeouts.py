@@ -52,7 +52,9 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
     def __enter__(self) -> timeout:
         """Start the clock."""
         if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
-            return in_task(self.__enter__)
+            entered = in_task(self.__enter__)
+            in_task.timeouts += 1
+            return entered
         if self._task is not None:
             raise RuntimeError(_ENTERED_TWICE.format("timeout(seconds)"))
         self._task = task = require_task("timeout()")
@@ -78,6 +80,7 @@ class timeout:  # noqa: N801 - used as a function, as asyncio.timeout is
     ) -> None:
         """Stop the clock; discard an expiry that was not raised yet."""
         if tasks_of_threads and (in_task := in_task_of_thread()) is not None:
+            in_task.timeouts -= 1
             in_task(self.__exit__, None, None, None)
             return
         task, self._task = self._task, None

@@ -113,6 +113,7 @@ class ThreadCall(Generic[T]):
         route: as given.
         ended: whether the function has returned.
         in_progress: whether the task is making a call of the thread.
+        timeouts: number of `timeout()` blocks that the thread is in.
         seconds: time for which the function has run in the thread, set when it has
             returned. Its calls in the task do not count.
         in_task_seconds: the duration of these calls.
@@ -127,6 +128,7 @@ class ThreadCall(Generic[T]):
         "_function",
         "_hold",
         "_ident",
+        "_interruption",
         "_notified",
         "_notify",
         "_pid",
@@ -139,6 +141,7 @@ class ThreadCall(Generic[T]):
         "route",
         "seconds",
         "task",
+        "timeouts",
     )
 
     def __init__(
@@ -150,6 +153,7 @@ class ThreadCall(Generic[T]):
         self.route = route
         self.ended = False
         self.in_progress = False
+        self.timeouts = 0
         self.seconds = 0.0
         self.in_task_seconds = 0.0
         self._function: Callable[[], T] | None = None
@@ -173,8 +177,10 @@ class ThreadCall(Generic[T]):
         self._abandoned = False
         self._result: T | None = None
         self._error: BaseException | None = None
-        # The failure of a posted call, raised at the thread's next call.
+        # The failure of a posted call, see `raise_unreported`.
         self._unreported: BaseException | None = None
+        # The last interruption of the thread by `interrupt`.
+        self._interruption: BaseException | None = None
         # A held lock: the reactor's thread blocks on it until the next call.
         self._hold: LockType | None = None
 
@@ -256,7 +262,9 @@ class ThreadCall(Generic[T]):
                     self._hold = call.hold
                     call.done.release()
                 elif call.error is not None:
-                    self._unreported, call.error = call.error, None
+                    if self._unreported is None:
+                        self._unreported = call.error
+                    call.error = None
             del call
             hold = self._hold
             if hold is not None:
@@ -264,9 +272,20 @@ class ThreadCall(Generic[T]):
                 self._hold = None
         return False
 
+    def interrupt(self, error: BaseException) -> None:
+        """Raise `error` at the thread's next wait, at the latest at the end of `run`.
+
+        Call in the task, from a posted call.
+        """
+        self._interruption = error
+        self.task.interrupt(error, self.task.shield_depth)
+
     def _outcome(self) -> T:
         # An exception may be false: its class may have a length.
         error = self._unreported if self._error is None else self._error
+        late, self._interruption = self._interruption, None
+        if late is not None and self.task.withdraw(late) and error is None:
+            error = late
         self._error = self._unreported = None
         if error is not None:
             try:
@@ -354,12 +373,11 @@ class ThreadCall(Generic[T]):
         the task of the running thread, or directly in a task.
 
         Raises:
-            BaseException: what `function` raised, or a call posted before.
+            BaseException: what `function` raised.
             GreenletExit: the task was killed, because its reactor stops.
         """
         if in_task_of_thread() is not self:
             return in_task(function, *args, **kwargs)
-        self._raise_unreported()
         return self._call_in_task(function, args, kwargs, None)
 
     def and_hold(
@@ -402,13 +420,12 @@ class ThreadCall(Generic[T]):
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Have the task call `function`, without waiting for it.
 
-        Its failure is raised at the next call of the thread, or at the end of `run`.
-        Calls are made in the order of this method and `__call__`.
+        Its failure is raised by `raise_unreported`, or at the end of `run`. Calls are
+        made in the order of this method and `__call__`.
         """
         if in_task_of_thread() is not self:
             in_task(function, *args)
             return
-        self._raise_unreported()
         self._send(_CallInTask(function, args, {}, None, None))
 
     def post_later(self, function: Callable[..., object], *args: object) -> None:
@@ -416,7 +433,6 @@ class ThreadCall(Generic[T]):
         if in_task_of_thread() is not self:
             in_task(function, *args)
             return
-        self._raise_unreported()
         self._append(_CallInTask(function, args, {}, None, None))
 
     def send_posted(self) -> None:
@@ -424,7 +440,8 @@ class ThreadCall(Generic[T]):
         if self._calls:
             self._wake_task()
 
-    def _raise_unreported(self) -> None:
+    def raise_unreported(self) -> None:
+        """Raise the first failure of the posted calls, once."""
         unreported = self._unreported
         if unreported is not None:
             self._unreported = None

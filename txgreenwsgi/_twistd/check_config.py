@@ -16,24 +16,17 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._twistd.options import Options
 
-__all__ = ["IMPORT_SECONDS", "check_start"]
-
-#: The time limit of the import of the application.
-IMPORT_SECONDS: Final = 60.0
+__all__ = ["check_start"]
 
 # Not sys.stderr, which twistd has replaced.
 _STDERR: Final = 2
 
 
-def check_start(
-    load_app: Callable[[], object],
-    options: Options,
-    import_seconds: float = IMPORT_SECONDS,
-) -> tuple[str, int]:
+def check_start(load_app: Callable[[], object], options: Options) -> tuple[str, int]:
     """Import the application, and return the report and the exit status.
 
-    An import that takes too long ends the process with status 1; its stack is printed
-    on standard error. Like the start itself, the import may park and block.
+    An import that takes longer than `boot_timeout` ends the process with status 1; its
+    stack is printed on standard error. The import may block, as in a start.
 
     Raises:
         StartError: the server could not start. The message says why.
@@ -42,7 +35,7 @@ def check_start(
     if command.access_log is not None:
         ServerAccessLog(command.access_log, command.access_log_format)
     # Not a signal or a Python thread: an import that blocks in C must end too.
-    faulthandler.dump_traceback_later(import_seconds, exit=True, file=_STDERR)
+    faulthandler.dump_traceback_later(command.boot_timeout, exit=True, file=_STDERR)
     try:
         load_app()
     finally:

@@ -19,6 +19,7 @@ from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._switching.steady_clock import use_steady_clock
 from txgreenwsgi._twistd.development import watch_application
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.signals import OperatorSignals
@@ -27,15 +28,17 @@ from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._workers.boot import Boot
 from txgreenwsgi._workers.cpus import usable_cpus
 from txgreenwsgi._workers.forking import ForkingLauncher
+from txgreenwsgi._workers.handover import Predecessor, write_pid
 from txgreenwsgi._workers.master import KILL_MARGIN_SECONDS, Master, MasterSettings
-from txgreenwsgi._workers.page import create_page
-from txgreenwsgi._workers.process import Launcher
+from txgreenwsgi._workers.page import Page, create_page
+from txgreenwsgi._workers.process import Launcher, worker_environment
 from txgreenwsgi._workers.sockets import ListeningSockets
+from txgreenwsgi._workers.succession import Place, Succession
 from txgreenwsgi._wsgi.log_descriptor import STDERR_FD, append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, MutableMapping, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.logger import ILogObserver
@@ -53,6 +56,9 @@ ENTRY: Final = "txgreenwsgi._twistd.worker:run"
 
 #: The function that runs a fork server.
 FORK_ENTRY: Final = "txgreenwsgi._twistd.fork_server:run"
+
+#: Time for a new master to start, beside that for its workers.
+_SUCCESSION_SECONDS: Final = 30.0
 
 #: The options of twistd that the options of the command depend on.
 _OF_PARENT: Final = ("nodaemon", "debug", "syslog", "logfile", "chroot", "rundir")
@@ -78,6 +84,8 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
             boot_timeout=command.boot_timeout,
             graceful_timeout=options.settings.graceful_timeout,
             reload_parallel=command.reload_parallel,
+            # A debugger blocks the reactor for as long as its user likes.
+            worker_timeout=0.0 if command.reload else command.worker_timeout,
             development=command.reload,
         ),
         options.settings.drain_delay,
@@ -94,6 +102,8 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
         reactor,
         log_path(options),
         command.reload_extra,
+        parent,
+        options.predecessor,
     )
 
 
@@ -108,11 +118,16 @@ class MasterService(Service):
         reactor: by default, the reactor that is installed when the service starts.
         stacks_path: the log of twistd as a daemon; "" if there is none.
         extra: in development, patterns of further files to watch.
+        parent: the options of twistd. At the end, twistd removes the pidfile that they
+            name.
+        predecessor: the master that this process replaces.
 
     Attributes:
         on_start: functions that are called with the master before it starts workers;
             for parts of the command that use it.
         master: the master, from the start of the service on.
+        predecessor_ended: fires when the master that this process replaces has ended;
+            has fired if there is none.
     """
 
     master: Master
@@ -125,7 +140,18 @@ class MasterService(Service):
         reactor: Any = None,
         stacks_path: str = "",
         extra: Sequence[str] = (),
+        parent: MutableMapping[str, Any] | None = None,
+        predecessor: Predecessor | None = None,
     ) -> None:
+        self._parent: MutableMapping[str, Any] = {} if parent is None else parent
+        self._predecessor = predecessor
+        self._pidfile = ""
+        self._pidfile_fd = -1
+        self._succession: Succession | None = None
+        self._is_replaced = False
+        self.predecessor_ended: Deferred[None] = Deferred()
+        if predecessor is None:
+            self.predecessor_ended.callback(None)
         self._extra = extra
         self._reloader: Reloader | None = None
         self.on_start: list[Callable[[MasterControl], object]] = []
@@ -155,6 +181,7 @@ class MasterService(Service):
             notifier=self._notifier,
             actions={
                 "SIGHUP": self._reload,
+                "SIGUSR2": self._replace,
                 "SIGTTIN": lambda: self._scale(1),
                 "SIGTTOU": lambda: self._scale(-1),
             },
@@ -190,15 +217,20 @@ class MasterService(Service):
             from twisted.internet import reactor
 
             self._reactor = reactor
+        use_steady_clock(self._reactor)
         if self._stacks_path:
             # The watchdog logs why it cannot be opened.
             with contextlib.suppress(OSError):
-                append_stderr_to(self._stacks_path)
+                append_stderr_to(
+                    self._stacks_path, always=self._predecessor is not None
+                )
         self._watchdog.prepare()
         globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
         self._notifier.main_process()
         self._signals.install(self._reactor)
-        sockets = ListeningSockets(self._boot.listen, self._reactor)
+        self._take_place()
+        given = () if self._predecessor is None else self._predecessor.listeners
+        sockets = ListeningSockets(self._boot.listen, self._reactor, given)
         sockets.open(self._settings.workers)
         self._sockets = sockets
         self._page = create_page()
@@ -214,10 +246,36 @@ class MasterService(Service):
             self._settings,
             sockets,
             launcher.launch,
+            Page(self._page),
             self._give_up,
         )
 
+    def _take_place(self) -> None:
+        """Take the pidfile of the last master, or remember the own one."""
+        predecessor = self._predecessor
+        if predecessor is not None:
+            self._pidfile = predecessor.pidfile
+            self._pidfile_fd = predecessor.pidfile_fd
+        elif self._parent.get("pidfile"):
+            self._pidfile = self._parent["pidfile"]
+            # Now, because the user of the process may change.
+            with contextlib.suppress(OSError):
+                self._pidfile_fd = os.open(self._pidfile, os.O_RDWR | os.O_CLOEXEC)
+        if predecessor is not None and self._pidfile:
+            atexit.register(self._remove_pidfile)
+
+    def _remove_pidfile(self) -> None:
+        """Remove the pidfile, of which twistd does not know in this process."""
+        if not self._is_replaced:
+            with contextlib.suppress(OSError):  # not this user's
+                if os.pread(self._pidfile_fd, 20, 0) == b"%d" % os.getpid():
+                    os.unlink(self._pidfile)
+
     def _start_workers(self) -> None:
+        predecessor = self._predecessor
+        if predecessor is not None:
+            predecessor.attach(self._reactor, self._succeeded)
+            self.master.observe(_SuccessorObserver(predecessor))
         if self._notifier:
             observer = _SystemdObserver(self._notifier)
             self._notifier.start(self._reactor, observer.status, self._is_well)
@@ -246,7 +304,9 @@ class MasterService(Service):
         sockets, self._sockets = self._sockets, None
         if sockets is None:
             return succeed(None)
-        stopped: Deferred[Any] = self.master.stop()
+        if self._succession is not None:
+            self._succession.end()
+        stopped: Deferred[Any] = self.master.stop(final=not self._is_replaced)
         # The workers have the sockets that they accept on. They close them when they
         # have accepted the backlog.
         closed = sockets.close()
@@ -303,6 +363,72 @@ class MasterService(Service):
         with contextlib.suppress(ReactorNotRunning):  # stopping already
             self._reactor.stop()
 
+    # Replacement by a new master.
+
+    def _succeeded(self) -> None:
+        """Take over what is left, when the last master has ended."""
+        _log.info("the last master has ended")
+        if self._pidfile_fd >= 0:
+            # It has written this pid, unless it was killed.
+            with contextlib.suppress(OSError):
+                write_pid(self._pidfile_fd, os.getpid())
+        self.predecessor_ended.callback(None)
+
+    def _replace(self) -> None:
+        """Start a new master that replaces this one."""
+        sockets = self._sockets
+        if sockets is None or self._succession is not None:
+            _log.warn("SIGUSR2 ignored: this master is being replaced or stops")
+            return
+        if not self.predecessor_ended.called:
+            _log.warn("SIGUSR2 ignored: the last master has not ended yet")
+            return
+        if os.getpid() == 1:
+            _log.warn(
+                "SIGUSR2 ignored: this is process 1, with which its container ends; "
+                "SIGHUP reloads the workers, also with a new version of the server"
+            )
+            return
+        _log.info("SIGUSR2: starting a new master")
+        environ = worker_environment() | self._notifier.environ()
+        # Another process, whose number is not known yet.
+        environ.pop("WATCHDOG_PID", None)
+        place = Place(
+            directory=self._boot.directory,
+            log_path=self._stacks_path,
+            pidfile=self._pidfile,
+            pidfile_fd=self._pidfile_fd,
+        )
+        succession = Succession(self._reactor, self._replaced, self._not_replaced)
+        seconds = self._settings.boot_timeout + _SUCCESSION_SECONDS
+        try:
+            succession.begin(place, sockets, environ, seconds)
+        except OSError as error:
+            _log.error("the new master cannot be started ({error})", error=error)
+            return
+        self._succession = succession
+
+    def _not_replaced(self) -> None:
+        self._succession = None
+
+    def _replaced(self, pid: int) -> None:
+        """Leave the place to the new master, whose workers are ready."""
+        _log.info("new master {pid} is ready; this one ends", pid=pid)
+        self._is_replaced = True
+        assert self._sockets is not None, "not stopping"
+        self._sockets.leave()
+        # twistd would remove the pidfile.
+        self._parent["pidfile"] = ""
+        if self._pidfile_fd >= 0:
+            try:
+                write_pid(self._pidfile_fd, pid)
+            except OSError as error:
+                _log.error("cannot write the pidfile ({error})", error=error)
+        self._notifier.send_main_pid(pid)
+        self._notifier.ready()
+        self._notifier.close()  # from now on, the new one notifies
+        self._watchdog.request_stop(f"new master {pid}", at_once=True)
+
     # Signals. Called in the reactor greenlet.
 
     def _reload(self) -> None:
@@ -321,6 +447,31 @@ class MasterService(Service):
         # Descriptor 2 of a daemon appends to its log.
         descriptors = [STDERR_FD] if self._stacks_path else []
         self.master.for_all({"do": "reopen"}, descriptors)
+
+
+class _SuccessorObserver:
+    """Tells the last master that this one serves."""
+
+    def __init__(self, predecessor: Predecessor) -> None:
+        self._predecessor = predecessor
+
+    def ready(self) -> None:
+        self._predecessor.report_ready()
+
+    def reloading(self) -> None:
+        """No-op."""
+
+    def reloaded(self, result: ReloadResult) -> None:
+        """No-op."""
+
+    def failed(self, slot: int, reason: str) -> None:
+        """No-op: the master gives up if the first worker fails."""
+
+    def stopping(self) -> None:
+        """No-op."""
+
+    def changed(self, text: str) -> None:
+        """No-op."""
 
 
 class _SystemdObserver:

@@ -34,10 +34,12 @@ from txgreenwsgi._configuration import (
     unused_tls,
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
+from txgreenwsgi._server.adopted import expect_from_master
 from txgreenwsgi._server.proxy_header import unusable_setting
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.hints import HELP, explain, hint
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
+from txgreenwsgi._workers.handover import Predecessor
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
 from txgreenwsgi.settings import SettingError, Settings
 
@@ -77,7 +79,8 @@ def _completions() -> dict[str, usage.Completer]:
 def _remedy(key: str, value: str) -> str:
     """Return the remedy for a key of a file that is not an option."""
     retired = hint(f"--{option_name(key)}", value, map(option_name, all_options()))
-    near = difflib.get_close_matches(key, list(all_options()), n=2)
+    spelling = key.lower().replace("-", "_")
+    near = difflib.get_close_matches(spelling, list(all_options()), n=2)
     if retired is None and near:
         return f"did you mean {' or '.join(near)}?"
     return retired or "remove it; --print-config lists the options"
@@ -96,6 +99,7 @@ class Options(usage.Options):
         settings: the settings of the server. Valid after `parseOptions`.
         arguments: the command line, with which a worker is started.
         directory: the working directory of the parsing.
+        predecessor: the master that this process replaces; None for other processes.
     """
 
     synopsis = "[options]"
@@ -118,6 +122,7 @@ class Options(usage.Options):
         self._has_error = False
         self.warnings: tuple[str, ...] = ()
         self.arguments: list[str] = []
+        self.predecessor: Predecessor | None = None
         self.directory = ""
         self.findings: tuple[str, ...] = ()
         self._given: dict[str, Given] = {}
@@ -134,6 +139,9 @@ class Options(usage.Options):
         """Parse a command line; errors name the correct option."""
         # Here, because twistd opens its log and the reactor next.
         open_closed_descriptors()
+        self.predecessor = Predecessor.taken_from(os.environ)
+        if self.predecessor is not None:
+            expect_from_master(each.text for each in self.predecessor.listeners)
         self.arguments = list(sys.argv[1:] if options is None else options)
         with suppress(OSError):  # it has been removed
             self.directory = os.getcwd()
@@ -196,10 +204,25 @@ class Options(usage.Options):
         if (self.command.check or self.command.check_config) and self.parent:
             # Their results are the output and the status, beside a running server.
             self.parent.update(nodaemon=True, pidfile="")
+        if self.predecessor is not None and self.parent is not None:
+            self._succeed(self.predecessor, self.parent)
         # twistd checks it next. Without --pidfile= it has a default.
         parent: Mapping[str, Any] = self.parent or {}
         if parent.get("pidfile"):
             remove_stale_pidfile(parent["pidfile"])
+
+    @staticmethod
+    def _succeed(predecessor: Predecessor, parent: Any) -> None:
+        """Keep twistd from repeating what the last master has done.
+
+        This process runs in its session, with its user and root directory, and takes
+        its pidfile over later.
+        """
+        done = {"nodaemon": True, "pidfile": ""}
+        done |= dict.fromkeys(("uid", "gid", "euid", "chroot", "umask"), None)
+        if predecessor.log_path:
+            done["logfile"] = predecessor.log_path
+        parent.update({name: done[name] for name in done if name in parent})
 
     def _check_reload(self) -> None:
         """Reject options that exclude each other."""

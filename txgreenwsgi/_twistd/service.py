@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from twisted.application.service import IService, Service
+from twisted.internet.defer import succeed
 from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
@@ -30,7 +31,7 @@ from txgreenwsgi._twistd.announcement import MasterAnnouncer, announce_process
 from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.check_config import check_start
 from txgreenwsgi._twistd.log_observer import LogFormat
-from txgreenwsgi._twistd.master import make_master
+from txgreenwsgi._twistd.master import MasterService, make_master
 from txgreenwsgi._twistd.master_process import MasterProcess
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.offloading import offload_names
@@ -115,7 +116,12 @@ def _surrounded(options: Options, reactor: Any) -> IService:
         has_workers=has_master,
     )
     log_format = LogFormat(options.command.log_format, options.parent)
-    return SurroundedService(service, log_format, control, reactor, started)
+    before_control: Deferred[None] = succeed(None)
+    if isinstance(service, MasterService):
+        before_control = service.predecessor_ended
+    return SurroundedService(
+        service, log_format, control, reactor, started, before_control
+    )
 
 
 def _master(options: Options, reactor: Any) -> tuple[Service, MasterProcess]:

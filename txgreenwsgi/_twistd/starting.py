@@ -26,6 +26,8 @@ def log_path(options: Options) -> str:
 
     Call before twistd changes its working directory.
     """
+    if options.predecessor is not None:
+        return options.predecessor.log_path
     parent: Any = options.parent or {}
     if parent.get("nodaemon", True) or parent.get("debug") or parent.get("syslog"):
         return ""

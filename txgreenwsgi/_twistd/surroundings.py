@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from txgreenwsgi._control.interface import ControlError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SurroundedService"]
 
+_log = Logger()
+
 
 @implementer(IService)
 class SurroundedService(Service):
@@ -39,6 +42,8 @@ class SurroundedService(Service):
             service has stopped.
         reactor: by default, the reactor that is installed when the service starts.
         started: called when the service has started.
+        before_control: fires when the control socket may be opened: the last master
+            may use it until then.
     """
 
     def __init__(
@@ -48,7 +53,9 @@ class SurroundedService(Service):
         control: ControlSocket,
         reactor: Any,
         started: Callable[[], object],
+        before_control: Deferred[None],
     ) -> None:
+        self._before_control = before_control
         self._service = service
         self._log_format = log_format
         self._control = control
@@ -71,16 +78,27 @@ class SurroundedService(Service):
         reactor = self._reactor
         if reactor is None:
             from twisted.internet import reactor
-        with without_traceback():
-            try:
-                self._control.open(reactor)
-            except ControlError as error:
-                raise StartError(str(error)) from None
+        if self._before_control.called:
+            with without_traceback():
+                try:
+                    self._control.open(reactor)
+                except ControlError as error:
+                    raise StartError(str(error)) from None
+        else:
+            self._before_control.addCallback(self._open_late, reactor)
         if self._log_format.is_late:
             # First, because the service replaces the standard streams then.
             reactor.callWhenRunning(self._log_format.enter_log)
         self._service.startService()
         self._started()
+
+    def _open_late(self, _: None, reactor: Any) -> None:
+        if not self.running:
+            return
+        try:
+            self._control.open(reactor)
+        except ControlError as error:
+            _log.error("no control socket: {error}", error=error)
 
     def stopService(self) -> Deferred[object]:
         """Stop the service, then close the control socket.

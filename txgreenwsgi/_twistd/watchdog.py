@@ -176,12 +176,18 @@ class Watchdog:
             self._stacks_path,
         )
 
-    def request_stop(self, reason: str) -> None:
+    def request_stop(self, reason: str, *, at_once: bool = False) -> None:
         """Begin the shutdown as the first signal does. A no-op if it has begun.
 
         A signal that follows does not end the grace period; a second one does. Call
         from the reactor greenlet.
+
+        Args:
+            reason: the origin of the request, for the log.
+            at_once: whether to skip the drain.
         """
+        if at_once:
+            self._drain = None
         reactor = self._reactor
         assert reactor is not None, "installed"
         if self._begun:

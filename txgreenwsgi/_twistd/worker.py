@@ -23,11 +23,15 @@ from twisted.python.usage import UsageError
 from txgreenwsgi._server.adopted import expect_from_master
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.slot_service import SlotService
+from txgreenwsgi._serving.monitor import monitor_of
+from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi._twistd.development import DevelopmentLoader, use_terminal
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.service import app_loader, make_server
 from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, Boot
 from txgreenwsgi._workers.logs import LogSender
+from txgreenwsgi._workers.page import Record
+from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
 from txgreenwsgi._workers.stacks import STACKS_SIGNAL
 from txgreenwsgi._workers.tenancy import Tenancy
 from txgreenwsgi.green import patched
@@ -132,8 +136,29 @@ def _serve(
 
     tenancy = Tenancy(link, reactor, server, parts.watchdog, reopen, sender)
     parts.watchdog.on_signal = tenancy.leave
+    record = Record(PAGE_FD, boot.record)
     _start(parts, reactor)
-    reactor.callWhenRunning(tenancy.ready)
+    application_server = server.site.server
+    hub_of(reactor).note_switches(note_requests(record))
+    command = options.command
+    limits = Limits(
+        max_requests=command.max_requests,
+        max_requests_jitter=command.max_requests_jitter,
+        max_lifetime=command.max_lifetime,
+        max_rss=command.max_rss,
+    )
+    pulse = Pulse(record, reactor, application_server, limits, tenancy.recycle)
+    server.mean_connections = record.mean_connections
+
+    def ready() -> None:
+        if application_server.settings.blocked_after:
+            monitor = monitor_of(hub_of(reactor))
+            if monitor is not None:
+                monitor.on_block = record.note_block
+        pulse.start()
+        tenancy.ready()
+
+    reactor.callWhenRunning(ready)
     if loader is not None:
         reactor.callWhenRunning(loader.report, tenancy.send, reactor)
     reactor.run()

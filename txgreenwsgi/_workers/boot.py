@@ -82,6 +82,7 @@ class Boot:
             self,
             slot=worker.slot.index,
             number=worker.number,
+            record=worker.record,
             name=f"worker {worker.number}",
             failure=worker.failure,
         )

@@ -28,10 +28,14 @@ from zope.interface import implementer
 from txgreenwsgi._server.adopted import AdoptedEndpoint
 from txgreenwsgi._server.endpoints import make_endpoint
 from txgreenwsgi._server.errors import EndpointError, ListenError
+from txgreenwsgi._server.https import is_https, parse_https
 from txgreenwsgi._server.ports import ListeningProxy, listening_reactor
+from txgreenwsgi._server.stale_sockets import is_abstract
+
+from .handover import HandedOver, OwnedPath
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from twisted.internet.interfaces import IAddress, IProtocolFactory
     from twisted.python.failure import Failure
@@ -58,14 +62,30 @@ class Listener:
         text: the endpoint string.
         sockets: one for each slot, in order, if `divided`; else a single one.
         divided: whether each slot has a socket of its own.
-        close: closes the sockets, and removes a UNIX socket from its path.
+        backlog: of a further socket.
+        path: the path of a UNIX socket that this process removes; "" for none.
     """
 
     text: str
     sockets: list[socket.socket]
     divided: bool
     backlog: int = 0
-    _ports: list[IListeningPort] = field(default_factory=list)
+    path: str = ""
+    _ports: list[Any] = field(default_factory=list)
+    _owned: OwnedPath | None = None
+
+    @classmethod
+    def taken_over(cls, given: HandedOver) -> Listener:
+        """Return the listener for the sockets of the last master."""
+        owned = OwnedPath(given.path) if given.path else None
+        return cls(
+            given.text,
+            given.sockets,
+            given.divided,
+            given.backlog,
+            given.path,
+            _owned=owned,
+        )
 
     @property
     def address(self) -> str:
@@ -100,18 +120,31 @@ class Listener:
             return False
         return True
 
+    def leave(self) -> None:
+        """Leave a UNIX socket at its path to another process."""
+        self._owned = None
+        for port in self._ports:
+            port.leave_path()
+
     def close(self) -> Deferred[Any]:
-        """Close all sockets."""
-        sockets, self.sockets = self.sockets[:], self.sockets[:1]
+        """Close all sockets, and remove a UNIX socket from its path."""
         ports, self._ports = self._ports, []
-        for each in sockets:
+        owned, self._owned = self._owned, None
+        for each in self.sockets:
             each.close()
+        if owned is not None:
+            owned.remove()
         if ports:
             return maybeDeferred(ports[0].stopListening)
         return succeed(None)
 
 
-def open_listeners(texts: Sequence[str], slots: int, reactor: object) -> list[Listener]:
+def open_listeners(
+    texts: Sequence[str],
+    slots: int,
+    reactor: object,
+    given: Iterable[HandedOver] = (),
+) -> list[Listener]:
     """Open the sockets of endpoint strings.
 
     Call while the process may still bind privileged ports.
@@ -120,15 +153,22 @@ def open_listeners(texts: Sequence[str], slots: int, reactor: object) -> list[Li
         texts: endpoint strings.
         slots: the number of slots.
         reactor: the reactor.
+        given: the sockets of the last master. Others are opened.
 
     Raises:
         EndpointError: a string is wrong, or its endpoint cannot be shared.
         ListenError: a socket cannot be opened.
     """
+    left = list(given)
     opened: list[Listener] = []
     try:
         for text in texts:
-            opened.append(_open(text, slots, reactor))  # noqa: PERF401
+            found = next((each for each in left if each.text == text), None)
+            if found is None:
+                opened.append(_open(text, slots, reactor))
+            else:
+                left.remove(found)
+                opened.append(Listener.taken_over(found))
     except BaseException:
         for listener in opened:
             listener.close()
@@ -138,7 +178,9 @@ def open_listeners(texts: Sequence[str], slots: int, reactor: object) -> list[Li
 
 def _open(text: str, slots: int, reactor: object) -> Listener:
     opening = _OpeningReactor(reactor, text, slots)
-    endpoint = make_endpoint(opening, text)
+    # The workers wrap the connections in TLS.
+    below = parse_https(text).inner if is_https(text) else text
+    endpoint = make_endpoint(opening, below)
     if isinstance(endpoint, AdoptedEndpoint):
         # Its own copy, which child processes do not inherit.
         adopted = socket.socket(fileno=os.dup(endpoint.fd))
@@ -147,7 +189,7 @@ def _open(text: str, slots: int, reactor: object) -> Listener:
         _log.info("adopted {address}", address=listener.address)
         return listener
     failures: list[Failure] = []
-    endpoint.listen(Factory()).addErrback(failures.append)
+    endpoint.listen(_Quiet()).addErrback(failures.append)
     for failure in failures:
         error = failure.value
         if isinstance(error, (CannotListenError, OSError)):
@@ -157,10 +199,17 @@ def _open(text: str, slots: int, reactor: object) -> Listener:
         raise EndpointError(
             text,
             "cannot be shared by workers",
-            "give tcp:, tcp6:, ssl:, unix:, systemd: or fd:, or serve without workers",
+            "give tcp:, tcp6:, https:, ssl:, unix:, systemd: or fd:, or serve without "
+            "workers",
         )
     _log.info("listening on {address}", address=opening.listener.address)
     return opening.listener
+
+
+class _Quiet(Factory):
+    """A factory that no connection reaches."""
+
+    noisy = False
 
 
 class _OpeningReactor(ListeningProxy):
@@ -204,7 +253,12 @@ class _OpeningReactor(ListeningProxy):
         port = real.listenUNIX(address, factory, backlog, mode, wantPID)
         port.stopReading()  # only workers accept
         shared = socket.socket(fileno=os.dup(port.fileno()))
-        self.listener = Listener(self._text, [shared], divided=False, _ports=[port])
+        # The application may change the directory before the port closes.
+        text = os.fsdecode(address)
+        path = "" if is_abstract(text) else os.path.abspath(text)
+        self.listener = Listener(
+            self._text, [shared], divided=False, path=path, _ports=[port]
+        )
         no_port: IListeningPort = port
         return no_port
 

@@ -6,8 +6,10 @@ slots, workers and their messages. It must never know how a process is started.
 
 from __future__ import annotations
 
+import heapq
 import os
 import signal
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -16,13 +18,14 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from .interface import MasterObserver, MasterStatus, ReloadResult, WorkerStatus
+from .page import RECORDS, Beat
 from .reloads import Reload
 from .slots import BootFailed, Process, Slot, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from .details import WorkerDetails
     from .link import Message
@@ -50,6 +53,15 @@ STACKS_SECONDS: Final = 1.0
 #: Time for a worker to answer a question for its stacks.
 ANSWER_SECONDS: Final = 2.0
 
+#: Interval between two looks at the beats of the workers.
+WATCH_SECONDS: Final = 0.25
+
+#: A worker whose last beat is older is blocked: a neighbour accepts for it.
+BLOCKED_SECONDS: Final = 1.0
+
+#: A look that comes so much later than planned shows that the master was stopped.
+STOPPED_SECONDS: Final = 1.0
+
 #: Time for the master to get the signal that a worker has got.
 LEAVE_SECONDS: Final = 0.2
 
@@ -66,6 +78,8 @@ class MasterSettings:
         boot_timeout: seconds that a worker may take until it is ready.
         graceful_timeout: the grace period of a worker that drains, in seconds.
         reload_parallel: the number of successors that boot at the same time.
+        worker_timeout: seconds without a beat after which a worker is killed; 0 for no
+            limit.
         development: a worker that cannot start is replaced by one that shows why, and
             the server goes on.
     """
@@ -74,7 +88,21 @@ class MasterSettings:
     boot_timeout: float = 60.0
     graceful_timeout: float = 30.0
     reload_parallel: int = 1
+    worker_timeout: float = 30.0
     development: bool = False
+
+
+class Beats(Protocol):
+    """The shared page, as the master uses it."""
+
+    def clear(self, record: int) -> None:
+        """Forget the last worker of a record."""
+
+    def read(self, record: int) -> Beat:
+        """Return the state of a worker."""
+
+    def write_serving(self, records: Sequence[int]) -> None:
+        """Tell all workers the records of those that serve."""
 
 
 class Sockets(Protocol):
@@ -83,6 +111,13 @@ class Sockets(Protocol):
     @property
     def addresses(self) -> Sequence[str]:
         """The addresses, for the status."""
+
+    @property
+    def slots(self) -> int:
+        """The number of slots with sockets."""
+
+    def shared(self) -> list[int]:
+        """Return the indices of the endpoints whose socket all slots share."""
 
     def descriptors(self, slot: int, *, shared: bool) -> tuple[list[int], list[int]]:
         """Return the listening descriptors of a slot, opening them if necessary.
@@ -107,7 +142,9 @@ class Master:
         sockets: the listening sockets.
         launch: starts the process of a worker, which calls `received`, `lost` and
             `exited` later. May raise OSError.
+        beats: the shared page.
         give_up: called with the reason if the first worker cannot become ready.
+        monotonic: the clock of the beats.
 
     Attributes:
         events: functions for further messages of workers, by the name of the event.
@@ -119,13 +156,22 @@ class Master:
         settings: MasterSettings,
         sockets: Sockets,
         launch: Callable[[Worker], Process],
+        beats: Beats,
         give_up: Callable[[str], object],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._sockets = sockets
         self._launch = launch
+        self._beats = beats
         self._give_up = give_up
+        self._monotonic = monotonic
+        self._watching: IDelayedCall | None = None
+        self._watched_at = self._resumed_at = monotonic()
+        # The first record is that of the master.
+        self._free_records = list(range(1, RECORDS))
+        self._recycling: list[Worker] = []
         self._target = settings.workers
         self._slots: list[Slot] = []
         self._observers: list[MasterObserver] = []
@@ -283,17 +329,26 @@ class Master:
 
     def start(self) -> None:
         """Start the workers."""
-        self._slots = [Slot(index) for index in range(self._target)]
+        # A slot with a socket and without a worker is served by a neighbour.
+        count = max(self._target, self._sockets.slots)
+        self._slots = [
+            Slot(index, retired=index >= self._target) for index in range(count)
+        ]
         for slot in self._slots:
             self._start(slot)
+        self._watched_at = self._monotonic()
+        self._watch()
 
     def unready(self) -> None:
         """Let the health checks of all workers fail, because the server stops soon."""
         self._unready = True
         self.for_all({"do": "unready"})
 
-    def stop(self) -> Deferred[None]:
+    def stop(self, *, final: bool = True) -> Deferred[None]:
         """Drain all workers.
+
+        Args:
+            final: whether no other process accepts the connections of the backlogs.
 
         Returns:
             A Deferred that fires when they have ended.
@@ -306,7 +361,7 @@ class Master:
             for slot in self._slots:
                 slot.cancel_restart()
             for worker in list(self.workers()):
-                self._drain(worker, final=True)
+                self._drain(worker, final=final)
             if self._reload is not None:
                 self._reload.abandon("the server shuts down")
         self._check_stopped()
@@ -350,6 +405,8 @@ class Master:
             self._ready(worker)
         elif event == "failed":
             worker.reason = message["reason"]
+        elif event == "recycle":
+            self._recycle(worker, message["reason"])
         elif event == "leaving":
             self._leaving(worker, message["reason"])
         elif event == "stacks":
@@ -386,6 +443,7 @@ class Master:
         slot = worker.slot
         booting, draining = worker.is_booting, worker.is_draining
         worker.move("exit")
+        heapq.heappush(self._free_records, worker.record)
         worker.cancel_calls()
         for answer in worker.stacks.values():
             answer.errback(LookupError(f"{worker} has ended"))
@@ -422,6 +480,7 @@ class Master:
         self._update_neighbours()
         if self._reload is not None:
             self._reload.proceed()
+        self._proceed_recycling()
         self._changed()
         self._check_stopped()
 
@@ -440,7 +499,14 @@ class Master:
         if slot.successor is not None:
             self._drain(slot.successor)
         self._numbers += 1
-        worker = Worker(self._numbers, slot, self._reactor.seconds(), failure=failure)
+        worker = Worker(
+            self._numbers,
+            slot,
+            self._reactor.seconds(),
+            heapq.heappop(self._free_records),
+            failure=failure,
+        )
+        self._beats.clear(worker.record)
         slot.successor = worker
         worker.calls.append(
             self._reactor.callLater(
@@ -643,6 +709,113 @@ class Master:
         slot.cancel_restart()
         slot.restart = self._reactor.callLater(delay, self._start, slot)
 
+    # Recycling: a reload of single slots.
+
+    def _recycle(self, worker: Worker, reason: str) -> None:
+        """Replace a worker that has reached a limit. It serves until then."""
+        if worker.is_ready and not worker.recycling and not self._stopping:
+            worker.recycling = True
+            _log.info("recycling {worker}: {reason}", worker=worker, reason=reason)
+            self._recycling.append(worker)
+            self._proceed_recycling()
+
+    def _proceed_recycling(self) -> None:
+        """Start successors, as many at a time as during a reload."""
+        self._recycling = [each for each in self._recycling if each.is_ready]
+        if self._stopping or self._reload is not None:
+            return
+        waiting = [each for each in self._recycling if each.slot.successor is None]
+        booting = sum(slot.successor is not None for slot in self._slots)
+        for worker in waiting[: max(self._settings.reload_parallel - booting, 0)]:
+            booted = self._boot(worker.slot).booted
+            booted.addErrback(self._not_recycled, worker)
+
+    def _not_recycled(self, _failure: object, worker: Worker) -> None:
+        """Keep a worker whose successor cannot start. It asks again."""
+        worker.recycling = False
+        if worker in self._recycling:
+            self._recycling.remove(worker)
+
+    # Beats.
+
+    def _watch(self) -> None:
+        """Look at the beats of all workers."""
+        now = self._monotonic()
+        if now - self._watched_at > WATCH_SECONDS + STOPPED_SECONDS:
+            # This process was stopped, and the workers may have been too.
+            self._resumed_at = now
+        self._watched_at = now
+        changed = False
+        for worker in self.workers():
+            if not worker.is_ready:
+                continue
+            beat = self._beats.read(worker.record)
+            if not beat.beats:
+                continue
+            age = now - max(beat.time, self._resumed_at)
+            blocked = age > BLOCKED_SECONDS
+            if blocked is not worker.blocked:
+                worker.blocked = blocked
+                changed = True
+                if blocked:
+                    self._log_blocked(worker, beat, age)
+                else:
+                    _log.info("{worker} responds again", worker=worker)
+            if not blocked:
+                worker.suspected_at = None
+            elif self._settings.worker_timeout:
+                self._check_hung(worker, beat, age, now)
+        if changed:
+            self._update_neighbours()
+        self._poll_shared()
+        self._watching = self._reactor.callLater(WATCH_SECONDS, self._watch)
+
+    @staticmethod
+    def _log_blocked(worker: Worker, beat: Beat, age: float) -> None:
+        """Name the request that blocks a worker, unless the worker itself has."""
+        if not beat.reported:
+            _log.warn(
+                "{worker} is blocked for {age:.1f} s by {current}, which lets no other "
+                "Python code run; a neighbour accepts for it",
+                worker=worker,
+                age=age,
+                current=_described(beat),
+            )
+
+    def _check_hung(self, worker: Worker, beat: Beat, age: float, now: float) -> None:
+        """Request the stacks of a worker before its timeout, and kill it after."""
+        timeout = self._settings.worker_timeout
+        process = worker.process
+        if process is None or worker.killed:
+            return
+        if worker.suspected_at is None:
+            if age >= max(timeout - STACKS_SECONDS, timeout / 2):
+                worker.suspected_at = now
+                process.begin_stacks()
+        elif age >= timeout and now - worker.suspected_at >= STACKS_SECONDS:
+            worker.killed = True
+            _log.error(
+                "killing {worker}: its reactor is blocked for {age:.1f} s "
+                "(--worker-timeout {timeout:g}) by {current}; its stacks:\n{stacks}",
+                worker=worker,
+                age=age,
+                timeout=timeout,
+                current=_described(beat),
+                stacks=process.stacks().rstrip() or "not available",
+            )
+            worker.kill(signal.SIGKILL)
+
+    def _poll_shared(self) -> None:
+        """Let a neighbour look at the shared sockets while a worker is blocked.
+
+        The kernel has woken one worker for each connection, which may be the blocked
+        one.
+        """
+        workers = [slot.tenant for slot in self._slots if slot.tenant is not None]
+        able = [each for each in workers if not each.blocked]
+        if able and len(able) < len(workers):
+            able[0].send({"do": "poll"})
+
     # Sockets.
 
     def _adopt(self, worker: Worker, slot: Slot) -> None:
@@ -652,7 +825,13 @@ class Master:
         worker.accepts.add(slot.index)
         if indices:
             worker.send(
-                {"do": "adopt", "slot": slot.index, "listeners": indices}, descriptors
+                {
+                    "do": "adopt",
+                    "slot": slot.index,
+                    "listeners": indices,
+                    "shared": self._sockets.shared(),
+                },
+                descriptors,
             )
 
     def _update_neighbours(self) -> None:
@@ -664,6 +843,7 @@ class Master:
             for slot in self._slots
             if slot.tenant is not None and not slot.tenant.blocked
         ]
+        self._beats.write_serving([worker.record for worker in able])
         for slot in self._slots:
             before = slot.neighbour
             wanted = before if before in able else None
@@ -718,6 +898,7 @@ class Master:
                 if worker.slot.tenant is None:
                     self._restart(worker.slot)
         self._notify("reloaded", result)
+        self._proceed_recycling()
         following, self._next_reload = self._next_reload, None
         if following is not None:
             if self._stopping:
@@ -746,6 +927,8 @@ class Master:
 
     def worker_status(self, worker: Worker) -> WorkerStatus:
         """Return the status of one worker."""
+        beat = self._beats.read(worker.record)
+        age = self._monotonic() - beat.time if beat.beats else None
         return WorkerStatus(
             number=worker.number,
             slot=worker.slot.index,
@@ -753,13 +936,29 @@ class Master:
             state=worker.state,
             age=self._reactor.seconds() - worker.started,
             slots=tuple(sorted(worker.accepts)),
+            beat_age=age,
+            lag=beat.lag,
+            requests=beat.requests,
+            connections=beat.connections,
+            served=beat.served,
+            current=beat.current,
         )
 
     def _check_stopped(self) -> None:
         if self._stopping and not self.workers():
+            if self._watching is not None and self._watching.active():
+                self._watching.cancel()
             stopped, self._stopped = self._stopped, []
             for done in stopped:
                 done.callback(None)
+
+
+def _described(beat: Beat) -> str:
+    """Return the code that runs in a worker, for the log."""
+    if not beat.current:
+        return "code outside requests"
+    kind = "" if beat.current.startswith(("task ", "a task")) else "request "
+    return f"{kind}{beat.current}"
 
 
 def _answer(worker: Worker, question: int, text: str) -> None:

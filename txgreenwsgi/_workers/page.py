@@ -1,21 +1,59 @@
 """The page of memory that the master and its workers share.
 
+Each worker writes one record, several times a second and at each switch into a request,
+without a system call; the master reads all of them. So the master knows the request
+that blocks a worker even if C code keeps the interpreter lock, and no worker waits for
+another process.
+
+    offset  type      value
+         0  u64       number of beats
+         8  u64       time of the last beat, CLOCK_MONOTONIC in ns
+        16  u64       delay of the last beat in ns
+        24  u64       requests in flight
+        32  u64       open connections
+        40  u64       requests so far
+        48  u64       blocks that the worker's own monitor had reported by that beat
+        56  u64       blocks that it has reported by now
+        64  u8        1 while a request (or another task) runs
+        65  char[]    id, method and target of the request, each padded with zeros
+
+Record 0 belongs to the master: the number of workers that serve, and the indices of
+their records, as u16.
+
 It knows the layout. It must never know processes.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
+import struct
 import tempfile
-from typing import Final
+import time
+from array import array
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-__all__ = ["create_page"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["RECORDS", "Beat", "Page", "Record", "create_page"]
 
 #: Size of one record in bytes.
-RECORD_BYTES: Final = 1024
+RECORD_BYTES: Final = 512
 
-#: Number of records.
+#: Number of records. The first is that of the master.
 RECORDS: Final = 1024
+
+_BEAT: Final = struct.Struct("=7Q")
+_BLOCKS: Final = struct.Struct("=Q")
+_COUNT: Final = struct.Struct("=Q")
+_CONNECTIONS_AT: Final = 32
+_MOST_SERVING: Final = RECORD_BYTES // 2 - 1
+_BLOCKS_AT: Final = 56
+_RUNNING_AT: Final = 64
+# The flag comes first, but a reader that sees it too early reads an older request at
+# worst; it reads twice.
+_REQUEST: Final = struct.Struct("=B24s16s340s")
 
 
 def create_page() -> int:
@@ -27,3 +65,155 @@ def create_page() -> int:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, RECORD_BYTES * RECORDS)
     return fd
+
+
+class Beat(NamedTuple):
+    """The state of a worker at its last beat.
+
+    Attributes:
+        beats: the number of beats; 0 before the first.
+        time: the time of the beat, in seconds of the monotonic clock.
+        lag: its delay, in seconds.
+        requests: the number of requests in flight.
+        connections: the number of open connections.
+        served: the number of requests so far.
+        reported: whether the worker's own monitor has reported a block since then.
+        current: the request that runs now, such as "1f6a-2b GET /reports"; "" if none.
+    """
+
+    beats: int
+    time: float
+    lag: float
+    requests: int
+    connections: int
+    served: int
+    reported: bool
+    current: str
+
+
+class Page:
+    """The master's view of the page.
+
+    Args:
+        fd: the descriptor of the page.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._memory = mmap.mmap(fd, RECORD_BYTES * RECORDS)
+
+    def clear(self, record: int) -> None:
+        """Fill a record with zeros. Call before its worker starts."""
+        begin = record * RECORD_BYTES
+        self._memory[begin : begin + RECORD_BYTES] = bytes(RECORD_BYTES)
+
+    def read(self, record: int) -> Beat:
+        """Return the state of a worker."""
+        begin = record * RECORD_BYTES
+        count, when, lag, requests, connections, served, blocks_then = (
+            _BEAT.unpack_from(self._memory, begin)
+        )
+        (blocks,) = _BLOCKS.unpack_from(self._memory, begin + _BLOCKS_AT)
+        return Beat(
+            beats=count,
+            time=when / 1e9,
+            lag=lag / 1e9,
+            requests=requests,
+            connections=connections,
+            served=served,
+            reported=blocks != blocks_then,
+            current=self._current(begin + _RUNNING_AT),
+        )
+
+    def write_serving(self, records: Sequence[int]) -> None:
+        """Write the records of the workers that serve, for all workers."""
+        shown = records[:_MOST_SERVING]
+        values = array("H", [len(shown), *shown]).tobytes()
+        self._memory[: len(values)] = values
+
+    def _current(self, begin: int) -> str:
+        """Return the running request; "" if there is none, or it changes just now."""
+        found = _REQUEST.unpack_from(self._memory, begin)
+        if not found[0] or found != _REQUEST.unpack_from(self._memory, begin):
+            return ""
+        # Without the query, which may contain secrets.
+        fields = (*found[1:3], found[3].partition(b"?")[0])
+        parts = (part.rstrip(b"\0").decode("latin-1") for part in fields)
+        text = " ".join(part for part in parts if part)
+        return "".join(each if each.isprintable() else "?" for each in text)
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self._memory.close()
+
+
+class Record:
+    """The record of this worker. Only this process writes it.
+
+    Call from the reactor greenlet.
+
+    Args:
+        fd: the descriptor of the page.
+        number: the index of the record.
+    """
+
+    def __init__(self, fd: int, number: int) -> None:
+        self._memory = mmap.mmap(fd, RECORD_BYTES * RECORDS)
+        self._begin = number * RECORD_BYTES
+        self._beats = 0
+        self._blocks = 0
+        # What `note` needs, for the hot path.
+        self._pack = _REQUEST.pack_into
+        self._running_at = self._begin + _RUNNING_AT
+
+    def beat(self, lag: float, requests: int, connections: int, served: int) -> None:
+        """Write a beat."""
+        self._beats += 1
+        _BEAT.pack_into(
+            self._memory,
+            self._begin,
+            self._beats,
+            time.monotonic_ns(),
+            max(int(lag * 1e9), 0),
+            requests,
+            connections,
+            served,
+            self._blocks,
+        )
+
+    def note(self, request_id: str, method: str, target: bytes) -> None:
+        """Write the request that runs from now on. Longer values are cut off."""
+        self._pack(
+            self._memory,
+            self._running_at,
+            1,
+            request_id.encode("latin-1", "replace"),
+            method.encode("latin-1", "replace"),
+            target,
+        )
+
+    def clear_note(self) -> None:
+        """Write that no request runs."""
+        self._memory[self._running_at] = 0
+
+    def note_block(self) -> None:
+        """Count a block that this process has reported itself. Call from any thread."""
+        self._blocks += 1
+        _BLOCKS.pack_into(self._memory, self._begin + _BLOCKS_AT, self._blocks)
+
+    def mean_connections(self, own: int) -> float:
+        """Return the mean number of connections of the workers that serve.
+
+        Args:
+            own: the number of connections of this worker, which is written.
+        """
+        memory = self._memory
+        _COUNT.pack_into(memory, self._begin + _CONNECTIONS_AT, own)
+        records = array("H", memory[:RECORD_BYTES])
+        count = records[0]
+        if not count:
+            return own
+        total = 0
+        for record in records[1 : count + 1]:
+            place = record * RECORD_BYTES + _CONNECTIONS_AT
+            total += _COUNT.unpack_from(memory, place)[0]
+        return total / count

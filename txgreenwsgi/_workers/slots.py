@@ -57,11 +57,16 @@ class Worker:
         number: counts all workers of the master, from 1.
         slot: its slot.
         started: the time of its start.
+        record: the index of its record in the shared page.
         state: see `states`.
         process: the process; None until it has started.
         ready_at: the time at which it became ready.
         accepts: the slots that it accepts for.
         blocked: whether a neighbour accepts for it because its reactor is blocked.
+        suspected_at: the time at which its stacks were requested because its reactor
+            seems to hang.
+        killed: whether the master has killed it because its reactor hangs.
+        recycling: whether it gets a successor at its own request.
         reason: why it ends, if the master knows it.
         booted: fires when it is ready, or fails with `BootFailed`.
         calls: delayed calls that its end cancels.
@@ -74,11 +79,15 @@ class Worker:
     number: int
     slot: Slot
     started: float
+    record: int = 0
     state: str = BOOTING
     process: Process | None = None
     ready_at: float | None = None
     accepts: set[int] = field(default_factory=set)
     blocked: bool = False
+    suspected_at: float | None = None
+    killed: bool = False
+    recycling: bool = False
     reason: str = ""
     booted: Deferred[None] = field(default_factory=Deferred)
     calls: list[IDelayedCall] = field(default_factory=list)

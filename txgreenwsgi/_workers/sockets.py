@@ -13,8 +13,10 @@ from twisted.logger import Logger
 from .listeners import open_listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from .handover import HandedOver
+    from .link import Message
     from .listeners import Listener
 
 __all__ = ["ListeningSockets"]
@@ -28,9 +30,16 @@ class ListeningSockets:
     Args:
         texts: endpoint strings.
         reactor: the reactor.
+        given: the sockets of the last master.
     """
 
-    def __init__(self, texts: Sequence[str], reactor: object) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        reactor: object,
+        given: Sequence[HandedOver] = (),
+    ) -> None:
+        self._given = given
         self.texts = list(texts)
         self._reactor = reactor
         self._listeners: list[Listener] = []
@@ -49,8 +58,12 @@ class ListeningSockets:
             EndpointError: a string is wrong, or its endpoint cannot be shared.
             ListenError: a socket cannot be opened.
         """
-        self._listeners = open_listeners(self.texts, slots, self._reactor)
+        self._listeners = open_listeners(self.texts, slots, self._reactor, self._given)
         self._addresses = tuple(each.address for each in self._listeners)
+
+    def shared(self) -> list[int]:
+        """Return the indices of the endpoints whose socket all slots share."""
+        return [index for index, each in enumerate(self._listeners) if not each.divided]
 
     def descriptors(self, slot: int, *, shared: bool) -> tuple[list[int], list[int]]:
         """Return the listening descriptors of a slot; see `master.Sockets`.
@@ -81,6 +94,33 @@ class ListeningSockets:
                 "those of others. To have one for each, restart with more --workers",
                 address=listener.address,
             )
+
+    @property
+    def slots(self) -> int:
+        """The number of slots with sockets."""
+        divided = [len(each.sockets) for each in self._listeners if each.divided]
+        return max(divided, default=0)
+
+    def send(self, send: Callable[[Message, list[int]], object]) -> None:
+        """Send all sockets to a new master.
+
+        Args:
+            send: sends a message with descriptors.
+        """
+        for each in self._listeners:
+            message = {
+                "do": "listen",
+                "text": each.text,
+                "divided": each.divided,
+                "backlog": each.backlog,
+                "path": each.path,
+            }
+            send(message, [one.fileno() for one in each.sockets])
+
+    def leave(self) -> None:
+        """Leave UNIX sockets at their paths to the new master."""
+        for each in self._listeners:
+            each.leave()
 
     def close(self) -> Deferred[Any]:
         """Close all sockets of this process."""

@@ -102,6 +102,10 @@ class Tenancy:
         self._reactor.callLater(_ANSWER_SECONDS, self._unanswered, reason)
         return True
 
+    def recycle(self, reason: str) -> None:
+        """Ask the master for a successor; this worker serves until it is ready."""
+        self._link.send({"event": "recycle", "reason": reason})
+
     def _unanswered(self, reason: str) -> None:
         if not self._told_to_wait:
             self._ending.request_stop(reason)
@@ -113,9 +117,11 @@ class Tenancy:
                 index: _Socket(fileno=fd)
                 for index, fd in zip(message["listeners"], descriptors, strict=True)
             }
-            self._server.adopt(message["slot"], sockets)
+            self._server.adopt(message["slot"], sockets, message["shared"])
         elif action == "release":
             self._server.release(message["slot"])
+        elif action == "poll":
+            self._server.poll_shared()
         elif action == "unready":
             self._told_to_wait = True
             self._server.site.server.unready = "the server is about to stop"

@@ -38,6 +38,24 @@ if TYPE_CHECKING:
         #: after `begin`.
         bodiless: bool
 
+        @property
+        def crosses(self) -> bool:
+            """Whether the methods may be called in the thread of the application.
+
+            They have the task of the request send then.
+            """
+
+        @property
+        def error(self) -> BaseException | None:
+            """The error that each further call raises; None if there is none."""
+
+        @property
+        def accepts_blocks(self) -> bool:
+            """Whether a `write` would neither raise nor wait, as far as is known.
+
+            May be read in any thread.
+            """
+
         def fields_dropped(self, names: Iterable[str], place: str) -> None:
             """Note that hop-by-hop fields of the head were dropped.
 
@@ -142,6 +160,7 @@ class StartResponse:
         in_task = in_task_of_thread()
         if in_task is None:
             require_task("write()")
+        if in_task is None or self._sink.crosses:
             self.send(data, None)
         else:
             in_task(self.send, data, None)

@@ -37,7 +37,7 @@ def is_null_device(fd: int) -> bool:
         return False
 
 
-def append_stderr_to(path: str) -> None:
+def append_stderr_to(path: str, *, always: bool = False) -> None:
     """Make descriptor 2 append to a log file.
 
     Call while the process may open the file, before twistd changes the user. No-op
@@ -45,12 +45,13 @@ def append_stderr_to(path: str) -> None:
 
     Args:
         path: absolute.
+        always: whatever descriptor 2 is; it may be the log of the last master.
 
     Raises:
         OSError: the file cannot be opened.
     """
     global _path
-    if is_null_device(STDERR_FD):
+    if always or is_null_device(STDERR_FD):
         _open(path)
         _path = path
 

@@ -156,8 +156,8 @@ class AccessLog:
             an active reader): writes block the reactor.
         format_name: "combined", "common", "json", or directives of Apache, such as
             `%h %t "%r" %>s %b %{X-Request-Id}o`.
-        skip: patterns of paths whose requests are left out, such as "/health" or
-            "/internal/*".
+        skip: patterns of paths whose requests are left out, such as `/health` or
+            `/internal/*`.
 
     Attributes:
         needs: the optional fields of a record that the format uses.
