@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._http import parser, target
+from txgreenwsgi._http import parser, proxy_protocol, target
 from txgreenwsgi._server import accepting, endpoints, h1_channel
 from txgreenwsgi._serving import body
 from txgreenwsgi._switching import greenlets
@@ -50,6 +50,10 @@ class LimitsPageTests(SynchronousTestCase):
                 "unread body after the response": (
                     f"{h1_channel.DRAIN_BYTES // 1024} KiB, "
                     f"{h1_channel.CLOSE_SECONDS:g} s"
+                ),
+                "length of a PROXY protocol header": (
+                    f"{proxy_protocol.MAX_LINE_BYTES} bytes (version 1), "
+                    f"{proxy_protocol.MAX_BYTES // 1024} KiB (version 2)"
                 ),
                 "data buffered for a slow client": "the current block",
                 "time for closing a connection": f"{h1_channel.CLOSE_SECONDS:g} s",

@@ -289,6 +289,59 @@ class SettingsTests(SynchronousTestCase):
                 "does not use, such as /-",
             )
 
+    def test_static(self) -> None:
+        """Static files have paths below the root, and a directory each."""
+        for given in (
+            {"/static/": "/srv/static", "/media": "media"},
+            [("/static", "/srv/static"), ("/media//", "media")],
+        ):
+            self.assertEqual(
+                Settings.from_keywords(static=given).static,
+                (("/static", "/srv/static"), ("/media", "media")),
+            )
+        for pair, problem in (
+            (
+                ("/", "x"),
+                "static '/=x' is the root, and would hide the application: give a path "
+                "such as /static",
+            ),
+            (
+                ("static", "x"),
+                "static 'static=x' does not begin with the path of a URL: give a path "
+                "and a directory, such as /static=/srv/shop/static",
+            ),
+            (("/a//b", "x"), "does not begin with the path of a URL"),
+            (("/%41", "x"), "does not begin with the path of a URL"),
+            (("/..", "x"), "does not begin with the path of a URL"),
+            (("/a", ""), "static '/a=' names no directory: give one"),
+            (("/a", "x\0"), "names no directory: give one"),
+        ):
+            self.assertIn(problem, self.refusal(static=[pair]))
+        self.assertIn(
+            "static '/a/=y' repeats a path: give each path one directory",
+            self.refusal(static=[("/a", "x"), ("/a/", "y")]),
+        )
+        self.assertIn("pairs of strings", self.refusal(static=[("/a",)]))
+        self.assertIn("out of range", self.refusal(static_expires=-1))
+
+    def test_proxy_protocol(self) -> None:
+        """Versions are words; peers are addresses, networks, unix or all."""
+        self.assertIn(
+            "proxy_protocol='on' is not a valid value: give off or v1 or v2 or auto",
+            self.refusal(proxy_protocol="on"),
+        )
+        self.assertEqual(
+            Settings.from_keywords(
+                proxy_protocol_from="10.0.0.1, ::1/64,unix,*"
+            ).proxy_protocol_from,
+            ("10.0.0.1", "::1/64", "unix", "*"),
+        )
+        for peer in ("localhost", "10.0.0.0/33", "", "unix:/run/x"):
+            self.assertIn(
+                f"contains {peer!r}, which is no address or network",
+                self.refusal(proxy_protocol_from=[peer]),
+            )
+
     def test_trusted_proxies(self) -> None:
         """Proxies are addresses, networks, unix or *, as a list or a text."""
         for given in ("10.0.0.0/8,::1,unix", ["10.0.0.0/8", "::1", "unix"]):

@@ -363,6 +363,22 @@ class Settings:
         off="all paths are the application's",
         form="PATH",
     )
+    static: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "pairs",
+        "Serve the files of this directory below this path, without the application. "
+        "May be repeated.",
+        form="/PATH=DIRECTORY",
+        separator="=",
+        path=True,
+    )
+    static_expires: float = _setting(
+        86400.0,
+        "seconds",
+        "Time for which clients may use a static file without asking whether it has "
+        "changed.",
+        off="they ask each time",
+    )
     trusted_proxy: tuple[str, ...] = _setting(
         (),
         "names",
@@ -494,6 +510,8 @@ class SettingsKeywords(TypedDict, total=False):
     server_header: str
     prefix: str
     health_path: str
+    static: Pairs
+    static_expires: float
     trusted_proxy: Iterable[str]
     trusted_proxy_count: int
     trusted_proxy_headers: Iterable[str]
@@ -743,13 +761,47 @@ def _pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
 def _checked_pairs(
     name: str, pairs: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[str, str], ...]:
-    """Return valid headers or variables."""
+    """Return valid headers, variables or static files."""
+    if name == "static":
+        return _checked_static(pairs)
     for key, text in pairs:
         if name == "add_header":
             _check_header(key, text)
         else:
             _check_variable(key, text)
     return pairs
+
+
+def _checked_static(
+    pairs: tuple[tuple[str, str], ...],
+) -> tuple[tuple[str, str], ...]:
+    """Return paths without a slash at their ends, and their directories."""
+    checked: dict[str, str] = {}
+    for given, directory in pairs:
+        subject = f"static {f'{given}={directory}'!r}"
+        path = given.rstrip("/")
+        if given.startswith("/") and not path:
+            raise SettingError(
+                subject,
+                "is the root, and would hide the application",
+                "give a path such as /static",
+            )
+        if not _PREFIX.match(path):
+            raise SettingError(
+                subject,
+                "does not begin with the path of a URL",
+                "give a path and a directory, such as /static=/srv/shop/static",
+            )
+        if not directory or "\0" in directory:
+            raise SettingError(
+                subject, "names no directory", "give one, such as /static=static"
+            )
+        if path in checked:
+            raise SettingError(
+                subject, "repeats a path", "give each path one directory"
+            )
+        checked[path] = directory
+    return tuple(checked.items())
 
 
 def _checked_methods(subject: str, methods: tuple[str, ...]) -> tuple[str, ...]:

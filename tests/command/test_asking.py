@@ -285,6 +285,10 @@ REQUEST  WORKER  AGE   METHOD  PATH      WAITING FOR
             text,
         )
         self.assertNotIn("no requests", text)
+        # It has answered since its last beat.
+        worker["in_flight"] = []
+        text = status_text({**STATUS, "workers": [worker]})  # type: ignore[typeddict-item]
+        self.assertIn("3       103  ready", text)
 
     def test_state(self) -> None:
         """A reload, its failure and a shutdown are shown."""

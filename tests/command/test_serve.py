@@ -144,6 +144,30 @@ class RefusalTests(SynchronousTestCase):
             )
         self.assertIn("'' is empty", self.refusal(""))
 
+    def test_not_a_module(self) -> None:
+        """A file or an address gets the text to give."""
+        for word, remedy in [
+            ("shop/wsgi.py", "is the name of a file: give txgreenwsgi shop.wsgi"),
+            ("wsgi.py:app", "is the name of a file: give txgreenwsgi wsgi:app"),
+            (
+                "/no/such/wsgi.py",
+                "is the name of a file: give txgreenwsgi wsgi --chdir /no/such",
+            ),
+            (
+                "production.ini",
+                "is the name of a file: give txgreenwsgi config:production.ini",
+            ),
+            ("8000", "is an address, not an application: give --listen tcp:8000"),
+            (
+                "127.0.0.1:8000",
+                "is an address, not an application: give --listen "
+                "tcp:8000:interface=127.0.0.1",
+            ),
+        ]:
+            self.assertEqual(self.refusal(word), f"{word!r} {remedy}")
+        for word in ("shop", "shop:create_app(1)", "config:a.ini#b", "shop.wsgi"):
+            self.assertEqual(translate([word]).server, [f"--app={word}"])
+
     def test_misspelled_subcommand(self) -> None:
         """A word that resembles a subcommand is one, unless such a module exists."""
         self.assertEqual(

@@ -486,3 +486,12 @@ class FileTests(SourceTestCase):
             f"'{self.path.parent}/c.pem'",
             str(self.assertRaises(ConfigurationError, self.resolved, text)),
         )
+        text = "listen = ['https:1:cert=c.pem:key=/k.pem:dir=d:client-ca=ca:min=1.3']"
+        folder = self.path.parent
+        self.assertEqual(
+            self.resolved(text).given["listen"].value,
+            (
+                f"https:1:cert={folder}/c.pem:key=/k.pem:dir={folder}/d:"
+                f"client-ca={folder}/ca:min=1.3",
+            ),
+        )

@@ -18,7 +18,9 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     """Answer with the address of the client, or as the path says."""
     path = environ["PATH_INFO"]
     text = f"{environ['REMOTE_ADDR']} {environ['REMOTE_PORT']}"
-    if path == "/environ":
+    if path == "/scheme":
+        text += f" {environ['wsgi.url_scheme']}"
+    elif path == "/environ":
         code = "import os; print(sorted(n for n in os.environ if 'NOTIFY' in n))"
         text = subprocess.check_output([sys.executable, "-c", code], text=True)
     elif path == "/nap":

@@ -35,5 +35,13 @@ if "PROMISES_CODE" in os.environ:
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Answer as `restart_app`; "/hang" never returns from C and holds the GIL."""
     if environ["PATH_INFO"] == "/hang":
-        ctypes.PyDLL(None).sleep(FOREVER)
+        _hang()
     return restart_app(environ, start_response)
+
+
+def _hang() -> None:
+    """Lock a mutex twice: no signal interrupts that, unlike `sleep`."""
+    mutex = ctypes.create_string_buffer(256)  # zeros: PTHREAD_MUTEX_INITIALIZER
+    library = ctypes.PyDLL(None)  # its functions are called with the GIL
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)

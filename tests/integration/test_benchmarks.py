@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.against import COMPARISONS, Tree, compare
 from benchmarks.mixed import SETUPS, Comparison
+from tests.folders import short_folder
 from tests.integration.processes import CHECKOUT
 
 
@@ -51,3 +53,53 @@ class MixedTests(SynchronousTestCase):
             self.assertGreater(result.work, 0.0)
             self.assertGreater(result.memory, 1e6)
             self.assertTrue(0 < result.p50 <= result.p99)
+
+
+class WorkersTests(SynchronousTestCase):
+    """`python -m benchmarks --workers`."""
+
+    def run_benchmarks(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end."""
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "benchmarks", "--scenarios=chunks"),
+                *("--rounds=1", *words),
+            ],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def test_results(self) -> None:
+        """Two workers are measured; the table is a file of its own."""
+        folder = short_folder(self)
+        done = self.run_benchmarks(
+            "--workers=2",
+            "--servers=txgreenwsgi,waitress",
+            "--seconds=1",
+            f"--output={folder}",
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        table = (folder / "workers.md").read_text("utf-8")
+        self.assertRegex(table, r"\| \*\*txgreenwsgi\*\* \| +[\d,]+ \|")
+        self.assertIn("2 workers of a server and the client on ", table)
+        self.assertNotIn("waitress", table)
+        self.assertTrue((folder / "workers.svg").exists())
+
+    def test_refused(self) -> None:
+        """Wrong numbers and servers of one process are refused."""
+        for words, message in (
+            (["--workers=0"], "--workers 0: give a whole number from 1 to 64"),
+            (
+                ["--workers=2", "--servers=waitress"],
+                "--workers 2: none of --servers waitress can have more than one",
+            ),
+            (
+                ["--workers=2", "--against=HEAD"],
+                "--workers has no meaning with --against; leave it out",
+            ),
+        ):
+            done = self.run_benchmarks(*words)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(message, done.stderr)

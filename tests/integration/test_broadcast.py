@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import redis
 from twisted.trial.unittest import SynchronousTestCase
 
-from .processes import ANSWER_SECONDS, LOOPBACK, RawClient, ServerProcess, start
+from .command_server import CommandServer
+from .processes import (
+    ANSWER_SECONDS,
+    CHECKOUT,
+    LOOPBACK,
+    RawClient,
+    Server,
+    ServerProcess,
+    start,
+)
 from .services import Redis
+from .test_restarts import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +37,7 @@ SOON_SECONDS = 15.0
 class Reader:
     """A browser's EventSource: reads events and remembers the last id."""
 
-    def __init__(self, server: ServerProcess, last_id: str = "") -> None:
+    def __init__(self, server: Server, last_id: str = "") -> None:
         self.last_id = last_id
         self._client: RawClient = server.connect()
         field = f"Last-Event-ID: {last_id}\r\n" if last_id else ""
@@ -57,10 +69,17 @@ class Reader:
             block = self.block()
             if not block:
                 raise AssertionError("the response has ended")
-            found = re.fullmatch(r"id: (\S+)\ndata: (.*)\n\n", block)
-            if found:
-                self.last_id = found[1]
-                return str(json.loads(found[2]))
+            text = self.line_of(block)
+            if text is not None:
+                return text
+
+    def line_of(self, block: str) -> str | None:
+        """Return the line in a block and remember its id; None for a comment."""
+        found = re.fullmatch(r"id: (\S+)\ndata: (.*)\n\n", block)
+        if found is None:
+            return None
+        self.last_id = found[1]
+        return str(json.loads(found[2]))
 
     def close(self) -> None:
         """Disconnect."""
@@ -87,13 +106,13 @@ class BroadcastTests(SynchronousTestCase):
             environ={"REDIS_URL": self.url},
         )
 
-    def read(self, server: ServerProcess, last_id: str = "") -> Reader:
+    def read(self, server: Server, last_id: str = "") -> Reader:
         """Connect a reader; the test's cleanup disconnects it."""
         reader = Reader(server, last_id)
         self.addCleanup(reader.close)
         return reader
 
-    def say(self, server: ServerProcess, *texts: str) -> None:
+    def say(self, server: Server, *texts: str) -> None:
         """Post lines, one after the other."""
         for text in texts:
             answer = server.fetch(
@@ -160,6 +179,56 @@ class BroadcastTests(SynchronousTestCase):
         )
         again.close()
         first.wait_ended(SOON_SECONDS)
+
+    def test_reload(self) -> None:
+        """Two workers that reload lose no line, and repeat none, for any browser."""
+        (port,) = free_ports(1)
+        server = CommandServer(
+            self,
+            [
+                *("examples.broadcast:app", "--workers=2", "--health-path=/-"),
+                *(f"--listen=tcp:{port}:interface={LOOPBACK}", "--control=none"),
+            ],
+            CHECKOUT,
+            port,
+            environ={"REDIS_URL": self.url},
+        )
+        server.wait_ready()
+        self.wait_for(lambda: server.log().count(" is ready") == 2, "two workers")
+
+        def follow(reader: Reader) -> tuple[list[str], int]:
+            """Return the lines up to the last one, and the number of connections."""
+            received: list[str] = []
+            connections = 1
+            while not (received and received[-1] == "last"):
+                block = reader.block()
+                if not block:  # the worker stops
+                    reader.close()
+                    reader = self.read(server, reader.last_id)
+                    connections += 1
+                elif (text := reader.line_of(block)) is not None:
+                    received.append(text)
+            return received, connections
+
+        readers = [self.read(server) for _ in range(READERS)]
+        self.say(server, "first")
+        self.assertEqual([reader.text() for reader in readers], ["first"] * READERS)
+        self.wait_for(lambda: len(self.reading()) == 2, "one reader a worker")
+        with ThreadPoolExecutor(READERS) as pool:
+            followed = [pool.submit(follow, reader) for reader in readers]
+            server.process.send_signal(signal.SIGHUP)
+            said: list[str] = []
+            while "reload: 2 workers replaced" not in server.log():
+                said.append(f"line-{len(said)}")
+                self.say(server, said[-1])
+                self.assertLess(len(said), 3000, server.log())
+            said.append("last")
+            self.say(server, "last")
+            for each in followed:
+                received, connections = each.result(ANSWER_SECONDS)
+                self.assertEqual(received, said)
+                self.assertGreater(connections, 1)
+        server.stop()
 
     def test_lost_connections(self) -> None:
         """Lines that are published while a process has no connection arrive later."""

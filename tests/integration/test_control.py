@@ -224,6 +224,18 @@ class SingleProcessTests(ControlCase):
         self.assertEqual(self.answer("status")["pid"], again.pid)
         again.kill()
 
+    def test_request_in_thread(self) -> None:
+        """The stack of a request in a thread is that of the thread."""
+        server = self.serve(APP, "--threads-for=/sleep/*")
+        server.wait_listening()
+        server.wait_logged("txgreenwsgi [^ ]+ serves ")
+        self.request(server, "/sleep/60")
+        (row,) = self.wait_in_flight(1)
+        stacks = self.command("stacks", row["request_id"]).stdout
+        self.assertIn("\nin thread 0x", stacks)
+        self.assertIn("workers_app.py", stacks)
+        server.kill()
+
     def test_unsafe_directory(self) -> None:
         """A directory that others may write to prevents the start."""
         os.chmod(self.directory, 0o777)

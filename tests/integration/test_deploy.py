@@ -9,6 +9,7 @@ import fnmatch
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -315,7 +316,7 @@ class InstancesTestCase(DeploymentTestCase):
                 "/var/log/shop/": f"{self.folder}/",
             },
         )
-        program, *words = command.split()
+        program, *words = shlex.split(command)
         self.assertEqual(program, "/srv/shop/venv/bin/txgreenwsgi")
         return words
 
@@ -467,9 +468,9 @@ class SystemdTests(InstancesTestCase):
         server.process.send_signal(signal.SIGTERM)
         self.read_until(notified, "STOPPING=1")
         server.process.wait(ANSWER_SECONDS)
-        self.assertIn(
-            '"GET / HTTP/1.1" 200', (self.folder / "access-1.log").read_text()
-        )
+        log = (self.folder / "access-1.log").read_text()
+        self.assertIn('"GET / HTTP/1.1" 200', log)
+        self.assertNotIn("/-/ready", log)
 
     def test_socket(self) -> None:
         """The workers of shop.service serve the socket of shop.socket, and reload."""
@@ -477,12 +478,18 @@ class SystemdTests(InstancesTestCase):
         [command] = unit_settings("shop.service")["Service.ExecStart"]
         [listen] = unit_settings("shop.socket")["Socket.ListenStream"]
         self.assertEqual(listen, "127.0.0.1:8080")
-        command = replaced(command, {"/var/log/shop/": f"{self.folder}/"})
+        command = replaced(
+            command,
+            {
+                "/var/log/shop/": f"{self.folder}/",
+                "/run/shop/": f"{self.folder}/",
+            },
+        )
         (port,) = free_ports(1)
         notified = self.notified()
         server = CommandServer(
             self,
-            to_load_app(command.split()[1:]),
+            to_load_app(shlex.split(command)[1:]),
             self.folder,
             port,
             wrapper=[

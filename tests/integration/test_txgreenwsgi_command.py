@@ -55,6 +55,22 @@ def app(environ, start_response):
 print("imported")
 """
 
+DJANGO_APP = """
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.urls import path
+
+settings.configure(
+    DEBUG=True, ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="x"
+)
+
+def view(request):
+    {}["missing"]
+
+urlpatterns = [path("", view)]
+app = get_wsgi_application()
+"""
+
 TEXTS = (
     *("printed", "from logging", "from Twisted", "from wsgi.errors"),
     *("from a thread", "caught", "Traceback (most recent call last):"),
@@ -346,7 +362,22 @@ class LogTests(CommandTestCase):
             self.assertTrue(line.endswith(f" (request {request_id})"), line)
             self.assertRegex(line, r"\A\d\d:\d\d:\d\d worker 1 (info|error) [\w.]+: ")
         self.assertEqual(lines.count("    KeyError: 'missing'"), 2)
-        self.assertRegex(log, r" serves shop:app at .* \(1 worker, pids \d+, master ")
+        self.assertRegex(log, r" serves shop:app at .* \(1 worker, pid \d+, master ")
+
+    def test_django(self) -> None:
+        """The error that Django logs has the id of its request, and one prefix."""
+        (self.directory / "site_app.py").write_text(DJANGO_APP)
+        server = self.start("site_app:app", LISTEN, "--log-format=dev")
+        self.assertEqual(server.fetch("/").status, 500)
+        self.assertEqual(server.end(signal.SIGTERM), 0, server.log())
+        lines = server.log().splitlines()
+        start = next(n for n, line in enumerate(lines) if "Internal Server" in line)
+        self.assertRegex(
+            lines[start],
+            r" error stderr: .*Internal Server Error: / \(request [0-9a-f]+-1\)\Z",
+        )
+        self.assertEqual(lines[start + 1], "    Traceback (most recent call last):")
+        self.assertIn("    KeyError: 'missing'", lines)
 
     def test_json(self) -> None:
         """In JSON, each line is an object; those of a request have its id."""

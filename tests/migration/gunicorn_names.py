@@ -129,9 +129,4 @@ FLAGS: dict[str, tuple[str, ...]] = {
 }
 
 #: Options of the pages that other parts of this version bring along.
-PENDING = frozenset(
-    [
-        *("worker_timeout", "max_requests", "max_requests_jitter", "max_rss"),
-        *("max_lifetime", "preload", "static", "static_expires"),
-    ]
-)
+PENDING = frozenset(["preload", "static", "static_expires"])

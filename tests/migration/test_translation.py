@@ -18,6 +18,7 @@ from txgreenwsgi._configuration import (
     all_options,
     resolve,
 )
+from txgreenwsgi._migration import gunicorn_settings, gunicorn_values
 from txgreenwsgi._migration.addresses import AddressError, endpoint_for
 from txgreenwsgi._migration.from_gunicorn import main
 from txgreenwsgi._migration.gunicorn_settings import SETTINGS
@@ -257,8 +258,11 @@ class TranslationTests(CommandTestCase):
 
     def test_keys(self) -> None:
         """The names of keys are options."""
-        source = Path(sys.modules[SETTINGS[0].__module__].__file__ or "").read_text()
-        names = set(re.findall(r'(?:Key|_key|_flag|_path)\(\s*"(\w+)"', source))
+        source = "".join(
+            Path(module.__file__ or "").read_text()
+            for module in (gunicorn_settings, gunicorn_values)
+        )
+        names = set(re.findall(r'(?:Key|key|flag|path)\(\s*"(\w+)"', source))
         self.assertGreater(len(names), 25)
         self.assertLessEqual(names, {*all_options(), *PENDING})
 
@@ -312,6 +316,18 @@ class SourceTests(CommandTestCase):
         self.addCleanup(sys.modules.pop, "number", None)
         values = self.values("from number import COUNT\nworkers = COUNT * 2 + 1")
         self.assertEqual(values["workers"], 5)
+
+    def test_output_of_the_file(self) -> None:
+        """What the file prints is not part of the output."""
+        text = self.run_main(config="print('loading')\nworkers = 1")
+        self.assertNotIn("loading", text)
+        self.assertEqual(self.errors, "loading\n")
+
+    def test_many_workers(self) -> None:
+        """For more workers than cores, a comment says that one is enough."""
+        comment = "# gunicorn: workers = 9999; one per core is enough\n"
+        self.assertIn(comment, self.run_main(config="workers = 9999"))
+        self.assertNotIn("enough", self.run_main(config="workers = 1"))
 
     def test_failing_file(self) -> None:
         """A file that fails is an error with its traceback."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from threading import Event, Thread, get_ident
 from typing import TYPE_CHECKING
 
 from twisted.internet.epollreactor import EPollReactor
@@ -18,7 +19,7 @@ from txgreenwsgi.monitoring.stacks import (
     in_debugger,
     is_event_wait,
     kind_of,
-    stack_of,
+    stack_of_thread,
 )
 
 if TYPE_CHECKING:
@@ -87,22 +88,54 @@ class ApplicationLineTests(SynchronousTestCase):
 
 
 class FrameTests(SynchronousTestCase):
-    """`stack_of`."""
+    """`stack_of_thread`."""
 
     def test_frames(self) -> None:
         """The stack has the file, the line and the function of each frame."""
         frame = sys._getframe()
-        found = stack_of(frame)
+        _own, *found = stack_of_thread(get_ident())
         line = frame.f_code.co_firstlineno + 3
         self.assertEqual(found[0], CodeLine(__file__, line, "test_frames"))
         self.assertGreater(len(found), 5)
-        self.assertEqual(stack_of(None), ())
+
+    def test_no_thread(self) -> None:
+        """The stack of a thread that has ended is empty."""
+        self.assertEqual(stack_of_thread(-1), ())
+
+    def test_atomic(self) -> None:
+        """The thread cannot go on while its frames are read, and none is kept."""
+        stop = Event()
+        depths = set()
+
+        def deep(depth: int) -> None:
+            if depth:
+                deep(depth - 1)
+
+        def run() -> None:
+            while not stop.is_set():
+                deep(50)
+
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-6)
+        thread = Thread(target=run)
+        thread.start()
+        try:
+            for _ in range(2000):
+                found = stack_of_thread(thread.ident or 0)
+                depths.add(len(found))
+                functions = [line.function for line in found]
+                middle = [name for name in functions if name in ("deep", "run")]
+                self.assertEqual(sorted(middle), middle)
+        finally:
+            stop.set()
+            thread.join()
+        self.assertLess(max(depths), 60)
 
     def test_recursion(self) -> None:
         """A deep stack is cut off."""
 
         def deep(depth: int) -> int:
-            return deep(depth - 1) if depth else len(stack_of(sys._getframe()))
+            return deep(depth - 1) if depth else len(stack_of_thread(get_ident()))
 
         self.assertEqual(deep(200), 100)
 

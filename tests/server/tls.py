@@ -28,6 +28,9 @@ class TLSClient:
         room: as in `MemoryServer.connect`, in bytes of ciphertext.
         factory: the factory of the connections; by default TLS in front of the site.
         first: bytes to send before the handshake.
+        tls: the source of the server's TLS state, if there is no `factory`.
+        context: the client's context; None for one that verifies nothing.
+        name: the server name that the client sends; None for none.
 
     Attributes:
         plain: the connection below TLS.
@@ -41,21 +44,28 @@ class TLSClient:
         room: float = float("inf"),
         factory: Any = None,
         first: bytes = b"",
+        *,
+        tls: Any = TLS_OPTIONS,
+        context: ssl.SSLContext | None = None,
+        name: str | None = None,
     ) -> None:
         site = server.site
         if factory is None:
             clock = server.reactor
-            factory = TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=clock)
+            factory = TLSMemoryBIOFactory(tls, False, site, clock=clock)
         self.plain = _Plain(server, factory)
         if first:
             self.plain.send(first)
         self.received = b""
         self.goodbye = False
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        if context is None:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=name
+        )
         self._seen = 0
         self._shaken = False
         self._turn()

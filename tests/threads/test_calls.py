@@ -14,6 +14,7 @@ from weakref import ref
 from greenlet import GreenletExit, greenlet
 from twisted.internet.defer import Deferred
 
+from tests.matrices import assert_table, matrix
 from tests.serving.thread_runner import SECONDS
 from txgreenwsgi import (
     Cancelled,
@@ -30,8 +31,9 @@ from txgreenwsgi import (
     to_thread,
     wait,
 )
+from txgreenwsgi._switching.greenlets import require_task
 from txgreenwsgi._switching.thread_calls import in_task_of_thread, tasks_of_threads
-from txgreenwsgi._threads.calls import ThreadCall
+from txgreenwsgi._threads.calls import CALL, ThreadCall
 
 from .cases import ThreadsTestCase
 
@@ -48,6 +50,40 @@ class FalseError(Exception):
 
     def __len__(self) -> int:
         return 0
+
+
+class StateTests(ThreadsTestCase):
+    """`ThreadCall.state` follows `CALL`."""
+
+    def test_table(self) -> None:
+        """Each pair of state and event."""
+        assert_table(
+            self,
+            CALL,
+            matrix(
+                """
+                          | begin   | drop    | abandon   | end
+                queued    | running | dropped | dropped   | -
+                running   | -       | -       | abandoned | ended
+                dropped   | -       | -       | dropped   | ended
+                abandoned | -       | -       | -         | ended
+                ended     | -       | -       | ended     | -
+                """
+            ),
+        )
+
+    def test_states(self) -> None:
+        """A call is queued, runs and ends."""
+        states: list[str] = []
+
+        def main() -> None:
+            call: ThreadCall[None] = ThreadCall(require_task("a test"), "route")
+            states.append(call.state)
+            call.run(self.pool, lambda: states.append(call.state))
+            states.append(call.state)
+
+        self.run_in_task(main)
+        self.assertEqual(states, ["queued", "running", "ended"])
 
 
 class ResultTests(ThreadsTestCase):

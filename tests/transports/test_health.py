@@ -146,6 +146,12 @@ class OwnHealthCases(Cases):
         self.assertEqual(server.app.environs, [])
         self.assertEqual([record.health for record in self.records], [True, True])
 
+    def test_other_characters(self) -> None:
+        """Paths with other characters than ASCII work, below such a prefix too."""
+        server = self.serve(nap, health_path="/\xe9tat", prefix="/caf\xe9")
+        for path in ("/caf%C3%A9/%C3%A9tat/live", "/%C3%A9tat/live"):
+            self.assert_complete(server.begin(target=path), b"live\n")
+
     def test_close(self) -> None:
         """The response says so if the connection does not persist."""
         server = self.serve(nap, health_path="/-")

@@ -61,6 +61,8 @@ OF_REQUESTS: dict[str, Any] = {
     "queue_timeout": 5,
     "request_timeout": 5,
     "server_header": "mine",
+    "static": {"/static": "."},
+    "static_expires": 60,
     "strict": True,
     "threads": 2,
     "threads_for": ["/reports/*", "POST /upload"],

@@ -44,7 +44,7 @@ class AnnouncementTests(SynchronousTestCase):
             f"(2 workers, pids 7 8, master {os.getpid()};",
             self.announced("http://127.0.0.1:8080/", workers=(7, 8)),
         )
-        self.assertIn("(1 worker, pids 7,", self.announced("x", workers=(7,)))
+        self.assertIn("(1 worker, pid 7,", self.announced("x", workers=(7,)))
 
     def test_no_port_yet(self) -> None:
         """A server whose endpoints are not open yet has no address."""

@@ -369,6 +369,7 @@ class SurroundedServiceTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Make the service."""
         self.calls: list[str] = []
+        self.before_control: Deferred[None] = succeed(None)
         self.inner = RecordingService(self.calls)
         self.control = FakeControl(self.calls)
         self.format = FakeFormat(self.calls)
@@ -379,7 +380,7 @@ class SurroundedServiceTests(SynchronousTestCase):
             cast("Any", self.control),
             self.reactor,
             lambda: self.calls.append("started"),
-            succeed(None),
+            self.before_control,
         )
 
     def test_order(self) -> None:

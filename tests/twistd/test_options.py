@@ -98,6 +98,8 @@ class OptionsTests(SynchronousTestCase):
             "server_header": ("", ""),
             "prefix": ("/app/", "/app"),
             "health_path": ("/-/", "/-"),
+            "static": ("/static/=.", (("/static", "."),)),
+            "static_expires": ("60", 60.0),
             "trusted_proxy": ("10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
             "trusted_proxy_count": ("2", 2),
             "trusted_proxy_headers": ("Forwarded", ("forwarded",)),
@@ -126,6 +128,45 @@ class OptionsTests(SynchronousTestCase):
         ):
             error = self.assertRaises(UsageError, parsed, f"--methods={text}")
             self.assertIn(f"--methods {text!r} {problem}", str(error))
+
+    def test_static(self) -> None:
+        """--static may be repeated; a missing directory is an error at once."""
+        here = os.getcwd()
+        settings = parsed("--static=/a=.", f"--static=/b/={here}").settings
+        self.assertEqual(settings.static, (("/a", "."), ("/b", here)))
+        for arguments, problem in (
+            (
+                ["--static=/static=nowhere"],
+                "--static '/static=nowhere' names no directory that can be read (No "
+                "such file or directory): give the directory of the files",
+            ),
+            (["--static=/static"], "--static '/static' contains no '='"),
+            (["--static=/=."], "--static '/=.' is the root"),
+            (["--static=/a=.", "--static=/a=."], "static '/a=.' repeats a path"),
+            (
+                ["--chdir=/", "--static=/a=nowhere"],
+                "--static '/a=/nowhere' names no directory",
+            ),
+        ):
+            error = self.assertRaises(UsageError, parsed, *arguments)
+            self.assertIn(problem, str(error))
+        os.mkdir(directory := self.mktemp())
+        os.mkdir(os.path.join(directory, "files"))
+        parsed(f"--chdir={directory}", "--static=/a=files")
+
+    def test_proxy_protocol(self) -> None:
+        """--proxy-protocol needs the peers, unless all endpoints are UNIX sockets."""
+        error = self.assertRaises(UsageError, parsed, "--proxy-protocol=auto")
+        self.assertEqual(
+            str(error),
+            "--proxy-protocol auto needs proxy_protocol_from for the endpoint "
+            "'tcp:8080': a header from any peer would be believed: give the addresses "
+            "of your proxies, such as 10.0.0.0/8",
+        )
+        parsed("--proxy-protocol=v2", "--listen=unix:/run/web.sock")
+        parsed("--proxy-protocol=v1", "--proxy-protocol-from=10.0.0.1")
+        error = self.assertRaises(UsageError, parsed, "--proxy-protocol-from=10.0.0.1")
+        self.assertIn("--proxy-protocol-from 10.0.0.1 has no effect", str(error))
 
     def test_gc(self) -> None:
         """--gc is freeze or unchanged; errors name the option and the remedy."""

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, Service
@@ -17,6 +18,7 @@ from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.monitoring.records import record
 from txgreenwsgi._launch.find_app import AppNotFound
 from txgreenwsgi._server.errors import ListenError, StartError
 from txgreenwsgi._twistd import service
@@ -42,6 +44,7 @@ class FakeGreenService(Service):
         access_log: Any,
         freezer: Any,
         tls: Any = None,
+        ticket_secret: bytes = b"",
     ) -> None:
         self.tls = tls
         self.freezer = freezer
@@ -208,6 +211,23 @@ class MakeServiceTests(SynchronousTestCase):
         _made, green = self.make("--access-log", path)
         self.assertIsInstance(green.access_log, AccessLog)
         self.assertFalse(os.path.exists(path))
+
+    def test_lines_of_the_access_log(self) -> None:
+        """The access log has the format of the options, and skips their paths."""
+        path = os.path.abspath(self.mktemp())
+        _made, green = self.make(
+            f"--access-log={path}",
+            "--access-log-format=%U %{X-A}o",
+            "--access-log-skip=/health",
+            "--access-log-skip=/-/*",
+        )
+        log = green.access_log
+        self.assertEqual(log.needs, {"environ", "response_headers"})
+        log.open(self.reactor)
+        for target in ("/health", "/-/live", "/a?b"):
+            log.observe(record(target=target, response_headers=[("X-A", "1")]))
+        log.close()
+        self.assertEqual(Path(path).read_text(), "/a 1\n")
 
     def test_stop_that_fails(self) -> None:
         """An error of the server while it stops is passed on."""

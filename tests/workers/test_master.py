@@ -8,7 +8,6 @@ from typing import Any
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._workers.master import MasterSettings
 from txgreenwsgi._workers.page import Beat
 
 from .fakes import FakeProcess, MasterCase, Observer
@@ -691,10 +690,13 @@ class BeatTests(SynchronousTestCase):
 
     def test_no_timeout(self) -> None:
         """With --worker-timeout 0 no worker is killed."""
-        self.case.master._settings = MasterSettings(2, worker_timeout=0)
-        self.beat(self.first)
+        self.case = case = MasterCase(2, worker_timeout=0)
+        case.start()
+        first, self.second = case.processes
+        self.beat(first)
         self.pass_time(100)
-        self.assertEqual((self.first.stacks_begun, self.first.signals), (0, []))
+        self.assertTrue(first.worker.blocked)
+        self.assertEqual((first.stacks_begun, first.signals), (0, []))
 
     def test_status(self) -> None:
         """The status has the values of the last beat."""

@@ -28,8 +28,9 @@ from twisted.scripts import twistd
 from twisted.scripts._twistd_unix import ServerOptions
 
 from txgreenwsgi._configuration import DEFAULT_APP
-from txgreenwsgi._twistd.hints import HELP, PROCESS_OPTIONS, explain
-from txgreenwsgi._twistd.options import Options
+from txgreenwsgi._twistd.hints import HELP, PROCESS_OPTIONS, explain, listen_for
+from txgreenwsgi._twistd.options import Options, spec_for
+from txgreenwsgi._wsgi.application_check import import_folder
 
 from . import SUBCOMMANDS, USAGE_STATUS
 from .process_options import PROCESS, check_process_options
@@ -160,6 +161,18 @@ def _check_specs(specs: list[str], given: Iterable[str]) -> None:
         raise usage.UsageError(
             f"{spec!r} is empty: give package.module:name, such as "
             "myproject.wsgi:application"
+        )
+    if re.fullmatch(r"(\S*:)?[0-9]+", spec):
+        raise usage.UsageError(
+            f"{spec!r} is an address, not an application: give --listen "
+            f"{listen_for(spec)}"
+        )
+    meant = spec_for(spec)
+    if meant != spec:
+        folder = import_folder(spec)
+        more = f" --chdir {folder}" if folder else ""
+        raise usage.UsageError(
+            f"{spec!r} is the name of a file: give txgreenwsgi {meant}{more}"
         )
     if not re.fullmatch(r"[\w-]+", spec):
         return

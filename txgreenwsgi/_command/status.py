@@ -98,8 +98,8 @@ _REQUEST_HEAD = ("REQUEST", "WORKER", "AGE", "METHOD", "PATH", "WAITING FOR")
 
 def _worker_row(worker: WorkerInformation) -> tuple[str, ...]:
     state = worker["state"]
-    beat_age = worker["beat_age"]
-    if state == "ready" and beat_age is not None and beat_age > _BLOCKED_SECONDS:
+    beat_age = worker["beat_age"] or 0.0
+    if state == "ready" and worker["in_flight"] is None and beat_age > _BLOCKED_SECONDS:
         state = "blocked"
     lag = worker["lag"]
     rss = worker["rss"]

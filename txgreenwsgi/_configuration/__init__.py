@@ -20,7 +20,7 @@ from .options import (
 from .printing import printed
 from .reference import markdown_table, meaning
 from .sources import Configuration, Given, resolve
-from .tls import check_tls, tls_options, unused_tls, uses_tls
+from .tls import check_tls, listener_options, tls_options, unused_tls, uses_tls
 from .toml_values import from_toml, shown_toml
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "all_options",
     "check_tls",
     "from_toml",
+    "listener_options",
     "markdown_table",
     "meaning",
     "option_name",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txgreenwsgi._server.errors import EndpointError
-from txgreenwsgi._server.https import check_certificates, is_https
+from txgreenwsgi._server.https import check_certificates, is_https, options_of
 from txgreenwsgi._tls.errors import TLSError
 from txgreenwsgi._tls.options import TLSOptions
 from txgreenwsgi.settings import SettingError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_tls",
+    "listener_options",
     "tls_options",
     "unused_tls",
     "uses_tls",
@@ -38,6 +39,11 @@ def tls_options(command: Command) -> TLSOptions:
         min=command.tls_min,
         ciphers=command.tls_ciphers or "",
     )
+
+
+def listener_options(command: Command) -> list[TLSOptions]:
+    """Return the TLS options of each `https:` endpoint, with absolute paths."""
+    return options_of(command.listen, tls_options(command))
 
 
 def uses_tls(command: Command) -> bool:

@@ -86,7 +86,7 @@ def _pairs(option: Option, value: object) -> tuple[tuple[str, str], ...]:
 # The arguments of endpoint strings that are paths.
 _ENDPOINT_PATH: Final = re.compile(
     r"(?P<before>(?:\A|:)(?:unix:(?:address=)?|(?:address|privateKey|certKey|"
-    r"extraCertChain|dhParameters)=))(?P<path>(?:[^:\\=/]|\\.)(?:[^:\\=]|\\.)*)(?=:|\Z)"
+    r"extraCertChain|dhParameters|cert|key|dir|client[-_]ca)=))(?P<path>(?:[^:\\=/]|\\.)(?:[^:\\=]|\\.)*)(?=:|\Z)"
 )
 
 

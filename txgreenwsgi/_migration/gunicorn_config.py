@@ -7,6 +7,7 @@ sources. It must never know what a setting means.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
@@ -101,7 +102,9 @@ def load(
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if file is not None:
-        contents = _executed(file)
+        # The output of the command is a file: what the configuration prints is not.
+        with contextlib.redirect_stdout(sys.stderr):
+            contents = _executed(file)
         values.update({key: contents[key] for key in contents if key in known})
     for source in (of_environ, given):
         values.update(

@@ -18,7 +18,8 @@ from txgreenwsgi._configuration import (
 from txgreenwsgi.settings import SettingError
 
 from .entries import Key, Missing, Process, Variable
-from .gunicorn_settings import SETTINGS, Source
+from .gunicorn_settings import SETTINGS
+from .gunicorn_values import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -23,7 +23,7 @@ from .client_hello import ClientHelloFactory
 from .errors import EndpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IListeningPort, IReactorTime
@@ -41,11 +41,13 @@ __all__ = [
     "HTTPSString",
     "check_certificates",
     "is_https",
+    "options_of",
     "parse_https",
 ]
 
 _PREFIX: Final = "https:"
 _SPLIT: Final = re.compile(r"(?<!\\):")
+_HOST: Final = re.compile(r"localhost\Z|[\w-]*\.[\w.-]*\Z|\[")
 _ESCAPED: Final = re.compile(r"\\(.)")
 _INNER: Final = ("tcp", "tcp6", "unix", "systemd", "fd")
 _ARGUMENTS: Final = {
@@ -123,7 +125,7 @@ def parse_https(text: str) -> HTTPSString:
         return HTTPSString(":".join(["tcp", *words]), arguments)
     if first in _INNER:
         return HTTPSString(":".join(words), arguments)
-    if re.match(r"[\w.-]+\Z|\[", first) and len(words) > 1 and words[-1].isdigit():
+    if _HOST.match(first) and len(words) > 1 and words[-1].isdigit():
         host = ":".join(words[:-1]).strip("[]").replace("localhost", "127.0.0.1")
         kind = "tcp6:" if ":" in host else ""
         escaped = host.replace("\\:", ":").replace(":", "\\:")
@@ -202,6 +204,19 @@ def _missing_package(text: str, error: ImportError) -> EndpointError:
     return EndpointError(
         text, f"needs a package that is not installed ({error})", MISSING_PACKAGE
     )
+
+
+def options_of(listen: Iterable[str], defaults: TLSOptions) -> list[TLSOptions]:
+    """Return the TLS options of the `https:` endpoints, with absolute paths.
+
+    Raises:
+        EndpointError: an endpoint string is wrong.
+    """
+    return [
+        effective_options(text, parse_https(text).arguments, defaults).absolute()
+        for text in listen
+        if is_https(text)
+    ]
 
 
 class HTTPSListeners:
@@ -295,11 +310,14 @@ class HTTPSEndpoint:
     Args:
         below: the endpoint of the connections below TLS.
         tls: the source of their TLS state.
+
+    Attributes:
+        tls: as given.
     """
 
     def __init__(self, below: IStreamServerEndpoint, tls: TLSListener) -> None:
         self._below = below
-        self._tls = tls
+        self.tls = tls
 
     def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
         """Listen for a `GreenSite`."""
@@ -307,5 +325,5 @@ class HTTPSEndpoint:
 
         site: GreenSite = protocolFactory
         clock: IReactorTime = site.server.reactor
-        factory = TLSMemoryBIOFactory(self._tls, False, site, clock=clock)
+        factory = TLSMemoryBIOFactory(self.tls, False, site, clock=clock)
         return self._below.listen(ClientHelloFactory(factory, site))

@@ -186,6 +186,11 @@ class _UNIXPort(unix.Port):
         self.unlock()
         tcp.Port.connectionLost(self, reason)
 
+    def share(self) -> None:
+        """Leave the socket open in other processes when this port closes."""
+        # shutdown() would end the socket in every process that has it.
+        self._shouldShutdown = False
+
     def leave_path(self) -> None:
         """Leave the socket at its path, and the lock, to another process."""
         self._identity = None

@@ -33,7 +33,7 @@ from .access_log import open_access_log
 from .adopted import as_it_is
 from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
-from .errors import EndpointError, ListenError
+from .errors import EndpointError, ListenError, StartError
 from .https import HTTPSListeners, is_https
 from .proxy_header import read_proxy_headers, unusable_setting
 from .site import GreenSite
@@ -169,7 +169,11 @@ class GreenService(Service):
             open_access_log(self._access_log, self.site.server.reactor)
         # The application may keep the streams, or need their buffers, at its import.
         replace_standard_streams()
-        self.site.application = self._load_app()
+        application = self._load_app()
+        try:
+            self.site.application = application
+        except SettingError as error:
+            raise StartError(str(error)) from None
         if self._freezer is not None:
             self._freezer.start()
         if not self._privileged:

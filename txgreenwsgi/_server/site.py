@@ -129,6 +129,8 @@ class GreenSite(Factory):
     @application.setter
     def application(self, application: Application | None) -> None:
         self.server.application = application
+        if application is not None:
+            self.server.open_static()
 
     @property
     def settings(self) -> Settings:

@@ -29,6 +29,7 @@ from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
 from .shutdown import Shutdown
+from .static import StaticRunner, static_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -137,6 +138,9 @@ class ApplicationServer:
                 automatic=AUTO in settings.threads_for,
             )
             self.runner = self._thread_runner.run
+        self._run_application = self.runner
+        if application is not None:
+            self.open_static()
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
@@ -162,6 +166,19 @@ class ApplicationServer:
         replace_standard_streams()
         if self.settings.blocked_after:
             self.monitor = monitor_of(self.hub)
+
+    def open_static(self) -> None:
+        """Find the directories of static files, before the first request.
+
+        Relative ones are relative to the current directory. May be called again.
+
+        Raises:
+            SettingError: a directory cannot be used.
+        """
+        settings = self.settings
+        if settings.static:
+            files = static_files(settings.static, settings.static_expires)
+            self.runner = StaticRunner(files, self._run_application).run
 
     # Requests. Called in the reactor greenlet.
 

@@ -298,7 +298,7 @@ class Exchange:
         self.stream.ended(self)
 
     def _path_below(self) -> str:
-        prefix = self.server.settings.prefix
+        prefix = str(self.server.environ["SCRIPT_NAME"])
         return path_below(prefix, self.head.path) if prefix else self.head.path
 
     def start(self) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from txgreenwsgi._wsgi.environ import in_environ
+
 __all__ = ["HealthAnswer", "HealthPaths"]
 
 _METHODS: Final = ("GET", "HEAD")
@@ -42,6 +44,7 @@ class HealthPaths:
     """
 
     def __init__(self, path: str) -> None:
+        path = in_environ(path)
         self._live = f"{path}/live"
         self._ready = f"{path}/ready"
         self.paths = frozenset((self._live, self._ready))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from txgreenwsgi._parking.real_threads import thread_ident
 from txgreenwsgi._parking.thread_load import NO_LOAD, Load, ThreadLoad
-from txgreenwsgi.monitoring.stacks import is_event_wait, stack_of
+from txgreenwsgi.monitoring.stacks import is_event_wait, stack_of_thread
 
 if TYPE_CHECKING:
     from txgreenwsgi.monitoring.stacks import Stack
@@ -70,7 +70,7 @@ class Surroundings:
 
     def stack(self, thread: int) -> Stack:
         """Return the stack of a thread."""
-        return stack_of(sys._current_frames().get(thread))
+        return stack_of_thread(thread)
 
     def is_idle(self, thread: int) -> bool:
         """Return whether the reactor's thread waits for events."""

@@ -475,23 +475,33 @@ class GreenletHub:
                 self.on_long_turn(task, ended_at - resumed_at)
             task.notify_end()
 
-    def note_switches(self, note: Callable[[Task[object] | None], object]) -> None:
-        """Call `note` with each task before it runs, and with None after.
+    def note_switches(
+        self,
+        note: Callable[[object, Task[object]], object],
+        clear: Callable[[], object],
+    ) -> Callable[[], object]:
+        """Call a function before each task runs, and another one after.
 
         Until this is called, switches cost nothing more. Call once, before the first
-        task.
+        task. The functions must not park or raise.
 
         Args:
-            note: must not park or raise.
+            note: called with the object whose method the task runs, such as a request
+                (None for a plain function), and the task.
+            clear: called when the reactor goes on.
+
+        Returns:
+            A function that ends this.
         """
         switch = self._switch_to
 
         def noted(task: Task[object]) -> None:
-            note(task)
+            note(getattr(task._function, "__self__", None), task)
             switch(task)
-            note(running.task)
+            clear()
 
         self._switch_to = noted  # type: ignore[method-assign]
+        return partial(vars(self).pop, "_switch_to", None)
 
     def close(self) -> None:
         """Kill the remaining tasks, except `threads`, after the reactor has stopped.

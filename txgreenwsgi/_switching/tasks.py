@@ -161,8 +161,12 @@ class Hub(Protocol):
     def wait_for_end(self, task: Task[object], timeout: float | None) -> None:
         """Park the current task until `task` has ended."""
 
-    def note_switches(self, note: Callable[[Task[object] | None], object]) -> None:
-        """Call `note` with each task before it runs, and with None after."""
+    def note_switches(
+        self,
+        note: Callable[[object, Task[object]], object],
+        clear: Callable[[], object],
+    ) -> Callable[[], object]:
+        """Call a function before each task runs, and another one after."""
 
     def close(self) -> None:
         """End every task, except `threads`."""
@@ -337,11 +341,6 @@ class Task(Generic[T_co]):
         return f"<Task {name or hex(id(self))} {self.state}>"
 
     # For the owner of a task.
-
-    @property
-    def owner(self) -> object:
-        """The object whose method the task runs, such as a request; else None."""
-        return getattr(self._function, "__self__", None)
 
     @property
     def done(self) -> bool:

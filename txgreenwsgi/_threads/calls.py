@@ -30,6 +30,7 @@ from typing import (
 from greenlet import GreenletExit, getcurrent
 
 from txgreenwsgi._parking.real_threads import real_lock
+from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.forks import Forked, end_child
 from txgreenwsgi._switching.greenlets import Suspension
 from txgreenwsgi._switching.tasks import ALL_SHIELDS
@@ -57,7 +58,35 @@ if TYPE_CHECKING:
             """Note that a submitted call has ended, or was dropped."""
 
 
-__all__ = ["ThreadCall"]
+__all__ = ["CALL", "ThreadCall"]
+
+#: No thread has begun the function.
+QUEUED: Final = "queued"
+#: A thread runs the function.
+RUNNING: Final = "running"
+#: The task was interrupted before a thread had begun the function: it never runs.
+DROPPED: Final = "dropped"
+#: The task was killed while the thread runs the function.
+ABANDONED: Final = "abandoned"
+#: The function has returned.
+ENDED: Final = "ended"
+
+CALL: Final = TransitionTable(
+    "a call in a thread",
+    {
+        QUEUED: {"begin": RUNNING, "drop": DROPPED, "abandon": DROPPED},
+        RUNNING: {"end": ENDED, "abandon": ABANDONED},
+        # A thread takes a dropped call from the queue, and ends it at once.
+        DROPPED: {"end": ENDED, "abandon": DROPPED},
+        ABANDONED: {"end": ENDED},
+        ENDED: {"abandon": ENDED},
+    },
+)
+
+_BEGUN: Final = CALL.after(QUEUED, "begin")
+_DROPPED: Final = CALL.after(QUEUED, "drop")
+_ON_ABANDON: Final = CALL.moves("abandon")
+_ON_END: Final = CALL.moves("end")
 
 #: Maximum time for which a thread keeps the reactor from running: it may wait for
 #: another thread, which needs the reactor.
@@ -111,7 +140,7 @@ class ThreadCall(Generic[T]):
     Attributes:
         task: as given.
         route: as given.
-        ended: whether the function has returned.
+        state: one of the states of `CALL`.
         in_progress: whether the task is making a call of the thread.
         timeouts: number of `timeout()` blocks that the thread is in.
         seconds: time for which the function has run in the thread, set when it has
@@ -120,26 +149,25 @@ class ThreadCall(Generic[T]):
     """
 
     __slots__ = (
-        "_abandoned",
         "_calls",
-        "_claim",
         "_context",
         "_error",
         "_function",
         "_hold",
         "_ident",
         "_interruption",
+        "_lock",
         "_notified",
         "_notify",
         "_pid",
         "_result",
         "_suspension",
         "_unreported",
-        "ended",
         "in_progress",
         "in_task_seconds",
         "route",
         "seconds",
+        "state",
         "task",
         "timeouts",
     )
@@ -151,7 +179,9 @@ class ThreadCall(Generic[T]):
     ) -> None:
         self.task = task
         self.route = route
-        self.ended = False
+        self.state = QUEUED
+        # Guards `state`, which the task and the thread change.
+        self._lock = real_lock()
         self.in_progress = False
         self.timeouts = 0
         self.seconds = 0.0
@@ -163,9 +193,6 @@ class ThreadCall(Generic[T]):
         if self._context is None:  # a child greenlet of the task
             self._context = copy_context()
         self._calls: deque[_CallInTask | None] = deque()
-        # Taken by the first of: the thread that begins the call, the task that drops
-        # it.
-        self._claim = real_lock()
         self._suspension: Suspension | None = None
         self._notify = task.hub.call_from_thread
         # Whether the reactor will call `_wake` soon. A late True costs nothing: the
@@ -174,7 +201,6 @@ class ThreadCall(Generic[T]):
         self._notified = False
         self._ident = 0
         self._pid = os.getpid()
-        self._abandoned = False
         self._result: T | None = None
         self._error: BaseException | None = None
         # The failure of a posted call, see `raise_unreported`.
@@ -187,7 +213,7 @@ class ThreadCall(Generic[T]):
     def __repr__(self) -> str:
         """Return the line that the thread runs."""
         frame = sys._current_frames().get(self._ident)
-        if self.ended or frame is None:
+        if self.state not in (RUNNING, ABANDONED) or frame is None:
             return "a request thread"
         code = frame.f_code
         return f"its thread, at {code.co_filename}:{frame.f_lineno} in {code.co_name}"
@@ -227,10 +253,18 @@ class ThreadCall(Generic[T]):
             while not self._calls:
                 self._park(task)
         except BaseException as error:
-            if isinstance(error, GreenletExit) or self._claim.acquire(False):
+            if isinstance(error, GreenletExit) or self._dropped():
                 raise
             # The function runs: its next wait raises the interruption.
             task.interrupt(error, task.shield_depth)
+
+    def _dropped(self) -> bool:
+        """Drop the call unless a thread has begun it; return whether it was dropped."""
+        with self._lock:
+            if self.state is not QUEUED:
+                return False
+            self.state = _DROPPED
+            return True
 
     def _park(self, task: Task[object]) -> None:
         self._suspension = suspension = Suspension(task, self)
@@ -297,8 +331,8 @@ class ThreadCall(Generic[T]):
 
     def _abandon(self) -> None:
         """Leave the thread without its task: its next call raises GreenletExit."""
-        self._abandoned = True
-        self._claim.acquire(False)
+        with self._lock:
+            self.state = _ON_ABANDON[self.state]
         self._refuse_calls()
 
     def _refuse_calls(self) -> None:
@@ -328,8 +362,10 @@ class ThreadCall(Generic[T]):
 
     def begin(self) -> None:
         """Call the function; a no-op if the call was dropped."""
-        if not self._claim.acquire(False):
-            return
+        with self._lock:
+            if self.state is not QUEUED:
+                return
+            self.state = _BEGUN
         self._ident = ident = get_ident()
         tasks_of_threads[ident] = self
         thread = getcurrent()
@@ -354,7 +390,8 @@ class ThreadCall(Generic[T]):
 
     def end(self) -> None:
         """Tell the task that the function has returned."""
-        self.ended = True
+        with self._lock:
+            self.state = _ON_END[self.state]
         self._calls.append(None)
         self._end_hold()
         self._wake_task()
@@ -452,7 +489,7 @@ class ThreadCall(Generic[T]):
 
     def _send(self, call: _CallInTask) -> None:
         self._append(call)
-        if not self._abandoned:
+        if self.state is not ABANDONED:
             self._wake_task()
 
     def _append(self, call: _CallInTask) -> None:
@@ -463,7 +500,7 @@ class ThreadCall(Generic[T]):
             )
         self._calls.append(call)
         self._end_hold()
-        if self._abandoned:
+        if self.state is ABANDONED:
             self._refuse_calls()
 
     def _end_hold(self) -> None:

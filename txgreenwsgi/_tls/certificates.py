@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from .errors import TLSError
+from .files import ENDINGS, pem_paths
 from .pem import public_bytes, read_pem
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from .options import TLSOptions
     from .pem import PEMFile, PrivateKey
 
-__all__ = ["Certificates", "KeyedCertificate", "load_certificates", "pem_paths"]
-
-_ENDINGS: Final = (".pem", ".crt", ".cer", ".cert", ".key")
+__all__ = ["Certificates", "KeyedCertificate", "load_certificates"]
 
 #: Fraction of the lifetime of a certificate that is left when a warning begins.
 #: Clients of ACME renew when a third is left.
@@ -179,34 +178,40 @@ class Certificates:
         return replace(self, default=default, by_name=by_name, warnings=tuple(warnings))
 
 
-def load_certificates(options: TLSOptions, now: datetime | None = None) -> Certificates:
+def load_certificates(
+    options: TLSOptions,
+    now: datetime | None = None,
+    copies: Mapping[str, bytes] | None = None,
+) -> Certificates:
     """Read the certificates of a listener. Blocks while it reads files.
 
     Args:
         options: the options, already checked; they name a certificate.
         now: the time; None for the current one.
+        copies: contents by absolute path, for files that this user may not read.
 
     Raises:
         TLSError: a file cannot be used.
     """
     now = now or datetime.now(timezone.utc)
+    copies = copies or {}
     warnings: list[str] = []
     by_name: dict[str, KeyedCertificate] = {}
     first = None
     if options.dir:
-        found = _from_directory(options, warnings)
+        found = _from_directory(options, warnings, copies)
         by_name = _by_name(found, now)
         first = min(set(by_name.values()), key=lambda each: each.path)
     default = first
     if options.cert:
-        default = _from_files(options)
+        default = _from_files(options, copies)
         for name in default.names:
             # The certificate that the operator has named wins, unless it is invalid.
             other = by_name.get(name)
             if other is None or default.is_valid(now) or not other.is_valid(now):
                 by_name[name] = default
     assert default is not None, "the options name no certificate"
-    authorities = _authorities(options) if options.client_ca else ()
+    authorities = _authorities(options, copies) if options.client_ca else ()
     for each in dict.fromkeys([default, *by_name.values()]):
         warnings += filter(None, [each.expiry_warning(now), _chain_warning(each)])
     return Certificates(
@@ -218,10 +223,10 @@ def load_certificates(options: TLSOptions, now: datetime | None = None) -> Certi
     )
 
 
-def _from_files(options: TLSOptions) -> KeyedCertificate:
+def _from_files(options: TLSOptions, copies: Mapping[str, bytes]) -> KeyedCertificate:
     """Return the certificate of the options `cert` and `key`."""
     label = options.label("cert")
-    file = read_pem(options.cert, label)
+    file = read_pem(options.cert, label, copies)
     if not file.certificates:
         is_key = bool(file.keys)
         raise TLSError(
@@ -234,7 +239,7 @@ def _from_files(options: TLSOptions) -> KeyedCertificate:
     key_label, key_file = label, file
     if options.key:
         key_label = options.label("key")
-        key_file = read_pem(options.key, key_label)
+        key_file = read_pem(options.key, key_label, copies)
     if not key_file.keys:
         if options.key:
             raise TLSError(
@@ -259,65 +264,16 @@ def _from_files(options: TLSOptions) -> KeyedCertificate:
     )
 
 
-def pem_paths(directory: str, label: str, warnings: list[str]) -> list[str]:
-    """Return the files of a directory and its subdirectories that may be PEM files.
-
-    Names that begin with a dot are left out: Kubernetes keeps the files of a volume
-    in such directories, and links to them.
-
-    Args:
-        directory: the directory.
-        label: the option with its value, for messages.
-        warnings: findings are added.
-
-    Raises:
-        TLSError: the directory cannot be read.
-    """
-    paths: list[str] = []
-    visited: set[tuple[int, int]] = set()
-
-    def add_from(place: str) -> None:
-        status = os.stat(place)
-        if (status.st_dev, status.st_ino) in visited:
-            return  # a cycle of symbolic links
-        visited.add((status.st_dev, status.st_ino))
-        subdirectories = []
-        with os.scandir(place) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    subdirectories.append(entry.path)
-                elif entry.name.lower().endswith(_ENDINGS):
-                    paths.append(entry.path)
-        for each in subdirectories:
-            try:
-                add_from(each)
-            except OSError as error:
-                warnings.append(f"{each} cannot be read ({error.strerror})")
-
-    try:
-        add_from(directory)
-    except OSError as error:
-        raise TLSError(
-            label,
-            f"cannot be read ({error.strerror})",
-            "give a directory of PEM files that this user may read",
-            unreadable=True,
-        ) from error
-    return sorted(paths)
-
-
 def _from_directory(
-    options: TLSOptions, warnings: list[str]
+    options: TLSOptions, warnings: list[str], copies: Mapping[str, bytes]
 ) -> dict[bytes, KeyedCertificate]:
     """Return the certificates with keys of a directory, by their DER encoding."""
     label = options.label("dir")
     files: list[PEMFile] = []
     problem: TLSError | None = None
-    for path in pem_paths(options.dir, label, warnings):
+    for path in pem_paths(options.dir, label, warnings, copies):
         try:
-            files.append(read_pem(path, path))
+            files.append(read_pem(path, path, copies))
         except TLSError as error:
             problem = problem or error
             warnings.append(f"{label}: {error}")
@@ -350,7 +306,7 @@ def _from_directory(
         raise TLSError(
             label,
             "contains no certificate with its private key and a DNS name (files whose "
-            f"names end in {', '.join(_ENDINGS)})",
+            f"names end in {', '.join(ENDINGS)})",
             "put certificates and their private keys there, in PEM format",
         )
     return {der: each for der, each in found.items() if each.names}
@@ -372,9 +328,11 @@ def _by_name(
     return by_name
 
 
-def _authorities(options: TLSOptions) -> tuple[x509.Certificate, ...]:
+def _authorities(
+    options: TLSOptions, copies: Mapping[str, bytes]
+) -> tuple[x509.Certificate, ...]:
     label = options.label("client_ca")
-    file = read_pem(options.client_ca, label)
+    file = read_pem(options.client_ca, label, copies)
     if file.has_revocations:
         raise TLSError(
             label,

@@ -154,6 +154,12 @@ class Policy:
             context.set_cipher_list((":".join(others) or _CIPHERS).encode("ascii"))
             if modern:
                 context.set_tls13_ciphersuites(":".join(modern).encode("ascii"))
+        except AttributeError:
+            raise TLSError(
+                self._options.label("ciphers"),
+                "contains ciphers of TLS 1.3, which pyOpenSSL supports from 25.2 on",
+                "upgrade pyOpenSSL, or remove the names that begin with TLS_",
+            ) from None
         except (SSL.Error, UnicodeError) as error:
             raise TLSError(
                 self._options.label("ciphers"),

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from time import time
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from .certificates import load_certificates, pem_paths
+from .certificates import load_certificates
 from .contexts import Policy, handshake_error
 from .errors import TLSError
+from .files import pem_paths
+from .stored import stored
 from .tickets import use_ticket_keys
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from .certificates import Certificates
     from .options import TLSOptions
 
-__all__ = ["LOG_SECONDS", "Loaded", "TLSListener"]
+__all__ = ["LOG_SECONDS", "MAX_LOGGED", "Loaded", "TLSListener"]
 
 _log = Logger()
 
@@ -45,7 +48,7 @@ LOG_SECONDS: Final = 60.0
 TICKET_KEY_SECONDS: Final = 12 * 3600
 
 #: Maximum number of certificates that are logged one by one.
-_LOGGED: Final = 20
+MAX_LOGGED: Final = 20
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class TLSListener:
         self.loaded: Loaded | None = None
         self._front: SSL.Context | None = None
         self._front_key: tuple[bytes, int] = (b"", 0)
+        # OpenSSL calls the front of a connection, which pyOpenSSL does not keep alive
+        # once another context has taken its place.
+        self._front_of: WeakKeyDictionary[SSL.Connection, SSL.Context] = (
+            WeakKeyDictionary()
+        )
         self._unknown = _LimitedLog(clock)
         self._refusals = _LimitedLog(clock)
 
@@ -121,7 +129,9 @@ class TLSListener:
         """
         now = datetime.now(timezone.utc)
         old = self.loaded
-        new = load_certificates(self.options, now)
+        # A renewal must not combine new files with old copies.
+        copies = stored().files if old is None else {}
+        new = load_certificates(self.options, now, copies)
         policy = Policy(
             self.options, self._protocols, new.authorities, self._client_refused
         )
@@ -183,7 +193,7 @@ class TLSListener:
         """Return the TLS state of a new connection."""
         assert self._front is not None, "no certificate is in use"
         connection = SSL.Connection(self._front, None)
-        connection.set_app_data(protocol)
+        self._front_of[connection] = self._front
         return connection
 
     def _choose_certificate(self, connection: SSL.Connection) -> None:
@@ -232,7 +242,7 @@ class TLSListener:
         """
         assert self.loaded is not None
         certificates = self.loaded.certificates
-        for each in certificates.all[:_LOGGED]:
+        for each in certificates.all[:MAX_LOGGED]:
             _log.info(
                 "{event}: {names}, expires {expires:%Y-%m-%d}, from {path}{default}",
                 event=event,
@@ -243,10 +253,10 @@ class TLSListener:
                 if each is certificates.default and len(certificates.all) > 1
                 else "",
             )
-        if more := certificates.all[_LOGGED:]:
+        if more := certificates.all[MAX_LOGGED:]:
             _log.info("{event}: {count} more", event=event, count=len(more))
         for warning in certificates.warnings:
-            _log.warn("TLS: {warning}", warning=warning)
+            _log.warn("TLS: {problem}", problem=warning)
 
     def log_expiry(self) -> None:
         """Log warnings about certificates that have expired or are about to."""
@@ -254,7 +264,7 @@ class TLSListener:
         now = datetime.now(timezone.utc)
         for each in self.loaded.certificates.all:
             if warning := each.expiry_warning(now):
-                _log.warn("TLS: {warning}", warning=warning)
+                _log.warn("TLS: {problem}", problem=warning)
 
 
 def _status_of(path: str) -> tuple[object, ...]:

@@ -75,9 +75,8 @@ class TLSOptions:
         replaced: dict[str, str] = {}
         if any(name in arguments for name in _CERTIFICATES):
             replaced.update(dict.fromkeys(_CERTIFICATES, ""))
-        return dataclasses.replace(
-            self, **replaced, **arguments, own=frozenset(arguments)
-        )
+        replaced.update(arguments)
+        return dataclasses.replace(self, **replaced, own=frozenset(arguments))
 
     def absolute(self) -> TLSOptions:
         """Return these options with absolute paths.

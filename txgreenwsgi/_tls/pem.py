@@ -5,9 +5,7 @@ It knows the format. It must never know which certificate is served.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -20,14 +18,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from .errors import TLSError
+from .files import read_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-__all__ = ["MAX_BYTES", "PEMFile", "PrivateKey", "public_bytes", "read_pem"]
-
-#: Maximum size of a file.
-MAX_BYTES: Final = 1024 * 1024
+__all__ = ["PEMFile", "PrivateKey", "public_bytes", "read_pem"]
 
 _BLOCK: Final = re.compile(
     rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL
@@ -65,17 +63,20 @@ class PEMFile:
     has_revocations: bool
 
 
-def read_pem(path: str, subject: str) -> PEMFile:
+def read_pem(
+    path: str, subject: str, copies: Mapping[str, bytes] | None = None
+) -> PEMFile:
     """Read a file. Other kinds of PEM blocks (DH parameters, requests) are ignored.
 
     Args:
         path: the path of the file.
         subject: the option and the file, for messages.
+        copies: as for `read_file`.
 
     Raises:
         TLSError: the file cannot be read, or contains an invalid certificate or key.
     """
-    data = _read(path, subject)
+    data = read_file(path, subject, copies or {})
     certificates: list[x509.Certificate] = []
     keys: list[PrivateKey] = []
     for block in _BLOCK.finditer(data):
@@ -94,38 +95,6 @@ def read_pem(path: str, subject: str) -> PEMFile:
             )
     revocations = b"-----BEGIN X509 CRL-----" in data
     return PEMFile(path, tuple(certificates), tuple(keys), revocations)
-
-
-def _read(path: str, subject: str) -> bytes:
-    try:
-        # Non-blocking: a FIFO must not block the server.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
-        with os.fdopen(fd, "rb") as file:
-            status = os.fstat(fd)
-            if stat.S_ISDIR(status.st_mode):
-                raise TLSError(
-                    subject,
-                    "is a directory",
-                    "give a file, or use --tls-dir (dir= of the endpoint)",
-                )
-            if not stat.S_ISREG(status.st_mode):
-                raise TLSError(subject, "is not a regular file", "give a file")
-            if status.st_size > MAX_BYTES:
-                raise TLSError(
-                    subject,
-                    f"has {status.st_size} bytes, more than any certificate or key",
-                    "give a file in PEM format",
-                )
-            return file.read(MAX_BYTES)
-    except OSError as error:
-        remedy = "give the path of a readable file"
-        if isinstance(error, PermissionError):
-            remedy = "let the user of this process read it"
-        elif isinstance(error, IsADirectoryError):
-            remedy = "give a file"
-        raise TLSError(
-            subject, f"cannot be read ({error.strerror})", remedy, unreadable=True
-        ) from error
 
 
 def _certificate(block: bytes, subject: str) -> x509.Certificate:

@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from .errors import TLSError
+from .stored import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,7 @@ class Renewal:
         self._listener = listener
         self._reactor = reactor
         self._user = _user()
+        self._has_copies = bool(stored().files)
         self._seen = listener.signature()
         self._changed: tuple[object, ...] | None = None
         self._retry = False
@@ -71,10 +73,15 @@ class Renewal:
         whether it may still read them.
         """
         self._running = True
-        if self._user != _user():
+        if self._has_changed_user:
             self._look(self._read)
         else:
             self._schedule(CHECK_SECONDS)
+
+    @property
+    def _has_changed_user(self) -> bool:
+        """Whether the files were read by another user, here or in the master."""
+        return self._has_copies or self._user != _user()
 
     def stop(self) -> None:
         """Look no more."""
@@ -187,7 +194,7 @@ class Renewal:
         assert self._listener.loaded is not None
         expires = min(each.expires for each in self._listener.loaded.certificates.all)
         hint = ""
-        if error.unreadable and self._user != _user():
+        if error.unreadable and self._has_changed_user:
             hint = (
                 ". The process has changed its user since its start: restart it after "
                 "each renewal, or let its user read the files"

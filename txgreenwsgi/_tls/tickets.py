@@ -4,9 +4,6 @@ A client resumes a session with a ticket that the server has encrypted. OpenSSL 
 a random key for each context. Processes that share a secret derive the same keys from
 it, so that each of them accepts the tickets of the others.
 
-The secret is passed in an inherited descriptor: environment and arguments of a process
-can be read by its user, and are copied to its children.
-
 pyOpenSSL has no function for the keys. They are set by OpenSSL's own function, where
 the library that pyOpenSSL is linked to exports it. The wheels of `cryptography` contain
 an OpenSSL that exports nothing: there, tickets are accepted by the process that has
@@ -20,7 +17,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import hmac
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.bindings import _rust
@@ -32,50 +28,18 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
 __all__ = [
-    "SECRET_BYTES",
     "can_share_tickets",
-    "new_ticket_secret",
-    "read_ticket_secret",
+    "key_setter",
     "use_ticket_keys",
 ]
-
-#: Size of a secret.
-SECRET_BYTES: Final = 32
 
 # SSL_CTRL_SET_TLSEXT_TICKET_KEYS of <openssl/ssl.h>.
 _SET_TICKET_KEYS: Final = 59
 
 
-def new_ticket_secret() -> int:
-    """Return a descriptor of a new secret, for child processes to inherit.
-
-    The descriptor is closed on exec until it is passed on. Any number of processes may
-    read it. Linux only.
-    """
-    fd = os.memfd_create("ticket-secret")
-    os.write(fd, os.urandom(SECRET_BYTES))
-    return fd
-
-
-def read_ticket_secret(fd: int) -> bytes:
-    """Return the secret in an inherited descriptor, which stays open.
-
-    Raises:
-        OSError: the descriptor is not open.
-        ValueError: it does not contain a secret.
-    """
-    secret = os.pread(fd, SECRET_BYTES + 1, 0)
-    if len(secret) != SECRET_BYTES:
-        raise ValueError(
-            f"descriptor {fd} contains {len(secret)} bytes: a ticket secret has "
-            f"{SECRET_BYTES}"
-        )
-    return secret
-
-
 def can_share_tickets() -> bool:
     """Return whether the ticket keys of pyOpenSSL's library can be set."""
-    return _control() is not None
+    return key_setter() is not None
 
 
 def use_ticket_keys(context: SSL.Context, secret: bytes, purpose: bytes) -> bool:
@@ -83,17 +47,17 @@ def use_ticket_keys(context: SSL.Context, secret: bytes, purpose: bytes) -> bool
 
     Args:
         context: a context that no connection uses yet.
-        secret: as `read_ticket_secret` returns it.
+        secret: shared by several processes.
         purpose: tickets are accepted only by contexts with the same purpose.
 
     Returns:
         Whether they were set.
     """
-    control = _control()
-    if control is None:
+    set_keys = key_setter()
+    if set_keys is None:
         return False
     address = _address_of(context)
-    size = control(address, _SET_TICKET_KEYS, 0, None)
+    size = set_keys(address, _SET_TICKET_KEYS, 0, None)
     keys = b""
     counter = 0
     while len(keys) < size:
@@ -101,10 +65,10 @@ def use_ticket_keys(context: SSL.Context, secret: bytes, purpose: bytes) -> bool
         counter += 1
         block = keys[-32:] + purpose + bytes([counter])
         keys += hmac.new(secret, block, hashlib.sha256).digest()
-    return control(address, _SET_TICKET_KEYS, size, keys[:size]) == 1
+    return set_keys(address, _SET_TICKET_KEYS, size, keys[:size]) == 1
 
 
-def _control() -> Callable[..., int] | None:
+def key_setter() -> Callable[..., int] | None:
     """Return SSL_CTX_ctrl of the library that pyOpenSSL uses; None without it.
 
     A search in the extension module finds the symbols of the libraries that it is

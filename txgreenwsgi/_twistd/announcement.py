@@ -37,20 +37,23 @@ def announce(
         settings: of the server.
         workers: the process ids of the workers; empty if this process serves.
     """
-    pids = " ".join(map(str, workers))
     _log.info(
         "txgreenwsgi {version} serves {app} at {urls} ({processes}; {threads})",
         version=txgreenwsgi.__version__,
         app=app,
         urls=" ".join(urls) or "no address",
-        processes=(
-            f"{len(workers)} worker{'s' if len(workers) > 1 else ''}, pids {pids}, "
-            f"master {os.getpid()}"
-            if workers
-            else f"pid {os.getpid()}"
-        ),
+        processes=_processes(workers),
         threads=threads_mode(settings),
     )
+
+
+def _processes(workers: Sequence[int]) -> str:
+    if not workers:
+        return f"pid {os.getpid()}"
+    pids = " ".join(map(str, workers))
+    if len(workers) == 1:
+        return f"1 worker, pid {pids}, master {os.getpid()}"
+    return f"{len(workers)} workers, pids {pids}, master {os.getpid()}"
 
 
 def announce_process(

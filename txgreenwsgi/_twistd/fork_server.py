@@ -6,7 +6,6 @@ in which the parts of the process start.
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import importlib
 import os
@@ -18,6 +17,7 @@ from twisted.logger import Logger, globalLogBeginner, globalLogPublisher
 
 from txgreenwsgi._launch.forkable import connections, obstacle
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._tls.stored import adopt_stored
 from txgreenwsgi._twistd.service import app_loader
 from txgreenwsgi._twistd.worker import (
     Preloaded,
@@ -26,10 +26,16 @@ from txgreenwsgi._twistd.worker import (
     report_failure,
     run_worker,
 )
-from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, Boot
+from txgreenwsgi._workers.boot import (
+    LINK_FD,
+    LOG_FD,
+    PAGE_FD,
+    STACKS_FD,
+    TLS_FD,
+    Boot,
+)
 from txgreenwsgi._workers.fork_loop import ForkLoop
 from txgreenwsgi._workers.logs import LogSender
-from txgreenwsgi._workers.stacks import STACKS_SIGNAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +59,9 @@ def run(message: Mapping[str, Any]) -> NoReturn:
     boot = Boot.from_message(dict(message))
     for fd in (LINK_FD, LOG_FD, PAGE_FD, STACKS_FD):
         os.set_inheritable(fd, False)
-    faulthandler.register(STACKS_SIGNAL, STACKS_FD, all_threads=True)
+    if boot.uses_tls:
+        os.set_inheritable(TLS_FD, False)
+        adopt_stored(TLS_FD)
     link = _Socket(fileno=LINK_FD)
     sender = LogSender(_Socket(fileno=LOG_FD), "fork server")
     observer = cast("ILogObserver", sender)

@@ -18,8 +18,10 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
 
+from txgreenwsgi._configuration import listener_options, uses_tls
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._switching.steady_clock import use_steady_clock
+from txgreenwsgi._tls.stored import store
 from txgreenwsgi._twistd.development import watch_application
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.signals import OperatorSignals
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from twisted.logger import ILogObserver
 
     from txgreenwsgi._reloading.reloader import Reloader
+    from txgreenwsgi._tls.options import TLSOptions
     from txgreenwsgi._twistd.options import Options
     from txgreenwsgi._workers.interface import MasterControl, ReloadResult
 
@@ -96,6 +99,7 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
             path=list(sys.path),
             listen=list(command.listen),
             directory="" if parent.get("chroot") else options.directory,
+            uses_tls=uses_tls(command),
             development=command.reload,
             preload=command.preload,
         ),
@@ -104,6 +108,7 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
         command.reload_extra,
         parent,
         options.predecessor,
+        lambda: listener_options(command),
     )
 
 
@@ -121,6 +126,7 @@ class MasterService(Service):
         parent: the options of twistd. At the end, twistd removes the pidfile that they
             name.
         predecessor: the master that this process replaces.
+        tls: returns the options of each TLS endpoint.
 
     Attributes:
         on_start: functions that are called with the master before it starts workers;
@@ -142,7 +148,9 @@ class MasterService(Service):
         extra: Sequence[str] = (),
         parent: MutableMapping[str, Any] | None = None,
         predecessor: Predecessor | None = None,
+        tls: Callable[[], list[TLSOptions]] = list,
     ) -> None:
+        self._tls = tls
         self._parent: MutableMapping[str, Any] = {} if parent is None else parent
         self._predecessor = predecessor
         self._pidfile = ""
@@ -235,12 +243,16 @@ class MasterService(Service):
         self._sockets = sockets
         self._page = create_page()
         boot = self._boot.with_reactor(type(self._reactor).__module__)
+        # Now, because the user of the process may change.
+        secrets = store(self._tls()) if boot.uses_tls else -1
         launcher: Launcher | ForkingLauncher
         if boot.preload:
-            launcher = ForkingLauncher(boot, FORK_ENTRY, self._reactor, self._page)
+            launcher = ForkingLauncher(
+                boot, FORK_ENTRY, self._reactor, self._page, secrets
+            )
             self._fork_servers = launcher
         else:
-            launcher = Launcher(boot, self._reactor, self._page)
+            launcher = Launcher(boot, self._reactor, self._page, secrets)
         self.master = launcher.master = Master(
             self._reactor,
             self._settings,
@@ -292,6 +304,7 @@ class MasterService(Service):
             "master {pid} starts {count} workers",
             pid=os.getpid(),
             count=self._settings.workers,
+            is_routine=True,
         )
         self.master.start()
 

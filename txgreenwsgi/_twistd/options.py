@@ -36,6 +36,7 @@ from txgreenwsgi._configuration import (
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._server.adopted import expect_from_master
 from txgreenwsgi._server.proxy_header import unusable_setting
+from txgreenwsgi._serving.static import static_files
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.hints import HELP, explain, hint
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
@@ -46,14 +47,14 @@ from txgreenwsgi.settings import SettingError, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Options"]
+__all__ = ["Options", "spec_for"]
 
 _THREADS: Final = (
     "; it limits the requests that --threads-for runs in threads, the others need none"
 )
 
 
-def _spec_for(argument: str) -> str:
+def spec_for(argument: str) -> str:
     """Return the value of --app that a positional argument most likely means."""
     if is_config(argument):
         return argument
@@ -169,7 +170,7 @@ class Options(usage.Options):
         if rest:
             raise usage.UsageError(
                 f"{rest[0]!r} is not an option: to serve that application, give "
-                f"--app {_spec_for(rest[0])}"
+                f"--app {spec_for(rest[0])}"
             )
 
     def opt_version(self) -> NoReturn:
@@ -187,18 +188,20 @@ class Options(usage.Options):
         for name, given in configuration.given.items():
             self[option_name(name)] = given.value
         self.command = configuration.command()
-        self.settings = configuration.settings()
         self.warnings = configuration.warnings
         self._check_reload()
-        unusable = unusable_setting(self.settings, self.command.listen)
-        if unusable is not None:
-            name, value, problem, remedy = unusable
-            raise usage.UsageError(f"--{option_name(name)} {value} {problem}: {remedy}")
         try:
+            self.settings = configuration.settings()
             self.findings = check_tls(self.command, self._conditions())
             self.warnings += unused_tls(configuration)
         except SettingError as error:
             raise usage.UsageError(str(error)) from None
+        unusable = unusable_setting(self.settings, self.command.listen)
+        if unusable is not None:
+            name, value, problem, remedy = unusable
+            raise usage.UsageError(f"--{option_name(name)} {value} {problem}: {remedy}")
+        if self._conditions().paths_are_final:
+            self._check_static()
         if self.command.print_config:
             self._print(configuration)
         if (self.command.check or self.command.check_config) and self.parent:
@@ -210,6 +213,17 @@ class Options(usage.Options):
         parent: Mapping[str, Any] = self.parent or {}
         if parent.get("pidfile"):
             remove_stale_pidfile(parent["pidfile"])
+
+    def _check_static(self) -> None:
+        directory = self.command.chdir or ""
+        pairs = [
+            (path, os.path.join(directory, files))
+            for path, files in self.settings.static
+        ]
+        try:
+            static_files(pairs, self.settings.static_expires)
+        except SettingError as error:
+            raise usage.UsageError(f"--{error}") from None
 
     @staticmethod
     def _succeed(predecessor: Predecessor, parent: Any) -> None:

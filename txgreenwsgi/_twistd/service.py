@@ -27,6 +27,7 @@ from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.ports import listening_reactor
 from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._server.urls import url_of_name
+from txgreenwsgi._tls.stored import stored
 from txgreenwsgi._twistd.announcement import MasterAnnouncer, announce_process
 from txgreenwsgi._twistd.check import examine, report
 from txgreenwsgi._twistd.check_config import check_start
@@ -203,6 +204,7 @@ def make_server(
         log,
         freezer,
         tls=tls_options(options.command),
+        ticket_secret=stored().secret,
     )
     settings = options.settings
     notifier = Notifier.taken_from(os.environ)

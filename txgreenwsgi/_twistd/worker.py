@@ -6,7 +6,6 @@ It knows the order in which the parts of a worker start and stop.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import importlib
 import json
 import os
@@ -25,14 +24,14 @@ from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.slot_service import SlotService
 from txgreenwsgi._serving.monitor import monitor_of
 from txgreenwsgi._switching.greenlets import hub_of
+from txgreenwsgi._tls.stored import adopt_stored
 from txgreenwsgi._twistd.development import DevelopmentLoader, use_terminal
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.service import app_loader, make_server
-from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, Boot
+from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
 from txgreenwsgi._workers.logs import LogSender
 from txgreenwsgi._workers.page import Record
 from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
-from txgreenwsgi._workers.stacks import STACKS_SIGNAL
 from txgreenwsgi._workers.tenancy import Tenancy
 from txgreenwsgi.green import patched
 
@@ -87,7 +86,9 @@ def run_worker(boot: Boot, preloaded: Preloaded | None = None) -> NoReturn:
     """
     for fd in (LINK_FD, LOG_FD, PAGE_FD, STACKS_FD):
         os.set_inheritable(fd, False)
-    faulthandler.register(STACKS_SIGNAL, STACKS_FD, all_threads=True)
+    if boot.uses_tls:
+        os.set_inheritable(TLS_FD, False)
+        adopt_stored(TLS_FD)
     link = _Socket(fileno=LINK_FD)
     sender = LogSender(_Socket(fileno=LOG_FD), boot.name)
     observer = cast("ILogObserver", sender)
@@ -139,7 +140,9 @@ def _serve(
     record = Record(PAGE_FD, boot.record)
     _start(parts, reactor)
     application_server = server.site.server
-    hub_of(reactor).note_switches(note_requests(record))
+    stop_notes = note_requests(record, hub_of(reactor))
+    # The record belongs to this process alone.
+    os.register_at_fork(after_in_child=stop_notes)
     command = options.command
     limits = Limits(
         max_requests=command.max_requests,

@@ -8,17 +8,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from .stacks import STACKS_SIGNAL
+
 if TYPE_CHECKING:
     from .link import Message
     from .slots import Worker
 
-__all__ = ["LINK_FD", "LOG_FD", "PAGE_FD", "STACKS_FD", "Boot"]
+__all__ = ["LINK_FD", "LOG_FD", "PAGE_FD", "STACKS_FD", "TLS_FD", "Boot"]
 
 #: The descriptors of a worker beside 0 (null device), 1 and 2 (those of the master).
 LINK_FD: Final = 3
 LOG_FD: Final = 4
 PAGE_FD: Final = 5
 STACKS_FD: Final = 6
+#: Only if an endpoint uses TLS.
+TLS_FD: Final = 7
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Boot:
         number: counts all workers of the master, from 1.
         record: the index of the worker's record in the shared page.
         name: the name of the worker in the log.
+        uses_tls: whether there is a descriptor for TLS.
+        stacks_signal: the signal at which the worker writes its stacks.
         development: whether the worker lists its files to the master.
         preload: whether workers are forked from a process that has imported the
             application.
@@ -56,6 +62,8 @@ class Boot:
     number: int = 0
     record: int = 0
     name: str = ""
+    uses_tls: bool = False
+    stacks_signal: int = STACKS_SIGNAL
     development: bool = False
     preload: bool = False
     failure: str = ""

@@ -17,13 +17,20 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 
-from .boot import PAGE_FD
 from .link import Link, Message
 from .logs import LogReader
-from .process import Channels, WorkerProcess, end_of, spawn_python
+from .process import (
+    Channels,
+    WorkerProcess,
+    end_of,
+    shared_descriptors,
+    spawn_python,
+)
 from .stacks import STACKS_SIGNAL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twisted.python.failure import Failure
 
     from .boot import Boot
@@ -52,6 +59,7 @@ class ForkingLauncher:
         entry: the function of a fork server, as "package.module:name".
         reactor: the installed reactor; it runs.
         page: the descriptor of the shared page.
+        tls: that of the secrets and files of TLS; -1 without TLS.
 
     Attributes:
         master: gets the messages; set before the first launch.
@@ -59,11 +67,13 @@ class ForkingLauncher:
 
     master: MasterEvents
 
-    def __init__(self, boot: Boot, entry: str, reactor: Any, page: int) -> None:
+    def __init__(
+        self, boot: Boot, entry: str, reactor: Any, page: int, tls: int = -1
+    ) -> None:
         self._boot = boot
         self._entry = entry
         self._reactor = reactor
-        self._page = page
+        self._shared = shared_descriptors(page, tls)
         self._current: _ForkServer | None = None
         self._next: _ForkServer | None = None
         self._live: set[_ForkServer] = set()
@@ -97,7 +107,7 @@ class ForkingLauncher:
         return self._stopped
 
     def _start(self) -> _ForkServer:
-        server = _ForkServer(self, self._boot, self._entry, self._reactor, self._page)
+        server = _ForkServer(self, self._boot, self._entry, self._reactor, self._shared)
         self._live.add(server)
         return server
 
@@ -153,7 +163,7 @@ class _ForkServer(ProcessProtocol):
         boot: Boot,
         entry: str,
         reactor: Any,
-        page: int,
+        shared: Mapping[int, int],
     ) -> None:
         self._launcher = launcher
         self._boot = boot
@@ -170,9 +180,7 @@ class _ForkServer(ProcessProtocol):
         self._link = Link(channels.link, reactor, self._received, self._lost)
         self._log = LogReader(channels.log, reactor, "fork server")
         try:
-            self._pid = spawn_python(
-                self, channels, reactor, {PAGE_FD: page}, "fork-server"
-            )
+            self._pid = spawn_python(self, channels, reactor, shared, "fork-server")
         except BaseException:
             self._link.close()
             self._log.finish()

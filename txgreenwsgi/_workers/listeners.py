@@ -189,21 +189,30 @@ def _open(text: str, slots: int, reactor: object) -> Listener:
         _log.info("adopted {address}", address=listener.address)
         return listener
     failures: list[Failure] = []
-    endpoint.listen(_Quiet()).addErrback(failures.append)
+    try:
+        endpoint.listen(_Quiet()).addErrback(failures.append)
+    except Exception as unknown:  # of a plug-in
+        raise _cannot_be_shared(text) from unknown
     for failure in failures:
         error = failure.value
         if isinstance(error, (CannotListenError, OSError)):
             raise ListenError(text, error) from error
         failure.raiseException()
     if opening.listener is None:
-        raise EndpointError(
-            text,
-            "cannot be shared by workers",
-            "give tcp:, tcp6:, https:, ssl:, unix:, systemd: or fd:, or serve without "
-            "workers",
-        )
-    _log.info("listening on {address}", address=opening.listener.address)
+        raise _cannot_be_shared(text)
+    _log.info(
+        "listening on {address}", address=opening.listener.address, is_routine=True
+    )
     return opening.listener
+
+
+def _cannot_be_shared(text: str) -> EndpointError:
+    return EndpointError(
+        text,
+        "cannot be shared by workers",
+        "give tcp:, tcp6:, https:, ssl:, unix:, systemd: or fd:, or serve without "
+        "workers",
+    )
 
 
 class _Quiet(Factory):
@@ -252,6 +261,7 @@ class _OpeningReactor(ListeningProxy):
         real: Any = listening_reactor(self._reactor)
         port = real.listenUNIX(address, factory, backlog, mode, wantPID)
         port.stopReading()  # only workers accept
+        port.share()
         shared = socket.socket(fileno=os.dup(port.fileno()))
         # The application may change the directory before the port closes.
         text = os.fsdecode(address)

@@ -144,13 +144,9 @@ class LogSender:
             self._lines.popleft()
             if self._lost and not self._lines:
                 lost, self._lost = self._lost, 0
-                record = {
-                    "time": time.time(),
-                    "level": "error",
-                    "namespace": __name__,
-                    "system": "",
-                    "text": f"{lost} log lines were lost: the master did not read them",
-                }
+                record = _plain(
+                    f"{lost} log lines were lost: the master did not read them"
+                )
                 line = json.dumps(record).encode("ascii") + b"\n"
                 self._lines.append(line)
                 self._unsent += len(line)
@@ -219,7 +215,12 @@ class LogReader:
             return False
         *lines, self._input = (self._input + data).split(b"\n")
         for line in lines:
-            globalLogPublisher(_event(json.loads(line), self.name))
+            try:
+                record = json.loads(line)
+            except ValueError:
+                # The child of a fork has written to the same socket meanwhile.
+                record = _plain(line.decode("ascii", "replace"))
+            globalLogPublisher(_event(record, self.name))
         return True
 
     def finish(self) -> None:
@@ -250,6 +251,17 @@ def _extras(event: LogEvent) -> dict[str, Any]:
     if line is not None:
         extras["stream_line"] = line
     return extras
+
+
+def _plain(text: str) -> dict[str, Any]:
+    """Return the record of a text without level and time."""
+    return {
+        "time": time.time(),
+        "level": "warn",
+        "namespace": __name__,
+        "system": "",
+        "text": text,
+    }
 
 
 def _event(record: dict[str, Any], name: str) -> LogEvent:

@@ -625,12 +625,11 @@ class Master:
 
     def _boot_timed_out(self, worker: Worker) -> None:
         seconds = self._settings.boot_timeout
+        worker.reason = f"it was not ready after {seconds:g} s (--boot-timeout)"
 
         def kill(stacks: str) -> None:
-            worker.reason = (
-                f"it was not ready after {seconds:g} s (--boot-timeout); its stacks:\n"
-                f"{stacks}"
-            )
+            if stacks:
+                worker.reason += f"; its stacks:\n{stacks.rstrip()}"
             worker.kill(signal.SIGKILL)
 
         self._dump_stacks(worker, kill)

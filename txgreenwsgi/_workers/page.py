@@ -31,10 +31,11 @@ import struct
 import tempfile
 import time
 from array import array
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["RECORDS", "Beat", "Page", "Record", "create_page"]
 
@@ -53,6 +54,10 @@ _BLOCKS_AT: Final = 56
 _RUNNING_AT: Final = 64
 # The flag comes first, but a reader that sees it too early reads an older request at
 # worst; it reads twice.
+_METHODS: Final = {
+    name: name.encode("ascii")
+    for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
 _REQUEST: Final = struct.Struct("=B24s16s340s")
 
 
@@ -161,9 +166,6 @@ class Record:
         self._begin = number * RECORD_BYTES
         self._beats = 0
         self._blocks = 0
-        # What `note` needs, for the hot path.
-        self._pack = _REQUEST.pack_into
-        self._running_at = self._begin + _RUNNING_AT
 
     def beat(self, lag: float, requests: int, connections: int, served: int) -> None:
         """Write a beat."""
@@ -182,18 +184,24 @@ class Record:
 
     def note(self, request_id: str, method: str, target: bytes) -> None:
         """Write the request that runs from now on. Longer values are cut off."""
-        self._pack(
-            self._memory,
-            self._running_at,
-            1,
-            request_id.encode("latin-1", "replace"),
-            method.encode("latin-1", "replace"),
-            target,
-        )
+        self.noter()[0](request_id, method, target)
 
     def clear_note(self) -> None:
         """Write that no request runs."""
-        self._memory[self._running_at] = 0
+        self.noter()[1]()
+
+    def noter(self) -> tuple[Callable[[str, str, bytes], None], Callable[[], object]]:
+        """Return `note` and `clear_note` for the hot path."""
+        memory = memoryview(self._memory)
+        place = self._begin + _RUNNING_AT
+        pack = _REQUEST.pack_into
+        methods = _METHODS
+
+        def note(request_id: str, method: str, target: bytes) -> None:
+            name = methods.get(method) or method.encode("latin-1", "replace")
+            pack(memory, place, 1, request_id.encode(), name, target)
+
+        return note, partial(memory.__setitem__, place, 0)
 
     def note_block(self) -> None:
         """Count a block that this process has reported itself. Call from any thread."""

@@ -22,7 +22,7 @@ from twisted.internet.protocol import ProcessProtocol
 from txgreenwsgi.green import patched
 
 from . import worker_program
-from .boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, Boot
+from .boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
 from .link import Link, Message
 from .logs import LogReader
 from .stacks import STACKS_SIGNAL
@@ -41,6 +41,7 @@ __all__ = [
     "MasterEvents",
     "WorkerProcess",
     "end_of",
+    "shared_descriptors",
     "spawn_python",
     "worker_environment",
 ]
@@ -82,6 +83,7 @@ class Launcher:
         boot: the start message, completed for each worker.
         reactor: the installed reactor; it runs.
         page: the descriptor of the shared page.
+        tls: the descriptor of the secrets for TLS; -1 if no endpoint uses TLS.
 
     Attributes:
         master: gets the messages; set before the first launch.
@@ -89,10 +91,11 @@ class Launcher:
 
     master: MasterEvents
 
-    def __init__(self, boot: Boot, reactor: object, page: int) -> None:
+    def __init__(self, boot: Boot, reactor: object, page: int, tls: int = -1) -> None:
         self._boot = boot
         self._reactor: Any = reactor
         self._page = page
+        self._tls = tls
 
     def launch(self, worker: Worker) -> Process:
         """Start the process of a worker.
@@ -107,7 +110,7 @@ class Launcher:
                 process,
                 channels,
                 self._reactor,
-                {PAGE_FD: self._page},
+                shared_descriptors(self._page, self._tls),
                 f"slot={worker.slot.index + 1}",
                 # A debugger reads from the terminal.
                 has_terminal=self._boot.development and os.isatty(0),
@@ -118,6 +121,16 @@ class Launcher:
         process.started(pid)
         process.send(self._boot.for_worker(worker).message())
         return process
+
+
+def shared_descriptors(page: int, tls: int) -> dict[int, int]:
+    """Return the descriptors that all workers have, by their numbers there.
+
+    Args:
+        page: that of the shared page.
+        tls: that of the secrets and files of TLS; -1 without TLS.
+    """
+    return {PAGE_FD: page, **({} if tls < 0 else {TLS_FD: tls})}
 
 
 class Channels:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from txgreenwsgi._serving.application_server import ApplicationServer
-    from txgreenwsgi._switching.greenlets import Task
+    from txgreenwsgi._switching.greenlets import Hub, Task
 
     from .page import Record
 
@@ -129,22 +129,24 @@ class Pulse:
         return ""
 
 
-def note_requests(record: Record) -> Callable[[Task[object] | None], None]:
-    """Return a function that writes the running request, for `note_switches`."""
-    note, clear = record.note, record.clear_note
+def note_requests(record: Record, hub: Hub) -> Callable[[], object]:
+    """Write the running request into a record at each switch.
 
-    def note_task(task: Task[object] | None) -> None:
-        if task is None:
-            clear()
-            return
-        owner = task.owner
+    This is the hot path: half a microsecond for each request.
+
+    Returns:
+        A function that stops this.
+    """
+    note, clear = record.noter()
+
+    def note_task(owner: object, task: Task[object]) -> None:
         if type(owner) is Exchange:
             head = owner.head
             note(owner.request_id, head.method, head.target)
         else:
             note("", f"task {task.name}" if task.name else "a task", b"")
 
-    return note_task
+    return hub.note_switches(note_task, clear)
 
 
 def resident_bytes() -> int:

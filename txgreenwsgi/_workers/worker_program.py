@@ -13,12 +13,17 @@ import sys
 
 sys.path[:] = [path for path in sys.path if path != __file__.rpartition("/")[0]]
 
+import ctypes  # noqa: E402
+import faulthandler  # noqa: E402
 import importlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 
 LINK_FD = 3
+STACKS_FD = 6
+
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -27,6 +32,7 @@ def main() -> None:
     # A function, because programs that the application starts inherit SIG_IGN.
     for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
         signal.signal(getattr(signal, name), lambda number, frame: None)
+    _end_with_master()
     line = bytearray()
     # One byte at a time: the rest may carry descriptors.
     while not line.endswith(b"\n"):
@@ -35,9 +41,21 @@ def main() -> None:
             sys.exit(1)  # the master has ended
         line += data
     boot = json.loads(line)
+    # Now, because an import may hang.
+    faulthandler.register(boot["stacks_signal"], STACKS_FD, all_threads=True)
     sys.path[:] = boot["path"]
     module, _, name = boot["entry"].partition(":")
     getattr(importlib.import_module(module), name)(boot)
+
+
+def _end_with_master() -> None:
+    """Let the kernel send SIGTERM when the master has ended; Linux only.
+
+    The end of the link is not noticed while code blocks the reactor. The guardian
+    notices the signal.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 if __name__ == "__main__":

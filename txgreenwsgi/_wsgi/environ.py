@@ -63,6 +63,14 @@ _PER_REQUEST_KEYS = (
 )
 
 
+def in_environ(text: str) -> str:
+    """Return a text from the configuration as a value in the environ.
+
+    Its bytes as latin-1 (PEP 3333, "Unicode Issues").
+    """
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
 def base_environ(
     software: str,
     multithread: bool,
@@ -81,8 +89,7 @@ def base_environ(
     """
     return {
         "GATEWAY_INTERFACE": "CGI/1.1",
-        # Bytes as latin-1 (PEP 3333, "Unicode Issues").
-        "SCRIPT_NAME": prefix.encode("utf-8", "surrogateescape").decode("latin-1"),
+        "SCRIPT_NAME": in_environ(prefix),
         "SERVER_SOFTWARE": software,
         "wsgi.version": (1, 0),
         "wsgi.multithread": multithread,

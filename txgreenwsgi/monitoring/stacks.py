@@ -6,15 +6,20 @@ the reactor.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
+import sys
 import sysconfig
+from contextlib import suppress
 from functools import lru_cache
+from itertools import accumulate, chain, islice, repeat
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import CodeType, FrameType
+    from types import CodeType
 
 __all__ = [
     "CodeLine",
@@ -25,11 +30,13 @@ __all__ = [
     "in_debugger",
     "is_event_wait",
     "kind_of",
-    "stack_of",
+    "stack_of_thread",
 ]
 
 #: Maximum number of frames read from a stack, as deep as the report needs.
 _MOST_FRAMES: Final = 100
+
+_CODE_AND_LINE: Final = attrgetter("f_code", "f_lineno")
 
 Kind: TypeAlias = Literal["", "garbage collection", "import", "DNS lookup"]
 """The kind of a block that has a name of its own; "" for other code."""
@@ -56,14 +63,33 @@ Stack: TypeAlias = tuple[CodeLine, ...]
 """The lines of a thread, the innermost first."""
 
 
-def stack_of(frame: FrameType | None) -> Stack:
-    """Return the lines of `frame` and its callers. Call from any thread."""
-    lines: list[CodeLine] = []
-    while frame is not None and len(lines) < _MOST_FRAMES:
-        code = frame.f_code
-        lines.append(CodeLine(code.co_filename, frame.f_lineno or 0, code.co_name))
-        frame = frame.f_back
-    return tuple(lines)
+def stack_of_thread(thread: int) -> Stack:
+    """Return the lines of a running thread; empty if it has ended.
+
+    Args:
+        thread: its ident.
+
+    One call without bytecode reads all frames, so the interpreter lock is not released
+    in between. Otherwise the thread could go on: where a greenlet ends, its frames lead
+    to memory that is freed, and to read `f_back` there ends the process.
+    """
+    first = islice(map(itemgetter(thread), iter(sys._current_frames, None)), 1)
+    frames = accumulate(chain(first, repeat("f_back")), getattr)
+    found: list[tuple[CodeType, int | None]] = []
+    # A collection can run finalizers; from Python 3.12 on, it waits for bytecode.
+    collects = sys.version_info < (3, 12) and gc.isenabled()
+    if collects:
+        gc.disable()
+    try:
+        # No such thread; or the outermost frame, whose f_back is None.
+        with suppress(KeyError, AttributeError):
+            found.extend(islice(map(_CODE_AND_LINE, frames), _MOST_FRAMES))
+    finally:
+        if collects:
+            gc.enable()
+    return tuple(
+        CodeLine(code.co_filename, line or 0, code.co_name) for code, line in found
+    )
 
 
 def _folders(*paths: str) -> tuple[str, ...]:

@@ -1,0 +1,183 @@
+"""The shared page, and the pulse of a worker."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, cast
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txgreenwsgi._workers.page import RECORDS, Page, Record, create_page
+from txgreenwsgi._workers.pulse import Limits, Pulse, resident_bytes
+
+
+class PageTests(SynchronousTestCase):
+    """Records."""
+
+    def setUp(self) -> None:
+        """Make a page."""
+        self.fd = create_page()
+        self.addCleanup(os.close, self.fd)
+        self.page = Page(self.fd)
+        self.addCleanup(self.page.close)
+
+    def test_beat(self) -> None:
+        """The master reads the values that a worker has written."""
+        record = Record(self.fd, 3)
+        self.assertEqual(self.page.read(3).beats, 0)
+        before = time.monotonic()
+        record.beat(0.5, 17, 40, 1000)
+        beat = self.page.read(3)
+        self.assertEqual(beat.beats, 1)
+        self.assertTrue(before <= beat.time <= time.monotonic())
+        self.assertEqual(
+            (beat.lag, beat.requests, beat.connections, beat.served, beat.current),
+            (0.5, 17, 40, 1000, ""),
+        )
+        self.assertEqual(self.page.read(2).beats, 0)
+        self.assertEqual(self.page.read(4).beats, 0)
+        self.page.clear(3)
+        self.assertEqual(self.page.read(3).beats, 0)
+
+    def test_last_record(self) -> None:
+        """The last record fits."""
+        record = Record(self.fd, RECORDS - 1)
+        record.beat(-1.0, 1, 1, 1)
+        record.note("a" * 100, "b" * 100, b"/" + b"c" * 1000)
+        beat = self.page.read(RECORDS - 1)
+        self.assertEqual(beat.lag, 0.0)
+        self.assertEqual(beat.current, "a" * 24 + " " + "b" * 16 + " /" + "c" * 339)
+
+    def test_current_request(self) -> None:
+        """The request is named without its query, until it has ended."""
+        record = Record(self.fd, 1)
+        record.note("1f6a-2b", "GET", b"/reports/7?password=x")
+        self.assertEqual(self.page.read(1).current, "1f6a-2b GET /reports/7")
+        record.note("2", "POST", b"/a\x1b[31m\xff")
+        self.assertEqual(self.page.read(1).current, "2 POST /a?[31m\xff")
+        record.clear_note()
+        self.assertEqual(self.page.read(1).current, "")
+
+    def test_reported_blocks(self) -> None:
+        """A block that the worker reports counts until the next beat."""
+        record = Record(self.fd, 1)
+        record.beat(0, 0, 0, 0)
+        self.assertFalse(self.page.read(1).reported)
+        record.note_block()
+        self.assertTrue(self.page.read(1).reported)
+        record.beat(0, 0, 0, 0)
+        self.assertFalse(self.page.read(1).reported)
+
+    def test_mean_connections(self) -> None:
+        """A worker reads the mean of those that serve."""
+        first, second = Record(self.fd, 1), Record(self.fd, 2)
+        self.assertEqual(first.mean_connections(5), 5)
+        self.page.write_serving([1, 2])
+        self.assertEqual(first.mean_connections(5), 2.5)
+        self.assertEqual(second.mean_connections(3), 4.0)
+        self.page.write_serving([2])
+        self.assertEqual(second.mean_connections(3), 3.0)
+        self.page.write_serving(list(range(1, 1000)))
+        self.assertGreater(first.mean_connections(5), 0)
+
+
+class FakeRecord:
+    """Records the beats."""
+
+    def __init__(self) -> None:
+        self.beats: list[tuple[float, int, int, int]] = []
+
+    def beat(self, *values: Any) -> None:
+        """Record one."""
+        self.beats.append(values)
+
+
+class FakeServer:
+    """The counters of a server."""
+
+    open_connections = 4
+
+    def __init__(self) -> None:
+        self.table = self
+        self.exchanges = {1, 2}
+        self.count = 0
+
+
+class PulseTests(SynchronousTestCase):
+    """Beats and limits."""
+
+    def pulse(self, **limits: Any) -> None:
+        """Start the pulse of a worker."""
+        self.clock, self.record, self.server = Clock(), FakeRecord(), FakeServer()
+        self.reasons: list[str] = []
+        self.resident = 100 << 20
+        Pulse(
+            cast("Any", self.record),
+            self.clock,
+            cast("Any", self.server),
+            Limits(**limits),
+            self.reasons.append,
+            lambda: self.resident,
+        ).start()
+
+    def test_beats(self) -> None:
+        """A worker beats four times a second, and tells its delay."""
+        self.pulse()
+        self.assertEqual(self.record.beats, [(0.0, 2, 4, 0)])
+        self.server.count = 7
+        self.clock.advance(0.25)
+        self.clock.advance(0.75)
+        self.assertEqual(self.record.beats[1:], [(0.0, 2, 4, 7), (0.5, 2, 4, 7)])
+        self.assertEqual(self.reasons, [])
+
+    def test_requests(self) -> None:
+        """A number of requests is a reason, once, and again after some time."""
+        self.pulse(max_requests=100)
+        self.server.count = 99
+        self.clock.advance(0.25)
+        self.assertEqual(self.reasons, [])
+        self.server.count = 100
+        for _ in range(100):
+            self.clock.advance(0.25)
+        self.assertEqual(self.reasons, ["100 requests (--max-requests)"])
+        for _ in range(30):
+            self.clock.advance(0.25)
+        self.assertEqual(len(self.reasons), 2)
+
+    def test_jitter(self) -> None:
+        """Workers add a random number, up to the jitter."""
+        found = set()
+        for _ in range(50):
+            self.pulse(max_requests=100, max_requests_jitter=3)
+            while not self.reasons:
+                self.clock.advance(0.25)
+                self.server.count += 1
+            found.add(self.server.count - 1)
+        self.assertTrue(found <= {100, 101, 102, 103})
+        self.assertGreater(len(found), 1)
+
+    def test_lifetime(self) -> None:
+        """So is a time."""
+        self.pulse(max_lifetime=60.0)
+        for _ in range(239):
+            self.clock.advance(0.25)
+        self.assertEqual(self.reasons, [])
+        self.clock.advance(0.25)
+        self.assertEqual(self.reasons, ["60 s of service (--max-lifetime)"])
+
+    def test_memory(self) -> None:
+        """So is memory."""
+        self.pulse(max_rss=200 << 20)
+        self.clock.advance(1)
+        self.assertEqual(self.reasons, [])
+        self.resident = 201 << 20
+        self.clock.advance(1)
+        self.assertEqual(self.reasons, ["201 MiB of memory (--max-rss)"])
+
+    def test_resident_bytes(self) -> None:
+        """The memory of this process is plausible."""
+        before = resident_bytes()
+        kept = bytearray(os.urandom(1)) * 50_000_000
+        self.assertGreater(resident_bytes() - before, len(kept) // 2)
