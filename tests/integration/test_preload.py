@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
+import ssl
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tests.folders import short_folder
 
 from .processes import ANSWER_SECONDS, LOOPBACK
 from .restart_clients import RestartClients
+from .test_endpoints import write_certificate
 from .test_restarts import UnderLoad
 from .test_workers import START_SECONDS, Workers
 
@@ -242,6 +245,27 @@ class PreloadTests(UnderLoad):
         self.assertEqual(server.process.wait(START_SECONDS), 1)
         self.assertIn("--boot-timeout", server.log())
         self.assertIn('shop.py", line ', server.log())
+
+    def test_tls(self) -> None:
+        """TLS works in each worker."""
+        certificate, key = write_certificate(short_folder(self))
+        server = self.start(
+            f"--listen=https:0:interface={LOOPBACK}",
+            f"--tls-cert={certificate}",
+            f"--tls-key={key}",
+        )
+        context = ssl.create_default_context(cafile=str(certificate))
+        found: set[int] = set()
+        end = time.monotonic() + ANSWER_SECONDS
+        while len(found) < 2:
+            self.assertLess(time.monotonic(), end, server.log())
+            connection = http.client.HTTPSConnection(
+                LOOPBACK, server.ports[1], timeout=ANSWER_SECONDS, context=context
+            )
+            connection.request("GET", "/")
+            found.add(int(connection.getresponse().read().split()[2]))
+            connection.close()
+        self.assertEqual(found, set(server.ready()))
 
     def test_load(self) -> None:
         """Reloads under load lose no request."""
