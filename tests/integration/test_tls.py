@@ -9,7 +9,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,8 @@ from .processes import (
     ServerProcess,
     start,
 )
+from .restart_clients import RestartClients
+from .test_workers import Workers
 
 if TYPE_CHECKING:
     from tests.certificate import Issued
@@ -340,29 +341,6 @@ class ClientTests(TLSTestCase):
 class RenewalTests(TLSTestCase):
     """Renewed certificates."""
 
-    def load(self, server: ServerProcess) -> subprocess.Popen[str]:
-        """Start clients that send requests until their standard input ends."""
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.integration.restart_clients"),
-                *("--tls", "10", "5", str(server.port)),
-            ],
-            cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.addCleanup(self.end, process)
-        return process
-
-    @staticmethod
-    def end(process: subprocess.Popen[str]) -> str:
-        """End the clients; return their output."""
-        if process.poll() is None:
-            output, _ = process.communicate(timeout=2 * ANSWER_SECONDS)
-            return output
-        return ""
-
     def renew(self, server: ServerProcess, new: Issued, times: int) -> None:
         """Replace the certificate, tell the server, and wait until it is used."""
         new.write(self.site)
@@ -373,7 +351,7 @@ class RenewalTests(TLSTestCase):
     def test_under_load(self) -> None:
         """Renewals, also invalid ones, fail no request, kept alive or not."""
         server = self.serve(app="--app=tests.integration.restart_app:app")
-        clients = self.load(server)
+        clients = RestartClients(self, [server.port], kept=10, closing=5, tls=True)
         for number in range(1, 4):
             new = INTERMEDIATE.issue("shop.test")
             self.renew(server, new, number)
@@ -381,9 +359,29 @@ class RenewalTests(TLSTestCase):
             server.process.send_signal(signal.SIGHUP)
             server.wait_logged(f"(?s)(TLS certificates are not renewed.*){{{number}}}")
             self.assertEqual(self.serial(server), new.certificate.serial_number)
-        result = json.loads(self.end(clients))
-        self.assertEqual(result["failures"], [])
-        self.assertGreater(result["answered"], 20)
+        outcome = clients.finish()
+        self.assertEqual(outcome.failures, [], server.log())
+        self.assertGreater(outcome.answered, 20)
+
+    def test_workers(self) -> None:
+        """A reload replaces workers by others with the renewed certificate."""
+        server = Workers(
+            *("greenwsgi", "--app=tests.integration.restart_app:app", LISTEN),
+            *(f"--tls-cert={self.cert}", f"--tls-key={self.key}", "--workers=2"),
+        )
+        self.addCleanup(server.kill)
+        server.wait_ready(2)
+        clients = RestartClients(self, [server.port], kept=5, closing=5, tls=True)
+        for number in (1, 2):
+            new = INTERMEDIATE.issue("shop.test")
+            new.write(self.site)
+            server.reload(number)
+            for _ in range(8):
+                self.assertEqual(self.serial(server), new.certificate.serial_number)
+        outcome = clients.finish()
+        self.assertEqual(outcome.failures, [], server.log())
+        server.ask_to_stop()
+        server.wait_ended()
 
     def test_noticed(self) -> None:
         """A certificate behind a link, as those of certbot, is noticed within 20 s."""

@@ -9,6 +9,7 @@ from weakref import ref
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
+from OpenSSL.crypto import X509
 from twisted.internet.task import Clock
 
 from tests.certificate import DAY, Authority
@@ -194,6 +195,20 @@ class ClientTests(ListenerTestCase):
             "cert has expired",
             line,
         )
+
+    def test_malformed(self) -> None:
+        """A malformed certificate is refused without a traceback."""
+        tls = self.listener(client_ca=self.ca)
+
+        def malformed(certificate: object) -> None:
+            raise ValueError("error parsing asn1 value")
+
+        self.patch(X509, "to_cryptography", malformed)
+        logged = Logged(self)
+        eve = CA.issue("eve.test").write(self.directory, "eve")
+        self.assertRaises(SSL.Error, shake, tls, context=client_context(None, eve))
+        [line] = logged.lines()
+        self.assertIn("the client certificate 'not readable' is not valid", line)
 
     def test_no_authority(self) -> None:
         """Without `--tls-client-ca`, no certificate is requested."""

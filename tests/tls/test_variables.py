@@ -10,6 +10,8 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificate import Authority
+from tests.server.logged import Logged
+from txgreenwsgi._tls import variables
 from txgreenwsgi._tls.variables import (
     MAX_ALTERNATIVE_NAMES,
     client_variables,
@@ -130,6 +132,23 @@ class ConnectionTests(FilesTestCase):
         )
         self.assertEqual(found["SSL_CLIENT_VERIFY"], "SUCCESS")
         self.assertEqual(found["SSL_CLIENT_S_DN"], "CN=test")
+
+    def test_malformed(self) -> None:
+        """A certificate that cannot be parsed does not count as verified."""
+        cert, key = CA.issue("a.test").write(self.directory)
+        tls = listener(cert=cert, key=key, client_ca=self.write("ca.pem", CA.pem))
+        mine = CA.issue("ann.test").write(self.directory, "ann")
+        server = shake(tls, context=client_context(None, mine)).server
+
+        def malformed(certificate: object) -> dict[str, str]:
+            raise ValueError("error parsing asn1 value")
+
+        self.patch(variables, "client_variables", malformed)
+        logged = Logged(self)
+        found = connection_variables(server)
+        self.assertTrue(found["SSL_CLIENT_VERIFY"].startswith("FAILED:"))
+        self.assertNotIn("SSL_CLIENT_S_DN", found)
+        self.assertIn("error parsing", logged.lines()[0])
 
     def test_other_context(self) -> None:
         """For a context of another program, nothing is said about the client."""

@@ -45,19 +45,19 @@ class PageTests(SynchronousTestCase):
         """The last record fits."""
         record = Record(self.fd, RECORDS - 1)
         record.beat(-1.0, 1, 1, 1)
-        record.note("a" * 100, "b" * 100, b"/" + b"c" * 1000)
+        record.noter()[0](b"a" * 100, b"b" * 100, b"/" + b"c" * 1000)
         beat = self.page.read(RECORDS - 1)
         self.assertEqual(beat.lag, 0.0)
         self.assertEqual(beat.current, "a" * 24 + " " + "b" * 16 + " /" + "c" * 339)
 
     def test_current_request(self) -> None:
         """The request is named without its query, until it has ended."""
-        record = Record(self.fd, 1)
-        record.note("1f6a-2b", "GET", b"/reports/7?password=x")
+        note, clear = Record(self.fd, 1).noter()
+        note(b"1f6a-2b", b"GET", b"/reports/7?password=x")
         self.assertEqual(self.page.read(1).current, "1f6a-2b GET /reports/7")
-        record.note("2", "POST", b"/a\x1b[31m\xff")
+        note(b"2", b"POST", b"/a\x1b[31m\xff")
         self.assertEqual(self.page.read(1).current, "2 POST /a?[31m\xff")
-        record.clear_note()
+        clear()
         self.assertEqual(self.page.read(1).current, "")
 
     def test_reported_blocks(self) -> None:

@@ -323,7 +323,14 @@ class Exchange:
             "request",
             [self._task_ended],
         )
-        hub.start(task)
+        note = server.note
+        if note is None:
+            hub.start(task)
+        else:
+            head = self.head
+            note(self.request_id.encode(), head.method.encode("latin-1"), head.target)
+            hub.start(task)
+            server.clear_note()
 
     def _task_ended(self) -> None:
         self.state = _TASK_ENDED

@@ -320,7 +320,7 @@ class GreenletHub:
         # Not Context.run, whose C frames each parked task would keep a copy of.
         greenlet_.gr_context = task._context
         task.greenlet = task._parked_greenlet = greenlet_
-        self._switch_to(task)
+        self._switch_first(task)
 
     def _refuse_when_closed(self) -> None:
         if self.closed:
@@ -475,15 +475,15 @@ class GreenletHub:
                 self.on_long_turn(task, ended_at - resumed_at)
             task.notify_end()
 
-    def note_switches(
+    def note_resumptions(
         self,
         note: Callable[[object, Task[object]], object],
         clear: Callable[[], object],
     ) -> Callable[[], object]:
-        """Call a function before each task runs, and another one after.
+        """Call a function before each task is resumed, and another one after.
 
-        Until this is called, switches cost nothing more. Call once, before the first
-        task. The functions must not park or raise.
+        Not at its first turn. Until this is called, switches cost nothing more. Call
+        once, before the first task. The functions must not park or raise.
 
         Args:
             note: called with the object whose method the task runs, such as a request
@@ -502,6 +502,9 @@ class GreenletHub:
 
         self._switch_to = noted  # type: ignore[method-assign]
         return partial(vars(self).pop, "_switch_to", None)
+
+    #: Not affected by `note_resumptions`.
+    _switch_first = _switch_to
 
     def close(self) -> None:
         """Kill the remaining tasks, except `threads`, after the reactor has stopped.

@@ -161,12 +161,12 @@ class Hub(Protocol):
     def wait_for_end(self, task: Task[object], timeout: float | None) -> None:
         """Park the current task until `task` has ended."""
 
-    def note_switches(
+    def note_resumptions(
         self,
         note: Callable[[object, Task[object]], object],
         clear: Callable[[], object],
     ) -> Callable[[], object]:
-        """Call a function before each task runs, and another one after."""
+        """Call a function before each task is resumed, and another one after."""
 
     def close(self) -> None:
         """End every task, except `threads`."""

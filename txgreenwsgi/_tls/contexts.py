@@ -54,7 +54,8 @@ class Policy:
         options: the options of the listener, already checked.
         protocols: the protocols for ALPN (RFC 7301), the preferred one first.
         authorities: the certificates that client certificates are verified with.
-        refused: called when a client certificate is not accepted.
+        refused: called when a client certificate is not accepted, with the connection,
+            the certificate and OpenSSL's error number. It must not raise.
 
     Attributes:
         client_mode: as in `TLSOptions`.
@@ -70,7 +71,7 @@ class Policy:
         options: TLSOptions,
         protocols: Sequence[bytes],
         authorities: Sequence[x509.Certificate],
-        refused: Callable[[SSL.Connection, x509.Certificate, int], object],
+        refused: Callable[[SSL.Connection, X509, int], object],
     ) -> None:
         self.client_mode = options.client_mode
         self._options = options
@@ -175,10 +176,10 @@ class Policy:
         return SSL.NO_OVERLAPPING_PROTOCOLS
 
     def _verified(
-        self, connection: SSL.Connection, certificate: Any, error: int, _: int, ok: int
+        self, connection: SSL.Connection, certificate: X509, error: int, _: int, ok: int
     ) -> bool:
         if not ok:
-            self._refused(connection, certificate.to_cryptography(), error)
+            self._refused(connection, certificate, error)
         return bool(ok)
 
 

@@ -28,7 +28,7 @@ from .tickets import use_ticket_keys
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cryptography import x509
+    from OpenSSL.crypto import X509
     from twisted.internet.interfaces import IReactorTime
     from twisted.protocols.tls import TLSMemoryBIOProtocol
 
@@ -222,14 +222,14 @@ class TLSListener:
             )
 
     def _client_refused(
-        self, connection: SSL.Connection, certificate: x509.Certificate, error: int
+        self, connection: SSL.Connection, certificate: X509, error: int
     ) -> None:
         if self._refusals.may_log():
             _log.info(
                 "TLS refused: {address}: the client certificate {subject!r} is not "
                 "valid: {reason}{more}",
                 address=_peer_of(connection),
-                subject=certificate.subject.rfc4514_string()[:200],
+                subject=_subject_of(certificate),
                 reason=_verification_error(error),
                 more=self._refusals.more,
             )
@@ -314,6 +314,14 @@ def _peer_of(connection: SSL.Connection) -> str:
         peer = protocol.transport.getPeer()
         return str(getattr(peer, "host", "a UNIX socket"))
     return "a test"
+
+
+def _subject_of(certificate: X509) -> str:
+    """Return the subject of a certificate that may come from anybody."""
+    try:
+        return certificate.to_cryptography().subject.rfc4514_string()[:200]
+    except ValueError:
+        return "not readable"
 
 
 def _verification_error(number: int) -> str:

@@ -99,7 +99,10 @@ def read_pem(
 
 def _certificate(block: bytes, subject: str) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(block.replace(b" X509 CERT", b" CERT"))
+        found = x509.load_pem_x509_certificate(block.replace(b" X509 CERT", b" CERT"))
+        # They are parsed when they are read.
+        _ = found.subject, found.issuer, found.not_valid_after_utc
+        return found
     except ValueError as error:
         raise TLSError(
             subject,

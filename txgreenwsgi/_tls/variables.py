@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
+from twisted.logger import Logger
 
 from .contexts import Policy
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
 __all__ = ["MAX_ALTERNATIVE_NAMES", "client_variables", "connection_variables"]
+
+_log = Logger()
 
 #: Maximum number of SSL_CLIENT_SAN_* variables of each kind.
 MAX_ALTERNATIVE_NAMES: Final = 100
@@ -89,14 +92,20 @@ def connection_variables(connection: SSL.Connection) -> dict[str, str]:
     policy = connection.get_context().get_app_data()
     if not isinstance(policy, Policy):
         return variables
-    certificate: Any = None
+    variables["SSL_CLIENT_VERIFY"] = "NONE"
     if policy.client_mode != "none":
-        certificate = connection.get_peer_certificate(as_cryptography=True)
-    if certificate is None:
-        variables["SSL_CLIENT_VERIFY"] = "NONE"
-    else:
-        variables["SSL_CLIENT_VERIFY"] = "SUCCESS"
-        variables.update(client_variables(certificate))
+        try:
+            certificate: Any = connection.get_peer_certificate(as_cryptography=True)
+            if certificate is not None:
+                variables.update(client_variables(certificate))
+                variables["SSL_CLIENT_VERIFY"] = "SUCCESS"
+        except ValueError as error:
+            # OpenSSL has verified it, but is more lenient.
+            variables["SSL_CLIENT_VERIFY"] = "FAILED:certificate is malformed"
+            _log.warn(
+                "TLS: a client certificate that is valid is malformed: {error}",
+                error=error,
+            )
     return variables
 
 

@@ -140,7 +140,7 @@ def _serve(
     record = Record(PAGE_FD, boot.record)
     _start(parts, reactor)
     application_server = server.site.server
-    stop_notes = note_requests(record, hub_of(reactor))
+    stop_notes = note_requests(record, application_server, hub_of(reactor))
     # The record belongs to this process alone.
     os.register_at_fork(after_in_child=stop_notes)
     command = options.command

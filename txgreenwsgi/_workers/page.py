@@ -54,10 +54,6 @@ _BLOCKS_AT: Final = 56
 _RUNNING_AT: Final = 64
 # The flag comes first, but a reader that sees it too early reads an older request at
 # worst; it reads twice.
-_METHODS: Final = {
-    name: name.encode("ascii")
-    for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-}
 _REQUEST: Final = struct.Struct("=B24s16s340s")
 
 
@@ -182,26 +178,20 @@ class Record:
             self._blocks,
         )
 
-    def note(self, request_id: str, method: str, target: bytes) -> None:
-        """Write the request that runs from now on. Longer values are cut off."""
-        self.noter()[0](request_id, method, target)
+    def noter(
+        self,
+    ) -> tuple[Callable[[bytes, bytes, bytes], object], Callable[[], object]]:
+        """Return functions that write the running request, and that none runs.
 
-    def clear_note(self) -> None:
-        """Write that no request runs."""
-        self.noter()[1]()
-
-    def noter(self) -> tuple[Callable[[str, str, bytes], None], Callable[[], object]]:
-        """Return `note` and `clear_note` for the hot path."""
+        The first one takes id, method and target; it cuts longer values off. Both are
+        made of C functions, for the hot path.
+        """
         memory = memoryview(self._memory)
         place = self._begin + _RUNNING_AT
-        pack = _REQUEST.pack_into
-        methods = _METHODS
-
-        def note(request_id: str, method: str, target: bytes) -> None:
-            name = methods.get(method) or method.encode("latin-1", "replace")
-            pack(memory, place, 1, request_id.encode(), name, target)
-
-        return note, partial(memory.__setitem__, place, 0)
+        return (
+            partial(_REQUEST.pack_into, memory, place, 1),
+            partial(memory.__setitem__, place, 0),
+        )
 
     def note_block(self) -> None:
         """Count a block that this process has reported itself. Call from any thread."""
