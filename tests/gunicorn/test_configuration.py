@@ -52,6 +52,7 @@ class OptionTests(SynchronousTestCase):
         """Limits that gunicorn does not have are as large as the head."""
         settings = configured(limit_request_line=0).settings
         self.assertEqual(settings.max_target, settings.max_header_size)
+        self.assertEqual(configured(limit_request_fields=0).settings.max_headers, 32768)
         settings = configured(limit_request_field_size=0).settings
         self.assertGreater(settings.max_header_size, Settings().max_header_size)
         settings = configured(limit_request_field_size=200_000).settings

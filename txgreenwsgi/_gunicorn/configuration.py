@@ -59,6 +59,8 @@ _IGNORED: Final = {
 }
 #: Values of gunicorn 23, which knows one version.
 _PROXY_PROTOCOLS: Final = {False: "off", True: "v1"}
+#: gunicorn's maximum of `limit_request_fields`, for which 0 stands.
+_MAX_FIELDS: Final = 32768
 #: The origin of values that no source has given.
 _UNSET: Final = "default"
 # Variables that platforms set for the command. gunicorn reads them itself.
@@ -152,7 +154,7 @@ def _from_options(cfg: Any, environ: Mapping[str, str]) -> dict[str, Any]:
         "keep_alive": float(cfg.keepalive),
         "graceful_timeout": max(grace - _EXIT_SECONDS, grace / 2),
         "max_connections": cfg.worker_connections,
-        "max_headers": max(cfg.limit_request_fields, 1),
+        "max_headers": cfg.limit_request_fields or _MAX_FIELDS,
     }
     head = Settings().max_header_size
     line, field = cfg.limit_request_line, cfg.limit_request_field_size
