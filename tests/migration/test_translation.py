@@ -199,7 +199,8 @@ class TranslationTests(CommandTestCase):
             "def post_fork(server, worker): pass": "post_fork: put the code",
             "loglevel = 'debug'": "loglevel = 'debug': the application sets",
             "statsd_host = 'localhost:8125'": "statsd_host = 'localhost:8125': an "
-            "observer of records sends metrics: see Logging (docs/logging.md#observers)",
+            "observer of records sends metrics: see Logging "
+            "(docs/logging.md#observers)",
             "protocol = 'uwsgi'": "protocol = 'uwsgi': let the proxy speak HTTP",
             "daemon = True": "daemon = True: start twistd greenwsgi",
             "http_protocols = 'h2,h1'": "HTTP/1.1 is served",
