@@ -59,6 +59,34 @@ class RenewalTests(FilesTestCase):
         )
         before.server.send(b"still open")
 
+    def test_directory(self) -> None:
+        """Only what has changed is logged: renewed, unusable and removed files."""
+        folder = self.directory / "several"
+        folder.mkdir()
+        issued = {name: INTERMEDIATE.issue(f"{name}.test") for name in "abcd"}
+        for name, each in issued.items():
+            (folder / f"{name}.pem").write_bytes(each.chain_pem + each.key_pem)
+        tls = listener(self.clock, dir=str(folder))
+        renewal = Renewal(tls, self.clock)
+        renewal.start()
+        self.addCleanup(renewal.stop)
+        new = INTERMEDIATE.issue("b.test")
+        (folder / "b.pem").write_bytes(new.chain_pem + new.key_pem)
+        (folder / "c.pem").write_bytes(issued["c"].chain_pem[:-60])
+        (folder / "d.pem").unlink()
+        self.wait()
+        lines = self.logged.lines()
+        self.assertEqual(len(lines), 4, lines)
+        self.assertIn("TLS certificate renewed: b.test, expires", lines[0])
+        self.assertEqual(lines[1], "TLS: no certificate any more: d.test")
+        self.assertIn("c.pem is truncated: an END line is missing", lines[2])
+        self.assertIn("keeping the old certificate of c.test", lines[3])
+        (folder / "a.pem").unlink()
+        self.wait()
+        self.assertEqual(
+            self.logged.lines()[-1:], ["TLS: no certificate any more: a.test"]
+        )
+
     def test_unchanged(self) -> None:
         """Without a change nothing is read and nothing is logged."""
         self.patch(self.tls, "load", lambda: self.fail("read again"))

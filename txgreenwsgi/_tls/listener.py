@@ -234,15 +234,23 @@ class TLSListener:
                 more=self._refusals.more,
             )
 
-    def log_certificates(self, event: str) -> None:
+    def log_certificates(self, event: str, old: Loaded | None = None) -> None:
         """Log names and expiry of the certificates in use, and warnings about them.
 
         Args:
             event: the beginning of the line.
+            old: the certificates that were in use before; those that are unchanged are
+                left out.
         """
         assert self.loaded is not None
         certificates = self.loaded.certificates
-        for each in certificates.all[:MAX_LOGGED]:
+        logged = certificates.all
+        warnings = certificates.warnings
+        if old is not None and old.policy is self.loaded.policy:
+            logged = [each for each in logged if each.identity not in old.contexts]
+            known = old.certificates.warnings
+            warnings = tuple(each for each in warnings if each not in known)
+        for each in logged[:MAX_LOGGED]:
             _log.info(
                 "{event}: {names}, expires {expires:%Y-%m-%d}, from {path}{default}",
                 event=event,
@@ -253,9 +261,19 @@ class TLSListener:
                 if each is certificates.default and len(certificates.all) > 1
                 else "",
             )
-        if more := certificates.all[MAX_LOGGED:]:
+        if more := logged[MAX_LOGGED:]:
             _log.info("{event}: {count} more", event=event, count=len(more))
-        for warning in certificates.warnings:
+        if old is not None:
+            gone = old.certificates.by_name.keys() - certificates.by_name.keys()
+            if gone:
+                _log.info(
+                    "TLS: no certificate any more: {names}{more}",
+                    names=", ".join(sorted(gone)[:MAX_LOGGED]),
+                    more=f" and {len(gone) - MAX_LOGGED} more"
+                    if len(gone) > MAX_LOGGED
+                    else "",
+                )
+        for warning in warnings:
             _log.warn("TLS: {problem}", problem=warning)
 
     def log_expiry(self) -> None:

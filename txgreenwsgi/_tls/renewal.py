@@ -162,7 +162,7 @@ class Renewal:
         )
         self._listener.use(found)
         if is_new:
-            self._listener.log_certificates("TLS certificate renewed")
+            self._listener.log_certificates("TLS certificate renewed", old)
         elif was_asked:
             _log.info("TLS certificates are unchanged")
         elif self._problem:
