@@ -182,7 +182,7 @@ class ServiceTests(SynchronousTestCase):
         made.startService()
         self.assertTrue(os.path.exists(path))
         self.successResultOf(made.stopService())
-        wrong: Any = "common"
+        wrong: Any = "nonsense"
         self.assertRaises(
             ValueError, service, application, access_log="-", access_log_format=wrong
         )

@@ -129,4 +129,4 @@ FLAGS: dict[str, tuple[str, ...]] = {
 }
 
 #: Options of the pages that other parts of this version bring along.
-PENDING = frozenset(["preload", "static", "static_expires"])
+PENDING = frozenset(["preload"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -149,18 +150,28 @@ class ObserverCases(Cases):
             start("200 OK", [*TEXT, ("X-A", "1"), ("X-A", "2")])
             if environ["PATH_INFO"] == "/fails":
                 raise ZeroDivisionError
-            return [b"x"]
+            if environ["PATH_INFO"] == "/file":
+                file = tempfile.TemporaryFile()  # noqa: SIM115
+                file.write(b"x" * 1000)
+                file.seek(0)
+                wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+                return wrapped
+            blocks = [b"x", b"y"] if environ["PATH_INFO"] == "/blocks" else [b"x"]
+            return iter(blocks) if environ["PATH_INFO"] == "/iterator" else blocks
 
         records = Observer()
         server = self.serve(app, observers=[records.append])
-        server.begin("GET", "/", [("X-B", "3")])
-        [record] = records
-        self.assertEqual(record.environ["REMOTE_USER"], "ada")
-        self.assertEqual(record.environ["HTTP_X_B"], "3")
-        sent = [text for name, text in record.response_headers if name == "X-A"]
-        self.assertEqual(sent, ["1", "2"])
+        for path in ("/", "/blocks", "/iterator", "/file"):
+            server.begin("GET", path, [("X-B", "3")])
+            record = records.pop()
+            self.assertEqual(records, [])
+            self.assertEqual(record.environ["REMOTE_USER"], "ada")
+            self.assertEqual(record.environ["HTTP_X_B"], "3")
+            fields = record.response_headers
+            sent = [text for name, text in fields if name.lower() == "x-a"]
+            self.assertEqual(sent, ["1", "2"], path)
         server.begin("GET", "/fails")
-        record = records[1]
+        [record] = records
         self.assertEqual((record.status, record.environ["PATH_INFO"]), (500, "/fails"))
         self.assertIn("content-type", [n.lower() for n, _ in record.response_headers])
         self.flushLoggedErrors(ZeroDivisionError)

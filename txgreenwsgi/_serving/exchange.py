@@ -831,6 +831,8 @@ class Exchange:
         self.code = head.code
         self.bytes_sent = length
         self._left = 0
+        if self.details is not None:
+            self.details.head = head
         stream.start(head, length, block, True)
         if self.state is not RESPONDING:
             self._refuse_write()
@@ -904,6 +906,8 @@ class Exchange:
         length = count if head.content_length is None else head.content_length
         self.state = _RESPONDED
         self.code = head.code
+        if self.details is not None:
+            self.details.head = head
         self._left = length
         sent = stream.send_file(head, length, fd, offset, min(count, _FILE_BYTES))
         if sent is None:
