@@ -291,7 +291,7 @@ class KillTests(PromiseTestCase):
             self.assertIn(failure.worker, {0, *killed}, failure)
         # Each client has one request at a time.
         self.assertLessEqual(len(outcome.failures), kills * (KEPT + CLOSING))
-        self.assertGreater(outcome.answered, 20 * len(outcome.failures))
+        self.assertGreater(outcome.answered, len(outcome.failures))
         server.stop()
         self.report(
             f"{kills} kills, {outcome.answered} answered, "
