@@ -98,7 +98,6 @@ class ApplicationServer:
 
     hub: Hub
     monitor: BlockedMonitor | None = None
-    note: RequestNote | None = None
 
     def __init__(
         self,
@@ -145,6 +144,8 @@ class ApplicationServer:
         self._run_application = self.runner
         if application is not None:
             self.open_static()
+        # Here, because an attribute that is added later makes all others slower.
+        self.note: RequestNote | None = None
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
