@@ -32,6 +32,18 @@ __all__ = ["TLS_OPTIONS", "Authority", "Issued"]
 
 DAY = datetime.timedelta(days=1)
 
+_CA_USAGE = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 @dataclass(frozen=True)
 class Issued:
@@ -98,7 +110,17 @@ class Authority:
         builder = builder.issuer_name(issuer).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
+        builder = builder.add_extension(_CA_USAGE, critical=True)
+        # Python 3.13 verifies as strictly as RFC 5280 demands.
+        own = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        builder = builder.add_extension(own, critical=False)
+        builder = builder.add_extension((parent or self)._identifier, critical=False)
         self.certificate = builder.sign((parent or self)._key, SHA256())
+
+    @property
+    def _identifier(self) -> x509.AuthorityKeyIdentifier:
+        public = self._key.public_key()
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(public)
 
     @property
     def pem(self) -> bytes:
@@ -137,6 +159,7 @@ class Authority:
         name = _name(subject or [(x509.NameOID.COMMON_NAME, "test")])
         builder = _builder(name, age, lifetime, serial).public_key(key.public_key())
         builder = builder.issuer_name(self.certificate.subject)
+        builder = builder.add_extension(self._identifier, critical=False)
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.RFC822Name(email) for email in emails]
         if alternatives:

@@ -28,8 +28,8 @@ from ._gunicorn.logs import ErrorLogObserver
 from ._gunicorn.requests import Requests
 from ._gunicorn.schemes import ForwardedScheme
 from ._launch.collecting import freezer_for
+from ._launch.forkable import reactor_importers
 from ._launch.patching import patch, patch_drivers
-from ._server.adopted import AdoptedEndpoint
 from ._server.errors import StartError
 from ._server.service import GreenService
 from ._switching.errors import TimedOut
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IStreamServerEndpoint
 
     from ._wsgi.gateway import Application
     from .monitoring import ExchangeRecord
@@ -55,6 +54,9 @@ if TYPE_CHECKING:
 __all__ = ["GreenWorker"]
 
 _REACTOR: Final = "twisted.internet.reactor"
+
+# Made before the fork, so that a client can resume a TLS session in any worker.
+_TICKET_SECRET: Final = os.urandom(32)
 
 #: Time between two heartbeats. Shorter if gunicorn's timeout is.
 _HEARTBEAT_SECONDS: Final = 1.0
@@ -159,21 +161,23 @@ class GreenWorker(Worker):  # type: ignore[misc]
 
         service = GreenService(
             load_app,
-            [self._adopted(each.sock) for each in self.sockets],
+            [self._endpoint(each.sock, configuration) for each in self.sockets],
             configuration.settings,
             observers,
             self._reactor,
             None,
             freezer_for(configuration.command.gc),
             waits_when_full=True,
+            tls=configuration.tls,
+            ticket_secret=_TICKET_SECRET,
         )
         service.site.server.environ["wsgi.multiprocess"] = self.cfg.workers > 1
         return service
 
-    def _adopted(self, listening: socket) -> IStreamServerEndpoint:
-        """Return an endpoint on a socket that gunicorn has opened."""
+    def _endpoint(self, listening: socket, configuration: WorkerConfiguration) -> str:
+        """Return the endpoint string of a socket that gunicorn has opened."""
         fd = os.dup(listening.fileno())
-        return AdoptedEndpoint(self._reactor, fd, listening.family)
+        return f"fd:{fd}" if configuration.tls is None else f"https:fd:{fd}"
 
     def _with_scheme(self, application: Application, settings: Settings) -> Application:
         """Return the application, with the URL scheme that a proxy reports."""
@@ -374,14 +378,8 @@ class GreenWorker(Worker):  # type: ignore[misc]
 
 def _inherited_reactor_text(is_preloaded: bool) -> str:
     """Return the message for a reactor that was installed before the fork."""
-    reactor = sys.modules[_REACTOR]
-    names = [
-        name
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] not in ("twisted", "txgreenwsgi")
-        and any(value is reactor for value in list(vars(module).values()))
-    ]
-    where = f" (by {', '.join(sorted(names))})" if names else ""
+    names = reactor_importers()
+    where = f" (by {', '.join(names)})" if names else ""
     remedy = (
         "remove --preload, or import the reactor in functions"
         if is_preloaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 from gunicorn.config import Config
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txgreenwsgi._gunicorn.configuration import WorkerConfiguration, configuration_for
 from txgreenwsgi._launch.patching import PATCHABLE
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._tls.options import TLSOptions
 from txgreenwsgi.settings import Settings
 
 
@@ -50,6 +52,7 @@ class OptionTests(SynchronousTestCase):
         """Limits that gunicorn does not have are as large as the head."""
         settings = configured(limit_request_line=0).settings
         self.assertEqual(settings.max_target, settings.max_header_size)
+        self.assertEqual(configured(limit_request_fields=0).settings.max_headers, 32768)
         settings = configured(limit_request_field_size=0).settings
         self.assertGreater(settings.max_header_size, Settings().max_header_size)
         settings = configured(limit_request_field_size=200_000).settings
@@ -60,6 +63,34 @@ class OptionTests(SynchronousTestCase):
         found = configured(threads=4, header_map="refuse")
         self.assertEqual(len(found.warnings), 2)
         self.assertIn("gunicorn's option threads has no effect", found.warnings[0])
+
+    def test_tls(self) -> None:
+        """The TLS options of gunicorn."""
+        self.assertIsNone(configured().tls)
+        found = configured(certfile=__file__, keyfile=__file__, ciphers="HIGH").tls
+        self.assertEqual(found, TLSOptions(cert=__file__, key=__file__, ciphers="HIGH"))
+        for mode, expected in (
+            (ssl.CERT_NONE, ""),
+            (ssl.CERT_OPTIONAL, "optional"),
+            (ssl.CERT_REQUIRED, "required"),
+        ):
+            found = configured(
+                {"TXGREENWSGI_TLS_MIN": "1.3"},
+                certfile=__file__,
+                ca_certs=__file__,
+                cert_reqs=mode,
+            ).tls
+            assert found is not None
+            self.assertEqual(found.client, expected)
+            self.assertEqual(found.client_ca, __file__ if expected else "")
+            self.assertEqual(found.min, "1.3")
+
+    def test_proxy_protocol(self) -> None:
+        """The PROXY protocol of gunicorn, with its peers and UNIX sockets."""
+        self.assertEqual(configured().settings.proxy_protocol, "off")
+        settings = configured(proxy_protocol="v2", proxy_allow_ips="10.0.0.1").settings
+        self.assertEqual(settings.proxy_protocol, "v2")
+        self.assertEqual(settings.proxy_protocol_from, ("10.0.0.1", "unix"))
 
     def test_refused(self) -> None:
         """Options that would be necessary are refused."""

@@ -433,3 +433,20 @@ class ReloadOptionTests(SynchronousTestCase):
         """Patterns without it have no effect, which is an error."""
         error = self.assertRaises(UsageError, parsed, "--reload-extra=.env")
         self.assertIn("--reload-extra '.env' has no effect", str(error))
+
+
+class PreloadOptionTests(SynchronousTestCase):
+    """`--preload` and the options that it needs."""
+
+    def test_with_workers(self) -> None:
+        """It needs workers."""
+        self.assertTrue(parsed("--preload", "--workers=2").command.preload)
+        error = self.assertRaises(UsageError, parsed, "--preload")
+        self.assertIn("--preload has no effect without workers", str(error))
+
+    def test_development(self) -> None:
+        """It is not for development."""
+        error = self.assertRaises(
+            UsageError, parsed, "--preload", "--reload", "--workers=1"
+        )
+        self.assertIn("--preload and --reload exclude each other", str(error))

@@ -472,6 +472,12 @@ class Command:
         "Number of workers that start at the same time during a reload.",
         minimum=1,
     )
+    preload: bool = _option(
+        False,
+        "flag",
+        "Import the application once, in a process without a reactor, and fork the "
+        "workers from it, so that they share its memory. A reload imports it again.",
+    )
     reload: bool = _option(
         False,
         "flag",

@@ -20,6 +20,7 @@ from txgreenwsgi._configuration import (
     resolve,
 )
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._tls.options import TLSOptions
 from txgreenwsgi.settings import SettingError, Settings
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ __all__ = ["WorkerConfiguration", "configuration_for"]
 _EXIT_SECONDS: Final = 2.0
 
 #: The options of the command that a worker uses.
-_USED: Final = frozenset({"config", "gc", "offload", "origin", "patch"})
+_USED: Final = frozenset({"config", "gc", "offload", "origin", "patch", "tls_min"})
+
+#: By `ssl.VerifyMode`, the modes of `TLSOptions.client`.
+_CLIENT_MODES: Final = ("", "optional", "required")
 
 # gunicorn's options without an effect here, with the remedy. One is logged if its value
 # differs from the default.
@@ -51,8 +55,12 @@ _IGNORED: Final = {
     "forwarder_headers": "fields with an underscore in their name are dropped",
     "suppress_ragged_eofs": "connections may end without a TLS close alert",
     "do_handshake_on_connect": "handshakes never block other connections",
-    "ssl_version": "TLS 1.2 and later are accepted",
+    "ssl_version": "TXGREENWSGI_TLS_MIN is the minimum version",
 }
+#: Values of gunicorn 23, which knows one version.
+_PROXY_PROTOCOLS: Final = {False: "off", True: "v1"}
+#: gunicorn's maximum of `limit_request_fields`, for which 0 stands.
+_MAX_FIELDS: Final = 32768
 #: The origin of values that no source has given.
 _UNSET: Final = "default"
 # Variables that platforms set for the command. gunicorn reads them itself.
@@ -66,11 +74,13 @@ class WorkerConfiguration:
     Attributes:
         settings: the settings of the server.
         command: the options that are not settings; only some of them apply.
+        tls: the TLS options; None without TLS.
         warnings: messages about options without an effect.
     """
 
     settings: Settings
     command: Command
+    tls: TLSOptions | None
     warnings: tuple[str, ...]
 
 
@@ -117,7 +127,24 @@ def configuration_for(cfg: Any, environ: Mapping[str, str]) -> WorkerConfigurati
         for name, remedy in _IGNORED.items()
         if _changed(cfg, name)
     ]
-    return WorkerConfiguration(settings, command, (*resolved.warnings, *warnings))
+    return WorkerConfiguration(
+        settings, command, _tls_options(cfg, command), (*resolved.warnings, *warnings)
+    )
+
+
+def _tls_options(cfg: Any, command: Command) -> TLSOptions | None:
+    """Return the TLS options that follow from gunicorn's; None without TLS."""
+    if not cfg.is_ssl:
+        return None
+    mode = _CLIENT_MODES[int(cfg.cert_reqs)]
+    return TLSOptions(
+        cert=cfg.certfile or cfg.keyfile,
+        key=cfg.keyfile or "",
+        client_ca=(cfg.ca_certs or "") if mode else "",
+        client=mode,
+        min=command.tls_min,
+        ciphers=cfg.ciphers or "",
+    )
 
 
 def _from_options(cfg: Any, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -127,7 +154,7 @@ def _from_options(cfg: Any, environ: Mapping[str, str]) -> dict[str, Any]:
         "keep_alive": float(cfg.keepalive),
         "graceful_timeout": max(grace - _EXIT_SECONDS, grace / 2),
         "max_connections": cfg.worker_connections,
-        "max_headers": max(cfg.limit_request_fields, 1),
+        "max_headers": cfg.limit_request_fields or _MAX_FIELDS,
     }
     head = Settings().max_header_size
     line, field = cfg.limit_request_line, cfg.limit_request_field_size
@@ -137,6 +164,11 @@ def _from_options(cfg: Any, environ: Mapping[str, str]) -> dict[str, Any]:
         values["max_header_size"] = head = max(4 * head, line + 2 * field)
     # 0 is gunicorn's maximum.
     values["max_target"] = max(line, 16) if line else head
+    version = _PROXY_PROTOCOLS.get(cfg.proxy_protocol, cfg.proxy_protocol)
+    if version != "off":
+        values["proxy_protocol"] = version
+        # gunicorn believes every UNIX socket.
+        values["proxy_protocol_from"] = [*cfg.proxy_allow_ips, "unix"]
     prefix = environ.get("SCRIPT_NAME", "").rstrip("/")
     if prefix:
         values["prefix"] = prefix

@@ -29,6 +29,7 @@ from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._workers.boot import Boot
 from txgreenwsgi._workers.cpus import usable_cpus
+from txgreenwsgi._workers.forking import ForkingLauncher
 from txgreenwsgi._workers.handover import Predecessor, write_pid
 from txgreenwsgi._workers.master import KILL_MARGIN_SECONDS, Master, MasterSettings
 from txgreenwsgi._workers.page import Page, create_page
@@ -55,6 +56,9 @@ _log = Logger()
 
 #: The function that runs a worker.
 ENTRY: Final = "txgreenwsgi._twistd.worker:run"
+
+#: The function that runs a fork server.
+FORK_ENTRY: Final = "txgreenwsgi._twistd.fork_server:run"
 
 #: Time for a new master to start, beside that for its workers.
 _SUCCESSION_SECONDS: Final = 30.0
@@ -97,6 +101,7 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
             directory="" if parent.get("chroot") else options.directory,
             uses_tls=uses_tls(command),
             development=command.reload,
+            preload=command.preload,
         ),
         reactor,
         log_path(options),
@@ -167,6 +172,7 @@ class MasterService(Service):
         self._reactor = reactor
         self._stacks_path = stacks_path
         self._page = -1
+        self._fork_servers: ForkingLauncher | None = None
         self._sockets: ListeningSockets | None = None
         self._watchdog = Watchdog(
             settings.graceful_timeout,
@@ -239,7 +245,14 @@ class MasterService(Service):
         boot = self._boot.with_reactor(type(self._reactor).__module__)
         # Now, because the user of the process may change.
         secrets = store(self._tls()) if boot.uses_tls else -1
-        launcher = Launcher(boot, self._reactor, self._page, secrets)
+        launcher: Launcher | ForkingLauncher
+        if boot.preload:
+            launcher = ForkingLauncher(
+                boot, FORK_ENTRY, self._reactor, self._page, secrets
+            )
+            self._fork_servers = launcher
+        else:
+            launcher = Launcher(boot, self._reactor, self._page, secrets)
         self.master = launcher.master = Master(
             self._reactor,
             self._settings,
@@ -279,6 +292,8 @@ class MasterService(Service):
             observer = _SystemdObserver(self._notifier)
             self._notifier.start(self._reactor, observer.status, self._is_well)
             self.master.observe(observer)
+        if self._fork_servers is not None:
+            self.master.observe(self._fork_servers)
         for function in self.on_start:
             function(self.master)
         if self._boot.development:
@@ -317,6 +332,8 @@ class MasterService(Service):
     def _after_workers(self, result: object) -> object:
         self._notifier.stop()
         os.close(self._page)
+        if self._fork_servers is not None:
+            return self._fork_servers.stop().addCallback(lambda _: result)
         return result
 
     def _drain(self) -> Deferred[None]:

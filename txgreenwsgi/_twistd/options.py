@@ -247,6 +247,16 @@ class Options(usage.Options):
                 "worker is restarted in development; remove --reload in production, "
                 "where SIGHUP reloads, or remove --workers"
             )
+        if command.preload and command.reload:
+            raise usage.UsageError(
+                "--preload and --reload exclude each other: a single worker shares no "
+                "memory; remove --preload in development"
+            )
+        if command.preload and not command.workers:
+            raise usage.UsageError(
+                "--preload has no effect without workers: give --workers N too, or "
+                "remove --preload"
+            )
         if command.reload_extra and not command.reload:
             raise usage.UsageError(
                 f"--reload-extra {command.reload_extra[0]!r} has no effect without "

@@ -14,9 +14,9 @@ import socket
 import sys
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 
-from twisted.logger import Logger, globalLogBeginner
+from twisted.logger import Logger, globalLogBeginner, globalLogPublisher
 from twisted.python.usage import UsageError
 
 from txgreenwsgi._server.adopted import expect_from_master
@@ -36,18 +36,36 @@ from txgreenwsgi._workers.tenancy import Tenancy
 from txgreenwsgi.green import patched
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from twisted.logger import ILogObserver
 
     from txgreenwsgi._twistd.service import ServerParts
+    from txgreenwsgi._wsgi.gateway import Application
 
-__all__ = ["run"]
+__all__ = [
+    "Preloaded",
+    "options_for",
+    "reason_for",
+    "report_failure",
+    "run",
+    "run_worker",
+]
 
 _log = Logger()
 
+# Bound at import: in a process that imports the application first, `socket` is patched.
+_Socket = socket.socket
+
 #: Maximum of `drain_idle` in development.
 _DRAIN_IDLE_SECONDS: Final = 0.2
+
+
+class Preloaded(NamedTuple):
+    """What a fork server has imported."""
+
+    options: Options
+    app: Application
 
 
 def run(message: Mapping[str, Any]) -> NoReturn:
@@ -56,27 +74,42 @@ def run(message: Mapping[str, Any]) -> NoReturn:
     Args:
         message: the start message of the master; see `Boot`.
     """
-    boot = Boot.from_message(dict(message))
+    run_worker(Boot.from_message(dict(message)))
+
+
+def run_worker(boot: Boot, preloaded: Preloaded | None = None) -> NoReturn:
+    """Run a worker until it ends.
+
+    Args:
+        boot: the start message of the master.
+        preloaded: what the fork server has imported; None to import it here.
+    """
     for fd in (LINK_FD, LOG_FD, PAGE_FD, STACKS_FD):
         os.set_inheritable(fd, False)
     if boot.uses_tls:
         os.set_inheritable(TLS_FD, False)
         adopt_stored(TLS_FD)
-    link = socket.socket(fileno=LINK_FD)
-    sender = LogSender(socket.socket(fileno=LOG_FD), boot.name)
+    link = _Socket(fileno=LINK_FD)
+    sender = LogSender(_Socket(fileno=LOG_FD), boot.name)
+    observer = cast("ILogObserver", sender)
     try:
         importlib.import_module(boot.reactor).install()
-        globalLogBeginner.beginLoggingTo([cast("ILogObserver", sender)])
-        _serve(boot, link, sender)
+        if preloaded is None:
+            globalLogBeginner.beginLoggingTo([observer])
+        else:
+            globalLogPublisher.addObserver(observer)
+        _serve(boot, link, sender, preloaded)
     except BaseException as error:
-        _report(link, _reason(error))
+        report_failure(link, reason_for(error))
         sender.finish()
         sys.exit(1)
     sender.finish()
     sys.exit(0)
 
 
-def _serve(boot: Boot, link: socket.socket, sender: LogSender) -> None:
+def _serve(
+    boot: Boot, link: socket.socket, sender: LogSender, preloaded: Preloaded | None
+) -> None:
     """Serve until the reactor stops.
 
     Raises:
@@ -85,11 +118,15 @@ def _serve(boot: Boot, link: socket.socket, sender: LogSender) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    options = _options(boot)
+    options = options_for(boot) if preloaded is None else preloaded.options
+    load_app: Callable[[], Application] | None = None
+    if preloaded is not None:
+        app = preloaded.app
+        load_app = lambda: app  # noqa: E731
     loader = _development_loader(boot, options) if boot.development else None
-    parts = make_server(
-        options, reactor, SlotService, "", None if loader is None else loader.load
-    )
+    if loader is not None:
+        load_app = loader.load
+    parts = make_server(options, reactor, SlotService, "", load_app)
     server = cast("SlotService", parts.server)
     server.site.server.environ["wsgi.multiprocess"] = not boot.development
 
@@ -149,7 +186,7 @@ def _start(parts: ServerParts, reactor: Any) -> None:
     service.startService()
 
 
-def _options(boot: Boot) -> Options:
+def options_for(boot: Boot) -> Options:
     """Return the options, from the command line, the environment and the file.
 
     Raises:
@@ -185,7 +222,7 @@ def _directory(path: str) -> Any:
         os.chdir(before)
 
 
-def _reason(error: BaseException) -> str:
+def reason_for(error: BaseException) -> str:
     """Return why a worker cannot start: a message, or a traceback."""
     if isinstance(error, UsageError):
         return str(error)
@@ -196,7 +233,7 @@ def _reason(error: BaseException) -> str:
     return "".join(lines).rstrip()
 
 
-def _report(link: socket.socket, reason: str) -> None:
+def report_failure(link: socket.socket, reason: str) -> None:
     """Tell the master why the worker cannot start."""
     message = json.dumps({"event": "failed", "reason": reason}) + "\n"
     with contextlib.suppress(OSError):  # the master has ended

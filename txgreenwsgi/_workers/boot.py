@@ -12,6 +12,7 @@ from .stacks import STACKS_SIGNAL
 
 if TYPE_CHECKING:
     from .link import Message
+    from .slots import Worker
 
 __all__ = ["LINK_FD", "LOG_FD", "PAGE_FD", "STACKS_FD", "TLS_FD", "Boot"]
 
@@ -45,6 +46,8 @@ class Boot:
         uses_tls: whether there is a descriptor for TLS.
         stacks_signal: the signal at which the worker writes its stacks.
         development: whether the worker lists its files to the master.
+        preload: whether workers are forked from a process that has imported the
+            application.
         failure: in development, why the application does not start; "" to start it.
     """
 
@@ -62,6 +65,7 @@ class Boot:
     uses_tls: bool = False
     stacks_signal: int = STACKS_SIGNAL
     development: bool = False
+    preload: bool = False
     failure: str = ""
 
     def with_reactor(self, module: str) -> Boot:
@@ -71,6 +75,25 @@ class Boot:
             module: the module of the reactor, which has a function `install`.
         """
         return replace(self, reactor=module)
+
+    def with_entry(self, entry: str) -> Boot:
+        """Return a copy for another function.
+
+        Args:
+            entry: as "package.module:name".
+        """
+        return replace(self, entry=entry)
+
+    def for_worker(self, worker: Worker) -> Boot:
+        """Return a copy for a worker."""
+        return replace(
+            self,
+            slot=worker.slot.index,
+            number=worker.number,
+            record=worker.record,
+            name=f"worker {worker.number}",
+            failure=worker.failure,
+        )
 
     def message(self) -> Message:
         """Return the message to the worker."""

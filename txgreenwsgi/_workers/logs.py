@@ -119,6 +119,12 @@ class LogSender:
                     return
             time.sleep(0.01)
 
+    def forget(self) -> None:
+        """Leave the socket to the parent process. Call in the child of a fork."""
+        self._socket.detach()
+        self._lines.clear()
+        self._closed = True
+
     def _send(self) -> None:
         while self._lines and not self._closed:
             try:
@@ -168,6 +174,9 @@ class LogReader:
         connected: a stream socket; owned by the reader.
         reactor: watches the socket.
         name: the name of the worker.
+
+    Attributes:
+        name: as given; it may change.
     """
 
     def __init__(
@@ -176,7 +185,7 @@ class LogReader:
         connected.setblocking(False)
         self._socket = connected
         self._reactor = reactor
-        self._name = name
+        self.name = name
         self._input = b""
         self._open = True
         reactor.addReader(self)
@@ -187,7 +196,7 @@ class LogReader:
 
     def logPrefix(self) -> str:
         """Return the name for Twisted's log lines."""
-        return self._name
+        return self.name
 
     def doRead(self) -> None:
         """Log the lines that have arrived."""
@@ -211,7 +220,7 @@ class LogReader:
             except ValueError:
                 # The child of a fork has written to the same socket meanwhile.
                 record = _plain(line.decode("ascii", "replace"))
-            globalLogPublisher(_event(record, self._name))
+            globalLogPublisher(_event(record, self.name))
         return True
 
     def finish(self) -> None:

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from twisted.internet.protocol import ProcessProtocol
@@ -36,7 +35,16 @@ if TYPE_CHECKING:
 
     from .slots import Process, Worker
 
-__all__ = ["Launcher", "worker_environment"]
+__all__ = [
+    "Channels",
+    "Launcher",
+    "MasterEvents",
+    "WorkerProcess",
+    "end_of",
+    "shared_descriptors",
+    "spawn_python",
+    "worker_environment",
+]
 
 #: Variables that systemd passes to the master alone.
 _OF_MASTER: Final = (
@@ -55,7 +63,7 @@ def worker_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str
     return {name: value for name, value in environ.items() if name not in _OF_MASTER}
 
 
-class _Master(Protocol):
+class MasterEvents(Protocol):
     """The part of the master that a process calls."""
 
     def received(self, worker: Worker, message: Message) -> None:
@@ -81,7 +89,7 @@ class Launcher:
         master: gets the messages; set before the first launch.
     """
 
-    master: _Master
+    master: MasterEvents
 
     def __init__(self, boot: Boot, reactor: object, page: int, tls: int = -1) -> None:
         self._boot = boot
@@ -95,64 +103,113 @@ class Launcher:
         Raises:
             OSError: the process cannot be started.
         """
-        name = f"worker {worker.number}"
-        link, their_link = socket.socketpair()
-        log, their_log = socket.socketpair()
-        stacks = _memory_file()
-        null = _null_device()
-        theirs = [their_link, their_log]
+        channels = Channels()
+        process = _SpawnedProcess(worker, self.master, channels, self._reactor)
         try:
-            for each in (log, their_log):
-                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                    each.setsockopt(socket.SOL_SOCKET, option, _LOG_BUFFER_BYTES)
-            process = _WorkerProcess(worker, self.master, stacks, self._reactor)
-            transport = self._reactor.spawnProcess(
+            pid = spawn_python(
                 process,
-                sys.executable,
-                _command(worker),
-                env=worker_environment(),
-                childFDs={
-                    # A debugger reads from the terminal.
-                    0: 0 if self._boot.development and os.isatty(0) else null,
-                    1: 1,
-                    2: 2,
-                    LINK_FD: their_link.fileno(),
-                    LOG_FD: their_log.fileno(),
-                    PAGE_FD: self._page,
-                    STACKS_FD: stacks,
-                    **({} if self._tls < 0 else {TLS_FD: self._tls}),
-                },
+                channels,
+                self._reactor,
+                shared_descriptors(self._page, self._tls),
+                f"slot={worker.slot.index + 1}",
+                # A debugger reads from the terminal.
+                has_terminal=self._boot.development and os.isatty(0),
             )
         except BaseException:
-            link.close()
-            log.close()
-            os.close(stacks)
+            process.discard()
             raise
-        finally:
-            for each in theirs:
-                each.close()
-            os.close(null)
-        process.started(transport.pid, link, log, name)
-        boot = replace(
-            self._boot,
-            slot=worker.slot.index,
-            number=worker.number,
-            record=worker.record,
-            name=name,
-            failure=worker.failure,
-        )
-        process.send(boot.message())
+        process.started(pid)
+        process.send(self._boot.for_worker(worker).message())
         return process
 
 
-def _command(worker: Worker) -> list[str]:
+def shared_descriptors(page: int, tls: int) -> dict[int, int]:
+    """Return the descriptors that all workers have, by their numbers there.
+
+    Args:
+        page: that of the shared page.
+        tls: that of the secrets and files of TLS; -1 without TLS.
+    """
+    return {PAGE_FD: page, **({} if tls < 0 else {TLS_FD: tls})}
+
+
+class Channels:
+    """The connections between the master and another process.
+
+    Attributes:
+        link: the master's end of the link.
+        log: the master's end of the log.
+        their_link: the other end of the link.
+        their_log: the other end of the log.
+        stacks: the descriptor of a file for stacks, which both have.
+    """
+
+    def __init__(self) -> None:
+        self.link, self.their_link = socket.socketpair()
+        self.log, self.their_log = socket.socketpair()
+        for each in (self.log, self.their_log):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                each.setsockopt(socket.SOL_SOCKET, option, _LOG_BUFFER_BYTES)
+        self.stacks = _memory_file()
+
+    def close_theirs(self) -> None:
+        """Close the ends that the other process has."""
+        self.their_link.close()
+        self.their_log.close()
+
+
+def spawn_python(
+    protocol: ProcessProtocol,
+    channels: Channels,
+    reactor: Any,
+    descriptors: Mapping[int, int],
+    label: str,
+    *,
+    has_terminal: bool = False,
+) -> int:
+    """Start Python for a worker, or for a process that forks workers.
+
+    Args:
+        protocol: is told when the process has ended.
+        channels: the process gets the other ends.
+        reactor: the installed reactor; it runs.
+        descriptors: further descriptors by their numbers in the process.
+        label: shown in the command line.
+        has_terminal: whether the process reads from the terminal.
+
+    Returns:
+        The process id.
+
+    Raises:
+        OSError: the process cannot be started.
+    """
+    null = _null_device()
+    try:
+        transport = reactor.spawnProcess(
+            protocol,
+            sys.executable,
+            _command(label),
+            env=worker_environment(),
+            childFDs={
+                0: 0 if has_terminal else null,
+                1: 1,
+                2: 2,
+                LINK_FD: channels.their_link.fileno(),
+                LOG_FD: channels.their_log.fileno(),
+                STACKS_FD: channels.stacks,
+                **descriptors,
+            },
+        )
+    finally:
+        channels.close_theirs()
+        os.close(null)
+    pid: int = transport.pid
+    return pid
+
+
+def _command(label: str) -> list[str]:
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    program = [
-        sys.executable,
-        *flags,
-        worker_program.__file__,
-        f"slot={worker.slot.index + 1}",
-    ]
+    program = [sys.executable, *flags, worker_program.__file__, label]
     if not patched.record.modules:
         return program
     # The master was patched from the start of Python, and so is the worker.
@@ -181,26 +238,33 @@ def _null_device() -> int:
         return reading
 
 
-class _WorkerProcess(ProcessProtocol):
-    """One process."""
+class WorkerProcess:
+    """One process of a worker: its link, log and stacks.
+
+    Args:
+        worker: the worker.
+        master: gets its messages.
+        channels: owned by this object.
+        reactor: the reactor.
+    """
 
     def __init__(
-        self, worker: Worker, master: _Master, stacks: int, reactor: Any
+        self, worker: Worker, master: MasterEvents, channels: Channels, reactor: Any
     ) -> None:
         self._worker = worker
         self._master = master
-        self._stacks = stacks
+        self._channels = channels
+        self._stacks = channels.stacks
         self._reactor = reactor
         self._ended = False
+        self._link = Link(channels.link, reactor, self._received, self._lost)
+        self._log = LogReader(channels.log, reactor, f"worker {worker.number}")
         self.pid = 0
 
-    def started(
-        self, pid: int, link: socket.socket, log: socket.socket, name: str
-    ) -> None:
-        """Connect the process."""
+    def started(self, pid: int) -> None:
+        """Take the process id."""
         self.pid = pid
-        self._link = Link(link, self._reactor, self._received, self._lost)
-        self._log = LogReader(log, self._reactor, f"{name} (pid {pid})")
+        self._log.name = f"worker {self._worker.number} (pid {pid})"
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         self._link.send(message, descriptors)
@@ -229,20 +293,45 @@ class _WorkerProcess(ProcessProtocol):
     def _lost(self) -> None:
         self._master.lost(self._worker)
 
-    def processEnded(self, reason: Failure) -> None:
-        """Pass on the last messages and log lines, and then the end."""
-        if not self.pid:  # within `spawnProcess`
-            self._reactor.callLater(0, self.processEnded, reason)
-            return
-        end = cast("ProcessDone | ProcessTerminated", reason.value)
+    def discard(self) -> None:
+        """Close everything: the process could not be started."""
+        self._link.close()
+        self._log.finish()
+        self._ended = True
+        os.close(self._stacks)
+
+    def ended(self, status: int | None, number: int | None) -> None:
+        """Pass on the last messages and log lines, and then the end.
+
+        Args:
+            status: the exit status; None if it is unknown, or a signal ended it.
+            number: that signal; None without one.
+        """
         self._link.finish()
         self._log.finish()
         self._ended = True
         os.close(self._stacks)
-        number = end.signal
-        if isinstance(number, signal.Signals):
-            number = int(number)
-        status = end.exitCode
-        if number is None and status is None:
-            status = 0
         self._master.exited(self._worker, status, number)
+
+
+class _SpawnedProcess(WorkerProcess, ProcessProtocol):
+    """A process that the master has started itself."""
+
+    def processEnded(self, reason: Failure) -> None:
+        """Pass on the end."""
+        if not self.pid:  # within `spawnProcess`
+            self._reactor.callLater(0, self.processEnded, reason)
+            return
+        self.ended(*end_of(reason))
+
+
+def end_of(reason: Failure) -> tuple[int | None, int | None]:
+    """Return the exit status of a process, or None, and the signal that ended it."""
+    end = cast("ProcessDone | ProcessTerminated", reason.value)
+    number = end.signal
+    if isinstance(number, signal.Signals):
+        number = int(number)
+    status = end.exitCode
+    if number is None and status is None:
+        status = 0
+    return status, number

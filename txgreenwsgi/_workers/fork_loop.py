@@ -1,0 +1,174 @@
+"""The loop of a fork server: it forks on demand, and reports how its children end.
+
+It runs without a reactor and without threads, so that a child inherits neither. Signals
+that a terminal or a service manager sends to all processes have no effect: a fork
+server ends when the master has no use for it and its last child has ended.
+
+It knows processes and messages. It must never know the application.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .link import Message
+
+__all__ = ["ForkLoop"]
+
+# Bound at import: the application's process patches these modules later.
+_fork, _read, _waitpid = os.fork, os.read, os.waitpid
+_poll, _pipe = select.poll, os.pipe
+_recv_fds = socket.recv_fds
+_signal, _set_wakeup_fd = signal.signal, signal.set_wakeup_fd
+
+_READ_BYTES: Final = 65536
+_MAX_DESCRIPTORS: Final = 16
+
+#: Signals that processes of a group get together.
+_SHARED: Final = ("SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2")
+
+
+class ForkLoop:
+    """The requests and children of one fork server.
+
+    Args:
+        link: the link to the master, blocking.
+        targets: the numbers that the descriptors of a request get in the child.
+    """
+
+    def __init__(self, link: socket.socket, targets: tuple[int, ...]) -> None:
+        self._link = link
+        self._targets = targets
+        self._input = b""
+        self._descriptors: list[int] = []
+        self._children: set[int] = set()
+        self._open = True
+        self._wakeup = _pipe()
+        for fd in self._wakeup:
+            os.set_blocking(fd, False)
+
+    def send(self, message: Message) -> None:
+        """Send a message to the master. A no-op if it has ended."""
+        with suppress(OSError):
+            self._link.sendall(json.dumps(message).encode("ascii") + b"\n")
+
+    def run(self) -> Message | None:
+        """Serve requests.
+
+        Returns:
+            In a child, the start message of a worker; its descriptors have their
+            numbers. In the fork server, None at its end.
+        """
+        handlers = {"SIGCHLD": _no_op, **dict.fromkeys(_SHARED, _no_op)}
+        before = {
+            number: _signal(number, handler)
+            for name, handler in handlers.items()
+            if (number := getattr(signal, name, None)) is not None
+        }
+        _set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+        waiting = _poll()
+        waiting.register(self._wakeup[0], select.POLLIN)
+        waiting.register(self._link, select.POLLIN)
+        while self._open or self._children:
+            for fd, _events in waiting.poll():
+                if fd == self._wakeup[0]:
+                    with suppress(BlockingIOError):
+                        _read(fd, _READ_BYTES)
+                elif not self._receive():
+                    self._open = False
+                    waiting.unregister(self._link)
+            self._reap()
+            for message, descriptors in self._messages():
+                if message["do"] == "end":
+                    self._open = False
+                    with suppress(KeyError):
+                        waiting.unregister(self._link)
+                elif self._forked(message["worker"], descriptors):
+                    _set_wakeup_fd(-1)
+                    for number, handler in before.items():
+                        _signal(number, handler)
+                    self._become(descriptors)
+                    boot: Message = message["boot"]
+                    return boot
+        return None
+
+    def _receive(self) -> bool:
+        """Receive from the link; return False at its end."""
+        try:
+            data, descriptors, _flags, _address = _recv_fds(
+                self._link, _READ_BYTES, _MAX_DESCRIPTORS
+            )
+        except OSError:
+            return False
+        self._input += data
+        self._descriptors += descriptors
+        return bool(data)
+
+    def _messages(self) -> list[tuple[dict[str, Any], list[int]]]:
+        *lines, self._input = self._input.split(b"\n")
+        found = []
+        for line in lines:
+            message = json.loads(line)
+            count = message.pop("descriptors", 0)
+            found.append((message, self._descriptors[:count]))
+            del self._descriptors[:count]
+        return found
+
+    def _forked(self, worker: int, descriptors: list[int]) -> bool:
+        """Fork; return whether this is the child."""
+        try:
+            pid = _fork()
+        except OSError as error:
+            self.send({"event": "refused", "worker": worker, "reason": str(error)})
+            _close(descriptors)
+            return False
+        if not pid:
+            return True
+        self._children.add(pid)
+        _close(descriptors)
+        self.send({"event": "forked", "worker": worker, "pid": pid})
+        return False
+
+    def _become(self, descriptors: list[int]) -> None:
+        """Give the descriptors of a child their numbers, and close the others."""
+        _close(self._wakeup)
+        self._link.detach()  # its number is a target
+        for fd, target in zip(descriptors, self._targets, strict=True):
+            os.dup2(fd, target, inheritable=False)
+            os.close(fd)
+
+    def _reap(self) -> None:
+        """Report the children that have ended."""
+        for pid in list(self._children):
+            try:
+                found, status = _waitpid(pid, os.WNOHANG)
+            except ChildProcessError:  # the application has waited for it
+                found, status = pid, 0
+            if not found:
+                continue
+            self._children.discard(pid)
+            killed = os.WIFSIGNALED(status)
+            self.send(
+                {
+                    "event": "ended",
+                    "pid": pid,
+                    "status": None if killed else os.WEXITSTATUS(status),
+                    "signal": os.WTERMSIG(status) if killed else None,
+                }
+            )
+
+
+def _close(descriptors: tuple[int, ...] | list[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _no_op(number: int, frame: object) -> None:
+    """Handle a signal by waking the loop."""
