@@ -138,6 +138,7 @@ class PairTests(FilesTestCase):
         """Each wrong file has an error with the option, the problem and the remedy."""
         issued = CA.issue("shop.test")
         cert, key = issued.write(self.directory)
+        half = issued.cert_pem + issued.cert_pem[:120]
         encrypted = self.write("encrypted.pem", issued.encrypted_key_pem)
         old = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"
         old += b"DEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"
@@ -163,6 +164,15 @@ class PairTests(FilesTestCase):
             ),
             (
                 {"cert": cert, "key": self.write("k.pem", issued.key_pem[:120])},
+                "is truncated: an END line is missing",
+            ),
+            (
+                {
+                    "cert": self.write(
+                        "half.pem", issued.cert_pem + issued.cert_pem[:120]
+                    ),
+                    "key": key,
+                },
                 "is truncated: an END line is missing",
             ),
             (
