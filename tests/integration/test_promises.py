@@ -1,7 +1,7 @@
 """The promises of production, each with real processes, clients and figures.
 
 By default the numbers are small. For the full ones, and a line of figures from each
-test, which takes about an hour::
+test, which takes about two hours::
 
     TXGREENWSGI_PROMISES=full python -m twisted.trial tests.integration.test_promises
 
