@@ -196,6 +196,18 @@ class CrashTests(SynchronousTestCase):
         case.advance(5)
         self.assertEqual(case.last.signals, [signal.SIGKILL])
 
+    def test_lost_link_of_a_successor(self) -> None:
+        """A reload tells why the master has killed a worker."""
+        case = MasterCase(1)
+        case.start()
+        done = case.master.reload()
+        case.master.lost(case.last.worker)
+        case.advance(5)
+        case.last.exit(None, signal.SIGKILL)
+        self.assertEqual(
+            self.successResultOf(done).reason, "it was killed: it has closed its link"
+        )
+
 
 class ReloadTests(SynchronousTestCase):
     """Reloads."""
@@ -500,6 +512,26 @@ class ScaleTests(SynchronousTestCase):
         case.end_drained()
         self.assertTrue(self.successResultOf(done).succeeded)
 
+    def test_down_and_up_during_a_reload(self) -> None:
+        """A successor that is scaled away and replaced does not fail the reload."""
+        case = MasterCase(2, reload_parallel=2)
+        case.start()
+        done = case.master.reload()
+        first, second = case.processes[2:]
+        case.master.scale(1)
+        case.master.scale(2)
+        third = case.last
+        self.assertIsNot(third, second)
+        second.exit(None, signal.SIGTERM)
+        self.assertNoResult(done)
+        first.ready()
+        third.ready()
+        self.assertTrue(self.successResultOf(done).succeeded)
+        self.assertEqual(
+            [each.state for each in case.master.status().workers if each.slot == 1],
+            ["draining", "ready"],
+        )
+
 
 class StopTests(SynchronousTestCase):
     """The end of the server."""
@@ -797,6 +829,20 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(case.last.stacks_begun, 1)
         case.advance(1)
         self.assertEqual(self.successResultOf(answer), f"stacks of {case.last.pid}")
+
+    def test_stacks_while_the_state_changes(self) -> None:
+        """An answer does not depend on what happens to the worker meanwhile."""
+        case = MasterCase(1)
+        case.master.start()
+        booting = case.master.stacks(1)
+        case.last.ready()
+        case.advance(1)
+        self.assertEqual(self.successResultOf(booting), "stacks of 1001")
+        silent = case.master.stacks(1)
+        case.master.stop()
+        case.advance(2)
+        case.advance(1)
+        self.assertEqual(self.successResultOf(silent), "stacks of 1001")
 
     def test_stacks_of_no_worker(self) -> None:
         """An unknown number fails."""
