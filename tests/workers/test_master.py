@@ -73,7 +73,7 @@ class StartTests(SynchronousTestCase):
     def test_process_cannot_be_started(self) -> None:
         """An error of the system is the reason."""
         case = MasterCase(1)
-        case.refusal = OSError("no memory")
+        case.launch_errors = [OSError("no memory")]
         case.master.start()
         case.advance(0)
         self.assertEqual(case.given_up, ["the process cannot be started (no memory)"])
@@ -292,6 +292,22 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual(len(case.processes), 3)
         self.assertEqual(case.master.status().reloads, 2)
 
+    def test_processes_that_cannot_be_started(self) -> None:
+        """Successors without a process end too when the reload fails."""
+        case = MasterCase(3, reload_parallel=2)
+        case.start()
+        case.launch_errors = [OSError("no memory"), OSError("no memory")]
+        done = case.master.reload()
+        case.advance(0)
+        self.assertEqual(
+            self.successResultOf(done).reason,
+            "the process cannot be started (no memory)",
+        )
+        self.assertEqual(len(case.master.status().workers), 3)
+        stopped = case.master.stop()
+        case.end_drained()
+        self.successResultOf(stopped)
+
     def test_waits_for_a_drain(self) -> None:
         """A slot gets no further successor while its last worker drains."""
         case = MasterCase(1)
@@ -491,6 +507,15 @@ class ScaleTests(SynchronousTestCase):
         case.start()
         error = self.assertRaises(ValueError, case.master.scale, 0)
         self.assertEqual(str(error), "0 workers are too few: give 1 or more")
+
+    def test_development(self) -> None:
+        """In development, there is one worker: the reloader restarts no other."""
+        case = MasterCase(1, development=True)
+        case.start()
+        error = self.assertRaises(ValueError, case.master.scale, 2)
+        self.assertIn("restart without it, and with --workers 2", str(error))
+        case.master.scale(1)
+        self.assertEqual(len(case.live), 1)
 
     def test_while_a_worker_boots(self) -> None:
         """A worker that boots in a retired slot ends."""

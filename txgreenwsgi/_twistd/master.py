@@ -460,7 +460,10 @@ class MasterService(Service):
         elif count > MAX_WORKERS:
             _log.warn("SIGTTIN ignored: {n} workers are the maximum", n=MAX_WORKERS)
         else:
-            self.master.scale(count)
+            try:
+                self.master.scale(count)
+            except ValueError as error:
+                _log.warn("SIGTTIN ignored: {error}", error=error)
 
     def _reopen_workers(self) -> None:
         # Descriptor 2 of a daemon appends to its log.

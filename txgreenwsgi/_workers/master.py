@@ -217,6 +217,11 @@ class Master:
         """See `MasterControl.scale`."""
         if count < 1:
             raise ValueError(f"{count} workers are too few: give 1 or more")
+        if self._settings.development and count > 1:
+            raise ValueError(
+                "--reload serves with one worker: restart without it, and with "
+                f"--workers {count}"
+            )
         if self._stopping or count == self._target:
             return
         _log.info("scaling from {old} to {new} workers", old=self._target, new=count)
@@ -519,10 +524,8 @@ class Master:
             worker.process = self._launch(worker)
         except OSError as error:
             worker.reason = f"the process cannot be started ({error})"
-            # Later, as the end of a process is.
-            worker.calls.append(
-                self._reactor.callLater(0, self.exited, worker, 1, None)
-            )
+            # Later, as the end of a process is; also if it is told to end first.
+            self._reactor.callLater(0, self.exited, worker, 1, None)
         return worker
 
     def _ready(self, worker: Worker) -> None:
