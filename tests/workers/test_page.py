@@ -7,10 +7,11 @@ import time
 from typing import Any, NamedTuple, cast
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._serving.notes import note_request
-from txgreenwsgi._workers.page import RECORDS, Page, Record, create_page
+from txgreenwsgi._workers.page import RECORD_BYTES, RECORDS, Page, Record, create_page
 from txgreenwsgi._workers.pulse import Limits, Pulse, resident_bytes
 
 
@@ -51,6 +52,12 @@ class PageTests(SynchronousTestCase):
         beat = self.page.read(RECORDS - 1)
         self.assertEqual(beat.lag, 0.0)
         self.assertEqual(beat.current, "a" * 16 + " " + "b" * 8 + " /" + "c" * 199)
+
+    def test_page_of_another_version(self) -> None:
+        """A worker of a newer version serves below a master with a shorter page."""
+        os.ftruncate(self.fd, RECORDS // 4 * RECORD_BYTES)
+        Record(self.fd, 3).beat(0.5, 17, 40, 1000)
+        self.assertEqual(os.pread(self.fd, 1, 3 * RECORD_BYTES), b"\1")
 
     def test_current_request(self) -> None:
         """The request is named without its query, until it has ended."""
@@ -191,6 +198,21 @@ class PulseTests(SynchronousTestCase):
         self.resident = 201 << 20
         self.clock.advance(1)
         self.assertEqual(self.reasons, ["201 MiB of memory (--max-rss)"])
+
+    def test_memory_limit_below_the_start_size(self) -> None:
+        """A limit that every worker exceeds does not replace them all the time."""
+        with capturedLogs() as logs:
+            self.pulse(max_rss=50 << 20)
+        [event] = logs
+        self.assertIn(
+            "--max-rss is 50 MiB, but a new worker has 100 MiB",
+            formatEvent(event),
+        )
+        for _ in range(239):
+            self.clock.advance(0.25)
+        self.assertEqual(self.reasons, [])
+        self.clock.advance(0.25)
+        self.assertEqual(self.reasons, ["100 MiB of memory (--max-rss)"])
 
     def test_resident_bytes(self) -> None:
         """The memory of this process is plausible."""

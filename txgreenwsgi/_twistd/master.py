@@ -23,6 +23,7 @@ from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._switching.steady_clock import use_steady_clock
 from txgreenwsgi._tls.stored import store
 from txgreenwsgi._twistd.development import watch_application
+from txgreenwsgi._twistd.master_process import MAX_WORKERS
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
@@ -211,9 +212,10 @@ class MasterService(Service):
                 self._open()
             if not os.access(sys.executable, os.X_OK):
                 raise StartError(
-                    f"workers cannot be started ({sys.executable} is not executable): "
-                    "with --chroot, the new root directory must contain Python, or "
-                    "serve without --workers"
+                    f"workers cannot be started ({sys.executable} is not executable "
+                    "for this user): with --uid, give the user access to Python; with "
+                    "--chroot, the new root directory must contain it; or serve "
+                    "without --workers"
                 )
         reactor = self._reactor
         reactor.callWhenRunning(self._watchdog.install, reactor)
@@ -381,6 +383,8 @@ class MasterService(Service):
     def _succeeded(self) -> None:
         """Take over what is left, when the last master has ended."""
         _log.info("the last master has ended")
+        if self._sockets is not None:
+            self._sockets.remove_dropped()
         if self._pidfile_fd >= 0:
             # It has written this pid, unless it was killed.
             with contextlib.suppress(OSError):
@@ -453,8 +457,13 @@ class MasterService(Service):
         count = self.master.target + change
         if count < 1:
             _log.warn("SIGTTOU ignored: one worker is the minimum")
+        elif count > MAX_WORKERS:
+            _log.warn("SIGTTIN ignored: {n} workers are the maximum", n=MAX_WORKERS)
         else:
-            self.master.scale(count)
+            try:
+                self.master.scale(count)
+            except ValueError as error:
+                _log.warn("SIGTTIN ignored: {error}", error=error)
 
     def _reopen_workers(self) -> None:
         # Descriptor 2 of a daemon appends to its log.

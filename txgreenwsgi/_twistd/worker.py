@@ -38,7 +38,7 @@ from txgreenwsgi._workers.tenancy import Tenancy
 from txgreenwsgi.green import patched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.logger import ILogObserver
 
@@ -203,19 +203,38 @@ def options_for(boot: Boot) -> Options:
     options.parent = parent
     with _directory(boot.directory):
         options.parseOptions(boot.arguments)
-    for text in options.command.listen:
-        if text not in boot.listen:
-            raise StartError(
-                f"--listen {text!r} is new: the master opens sockets when it starts; "
-                "restart the server"
-            )
+    _check_listen(options.command.listen, boot.listen)
     return options
+
+
+def _check_listen(own: Sequence[str], of_master: Sequence[str]) -> None:
+    """Check that the endpoints are those of the master, which hands sockets over.
+
+    Raises:
+        StartError: the configuration file has others now.
+    """
+    if list(own) == list(of_master):
+        return
+    changes = [f"{text!r} is new" for text in own if text not in of_master]
+    changes += [f"{text!r} is missing" for text in of_master if text not in own]
+    raise StartError(
+        f"--listen has changed ({', '.join(changes) or 'in order'}): a reload keeps "
+        "the sockets of the master; send it SIGUSR2, or restart the server"
+    )
 
 
 @contextlib.contextmanager
 def _directory(path: str) -> Any:
     """Change to the directory in which the master has parsed its options."""
-    before = os.getcwd()
+    try:
+        before = os.getcwd()
+    except FileNotFoundError:
+        # A deployment has removed it, and may have made another one at its path.
+        if path:
+            with contextlib.suppress(OSError):
+                os.chdir(path)
+        yield
+        return
     if not path or path == before:
         yield
         return

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from .interface import MasterObserver, MasterStatus, ReloadResult, WorkerStatus
 from .page import RECORDS, Beat
 from .reloads import Reload
-from .slots import BootFailed, Process, Slot, Worker
+from .slots import BootCancelled, BootFailed, Process, Slot, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -217,6 +217,11 @@ class Master:
         """See `MasterControl.scale`."""
         if count < 1:
             raise ValueError(f"{count} workers are too few: give 1 or more")
+        if self._settings.development and count > 1:
+            raise ValueError(
+                "--reload serves with one worker: restart without it, and with "
+                f"--workers {count}"
+            )
         if self._stopping or count == self._target:
             return
         _log.info("scaling from {old} to {new} workers", old=self._target, new=count)
@@ -284,7 +289,7 @@ class Master:
             self._unanswered(found, question)
             return answer
         found.send({"do": "stacks", "question": question, "request": request})
-        found.calls.append(
+        found.answers.append(
             self._reactor.callLater(ANSWER_SECONDS, self._unanswered, found, question)
         )
         return answer
@@ -445,6 +450,7 @@ class Master:
         worker.move("exit")
         heapq.heappush(self._free_records, worker.record)
         worker.cancel_calls()
+        worker.cancel_answers()
         for answer in worker.stacks.values():
             answer.errback(LookupError(f"{worker} has ended"))
         worker.stacks.clear()
@@ -469,7 +475,8 @@ class Master:
             reason = worker.reason or f"{ended} before it was ready"
             if booting and not self._stopping:
                 self._boot_failed(worker, reason)
-            worker.booted.errback(BootFailed(reason))
+            failed = BootFailed if booting else BootCancelled
+            worker.booted.errback(failed(reason))
             worker.booted.addErrback(_ignore)
         waiting = self._waiting_starts.pop(slot, None)
         if waiting is not None:
@@ -517,10 +524,8 @@ class Master:
             worker.process = self._launch(worker)
         except OSError as error:
             worker.reason = f"the process cannot be started ({error})"
-            # Later, as the end of a process is.
-            worker.calls.append(
-                self._reactor.callLater(0, self.exited, worker, 1, None)
-            )
+            # Later, as the end of a process is; also if it is told to end first.
+            self._reactor.callLater(0, self.exited, worker, 1, None)
         return worker
 
     def _ready(self, worker: Worker) -> None:
@@ -621,6 +626,8 @@ class Master:
 
     def _kill(self, worker: Worker, reason: str) -> None:
         _log.error("killing {worker}: {reason}", worker=worker, reason=reason)
+        if not worker.reason:
+            worker.reason = f"it was killed: {reason}"
         worker.kill(signal.SIGKILL)
 
     def _boot_timed_out(self, worker: Worker) -> None:
@@ -632,12 +639,15 @@ class Master:
                 worker.reason += f"; its stacks:\n{stacks.rstrip()}"
             worker.kill(signal.SIGKILL)
 
-        self._dump_stacks(worker, kill)
+        worker.calls.append(self._dump_stacks(worker, kill))
 
-    def _dump_stacks(self, worker: Worker, receive: Callable[[str], object]) -> None:
+    def _dump_stacks(
+        self, worker: Worker, receive: Callable[[str], object]
+    ) -> IDelayedCall:
         """Pass the stacks of a worker on, which may be blocked.
 
-        The end of the process cancels the call.
+        Returns:
+            The call, to be cancelled at the end of the process.
         """
         process = worker.process
         assert process is not None, "it has been started"
@@ -646,12 +656,13 @@ class Master:
         def read() -> None:
             receive(process.stacks())
 
-        worker.calls.append(self._reactor.callLater(STACKS_SECONDS, read))
+        return self._reactor.callLater(STACKS_SECONDS, read)
 
     def _unanswered(self, worker: Worker, question: int) -> None:
         """Let a worker that does not answer write its stacks."""
         if question in worker.stacks:
-            self._dump_stacks(worker, partial(_answer, worker, question))
+            answer = partial(_answer, worker, question)
+            worker.answers.append(self._dump_stacks(worker, answer))
 
     def _boot_failed(self, worker: Worker, reason: str) -> None:
         # A reload logs the whole reason when it ends.

@@ -39,13 +39,14 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._serving.notes import RequestNote
 
-__all__ = ["RECORDS", "Beat", "Page", "Record", "create_page"]
+__all__ = ["RECORDS", "RECORD_BYTES", "Beat", "Page", "Record", "create_page"]
 
 #: Size of one record in bytes.
 RECORD_BYTES: Final = 512
 
-#: Number of records. The first is that of the master.
-RECORDS: Final = 1024
+#: Number of records. The first is that of the master. Enough for a reload of the
+#: maximum number of workers. Unused ones take no memory.
+RECORDS: Final = 4096
 
 _BEAT: Final = struct.Struct("=7Q")
 _BLOCKS: Final = struct.Struct("=Q")
@@ -167,6 +168,8 @@ class Page:
 class Record:
     """The record of this worker. Only this process writes it.
 
+    The page may be shorter or longer, if the master runs another version of this code.
+
     Call from the reactor greenlet.
 
     Args:
@@ -175,7 +178,7 @@ class Record:
     """
 
     def __init__(self, fd: int, number: int) -> None:
-        self._memory = mmap.mmap(fd, RECORD_BYTES * RECORDS)
+        self._memory = mmap.mmap(fd, 0)
         self._begin = number * RECORD_BYTES
         self._beats = 0
         self._blocks = 0

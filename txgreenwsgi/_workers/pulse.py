@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from twisted.logger import Logger
+
 from txgreenwsgi._serving.exchange import Exchange
 from txgreenwsgi._serving.notes import note_request
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BEAT_SECONDS", "Limits", "Pulse", "note_requests", "resident_bytes"]
 
+_log = Logger()
+
 #: Interval between two beats.
 BEAT_SECONDS: Final = 0.25
 
@@ -36,6 +40,10 @@ _MEMORY_SECONDS: Final = 1.0
 
 #: Time after which a worker asks for a successor again.
 _AGAIN_SECONDS: Final = 30.0
+
+
+#: Time of service of a worker that exceeds its limit of memory from the start.
+_SMALL_LIMIT_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,18 @@ class Pulse:
 
     def start(self) -> None:
         """Beat from now on. Call when the reactor runs."""
-        self._begun = self._due = self._reactor.seconds()
+        self._begun = self._due = now = self._reactor.seconds()
+        limit = self._limits.max_rss
+        if limit and (size := self._resident()) >= limit:
+            # Its successor would be no smaller.
+            _log.warn(
+                "--max-rss is {limit:.0f} MiB, but a new worker has {size:.0f} MiB: "
+                "each one is replaced after {seconds:g} s; give a larger value",
+                limit=limit / (1 << 20),
+                size=size / (1 << 20),
+                seconds=_SMALL_LIMIT_SECONDS,
+            )
+            self._memory_due = now + _SMALL_LIMIT_SECONDS
         self._beat()
 
     def _beat(self) -> None:
