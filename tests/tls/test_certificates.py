@@ -167,9 +167,7 @@ class PairTests(FilesTestCase):
             ),
             (
                 {
-                    "cert": self.write(
-                        "half.pem", issued.cert_pem + issued.cert_pem[:120]
-                    ),
+                    "cert": self.write("half.pem", half),
                     "key": key,
                 },
                 "is truncated: an END line is missing",
