@@ -510,6 +510,13 @@ class ParseTests(SynchronousTestCase):
             error = self.assertRaises(SettingError, parse, setting_named(name), text)
             self.assertEqual(str(error), f"'{text}' is out of range: give a {kind}")
 
+    def test_digits(self) -> None:
+        """A number of more digits than Python converts is out of range."""
+        for name, suffix in (("max_headers", ""), ("max_body", "M")):
+            text = "9" * 5000 + suffix
+            error = self.assertRaises(SettingError, parse, setting_named(name), text)
+            self.assertIn("is out of range: give a", str(error))
+
     def test_seconds(self) -> None:
         """Times are seconds, with an optional fraction and an optional "s"."""
         setting = setting_named("keep_alive")

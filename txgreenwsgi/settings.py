@@ -922,6 +922,8 @@ _SUFFIXES: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _SIZE: Final = re.compile(r"([0-9]+)([kmg]?)(?:i?b)?\Z", re.IGNORECASE)
 _COUNT: Final = re.compile(r"[0-9]+\Z")
 _SECONDS: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)s?\Z", re.IGNORECASE)
+#: Maximum number of digits; Python converts no more than 4300.
+_MAX_DIGITS: Final = 100
 _NUMBERS: Final = {"count": _COUNT, "bytes": _SIZE, "seconds": _SECONDS}
 
 
@@ -935,6 +937,12 @@ def parse(setting: Setting, text: str) -> Any:
     """
     number = _NUMBERS.get(setting.kind)
     if number is not None and text.startswith("-") and number.match(text[1:]):
+        raise _out_of_range(repr(text), setting)
+    if (
+        setting.kind in ("count", "bytes")
+        and len(text) > _MAX_DIGITS
+        and _NUMBERS[setting.kind].match(text)
+    ):
         raise _out_of_range(repr(text), setting)
     if setting.kind == "count":
         if text in setting.choices:

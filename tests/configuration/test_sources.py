@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -419,6 +420,47 @@ class FileTests(SourceTestCase):
         )
         self.assertIn("cannot be read (Is a directory)", str(error))
 
+    def test_byte_order_mark(self) -> None:
+        """A byte order mark, as editors on Windows write it, is ignored."""
+        given = self.resolved(b"\xef\xbb\xbfkeep_alive = 5\r\n").given
+        self.assertEqual(given["keep_alive"], Given(5.0, f"{self.path}, line 1"))
+
+    def test_special_file(self) -> None:
+        """A FIFO without a writer, and an endless device, do not block the start."""
+        os.mkfifo(self.path)
+        refused: Callable[..., Any] = self.resolved
+        for path, message in (
+            (str(self.path), "is a pipe, which can be read only once"),
+            ("/dev/zero", "is larger than 1048576 bytes: give the path of a TOML file"),
+        ):
+            error = self.assertRaises(
+                ConfigurationError, refused, None, None, config=path
+            )
+            self.assertIn(f"--config {path!r} {message}", str(error))
+
+    def test_nul(self) -> None:
+        """NUL is refused in every text, before it reaches the system."""
+        for key in ("tls_cert", "access_log", "control", "app", "chdir"):
+            self.assertEqual(
+                self.refusal(f'{key} = "a\\u0000b"'),
+                f'FILE, line 1: {key} = "a\\u0000b" contains NUL: remove \\u0000',
+            )
+        self.assertIn("contains NUL", self.refusal('listen = ["unix:\\u0000"]'))
+
+    def test_digits(self) -> None:
+        """A number of more digits than Python converts is an error."""
+        self.assertEqual(
+            self.refusal(f"max_headers = {'9' * 5000}"),
+            "--config 'FILE' contains a number with too many digits: give a smaller "
+            "number",
+        )
+        digits = "9" * 5000
+        self.assertIn("is not a port", self.refusal(None, {"PORT": digits}))
+        self.assertIn(
+            "is out of range",
+            self.refusal(None, {"TXGREENWSGI_MAX_BODY": f"{digits}K"}),
+        )
+
     def test_line_of_a_key(self) -> None:
         """The line is that of the key, or left out if it is not certain."""
         string = 'app = """\nstrict = 1\n"""\nstrict = 1\n'
@@ -485,6 +527,13 @@ class FileTests(SourceTestCase):
         self.assertIn(
             f"'{self.path.parent}/c.pem'",
             str(self.assertRaises(ConfigurationError, self.resolved, text)),
+        )
+        text = "listen = ['tls:certs:port=1', 'tls:/certs:port=1']"
+        folder = self.path.parent
+        (folder / "certs").mkdir()
+        self.assertEqual(
+            self.resolved(text).given["listen"].value,
+            (f"tls:{folder}/certs:port=1", "tls:/certs:port=1"),
         )
         text = "listen = ['https:1:cert=c.pem:key=/k.pem:dir=d:client-ca=ca:min=1.3']"
         folder = self.path.parent

@@ -713,6 +713,8 @@ class BlockedTests(WorkerTests):
         server.wait_ready(2)
         blocked = get_unix(path, "/busy/15")
         self.addCleanup(blocked.close)
+        # A connection that it accepts in the same turn would wait for it.
+        server.wait_logged("reactor blocked by GET /busy/15")
         began = time.monotonic()
         for _ in range(20):
             with get_unix(path, "/") as client:

@@ -26,6 +26,15 @@ class PeerTests(SynchronousTestCase):
         for address in ("11.0.0.1", "::2", ""):
             self.assertTrue(TrustedProxies(["*"], 1, []).is_trusted(address))
 
+    def test_mapped_network(self) -> None:
+        """A network of IPv4-mapped addresses contains IPv4 peers (RFC 4291)."""
+        for network in ("::ffff:10.0.0.0/104", "::ffff:10.0.0.1"):
+            made = TrustedProxies([network], 1, [])
+            self.assertTrue(made.is_trusted("10.0.0.1"), network)
+            self.assertFalse(made.is_trusted("11.0.0.1"), network)
+        self.assertTrue(TrustedProxies(["::/0"], 1, []).is_trusted("::1"))
+        self.assertFalse(TrustedProxies(["::/0"], 1, []).is_trusted("10.0.0.1"))
+
     def test_many_peers(self) -> None:
         """The memory for peers is limited."""
         self.patch(proxies, "MAX_PEERS", 3)
@@ -125,8 +134,18 @@ class SeparateTests(Reading):
             ("[2001:db8::1]:55", "2001:db8::1", "55"),
             ('"[2001:db8::1]:55"', "2001:db8::1", "55"),
             ("192.0.2.1:_hidden", "192.0.2.1", ""),
+            ("::ffff:192.0.2.1", "192.0.2.1", ""),
+            ("[::ffff:c000:201]:65535", "192.0.2.1", "65535"),
+            ("fe80::1%eth0", "fe80::1%eth0", ""),
         ):
             self.assertEqual(self.client(text)[:2], (address, port))
+
+    def test_port_of_the_client(self) -> None:
+        """A port out of range is refused."""
+        self.assertEqual(
+            self.refused(X_FORWARDED_FOR="192.0.2.1:65536"),
+            "the port of the forwarded client is out of range",
+        )
 
     def test_hidden_client(self) -> None:
         """A proxy that hides its client leaves its own address."""
@@ -143,6 +162,8 @@ class SeparateTests(Reading):
             "::1]",
             "1.2.3.4 5",
             "a:b:c",
+            "::1%<b>",
+            "[::1%' or]:5",
         ):
             self.assertRegex(
                 self.refused(X_FORWARDED_FOR=text), "^the forwarded client is [a-z ]+$"

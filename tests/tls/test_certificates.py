@@ -166,6 +166,15 @@ class PairTests(FilesTestCase):
                 "is truncated: an END line is missing",
             ),
             (
+                {
+                    "cert": self.write(
+                        "half.pem", issued.cert_pem + issued.cert_pem[:120]
+                    ),
+                    "key": key,
+                },
+                "is truncated: an END line is missing",
+            ),
+            (
                 {"cert": self.write("empty.pem"), "key": key},
                 "contains no certificate in PEM format",
             ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +19,9 @@ else:
     import tomli as tomllib
 
 __all__ = ["ConfigurationFile", "read_file"]
+
+#: Maximum size of a file in bytes.
+_MAX_BYTES: Final = 1024 * 1024
 
 _REMEDY: Final = "give the path of a TOML file, such as txgreenwsgi.toml"
 
@@ -55,8 +59,8 @@ def read_file(path: str, option: str) -> ConfigurationFile:
     """
     subject = f"{option} {path!r}"
     try:
-        with open(path, "rb") as file:
-            text = file.read().decode("utf-8")
+        # Editors on Windows write a byte order mark.
+        text = _read(path, subject).decode("utf-8-sig")
     except OSError as error:
         raise ConfigurationError(
             f"{subject} cannot be read ({error.strerror}): {_REMEDY}"
@@ -71,6 +75,11 @@ def read_file(path: str, option: str) -> ConfigurationFile:
         raise ConfigurationError(
             f"{subject} is not valid TOML: {error}; correct that line, for example "
             f'keep_alive = 15 or app = "myproject.wsgi"'
+        ) from None
+    except ValueError:
+        # tomllib passes on the error of int().
+        raise ConfigurationError(
+            f"{subject} contains a number with too many digits: give a smaller number"
         ) from None
     except RecursionError:
         raise ConfigurationError(
@@ -89,6 +98,30 @@ def read_file(path: str, option: str) -> ConfigurationFile:
             )
         values = table
     return ConfigurationFile(path, directory, values, _lines(text, header, values))
+
+
+def _read(path: str, subject: str) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        ConfigurationError: it is a pipe, or too large.
+        OSError: it cannot be read.
+        ValueError: the path contains NUL.
+    """
+    # Opening a FIFO must not block.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            raise ConfigurationError(
+                f"{subject} is a pipe, which can be read only once, and workers read "
+                "it again: write the text to a file, and give its path"
+            )
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ConfigurationError(
+            f"{subject} is larger than {_MAX_BYTES} bytes: {_REMEDY}"
+        )
+    return data
 
 
 def _lines(text: str, header: str, keys: dict[str, Any]) -> dict[str, int]:

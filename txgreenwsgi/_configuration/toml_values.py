@@ -43,6 +43,9 @@ def from_toml(each: Described, value: object) -> Any:
             "key = value ...".
     """
     option = each.option
+    texts = value if isinstance(value, list) else [value]
+    if any(isinstance(one, str) and "\0" in one for one in texts):
+        raise SettingError(shown_toml(value), "contains NUL", "remove \\u0000")
     if option.kind == "pairs":
         return _pairs(option, value)
     if option.kind in ("names", "words"):
@@ -85,7 +88,8 @@ def _pairs(option: Option, value: object) -> tuple[tuple[str, str], ...]:
 
 # The arguments of endpoint strings that are paths.
 _ENDPOINT_PATH: Final = re.compile(
-    r"(?P<before>(?:\A|:)(?:unix:(?:address=)?|(?:address|privateKey|certKey|"
+    r"(?P<before>\Atls:(?!(?:port|interface|backlog)=)|"
+    r"(?:\A|:)(?:unix:(?:address=)?|(?:address|privateKey|certKey|"
     r"extraCertChain|dhParameters|cert|key|dir|client[-_]ca)=))(?P<path>(?:[^:\\=/]|\\.)(?:[^:\\=]|\\.)*)(?=:|\Z)"
 )
 

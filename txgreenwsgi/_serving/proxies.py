@@ -12,14 +12,14 @@ transports or the application.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
 from .stream import Ends
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from ipaddress import IPv4Network, IPv6Network
+    from ipaddress import IPv6Network
 
 __all__ = ["MAX_PEERS", "ProxyFieldError", "TrustedProxies"]
 
@@ -30,6 +30,10 @@ _KNOWN: Final = (
     _FORWARDED,
     *(_PREFIX + name for name in ("FOR", "PROTO", "HOST", "PORT", "BY")),
 )
+# RFC 4291 section 2.5.5.2: the length of ::ffff:0:0/96.
+_MAPPED_BITS: Final = 96
+# RFC 4007 section 11: the zone of a link-local address, such as %eth0.
+_ZONE: Final = re.compile(r"(?:%[\w.-]+)?\Z", re.ASCII)
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 #: Maximum number of peers whose trust is remembered.
@@ -72,7 +76,7 @@ class TrustedProxies:
         self._all = "*" in peers
         self._unix = "unix" in peers
         self._networks: list[IPv4Network | IPv6Network] = [
-            ip_network(peer, strict=False) for peer in peers - {"*", "unix"}
+            _network(peer) for peer in peers - {"*", "unix"}
         ]
         self._count = count
         self._fields = {f"HTTP_{name.upper().replace('-', '_')}" for name in fields}
@@ -145,6 +149,18 @@ class TrustedProxies:
         return elements[0][1]
 
 
+def _network(text: str) -> IPv4Network | IPv6Network:
+    """Return a network; that of IPv4-mapped addresses (RFC 4291) as one of IPv4.
+
+    The addresses of peers are compared without this mapping.
+    """
+    network = ip_network(text, strict=False)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+
+
 def _is_forwarding(name: str) -> bool:
     return name in (_FORWARDED, _REAL_IP) or name.startswith(_PREFIX)
 
@@ -209,7 +225,7 @@ def _client_of(node: str, address: str, port: str) -> tuple[str, str]:
     """Return address and port of a node (RFC 7239 section 6); the port may be ""."""
     try:
         # X-Forwarded-For has IPv6 addresses without brackets.
-        return str(ip_address(node)), ""
+        return _address(node), ""
     except ValueError:
         pass
     if _HIDDEN.match(node):
@@ -220,8 +236,25 @@ def _client_of(node: str, address: str, port: str) -> tuple[str, str]:
     if parts[2] and _HIDDEN.match(parts[2]):
         return address, port
     try:
-        found = str(ip_address(parts[1] or parts[2] or ""))
+        found = _address(parts[1] or parts[2] or "")
     except ValueError:
         raise ProxyFieldError("the forwarded client is not an address") from None
     number = parts[3] or ""
-    return found, "" if number.startswith("_") else number
+    if number.startswith("_"):
+        return found, ""
+    if int(number or "0") > 65535:
+        raise ProxyFieldError("the port of the forwarded client is out of range")
+    return found, number
+
+
+def _address(text: str) -> str:
+    """Return an address in its usual form: IPv4 for an IPv4-mapped one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = ip_address(text)
+    # Python accepts any text as a zone.
+    if not _ZONE.match(text, text.find("%") if "%" in text else len(text)):
+        raise ValueError("the zone is malformed")
+    return str(getattr(found, "ipv4_mapped", None) or found)

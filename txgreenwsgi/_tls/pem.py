@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["PEMFile", "PrivateKey", "public_bytes", "read_pem"]
 
 _BLOCK: Final = re.compile(
-    rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL
+    rb"-----BEGIN ([ -,.-~]+)-----.*?-----END \1-----", re.DOTALL
 )
+_BEGIN: Final = re.compile(rb"^-----BEGIN ", re.MULTILINE)
 _CERTIFICATES: Final = ("CERTIFICATE", "X509 CERTIFICATE")
 
 
@@ -85,14 +86,11 @@ def read_pem(
             certificates.append(_certificate(block[0], subject))
         elif kind.endswith("PRIVATE KEY"):
             keys.append(_private_key(kind, block[0], subject))
-    if not certificates and not keys and b"-----BEGIN " in data:
-        begins = data.count(b"-----BEGIN ")
-        if begins > len(_BLOCK.findall(data)):
-            raise TLSError(
-                subject,
-                "is truncated: an END line is missing",
-                "copy the whole file",
-            )
+    # Also behind whole blocks: a certificate would be served without its issuers.
+    if len(_BEGIN.findall(_BLOCK.sub(b"", data))):
+        raise TLSError(
+            subject, "is truncated: an END line is missing", "copy the whole file"
+        )
     revocations = b"-----BEGIN X509 CRL-----" in data
     return PEMFile(path, tuple(certificates), tuple(keys), revocations)
 

@@ -786,7 +786,7 @@ class Master:
         if not beat.reported:
             _log.warn(
                 "{worker} is blocked for {age:.1f} s by {current}, which lets no other "
-                "Python code run; a neighbour accepts for it",
+                "Python code run",
                 worker=worker,
                 age=age,
                 current=_described(beat),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.logger import Logger
 
 from txgreenwsgi._serving.exchange import Exchange
+from txgreenwsgi._serving.notes import note_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,17 +157,19 @@ def note_requests(
     Returns:
         A function that stops this.
     """
-    note, clear = record.noter()
-    # The first turn, often the only one, is the hot path: no function in between.
-    server.note, server.clear_note = note, clear
+    server.note = note = record.note()
 
     def note_task(owner: object, task: Task[object]) -> None:
         if type(owner) is Exchange:
-            head = owner.head
-            note(owner.request_id.encode(), head.method.encode("latin-1"), head.target)
-        else:
-            name = f"task {task.name}" if task.name else "a task"
-            note(b"", name.encode("latin-1", "replace"), b"")
+            note_request(note, owner.request_id, owner.head)
+            return
+        note.running = 0
+        note.request_id, note.target = "", b""
+        note.method = f"task {task.name}"[:16] if task.name else "a task"
+        note.running = 1
+
+    def clear() -> None:
+        note.running = 0
 
     stop_resumptions = hub.note_resumptions(note_task, clear)
 
