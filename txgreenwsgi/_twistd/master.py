@@ -31,9 +31,11 @@ from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._workers.boot import Boot
 from txgreenwsgi._workers.cpus import usable_cpus
+from txgreenwsgi._workers.endings import KILL_MARGIN_SECONDS
 from txgreenwsgi._workers.forking import ForkingLauncher
 from txgreenwsgi._workers.handover import Predecessor, write_pid
-from txgreenwsgi._workers.master import KILL_MARGIN_SECONDS, Master, MasterSettings
+from txgreenwsgi._workers.master import Master
+from txgreenwsgi._workers.master_parts import MasterSettings
 from txgreenwsgi._workers.page import Page, create_page
 from txgreenwsgi._workers.process import Launcher, worker_environment
 from txgreenwsgi._workers.sockets import ListeningSockets
