@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import Clock
 
-from txgreenwsgi._workers.master import Master, MasterSettings
+from txgreenwsgi._workers.master import Master
+from txgreenwsgi._workers.master_parts import MasterSettings
 from txgreenwsgi._workers.page import Beat
 
 if TYPE_CHECKING:

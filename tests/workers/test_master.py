@@ -869,6 +869,15 @@ class StatusTests(SynchronousTestCase):
         case.advance(1)
         self.assertEqual(self.successResultOf(silent), "stacks of 1001")
 
+    def test_stacks_without_a_process(self) -> None:
+        """A worker that could not be started has no stacks."""
+        case = MasterCase(1)
+        case.launch_errors = [OSError("no memory")]
+        case.master.start()
+        stacks = case.master.stacks(1)
+        case.advance(0)
+        self.failureResultOf(stacks, LookupError)
+
     def test_stacks_of_no_worker(self) -> None:
         """An unknown number fails."""
         case = MasterCase(1)

@@ -81,7 +81,7 @@ class ListeningSockets:
         return [index for index, each in enumerate(self._listeners) if not each.divided]
 
     def descriptors(self, slot: int, *, shared: bool) -> tuple[list[int], list[int]]:
-        """Return the listening descriptors of a slot; see `master.Sockets`.
+        """Return the listening descriptors of a slot; see `master_parts.Sockets`.
 
         If this process may not bind an address any more, the slot gets the socket of
         another one.
