@@ -295,6 +295,9 @@ class _Measurement:
             server.command(launch), launch.port, self._cpus, variables
         ) as process:
             try:
+                if self._workers > 1:
+                    # The port may be open before all workers are.
+                    process.wait_until_idle()
                 return scenario.measure(process, self._seconds)
             except (CannotMeasure, OSError) as error:
                 # The last line of its output may say more than the client's error.

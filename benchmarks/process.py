@@ -27,6 +27,11 @@ __all__ = ["ROOT", "CannotMeasure", "Process", "free_port", "running"]
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.M)
 _START_SECONDS = 20.0
 _STOP_SECONDS = 3.0
+#: A server is idle if it uses less than this share of a CPU in each of so many
+#: intervals in a row.
+_IDLE_SHARE = 0.03
+_IDLE_INTERVAL = 0.5
+_QUIET_INTERVALS = 4
 #: The root of this checkout.
 ROOT = Path(__file__).parent.parent
 
@@ -119,6 +124,23 @@ class Process:
             else:
                 return
         raise CannotMeasure(f"did not listen within {_START_SECONDS:.0f} s")
+
+    def wait_until_idle(self) -> None:
+        """Wait until its processes use no CPU time: all workers have started.
+
+        Raises:
+            CannotMeasure: they are busy for too long.
+        """
+        deadline = time.monotonic() + 3 * _START_SECONDS
+        quiet = 0
+        before = self.cpu_seconds()
+        while quiet < _QUIET_INTERVALS:
+            if time.monotonic() > deadline:
+                raise CannotMeasure("its processes do not become idle")
+            time.sleep(_IDLE_INTERVAL)
+            now = self.cpu_seconds()
+            quiet = quiet + 1 if now - before < _IDLE_SHARE * _IDLE_INTERVAL else 0
+            before = now
 
     def stop(self) -> None:
         """Stop the server and its remaining children."""

@@ -33,7 +33,7 @@ def rows(table: str) -> dict[str, str]:
     found = {}
     for line in table.splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
-        if cells[0].startswith("`--"):
+        if line.startswith("|") and cells[0].startswith("`--"):
             found[cells[0]] = cells[1]
     return found
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -135,6 +136,23 @@ class WorkersTests(ControlCase):
         server.wait_live(lambda live: live == after)
         self.assertEqual(server.fetch("/").text, "version 1")
         self.assertIn("the last reload failed", self.command("status").stdout)
+        server.kill()
+
+    def test_stacks_of_a_starting_worker(self) -> None:
+        """A question for stacks does not end a worker that has just been started."""
+        server = self.serve(APP, "--workers=1")
+        server.wait_ready(1)
+        with socket.socket(socket.AF_UNIX) as connected:
+            connected.settimeout(STOP_SECONDS)
+            connected.connect(self.path)
+            with connected.makefile("rwb") as control:
+                server.process.send_signal(signal.SIGHUP)
+                while len(server.ready()) < 2 and "failed" not in server.log():
+                    control.write(b'{"command": "stacks", "of": ""}\n')
+                    control.flush()
+                    self.assertTrue(json.loads(control.readline())["ok"])
+        server.wait_reloads(1)
+        self.assertNotIn("reload failed", server.log())
         server.kill()
 
     def test_hung_worker(self) -> None:

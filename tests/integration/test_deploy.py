@@ -496,13 +496,14 @@ class SystemdTests(InstancesTestCase):
                 *(activate, "--listen", f"{LOOPBACK}:{port}"),
                 *("--fdname", "web"),
                 *("--setenv", f"NOTIFY_SOCKET={self.folder}/notify"),
-                *("--setenv", "PYTHONPATH"),
+                *("--setenv", "PYTHONPATH", "--setenv", "WATCHDOG_USEC=600000"),
             ],
         )
         # The first connection starts the service, and waits for it.
         wait_for(lambda: is_listening(port), "listening")
         self.assertEqual(server.ask("/").text, "/")
         self.read_until(notified, "READY=1")
+        self.read_until(notified, "WATCHDOG=1")
         before = workers_of(server, None)
         server.process.send_signal(signal.SIGHUP)
         self.read_until(notified, "RELOADING=1")

@@ -315,7 +315,9 @@ class ProcessTests(UnderLoad):
         server.process.wait()
         started = time.monotonic()
         while runs(worker):
-            self.assertLess(time.monotonic() - started, ANSWER_SECONDS)
+            if time.monotonic() - started > ANSWER_SECONDS:
+                os.kill(worker, signal.SIGKILL)
+                self.fail(server.log())
             time.sleep(0.05)
         self.assertIn("Parent changed, shutting down", server.log())
 

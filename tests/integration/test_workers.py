@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -412,6 +413,56 @@ class ReloadTests(WorkerTests):
         server.reload()
         self.assertEqual(server.fetch("/").text, "newer second")
 
+    def test_removed_directory(self) -> None:
+        """A deployment may remove the directory in which the server was started."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        first, second = Path(folder.name) / "first", Path(folder.name) / "second"
+        current = Path(folder.name) / "current"
+        for release in (first, second):
+            release.mkdir()
+            (release / "site_code.py").write_text(
+                "def app(environ, start_response):\n"
+                "    start_response('200 OK', [])\n"
+                f"    return [b'{release.name}']\n"
+            )
+        current.symlink_to(first)
+        server = self.start(
+            f"--chdir={current}",
+            app="site_code:app",
+            workers=1,
+            wrapper=["env", f"--chdir={current}"],
+            environ={"PYTHONPATH": str(CHECKOUT)},
+        )
+        self.assertEqual(server.fetch("/").text, "first")
+        current.unlink()
+        current.symlink_to(second)
+        shutil.rmtree(first)
+        server.reload()
+        self.assertEqual(server.fetch("/").text, "second")
+        self.stop(server)
+
+    def test_changed_sockets(self) -> None:
+        """A reload refuses other endpoints; SIGUSR2 closes those that are gone."""
+        folder = tempfile.TemporaryDirectory(prefix="workers-")
+        self.addCleanup(folder.cleanup)
+        config = Path(folder.name) / "c.toml"
+        gone = f"{folder.name}/socket"
+        listen = [f"tcp:0:interface={LOOPBACK}", f"unix:{gone}"]
+        config.write_text(f"listen = {listen}\n")
+        server = self.start(f"--config={config}", listen=[], workers=1)
+        config.write_text(f"listen = {listen[:1]}\n")
+        server.reload()
+        self.assertIn(f"--listen has changed ('unix:{gone}' is missing)", server.log())
+        server.process.send_signal(signal.SIGUSR2)
+        server.wait_logged("the last master has ended")
+        pid = int(re.findall(r"new master (\d+) is ready", server.log())[0])
+        self.addCleanup(wait_gone, pid, 20.0)
+        self.addCleanup(os.kill, pid, signal.SIGTERM)
+        self.assertEqual(server.fetch("/").status, 200)
+        for path in (gone, f"{gone}.lock"):
+            self.assertFalse(os.path.lexists(path))
+
     def test_broken_code(self) -> None:
         """Code that cannot be imported leaves the old workers, and says why."""
         folder = tempfile.TemporaryDirectory(prefix="workers-")
@@ -662,6 +713,8 @@ class BlockedTests(WorkerTests):
         server.wait_ready(2)
         blocked = get_unix(path, "/busy/15")
         self.addCleanup(blocked.close)
+        # A connection that it accepts in the same turn would wait for it.
+        server.wait_logged("reactor blocked by GET /busy/15")
         began = time.monotonic()
         for _ in range(20):
             with get_unix(path, "/") as client:

@@ -127,6 +127,3 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "control_socket_mode": ("--control-socket-mode",),
     "control_socket_disable": ("--no-control-socket",),
 }
-
-#: Options of the pages that other parts of this version bring along.
-PENDING = frozenset(["preload"])

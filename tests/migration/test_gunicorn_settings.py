@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txgreenwsgi._configuration import all_options, markdown_table
 from txgreenwsgi._migration.gunicorn_settings import SETTINGS, markdown_tables
 
-from .gunicorn_names import FLAGS, PENDING
+from .gunicorn_names import FLAGS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -25,8 +25,7 @@ def known_options() -> set[str]:
     """Return every option of the command, of twistd and of `txgreenwsgi`."""
     rows = re.findall(r"^\| `--([a-z-]+)", markdown_table(), re.M)
     twistd: Any = ServerOptions()
-    pending = {name.replace("_", "-") for name in PENDING}
-    return {*rows, *(name.rstrip("=") for name in twistd.longOpt), *PROCESS, *pending}
+    return {*rows, *(name.rstrip("=") for name in twistd.longOpt), *PROCESS}
 
 
 def rows_of(page: str) -> list[tuple[str, str, str]]:
@@ -85,4 +84,4 @@ class OptionNameTests(SynchronousTestCase):
         found = re.search(r"^```toml\n(.*?)^```$", page, re.M | re.S)
         assert found is not None
         keys = re.findall(r"^(\w+) =", found[1], re.M)
-        self.assertLessEqual(set(keys), {*all_options(), *PENDING})
+        self.assertLessEqual(set(keys), set(all_options()))

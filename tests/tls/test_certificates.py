@@ -138,8 +138,8 @@ class PairTests(FilesTestCase):
         """Each wrong file has an error with the option, the problem and the remedy."""
         issued = CA.issue("shop.test")
         cert, key = issued.write(self.directory)
-        half = issued.cert_pem + issued.cert_pem[:120]
         encrypted = self.write("encrypted.pem", issued.encrypted_key_pem)
+        half = issued.cert_pem + issued.cert_pem[:120]
         old = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"
         old += b"DEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"
         broken = issued.cert_pem.replace(b"M", b"A", 40)

@@ -435,6 +435,16 @@ class ReloadOptionTests(SynchronousTestCase):
         self.assertIn("--reload-extra '.env' has no effect", str(error))
 
 
+class WorkersOptionTests(SynchronousTestCase):
+    """`--workers`."""
+
+    def test_too_many(self) -> None:
+        """There is a maximum."""
+        self.assertEqual(parsed("--workers=1000").command.workers, 1000)
+        error = self.assertRaises(UsageError, parsed, "--workers=1001")
+        self.assertIn("give 1000 at most", str(error))
+
+
 class PreloadOptionTests(SynchronousTestCase):
     """`--preload` and the options that it needs."""
 

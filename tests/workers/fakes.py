@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import Clock
 
-from txgreenwsgi._workers.master import Master, MasterSettings
+from txgreenwsgi._workers.master import Master
+from txgreenwsgi._workers.master_parts import MasterSettings
 from txgreenwsgi._workers.page import Beat
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class MasterCase:
 
     Attributes:
         processes: all processes that were started, in order.
-        refusal: raised at the next launch.
+        launch_errors: raised at the next launches.
         given_up: the reasons passed to `give_up`.
     """
 
@@ -129,7 +130,7 @@ class MasterCase:
         self.clock = Clock()
         self.processes: list[FakeProcess] = []
         self.beats = FakeBeats()
-        self.refusal: OSError | None = None
+        self.launch_errors: list[OSError] = []
         self.given_up: list[str] = []
         self.master = Master(
             self.clock,
@@ -142,9 +143,8 @@ class MasterCase:
         )
 
     def _launch(self, worker: Worker) -> FakeProcess:
-        if self.refusal is not None:
-            refusal, self.refusal = self.refusal, None
-            raise refusal
+        if self.launch_errors:
+            raise self.launch_errors.pop(0)
         process = FakeProcess(self, worker)
         self.processes.append(process)
         return process

@@ -205,6 +205,18 @@ class ForkingTests(SynchronousTestCase):
         second.kill(signal.SIGKILL)
         self.assertEqual(self.signals[1:], [(101, signal.SIGKILL)])
 
+    def test_killed_before_the_fork(self) -> None:
+        """A fork server lives on for other workers, but not for killed ones."""
+        _, first = self.launch(1)
+        _, second = self.launch(2)
+        first.kill(signal.SIGTERM)
+        first.kill(signal.SIGKILL)
+        self.assertEqual(self.signals, [])
+        self.servers[0].send(event="forked", worker=1, pid=11)
+        self.assertEqual(self.signals, [(11, signal.SIGKILL)])
+        second.kill(signal.SIGKILL)
+        self.assertEqual(self.signals[1:], [(101, signal.SIGKILL)])
+
     def test_reload(self) -> None:
         """A reload forks from a new server; the old one ends after success."""
         self.launch(1)

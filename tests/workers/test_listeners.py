@@ -192,6 +192,31 @@ class ListenerTests(TestCase):
             ),
         )
 
+    def test_handed_over_in_vain(self) -> None:
+        """Sockets that are not configured any more are closed; paths are removed."""
+        listener = self.open(LISTEN, 1)
+        folder = tempfile.TemporaryDirectory(prefix="listeners-")
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/socket"
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path)
+            divided = [each.dup() for each in listener.sockets]
+            shared = made.dup()
+            sockets = ListeningSockets(
+                [LISTEN],
+                reactor,
+                [
+                    HandedOver("tcp:1", divided, True, 7, ""),
+                    HandedOver(f"unix:{path}", [shared], False, 7, path),
+                ],
+            )
+            sockets.open(1)
+        self.addCleanup(sockets.close)
+        self.assertEqual([each.fileno() for each in [*divided, shared]], [-1, -1])
+        self.assertTrue(os.path.exists(path))
+        sockets.remove_dropped()
+        self.assertFalse(os.path.exists(path))
+
 
 class OwnedPathTests(TestCase):
     """The path of a UNIX socket that the last master has made."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING, Any, cast
@@ -113,6 +114,31 @@ class LogTests(SynchronousTestCase):
         os.close(reading)
         self.assertIn("[worker 1 shop.views#info] alone\n", text)
         self.assertIn("[worker 1 shop.views#info] still\n", text)
+
+    def test_master_that_has_ended_and_full_pipe(self) -> None:
+        """A worker does not wait until standard error is read."""
+        self.reader.close()
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        size = 0
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                size += os.write(writing, b"x" * 4096)
+        os.set_blocking(writing, True)
+        saved = os.dup(2)
+        os.dup2(writing, 2)
+        try:
+            self.logger.info("alone")
+            os.read(reading, size)
+            self.logger.info("{text}", text="y" * 10_000)
+        finally:
+            os.dup2(saved, 2)
+            for fd in (saved, writing):
+                os.close(fd)
+        text = os.read(reading, 1 << 20).decode()
+        self.assertNotIn("alone", text)
+        self.assertTrue(text.endswith("y" * 10_000 + "\n"), text[-20:])
 
     def test_finish(self) -> None:
         """The last lines of a worker that has ended are logged."""

@@ -73,7 +73,7 @@ class StartTests(SynchronousTestCase):
     def test_process_cannot_be_started(self) -> None:
         """An error of the system is the reason."""
         case = MasterCase(1)
-        case.refusal = OSError("no memory")
+        case.launch_errors = [OSError("no memory")]
         case.master.start()
         case.advance(0)
         self.assertEqual(case.given_up, ["the process cannot be started (no memory)"])
@@ -196,6 +196,18 @@ class CrashTests(SynchronousTestCase):
         case.advance(5)
         self.assertEqual(case.last.signals, [signal.SIGKILL])
 
+    def test_lost_link_of_a_successor(self) -> None:
+        """A reload tells why the master has killed a worker."""
+        case = MasterCase(1)
+        case.start()
+        done = case.master.reload()
+        case.master.lost(case.last.worker)
+        case.advance(5)
+        case.last.exit(None, signal.SIGKILL)
+        self.assertEqual(
+            self.successResultOf(done).reason, "it was killed: it has closed its link"
+        )
+
 
 class ReloadTests(SynchronousTestCase):
     """Reloads."""
@@ -279,6 +291,22 @@ class ReloadTests(SynchronousTestCase):
         case.end_drained()
         self.assertEqual(len(case.processes), 3)
         self.assertEqual(case.master.status().reloads, 2)
+
+    def test_processes_that_cannot_be_started(self) -> None:
+        """Successors without a process end too when the reload fails."""
+        case = MasterCase(3, reload_parallel=2)
+        case.start()
+        case.launch_errors = [OSError("no memory"), OSError("no memory")]
+        done = case.master.reload()
+        case.advance(0)
+        self.assertEqual(
+            self.successResultOf(done).reason,
+            "the process cannot be started (no memory)",
+        )
+        self.assertEqual(len(case.master.status().workers), 3)
+        stopped = case.master.stop()
+        case.end_drained()
+        self.successResultOf(stopped)
 
     def test_waits_for_a_drain(self) -> None:
         """A slot gets no further successor while its last worker drains."""
@@ -480,6 +508,15 @@ class ScaleTests(SynchronousTestCase):
         error = self.assertRaises(ValueError, case.master.scale, 0)
         self.assertEqual(str(error), "0 workers are too few: give 1 or more")
 
+    def test_development(self) -> None:
+        """In development, there is one worker: the reloader restarts no other."""
+        case = MasterCase(1, development=True)
+        case.start()
+        error = self.assertRaises(ValueError, case.master.scale, 2)
+        self.assertIn("restart without it, and with --workers 2", str(error))
+        case.master.scale(1)
+        self.assertEqual(len(case.live), 1)
+
     def test_while_a_worker_boots(self) -> None:
         """A worker that boots in a retired slot ends."""
         case = MasterCase(2)
@@ -499,6 +536,26 @@ class ScaleTests(SynchronousTestCase):
         case.master.scale(1)
         case.end_drained()
         self.assertTrue(self.successResultOf(done).succeeded)
+
+    def test_down_and_up_during_a_reload(self) -> None:
+        """A successor that is scaled away and replaced does not fail the reload."""
+        case = MasterCase(2, reload_parallel=2)
+        case.start()
+        done = case.master.reload()
+        first, second = case.processes[2:]
+        case.master.scale(1)
+        case.master.scale(2)
+        third = case.last
+        self.assertIsNot(third, second)
+        second.exit(None, signal.SIGTERM)
+        self.assertNoResult(done)
+        first.ready()
+        third.ready()
+        self.assertTrue(self.successResultOf(done).succeeded)
+        self.assertEqual(
+            [each.state for each in case.master.status().workers if each.slot == 1],
+            ["draining", "ready"],
+        )
 
 
 class StopTests(SynchronousTestCase):
@@ -797,6 +854,29 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(case.last.stacks_begun, 1)
         case.advance(1)
         self.assertEqual(self.successResultOf(answer), f"stacks of {case.last.pid}")
+
+    def test_stacks_while_the_state_changes(self) -> None:
+        """An answer does not depend on what happens to the worker meanwhile."""
+        case = MasterCase(1)
+        case.master.start()
+        booting = case.master.stacks(1)
+        case.last.ready()
+        case.advance(1)
+        self.assertEqual(self.successResultOf(booting), "stacks of 1001")
+        silent = case.master.stacks(1)
+        case.master.stop()
+        case.advance(2)
+        case.advance(1)
+        self.assertEqual(self.successResultOf(silent), "stacks of 1001")
+
+    def test_stacks_without_a_process(self) -> None:
+        """A worker that could not be started has no stacks."""
+        case = MasterCase(1)
+        case.launch_errors = [OSError("no memory")]
+        case.master.start()
+        stacks = case.master.stacks(1)
+        case.advance(0)
+        self.failureResultOf(stacks, LookupError)
 
     def test_stacks_of_no_worker(self) -> None:
         """An unknown number fails."""

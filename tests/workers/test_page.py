@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi._workers.page import RECORDS, Page, Record, create_page
+from txgreenwsgi._serving.notes import note_request
+from txgreenwsgi._workers.page import RECORD_BYTES, RECORDS, Page, Record, create_page
 from txgreenwsgi._workers.pulse import Limits, Pulse, resident_bytes
 
 
@@ -45,19 +47,33 @@ class PageTests(SynchronousTestCase):
         """The last record fits."""
         record = Record(self.fd, RECORDS - 1)
         record.beat(-1.0, 1, 1, 1)
-        record.noter()[0](b"a" * 100, b"b" * 100, b"/" + b"c" * 1000)
+        head = FakeHead("b" * 100, b"/" + b"c" * 1000)
+        note_request(record.note(), "a" * 100, cast("Any", head))
         beat = self.page.read(RECORDS - 1)
         self.assertEqual(beat.lag, 0.0)
-        self.assertEqual(beat.current, "a" * 24 + " " + "b" * 16 + " /" + "c" * 339)
+        self.assertEqual(beat.current, "a" * 16 + " " + "b" * 8 + " /" + "c" * 199)
+
+    def test_page_of_another_version(self) -> None:
+        """A worker of a newer version serves below a master with a shorter page."""
+        os.ftruncate(self.fd, RECORDS // 4 * RECORD_BYTES)
+        Record(self.fd, 3).beat(0.5, 17, 40, 1000)
+        self.assertEqual(os.pread(self.fd, 1, 3 * RECORD_BYTES), b"\1")
 
     def test_current_request(self) -> None:
         """The request is named without its query, until it has ended."""
-        note, clear = Record(self.fd, 1).noter()
-        note(b"1f6a-2b", b"GET", b"/reports/7?password=x")
+        note = Record(self.fd, 1).note()
+        note.request_id, note.method = "1f6a-2b", "GET"
+        note.target = b"/reports/7?password=x"
+        self.assertEqual(self.page.read(1).current, "")
+        note.running = 1
         self.assertEqual(self.page.read(1).current, "1f6a-2b GET /reports/7")
-        note(b"2", b"POST", b"/a\x1b[31m\xff")
+        note.request_id, note.method, note.target = "2", "POST", b"/a\x1b[31m\xff"
         self.assertEqual(self.page.read(1).current, "2 POST /a?[31m\xff")
-        clear()
+        with self.assertRaises(ValueError):
+            note.target = b"/" + b"a" * 8000
+        with self.assertRaises(ValueError):
+            note.method = "M" * 256
+        note.running = 0
         self.assertEqual(self.page.read(1).current, "")
 
     def test_reported_blocks(self) -> None:
@@ -81,6 +97,13 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(second.mean_connections(3), 3.0)
         self.page.write_serving(list(range(1, 1000)))
         self.assertGreater(first.mean_connections(5), 0)
+
+
+class FakeHead(NamedTuple):
+    """The head of a request."""
+
+    method: str
+    target: bytes
 
 
 class FakeRecord:
@@ -175,6 +198,21 @@ class PulseTests(SynchronousTestCase):
         self.resident = 201 << 20
         self.clock.advance(1)
         self.assertEqual(self.reasons, ["201 MiB of memory (--max-rss)"])
+
+    def test_memory_limit_below_the_start_size(self) -> None:
+        """A limit that every worker exceeds does not replace them all the time."""
+        with capturedLogs() as logs:
+            self.pulse(max_rss=50 << 20)
+        [event] = logs
+        self.assertIn(
+            "--max-rss is 50 MiB, but a new worker has 100 MiB",
+            formatEvent(event),
+        )
+        for _ in range(239):
+            self.clock.advance(0.25)
+        self.assertEqual(self.reasons, [])
+        self.clock.advance(0.25)
+        self.assertEqual(self.reasons, ["100 MiB of memory (--max-rss)"])
 
     def test_resident_bytes(self) -> None:
         """The memory of this process is plausible."""

@@ -131,9 +131,7 @@ def _checked(entry: Entry) -> Entry:
     """Return an entry, or the reason if its value is not valid here."""
     if not isinstance(entry, Key):
         return entry
-    option = all_options().get(entry.name)
-    if option is None:
-        return Missing(f"this version has no option {entry.name}")
+    option = all_options()[entry.name]
     try:
         value = from_toml(option, entry.value)
         validated(option, value, Conditions(paths_are_final=False))

@@ -32,7 +32,7 @@ from .shutdown import Shutdown
 from .static import StaticRunner, static_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Collection, Iterable
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from txgreenwsgi.monitoring.records import ExchangeRecord
     from txgreenwsgi.settings import Settings
 
+    from .notes import RequestNote
     from .registry import Observer, RequestInFlight
     from .shutdown import Connection
 
@@ -88,9 +89,8 @@ class ApplicationServer:
         runner: calls the application.
         dropped_fields: the hop-by-hop response fields that were logged: the name in
             lower case, and the place in the application.
-        note: in a worker, called with id, method and target of a request before its
-            first turn; None otherwise. Must not raise.
-        clear_note: in a worker, called after that turn.
+        note: in a worker, where each request is noted for its first turn; None
+            otherwise.
         hub: the hub of the reactor's tasks; set by `bind`.
         monitor: the monitor of that hub; None if `blocked_after` is 0, and for a
             reactor in memory.
@@ -98,8 +98,6 @@ class ApplicationServer:
 
     hub: Hub
     monitor: BlockedMonitor | None = None
-    note: Callable[[bytes, bytes, bytes], object] | None = None
-    clear_note: Callable[[], object]
 
     def __init__(
         self,
@@ -146,6 +144,8 @@ class ApplicationServer:
         self._run_application = self.runner
         if application is not None:
             self.open_static()
+        # Here, because an attribute that is added later makes all others slower.
+        self.note: RequestNote | None = None
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 

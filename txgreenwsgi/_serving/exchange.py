@@ -39,6 +39,7 @@ from txgreenwsgi.origins import take_turn
 from .blocks import seconds_blocked
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
 from .environ import environ_of, path_below
+from .notes import note_request
 from .plain_response import plain_response
 from .proxies import ProxyFieldError
 from .record_details import RecordDetails
@@ -327,10 +328,17 @@ class Exchange:
         if note is None:
             hub.start(task)
         else:
+            # Not a function: this is the hot path of a worker.
             head = self.head
-            note(self.request_id.encode(), head.method.encode("latin-1"), head.target)
+            try:
+                note.request_id = self.request_id
+                note.method = head.method
+                note.target = head.target
+                note.running = 1
+            except ValueError:
+                note_request(note, self.request_id, head)
             hub.start(task)
-            server.clear_note()
+            note.running = 0
 
     def _task_ended(self) -> None:
         self.state = _TASK_ENDED

@@ -173,6 +173,8 @@ class GreenletHub:
         self.abandoned: list[Task[object]] = []
         self.threads: set[Task[object]] = set()
         self.closed = False
+        # Here, because an attribute that is added later makes all others slower.
+        self._resume: Callable[[Task[object]], None] = self._switch_to
         self._on_end: list[Callable[[], object]] = []
         self.detects_stalls = is_steady(reactor)
         self._turn: list[Callable[[], object]] = []
@@ -320,7 +322,7 @@ class GreenletHub:
         # Not Context.run, whose C frames each parked task would keep a copy of.
         greenlet_.gr_context = task._context
         task.greenlet = task._parked_greenlet = greenlet_
-        self._switch_first(task)
+        self._switch_to(task)
 
     def _refuse_when_closed(self) -> None:
         if self.closed:
@@ -394,13 +396,13 @@ class GreenletHub:
         task.suspension = None
         task.state = READY
         if running.in_handler:
-            self._turn.append(partial(self._switch_to, task))
+            self._turn.append(partial(self._resume, task))
             # Not by callLater: the reactor may be asleep, or in its delayed calls.
             self.call_from_thread(self._take_turn)
         elif running.task is None and guards.collecting_thread is None:
-            self._switch_to(task)
+            self._resume(task)
         else:
-            self.at_next_turn(partial(self._switch_to, task))
+            self.at_next_turn(partial(self._resume, task))
 
     def wait_for_end(self, task: Task[object], timeout: float | None) -> None:
         """Park the current task until `task` has ended. See `Task.wait`.
@@ -482,8 +484,8 @@ class GreenletHub:
     ) -> Callable[[], object]:
         """Call a function before each task is resumed, and another one after.
 
-        Not at its first turn. Until this is called, switches cost nothing more. Call
-        once, before the first task. The functions must not park or raise.
+        Not at its first turn. Until this is called, nothing more is called at a switch.
+        The functions must not park or raise.
 
         Args:
             note: called with the object whose method the task runs, such as a request
@@ -493,18 +495,17 @@ class GreenletHub:
         Returns:
             A function that ends this.
         """
-        switch = self._switch_to
 
         def noted(task: Task[object]) -> None:
             note(getattr(task._function, "__self__", None), task)
-            switch(task)
+            self._switch_to(task)
             clear()
 
-        self._switch_to = noted  # type: ignore[method-assign]
-        return partial(vars(self).pop, "_switch_to", None)
+        def stop() -> None:
+            self._resume = self._switch_to
 
-    #: Not affected by `note_resumptions`.
-    _switch_first = _switch_to
+        self._resume = noted
+        return stop
 
     def close(self) -> None:
         """Kill the remaining tasks, except `threads`, after the reactor has stopped.

@@ -23,15 +23,19 @@ from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._switching.steady_clock import use_steady_clock
 from txgreenwsgi._tls.stored import store
 from txgreenwsgi._twistd.development import watch_application
+from txgreenwsgi._twistd.master_observers import SuccessorObserver, SystemdObserver
+from txgreenwsgi._twistd.master_process import MAX_WORKERS
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._workers.boot import Boot
 from txgreenwsgi._workers.cpus import usable_cpus
+from txgreenwsgi._workers.endings import KILL_MARGIN_SECONDS
 from txgreenwsgi._workers.forking import ForkingLauncher
 from txgreenwsgi._workers.handover import Predecessor, write_pid
-from txgreenwsgi._workers.master import KILL_MARGIN_SECONDS, Master, MasterSettings
+from txgreenwsgi._workers.master import Master
+from txgreenwsgi._workers.master_parts import MasterSettings
 from txgreenwsgi._workers.page import Page, create_page
 from txgreenwsgi._workers.process import Launcher, worker_environment
 from txgreenwsgi._workers.sockets import ListeningSockets
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._reloading.reloader import Reloader
     from txgreenwsgi._tls.options import TLSOptions
     from txgreenwsgi._twistd.options import Options
-    from txgreenwsgi._workers.interface import MasterControl, ReloadResult
+    from txgreenwsgi._workers.interface import MasterControl
 
 __all__ = ["MasterService", "make_master"]
 
@@ -211,9 +215,10 @@ class MasterService(Service):
                 self._open()
             if not os.access(sys.executable, os.X_OK):
                 raise StartError(
-                    f"workers cannot be started ({sys.executable} is not executable): "
-                    "with --chroot, the new root directory must contain Python, or "
-                    "serve without --workers"
+                    f"workers cannot be started ({sys.executable} is not executable "
+                    "for this user): with --uid, give the user access to Python; with "
+                    "--chroot, the new root directory must contain it; or serve "
+                    "without --workers"
                 )
         reactor = self._reactor
         reactor.callWhenRunning(self._watchdog.install, reactor)
@@ -287,9 +292,9 @@ class MasterService(Service):
         predecessor = self._predecessor
         if predecessor is not None:
             predecessor.attach(self._reactor, self._succeeded)
-            self.master.observe(_SuccessorObserver(predecessor))
+            self.master.observe(SuccessorObserver(predecessor))
         if self._notifier:
-            observer = _SystemdObserver(self._notifier)
+            observer = SystemdObserver(self._notifier)
             self._notifier.start(self._reactor, observer.status, self._is_well)
             self.master.observe(observer)
         if self._fork_servers is not None:
@@ -381,6 +386,8 @@ class MasterService(Service):
     def _succeeded(self) -> None:
         """Take over what is left, when the last master has ended."""
         _log.info("the last master has ended")
+        if self._sockets is not None:
+            self._sockets.remove_dropped()
         if self._pidfile_fd >= 0:
             # It has written this pid, unless it was killed.
             with contextlib.suppress(OSError):
@@ -453,72 +460,18 @@ class MasterService(Service):
         count = self.master.target + change
         if count < 1:
             _log.warn("SIGTTOU ignored: one worker is the minimum")
+        elif count > MAX_WORKERS:
+            _log.warn("SIGTTIN ignored: {n} workers are the maximum", n=MAX_WORKERS)
         else:
-            self.master.scale(count)
+            try:
+                self.master.scale(count)
+            except ValueError as error:
+                _log.warn("SIGTTIN ignored: {error}", error=error)
 
     def _reopen_workers(self) -> None:
         # Descriptor 2 of a daemon appends to its log.
         descriptors = [STDERR_FD] if self._stacks_path else []
         self.master.for_all({"do": "reopen"}, descriptors)
-
-
-class _SuccessorObserver:
-    """Tells the last master that this one serves."""
-
-    def __init__(self, predecessor: Predecessor) -> None:
-        self._predecessor = predecessor
-
-    def ready(self) -> None:
-        self._predecessor.report_ready()
-
-    def reloading(self) -> None:
-        """No-op."""
-
-    def reloaded(self, result: ReloadResult) -> None:
-        """No-op."""
-
-    def failed(self, slot: int, reason: str) -> None:
-        """No-op: the master gives up if the first worker fails."""
-
-    def stopping(self) -> None:
-        """No-op."""
-
-    def changed(self, text: str) -> None:
-        """No-op."""
-
-
-class _SystemdObserver:
-    """Reports the state of the workers to systemd."""
-
-    def __init__(self, notifier: Notifier) -> None:
-        self._notifier = notifier
-        self._text = "starting workers"
-
-    def status(self) -> str:
-        """Return the last state."""
-        return self._text
-
-    def ready(self) -> None:
-        self._notifier.ready()
-
-    def reloading(self) -> None:
-        self._notifier.reloading()
-
-    def reloaded(self, result: ReloadResult) -> None:
-        self._notifier.ready()
-        if not result.succeeded:
-            self._text = f"reload failed: {result.reason.splitlines()[-1]}"
-            self._notifier.status(self._text)
-
-    def failed(self, slot: int, reason: str) -> None:
-        """No-op: `reloaded` and `changed` report the state."""
-
-    def stopping(self) -> None:
-        """No-op: the service has reported it."""
-
-    def changed(self, text: str) -> None:
-        self._text = text
-        self._notifier.status(text)
 
 
 #: Time after the grace period at which the watchdog ends the master.

@@ -114,7 +114,10 @@ class MasterProcess:
                     f"{MAX_WORKERS}"
                 )
             )
-        master.scale(wanted)
+        try:
+            master.scale(wanted)
+        except ValueError as error:
+            return fail(ControlError(str(error)))
         return succeed(wanted)
 
     def stacks(self, of: str) -> Deferred[str]:

@@ -39,6 +39,7 @@ from txgreenwsgi._server.proxy_header import unusable_setting
 from txgreenwsgi._serving.static import static_files
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.hints import HELP, explain, hint
+from txgreenwsgi._twistd.master_process import MAX_WORKERS
 from txgreenwsgi._twistd.pidfile import remove_stale_pidfile
 from txgreenwsgi._workers.handover import Predecessor
 from txgreenwsgi._wsgi.application_check import is_path, module_spec
@@ -241,6 +242,11 @@ class Options(usage.Options):
     def _check_reload(self) -> None:
         """Reject options that exclude each other."""
         command = self.command
+        if command.workers != "auto" and int(command.workers) > MAX_WORKERS:
+            raise usage.UsageError(
+                f"--workers {command.workers} are too many: give {MAX_WORKERS} at "
+                "most, or auto"
+            )
         if command.reload and command.workers not in (0, 1):
             raise usage.UsageError(
                 f"--reload and --workers {command.workers} exclude each other: one "

@@ -249,7 +249,13 @@ def _enter(directory: str | None) -> None:
                 f"--chdir {directory!r} cannot be entered ({error}): give the "
                 "directory of the application's modules"
             ) from None
-    current = os.getcwd()
+    try:
+        current = os.getcwd()
+    except FileNotFoundError:
+        raise StartError(
+            "the current directory has been removed: restart the server in the new "
+            "one, or give the path of the application's modules as --chdir"
+        ) from None
     if sys.path[0] != current:
         sys.path.insert(0, current)
 

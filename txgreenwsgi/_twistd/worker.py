@@ -6,6 +6,7 @@ It knows the order in which the parts of a worker start and stop.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -32,11 +33,12 @@ from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_F
 from txgreenwsgi._workers.logs import LogSender
 from txgreenwsgi._workers.page import Record
 from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
+from txgreenwsgi._workers.stacks import STACKS_SIGNAL
 from txgreenwsgi._workers.tenancy import Tenancy
 from txgreenwsgi.green import patched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.logger import ILogObserver
 
@@ -86,6 +88,8 @@ def run_worker(boot: Boot, preloaded: Preloaded | None = None) -> NoReturn:
     """
     for fd in (LINK_FD, LOG_FD, PAGE_FD, STACKS_FD):
         os.set_inheritable(fd, False)
+    # Again in the child of a fork server; an executed worker has done it earlier.
+    faulthandler.register(STACKS_SIGNAL, STACKS_FD, all_threads=True)
     if boot.uses_tls:
         os.set_inheritable(TLS_FD, False)
         adopt_stored(TLS_FD)
@@ -199,19 +203,38 @@ def options_for(boot: Boot) -> Options:
     options.parent = parent
     with _directory(boot.directory):
         options.parseOptions(boot.arguments)
-    for text in options.command.listen:
-        if text not in boot.listen:
-            raise StartError(
-                f"--listen {text!r} is new: the master opens sockets when it starts; "
-                "restart the server"
-            )
+    _check_listen(options.command.listen, boot.listen)
     return options
+
+
+def _check_listen(own: Sequence[str], of_master: Sequence[str]) -> None:
+    """Check that the endpoints are those of the master, which hands sockets over.
+
+    Raises:
+        StartError: the configuration file has others now.
+    """
+    if list(own) == list(of_master):
+        return
+    changes = [f"{text!r} is new" for text in own if text not in of_master]
+    changes += [f"{text!r} is missing" for text in of_master if text not in own]
+    raise StartError(
+        f"--listen has changed ({', '.join(changes) or 'in order'}): a reload keeps "
+        "the sockets of the master; send it SIGUSR2, or restart the server"
+    )
 
 
 @contextlib.contextmanager
 def _directory(path: str) -> Any:
     """Change to the directory in which the master has parsed its options."""
-    before = os.getcwd()
+    try:
+        before = os.getcwd()
+    except FileNotFoundError:
+        # A deployment has removed it, and may have made another one at its path.
+        if path:
+            with contextlib.suppress(OSError):
+                os.chdir(path)
+        yield
+        return
     if not path or path == before:
         yield
         return

@@ -5,7 +5,7 @@ It knows the form of the message. It must never know the options in it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .stacks import STACKS_SIGNAL
@@ -101,5 +101,10 @@ class Boot:
 
     @classmethod
     def from_message(cls, message: Message) -> Boot:
-        """Return the object for a message."""
-        return cls(**message)
+        """Return the object for a message.
+
+        A reload starts workers of the installed version, which the master may not
+        have: unknown fields are ignored, and missing ones have their defaults.
+        """
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: message[name] for name in known & message.keys()})

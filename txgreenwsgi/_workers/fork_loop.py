@@ -84,6 +84,7 @@ class ForkLoop:
                 elif not self._receive():
                     self._open = False
                     waiting.unregister(self._link)
+                    self._end_children()
             self._reap()
             for message, descriptors in self._messages():
                 if message["do"] == "end":
@@ -98,6 +99,15 @@ class ForkLoop:
                     boot: Message = message["boot"]
                     return boot
         return None
+
+    def _end_children(self) -> None:
+        """Send SIGTERM to the children when the master has ended.
+
+        A child that code blocks does not notice the end of its link.
+        """
+        for pid in self._children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
     def _receive(self) -> bool:
         """Receive from the link; return False at its end."""

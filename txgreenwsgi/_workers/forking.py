@@ -220,6 +220,11 @@ class _ForkServer(ProcessProtocol):
             with suppress(ProcessLookupError):
                 os.kill(self._pid, number)
 
+    def kill_if_unwanted(self) -> None:
+        """Kill the process if all workers that wait for it have been killed."""
+        if all(each.pid or each.is_killed for each in self._workers.values()):
+            self.signal(_SIGKILL)
+
     def begin_stacks(self) -> None:
         """Let the process write its stacks."""
         os.ftruncate(self._stacks, 0)
@@ -314,18 +319,24 @@ class _ForkedProcess(WorkerProcess):
         if self._wanted is not None:
             self.kill(self._wanted)
 
+    @property
+    def is_killed(self) -> bool:
+        """Whether it is to be killed as soon as it is forked."""
+        return self._wanted == _SIGKILL
+
     def kill(self, number: int) -> None:
         """Send a signal.
 
         Before the fork, the import of the application takes too long or is not wanted
-        any more: the signal waits, and SIGKILL ends the fork server.
+        any more: the signal waits, and SIGKILL ends the fork server, unless other
+        workers wait for it.
         """
         if self.pid:
             super().kill(number)
             return
         self._wanted = number
         if number == _SIGKILL:
-            self._server.signal(number)
+            self._server.kill_if_unwanted()
 
     def begin_stacks(self) -> None:
         """Let the process write its stacks; before the fork, the fork server."""

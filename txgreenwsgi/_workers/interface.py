@@ -151,7 +151,7 @@ class MasterControl(Protocol):
             count: 1 or more.
 
         Raises:
-            ValueError: `count` is below 1.
+            ValueError: `count` is below 1, or above it in development.
         """
 
     def status(self) -> MasterStatus:

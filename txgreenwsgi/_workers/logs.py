@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import time
 from _thread import allocate_lock
 from collections import deque
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
 __all__ = ["MAX_UNSENT_BYTES", "LogReader", "LogSender"]
+
+# Bound at import: the application patches `select` later.
+_poll = select.poll
 
 #: Maximum number of bytes that wait for the master.
 MAX_UNSENT_BYTES: Final = 1 << 20
@@ -157,11 +161,17 @@ class LogSender:
         except ValueError:  # the rest of a line that was sent in part
             return
         text = formatEventAsClassicLogText(event) or ""
+        data = text.encode("utf-8", "backslashreplace")
+        waiting = _poll()
+        waiting.register(_STDERR_FD, select.POLLOUT)
         try:
-            os.write(_STDERR_FD, text.encode("utf-8", "backslashreplace"))
+            # A pipe that is ready takes as much without blocking.
+            while data and waiting.poll(0) == [(_STDERR_FD, select.POLLOUT)]:
+                data = data[os.write(_STDERR_FD, data[: select.PIPE_BUF]) :]
         except OSError:
-            # No place to write to is left.
             self._lost += 1
+        else:
+            self._lost += bool(data)
 
 
 @implementer(IReadDescriptor)

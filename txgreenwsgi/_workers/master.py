@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import heapq
 import os
-import signal
 import time
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
-from .interface import MasterObserver, MasterStatus, ReloadResult, WorkerStatus
-from .page import RECORDS, Beat
+from .endings import Endings, described_end
+from .interface import MasterObserver, MasterStatus, ReloadResult
+from .neighbours import Neighbours
+from .page import RECORDS
+from .questions import Questions
+from .recycling import Recycling
 from .reloads import Reload
-from .slots import BootFailed, Process, Slot, Worker
+from .slots import BootCancelled, BootFailed, Process, Slot, Worker
+from .statuses import worker_status
+from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
 
     from .details import WorkerDetails
     from .link import Message
+    from .master_parts import Beats, MasterSettings, Sockets
 
-__all__ = ["Master", "MasterSettings", "Sockets"]
+__all__ = ["Master"]
 
 _log = Logger()
 
@@ -40,95 +44,8 @@ EARLY_SECONDS: Final = 10.0
 #: The longest delay of a restart.
 MAX_DELAY_SECONDS: Final = 30.0
 
-#: Time after the grace period for a worker to end by itself; its own watchdog ends it
-#: sooner.
-KILL_MARGIN_SECONDS: Final = 8.0
-
-#: Time for a worker that boots to end after SIGTERM.
-BOOT_KILL_SECONDS: Final = 5.0
-
-#: Time for a process to write its stacks before it is killed.
-STACKS_SECONDS: Final = 1.0
-
-#: Time for a worker to answer a question for its stacks.
-ANSWER_SECONDS: Final = 2.0
-
-#: Interval between two looks at the beats of the workers.
-WATCH_SECONDS: Final = 0.25
-
-#: A worker whose last beat is older is blocked: a neighbour accepts for it.
-BLOCKED_SECONDS: Final = 1.0
-
-#: A look that comes so much later than planned shows that the master was stopped.
-STOPPED_SECONDS: Final = 1.0
-
 #: Time for the master to get the signal that a worker has got.
 LEAVE_SECONDS: Final = 0.2
-
-#: Time between the end of a link and the end of the process behind it.
-LOST_SECONDS: Final = 5.0
-
-
-@dataclass(frozen=True)
-class MasterSettings:
-    """The settings of a master.
-
-    Attributes:
-        workers: the number of workers at the start.
-        boot_timeout: seconds that a worker may take until it is ready.
-        graceful_timeout: the grace period of a worker that drains, in seconds.
-        reload_parallel: the number of successors that boot at the same time.
-        worker_timeout: seconds without a beat after which a worker is killed; 0 for no
-            limit.
-        development: a worker that cannot start is replaced by one that shows why, and
-            the server goes on.
-    """
-
-    workers: int
-    boot_timeout: float = 60.0
-    graceful_timeout: float = 30.0
-    reload_parallel: int = 1
-    worker_timeout: float = 30.0
-    development: bool = False
-
-
-class Beats(Protocol):
-    """The shared page, as the master uses it."""
-
-    def clear(self, record: int) -> None:
-        """Forget the last worker of a record."""
-
-    def read(self, record: int) -> Beat:
-        """Return the state of a worker."""
-
-    def write_serving(self, records: Sequence[int]) -> None:
-        """Tell all workers the records of those that serve."""
-
-
-class Sockets(Protocol):
-    """The listening sockets of the server."""
-
-    @property
-    def addresses(self) -> Sequence[str]:
-        """The addresses, for the status."""
-
-    @property
-    def slots(self) -> int:
-        """The number of slots with sockets."""
-
-    def shared(self) -> list[int]:
-        """Return the indices of the endpoints whose socket all slots share."""
-
-    def descriptors(self, slot: int, *, shared: bool) -> tuple[list[int], list[int]]:
-        """Return the listening descriptors of a slot, opening them if necessary.
-
-        Args:
-            slot: the index of the slot.
-            shared: whether to return the sockets that all slots share, too.
-
-        Returns:
-            The indices of the endpoints, and a descriptor for each.
-        """
 
 
 class Master:
@@ -167,16 +84,26 @@ class Master:
         self._beats = beats
         self._give_up = give_up
         self._monotonic = monotonic
-        self._watching: IDelayedCall | None = None
-        self._watched_at = self._resumed_at = monotonic()
+        self._neighbours = Neighbours(sockets, beats)
+        self._watch = Watch(
+            reactor,
+            monotonic,
+            beats,
+            settings.worker_timeout,
+            self._tenants,
+            self._update_neighbours,
+        )
         # The first record is that of the master.
         self._free_records = list(range(1, RECORDS))
-        self._recycling: list[Worker] = []
+        self._recycling = Recycling(settings.reload_parallel, self._boot)
         self._target = settings.workers
         self._slots: list[Slot] = []
         self._observers: list[MasterObserver] = []
         self._numbers = 0
-        self._questions = 0
+        self._questions = Questions(reactor)
+        self._endings = Endings(
+            reactor, settings, self._questions, self._update_neighbours
+        )
         self._restarts = 0
         self._reloads = 0
         self._reload: Reload | None = None
@@ -187,7 +114,6 @@ class Master:
         self._all_ready = False
         self._unready = False
         self._stopping = False
-        self._cut_short = False
         self._stopped: list[Deferred[None]] = []
         self.events: dict[str, Callable[[Worker, Message], object]] = {}
         # By slot, functions that wait for the end of its workers.
@@ -217,6 +143,11 @@ class Master:
         """See `MasterControl.scale`."""
         if count < 1:
             raise ValueError(f"{count} workers are too few: give 1 or more")
+        if self._settings.development and count > 1:
+            raise ValueError(
+                "--reload serves with one worker: restart without it, and with "
+                f"--workers {count}"
+            )
         if self._stopping or count == self._target:
             return
         _log.info("scaling from {old} to {new} workers", old=self._target, new=count)
@@ -245,7 +176,12 @@ class Master:
             reloading=self._reload is not None,
             stopping=self._stopping,
             workers=tuple(
-                self.worker_status(worker)
+                worker_status(
+                    worker,
+                    self._beats.read(worker.record),
+                    self._reactor.seconds(),
+                    self._monotonic(),
+                )
                 for slot in self._slots
                 for worker in slot.workers()
             ),
@@ -256,38 +192,20 @@ class Master:
 
     def details(self, worker: int) -> Deferred[WorkerDetails | None]:
         """See `MasterControl.details`."""
-        found = next((each for each in self.workers() if each.number == worker), None)
+        found = self._find(worker)
         if found is None or found.is_booting:
             return succeed(None)
-        self._questions += 1
-        question = self._questions
-        answer: Deferred[Any] = Deferred()
-        found.details[question] = answer
-        found.send({"do": "details", "question": question})
-        answer.addTimeout(ANSWER_SECONDS, self._reactor)
-        return answer.addErrback(self._no_details, found, question)
-
-    @staticmethod
-    def _no_details(_: object, worker: Worker, question: int) -> None:
-        worker.details.pop(question, None)
+        return self._questions.details(found)
 
     def stacks(self, worker: int, request: str = "") -> Deferred[str]:
         """See `MasterControl.stacks`."""
-        found = next((each for each in self.workers() if each.number == worker), None)
+        found = self._find(worker)
         if found is None:
             return fail(LookupError(f"there is no worker {worker}"))
-        answer: Deferred[str] = Deferred()
-        self._questions += 1
-        question = self._questions
-        found.stacks[question] = answer
-        if found.is_booting or found.blocked:
-            self._unanswered(found, question)
-            return answer
-        found.send({"do": "stacks", "question": question, "request": request})
-        found.calls.append(
-            self._reactor.callLater(ANSWER_SECONDS, self._unanswered, found, question)
-        )
-        return answer
+        return self._questions.stacks(found, request)
+
+    def _find(self, number: int) -> Worker | None:
+        return next((each for each in self.workers() if each.number == number), None)
 
     def restart_slot(
         self, slot: int, grace_seconds: float = 0.0
@@ -301,10 +219,10 @@ class Master:
         place.failures = 0
         for worker in place.workers():
             booting = worker.is_booting
-            self._drain(worker)
+            self._endings.drain(worker)
             if not booting:
                 worker.calls.append(
-                    self._reactor.callLater(grace_seconds, self._hurry, worker)
+                    self._reactor.callLater(grace_seconds, self._endings.hurry, worker)
                 )
 
         def start() -> None:
@@ -336,8 +254,7 @@ class Master:
         ]
         for slot in self._slots:
             self._start(slot)
-        self._watched_at = self._monotonic()
-        self._watch()
+        self._watch.start()
 
     def unready(self) -> None:
         """Let the health checks of all workers fail, because the server stops soon."""
@@ -361,7 +278,7 @@ class Master:
             for slot in self._slots:
                 slot.cancel_restart()
             for worker in list(self.workers()):
-                self._drain(worker, final=final)
+                self._endings.drain(worker, final=final)
             if self._reload is not None:
                 self._reload.abandon("the server shuts down")
         self._check_stopped()
@@ -369,10 +286,10 @@ class Master:
 
     def cut_short(self) -> None:
         """End the grace period of workers that drain, now and later."""
-        self._cut_short = True
+        self._endings.is_cut_short = True
         for worker in self.workers():
             if worker.is_draining:
-                self._hurry(worker)
+                self._endings.hurry(worker)
 
     def for_all(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send a message to all workers."""
@@ -382,6 +299,9 @@ class Master:
     def workers(self) -> Iterable[Worker]:
         """Return all live workers."""
         return [worker for slot in self._slots for worker in slot.workers()]
+
+    def _tenants(self) -> list[Worker]:
+        return [slot.tenant for slot in self._slots if slot.tenant is not None]
 
     @property
     def is_served(self) -> bool:
@@ -406,15 +326,14 @@ class Master:
         elif event == "failed":
             worker.reason = message["reason"]
         elif event == "recycle":
-            self._recycle(worker, message["reason"])
+            if not self._stopping and self._recycling.add(worker, message["reason"]):
+                self._proceed_recycling()
         elif event == "leaving":
             self._leaving(worker, message["reason"])
         elif event == "stacks":
-            _answer(worker, message["question"], message["text"])
+            self._questions.received_stacks(worker, message)
         elif event == "details":
-            details = worker.details.pop(message["question"], None)
-            if details is not None:
-                details.callback(message["details"])
+            self._questions.received_details(worker, message)
         elif event in self.events:
             self.events[event](worker, message)
         else:
@@ -424,12 +343,7 @@ class Master:
 
     def lost(self, worker: Worker) -> None:
         """Handle the end of the link of a worker, whose process ends next."""
-        if not worker.is_gone:
-            worker.calls.append(
-                self._reactor.callLater(
-                    LOST_SECONDS, self._kill, worker, "it has closed its link"
-                )
-            )
+        self._endings.lost(worker)
 
     def exited(self, worker: Worker, status: int | None, number: int | None) -> None:
         """Handle the end of a worker.
@@ -445,17 +359,13 @@ class Master:
         worker.move("exit")
         heapq.heappush(self._free_records, worker.record)
         worker.cancel_calls()
-        for answer in worker.stacks.values():
-            answer.errback(LookupError(f"{worker} has ended"))
-        worker.stacks.clear()
-        for details in list(worker.details.values()):
-            details.cancel()
+        self._questions.forget(worker)
         slot.draining.discard(worker)
         if slot.tenant is worker:
             slot.tenant = None
         if slot.successor is worker:
             slot.successor = None
-        ended = _ended(status, number)
+        ended = described_end(status, number)
         if draining:
             if number is not None:
                 _log.warn(
@@ -469,7 +379,8 @@ class Master:
             reason = worker.reason or f"{ended} before it was ready"
             if booting and not self._stopping:
                 self._boot_failed(worker, reason)
-            worker.booted.errback(BootFailed(reason))
+            failed = BootFailed if booting else BootCancelled
+            worker.booted.errback(failed(reason))
             worker.booted.addErrback(_ignore)
         waiting = self._waiting_starts.pop(slot, None)
         if waiting is not None:
@@ -497,7 +408,7 @@ class Master:
         """Start a worker."""
         slot.cancel_restart()
         if slot.successor is not None:
-            self._drain(slot.successor)
+            self._endings.drain(slot.successor)
         self._numbers += 1
         worker = Worker(
             self._numbers,
@@ -510,17 +421,15 @@ class Master:
         slot.successor = worker
         worker.calls.append(
             self._reactor.callLater(
-                self._settings.boot_timeout, self._boot_timed_out, worker
+                self._settings.boot_timeout, self._endings.boot_timed_out, worker
             )
         )
         try:
             worker.process = self._launch(worker)
         except OSError as error:
             worker.reason = f"the process cannot be started ({error})"
-            # Later, as the end of a process is.
-            worker.calls.append(
-                self._reactor.callLater(0, self.exited, worker, 1, None)
-            )
+            # Later, as the end of a process is; also if it is told to end first.
+            self._reactor.callLater(0, self.exited, worker, 1, None)
         return worker
 
     def _ready(self, worker: Worker) -> None:
@@ -537,12 +446,12 @@ class Master:
             worker=worker,
             seconds=now - worker.started,
         )
-        self._adopt(worker, slot)
+        self._neighbours.adopt(worker, slot)
         if self._unready:
             worker.send({"do": "unready"})
         self._update_neighbours()
         if old is not None:
-            self._drain(old)
+            self._endings.drain(old)
         worker.booted.callback(None)
         if not self._all_ready and all(
             slot.tenant is not None for slot in self._slots if not slot.retired
@@ -564,94 +473,14 @@ class Master:
     def _replace(self, worker: Worker, reason: str) -> None:
         if worker.is_ready and not self._unready:
             _log.info("{worker} leaves: {reason}", worker=worker, reason=reason)
-            self._drain(worker)
+            self._endings.drain(worker)
             self._update_neighbours()
             self._start(worker.slot)
-
-    def _drain(self, worker: Worker, *, final: bool = False) -> None:
-        """Let a worker finish its requests and end. It is killed if it does not.
-
-        Args:
-            worker: the worker.
-            final: whether no other process accepts the connections of its backlog.
-        """
-        if worker.is_draining or worker.is_gone:
-            return
-        booting = worker.is_booting
-        worker.move("drain")
-        worker.cancel_calls()
-        slot = worker.slot
-        if slot.tenant is worker:
-            slot.tenant = None
-        if slot.successor is worker:
-            slot.successor = None
-        slot.draining.add(worker)
-        self._update_neighbours()
-        if booting:
-            worker.kill(signal.SIGTERM)
-            seconds = BOOT_KILL_SECONDS
-        else:
-            worker.send({"do": "drain", "final": final})
-            seconds = self._settings.graceful_timeout + KILL_MARGIN_SECONDS
-        worker.calls.append(
-            self._reactor.callLater(
-                seconds, self._kill, worker, f"it did not end in {seconds:g} s"
-            )
-        )
-        if self._cut_short:
-            self._hurry(worker)
-
-    def _hurry(self, worker: Worker) -> None:
-        """End the grace period of a worker that drains."""
-        worker.send({"do": "cut short"})
-        worker.cancel_calls()
-        worker.calls.append(
-            self._reactor.callLater(
-                KILL_MARGIN_SECONDS,
-                self._kill,
-                worker,
-                f"it did not end in {KILL_MARGIN_SECONDS:g} s",
-            )
-        )
 
     def _retire(self, slot: Slot) -> None:
         slot.cancel_restart()
         for worker in slot.workers():
-            self._drain(worker)
-
-    def _kill(self, worker: Worker, reason: str) -> None:
-        _log.error("killing {worker}: {reason}", worker=worker, reason=reason)
-        worker.kill(signal.SIGKILL)
-
-    def _boot_timed_out(self, worker: Worker) -> None:
-        seconds = self._settings.boot_timeout
-        worker.reason = f"it was not ready after {seconds:g} s (--boot-timeout)"
-
-        def kill(stacks: str) -> None:
-            if stacks:
-                worker.reason += f"; its stacks:\n{stacks.rstrip()}"
-            worker.kill(signal.SIGKILL)
-
-        self._dump_stacks(worker, kill)
-
-    def _dump_stacks(self, worker: Worker, receive: Callable[[str], object]) -> None:
-        """Pass the stacks of a worker on, which may be blocked.
-
-        The end of the process cancels the call.
-        """
-        process = worker.process
-        assert process is not None, "it has been started"
-        process.begin_stacks()
-
-        def read() -> None:
-            receive(process.stacks())
-
-        worker.calls.append(self._reactor.callLater(STACKS_SECONDS, read))
-
-    def _unanswered(self, worker: Worker, question: int) -> None:
-        """Let a worker that does not answer write its stacks."""
-        if question in worker.stacks:
-            self._dump_stacks(worker, partial(_answer, worker, question))
+            self._endings.drain(worker)
 
     def _boot_failed(self, worker: Worker, reason: str) -> None:
         # A reload logs the whole reason when it ends.
@@ -708,157 +537,13 @@ class Master:
         slot.cancel_restart()
         slot.restart = self._reactor.callLater(delay, self._start, slot)
 
-    # Recycling: a reload of single slots.
-
-    def _recycle(self, worker: Worker, reason: str) -> None:
-        """Replace a worker that has reached a limit. It serves until then."""
-        if worker.is_ready and not worker.recycling and not self._stopping:
-            worker.recycling = True
-            _log.info("recycling {worker}: {reason}", worker=worker, reason=reason)
-            self._recycling.append(worker)
-            self._proceed_recycling()
-
     def _proceed_recycling(self) -> None:
-        """Start successors, as many at a time as during a reload."""
-        self._recycling = [each for each in self._recycling if each.is_ready]
-        if self._stopping or self._reload is not None:
-            return
-        waiting = [each for each in self._recycling if each.slot.successor is None]
-        booting = sum(slot.successor is not None for slot in self._slots)
-        for worker in waiting[: max(self._settings.reload_parallel - booting, 0)]:
-            booted = self._boot(worker.slot).booted
-            booted.addErrback(self._not_recycled, worker)
-
-    def _not_recycled(self, _failure: object, worker: Worker) -> None:
-        """Keep a worker whose successor cannot start. It asks again."""
-        worker.recycling = False
-        if worker in self._recycling:
-            self._recycling.remove(worker)
-
-    # Beats.
-
-    def _watch(self) -> None:
-        """Look at the beats of all workers."""
-        now = self._monotonic()
-        if now - self._watched_at > WATCH_SECONDS + STOPPED_SECONDS:
-            # This process was stopped, and the workers may have been too.
-            self._resumed_at = now
-        self._watched_at = now
-        changed = False
-        for worker in self.workers():
-            if not worker.is_ready:
-                continue
-            beat = self._beats.read(worker.record)
-            if not beat.beats:
-                continue
-            age = now - max(beat.time, self._resumed_at)
-            blocked = age > BLOCKED_SECONDS
-            if blocked is not worker.blocked:
-                worker.blocked = blocked
-                changed = True
-                if blocked:
-                    self._log_blocked(worker, beat, age)
-                else:
-                    _log.info("{worker} responds again", worker=worker)
-            if not blocked:
-                worker.suspected_at = None
-            elif self._settings.worker_timeout:
-                self._check_hung(worker, beat, age, now)
-        if changed:
-            self._update_neighbours()
-        self._poll_shared()
-        self._watching = self._reactor.callLater(WATCH_SECONDS, self._watch)
-
-    @staticmethod
-    def _log_blocked(worker: Worker, beat: Beat, age: float) -> None:
-        """Name the request that blocks a worker, unless the worker itself has."""
-        if not beat.reported:
-            _log.warn(
-                "{worker} is blocked for {age:.1f} s by {current}, which lets no other "
-                "Python code run; a neighbour accepts for it",
-                worker=worker,
-                age=age,
-                current=_described(beat),
-            )
-
-    def _check_hung(self, worker: Worker, beat: Beat, age: float, now: float) -> None:
-        """Request the stacks of a worker before its timeout, and kill it after."""
-        timeout = self._settings.worker_timeout
-        process = worker.process
-        if process is None or worker.killed:
-            return
-        if worker.suspected_at is None:
-            if age >= max(timeout - STACKS_SECONDS, timeout / 2):
-                worker.suspected_at = now
-                process.begin_stacks()
-        elif age >= timeout and now - worker.suspected_at >= STACKS_SECONDS:
-            worker.killed = True
-            _log.error(
-                "killing {worker}: its reactor is blocked for {age:.1f} s "
-                "(--worker-timeout {timeout:g}) by {current}; its stacks:\n{stacks}",
-                worker=worker,
-                age=age,
-                timeout=timeout,
-                current=_described(beat),
-                stacks=process.stacks().rstrip() or "not available",
-            )
-            worker.kill(signal.SIGKILL)
-
-    def _poll_shared(self) -> None:
-        """Let a neighbour look at the shared sockets while a worker is blocked.
-
-        The kernel has woken one worker for each connection, which may be the blocked
-        one.
-        """
-        workers = [slot.tenant for slot in self._slots if slot.tenant is not None]
-        able = [each for each in workers if not each.blocked]
-        if able and len(able) < len(workers):
-            able[0].send({"do": "poll"})
-
-    # Sockets.
-
-    def _adopt(self, worker: Worker, slot: Slot) -> None:
-        """Let a worker accept for a slot."""
-        own = worker.slot is slot
-        indices, descriptors = self._sockets.descriptors(slot.index, shared=own)
-        worker.accepts.add(slot.index)
-        if indices:
-            worker.send(
-                {
-                    "do": "adopt",
-                    "slot": slot.index,
-                    "listeners": indices,
-                    "shared": self._sockets.shared(),
-                },
-                descriptors,
-            )
+        if not self._stopping and self._reload is None:
+            self._recycling.proceed(self._slots)
 
     def _update_neighbours(self) -> None:
-        """Let neighbours accept for the slots whose worker cannot."""
-        if self._stopping:
-            return
-        able = [
-            slot.tenant
-            for slot in self._slots
-            if slot.tenant is not None and not slot.tenant.blocked
-        ]
-        self._beats.write_serving([worker.record for worker in able])
-        for slot in self._slots:
-            before = slot.neighbour
-            wanted = before if before in able else None
-            if slot.tenant in able or not able:
-                wanted = None
-            elif wanted is None:
-                wanted = min(able, key=lambda each: (len(each.accepts), each.number))
-            if wanted is before:
-                continue
-            slot.neighbour = wanted
-            if wanted is not None:
-                self._adopt(wanted, slot)
-            if before is not None:
-                before.accepts.discard(slot.index)
-                if before.is_ready:
-                    before.send({"do": "release", "slot": slot.index})
+        if not self._stopping:
+            self._neighbours.update(self._slots)
 
     # Reloads.
 
@@ -893,7 +578,7 @@ class Master:
             )
         if not self._stopping:
             for worker in others:
-                self._drain(worker)
+                self._endings.drain(worker)
                 if worker.slot.tenant is None:
                     self._restart(worker.slot)
         self._notify("reloaded", result)
@@ -924,46 +609,12 @@ class Master:
             text += ", reloading"
         self._notify("changed", text)
 
-    def worker_status(self, worker: Worker) -> WorkerStatus:
-        """Return the status of one worker."""
-        beat = self._beats.read(worker.record)
-        age = self._monotonic() - beat.time if beat.beats else None
-        return WorkerStatus(
-            number=worker.number,
-            slot=worker.slot.index,
-            pid=0 if worker.process is None else worker.process.pid,
-            state=worker.state,
-            age=self._reactor.seconds() - worker.started,
-            slots=tuple(sorted(worker.accepts)),
-            beat_age=age,
-            lag=beat.lag,
-            requests=beat.requests,
-            connections=beat.connections,
-            served=beat.served,
-            current=beat.current,
-        )
-
     def _check_stopped(self) -> None:
         if self._stopping and not self.workers():
-            if self._watching is not None and self._watching.active():
-                self._watching.cancel()
+            self._watch.stop()
             stopped, self._stopped = self._stopped, []
             for done in stopped:
                 done.callback(None)
-
-
-def _described(beat: Beat) -> str:
-    """Return the code that runs in a worker, for the log."""
-    if not beat.current:
-        return "code outside requests"
-    kind = "" if beat.current.startswith(("task ", "a task")) else "request "
-    return f"{kind}{beat.current}"
-
-
-def _answer(worker: Worker, question: int, text: str) -> None:
-    answer = worker.stacks.pop(question, None)
-    if answer is not None:
-        answer.callback(text)
 
 
 def _pass_on(result: Any, answer: Deferred[Any]) -> Any:
@@ -973,13 +624,3 @@ def _pass_on(result: Any, answer: Deferred[Any]) -> Any:
 
 def _ignore(failure: object) -> None:
     """Discard a failure that has been handled."""
-
-
-def _ended(status: int | None, number: int | None) -> str:
-    """Return the end of a process as a clause for the log."""
-    if number is None:
-        return f"exited with status {status}"
-    try:
-        return f"was killed by {signal.Signals(number).name}"
-    except ValueError:
-        return f"was killed by signal {number}"

@@ -14,8 +14,8 @@ another process.
         40  u64       requests so far
         48  u64       blocks that the worker's own monitor had reported by that beat
         56  u64       blocks that it has reported by now
-        64  u8        1 while a request (or another task) runs
-        65  char[]    id, method and target of the request, each padded with zeros
+        64  wchar[]   id, method and target (chars) of the request, each padded with
+                      zeros; then, u32, 1 while it (or another task) runs
 
 Record 0 belongs to the master: the number of workers that serve, and the indices of
 their records, as u16.
@@ -25,25 +25,28 @@ It knows the layout. It must never know processes.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import struct
 import tempfile
 import time
 from array import array
-from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["RECORDS", "Beat", "Page", "Record", "create_page"]
+    from txgreenwsgi._serving.notes import RequestNote
+
+__all__ = ["RECORDS", "RECORD_BYTES", "Beat", "Page", "Record", "create_page"]
 
 #: Size of one record in bytes.
 RECORD_BYTES: Final = 512
 
-#: Number of records. The first is that of the master.
-RECORDS: Final = 1024
+#: Number of records. The first is that of the master. Enough for a reload of the
+#: maximum number of workers. Unused ones take no memory.
+RECORDS: Final = 4096
 
 _BEAT: Final = struct.Struct("=7Q")
 _BLOCKS: Final = struct.Struct("=Q")
@@ -51,10 +54,21 @@ _COUNT: Final = struct.Struct("=Q")
 _CONNECTIONS_AT: Final = 32
 _MOST_SERVING: Final = RECORD_BYTES // 2 - 1
 _BLOCKS_AT: Final = 56
-_RUNNING_AT: Final = 64
-# The flag comes first, but a reader that sees it too early reads an older request at
-# worst; it reads twice.
-_REQUEST: Final = struct.Struct("=B24s16s340s")
+_REQUEST_AT: Final = 64
+
+
+class _Note(ctypes.Structure):
+    """See `RequestNote`."""
+
+    _fields_ = (
+        ("request_id", ctypes.c_wchar * 24),
+        ("method", ctypes.c_wchar * 16),
+        ("target", ctypes.c_char * 284),
+        ("running", ctypes.c_uint32),
+    )
+
+
+assert ctypes.sizeof(_Note) == RECORD_BYTES - _REQUEST_AT
 
 
 def create_page() -> int:
@@ -122,7 +136,7 @@ class Page:
             connections=connections,
             served=served,
             reported=blocks != blocks_then,
-            current=self._current(begin + _RUNNING_AT),
+            current=self._current(begin + _REQUEST_AT),
         )
 
     def write_serving(self, records: Sequence[int]) -> None:
@@ -133,12 +147,16 @@ class Page:
 
     def _current(self, begin: int) -> str:
         """Return the running request; "" if there is none, or it changes just now."""
-        found = _REQUEST.unpack_from(self._memory, begin)
-        if not found[0] or found != _REQUEST.unpack_from(self._memory, begin):
+        data = self._memory[begin : begin + ctypes.sizeof(_Note)]
+        note = _Note.from_buffer_copy(data)
+        if not note.running or data != self._memory[begin : begin + len(data)]:
             return ""
         # Without the query, which may contain secrets.
-        fields = (*found[1:3], found[3].partition(b"?")[0])
-        parts = (part.rstrip(b"\0").decode("latin-1") for part in fields)
+        target = note.target.partition(b"?")[0].decode("latin-1")
+        try:
+            parts = (note.request_id, note.method, target)
+        except ValueError:  # torn characters
+            return ""
         text = " ".join(part for part in parts if part)
         return "".join(each if each.isprintable() else "?" for each in text)
 
@@ -150,6 +168,8 @@ class Page:
 class Record:
     """The record of this worker. Only this process writes it.
 
+    The page may be shorter or longer, if the master runs another version of this code.
+
     Call from the reactor greenlet.
 
     Args:
@@ -158,7 +178,7 @@ class Record:
     """
 
     def __init__(self, fd: int, number: int) -> None:
-        self._memory = mmap.mmap(fd, RECORD_BYTES * RECORDS)
+        self._memory = mmap.mmap(fd, 0)
         self._begin = number * RECORD_BYTES
         self._beats = 0
         self._blocks = 0
@@ -178,20 +198,11 @@ class Record:
             self._blocks,
         )
 
-    def noter(
-        self,
-    ) -> tuple[Callable[[bytes, bytes, bytes], object], Callable[[], object]]:
-        """Return functions that write the running request, and that none runs.
-
-        The first one takes id, method and target; it cuts longer values off. Both are
-        made of C functions, for the hot path.
-        """
-        memory = memoryview(self._memory)
-        place = self._begin + _RUNNING_AT
-        return (
-            partial(_REQUEST.pack_into, memory, place, 1),
-            partial(memory.__setitem__, place, 0),
-        )
+    def note(self) -> RequestNote:
+        """Return the note of the running request."""
+        place = self._begin + _REQUEST_AT
+        note: RequestNote = _Note.from_buffer(self._memory, place)
+        return note
 
     def note_block(self) -> None:
         """Count a block that this process has reported itself. Call from any thread."""

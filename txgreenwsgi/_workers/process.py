@@ -184,6 +184,9 @@ def spawn_python(
         OSError: the process cannot be started.
     """
     null = _null_device()
+    # Python ends by this signal until `worker_program` handles it. The mask is
+    # inherited, so the signal waits.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [STACKS_SIGNAL])
     try:
         transport = reactor.spawnProcess(
             protocol,
@@ -201,6 +204,7 @@ def spawn_python(
             },
         )
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         channels.close_theirs()
         os.close(null)
     pid: int = transport.pid

@@ -13,7 +13,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from twisted.logger import Logger
+
 from txgreenwsgi._serving.exchange import Exchange
+from txgreenwsgi._serving.notes import note_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BEAT_SECONDS", "Limits", "Pulse", "note_requests", "resident_bytes"]
 
+_log = Logger()
+
 #: Interval between two beats.
 BEAT_SECONDS: Final = 0.25
 
@@ -35,6 +40,10 @@ _MEMORY_SECONDS: Final = 1.0
 
 #: Time after which a worker asks for a successor again.
 _AGAIN_SECONDS: Final = 30.0
+
+
+#: Time of service of a worker that exceeds its limit of memory from the start.
+_SMALL_LIMIT_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,18 @@ class Pulse:
 
     def start(self) -> None:
         """Beat from now on. Call when the reactor runs."""
-        self._begun = self._due = self._reactor.seconds()
+        self._begun = self._due = now = self._reactor.seconds()
+        limit = self._limits.max_rss
+        if limit and (size := self._resident()) >= limit:
+            # Its successor would be no smaller.
+            _log.warn(
+                "--max-rss is {limit:.0f} MiB, but a new worker has {size:.0f} MiB: "
+                "each one is replaced after {seconds:g} s; give a larger value",
+                limit=limit / (1 << 20),
+                size=size / (1 << 20),
+                seconds=_SMALL_LIMIT_SECONDS,
+            )
+            self._memory_due = now + _SMALL_LIMIT_SECONDS
         self._beat()
 
     def _beat(self) -> None:
@@ -137,17 +157,19 @@ def note_requests(
     Returns:
         A function that stops this.
     """
-    note, clear = record.noter()
-    # The first turn, often the only one, is the hot path: no function in between.
-    server.note, server.clear_note = note, clear
+    server.note = note = record.note()
 
     def note_task(owner: object, task: Task[object]) -> None:
         if type(owner) is Exchange:
-            head = owner.head
-            note(owner.request_id.encode(), head.method.encode("latin-1"), head.target)
-        else:
-            name = f"task {task.name}" if task.name else "a task"
-            note(b"", name.encode("latin-1", "replace"), b"")
+            note_request(note, owner.request_id, owner.head)
+            return
+        note.running = 0
+        note.request_id, note.target = "", b""
+        note.method = f"task {task.name}"[:16] if task.name else "a task"
+        note.running = 1
+
+    def clear() -> None:
+        note.running = 0
 
     stop_resumptions = hub.note_resumptions(note_task, clear)
 

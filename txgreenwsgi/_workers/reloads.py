@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from .interface import ReloadResult
+from .slots import BootCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -78,7 +79,8 @@ class Reload:
 
     def _failed(self, failure: Failure, slot: Slot) -> None:
         self.booting.pop(slot, None)
-        if slot.retired:  # scaled down in the meantime
+        # Scaled down in the meantime, and perhaps up again, with a new worker.
+        if slot.retired or failure.check(BootCancelled):
             self.proceed()
             return
         self.abandon(str(failure.value))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .link import Message
 
-__all__ = ["BootFailed", "Process", "Slot", "Worker"]
+__all__ = ["BootCancelled", "BootFailed", "Process", "Slot", "Worker"]
 
 
 class Process(Protocol):
@@ -49,6 +49,10 @@ class BootFailed(Exception):
     """
 
 
+class BootCancelled(BootFailed):
+    """A worker was told to end before it was ready."""
+
+
 @dataclass(eq=False)
 class Worker:
     """One worker process.
@@ -69,7 +73,8 @@ class Worker:
         recycling: whether it gets a successor at its own request.
         reason: why it ends, if the master knows it.
         booted: fires when it is ready, or fails with `BootFailed`.
-        calls: delayed calls that its end cancels.
+        calls: delayed calls that the next change of its state cancels.
+        answers: delayed calls that its end cancels.
         stacks: by request number, Deferreds that wait for its stacks.
         failure: in development, why the application does not start; the worker serves
             a page that shows it. "" to start the application.
@@ -91,12 +96,14 @@ class Worker:
     reason: str = ""
     booted: Deferred[None] = field(default_factory=Deferred)
     calls: list[IDelayedCall] = field(default_factory=list)
+    answers: list[IDelayedCall] = field(default_factory=list)
     stacks: dict[int, Deferred[str]] = field(default_factory=dict)
     failure: str = ""
     details: dict[int, Deferred[Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        pid = "not started" if self.process is None else f"pid {self.process.pid}"
+        started = self.process is not None and self.process.pid
+        pid = f"pid {started}" if started else "not started"
         return f"worker {self.number} ({pid}, slot {self.slot.index + 1})"
 
     @property
@@ -138,11 +145,12 @@ class Worker:
             self.process.kill(number)
 
     def cancel_calls(self) -> None:
-        """Cancel the delayed calls."""
-        for call in self.calls:
-            if call.active():
-                call.cancel()
-        self.calls.clear()
+        """Cancel the delayed calls that its state has caused."""
+        _cancel(self.calls)
+
+    def cancel_answers(self) -> None:
+        """Cancel the delayed answers to questions."""
+        _cancel(self.answers)
 
 
 @dataclass(eq=False)
@@ -180,3 +188,10 @@ class Slot:
         if self.restart is not None and self.restart.active():
             self.restart.cancel()
         self.restart = None
+
+
+def _cancel(calls: list[IDelayedCall]) -> None:
+    for call in calls:
+        if call.active():
+            call.cancel()
+    calls.clear()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
+from .handover import OwnedPath
 from .listeners import open_listeners
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class ListeningSockets:
         self._reactor = reactor
         self._listeners: list[Listener] = []
         self._addresses: tuple[str, ...] = ()
+        self._dropped_paths: list[str] = []
         self._cannot_divide = False
 
     @property
@@ -59,14 +61,27 @@ class ListeningSockets:
             ListenError: a socket cannot be opened.
         """
         self._listeners = open_listeners(self.texts, slots, self._reactor, self._given)
+        used = [each.sockets for each in self._listeners]
+        for given in self._given:
+            if not any(given.sockets is sockets for sockets in used):
+                self._drop(given)
         self._addresses = tuple(each.address for each in self._listeners)
+
+    def _drop(self, given: HandedOver) -> None:
+        """Close sockets of the last master that the configuration has no more."""
+        _log.info("{text} is not configured any more", text=given.text)
+        for each in given.sockets:
+            # The kernel would go on to send it connections.
+            each.close()
+        if given.path:
+            self._dropped_paths.append(given.path)
 
     def shared(self) -> list[int]:
         """Return the indices of the endpoints whose socket all slots share."""
         return [index for index, each in enumerate(self._listeners) if not each.divided]
 
     def descriptors(self, slot: int, *, shared: bool) -> tuple[list[int], list[int]]:
-        """Return the listening descriptors of a slot; see `master.Sockets`.
+        """Return the listening descriptors of a slot; see `master_parts.Sockets`.
 
         If this process may not bind an address any more, the slot gets the socket of
         another one.
@@ -121,6 +136,15 @@ class ListeningSockets:
         """Leave UNIX sockets at their paths to the new master."""
         for each in self._listeners:
             each.leave()
+
+    def remove_dropped(self) -> None:
+        """Remove the UNIX sockets of the last master that this one does not use.
+
+        Call when the last master has ended.
+        """
+        paths, self._dropped_paths = self._dropped_paths, []
+        for path in paths:
+            OwnedPath(path).remove()
 
     def close(self) -> Deferred[Any]:
         """Close all sockets of this process."""

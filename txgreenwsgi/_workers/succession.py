@@ -111,7 +111,8 @@ class Succession:
                 sys.executable,
                 _command(),
                 env=variables(dict(environ), _FD),
-                path=place.directory or None,
+                # Removed by a deployment, it would end the new process.
+                path=place.directory if os.path.isdir(place.directory) else None,
                 childFDs={0: 0, 1: 1, 2: 2, _FD: theirs.fileno()},
             )
         except BaseException:

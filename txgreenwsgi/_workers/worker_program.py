@@ -43,6 +43,8 @@ def main() -> None:
     boot = json.loads(line)
     # Now, because an import may hang.
     faulthandler.register(boot["stacks_signal"], STACKS_FD, all_threads=True)
+    # The master has blocked it until now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [boot["stacks_signal"]])
     sys.path[:] = boot["path"]
     module, _, name = boot["entry"].partition(":")
     getattr(importlib.import_module(module), name)(boot)
