@@ -139,6 +139,7 @@ class PairTests(FilesTestCase):
         issued = CA.issue("shop.test")
         cert, key = issued.write(self.directory)
         encrypted = self.write("encrypted.pem", issued.encrypted_key_pem)
+        half = issued.cert_pem + issued.cert_pem[:120]
         old = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"
         old += b"DEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"
         broken = issued.cert_pem.replace(b"M", b"A", 40)
@@ -167,9 +168,7 @@ class PairTests(FilesTestCase):
             ),
             (
                 {
-                    "cert": self.write(
-                        "half.pem", issued.cert_pem + issued.cert_pem[:120]
-                    ),
+                    "cert": self.write("half.pem", half),
                     "key": key,
                 },
                 "is truncated: an END line is missing",

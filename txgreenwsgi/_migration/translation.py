@@ -5,6 +5,7 @@ It knows TOML and the options of this server. It must never execute anything.
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -35,6 +36,10 @@ _FORWARDED: Final = (
     "# sockets by default. For a proxy on this machine, remove the #:\n"
     '# trusted_proxy = ["127.0.0.1", "::1", "unix"]\n'
 )
+
+
+# A link in Markdown to a page of the documentation.
+_LINK: Final = re.compile(r"\[([^\]]+)\]\(([\w.#-]+)\)")
 
 
 class Translation(NamedTuple):
@@ -109,11 +114,17 @@ def _entries(source: Source) -> Iterator[tuple[str, Any, Entry]]:
 def _converted(each: GunicornSetting, value: Any, source: Source) -> list[Entry]:
     """Return what a value becomes."""
     if each.convert is None:
-        return [] if _is_off(value) else [Missing(each.note.replace("`", ""))]
+        return [] if _is_off(value) else [Missing(_plain(each.note))]
     try:
         return list(each.convert(value, source))
     except (TypeError, ValueError, AttributeError) as error:
         return [Missing(f"gunicorn does not accept it ({error}): correct it")]
+
+
+def _plain(note: str) -> str:
+    """Return a note of the documentation without markup: links as page names."""
+    note = _LINK.sub(r"\1 (docs/\2)", note)
+    return note.replace("`", "")
 
 
 def _checked(entry: Entry) -> Entry:
