@@ -257,10 +257,7 @@ class PreloadTests(UnderLoad):
     def test_reload_during_a_slow_import(self) -> None:
         """A reload before the first worker is ready does not end the server."""
         server = self.start(
-            more="import time\n"
-            "is_first = not os.path.exists('begun')\n"
-            "open('begun', 'w').close()\n"
-            "time.sleep(8 if is_first else 0)\n",
+            more="import time; open('begun', 'w').close(); time.sleep(7)",
             ready=False,
         )
         end = time.monotonic() + ANSWER_SECONDS
