@@ -23,6 +23,7 @@ LISTEN = f"--listen=tcp:0:interface={LOOPBACK}"
 
 APP = """
 import os
+import re
 from time import sleep
 
 importer = os.getpid()
@@ -33,6 +34,8 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/sleep":
         sleep(0.5)
+    elif path == "/hang":
+        re.match(r"(a+)+$", "a" * 100 + "b")
     elif path == "/kill":
         os.kill(os.getpid(), 9)
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -187,6 +190,17 @@ class PreloadTests(UnderLoad):
         server.process.wait()
         self.wait_gone(*pids)
 
+    def test_killed_master_of_a_blocked_worker(self) -> None:
+        """A worker that C code blocks for ever does not outlive the master for long."""
+        server = self.start("--graceful-timeout=1")
+        pids = [*self.fork_servers(), *server.ready()]
+        with server.connect() as client:
+            client.send(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.wait_logged("is blocked for")
+            server.process.kill()
+            server.process.wait()
+            self.wait_gone(*pids)
+
     def test_quick_shutdown(self) -> None:
         """SIGTERM to all processes, as by a service manager, is an orderly end."""
         server = self.start()
@@ -239,6 +253,20 @@ class PreloadTests(UnderLoad):
         self.assertRegex(
             self.server.log(), r"has connections to 127\.0\.0\.1:\d+ at the end"
         )
+
+    def test_reload_during_a_slow_import(self) -> None:
+        """A reload before the first worker is ready does not end the server."""
+        server = self.start(
+            more="import time; open('begun', 'w').close(); time.sleep(7)",
+            ready=False,
+        )
+        end = time.monotonic() + ANSWER_SECONDS
+        while not (self.folder / "begun").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        server.reload()
+        server.wait_ready(2)
+        self.assertIn("2 workers replaced", server.log())
+        self.assertEqual(server.fetch("/").status, 200)
 
     def test_hanging_import(self) -> None:
         """An import that hangs ends at --boot-timeout, with its stack in the log."""

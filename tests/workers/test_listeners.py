@@ -163,6 +163,17 @@ class ListenerTests(TestCase):
         _, first = sockets.descriptors(0, shared=True)
         self.assertEqual(sockets.descriptors(2, shared=True), ([0], first))
 
+    def test_further_socket_during_a_handover(self) -> None:
+        """The new master does not know further sockets, so there are none."""
+        sockets = ListeningSockets([LISTEN], reactor)
+        sockets.open(1)
+        self.addCleanup(sockets.close)
+        _, first = sockets.descriptors(0, shared=True)
+        sockets.send(lambda message, fds: None)
+        self.assertEqual(sockets.descriptors(1, shared=True), ([0], first))
+        sockets.keep()
+        self.assertNotEqual(sockets.descriptors(1, shared=True), ([0], first))
+
     def test_handed_over(self) -> None:
         """The sockets of the last master are used; others are opened."""
         listener = self.open(LISTEN, 2)

@@ -430,6 +430,8 @@ class MasterService(Service):
 
     def _not_replaced(self) -> None:
         self._succession = None
+        if self._sockets is not None:
+            self._sockets.keep()
 
     def _replaced(self, pid: int) -> None:
         """Leave the place to the new master, whose workers are ready."""

@@ -47,6 +47,7 @@ class ListeningSockets:
         self._addresses: tuple[str, ...] = ()
         self._dropped_paths: list[str] = []
         self._cannot_divide = False
+        self._is_handed_over = False
 
     @property
     def addresses(self) -> Sequence[str]:
@@ -91,7 +92,8 @@ class ListeningSockets:
         for index, listener in enumerate(self._listeners):
             found = listener.shared() if shared else None
             if listener.divided:
-                while slot >= len(listener.sockets):
+                # The new master would not know a further one, nor its backlog.
+                while slot >= len(listener.sockets) and not self._is_handed_over:
                     if not listener.divide_further():
                         self._log_shared(listener)
                         break
@@ -122,6 +124,7 @@ class ListeningSockets:
         Args:
             send: sends a message with descriptors.
         """
+        self._is_handed_over = True
         for each in self._listeners:
             message = {
                 "do": "listen",
@@ -131,6 +134,10 @@ class ListeningSockets:
                 "path": each.path,
             }
             send(message, [one.fileno() for one in each.sockets])
+
+    def keep(self) -> None:
+        """Keep all sockets: the new master has ended."""
+        self._is_handed_over = False
 
     def leave(self) -> None:
         """Leave UNIX sockets at their paths to the new master."""
