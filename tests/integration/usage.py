@@ -23,7 +23,7 @@ def cpu_seconds(server: ServerProcess) -> float:
     return (int(user) + int(system)) / _TICKS
 
 
-def wait_idle(server: ServerProcess, seconds: float = 30.0) -> None:
+def wait_idle(server: ServerProcess, seconds: float = 180.0) -> None:
     """Wait until the process uses no CPU.
 
     Raises:
