@@ -23,7 +23,7 @@ from txgreenwsgi.origins import EXTENSIONS
 
 from .admission import AdmissionQueue
 from .deadlines import DeadlineClock
-from .environ import path_below
+from .environ import path_info
 from .limits import limits_from
 from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
@@ -217,7 +217,7 @@ class ApplicationServer:
             code: the status that was sent; 0 for none.
         """
         if self._thread_runner is not None:
-            path = path_below(str(self.environ.get("SCRIPT_NAME", "")), head.path)
+            path = path_info(self.environ, head)
             self._thread_runner.ended(task, head.method, path, code)
 
     def _forget(self, exchange: InFlight) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sized
+    from collections.abc import Mapping, Sized
 
     from _typeshed.wsgi import WSGIEnvironment
 
@@ -17,22 +17,26 @@ if TYPE_CHECKING:
 
     from .stream import Ends
 
-__all__ = ["environ_of", "path_below"]
+__all__ = ["environ_of", "path_info"]
 
 #: The variables that the record of a request contains.
 _RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT")
 
 
-def path_below(prefix: str, path: str) -> str:
-    """Return PATH_INFO of an application that is mounted at `prefix`.
+def path_info(shared: Mapping[str, object], head: RequestHead) -> str:
+    """Return the PATH_INFO of a request: its path below the server's SCRIPT_NAME.
+
+    The path is unchanged if it is not below that.
 
     Args:
-        prefix: such as "/app"; "" for the root.
-        path: the decoded path of a request. Unchanged if it is not below the prefix.
+        shared: the part of the environ that all requests share.
+        head: the request head.
     """
+    path = head.path
     if path == "*":
         # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
         return ""
+    prefix = str(shared.get("SCRIPT_NAME", ""))
     if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
         return path[len(prefix) :]
     return path
@@ -62,7 +66,7 @@ def environ_of(
     environ["REQUEST_METHOD"] = head.method
     path = head.path
     if path == "*" or shared.get("SCRIPT_NAME"):
-        path = path_below(shared.get("SCRIPT_NAME", ""), path)
+        path = path_info(shared, head)
     environ["PATH_INFO"] = path
     environ["QUERY_STRING"] = head.query
     environ["SERVER_PROTOCOL"] = head.version

@@ -38,7 +38,7 @@ from txgreenwsgi.origins import take_turn
 
 from .blocks import seconds_blocked
 from .body import NO_BODY, BadBody, NoBody, RequestBody, read_after_end_error
-from .environ import environ_of, path_below
+from .environ import environ_of, path_info
 from .notes import note_request
 from .plain_response import plain_response
 from .proxies import ProxyFieldError
@@ -274,7 +274,7 @@ class Exchange:
             except ProxyFieldError as error:
                 self._refuse("400 Bad Request", str(error))
                 return True
-        if limits.health is not None and self._path_below() in limits.health.paths:
+        if limits.health is not None and self._path_info() in limits.health.paths:
             self._answer_health(limits.health)
             return True
         if limits.methods and head.method not in limits.methods:
@@ -290,7 +290,7 @@ class Exchange:
         """Answer a health check, after which the connection persists."""
         self.state = _ON_REFUSE[self.state]
         answer = health.answer_to(
-            self.head.method, self._path_below(), self.server.unready_reason
+            self.head.method, self._path_info(), self.server.unready_reason
         )
         if answer.allow:
             self.outcome = "refused"
@@ -298,9 +298,8 @@ class Exchange:
         self.server.exchange_ended(self)
         self.stream.ended(self)
 
-    def _path_below(self) -> str:
-        prefix = str(self.server.environ["SCRIPT_NAME"])
-        return path_below(prefix, self.head.path) if prefix else self.head.path
+    def _path_info(self) -> str:
+        return path_info(self.server.environ, self.head)
 
     def start(self) -> None:
         """Run the application in the slot that the admission queue assigned."""
@@ -1070,7 +1069,7 @@ class Exchange:
             outcome=self.outcome,
             blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
             **optional,
-            health=health is not None and self._path_below() in health.paths,
+            health=health is not None and self._path_info() in health.paths,
         )
 
 
