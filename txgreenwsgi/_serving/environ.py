@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txgreenwsgi._wsgi.environ import is_below
+
 if TYPE_CHECKING:
     from collections.abc import Sized
 
@@ -33,7 +35,7 @@ def path_below(prefix: str, path: str) -> str:
     if path == "*":
         # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
         return ""
-    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+    if is_below(prefix, path):
         return path[len(prefix) :]
     return path
 

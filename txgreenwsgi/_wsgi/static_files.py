@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from twisted.logger import Logger
 
 from .content_codings import preferred_coding
-from .environ import in_environ
+from .environ import in_environ, is_below
 from .preconditions import (
     FAILED,
     NOT_MODIFIED,
@@ -312,8 +312,7 @@ class StaticFiles:
 
     def _directory_of(self, path: str) -> _Directory | None:
         for directory in self._directories:
-            prefix = directory.prefix
-            if path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+            if is_below(directory.prefix, path):
                 return directory
         return None
 
