@@ -27,6 +27,7 @@ __all__ = [
     "bare",
     "common_log_time",
     "compiled",
+    "iso_time",
     "needs_of_format",
     "quoted",
     "request_line",
@@ -83,6 +84,13 @@ def common_log_time(second: int) -> str:
         f"{t.tm_mday:02d}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year:04d}"
         f":{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} +0000"
     )
+
+
+def iso_time(seconds: float) -> str:
+    """Return a time in ISO 8601, in UTC and with milliseconds."""
+    # Round once, as integers: 59.9996 s must not become :60.000.
+    second, millisecond = divmod(round(seconds * 1000), 1000)
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{millisecond:03d}Z", time.gmtime(second))
 
 
 def request_line(record: ExchangeRecord) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import (
@@ -20,6 +19,8 @@ from twisted.logger import (
     formatEventAsClassicLogText,
     formatTime,
 )
+
+from txgreenwsgi.monitoring.log_format import iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,8 +190,9 @@ def _with_request(text: str, request_id: str) -> str:
 def _json(event: LogEvent, request_id: str | None) -> str | None:
     plain: Any = {"includeTimestamp": False, "includeSystem": False}
     message = eventAsText(event, includeTraceback=False, **plain)
+    seconds = event.get("log_time")
     entry: dict[str, object] = {
-        "time": _utc(event.get("log_time")),
+        "time": None if seconds is None else iso_time(seconds),
         "level": getattr(event.get("log_level"), "name", None),
         "namespace": event.get("log_namespace"),
     }
@@ -206,10 +208,3 @@ def _json(event: LogEvent, request_id: str | None) -> str | None:
     elif not message and raw is None:
         return None
     return json.dumps(entry) + "\n"
-
-
-def _utc(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    time = datetime.fromtimestamp(seconds, timezone.utc)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
