@@ -27,8 +27,8 @@ __all__ = ["ROOT", "CannotMeasure", "Process", "free_port", "running"]
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.M)
 _START_SECONDS = 20.0
 _STOP_SECONDS = 3.0
-#: A server is idle if it uses less than this share of a CPU in each of so many
-#: intervals in a row.
+#: A server is idle if it uses less than this share of a CPU in each of
+#: `_QUIET_INTERVALS` intervals in a row.
 _IDLE_SHARE = 0.03
 _IDLE_INTERVAL = 0.5
 _QUIET_INTERVALS = 4
