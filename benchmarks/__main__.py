@@ -145,7 +145,7 @@ def _measure_servers(options: argparse.Namespace) -> None:
         if not servers:
             raise _CannotRun(
                 f"--workers {workers}: none of --servers {options.servers} can have "
-                "more than one; leave out one of both"
+                "more than one; leave one of the two options out"
             )
     output = Path("docs/figures") if options.output is None else options.output
     cpus = _two_cpus()

@@ -11,34 +11,19 @@ over all processes is the memory that the server takes.
 from __future__ import annotations
 
 import argparse
+import os
 import re
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-START_SECONDS = 120.0
+from .process import free_port, running
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 REQUESTS = 200
-
-
-def free_port() -> int:
-    """Return a port that no process listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the ids of the children of a process, and of their children."""
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
-    except OSError:
-        return []
-    children = [int(child) for child in text.split()]
-    return [*children, *(each for child in children for each in descendants(child))]
 
 
 def sizes(pid: int) -> tuple[float, float]:
@@ -51,48 +36,28 @@ def sizes(pid: int) -> tuple[float, float]:
 def measure(app: str, workers: int, *options: str) -> None:
     """Start a server, and print the sizes of its processes."""
     port = free_port()
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "txgreenwsgi", app),
-                f"--listen=tcp:{port}:interface=127.0.0.1",
-                f"--workers={workers}",
-                "--control=none",
-                *options,
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            wait_ready(server, log.fileno(), workers)
-            for _ in range(REQUESTS):
-                urlopen(f"http://127.0.0.1:{port}/", timeout=60).read()
-            print_sizes(" ".join(options) or "(none)", server.pid, workers)
-        finally:
-            server.terminate()
-            server.wait()
+    command = [
+        *(sys.executable, "-m", "txgreenwsgi", app),
+        f"--listen=tcp:{port}:interface=127.0.0.1",
+        f"--workers={workers}",
+        "--control=none",
+        *options,
+    ]
+    with running(command, port, os.sched_getaffinity(0), {}) as server:
+        server.wait_until_idle()
+        for _ in range(REQUESTS):
+            urlopen(f"http://127.0.0.1:{port}/", timeout=60).read()
+        print_sizes(" ".join(options) or "(none)", server.pids(), workers)
 
 
-def wait_ready(server: subprocess.Popen[bytes], log: int, workers: int) -> None:
-    """Wait until all workers serve."""
-    end = time.monotonic() + START_SECONDS
-    while True:
-        text = Path(f"/proc/self/fd/{log}").read_bytes()
-        if text.count(b" is ready after ") >= workers:
-            return
-        if server.poll() is not None or time.monotonic() > end:
-            raise SystemExit(text.decode("utf-8", "replace"))
-        time.sleep(0.1)
-
-
-def print_sizes(title: str, master: int, workers: int) -> None:
+def print_sizes(title: str, pids: Collection[int], workers: int) -> None:
     """Print a line for each process, and the sum."""
     print(f"options: {title}")
     total = 0.0
-    for pid in [master, *descendants(master)]:
+    for pid in pids:
         resident, proportional = sizes(pid)
         total += proportional
-        kind = "master" if pid == master else "process"
+        kind = "master" if os.getpgid(pid) == pid else "process"
         print(
             f"  {kind:8} {pid:8}  RSS {resident:6.1f} MiB  PSS {proportional:6.1f} MiB"
         )

@@ -27,8 +27,8 @@ __all__ = ["ROOT", "CannotMeasure", "Process", "free_port", "running"]
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.M)
 _START_SECONDS = 20.0
 _STOP_SECONDS = 3.0
-#: A server is idle if it uses less than this share of a CPU in each of so many
-#: intervals in a row.
+#: A server is idle if it uses less than this share of a CPU in each of
+#: `_QUIET_INTERVALS` intervals in a row.
 _IDLE_SHARE = 0.03
 _IDLE_INTERVAL = 0.5
 _QUIET_INTERVALS = 4
@@ -66,14 +66,14 @@ class Process:
     def rss_bytes(self) -> int:
         """Return the resident memory of all its processes, in bytes."""
         pages = 0
-        for pid in self._pids():
+        for pid in self.pids():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def forget_peak(self) -> None:
         """Let `peak_bytes` begin with the present memory."""
-        for pid in self._pids():
+        for pid in self.pids():
             # proc(5): resets the peak of the resident set size.
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -81,7 +81,7 @@ class Process:
     def peak_bytes(self) -> int:
         """Return the sum of the greatest resident memory of its processes, in bytes."""
         kibibytes = 0
-        for pid in self._pids():
+        for pid in self.pids():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 status = Path(f"/proc/{pid}/status").read_text()
                 if peak := _PEAK.search(status):  # not in a zombie
@@ -91,14 +91,14 @@ class Process:
     def cpu_seconds(self) -> float:
         """Return the CPU time that all its processes have used so far."""
         seconds = 0.0
-        for pid in self._pids():
+        for pid in self.pids():
             # The id of its CPU-time clock, as in clock_getcpuclockid(3). It counts
             # nanoseconds; /proc/PID/stat counts in steps of 10 ms.
             with contextlib.suppress(OSError):
                 seconds += time.clock_gettime((~pid << 3) | 2)
         return seconds
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
         """Return the ids of its processes: the members of its process group."""
         pids = []
         for name in os.listdir("/proc"):

@@ -282,7 +282,7 @@ def make_app(broadcast: Broadcast) -> Flask:
         known = last_id if _ENTRY_ID.fullmatch(last_id) else None
 
         def stream() -> Iterator[str]:
-            # The browser reconnects so many milliseconds after the end.
+            # The time after which the browser reconnects, in milliseconds.
             yield "retry: 500\n\n"
             try:
                 if stopping():

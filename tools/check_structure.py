@@ -81,9 +81,9 @@ FOREIGN: Final[Mapping[str, str]] = {
     "module._children": "multiprocessing: its processes; active_children() reaps them",
     "child._popen": "multiprocessing: whether a process has been reaped",
     "_exc_info_to_string": "unittest: formats a traceback for its own tests",
-    # Twisted.
     "_args_from_interpreter_flags": "subprocess: the flags of this interpreter, as "
     "multiprocessing passes them on",
+    # Twisted.
     "_poller": "epoll reactor: its epoll object, to register a socket exclusively",
     "_realPortNumber": "a port of Twisted: the number of the bound port",
     "_startedBefore": "reactor: tells a stopped reactor from one never started",

@@ -29,7 +29,6 @@ from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
 from .shutdown import Shutdown
-from .static import StaticRunner, static_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -182,6 +181,9 @@ class ApplicationServer:
         """
         settings = self.settings
         if settings.static:
+            # Here, because few servers need these modules.
+            from .static import StaticRunner, static_files
+
             files = static_files(settings.static, settings.static_expires)
             self.runner = StaticRunner(files, self._run_application).run
 

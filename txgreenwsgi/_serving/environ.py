@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txgreenwsgi._wsgi.environ import is_below
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sized
 
@@ -37,7 +39,7 @@ def path_info(shared: Mapping[str, object], head: RequestHead) -> str:
         # RFC 9112 section 3.2.4: the asterisk means the server, not a path.
         return ""
     prefix = str(shared.get("SCRIPT_NAME", ""))
-    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+    if is_below(prefix, path):
         return path[len(prefix) :]
     return path
 

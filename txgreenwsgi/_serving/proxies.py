@@ -32,8 +32,8 @@ _KNOWN: Final = (
 )
 # RFC 4291 section 2.5.5.2: the length of ::ffff:0:0/96.
 _MAPPED_BITS: Final = 96
-# RFC 4007 section 11: the zone of a link-local address, such as %eth0.
-_ZONE: Final = re.compile(r"(?:%[\w.-]+)?\Z", re.ASCII)
+# RFC 4007 section 11: the zone of a link-local address, such as eth0.
+_ZONE: Final = re.compile(r"[\w.-]+\Z", re.ASCII)
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 #: Maximum number of peers whose trust is remembered.
@@ -255,6 +255,7 @@ def _address(text: str) -> str:
     """
     found = ip_address(text)
     # Python accepts any text as a zone.
-    if not _ZONE.match(text, text.find("%") if "%" in text else len(text)):
+    zone = getattr(found, "scope_id", None)
+    if zone and not _ZONE.match(zone):
         raise ValueError("the zone is malformed")
     return str(getattr(found, "ipv4_mapped", None) or found)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from txgreenwsgi.monitoring.path_patterns import path_expression
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -65,10 +67,7 @@ class RoutePatterns:
 
 def _parsed(pattern: str) -> tuple[str | None, re.Pattern[str]]:
     method, _, path = pattern.partition(" ") if pattern[0] != "/" else ("", "", pattern)
-    # PEP 3333 decodes the bytes of a path as Latin-1.
-    given = path.encode("utf-8", "surrogateescape").decode("latin-1")
-    expression = ".*".join(map(re.escape, given.split("*")))
-    return method or None, re.compile(rf"{expression}\Z", re.DOTALL)
+    return method or None, path_expression(path)
 
 
 def readable(route: str) -> str:

@@ -36,7 +36,6 @@ from txgreenwsgi._configuration import (
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._server.adopted import expect_from_master
 from txgreenwsgi._server.proxy_header import unusable_setting
-from txgreenwsgi._serving.static import static_files
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.hints import HELP, explain, hint
 from txgreenwsgi._twistd.master_process import MAX_WORKERS
@@ -201,7 +200,7 @@ class Options(usage.Options):
         if unusable is not None:
             name, value, problem, remedy = unusable
             raise usage.UsageError(f"--{option_name(name)} {value} {problem}: {remedy}")
-        if self._conditions().paths_are_final:
+        if self.settings.static and self._conditions().paths_are_final:
             self._check_static()
         if self.command.print_config:
             self._print(configuration)
@@ -216,6 +215,9 @@ class Options(usage.Options):
             remove_stale_pidfile(parent["pidfile"])
 
     def _check_static(self) -> None:
+        # Here, because few servers need these modules.
+        from txgreenwsgi._serving.static import static_files
+
         directory = self.command.chdir or ""
         pairs = [
             (path, os.path.join(directory, files))

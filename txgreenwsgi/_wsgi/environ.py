@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["EXTENSIONS", "base_environ"]
+__all__ = ["EXTENSIONS", "base_environ", "in_environ", "is_below"]
 
 #: Functions in the environ by key, for applications that use the server's features
 #: with `environ.get` instead of importing this package, and so run elsewhere as well.
@@ -69,6 +69,11 @@ def in_environ(text: str) -> str:
     Its bytes as latin-1 (PEP 3333, "Unicode Issues").
     """
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def is_below(prefix: str, path: str) -> bool:
+    """Return whether a path is a prefix such as "/app", or continues it by a slash."""
+    return path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/")
 
 
 def base_environ(

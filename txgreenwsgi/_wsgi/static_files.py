@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from twisted.logger import Logger
 
+from txgreenwsgi.monitoring.log_limit import LogLimit
+
 from .content_codings import preferred_coding
-from .environ import in_environ
+from .environ import in_environ, is_below
 from .preconditions import (
     FAILED,
     NOT_MODIFIED,
@@ -304,7 +306,7 @@ class StaticFiles:
             key=lambda each: -len(each.prefix),
         )
         self._cache_control = f"max-age={int(max_age)}" if max_age else "no-cache"
-        self._logged: float | None = None
+        self._log_rate = LogLimit(monotonic, LOG_SECONDS)
 
     def serves(self, path: str) -> bool:
         """Return whether a path is below one of the prefixes."""
@@ -312,8 +314,7 @@ class StaticFiles:
 
     def _directory_of(self, path: str) -> _Directory | None:
         for directory in self._directories:
-            prefix = directory.prefix
-            if path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+            if is_below(directory.prefix, path):
                 return directory
         return None
 
@@ -401,9 +402,7 @@ class StaticFiles:
         return body
 
     def _log_unreadable(self, error: OSError) -> None:
-        now = monotonic()
-        if self._logged is None or now - self._logged >= LOG_SECONDS:
-            self._logged = now
+        if self._log_rate.may_log():
             _log.warn(
                 "static file answered 404, because it cannot be read ({error}). Logged "
                 "once a minute",

@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import stat
-import time
 from typing import TYPE_CHECKING, Final, cast
 
 from twisted.logger import Logger
@@ -21,6 +20,7 @@ from txgreenwsgi.monitoring.log_format import (
     bare,
     common_log_time,
     compiled,
+    iso_time,
     needs_of_format,
     quoted,
     request_line,
@@ -72,13 +72,10 @@ def json_line(record: ExchangeRecord) -> str:
     `started` becomes `time`, in ISO 8601 and UTC with milliseconds. Non-ASCII bytes
     from the client become the latin-1 characters of the same number.
     """
-    # Round once, as integers: 59.9996 s must not become :60.000.
-    second, millisecond = divmod(round(record.started * 1000), 1000)
-    t = time.gmtime(second)
     return (
         json.dumps(
             {
-                "time": time.strftime(f"%Y-%m-%dT%H:%M:%S.{millisecond:03d}Z", t),
+                "time": iso_time(record.started),
                 "request_id": record.request_id,
                 "remote_addr": record.remote_addr,
                 "remote_port": record.remote_port,

@@ -27,6 +27,7 @@ __all__ = [
     "bare",
     "common_log_time",
     "compiled",
+    "iso_time",
     "needs_of_format",
     "quoted",
     "request_line",
@@ -83,6 +84,13 @@ def common_log_time(second: int) -> str:
         f"{t.tm_mday:02d}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year:04d}"
         f":{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} +0000"
     )
+
+
+def iso_time(seconds: float) -> str:
+    """Return a time in ISO 8601, in UTC and with milliseconds."""
+    # Round once, as integers: 59.9996 s must not become :60.000.
+    second, millisecond = divmod(round(seconds * 1000), 1000)
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{millisecond:03d}Z", time.gmtime(second))
 
 
 def request_line(record: ExchangeRecord) -> str:
@@ -191,16 +199,36 @@ def _duration(unit: str) -> _Value:
     return lambda record: str(int(record.duration * factor))
 
 
+#: The numbers that `%{...}t` knows by name, from microseconds since 1970.
+_CLOCKS: Final[dict[str, Callable[[int], str]]] = {
+    "sec": lambda microseconds: str(microseconds // 1_000_000),
+    "msec": lambda microseconds: str(microseconds // 1_000),
+    "usec": lambda microseconds: str(microseconds),
+    "msec_frac": lambda microseconds: f"{microseconds // 1_000 % 1_000:03d}",
+    "usec_frac": lambda microseconds: f"{microseconds % 1_000_000:06d}",
+}
+
+
 def _time(form: str) -> _Value:
     """Return the function for `%{form}t`: a time in UTC.
 
     Args:
-        form: "sec", "msec" or "usec" since 1970, "msec_frac" or "usec_frac" of the
-            second, or a pattern of strftime; with "end:" in front, the end of the
-            request.
+        form: a name in `_CLOCKS`, or a pattern of strftime; with "end:" in front, the
+            end of the request.
     """
     at_end = form.startswith("end:")
     form = form.removeprefix("begin:").removeprefix("end:")
+    clock = _CLOCKS.get(form) or _calendar(form)
+
+    def value(record: ExchangeRecord) -> str:
+        seconds = record.started + (record.duration if at_end else 0.0)
+        return clock(round(seconds * 1_000_000))
+
+    return value
+
+
+def _calendar(form: str) -> Callable[[int], str]:
+    """Return the function that formats a time, in microseconds, by strftime."""
     try:
         time.strftime(form, time.gmtime(0))
     except ValueError:
@@ -208,26 +236,12 @@ def _time(form: str) -> _Value:
             f"contains %{{{form}}}t, which strftime rejects",
             "give a pattern such as %Y-%m-%dT%H:%M:%SZ",
         ) from None
-
-    def value(record: ExchangeRecord) -> str:
-        seconds = record.started + (record.duration if at_end else 0.0)
-        microseconds = round(seconds * 1_000_000)
-        whole, fraction = divmod(microseconds, 1_000_000)
-        number = {
-            "sec": str(whole),
-            "msec": str(microseconds // 1_000),
-            "usec": str(microseconds),
-            "msec_frac": f"{fraction // 1_000:03d}",
-            "usec_frac": f"{fraction:06d}",
-        }.get(form)
-        if number is not None:
-            return number
-        return time.strftime(form, time.gmtime(whole))
-
-    return value
+    return lambda microseconds: time.strftime(
+        form, time.gmtime(microseconds // 1_000_000)
+    )
 
 
-#: The directives without a name: the function, and whether the text is from outside.
+#: The directives without a name, with the function for each.
 _PLAIN: Final[dict[str, _Value]] = {
     "a": lambda record: record.remote_addr,
     "b": lambda record: str(record.bytes_sent) if record.bytes_sent else "",

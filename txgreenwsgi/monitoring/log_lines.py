@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import (
@@ -20,6 +19,8 @@ from twisted.logger import (
     formatEventAsClassicLogText,
     formatTime,
 )
+
+from txgreenwsgi.monitoring.log_format import iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,22 +93,21 @@ class LogLines:
     def _dev(self, event: LogEvent, request_id: str | None) -> str | None:
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
         text = text.strip("\n")
-        if not text and not _is_stream_line(event):
+        raw = stream_line(event)
+        if not text and raw is None:
             return None
         if _is_routine(event, text):
             return None
         # A traceback on a standard stream arrives line by line.
         worker = event.get("worker")
         source = (worker, event.get("log_namespace"), request_id)
-        raw = stream_line(event)
-        continues = False
-        if raw is None:
+        is_same_source = source == self._source
+        if raw is None or not is_same_source:
             self._traceback.end()
-        else:
-            if source != self._source:
-                self._traceback.end()
+        continues = False
+        if raw is not None:
             continues = self._traceback.continues(raw) or bool(event.get("continues"))
-            continues = continues and source == self._source
+            continues = continues and is_same_source
         self._source = source
         if continues:
             return f"{_INDENT}{raw}\n"
@@ -120,35 +120,37 @@ class LogLines:
 
 
 class _Traceback:
-    """The recognition of the lines of a traceback that follow its first one."""
+    """The recognition of the lines of a traceback that follow its first one.
+
+    Its states are "outside", "inside" and "in group", and "after" the line of the
+    exception, when the traceback of a chained exception may follow.
+    """
 
     def __init__(self) -> None:
-        self._inside = False
-        self._ended = False
-        self._is_group = False
+        self._state = "outside"
 
     def end(self) -> None:
         """Forget the traceback: a line of another source follows."""
-        self._inside = self._ended = False
+        self._state = "outside"
 
     def continues(self, line: str) -> bool:
         """Return whether a line belongs to the same traceback as the line before."""
+        state = self._state
         start = _TRACEBACK.match(line)
-        if start and not (self._inside and self._is_group):
-            belongs = self._ended
-            self._inside, self._ended = True, False
-            self._is_group = start[1] is not None
-            return belongs
-        if self._inside:
+        if start and state != "in group":
+            self._state = "inside" if start[1] is None else "in group"
+            return state == "after"
+        if state in ("inside", "in group"):
             if line[:1] in (" ", "\t"):
                 return True
             # The exception itself, or the line after an exception group.
-            self._inside, self._ended = False, not self._is_group
-            return self._ended
+            self._state = "after" if state == "inside" else "outside"
+            return state == "inside"
         # An empty line may introduce the next exception of a chain.
-        belongs = self._ended and (not line or bool(_NEXT_EXCEPTION.match(line)))
-        self._ended = belongs
-        return belongs
+        if state == "after" and (not line or _NEXT_EXCEPTION.match(line)):
+            return True
+        self._state = "outside"
+        return False
 
 
 def stream_line(event: LogEvent) -> str | None:
@@ -157,10 +159,6 @@ def stream_line(event: LogEvent) -> str | None:
     if line is None and event.get("log_format", "").startswith("{line}"):
         line = event.get("line")  # of wsgi.errors
     return line if isinstance(line, str) else None
-
-
-def _is_stream_line(event: LogEvent) -> bool:
-    return stream_line(event) is not None
 
 
 def _is_routine(event: LogEvent, text: str) -> bool:
@@ -192,8 +190,9 @@ def _with_request(text: str, request_id: str) -> str:
 def _json(event: LogEvent, request_id: str | None) -> str | None:
     plain: Any = {"includeTimestamp": False, "includeSystem": False}
     message = eventAsText(event, includeTraceback=False, **plain)
+    seconds = event.get("log_time")
     entry: dict[str, object] = {
-        "time": _utc(event.get("log_time")),
+        "time": None if seconds is None else iso_time(seconds),
         "level": getattr(event.get("log_level"), "name", None),
         "namespace": event.get("log_namespace"),
     }
@@ -209,10 +208,3 @@ def _json(event: LogEvent, request_id: str | None) -> str | None:
     elif not message and raw is None:
         return None
     return json.dumps(entry) + "\n"
-
-
-def _utc(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    time = datetime.fromtimestamp(seconds, timezone.utc)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

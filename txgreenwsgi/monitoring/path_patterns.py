@@ -1,4 +1,4 @@
-"""Patterns of paths, such as `/health` or `/internal/*`: requests that are not logged.
+"""Patterns of paths, such as `/health` or `/internal/*`.
 
 It knows records. It must never know what a match means.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from txgreenwsgi.monitoring.records import ExchangeRecord
 
-__all__ = ["PATTERN_FORM", "PathPatterns", "check_pattern"]
+__all__ = ["PATTERN_FORM", "PathPatterns", "check_pattern", "path_expression"]
 
 #: The remedy for an invalid pattern.
 PATTERN_FORM: Final = "give a path such as /health or /internal/*"
@@ -33,8 +33,19 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
+def path_expression(pattern: str) -> re.Pattern[str]:
+    """Return the expression that matches a decoded path, one character for each byte.
+
+    A pattern matches the whole path; `*` stands for any text.
+    """
+    # PEP 3333 decodes the bytes of a path as Latin-1.
+    given = pattern.encode("utf-8", "surrogateescape").decode("latin-1")
+    expression = ".*".join(map(re.escape, given.split("*")))
+    return re.compile(rf"{expression}\Z", re.DOTALL)
+
+
 class PathPatterns:
-    """Some patterns. A pattern matches the whole path; `*` stands for any text.
+    """Some patterns; see `path_expression`.
 
     Raises:
         ValueError: a pattern is no path.
@@ -42,15 +53,7 @@ class PathPatterns:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._expressions = [
-            re.compile(
-                b".*".join(
-                    re.escape(part.encode("utf-8", "surrogateescape"))
-                    for part in check_pattern(pattern).split("*")
-                )
-                + rb"\Z",
-                re.DOTALL,
-            )
-            for pattern in patterns
+            path_expression(check_pattern(pattern)) for pattern in patterns
         ]
 
     def __bool__(self) -> bool:
@@ -63,5 +66,5 @@ class PathPatterns:
         path = _AUTHORITY.sub("", target)
         if target and not path:
             path = "/"
-        data = unquote_to_bytes(path.encode("latin-1"))
-        return any(expression.match(data) for expression in self._expressions)
+        decoded = unquote_to_bytes(path.encode("latin-1")).decode("latin-1")
+        return any(expression.match(decoded) for expression in self._expressions)
