@@ -12,6 +12,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from txgreenwsgi._server.endpoint_strings import with_tls
 from txgreenwsgi.settings import SettingError, Settings, parse
 
 from .errors import ConfigurationError
@@ -152,8 +153,7 @@ def _listen_with_tls(given: dict[str, Given]) -> None:
     if listen.origin == "default":
         given["listen"] = Given((DEFAULT_TLS_LISTEN,), "default with a certificate")
     elif listen.origin == "PORT":
-        ports = tuple(f"https:{text.removeprefix('tcp:')}" for text in listen.value)
-        given["listen"] = Given(ports, listen.origin)
+        given["listen"] = Given(tuple(map(with_tls, listen.value)), listen.origin)
 
 
 def _variables(

@@ -10,6 +10,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from txgreenwsgi._server.endpoint_strings import escaped
 from txgreenwsgi.settings import SettingError, parse
 
 if TYPE_CHECKING:
@@ -104,10 +105,11 @@ def relocated(each: Described, value: Any, directory: str) -> Any:
     """
     name, option, _default = each
     if name == "listen":
-        escaped = directory.replace("\\", r"\\").replace(":", r"\:")
+        escaped_directory = escaped(directory)
         return tuple(
             _ENDPOINT_PATH.sub(
-                lambda match: f"{match['before']}{escaped}/{match['path']}", endpoint
+                lambda match: f"{match['before']}{escaped_directory}/{match['path']}",
+                endpoint,
             )
             for endpoint in value
         )

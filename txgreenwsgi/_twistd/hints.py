@@ -14,6 +14,8 @@ import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from txgreenwsgi._server.endpoint_strings import tcp_endpoint
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -170,19 +172,13 @@ def listen_for(address: str) -> str:
 
 def _tcp(host: str, port: str) -> str:
     port = port if port.isdigit() else _DEFAULT_PORT
-    host = host.strip("[]").replace("localhost", "127.0.0.1")
-    if host in ("", "*", "0.0.0.0"):
-        return f"tcp:{port}"
-    if host == "::":
-        return f"tcp6:{port}"
-    try:
-        version = ip_address(host).version
-    except ValueError:
-        return f"tcp:{port}:interface=ADDRESS"
-    if version == 6:
-        escaped = host.replace(":", r"\:")
-        return f"tcp6:{port}:interface={escaped}"
-    return f"tcp:{port}:interface={host}"
+    host = "" if host == "*" else host.strip("[]")
+    if host not in ("", "localhost"):
+        try:
+            ip_address(host)
+        except ValueError:
+            host = "ADDRESS"
+    return tcp_endpoint(host, port)
 
 
 def _listen(endpoint: str) -> str:
