@@ -26,7 +26,7 @@ from txgreenwsgi.settings import SettingError, Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["WorkerConfiguration", "configuration_for"]
+__all__ = ["WorkerConfiguration", "configuration_for", "is_changed"]
 
 #: Time between the end of the grace period and the end of the process. gunicorn sends
 #: SIGKILL at its own graceful timeout.
@@ -125,7 +125,7 @@ def configuration_for(cfg: Any, environ: Mapping[str, str]) -> WorkerConfigurati
     warnings += [
         f"gunicorn's option {name} has no effect: {remedy}"
         for name, remedy in _IGNORED.items()
-        if _changed(cfg, name)
+        if is_changed(cfg, name)
     ]
     return WorkerConfiguration(
         settings, command, _tls_options(cfg, command), (*resolved.warnings, *warnings)
@@ -182,16 +182,14 @@ def _refuse(cfg: Any) -> None:
             f"gunicorn's option protocol={cfg.protocol!r} is not supported by this "
             "worker: let the proxy speak HTTP (http-socket, proxy_pass)"
         )
-    if _changed(cfg, "ssl_context"):
+    if is_changed(cfg, "ssl_context"):
         raise StartError(
             "gunicorn's hook ssl_context is not supported by this worker, which does "
             "not use the ssl module: give certfile, keyfile, ca_certs and cert_reqs"
         )
 
 
-def _changed(cfg: Any, name: str) -> bool:
+def is_changed(cfg: Any, name: str) -> bool:
     """Return whether an option differs from its default. False if there is none."""
-    if name not in cfg.settings:
-        return False
-    fresh = type(cfg)()
-    return bool(cfg.settings[name].get() != fresh.settings[name].get())
+    setting = cfg.settings.get(name)
+    return setting is not None and bool(setting.get() != type(setting)().get())
