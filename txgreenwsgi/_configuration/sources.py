@@ -33,13 +33,24 @@ if TYPE_CHECKING:
     from .files import ConfigurationFile
     from .options import Described
 
-__all__ = ["PREFIX", "Configuration", "Given", "resolve", "variable_name"]
+__all__ = [
+    "DEFAULT_ORIGIN",
+    "PLATFORM",
+    "PREFIX",
+    "Configuration",
+    "Given",
+    "resolve",
+    "variable_name",
+]
 
 #: The beginning of each environment variable.
 PREFIX: Final = "TXGREENWSGI_"
 
+#: The origin of a value that no source gives.
+DEFAULT_ORIGIN: Final = "default"
+
 #: Variables that platforms set, and their options. They are weaker than a file.
-_PLATFORM: Final = {
+PLATFORM: Final = {
     "PORT": "listen",
     "WEB_CONCURRENCY": "workers",
     "FORWARDED_ALLOW_IPS": "trusted_proxy",
@@ -125,7 +136,7 @@ def resolve(
             command line has the same name.
     """
     known = all_options()
-    given = {name: Given(one.default, "default") for name, one in known.items()}
+    given = {name: Given(one.default, DEFAULT_ORIGIN) for name, one in known.items()}
     variables = dict(_variables(environ, known, _Validator(conditions, options)))
     stronger = {**variables, **options}
     validator = _Validator(conditions, stronger)
@@ -150,7 +161,7 @@ def _listen_with_tls(given: dict[str, Given]) -> None:
     listen = given["listen"]
     if not (given["tls_cert"].value or given["tls_dir"].value):
         return
-    if listen.origin == "default":
+    if listen.origin == DEFAULT_ORIGIN:
         given["listen"] = Given((DEFAULT_TLS_LISTEN,), "default with a certificate")
     elif listen.origin == "PORT":
         given["listen"] = Given(tuple(map(with_tls, listen.value)), listen.origin)
@@ -213,7 +224,7 @@ def _platform(
     environ: Mapping[str, str], known: Mapping[str, Described], validator: _Validator
 ) -> Iterator[tuple[str, Given]]:
     """Yield the options that a platform gives. An empty variable counts as unset."""
-    for variable, name in _PLATFORM.items():
+    for variable, name in PLATFORM.items():
         text = environ.get(variable, "").strip()
         if not text or name not in known:
             continue

@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from txgreenwsgi._configuration import (
+    DEFAULT_ORIGIN,
+    PLATFORM,
     Command,
     Conditions,
     ConfigurationError,
@@ -61,10 +63,6 @@ _IGNORED: Final = {
 _PROXY_PROTOCOLS: Final = {False: "off", True: "v1"}
 #: gunicorn's maximum of `limit_request_fields`, for which 0 stands.
 _MAX_FIELDS: Final = 32768
-#: The origin of values that no source has given.
-_UNSET: Final = "default"
-# Variables that platforms set for the command. gunicorn reads them itself.
-_PLATFORM: Final = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,8 @@ def configuration_for(cfg: Any, environ: Mapping[str, str]) -> WorkerConfigurati
             be applied.
     """
     _refuse(cfg)
-    ours = {name: value for name, value in environ.items() if name not in _PLATFORM}
+    # gunicorn reads the variables of platforms itself.
+    ours = {name: value for name, value in environ.items() if name not in PLATFORM}
     try:
         resolved = resolve({}, ours, Conditions(), lambda key, value: "remove it")
         settings = resolved.settings()
@@ -104,7 +103,7 @@ def configuration_for(cfg: Any, environ: Mapping[str, str]) -> WorkerConfigurati
         own = {
             name: given
             for name, given in resolved.given.items()
-            if given.origin != _UNSET
+            if given.origin != DEFAULT_ORIGIN
         }
         settings = replace(
             settings,
