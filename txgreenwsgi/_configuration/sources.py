@@ -174,10 +174,9 @@ def _variables(
     for name, each in known.items():
         if each.option.is_action:
             continue
-        spellings = [one for one in (name, *each.option.aliases) if len(one) > 1]
         found = [
             variable
-            for variable in map(variable_name, spellings)
+            for variable in map(variable_name, each.long_names)
             if variable in environ
         ]
         if len(found) > 1:
@@ -248,10 +247,7 @@ def _file(
 ) -> Iterator[tuple[str, Given]]:
     """Yield the options that a file gives."""
     names = {
-        spelling: name
-        for name, each in known.items()
-        for spelling in (name, *each.option.aliases)
-        if len(spelling) > 1
+        spelling: name for name, each in known.items() for spelling in each.long_names
     }
     keys: dict[str, str] = {}
     for key, value in file.values.items():
@@ -295,8 +291,8 @@ def _misspelled(
     """
     variables = {
         variable_name(spelling)
-        for name, each in known.items()
-        for spelling in (name, *each.option.aliases)
+        for each in known.values()
+        for spelling in each.long_names
         if not each.option.is_action
     }
     for variable in sorted(environ):
