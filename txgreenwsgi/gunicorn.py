@@ -23,7 +23,7 @@ from gunicorn.workers.base import Worker
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import globalLogBeginner
 
-from ._gunicorn.configuration import WorkerConfiguration, configuration_for
+from ._gunicorn.configuration import WorkerConfiguration, configuration_for, is_changed
 from ._gunicorn.logs import ErrorLogObserver
 from ._gunicorn.requests import Requests
 from ._gunicorn.schemes import ForwardedScheme
@@ -197,14 +197,11 @@ class GreenWorker(Worker):  # type: ignore[misc]
             or (cfg.syslog and not cfg.disable_redirect_access_to_syslog)
         ):
             access = log.access
-        settings = cfg.settings
-        defaults = type(cfg)().settings
-        pre_request = post_request = None
-        if settings["pre_request"].get() is not defaults["pre_request"].get():
-            pre_request = self._pre_request
-        if settings["post_request"].get() is not defaults["post_request"].get():
-            post_request = self._post_request
-        return Requests(access, pre_request, post_request)
+        return Requests(
+            access,
+            self._pre_request if is_changed(cfg, "pre_request") else None,
+            self._post_request if is_changed(cfg, "post_request") else None,
+        )
 
     def _pre_request(self, request: object) -> None:
         self.cfg.pre_request(self, request)

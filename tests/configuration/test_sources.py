@@ -521,6 +521,16 @@ class FileTests(SourceTestCase):
         given = self.resolved("access_log = '-'").given
         self.assertEqual(given["access_log"].value, "-")
 
+    def test_special_characters_of_paths(self) -> None:
+        """The directory of the file is escaped in endpoint strings."""
+        folder = self.path.parent / "a=b:c"
+        folder.mkdir()
+        self.path = folder / "site.toml"
+        self.assertEqual(
+            self.resolved("listen = 'unix:a.sock'").given["listen"].value,
+            (f"unix:{self.path.parents[1]}/a\\=b\\:c/a.sock",),
+        )
+
     def test_paths_of_keys(self) -> None:
         """The paths of keys and certificates are relative to the file too."""
         text = "listen = ['ssl:1:privateKey=k.pem:certKey=c.pem']"

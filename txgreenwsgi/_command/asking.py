@@ -21,7 +21,7 @@ from . import SUBCOMMANDS, USAGE_STATUS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["FAILURE_STATUS", "Parser", "printable", "question", "run"]
+__all__ = ["FAILURE_STATUS", "Parser", "counted", "printable", "question", "run"]
 
 #: The exit status for a command that has failed, or that no server has carried out.
 FAILURE_STATUS = 1
@@ -34,20 +34,14 @@ class Parser(argparse.ArgumentParser):
     """The command line of a subcommand.
 
     Args:
-        name: the subcommand.
-        description: for `--help`; what `SUBCOMMANDS` says by default.
+        name: the subcommand; its description is that of `SUBCOMMANDS`.
         timeout: seconds to wait for the answer; None without a limit.
     """
 
-    def __init__(
-        self,
-        name: str,
-        description: str = "",
-        timeout: float | None = ANSWER_SECONDS,
-    ) -> None:
+    def __init__(self, name: str, timeout: float | None = ANSWER_SECONDS) -> None:
         super().__init__(
             f"txgreenwsgi {name}",
-            description=description or SUBCOMMANDS[name].meaning,
+            description=SUBCOMMANDS[name].meaning,
             allow_abbrev=False,
         )
         self.add_argument(
@@ -128,6 +122,11 @@ def run(
     elif text:
         print(printable(text))
     return status
+
+
+def counted(number: int, name: str) -> str:
+    """Return a number with a noun, such as "2 workers"."""
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:

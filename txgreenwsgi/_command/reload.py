@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .asking import FAILURE_STATUS, Parser, question, run
+from .asking import FAILURE_STATUS, Parser, counted, question, run
 
 if TYPE_CHECKING:
     import argparse
@@ -23,8 +23,7 @@ def main(words: Sequence[str]) -> int:
 
     def command(given: argparse.Namespace) -> tuple[object, str, int]:
         outcome: ReloadOutcome = question(given, "reload")
-        count = outcome["replaced"]
-        workers = f"{count} worker{'s' * (count != 1)}"
+        workers = counted(outcome["replaced"], "worker")
         if outcome["succeeded"]:
             return outcome, f"replaced {workers}", 0
         return (

@@ -9,7 +9,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from .asking import Parser, question, run
+from .asking import Parser, counted, question, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +48,6 @@ def main(words: Sequence[str]) -> int:
         target: int = question(
             given, "scale", number=count.number, relative=count.relative
         )
-        return {"target": target}, f"scaling to {target} worker{'s' * (target > 1)}", 0
+        return {"target": target}, f"scaling to {counted(target, 'worker')}", 0
 
     return run(parser, words, command)

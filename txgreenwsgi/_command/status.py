@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .asking import Parser, question, run
+from .asking import Parser, counted, question, run
 
 if TYPE_CHECKING:
     import argparse
@@ -61,7 +61,7 @@ def _summary(found: ServerInformation) -> str:
     count = found["target"]
     processes = f"pid {found['pid']}"
     if count:
-        processes = f"{_count(count, 'worker')}, master {processes}"
+        processes = f"{counted(count, 'worker')}, master {processes}"
     state = [
         word
         for word, holds in [
@@ -77,14 +77,14 @@ def _summary(found: ServerInformation) -> str:
     ]
     if count:
         lines.append(
-            f"{_count(found['reloads'], 'reload')}, "
-            f"{_count(found['restarts'], 'unexpected restart')}"
+            f"{counted(found['reloads'], 'reload')}, "
+            f"{counted(found['restarts'], 'unexpected restart')}"
         )
     last = found["last_reload"]
     if last is not None and not last["succeeded"]:
         reason = last["reason"].strip().rpartition("\n")[2]
         lines.append(
-            f"the last reload failed after {_count(last['replaced'], 'worker')}: "
+            f"the last reload failed after {counted(last['replaced'], 'worker')}: "
             f"{reason}"
         )
     return "\n".join(lines)
@@ -137,10 +137,6 @@ def _silence(worker: WorkerInformation) -> str:
     if worker["current"]:
         text += f" and runs {worker['current']}"
     return text
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _number(value: int | None) -> str:

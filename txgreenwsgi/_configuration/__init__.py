@@ -19,15 +19,17 @@ from .options import (
 )
 from .printing import printed
 from .reference import markdown_table, meaning
-from .sources import Configuration, Given, resolve
+from .sources import DEFAULT_ORIGIN, PLATFORM, Configuration, Given, resolve
 from .tls import check_tls, listener_options, tls_options, unused_tls, uses_tls
-from .toml_values import from_toml, shown_toml
+from .toml_values import comment, from_toml, shown_toml
 
 __all__ = [
     "DEFAULT_APP",
     "DEFAULT_LISTEN",
+    "DEFAULT_ORIGIN",
     "HEAVY",
     "OFFLOAD_FORM",
+    "PLATFORM",
     "Command",
     "Conditions",
     "Configuration",
@@ -37,6 +39,7 @@ __all__ = [
     "Option",
     "all_options",
     "check_tls",
+    "comment",
     "from_toml",
     "listener_options",
     "markdown_table",

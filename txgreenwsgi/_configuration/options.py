@@ -524,6 +524,12 @@ class Described(NamedTuple):
         """Whether the option may be repeated."""
         return self.option.kind in ("pairs", "words")
 
+    @property
+    def long_names(self) -> tuple[str, ...]:
+        """The name and the aliases that are no short options."""
+        aliases = (alias for alias in self.option.aliases if len(alias) > 1)
+        return (self.name, *aliases)
+
 
 #: Defaults of the command that differ from those of a server in a program.
 _DEFAULTS: Final[dict[str, object]] = {"threads_for": ("auto",)}

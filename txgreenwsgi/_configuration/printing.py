@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ConfigurationError
 from .options import all_options
-from .toml_values import relocated, shown_toml, to_toml
+from .toml_values import comment, relocated, shown_toml, to_toml
 
 if TYPE_CHECKING:
     from .sources import Configuration
@@ -43,7 +43,7 @@ def printed(configuration: Configuration, directory: str) -> str:
             text = shown_toml(each.option.empty_text)
         else:
             text = to_toml(each, relocated(each, value, directory))
-        lines.append(f"{name} = {text}  # {_comment(origin)}\n")
+        lines.append(f"{name} = {text}  # {comment(origin)}\n")
     whole = "".join(lines)
     try:
         whole.encode()
@@ -53,8 +53,3 @@ def printed(configuration: Configuration, directory: str) -> str:
             "requires: rename the file or the directory"
         ) from None
     return whole
-
-
-def _comment(text: str) -> str:
-    """Return text without the control characters that a comment must not contain."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -59,8 +59,7 @@ def markdown_table() -> str:
         rows = [(f"--{option_name(name)} {form}", default_text(each), text)]
         rows += [
             (f"--{alias} {form}", "", f"Alias of --{option_name(name)}.")
-            for alias in option.aliases
-            if len(alias) > 1
+            for alias in each.long_names[1:]
         ]
         for signature, default, description in rows:
             cells = (f"`{signature.strip()}`", f"`{default}`" if default else "")

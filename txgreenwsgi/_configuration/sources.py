@@ -12,6 +12,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from txgreenwsgi._server.endpoint_strings import with_tls
 from txgreenwsgi.settings import SettingError, Settings, parse
 
 from .errors import ConfigurationError
@@ -32,13 +33,24 @@ if TYPE_CHECKING:
     from .files import ConfigurationFile
     from .options import Described
 
-__all__ = ["PREFIX", "Configuration", "Given", "resolve", "variable_name"]
+__all__ = [
+    "DEFAULT_ORIGIN",
+    "PLATFORM",
+    "PREFIX",
+    "Configuration",
+    "Given",
+    "resolve",
+    "variable_name",
+]
 
 #: The beginning of each environment variable.
 PREFIX: Final = "TXGREENWSGI_"
 
+#: The origin of a value that no source gives.
+DEFAULT_ORIGIN: Final = "default"
+
 #: Variables that platforms set, and their options. They are weaker than a file.
-_PLATFORM: Final = {
+PLATFORM: Final = {
     "PORT": "listen",
     "WEB_CONCURRENCY": "workers",
     "FORWARDED_ALLOW_IPS": "trusted_proxy",
@@ -124,7 +136,7 @@ def resolve(
             command line has the same name.
     """
     known = all_options()
-    given = {name: Given(one.default, "default") for name, one in known.items()}
+    given = {name: Given(one.default, DEFAULT_ORIGIN) for name, one in known.items()}
     variables = dict(_variables(environ, known, _Validator(conditions, options)))
     stronger = {**variables, **options}
     validator = _Validator(conditions, stronger)
@@ -149,11 +161,10 @@ def _listen_with_tls(given: dict[str, Given]) -> None:
     listen = given["listen"]
     if not (given["tls_cert"].value or given["tls_dir"].value):
         return
-    if listen.origin == "default":
+    if listen.origin == DEFAULT_ORIGIN:
         given["listen"] = Given((DEFAULT_TLS_LISTEN,), "default with a certificate")
     elif listen.origin == "PORT":
-        ports = tuple(f"https:{text.removeprefix('tcp:')}" for text in listen.value)
-        given["listen"] = Given(ports, listen.origin)
+        given["listen"] = Given(tuple(map(with_tls, listen.value)), listen.origin)
 
 
 def _variables(
@@ -163,10 +174,9 @@ def _variables(
     for name, each in known.items():
         if each.option.is_action:
             continue
-        spellings = [one for one in (name, *each.option.aliases) if len(one) > 1]
         found = [
             variable
-            for variable in map(variable_name, spellings)
+            for variable in map(variable_name, each.long_names)
             if variable in environ
         ]
         if len(found) > 1:
@@ -213,7 +223,7 @@ def _platform(
     environ: Mapping[str, str], known: Mapping[str, Described], validator: _Validator
 ) -> Iterator[tuple[str, Given]]:
     """Yield the options that a platform gives. An empty variable counts as unset."""
-    for variable, name in _PLATFORM.items():
+    for variable, name in PLATFORM.items():
         text = environ.get(variable, "").strip()
         if not text or name not in known:
             continue
@@ -237,10 +247,7 @@ def _file(
 ) -> Iterator[tuple[str, Given]]:
     """Yield the options that a file gives."""
     names = {
-        spelling: name
-        for name, each in known.items()
-        for spelling in (name, *each.option.aliases)
-        if len(spelling) > 1
+        spelling: name for name, each in known.items() for spelling in each.long_names
     }
     keys: dict[str, str] = {}
     for key, value in file.values.items():
@@ -284,8 +291,8 @@ def _misspelled(
     """
     variables = {
         variable_name(spelling)
-        for name, each in known.items()
-        for spelling in (name, *each.option.aliases)
+        for each in known.values()
+        for spelling in each.long_names
         if not each.option.is_action
     }
     for variable in sorted(environ):

@@ -10,12 +10,13 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from txgreenwsgi._server.endpoint_strings import escaped
 from txgreenwsgi.settings import SettingError, parse
 
 if TYPE_CHECKING:
     from .options import Described, Option
 
-__all__ = ["from_toml", "relocated", "shown_toml", "to_toml"]
+__all__ = ["comment", "from_toml", "relocated", "shown_toml", "to_toml"]
 
 _NUMBERS: Final[dict[str, tuple[type, ...]]] = {
     "count": (int,),
@@ -104,10 +105,11 @@ def relocated(each: Described, value: Any, directory: str) -> Any:
     """
     name, option, _default = each
     if name == "listen":
-        escaped = directory.replace("\\", r"\\").replace(":", r"\:")
+        escaped_directory = escaped(directory)
         return tuple(
             _ENDPOINT_PATH.sub(
-                lambda match: f"{match['before']}{escaped}/{match['path']}", endpoint
+                lambda match: f"{match['before']}{escaped_directory}/{match['path']}",
+                endpoint,
             )
             for endpoint in value
         )
@@ -149,6 +151,11 @@ def shown_toml(value: object) -> str:
     # The escapes of JSON are valid in TOML, except for surrogates, so those of
     # characters beyond U+FFFF. DEL must be escaped, and JSON does not.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", r"\u007f")
+
+
+def comment(text: str) -> str:
+    """Return text on one line, without characters that a comment must not contain."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _key(key: str) -> str:

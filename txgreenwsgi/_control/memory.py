@@ -1,6 +1,6 @@
 """The memory of a process.
 
-It knows /proc and getrusage. It must never know what the process is.
+It knows /proc. It must never know what the process is.
 """
 
 from __future__ import annotations

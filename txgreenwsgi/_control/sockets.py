@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
@@ -99,5 +99,5 @@ class ControlSocket:
         """
         port, self._port = self._port, None
         if port is None:
-            return maybeDeferred(lambda: None)
+            return succeed(None)
         return maybeDeferred(port.stopListening).addCallback(lambda _: None)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from txgreenwsgi._configuration import (
+    DEFAULT_ORIGIN,
+    PLATFORM,
     Command,
     Conditions,
     ConfigurationError,
@@ -26,7 +28,7 @@ from txgreenwsgi.settings import SettingError, Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["WorkerConfiguration", "configuration_for"]
+__all__ = ["WorkerConfiguration", "configuration_for", "is_changed"]
 
 #: Time between the end of the grace period and the end of the process. gunicorn sends
 #: SIGKILL at its own graceful timeout.
@@ -61,10 +63,6 @@ _IGNORED: Final = {
 _PROXY_PROTOCOLS: Final = {False: "off", True: "v1"}
 #: gunicorn's maximum of `limit_request_fields`, for which 0 stands.
 _MAX_FIELDS: Final = 32768
-#: The origin of values that no source has given.
-_UNSET: Final = "default"
-# Variables that platforms set for the command. gunicorn reads them itself.
-_PLATFORM: Final = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,8 @@ def configuration_for(cfg: Any, environ: Mapping[str, str]) -> WorkerConfigurati
             be applied.
     """
     _refuse(cfg)
-    ours = {name: value for name, value in environ.items() if name not in _PLATFORM}
+    # gunicorn reads the variables of platforms itself.
+    ours = {name: value for name, value in environ.items() if name not in PLATFORM}
     try:
         resolved = resolve({}, ours, Conditions(), lambda key, value: "remove it")
         settings = resolved.settings()
@@ -104,7 +103,7 @@ def configuration_for(cfg: Any, environ: Mapping[str, str]) -> WorkerConfigurati
         own = {
             name: given
             for name, given in resolved.given.items()
-            if given.origin != _UNSET
+            if given.origin != DEFAULT_ORIGIN
         }
         settings = replace(
             settings,
@@ -125,7 +124,7 @@ def configuration_for(cfg: Any, environ: Mapping[str, str]) -> WorkerConfigurati
     warnings += [
         f"gunicorn's option {name} has no effect: {remedy}"
         for name, remedy in _IGNORED.items()
-        if _changed(cfg, name)
+        if is_changed(cfg, name)
     ]
     return WorkerConfiguration(
         settings, command, _tls_options(cfg, command), (*resolved.warnings, *warnings)
@@ -182,16 +181,14 @@ def _refuse(cfg: Any) -> None:
             f"gunicorn's option protocol={cfg.protocol!r} is not supported by this "
             "worker: let the proxy speak HTTP (http-socket, proxy_pass)"
         )
-    if _changed(cfg, "ssl_context"):
+    if is_changed(cfg, "ssl_context"):
         raise StartError(
             "gunicorn's hook ssl_context is not supported by this worker, which does "
             "not use the ssl module: give certfile, keyfile, ca_certs and cert_reqs"
         )
 
 
-def _changed(cfg: Any, name: str) -> bool:
+def is_changed(cfg: Any, name: str) -> bool:
     """Return whether an option differs from its default. False if there is none."""
-    if name not in cfg.settings:
-        return False
-    fresh = type(cfg)()
-    return bool(cfg.settings[name].get() != fresh.settings[name].get())
+    setting = cfg.settings.get(name)
+    return setting is not None and bool(setting.get() != type(setting)().get())

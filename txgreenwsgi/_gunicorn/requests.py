@@ -10,8 +10,9 @@ It knows PEP 3333. It must never know transports.
 from __future__ import annotations
 
 from datetime import timedelta
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from txgreenwsgi._http.writer import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -108,9 +109,7 @@ class WorkerResponse:
         if self.status.partition(" ")[0] != str(record.status):
             # The server's own response, in the place of the application's.
             self.headers = []
-            phrases = {each.value: each.phrase for each in HTTPStatus}
-            phrase = phrases.get(record.status, "")
-            self.status = f"{record.status} {phrase}".rstrip()
+            self.status = f"{record.status} {reason_of(record.status)}".rstrip()
         for name, value in self.headers:
             if name.lower() == "content-length" and value.isdigit():
                 self.response_length = int(value)

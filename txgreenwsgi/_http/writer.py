@@ -28,6 +28,7 @@ __all__ = [
     "date_field",
     "encoded_fields",
     "encoded_statuses",
+    "reason_of",
 ]
 
 #: Status lines of the server's own responses to refused requests (RFC 9110 section
@@ -183,7 +184,7 @@ def _encode_status(status: object) -> tuple[bytes, int]:
             "200 or above (PEP 3333, Other HTTP Features)"
         )
     # The space is required even without a reason (RFC 9112 section 4).
-    text = status if match[2] else f"{status} {_reason_of(code)}"
+    text = status if match[2] else f"{status} {reason_of(code)}"
     try:
         line = f"HTTP/1.1 {text}\r\n".encode("latin-1")
     except UnicodeEncodeError:
@@ -194,7 +195,7 @@ def _encode_status(status: object) -> tuple[bytes, int]:
     return line, code
 
 
-def _reason_of(code: int) -> str:
+def reason_of(code: int) -> str:
     """Return the usual reason phrase of a status code; "" if it has none."""
     try:
         return HTTPStatus(code).phrase

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from txgreenwsgi._server.endpoint_strings import escaped, tcp_endpoint, with_tls
+
 __all__ = ["AddressError", "endpoint_for", "is_unix"]
 
 _DEFAULT_PORT = "8000"
@@ -36,17 +38,13 @@ def endpoint_for(address: str, *, tls: bool = False, backlog: int = 0) -> str:
     endpoint = _plain(address.strip())
     if backlog and not endpoint.startswith("fd:"):
         endpoint += f":backlog={backlog}"
-    if not tls:
-        return endpoint
-    if endpoint.startswith("tcp:"):
-        return f"https:{endpoint.removeprefix('tcp:')}"
-    return f"https:{endpoint}"
+    return with_tls(endpoint) if tls else endpoint
 
 
 def _plain(address: str) -> str:
     if is_unix(address):
         path = re.sub(r"\Aunix:(//)?", "", address)
-        return f"unix:{_escaped(path)}"
+        return f"unix:{escaped(path)}"
     if address.startswith("fd://"):
         number = address.removeprefix("fd://")
         if not number.isdigit():
@@ -63,16 +61,6 @@ def _plain(address: str) -> str:
     if not port.isdigit() or int(port) > 65535:
         raise AddressError(f"{address!r} has no valid port")
     host = host.lower()
-    if host in ("", "0.0.0.0"):
-        return f"tcp:{port}"
-    if host == "localhost":
-        host = "127.0.0.1"
-    if host == "::":
-        # The default of Linux for gunicorn's socket.
-        return f"tcp6:{port}:v6only=0"
-    kind = "tcp6" if ":" in host else "tcp"
-    return f"{kind}:{port}:interface={_escaped(host)}"
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\:=])", r"\\\1", text)
+    # The default of Linux for gunicorn's socket.
+    more = ":v6only=0" if host == "::" else ""
+    return f"{tcp_endpoint(host, port)}{more}"

@@ -48,8 +48,8 @@ _NO_DIRTY = (
 )
 _IN_MODULE = "put the code at the top of the application's module"
 _NO_MASTER_CODE = (
-    "the master runs no code of the application; use a unit of systemd "
-    "(ExecStartPre=, ExecReload=) or the script that deploys"
+    "the master runs no code of the application; use a unit of systemd (ExecStartPre=, "
+    "ExecReload=) or the script that deploys"
 )
 
 #: Every setting by the section of gunicorn's documentation, in its order.
@@ -78,9 +78,8 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             ("-b", "--bind"),
             "list",
             "endpoint strings: `tcp:8000:interface=127.0.0.1`, "
-            "`unix:/run/shop.sock:mode=660`, `fd:3`, `systemd:index=0`; the "
-            "default is all "
-            "addresses, port 8080",
+            "`unix:/run/shop.sock:mode=660`, `fd:3`, `systemd:index=0`; the default is "
+            "all addresses, port 8080",
             ours="`--listen`",
             convert=values.bind,
         ),
@@ -113,17 +112,16 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             "threads",
             ("--threads",),
             "number",
-            "not needed; `--threads` limits the requests that `--threads-for` "
-            "runs in real "
-            "threads",
+            "not needed; `--threads` limits the requests that `--threads-for` runs in "
+            "real threads",
             convert=values.threads,
         ),
         GunicornSetting(
             "worker_connections",
             ("--worker-connections",),
             "number",
-            "counts requests, not connections; further requests are queued, "
-            "then get 503",
+            "counts requests, not connections; further requests are queued, then get "
+            "503",
             ours="`--max-in-flight`",
             convert=values.key("max_in_flight"),
         ),
@@ -147,9 +145,8 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             "timeout",
             ("-t", "--timeout"),
             "number",
-            "replaces a worker that blocks. `--request-timeout` ends a slow "
-            "request with "
-            "an exception in its view and a 504",
+            "replaces a worker that blocks. `--request-timeout` ends a slow request "
+            "with an exception in its view and a 504",
             ours="`--worker-timeout`",
             convert=values.timeout,
         ),
@@ -372,9 +369,8 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             ("--forwarded-allow-ips",),
             "text",
             "gunicorn believes the scheme alone, from 127.0.0.1 and from every UNIX "
-            "socket, by default; here no peer is trusted by default, and the "
-            "address is "
-            "believed too: see [Reverse proxies](reverse-proxies.md)",
+            "socket, by default; here no peer is trusted by default, and the address "
+            "is believed too: see [Reverse proxies](reverse-proxies.md)",
             ours="`--trusted-proxy`",
             convert=values.forwarded,
         ),
@@ -524,9 +520,8 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             "loglevel",
             ("--log-level",),
             "text",
-            "the application sets the level of its messages with `logging`; "
-            "those of the "
-            "server have one level",
+            "the application sets the level of its messages with `logging`; those of "
+            "the server have one level",
         ),
         GunicornSetting(
             "capture_output",
@@ -540,9 +535,8 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             "logger_class",
             ("--logger-class",),
             "text",
-            "`--logger` names a factory of Twisted's log observers; an "
-            "observer of records "
-            "replaces an access logger",
+            "`--logger` names a factory of Twisted's log observers; an observer of "
+            "records replaces an access logger",
         ),
         GunicornSetting(
             "logconfig",

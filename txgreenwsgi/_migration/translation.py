@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from txgreenwsgi._configuration import (
     Conditions,
     all_options,
+    comment,
     from_toml,
     shown_toml,
     validated,
@@ -20,7 +21,7 @@ from txgreenwsgi.settings import SettingError
 
 from .entries import Key, Missing, Process, Variable
 from .gunicorn_settings import SETTINGS
-from .gunicorn_values import Source
+from .gunicorn_values import Source, bind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,7 +70,8 @@ def translate(
     process: list[str] = []
     variables: list[str] = []
     missing: list[str] = []
-    for name, value, entry in _entries(Source(values, directory)):
+    source = Source(values, directory)
+    for name, value, entry in _entries(source):
         if isinstance(entry, Missing):
             missing.append(f"{_shown(name, value)}: {entry.reason}")
         elif isinstance(entry, Process):
@@ -81,11 +83,11 @@ def translate(
     if "app" not in keys:
         keys["app"] = '# app = "package.module:name"\n'
     if "bind" not in values and not environ.get("PORT"):
-        [bind] = [each for each in SETTINGS if each.name == "bind"]
-        for entry in _converted(bind, None, Source(values, directory)):
+        for entry in bind(None, source):
             if isinstance(entry, Key):
-                comment = "# gunicorn's default\n"
-                keys["listen"] = f"{comment}listen = {shown_toml(entry.value)}\n"
+                keys["listen"] = (
+                    f"# gunicorn's default\nlisten = {shown_toml(entry.value)}\n"
+                )
     order = ["app", "chdir", "listen"]
     names = [*(name for name in order if name in keys), *keys]
     body = "\n".join(keys[name] for name in dict.fromkeys(names))
@@ -93,12 +95,12 @@ def translate(
         body += f"\n{_FORWARDED}"
     command = " ".join([*variables, "txgreenwsgi --config txgreenwsgi.toml", *process])
     head = (
-        f"# Translated from {_one_line(configuration.source)}. Start the server with:\n"
-        f"#   {_one_line(command)}\n\n"
+        f"# Translated from {comment(configuration.source)}. Start the server with:\n"
+        f"#   {comment(command)}\n\n"
     )
     if missing:
         body += "\n# Without a counterpart:\n"
-        body += "".join(f"# - {_one_line(line)}\n" for line in missing)
+        body += "".join(f"# - {comment(line)}\n" for line in missing)
     return Translation(head + body, missing)
 
 
@@ -148,12 +150,10 @@ def _is_off(value: Any) -> bool:
 
 
 def _lines(name: str, value: Any, entry: Key) -> str:
-    comment = _shown(name, value)
+    text = _shown(name, value)
     if entry.comment:
-        comment += f"; {entry.comment}"
-    return (
-        f"# gunicorn: {_one_line(comment)}\n{entry.name} = {shown_toml(entry.value)}\n"
-    )
+        text += f"; {entry.comment}"
+    return f"# gunicorn: {comment(text)}\n{entry.name} = {shown_toml(entry.value)}\n"
 
 
 def _shown(name: str, value: Any) -> str:
@@ -166,8 +166,3 @@ def _quoted(option: str) -> str:
     """Return an option of the command line, with its value quoted for a shell."""
     name, space, value = option.partition(" ")
     return f"{name}{space}{shlex.quote(value)}" if space else name
-
-
-def _one_line(text: str) -> str:
-    """Return text for a comment, which must not contain control characters."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -15,6 +15,7 @@ from twisted.internet.endpoints import serverFromString
 from txgreenwsgi._tls.options import TLSOptions
 
 from .adopted import adopted_endpoint
+from .endpoint_strings import tcp_endpoint
 from .errors import EndpointError
 from .https import (
     MISSING_PACKAGE,
@@ -102,12 +103,8 @@ def _check_address(text: str) -> None:
     address = _ADDRESS.match(text)
     if address:
         host, number = (address[1] or "").strip("[]"), address[2]
-        kind = "tcp6" if ":" in host else "tcp"
-        host = host.replace("localhost", "127.0.0.1").replace(":", "\\:")
         raise EndpointError(
-            text,
-            "is not an endpoint string",
-            f"give {kind}:{number}" + (f":interface={host}" if host else ""),
+            text, "is not an endpoint string", f"give {tcp_endpoint(host, number)}"
         )
     port = _PORT.match(text)
     if port and int(port[1]) > 65535:

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from txgreenwsgi._tls.errors import TLSError
 
 from .client_hello import ClientHelloFactory
+from .endpoint_strings import tcp_endpoint, with_tls
 from .errors import EndpointError
 
 if TYPE_CHECKING:
@@ -126,13 +127,11 @@ def parse_https(text: str) -> HTTPSString:
     if first in _INNER:
         return HTTPSString(":".join(words), arguments)
     if _HOST.match(first) and len(words) > 1 and words[-1].isdigit():
-        host = ":".join(words[:-1]).strip("[]").replace("localhost", "127.0.0.1")
-        kind = "tcp6:" if ":" in host else ""
-        escaped = host.replace("\\:", ":").replace(":", "\\:")
+        host = ":".join(words[:-1]).strip("[]").replace("\\:", ":")
         raise EndpointError(
             text,
             "is not an endpoint string",
-            f"give https:{kind}{words[-1]}:interface={escaped}",
+            f"give {with_tls(tcp_endpoint(host, words[-1]))}",
         )
     raise EndpointError(
         text, f"has neither a port nor an endpoint after {_PREFIX!r}", _EXAMPLES

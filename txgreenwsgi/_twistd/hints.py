@@ -12,7 +12,10 @@ from __future__ import annotations
 import difflib
 import re
 from ipaddress import ip_address
+from shlex import quote
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+from txgreenwsgi._server.endpoint_strings import tcp_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -91,11 +94,7 @@ _Remedy: TypeAlias = "str | Callable[[_Given], str]"
 def _joined(option: str, value: str) -> str:
     if not value:
         return option
-    return f"{option} {_quoted(value)}"
-
-
-def _quoted(text: str) -> str:
-    return text if re.fullmatch(r"[\w@%+=:,./-]+", text) else f"'{text}'"
+    return f"{option} {quote(value)}"
 
 
 def explain(
@@ -170,23 +169,17 @@ def listen_for(address: str) -> str:
 
 def _tcp(host: str, port: str) -> str:
     port = port if port.isdigit() else _DEFAULT_PORT
-    host = host.strip("[]").replace("localhost", "127.0.0.1")
-    if host in ("", "*", "0.0.0.0"):
-        return f"tcp:{port}"
-    if host == "::":
-        return f"tcp6:{port}"
-    try:
-        version = ip_address(host).version
-    except ValueError:
-        return f"tcp:{port}:interface=ADDRESS"
-    if version == 6:
-        escaped = host.replace(":", r"\:")
-        return f"tcp6:{port}:interface={escaped}"
-    return f"tcp:{port}:interface={host}"
+    host = "" if host == "*" else host.strip("[]")
+    if host not in ("", "localhost"):
+        try:
+            ip_address(host)
+        except ValueError:
+            host = "ADDRESS"
+    return tcp_endpoint(host, port)
 
 
 def _listen(endpoint: str) -> str:
-    return f"{_USE_LISTEN}: --listen {_quoted(endpoint)}"
+    return f"{_USE_LISTEN}: --listen {quote(endpoint)}"
 
 
 def _bind(given: _Given) -> str:
@@ -256,29 +249,29 @@ def _certificate_or_config(given: _Given) -> str:
     value = given.value()
     if re.search(r"gunicorn|\.py\Z|\Apython:", value):
         return (
-            f"translate the file: txgreenwsgi from-gunicorn {_quoted(value)}, then "
+            f"translate the file: txgreenwsgi from-gunicorn {quote(value)}, then "
             "give --config with the result"
         )
     if value.endswith(".toml"):
-        return f"give --config {_quoted(value)}"
+        return f"give --config {quote(value)}"
     return _TLS
 
 
 def _variable(given: _Given) -> str:
     value = given.value()
     if value.startswith("SCRIPT_NAME="):
-        return f"give --prefix {_quoted(value.partition('=')[2] or '/app')}"
+        return f"give --prefix {quote(value.partition('=')[2] or '/app')}"
     return (
         "set the variable in the environment of the command: "
-        f"env {_quoted(value or 'NAME=VALUE')} ...; --environ sets a variable of WSGI"
+        f"env {quote(value or 'NAME=VALUE')} ...; --environ sets a variable of WSGI"
     )
 
 
 def _timeout(given: _Given) -> str:
     value = given.value() or "30"
-    remedy = f"give --request-timeout {_quoted(value)} to limit each request"
+    remedy = f"give --request-timeout {quote(value)} to limit each request"
     if "worker-timeout" in given.known:
-        remedy += f", or --worker-timeout {_quoted(value)} to replace a blocked worker"
+        remedy += f", or --worker-timeout {quote(value)} to replace a blocked worker"
     return remedy
 
 

@@ -189,7 +189,7 @@ class Options(usage.Options):
             self[option_name(name)] = given.value
         self.command = configuration.command()
         self.warnings = configuration.warnings
-        self._check_reload()
+        self._check_processes()
         try:
             self.settings = configuration.settings()
             self.findings = check_tls(self.command, self._conditions())
@@ -241,8 +241,8 @@ class Options(usage.Options):
             done["logfile"] = predecessor.log_path
         parent.update({name: done[name] for name in done if name in parent})
 
-    def _check_reload(self) -> None:
-        """Reject options that exclude each other."""
+    def _check_processes(self) -> None:
+        """Reject options of workers and reload that cannot be combined."""
         command = self.command
         if command.workers != "auto" and int(command.workers) > MAX_WORKERS:
             raise usage.UsageError(

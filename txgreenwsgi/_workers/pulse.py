@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
+from txgreenwsgi._control import memory
 from txgreenwsgi._serving.exchange import Exchange
 from txgreenwsgi._serving.notes import note_request
 
@@ -182,11 +183,9 @@ def note_requests(
 
 def resident_bytes() -> int:
     """Return the resident memory of this process."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            pages = int(file.read().split()[1])
-    except OSError:
-        # The maximum so far, in KiB (in bytes on macOS).
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    size = memory.resident_bytes(os.getpid())
+    if size is not None:
+        return size
+    # The maximum so far, in KiB (in bytes on macOS).
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
