@@ -39,6 +39,7 @@ __all__ = [
     "HTTPSEndpoint",
     "HTTPSListeners",
     "HTTPSString",
+    "below_tls",
     "check_certificates",
     "is_https",
     "options_of",
@@ -137,6 +138,15 @@ def parse_https(text: str) -> HTTPSString:
     raise EndpointError(
         text, f"has neither a port nor an endpoint after {_PREFIX!r}", _EXAMPLES
     )
+
+
+def below_tls(text: str) -> str:
+    """Return the endpoint string behind `https:`; others unchanged.
+
+    Raises:
+        EndpointError: as `parse_https`.
+    """
+    return parse_https(text).inner if is_https(text) else text
 
 
 def effective_options(

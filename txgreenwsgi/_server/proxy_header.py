@@ -23,6 +23,7 @@ from txgreenwsgi._serving.proxies import TrustedProxies
 from .adopted import adopted_endpoint
 from .ends import host_and_port
 from .errors import EndpointError, StartError
+from .https import below_tls
 from .output import has_unread_bytes
 from .proxied_address import ProxiedAddress
 
@@ -117,10 +118,10 @@ def _is_unix(listen: str | IStreamServerEndpoint) -> bool:
     if not isinstance(listen, str):
         family = getattr(listen, "family", getattr(listen, "addressFamily", None))
         return isinstance(listen, UNIXServerEndpoint) or family == AF_UNIX
-    listen = listen.removeprefix("https:")
-    if listen.startswith("unix:"):
-        return True
     try:
+        listen = below_tls(listen)
+        if listen.startswith("unix:"):
+            return True
         adopted: Any = adopted_endpoint(object(), listen)
     except EndpointError:
         return True  # reported elsewhere

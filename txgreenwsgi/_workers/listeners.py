@@ -28,7 +28,7 @@ from zope.interface import implementer
 from txgreenwsgi._server.adopted import AdoptedEndpoint
 from txgreenwsgi._server.endpoints import make_endpoint
 from txgreenwsgi._server.errors import EndpointError, ListenError
-from txgreenwsgi._server.https import is_https, parse_https
+from txgreenwsgi._server.https import below_tls
 from txgreenwsgi._server.ports import ListeningProxy, listening_reactor
 from txgreenwsgi._server.stale_sockets import is_abstract
 
@@ -179,8 +179,7 @@ def open_listeners(
 def _open(text: str, slots: int, reactor: object) -> Listener:
     opening = _OpeningReactor(reactor, text, slots)
     # The workers wrap the connections in TLS.
-    below = parse_https(text).inner if is_https(text) else text
-    endpoint = make_endpoint(opening, below)
+    endpoint = make_endpoint(opening, below_tls(text))
     if isinstance(endpoint, AdoptedEndpoint):
         # Its own copy, which child processes do not inherit.
         adopted = socket.socket(fileno=os.dup(endpoint.fd))
