@@ -183,7 +183,7 @@ class ServiceTests(FilesTestCase, WireTestCase):
         self.assertEqual((port, backlog, interface), (443, 1024, "127.0.0.1"))
         self.assertIs(type(factory), ClientHelloFactory)
         self.assertIs(factory.site, made.site)
-        self.assertIs(factory.tls.wrappedFactory, made.site)
+        self.assertIs(factory.below.wrappedFactory, made.site)
         self.assert_logged("TLS certificate: shop.test, expires")
 
     def test_shared(self) -> None:

@@ -13,7 +13,6 @@ from socket import AF_UNIX
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.endpoints import UNIXServerEndpoint
-from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
@@ -23,8 +22,8 @@ from txgreenwsgi._serving.proxies import TrustedProxies
 from .adopted import adopted_endpoint
 from .ends import host_and_port
 from .errors import EndpointError, StartError
+from .first_bytes import FirstBytes, FirstBytesFactory
 from .https import below_tls
-from .output import has_unread_bytes
 from .proxied_address import ProxiedAddress
 
 if TYPE_CHECKING:
@@ -35,9 +34,8 @@ if TYPE_CHECKING:
         IListeningPort,
         IStreamServerEndpoint,
     )
-    from twisted.python.failure import Failure
+    from twisted.internet.protocol import Protocol
 
-    from txgreenwsgi._http.proxy_protocol import ProxyHeader
     from txgreenwsgi._serving.application_server import ApplicationServer
     from txgreenwsgi.settings import Settings
 
@@ -174,7 +172,7 @@ class ProxyPeers:
         self._unlogged = 0
 
 
-class ProxyHeaderFactory(Factory):
+class ProxyHeaderFactory(FirstBytesFactory):
     """A factory that passes connections to another one after their header.
 
     Args:
@@ -183,20 +181,9 @@ class ProxyHeaderFactory(Factory):
         peers: the peers that send the header.
     """
 
-    noisy = False
-
     def __init__(self, below: Any, site: GreenSite, peers: ProxyPeers) -> None:
-        self.below = below
-        self.site = site
+        super().__init__(below, site)
         self.peers = peers
-
-    def doStart(self) -> None:
-        """Start the factory below."""
-        self.below.doStart()
-
-    def doStop(self) -> None:
-        """Stop the factory below."""
-        self.below.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Return the protocol of a new connection; None above `max_connections`."""
@@ -206,86 +193,25 @@ class ProxyHeaderFactory(Factory):
         return None if self.site.is_full else _ProxyHeader(self, addr)
 
 
-class _ProxyHeader(Protocol):
+class _ProxyHeader(FirstBytes):
     """A connection whose header is not complete."""
 
-    transport: Any
-
     def __init__(self, factory: ProxyHeaderFactory, addr: IAddress | None) -> None:
-        self._factory = factory
-        self._addr = addr
+        super().__init__(factory, addr)
+        self._peers = factory.peers
         self._reader = factory.peers.reader()
-        self._since = 0.0
-
-    def connectionMade(self) -> None:
-        """Register the connection for its deadline and the shutdown."""
-        server = self._factory.site.server
-        server.bind()
-        self._since = server.hub.reactor.seconds()
-        server.connection_made(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Collect the header, then pass the connection on."""
         try:
             header = self._reader.feed(data)
         except ProxyHeaderError as error:
-            self._factory.peers.log_error(self._addr, error)
+            self._peers.log_error(self._addr, error)
             self.abort()
             return
         if header is not None:
-            self._pass_on(header)
-
-    def _pass_on(self, header: ProxyHeader) -> None:
-        """Continue with the protocol below on the same transport."""
-        self._factory.site.server.connection_lost(self)
-        transport, data = self.transport, self._reader.rest
-        address = self._addr if header.source is None else ProxiedAddress(header)
-        protocol = self._factory.below.buildProtocol(address)
-        if protocol is None:
-            transport.abortConnection()
-            return
-        transport.protocol = protocol
-        protocol.makeConnection(transport)
-        if data:
-            protocol.dataReceived(data)
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Unregister the connection."""
-        self._factory.site.server.connection_lost(self)
-
-    # Called by the deadline clock and the shutdown.
-
-    def stop(self) -> None:
-        """Begin shutdown: the peer has `drain_idle` to send the header."""
-        shutdown = self._factory.site.server.shutdown
-        self._since = max(self._since, shutdown.began)
-        self._drain(self._factory.site.server.hub.reactor.seconds())
-
-    def _drain(self, now: float) -> None:
-        idle = now - self._since
-        if idle >= self._factory.site.settings.drain_idle and not has_unread_bytes(
-            self.transport
-        ):
-            self.transport.loseConnection()
-
-    def check(self, now: float) -> None:
-        """Close the connection at the deadline of its head."""
-        settings = self._factory.site.settings
-        limit = settings.header_timeout or settings.keep_alive
-        if limit and now - self._since >= limit:
-            self.abort()
-        elif self._factory.site.stopping:
-            self._drain(now)
-
-    def postpone(self, seconds: float, now: float) -> None:
-        """Exclude a stall of the reactor, which ended at `now`, from the deadline."""
-        self._since = min(self._since + seconds, now)
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self.transport.abortConnection()
-
-    end_of_grace = abort
+            addr = self._addr if header.source is None else ProxiedAddress(header)
+            self._pass_on(addr, self._reader.rest)
 
 
 def read_proxy_headers(port: IListeningPort, site: GreenSite) -> None:
