@@ -96,12 +96,6 @@ class Listener:
             return f"{host}:{name[1]}"
         return os.fsdecode(name)
 
-    def socket_of(self, slot: int) -> socket.socket | None:
-        """Return the socket of a slot; None if all slots share one."""
-        if self.divided and slot < len(self.sockets):
-            return self.sockets[slot]
-        return None
-
     def shared(self) -> socket.socket | None:
         """Return the socket that all slots share; None if it is divided."""
         return None if self.divided else self.sockets[0]
@@ -310,7 +304,7 @@ def _bind(
     try:
         for _ in range(count):
             sockets.append(  # noqa: PERF401
-                _listening(family, address, backlog, count > 1 or _DIVIDES, ipv6_only)
+                _listening(family, address, backlog, ipv6_only)
             )
     except BaseException:
         for each in sockets:
@@ -320,12 +314,12 @@ def _bind(
 
 
 def _listening(
-    family: int, address: Any, backlog: int, divided: bool, ipv6_only: bool
+    family: int, address: Any, backlog: int, ipv6_only: bool
 ) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if divided:
+        if _DIVIDES:
             made.setsockopt(socket.SOL_SOCKET, _REUSEPORT, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
@@ -343,4 +337,4 @@ def _bound_like(first: socket.socket, address: Any, backlog: int) -> socket.sock
     ipv6_only = first.family == socket.AF_INET6 and bool(
         first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     )
-    return _listening(first.family, address, backlog, True, ipv6_only)
+    return _listening(first.family, address, backlog, ipv6_only)
