@@ -110,8 +110,7 @@ class TLSListener:
     def signature(self) -> tuple[object, ...]:
         """Return a value that changes when one of the files changes."""
         options = self.options
-        named = (options.cert, options.key, options.client_ca)
-        paths = [path for path in named if path]
+        paths = options.files
         found: list[object] = []
         if options.dir:
             try:
