@@ -286,9 +286,10 @@ class HTTPSListeners:
         listener = TLSListener(
             options, self._site.acceptableProtocols(), reactor, self._ticket_secret
         )
+        # Before the files are read: a change in between is seen at the next look.
+        renewal = Renewal(listener, reactor)
         listener.use(listener.load())
         listener.log_certificates("TLS certificate")
-        renewal = Renewal(listener, reactor)
         self._listeners[options] = listener, renewal
         if self._running:
             renewal.start()
