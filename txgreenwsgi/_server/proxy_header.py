@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from txgreenwsgi._http.proxy_protocol import ProxyHeaderError, ProxyHeaderReader
 from txgreenwsgi._serving.proxies import TrustedProxies
+from txgreenwsgi.monitoring.log_limit import LogLimit
 
 from .adopted import adopted_endpoint
 from .ends import host_and_port
@@ -138,9 +139,7 @@ class ProxyPeers:
         self._peers = TrustedProxies(settings.proxy_protocol_from or ("unix",), 1, ())
         self._v1 = settings.proxy_protocol in ("v1", "auto")
         self._v2 = settings.proxy_protocol in ("v2", "auto")
-        self._server = server
-        self._logged: float | None = None
-        self._unlogged = 0
+        self._log_rate = LogLimit(server.reactor.seconds, LOG_SECONDS)
 
     def send_header(self, address: IAddress | None) -> bool:
         """Return whether the peer at an address sends the header."""
@@ -152,10 +151,9 @@ class ProxyPeers:
 
     def log_error(self, address: IAddress | None, error: ProxyHeaderError) -> None:
         """Log that a connection was closed, unless another one was a moment ago."""
-        now = self._server.reactor.seconds()
-        if self._logged is not None and now - self._logged < LOG_SECONDS:
-            self._unlogged += 1
+        if not self._log_rate.may_log():
             return
+        more = self._log_rate.suppressed
         peer = host_and_port(address)[0]
         remedy = error.remedy or "check its configuration"
         _log.warn(
@@ -164,12 +162,8 @@ class ProxyPeers:
             peer=peer or "on a UNIX socket",
             error=error,
             remedy=remedy,
-            others=f" ({self._unlogged} more since the last line)"
-            if self._unlogged
-            else "",
+            others=f" ({more} more since the last line)" if more else "",
         )
-        self._logged = now
-        self._unlogged = 0
 
 
 class ProxyHeaderFactory(FirstBytesFactory):
