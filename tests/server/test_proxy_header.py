@@ -22,8 +22,8 @@ from txgreenwsgi._server.proxy_header import (
     LOG_SECONDS,
     ProxyHeaderFactory,
     ProxyPeers,
-    unusable_setting,
 )
+from txgreenwsgi._server.proxy_settings import unusable_setting
 from txgreenwsgi.settings import SettingError, Settings
 
 from .application import application

@@ -9,10 +9,8 @@ This file knows peers and connections. It must never know the layout of the head
 
 from __future__ import annotations
 
-from socket import AF_UNIX
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
@@ -20,21 +18,13 @@ from txgreenwsgi._http.proxy_protocol import ProxyHeaderError, ProxyHeaderReader
 from txgreenwsgi._serving.proxies import TrustedProxies
 from txgreenwsgi.monitoring.log_limit import LogLimit
 
-from .adopted import adopted_endpoint
 from .ends import host_and_port
-from .errors import EndpointError, StartError
+from .errors import StartError
 from .first_bytes import FirstBytes, FirstBytesFactory
-from .https import below_tls
 from .proxied_address import ProxiedAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from twisted.internet.interfaces import (
-        IAddress,
-        IListeningPort,
-        IStreamServerEndpoint,
-    )
+    from twisted.internet.interfaces import IAddress, IListeningPort
     from twisted.internet.protocol import Protocol
 
     from txgreenwsgi._serving.application_server import ApplicationServer
@@ -46,85 +36,13 @@ __all__ = [
     "LOG_SECONDS",
     "ProxyHeaderFactory",
     "ProxyPeers",
-    "UnusableSetting",
     "read_proxy_headers",
-    "unusable_setting",
 ]
 
 _log = Logger()
 
 #: Minimum time between two log lines about peers without a valid header.
 LOG_SECONDS: Final = 60.0
-
-_REMEDY: Final = "give the addresses of your proxies, such as 10.0.0.0/8"
-
-
-class UnusableSetting(NamedTuple):
-    """A setting that does not fit the endpoints.
-
-    Attributes:
-        name: its name.
-        value: its value.
-        problem: the reason, as a clause that continues "the value ...".
-        remedy: the correction, as an imperative.
-    """
-
-    name: str
-    value: Any
-    problem: str
-    remedy: str
-
-
-def unusable_setting(
-    settings: Settings, listen: Iterable[str | IStreamServerEndpoint]
-) -> UnusableSetting | None:
-    """Return the setting of the PROXY protocol that does not fit the endpoints.
-
-    None if they fit. Opens nothing.
-    """
-    version, peers = settings.proxy_protocol, settings.proxy_protocol_from
-    if version == "off":
-        if not peers:
-            return None
-        return UnusableSetting(
-            "proxy_protocol_from",
-            ",".join(peers),
-            "has no effect while proxy_protocol is off",
-            "give proxy_protocol auto, v1 or v2, or remove it",
-        )
-    for each in listen:
-        if isinstance(each, str) and each.startswith("haproxy:"):
-            return UnusableSetting(
-                "proxy_protocol",
-                version,
-                f"cannot be combined with the endpoint {each!r}, which reads a header "
-                "too",
-                f"give the endpoint {each.removeprefix('haproxy:')!r}",
-            )
-        if not peers and not _is_unix(each):
-            return UnusableSetting(
-                "proxy_protocol",
-                version,
-                f"needs proxy_protocol_from for the endpoint {each!r}: a header from "
-                "any peer would be believed",
-                _REMEDY,
-            )
-    return None
-
-
-def _is_unix(listen: str | IStreamServerEndpoint) -> bool:
-    """Return whether an endpoint is not known to be other than a UNIX socket."""
-    if not isinstance(listen, str):
-        family = getattr(listen, "family", getattr(listen, "addressFamily", None))
-        return isinstance(listen, UNIXServerEndpoint) or family == AF_UNIX
-    try:
-        listen = below_tls(listen)
-        if listen.startswith("unix:"):
-            return True
-        adopted: Any = adopted_endpoint(object(), listen)
-    except EndpointError:
-        return True  # reported elsewhere
-    return adopted is not None and getattr(adopted, "family", AF_UNIX) == AF_UNIX
 
 
 class ProxyPeers:
@@ -209,13 +127,11 @@ class _ProxyHeader(FirstBytes):
 
 
 def read_proxy_headers(port: IListeningPort, site: GreenSite) -> None:
-    """Read the header on the connections of `port`. A no-op if the protocol is off.
+    """Read the header on the connections of `port`.
 
     Raises:
         StartError: the port does not accept connections of its own.
     """
-    if site.settings.proxy_protocol == "off":
-        return
     if not isinstance(port, Port):
         raise StartError(
             f"proxy_protocol={site.settings.proxy_protocol!r} cannot be used with the "
