@@ -224,18 +224,19 @@ class ServerTests(TLSTestCase):
 
     def test_inherited_socket(self) -> None:
         """A socket of the parent process is served with TLS, as those of systemd."""
-        with socket.create_server((LOOPBACK, 0)) as listening:
-            port = listening.getsockname()[1]
-            fd = listening.fileno()
-            server = start(
-                self,
-                *("greenwsgi", APP, f"--listen=https:fd:{fd}"),
-                *(f"--tls-cert={self.cert}", f"--tls-key={self.key}"),
-                pass_fds=[fd],
-            )
-        server.ports = [port]
-        status, found = self.curl(server)
-        self.assertEqual((status, found["HTTPS"]), (0, "on"))
+        for workers in ((), ("--workers=2",)):
+            with socket.create_server((LOOPBACK, 0)) as listening:
+                port = listening.getsockname()[1]
+                fd = listening.fileno()
+                server = start(
+                    self,
+                    *("greenwsgi", APP, f"--listen=https:fd:{fd}", *workers),
+                    *(f"--tls-cert={self.cert}", f"--tls-key={self.key}"),
+                    pass_fds=[fd],
+                )
+            server.ports = [port]
+            status, found = self.curl(server)
+            self.assertEqual((status, found["HTTPS"]), (0, "on"))
 
     def test_stop(self) -> None:
         """At a stop, an idle client is answered once more, and gets close_notify."""

@@ -24,6 +24,7 @@ from txgreenwsgi._server.errors import EndpointError
 from txgreenwsgi._server.https import HTTPSListeners, check_certificates, parse_https
 from txgreenwsgi._server.service import GreenService
 from txgreenwsgi._server.site import GreenSite
+from txgreenwsgi._tls.listener import Loaded, TLSListener
 from txgreenwsgi._tls.options import TLSOptions
 from txgreenwsgi._tls.renewal import CHECK_SECONDS, SETTLE_SECONDS
 
@@ -183,7 +184,7 @@ class ServiceTests(FilesTestCase, WireTestCase):
         self.assertEqual((port, backlog, interface), (443, 1024, "127.0.0.1"))
         self.assertIs(type(factory), ClientHelloFactory)
         self.assertIs(factory.site, made.site)
-        self.assertIs(factory.tls.wrappedFactory, made.site)
+        self.assertIs(factory.below.wrappedFactory, made.site)
         self.assert_logged("TLS certificate: shop.test, expires")
 
     def test_shared(self) -> None:
@@ -251,6 +252,29 @@ class ServiceTests(FilesTestCase, WireTestCase):
         self.assert_logged("TLS certificates are unchanged")
         self.successResultOf(made.stopService())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_change_while_reading(self) -> None:
+        """A certificate that changes while the service starts is read again."""
+        made = GreenService(
+            lambda: application,
+            ["https:443"],
+            reactor=self.reactor,
+            tls=TLSOptions(cert=self.cert, key=self.key),
+        )
+        load = TLSListener.load
+
+        def load_and_change(listener: TLSListener) -> Loaded:
+            loaded = load(listener)
+            if listener.loaded is None:
+                INTERMEDIATE.issue("new.test").write(self.directory)
+            return loaded
+
+        self.patch(TLSListener, "load", load_and_change)
+        made.startService()
+        for _ in range(int(CHECK_SECONDS + SETTLE_SECONDS)):
+            self.reactor.advance(1)
+        self.assert_logged("TLS certificate renewed: new.test")
+        self.successResultOf(made.stopService())
 
     def test_restarted(self) -> None:
         """A service that starts again reads its certificates again."""

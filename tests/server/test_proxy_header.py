@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -21,8 +22,8 @@ from txgreenwsgi._server.proxy_header import (
     LOG_SECONDS,
     ProxyHeaderFactory,
     ProxyPeers,
-    unusable_setting,
 )
+from txgreenwsgi._server.proxy_settings import unusable_setting
 from txgreenwsgi.settings import SettingError, Settings
 
 from .application import application
@@ -461,6 +462,17 @@ class SettingTests(SynchronousTestCase):
             UNIXServerEndpoint(reactor, "/run/web.sock"),
         ):
             self.assertEqual(self.unusable(listen), "")
+
+    def test_inherited(self) -> None:
+        """The family of an inherited socket counts, also below TLS."""
+        with socket.create_server(("127.0.0.1", 0)) as inet:
+            for text in (f"fd:{inet.fileno()}", f"https:fd:{inet.fileno()}:min=1.3"):
+                self.assertIn("needs proxy_protocol_from", self.unusable(text))
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.bind("\0" + self.id())
+            unix.listen()
+            for text in (f"fd:{unix.fileno()}", f"https:fd:{unix.fileno()}:min=1.3"):
+                self.assertEqual(self.unusable(text), "")
 
     def test_off(self) -> None:
         """Peers without the protocol are an error."""

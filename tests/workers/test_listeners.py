@@ -14,6 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
 from txgreenwsgi._server.adopted import expect_from_master
+from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError, ListenError
 from txgreenwsgi._server.slots import SlotPort, slot_endpoint
 from txgreenwsgi._workers.handover import HandedOver, OwnedPath, write_pid
@@ -382,7 +383,7 @@ class SlotPortTests(TestCase):
     @inlineCallbacks
     def test_unix(self) -> Any:
         """The same on a UNIX socket, also of a string whose socket is inherited."""
-        expect_from_master(["systemd:name=web"])
+        expect_from_master(["systemd:name=web", "https:systemd:name=api:min=1.3"])
         self.addCleanup(expect_from_master, [])
         folder = tempfile.TemporaryDirectory(prefix="listeners-")
         self.addCleanup(folder.cleanup)
@@ -391,7 +392,8 @@ class SlotPortTests(TestCase):
         self.addCleanup(listening.close)
         listening.bind(path)
         listening.listen()
-        for text in ("unix:/nowhere", "systemd:name=web"):
+        check_endpoint("https:systemd:name=api", tls=None)
+        for text in ("unix:/nowhere", "systemd:name=web", "systemd:name=api"):
             port = self.port(text)
             port.adopt(0, listening.dup(), shared=True)
             factory = Factory.forProtocol(Reader)

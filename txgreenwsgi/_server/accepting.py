@@ -28,6 +28,7 @@ from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS
+from txgreenwsgi.monitoring.log_limit import LogLimit
 
 try:
     import resource
@@ -99,7 +100,7 @@ class AcceptThrottle:
         self._is_full = is_full
         self._ports: list[Port] = []
         self._call: IDelayedCall | None = None
-        self._logged: float | None = None
+        self._log_rate = LogLimit(reactor.seconds, LOG_SECONDS)
         self.paused = False
 
     def watch(self, port: IListeningPort) -> None:
@@ -162,9 +163,7 @@ class AcceptThrottle:
         # no descriptor is left for the rest of it.
         if not self._pause() or not self._ports:
             return
-        now = self._reactor.seconds()
-        if self._logged is None or now - self._logged >= LOG_SECONDS:
-            self._logged = now
+        if self._log_rate.may_log():
             _log.warn(
                 "accepting is paused: file descriptors run short ({reason}, the limit "
                 "is {limit}). New connections wait in the backlog until others close. "

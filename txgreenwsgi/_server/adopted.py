@@ -27,6 +27,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from zope.interface import implementer
 
 from .errors import EndpointError
+from .https import below_tls
 from .ports import listening_reactor
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ INHERITED: list[Inherited] = inherited_from(os.environ, os.getpid()) or inherite
 )
 
 
-#: The endpoint strings whose sockets a master process hands over.
+#: The endpoint strings, below TLS, whose sockets a master process hands over.
 _handed_over: frozenset[str] = frozenset()
 
 
@@ -109,9 +110,12 @@ def expect_from_master(texts: Iterable[str]) -> None:
 
     Call in a worker, before the strings are validated: the descriptors that `systemd:`
     and `fd:` name are those of the master.
+
+    Raises:
+        EndpointError: an `https:` string is wrong.
     """
     global _handed_over
-    _handed_over = frozenset(texts)
+    _handed_over = frozenset(map(below_tls, texts))
 
 
 def adopted_endpoint(reactor: object, text: str) -> IStreamServerEndpoint | None:

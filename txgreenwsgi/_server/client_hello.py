@@ -8,10 +8,8 @@ The message names the protocols that the client wants to speak (ALPN). If none o
 is supported, the client gets the alert that RFC 7301 requires; Twisted would select an
 empty protocol instead.
 
-A connection comes here with its first byte. Whatever precedes the ClientHello (a header
-of the PROXY protocol, for example) is read by a protocol in front of `_ClientHello`,
-which then hands over the transport as `_pass_on` does: `makeConnection`, and the bytes
-that follow.
+A header of the PROXY protocol in front of the message has been read: see
+`proxy_header`.
 
 This file knows the layout of one message. It must never decide anything else about TLS:
 a message that it does not understand goes to OpenSSL.
@@ -22,16 +20,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 from .ends import host_and_port
-from .output import has_unread_bytes
+from .first_bytes import FirstBytes, FirstBytesFactory
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort
-    from twisted.python.failure import Failure
+    from twisted.internet.protocol import Protocol
 
     from .site import GreenSite
 
@@ -147,50 +144,23 @@ def _message(data: bytes) -> bytes:
             raise Incomplete
 
 
-class ClientHelloFactory(Factory):
+class ClientHelloFactory(FirstBytesFactory):
     """A factory that passes connections to a TLS factory after their first message.
 
     Args:
-        tls: the factory of TLS connections, a `TLSMemoryBIOFactory`.
+        below: the factory of TLS connections, a `TLSMemoryBIOFactory`.
         site: the site behind it.
     """
-
-    noisy = False
-
-    def __init__(self, tls: Any, site: GreenSite) -> None:
-        self.tls = tls
-        self.site = site
-
-    def doStart(self) -> None:
-        """Start the TLS factory."""
-        self.tls.doStart()
-
-    def doStop(self) -> None:
-        """Stop the TLS factory."""
-        self.tls.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Return the protocol of a new connection; None above `max_connections`."""
         return None if self.site.is_full else _ClientHello(self, addr)
 
 
-class _ClientHello(Protocol):
+class _ClientHello(FirstBytes):
     """A connection that has not sent its first message."""
 
-    transport: Any
-
-    def __init__(self, factory: ClientHelloFactory, addr: IAddress | None) -> None:
-        self._factory = factory
-        self._addr = addr
-        self._data = b""
-        self._since = 0.0
-
-    def connectionMade(self) -> None:
-        """Register the connection for its deadline and the shutdown."""
-        server = self._factory.site.server
-        server.bind()
-        self._since = server.hub.reactor.seconds()
-        server.connection_made(self)
+    _data = b""
 
     def dataReceived(self, data: bytes) -> None:
         """Collect the message, then pass the connection on, or refuse it."""
@@ -199,9 +169,9 @@ class _ClientHello(Protocol):
             offered = offered_protocols(self._data)
         except Incomplete:
             return
-        known = self._factory.site.acceptableProtocols()
+        known = self._site.acceptableProtocols()
         if offered is None or not set(known).isdisjoint(offered):
-            self._pass_on()
+            self._pass_on(self._addr, self._data)
             return
         _log.info(
             "TLS refused: {address}: no common protocol, the client offers {offered}",
@@ -210,56 +180,6 @@ class _ClientHello(Protocol):
         )
         self.transport.write(NO_APPLICATION_PROTOCOL)
         self.transport.loseConnection()
-
-    def _pass_on(self) -> None:
-        """Continue with TLS on the same transport."""
-        self._factory.site.server.connection_lost(self)
-        transport, data = self.transport, self._data
-        protocol = self._factory.tls.buildProtocol(self._addr)
-        if protocol is None:
-            transport.abortConnection()
-            return
-        transport.protocol = protocol
-        protocol.makeConnection(transport)
-        protocol.dataReceived(data)
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Unregister the connection."""
-        self._factory.site.server.connection_lost(self)
-
-    # Called by the deadline clock and the shutdown.
-
-    def stop(self) -> None:
-        """Begin shutdown: the client has `drain_idle` to send its first message."""
-        shutdown = self._factory.site.server.shutdown
-        self._since = max(self._since, shutdown.began)
-        self._drain(self._factory.site.server.hub.reactor.seconds())
-
-    def _drain(self, now: float) -> None:
-        idle = now - self._since
-        if idle >= self._factory.site.settings.drain_idle and not has_unread_bytes(
-            self.transport
-        ):
-            self.transport.loseConnection()
-
-    def check(self, now: float) -> None:
-        """Close the connection at the deadline of its head."""
-        settings = self._factory.site.settings
-        limit = settings.header_timeout or settings.keep_alive
-        if limit and now - self._since >= limit:
-            self.abort()
-        elif self._factory.site.stopping:
-            self._drain(now)
-
-    def postpone(self, seconds: float, now: float) -> None:
-        """Exclude a stall of the reactor, which ended at `now`, from the deadline."""
-        self._since = min(self._since + seconds, now)
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self.transport.abortConnection()
-
-    end_of_grace = abort
 
 
 def read_client_hellos(port: IListeningPort, site: GreenSite) -> None:

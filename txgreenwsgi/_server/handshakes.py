@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from twisted.logger import Logger
 
+from txgreenwsgi.monitoring.log_limit import LogLimit
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
@@ -44,10 +46,9 @@ class Handshakes:
 
     def __init__(self, limit: int, reactor: IReactorTime) -> None:
         self._limit = limit
-        self._reactor = reactor
         # The oldest first.
         self._connections: dict[Handshaking, None] = {}
-        self._logged: float | None = None
+        self._log_rate = LogLimit(reactor.seconds, LOG_SECONDS)
 
     def __contains__(self, connection: Handshaking) -> bool:
         """Return whether the handshake of `connection` is in progress."""
@@ -67,9 +68,7 @@ class Handshakes:
         self._connections.pop(connection, None)
 
     def _log_limit(self) -> None:
-        now = self._reactor.seconds()
-        if self._logged is None or now - self._logged >= LOG_SECONDS:
-            self._logged = now
+        if self._log_rate.may_log():
             _log.warn(
                 "more than {limit} TLS handshakes in progress: closing the oldest for "
                 "each new one. If the clients are genuine, raise --max-handshakes",

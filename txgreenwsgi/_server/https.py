@@ -40,6 +40,7 @@ __all__ = [
     "HTTPSEndpoint",
     "HTTPSListeners",
     "HTTPSString",
+    "below_tls",
     "check_certificates",
     "is_https",
     "options_of",
@@ -136,6 +137,15 @@ def parse_https(text: str) -> HTTPSString:
     raise EndpointError(
         text, f"has neither a port nor an endpoint after {_PREFIX!r}", _EXAMPLES
     )
+
+
+def below_tls(text: str) -> str:
+    """Return the endpoint string behind `https:`; others unchanged.
+
+    Raises:
+        EndpointError: as `parse_https`.
+    """
+    return parse_https(text).inner if is_https(text) else text
 
 
 def effective_options(
@@ -275,9 +285,10 @@ class HTTPSListeners:
         listener = TLSListener(
             options, self._site.acceptableProtocols(), reactor, self._ticket_secret
         )
+        # Before the files are read: a change in between is seen at the next look.
+        renewal = Renewal(listener, reactor)
         listener.use(listener.load())
         listener.log_certificates("TLS certificate")
-        renewal = Renewal(listener, reactor)
         self._listeners[options] = listener, renewal
         if self._running:
             renewal.start()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
     from twisted.python.failure import Failure
 
-__all__ = ["AdoptedUNIXPort", "ListeningProxy", "listening_reactor"]
+__all__ = ["AdoptedUNIXPort", "ListeningProxy", "listening_reactor", "use_socket"]
 
 _log = Logger()
 
@@ -241,14 +241,28 @@ class AdoptedUNIXPort(unix.Port):
         """Watch the socket."""
         path = os.fsdecode(self._adopted.getsockname())
         _log.info("adopted socket starting on {path}", path=path)
+        self.prepare()
         as_port: Any = self
-        as_port.factory.doStart()
-        as_port.connected = True
-        as_port.socket = self._adopted
-        as_port.fileno = self._adopted.fileno
-        as_port.numberAccepts = 100
         as_port.startReading()
+
+    def prepare(self) -> None:
+        """Use the socket, without accepting yet."""
+        use_socket(self, self._adopted)
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the descriptor."""
         tcp.Port.connectionLost(self, reason)
+
+
+def use_socket(port: Any, adopted: socket.socket) -> None:
+    """Let a port of Twisted use a socket that listens already, without accepting yet.
+
+    Args:
+        port: the port, which is closed.
+        adopted: owned by the port from now on.
+    """
+    port.factory.doStart()
+    port.connected = True
+    port.socket = adopted
+    port.fileno = adopted.fileno
+    port.numberAccepts = 100

@@ -9,34 +9,24 @@ This file knows peers and connections. It must never know the layout of the head
 
 from __future__ import annotations
 
-from socket import AF_UNIX
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.endpoints import UNIXServerEndpoint
-from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 from txgreenwsgi._http.proxy_protocol import ProxyHeaderError, ProxyHeaderReader
 from txgreenwsgi._serving.proxies import TrustedProxies
+from txgreenwsgi.monitoring.log_limit import LogLimit
 
-from .adopted import adopted_endpoint
 from .ends import host_and_port
-from .errors import EndpointError, StartError
-from .output import has_unread_bytes
+from .errors import StartError
+from .first_bytes import FirstBytes, FirstBytesFactory
 from .proxied_address import ProxiedAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from twisted.internet.interfaces import IAddress, IListeningPort
+    from twisted.internet.protocol import Protocol
 
-    from twisted.internet.interfaces import (
-        IAddress,
-        IListeningPort,
-        IStreamServerEndpoint,
-    )
-    from twisted.python.failure import Failure
-
-    from txgreenwsgi._http.proxy_protocol import ProxyHeader
     from txgreenwsgi._serving.application_server import ApplicationServer
     from txgreenwsgi.settings import Settings
 
@@ -46,85 +36,13 @@ __all__ = [
     "LOG_SECONDS",
     "ProxyHeaderFactory",
     "ProxyPeers",
-    "UnusableSetting",
     "read_proxy_headers",
-    "unusable_setting",
 ]
 
 _log = Logger()
 
 #: Minimum time between two log lines about peers without a valid header.
 LOG_SECONDS: Final = 60.0
-
-_REMEDY: Final = "give the addresses of your proxies, such as 10.0.0.0/8"
-
-
-class UnusableSetting(NamedTuple):
-    """A setting that does not fit the endpoints.
-
-    Attributes:
-        name: its name.
-        value: its value.
-        problem: the reason, as a clause that continues "the value ...".
-        remedy: the correction, as an imperative.
-    """
-
-    name: str
-    value: Any
-    problem: str
-    remedy: str
-
-
-def unusable_setting(
-    settings: Settings, listen: Iterable[str | IStreamServerEndpoint]
-) -> UnusableSetting | None:
-    """Return the setting of the PROXY protocol that does not fit the endpoints.
-
-    None if they fit. Opens nothing.
-    """
-    version, peers = settings.proxy_protocol, settings.proxy_protocol_from
-    if version == "off":
-        if not peers:
-            return None
-        return UnusableSetting(
-            "proxy_protocol_from",
-            ",".join(peers),
-            "has no effect while proxy_protocol is off",
-            "give proxy_protocol auto, v1 or v2, or remove it",
-        )
-    for each in listen:
-        if isinstance(each, str) and each.startswith("haproxy:"):
-            return UnusableSetting(
-                "proxy_protocol",
-                version,
-                f"cannot be combined with the endpoint {each!r}, which reads a header "
-                "too",
-                f"give the endpoint {each.removeprefix('haproxy:')!r}",
-            )
-        if not peers and not _is_unix(each):
-            return UnusableSetting(
-                "proxy_protocol",
-                version,
-                f"needs proxy_protocol_from for the endpoint {each!r}: a header from "
-                "any peer would be believed",
-                _REMEDY,
-            )
-    return None
-
-
-def _is_unix(listen: str | IStreamServerEndpoint) -> bool:
-    """Return whether an endpoint is not known to be other than a UNIX socket."""
-    if not isinstance(listen, str):
-        family = getattr(listen, "family", getattr(listen, "addressFamily", None))
-        return isinstance(listen, UNIXServerEndpoint) or family == AF_UNIX
-    listen = listen.removeprefix("https:")
-    if listen.startswith("unix:"):
-        return True
-    try:
-        adopted: Any = adopted_endpoint(object(), listen)
-    except EndpointError:
-        return True  # reported elsewhere
-    return adopted is not None and getattr(adopted, "family", AF_UNIX) == AF_UNIX
 
 
 class ProxyPeers:
@@ -139,9 +57,7 @@ class ProxyPeers:
         self._peers = TrustedProxies(settings.proxy_protocol_from or ("unix",), 1, ())
         self._v1 = settings.proxy_protocol in ("v1", "auto")
         self._v2 = settings.proxy_protocol in ("v2", "auto")
-        self._server = server
-        self._logged: float | None = None
-        self._unlogged = 0
+        self._log_rate = LogLimit(server.reactor.seconds, LOG_SECONDS)
 
     def send_header(self, address: IAddress | None) -> bool:
         """Return whether the peer at an address sends the header."""
@@ -153,10 +69,9 @@ class ProxyPeers:
 
     def log_error(self, address: IAddress | None, error: ProxyHeaderError) -> None:
         """Log that a connection was closed, unless another one was a moment ago."""
-        now = self._server.reactor.seconds()
-        if self._logged is not None and now - self._logged < LOG_SECONDS:
-            self._unlogged += 1
+        if not self._log_rate.may_log():
             return
+        more = self._log_rate.suppressed
         peer = host_and_port(address)[0]
         remedy = error.remedy or "check its configuration"
         _log.warn(
@@ -165,15 +80,11 @@ class ProxyPeers:
             peer=peer or "on a UNIX socket",
             error=error,
             remedy=remedy,
-            others=f" ({self._unlogged} more since the last line)"
-            if self._unlogged
-            else "",
+            others=f" ({more} more since the last line)" if more else "",
         )
-        self._logged = now
-        self._unlogged = 0
 
 
-class ProxyHeaderFactory(Factory):
+class ProxyHeaderFactory(FirstBytesFactory):
     """A factory that passes connections to another one after their header.
 
     Args:
@@ -182,20 +93,9 @@ class ProxyHeaderFactory(Factory):
         peers: the peers that send the header.
     """
 
-    noisy = False
-
     def __init__(self, below: Any, site: GreenSite, peers: ProxyPeers) -> None:
-        self.below = below
-        self.site = site
+        super().__init__(below, site)
         self.peers = peers
-
-    def doStart(self) -> None:
-        """Start the factory below."""
-        self.below.doStart()
-
-    def doStop(self) -> None:
-        """Stop the factory below."""
-        self.below.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Return the protocol of a new connection; None above `max_connections`."""
@@ -205,96 +105,33 @@ class ProxyHeaderFactory(Factory):
         return None if self.site.is_full else _ProxyHeader(self, addr)
 
 
-class _ProxyHeader(Protocol):
+class _ProxyHeader(FirstBytes):
     """A connection whose header is not complete."""
 
-    transport: Any
-
     def __init__(self, factory: ProxyHeaderFactory, addr: IAddress | None) -> None:
-        self._factory = factory
-        self._addr = addr
+        super().__init__(factory, addr)
+        self._peers = factory.peers
         self._reader = factory.peers.reader()
-        self._since = 0.0
-
-    def connectionMade(self) -> None:
-        """Register the connection for its deadline and the shutdown."""
-        server = self._factory.site.server
-        server.bind()
-        self._since = server.hub.reactor.seconds()
-        server.connection_made(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Collect the header, then pass the connection on."""
         try:
             header = self._reader.feed(data)
         except ProxyHeaderError as error:
-            self._factory.peers.log_error(self._addr, error)
+            self._peers.log_error(self._addr, error)
             self.abort()
             return
         if header is not None:
-            self._pass_on(header)
-
-    def _pass_on(self, header: ProxyHeader) -> None:
-        """Continue with the protocol below on the same transport."""
-        self._factory.site.server.connection_lost(self)
-        transport, data = self.transport, self._reader.rest
-        address = self._addr if header.source is None else ProxiedAddress(header)
-        protocol = self._factory.below.buildProtocol(address)
-        if protocol is None:
-            transport.abortConnection()
-            return
-        transport.protocol = protocol
-        protocol.makeConnection(transport)
-        if data:
-            protocol.dataReceived(data)
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Unregister the connection."""
-        self._factory.site.server.connection_lost(self)
-
-    # Called by the deadline clock and the shutdown.
-
-    def stop(self) -> None:
-        """Begin shutdown: the peer has `drain_idle` to send the header."""
-        shutdown = self._factory.site.server.shutdown
-        self._since = max(self._since, shutdown.began)
-        self._drain(self._factory.site.server.hub.reactor.seconds())
-
-    def _drain(self, now: float) -> None:
-        idle = now - self._since
-        if idle >= self._factory.site.settings.drain_idle and not has_unread_bytes(
-            self.transport
-        ):
-            self.transport.loseConnection()
-
-    def check(self, now: float) -> None:
-        """Close the connection at the deadline of its head."""
-        settings = self._factory.site.settings
-        limit = settings.header_timeout or settings.keep_alive
-        if limit and now - self._since >= limit:
-            self.abort()
-        elif self._factory.site.stopping:
-            self._drain(now)
-
-    def postpone(self, seconds: float, now: float) -> None:
-        """Exclude a stall of the reactor, which ended at `now`, from the deadline."""
-        self._since = min(self._since + seconds, now)
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self.transport.abortConnection()
-
-    end_of_grace = abort
+            addr = self._addr if header.source is None else ProxiedAddress(header)
+            self._pass_on(addr, self._reader.rest)
 
 
 def read_proxy_headers(port: IListeningPort, site: GreenSite) -> None:
-    """Read the header on the connections of `port`. A no-op if the protocol is off.
+    """Read the header on the connections of `port`.
 
     Raises:
         StartError: the port does not accept connections of its own.
     """
-    if site.settings.proxy_protocol == "off":
-        return
     if not isinstance(port, Port):
         raise StartError(
             f"proxy_protocol={site.settings.proxy_protocol!r} cannot be used with the "

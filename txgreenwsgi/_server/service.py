@@ -35,7 +35,7 @@ from .client_hello import read_client_hellos
 from .endpoints import make_endpoint
 from .errors import EndpointError, ListenError, StartError
 from .https import HTTPSListeners, is_https
-from .proxy_header import read_proxy_headers, unusable_setting
+from .proxy_settings import unusable_setting
 from .site import GreenSite
 from .unpatched import SERVICE_REMEDY, log_if_unpatched
 from .urls import url_of
@@ -113,7 +113,8 @@ class GreenService(Service):
             )
         self._load_app = load_app
         self._listen = list(listen)
-        unusable = unusable_setting(settings or Settings(), self._listen)
+        settings = settings or Settings()
+        unusable = unusable_setting(settings, self._listen)
         if unusable is not None:
             name, value, problem, remedy = unusable
             raise SettingError(f"{name}={value!r}", problem, remedy)
@@ -126,9 +127,7 @@ class GreenService(Service):
             observers = [*observers, access_log.observe]
         self.ports: list[IListeningPort] = []
         self.urls: list[str] = []
-        self.site = GreenSite(
-            None, settings or Settings(), observers=observers, reactor=reactor
-        )
+        self.site = GreenSite(None, settings, observers=observers, reactor=reactor)
         self._https = HTTPSListeners(tls or TLSOptions(), self.site, ticket_secret)
         self._throttle: AcceptThrottle | None = None
         self._waits_when_full = waits_when_full
@@ -234,7 +233,11 @@ class GreenService(Service):
         self.site.sockets.serve_port(port)
         if listen:  # the TLS options of an endpoint object may know other protocols
             read_client_hellos(port, self.site)
-        read_proxy_headers(port, self.site)
+        if self.site.settings.proxy_protocol != "off":
+            # Here, because most servers do not need it.
+            from .proxy_header import read_proxy_headers
+
+            read_proxy_headers(port, self.site)
 
     def _not_opened(self, failure: Failure, listen: str) -> None:
         if failure.check(CancelledError):

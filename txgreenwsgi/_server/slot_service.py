@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .accepting import AcceptThrottle
 from .service import GreenService
 from .slots import SlotPort, slot_endpoint
 
@@ -110,6 +109,6 @@ class SlotService(GreenService):
             self._throttle.forget_port(port)
 
     def _close_ports(self) -> Deferred[object]:
-        if isinstance(self._throttle, AcceptThrottle):
+        if self._throttle is not None:
             self._throttle.leaves_backlog = self.leaves_backlog
         return super()._close_ports()

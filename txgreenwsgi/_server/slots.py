@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IListeningPort
 from zope.interface import implementer
 
 from .endpoints import make_endpoint
-from .ports import AdoptedUNIXPort, ListeningProxy
+from .ports import AdoptedUNIXPort, ListeningProxy, use_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         IProtocolFactory,
         IStreamServerEndpoint,
     )
-    from twisted.python.failure import Failure
 
 __all__ = ["SlotPort", "slot_endpoint"]
 
@@ -210,23 +209,16 @@ class _SlotReactor(ListeningProxy):
         port.startListening()
         return port
 
+    # The master has opened the socket with the other arguments.
+
     def listenTCP(
-        self,
-        port: int,
-        factory: IProtocolFactory,
-        backlog: int = 50,
-        interface: str = "",
-    ) -> IListeningPort:
+        self, port: int, factory: IProtocolFactory, *others: Any, **more: Any
+    ) -> SlotPort:
         return self.listen_later(factory)
 
     def listenUNIX(
-        self,
-        address: str | bytes,
-        factory: IProtocolFactory,
-        backlog: int = 50,
-        mode: int = 0o666,
-        wantPID: int = 0,
-    ) -> IListeningPort:
+        self, address: str | bytes, factory: IProtocolFactory, *others: Any, **more: Any
+    ) -> SlotPort:
         return self.listen_later(factory)
 
 
@@ -251,11 +243,7 @@ class _SlotTCPPort(tcp.Port):
         """Use the socket, without accepting yet."""
         as_port: Any = self
         as_port._realPortNumber = self._adopted.getsockname()[1]
-        as_port.factory.doStart()
-        as_port.connected = True
-        as_port.socket = self._adopted
-        as_port.fileno = self._adopted.fileno
-        as_port.numberAccepts = 100
+        use_socket(self, self._adopted)
 
     def _logConnectionLostMsg(self) -> None:
         # The socket stays open in the master.
@@ -265,22 +253,10 @@ class _SlotTCPPort(tcp.Port):
 class _SlotUNIXPort(AdoptedUNIXPort):
     """A UNIX port on a socket of the master."""
 
-    def prepare(self) -> None:
-        """Use the socket, without accepting yet."""
-        as_port: Any = self
-        as_port.factory.doStart()
-        as_port.connected = True
-        as_port.socket = self._adopted
-        as_port.fileno = self._adopted.fileno
-        as_port.numberAccepts = 100
-
     def getHost(self) -> UNIXAddress:
         """Return the address of the socket."""
         return UNIXAddress(self._adopted.getsockname() or None)
 
     def _logConnectionLostMsg(self) -> None:
+        # As above.
         pass
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Close the descriptor."""
-        tcp.Port.connectionLost(self, reason)

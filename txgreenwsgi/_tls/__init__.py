@@ -1,5 +1,5 @@
 """TLS by options: certificates, their renewal, client certificates.
 
-Everything here but `options` and `errors` needs pyOpenSSL, which is optional: it is
-imported when the first TLS listener is made.
+pyOpenSSL and cryptography are optional, and imported when the first TLS listener is
+made: `options`, `errors`, `files` and `stored` must not need them.
 """

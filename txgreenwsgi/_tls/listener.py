@@ -18,6 +18,8 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from txgreenwsgi.monitoring.log_limit import LogLimit
+
 from .certificates import load_certificates
 from .contexts import Policy, handshake_error
 from .errors import TLSError
@@ -94,7 +96,6 @@ class TLSListener:
     ) -> None:
         self.options = options.absolute()
         self._protocols = tuple(protocols)
-        self._clock = clock
         self._ticket_secret = ticket_secret
         self.loaded: Loaded | None = None
         self._front: SSL.Context | None = None
@@ -104,14 +105,13 @@ class TLSListener:
         self._front_of: WeakKeyDictionary[SSL.Connection, SSL.Context] = (
             WeakKeyDictionary()
         )
-        self._unknown = _LimitedLog(clock)
-        self._refusals = _LimitedLog(clock)
+        self._unknown = LogLimit(clock.seconds, LOG_SECONDS)
+        self._refusals = LogLimit(clock.seconds, LOG_SECONDS)
 
     def signature(self) -> tuple[object, ...]:
         """Return a value that changes when one of the files changes."""
         options = self.options
-        named = (options.cert, options.key, options.client_ca)
-        paths = [path for path in named if path]
+        paths = options.files
         found: list[object] = []
         if options.dir:
             try:
@@ -218,7 +218,7 @@ class TLSListener:
                 name=name[:100].decode("latin-1"),
                 address=_peer_of(connection),
                 default=self.loaded.certificates.default.described,
-                more=self._unknown.more,
+                more=_more(self._unknown),
             )
 
     def _client_refused(
@@ -231,7 +231,7 @@ class TLSListener:
                 address=_peer_of(connection),
                 subject=_subject_of(certificate),
                 reason=_verification_error(error),
-                more=self._refusals.more,
+                more=_more(self._refusals),
             )
 
     def log_certificates(self, event: str, old: Loaded | None = None) -> None:
@@ -301,29 +301,9 @@ def _status_of(path: str) -> tuple[object, ...]:
     )
 
 
-class _LimitedLog:
-    """A limit on the rate of log lines that clients can cause.
-
-    Attributes:
-        more: the number of lines that were left out before, as a clause.
-    """
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._logged: float | None = None
-        self._suppressed = 0
-        self.more = ""
-
-    def may_log(self) -> bool:
-        """Return whether a line may be logged now; count it otherwise."""
-        now = self._clock.seconds()
-        if self._logged is not None and now - self._logged < LOG_SECONDS:
-            self._suppressed += 1
-            return False
-        self._logged = now
-        self.more = f" ({self._suppressed} more before)" if self._suppressed else ""
-        self._suppressed = 0
-        return True
+def _more(limit: LogLimit) -> str:
+    """Return the number of lines that were left out before, as a clause."""
+    return f" ({limit.suppressed} more before)" if limit.suppressed else ""
 
 
 def _peer_of(connection: SSL.Connection) -> str:

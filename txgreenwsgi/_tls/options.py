@@ -56,6 +56,11 @@ class TLSOptions:
         return bool(self.cert or self.dir)
 
     @property
+    def files(self) -> list[str]:
+        """The paths of single files."""
+        return [path for path in (self.cert, self.key, self.client_ca) if path]
+
+    @property
     def given(self) -> list[str]:
         """The names of the options that differ from their defaults."""
         return [

@@ -87,7 +87,7 @@ def read_pem(
         elif kind.endswith("PRIVATE KEY"):
             keys.append(_private_key(kind, block[0], subject))
     # Also behind whole blocks: a certificate would be served without its issuers.
-    if len(_BEGIN.findall(_BLOCK.sub(b"", data))):
+    if _BEGIN.search(_BLOCK.sub(b"", data)):
         raise TLSError(
             subject, "is truncated: an END line is missing", "copy the whole file"
         )

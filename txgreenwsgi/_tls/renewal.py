@@ -47,7 +47,7 @@ class Renewal:
     Call from the reactor greenlet; no method parks.
 
     Args:
-        listener: its certificates are loaded. Their files were read just before.
+        listener: its certificates are loaded next, or were loaded just before.
         reactor: the reactor; without threads, files are read in the caller's.
     """
 

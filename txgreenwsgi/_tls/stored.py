@@ -99,8 +99,7 @@ def store(listeners: Iterable[TLSOptions]) -> int:
 
 
 def _paths(options: TLSOptions) -> list[str]:
-    named = (options.cert, options.key, options.client_ca)
-    paths = [path for path in named if path]
+    paths = options.files
     if options.dir:
         with suppress(TLSError):
             paths += pem_paths(options.dir, options.dir, [])

@@ -35,7 +35,7 @@ from txgreenwsgi._configuration import (
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._server.adopted import expect_from_master
-from txgreenwsgi._server.proxy_header import unusable_setting
+from txgreenwsgi._server.proxy_settings import unusable_setting
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.hints import HELP, explain, hint
 from txgreenwsgi._twistd.master_process import MAX_WORKERS

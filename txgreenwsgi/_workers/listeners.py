@@ -28,7 +28,7 @@ from zope.interface import implementer
 from txgreenwsgi._server.adopted import AdoptedEndpoint
 from txgreenwsgi._server.endpoints import make_endpoint
 from txgreenwsgi._server.errors import EndpointError, ListenError
-from txgreenwsgi._server.https import is_https, parse_https
+from txgreenwsgi._server.https import below_tls
 from txgreenwsgi._server.ports import ListeningProxy, listening_reactor
 from txgreenwsgi._server.stale_sockets import is_abstract
 
@@ -95,12 +95,6 @@ class Listener:
             host = f"[{name[0]}]" if ":" in name[0] else name[0]
             return f"{host}:{name[1]}"
         return os.fsdecode(name)
-
-    def socket_of(self, slot: int) -> socket.socket | None:
-        """Return the socket of a slot; None if all slots share one."""
-        if self.divided and slot < len(self.sockets):
-            return self.sockets[slot]
-        return None
 
     def shared(self) -> socket.socket | None:
         """Return the socket that all slots share; None if it is divided."""
@@ -179,8 +173,7 @@ def open_listeners(
 def _open(text: str, slots: int, reactor: object) -> Listener:
     opening = _OpeningReactor(reactor, text, slots)
     # The workers wrap the connections in TLS.
-    below = parse_https(text).inner if is_https(text) else text
-    endpoint = make_endpoint(opening, below)
+    endpoint = make_endpoint(opening, below_tls(text))
     if isinstance(endpoint, AdoptedEndpoint):
         # Its own copy, which child processes do not inherit.
         adopted = socket.socket(fileno=os.dup(endpoint.fd))
@@ -311,7 +304,7 @@ def _bind(
     try:
         for _ in range(count):
             sockets.append(  # noqa: PERF401
-                _listening(family, address, backlog, count > 1 or _DIVIDES, ipv6_only)
+                _listening(family, address, backlog, ipv6_only)
             )
     except BaseException:
         for each in sockets:
@@ -321,12 +314,12 @@ def _bind(
 
 
 def _listening(
-    family: int, address: Any, backlog: int, divided: bool, ipv6_only: bool
+    family: int, address: Any, backlog: int, ipv6_only: bool
 ) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if divided:
+        if _DIVIDES:
             made.setsockopt(socket.SOL_SOCKET, _REUSEPORT, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
@@ -344,4 +337,4 @@ def _bound_like(first: socket.socket, address: Any, backlog: int) -> socket.sock
     ipv6_only = first.family == socket.AF_INET6 and bool(
         first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     )
-    return _listening(first.family, address, backlog, True, ipv6_only)
+    return _listening(first.family, address, backlog, ipv6_only)
