@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from txgreenwsgi._workers.interface import ReloadResult
-    from txgreenwsgi._workers.link import Message
+    from txgreenwsgi._workers.messages import Message
     from txgreenwsgi._workers.slots import Worker
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import importlib
-import json
 import os
 import signal
 import socket
@@ -31,6 +30,7 @@ from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.service import app_loader, make_server
 from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
 from txgreenwsgi._workers.logs import LogSender
+from txgreenwsgi._workers.messages import encoded
 from txgreenwsgi._workers.page import Record
 from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
 from txgreenwsgi._workers.stacks import STACKS_SIGNAL
@@ -258,8 +258,8 @@ def reason_for(error: BaseException) -> str:
 
 def report_failure(link: socket.socket, reason: str) -> None:
     """Tell the master why the worker cannot start."""
-    message = json.dumps({"event": "failed", "reason": reason}) + "\n"
+    message = encoded({"event": "failed", "reason": reason})
     with contextlib.suppress(OSError):  # the master has ended
         link.setblocking(True)
-        link.sendall(message.encode("ascii"))
+        link.sendall(message)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -17,8 +17,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 
-from .link import Link, Message
+from .link import Link
 from .logs import LogReader
+from .messages import close_descriptors
 from .process import (
     Channels,
     WorkerProcess,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from .boot import Boot
     from .interface import ReloadResult
+    from .messages import Message
     from .process import MasterEvents
     from .slots import Process, Worker
 
@@ -242,8 +244,7 @@ class _ForkServer(ProcessProtocol):
         self._workers.pop(process.number, None)
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
-        for fd in descriptors:  # it sends none
-            os.close(fd)
+        close_descriptors(descriptors)  # it sends none
         event = message["event"]
         if event == "preloaded":
             _log.info(

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from .details import WorkerDetails
-    from .link import Message
     from .master_parts import Beats, MasterSettings, Sockets
+    from .messages import Message
 
 __all__ = ["Master"]
 

@@ -23,8 +23,9 @@ from txgreenwsgi.green import patched
 
 from . import worker_program
 from .boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
-from .link import Link, Message
+from .link import Link
 from .logs import LogReader
+from .messages import close_descriptors
 from .stacks import STACKS_SIGNAL
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from twisted.internet.error import ProcessDone, ProcessTerminated
     from twisted.python.failure import Failure
 
+    from .messages import Message
     from .slots import Process, Worker
 
 __all__ = [
@@ -290,8 +292,7 @@ class WorkerProcess:
         return os.pread(self._stacks, _MAX_STACKS_BYTES, 0).decode("utf-8", "replace")
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
-        for fd in descriptors:  # a worker sends none
-            os.close(fd)
+        close_descriptors(descriptors)  # a worker sends none
         self._master.received(self._worker, message)
 
     def _lost(self) -> None:

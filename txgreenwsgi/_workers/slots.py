@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from .link import Message
+    from .messages import Message
 
 __all__ = ["BootCancelled", "BootFailed", "Process", "Slot", "Worker"]
 

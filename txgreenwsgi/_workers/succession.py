@@ -23,7 +23,8 @@ from twisted.logger import Logger
 from txgreenwsgi.green import patched
 
 from .handover import variables
-from .link import Link, Message
+from .link import Link
+from .messages import close_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
+    from .messages import Message
     from .sockets import ListeningSockets
 
 __all__ = ["Place", "Succession"]
@@ -161,8 +163,7 @@ class Succession:
         self._timeout = None
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
-        for fd in descriptors:
-            os.close(fd)
+        close_descriptors(descriptors)
         if message["event"] == "ready" and not self._is_ready:
             self._is_ready = True
             self._cancel_timeout()
