@@ -49,8 +49,6 @@ _POLL_SECONDS: Final = 0.1
 #: Time after the end of its link for which such a worker is looked at. By then, the
 #: master has killed it.
 _ZOMBIE_SECONDS: Final = 8.0
-_MAX_STACKS_BYTES: Final = 1 << 16
-_SIGKILL: Final = signal.SIGKILL
 
 
 class ForkingLauncher:
@@ -186,7 +184,7 @@ class _ForkServer(ProcessProtocol):
         except BaseException:
             self._link.close()
             self._log.finish()
-            os.close(self._stacks)
+            self._stacks.close()
             raise
         self._log.name = f"fork server (pid {self._pid})"
         self._link.send(boot.with_entry(entry).message())
@@ -203,7 +201,7 @@ class _ForkServer(ProcessProtocol):
             [
                 channels.their_link.fileno(),
                 channels.their_log.fileno(),
-                channels.stacks,
+                channels.stacks.fd,
             ],
         )
         channels.close_theirs()
@@ -218,26 +216,23 @@ class _ForkServer(ProcessProtocol):
     def signal(self, number: int) -> None:
         """Send a signal. A no-op if the process has ended."""
         if not self.has_ended:
-            self._killed |= number == _SIGKILL
+            self._killed |= number == signal.SIGKILL
             with suppress(ProcessLookupError):
                 os.kill(self._pid, number)
 
     def kill_if_unwanted(self) -> None:
         """Kill the process if all workers that wait for it have been killed."""
         if all(each.pid or each.is_killed for each in self._workers.values()):
-            self.signal(_SIGKILL)
+            self.signal(signal.SIGKILL)
 
     def begin_stacks(self) -> None:
         """Let the process write its stacks."""
-        os.ftruncate(self._stacks, 0)
-        os.lseek(self._stacks, 0, os.SEEK_SET)
+        self._stacks.clear()
         self.signal(STACKS_SIGNAL)
 
     def stacks(self) -> str:
         """Return the stacks that it has written."""
-        if self.has_ended:
-            return ""
-        return os.pread(self._stacks, _MAX_STACKS_BYTES, 0).decode("utf-8", "replace")
+        return self._stacks.read()
 
     def forget(self, process: _ForkedProcess) -> None:
         """Forget a worker that has ended."""
@@ -278,7 +273,7 @@ class _ForkServer(ProcessProtocol):
         self._link.finish()
         self._log.finish()
         self.has_ended = True
-        os.close(self._stacks)
+        self._stacks.close()
         if not self._ending and not self._reason:
             status, number = end_of(reason)
             ended = f"status {status}" if number is None else f"signal {number}"
@@ -323,7 +318,7 @@ class _ForkedProcess(WorkerProcess):
     @property
     def is_killed(self) -> bool:
         """Whether it is to be killed as soon as it is forked."""
-        return self._wanted == _SIGKILL
+        return self._wanted == signal.SIGKILL
 
     def kill(self, number: int) -> None:
         """Send a signal.
@@ -336,7 +331,7 @@ class _ForkedProcess(WorkerProcess):
             super().kill(number)
             return
         self._wanted = number
-        if number == _SIGKILL:
+        if number == signal.SIGKILL:
             self._server.kill_if_unwanted()
 
     def begin_stacks(self) -> None:

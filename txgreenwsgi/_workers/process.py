@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -25,6 +24,7 @@ from . import worker_program
 from .boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
 from .link import Link
 from .logs import LogReader
+from .memory_files import StacksFile
 from .messages import close_descriptors
 from .stacks import STACKS_SIGNAL
 
@@ -56,8 +56,6 @@ _OF_MASTER: Final = (
 
 #: The buffer of the log's socket pair; the kernel may allow less.
 _LOG_BUFFER_BYTES: Final = 1 << 20
-
-_MAX_STACKS_BYTES: Final = 1 << 16
 
 
 def worker_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -143,7 +141,7 @@ class Channels:
         log: the master's end of the log.
         their_link: the other end of the link.
         their_log: the other end of the log.
-        stacks: the descriptor of a file for stacks, which both have.
+        stacks: the file for stacks, which both have.
     """
 
     def __init__(self) -> None:
@@ -152,7 +150,7 @@ class Channels:
         for each in (self.log, self.their_log):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 each.setsockopt(socket.SOL_SOCKET, option, _LOG_BUFFER_BYTES)
-        self.stacks = _memory_file()
+        self.stacks = StacksFile()
 
     def close_theirs(self) -> None:
         """Close the ends that the other process has."""
@@ -201,7 +199,7 @@ def spawn_python(
                 2: 2,
                 LINK_FD: channels.their_link.fileno(),
                 LOG_FD: channels.their_log.fileno(),
-                STACKS_FD: channels.stacks,
+                STACKS_FD: channels.stacks.fd,
                 **descriptors,
             },
         )
@@ -224,14 +222,6 @@ def _command(label: str) -> list[str]:
         "from txgreenwsgi.patched import main; main(sys.argv[1:])"
     )
     return [sys.executable, *flags, "-c", start, *program]
-
-
-def _memory_file() -> int:
-    """Return the descriptor of a file without a name."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("txgreenwsgi-stacks")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 def _null_device() -> int:
@@ -259,7 +249,6 @@ class WorkerProcess:
     ) -> None:
         self._worker = worker
         self._master = master
-        self._channels = channels
         self._stacks = channels.stacks
         self._reactor = reactor
         self._ended = False
@@ -281,15 +270,11 @@ class WorkerProcess:
                 os.kill(self.pid, number)
 
     def begin_stacks(self) -> None:
-        if not self._ended:
-            os.ftruncate(self._stacks, 0)
-            os.lseek(self._stacks, 0, os.SEEK_SET)
-            self.kill(STACKS_SIGNAL)
+        self._stacks.clear()
+        self.kill(STACKS_SIGNAL)
 
     def stacks(self) -> str:
-        if self._ended:
-            return ""
-        return os.pread(self._stacks, _MAX_STACKS_BYTES, 0).decode("utf-8", "replace")
+        return self._stacks.read()
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         close_descriptors(descriptors)  # a worker sends none
@@ -303,7 +288,7 @@ class WorkerProcess:
         self._link.close()
         self._log.finish()
         self._ended = True
-        os.close(self._stacks)
+        self._stacks.close()
 
     def ended(self, status: int | None, number: int | None) -> None:
         """Pass on the last messages and log lines, and then the end.
@@ -315,7 +300,7 @@ class WorkerProcess:
         self._link.finish()
         self._log.finish()
         self._ended = True
-        os.close(self._stacks)
+        self._stacks.close()
         self._master.exited(self._worker, status, number)
 
 
