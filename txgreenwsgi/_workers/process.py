@@ -42,6 +42,7 @@ __all__ = [
     "Launcher",
     "MasterEvents",
     "WorkerProcess",
+    "as_patched",
     "end_of",
     "shared_descriptors",
     "spawn_python",
@@ -212,16 +213,28 @@ def spawn_python(
 
 
 def _command(label: str) -> list[str]:
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    program = [sys.executable, *flags, worker_program.__file__, label]
+    flags = _interpreter_flags()
+    return as_patched([sys.executable, *flags, worker_program.__file__, label])
+
+
+def as_patched(command: list[str]) -> list[str]:
+    """Return a command of Python that is patched from its start if this process was.
+
+    Args:
+        command: the command without patching.
+    """
     if not patched.record.modules:
-        return program
-    # The master was patched from the start of Python, and so is the worker.
+        return command
     start = (
         f"import sys; sys.path[:] = {sys.path!r}; "
         "from txgreenwsgi.patched import main; main(sys.argv[1:])"
     )
-    return [sys.executable, *flags, "-c", start, *program]
+    return [sys.executable, *_interpreter_flags(), "-c", start, *command]
+
+
+def _interpreter_flags() -> list[str]:
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return flags
 
 
 def _null_device() -> int:
