@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .messages import Message
 
-__all__ = ["ForkLoop"]
+__all__ = ["ForkLoop", "end_of_status"]
 
 # Bound at import: the application's process patches these modules later.
 _fork, _read, _waitpid = os.fork, os.read, os.waitpid
@@ -65,10 +65,9 @@ class ForkLoop:
             In a child, the start message of a worker; its descriptors have their
             numbers. In the fork server, None at its end.
         """
-        handlers = {"SIGCHLD": _no_op, **dict.fromkeys(_SHARED, _no_op)}
         before = {
-            number: _signal(number, handler)
-            for name, handler in handlers.items()
+            number: _signal(number, _no_op)
+            for name in ("SIGCHLD", *_SHARED)
             if (number := getattr(signal, name, None)) is not None
         }
         _set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
@@ -149,15 +148,18 @@ class ForkLoop:
             if not found:
                 continue
             self._children.discard(pid)
-            killed = os.WIFSIGNALED(status)
-            self.send(
-                {
-                    "event": "ended",
-                    "pid": pid,
-                    "status": None if killed else os.WEXITSTATUS(status),
-                    "signal": os.WTERMSIG(status) if killed else None,
-                }
-            )
+            code, number = end_of_status(status)
+            self.send({"event": "ended", "pid": pid, "status": code, "signal": number})
+
+
+def end_of_status(status: int) -> tuple[int | None, int | None]:
+    """Return the exit status of a process, or None, and the signal that ended it.
+
+    Args:
+        status: as that of `os.waitpid`.
+    """
+    code = os.waitstatus_to_exitcode(status)
+    return (code, None) if code >= 0 else (None, -code)
 
 
 def _no_op(number: int, frame: object) -> None:

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 
+from .fork_loop import end_of_status
 from .link import Link
 from .logs import LogReader
 from .messages import close_descriptors
@@ -373,11 +374,7 @@ class _ForkedProcess(WorkerProcess):
                 return
         else:
             if found:
-                killed = os.WIFSIGNALED(status)
-                self.ended(
-                    None if killed else os.WEXITSTATUS(status),
-                    os.WTERMSIG(status) if killed else None,
-                )
+                self.ended(*end_of_status(status))
                 return
         lost = self._link_lost
         if lost is not None and self._reactor.seconds() - lost > _ZOMBIE_SECONDS:
