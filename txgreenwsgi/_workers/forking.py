@@ -18,6 +18,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 
 from .fork_loop import end_of_status
+from .interface import MasterObserver
 from .link import Link
 from .logs import LogReader
 from .messages import close_descriptors
@@ -52,7 +53,7 @@ _POLL_SECONDS: Final = 0.1
 _ZOMBIE_SECONDS: Final = 8.0
 
 
-class ForkingLauncher:
+class ForkingLauncher(MasterObserver):
     """Starts workers by fork servers. An observer of the master.
 
     Args:
@@ -141,18 +142,6 @@ class ForkingLauncher:
             retired, self._current = self._current, following
         if retired is not None:
             retired.end()
-
-    def ready(self) -> None:
-        """No-op."""
-
-    def failed(self, slot: int, reason: str) -> None:
-        """No-op."""
-
-    def stopping(self) -> None:
-        """No-op."""
-
-    def changed(self, text: str) -> None:
-        """No-op."""
 
 
 class _ForkServer(ProcessProtocol):
