@@ -22,7 +22,6 @@ from txgreenwsgi._configuration import listener_options, uses_tls
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._switching.steady_clock import use_steady_clock
 from txgreenwsgi._tls.stored import store
-from txgreenwsgi._twistd.development import watch_application
 from txgreenwsgi._twistd.master_observers import SuccessorObserver, SystemdObserver
 from txgreenwsgi._twistd.master_process import MAX_WORKERS
 from txgreenwsgi._twistd.notify import Notifier
@@ -302,6 +301,9 @@ class MasterService(Service):
         for function in self.on_start:
             function(self.master)
         if self._boot.development:
+            # Here, because only `--reload` needs it.
+            from txgreenwsgi._twistd.development import watch_application
+
             self._reloader = watch_application(
                 self.master, self._reactor, self._extra, self._boot.directory
             )

@@ -25,9 +25,8 @@ from txgreenwsgi._server.slot_service import SlotService
 from txgreenwsgi._serving.monitor import monitor_of
 from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi._tls.stored import adopt_stored
-from txgreenwsgi._twistd.development import DevelopmentLoader, use_terminal
 from txgreenwsgi._twistd.options import Options
-from txgreenwsgi._twistd.service import app_loader, make_server
+from txgreenwsgi._twistd.server import app_loader, make_server
 from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
 from txgreenwsgi._workers.logs import LogSender
 from txgreenwsgi._workers.messages import encoded
@@ -42,7 +41,8 @@ if TYPE_CHECKING:
 
     from twisted.logger import ILogObserver
 
-    from txgreenwsgi._twistd.service import ServerParts
+    from txgreenwsgi._twistd.development import DevelopmentLoader
+    from txgreenwsgi._twistd.server import ServerParts
     from txgreenwsgi._wsgi.gateway import Application
 
 __all__ = [
@@ -173,6 +173,9 @@ def _serve(
 
 def _development_loader(boot: Boot, options: Options) -> DevelopmentLoader:
     """Return the loader of the application, and adapt the process to development."""
+    # Here, because only `--reload` needs it.
+    from txgreenwsgi._twistd.development import DevelopmentLoader, use_terminal
+
     # A browser keeps idle connections, and would delay each restart.
     idle = min(options.settings.drain_idle, _DRAIN_IDLE_SECONDS)
     options.settings = replace(options.settings, drain_idle=idle)
