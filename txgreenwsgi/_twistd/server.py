@@ -7,13 +7,11 @@ the reactor or the application before the service starts.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.application.service import IService, Service
-from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
 from txgreenwsgi._configuration import tls_options, uses_tls
@@ -26,9 +24,13 @@ from txgreenwsgi._tls.stored import stored
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.offloading import offload_names
 from txgreenwsgi._twistd.signals import OperatorSignals
-from txgreenwsgi._twistd.starting import log_path, without_traceback
+from txgreenwsgi._twistd.starting import (
+    installed_reactor,
+    log_path,
+    prepare_process,
+    without_traceback,
+)
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
-from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.monitoring import AccessLog
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.defer import Deferred
-    from twisted.logger import ILogObserver
 
     from txgreenwsgi._twistd.options import Options
     from txgreenwsgi._wsgi.gateway import Application
@@ -194,14 +195,14 @@ class _CommandService(Service):
     def privilegedStartService(self) -> None:
         """Listen while the process may still bind privileged ports."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        self._find_reactor()
+        self._reactor = installed_reactor(self._reactor)
         with without_traceback():
             self._listen()
 
     def startService(self) -> None:
         """Import the application, serve it, and watch for signals."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._find_reactor()
+        self._reactor = installed_reactor(self._reactor)
         with without_traceback():
             if not self._listening:  # twist has no privileged start
                 self._listen()
@@ -221,21 +222,14 @@ class _CommandService(Service):
         if all_open:
             self._notifier.ready()
 
-    def _find_reactor(self) -> None:
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
-
     def _listen(self) -> None:
-        if self._log_path:
-            # The watchdog logs why it cannot be opened.
-            with contextlib.suppress(OSError):
-                append_stderr_to(self._log_path)
-        self._watchdog.prepare()
-        globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
-        self._notifier.main_process()
-        self._signals.install(self._reactor)
+        prepare_process(
+            self._reactor,
+            self._log_path,
+            self._watchdog,
+            self._notifier,
+            self._signals,
+        )
         self._server.privilegedStartService()
         self._listening = True
 

@@ -24,7 +24,12 @@ from txgreenwsgi._twistd.log_observer import LogFormat
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.server import app_loader, make_server
 from txgreenwsgi._twistd.single_process import SingleProcess
-from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
+from txgreenwsgi._twistd.starting import (
+    exit_with,
+    installed_reactor,
+    log_path,
+    without_traceback,
+)
 from txgreenwsgi._twistd.surroundings import SurroundedService
 from txgreenwsgi.green import patched
 
@@ -144,14 +149,13 @@ class _ReportService(Service):
 
     def startService(self) -> None:
         """Print the report, and stop the reactor once it runs."""
-        from twisted.internet import reactor
-
         super().startService()  # type: ignore[no-untyped-call]
+        # Before patching: the reactor must bind the originals.
+        reactor = installed_reactor(self._reactor)
         with without_traceback():
             text, status = self._make_report()
         # Not to `sys.stdout`, which twistd redirects to its log.
         print(text, end="", flush=True, file=sys.__stdout__)
         # twistd always exits with status 0, after it has removed its pidfile.
         atexit.register(exit_with, status)
-        running: Any = self._reactor or reactor
-        running.callWhenRunning(running.stop)
+        reactor.callWhenRunning(reactor.stop)
