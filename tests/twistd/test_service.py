@@ -21,7 +21,7 @@ from zope.interface.verify import verifyObject
 from tests.monitoring.records import record
 from txgreenwsgi._launch.find_app import AppNotFound
 from txgreenwsgi._server.errors import ListenError, StartError
-from txgreenwsgi._twistd import service
+from txgreenwsgi._twistd import server
 from txgreenwsgi._twistd.service import Options, log_path, makeService
 from txgreenwsgi._twistd.signals import OperatorSignals
 from txgreenwsgi._twistd.watchdog import Watchdog
@@ -101,11 +101,11 @@ class MakeServiceTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Restore the state of the process after each test."""
-        self.patch(service, "GreenService", FakeGreenService)
+        self.patch(server, "GreenService", FakeGreenService)
         # Otherwise the library stays patched for all tests of this process.
         self.patched: list[tuple[str, ...]] = []
-        self.patch(service, "patch", self.patched.append)
-        self.patch(service, "patch_drivers", lambda names: None)
+        self.patch(server, "patch", self.patched.append)
+        self.patch(server, "patch_drivers", lambda names: None)
         # It would change the handlers of this process.
         self.installed: list[object] = []
         self.patch(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import Clock
 
+from txgreenwsgi._workers.interface import MasterObserver
 from txgreenwsgi._workers.master import Master
 from txgreenwsgi._workers.master_parts import MasterSettings
 from txgreenwsgi._workers.page import Beat
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from txgreenwsgi._workers.interface import ReloadResult
-    from txgreenwsgi._workers.link import Message
+    from txgreenwsgi._workers.messages import Message
     from txgreenwsgi._workers.slots import Worker
 
 
@@ -176,7 +177,7 @@ class MasterCase:
         self.clock.advance(seconds)
 
 
-class Observer:
+class Observer(MasterObserver):
     """An observer that records its calls."""
 
     def __init__(self) -> None:

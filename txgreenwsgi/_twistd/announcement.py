@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 
 import txgreenwsgi
+from txgreenwsgi._workers.interface import MasterObserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from txgreenwsgi._server.service import GreenService
-    from txgreenwsgi._workers.interface import MasterControl, MasterStatus, ReloadResult
+    from txgreenwsgi._workers.interface import MasterControl, MasterStatus
     from txgreenwsgi.settings import Settings
 
 __all__ = ["MasterAnnouncer", "announce", "announce_process", "threads_mode"]
@@ -71,7 +72,7 @@ def announce_process(
     return lambda: server.opened().addCallback(opened)
 
 
-class MasterAnnouncer:
+class MasterAnnouncer(MasterObserver):
     """The observer of a master that announces it when all workers are ready.
 
     Args:
@@ -100,21 +101,6 @@ class MasterAnnouncer:
         status = self._master.status()
         pids = [worker.pid for worker in status.workers if worker.state == "ready"]
         announce(self._app, self._urls(status), self._settings, pids)
-
-    def reloading(self) -> None:
-        """No-op."""
-
-    def reloaded(self, result: ReloadResult) -> None:
-        """No-op."""
-
-    def failed(self, slot: int, reason: str) -> None:
-        """No-op."""
-
-    def stopping(self) -> None:
-        """No-op."""
-
-    def changed(self, text: str) -> None:
-        """No-op."""
 
 
 def threads_mode(settings: Settings) -> str:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
 
-    from txgreenwsgi._workers.link import Message
     from txgreenwsgi._workers.master import Master
+    from txgreenwsgi._workers.messages import Message
     from txgreenwsgi._workers.slots import Worker
     from txgreenwsgi._wsgi.gateway import Application
 

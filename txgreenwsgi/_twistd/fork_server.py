@@ -18,7 +18,7 @@ from twisted.logger import Logger, globalLogBeginner, globalLogPublisher
 from txgreenwsgi._launch.forkable import connections, obstacle
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._tls.stored import adopt_stored
-from txgreenwsgi._twistd.service import app_loader
+from txgreenwsgi._twistd.server import app_loader
 from txgreenwsgi._twistd.worker import (
     Preloaded,
     options_for,

@@ -10,24 +10,29 @@ import atexit
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import Logger, globalLogPublisher
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from txgreenwsgi._configuration import listener_options, uses_tls
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._switching.steady_clock import use_steady_clock
 from txgreenwsgi._tls.stored import store
-from txgreenwsgi._twistd.development import watch_application
 from txgreenwsgi._twistd.master_observers import SuccessorObserver, SystemdObserver
 from txgreenwsgi._twistd.master_process import MAX_WORKERS
 from txgreenwsgi._twistd.notify import Notifier
 from txgreenwsgi._twistd.signals import OperatorSignals
-from txgreenwsgi._twistd.starting import exit_with, log_path, without_traceback
+from txgreenwsgi._twistd.starting import (
+    exit_with,
+    installed_reactor,
+    log_path,
+    prepare_process,
+    without_traceback,
+)
 from txgreenwsgi._twistd.watchdog import MARGIN_SECONDS, Watchdog
 from txgreenwsgi._workers.boot import Boot
 from txgreenwsgi._workers.cpus import usable_cpus
@@ -40,14 +45,13 @@ from txgreenwsgi._workers.page import Page, create_page
 from txgreenwsgi._workers.process import Launcher, worker_environment
 from txgreenwsgi._workers.sockets import ListeningSockets
 from txgreenwsgi._workers.succession import Place, Succession
-from txgreenwsgi._wsgi.log_descriptor import STDERR_FD, append_stderr_to
+from txgreenwsgi._wsgi.log_descriptor import STDERR_FD
 from txgreenwsgi._wsgi.standard_streams import replace_standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
-    from twisted.logger import ILogObserver
 
     from txgreenwsgi._reloading.reloader import Reloader
     from txgreenwsgi._tls.options import TLSOptions
@@ -226,21 +230,16 @@ class MasterService(Service):
         reactor.callWhenRunning(self._start_workers)
 
     def _open(self) -> None:
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
+        self._reactor = installed_reactor(self._reactor)
         use_steady_clock(self._reactor)
-        if self._stacks_path:
-            # The watchdog logs why it cannot be opened.
-            with contextlib.suppress(OSError):
-                append_stderr_to(
-                    self._stacks_path, always=self._predecessor is not None
-                )
-        self._watchdog.prepare()
-        globalLogPublisher.addObserver(cast("ILogObserver", self._watchdog.observe))
-        self._notifier.main_process()
-        self._signals.install(self._reactor)
+        prepare_process(
+            self._reactor,
+            self._stacks_path,
+            self._watchdog,
+            self._notifier,
+            self._signals,
+            reopen_stderr=self._predecessor is not None,
+        )
         self._take_place()
         given = () if self._predecessor is None else self._predecessor.listeners
         sockets = ListeningSockets(self._boot.listen, self._reactor, given)
@@ -302,6 +301,9 @@ class MasterService(Service):
         for function in self.on_start:
             function(self.master)
         if self._boot.development:
+            # Here, because only `--reload` needs it.
+            from txgreenwsgi._twistd.development import watch_application
+
             self._reloader = watch_application(
                 self.master, self._reactor, self._extra, self._boot.directory
             )

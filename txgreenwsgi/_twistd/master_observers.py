@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txgreenwsgi._workers.interface import MasterObserver
+
 if TYPE_CHECKING:
     from txgreenwsgi._workers.handover import Predecessor
     from txgreenwsgi._workers.interface import ReloadResult
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["SuccessorObserver", "SystemdObserver"]
 
 
-class SuccessorObserver:
+class SuccessorObserver(MasterObserver):
     """Tells the last master that this one serves.
 
     Args:
@@ -30,23 +32,8 @@ class SuccessorObserver:
         """Report it."""
         self._predecessor.report_ready()
 
-    def reloading(self) -> None:
-        """No-op."""
 
-    def reloaded(self, result: ReloadResult) -> None:
-        """No-op."""
-
-    def failed(self, slot: int, reason: str) -> None:
-        """No-op: the master gives up if the first worker fails."""
-
-    def stopping(self) -> None:
-        """No-op."""
-
-    def changed(self, text: str) -> None:
-        """No-op."""
-
-
-class SystemdObserver:
+class SystemdObserver(MasterObserver):
     """Reports the state of the workers to systemd.
 
     Args:
@@ -77,12 +64,6 @@ class SystemdObserver:
         if not result.succeeded:
             self._failure = f"; reload failed: {result.reason.splitlines()[-1]}"
             self._notifier.status(self.status())
-
-    def failed(self, slot: int, reason: str) -> None:
-        """No-op: `reloaded` and `changed` report the state."""
-
-    def stopping(self) -> None:
-        """No-op: the service has reported it."""
 
     def changed(self, text: str) -> None:
         """Report the workers."""

@@ -8,17 +8,73 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.logger import globalLogPublisher
 
 from txgreenwsgi._server.errors import StartError
+from txgreenwsgi._wsgi.log_descriptor import append_stderr_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from txgreenwsgi._twistd.options import Options
+    from twisted.logger import ILogObserver
 
-__all__ = ["exit_with", "log_path", "without_traceback"]
+    from txgreenwsgi._twistd.notify import Notifier
+    from txgreenwsgi._twistd.options import Options
+    from txgreenwsgi._twistd.signals import OperatorSignals
+    from txgreenwsgi._twistd.watchdog import Watchdog
+
+__all__ = [
+    "exit_with",
+    "installed_reactor",
+    "log_path",
+    "prepare_process",
+    "without_traceback",
+]
+
+
+def installed_reactor(reactor: Any) -> Any:
+    """Return a reactor; if it is None, the one that is installed.
+
+    Call when the service starts: until then, twistd has not chosen it.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    return reactor
+
+
+def prepare_process(
+    reactor: Any,
+    stacks_path: str,
+    watchdog: Watchdog,
+    notifier: Notifier,
+    signals: OperatorSignals,
+    *,
+    reopen_stderr: bool = False,
+) -> None:
+    """Prepare log, signals and notifications of a process that begins to serve.
+
+    Call while it may still open its log, before twistd changes the user.
+
+    Args:
+        reactor: the installed reactor.
+        stacks_path: the log of twistd as a daemon; "" if there is none.
+        watchdog: of this process.
+        notifier: of this process.
+        signals: of this process.
+        reopen_stderr: whether standard error goes to that log even if it is no null
+            device.
+    """
+    if stacks_path:
+        # The watchdog logs why it cannot be opened.
+        with contextlib.suppress(OSError):
+            append_stderr_to(stacks_path, always=reopen_stderr)
+    watchdog.prepare()
+    globalLogPublisher.addObserver(cast("ILogObserver", watchdog.observe))
+    notifier.main_process()
+    signals.install(reactor)
 
 
 def log_path(options: Options) -> str:

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from txgreenwsgi._control.interface import ControlError
 from txgreenwsgi._server.errors import StartError
-from txgreenwsgi._twistd.starting import without_traceback
+from txgreenwsgi._twistd.starting import installed_reactor, without_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,9 +75,7 @@ class SurroundedService(Service):
     def startService(self) -> None:
         """Open the control socket and start the service."""
         super().startService()  # type: ignore[no-untyped-call]
-        reactor = self._reactor
-        if reactor is None:
-            from twisted.internet import reactor
+        reactor = installed_reactor(self._reactor)
         if self._before_control.called:
             with without_traceback():
                 try:

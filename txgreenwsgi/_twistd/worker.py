@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import importlib
-import json
 import os
 import signal
 import socket
@@ -26,11 +25,11 @@ from txgreenwsgi._server.slot_service import SlotService
 from txgreenwsgi._serving.monitor import monitor_of
 from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi._tls.stored import adopt_stored
-from txgreenwsgi._twistd.development import DevelopmentLoader, use_terminal
 from txgreenwsgi._twistd.options import Options
-from txgreenwsgi._twistd.service import app_loader, make_server
+from txgreenwsgi._twistd.server import app_loader, make_server
 from txgreenwsgi._workers.boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
 from txgreenwsgi._workers.logs import LogSender
+from txgreenwsgi._workers.messages import encoded
 from txgreenwsgi._workers.page import Record
 from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
 from txgreenwsgi._workers.stacks import STACKS_SIGNAL
@@ -42,7 +41,8 @@ if TYPE_CHECKING:
 
     from twisted.logger import ILogObserver
 
-    from txgreenwsgi._twistd.service import ServerParts
+    from txgreenwsgi._twistd.development import DevelopmentLoader
+    from txgreenwsgi._twistd.server import ServerParts
     from txgreenwsgi._wsgi.gateway import Application
 
 __all__ = [
@@ -173,6 +173,9 @@ def _serve(
 
 def _development_loader(boot: Boot, options: Options) -> DevelopmentLoader:
     """Return the loader of the application, and adapt the process to development."""
+    # Here, because only `--reload` needs it.
+    from txgreenwsgi._twistd.development import DevelopmentLoader, use_terminal
+
     # A browser keeps idle connections, and would delay each restart.
     idle = min(options.settings.drain_idle, _DRAIN_IDLE_SECONDS)
     options.settings = replace(options.settings, drain_idle=idle)
@@ -258,8 +261,8 @@ def reason_for(error: BaseException) -> str:
 
 def report_failure(link: socket.socket, reason: str) -> None:
     """Tell the master why the worker cannot start."""
-    message = json.dumps({"event": "failed", "reason": reason}) + "\n"
+    message = encoded({"event": "failed", "reason": reason})
     with contextlib.suppress(OSError):  # the master has ended
         link.setblocking(True)
-        link.sendall(message.encode("ascii"))
+        link.sendall(message)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

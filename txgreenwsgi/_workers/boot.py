@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .stacks import STACKS_SIGNAL
 
 if TYPE_CHECKING:
-    from .link import Message
+    from .messages import Message
     from .slots import Worker
 
 __all__ = ["LINK_FD", "LOG_FD", "PAGE_FD", "STACKS_FD", "TLS_FD", "Boot"]

@@ -73,23 +73,16 @@ class Endings:
         worker.move("drain")
         worker.cancel_calls()
         slot = worker.slot
-        if slot.tenant is worker:
-            slot.tenant = None
-        if slot.successor is worker:
-            slot.successor = None
+        slot.vacate(worker)
         slot.draining.add(worker)
         self._drained()
         if booting:
             worker.kill(signal.SIGTERM)
-            seconds = BOOT_KILL_SECONDS
+            self._kill_later(worker, BOOT_KILL_SECONDS)
         else:
             worker.send({"do": "drain", "final": final})
-            seconds = self._settings.graceful_timeout + KILL_MARGIN_SECONDS
-        worker.calls.append(
-            self._reactor.callLater(
-                seconds, self.kill, worker, f"it did not end in {seconds:g} s"
-            )
-        )
+            grace_seconds = self._settings.graceful_timeout
+            self._kill_later(worker, grace_seconds + KILL_MARGIN_SECONDS)
         if self.is_cut_short:
             self.hurry(worker)
 
@@ -97,14 +90,12 @@ class Endings:
         """End the grace period of a worker that drains."""
         worker.send({"do": "cut short"})
         worker.cancel_calls()
-        worker.calls.append(
-            self._reactor.callLater(
-                KILL_MARGIN_SECONDS,
-                self.kill,
-                worker,
-                f"it did not end in {KILL_MARGIN_SECONDS:g} s",
-            )
-        )
+        self._kill_later(worker, KILL_MARGIN_SECONDS)
+
+    def _kill_later(self, worker: Worker, seconds: float) -> None:
+        """Kill a worker that was told to end, if it has not ended by then."""
+        reason = f"it did not end in {seconds:g} s"
+        worker.calls.append(self._reactor.callLater(seconds, self.kill, worker, reason))
 
     def kill(self, worker: Worker, reason: str) -> None:
         """Kill a worker. The reason is logged."""

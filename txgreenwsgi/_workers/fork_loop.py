@@ -9,27 +9,27 @@ It knows processes and messages. It must never know the application.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
-import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from .messages import Incoming, close_descriptors, encoded
 
 if TYPE_CHECKING:
-    from .link import Message
+    import socket
 
-__all__ = ["ForkLoop"]
+    from .messages import Message
+
+__all__ = ["ForkLoop", "end_of_status"]
 
 # Bound at import: the application's process patches these modules later.
 _fork, _read, _waitpid = os.fork, os.read, os.waitpid
 _poll, _pipe = select.poll, os.pipe
-_recv_fds = socket.recv_fds
 _signal, _set_wakeup_fd = signal.signal, signal.set_wakeup_fd
 
 _READ_BYTES: Final = 65536
-_MAX_DESCRIPTORS: Final = 16
 
 #: Signals that processes of a group get together.
 _SHARED: Final = ("SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2")
@@ -46,8 +46,7 @@ class ForkLoop:
     def __init__(self, link: socket.socket, targets: tuple[int, ...]) -> None:
         self._link = link
         self._targets = targets
-        self._input = b""
-        self._descriptors: list[int] = []
+        self._incoming = Incoming()
         self._children: set[int] = set()
         self._open = True
         self._wakeup = _pipe()
@@ -57,7 +56,7 @@ class ForkLoop:
     def send(self, message: Message) -> None:
         """Send a message to the master. A no-op if it has ended."""
         with suppress(OSError):
-            self._link.sendall(json.dumps(message).encode("ascii") + b"\n")
+            self._link.sendall(encoded(message))
 
     def run(self) -> Message | None:
         """Serve requests.
@@ -66,10 +65,9 @@ class ForkLoop:
             In a child, the start message of a worker; its descriptors have their
             numbers. In the fork server, None at its end.
         """
-        handlers = {"SIGCHLD": _no_op, **dict.fromkeys(_SHARED, _no_op)}
         before = {
-            number: _signal(number, handler)
-            for name, handler in handlers.items()
+            number: _signal(number, _no_op)
+            for name in ("SIGCHLD", *_SHARED)
             if (number := getattr(signal, name, None)) is not None
         }
         _set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
@@ -86,7 +84,7 @@ class ForkLoop:
                     waiting.unregister(self._link)
                     self._end_children()
             self._reap()
-            for message, descriptors in self._messages():
+            for message, descriptors in self._incoming.messages():
                 if message["do"] == "end":
                     self._open = False
                     with suppress(KeyError):
@@ -112,24 +110,9 @@ class ForkLoop:
     def _receive(self) -> bool:
         """Receive from the link; return False at its end."""
         try:
-            data, descriptors, _flags, _address = _recv_fds(
-                self._link, _READ_BYTES, _MAX_DESCRIPTORS
-            )
+            return self._incoming.receive(self._link)
         except OSError:
             return False
-        self._input += data
-        self._descriptors += descriptors
-        return bool(data)
-
-    def _messages(self) -> list[tuple[dict[str, Any], list[int]]]:
-        *lines, self._input = self._input.split(b"\n")
-        found = []
-        for line in lines:
-            message = json.loads(line)
-            count = message.pop("descriptors", 0)
-            found.append((message, self._descriptors[:count]))
-            del self._descriptors[:count]
-        return found
 
     def _forked(self, worker: int, descriptors: list[int]) -> bool:
         """Fork; return whether this is the child."""
@@ -137,18 +120,19 @@ class ForkLoop:
             pid = _fork()
         except OSError as error:
             self.send({"event": "refused", "worker": worker, "reason": str(error)})
-            _close(descriptors)
+            close_descriptors(descriptors)
             return False
         if not pid:
             return True
         self._children.add(pid)
-        _close(descriptors)
+        close_descriptors(descriptors)
         self.send({"event": "forked", "worker": worker, "pid": pid})
         return False
 
     def _become(self, descriptors: list[int]) -> None:
         """Give the descriptors of a child their numbers, and close the others."""
-        _close(self._wakeup)
+        close_descriptors(self._wakeup)
+        self._incoming.close()  # those of further requests
         self._link.detach()  # its number is a target
         for fd, target in zip(descriptors, self._targets, strict=True):
             os.dup2(fd, target, inheritable=False)
@@ -164,20 +148,18 @@ class ForkLoop:
             if not found:
                 continue
             self._children.discard(pid)
-            killed = os.WIFSIGNALED(status)
-            self.send(
-                {
-                    "event": "ended",
-                    "pid": pid,
-                    "status": None if killed else os.WEXITSTATUS(status),
-                    "signal": os.WTERMSIG(status) if killed else None,
-                }
-            )
+            code, number = end_of_status(status)
+            self.send({"event": "ended", "pid": pid, "status": code, "signal": number})
 
 
-def _close(descriptors: tuple[int, ...] | list[int]) -> None:
-    for fd in descriptors:
-        os.close(fd)
+def end_of_status(status: int) -> tuple[int | None, int | None]:
+    """Return the exit status of a process, or None, and the signal that ended it.
+
+    Args:
+        status: as that of `os.waitpid`.
+    """
+    code = os.waitstatus_to_exitcode(status)
+    return (code, None) if code >= 0 else (None, -code)
 
 
 def _no_op(number: int, frame: object) -> None:

@@ -17,8 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 
-from .link import Link, Message
+from .fork_loop import end_of_status
+from .interface import MasterObserver
+from .link import Link
 from .logs import LogReader
+from .messages import close_descriptors
 from .process import (
     Channels,
     WorkerProcess,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from .boot import Boot
     from .interface import ReloadResult
+    from .messages import Message
     from .process import MasterEvents
     from .slots import Process, Worker
 
@@ -47,11 +51,9 @@ _POLL_SECONDS: Final = 0.1
 #: Time after the end of its link for which such a worker is looked at. By then, the
 #: master has killed it.
 _ZOMBIE_SECONDS: Final = 8.0
-_MAX_STACKS_BYTES: Final = 1 << 16
-_SIGKILL: Final = signal.SIGKILL
 
 
-class ForkingLauncher:
+class ForkingLauncher(MasterObserver):
     """Starts workers by fork servers. An observer of the master.
 
     Args:
@@ -141,18 +143,6 @@ class ForkingLauncher:
         if retired is not None:
             retired.end()
 
-    def ready(self) -> None:
-        """No-op."""
-
-    def failed(self, slot: int, reason: str) -> None:
-        """No-op."""
-
-    def stopping(self) -> None:
-        """No-op."""
-
-    def changed(self, text: str) -> None:
-        """No-op."""
-
 
 class _ForkServer(ProcessProtocol):
     """One fork server, and the workers that it has forked."""
@@ -184,7 +174,7 @@ class _ForkServer(ProcessProtocol):
         except BaseException:
             self._link.close()
             self._log.finish()
-            os.close(self._stacks)
+            self._stacks.close()
             raise
         self._log.name = f"fork server (pid {self._pid})"
         self._link.send(boot.with_entry(entry).message())
@@ -201,7 +191,7 @@ class _ForkServer(ProcessProtocol):
             [
                 channels.their_link.fileno(),
                 channels.their_log.fileno(),
-                channels.stacks,
+                channels.stacks.fd,
             ],
         )
         channels.close_theirs()
@@ -216,34 +206,30 @@ class _ForkServer(ProcessProtocol):
     def signal(self, number: int) -> None:
         """Send a signal. A no-op if the process has ended."""
         if not self.has_ended:
-            self._killed |= number == _SIGKILL
+            self._killed |= number == signal.SIGKILL
             with suppress(ProcessLookupError):
                 os.kill(self._pid, number)
 
     def kill_if_unwanted(self) -> None:
         """Kill the process if all workers that wait for it have been killed."""
         if all(each.pid or each.is_killed for each in self._workers.values()):
-            self.signal(_SIGKILL)
+            self.signal(signal.SIGKILL)
 
     def begin_stacks(self) -> None:
         """Let the process write its stacks."""
-        os.ftruncate(self._stacks, 0)
-        os.lseek(self._stacks, 0, os.SEEK_SET)
+        self._stacks.clear()
         self.signal(STACKS_SIGNAL)
 
     def stacks(self) -> str:
         """Return the stacks that it has written."""
-        if self.has_ended:
-            return ""
-        return os.pread(self._stacks, _MAX_STACKS_BYTES, 0).decode("utf-8", "replace")
+        return self._stacks.read()
 
     def forget(self, process: _ForkedProcess) -> None:
         """Forget a worker that has ended."""
         self._workers.pop(process.number, None)
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
-        for fd in descriptors:  # it sends none
-            os.close(fd)
+        close_descriptors(descriptors)  # it sends none
         event = message["event"]
         if event == "preloaded":
             _log.info(
@@ -277,7 +263,7 @@ class _ForkServer(ProcessProtocol):
         self._link.finish()
         self._log.finish()
         self.has_ended = True
-        os.close(self._stacks)
+        self._stacks.close()
         if not self._ending and not self._reason:
             status, number = end_of(reason)
             ended = f"status {status}" if number is None else f"signal {number}"
@@ -322,7 +308,7 @@ class _ForkedProcess(WorkerProcess):
     @property
     def is_killed(self) -> bool:
         """Whether it is to be killed as soon as it is forked."""
-        return self._wanted == _SIGKILL
+        return self._wanted == signal.SIGKILL
 
     def kill(self, number: int) -> None:
         """Send a signal.
@@ -335,7 +321,7 @@ class _ForkedProcess(WorkerProcess):
             super().kill(number)
             return
         self._wanted = number
-        if number == _SIGKILL:
+        if number == signal.SIGKILL:
             self._server.kill_if_unwanted()
 
     def begin_stacks(self) -> None:
@@ -377,11 +363,7 @@ class _ForkedProcess(WorkerProcess):
                 return
         else:
             if found:
-                killed = os.WIFSIGNALED(status)
-                self.ended(
-                    None if killed else os.WEXITSTATUS(status),
-                    os.WTERMSIG(status) if killed else None,
-                )
+                self.ended(*end_of_status(status))
                 return
         lost = self._link_lost
         if lost is not None and self._reactor.seconds() - lost > _ZOMBIE_SECONDS:

@@ -9,7 +9,6 @@ It knows sockets and messages. It must never know options.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from contextlib import suppress
@@ -18,12 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txgreenwsgi._server.stale_sockets import file_identity, is_abstract
 
-from .link import MAX_DESCRIPTORS, Link, Message
+from .link import Link
+from .messages import Incoming, close_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
     from twisted.internet.interfaces import IReactorFDSet
+
+    from .messages import Message
 
 __all__ = ["HandedOver", "OwnedPath", "Predecessor", "write_pid"]
 
@@ -132,22 +134,12 @@ class Predecessor:
         connected = self._connected
         assert connected is not None, "set by `taken_from`"
         connected.setblocking(True)
-        data, descriptors = b"", []
-        while True:
-            more, received, _, _ = socket.recv_fds(connected, 65536, MAX_DESCRIPTORS)
-            if not more:
-                raise SystemExit(
-                    "the master that this process was to replace has ended"
-                )
-            data += more
-            descriptors += received
-            *lines, data = data.split(b"\n")
-            for line in lines:
-                message = json.loads(line)
-                count = message.pop("descriptors", 0)
-                own, descriptors = descriptors[:count], descriptors[count:]
-                if self._take(message, own):
+        incoming = Incoming()
+        while incoming.receive(connected):
+            for message, descriptors in incoming.messages():
+                if self._take(message, descriptors):
                     return
+        raise SystemExit("the master that this process was to replace has ended")
 
     def _take(self, message: Message, descriptors: list[int]) -> bool:
         """Take one message; return True if it is the last one."""
@@ -186,8 +178,7 @@ class Predecessor:
 
 
 def _ignore(message: Message, descriptors: list[int]) -> None:
-    for fd in descriptors:
-        os.close(fd)
+    close_descriptors(descriptors)
 
 
 def variables(environ: dict[str, str], fd: int) -> dict[str, Any]:

@@ -104,8 +104,8 @@ class MasterStatus:
     last_reload: ReloadResult | None = None
 
 
-class MasterObserver(Protocol):
-    """The notifications of a master. See `MasterControl.observe`."""
+class MasterObserver:
+    """The notifications of a master; no-ops. See `MasterControl.observe`."""
 
     def ready(self) -> None:
         """Called once, when a worker is ready in each slot."""

@@ -8,15 +8,15 @@ It knows sockets. It must never know the meaning of a message.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
-from twisted.logger import Logger
 from zope.interface import implementer
+
+from .messages import Incoming, close_descriptors, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,17 +24,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFDSet
     from twisted.python.failure import Failure
 
-__all__ = ["MAX_DESCRIPTORS", "Link", "Message"]
+    from .messages import Message
 
-_log = Logger()
-
-Message: TypeAlias = dict[str, Any]
-"""The fields of one message; JSON values."""
-
-#: Maximum number of descriptors in one message; the kernel's limit is 253.
-MAX_DESCRIPTORS: Final = 200
-
-_READ_BYTES: Final = 65536
+__all__ = ["Link"]
 
 
 @implementer(IReadDescriptor, IWriteDescriptor)
@@ -60,8 +52,7 @@ class Link:
         self._reactor = reactor
         self._received = received
         self._lost = lost
-        self._input = b""
-        self._descriptors: list[int] = []
+        self._incoming = Incoming()
         # Bytes to send, each with the descriptors that go with the first of them.
         self._output: deque[tuple[bytes, Sequence[int]]] = deque()
         self._open = True
@@ -78,9 +69,7 @@ class Link:
         """
         if not self._open:
             return
-        if descriptors:
-            message = {**message, "descriptors": len(descriptors)}
-        data = json.dumps(message).encode("ascii") + b"\n"
+        data = encoded(message, len(descriptors))
         kept = [os.dup(fd) for fd in descriptors]
         if not self._output:
             self._reactor.addWriter(self)
@@ -93,12 +82,8 @@ class Link:
             return
         self._open = False
         self._reactor.removeReader(self)
-        self._reactor.removeWriter(self)
-        for _data, descriptors in self._output:
-            _close(descriptors)
-        self._output.clear()
-        _close(self._descriptors)
-        self._descriptors = []
+        self._discard_output()
+        self._incoming.close()
         self._socket.close()
 
     def finish(self) -> None:
@@ -128,28 +113,18 @@ class Link:
     def _read(self) -> bool:
         """Read; return False if nothing has arrived, or nothing more will."""
         try:
-            data, descriptors, _flags, _address = socket.recv_fds(
-                self._socket, _READ_BYTES, MAX_DESCRIPTORS
-            )
+            arrived = self._incoming.receive(self._socket)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
-            data, descriptors = b"", []
-        self._descriptors += descriptors
-        if not data:
+            arrived = False
+        if not arrived:
             self._end()
             return False
-        *lines, self._input = (self._input + data).split(b"\n")
-        for line in lines:
+        for message, descriptors in self._incoming.messages():
+            self._received(message, descriptors)
             if not self._open:  # closed by a message
                 return False
-            message = json.loads(line)
-            count = message.pop("descriptors", 0)
-            own, self._descriptors = (
-                self._descriptors[:count],
-                self._descriptors[count:],
-            )
-            self._received(message, own)
         return True
 
     def doWrite(self) -> None:
@@ -167,7 +142,7 @@ class Link:
                 # The other process has ended: reading tells.
                 self._discard_output()
                 return
-            _close(descriptors)
+            close_descriptors(descriptors)
             if sent < len(data):
                 self._output[0] = data[sent:], ()
             else:
@@ -176,7 +151,7 @@ class Link:
 
     def _discard_output(self) -> None:
         for _data, descriptors in self._output:
-            _close(descriptors)
+            close_descriptors(descriptors)
         self._output.clear()
         self._reactor.removeWriter(self)
 
@@ -188,11 +163,6 @@ class Link:
         if self._open:
             self.close()
             self._lost()
-
-
-def _close(descriptors: Sequence[int]) -> None:
-    for fd in descriptors:
-        os.close(fd)
 
 
 def _no_op() -> None:

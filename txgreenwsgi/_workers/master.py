@@ -26,13 +26,13 @@ from .statuses import worker_status
 from .watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IReactorTime
 
     from .details import WorkerDetails
-    from .link import Message
     from .master_parts import Beats, MasterSettings, Sockets
+    from .messages import Message
 
 __all__ = ["Master"]
 
@@ -182,8 +182,7 @@ class Master:
                     self._reactor.seconds(),
                     self._monotonic(),
                 )
-                for slot in self._slots
-                for worker in slot.workers()
+                for worker in self.workers()
             ),
             restarts=self._restarts,
             reloads=self._reloads,
@@ -277,7 +276,7 @@ class Master:
             self._notify("stopping")
             for slot in self._slots:
                 slot.cancel_restart()
-            for worker in list(self.workers()):
+            for worker in self.workers():
                 self._endings.drain(worker, final=final)
             if self._reload is not None:
                 self._reload.abandon("the server shuts down")
@@ -296,7 +295,7 @@ class Master:
         for worker in self.workers():
             worker.send(message, descriptors)
 
-    def workers(self) -> Iterable[Worker]:
+    def workers(self) -> list[Worker]:
         """Return all live workers."""
         return [worker for slot in self._slots for worker in slot.workers()]
 
@@ -353,7 +352,6 @@ class Master:
             status: its exit status; None if a signal has ended it.
             number: that signal; None if it has exited.
         """
-        before = worker.state
         slot = worker.slot
         booting, draining = worker.is_booting, worker.is_draining
         worker.move("exit")
@@ -361,10 +359,7 @@ class Master:
         worker.cancel_calls()
         self._questions.forget(worker)
         slot.draining.discard(worker)
-        if slot.tenant is worker:
-            slot.tenant = None
-        if slot.successor is worker:
-            slot.successor = None
+        slot.vacate(worker)
         ended = described_end(status, number)
         if draining:
             if number is not None:
@@ -375,7 +370,7 @@ class Master:
                 _log.info("{worker} has ended", worker=worker)
         elif not booting:
             self._crashed(worker, ended)
-        if before != "ready" and not worker.booted.called:
+        if not worker.booted.called:
             reason = worker.reason or f"{ended} before it was ready"
             if booting and not self._stopping:
                 self._boot_failed(worker, reason)
@@ -483,20 +478,18 @@ class Master:
             self._endings.drain(worker)
 
     def _boot_failed(self, worker: Worker, reason: str) -> None:
-        # A reload logs the whole reason when it ends.
-        known = self._reload is not None and worker.slot in self._reload.booting
-        text = reason.splitlines()[-1] if known and reason else reason
-        _log.error("{worker} cannot start: {reason}", worker=worker, reason=text)
         slot = worker.slot
+        reloading = self._reload is not None and slot in self._reload.booting
+        # A reload logs the whole reason when it ends.
+        text = reason.splitlines()[-1] if reloading and reason else reason
+        _log.error("{worker} cannot start: {reason}", worker=worker, reason=text)
         self._notify("failed", slot.index, reason)
         if self._settings.development and not worker.failure:
             self._show_failure(slot, reason)
         elif not self._any_ready:
             self._give_up(reason)
-        elif self._reload is None or slot not in self._reload.booting:
-            self._restart(slot)
-        elif slot.tenant is None:
-            # The worker had crashed before the reload.
+        elif not reloading or slot.tenant is None:
+            # Without a tenant, the worker had crashed before the reload.
             self._restart(slot)
 
     def _crashed(self, worker: Worker, ended: str) -> None:

@@ -29,10 +29,11 @@ import ctypes
 import mmap
 import os
 import struct
-import tempfile
 import time
 from array import array
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from .memory_files import memory_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,6 @@ RECORD_BYTES: Final = 512
 RECORDS: Final = 4096
 
 _BEAT: Final = struct.Struct("=7Q")
-_BLOCKS: Final = struct.Struct("=Q")
 _COUNT: Final = struct.Struct("=Q")
 _CONNECTIONS_AT: Final = 32
 _MOST_SERVING: Final = RECORD_BYTES // 2 - 1
@@ -73,11 +73,7 @@ assert ctypes.sizeof(_Note) == RECORD_BYTES - _REQUEST_AT
 
 def create_page() -> int:
     """Return the descriptor of a new page, filled with zeros."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("txgreenwsgi-workers")
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
+    fd = memory_file("txgreenwsgi-workers")
     os.ftruncate(fd, RECORD_BYTES * RECORDS)
     return fd
 
@@ -127,7 +123,7 @@ class Page:
         count, when, lag, requests, connections, served, blocks_then = (
             _BEAT.unpack_from(self._memory, begin)
         )
-        (blocks,) = _BLOCKS.unpack_from(self._memory, begin + _BLOCKS_AT)
+        (blocks,) = _COUNT.unpack_from(self._memory, begin + _BLOCKS_AT)
         return Beat(
             beats=count,
             time=when / 1e9,
@@ -207,7 +203,7 @@ class Record:
     def note_block(self) -> None:
         """Count a block that this process has reported itself. Call from any thread."""
         self._blocks += 1
-        _BLOCKS.pack_into(self._memory, self._begin + _BLOCKS_AT, self._blocks)
+        _COUNT.pack_into(self._memory, self._begin + _BLOCKS_AT, self._blocks)
 
     def mean_connections(self, own: int) -> float:
         """Return the mean number of connections of the workers that serve.

@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -23,8 +22,10 @@ from txgreenwsgi.green import patched
 
 from . import worker_program
 from .boot import LINK_FD, LOG_FD, PAGE_FD, STACKS_FD, TLS_FD, Boot
-from .link import Link, Message
+from .link import Link
 from .logs import LogReader
+from .memory_files import StacksFile
+from .messages import close_descriptors
 from .stacks import STACKS_SIGNAL
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from twisted.internet.error import ProcessDone, ProcessTerminated
     from twisted.python.failure import Failure
 
+    from .messages import Message
     from .slots import Process, Worker
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Launcher",
     "MasterEvents",
     "WorkerProcess",
+    "as_patched",
     "end_of",
     "shared_descriptors",
     "spawn_python",
@@ -54,8 +57,6 @@ _OF_MASTER: Final = (
 
 #: The buffer of the log's socket pair; the kernel may allow less.
 _LOG_BUFFER_BYTES: Final = 1 << 20
-
-_MAX_STACKS_BYTES: Final = 1 << 16
 
 
 def worker_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -141,7 +142,7 @@ class Channels:
         log: the master's end of the log.
         their_link: the other end of the link.
         their_log: the other end of the log.
-        stacks: the descriptor of a file for stacks, which both have.
+        stacks: the file for stacks, which both have.
     """
 
     def __init__(self) -> None:
@@ -150,7 +151,7 @@ class Channels:
         for each in (self.log, self.their_log):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 each.setsockopt(socket.SOL_SOCKET, option, _LOG_BUFFER_BYTES)
-        self.stacks = _memory_file()
+        self.stacks = StacksFile()
 
     def close_theirs(self) -> None:
         """Close the ends that the other process has."""
@@ -199,7 +200,7 @@ def spawn_python(
                 2: 2,
                 LINK_FD: channels.their_link.fileno(),
                 LOG_FD: channels.their_log.fileno(),
-                STACKS_FD: channels.stacks,
+                STACKS_FD: channels.stacks.fd,
                 **descriptors,
             },
         )
@@ -212,24 +213,28 @@ def spawn_python(
 
 
 def _command(label: str) -> list[str]:
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    program = [sys.executable, *flags, worker_program.__file__, label]
+    flags = _interpreter_flags()
+    return as_patched([sys.executable, *flags, worker_program.__file__, label])
+
+
+def as_patched(command: list[str]) -> list[str]:
+    """Return a command of Python that is patched from its start if this process was.
+
+    Args:
+        command: the command without patching.
+    """
     if not patched.record.modules:
-        return program
-    # The master was patched from the start of Python, and so is the worker.
+        return command
     start = (
         f"import sys; sys.path[:] = {sys.path!r}; "
         "from txgreenwsgi.patched import main; main(sys.argv[1:])"
     )
-    return [sys.executable, *flags, "-c", start, *program]
+    return [sys.executable, *_interpreter_flags(), "-c", start, *command]
 
 
-def _memory_file() -> int:
-    """Return the descriptor of a file without a name."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("txgreenwsgi-stacks")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+def _interpreter_flags() -> list[str]:
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return flags
 
 
 def _null_device() -> int:
@@ -257,7 +262,6 @@ class WorkerProcess:
     ) -> None:
         self._worker = worker
         self._master = master
-        self._channels = channels
         self._stacks = channels.stacks
         self._reactor = reactor
         self._ended = False
@@ -279,19 +283,14 @@ class WorkerProcess:
                 os.kill(self.pid, number)
 
     def begin_stacks(self) -> None:
-        if not self._ended:
-            os.ftruncate(self._stacks, 0)
-            os.lseek(self._stacks, 0, os.SEEK_SET)
-            self.kill(STACKS_SIGNAL)
+        self._stacks.clear()
+        self.kill(STACKS_SIGNAL)
 
     def stacks(self) -> str:
-        if self._ended:
-            return ""
-        return os.pread(self._stacks, _MAX_STACKS_BYTES, 0).decode("utf-8", "replace")
+        return self._stacks.read()
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
-        for fd in descriptors:  # a worker sends none
-            os.close(fd)
+        close_descriptors(descriptors)  # a worker sends none
         self._master.received(self._worker, message)
 
     def _lost(self) -> None:
@@ -302,7 +301,7 @@ class WorkerProcess:
         self._link.close()
         self._log.finish()
         self._ended = True
-        os.close(self._stacks)
+        self._stacks.close()
 
     def ended(self, status: int | None, number: int | None) -> None:
         """Pass on the last messages and log lines, and then the end.
@@ -314,7 +313,7 @@ class WorkerProcess:
         self._link.finish()
         self._log.finish()
         self._ended = True
-        os.close(self._stacks)
+        self._stacks.close()
         self._master.exited(self._worker, status, number)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from .details import WorkerDetails
-    from .link import Message
+    from .messages import Message
     from .slots import Worker
 
 __all__ = ["STACKS_SECONDS", "Questions"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from .link import Message
+    from .messages import Message
 
 __all__ = ["BootCancelled", "BootFailed", "Process", "Slot", "Worker"]
 
@@ -75,10 +75,10 @@ class Worker:
         booted: fires when it is ready, or fails with `BootFailed`.
         calls: delayed calls that the next change of its state cancels.
         answers: delayed calls that its end cancels.
-        stacks: by request number, Deferreds that wait for its stacks.
+        stacks: by question number, Deferreds that wait for its stacks.
+        details: the same for its requests in flight.
         failure: in development, why the application does not start; the worker serves
             a page that shows it. "" to start the application.
-        details: the same for its requests in flight.
     """
 
     number: int
@@ -98,8 +98,8 @@ class Worker:
     calls: list[IDelayedCall] = field(default_factory=list)
     answers: list[IDelayedCall] = field(default_factory=list)
     stacks: dict[int, Deferred[str]] = field(default_factory=dict)
-    failure: str = ""
     details: dict[int, Deferred[Any]] = field(default_factory=dict)
+    failure: str = ""
 
     def __str__(self) -> str:
         started = self.process is not None and self.process.pid
@@ -182,6 +182,13 @@ class Slot:
         live = [*self.draining]
         live += [each for each in (self.tenant, self.successor) if each is not None]
         return sorted(live, key=lambda worker: worker.number)
+
+    def vacate(self, worker: Worker) -> None:
+        """Let a worker be neither tenant nor successor any more."""
+        if self.tenant is worker:
+            self.tenant = None
+        if self.successor is worker:
+            self.successor = None
 
     def cancel_restart(self) -> None:
         """Cancel the delayed start of a worker."""

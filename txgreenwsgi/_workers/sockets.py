@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .handover import HandedOver
-    from .link import Message
     from .listeners import Listener
+    from .messages import Message
 
 __all__ = ["ListeningSockets"]
 

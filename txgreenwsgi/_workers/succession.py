@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,17 +19,18 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 
-from txgreenwsgi.green import patched
-
 from .handover import variables
-from .link import Link, Message
+from .link import Link
+from .messages import close_descriptors
+from .process import as_patched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
+    from .messages import Message
     from .sockets import ListeningSockets
 
 __all__ = ["Place", "Succession"]
@@ -161,8 +161,7 @@ class Succession:
         self._timeout = None
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
-        for fd in descriptors:
-            os.close(fd)
+        close_descriptors(descriptors)
         if message["event"] == "ready" and not self._is_ready:
             self._is_ready = True
             self._cancel_timeout()
@@ -192,15 +191,7 @@ class _Successor(ProcessProtocol):
 
 def _command() -> list[str]:
     """Return the command line with which this process was started."""
-    own: Sequence[str] = sys.orig_argv[1:]
-    if not patched.record.modules:
-        return [sys.executable, *own]
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    start = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
-        "from txgreenwsgi.patched import main; main(sys.argv[1:])"
-    )
-    return [sys.executable, *flags, "-c", start, sys.executable, *own]
+    return as_patched([sys.executable, *sys.orig_argv[1:]])
 
 
 def _no_op() -> None:

@@ -5,7 +5,6 @@ It knows the messages and the service of the worker. It must never know options.
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +12,8 @@ from twisted.internet import task
 from twisted.logger import Logger
 
 from .details import describe_requests
-from .link import Link, Message
+from .link import Link
+from .messages import close_descriptors
 from .stacks import describe_stacks
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._server.slot_service import SlotService
 
     from .logs import LogSender
+    from .messages import Message
 
 __all__ = ["Ending", "Tenancy"]
 
@@ -150,8 +151,7 @@ class Tenancy:
             )
         elif action == "reopen":
             self._reopen(descriptors[0] if descriptors else None)
-            for fd in descriptors:
-                os.close(fd)
+            close_descriptors(descriptors)
         else:
             _log.warn("unknown message of the master: {action}", action=action)
 
