@@ -22,6 +22,8 @@ from twisted.trial.unittest import SkipTest
 
 from tests.folders import make_short_folder
 
+from .processes import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
@@ -376,8 +378,8 @@ backend servers
         Raises:
             AssertionError: they do not; the message has the state.
         """
-        until = time.monotonic() + START_SECONDS
-        while (stats := self._stats()).count(",UP,") < count + 1:  # and the backend
-            if time.monotonic() > until:
-                raise AssertionError(stats)
-            time.sleep(0.05)
+        wait_for(
+            lambda: self._stats().count(",UP,") > count,  # and the backend
+            lambda: f"{count} servers\n{self._stats()}",
+            START_SECONDS,
+        )

@@ -25,7 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.folders import make_short_folder
 
-from .command_server import CommandServer, wait_for
+from .command_server import CommandServer
 from .deployments import (
     DEPLOY,
     DeployedHAProxy,
@@ -39,7 +39,13 @@ from .deployments import (
     seconds_of,
     unit_settings,
 )
-from .processes import ANSWER_SECONDS, LOOPBACK, START_SECONDS, RawClient
+from .processes import (
+    ANSWER_SECONDS,
+    LOOPBACK,
+    START_SECONDS,
+    RawClient,
+    wait_for,
+)
 from .restart_clients import RestartClients
 from .services import PostgreSQL, Redis, find_program
 from .test_endpoints import write_certificate
@@ -161,7 +167,7 @@ class HAProxyTests(DeploymentTestCase):
         words = self.words(name, app, port)
         server = CommandServer(self, words, self.folder, port)
         if "--proxy-protocol" in words:
-            server.wait_logged("listening on ")
+            server.wait_logged("listening on ", START_SECONDS)
         else:
             server.wait_ready(context)
         return server
@@ -508,7 +514,7 @@ class SystemdTests(InstancesTestCase):
         server.process.send_signal(signal.SIGHUP)
         self.read_until(notified, "RELOADING=1")
         self.read_until(notified, "READY=1")
-        server.wait_logged("reload: 2 workers replaced")
+        server.wait_logged("reload: 2 workers replaced", START_SECONDS)
         wait_for(lambda: not workers_of(server, None) & before, "the old ones ended")
         server.stop()
 

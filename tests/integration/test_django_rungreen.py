@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .command_server import wait_for
-from .processes import CHECKOUT
+from .processes import CHECKOUT, wait_for
 
 if TYPE_CHECKING:
     from unittest import TestCase

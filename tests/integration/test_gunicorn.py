@@ -177,7 +177,10 @@ class LogTests(SynchronousTestCase):
         folder = short_folder(self)
         path = Path(folder, "error.log")
         server = start_gunicorn(self, f"--error-logfile={path}", APP, ready=False)
-        server.wait_until(lambda: path.exists() and "listening on" in path.read_text())
+        server.wait_for(
+            lambda: path.exists() and "listening on" in path.read_text(),
+            "a worker in the error log",
+        )
         server.fetch("/fail")
         server.fetch("/print")
         text = path.read_text()
@@ -186,13 +189,13 @@ class LogTests(SynchronousTestCase):
         self.assertIn("printed by the view", server.log())
         path.rename(Path(folder, "error.log.1"))
         server.send(signal.SIGUSR1)
-        server.wait_until(path.exists)
+        server.wait_for(path.exists, "a new error log")
 
         def logged() -> bool:
             server.fetch("/fail")
             return "the view fails" in path.read_text()
 
-        server.wait_until(logged)
+        server.wait_for(logged, "a line in the new error log")
 
     def test_ignored_options(self) -> None:
         """Options without effect are named, with a remedy."""
@@ -304,7 +307,10 @@ class ProcessTests(UnderLoad):
         server = start_gunicorn(self, APP, workers=2)
         old = frozenset(server.workers())
         os.kill(min(old), signal.SIGKILL)
-        server.wait_until(lambda: len(found := server.workers()) == 2 and found != old)
+        server.wait_for(
+            lambda: len(found := server.workers()) == 2 and found != old,
+            "another worker",
+        )
         self.assertIn(facts(server.fetch("/"))["pid"], server.workers())
 
     def test_arbiter_killed(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.folders import short_folder
 
-from .processes import ANSWER_SECONDS, LOOPBACK
+from .processes import ANSWER_SECONDS, LOOPBACK, wait_for
 from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
 from .test_restarts import UnderLoad
@@ -260,9 +260,7 @@ class PreloadTests(UnderLoad):
             more="import time; open('begun', 'w').close(); time.sleep(7)",
             ready=False,
         )
-        end = time.monotonic() + ANSWER_SECONDS
-        while not (self.folder / "begun").exists() and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for((self.folder / "begun").exists, "the import", ANSWER_SECONDS)
         server.reload()
         server.wait_ready(2)
         self.assertIn("2 workers replaced", server.log())

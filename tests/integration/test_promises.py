@@ -24,8 +24,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.folders import short_folder
 
-from .command_server import COMMAND, CommandServer, wait_for
-from .processes import ANSWER_SECONDS, CHECKOUT, LOOPBACK, START_SECONDS
+from .command_server import COMMAND, CommandServer
+from .processes import ANSWER_SECONDS, CHECKOUT, LOOPBACK, START_SECONDS, wait_for
 from .restart_clients import RestartClients, percentile
 from .services import HAProxy
 from .test_endpoints import write_certificate

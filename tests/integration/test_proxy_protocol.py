@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from http.client import HTTPResponse
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.folders import short_folder
 
-from .processes import LOOPBACK, ServerProcess, start
+from .processes import LOOPBACK, ServerProcess, start, wait_for
 from .services import HAProxy, Service, find_program
 from .test_endpoints import write_certificate
 
@@ -61,11 +60,11 @@ backend servers
 
     def wait_checked(self) -> None:
         """Wait until the server has passed a check: before the first one it is up."""
-        until = time.monotonic() + PATIENCE_SECONDS
-        while "L7OK" not in (stats := self._stats()):
-            if time.monotonic() > until:
-                raise AssertionError(stats)
-            time.sleep(0.05)
+        wait_for(
+            lambda: "L7OK" in self._stats(),
+            lambda: f"a check\n{self._stats()}",
+            PATIENCE_SECONDS,
+        )
 
     @property
     def socket_path(self) -> str:

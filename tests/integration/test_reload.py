@@ -143,12 +143,10 @@ class ReloadTests(SynchronousTestCase):
 
         No request fails meanwhile: the socket stays open.
         """
-        end = time.monotonic() + START_SECONDS
-        while not condition(answer := self.fetch()):
-            if time.monotonic() > end:
-                self.fail(f"{answer}:\n{self.server.log()}")
-            time.sleep(0.02)
-        return answer
+        return self.server.wait_for(
+            lambda: answer if condition(answer := self.fetch()) else None,
+            lambda: f"another answer than {self.fetch()}",
+        )
 
     def wait_text(self, text: str) -> None:
         """Wait until the application answers with a text."""

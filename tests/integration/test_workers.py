@@ -26,6 +26,7 @@ from .processes import (
     TWISTD,
     RawClient,
     ServerProcess,
+    wait_for,
 )
 from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
@@ -51,13 +52,7 @@ class Workers(ServerProcess):
 
     def wait_ready(self, count: int) -> None:
         """Wait until `count` workers have been ready, counted from the start."""
-        end = time.monotonic() + START_SECONDS
-        while len(self.ready()) < count:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the master has ended:\n{self.log()}")
-            if time.monotonic() > end:
-                raise AssertionError(f"workers are not ready:\n{self.log()}")
-            time.sleep(0.02)
+        self.wait_for(lambda: len(self.ready()) >= count, f"{count} ready workers")
         found = re.findall(r" listening on \S+:(\d+)$", self.log(), re.MULTILINE)
         self.ports = [int(port) for port in found]
 
@@ -81,12 +76,11 @@ class Workers(ServerProcess):
 
     def wait_live(self, condition: Callable[[set[int]], bool]) -> set[int]:
         """Wait until the live workers satisfy a condition, and return them."""
-        end = time.monotonic() + START_SECONDS
-        while not condition(live := self.live()):
-            if time.monotonic() > end:
-                raise AssertionError(f"workers are {live}:\n{self.log()}")
-            time.sleep(0.02)
-        return live
+        return self.wait_for(
+            lambda: live if condition(live := self.live()) else None,
+            lambda: f"other workers than {self.live()}",
+            may_end=True,
+        )
 
     def descriptors(self) -> int:
         """Return the number of open descriptors of the master."""
@@ -107,11 +101,11 @@ class Workers(ServerProcess):
 
     def wait_count(self, pattern: str, number: int) -> None:
         """Wait until a number of log lines match."""
-        end = time.monotonic() + START_SECONDS
-        while len(re.findall(pattern, self.log())) < number:
-            if time.monotonic() > end:
-                raise AssertionError(f"not {number} x {pattern!r}:\n{self.log()}")
-            time.sleep(0.02)
+        self.wait_for(
+            lambda: len(re.findall(pattern, self.log())) >= number,
+            f"{number} x {pattern!r}",
+            may_end=True,
+        )
 
 
 class WorkerTests(SynchronousTestCase):
@@ -325,14 +319,14 @@ class LifeTests(WorkerTests):
         self.addCleanup(wait_gone, master, 10.0)
 
         def logged(pattern: str, count: int = 1) -> re.Match[str]:
-            end = time.monotonic() + START_SECONDS
-            while True:
-                found = [*re.finditer(pattern, Path(log).read_text("utf-8"))]
-                if len(found) >= count:
-                    return found[0]
-                if time.monotonic() > end:
-                    raise AssertionError(Path(log).read_text("utf-8"))
-                time.sleep(0.02)
+            def found() -> re.Match[str] | None:
+                matches = [*re.finditer(pattern, Path(log).read_text("utf-8"))]
+                return matches[0] if len(matches) >= count else None
+
+            return wait_for(
+                found,
+                lambda: f"{count} x {pattern!r}:\n{Path(log).read_text('utf-8')}",
+            )
 
         logged("is ready after", 2)
         port = int(logged(r"listening on \S+:(\d+)")[1])
@@ -342,9 +336,7 @@ class LifeTests(WorkerTests):
         logged("printed by the application")
         os.rename(log, f"{log}.1")
         os.kill(master, signal.SIGUSR1)
-        end = time.monotonic() + 30
-        while not os.path.exists(log) and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for(lambda: os.path.exists(log), "a new log", 30)
         with RawClient(socket.create_connection((LOOPBACK, port), 30)) as client:
             client.send(b"GET /print HTTP/1.1\r\nHost: a\r\n\r\n")
             client.read_until(b"\r\n\r\n")
@@ -549,13 +541,12 @@ class SuccessionTests(WorkerTests):
 
     def wait_pid(self, pidfile: Path, other_than: int) -> int:
         """Wait until a pidfile has another pid, and return it."""
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end:
+
+        def found() -> int | None:
             text = pidfile.read_text("ascii")
-            if text.isdigit() and int(text) != other_than:
-                return int(text)
-            time.sleep(0.02)
-        raise AssertionError(f"the pid is still {other_than}")
+            return int(text) if text.isdigit() and int(text) != other_than else None
+
+        return wait_for(found, f"another pid than {other_than}")
 
     def test_under_load(self) -> None:
         """New masters replace each other, and no request fails."""
