@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.folders import short_folder
 
 from .gunicorns import GunicornProcess, start_gunicorn
-from .processes import ANSWER_SECONDS, LOOPBACK
+from .processes import ANSWER_SECONDS, LOOPBACK, is_alive
 from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
 from .test_restarts import RESTARTS, UnderLoad
@@ -36,14 +36,6 @@ def facts(answer: Answer) -> dict[str, Any]:
     """Return the facts in a response of the application."""
     found: dict[str, Any] = ast.literal_eval(answer.text)
     return found
-
-
-def runs(pid: int) -> bool:
-    """Return whether a process runs. A zombie has ended."""
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
-    except OSError:
-        return False
 
 
 class RequestTests(SynchronousTestCase):
@@ -319,12 +311,16 @@ class ProcessTests(UnderLoad):
         (worker,) = server.workers()
         server.process.kill()
         server.process.wait()
-        started = time.monotonic()
-        while runs(worker):
-            if time.monotonic() - started > ANSWER_SECONDS:
+        try:
+            server.wait_for(
+                lambda: not is_alive(worker),
+                "the end of the worker",
+                ANSWER_SECONDS,
+                may_end=True,
+            )
+        finally:
+            if is_alive(worker):
                 os.kill(worker, signal.SIGKILL)
-                self.fail(server.log())
-            time.sleep(0.05)
         self.assertIn("Parent changed, shutting down", server.log())
 
     def assert_replaced(self, path: str) -> GunicornProcess:
@@ -358,7 +354,7 @@ class ProcessTests(UnderLoad):
         (worker,) = server.workers()
         with server.connect():
             self.assertEqual(server.stop(), 0)
-        self.assertFalse(runs(worker))
+        self.assertFalse(is_alive(worker))
         self.assertNotIn("SIGKILL", server.log())
 
     def test_signals_of_terminals(self) -> None:

@@ -8,11 +8,10 @@ import re
 import signal
 import ssl
 import time
-from pathlib import Path
 
 from tests.folders import short_folder
 
-from .processes import ANSWER_SECONDS, LOOPBACK, wait_for
+from .processes import ANSWER_SECONDS, LOOPBACK, is_alive, wait_for
 from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
 from .test_restarts import UnderLoad
@@ -41,14 +40,6 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"%d %d %d" % (VERSION, importer, os.getpid())]
 """
-
-
-def runs(pid: int) -> bool:
-    """Return whether a process runs. A zombie has ended."""
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
-    except OSError:
-        return False
 
 
 class PreloadTests(UnderLoad):
@@ -99,13 +90,16 @@ class PreloadTests(UnderLoad):
 
     def wait_gone(self, *pids: int) -> None:
         """Wait until processes have ended."""
-        end = time.monotonic() + ANSWER_SECONDS
-        while left := list(filter(runs, pids)):
-            if time.monotonic() > end:
-                for pid in left:
-                    os.kill(pid, signal.SIGKILL)
-                self.fail(f"{left}:\n{self.server.log()}")
-            time.sleep(0.02)
+        try:
+            self.server.wait_for(
+                lambda: not any(map(is_alive, pids)),
+                lambda: f"the end of {[*filter(is_alive, pids)]}",
+                ANSWER_SECONDS,
+                may_end=True,
+            )
+        finally:
+            for pid in filter(is_alive, pids):
+                os.kill(pid, signal.SIGKILL)
 
     def test_serves(self) -> None:
         """The application is imported once, and patched before."""
@@ -138,7 +132,7 @@ class PreloadTests(UnderLoad):
         old, new = self.fork_servers()
         self.assertEqual(self.facts()[1], new)
         self.wait_gone(old)
-        self.assertTrue(runs(new))
+        self.assertTrue(is_alive(new))
 
     def test_broken_code(self) -> None:
         """If new code cannot be imported, the old workers stay."""

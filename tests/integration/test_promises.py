@@ -25,7 +25,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.folders import short_folder
 
 from .command_server import COMMAND, CommandServer
-from .processes import ANSWER_SECONDS, CHECKOUT, LOOPBACK, START_SECONDS, wait_for
+from .processes import (
+    ANSWER_SECONDS,
+    CHECKOUT,
+    LOOPBACK,
+    START_SECONDS,
+    is_alive,
+    wait_for,
+)
 from .restart_clients import RestartClients, percentile
 from .services import HAProxy
 from .test_endpoints import write_certificate
@@ -314,7 +321,7 @@ class KillTests(PromiseTestCase):
             begun = time.monotonic()
             self.assertIn(b" 200 OK", waiting.recv(65536))
         wait_for(
-            lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers),
+            lambda: not any(map(is_alive, workers)),
             "the workers end",
         )
         passed = time.monotonic() - begun

@@ -26,6 +26,7 @@ from .processes import (
     TWISTD,
     RawClient,
     ServerProcess,
+    is_alive,
     wait_for,
 )
 from .restart_clients import RestartClients
@@ -167,15 +168,6 @@ class WorkerTests(SynchronousTestCase):
             print(f"{self.id()}: {outcome.answered} answered, 0 failed")
 
 
-def is_alive(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] not in "ZX"
-
-
 def wait_gone(pid: int, kill_after: float) -> None:
     """Wait until a process has ended; kill it after some seconds."""
     end = time.monotonic() + kill_after
@@ -278,11 +270,7 @@ class LifeTests(WorkerTests):
                 "--workers=2",
             )
             self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
-        for pid in workers:
-            end = time.monotonic() + 10
-            while is_alive(pid) and time.monotonic() < end:
-                time.sleep(0.02)
-            self.assertFalse(is_alive(pid))
+        wait_for(lambda: not any(map(is_alive, workers)), "the end of the workers", 10)
         successor.wait_ready(2)
         self.assertEqual(successor.fetch("/").status, 200)
 
@@ -343,9 +331,7 @@ class LifeTests(WorkerTests):
         logged("printed by the application")
         os.kill(master, signal.SIGTERM)
         logged("Server Shut Down")
-        end = time.monotonic() + 10
-        while is_alive(master) and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for(lambda: not is_alive(master), "the end of the master", 10)
         self.assertFalse(os.path.exists(pidfile))
 
 
@@ -577,9 +563,7 @@ class SuccessionTests(WorkerTests):
         server.wait_reloads(1)
         os.kill(master, signal.SIGTERM)
         server.wait_count("Server Shut Down", 3)
-        end = time.monotonic() + 10
-        while is_alive(master) and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for(lambda: not is_alive(master), "the end of the master", 10)
         for each in (pidfile, path, f"{path}.lock"):
             self.assertFalse(os.path.lexists(each), each)
 
@@ -620,10 +604,7 @@ class SuccessionTests(WorkerTests):
         pid = int(re.findall(r"master (\d+) starts", server.log())[-1])
         server.ask_to_stop()
         server.wait_ended()
-        end = time.monotonic() + 20
-        while is_alive(pid) and time.monotonic() < end:
-            time.sleep(0.02)
-        self.assertFalse(is_alive(pid))
+        wait_for(lambda: not is_alive(pid), "the end of the new master", 20)
 
 
 class ScaleTests(WorkerTests):
