@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .processes import ANSWER_SECONDS, LOOPBACK, LoggedProcess
+from .processes import ANSWER_SECONDS, LOOPBACK, LoggedProcess, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,8 +97,7 @@ def start_gunicorn(
         prefix: arguments of Python in front of the command.
         ready: wait until all workers serve.
     """
-    with socket.create_server((LOOPBACK, 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     options = [f"--workers={workers}"]
     server = GunicornProcess(port, *options, *arguments, environ=environ, prefix=prefix)
     test.addCleanup(server.end)

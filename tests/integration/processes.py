@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import http.client
 import os
+import random
 import re
 import signal
 import socket
@@ -41,6 +42,23 @@ TWISTD = (
     "-c",
     "import sys; del sys.path[0]; from twisted.scripts.twistd import run; run()",
 )
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that no process listens on.
+
+    They are below the ephemeral range: while a server restarts, a client's connection
+    cannot take its port.
+    """
+    sockets: list[socket.socket] = []
+    while len(sockets) < count:
+        with contextlib.suppress(OSError):
+            address = (LOOPBACK, random.randrange(20_000, 32_000))
+            sockets.append(socket.create_server(address))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
 
 
 def wait_for(

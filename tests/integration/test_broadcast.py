@@ -19,11 +19,11 @@ from .processes import (
     RawClient,
     Server,
     ServerProcess,
+    free_ports,
     start,
     wait_for,
 )
 from .services import Redis
-from .test_restarts import free_ports
 
 APP = "--app=examples.broadcast:app"
 READERS = 20

@@ -44,12 +44,12 @@ from .processes import (
     LOOPBACK,
     START_SECONDS,
     RawClient,
+    free_ports,
     wait_for,
 )
 from .restart_clients import RestartClients
 from .services import PostgreSQL, Redis, find_program
 from .test_endpoints import write_certificate
-from .test_restarts import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,9 +14,8 @@ from tests.folders import short_folder
 
 from .command_server import CommandServer
 from .deployments import DEPLOY, replaced
-from .processes import CHECKOUT, LOOPBACK, STOP_SECONDS, wait_for
+from .processes import CHECKOUT, LOOPBACK, STOP_SECONDS, free_ports, wait_for
 from .services import find_program
-from .test_restarts import free_ports
 
 
 def blocks() -> list[tuple[str, str]]:

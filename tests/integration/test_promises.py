@@ -30,13 +30,13 @@ from .processes import (
     CHECKOUT,
     LOOPBACK,
     START_SECONDS,
+    free_ports,
     is_alive,
     wait_for,
 )
 from .restart_clients import RestartClients, percentile
 from .services import HAProxy
 from .test_endpoints import write_certificate
-from .test_restarts import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,7 @@ More restarts are made by, for instance, `TXGREENWSGI_RESTARTS=100`.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import socket
 import tempfile
 from functools import partial
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .processes import LOOPBACK, ServerProcess, start
+from .processes import LOOPBACK, ServerProcess, free_ports, start
 from .restart_clients import RestartClients
 from .services import HAProxy
 from .test_endpoints import write_certificate
@@ -28,23 +26,6 @@ if TYPE_CHECKING:
 RESTARTS = int(os.environ.get("TXGREENWSGI_RESTARTS", "4"))
 
 APP = "--app=tests.integration.restart_app:app"
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that no process listens on.
-
-    They are below the ephemeral range: while a server restarts, a client's connection
-    cannot take its port.
-    """
-    sockets: list[socket.socket] = []
-    while len(sockets) < count:
-        with contextlib.suppress(OSError):
-            address = (LOOPBACK, random.randrange(20_000, 32_000))
-            sockets.append(socket.create_server(address))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class UnderLoad(SynchronousTestCase):
