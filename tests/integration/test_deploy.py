@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.folders import make_short_folder
 
@@ -50,6 +49,7 @@ from .processes import (
 from .restart_clients import RestartClients
 from .services import PostgreSQL, Redis, find_program
 from .test_endpoints import write_certificate
+from .test_restarts import UnderLoad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,8 +69,10 @@ def to_load_app(words: Sequence[str]) -> list[str]:
     return [LOAD_APP if word == "shop:app" else word for word in words]
 
 
-class DeploymentTestCase(SynchronousTestCase):
+class DeploymentTestCase(UnderLoad):
     """Helpers of the tests below."""
+
+    least_answered = 20 * RESTARTS
 
     def certificate(self) -> tuple[Path, Path]:
         """Return the paths of a certificate for shop.example.com and of its key.
@@ -87,14 +89,6 @@ class DeploymentTestCase(SynchronousTestCase):
         context = ssl.create_default_context(cafile=str(certificate))
         context.check_hostname = False  # connections are made to an address
         return context
-
-    def assert_answered(self, clients: RestartClients) -> None:
-        """Fail unless every request was answered, and there was load all the time."""
-        outcome = clients.finish()
-        self.assertEqual(outcome.failures, [], f"answered: {outcome.answered}")
-        self.assertGreater(outcome.answered, 20 * RESTARTS)
-        if "TXGREENWSGI_RESTARTS" in os.environ:
-            print(f"{self.id()}: {outcome.answered} answered, 0 failed")
 
     def assert_grace(self, words: Sequence[str], seconds: float) -> None:
         """Fail unless a server with these options has ended after so many seconds."""

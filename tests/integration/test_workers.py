@@ -17,8 +17,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from .processes import (
     ANSWER_SECONDS,
     CHECKOUT,
@@ -31,6 +29,7 @@ from .processes import (
 )
 from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
+from .test_restarts import UnderLoad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,8 +108,11 @@ class Workers(ServerProcess):
         )
 
 
-class WorkerTests(SynchronousTestCase):
+class WorkerTests(UnderLoad):
     """Real processes."""
+
+    least_answered = 50
+    variable = "TXGREENWSGI_RELOADS"
 
     def start(
         self,
@@ -156,16 +158,6 @@ class WorkerTests(SynchronousTestCase):
     ) -> RestartClients:
         """Start clients that send requests until they are ended."""
         return RestartClients(self, [port], kept=kept, closing=closing, tls=tls)
-
-    def assert_answered(self, clients: RestartClients, server: Workers) -> None:
-        """Fail unless every request was answered, and there was load all the time."""
-        outcome = clients.finish()
-        self.assertEqual(
-            outcome.failures, [], f"{outcome.answered} answered:\n{server.log()}"
-        )
-        self.assertGreater(outcome.answered, 50)
-        if "TXGREENWSGI_RELOADS" in os.environ:
-            print(f"{self.id()}: {outcome.answered} answered, 0 failed")
 
 
 def wait_gone(pid: int, kill_after: float) -> None:
@@ -347,7 +339,7 @@ class ReloadTests(WorkerTests):
             server.reload(number)
             server.wait_live(lambda live: len(live) == 2)
         self.assertFalse(before & server.live())
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
         self.assertLessEqual(abs(server.descriptors() - descriptors), 2)
         self.assertNotIn("reload failed", server.log())
         self.stop(server)
@@ -365,7 +357,7 @@ class ReloadTests(WorkerTests):
         clients = self.clients(server.port, kept=10, closing=0, tls=True)
         for number in range(1, RELOADS + 1):
             server.reload(number)
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
 
     def test_new_code(self) -> None:
         """A reload imports the application again, and reads the file of options."""
@@ -511,7 +503,7 @@ class ReloadTests(WorkerTests):
                 client.connect(path)
                 client.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 self.assertIn(b"200 OK", client.recv(1000))
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
         self.stop(server)
         self.assertFalse(os.path.exists(path))
 
@@ -557,7 +549,7 @@ class SuccessionTests(WorkerTests):
             with get_unix(path, "/") as client:
                 self.assertIn(b"200 OK", client.recv(1000))
         time.sleep(0.5)
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
         self.assertEqual(len(set(server.ready())), 6)
         os.kill(master, signal.SIGHUP)
         server.wait_reloads(1)
@@ -629,7 +621,7 @@ class ScaleTests(WorkerTests):
         server.wait_live(lambda live: len(live) == 2)
         server.wait_ready(4)
         time.sleep(0.5)
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
         self.stop(server)
 
 
@@ -713,7 +705,7 @@ class RecyclingTests(WorkerTests):
         server.wait_count(rf"recycling worker .*{reason}", 2)
         server.wait_ready(4)
         time.sleep(0.5)
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
         self.stop(server)
 
     def test_requests(self) -> None:
