@@ -12,10 +12,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.folders import short_folder
 
 from .processes import (
     ANSWER_SECONDS,
@@ -283,9 +284,8 @@ class LifeTests(WorkerTests):
 
     def test_pidfile_and_daemon(self) -> None:
         """As a daemon, the master writes pidfile and log, also for its workers."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        pidfile, log = f"{folder.name}/pid", f"{folder.name}/log"
+        folder = short_folder(self)
+        pidfile, log = f"{folder}/pid", f"{folder}/log"
         status = subprocess.run(
             [
                 *(*TWISTD, "--pidfile", pidfile, "--logfile", log),
@@ -346,9 +346,7 @@ class ReloadTests(WorkerTests):
 
     def test_tls(self) -> None:
         """The same over TLS."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        certificate, key = write_certificate(Path(folder.name))
+        certificate, key = write_certificate(short_folder(self))
         listen = (
             f"--listen=ssl:0:interface={LOOPBACK}:certKey={certificate}"
             f":privateKey={key}"
@@ -361,12 +359,8 @@ class ReloadTests(WorkerTests):
 
     def test_new_code(self) -> None:
         """A reload imports the application again, and reads the file of options."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        module, config = (
-            Path(folder.name) / "site_code.py",
-            Path(folder.name) / "c.toml",
-        )
+        folder = short_folder(self)
+        module, config = folder / "site_code.py", folder / "c.toml"
         source = (
             "def app(environ, start_response):\n"
             "    start_response('200 OK', [])\n"
@@ -375,7 +369,7 @@ class ReloadTests(WorkerTests):
         module.write_text(source.replace("VERSION", "one"))
         config.write_text('environ = ["NAME=first"]\n')
         server = self.start(
-            f"--chdir={folder.name}", f"--config={config}", app="site_code:app"
+            f"--chdir={folder}", f"--config={config}", app="site_code:app"
         )
         self.assertEqual(server.fetch("/").text, "one first")
         module.write_text(source.replace("VERSION", "newer"))
@@ -385,10 +379,9 @@ class ReloadTests(WorkerTests):
 
     def test_removed_directory(self) -> None:
         """A deployment may remove the directory in which the server was started."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        first, second = Path(folder.name) / "first", Path(folder.name) / "second"
-        current = Path(folder.name) / "current"
+        folder = short_folder(self)
+        first, second = folder / "first", folder / "second"
+        current = folder / "current"
         for release in (first, second):
             release.mkdir()
             (release / "site_code.py").write_text(
@@ -414,10 +407,9 @@ class ReloadTests(WorkerTests):
 
     def test_changed_sockets(self) -> None:
         """A reload refuses other endpoints; SIGUSR2 closes those that are gone."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        config = Path(folder.name) / "c.toml"
-        gone = f"{folder.name}/socket"
+        folder = short_folder(self)
+        config = folder / "c.toml"
+        gone = f"{folder}/socket"
         listen = [f"tcp:0:interface={LOOPBACK}", f"unix:{gone}"]
         config.write_text(f"listen = {listen}\n")
         server = self.start(f"--config={config}", listen=[], workers=1)
@@ -435,9 +427,8 @@ class ReloadTests(WorkerTests):
 
     def test_broken_code(self) -> None:
         """Code that cannot be imported leaves the old workers, and says why."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        module = Path(folder.name) / "site_code.py"
+        folder = short_folder(self)
+        module = folder / "site_code.py"
         good = (
             "def app(environ, start_response):\n"
             "    start_response('200 OK', [])\n"
@@ -445,7 +436,7 @@ class ReloadTests(WorkerTests):
         )
         module.write_text(good)
         server = self.start(
-            f"--chdir={folder.name}", "--boot-timeout=12", app="site_code:app"
+            f"--chdir={folder}", "--boot-timeout=12", app="site_code:app"
         )
         before = server.live()
         cases = [
@@ -487,9 +478,7 @@ class ReloadTests(WorkerTests):
         """Workers share UNIX sockets and inherited descriptors without loss."""
         listening = socket.create_server((LOOPBACK, 0), backlog=1024)
         self.addCleanup(listening.close)
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        path = f"{folder.name}/socket"
+        path = f"{short_folder(self)}/socket"
         server = self.start(
             app=RESTART_APP,
             listen=[f"--listen=fd:{listening.fileno()}", f"--listen=unix:{path}"],
@@ -511,12 +500,6 @@ class ReloadTests(WorkerTests):
 class SuccessionTests(WorkerTests):
     """SIGUSR2."""
 
-    def folder(self) -> Path:
-        """Return a temporary folder."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        return Path(folder.name)
-
     def wait_pid(self, pidfile: Path, other_than: int) -> int:
         """Wait until a pidfile has another pid, and return it."""
 
@@ -528,7 +511,7 @@ class SuccessionTests(WorkerTests):
 
     def test_under_load(self) -> None:
         """New masters replace each other, and no request fails."""
-        folder = self.folder()
+        folder = short_folder(self)
         pidfile, path = folder / "pid", str(folder / "socket")
         server = Workers(
             *(f"--pidfile={pidfile}", "greenwsgi", f"--app={RESTART_APP}", LISTEN),
@@ -561,7 +544,7 @@ class SuccessionTests(WorkerTests):
 
     def test_failure(self) -> None:
         """If the new master cannot start, the old one goes on."""
-        folder = self.folder()
+        folder = short_folder(self)
         module = folder / "site_code.py"
         module.write_text("from tests.integration.restart_app import app\n")
         options = folder / "options.toml"
@@ -586,7 +569,7 @@ class SuccessionTests(WorkerTests):
 
     def test_stop(self) -> None:
         """A new master that is not ready ends with the old one."""
-        folder = self.folder()
+        folder = short_folder(self)
         module = folder / "site_code.py"
         module.write_text("from tests.integration.restart_app import app\n")
         server = self.start(f"--chdir={folder}", app="site_code:app")
@@ -670,9 +653,7 @@ class BlockedTests(WorkerTests):
 
     def test_shared_socket(self) -> None:
         """A blocked worker does not keep the connections of a shared socket."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        path = f"{folder.name}/socket"
+        path = f"{short_folder(self)}/socket"
         server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=2")
         server.wait_ready(2)
         blocked = get_unix(path, "/busy/15")
@@ -730,9 +711,7 @@ class BalanceTests(WorkerTests):
 
     def test_shared_socket(self) -> None:
         """Connections that persist on a shared socket are divided evenly."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        path = f"{folder.name}/socket"
+        path = f"{short_folder(self)}/socket"
         server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=4")
         server.wait_ready(4)
         counts: dict[bytes, int] = {}
