@@ -362,6 +362,12 @@ class ServerProcess(LoggedProcess):
         """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
+    def stop_if_running(self) -> None:
+        """Stop the process in an orderly way, and so its other processes."""
+        if self.process.poll() is None:
+            self.ask_to_stop()
+            self.wait_ended()
+
     def wait_ended(self, seconds: float = STOP_SECONDS) -> None:
         """Wait until the process has shut down in an orderly way.
 

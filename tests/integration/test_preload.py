@@ -11,11 +11,11 @@ import time
 
 from tests.folders import short_folder
 
-from .processes import ANSWER_SECONDS, LOOPBACK, is_alive, wait_for
+from .processes import ANSWER_SECONDS, LOOPBACK, START_SECONDS, is_alive, wait_for
 from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
 from .test_restarts import UnderLoad
-from .test_workers import START_SECONDS, Workers
+from .test_workers import Workers
 
 RESTART_APP = "tests.integration.restart_app:app"
 LISTEN = f"--listen=tcp:0:interface={LOOPBACK}"
@@ -63,7 +63,7 @@ class PreloadTests(UnderLoad):
         )
         self.server = server
         self.addCleanup(server.kill)
-        self.addCleanup(self.stop)
+        self.addCleanup(server.stop_if_running)
         if ready:
             server.wait_ready(workers)
         return server
@@ -71,12 +71,6 @@ class PreloadTests(UnderLoad):
     def write(self, more: str) -> None:
         """Write the application."""
         (self.folder / "shop.py").write_text(APP.format(more=more))
-
-    def stop(self) -> None:
-        """Stop the server, and so its other processes."""
-        if self.server.process.poll() is None:
-            self.server.ask_to_stop()
-            self.server.wait_ended()
 
     def facts(self) -> tuple[int, int, int]:
         """Return version, importer and worker of an answer."""
@@ -119,7 +113,7 @@ class PreloadTests(UnderLoad):
         # One after the other, they would take at least five seconds in two workers.
         self.assertLess(time.monotonic() - started, 5.0)
         workers = server.ready()
-        self.stop()
+        server.stop_if_running()
         self.wait_gone(importer, *workers)
         self.assertNotIn("rror", server.log())
 

@@ -45,8 +45,6 @@ APP = "tests.integration.workers_app:app"
 RESTART_APP = "tests.integration.restart_app:app"
 LISTEN = f"--listen=tcp:0:interface={LOOPBACK}"
 
-START_SECONDS = 60.0
-
 
 class Workers(ServerProcess):
     """A master with workers, in the foreground."""
