@@ -21,6 +21,7 @@ from .processes import (
     STOP_SECONDS,
     Answer,
     LoggedProcess,
+    connect_unix,
 )
 
 if TYPE_CHECKING:
@@ -80,11 +81,8 @@ class CommandServer(LoggedProcess):
             OSError: the server refuses or closes the connection.
         """
         if isinstance(self.address, Path):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(ANSWER_SECONDS)
-            with sock:
-                sock.connect(str(self.address))
-                return self._asked(sock, path)
+            with connect_unix(self.address) as client:
+                return self._asked(client.socket, path)
         with socket.create_connection((LOOPBACK, self.address), ANSWER_SECONDS) as sock:
             if tls_context is None:
                 return self._asked(sock, path)

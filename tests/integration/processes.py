@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from unittest import TestCase
@@ -164,6 +165,14 @@ class RawClient:
             self.received += data
 
 
+def connect_unix(path: str | Path) -> RawClient:
+    """Connect to a UNIX socket."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(ANSWER_SECONDS)
+    sock.connect(str(path))
+    return RawClient(sock)
+
+
 class Server:
     """A server on the loopback interface."""
 
@@ -187,13 +196,29 @@ class Server:
         method: str = "GET",
         body: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        port: int | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> Answer:
         """Send one request on a new connection and read the whole response.
+
+        Args:
+            path: the target of the request.
+            method: its method.
+            body: its body.
+            headers: its header fields.
+            port: another port than the first.
+            context: for a connection over TLS.
 
         Raises:
             AssertionError: no complete response; the message has the server's log.
         """
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, ANSWER_SECONDS)
+        address = (LOOPBACK, port or self.port)
+        connection = http.client.HTTPConnection(*address, ANSWER_SECONDS)
+        if context is not None:
+            connection = http.client.HTTPSConnection(
+                *address, timeout=ANSWER_SECONDS, context=context
+            )
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()

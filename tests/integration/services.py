@@ -32,6 +32,7 @@ __all__ = [
     "HAProxy",
     "MariaDB",
     "Memcached",
+    "Nginx",
     "PostgreSQL",
     "Redis",
     "Service",
@@ -383,3 +384,27 @@ backend servers
             lambda: f"{count} servers\n{self._stats()}",
             START_SECONDS,
         )
+
+
+class Nginx(Service):
+    """nginx; a subclass gives its configuration."""
+
+    def configuration(self, folder: str) -> str:
+        """Return the part of the configuration file that has the port."""
+        raise NotImplementedError
+
+    def command(self, folder: str) -> list[str]:
+        """Write the configuration; return a command line that uses it."""
+        Path(folder, "nginx.conf").write_text(
+            f"daemon off;\npid {folder}/pid;\nerror_log stderr;\n"
+            f"{self.configuration(folder)}events {{}}\n"
+        )
+        return [
+            *(find_program("nginx"), "-p", folder, "-c", f"{folder}/nginx.conf"),
+            *("-e", "stderr"),
+        ]
+
+    def ready(self, pid: int) -> bool:
+        """Compare the process id in its file, which nginx writes when it listens."""
+        path = Path(self._folder, "pid")
+        return path.exists() and path.read_text().strip() == str(pid)

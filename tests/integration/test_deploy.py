@@ -43,6 +43,7 @@ from .processes import (
     LOOPBACK,
     START_SECONDS,
     RawClient,
+    connect_unix,
     free_ports,
     wait_for,
 )
@@ -219,10 +220,9 @@ class HAProxyTests(DeploymentTestCase):
                 )
             # Both servers are used.
             self.assertEqual(len({answer["pid"] for answer in answers}), 2)
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.connect(proxy.plain_address)
-                sock.sendall(b"GET /a?b HTTP/1.1\r\nHost: shop.example.com\r\n\r\n")
-                head = RawClient(sock).read_until(b"\r\n\r\n")
+            with connect_unix(proxy.plain_address) as client:
+                client.send(b"GET /a?b HTTP/1.1\r\nHost: shop.example.com\r\n\r\n")
+                head = client.read_until(b"\r\n\r\n")
             self.assertIn(b"HTTP/1.1 308 ", head)
             self.assertIn(b"\r\nlocation: https://shop.example.com/a?b\r\n", head)
 

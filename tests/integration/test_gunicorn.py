@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import http.client
 import os
 import re
 import signal
-import socket
 import ssl
 import sys
 import time
@@ -20,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.folders import short_folder
 
 from .gunicorns import GunicornProcess, start_gunicorn
-from .processes import ANSWER_SECONDS, LOOPBACK, is_alive
+from .processes import ANSWER_SECONDS, connect_unix, is_alive
 from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
 from .test_restarts import RESTARTS, UnderLoad
@@ -96,11 +94,9 @@ class RequestTests(SynchronousTestCase):
         old = frozenset(server.workers())
         server.send(signal.SIGHUP)
         server.wait_workers(1, without=old)
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(ANSWER_SECONDS)
-            client.connect(str(path))
-            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            self.assertIn(b"200 OK", client.recv(1000))
+        with connect_unix(path) as client:
+            client.send(b"GET / HTTP/1.0\r\n\r\n")
+            self.assertIn(b"200 OK", client.read_all())
         self.assertEqual(server.stop(), 0)
         self.assertFalse(path.exists())
 
@@ -111,13 +107,8 @@ class RequestTests(SynchronousTestCase):
             self, f"--certfile={certificate}", f"--keyfile={key}", APP
         )
         context = ssl.create_default_context(cafile=str(certificate))
-        connection = http.client.HTTPSConnection(
-            LOOPBACK, server.port, timeout=ANSWER_SECONDS, context=context
-        )
-        self.addCleanup(connection.close)
-        connection.request("GET", "/")
-        found = ast.literal_eval(connection.getresponse().read().decode())
-        self.assertEqual(found["scheme"], "https")
+        answer = server.fetch("/", context=context)
+        self.assertEqual(facts(answer)["scheme"], "https")
 
     def test_proxy_protocol(self) -> None:
         """The PROXY protocol names the client."""

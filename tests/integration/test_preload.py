@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import signal
@@ -276,12 +275,8 @@ class PreloadTests(UnderLoad):
         end = time.monotonic() + ANSWER_SECONDS
         while len(found) < 2:
             self.assertLess(time.monotonic(), end, server.log())
-            connection = http.client.HTTPSConnection(
-                LOOPBACK, server.ports[1], timeout=ANSWER_SECONDS, context=context
-            )
-            connection.request("GET", "/")
-            found.add(int(connection.getresponse().read().split()[2]))
-            connection.close()
+            answer = server.fetch("/", port=server.ports[1], context=context)
+            found.add(int(answer.text.split()[2]))
         self.assertEqual(found, set(server.ready()))
 
     def test_load(self) -> None:

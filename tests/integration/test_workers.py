@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from tests.folders import short_folder
 
 from .processes import (
-    ANSWER_SECONDS,
     CHECKOUT,
     LOOPBACK,
     TWISTD,
     RawClient,
     ServerProcess,
+    connect_unix,
     is_alive,
     wait_for,
 )
@@ -485,11 +485,8 @@ class ReloadTests(WorkerTests):
         clients = self.clients(listening.getsockname()[1])
         for number in range(1, RELOADS + 1):
             server.reload(number)
-            with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(ANSWER_SECONDS)
-                client.connect(path)
-                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                self.assertIn(b"200 OK", client.recv(1000))
+            with get_unix(path, "/") as client:
+                self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
         self.assert_answered(clients, server.log())
         self.stop(server)
         self.assertFalse(os.path.exists(path))
@@ -528,7 +525,7 @@ class SuccessionTests(WorkerTests):
             if old == server.pid:
                 self.assertEqual(server.process.wait(30), 0)
             with get_unix(path, "/") as client:
-                self.assertIn(b"200 OK", client.recv(1000))
+                self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
         time.sleep(0.5)
         self.assert_answered(clients, server.log())
         self.assertEqual(len(set(server.ready())), 6)
@@ -655,22 +652,20 @@ class BlockedTests(WorkerTests):
         server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=2")
         server.wait_ready(2)
         blocked = get_unix(path, "/busy/15")
-        self.addCleanup(blocked.close)
+        self.addCleanup(blocked.socket.close)
         # A connection that it accepts in the same turn would wait for it.
         server.wait_logged("reactor blocked by GET /busy/15")
         began = time.monotonic()
         for _ in range(20):
             with get_unix(path, "/") as client:
-                self.assertIn(b"200 OK", client.recv(1000))
+                self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
         self.assertLess(time.monotonic() - began, 14)
 
 
-def get_unix(path: str, target: str) -> socket.socket:
+def get_unix(path: str, target: str) -> RawClient:
     """Send a request over a UNIX socket."""
-    client = socket.socket(socket.AF_UNIX)
-    client.settimeout(ANSWER_SECONDS)
-    client.connect(path)
-    client.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    client = connect_unix(path)
+    client.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     return client
 
 
@@ -715,8 +710,8 @@ class BalanceTests(WorkerTests):
         counts: dict[bytes, int] = {}
         for _ in range(80):
             client = get_unix(path, "/")
-            self.addCleanup(client.close)
-            pid = client.recv(1000).rpartition(b"\r\n\r\n")[2]
+            self.addCleanup(client.socket.close)
+            pid = client.socket.recv(1000).rpartition(b"\r\n\r\n")[2]
             counts[pid] = counts.get(pid, 0) + 1
         self.assertEqual(len(counts), 4, counts)
         self.assertLess(max(counts.values()), 1.5 * 80 / 4, counts)
