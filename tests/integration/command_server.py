@@ -11,8 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,39 +18,24 @@ from .processes import (
     ANSWER_SECONDS,
     CHECKOUT,
     LOOPBACK,
-    START_SECONDS,
     STOP_SECONDS,
     Answer,
-    Server,
+    LoggedProcess,
+    connect_unix,
 )
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from unittest import TestCase
 
-__all__ = ["COMMAND", "CommandServer", "wait_for"]
+__all__ = ["COMMAND", "CommandServer"]
 
 #: The command, run by the interpreter of the tests.
 COMMAND = (sys.executable, "-m", "txgreenwsgi")
 
 
-def wait_for(
-    condition: Callable[[], bool], what: str, seconds: float = START_SECONDS
-) -> None:
-    """Wait until a condition is true.
-
-    Raises:
-        AssertionError: timeout; the message says what was awaited.
-    """
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise AssertionError(f"not in {seconds:g} s: {what}")
-        time.sleep(0.05)
-
-
-class CommandServer(Server):
+class CommandServer(LoggedProcess):
     """A server in the foreground; the test's cleanup ends it.
 
     Args:
@@ -75,21 +58,14 @@ class CommandServer(Server):
         wrapper: Sequence[str] = (),
     ) -> None:
         self.address = address
-        self._log = tempfile.NamedTemporaryFile(prefix="deployed-", suffix=".log")  # noqa: SIM115
-        self.process = subprocess.Popen(
+        path = os.pathsep.join((str(folder), str(CHECKOUT)))
+        super().__init__(
             [*wrapper, *COMMAND, *words],
-            cwd=folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join((str(folder), str(CHECKOUT))),
-                "PYTHONUNBUFFERED": "1",
-                **(environ or {}),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
+            folder,
+            environ={"PYTHONPATH": path, **(environ or {})},
         )
-        test.addCleanup(self._kill)
+        # With workers, SIGKILL would leave them to find out.
+        test.addCleanup(self.end)
 
     @property
     def port(self) -> int:
@@ -98,22 +74,6 @@ class CommandServer(Server):
             raise AssertionError(f"{self.address} is not a TCP port")
         return self.address
 
-    def log(self) -> str:
-        """Return everything that the process has written so far."""
-        return Path(self._log.name).read_text("utf-8", "replace")
-
-    def wait_logged(self, text: str) -> None:
-        """Wait until a text is in the log.
-
-        Raises:
-            AssertionError: the server ended, or timeout; the message has its log.
-        """
-        until = time.monotonic() + START_SECONDS
-        while text not in self.log():
-            if self.process.poll() is not None or time.monotonic() > until:
-                raise AssertionError(f"{text!r} is not logged:\n{self.log()}")
-            time.sleep(0.05)
-
     def ask(self, path: str, tls_context: ssl.SSLContext | None = None) -> Answer:
         """Send one request on a new connection, over TLS if there is a context.
 
@@ -121,11 +81,8 @@ class CommandServer(Server):
             OSError: the server refuses or closes the connection.
         """
         if isinstance(self.address, Path):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(ANSWER_SECONDS)
-            with sock:
-                sock.connect(str(self.address))
-                return self._asked(sock, path)
+            with connect_unix(self.address) as client:
+                return self._asked(client.socket, path)
         with socket.create_connection((LOOPBACK, self.address), ANSWER_SECONDS) as sock:
             if tls_context is None:
                 return self._asked(sock, path)
@@ -145,18 +102,17 @@ class CommandServer(Server):
         Raises:
             AssertionError: it ended, or timeout; the message has its log.
         """
-        until = time.monotonic() + START_SECONDS
         answer: object = None
-        while True:
+
+        def is_ready() -> bool:
+            nonlocal answer
             try:
                 answer = self.ask("/-/ready", tls_context)
-                if answer.status == 200:
-                    return
             except (OSError, http.client.HTTPException) as error:
                 answer = error
-            if self.process.poll() is not None or time.monotonic() > until:
-                raise AssertionError(f"not ready, {answer!r}:\n{self.log()}")
-            time.sleep(0.05)
+            return isinstance(answer, Answer) and answer.status == 200
+
+        self.wait_for(is_ready, lambda: f"readiness, the last answer is {answer!r}")
 
     def stop(self) -> None:
         """Stop the server in an orderly way.
@@ -171,14 +127,3 @@ class CommandServer(Server):
             raise AssertionError(f"it does not stop:\n{self.log()}") from None
         if status:
             raise AssertionError(f"it ended with status {status}:\n{self.log()}")
-
-    def _kill(self) -> None:
-        if self.process.poll() is None:
-            # With workers, SIGKILL would leave them to find out.
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
-        self._log.close()

@@ -20,7 +20,7 @@ import yaml
 from tests.folders import make_short_folder
 
 from .processes import CHECKOUT, LOOPBACK
-from .services import HAProxy, Service, find_program
+from .services import HAProxy, Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,7 +191,7 @@ class DeployedHAProxy(HAProxy):
         return str(Path(self._folder, "plain"))
 
 
-class DeployedNginx(Service):
+class DeployedNginx(Nginx):
     """nginx with examples/deploy/nginx/shop.conf.
 
     Args:
@@ -212,8 +212,8 @@ class DeployedNginx(Service):
         for name, text in self._pem.items():
             Path(folder, name).write_bytes(text)
 
-    def command(self, folder: str) -> list[str]:
-        """Write the configuration; return a command line that uses it."""
+    def configuration(self, folder: str) -> str:
+        """Include the file, and use files below the folder only."""
         text = (DEPLOY / "nginx" / "shop.conf").read_text("utf-8")
         names = {f"/etc/nginx/{name}": f"{folder}/{name}" for name in self._pem}
         for number, path in enumerate(self._sockets, 1):
@@ -225,17 +225,7 @@ class DeployedNginx(Service):
             f"    {kind}_temp_path {folder}/{kind};\n"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
-        Path(folder, "nginx.conf").write_text(
-            f"daemon off;\npid {folder}/pid;\nworker_processes 2;\n"
-            f"error_log stderr;\nevents {{}}\n"
+        return (
+            "worker_processes 2;\n"
             f"http {{\n    access_log off;\n{places}    include shop.conf;\n}}\n"
         )
-        return [
-            *(find_program("nginx"), "-p", folder, "-c", f"{folder}/nginx.conf"),
-            *("-e", "stderr"),
-        ]
-
-    def ready(self, pid: int) -> bool:
-        """Compare the process id in its file, which nginx writes when it listens."""
-        path = Path(self._folder, "pid")
-        return path.exists() and path.read_text().strip() == str(pid)

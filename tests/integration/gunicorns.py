@@ -5,21 +5,16 @@ It knows the command line and the log of gunicorn; it must never import the serv
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .processes import ANSWER_SECONDS, CHECKOUT, LOOPBACK, START_SECONDS, Server
+from .processes import ANSWER_SECONDS, LOOPBACK, LoggedProcess, free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from unittest import TestCase
 
 __all__ = ["GunicornProcess", "start_gunicorn"]
@@ -27,7 +22,7 @@ __all__ = ["GunicornProcess", "start_gunicorn"]
 WORKER = "txgreenwsgi.gunicorn.GreenWorker"
 
 
-class GunicornProcess(Server):
+class GunicornProcess(LoggedProcess):
     """An arbiter with its workers.
 
     Args:
@@ -35,9 +30,6 @@ class GunicornProcess(Server):
         arguments: options, and the application.
         environ: added to the environment of this process.
         prefix: arguments of Python in front of the command.
-
-    Attributes:
-        process: the arbiter.
     """
 
     def __init__(
@@ -48,50 +40,18 @@ class GunicornProcess(Server):
         prefix: tuple[str, ...] = (),
     ) -> None:
         self._port = port
-        self._log = tempfile.NamedTemporaryFile(prefix="gunicorn-", suffix=".log")  # noqa: SIM115
         command = "from gunicorn.app.wsgiapp import run; run(prog='gunicorn')"
-        python = (*prefix, sys.executable) if prefix else (sys.executable,)
+        python = (*prefix, sys.executable)
         bind = f"{LOOPBACK}:{port}"
-        self.process = subprocess.Popen(
-            [
-                *(*python, "-c", command, "-k", WORKER, "-b", bind),
-                *arguments,
-            ],
-            cwd=CHECKOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environ or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
+        super().__init__(
+            [*python, "-c", command, "-k", WORKER, "-b", bind, *arguments],
+            environ=environ,
         )
 
     @property
     def port(self) -> int:
         """The TCP port."""
         return self._port
-
-    def log(self) -> str:
-        """Return everything that the processes have written so far."""
-        return Path(self._log.name).read_text("utf-8", "replace")
-
-    def wait_until(
-        self, condition: Callable[[], object], seconds: float = START_SECONDS
-    ) -> None:
-        """Wait until `condition` is true.
-
-        Raises:
-            AssertionError: the arbiter ended, or timeout; the message has its log.
-        """
-        started = time.monotonic()
-        while not condition():
-            if self.process.poll() is not None:
-                raise AssertionError(f"gunicorn ended:\n{self.log()}")
-            if time.monotonic() - started > seconds:
-                raise AssertionError(f"gunicorn: timeout:\n{self.log()}")
-            time.sleep(0.02)
-
-    def wait_logged(self, pattern: str, seconds: float = ANSWER_SECONDS) -> None:
-        """Wait until the log matches."""
-        self.wait_until(lambda: re.search(pattern, self.log()), seconds)
 
     def workers(self) -> set[int]:
         """Return the ids of the workers that have started to serve and still run."""
@@ -102,10 +62,11 @@ class GunicornProcess(Server):
 
     def wait_workers(self, count: int, without: frozenset[int] = frozenset()) -> None:
         """Wait until exactly `count` workers serve, none of them in `without`."""
-        self.wait_until(
+        self.wait_for(
             lambda: (
                 (found := self.workers()).isdisjoint(without) and len(found) == count
-            )
+            ),
+            f"{count} workers, none of them in {set(without)}",
         )
 
     def send(self, number: int) -> None:
@@ -116,17 +77,6 @@ class GunicornProcess(Server):
         """Stop gunicorn and return its exit status."""
         self.process.send_signal(number)
         return self.process.wait(ANSWER_SECONDS)
-
-    def kill(self) -> None:
-        """End all processes, and delete the log."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(ANSWER_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self._log.close()
 
 
 def start_gunicorn(
@@ -147,11 +97,10 @@ def start_gunicorn(
         prefix: arguments of Python in front of the command.
         ready: wait until all workers serve.
     """
-    with socket.create_server((LOOPBACK, 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     options = [f"--workers={workers}"]
     server = GunicornProcess(port, *options, *arguments, environ=environ, prefix=prefix)
-    test.addCleanup(server.kill)
+    test.addCleanup(server.end)
     if ready:
         server.wait_workers(workers)
     return server

@@ -7,8 +7,10 @@ command line and the log; it must never import the server it starts.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import http.client
 import os
+import random
 import re
 import signal
 import socket
@@ -18,12 +20,15 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import ssl
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from unittest import TestCase
+
+T = TypeVar("T")
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
@@ -38,6 +43,59 @@ TWISTD = (
     "-c",
     "import sys; del sys.path[0]; from twisted.scripts.twistd import run; run()",
 )
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that no process listens on.
+
+    They are below the ephemeral range: while a server restarts, a client's connection
+    cannot take its port.
+    """
+    sockets: list[socket.socket] = []
+    while len(sockets) < count:
+        with contextlib.suppress(OSError):
+            address = (LOOPBACK, random.randrange(20_000, 32_000))
+            sockets.append(socket.create_server(address))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_for(
+    condition: Callable[[], T | None],
+    what: str | Callable[[], str],
+    seconds: float = START_SECONDS,
+) -> T:
+    """Wait until a condition is true, and return its value.
+
+    Args:
+        condition: returns something true at the end.
+        what: the expected event; a function is called only after a failure.
+        seconds: the timeout.
+
+    Raises:
+        AssertionError: timeout; the message has `what`.
+    """
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > until:
+            raise AssertionError(f"not in {seconds:g} s: {_text(what)}")
+        time.sleep(0.02)
+    return found
+
+
+def _text(what: str | Callable[[], str]) -> str:
+    return what if isinstance(what, str) else what()
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs; a zombie does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
 @dataclass(frozen=True)
@@ -107,6 +165,14 @@ class RawClient:
             self.received += data
 
 
+def connect_unix(path: str | Path) -> RawClient:
+    """Connect to a UNIX socket."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(ANSWER_SECONDS)
+    sock.connect(str(path))
+    return RawClient(sock)
+
+
 class Server:
     """A server on the loopback interface."""
 
@@ -130,13 +196,29 @@ class Server:
         method: str = "GET",
         body: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        port: int | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> Answer:
         """Send one request on a new connection and read the whole response.
+
+        Args:
+            path: the target of the request.
+            method: its method.
+            body: its body.
+            headers: its header fields.
+            port: another port than the first.
+            context: for a connection over TLS.
 
         Raises:
             AssertionError: no complete response; the message has the server's log.
         """
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, ANSWER_SECONDS)
+        address = (LOOPBACK, port or self.port)
+        connection = http.client.HTTPConnection(*address, ANSWER_SECONDS)
+        if context is not None:
+            connection = http.client.HTTPSConnection(
+                *address, timeout=ANSWER_SECONDS, context=context
+            )
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
@@ -149,7 +231,100 @@ class Server:
             connection.close()
 
 
-class ServerProcess(Server):
+class LoggedProcess(Server):
+    """A process that writes its output to a file.
+
+    Args:
+        command: the program with its arguments.
+        folder: the working directory.
+        environ: added to the environment of this process.
+        pass_fds: descriptors that the process inherits.
+
+    Attributes:
+        process: the child process.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path = CHECKOUT,
+        *,
+        environ: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self._log = tempfile.NamedTemporaryFile(prefix="server-", suffix=".log")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            pass_fds=pass_fds,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid
+
+    def log(self) -> str:
+        """Return everything that the process has written so far."""
+        return Path(self._log.name).read_text("utf-8", "replace")
+
+    def wait_for(
+        self,
+        condition: Callable[[], T | None],
+        what: str | Callable[[], str],
+        seconds: float = START_SECONDS,
+        *,
+        may_end: bool = False,
+    ) -> T:
+        """Wait until a condition is true, and return its value.
+
+        Args:
+            condition: returns something true at the end.
+            what: as for the function `wait_for`.
+            seconds: the timeout.
+            may_end: wait on after the end of the process.
+
+        Raises:
+            AssertionError: timeout, or the process ended; the message has its log.
+        """
+
+        def reached() -> T | None:
+            found = condition()
+            if not found and not may_end and self.process.poll() is not None:
+                raise AssertionError(f"ended without {_text(what)}:\n{self.log()}")
+            return found
+
+        return wait_for(reached, lambda: f"{_text(what)}:\n{self.log()}", seconds)
+
+    def wait_logged(self, pattern: str, seconds: float = ANSWER_SECONDS) -> None:
+        """Wait until the log matches.
+
+        Raises:
+            AssertionError: timeout, or the process ended; the message has its log.
+        """
+        self.wait_for(lambda: re.search(pattern, self.log()), repr(pattern), seconds)
+
+    def kill(self) -> None:
+        """Kill the process if it still runs, and delete its log."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+    def end(self) -> None:
+        """Terminate the process, which ends its workers; kill it if it stays."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
+        self.kill()
+
+
+class ServerProcess(LoggedProcess):
     """A `twistd -n` process.
 
     Args:
@@ -159,7 +334,6 @@ class ServerProcess(Server):
         pass_fds: descriptors that the process inherits.
 
     Attributes:
-        process: the child process.
         ports: its TCP ports, in the order of its endpoints.
     """
 
@@ -170,32 +344,18 @@ class ServerProcess(Server):
         wrapper: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
     ) -> None:
-        self._log = tempfile.NamedTemporaryFile(prefix="twistd-", suffix=".log")  # noqa: SIM115
-        self.process = subprocess.Popen(
+        super().__init__(
             [*wrapper, *TWISTD, "-n", "--pidfile=", *arguments],
-            cwd=CHECKOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environ or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
+            environ=environ,
             pass_fds=pass_fds,
         )
         self._arguments = arguments
         self.ports: list[int] = []
 
     @property
-    def pid(self) -> int:
-        """The process id."""
-        return self.process.pid
-
-    @property
     def port(self) -> int:
         """The first TCP port."""
         return self.ports[0]
-
-    def log(self) -> str:
-        """Return everything that the process has written so far."""
-        return Path(self._log.name).read_text("utf-8", "replace")
 
     def wait_listening(self, endpoints: int = 1) -> None:
         """Wait until the process listens on a number of endpoints.
@@ -203,19 +363,14 @@ class ServerProcess(Server):
         Raises:
             AssertionError: the process ended, or timeout; the message has its log.
         """
-        started = time.monotonic()
-        while True:
+
+        def places() -> list[str]:
             # Twisted logs this when the socket listens: a client may connect now and is
             # served as soon as the application is loaded.
-            found = re.findall(r" starting on (\S+)$", self.log(), re.MULTILINE)
-            if len(found) >= endpoints:
-                self.ports = [int(place) for place in found if place.isdigit()]
-                return
-            if self.process.poll() is not None:
-                raise AssertionError(f"twistd ended at once:\n{self.log()}")
-            if time.monotonic() - started > START_SECONDS:
-                raise AssertionError(f"twistd does not listen:\n{self.log()}")
-            time.sleep(0.02)
+            return re.findall(r" starting on (\S+)$", self.log(), re.MULTILINE)
+
+        self.wait_for(lambda: len(places()) >= endpoints, f"{endpoints} endpoints")
+        self.ports = [int(place) for place in places() if place.isdigit()]
 
     def wait_logged(self, pattern: str, seconds: float = ANSWER_SECONDS) -> None:
         """Wait until a line of the log matches.
@@ -223,15 +378,20 @@ class ServerProcess(Server):
         Raises:
             AssertionError: timeout; the message has the log.
         """
-        started = time.monotonic()
-        while not re.search(pattern, self.log()):
-            if time.monotonic() - started > seconds:
-                raise AssertionError(f"{pattern!r} is not logged:\n{self.log()}")
-            time.sleep(0.02)
+        # It may be the line of another process, after the end of this one.
+        self.wait_for(
+            lambda: re.search(pattern, self.log()), repr(pattern), seconds, may_end=True
+        )
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
+
+    def stop_if_running(self) -> None:
+        """Stop the process in an orderly way, and so its other processes."""
+        if self.process.poll() is None:
+            self.ask_to_stop()
+            self.wait_ended()
 
     def wait_ended(self, seconds: float = STOP_SECONDS) -> None:
         """Wait until the process has shut down in an orderly way.
@@ -249,13 +409,6 @@ class ServerProcess(Server):
         expected = (0, -signal.SIGTERM) if "-y" in self._arguments else (0,)
         if status not in expected or "Server Shut Down." not in self.log():
             raise AssertionError(f"twistd ended with status {status}:\n{self.log()}")
-
-    def kill(self) -> None:
-        """Kill the process if it still runs, and delete its log."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self._log.close()
 
     def resident_kib(self) -> int:
         """Return the resident memory of the process in KiB, as Linux reports it."""

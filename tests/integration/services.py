@@ -22,6 +22,8 @@ from twisted.trial.unittest import SkipTest
 
 from tests.folders import make_short_folder
 
+from .processes import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
@@ -30,6 +32,7 @@ __all__ = [
     "HAProxy",
     "MariaDB",
     "Memcached",
+    "Nginx",
     "PostgreSQL",
     "Redis",
     "Service",
@@ -376,8 +379,32 @@ backend servers
         Raises:
             AssertionError: they do not; the message has the state.
         """
-        until = time.monotonic() + START_SECONDS
-        while (stats := self._stats()).count(",UP,") < count + 1:  # and the backend
-            if time.monotonic() > until:
-                raise AssertionError(stats)
-            time.sleep(0.05)
+        wait_for(
+            lambda: self._stats().count(",UP,") > count,  # and the backend
+            lambda: f"{count} servers\n{self._stats()}",
+            START_SECONDS,
+        )
+
+
+class Nginx(Service):
+    """nginx; a subclass gives its configuration."""
+
+    def configuration(self, folder: str) -> str:
+        """Return the part of the configuration file that has the port."""
+        raise NotImplementedError
+
+    def command(self, folder: str) -> list[str]:
+        """Write the configuration; return a command line that uses it."""
+        Path(folder, "nginx.conf").write_text(
+            f"daemon off;\npid {folder}/pid;\nerror_log stderr;\n"
+            f"{self.configuration(folder)}events {{}}\n"
+        )
+        return [
+            *(find_program("nginx"), "-p", folder, "-c", f"{folder}/nginx.conf"),
+            *("-e", "stderr"),
+        ]
+
+    def ready(self, pid: int) -> bool:
+        """Compare the process id in its file, which nginx writes when it listens."""
+        path = Path(self._folder, "pid")
+        return path.exists() and path.read_text().strip() == str(pid)

@@ -30,15 +30,6 @@ CLIENTS = 500
 REQUEST = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def wait_for(found: Callable[[], bool], server: ServerProcess) -> None:
-    """Wait until `found` returns True; fail with the log after some time."""
-    end = time.monotonic() + ANSWER_SECONDS
-    while not found():
-        if time.monotonic() > end:
-            raise AssertionError(server.log())
-        time.sleep(0.02)
-
-
 def first_lines(function: Callable[[], object]) -> range:
     """Return the numbers of the lines of a function."""
     code = function.__code__
@@ -85,10 +76,12 @@ class ClientsTests(SynchronousTestCase):
         server = serve(self, APP)
         server.fetch("/")
         with self.crowd(server) as clients:
-            wait_for(lambda: self.sockets_of(server) > CLIENTS, server)
+            server.wait_for(
+                lambda: self.sockets_of(server) > CLIENTS, "sockets", ANSWER_SECONDS
+            )
             server.fetch(f"/{name}")
             self.read_all(clients)
-        wait_for(lambda: "no longer blocked" in server.log(), server)
+        server.wait_logged("no longer blocked")
         server.process.send_signal(signal.SIGTERM)
         self.assertEqual(server.process.wait(ANSWER_SECONDS), 0)
         log = server.log()
@@ -135,12 +128,21 @@ class ClientsTests(SynchronousTestCase):
 class ProcessTests(SynchronousTestCase):
     """The monitor in a process as a whole."""
 
+    def wait_for_one_thread(self, server: ServerProcess) -> None:
+        """Wait until the process has no thread but the main one."""
+        folder = f"/proc/{server.pid}/task"
+        server.wait_for(
+            lambda: len(os.listdir(folder)) == 1, "one thread", ANSWER_SECONDS
+        )
+
     def test_access_log(self) -> None:
         """The JSON access log has the time for which a request blocked."""
         server = serve(self, APP, "--access-log=-", "--access-log-format=json")
         server.fetch("/scrypt")
         server.fetch("/")
-        wait_for(lambda: server.log().count('"blocked"') == 2, server)
+        server.wait_for(
+            lambda: server.log().count('"blocked"') == 2, "two lines", ANSWER_SECONDS
+        )
         blocked = [
             float(text) for text in re.findall(r'"blocked": ([0-9.]+)', server.log())
         ]
@@ -152,12 +154,8 @@ class ProcessTests(SynchronousTestCase):
         server = serve(self, APP, "--blocked-after=0")
         server.fetch("/spin")
         server.fetch("/")
-        names = Path(f"/proc/{server.pid}/task")
-        until = time.monotonic() + ANSWER_SECONDS
         # The thread that starts the guardian process ends soon.
-        while len(list(names.iterdir())) > 1 and time.monotonic() < until:
-            time.sleep(0.05)
-        self.assertEqual(len(list(names.iterdir())), 1)
+        self.wait_for_one_thread(server)
         self.assertNotIn("blocked", server.log())
 
     def test_limit(self) -> None:
@@ -172,13 +170,13 @@ class ProcessTests(SynchronousTestCase):
         server = serve(self, APP)
         server.fetch("/")
         tasks, files = f"/proc/{server.pid}/task", f"/proc/{server.pid}/fd"
-        wait_for(lambda: len(os.listdir(tasks)) == 1, server)
+        self.wait_for_one_thread(server)
         before = len(os.listdir(files))
         with server.connect() as client:
             client.send(REQUEST % b"/")
             client.read_until(b"short\n")
             self.assertGreater(len(os.listdir(tasks)), 1)
-        wait_for(lambda: len(os.listdir(tasks)) == 1, server)
+        self.wait_for_one_thread(server)
         self.assertEqual(len(os.listdir(files)), before)
 
     def test_signals(self) -> None:
@@ -188,7 +186,9 @@ class ProcessTests(SynchronousTestCase):
         with server.connect() as client:
             client.send(REQUEST % b"/")
             client.read_until(b"short\n")
-            wait_for(lambda: self.unblocked(folder) == 1, server)
+            server.wait_for(
+                lambda: self.unblocked(folder) == 1, "one thread", ANSWER_SECONDS
+            )
 
     @staticmethod
     def unblocked(folder: str) -> int:
@@ -220,7 +220,7 @@ class ProcessTests(SynchronousTestCase):
         server = serve(self, APP)
         with server.connect() as client:
             client.send(REQUEST % b"/debug")
-            wait_for(lambda: "-> breakpoint()" in server.log(), server)
+            server.wait_logged(r"-> breakpoint\(\)")
             time.sleep(1.0)
             self.assertNotIn("blocked", server.log())
 
@@ -229,7 +229,7 @@ class ProcessTests(SynchronousTestCase):
         server = serve(self, APP, "--graceful-timeout=0")
         with server.connect() as client:
             client.send(REQUEST % b"/debug")  # blocks for ever
-            wait_for(lambda: "-> breakpoint()" in server.log(), server)
+            server.wait_logged(r"-> breakpoint\(\)")
             time.sleep(1.0)  # until it reads
             os.kill(server.pid, signal.SIGTERM)
             self.assertEqual(server.process.wait(ANSWER_SECONDS), 1)

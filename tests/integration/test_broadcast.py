@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,13 +19,11 @@ from .processes import (
     RawClient,
     Server,
     ServerProcess,
+    free_ports,
     start,
+    wait_for,
 )
 from .services import Redis
-from .test_restarts import free_ports
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 APP = "--app=examples.broadcast:app"
 READERS = 20
@@ -123,13 +120,11 @@ class BroadcastTests(SynchronousTestCase):
             )
             self.assertEqual(answer.status, 303, answer.text)
 
-    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until a condition is true."""
-        until = time.monotonic() + ANSWER_SECONDS
-        while not condition():
-            if time.monotonic() > until:
-                self.fail(f"not in {ANSWER_SECONDS:g} s: {what}")
-            time.sleep(0.05)
+    def wait_readers(self, count: int) -> None:
+        """Wait until a number of connections read lines."""
+        wait_for(
+            lambda: len(self.reading()) == count, f"{count} readers", ANSWER_SECONDS
+        )
 
     def reading(self) -> list[dict[str, Any]]:
         """Return the connections on which a server process reads lines."""
@@ -142,7 +137,7 @@ class BroadcastTests(SynchronousTestCase):
         """Every browser gets every line in order, over one connection a process."""
         servers = [self.serve(), self.serve()]
         readers = [self.read(server) for server in servers for _ in range(READERS // 2)]
-        self.wait_for(lambda: len(self.reading()) == 2, "one reader a process")
+        self.wait_readers(2)  # one a process
         said = [f"line-{number}" for number in range(10)]
         for number, text in enumerate(said):
             self.say(servers[number % 2], text)
@@ -154,7 +149,7 @@ class BroadcastTests(SynchronousTestCase):
             reader.close()
         self.say(servers[0], "a write to a closed connection ends its request")
         self.say(servers[0], "again")
-        self.wait_for(lambda: not self.reading(), "no reader without browsers")
+        self.wait_readers(0)
         late = self.read(servers[1])
         self.assertEqual([late.text() for _ in said], said)
 
@@ -194,7 +189,9 @@ class BroadcastTests(SynchronousTestCase):
             environ={"REDIS_URL": self.url},
         )
         server.wait_ready()
-        self.wait_for(lambda: server.log().count(" is ready") == 2, "two workers")
+        server.wait_for(
+            lambda: server.log().count(" is ready") == 2, "two workers", ANSWER_SECONDS
+        )
 
         def follow(reader: Reader) -> tuple[list[str], int]:
             """Return the lines up to the last one, and the number of connections."""
@@ -213,7 +210,7 @@ class BroadcastTests(SynchronousTestCase):
         readers = [self.read(server) for _ in range(READERS)]
         self.say(server, "first")
         self.assertEqual([reader.text() for reader in readers], ["first"] * READERS)
-        self.wait_for(lambda: len(self.reading()) == 2, "one reader a worker")
+        self.wait_readers(2)  # one a worker
         with ThreadPoolExecutor(READERS) as pool:
             followed = [pool.submit(follow, reader) for reader in readers]
             server.process.send_signal(signal.SIGHUP)
@@ -237,7 +234,7 @@ class BroadcastTests(SynchronousTestCase):
         self.say(server, "before")
         self.assertEqual(reader.text(), "before")
         for number in range(3):
-            self.wait_for(lambda: len(self.reading()) == 1, "reading")
+            self.wait_readers(1)
             self.client.client_kill_filter(_id=self.reading()[0]["id"])
             self.client.xadd("broadcast", {"text": f"during-{number}"})
             self.assertEqual(reader.text(), f"during-{number}")
@@ -248,7 +245,7 @@ class BroadcastTests(SynchronousTestCase):
         reader = self.read(server)
         self.say(server, "before")
         self.assertEqual(reader.text(), "before")
-        self.wait_for(lambda: len(self.reading()) == 1, "reading")
+        self.wait_readers(1)
         self.client.set("broadcast", "another type")
         self.assertEqual(reader.block(), "")
         server.wait_logged("WRONGTYPE")
@@ -266,7 +263,7 @@ class BroadcastTests(SynchronousTestCase):
         slow, fast = self.read(server), self.read(server)
         self.say(server, "first")
         self.assertEqual([slow.text(), fast.text()], ["first", "first"])
-        self.wait_for(lambda: len(self.reading()) == 1, "reading")
+        self.wait_readers(1)
         filler = "x" * 400_000
         said = []
         for number in range(150):

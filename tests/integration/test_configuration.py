@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .processes import CHECKOUT, LOOPBACK, START_SECONDS, TWISTD, start
+from .processes import CHECKOUT, LOOPBACK, START_SECONDS, TWISTD, free_ports, start
 from .test_workers import Workers
 
 APP = """
@@ -93,9 +93,7 @@ class ConfigurationTests(SynchronousTestCase):
 
     def test_port(self) -> None:
         """PORT is the port, if no address is given."""
-        with socket.socket() as free:
-            free.bind((LOOPBACK, 0))
-            port = free.getsockname()[1]
+        (port,) = free_ports(1)
         server = start(self, "greenwsgi", environ={"PORT": str(port)})
         self.assertEqual(server.port, port)
 

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.folders import make_short_folder
 
-from .command_server import CommandServer, wait_for
+from .command_server import CommandServer
 from .deployments import (
     DEPLOY,
     DeployedHAProxy,
@@ -39,11 +38,19 @@ from .deployments import (
     seconds_of,
     unit_settings,
 )
-from .processes import ANSWER_SECONDS, LOOPBACK, START_SECONDS, RawClient
+from .processes import (
+    ANSWER_SECONDS,
+    LOOPBACK,
+    START_SECONDS,
+    RawClient,
+    connect_unix,
+    free_ports,
+    wait_for,
+)
 from .restart_clients import RestartClients
 from .services import PostgreSQL, Redis, find_program
 from .test_endpoints import write_certificate
-from .test_restarts import free_ports
+from .test_restarts import UnderLoad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,8 +70,10 @@ def to_load_app(words: Sequence[str]) -> list[str]:
     return [LOAD_APP if word == "shop:app" else word for word in words]
 
 
-class DeploymentTestCase(SynchronousTestCase):
+class DeploymentTestCase(UnderLoad):
     """Helpers of the tests below."""
+
+    least_answered = 20 * RESTARTS
 
     def certificate(self) -> tuple[Path, Path]:
         """Return the paths of a certificate for shop.example.com and of its key.
@@ -81,14 +90,6 @@ class DeploymentTestCase(SynchronousTestCase):
         context = ssl.create_default_context(cafile=str(certificate))
         context.check_hostname = False  # connections are made to an address
         return context
-
-    def assert_answered(self, clients: RestartClients) -> None:
-        """Fail unless every request was answered, and there was load all the time."""
-        outcome = clients.finish()
-        self.assertEqual(outcome.failures, [], f"answered: {outcome.answered}")
-        self.assertGreater(outcome.answered, 20 * RESTARTS)
-        if "TXGREENWSGI_RESTARTS" in os.environ:
-            print(f"{self.id()}: {outcome.answered} answered, 0 failed")
 
     def assert_grace(self, words: Sequence[str], seconds: float) -> None:
         """Fail unless a server with these options has ended after so many seconds."""
@@ -161,7 +162,7 @@ class HAProxyTests(DeploymentTestCase):
         words = self.words(name, app, port)
         server = CommandServer(self, words, self.folder, port)
         if "--proxy-protocol" in words:
-            server.wait_logged("listening on ")
+            server.wait_logged("listening on ", START_SECONDS)
         else:
             server.wait_ready(context)
         return server
@@ -219,10 +220,9 @@ class HAProxyTests(DeploymentTestCase):
                 )
             # Both servers are used.
             self.assertEqual(len({answer["pid"] for answer in answers}), 2)
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.connect(proxy.plain_address)
-                sock.sendall(b"GET /a?b HTTP/1.1\r\nHost: shop.example.com\r\n\r\n")
-                head = RawClient(sock).read_until(b"\r\n\r\n")
+            with connect_unix(proxy.plain_address) as client:
+                client.send(b"GET /a?b HTTP/1.1\r\nHost: shop.example.com\r\n\r\n")
+                head = client.read_until(b"\r\n\r\n")
             self.assertIn(b"HTTP/1.1 308 ", head)
             self.assertIn(b"\r\nlocation: https://shop.example.com/a?b\r\n", head)
 
@@ -508,7 +508,7 @@ class SystemdTests(InstancesTestCase):
         server.process.send_signal(signal.SIGHUP)
         self.read_until(notified, "RELOADING=1")
         self.read_until(notified, "READY=1")
-        server.wait_logged("reload: 2 workers replaced")
+        server.wait_logged("reload: 2 workers replaced", START_SECONDS)
         wait_for(lambda: not workers_of(server, None) & before, "the old ones ended")
         server.stop()
 

@@ -12,11 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.folders import short_folder
 
-from .command_server import CommandServer, wait_for
+from .command_server import CommandServer
 from .deployments import DEPLOY, replaced
-from .processes import CHECKOUT, LOOPBACK, STOP_SECONDS
+from .processes import CHECKOUT, LOOPBACK, STOP_SECONDS, free_ports, wait_for
 from .services import find_program
-from .test_restarts import free_ports
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -69,7 +68,7 @@ class DeployPageTests(SynchronousTestCase):
         (self.folder / "haproxy.cfg").write_text(config)
         self.start_proxy(proxy)
         self.ask = replaced(ask, {":9443/": f":{public}/"})
-        wait_for(lambda: "worker" in self.answer(), f"an answer\n{server.log()}")
+        server.wait_for(lambda: "worker" in self.answer(), "an answer")
 
         self.workers(1)
         self.shop.write_text(replaced(program, {"VERSION = 1": "VERSION = 2"}))

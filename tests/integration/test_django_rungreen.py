@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .command_server import wait_for
-from .processes import CHECKOUT
+from .processes import CHECKOUT, is_alive, wait_for
 
 if TYPE_CHECKING:
     from unittest import TestCase
@@ -294,14 +293,7 @@ class RunGreenTests(SynchronousTestCase):
         (child,) = self.project.children()
         self.project.signal(signal.SIGKILL)
         self.project.wait_ended()
-        until = time.monotonic() + SECONDS
-        while Path(f"/proc/{child}").exists() and time.monotonic() < until:
-            state = Path(f"/proc/{child}/stat").read_text("ascii").split()[2]
-            if state == "Z":  # a zombie: its status has not been read
-                break
-            time.sleep(0.1)
-        else:
-            self.assertFalse(Path(f"/proc/{child}").exists(), "it still runs")
+        wait_for(lambda: not is_alive(child), "the end of the serving one", SECONDS)
 
     def test_addresses(self) -> None:
         """It takes addresses in the forms of `runserver`."""

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import threading
 import time
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -21,8 +20,10 @@ from .processes import (
     STOP_SECONDS,
     TWISTD,
     ServerProcess,
+    is_alive,
     serve,
     start,
+    wait_for,
 )
 
 APP = "tests.integration.edges_app:app"
@@ -199,10 +200,7 @@ class NotifyTests(SynchronousTestCase):
         self.wait_for("WATCHDOG=1")
         os.kill(pid, signal.SIGTERM)
         self.wait_for("STOPPING=1")
-        began = time.monotonic()
-        while Path(f"/proc/{pid}").exists():
-            self.assertLess(time.monotonic(), began + STOP_SECONDS)
-            time.sleep(0.02)
+        wait_for(lambda: not is_alive(pid), "the end of the daemon", STOP_SECONDS)
 
 
 def _kill(pid: int) -> None:

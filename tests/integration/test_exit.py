@@ -11,16 +11,20 @@ import signal
 import socket
 import subprocess
 import threading
-import time
-from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from .exit_app import children_of
-from .processes import CHECKOUT, LOOPBACK, TWISTD, ServerProcess, serve, start
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .processes import (
+    CHECKOUT,
+    LOOPBACK,
+    TWISTD,
+    ServerProcess,
+    is_alive,
+    serve,
+    start,
+    wait_for,
+)
 
 APP = "tests.integration.exit_app:app"
 
@@ -46,7 +50,7 @@ class ExitTestCase(SynchronousTestCase):
         server.process.send_signal(number)
         status = server.process.wait(PATIENCE)
         # The helpers of multiprocessing end when they notice that the server has.
-        self.wait_until(lambda: not any(map(is_alive, children)))
+        wait_for(lambda: not any(map(is_alive, children)), "no children", PATIENCE)
         return status
 
     def end(self, children: set[int]) -> None:
@@ -54,16 +58,11 @@ class ExitTestCase(SynchronousTestCase):
         for child in filter(is_alive, children):
             os.kill(child, signal.SIGKILL)
 
-    def wait_until(self, reached: Callable[[], object]) -> None:
-        """Wait until `reached()` is true."""
-        started = time.monotonic()
-        while not reached():
-            self.assertLess(time.monotonic() - started, PATIENCE)
-            time.sleep(0.02)
-
     def wait_guarded(self, pid: int) -> None:
         """Wait until a guardian runs, and is no child of the server."""
-        self.wait_until(lambda: set(guardians_of(pid)) - children_of(pid))
+        wait_for(
+            lambda: set(guardians_of(pid)) - children_of(pid), "a guardian", PATIENCE
+        )
 
     def use(self, path: str, *options: str) -> ServerProcess:
         """Start a server, and let a view return."""
@@ -90,15 +89,6 @@ class ExitTestCase(SynchronousTestCase):
         self.assertEqual(self.stop(server), 0, server.log())
         waiting.join()
         self.assertEqual(answers, ["worked\n"])
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def guardians_of(pid: int) -> list[int]:
@@ -264,11 +254,11 @@ class BlockedTests(ExitTestCase):
         """The guardian is no child of the server, and ends when the server has."""
         server = serve(self, APP, *PATCHED)
         self.wait_guarded(server.pid)
-        self.wait_until(lambda: len(guardians_of(server.pid)) == 1)
+        wait_for(lambda: len(guardians_of(server.pid)) == 1, "one guardian", PATIENCE)
         [guardian] = guardians_of(server.pid)
         server.process.kill()
         server.process.wait()
-        self.wait_until(lambda: not is_alive(guardian))
+        wait_for(lambda: not is_alive(guardian), "the end of the guardian", PATIENCE)
 
 
 class FullPipeTests(ExitTestCase):
@@ -290,7 +280,7 @@ class FullPipeTests(ExitTestCase):
         )
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
-        self.wait_until(lambda: connects(port))
+        wait_for(lambda: connects(port), "a listening socket", PATIENCE)
         with socket.create_connection((LOOPBACK, port), PATIENCE) as client:
             client.sendall(b"GET /chatter HTTP/1.1\r\nHost: x\r\n\r\n")
             client.settimeout(1)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import http.client
 import os
 import re
 import signal
-import socket
 import ssl
 import sys
 import time
@@ -20,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.folders import short_folder
 
 from .gunicorns import GunicornProcess, start_gunicorn
-from .processes import ANSWER_SECONDS, LOOPBACK
+from .processes import ANSWER_SECONDS, connect_unix, is_alive
 from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
 from .test_restarts import RESTARTS, UnderLoad
@@ -36,14 +34,6 @@ def facts(answer: Answer) -> dict[str, Any]:
     """Return the facts in a response of the application."""
     found: dict[str, Any] = ast.literal_eval(answer.text)
     return found
-
-
-def runs(pid: int) -> bool:
-    """Return whether a process runs. A zombie has ended."""
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
-    except OSError:
-        return False
 
 
 class RequestTests(SynchronousTestCase):
@@ -104,11 +94,9 @@ class RequestTests(SynchronousTestCase):
         old = frozenset(server.workers())
         server.send(signal.SIGHUP)
         server.wait_workers(1, without=old)
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(ANSWER_SECONDS)
-            client.connect(str(path))
-            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            self.assertIn(b"200 OK", client.recv(1000))
+        with connect_unix(path) as client:
+            client.send(b"GET / HTTP/1.0\r\n\r\n")
+            self.assertIn(b"200 OK", client.read_all())
         self.assertEqual(server.stop(), 0)
         self.assertFalse(path.exists())
 
@@ -119,13 +107,8 @@ class RequestTests(SynchronousTestCase):
             self, f"--certfile={certificate}", f"--keyfile={key}", APP
         )
         context = ssl.create_default_context(cafile=str(certificate))
-        connection = http.client.HTTPSConnection(
-            LOOPBACK, server.port, timeout=ANSWER_SECONDS, context=context
-        )
-        self.addCleanup(connection.close)
-        connection.request("GET", "/")
-        found = ast.literal_eval(connection.getresponse().read().decode())
-        self.assertEqual(found["scheme"], "https")
+        answer = server.fetch("/", context=context)
+        self.assertEqual(facts(answer)["scheme"], "https")
 
     def test_proxy_protocol(self) -> None:
         """The PROXY protocol names the client."""
@@ -177,7 +160,10 @@ class LogTests(SynchronousTestCase):
         folder = short_folder(self)
         path = Path(folder, "error.log")
         server = start_gunicorn(self, f"--error-logfile={path}", APP, ready=False)
-        server.wait_until(lambda: path.exists() and "listening on" in path.read_text())
+        server.wait_for(
+            lambda: path.exists() and "listening on" in path.read_text(),
+            "a worker in the error log",
+        )
         server.fetch("/fail")
         server.fetch("/print")
         text = path.read_text()
@@ -186,13 +172,13 @@ class LogTests(SynchronousTestCase):
         self.assertIn("printed by the view", server.log())
         path.rename(Path(folder, "error.log.1"))
         server.send(signal.SIGUSR1)
-        server.wait_until(path.exists)
+        server.wait_for(path.exists, "a new error log")
 
         def logged() -> bool:
             server.fetch("/fail")
             return "the view fails" in path.read_text()
 
-        server.wait_until(logged)
+        server.wait_for(logged, "a line in the new error log")
 
     def test_ignored_options(self) -> None:
         """Options without effect are named, with a remedy."""
@@ -304,7 +290,10 @@ class ProcessTests(UnderLoad):
         server = start_gunicorn(self, APP, workers=2)
         old = frozenset(server.workers())
         os.kill(min(old), signal.SIGKILL)
-        server.wait_until(lambda: len(found := server.workers()) == 2 and found != old)
+        server.wait_for(
+            lambda: len(found := server.workers()) == 2 and found != old,
+            "another worker",
+        )
         self.assertIn(facts(server.fetch("/"))["pid"], server.workers())
 
     def test_arbiter_killed(self) -> None:
@@ -313,12 +302,16 @@ class ProcessTests(UnderLoad):
         (worker,) = server.workers()
         server.process.kill()
         server.process.wait()
-        started = time.monotonic()
-        while runs(worker):
-            if time.monotonic() - started > ANSWER_SECONDS:
+        try:
+            server.wait_for(
+                lambda: not is_alive(worker),
+                "the end of the worker",
+                ANSWER_SECONDS,
+                may_end=True,
+            )
+        finally:
+            if is_alive(worker):
                 os.kill(worker, signal.SIGKILL)
-                self.fail(server.log())
-            time.sleep(0.05)
         self.assertIn("Parent changed, shutting down", server.log())
 
     def assert_replaced(self, path: str) -> GunicornProcess:
@@ -352,7 +345,7 @@ class ProcessTests(UnderLoad):
         (worker,) = server.workers()
         with server.connect():
             self.assertEqual(server.stop(), 0)
-        self.assertFalse(runs(worker))
+        self.assertFalse(is_alive(worker))
         self.assertNotIn("SIGKILL", server.log())
 
     def test_signals_of_terminals(self) -> None:

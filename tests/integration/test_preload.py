@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import signal
 import ssl
 import time
-from pathlib import Path
 
 from tests.folders import short_folder
 
-from .processes import ANSWER_SECONDS, LOOPBACK
+from .processes import ANSWER_SECONDS, LOOPBACK, START_SECONDS, is_alive, wait_for
 from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
 from .test_restarts import UnderLoad
-from .test_workers import START_SECONDS, Workers
+from .test_workers import Workers
 
 RESTART_APP = "tests.integration.restart_app:app"
 LISTEN = f"--listen=tcp:0:interface={LOOPBACK}"
@@ -43,14 +41,6 @@ def app(environ, start_response):
 """
 
 
-def runs(pid: int) -> bool:
-    """Return whether a process runs. A zombie has ended."""
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
-    except OSError:
-        return False
-
-
 class PreloadTests(UnderLoad):
     """A server with `--preload`."""
 
@@ -72,7 +62,7 @@ class PreloadTests(UnderLoad):
         )
         self.server = server
         self.addCleanup(server.kill)
-        self.addCleanup(self.stop)
+        self.addCleanup(server.stop_if_running)
         if ready:
             server.wait_ready(workers)
         return server
@@ -80,12 +70,6 @@ class PreloadTests(UnderLoad):
     def write(self, more: str) -> None:
         """Write the application."""
         (self.folder / "shop.py").write_text(APP.format(more=more))
-
-    def stop(self) -> None:
-        """Stop the server, and so its other processes."""
-        if self.server.process.poll() is None:
-            self.server.ask_to_stop()
-            self.server.wait_ended()
 
     def facts(self) -> tuple[int, int, int]:
         """Return version, importer and worker of an answer."""
@@ -99,13 +83,16 @@ class PreloadTests(UnderLoad):
 
     def wait_gone(self, *pids: int) -> None:
         """Wait until processes have ended."""
-        end = time.monotonic() + ANSWER_SECONDS
-        while left := list(filter(runs, pids)):
-            if time.monotonic() > end:
-                for pid in left:
-                    os.kill(pid, signal.SIGKILL)
-                self.fail(f"{left}:\n{self.server.log()}")
-            time.sleep(0.02)
+        try:
+            self.server.wait_for(
+                lambda: not any(map(is_alive, pids)),
+                lambda: f"the end of {[*filter(is_alive, pids)]}",
+                ANSWER_SECONDS,
+                may_end=True,
+            )
+        finally:
+            for pid in filter(is_alive, pids):
+                os.kill(pid, signal.SIGKILL)
 
     def test_serves(self) -> None:
         """The application is imported once, and patched before."""
@@ -125,7 +112,7 @@ class PreloadTests(UnderLoad):
         # One after the other, they would take at least five seconds in two workers.
         self.assertLess(time.monotonic() - started, 5.0)
         workers = server.ready()
-        self.stop()
+        server.stop_if_running()
         self.wait_gone(importer, *workers)
         self.assertNotIn("rror", server.log())
 
@@ -138,7 +125,7 @@ class PreloadTests(UnderLoad):
         old, new = self.fork_servers()
         self.assertEqual(self.facts()[1], new)
         self.wait_gone(old)
-        self.assertTrue(runs(new))
+        self.assertTrue(is_alive(new))
 
     def test_broken_code(self) -> None:
         """If new code cannot be imported, the old workers stay."""
@@ -260,9 +247,7 @@ class PreloadTests(UnderLoad):
             more="import time; open('begun', 'w').close(); time.sleep(7)",
             ready=False,
         )
-        end = time.monotonic() + ANSWER_SECONDS
-        while not (self.folder / "begun").exists() and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for((self.folder / "begun").exists, "the import", ANSWER_SECONDS)
         server.reload()
         server.wait_ready(2)
         self.assertIn("2 workers replaced", server.log())
@@ -290,12 +275,8 @@ class PreloadTests(UnderLoad):
         end = time.monotonic() + ANSWER_SECONDS
         while len(found) < 2:
             self.assertLess(time.monotonic(), end, server.log())
-            connection = http.client.HTTPSConnection(
-                LOOPBACK, server.ports[1], timeout=ANSWER_SECONDS, context=context
-            )
-            connection.request("GET", "/")
-            found.add(int(connection.getresponse().read().split()[2]))
-            connection.close()
+            answer = server.fetch("/", port=server.ports[1], context=context)
+            found.add(int(answer.text.split()[2]))
         self.assertEqual(found, set(server.ready()))
 
     def test_load(self) -> None:

@@ -20,21 +20,25 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.folders import short_folder
 
-from .command_server import COMMAND, CommandServer, wait_for
-from .processes import ANSWER_SECONDS, CHECKOUT, LOOPBACK, START_SECONDS
+from .command_server import COMMAND, CommandServer
+from .processes import (
+    ANSWER_SECONDS,
+    CHECKOUT,
+    LOOPBACK,
+    START_SECONDS,
+    free_ports,
+    is_alive,
+    wait_for,
+)
 from .restart_clients import RestartClients, percentile
 from .services import HAProxy
 from .test_endpoints import write_certificate
-from .test_restarts import free_ports
+from .test_restarts import UnderLoad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from .restart_clients import Outcome
 
 _GIVEN = os.environ.get("TXGREENWSGI_PROMISES", "0")
 #: The share of the full numbers; 0 for the small ones.
@@ -50,8 +54,11 @@ def size(small: int, full: int) -> int:
     return max(small, round(SHARE * full))
 
 
-class PromiseTestCase(SynchronousTestCase):
+class PromiseTestCase(UnderLoad):
     """A server with workers, on a TCP port, plain or with TLS."""
+
+    least_answered = 100
+    variable = ""  # `report` prints
 
     context: ssl.SSLContext | None = None
 
@@ -126,13 +133,6 @@ class PromiseTestCase(SynchronousTestCase):
         tls = self.context is not None
         return RestartClients(self, ports, kept=kept, closing=closing, tls=tls)
 
-    def assert_none_failed(self, clients: RestartClients) -> Outcome:
-        """End the clients; fail unless every request was answered."""
-        outcome = clients.finish()
-        self.assertEqual(outcome.failures, [], f"{outcome.answered} answered")
-        self.assertGreater(outcome.answered, 100)
-        return outcome
-
     def report(self, text: str) -> None:
         """Print figures, in a full run."""
         if FULL:
@@ -152,7 +152,7 @@ class ReloadTests(PromiseTestCase):
         begun = time.monotonic()
         self.reload(self.RELOADS)
         passed = time.monotonic() - begun
-        outcome = self.assert_none_failed(clients)
+        outcome = self.assert_answered(clients)
         self.assertEqual(self.workers_of(server) & before, set())
         server.stop()
         self.report(
@@ -178,7 +178,7 @@ class ReloadTests(PromiseTestCase):
         with HAProxy([server.port], retries=0) as proxy:
             clients = self.clients([proxy.port])
             self.reload(self.RELOADS)
-            outcome = self.assert_none_failed(clients)
+            outcome = self.assert_answered(clients)
         self.report(f"{self.RELOADS} reloads, {outcome.answered} answered, 0 failed")
 
     def test_scaling(self) -> None:
@@ -194,7 +194,7 @@ class ReloadTests(PromiseTestCase):
                     lambda: len(self.workers_of(server)) == count,  # noqa: B023
                     f"{count} workers",
                 )
-        outcome = self.assert_none_failed(clients)
+        outcome = self.assert_answered(clients)
         self.report(f"{4 * rounds} changes, {outcome.answered} answered, 0 failed")
 
     def test_descriptors(self) -> None:
@@ -254,7 +254,7 @@ class BrokenCodeTests(PromiseTestCase):
         self.code.write_text("works")
         self.reload()
         self.assertEqual(self.workers_of(server) & before, set())
-        outcome = self.assert_none_failed(clients)
+        outcome = self.assert_answered(clients)
         self.report(
             f"status 1 after {passed:.1f} s, {outcome.answered} answered, 0 failed"
         )
@@ -314,7 +314,7 @@ class KillTests(PromiseTestCase):
             begun = time.monotonic()
             self.assertIn(b" 200 OK", waiting.recv(65536))
         wait_for(
-            lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers),
+            lambda: not any(map(is_alive, workers)),
             "the workers end",
         )
         passed = time.monotonic() - begun

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from http.client import HTTPResponse
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.folders import short_folder
 
-from .processes import LOOPBACK, ServerProcess, start
-from .services import HAProxy, Service, find_program
+from .processes import LOOPBACK, ServerProcess, start, wait_for
+from .services import HAProxy, Nginx, Service
 from .test_endpoints import write_certificate
 
 APP = "tests.integration.edges_app:app"
@@ -61,11 +60,11 @@ backend servers
 
     def wait_checked(self) -> None:
         """Wait until the server has passed a check: before the first one it is up."""
-        until = time.monotonic() + PATIENCE_SECONDS
-        while "L7OK" not in (stats := self._stats()):
-            if time.monotonic() > until:
-                raise AssertionError(stats)
-            time.sleep(0.05)
+        wait_for(
+            lambda: "L7OK" in self._stats(),
+            lambda: f"a check\n{self._stats()}",
+            PATIENCE_SECONDS,
+        )
 
     @property
     def socket_path(self) -> str:
@@ -73,33 +72,23 @@ backend servers
         return f"{self._folder}/web"
 
 
-class SendingNginx(Service):
+class SendingNginx(Nginx):
     """nginx that passes on TCP connections with a header of version 1."""
 
     def __init__(self, server: str) -> None:
         super().__init__()
         self._server = server
 
-    def command(self, folder: str) -> list[str]:
-        """Write the configuration; return a command line that uses it."""
+    def configuration(self, folder: str) -> str:
+        """Pass the connections on to the server."""
         if not STREAM_MODULE.exists():
             raise SkipTest("nginx's stream module is not installed")
-        Path(folder, "nginx.conf").write_text(
-            f"daemon off;\npid {folder}/pid;\nerror_log stderr;\n"
-            f"load_module {STREAM_MODULE};\nevents {{}}\nstream {{\n"
+        return (
+            f"load_module {STREAM_MODULE};\nstream {{\n"
             f"    server {{\n        listen {LOOPBACK}:{self.port};\n"
             f"        proxy_pass {self._server};\n        proxy_protocol on;\n"
             "    }\n}\n"
         )
-        return [
-            *(find_program("nginx"), "-p", folder, "-c", f"{folder}/nginx.conf"),
-            *("-e", "stderr"),
-        ]
-
-    def ready(self, pid: int) -> bool:
-        """Compare the process id in its file, which nginx writes when it listens."""
-        path = Path(self._folder, "pid")
-        return path.exists() and path.read_text().strip() == str(pid)
 
 
 class ProxyProtocolTests(SynchronousTestCase):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import re
 import select
 import sys
 import threading
@@ -15,14 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.folders import short_folder
 
-from .processes import ANSWER_SECONDS, LOOPBACK, ServerProcess
+from .processes import ANSWER_SECONDS, LOOPBACK, START_SECONDS
+from .test_workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .processes import Answer
-
-START_SECONDS = 60.0
 
 APP = """
 import time
@@ -107,11 +105,11 @@ class ReloadTests(SynchronousTestCase):
         app: str = "site_app:app",
         wrapper: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
-    ) -> ServerProcess:
+    ) -> Workers:
         """Start a server and wait for its worker."""
         if app == "site_app:app":  # `site` is a module of Python
             (self.folder / "site.py").rename(self.folder / "site_app.py")
-        self.server = server = ServerProcess(
+        self.server = server = Workers(
             "greenwsgi",
             f"--app={app}",
             f"--chdir={self.folder}",
@@ -122,17 +120,9 @@ class ReloadTests(SynchronousTestCase):
             pass_fds=pass_fds,
         )
         self.addCleanup(server.kill)
-        self.addCleanup(self.stop)
-        server.wait_logged(r"worker 1 .* is ready", START_SECONDS)
-        found = re.findall(r" listening on \S+:(\d+)$", server.log(), re.MULTILINE)
-        server.ports = [int(port) for port in found]
+        self.addCleanup(server.stop_if_running)
+        server.wait_ready(1)
         return server
-
-    def stop(self) -> None:
-        """Stop the server in an orderly way, so that its worker ends too."""
-        if self.server.process.poll() is None:
-            self.server.ask_to_stop()
-            self.server.wait_ended()
 
     def fetch(self, accept: str = "*/*") -> Answer:
         """Fetch "/"."""
@@ -143,12 +133,10 @@ class ReloadTests(SynchronousTestCase):
 
         No request fails meanwhile: the socket stays open.
         """
-        end = time.monotonic() + START_SECONDS
-        while not condition(answer := self.fetch()):
-            if time.monotonic() > end:
-                self.fail(f"{answer}:\n{self.server.log()}")
-            time.sleep(0.02)
-        return answer
+        return self.server.wait_for(
+            lambda: answer if condition(answer := self.fetch()) else None,
+            lambda: f"another answer than {self.fetch()}",
+        )
 
     def wait_text(self, text: str) -> None:
         """Wait until the application answers with a text."""
@@ -338,8 +326,7 @@ class ReloadTests(SynchronousTestCase):
     def test_killed_worker(self) -> None:
         """A worker that is killed is restarted at once."""
         server = self.start()
-        found = re.search(r"worker 1 \(pid (\d+)", server.log())
-        assert found is not None
-        os.kill(int(found[1]), 9)
+        (pid,) = server.ready()
+        os.kill(pid, 9)
         server.wait_logged(r"worker 2 .* is ready", ANSWER_SECONDS)
         self.assertEqual(self.fetch().text, "one")

@@ -5,9 +5,7 @@ More restarts are made by, for instance, `TXGREENWSGI_RESTARTS=100`.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import socket
 import tempfile
 from functools import partial
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .processes import LOOPBACK, ServerProcess, start
+from .processes import LOOPBACK, ServerProcess, free_ports, start
 from .restart_clients import RestartClients
 from .services import HAProxy
 from .test_endpoints import write_certificate
@@ -24,40 +22,34 @@ from .test_endpoints import write_certificate
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .restart_clients import Outcome
+
 #: Number of restarts in each test.
 RESTARTS = int(os.environ.get("TXGREENWSGI_RESTARTS", "4"))
 
 APP = "--app=tests.integration.restart_app:app"
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that no process listens on.
-
-    They are below the ephemeral range: while a server restarts, a client's connection
-    cannot take its port.
-    """
-    sockets: list[socket.socket] = []
-    while len(sockets) < count:
-        with contextlib.suppress(OSError):
-            address = (LOOPBACK, random.randrange(20_000, 32_000))
-            sockets.append(socket.create_server(address))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 class UnderLoad(SynchronousTestCase):
-    """Clients of servers that restart."""
+    """Clients of servers that restart.
 
-    def assert_answered(self, clients: RestartClients) -> None:
+    Attributes:
+        least_answered: more requests than these are answered in a test under load.
+        variable: in the environment of a run that measures.
+    """
+
+    least_answered = 20 * RESTARTS
+    variable = "TXGREENWSGI_RESTARTS"
+
+    def assert_answered(self, clients: RestartClients, log: str = "") -> Outcome:
         """Fail unless every request was answered, and there was load all the time."""
         outcome = clients.finish()
-        self.assertEqual(outcome.failures, [], f"answered: {outcome.answered}")
-        self.assertGreater(outcome.answered, 20 * RESTARTS)
-        # For runs that measure; trial shows it with -e only.
-        if "TXGREENWSGI_RESTARTS" in os.environ:
+        self.assertEqual(outcome.failures, [], f"answered: {outcome.answered}\n{log}")
+        self.assertGreater(outcome.answered, self.least_answered)
+        # trial shows it with -e only.
+        if self.variable in os.environ:
             print(f"{self.id()}: {outcome.answered} answered, 0 failed")
+        return outcome
 
 
 class RestartTests(UnderLoad):

@@ -26,6 +26,7 @@ from .processes import (
     START_SECONDS,
     TWISTD,
     ServerProcess,
+    connect_unix,
     start,
 )
 from .restart_clients import RestartClients
@@ -213,12 +214,12 @@ class ServerTests(TLSTestCase):
         path = short_folder(self) / "web"
         server = self.serve(f"--listen=https:unix:{path}")
         context = ssl.create_default_context(cafile=self.ca)
-        with socket.socket(socket.AF_UNIX) as plain:
-            plain.settimeout(ANSWER_SECONDS)
-            plain.connect(str(path))
-            with context.wrap_socket(plain, server_hostname="shop.test") as secure:
-                secure.sendall(GET)
-                self.assertTrue(secure.recv(65536).startswith(b"HTTP/1.1 200 OK"))
+        with (
+            connect_unix(path) as plain,
+            context.wrap_socket(plain.socket, server_hostname="shop.test") as secure,
+        ):
+            secure.sendall(GET)
+            self.assertTrue(secure.recv(65536).startswith(b"HTTP/1.1 200 OK"))
         server.ask_to_stop()
         server.wait_ended()
 

@@ -12,23 +12,25 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from tests.folders import short_folder
 
 from .processes import (
-    ANSWER_SECONDS,
     CHECKOUT,
     LOOPBACK,
     TWISTD,
     RawClient,
     ServerProcess,
+    connect_unix,
+    is_alive,
+    wait_for,
 )
 from .restart_clients import RestartClients
 from .test_endpoints import write_certificate
+from .test_restarts import UnderLoad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,21 +45,13 @@ APP = "tests.integration.workers_app:app"
 RESTART_APP = "tests.integration.restart_app:app"
 LISTEN = f"--listen=tcp:0:interface={LOOPBACK}"
 
-START_SECONDS = 60.0
-
 
 class Workers(ServerProcess):
     """A master with workers, in the foreground."""
 
     def wait_ready(self, count: int) -> None:
         """Wait until `count` workers have been ready, counted from the start."""
-        end = time.monotonic() + START_SECONDS
-        while len(self.ready()) < count:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the master has ended:\n{self.log()}")
-            if time.monotonic() > end:
-                raise AssertionError(f"workers are not ready:\n{self.log()}")
-            time.sleep(0.02)
+        self.wait_for(lambda: len(self.ready()) >= count, f"{count} ready workers")
         found = re.findall(r" listening on \S+:(\d+)$", self.log(), re.MULTILINE)
         self.ports = [int(port) for port in found]
 
@@ -81,12 +75,11 @@ class Workers(ServerProcess):
 
     def wait_live(self, condition: Callable[[set[int]], bool]) -> set[int]:
         """Wait until the live workers satisfy a condition, and return them."""
-        end = time.monotonic() + START_SECONDS
-        while not condition(live := self.live()):
-            if time.monotonic() > end:
-                raise AssertionError(f"workers are {live}:\n{self.log()}")
-            time.sleep(0.02)
-        return live
+        return self.wait_for(
+            lambda: live if condition(live := self.live()) else None,
+            lambda: f"other workers than {self.live()}",
+            may_end=True,
+        )
 
     def descriptors(self) -> int:
         """Return the number of open descriptors of the master."""
@@ -107,15 +100,18 @@ class Workers(ServerProcess):
 
     def wait_count(self, pattern: str, number: int) -> None:
         """Wait until a number of log lines match."""
-        end = time.monotonic() + START_SECONDS
-        while len(re.findall(pattern, self.log())) < number:
-            if time.monotonic() > end:
-                raise AssertionError(f"not {number} x {pattern!r}:\n{self.log()}")
-            time.sleep(0.02)
+        self.wait_for(
+            lambda: len(re.findall(pattern, self.log())) >= number,
+            f"{number} x {pattern!r}",
+            may_end=True,
+        )
 
 
-class WorkerTests(SynchronousTestCase):
+class WorkerTests(UnderLoad):
     """Real processes."""
+
+    least_answered = 50
+    variable = "TXGREENWSGI_RELOADS"
 
     def start(
         self,
@@ -161,25 +157,6 @@ class WorkerTests(SynchronousTestCase):
     ) -> RestartClients:
         """Start clients that send requests until they are ended."""
         return RestartClients(self, [port], kept=kept, closing=closing, tls=tls)
-
-    def assert_answered(self, clients: RestartClients, server: Workers) -> None:
-        """Fail unless every request was answered, and there was load all the time."""
-        outcome = clients.finish()
-        self.assertEqual(
-            outcome.failures, [], f"{outcome.answered} answered:\n{server.log()}"
-        )
-        self.assertGreater(outcome.answered, 50)
-        if "TXGREENWSGI_RELOADS" in os.environ:
-            print(f"{self.id()}: {outcome.answered} answered, 0 failed")
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def wait_gone(pid: int, kill_after: float) -> None:
@@ -284,11 +261,7 @@ class LifeTests(WorkerTests):
                 "--workers=2",
             )
             self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
-        for pid in workers:
-            end = time.monotonic() + 10
-            while is_alive(pid) and time.monotonic() < end:
-                time.sleep(0.02)
-            self.assertFalse(is_alive(pid))
+        wait_for(lambda: not any(map(is_alive, workers)), "the end of the workers", 10)
         successor.wait_ready(2)
         self.assertEqual(successor.fetch("/").status, 200)
 
@@ -309,9 +282,8 @@ class LifeTests(WorkerTests):
 
     def test_pidfile_and_daemon(self) -> None:
         """As a daemon, the master writes pidfile and log, also for its workers."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        pidfile, log = f"{folder.name}/pid", f"{folder.name}/log"
+        folder = short_folder(self)
+        pidfile, log = f"{folder}/pid", f"{folder}/log"
         status = subprocess.run(
             [
                 *(*TWISTD, "--pidfile", pidfile, "--logfile", log),
@@ -325,14 +297,14 @@ class LifeTests(WorkerTests):
         self.addCleanup(wait_gone, master, 10.0)
 
         def logged(pattern: str, count: int = 1) -> re.Match[str]:
-            end = time.monotonic() + START_SECONDS
-            while True:
-                found = [*re.finditer(pattern, Path(log).read_text("utf-8"))]
-                if len(found) >= count:
-                    return found[0]
-                if time.monotonic() > end:
-                    raise AssertionError(Path(log).read_text("utf-8"))
-                time.sleep(0.02)
+            def found() -> re.Match[str] | None:
+                matches = [*re.finditer(pattern, Path(log).read_text("utf-8"))]
+                return matches[0] if len(matches) >= count else None
+
+            return wait_for(
+                found,
+                lambda: f"{count} x {pattern!r}:\n{Path(log).read_text('utf-8')}",
+            )
 
         logged("is ready after", 2)
         port = int(logged(r"listening on \S+:(\d+)")[1])
@@ -342,18 +314,14 @@ class LifeTests(WorkerTests):
         logged("printed by the application")
         os.rename(log, f"{log}.1")
         os.kill(master, signal.SIGUSR1)
-        end = time.monotonic() + 30
-        while not os.path.exists(log) and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for(lambda: os.path.exists(log), "a new log", 30)
         with RawClient(socket.create_connection((LOOPBACK, port), 30)) as client:
             client.send(b"GET /print HTTP/1.1\r\nHost: a\r\n\r\n")
             client.read_until(b"\r\n\r\n")
         logged("printed by the application")
         os.kill(master, signal.SIGTERM)
         logged("Server Shut Down")
-        end = time.monotonic() + 10
-        while is_alive(master) and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for(lambda: not is_alive(master), "the end of the master", 10)
         self.assertFalse(os.path.exists(pidfile))
 
 
@@ -369,16 +337,14 @@ class ReloadTests(WorkerTests):
             server.reload(number)
             server.wait_live(lambda live: len(live) == 2)
         self.assertFalse(before & server.live())
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
         self.assertLessEqual(abs(server.descriptors() - descriptors), 2)
         self.assertNotIn("reload failed", server.log())
         self.stop(server)
 
     def test_tls(self) -> None:
         """The same over TLS."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        certificate, key = write_certificate(Path(folder.name))
+        certificate, key = write_certificate(short_folder(self))
         listen = (
             f"--listen=ssl:0:interface={LOOPBACK}:certKey={certificate}"
             f":privateKey={key}"
@@ -387,16 +353,12 @@ class ReloadTests(WorkerTests):
         clients = self.clients(server.port, kept=10, closing=0, tls=True)
         for number in range(1, RELOADS + 1):
             server.reload(number)
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
 
     def test_new_code(self) -> None:
         """A reload imports the application again, and reads the file of options."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        module, config = (
-            Path(folder.name) / "site_code.py",
-            Path(folder.name) / "c.toml",
-        )
+        folder = short_folder(self)
+        module, config = folder / "site_code.py", folder / "c.toml"
         source = (
             "def app(environ, start_response):\n"
             "    start_response('200 OK', [])\n"
@@ -405,7 +367,7 @@ class ReloadTests(WorkerTests):
         module.write_text(source.replace("VERSION", "one"))
         config.write_text('environ = ["NAME=first"]\n')
         server = self.start(
-            f"--chdir={folder.name}", f"--config={config}", app="site_code:app"
+            f"--chdir={folder}", f"--config={config}", app="site_code:app"
         )
         self.assertEqual(server.fetch("/").text, "one first")
         module.write_text(source.replace("VERSION", "newer"))
@@ -415,10 +377,9 @@ class ReloadTests(WorkerTests):
 
     def test_removed_directory(self) -> None:
         """A deployment may remove the directory in which the server was started."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        first, second = Path(folder.name) / "first", Path(folder.name) / "second"
-        current = Path(folder.name) / "current"
+        folder = short_folder(self)
+        first, second = folder / "first", folder / "second"
+        current = folder / "current"
         for release in (first, second):
             release.mkdir()
             (release / "site_code.py").write_text(
@@ -444,10 +405,9 @@ class ReloadTests(WorkerTests):
 
     def test_changed_sockets(self) -> None:
         """A reload refuses other endpoints; SIGUSR2 closes those that are gone."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        config = Path(folder.name) / "c.toml"
-        gone = f"{folder.name}/socket"
+        folder = short_folder(self)
+        config = folder / "c.toml"
+        gone = f"{folder}/socket"
         listen = [f"tcp:0:interface={LOOPBACK}", f"unix:{gone}"]
         config.write_text(f"listen = {listen}\n")
         server = self.start(f"--config={config}", listen=[], workers=1)
@@ -465,9 +425,8 @@ class ReloadTests(WorkerTests):
 
     def test_broken_code(self) -> None:
         """Code that cannot be imported leaves the old workers, and says why."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        module = Path(folder.name) / "site_code.py"
+        folder = short_folder(self)
+        module = folder / "site_code.py"
         good = (
             "def app(environ, start_response):\n"
             "    start_response('200 OK', [])\n"
@@ -475,7 +434,7 @@ class ReloadTests(WorkerTests):
         )
         module.write_text(good)
         server = self.start(
-            f"--chdir={folder.name}", "--boot-timeout=12", app="site_code:app"
+            f"--chdir={folder}", "--boot-timeout=12", app="site_code:app"
         )
         before = server.live()
         cases = [
@@ -517,9 +476,7 @@ class ReloadTests(WorkerTests):
         """Workers share UNIX sockets and inherited descriptors without loss."""
         listening = socket.create_server((LOOPBACK, 0), backlog=1024)
         self.addCleanup(listening.close)
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        path = f"{folder.name}/socket"
+        path = f"{short_folder(self)}/socket"
         server = self.start(
             app=RESTART_APP,
             listen=[f"--listen=fd:{listening.fileno()}", f"--listen=unix:{path}"],
@@ -528,12 +485,9 @@ class ReloadTests(WorkerTests):
         clients = self.clients(listening.getsockname()[1])
         for number in range(1, RELOADS + 1):
             server.reload(number)
-            with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(ANSWER_SECONDS)
-                client.connect(path)
-                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                self.assertIn(b"200 OK", client.recv(1000))
-        self.assert_answered(clients, server)
+            with get_unix(path, "/") as client:
+                self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
+        self.assert_answered(clients, server.log())
         self.stop(server)
         self.assertFalse(os.path.exists(path))
 
@@ -541,25 +495,18 @@ class ReloadTests(WorkerTests):
 class SuccessionTests(WorkerTests):
     """SIGUSR2."""
 
-    def folder(self) -> Path:
-        """Return a temporary folder."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        return Path(folder.name)
-
     def wait_pid(self, pidfile: Path, other_than: int) -> int:
         """Wait until a pidfile has another pid, and return it."""
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end:
+
+        def found() -> int | None:
             text = pidfile.read_text("ascii")
-            if text.isdigit() and int(text) != other_than:
-                return int(text)
-            time.sleep(0.02)
-        raise AssertionError(f"the pid is still {other_than}")
+            return int(text) if text.isdigit() and int(text) != other_than else None
+
+        return wait_for(found, f"another pid than {other_than}")
 
     def test_under_load(self) -> None:
         """New masters replace each other, and no request fails."""
-        folder = self.folder()
+        folder = short_folder(self)
         pidfile, path = folder / "pid", str(folder / "socket")
         server = Workers(
             *(f"--pidfile={pidfile}", "greenwsgi", f"--app={RESTART_APP}", LISTEN),
@@ -578,23 +525,21 @@ class SuccessionTests(WorkerTests):
             if old == server.pid:
                 self.assertEqual(server.process.wait(30), 0)
             with get_unix(path, "/") as client:
-                self.assertIn(b"200 OK", client.recv(1000))
+                self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
         time.sleep(0.5)
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
         self.assertEqual(len(set(server.ready())), 6)
         os.kill(master, signal.SIGHUP)
         server.wait_reloads(1)
         os.kill(master, signal.SIGTERM)
         server.wait_count("Server Shut Down", 3)
-        end = time.monotonic() + 10
-        while is_alive(master) and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for(lambda: not is_alive(master), "the end of the master", 10)
         for each in (pidfile, path, f"{path}.lock"):
             self.assertFalse(os.path.lexists(each), each)
 
     def test_failure(self) -> None:
         """If the new master cannot start, the old one goes on."""
-        folder = self.folder()
+        folder = short_folder(self)
         module = folder / "site_code.py"
         module.write_text("from tests.integration.restart_app import app\n")
         options = folder / "options.toml"
@@ -619,7 +564,7 @@ class SuccessionTests(WorkerTests):
 
     def test_stop(self) -> None:
         """A new master that is not ready ends with the old one."""
-        folder = self.folder()
+        folder = short_folder(self)
         module = folder / "site_code.py"
         module.write_text("from tests.integration.restart_app import app\n")
         server = self.start(f"--chdir={folder}", app="site_code:app")
@@ -629,10 +574,7 @@ class SuccessionTests(WorkerTests):
         pid = int(re.findall(r"master (\d+) starts", server.log())[-1])
         server.ask_to_stop()
         server.wait_ended()
-        end = time.monotonic() + 20
-        while is_alive(pid) and time.monotonic() < end:
-            time.sleep(0.02)
-        self.assertFalse(is_alive(pid))
+        wait_for(lambda: not is_alive(pid), "the end of the new master", 20)
 
 
 class ScaleTests(WorkerTests):
@@ -657,7 +599,7 @@ class ScaleTests(WorkerTests):
         server.wait_live(lambda live: len(live) == 2)
         server.wait_ready(4)
         time.sleep(0.5)
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
         self.stop(server)
 
 
@@ -706,28 +648,24 @@ class BlockedTests(WorkerTests):
 
     def test_shared_socket(self) -> None:
         """A blocked worker does not keep the connections of a shared socket."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        path = f"{folder.name}/socket"
+        path = f"{short_folder(self)}/socket"
         server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=2")
         server.wait_ready(2)
         blocked = get_unix(path, "/busy/15")
-        self.addCleanup(blocked.close)
+        self.addCleanup(blocked.socket.close)
         # A connection that it accepts in the same turn would wait for it.
         server.wait_logged("reactor blocked by GET /busy/15")
         began = time.monotonic()
         for _ in range(20):
             with get_unix(path, "/") as client:
-                self.assertIn(b"200 OK", client.recv(1000))
+                self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
         self.assertLess(time.monotonic() - began, 14)
 
 
-def get_unix(path: str, target: str) -> socket.socket:
+def get_unix(path: str, target: str) -> RawClient:
     """Send a request over a UNIX socket."""
-    client = socket.socket(socket.AF_UNIX)
-    client.settimeout(ANSWER_SECONDS)
-    client.connect(path)
-    client.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    client = connect_unix(path)
+    client.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     return client
 
 
@@ -741,7 +679,7 @@ class RecyclingTests(WorkerTests):
         server.wait_count(rf"recycling worker .*{reason}", 2)
         server.wait_ready(4)
         time.sleep(0.5)
-        self.assert_answered(clients, server)
+        self.assert_answered(clients, server.log())
         self.stop(server)
 
     def test_requests(self) -> None:
@@ -766,16 +704,14 @@ class BalanceTests(WorkerTests):
 
     def test_shared_socket(self) -> None:
         """Connections that persist on a shared socket are divided evenly."""
-        folder = tempfile.TemporaryDirectory(prefix="workers-")
-        self.addCleanup(folder.cleanup)
-        path = f"{folder.name}/socket"
+        path = f"{short_folder(self)}/socket"
         server = self.begin(f"--app={APP}", f"--listen=unix:{path}", "--workers=4")
         server.wait_ready(4)
         counts: dict[bytes, int] = {}
         for _ in range(80):
             client = get_unix(path, "/")
-            self.addCleanup(client.close)
-            pid = client.recv(1000).rpartition(b"\r\n\r\n")[2]
+            self.addCleanup(client.socket.close)
+            pid = client.socket.recv(1000).rpartition(b"\r\n\r\n")[2]
             counts[pid] = counts.get(pid, 0) + 1
         self.assertEqual(len(counts), 4, counts)
         self.assertLess(max(counts.values()), 1.5 * 80 / 4, counts)

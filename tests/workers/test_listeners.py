@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 from typing import Any
 
 from twisted.internet import defer, reactor
@@ -13,6 +12,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint, clientFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
+from tests.folders import short_folder
 from txgreenwsgi._server.adopted import expect_from_master
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError, ListenError
@@ -32,12 +32,6 @@ class ListenerTests(TestCase):
         [listener] = open_listeners([text], slots, reactor)
         self.addCleanup(listener.close)
         return listener
-
-    def folder(self) -> str:
-        """Return a folder with a short path."""
-        folder = tempfile.TemporaryDirectory(prefix="listeners-")
-        self.addCleanup(folder.cleanup)
-        return folder.name
 
     def test_tcp(self) -> None:
         """A TCP endpoint has a socket for each slot, on one address."""
@@ -100,7 +94,7 @@ class ListenerTests(TestCase):
 
     def test_unix(self) -> None:
         """A UNIX socket is shared; its path is removed with it."""
-        path = f"{self.folder()}/socket"
+        path = f"{short_folder(self)}/socket"
         [listener] = open_listeners([f"unix:{path}"], 3, reactor)
         self.assertFalse(listener.divided)
         self.assertEqual(len(listener.sockets), 1)
@@ -144,7 +138,7 @@ class ListenerTests(TestCase):
 
     def test_descriptors(self) -> None:
         """A slot gets its own sockets, and the shared ones on demand."""
-        texts = [LISTEN, f"unix:{self.folder()}/socket"]
+        texts = [LISTEN, f"unix:{short_folder(self)}/socket"]
         sockets = ListeningSockets(texts, reactor)
         sockets.open(2)
         self.addCleanup(sockets.close)
@@ -207,9 +201,7 @@ class ListenerTests(TestCase):
     def test_handed_over_in_vain(self) -> None:
         """Sockets that are not configured any more are closed; paths are removed."""
         listener = self.open(LISTEN, 1)
-        folder = tempfile.TemporaryDirectory(prefix="listeners-")
-        self.addCleanup(folder.cleanup)
-        path = f"{folder.name}/socket"
+        path = f"{short_folder(self)}/socket"
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(path)
             divided = [each.dup() for each in listener.sockets]
@@ -235,9 +227,7 @@ class OwnedPathTests(TestCase):
 
     def setUp(self) -> None:
         """Make a socket with a lock."""
-        folder = tempfile.TemporaryDirectory(prefix="listeners-")
-        self.addCleanup(folder.cleanup)
-        self.path = f"{folder.name}/socket"
+        self.path = f"{short_folder(self)}/socket"
         self.lock = f"{self.path}.lock"
         self.socket = socket.socket(socket.AF_UNIX)
         self.addCleanup(self.socket.close)
@@ -385,9 +375,7 @@ class SlotPortTests(TestCase):
         """The same on a UNIX socket, also of a string whose socket is inherited."""
         expect_from_master(["systemd:name=web", "https:systemd:name=api:min=1.3"])
         self.addCleanup(expect_from_master, [])
-        folder = tempfile.TemporaryDirectory(prefix="listeners-")
-        self.addCleanup(folder.cleanup)
-        path = f"{folder.name}/socket"
+        path = f"{short_folder(self)}/socket"
         listening = socket.socket(socket.AF_UNIX)
         self.addCleanup(listening.close)
         listening.bind(path)
