@@ -68,8 +68,9 @@ def obstacle() -> str:
         )
     greenlets = live_greenlets()
     if greenlets:
+        names = ", ".join(sorted(repr(each) for each in greenlets))
         return (
-            f"greenlets are alive ({', '.join(greenlets)}): each worker would continue "
+            f"greenlets are alive ({names}): each worker would continue "
             "them; start them in the first request"
         )
     return ""
@@ -82,14 +83,18 @@ def running_threads() -> list[str]:
     return sorted(known.get(ident) or f"thread {ident}" for ident in others)
 
 
-def live_greenlets() -> list[str]:
-    """Return the greenlets that have begun and not ended."""
-    return sorted(
-        repr(each)
+def live_greenlets() -> list[greenlet]:
+    """Return the greenlets that have begun and not ended, except the current one."""
+    return [
+        each
         for each in gc.get_objects()
         # Not isinstance, which uses `__class__`: a lazy object would load itself.
-        if issubclass(type(each), greenlet) and each and each is not getcurrent()
-    )
+        if issubclass(type(each), greenlet)
+        and each
+        # A greenlet that was suspended when its thread ended is true for ever.
+        and not each.dead
+        and each is not getcurrent()
+    ]
 
 
 def connections(own: set[int]) -> list[str]:
