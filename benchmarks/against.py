@@ -344,9 +344,7 @@ def other_tree(
             git("worktree", "remove", "--force", str(path))
 
 
-def _compile(
-    path: Path, run: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def _compile(path: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """Compile the fast path of a checkout.
 
     Raises:

@@ -102,7 +102,9 @@ class DistributionTests(SynchronousTestCase):
         )
         # The module's source, but not the C code that Cython makes of it.
         self.assertIn("txgreenwsgi/_native/_lanes.pyx", self.files)
-        self.assertEqual({name for name in self.files if name.endswith((".c", ".so"))}, set())
+        self.assertEqual(
+            {name for name in self.files if name.endswith((".c", ".so"))}, set()
+        )
 
     def test_wheel(self) -> None:
         """A pure wheel built from it has the package, the plugin and the metadata."""

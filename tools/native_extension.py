@@ -194,9 +194,7 @@ def _check_requirements() -> list[str]:
         CompileFailed: a distribution or a header is missing.
     """
     missing = [
-        name
-        for name in ("Cython", "greenlet", "setuptools")
-        if find_spec(name) is None
+        name for name in ("Cython", "greenlet", "setuptools") if find_spec(name) is None
     ]
     if missing:
         raise CompileFailed(

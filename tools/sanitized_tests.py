@@ -38,7 +38,9 @@ OPTIONS: Final = {
     "PYTHONMALLOC": "malloc",
     "PYTHONFAULTHANDLER": "1",
 }
-_IGNORED: Final = shutil.ignore_patterns("__pycache__", "*.so", "_trial_temp*", "_build")
+_IGNORED: Final = shutil.ignore_patterns(
+    "__pycache__", "*.so", "_trial_temp*", "_build"
+)
 
 
 def main(tests: Sequence[str]) -> int:

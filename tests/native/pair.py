@@ -36,6 +36,7 @@ _MOST_ROUNDS: Final = 10_000
 _PAIR: Final = "compiled", "pure"
 #: Fields of the access log that differ between two servers or two runs.
 _VARYING: Final = ("time", "request_id", "remote_port", "duration", "blocked")
+_ADDRESS: Final = re.compile(r"0x[0-9a-f]+")
 _RAISED: Final = re.compile(r"^\t?([\w.]*(?:Error|Exception|Disconnected)\b.*)$", re.M)
 
 
@@ -176,7 +177,7 @@ class Side:
 
     def raised(self) -> list[str]:
         """Return the last lines of all tracebacks in the log."""
-        return _RAISED.findall(self.server.log())
+        return _RAISED.findall(_ADDRESS.sub("0x", self.server.log()))
 
 
 class Pair:

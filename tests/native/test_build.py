@@ -96,9 +96,7 @@ class BuildTestCase(SynchronousTestCase):
         self, *, missing: tuple[str, ...] = (), **environ: str
     ) -> tuple[Path, str]:
         """Build a wheel, and return it with all warnings."""
-        done = self.backend(
-            "build_wheel", str(self.folder), missing=missing, **environ
-        )
+        done = self.backend("build_wheel", str(self.folder), missing=missing, **environ)
         self.assertEqual(done.returncode, 0, done.stderr)
         output = done.stdout + done.stderr
         warnings = [line for line in output.splitlines() if "warning" in line.lower()]
@@ -252,11 +250,11 @@ class CompiledTests(BuildTestCase):
     def test_broken_source(self) -> None:
         """A source that Cython refuses ends a native build with its messages."""
         (self.package / "_lanes.pyx").write_text("cdef int x = y.z(")
-        done = self.backend(
-            "build_wheel", str(self.folder), TXGREENWSGI_BUILD="native"
-        )
+        done = self.backend("build_wheel", str(self.folder), TXGREENWSGI_BUILD="native")
         self.assertEqual(done.returncode, 1)
-        self.assertIn("Cython does not accept txgreenwsgi/_native/_lanes.pyx", done.stderr)
+        self.assertIn(
+            "Cython does not accept txgreenwsgi/_native/_lanes.pyx", done.stderr
+        )
         self.assertNotIn("Traceback", done.stderr)
 
     def test_editable(self) -> None:

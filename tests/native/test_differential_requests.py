@@ -50,7 +50,14 @@ _FIELDS = (
     *("Expect: more", "Content-Length: 3", "Content-Length: 0", "Content-Length: +3"),
     *("Content-Length: 3, 3", "Content-Length: 99999999999999999999", "TE: trailers"),
     *("Transfer-Encoding: chunked", "Transfer-Encoding: gzip, chunked", "Host: y"),
-    *("X-Bad: a\x00b", "X-Bad: a\x7fb", "X-Obs: \xe4\xff", " folded", "No colon", ": x"),
+    *(
+        "X-Bad: a\x00b",
+        "X-Bad: a\x7fb",
+        "X-Obs: \xe4\xff",
+        " folded",
+        "No colon",
+        ": x",
+    ),
     *("Sp ace: 1", "Tail : 1", "X-Long: " + "x" * 5000, "Forwarded: for=1.2.3.4"),
     *("X-Forwarded-For: 1.2.3.4", "X-Forwarded-Proto: https", "Range: bytes=0-1"),
 )
@@ -149,22 +156,22 @@ class RequestTests(SynchronousTestCase):
         """Heads with every kind of defect, each on a connection of its own."""
 
         @RUNS
-        @given(heads(), st.booleans())
+        @given(head=heads(), leave=st.booleans())
         def run(pair: Pair, head: bytes, leave: bool) -> None:
             pair.check([head], leave=leave)
 
-        self.compare(lambda pair: run(pair))
+        self.compare(run)
 
     def test_connections(self) -> None:
         """Streams of requests with bodies, cut anywhere, corrupted or truncated."""
 
         @RUNS
-        @example([b"GET / HTTP/1.1\r\nHost: x\r\n\r", b"\n"], leave=True)
-        @given(streams(), st.booleans())
+        @example(pieces=[b"GET / HTTP/1.1\r\nHost: x\r\n\r", b"\n"], leave=True)
+        @given(pieces=streams(), leave=st.booleans())
         def run(pair: Pair, pieces: list[bytes], leave: bool) -> None:
             pair.check(pieces, leave=leave)
 
-        self.compare(lambda pair: run(pair))
+        self.compare(run)
 
     def test_mutations(self) -> None:
         """Random mutations of valid streams, cut at random."""

@@ -35,7 +35,16 @@ _NAMES: tuple[Any, ...] = (
 _VALUES: tuple[Any, ...] = (
     *("text/plain",) * 4,
     *("", " ", "a", " padded ", "tab\there", "5", "0", "14", "+5", "-1", "5 ", "5, 5"),
-    *("close", "keep-alive", "chunked", "identity", "gzip", "a\r\nX: 1", "a\nb", "\x00"),
+    *(
+        "close",
+        "keep-alive",
+        "chunked",
+        "identity",
+        "gzip",
+        "a\r\nX: 1",
+        "a\nb",
+        "\x00",
+    ),
     *("\xe4", "\u20ac", "\x7f", "v" * 300, "99999999999999999999"),
     *({"bytes": "text/plain"}, {"text": "text/plain"}, 5, None, ["a"]),
 )
@@ -95,7 +104,9 @@ def responses(draw: st.DrawFn) -> dict[str, Any]:
         "by": draw(st.sampled_from(_BY)),
     }
     if odd:
-        spec["fields_as"] = draw(st.sampled_from(("list", "tuple", "iterator", "lists")))
+        spec["fields_as"] = draw(
+            st.sampled_from(("list", "tuple", "iterator", "lists"))
+        )
         spec["again"] = draw(st.sampled_from(("", "", "", "plain", "exc_info")))
         spec["raise"] = draw(st.sampled_from(("", "", "", "before", "after")))
         spec["close_fails"] = draw(st.booleans())
@@ -116,7 +127,9 @@ class ResponseTests(SynchronousTestCase):
             responses(),
             st.sampled_from(("GET", "GET", "GET", "HEAD", "POST")),
             st.sampled_from(("1.1", "1.1", "1.1", "1.0")),
-            st.sampled_from(("", "Connection: close\r\n", "Connection: keep-alive\r\n")),
+            st.sampled_from(
+                ("", "Connection: close\r\n", "Connection: keep-alive\r\n")
+            ),
         )
         def run(spec: dict[str, Any], method: str, version: str, field: str) -> None:
             head = f"{method} /respond?{encode(spec)} HTTP/{version}\r\nHost: x\r\n"
