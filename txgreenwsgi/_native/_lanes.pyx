@@ -7,7 +7,7 @@ A *state class* holds the attributes of a class of the server in C. The class it
 Python and derives from it (`class Exchange(lanes.ExchangeState)`), so that every rule
 is written once. A *lane* is the compiled twin of a method: it serves the common case,
 and calls the Python method for any other, before it has changed anything. `with_lanes`
-puts the lanes in the place of the methods, which remain as `py_NAME`.
+puts the lanes in the place of the methods, which remain as `_py_NAME`.
 
 Read each lane beside the method of the same name. See
 `docs/decisions/0036-compiled-fast-path.md`. This file knows the attributes of the rooms
@@ -173,7 +173,7 @@ def with_lanes(cls):
     setattr(rooms, cls.__name__, cls)
     base, names = LANES.get(cls.__name__, (None, ()))
     for name in names:
-        setattr(cls, f"py_{name.strip('_')}", cls.__dict__[name])
+        setattr(cls, f"_py_{name.strip('_')}", cls.__dict__[name])
         setattr(cls, name, base.__dict__[name])
     return cls
 
@@ -300,7 +300,7 @@ cdef class RequestBodyState:
     def receive(self, wanted=65536):
         cdef bytes piece = self.piece
         if piece is None or not self.held or rooms.tasks_of_threads:
-            return self.py_receive(wanted)
+            return self._py_receive(wanted)
         self.piece = None
         self.held -= PyBytes_GET_SIZE(piece)
         if self._stream.reading_paused:
@@ -324,7 +324,7 @@ cdef class InputState:
             or type(self._source) is not rooms.RequestBody
             or (type(size) is not int and size is not None)
         ):
-            return self.py_read(size)
+            return self._py_read(size)
         body = <RequestBodyState>self._source
         piece = body.piece
         wanted = -1
@@ -338,7 +338,7 @@ cdef class InputState:
             or rooms.tasks_of_threads
             or body._stream.reading_paused
         ):
-            return self.py_read(size)
+            return self._py_read(size)
         reads += 1
         held = PyBytes_GET_SIZE(piece)
         body.piece = None
@@ -363,7 +363,7 @@ cdef class TaskState:
 
     def run(self):
         if self.state is not "running":
-            self.py_run()
+            self._py_run()
         else:
             run_task(self)
 
@@ -389,7 +389,7 @@ cdef class GreenletHubState:
             or self.closed
             or (<TaskState>task).state is not "new"
         ):
-            self.py_start(task)
+            self._py_start(task)
         else:
             start_task(self, <TaskState>task)
 
@@ -397,7 +397,7 @@ cdef class GreenletHubState:
         if type(task) is rooms.Task:
             run_turn(self, <TaskState>task)
         else:
-            self.py_switch_to(task)
+            self._py_switch_to(task)
 
 
 cdef class ExchangeState:
@@ -410,29 +410,29 @@ cdef class ExchangeState:
 
     def admit(self):
         if not admit(self):
-            self.py_admit()
+            self._py_admit()
 
     def _start(self):
         if not start_exchange(self):
-            self.py_start()
+            self._py_start()
 
     def _run(self):
         if may_run(self):
             run_exchange(self)
         else:
-            self.py_run()
+            self._py_run()
 
     def _task_ended(self):
         if not end_exchange(self):
-            self.py_task_ended()
+            self._py_task_ended()
 
     def respond(self, head, block):
         if not respond(self, head, block):
-            self.py_respond(head, block)
+            self._py_respond(head, block)
 
     def write(self, block):
         if not write_block(self, block):
-            self.py_write(block)
+            self._py_write(block)
 
 
 cdef class StartResponseState:
@@ -444,7 +444,7 @@ cdef class StartResponseState:
         if exc_info is None and self.head is None and not self.sent:
             head = response_head(status, headers)
         if head is None:
-            return self.py_call(status, headers, exc_info)
+            return self._py_call(status, headers, exc_info)
         self.head = head
         return self.write
 
@@ -462,7 +462,7 @@ cdef class ThreadRunnerState:
                 else:
                     self._serve(application, environ, sink)
                 return
-        self.py_run(application, environ, sink)
+        self._py_run(application, environ, sink)
 
 
 cdef class H1ChannelState:
@@ -477,13 +477,13 @@ cdef class H1ChannelState:
     def doRead(self):
         if type(self) is rooms.H1Channel:
             return read_channel(self)
-        return self.py_doRead()
+        return self._py_doRead()
 
     def dataReceived(self, data):
         if type(data) is not bytes or not feed(
             self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
         ):
-            self.py_dataReceived(data)
+            self._py_dataReceived(data)
 
 
 cdef class SocketsState:
@@ -494,7 +494,7 @@ cdef class SocketsState:
         if type(self._hub) is rooms.GreenletHub:
             read_ready(self, <GreenletHubState>self._hub)
         else:
-            self.py_doRead()
+            self._py_doRead()
 
 
 # Tasks: `_run_tasks`, `Task` and `GreenletHub` in `_switching`.
@@ -724,7 +724,7 @@ cdef bint admit(ExchangeState self) except -1:
         return False
     admission.running += 1
     if not start_exchange(self):
-        self.py_start()
+        self._py_start()
     return True
 
 
@@ -945,7 +945,7 @@ cdef object read_channel(H1ChannelState self):
     """`H1Channel.doRead`."""
     cdef ssize_t got
     if self.state is not "idle" or self._fd < 0:
-        return self.py_doRead()
+        return self._py_doRead()
     got = c_recv(self._fd, IN, IN_BYTES, 0)
     if got < 0:
         if errno == EAGAIN or errno == EINTR:
@@ -954,7 +954,7 @@ cdef object read_channel(H1ChannelState self):
     if got == 0:
         return rooms.connection_done
     if not feed(self, IN, got):
-        self.py_dataReceived(PyBytes_FromStringAndSize(IN, got))
+        self._py_dataReceived(PyBytes_FromStringAndSize(IN, got))
     return None
 
 
@@ -1020,7 +1020,7 @@ cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
     exchange = new_exchange(self, server, head, rooms.no_body if body is None else body)
     self.exchange = exchange
     if not admit(exchange):
-        exchange.py_admit()
+        exchange._py_admit()
     return True
 
 
