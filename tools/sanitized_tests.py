@@ -58,7 +58,10 @@ def main(tests: Sequence[str]) -> int:
         environ = {**os.environ, **OPTIONS, "LD_PRELOAD": library}
         environ["PYTHONPATH"] = str(copy)
         environ.pop("TXGREENWSGI_PURE", None)
-        check = "from txgreenwsgi import _native; assert _native.ACTIVE, _native.description()"
+        check = (
+            "from txgreenwsgi import _native; "
+            "assert _native.ACTIVE, _native.description()"
+        )
         for command in (["-c", check], ["-m", "twisted.trial", *(tests or TESTS)]):
             done = subprocess.run(
                 [sys.executable, *command], cwd=copy, env=environ, check=False

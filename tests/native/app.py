@@ -14,6 +14,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from txgreenwsgi._native import lanes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -73,10 +75,13 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             # Without this request.
             count = len(environ["txgreenwsgi.requests"]()) - 1
             return _plain(start_response, b"%d" % count)
+        case "/lanes":
+            return _plain(start_response, json.dumps(lanes.counts()).encode())
         case "/state":
             return _plain(start_response, json.dumps(_state()).encode())
         case "/sleep":
-            environ["txgreenwsgi.sleep"](0.001)
+            # One turn of the reactor: no test depends on time.
+            environ["txgreenwsgi.sleep"](0)
             return _plain(start_response, b"slept\n")
         case "/fail":
             raise AppError(path)

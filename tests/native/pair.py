@@ -8,6 +8,7 @@ the requests mean.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -30,9 +31,14 @@ APP: Final = "tests.native.app:app"
 
 _IDLE: Final = b"GET /idle HTTP/1.1\r\nHost: x\r\n\r\n"
 _DATE: Final = re.compile(rb"\r\nDate: [^\r]*")
+#: Rounds after each piece, if a request waits for the next one.
+_READ_ROUNDS: Final = 20
 #: Consecutive rounds without a request in flight and without data.
 _QUIET_ROUNDS: Final = 2
-_MOST_ROUNDS: Final = 10_000
+#: Consecutive rounds without data after which a request waits for its client: longer
+#: than the application sleeps.
+_STUCK_ROUNDS: Final = 200
+_MOST_ROUNDS: Final = 100_000
 _PAIR: Final = "compiled", "pure"
 #: Fields of the access log that differ between two servers or two runs.
 _VARYING: Final = ("time", "request_id", "remote_port", "duration", "blocked")
@@ -46,7 +52,7 @@ class Seen:
 
     Attributes:
         data: all bytes received, without the values of Date.
-        end: "open", "closed" or "reset".
+        end: "open", "waiting" (with a request in flight), "closed" or "reset".
     """
 
     data: bytes
@@ -60,11 +66,22 @@ class Side:
         test: its cleanup ends the process.
         mode: "compiled" or "pure".
         options: of the server.
+        logged: write an access log, which takes each request off one of the lanes.
     """
 
-    def __init__(self, test: TestCase, mode: str, options: Sequence[str]) -> None:
+    _access: Path | None = None
+
+    def __init__(
+        self,
+        test: TestCase,
+        mode: str,
+        options: Sequence[str] = (),
+        *,
+        logged: bool = False,
+    ) -> None:
         self.mode = mode
-        self._access = short_folder(test) / "access"
+        if logged:
+            options = (*options, *self._access_log(test))
         pure = "1" if mode == "pure" else ""
         self.server: ServerProcess = start(
             test,
@@ -74,14 +91,16 @@ class Side:
             "--keep-alive=600",
             # A path that moves to threads would depend on time.
             "--threads-for=none",
-            f"--access-log={self._access}",
-            "--access-log-format=json",
             *options,
             environ={"TXGREENWSGI_PURE": pure},
         )
         self.server.wait_logged(" serves ")
         self._beside = self.connect()
         test.addCleanup(self._beside.close)
+
+    def _access_log(self, test: TestCase) -> tuple[str, str]:
+        self._access = short_folder(test) / "access"
+        return f"--access-log={self._access}", "--access-log-format=json"
 
     def connect(self) -> socket.socket:
         """Open a connection."""
@@ -113,46 +132,50 @@ class Side:
         """
         with self.connect() as connection:
             received = bytearray()
-            end = "open"
+            end = ""
             for piece in pieces:
-                try:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     connection.sendall(piece)
-                except (BrokenPipeError, ConnectionResetError):
-                    break  # the rest of `received` has the reason
-                self.in_flight()
-            end = self._settle(connection, received)
-            if leave and end == "open":
+                self._let_read()
+                # The rest would race with the end of the connection.
+                end = _read(connection, received)
+                if end:
+                    break
+            end = end or self._settle(connection, received)
+            if leave and end in ("open", "waiting"):
                 connection.shutdown(socket.SHUT_WR)
                 end = self._settle(connection, received)
         self._settle_after_close()
         return Seen(_DATE.sub(b"\r\nDate: x", bytes(received)), end)
 
+    def _let_read(self) -> None:
+        """Wait until the server has read what it can, and served it."""
+        for number in range(_READ_ROUNDS):
+            if self.in_flight() == 0 and number:
+                return
+
     def _settle(self, connection: socket.socket, received: bytearray) -> str:
         """Read until the server has nothing left to do or closes the connection."""
-        connection.setblocking(False)
-        quiet = 0
-        for _ in range(_MOST_ROUNDS):
+        quiet = stuck = 0
+        while quiet < _QUIET_ROUNDS and stuck < _STUCK_ROUNDS:
             quiet = quiet + 1 if self.in_flight() == 0 else 0
-            try:
-                while data := connection.recv(1_000_000):
-                    received += data
-                    quiet = 0
-            except BlockingIOError:
-                if quiet < _QUIET_ROUNDS:
-                    continue
-                connection.settimeout(ANSWER_SECONDS)
-                return "open"
-            except ConnectionResetError:
-                return "reset"
-            return "closed"
-        raise AssertionError(
-            f"the {self.mode} server does not become idle:\n{self.server.log()}"
-        )
+            stuck += 1
+            before = len(received)
+            end = _read(connection, received)
+            if end:
+                return end
+            if len(received) > before:
+                quiet = stuck = 0
+        return "open" if quiet else "waiting"
 
     def _settle_after_close(self) -> None:
         for _ in range(_MOST_ROUNDS):
             if self.in_flight() == 0:
                 return
+        raise AssertionError(
+            f"a request outlives its client in the {self.mode} server:\n"
+            f"{self.server.log()[-5000:]}"
+        )
 
     def fetch_json(self, path: str) -> Any:
         """Return the JSON that the application answers for a path."""
@@ -166,7 +189,9 @@ class Side:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the access log of a stopped server, without what varies."""
-        found = []
+        found: list[dict[str, Any]] = []
+        if self._access is None:
+            return found
         for line in Path(self._access).read_text("utf-8").splitlines():
             record = json.loads(line)
             if record["target"] != "/idle":
@@ -180,17 +205,43 @@ class Side:
         return _RAISED.findall(_ADDRESS.sub("0x", self.server.log()))
 
 
+def _read(connection: socket.socket, received: bytearray) -> str:
+    """Read what is there; return "closed", "reset" or, if it is open, ""."""
+    connection.setblocking(False)
+    try:
+        while data := connection.recv(1_000_000):
+            received += data
+    except BlockingIOError:
+        connection.settimeout(ANSWER_SECONDS)
+        return ""
+    except ConnectionResetError:
+        return "reset"
+    return "closed"
+
+
+def _same(first: bytes, second: bytes) -> int:
+    """Return the length of the common beginning."""
+    pairs = enumerate(zip(first, second, strict=False))
+    differing = (at for at, (one, other) in pairs if one != other)
+    return next(differing, min(len(first), len(second)))
+
+
 class Pair:
     """Both servers.
 
     Args:
         test: its cleanup ends the processes.
         options: of both servers.
+        logged: as for `Side`.
     """
 
-    def __init__(self, test: TestCase, *options: str) -> None:
+    def __init__(
+        self, test: TestCase, options: Sequence[str] = (), *, logged: bool = False
+    ) -> None:
         self._test = test
-        self.compiled, self.pure = (Side(test, mode, options) for mode in _PAIR)
+        self.compiled, self.pure = (
+            Side(test, mode, options, logged=logged) for mode in _PAIR
+        )
         self.sides = (self.compiled, self.pure)
 
     def check(self, pieces: Sequence[bytes], *, leave: bool = False) -> Seen:
@@ -201,8 +252,13 @@ class Pair:
         """
         compiled, pure = (side.exchange(pieces, leave=leave) for side in self.sides)
         if compiled != pure:
+            same = _same(compiled.data, pure.data)
+            found = [
+                (each.data[max(0, same - 200) : same + 200], each.end)
+                for each in (compiled, pure)
+            ]
             raise AssertionError(
-                f"{list(pieces)!r}\ncompiled: {compiled}\n    pure: {pure}\n"
+                f"{list(pieces)!r}\ncompiled: {found[0]}\n    pure: {found[1]}\n"
                 f"{self.compiled.server.log()[-2000:]}\n"
                 f"{self.pure.server.log()[-2000:]}"
             )

@@ -126,7 +126,7 @@ class WithoutCompilerTests(BuildTestCase):
     """Builds that do not compile, or fail."""
 
     def test_pure(self) -> None:
-        """A pure build needs only the backend, and gives one wheel for all platforms."""
+        """A pure build needs only the backend; its wheel is for all platforms."""
         done = self.backend("get_requires_for_build_wheel", TXGREENWSGI_BUILD="pure")
         self.assertEqual(done.stdout, "[]\n", done.stderr)
         missing = ("Cython", "setuptools", "greenlet")
@@ -235,7 +235,10 @@ class CompiledTests(BuildTestCase):
 
     def hash_of(self, folder: Path) -> str:
         """Return the hash in a module of this folder."""
-        program = "import sys; sys.path[:0] = sys.argv[1:]; import _lanes as it; print(it.SOURCE_HASH)"
+        program = (
+            "import sys; sys.path[:0] = sys.argv[1:]; import _lanes as it; "
+            "print(it.SOURCE_HASH)"
+        )
         place = folder / "txgreenwsgi" / "_native"
         done = self.run_python(program, str(place), environ={})
         self.assertEqual(done.returncode, 0, done.stderr)

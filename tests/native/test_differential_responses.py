@@ -118,9 +118,9 @@ def responses(draw: st.DrawFn) -> dict[str, Any]:
 class ResponseTests(SynchronousTestCase):
     """The same responses of an application, by both servers."""
 
-    def run_with(self, *options: str) -> None:
+    def run_with(self, *options: str, logged: bool = False) -> None:
         """Compare random responses, with these options of the servers."""
-        pair = Pair(self, *options)
+        pair = Pair(self, options, logged=logged)
 
         @RUNS
         @given(
@@ -144,11 +144,12 @@ class ResponseTests(SynchronousTestCase):
 
     def test_strict(self) -> None:
         """With --strict, which checks the application."""
-        self.run_with("--strict")
+        self.run_with("--strict", logged=True)
 
     def test_settings(self) -> None:
         """With settings that change each head, environ or wait."""
         self.run_with(
             *("--server-header=", "--environ=shop.name=x", "--request-timeout=60"),
             "--on-disconnect=cancel",
+            logged=True,
         )
