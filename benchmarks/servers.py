@@ -242,6 +242,17 @@ SERVERS: tuple[Server, ...] = (
         why="in C; one thread",
     ),
     Server(
+        "freastal",
+        "peer",
+        ("freastal",),
+        _own_script("freastal"),
+        {
+            "sleep": "a sleeping request occupies the only thread",
+            "workers": _ONE_PROCESS,
+        },
+        why="in C, on libuv; one thread; its backlog and its limits are fixed",
+    ),
+    Server(
         "waitress",
         "peer",
         ("waitress",),

@@ -65,7 +65,10 @@ _PROBE: Final = """\
 #include <Python.h>
 #include <greenlet/greenlet.h>
 static struct PyModuleDef probe = {PyModuleDef_HEAD_INIT, "probe"};
-PyMODINIT_FUNC PyInit_probe(void) { return PyModule_Create(&probe); }
+PyMODINIT_FUNC PyInit_probe(void) {
+    (void)_PyGreenlet_API;
+    return PyModule_Create(&probe);
+}
 """
 
 

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.folders import short_folder
 from tools.native_extension import BuildModeError, file_name, mode, source_hash
+from txgreenwsgi import _native
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -205,6 +206,57 @@ class WithoutCompilerTests(BuildTestCase):
         for text, found in ((" Native ", "native"), ("", "auto"), ("PURE", "pure")):
             self.assertEqual(mode({"TXGREENWSGI_BUILD": text}), found)
         self.assertEqual(mode({}), "auto")
+
+
+class StaleTests(BuildTestCase):
+    """The choice of `txgreenwsgi._native` between the module and pure Python."""
+
+    def described(self, source: str, **environ: str) -> str:
+        """Return the description with a module that was built from `source`."""
+        for name in ("__init__.py", "_pure.py"):
+            shutil.copy(ROOT / "txgreenwsgi" / "_native" / name, self.package)
+        (self.root / "txgreenwsgi" / "__init__.py").write_text("")
+        interface = f"INTERFACE = {_native.INTERFACE}"
+        module = [interface, f"SOURCE_HASH = {source!r}", "def counts(): return {}"]
+        if source != "missing":
+            (self.package / "_lanes.py").write_text("\n".join(module))
+        program = "from txgreenwsgi import _native; print(_native.description())"
+        done = self.run_python(program, environ={"TXGREENWSGI_PURE": "", **environ})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.strip()
+
+    def test_same_source(self) -> None:
+        """A module that was compiled from the installed source is used."""
+        self.assertEqual(self.described(source_hash(self.root)), "compiled")
+
+    def test_unknown_source(self) -> None:
+        """A module without a hash, and one without its source, are used."""
+        self.assertEqual(self.described(""), "compiled")
+        (self.package / "_lanes.pyx").unlink()
+        self.assertEqual(self.described("0123456789abcdef"), "compiled")
+
+    def test_changed_source(self) -> None:
+        """A module that was compiled from another source is not used."""
+        before = source_hash(self.root)
+        (self.package / "_lanes.pyx").write_text(MODULE + "# changed\n")
+        self.assertEqual(
+            self.described(before),
+            "pure Python (built from another _lanes.pyx: python -m tools.build_native)",
+        )
+
+    def test_forced(self) -> None:
+        """TXGREENWSGI_PURE switches the module off; 0 and nothing do not."""
+        source = source_hash(self.root)
+        for text, found in (
+            ("1", "pure Python (TXGREENWSGI_PURE=1)"),
+            ("0", "compiled"),
+            ("", "compiled"),
+        ):
+            self.assertEqual(self.described(source, TXGREENWSGI_PURE=text), found)
+
+    def test_missing(self) -> None:
+        """Without a module, the server is in pure Python."""
+        self.assertEqual(self.described("missing"), "pure Python (not built)")
 
 
 class CompiledTests(BuildTestCase):
