@@ -45,7 +45,7 @@ _IGNORED: Final = shutil.ignore_patterns(
 
 def main(tests: Sequence[str]) -> int:
     """Compile, run the tests, and return trial's exit status."""
-    library = _library()
+    libraries = _libraries()
     with temporary_folder() as folder:
         copy = folder / "checkout"
         copy_checkout(ROOT, copy)
@@ -55,7 +55,7 @@ def main(tests: Sequence[str]) -> int:
             print(f"sanitized_tests: {error}", file=sys.stderr)
             return 1
         install_in_place(built, copy)
-        environ = {**os.environ, **OPTIONS, "LD_PRELOAD": library}
+        environ = {**os.environ, **OPTIONS, "LD_PRELOAD": libraries}
         environ["PYTHONPATH"] = str(copy)
         environ.pop("TXGREENWSGI_PURE", None)
         check = (
@@ -71,23 +71,29 @@ def main(tests: Sequence[str]) -> int:
     return 0
 
 
-def _library() -> str:
-    """Return the path of the run-time library, which the interpreter must load."""
+def _libraries() -> str:
+    """Return the libraries that the interpreter must load before all others.
+
+    AddressSanitizer looks for the function that throws exceptions of C++ when it is
+    loaded, and greenlet throws some.
+    """
     compiler = (os.environ.get("CC") or "gcc").split()[0]
     names = ("libasan.so", f"libclang_rt.asan-{os.uname().machine}.so")
-    name = names["clang" in compiler]
-    path = subprocess.run(
-        [compiler, f"-print-file-name={name}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    if not Path(path).is_absolute():
-        raise SystemExit(
-            f"sanitized_tests: {compiler} has no {name}: install it (libasan8 comes "
-            "with gcc on Debian)"
-        )
-    return path
+    paths = []
+    for name in (names["clang" in compiler], "libstdc++.so.6"):
+        path = subprocess.run(
+            [compiler, f"-print-file-name={name}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        if not Path(path).is_absolute():
+            raise SystemExit(
+                f"sanitized_tests: {compiler} has no {name}: install it (on Debian "
+                "libasan8, which comes with gcc, and libstdc++6)"
+            )
+        paths.append(path)
+    return " ".join(paths)
 
 
 def copy_checkout(root: Path, target: Path) -> None:
