@@ -148,7 +148,7 @@ class ClientHelloFactory(FirstBytesFactory):
     """A factory that passes connections to a TLS factory after their first message.
 
     Args:
-        below: the factory of TLS connections, a `TLSMemoryBIOFactory`.
+        below: the factory of TLS connections.
         site: the site behind it.
     """
 
@@ -183,12 +183,15 @@ class _ClientHello(FirstBytes):
 
 
 def read_client_hellos(port: IListeningPort, site: GreenSite) -> None:
-    """Read the first message of the TLS connections of `port` before TLS.
+    """Serve the connections of `port` with our own TLS, after their first message.
 
-    A no-op for other ports.
+    A no-op for ports without Twisted's TLS.
     """
     tls: Any = sys.modules.get("twisted.protocols.tls")
     if tls is None or not isinstance(port, Port):
         return
     if type(port.factory) is tls.TLSMemoryBIOFactory:
-        port.factory = ClientHelloFactory(port.factory, site)
+        # Here, because pyOpenSSL is optional.
+        from .tls_transport import own_factory
+
+        port.factory = ClientHelloFactory(own_factory(port.factory, site), site)
