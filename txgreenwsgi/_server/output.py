@@ -431,6 +431,14 @@ class DirectOutput(TransportOutput):
         self._transport.write(data)
         return not self._paused and not self._transport.lost
 
+    def receive(self, size: int) -> bytes:
+        """Read about `size` bytes from the client; b"" if none are there."""
+        return self._transport.receive(size)
+
+    def release_memory(self) -> None:
+        """Release the memory that long messages have left. Call between requests."""
+        self._transport.release_memory()
+
 
 def tcp_connection(transport: object) -> Connection | None:
     """Return the TCP or UNIX connection that `transport` is, or is a layer above."""

@@ -68,8 +68,8 @@ _ON_LOSE: Final = TLS_CONNECTION.moves("lose")
 #: Size of a read from a socket.
 _READ_BYTES = 65536
 
-#: Size of a response from which on the memory that it has left is released.
-_LONG_BYTES = 4096
+#: Size of the headers and tags of the records of a piece of a body.
+_OVERHEAD_BYTES = 1024
 
 _NO_RECORDS = cast("Records", None)
 _NO_TRANSPORT = cast("PlainTransport", None)
@@ -96,17 +96,19 @@ class TLSFactory(Factory):
         self, connect: Callable[[Any], SSL.Connection], site: GreenSite
     ) -> None:
         self.connect = connect
-        self.wrappedFactory = site  # noqa: N815
+        self.wrappedFactory = site
         self.buffers = Buffers()
         self.sockets: Sockets = site.sockets
 
     def doStart(self) -> None:
         """Start the site."""
-        self.wrappedFactory.doStart()
+        site: Any = self.wrappedFactory
+        site.doStart()
 
     def doStop(self) -> None:
         """Stop the site."""
-        self.wrappedFactory.doStop()
+        site: Any = self.wrappedFactory
+        site.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> TLSTransport | None:  # type: ignore[override]
         """Return the protocol of a new connection; None above `max_connections`."""
@@ -122,14 +124,14 @@ def own_factory(given: Any, site: GreenSite) -> Any:
         site: the site.
 
     Returns:
-        `given` if it is in front of something else, or made by an unknown version of
-        Twisted.
+        `given` if it is in front of something else, or if this version of Twisted or
+        pyOpenSSL is not known.
     """
     # Its name in Twisted 25.5 and later, and before.
     create = getattr(given, "_creatorCallable", None) or getattr(
         given, "_createConnection", None
     )
-    if create is None or given.wrappedFactory is not site:
+    if create is None or given.wrappedFactory is not site or not is_supported():
         return given
     return TLSFactory(create, site)
 
@@ -210,8 +212,6 @@ class TLSTransport:
         if self._sockets.adopt(self, plain):
             self._fd = plain.fileno()
         connection = self.factory.connect(self)
-        if not is_supported(connection):
-            raise RuntimeError("this version of pyOpenSSL is not supported")
         self._records = Records(connection, self.factory.buffers)
         self.wrappedProtocol.makeConnection(self)
 
@@ -234,6 +234,26 @@ class TLSTransport:
             return CONNECTION_DONE
         self.dataReceived(data)
         return None
+
+    def receive(self, size: int) -> bytes:
+        """Read from the socket, for a task; b"" if there is no plaintext yet.
+
+        Args:
+            size: the preferred size in bytes.
+        """
+        if self.state is not OPEN:
+            return b""
+        try:
+            data = self._socket.recv(size + _OVERHEAD_BYTES)
+        except OSError:
+            return b""  # no data, or an error that the reactor will report
+        if not data:
+            return b""  # end of stream, which the reactor will report
+        records = self._records
+        plain = records.decrypt(data)
+        if records.ended:
+            self._end_input(records)
+        return plain
 
     def hung_up(self) -> None:
         """No-op: a TLS connection does not watch for it."""
@@ -316,10 +336,9 @@ class TLSTransport:
         if self.state is SHAKING:
             raise RuntimeError("write() was called before the end of the handshake")
         records = self._records
-        pending = total = 0
+        pending = 0
         for part in data:
             start, left = 0, len(part)
-            total += left
             while left:
                 if self.state is not OPEN:
                     return
@@ -335,8 +354,11 @@ class TLSTransport:
                     pending = 0
         if pending:
             self._flush(records)
-        if total > _LONG_BYTES and self.state is OPEN:
-            records.shrink_output()
+
+    def release_memory(self) -> None:
+        """Release the memory that long messages have left. Call between requests."""
+        if self.state is OPEN:
+            self._records.shrink()
 
     def _flush(self, records: Records) -> None:
         """Send the bytes that OpenSSL has produced."""
@@ -428,7 +450,9 @@ class TLSTransport:
         elif self.state is OPEN:
             self._send_close_notify(self._records)
 
-    loseWriteConnection = loseConnection
+    def loseWriteConnection(self) -> None:
+        """As `loseConnection`: TLS ends both directions."""
+        self.loseConnection()
 
     def _send_close_notify(self, records: Records) -> None:
         records.shut_down()
@@ -453,11 +477,11 @@ class TLSTransport:
         """Close: the channel wants no more input."""
         self.loseConnection()
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> Any:
         """Return the address of the server."""
         return self.transport.getHost()
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> Any:
         """Return the address of the client."""
         return self.transport.getPeer()
 

@@ -63,6 +63,10 @@ class DirectTransport(StreamTransport, Protocol):
 
     def writeSequence(self, data: Iterable[bytes]) -> None: ...
 
+    def receive(self, size: int) -> bytes: ...
+
+    def release_memory(self) -> None: ...
+
 
 class PlainTransport(StreamTransport, Protocol):
     """The transport of a connection without a layer above its socket.

@@ -1,17 +1,18 @@
 """Encryption and decryption for one connection, in memory that connections share.
 
 pyOpenSSL's `recv` and `send` allocate a buffer and look up the callbacks of the context
-at each call, and report missing data by an exception. This module calls the functions of
-OpenSSL below them, through pyOpenSSL's own binding. Each connection keeps its state and
-two memory BIOs (the input and the output of OpenSSL), which are empty between two calls;
-plaintext and ciphertext are in buffers of the listener.
+at each call, and report missing data by an exception. This module calls the functions
+of OpenSSL below them, through pyOpenSSL's own binding. Each connection keeps its state
+and two memory BIOs (the input and the output of OpenSSL), which are empty between two
+calls; plaintext and ciphertext are in buffers of the listener.
 
 It knows OpenSSL's interface. It must never know sockets.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from functools import cache
+from typing import Any, Final
 
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
@@ -32,15 +33,17 @@ _PLAIN_BYTES: Final = 65536 + 3 * _RECORD_BYTES
 #: and other messages such as session tickets.
 _CIPHER_BYTES: Final = PIECE_BYTES + 2 * _RECORD_BYTES
 
-#: A BIO keeps the memory of the longest data that it has held. One that has held more
-#: than this is replaced.
-_LARGE_BYTES: Final = 4096
+#: A BIO keeps the memory of the longest data that it has held. Longer input than this
+#: is read where it is, and after longer output the BIO is replaced.
+_LONG_BYTES: Final = 4096
 
 _NEEDED: Final = (
     "BIO_get_mem_data",
     "BIO_new",
+    "BIO_new_mem_buf",
     "BIO_read",
     "BIO_s_mem",
+    "BIO_set_mem_eof_return",
     "BIO_write",
     "ERR_clear_error",
     "SSL_get_error",
@@ -50,17 +53,17 @@ _NEEDED: Final = (
     "SSL_write",
 )
 
-if TYPE_CHECKING:
-    _NULL: Any
-else:
-    _NULL = ffi.NULL
+_ATTRIBUTES: Final = ("_ssl", "_into_ssl", "_from_ssl")
+
+_NULL: Any = ffi.NULL
 
 
-def is_supported(connection: SSL.Connection) -> bool:
-    """Return whether `Records` can be used: whether pyOpenSSL has what it needs."""
+@cache
+def is_supported() -> bool:
+    """Return whether pyOpenSSL has what `Records` needs."""
+    connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
     return all(hasattr(lib, name) for name in _NEEDED) and all(
-        getattr(connection, name, None) is not None
-        for name in ("_ssl", "_into_ssl", "_from_ssl")
+        hasattr(connection, name) for name in _ATTRIBUTES
     )
 
 
@@ -99,6 +102,7 @@ class Records:
         "_buffers",
         "_from",
         "_into",
+        "_is_large",
         "_ssl",
         "connection",
         "ended",
@@ -113,6 +117,8 @@ class Records:
         self._from: Any = self.connection._from_ssl
         self.ended = False
         self.failed = False
+        # Whether a BIO has held long data.
+        self._is_large = True  # the certificates
         if hasattr(lib, "SSL_clear_mode"):
             # A call writes all records of a piece.
             lib.SSL_clear_mode(self._ssl, lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
@@ -139,21 +145,47 @@ class Records:
 
     def decrypt(self, data: bytes) -> bytes:
         """Return the plaintext that is complete with these bytes from the client."""
+        if len(data) > _LONG_BYTES and self._read_in_place(data):
+            plain: bytes = self._decrypt_more()
+            # `data` is used up, or not needed any more after an error.
+            self._set_input(lib.BIO_new(lib.BIO_s_mem()))
+            return plain
         self._feed(data)
         buffers = self._buffers
         size: int = lib.SSL_read(self._ssl, buffers.plain, _PLAIN_BYTES)
         if size > 0 and not lib.BIO_get_mem_data(self._into, _NULL):
             # The common case: one record.
-            plain: bytes = buffers.plain_view[:size]
-        else:
-            plain = self._decrypt_more(size)
-        if len(data) > _LARGE_BYTES:
-            self._replace_input()
-        return plain
+            plain = buffers.plain_view[:size]
+            return plain
+        return self._decrypt_more(size)
 
-    def _decrypt_more(self, size: int) -> bytes:
-        """Read all further records; `size` is the result of the first read."""
+    def _read_in_place(self, data: bytes) -> bool:
+        """Make `data` the input of OpenSSL without a copy; return whether it is."""
+        if lib.BIO_get_mem_data(self._into, _NULL):
+            return False  # after an error
+        bio = lib.BIO_new_mem_buf(ffi.from_buffer(data), len(data))
+        if bio == _NULL:
+            return False
+        lib.BIO_set_mem_eof_return(bio, -1)  # as of other BIOs: more may follow
+        self._set_input(bio)
+        return True
+
+    def _set_input(self, bio: Any) -> None:
+        if bio == _NULL:
+            raise MemoryError
+        # The connection owns it from now on, and frees its predecessor.
+        lib.SSL_set_bio(self._ssl, bio, self._from)
+        self._into = self.connection._into_ssl = bio
+
+    def _decrypt_more(self, size: int | None = None) -> bytes:
+        """Return the plaintext of all records.
+
+        Args:
+            size: the result of the first read; None if there was none.
+        """
         plain, view = self._buffers.plain, self._buffers.plain_view
+        if size is None:
+            size = lib.SSL_read(self._ssl, plain, _PLAIN_BYTES)
         parts: list[bytes] = []
         total = 0
         while size > 0:
@@ -194,6 +226,8 @@ class Records:
         Returns:
             False if the connection does not accept it: it was shut down.
         """
+        if size > _LONG_BYTES:
+            self._is_large = True
         whole = size == len(data) and type(data) is bytes
         rest: Any = data if whole else ffi.from_buffer(data) + start
         written: int = lib.SSL_write(self._ssl, rest, size)
@@ -229,23 +263,19 @@ class Records:
     def shrink(self) -> None:
         """Release the memory that long messages have left in the BIOs.
 
-        Call when `decrypt` and `take` have returned everything.
+        A no-op unless they are empty.
         """
-        self._replace_input()
-        self.shrink_output()
-
-    def shrink_output(self) -> None:
-        """As `shrink`, for the output only: call after long responses."""
-        new = lib.BIO_new(lib.BIO_s_mem())
-        if new != _NULL:
-            # The connection owns it from now on, and frees its predecessor.
-            lib.SSL_set_bio(self._ssl, self._into, new)
-            self._from = self.connection._from_ssl = new
-
-    def _replace_input(self) -> None:
-        if lib.BIO_get_mem_data(self._into, _NULL):
-            return  # not empty, after an error
-        new = lib.BIO_new(lib.BIO_s_mem())
-        if new != _NULL:
-            lib.SSL_set_bio(self._ssl, new, self._from)
-            self._into = self.connection._into_ssl = new
+        if (
+            not self._is_large
+            or lib.BIO_get_mem_data(self._into, _NULL)
+            or lib.BIO_get_mem_data(self._from, _NULL)
+        ):
+            return
+        self._is_large = False
+        into, out = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
+        if into == _NULL or out == _NULL:
+            raise MemoryError
+        # The connection owns them from now on, and frees their predecessors.
+        lib.SSL_set_bio(self._ssl, into, out)
+        self._into = self.connection._into_ssl = into
+        self._from = self.connection._from_ssl = out
