@@ -9,6 +9,7 @@ This file knows whether the extension module can be used. It must never know a r
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,21 @@ __all__ = ["ACTIVE", "INTERFACE", "description", "lanes"]
 INTERFACE: Final = 1
 
 _VARIABLE: Final = "TXGREENWSGI_PURE"
+_SOURCES: Final = (".pyx", ".pxd", ".pxi")
+
+
+def _source_hash() -> str:
+    """Return a hash of the source files, as the build writes it into the module.
+
+    In a checkout they may be newer than the module. "" if they are not installed.
+    """
+    folder = os.path.dirname(__file__)
+    names = [name for name in os.listdir(folder) if name.endswith(_SOURCES)]
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        with open(os.path.join(folder, name), "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()[:16] if names else ""
 
 
 def _choose() -> str:
@@ -39,9 +55,13 @@ def _choose() -> str:
             )
             reason = "not built" if missing else f"not usable: {error}"
         else:
-            if lanes.INTERFACE == INTERFACE:
+            built_from, source = getattr(lanes, "SOURCE_HASH", ""), _source_hash()
+            if lanes.INTERFACE != INTERFACE:
+                reason = "built for another version of txgreenwsgi: build it again"
+            elif built_from and source and built_from != source:
+                reason = "built from another _lanes.pyx: python -m tools.build_native"
+            else:
                 return ""
-            reason = "built for another version of txgreenwsgi: build it again"
     from . import _pure
 
     lanes = _pure  # type: ignore[assignment]

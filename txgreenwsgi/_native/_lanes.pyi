@@ -7,6 +7,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 INTERFACE: int
+SOURCE_HASH: str
 
 def counts() -> dict[str, int]: ...
 def lend(**objects: object) -> None: ...

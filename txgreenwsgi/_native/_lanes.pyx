@@ -81,8 +81,18 @@ cdef extern from *:
     object PyUnicode_DecodeLatin1(const char* data, Py_ssize_t size, const char* errors)
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
+cdef extern from *:
+    """
+    #ifndef TXGREENWSGI_SOURCE_HASH
+    #define TXGREENWSGI_SOURCE_HASH ""
+    #endif
+    """
+    const char* TXGREENWSGI_SOURCE_HASH
+
 #: Incremented with each change of the interface to the Python files.
 INTERFACE = 1
+#: The hash of the source files when this was compiled (tools/native_extension.py).
+SOURCE_HASH = TXGREENWSGI_SOURCE_HASH.decode()
 
 # Its C interface has been the same since version 1; the header has no version.
 if not greenlet_module.__version__.startswith("3."):
