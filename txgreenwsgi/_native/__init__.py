@@ -64,7 +64,7 @@ def _choose() -> str:
                 return ""
     from . import _pure
 
-    lanes = _pure  # type: ignore[assignment]
+    lanes = _pure  # type: ignore[misc]
     return reason
 
 
