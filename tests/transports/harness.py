@@ -379,6 +379,25 @@ class TlsTransport(MemoryTransport):
         return TlsLink(super().connect(slow))
 
 
+class Http2Transport(MemoryTransport):
+    """Our HTTP/2 in memory, with prior knowledge."""
+
+    connection_class = Http2Connection
+    version = "HTTP/2.0"
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Build the server."""
+        super().set_up(observers, settings | {"http2": "h2c"})
+
+
+class TlsHttp2Transport(Http2Transport, TlsTransport):
+    """Our HTTP/2 over TLS, in memory."""
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        return TlsLink(MemoryTransport.connect(self, slow), "h2")
+
+
 class SocketTransport(Server):
     """Our HTTP/1.1 on real sockets, as a service."""
 
@@ -444,6 +463,17 @@ class SocketTransport(Server):
         if self._service.running:
             self._service.stopService()
             self.settle()
+
+
+class SocketHttp2Transport(SocketTransport):
+    """Our HTTP/2 on real sockets, as a service."""
+
+    connection_class = Http2Connection
+    version = "HTTP/2.0"
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Start the service on a free port."""
+        super().set_up(observers, settings | {"http2": "h2c"})
 
 
 class ThreadsTransport(SocketTransport):
@@ -583,10 +613,13 @@ class _Http2Factory(Factory):
 
 
 TRANSPORTS: dict[str, type[Server]] = {
+    "Http2": Http2Transport,
     "Memory": MemoryTransport,
+    "SocketHttp2": SocketHttp2Transport,
     "Sockets": SocketTransport,
     "Threads": ThreadsTransport,
     "Tls": TlsTransport,
+    "TlsHttp2": TlsHttp2Transport,
     "WebHttp1": WebTransport,
     "WebHttp2": WebHttp2Transport,
     "WebTlsHttp1": WebTlsTransport,

@@ -1,0 +1,733 @@
+"""One HTTP/2 connection without I/O, on the library h2 (RFC 9113).
+
+Frames are examined one by one before h2 sees them: limits apply before the work is
+done, and a caller can stop between two frames. h2 keeps the states, the windows and
+the settings, and answers SETTINGS and PING. Request heads, Content-Length and the limit
+of streams are checked here, so that an error in one stream ends only that stream.
+
+This file knows the wire. It must never know transports, clocks or tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from h2 import events as h2_events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import DenialOfServiceError, ProtocolError
+from h2.settings import SettingCodes
+from h2.settings import Settings as H2Settings
+from hpack.exceptions import HPACKError
+
+from txgreenwsgi._http.head import Malformed, Refusal
+
+from .budgets import Budget
+from .events import (
+    BodyEnded,
+    DataReceived,
+    Failed,
+    GoneAway,
+    Prioritized,
+    RequestReceived,
+    RequestRefused,
+    StreamReset,
+    WindowOpened,
+)
+from .hpack_codec import BlockDecoder, BlockEncoder, encode_fields, encode_status
+from .priority import urgency_of
+from .requests import StreamError, check_trailers, read_request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txgreenwsgi._http.parser import HeadLimits
+
+    from .events import Event
+
+__all__ = ["PREFACE", "Connection", "Http2Limits"]
+
+#: The first bytes of each client (RFC 9113 section 3.4).
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+#: Size of the window of a connection, in windows of a stream.
+WINDOWS: Final = 16
+
+#: Maximum size of a received frame: the default of SETTINGS_MAX_FRAME_SIZE.
+MAX_FRAME_BYTES: Final = 16384
+
+#: Maximum number of frames of a header block.
+MAX_BLOCK_FRAMES: Final = 32
+
+#: Streams that a client may reset, or make the server reset, before their response:
+#: at once, and in a second after that.
+RESETS: Final = 100
+RESETS_PER_SECOND: Final = 10
+
+#: Frames that bring nothing, such as PING or empty DATA: at once, and in a second.
+USELESS: Final = 500
+USELESS_PER_SECOND: Final = 50
+
+#: Sent bytes for which a client may send another WINDOW_UPDATE, and the maximum number
+#: of these.
+BYTES_PER_UPDATE: Final = 1024
+MAX_UPDATES: Final = 20_000
+
+_DEFAULT_WINDOW: Final = 65535
+_LAST_STREAM: Final = 2**31 - 1
+
+_DATA: Final = 0
+_HEADERS: Final = 1
+_PRIORITY: Final = 2
+_RST_STREAM: Final = 3
+_SETTINGS: Final = 4
+_PUSH_PROMISE: Final = 5
+_PING: Final = 6
+_GOAWAY: Final = 7
+_WINDOW_UPDATE: Final = 8
+_CONTINUATION: Final = 9
+_PRIORITY_UPDATE: Final = 16
+
+_END_STREAM: Final = 1
+_ACK: Final = 1
+_END_HEADERS: Final = 4
+_PADDED: Final = 8
+
+_HEADER_BYTES: Final = 9
+_RST_BYTES: Final = 13
+_GOAWAY_BYTES: Final = 17
+
+_FRAME: Final = Struct(">HBBBL")
+_SETTING: Final = Struct(">HL")
+_LONG: Final = Struct(">L")
+
+_CONFIG: Final = H2Configuration(
+    client_side=False,
+    header_encoding=None,
+    validate_inbound_headers=False,
+    normalize_inbound_headers=False,
+    validate_outbound_headers=False,
+    normalize_outbound_headers=False,
+)
+
+
+def _frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+    length = len(payload)
+    return _FRAME.pack(length >> 8, length & 0xFF, kind, flags, stream_id) + payload
+
+
+@dataclass(frozen=True, slots=True)
+class Http2Limits:
+    """The limits of HTTP/2 connections.
+
+    Attributes:
+        heads: the limits on request heads.
+        streams: maximum number of concurrent requests of a connection.
+        window: bytes of a request body that a client may send before the application
+            has read them.
+    """
+
+    heads: HeadLimits
+    streams: int = 100
+    window: int = 65536
+
+
+class _H2(H2Connection):
+    """h2's connection. It remembers fewer closed streams, which take memory."""
+
+    MAX_CLOSED_STREAMS = 1024
+
+
+class _Stream:
+    """One open stream.
+
+    Attributes:
+        receiving: whether the request body has not ended.
+        sending: whether the response has not ended.
+        left: the bytes of the body that are missing; -1 if its length is unknown.
+    """
+
+    __slots__ = ("left", "receiving", "sending")
+
+    def __init__(self, receiving: bool, left: int | None) -> None:
+        self.receiving = receiving
+        self.sending = True
+        self.left = -1 if left is None else left
+
+
+class Connection:
+    """Both directions of one HTTP/2 connection.
+
+    The receiving side is `feed`, and `next_events` for each frame. The sending side
+    takes responses, and `take` returns the bytes to send. No method parks.
+
+    Args:
+        limits: the limits.
+
+    Attributes:
+        failed: whether the connection has failed: nothing more is received.
+        settled: whether the client's first SETTINGS frame was received.
+        highest: the highest stream that a client has opened.
+    """
+
+    __slots__ = (
+        "_at",
+        "_block_bytes",
+        "_block_frames",
+        "_block_stream",
+        "_buffer",
+        "_decoder",
+        "_encoder",
+        "_h2",
+        "_last",
+        "_limits",
+        "_out",
+        "_owed",
+        "_owed_limit",
+        "_preface",
+        "_resets",
+        "_streams",
+        "_updates",
+        "_urgencies",
+        "_useless",
+        "failed",
+        "highest",
+        "settled",
+    )
+
+    def __init__(self, limits: Http2Limits) -> None:
+        self._limits = limits
+        self._buffer = bytearray()
+        self._at = 0  # index of the next frame in it
+        self._preface = PREFACE  # the rest of it
+        self.settled = False
+        self.failed = False
+        self.highest = 0
+        # The last stream that is served, after the final GOAWAY.
+        self._last = _LAST_STREAM
+        self._streams: dict[int, _Stream] = {}
+        # Urgencies that came before their requests.
+        self._urgencies: dict[int, int] = {}
+        # The header block in progress: its stream (0 for none), frames and bytes.
+        self._block_stream = self._block_frames = self._block_bytes = 0
+        self._resets = Budget(max(RESETS, limits.streams), RESETS_PER_SECOND)
+        self._useless = Budget(USELESS, USELESS_PER_SECOND)
+        self._updates = Budget(USELESS, USELESS_PER_SECOND)
+        self._out: list[bytes | memoryview] = []
+        # Received bytes that were dropped, and not returned to the window.
+        self._owed = 0
+        self._owed_limit = max(1, min(32768, limits.window * WINDOWS // 4))
+        self._h2 = h2 = _H2(_CONFIG)
+        # The limit of streams is checked here: h2 would end the connection.
+        h2.local_settings = H2Settings(
+            client=False,
+            initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: _LAST_STREAM},
+        )
+        self._decoder = BlockDecoder(limits.heads.size, limits.heads.fields)
+        self._encoder = BlockEncoder()
+        h2.decoder = self._decoder
+        h2.encoder = self._encoder  # type: ignore[assignment]
+        h2.initiate_connection()
+        h2.clear_outbound_data_buffer()
+        self._send_settings()
+
+    def _send_settings(self) -> None:
+        """Send SETTINGS; a new window of streams counts when the client confirms it."""
+        limits = self._limits
+        h2 = self._h2
+        if limits.window != _DEFAULT_WINDOW:
+            h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = limits.window
+        sent = {
+            SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
+            SettingCodes.INITIAL_WINDOW_SIZE: limits.window,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.heads.size,
+            SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
+        }
+        payload = b"".join(_SETTING.pack(code, value) for code, value in sent.items())
+        self._out.append(_frame(_SETTINGS, 0, 0, payload))
+        more = limits.window * WINDOWS - _DEFAULT_WINDOW
+        if more > 0:
+            h2.increment_flow_control_window(more)
+
+    # Receiving.
+
+    def feed(self, data: bytes) -> None:
+        """Add received bytes; `next_events` interprets them."""
+        if not self.failed:
+            self._buffer += data
+
+    @property
+    def buffered(self) -> int:
+        """The number of received bytes that were not interpreted."""
+        return len(self._buffer) - self._at
+
+    @property
+    def awaits_head(self) -> bool:
+        """Whether a part of a request head, or of the preface, was received."""
+        if self._block_stream or not self.settled:
+            return True
+        return self.buffered > 3 and self._buffer[self._at + 3] in (
+            _HEADERS,
+            _CONTINUATION,
+        )
+
+    @property
+    def open_streams(self) -> int:
+        """The number of streams whose request or response has not ended."""
+        return len(self._streams)
+
+    def next_events(self, now: float) -> list[Event] | None:
+        """Return the events of the next frame; None if it is not complete.
+
+        Args:
+            now: the time in seconds, by a clock that does not go back.
+        """
+        if self.failed:
+            return None
+        buffer, at = self._buffer, self._at
+        if self._preface:
+            start = bytes(buffer[: len(self._preface)])
+            if not self._preface.startswith(start):
+                return self._fail(ErrorCodes.PROTOCOL_ERROR, "no HTTP/2 preface")
+            self._h2.receive_data(start)
+            self._preface = self._preface[len(start) :]
+            del buffer[: len(start)]
+        if len(buffer) - at < _HEADER_BYTES:
+            return None
+        high, low, kind, flags, stream_id = _FRAME.unpack_from(buffer, at)
+        stream_id &= _LAST_STREAM
+        length = high << 8 | low
+        if length > MAX_FRAME_BYTES:
+            return self._fail(ErrorCodes.FRAME_SIZE_ERROR, "a frame is too large")
+        end = at + _HEADER_BYTES + length
+        if end > len(buffer):
+            return None
+        frame = bytes(memoryview(buffer)[at:end])
+        if end == len(buffer):
+            buffer.clear()
+            self._at = 0
+        elif end > MAX_FRAME_BYTES:
+            del buffer[:end]
+            self._at = 0
+        else:
+            self._at = end
+        if not self.settled:
+            if kind != _SETTINGS or flags & _ACK:
+                return self._fail(
+                    ErrorCodes.PROTOCOL_ERROR, "the first frame is not SETTINGS"
+                )
+            self.settled = True
+        if self._block_stream:
+            if kind != _CONTINUATION or stream_id != self._block_stream:
+                return self._fail(
+                    ErrorCodes.PROTOCOL_ERROR, "a frame inside of a header block"
+                )
+            return self._receive_continuation(frame, flags, now)
+        if kind == _DATA:
+            return self._receive_data(frame, flags, stream_id, now)
+        if kind == _HEADERS:
+            return self._receive_headers(frame, flags, stream_id, now)
+        if kind == _WINDOW_UPDATE:
+            if not self._updates.take(now):
+                return self._calm("too many WINDOW_UPDATE frames")
+            return self._apply(frame, now)
+        if kind == _RST_STREAM:
+            return self._receive_reset(frame, stream_id, now)
+        if not self._useless.take(now):
+            return self._calm("too many frames without requests or data")
+        if kind == _GOAWAY:
+            return self._receive_go_away(frame, stream_id)
+        if kind == _PRIORITY_UPDATE:
+            return self._receive_priority_update(frame, stream_id)
+        if kind > _CONTINUATION:
+            return []  # RFC 9113 section 5.5: ignore unknown frames
+        return self._apply(frame, now)
+
+    def _apply(self, frame: bytes, now: float) -> list[Event]:
+        """Pass a frame to h2; return its events."""
+        try:
+            received = self._h2.receive_data(frame)
+        except ProtocolError as error:
+            return self._fail_by(error)
+        events: list[Event] = []
+        for event in received:
+            if isinstance(event, h2_events.WindowUpdated):
+                events.append(WindowOpened(event.stream_id or 0))
+            elif isinstance(event, h2_events.RemoteSettingsChanged):
+                if SettingCodes.INITIAL_WINDOW_SIZE in (event.changed_settings or ()):
+                    events.append(WindowOpened(0))
+            elif isinstance(event, h2_events.StreamReset):
+                # h2 has reset it, because of an error of the client.
+                events += self._reset_by_error(event.stream_id or 0, now)
+        return events
+
+    def _receive_data(
+        self, frame: bytes, flags: int, stream_id: int, now: float
+    ) -> list[Event]:
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.receiving:
+            return self._receive_stray_data(frame, stream_id, stream, now)
+        start, end = _HEADER_BYTES, len(frame)
+        if flags & _PADDED:
+            if start == end or frame[start] >= end - start:
+                return self._apply(frame, now)  # an error
+            end -= frame[start]
+            start += 1
+        size = end - start
+        ended = flags & _END_STREAM
+        if not size and not ended and not self._useless.take(now):
+            return self._calm("too many empty DATA frames")
+        left = stream.left
+        if left >= 0:
+            if size > left or (ended and size < left):
+                events = self._stream_error(stream_id, now)
+                # For the window of the connection.
+                return events if self.failed else events + self._drop(frame)
+            stream.left = left - size
+        events = self._apply(frame, now)
+        if self.failed:
+            return events
+        if len(frame) > _HEADER_BYTES:
+            data = frame[start:end]
+            events.append(DataReceived(stream_id, data, len(frame) - _HEADER_BYTES))
+        if ended:
+            self._request_ended(stream_id, stream)
+            events.append(BodyEnded(stream_id))
+        return events
+
+    def _receive_stray_data(
+        self, frame: bytes, stream_id: int, stream: _Stream | None, now: float
+    ) -> list[Event]:
+        """Handle DATA for a stream whose request has ended."""
+        if stream is not None or stream_id > self.highest or not stream_id % 2:
+            return self._apply(frame, now)  # an error
+        if not self._useless.take(now):
+            return self._calm("too many DATA frames for closed streams")
+        return self._drop(frame)
+
+    def _drop(self, frame: bytes) -> list[Event]:
+        """Drop DATA of a closed stream; the window of the connection is corrected."""
+        self._flush_h2()
+        try:
+            self._h2.receive_data(frame)
+        except ProtocolError as error:
+            return self._fail_by(error)
+        data = self._h2.data_to_send()
+        # Without h2's RST_STREAM, which would answer each frame that was on its way.
+        self._out.append(data[:-_RST_BYTES])
+        return []
+
+    def _receive_headers(
+        self, frame: bytes, flags: int, stream_id: int, now: float
+    ) -> list[Event]:
+        if not flags & _END_HEADERS:
+            self._block_stream = stream_id
+            self._block_frames = 1
+            self._block_bytes = len(frame)
+            return self._apply(frame, now) or self._check_block()
+        return self._receive_block(frame, stream_id, now)
+
+    def _receive_continuation(
+        self, frame: bytes, flags: int, now: float
+    ) -> list[Event]:
+        self._block_frames += 1
+        self._block_bytes += len(frame)
+        if events := self._check_block():
+            return events
+        if not flags & _END_HEADERS:
+            return self._apply(frame, now)
+        stream_id, self._block_stream = self._block_stream, 0
+        return self._receive_block(frame, stream_id, now)
+
+    def _check_block(self) -> list[Event]:
+        """Refuse a header block that is too long, before it is complete."""
+        limit = self._limits.heads.size + MAX_FRAME_BYTES
+        if self._block_frames > MAX_BLOCK_FRAMES or self._block_bytes > limit:
+            return self._calm("a header block is too long")
+        return []
+
+    def _receive_block(self, frame: bytes, stream_id: int, now: float) -> list[Event]:
+        """Handle the last frame of a header block."""
+        known = self._streams.get(stream_id)
+        if known is None and stream_id <= self.highest:
+            # Trailers of a stream that was reset, or an error.
+            if not self._useless.take(now):
+                return self._calm("too many heads of closed streams")
+        try:
+            received = self._h2.receive_data(frame)
+        except ProtocolError as error:
+            return self._fail_by(error)
+        for event in received:
+            if isinstance(event, h2_events.RequestReceived):
+                ended = event.stream_ended is not None
+                return self._receive_request(stream_id, ended, now)
+            if isinstance(event, h2_events.TrailersReceived):
+                return self._receive_trailers(stream_id, now)
+            if isinstance(event, h2_events.StreamReset):
+                return self._reset_by_error(stream_id, now)
+        return []
+
+    def _receive_request(self, stream_id: int, ended: bool, now: float) -> list[Event]:
+        self.highest = stream_id
+        urgency = self._urgencies.pop(stream_id, None)
+        if stream_id > self._last or len(self._streams) >= self._limits.streams:
+            # The client may repeat it elsewhere, or later (RFC 9113 section 8.7).
+            self._h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+            if self._useless.take(now):
+                return []
+            return self._calm("too many concurrent streams")
+        decoder = self._decoder
+        fields, decoder.fields = decoder.fields, []
+        heads = self._limits.heads
+        try:
+            request = read_request(fields, decoder.size, ended, heads, True)
+        except StreamError:
+            self._streams[stream_id] = _Stream(not ended, None)
+            return self._stream_error(stream_id, now)
+        except Malformed as error:
+            self._streams[stream_id] = _Stream(not ended, None)
+            method = dict(fields).get(b":method", b"").decode("latin-1")
+            refusal = Refusal(error.status, error.reason)
+            return [RequestRefused(stream_id, refusal, method, ended)]
+        head = request.head
+        self._streams[stream_id] = _Stream(not ended, head.content_length)
+        if urgency is None:
+            urgency = request.urgency
+        return [RequestReceived(stream_id, head, ended, urgency, request.protocol)]
+
+    def _receive_trailers(self, stream_id: int, now: float) -> list[Event]:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return []
+        decoder = self._decoder
+        refusal = None
+        try:
+            check_trailers(decoder.fields, decoder.size, self._limits.heads)
+        except StreamError:
+            return self._stream_error(stream_id, now)
+        except Malformed as error:
+            refusal = Refusal(error.status, error.reason)
+        if stream.left > 0:
+            return self._stream_error(stream_id, now)
+        self._request_ended(stream_id, stream)
+        return [BodyEnded(stream_id, refusal)]
+
+    def _receive_reset(self, frame: bytes, stream_id: int, now: float) -> list[Event]:
+        if stream_id > self.highest or (stream_id and not stream_id % 2):
+            return self._fail(
+                ErrorCodes.PROTOCOL_ERROR, "RST_STREAM for a stream that is idle"
+            )
+        stream = self._streams.get(stream_id)
+        if stream is None and not self._useless.take(now):
+            return self._calm("too many RST_STREAM frames for closed streams")
+        try:
+            self._h2.receive_data(frame)
+        except ProtocolError as error:
+            return self._fail_by(error)
+        if stream is None:
+            return []
+        del self._streams[stream_id]
+        if stream.sending and not self._resets.take(now):
+            return self._calm("too many streams were reset")
+        return [StreamReset(stream_id, True)]
+
+    def _receive_go_away(self, frame: bytes, stream_id: int) -> list[Event]:
+        """Handle GOAWAY. Not by h2, which would end the open streams."""
+        if stream_id:
+            return self._fail(ErrorCodes.PROTOCOL_ERROR, "GOAWAY for a stream")
+        if len(frame) < _GOAWAY_BYTES:
+            return self._fail(ErrorCodes.FRAME_SIZE_ERROR, "GOAWAY is too short")
+        return [GoneAway(_LONG.unpack_from(frame, _HEADER_BYTES + 4)[0])]
+
+    def _receive_priority_update(self, frame: bytes, stream_id: int) -> list[Event]:
+        if stream_id:
+            return self._fail(ErrorCodes.PROTOCOL_ERROR, "PRIORITY_UPDATE for a stream")
+        if len(frame) < _HEADER_BYTES + 4:
+            return self._fail(
+                ErrorCodes.FRAME_SIZE_ERROR, "PRIORITY_UPDATE is too short"
+            )
+        prioritized: int = _LONG.unpack_from(frame, _HEADER_BYTES)[0] & _LAST_STREAM
+        if not prioritized % 2:
+            return self._fail(
+                ErrorCodes.PROTOCOL_ERROR, "PRIORITY_UPDATE of no request"
+            )
+        urgency = urgency_of(frame[_HEADER_BYTES + 4 :].decode("latin-1"))
+        if prioritized in self._streams:
+            return [Prioritized(prioritized, urgency)]
+        if prioritized > self.highest and len(self._urgencies) < self._limits.streams:
+            self._urgencies[prioritized] = urgency
+        return []
+
+    # Errors.
+
+    def _reset_by_error(self, stream_id: int, now: float) -> list[Event]:
+        """Account for a stream that h2 has reset because of an error of the client."""
+        if self._streams.pop(stream_id, None) is None:
+            return []
+        if not self._resets.take(now):
+            return self._calm("too many streams had to be reset")
+        return [StreamReset(stream_id, False)]
+
+    def _stream_error(self, stream_id: int, now: float) -> list[Event]:
+        """Reset a stream because of an error of the client."""
+        self._h2.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
+        return self._reset_by_error(stream_id, now)
+
+    def _calm(self, reason: str) -> list[Event]:
+        return self._fail(ErrorCodes.ENHANCE_YOUR_CALM, reason)
+
+    def _fail_by(self, error: ProtocolError) -> list[Event]:
+        """End the connection because of an error that h2 has found."""
+        code = error.error_code
+        cause = error.__cause__
+        if isinstance(cause, HPACKError) and not isinstance(
+            error, DenialOfServiceError
+        ):
+            code = ErrorCodes.COMPRESSION_ERROR  # RFC 9113 section 4.3
+        # h2's GOAWAY is the last frame. The one of `_fail` gives the reason.
+        self._out.append(self._h2.data_to_send()[:-_GOAWAY_BYTES])
+        return self._fail(code, str(error))
+
+    def _fail(self, code: int, reason: str) -> list[Event]:
+        self._send_go_away(self.highest, code, reason.encode("ascii", "replace")[:200])
+        self.failed = True
+        self._buffer.clear()
+        self._at = 0
+        self._streams.clear()
+        return [Failed(code, reason)]
+
+    # Sending.
+
+    def take(self) -> bytes:
+        """Return the bytes to send; b"" if there are none."""
+        data = self._h2.data_to_send()
+        out = self._out
+        if not out:
+            return data
+        out.append(data)
+        joined = b"".join(out)
+        out.clear()
+        return joined
+
+    def _flush_h2(self) -> None:
+        data = self._h2.data_to_send()
+        if data:
+            self._out.append(data)
+
+    def is_open(self, stream_id: int) -> bool:
+        """Return whether a response, or the rest of it, can be sent."""
+        stream = self._streams.get(stream_id)
+        return stream is not None and stream.sending
+
+    def send_head(
+        self, stream_id: int, code: int, lines: Iterable[bytes], end: bool
+    ) -> None:
+        """Send the head of a response.
+
+        Args:
+            stream_id: the stream, which must be open.
+            code: the status code; interim if below 200.
+            lines: the lines of the fields, valid and with CRLF.
+            end: whether the response has no body.
+        """
+        self._encoder.block = encode_status(code) + encode_fields(lines)
+        status = [(b":status", b"%d" % code)]
+        self._h2.send_headers(stream_id, status, end_stream=end)
+        if end:
+            self._response_ended(stream_id)
+
+    def send_data(self, stream_id: int, data: memoryview, end: bool) -> int:
+        """Send the beginning of `data` in one frame, as far as the windows allow.
+
+        Args:
+            stream_id: the stream, which must be open.
+            data: the bytes, at least one.
+            end: whether they end the response.
+
+        Returns:
+            The number of bytes sent; 0 if a window is used up.
+        """
+        h2 = self._h2
+        stream = h2.streams[stream_id]
+        size = len(data)
+        sent = min(
+            size,
+            stream.outbound_flow_control_window,
+            h2.outbound_flow_control_window,
+            h2.max_outbound_frame_size,
+            65536,
+        )
+        if sent <= 0:
+            return 0
+        self._updates.give(sent / BYTES_PER_UPDATE + 1, MAX_UPDATES)
+        if end and sent == size:
+            h2.send_data(stream_id, data, end_stream=True)
+            self._response_ended(stream_id)
+            return sent
+        # What h2 would do, without its copies.
+        self._flush_h2()
+        self._out.append(_FRAME.pack(sent >> 8, sent & 0xFF, _DATA, 0, stream_id))
+        self._out.append(data[:sent])
+        stream.outbound_flow_control_window -= sent
+        h2.outbound_flow_control_window -= sent
+        return sent
+
+    @property
+    def window(self) -> int:
+        """The number of bytes that the client accepts on the connection."""
+        return self._h2.outbound_flow_control_window
+
+    def send_end(self, stream_id: int) -> None:
+        """End a response; its stream must be open."""
+        self._h2.end_stream(stream_id)
+        self._response_ended(stream_id)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Reset a stream; a no-op if it is closed."""
+        if self._streams.pop(stream_id, None) is not None:
+            self._h2.reset_stream(stream_id, code)
+
+    def credit(self, stream_id: int, size: int) -> None:
+        """Return bytes that were read to the windows of stream and connection."""
+        if not self.failed:
+            self._h2.acknowledge_received_data(size, stream_id)
+
+    def drop(self, size: int) -> None:
+        """Return bytes that were dropped to the window of the connection only."""
+        self._owed += size
+        if self._owed >= self._owed_limit and not self.failed:
+            self._h2.increment_flow_control_window(self._owed)
+            self._owed = 0
+
+    def announce_end(self) -> None:
+        """Send a GOAWAY that permits the requests on their way (RFC 9113, 6.8)."""
+        self._send_go_away(_LAST_STREAM, 0, b"")
+
+    def end(self) -> None:
+        """Send the final GOAWAY: later streams are refused."""
+        self._last = self.highest
+        self._send_go_away(self.highest, 0, b"")
+
+    def give_up(self, reason: str) -> None:
+        """Send a GOAWAY with the reason; receive nothing more."""
+        self._fail(ErrorCodes.NO_ERROR, reason)
+
+    def _send_go_away(self, last: int, code: int, reason: bytes) -> None:
+        self._flush_h2()
+        self._out.append(
+            _frame(_GOAWAY, 0, 0, _LONG.pack(last) + _LONG.pack(code) + reason)
+        )
+
+    def _request_ended(self, stream_id: int, stream: _Stream) -> None:
+        stream.receiving = False
+        if not stream.sending:
+            del self._streams[stream_id]
+
+    def _response_ended(self, stream_id: int) -> None:
+        stream = self._streams[stream_id]
+        stream.sending = False
+        if not stream.receiving:
+            del self._streams[stream_id]
