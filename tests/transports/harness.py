@@ -54,6 +54,7 @@ __all__ = [
     "HTTP1",
     "HTTP2",
     "OWN",
+    "OWN_HTTP1",
     "STREAMING",
     "TEXT",
     "TRANSPORTS",
@@ -636,6 +637,8 @@ STREAMING = [name for name, server in TRANSPORTS.items() if server.streams_bodie
 WEB = [name for name, server in TRANSPORTS.items() if issubclass(server, WebTransport)]
 #: Names of our own transports.
 OWN = [name for name in TRANSPORTS if name not in WEB]
+#: Names of our own transports that speak HTTP/1.1.
+OWN_HTTP1 = [name for name in OWN if name in HTTP1]
 
 
 class TransportCase(SynchronousTestCase):

@@ -452,10 +452,10 @@ class Connection:
     def _receive_block(self, frame: bytes, stream_id: int, now: float) -> list[Event]:
         """Handle the last frame of a header block."""
         known = self._streams.get(stream_id)
-        if known is None and stream_id <= self.highest:
-            # Trailers of a stream that was reset, or an error.
-            if not self._useless.take(now):
-                return self._calm("too many heads of closed streams")
+        closed = known is None and stream_id <= self.highest
+        # Trailers of a stream that was reset, or an error.
+        if closed and not self._useless.take(now):
+            return self._calm("too many heads of closed streams")
         try:
             received = self._h2.receive_data(frame)
         except ProtocolError as error:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._http.parser import HeadLimits
 
-__all__ = ["Request", "StreamError", "VERSION", "check_trailers", "read_request"]
+__all__ = ["VERSION", "Request", "StreamError", "check_trailers", "read_request"]
 
 #: SERVER_PROTOCOL, in the form that RFC 3875 section 4.1.16 requires. nginx, Apache
 #: and gunicorn use it too.

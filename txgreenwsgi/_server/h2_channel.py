@@ -1,7 +1,7 @@
 """One HTTP/2 connection: its transport, and the streams of its exchanges.
 
 Frames are dispatched one by one in the reactor greenlet, for one time slice at most.
-While the client does not accept what was sent, no frame is read: answers to its frames
+While the client does not accept what was sent, few frames are read: answers to them
 cannot pile up. Streams with more to send than the windows allow take turns
 (`_http2/priority.py`).
 
@@ -115,6 +115,10 @@ _READ_BYTES = 65536
 #: Size of the pieces in which the frames of a connection go to the transport.
 _PIECE_BYTES = 65536
 
+#: Bytes that are written for a client that accepts none, above which its frames are not
+#: read: answers to them must not pile up.
+_EXCESS_BYTES = 16384
+
 _REFUSED_STREAM = 7  # RFC 9113 section 7
 
 _NO_ENDS = cast("Ends", None)
@@ -144,8 +148,10 @@ class H2Channel:
     """
 
     __slots__ = (
+        "_announced",
         "_discarded",
         "_ends",
+        "_excess",
         "_fd",
         "_head_since",
         "_idle_since",
@@ -202,7 +208,11 @@ class H2Channel:
         self._sending = False
         self._scheduled = False
         self._peer_gone = False
+        # Bytes written while the client accepted none.
+        self._excess = 0
         self._discarded = 0
+        # Time of the announcement of the end.
+        self._announced = 0.0
         # Time from which the connection has no stream; of the first byte of an
         # incomplete head (0 for none); at which to abort, in LINGERING and CLOSED.
         self._idle_since = self._head_since = self._time = 0.0
@@ -303,7 +313,7 @@ class H2Channel:
         end = now + hub.slice_seconds
         h2 = self.h2
         try:
-            while not self._writer.blocked:
+            while self._excess <= _EXCESS_BYTES:
                 events = h2.next_events(now)
                 if events is None:
                     break
@@ -385,6 +395,13 @@ class H2Channel:
             # Many tasks of earlier streams, which the client has reset, still run.
             self.h2.reset(stream_id, _REFUSED_STREAM)
             return
+        shutdown = self.server.shutdown
+        if shutdown.stopping and self.state is OPEN:
+            # Some clients lose their open streams when the end is announced: it is only
+            # for those that go on opening streams.
+            now = self.server.hub.seconds()
+            if now - shutdown.began >= self.server.settings.drain_idle:
+                self._announce(now)
         head = event.head
         if event.protocol:
             head.upgrade = event.protocol
@@ -408,9 +425,8 @@ class H2Channel:
     def _admit(self) -> None:
         """Start the exchange whose first bytes were awaited."""
         stream, self._unadmitted = self._unadmitted, None
-        if stream is not None and stream.exchange is not None:
-            if self._streams.get(stream.stream_id) is stream:
-                stream.exchange.admit()
+        if stream is not None and stream.connected and stream.exchange is not None:
+            stream.exchange.admit()
 
     def _refuse(self, event: RequestRefused) -> None:
         """Answer an invalid request without an exchange."""
@@ -511,10 +527,10 @@ class H2Channel:
 
     def writable(self) -> None:
         """Continue to send, and to read. Called by the writer."""
+        self._excess = 0
         self.send_pending()
         if (
-            not self._writer.blocked
-            and self.h2.buffered
+            self.h2.buffered
             and not (self._pumping or self._postponed)
             and self.state is not LINGERING
             and self.state is not CLOSED
@@ -581,7 +597,10 @@ class H2Channel:
     def _write_out(self) -> None:
         data = self.h2.take()
         if data and self.state is not CLOSED and self.state is not LINGERING:
-            self._writer.write(data)
+            writer = self._writer
+            if writer.blocked:
+                self._excess += len(data)
+            writer.write(data)
 
     def reset_stream(self, stream: H2Stream, code: int) -> None:
         """Reset a stream at once."""
@@ -650,7 +669,7 @@ class H2Channel:
         """Close a connection without streams if no request is expected."""
         if self._peer_gone or self.state is FINISHING:
             self._end()
-        elif self.state is ANNOUNCED:
+        elif self.server.shutdown.stopping:
             self._drain(self._idle_since)
         elif not self.server.settings.keep_alive and self.h2.highest:
             self._end()
@@ -660,7 +679,7 @@ class H2Channel:
     def _update_reading(self) -> None:
         """Pause reading while received frames wait; else resume it."""
         lingers = self.state is LINGERING or self.state is CLOSED
-        wanted = lingers or not (self._writer.blocked or self._postponed)
+        wanted = lingers or not (self._excess > _EXCESS_BYTES or self._postponed)
         if self.transport is _NO_TRANSPORT or wanted is not self.reading_paused:
             return
         self.reading_paused = not wanted
@@ -697,33 +716,38 @@ class H2Channel:
 
     def stop(self) -> None:
         """Begin shutdown: announce the end, and close when the client is idle."""
-        if self.state is OPEN:
-            self.state = _ON_ANNOUNCE[self.state]
-            self.h2.announce_end()
-            self._write_out()
         self._drain(self.server.hub.seconds())
 
     def _drain(self, now: float) -> None:
-        """Refuse later requests when those on their way were received.
-
-        Then close after the last response.
-        """
-        if self.state is not ANNOUNCED:
+        """Take the next step of the shutdown: see `docs/decisions/0038-http2.md`."""
+        if self.state is FINISHING:
             return
-        shutdown = self.server.shutdown
-        since = shutdown.began
+        began = self.server.shutdown.began
+        idle = self.server.settings.drain_idle
         if not self._streams:
-            since = max(since, self._idle_since)
-        if now - since < self.server.settings.drain_idle:
-            return
-        if self._postponed or has_unread_bytes(self.transport):
-            return  # perhaps a request; `check` tries again
-        if self._streams:
+            if self.state is OPEN:
+                self._announce(now)
+            if now - max(began, self._idle_since) >= idle and not self._has_input():
+                self._end()
+        elif (
+            self.state is ANNOUNCED
+            and now - self._announced >= max(idle, _DRAIN_CLOSE_SECONDS)
+            and not self._has_input()
+        ):
             self.state = _ON_FINISH[self.state]
             self.h2.end()
             self._write_out()
-        else:
-            self._end()
+
+    def _announce(self, now: float) -> None:
+        """Tell the client to open no more streams; those on their way are served."""
+        self.state = _ON_ANNOUNCE[self.state]
+        self._announced = now
+        self.h2.announce_end()
+        self._write_out()
+
+    def _has_input(self) -> bool:
+        """Return whether input is known that may be a request."""
+        return self._postponed or has_unread_bytes(self.transport)
 
     def end_of_grace(self) -> None:
         """Close after the grace period if no request is in progress."""
@@ -826,7 +850,8 @@ class H2Channel:
         if stream.pending is not None:
             limit = self.server.limits.write_seconds or float("inf")
         if now - stream.since >= limit:
-            self.reset_stream(stream, CANCEL if stream.pending is not None else NO_ERROR)
+            code = NO_ERROR if stream.pending is None else CANCEL
+            self.reset_stream(stream, code)
 
     def _time_out(self, reason: str) -> None:
         """Close a connection whose client does not complete a head.
