@@ -23,7 +23,7 @@ from hpack.table import HeaderTable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["BlockDecoder", "BlockEncoder", "encode_fields", "encode_status"]
+__all__ = ["BlockDecoder", "TableUpdate", "encode_fields", "encode_status"]
 
 #: How far above the limits a block is decoded, so that it can be answered with 431.
 #: Above that, the connection ends.
@@ -34,6 +34,9 @@ _FIELD_BYTES: Final = 4
 
 # Never stored in the table of an intermediary either (RFC 7541 section 7.1.3).
 _SECRET: Final = frozenset({b"set-cookie"})
+
+#: A table size update to 0 (RFC 7541 section 6.3).
+_NO_TABLE: Final = b"\x20"
 
 _CACHED_VALUE_BYTES: Final = 128
 _CACHE_ENTRIES: Final = 1024
@@ -145,21 +148,21 @@ def _string(data: bytes, at: int, end: int) -> tuple[bytes, int]:
     return (decode_huffman(string) if first & 0x80 else string), stop
 
 
-class BlockEncoder:
-    """The encoder of the responses of one connection, in place of hpack's.
+class TableUpdate:
+    """The start of a response head, in place of hpack's encoder.
+
+    No response uses the dynamic table, but a client that reduces its size expects to be
+    told (RFC 7541 section 4.2).
 
     Attributes:
-        block: the fields of the next head, encoded by `encode_fields`.
-        header_table_size: the size that the client allows, which is not used. h2 sets
-            it when the client changes it.
+        header_table_size: the size that the client allows. Set by h2.
     """
 
+    __slots__ = ("_size", "_update")
+
     def __init__(self) -> None:
-        self.block = b""
-        # The table is empty, but a client that reduces its size expects to be told
-        # (RFC 7541 section 4.2).
-        self._update = b"\x20"
         self._size = HeaderTable.DEFAULT_SIZE
+        self._update = _NO_TABLE
 
     @property
     def header_table_size(self) -> int:
@@ -169,12 +172,12 @@ class BlockEncoder:
     @header_table_size.setter
     def header_table_size(self, size: int) -> None:
         self._size = size
-        self._update = b"\x20"
+        self._update = _NO_TABLE
 
-    def encode(self, fields: object, huffman: bool = True) -> bytes:
-        """Return the block of the next head. Called by h2."""
+    def start(self) -> bytes:
+        """Return the bytes before the fields of the next head."""
         update, self._update = self._update, b""
-        return update + self.block
+        return update
 
 
 #: Cache of encoded fields: the line of a field, as in HTTP/1.1, to its encoding.

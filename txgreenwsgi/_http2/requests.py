@@ -35,6 +35,7 @@ VERSION: Final = "HTTP/2.0"
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 # As in HTTP/1.1; white space at the ends is forbidden (RFC 9113 section 8.2.1).
 _VALUE: Final = re.compile(rb"(?![ \t])[\t -~\x80-\xff]*(?<![ \t])")
+_SCHEMES: Final = frozenset({b"http", b"https"})
 _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*")
 _PROTOCOL: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z/]+")
 
@@ -60,6 +61,8 @@ _CACHE_ENTRIES: Final = 1024
 
 #: Cache of valid fields and their variables, cleared as a whole when it is full.
 _variables: dict[tuple[bytes, bytes], Variable] = {}
+#: Cache of valid authorities.
+_hosts: dict[bytes, str] = {}
 #: Cache of request lines by method and path.
 _lines: dict[tuple[bytes, bytes], RequestLine] = {}
 
@@ -190,9 +193,7 @@ def _join(variables: list[Variable], authority: bytes | None) -> dict[str, str]:
     if len(joined) != len(variables) or "" in joined:
         joined = join_fields(variables)
     if authority is not None:
-        host = authority.decode("latin-1")
-        if not is_host(host) or not host:
-            raise Malformed(400, "the :authority is not a valid host and port")
+        host = _hosts.get(authority) or _read_host(authority)
         given = joined.get("HTTP_HOST")
         if given is not None and given.lower() != host.lower():
             # RFC 9113 section 8.3.1: two recipients would choose differently.
@@ -201,10 +202,21 @@ def _join(variables: list[Variable], authority: bytes | None) -> dict[str, str]:
     return joined
 
 
+def _read_host(authority: bytes) -> str:
+    host = authority.decode("latin-1")
+    if not is_host(host) or not host:
+        raise Malformed(400, "the :authority is not a valid host and port")
+    if len(authority) <= _CACHED_BYTES:
+        if len(_hosts) >= _CACHE_ENTRIES:
+            _hosts.clear()
+        _hosts[bytes(authority)] = host
+    return host
+
+
 def _read_line(method: bytes, pseudo: dict[bytes, bytes], limit: int) -> RequestLine:
     """Return the request line of the pseudo-header fields."""
     scheme, path = pseudo.get(b":scheme", b""), pseudo.get(b":path", b"")
-    if _SCHEME.fullmatch(scheme) is None:
+    if scheme not in _SCHEMES and _SCHEME.fullmatch(scheme) is None:
         raise StreamError("no valid :scheme")
     if not path:
         raise StreamError("no :path")
