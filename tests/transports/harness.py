@@ -471,6 +471,7 @@ class SocketHttp2Transport(SocketTransport):
 
     connection_class = Http2Connection
     version = "HTTP/2.0"
+    large = 500_000  # the window of a stream is smaller than the buffers
 
     def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
         """Start the service on a free port."""

@@ -71,8 +71,8 @@ RESETS_PER_SECOND: Final = 10
 USELESS: Final = 500
 USELESS_PER_SECOND: Final = 50
 
-#: Sent bytes for which a client may send another WINDOW_UPDATE, and the maximum number
-#: of these.
+#: Sent bytes for which a client may send another WINDOW_UPDATE, besides two for the
+#: end of each block, and the maximum number of these.
 BYTES_PER_UPDATE: Final = 1024
 MAX_UPDATES: Final = 20_000
 
@@ -679,7 +679,9 @@ class Connection:
         )
         if sent <= 0:
             return 0
-        self._updates.give(sent / BYTES_PER_UPDATE + 1, MAX_UPDATES)
+        # A client that keeps its window small gets no credit for small frames.
+        credit = sent / BYTES_PER_UPDATE if sent < size else sent / BYTES_PER_UPDATE + 2
+        self._updates.give(credit, MAX_UPDATES)
         self._flush_h2()
         stream.outbound_flow_control_window -= sent
         h2.outbound_flow_control_window -= sent

@@ -119,6 +119,8 @@ _PIECE_BYTES = 65536
 #: read: answers to them must not pile up.
 _EXCESS_BYTES = 16384
 
+_NEVER = float("inf")
+
 _REFUSED_STREAM = 7  # RFC 9113 section 7
 
 _NO_ENDS = cast("Ends", None)
@@ -213,9 +215,11 @@ class H2Channel:
         self._discarded = 0
         # Time of the announcement of the end.
         self._announced = 0.0
-        # Time from which the connection has no stream; of the first byte of an
-        # incomplete head (0 for none); at which to abort, in LINGERING and CLOSED.
-        self._idle_since = self._head_since = self._time = 0.0
+        # Time from which the connection has no stream, and at which to abort it, in
+        # LINGERING and CLOSED.
+        self._idle_since = self._time = 0.0
+        # Time of the first byte of an incomplete head; _NEVER without one.
+        self._head_since = _NEVER
 
     # Called by the transport.
 
@@ -331,8 +335,8 @@ class H2Channel:
         else:
             self._write_out()
         if not h2.awaits_head:
-            self._head_since = 0.0
-        elif not self._head_since:
+            self._head_since = _NEVER
+        elif self._head_since == _NEVER:
             self._head_since = now
         if self._postponed:
             self.server.hub.at_next_turn(self._continue)
@@ -789,6 +793,21 @@ class H2Channel:
             return 0.0
         return self.server.limits.write_seconds or float("inf")
 
+    def _stop_lingering(self, now: float) -> None:
+        """Close a connection whose client did not close it in time."""
+        below = tcp_connection(self.transport)
+        if (
+            self.state is LINGERING
+            and self.server.shutdown.stopping
+            and below is not None
+            and not below.disconnecting
+        ):
+            # The client may still be receiving: an abort would discard what is unsent.
+            self._time = now + (self.server.limits.write_seconds or float("inf"))
+            below.loseConnection()
+        else:
+            self.abort()
+
     def abort(self) -> None:
         """Abort the connection."""
         self.state = _ON_LOSE[self.state]
@@ -805,7 +824,7 @@ class H2Channel:
         """Apply the deadlines of the connection and its exchanges."""
         if self.state is LINGERING or self.state is CLOSED:
             if now >= self._time:
-                self.abort()
+                self._stop_lingering(now)
             return
         for stream in list(self._streams.values()):
             if stream.exchange is not None:
@@ -826,7 +845,7 @@ class H2Channel:
                 )
                 self.abort()
             return
-        if self._head_since and not self._postponed:
+        if self._head_since != _NEVER and not self._postponed:
             limit = settings.header_timeout
             if limit and now - self._head_since >= limit:
                 self._time_out(f"no complete head in {limit:g} seconds")
@@ -873,7 +892,7 @@ class H2Channel:
             self._time = max(self._time, later)
             return
         self._idle_since = min(self._idle_since + seconds, now)
-        if self._head_since:
+        if self._head_since != _NEVER:
             self._head_since = min(self._head_since + seconds, now)
         self._writer.since = min(self._writer.since + seconds, now)
         for stream in self._streams.values():
