@@ -361,7 +361,7 @@ class Connection:
                 events.append(WindowOpened(event.stream_id or 0))
             elif isinstance(event, h2_events.RemoteSettingsChanged):
                 if SettingCodes.INITIAL_WINDOW_SIZE in (event.changed_settings or ()):
-                    events.append(WindowOpened(0))
+                    events += map(WindowOpened, self._streams)
             elif isinstance(event, h2_events.StreamReset):
                 # h2 has reset it, because of an error of the client.
                 events += self._reset_by_error(event.stream_id or 0, now)

@@ -121,7 +121,7 @@ class WindowOpened:
     """More data may be sent.
 
     Attributes:
-        stream_id: the stream; 0 for the connection, or all streams.
+        stream_id: the stream; 0 for the connection.
     """
 
     stream_id: int
