@@ -170,7 +170,7 @@ class RawClient:
         found: dict[int, int] = {}
         for each in self.of_kind(HEADERS):
             fields = Decoder().decode(each.payload)
-            found[each.stream] = int(dict(fields)[":status"])
+            found[each.stream] = int(dict(fields)[":status"])  # type: ignore[index]
         return found
 
     def body(self, stream: int) -> bytes:

@@ -63,6 +63,9 @@ def pseudo(client: RawClient, *fields: tuple[str, str]) -> bytes:
     return frame(HEADERS, WHOLE, 1, client.block(fields))
 
 
+#: The header block of GET / without the dynamic table.
+HEAD = b"\x82\x86\x84\x01\x04test"
+
 METHOD, SCHEME = (":method", "GET"), (":scheme", "http")
 PATH, AUTHORITY = (":path", "/"), (":authority", "test")
 
@@ -279,9 +282,6 @@ ANSWERS: list[tuple[str, str, Build, int]] = [
     ("RFC 9110 10.1.1", "an unknown expectation", lambda c: c.request(
         1, more=[("expect", "magic")]), 417),
 ]  # fmt: skip
-
-#: The header block of GET / without the dynamic table.
-HEAD = b"\x82\x86\x84\x01\x04test"
 
 
 class ConformanceTests(LeakCheckMixin, SynchronousTestCase):

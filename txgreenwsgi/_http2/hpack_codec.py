@@ -15,7 +15,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hpack.exceptions import HPACKDecodingError, OversizedHeaderListError
+from hpack.exceptions import (
+    HPACKDecodingError,
+    InvalidTableSizeError,
+    OversizedHeaderListError,
+)
 from hpack.hpack import Decoder, decode_integer, encode_integer
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
@@ -103,7 +107,11 @@ class BlockDecoder(Decoder):
             elif first & 0xE0 == 0x20:
                 if count:
                     raise HPACKDecodingError("table size update inside of a block")
-                at += self._update_encoding_context(data[at : at + 8])
+                new_size, used = decode_integer(data[at : at + 8], 5)
+                if new_size > self.max_allowed_table_size:
+                    raise InvalidTableSizeError(f"a table of {new_size} bytes")
+                self.header_table_size = new_size
+                at += used
                 continue
             else:
                 indexed = first & 0x40
@@ -125,7 +133,8 @@ class BlockDecoder(Decoder):
                     f"a head of more than {fields_limit} fields or {size_limit} bytes"
                 )
             fields.append(field)
-        self._assert_valid_table_size()
+        if self.header_table_size > self.max_allowed_table_size:
+            raise InvalidTableSizeError("the table was not reduced")
         self.fields, self.size, self.count = fields, size, count
         return ()
 

@@ -231,7 +231,7 @@ def _read_line(method: bytes, pseudo: dict[bytes, bytes], limit: int) -> Request
     # An extended CONNECT has the path of a GET.
     shown = b"GET" if method == b"CONNECT" else method
     line = read_request_line(b"%b %b HTTP/1.1" % (shown, path))
-    line = line._replace(method=method.decode("ascii"))
+    line = RequestLine(method.decode("ascii"), *line[1:])
     if len(path) <= _CACHED_BYTES:
         if len(_lines) >= _CACHE_ENTRIES:
             _lines.clear()

@@ -116,7 +116,7 @@ class H2Stream:
         orphaned: whether the exchange goes on although the stream is closed.
     """
 
-    body_is_stored: Final = False
+    body_is_stored = False
 
     __slots__ = (
         "_bodiless",

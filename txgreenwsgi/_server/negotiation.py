@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from zope.interface import implementer
 
-from .first_bytes import FirstBytes, FirstBytesFactory
+from .first_bytes import FirstBytes, FirstBytesFactory, Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from .handshakes import Handshakes
-    from .site import GreenSite
 
 __all__ = ["ALPN", "Negotiation", "NegotiationFactory"]
 
@@ -46,7 +45,7 @@ class NegotiationFactory(FirstBytesFactory):
 
     def __init__(
         self,
-        site: GreenSite,
+        site: Site,
         handshakes: Handshakes,
         make: Callable[[IAddress | None, bool], IProtocol],
         cleartext: bool,

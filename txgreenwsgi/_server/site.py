@@ -216,10 +216,10 @@ class GreenSite(Factory):
 
         def make(addr: IAddress | None, http2: bool) -> IProtocol:
             if not http2:
-                return self._http1(addr)  # type: ignore[return-value]
+                return self._http1(addr)
             given: object = addr
             proxied = given if type(given) is ProxiedAddress else None
-            return H2Channel(self.server, self.sockets, limits, proxied)  # type: ignore[return-value]
+            return H2Channel(self.server, self.sockets, limits, proxied)
 
         self.server.bind()
         factory = NegotiationFactory(
