@@ -5,6 +5,8 @@ done, and a caller can stop between two frames. h2 keeps the states, the windows
 the settings, and answers SETTINGS and PING. Request heads, Content-Length and the limit
 of streams are checked here, so that an error in one stream ends only that stream.
 
+Data in both directions does not pass through h2, which copies it several times.
+
 This file knows the wire. It must never know transports, clocks or tasks.
 """
 
@@ -100,7 +102,6 @@ _END_HEADERS: Final = 4
 _PADDED: Final = 8
 
 _HEADER_BYTES: Final = 9
-_RST_BYTES: Final = 13
 _GOAWAY_BYTES: Final = 17
 
 _FRAME: Final = Struct(">HBBBL")
@@ -151,14 +152,18 @@ class _Stream:
         receiving: whether the request body has not ended.
         sending: whether the response has not ended.
         left: the bytes of the body that are missing; -1 if its length is unknown.
+        window: the bytes of the body that the client may send now.
+        read: bytes that were read and not returned to the window yet.
     """
 
-    __slots__ = ("left", "receiving", "sending")
+    __slots__ = ("left", "read", "receiving", "sending", "window")
 
-    def __init__(self, receiving: bool, left: int | None) -> None:
+    def __init__(self, receiving: bool, left: int | None, window: int) -> None:
         self.receiving = receiving
         self.sending = True
         self.left = -1 if left is None else left
+        self.window = window
+        self.read = 0
 
 
 class Connection:
@@ -188,14 +193,17 @@ class Connection:
         "_last",
         "_limits",
         "_out",
-        "_owed",
-        "_owed_limit",
         "_preface",
+        "_read",
         "_resets",
+        "_step",
+        "_stream_step",
+        "_stream_window",
         "_streams",
         "_updates",
         "_urgencies",
         "_useless",
+        "_window",
         "failed",
         "highest",
         "settled",
@@ -220,9 +228,14 @@ class Connection:
         self._useless = Budget(USELESS, USELESS_PER_SECOND)
         self._updates = Budget(USELESS, USELESS_PER_SECOND)
         self._out: list[bytes | memoryview] = []
-        # Received bytes that were dropped, and not returned to the window.
-        self._owed = 0
-        self._owed_limit = max(1, min(32768, limits.window * WINDOWS // 4))
+        # The bytes that the client may send, and those read or dropped that were not
+        # returned to its window yet. The window of streams is the default until the
+        # client has confirmed the settings.
+        self._window = _DEFAULT_WINDOW
+        self._read = 0
+        self._step = max(1, limits.window * WINDOWS // 4)
+        self._stream_window = max(limits.window, _DEFAULT_WINDOW)
+        self._stream_step = max(1, limits.window // 2)
         self._h2 = h2 = _H2(_CONFIG)
         # The limit of streams is checked here: h2 would end the connection.
         h2.local_settings = H2Settings(
@@ -240,9 +253,6 @@ class Connection:
     def _send_settings(self) -> None:
         """Send SETTINGS; a new window of streams counts when the client confirms it."""
         limits = self._limits
-        h2 = self._h2
-        if limits.window != _DEFAULT_WINDOW:
-            h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = limits.window
         sent = {
             SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
             SettingCodes.INITIAL_WINDOW_SIZE: limits.window,
@@ -253,7 +263,9 @@ class Connection:
         self._out.append(_frame(_SETTINGS, 0, 0, payload))
         more = limits.window * WINDOWS - _DEFAULT_WINDOW
         if more > 0:
-            h2.increment_flow_control_window(more)
+            self._window += more
+            self._open_window(0, more)
+        self._step = min(self._step, self._window // 2)
 
     # Receiving.
 
@@ -308,15 +320,11 @@ class Connection:
         end = at + _HEADER_BYTES + length
         if end > len(buffer):
             return None
-        frame = bytes(memoryview(buffer)[at:end])
-        if end == len(buffer):
-            buffer.clear()
-            self._at = 0
-        elif end > MAX_FRAME_BYTES:
-            del buffer[:end]
-            self._at = 0
-        else:
-            self._at = end
+        if kind == _DATA and self.settled and not self._block_stream:
+            padded = flags & _PADDED
+            data = self._take_frame(at + _HEADER_BYTES, end)
+            return self._receive_data(data, padded, flags & _END_STREAM, stream_id, now)
+        frame = self._take_frame(at, end)
         if not self.settled:
             if kind != _SETTINGS or flags & _ACK:
                 return self._fail(
@@ -329,8 +337,6 @@ class Connection:
                     ErrorCodes.PROTOCOL_ERROR, "a frame inside of a header block"
                 )
             return self._receive_continuation(frame, flags, now)
-        if kind == _DATA:
-            return self._receive_data(frame, flags, stream_id, now)
         if kind == _HEADERS:
             return self._receive_headers(frame, flags, stream_id, now)
         if kind == _WINDOW_UPDATE:
@@ -349,6 +355,20 @@ class Connection:
             return []  # RFC 9113 section 5.5: ignore unknown frames
         return self._apply(frame, now)
 
+    def _take_frame(self, start: int, end: int) -> bytes:
+        """Return received bytes; the next frame begins at `end`."""
+        buffer = self._buffer
+        frame = bytes(memoryview(buffer)[start:end])
+        if end == len(buffer):
+            buffer.clear()
+            self._at = 0
+        elif end > MAX_FRAME_BYTES:
+            del buffer[:end]
+            self._at = 0
+        else:
+            self._at = end
+        return frame
+
     def _apply(self, frame: bytes, now: float) -> list[Event]:
         """Pass a frame to h2; return its events."""
         try:
@@ -362,66 +382,71 @@ class Connection:
             elif isinstance(event, h2_events.RemoteSettingsChanged):
                 if SettingCodes.INITIAL_WINDOW_SIZE in (event.changed_settings or ()):
                     events += map(WindowOpened, self._streams)
+            elif isinstance(event, h2_events.SettingsAcknowledged):
+                self._settings_confirmed()
             elif isinstance(event, h2_events.StreamReset):
                 # h2 has reset it, because of an error of the client.
                 events += self._reset_by_error(event.stream_id or 0, now)
         return events
 
     def _receive_data(
-        self, frame: bytes, flags: int, stream_id: int, now: float
+        self, data: bytes, padded: int, ended: int, stream_id: int, now: float
     ) -> list[Event]:
+        """Handle the payload of a DATA frame, without h2 and its copies."""
         stream = self._streams.get(stream_id)
-        if stream is None or not stream.receiving:
-            return self._receive_stray_data(frame, stream_id, stream, now)
-        start, end = _HEADER_BYTES, len(frame)
-        if flags & _PADDED:
-            if start == end or frame[start] >= end - start:
-                return self._apply(frame, now)  # an error
-            end -= frame[start]
-            start += 1
-        size = end - start
-        ended = flags & _END_STREAM
+        if stream is None and (stream_id > self.highest or not stream_id % 2):
+            return self._fail(
+                ErrorCodes.PROTOCOL_ERROR, "DATA for a stream that is idle"
+            )
+        length = len(data)
+        self._window -= length
+        if self._window < 0:
+            return self._fail(
+                ErrorCodes.FLOW_CONTROL_ERROR, "more data than the window permits"
+            )
+        if stream is None:
+            # It was on its way when the stream was closed, perhaps.
+            self.drop(length)
+            if self._useless.take(now):
+                return []
+            return self._calm("too many DATA frames for closed streams")
+        if not stream.receiving:
+            self.drop(length)
+            return self._stream_error(stream_id, now, ErrorCodes.STREAM_CLOSED)
+        stream.window -= length
+        if stream.window < 0:
+            return self._fail(
+                ErrorCodes.FLOW_CONTROL_ERROR, "more data than the window permits"
+            )
+        if padded:
+            if not length or data[0] >= length:
+                return self._fail(ErrorCodes.PROTOCOL_ERROR, "invalid padding")
+            data = data[1 : length - data[0]]
+        size = len(data)
         if not size and not ended and not self._useless.take(now):
             return self._calm("too many empty DATA frames")
         left = stream.left
         if left >= 0:
             if size > left or (ended and size < left):
-                events = self._stream_error(stream_id, now)
-                # For the window of the connection.
-                return events if self.failed else events + self._drop(frame)
+                self.drop(length)
+                return self._stream_error(stream_id, now)
             stream.left = left - size
-        events = self._apply(frame, now)
-        if self.failed:
-            return events
-        if len(frame) > _HEADER_BYTES:
-            data = frame[start:end]
-            events.append(DataReceived(stream_id, data, len(frame) - _HEADER_BYTES))
+        events: list[Event] = []
+        if length:
+            events.append(DataReceived(stream_id, data, length))
         if ended:
+            # For the state of the stream in h2.
+            self._h2.receive_data(_frame(_DATA, _END_STREAM, stream_id))
             self._request_ended(stream_id, stream)
             events.append(BodyEnded(stream_id))
         return events
 
-    def _receive_stray_data(
-        self, frame: bytes, stream_id: int, stream: _Stream | None, now: float
-    ) -> list[Event]:
-        """Handle DATA for a stream whose request has ended."""
-        if stream is not None or stream_id > self.highest or not stream_id % 2:
-            return self._apply(frame, now)  # an error
-        if not self._useless.take(now):
-            return self._calm("too many DATA frames for closed streams")
-        return self._drop(frame)
-
-    def _drop(self, frame: bytes) -> list[Event]:
-        """Drop DATA of a closed stream; the window of the connection is corrected."""
-        self._flush_h2()
-        try:
-            self._h2.receive_data(frame)
-        except ProtocolError as error:
-            return self._fail_by(error)
-        data = self._h2.data_to_send()
-        # Without h2's RST_STREAM, which would answer each frame that was on its way.
-        self._out.append(data[:-_RST_BYTES])
-        return []
+    def _settings_confirmed(self) -> None:
+        """Apply the window of streams, once the client knows it."""
+        less = self._stream_window - self._limits.window
+        self._stream_window = self._limits.window
+        for stream in self._streams.values():
+            stream.window -= less
 
     def _receive_headers(
         self, frame: bytes, flags: int, stream_id: int, now: float
@@ -485,18 +510,19 @@ class Connection:
         decoder = self._decoder
         fields, decoder.fields = decoder.fields, []
         heads = self._limits.heads
+        window = self._stream_window
         try:
             request = read_request(fields, decoder.size, ended, heads, True)
         except StreamError:
-            self._streams[stream_id] = _Stream(not ended, None)
+            self._streams[stream_id] = _Stream(not ended, None, window)
             return self._stream_error(stream_id, now)
         except Malformed as error:
-            self._streams[stream_id] = _Stream(not ended, None)
+            self._streams[stream_id] = _Stream(not ended, None, window)
             method = dict(fields).get(b":method", b"").decode("latin-1")
             refusal = Refusal(error.status, error.reason)
             return [RequestRefused(stream_id, refusal, method, ended)]
         head = request.head
-        self._streams[stream_id] = _Stream(not ended, head.content_length)
+        self._streams[stream_id] = _Stream(not ended, head.content_length, window)
         if urgency is None:
             urgency = request.urgency
         return [RequestReceived(stream_id, head, ended, urgency, request.protocol)]
@@ -574,9 +600,11 @@ class Connection:
             return self._calm("too many streams had to be reset")
         return [StreamReset(stream_id, False)]
 
-    def _stream_error(self, stream_id: int, now: float) -> list[Event]:
+    def _stream_error(
+        self, stream_id: int, now: float, code: int = ErrorCodes.PROTOCOL_ERROR
+    ) -> list[Event]:
         """Reset a stream because of an error of the client."""
-        self._h2.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
+        self._h2.reset_stream(stream_id, code)
         return self._reset_by_error(stream_id, now)
 
     def _calm(self, reason: str) -> list[Event]:
@@ -727,15 +755,26 @@ class Connection:
 
     def credit(self, stream_id: int, size: int) -> None:
         """Return bytes that were read to the windows of stream and connection."""
-        if not self.failed:
-            self._h2.acknowledge_received_data(size, stream_id)
+        self.drop(size)
+        stream = self._streams.get(stream_id)
+        if stream is not None and stream.receiving:
+            stream.read += size
+            if stream.read >= self._stream_step:
+                stream.window += stream.read
+                self._open_window(stream_id, stream.read)
+                stream.read = 0
 
     def drop(self, size: int) -> None:
         """Return bytes that were dropped to the window of the connection only."""
-        self._owed += size
-        if self._owed >= self._owed_limit and not self.failed:
-            self._h2.increment_flow_control_window(self._owed)
-            self._owed = 0
+        self._read += size
+        if self._read >= self._step and not self.failed:
+            self._window += self._read
+            self._open_window(0, self._read)
+            self._read = 0
+
+    def _open_window(self, stream_id: int, size: int) -> None:
+        self._flush_h2()
+        self._out.append(_frame(_WINDOW_UPDATE, 0, stream_id, _LONG.pack(size)))
 
     def announce_end(self) -> None:
         """Send a GOAWAY that permits the requests on their way (RFC 9113, 6.8)."""
