@@ -37,7 +37,7 @@ _STREAMS = 1000
 _FINISHED = re.compile(r"finished in ([\d.]+)(us|ms|s|m)\b")
 _SUCCEEDED = re.compile(r"(\d+) succeeded")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
-_TIMEOUT_SECONDS = 120.0
+_TIMEOUT_SECONDS = 60.0
 
 
 class Target(NamedTuple):
@@ -147,7 +147,7 @@ def _load(server: Process, url: str, count: int, streams: int, *more: str) -> Lo
             words, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
         ).stdout
     except subprocess.TimeoutExpired:
-        raise CannotMeasure("no answer") from None
+        raise CannotMeasure(f"not within {_TIMEOUT_SECONDS:.0f} s") from None
     finished = _FINISHED.search(output)
     succeeded = _SUCCEEDED.search(output)
     if finished is None or succeeded is None or int(succeeded[1]) != count:

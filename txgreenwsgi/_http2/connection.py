@@ -61,6 +61,9 @@ WINDOWS: Final = 16
 #: Maximum size of a received frame: the default of SETTINGS_MAX_FRAME_SIZE.
 MAX_FRAME_BYTES: Final = 16384
 
+#: Maximum number of pseudo-header fields, which do not count as fields.
+PSEUDO_FIELDS: Final = 5
+
 #: Maximum number of frames of a header block.
 MAX_BLOCK_FRAMES: Final = 32
 
@@ -242,7 +245,8 @@ class Connection:
             client=False,
             initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: _LAST_STREAM},
         )
-        self._decoder = BlockDecoder(limits.heads.size, limits.heads.fields)
+        fields = limits.heads.fields + PSEUDO_FIELDS
+        self._decoder = BlockDecoder(limits.heads.size, fields)
         self._encoder = TableUpdate()
         h2.decoder = self._decoder
         h2.encoder = self._encoder  # type: ignore[assignment]
