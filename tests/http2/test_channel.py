@@ -300,9 +300,9 @@ class LeftoverTests(ChannelTestCase):
     """Connections that end at any moment."""
 
     def test_aborts(self) -> None:
-        """A thousand connects and aborts leave nothing behind."""
+        """Hundreds of connects and aborts leave nothing behind."""
         server = self.server_of()
-        for number in range(1000):
+        for number in range(300):
             client = RawClient(server)
             client.send(client.request(1, "/sleep/1"))
             client.send(client.upload(3, [("content-length", "9")]))
@@ -325,7 +325,7 @@ class LeftoverTests(ChannelTestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         server = self.server_of()
-        for seed in range(300):
+        for seed in range(150):
             chance = random.Random(seed)
             client = RawClient(server, room=chance.choice([2000, float("inf")]))
             stream = 1
