@@ -60,6 +60,7 @@ __all__ = [
     "ANNOUNCED",
     "CLOSED",
     "CONNECTION",
+    "EXCESS_BYTES",
     "FINISHING",
     "LINGERING",
     "OPEN",
@@ -117,7 +118,7 @@ _PIECE_BYTES = 65536
 
 #: Bytes that are written for a client that accepts none, above which its frames are not
 #: read: answers to them must not pile up.
-_EXCESS_BYTES = 16384
+EXCESS_BYTES: Final = 16384
 
 _NEVER = float("inf")
 
@@ -317,7 +318,7 @@ class H2Channel:
         end = now + hub.slice_seconds
         h2 = self.h2
         try:
-            while self._excess <= _EXCESS_BYTES:
+            while self._excess <= EXCESS_BYTES:
                 events = h2.next_events(now)
                 if events is None:
                     break
@@ -683,7 +684,7 @@ class H2Channel:
     def _update_reading(self) -> None:
         """Pause reading while received frames wait; else resume it."""
         lingers = self.state is LINGERING or self.state is CLOSED
-        wanted = lingers or not (self._excess > _EXCESS_BYTES or self._postponed)
+        wanted = lingers or not (self._excess > EXCESS_BYTES or self._postponed)
         if self.transport is _NO_TRANSPORT or wanted is not self.reading_paused:
             return
         self.reading_paused = not wanted
