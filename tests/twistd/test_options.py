@@ -93,6 +93,8 @@ class OptionsTests(SynchronousTestCase):
             "buffer_memory": ("64K", 65536),
             "on_disconnect": ("cancel", "cancel"),
             "half_close": ("serve", "serve"),
+            "http2": ("tls", "tls"),
+            "http2_max_streams": ("50", 50),
             "strict": ("", True),
             "display_tracebacks": ("", True),
             "add_header": ("X-A: b", (("X-A", "b"),)),
