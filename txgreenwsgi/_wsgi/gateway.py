@@ -93,7 +93,7 @@ if TYPE_CHECKING:
             """Complete the response: the body has been sent."""
 
 
-__all__ = ["StartResponse", "serve"]
+__all__ = ["NoStartResponse", "StartResponse", "serve"]
 
 _log = Logger()
 
@@ -103,6 +103,16 @@ _BLOCKS_PER_TURN = 100_000
 _BYTES_LIKE: frozenset[type] = frozenset({bytes, bytearray, memoryview})
 
 _TEXT_OR_BYTES = (str, bytes, bytearray, memoryview)
+
+
+class NoStartResponse(AssertionError):
+    """The application has not called `start_response`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the application sent a body, or returned, without having called "
+            "start_response (PEP 3333)"
+        )
 
 
 class StartResponse:
@@ -187,13 +197,10 @@ class StartResponse:
         """Return the head.
 
         Raises:
-            AssertionError: The application has not called `start_response`.
+            NoStartResponse: The application has not called `start_response`.
         """
         if self.head is None:
-            raise AssertionError(
-                "the application sent a body, or returned, without having called "
-                "start_response (PEP 3333)"
-            )
+            raise NoStartResponse
         return self.head
 
 
