@@ -219,7 +219,7 @@ class Exchange:
         self.head = head
         self.ends = stream.ends
         self.limits = limits = server.limits
-        self.body: RequestBody | NoBody
+        self.body: RequestBody | NoBody | UpgradedStream
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
         table = server.table
         self.request_id = table.next_id()

@@ -27,6 +27,8 @@ from txgreenwsgi._websocket.readable_flag import ReadableFlag
 from txgreenwsgi._wsgi.gateway import NoStartResponse
 from txgreenwsgi._wsgi.upgraded_socket import UpgradedSocket
 
+from .body import RequestBody
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._switching.greenlets import Hub, Task
     from txgreenwsgi._websocket.stream import Listener
 
-    from .body import NoBody, RequestBody
+    from .body import NoBody
     from .limits import Limits
     from .shutdown import Shutdown
     from .stream import Ends, Stream
@@ -238,8 +240,8 @@ class UpgradedStream:
         self.listener: Listener | None = None
         if exchange.head.method == "CONNECT":
             # The bytes of the new protocol have arrived as those of a body.
-            while body.held:
-                self._buffer += body.receive()  # type: ignore[union-attr]
+            while isinstance(body, RequestBody) and body.held:
+                self._buffer += body.receive()
             self.at_end = body.complete
 
     # Called by the transport and the exchange, in the reactor greenlet.

@@ -534,7 +534,7 @@ class WebSocket:
                 self._binary += payload
                 if not finished:
                     return
-                payload = self._binary
+                payload = bytes(self._binary)
                 self._binary = None
             elif not finished:
                 self._binary = bytearray(payload)

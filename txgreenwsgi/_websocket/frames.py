@@ -17,7 +17,23 @@ from wsproto.frame_protocol import CloseReason, Opcode, RsvBits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing import Protocol
+
     from wsproto.frame_protocol import FrameDecoder, FrameProtocol
+
+    class Inflater(Protocol):
+        """A decompressor of zlib."""
+
+        @property
+        def eof(self) -> bool:
+            """Whether the final block has ended."""
+
+        @property
+        def unused_data(self) -> bytes:
+            """The bytes after the final block."""
+
+        def decompress(self, data: bytes, max_length: int = ..., /) -> bytes:
+            """Return at most `max_length` bytes."""
 
 __all__ = [
     "COMPRESSED_BYTES",
@@ -71,7 +87,7 @@ class MessageLimits(Extension):
         self._size = 0
         self._received = 0
         self._compressed = False
-        self._inflater: zlib._Decompress | None = None
+        self._inflater: Inflater | None = None
         # Of the current frame: control frames may come between those of a message.
         self._control = False
 
