@@ -1051,6 +1051,9 @@ class Exchange:
         if isinstance(error, ClientDisconnected):
             if self.outcome == "finished":
                 self.outcome = "disconnected"
+        elif isinstance(error, Cancelled):
+            if self.outcome == "finished":
+                self.outcome = "cancelled"
         elif failed:
             if error is not self.error:
                 self._log_failure(error)

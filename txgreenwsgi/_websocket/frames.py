@@ -16,7 +16,6 @@ from wsproto.frame_protocol import CloseReason, Opcode, RsvBits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
     from typing import Protocol
 
     from wsproto.frame_protocol import FrameDecoder, FrameProtocol
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
         def decompress(self, data: bytes, max_length: int = ..., /) -> bytes:
             """Return at most `max_length` bytes."""
+
 
 __all__ = [
     "COMPRESSED_BYTES",
