@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matrices import assert_table, matrix
 from txgreenwsgi import (
     TimedOut,
     WebSocketClosed,
@@ -16,6 +17,7 @@ from txgreenwsgi import (
     spawn,
     websocket,
 )
+from txgreenwsgi._websocket.connection import WEBSOCKET
 from txgreenwsgi.testing import LeakCheckMixin
 
 if TYPE_CHECKING:
@@ -126,6 +128,22 @@ class WebSocketCase(LeakCheckMixin, SynchronousTestCase):
         self.assertTrue(client.closed)
         self.assertEqual(self.app.ended, 1)
         self.assertEqual(self.server.tasks, [])
+
+
+class StateTests(SynchronousTestCase):
+    """The table of states."""
+
+    def test_table(self) -> None:
+        """The table allows the listed events in each state, and no others."""
+        expected = matrix(
+            """
+                    | close   | end
+            open    | closing | closed
+            closing | closing | closed
+            closed  | closed  | closed
+            """
+        )
+        assert_table(self, WEBSOCKET, expected)
 
 
 class MessageTests(WebSocketCase):

@@ -9,6 +9,7 @@ the protocol that is spoken, nor the transport.
 from __future__ import annotations
 
 import errno
+import re
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     class Upgradable(Protocol):
         """The interface of an exchange that this file uses."""
 
+        code: int
         head: RequestHead
         ends: Ends
         error: BaseException | None
@@ -91,6 +93,8 @@ __all__ = [
 ]
 
 WEBSOCKET: Final = "websocket"
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])")
 
 
 class ResponseAfterUpgrade(Exception):
@@ -160,6 +164,12 @@ def offer_upgrade(exchange: Upgradable, environ: WSGIEnvironment) -> None:
             (ends.remote_addr, ends.remote_port),
             (ends.server_name, ends.server_port),
         )
+
+
+def _status_of(response: bytes) -> int:
+    """Return the status code of a response that the application sends itself."""
+    match = _STATUS_LINE.match(response)
+    return int(match[1]) if match else 101
 
 
 class _Offer:
@@ -410,6 +420,8 @@ class UpgradedStream:
             exchange = self._usable()
             self._sealed |= last
             if data:
+                if not exchange.code:
+                    exchange.code = _status_of(data)
                 exchange.write(data)
         finally:
             self._pass_turn()
