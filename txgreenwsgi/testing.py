@@ -597,18 +597,18 @@ class MemoryWebSocket:
         self.close_reason = ""
         self._protocol = FrameProtocol(client=True, extensions=[])
         self._parsed = len(head) + 4
-        self._part: str | bytes = ""
+        self._part: Any = ""
         self._in_message = False
         self._closing = False
 
     def send(self, message: str | bytes) -> None:
         """Send a message: str as text, bytes as binary."""
-        self.client.send(self._protocol.send_data(message, fin=True))
+        self.client.send(bytes(self._protocol.send_data(message, fin=True)))
         self.update()
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping."""
-        self.client.send(self._protocol.ping(payload))
+        self.client.send(bytes(self._protocol.ping(payload)))
         self.update()
 
     def receive(self) -> str | bytes:
@@ -631,7 +631,7 @@ class MemoryWebSocket:
         self.update()
         if not self._closing:
             self._closing = True
-            self.client.send(self._protocol.close(code, reason))
+            self.client.send(bytes(self._protocol.close(code, reason)))
             self.update()
 
     @property
@@ -650,14 +650,14 @@ class MemoryWebSocket:
             if name == "PING":
                 self.pings.append(bytes(payload))
                 if not self._closing and not self.closed:
-                    self.client.send(self._protocol.pong(bytes(payload)))
+                    self.client.send(bytes(self._protocol.pong(bytes(payload))))
             elif name == "PONG":
                 self.pongs.append(bytes(payload))
             elif name == "CLOSE":
                 self.close_code, self.close_reason = int(payload[0]), payload[1] or ""
                 if not self._closing:
                     self._closing = True
-                    self.client.send(self._protocol.close(self.close_code))
+                    self.client.send(bytes(self._protocol.close(self.close_code)))
             else:
                 piece = payload if name == "TEXT" else bytes(payload)
                 self._part = self._part + piece if self._in_message else piece

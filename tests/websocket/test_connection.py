@@ -299,12 +299,12 @@ class HandshakeTests(WebSocketCase):
         fields = without("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
         client.send(f"GET / HTTP/1.1\r\nHost: test\r\n{lines}\r\n".encode())
-        lines = client.received.decode().split("\r\n")
-        self.assertEqual(lines[0], "HTTP/1.1 101 Switching Protocols")
-        self.assertIn("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", lines)
-        self.assertIn("Upgrade: websocket", lines)
-        self.assertIn("Connection: Upgrade", lines)
-        self.assertFalse([line for line in lines if "Content" in line])
+        head = client.received.decode().split("\r\n")
+        self.assertEqual(head[0], "HTTP/1.1 101 Switching Protocols")
+        self.assertIn("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", head)
+        self.assertIn("Upgrade: websocket", head)
+        self.assertIn("Connection: Upgrade", head)
+        self.assertFalse([line for line in head if "Content" in line])
 
     def test_invalid(self) -> None:
         """Invalid handshakes are answered with 400 and the reason."""
