@@ -36,7 +36,6 @@ class GeventWebSocketTests(LeakCheckMixin, SynchronousTestCase):
             seen.append((ws.path, ws.origin, ws.version, ws.protocol, ws.closed))
             while (message := ws.receive()) is not None:
                 ws.send(message)
-            ws.send
             self.assertTrue(ws.closed)
             self.assertRaises(WebSocketError, ws.receive)
             self.assertRaises(WebSocketError, ws.send, "more")
