@@ -73,8 +73,8 @@ _VIEWS: dict[str, tuple[str, View]] = {
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Serve the page and its requests. May park.
 
-    `GET /` is the page, `/echo` a WebSocket. The other paths of `_VIEWS` respond in JSON, streams with one
-    JSON value per line. Error responses are JSON as well.
+    `GET /` is the page, `/echo` a WebSocket. The other paths of `_VIEWS` respond in
+    JSON, streams with one JSON value per line. Error responses are JSON as well.
     """
     path = environ.get("PATH_INFO", "")
     if not path:
