@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -142,7 +143,7 @@ class UwsgiTests(LeakCheckMixin, SynchronousTestCase):
     def test_misuse(self) -> None:
         """Calls outside of a request, before and without a handshake."""
         with self.assertRaisesRegex(OSError, "outside of a request"):
-            uwsgi.websocket_handshake()
+            Context().run(uwsgi.websocket_handshake)
         errors: list[str] = []
 
         def app(environ: Environ, start_response: Any) -> Iterable[bytes]:
