@@ -69,7 +69,7 @@ _SERVERS: Final = {
     "uvicorn+websockets": _Server(
         (
             *(*_PYTHON, "uvicorn", "--port=PORT", "--ws=websockets"),
-            *("--log-level=warning", f"{_APPS}:asgi"),
+            *("--log-level=warning", "--ws-ping-interval=3600", f"{_APPS}:asgi"),
         )
     ),
     "granian (ASGI)": _Server(

@@ -22,7 +22,7 @@ def own(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     """Echo with `txgreenwsgi.websocket`."""
     from txgreenwsgi import websocket
 
-    with websocket(environ) as opened:
+    with websocket(environ, ping=0) as opened:
         for message in opened:
             opened.send(message)
     return []
@@ -78,7 +78,7 @@ def _websockets_server(port: int) -> None:
             await connection.send(message)
 
     async def main() -> None:
-        async with serve(echo, "127.0.0.1", port) as server:
+        async with serve(echo, "127.0.0.1", port, ping_interval=None) as server:
             await server.serve_forever()
 
     asyncio.run(main())
