@@ -170,6 +170,16 @@ class MessageTests(WebSocketCase):
         client.update()
         self.assertEqual(client.messages, [str(n) for n in range(3000)])
 
+    def test_order_of_pongs(self) -> None:
+        """Each ping is answered, before the answer to a message that ends later."""
+        client = self.open()
+        pings = b"".join(masked(0x89, b"%d" % number) for number in range(10))
+        client.client.send(masked(0x01, b"te") + pings + masked(0x80, b"xt"))
+        client.update()
+        self.assertEqual(client.pongs, [b"%d" % number for number in range(10)])
+        self.assertEqual(client.messages, ["text"])
+        self.assertTrue(client.client.received.endswith(b"\x8a\x019\x81\x04text"))
+
     def test_fragments(self) -> None:
         """A fragmented message is one message; a ping in between is answered."""
         client = self.open()

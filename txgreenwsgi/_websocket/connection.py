@@ -122,7 +122,7 @@ class WebSocket:
         "_next_ping",
         "_ping_seconds",
         "_pinged",
-        "_pong",
+        "_pongs",
         "_proto",
         "_reader",
         "_received_any",
@@ -172,7 +172,7 @@ class WebSocket:
         self._controls = _CONTROL_BURST
         self._control_sent_at = self._hub.seconds()
         # Control frames to be sent, and whether a task sends them.
-        self._pong: bytes | None = None
+        self._pongs: deque[bytes] | None = None
         self._sends_ping = False
         self._close_frame: bytes | None = None
         self._ends_stream = False
@@ -281,6 +281,9 @@ class WebSocket:
         compressed = bool(self._window_bits) and len(payload) >= COMPRESSED_BYTES
         if compressed:
             payload = compress(payload, self._window_bits, yield_if_due)
+        if self._pongs:
+            # A ping that came before the message that this one answers.
+            self._run_controls()
         self._send_frame(encode_frame(opcode, payload, compressed))
 
     def _send_frame(self, frame: bytes, last: bool = False) -> None:
@@ -491,8 +494,7 @@ class WebSocket:
                 else:
                     self._count_control()
                     if opcode is Opcode.PING:
-                        self._pong = bytes(cast("bytes", payload))
-                        self._send_controls()
+                        self._answer(bytes(cast("bytes", payload)))
                 if self._state is CLOSED:
                     return
                 if self._queue_is_full:
@@ -545,6 +547,16 @@ class WebSocket:
         self._messages.append(message)
         self._held += len(message) + _MESSAGE_BYTES
         self._wake()
+
+    def _answer(self, payload: bytes) -> None:
+        """Send a pong.
+
+        A client that does not read gets the answers to its latest pings only.
+        """
+        if self._pongs is None:
+            self._pongs = deque(maxlen=int(_CONTROL_BURST))
+        self._pongs.append(payload)
+        self._send_controls()
 
     def _count_control(self) -> None:
         """Limit the rate of frames that carry no data.
@@ -620,7 +632,7 @@ class WebSocket:
             self._hub.spawn(task)
 
     def _run_controls(self) -> None:
-        """Send pending control frames. A newer pong replaces an unsent one."""
+        """Send pending control frames."""
         try:
             while True:
                 if self._close_frame is not None:
@@ -629,9 +641,11 @@ class WebSocket:
                 elif self._ends_stream:
                     self._ends_stream = False
                     self._stream.close()
-                elif self._state is OPEN and self._pong is not None:
-                    frame, self._pong = encode_frame(Opcode.PONG, self._pong), None
-                    self._send_frame(frame)
+                elif self._state is OPEN and self._pongs:
+                    payload = self._pongs.popleft()
+                    if not self._pongs:
+                        self._pongs = None  # an empty deque takes 600 bytes
+                    self._send_frame(encode_frame(Opcode.PONG, payload))
                 elif self._state is OPEN and self._sends_ping:
                     self._sends_ping = False
                     self._send_frame(encode_frame(Opcode.PING, b""))
