@@ -8,7 +8,7 @@ from wsproto.frame_protocol import FrameProtocol
 
 from txgreenwsgi import Cancelled, WebSocketClosed, websocket
 
-from .harness import OWN, TEXT, WEB, Cases, on_every_transport
+from .harness import OWN, TEXT, TRANSPORTS, WEB, Cases, on_every_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -292,5 +292,7 @@ class RefusalCases(Cases):
         self.assertIn(wanted, seen[0])
 
 
-globals().update(on_every_transport(WebSocketCases, only=OWN))
+OWN_HTTP1 = [name for name in OWN if TRANSPORTS[name].version == "HTTP/1.1"]
+
+globals().update(on_every_transport(WebSocketCases, only=OWN_HTTP1))
 globals().update(on_every_transport(RefusalCases, only=WEB))
