@@ -275,6 +275,7 @@ class UpgradedStream:
         """Add bytes of the client."""
         if self.listener is not None:
             self.listener.received(piece)
+            self.update_backpressure()
         elif self.error is None:
             self._buffer += piece
             self._notify()
