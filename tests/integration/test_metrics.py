@@ -219,7 +219,7 @@ class MetricsTests(WorkerTests):
             count += served * REQUESTS
             live = server.live()
             server.reload(number)
-            server.wait_live(lambda now, live=live: not now & live)
+            server.wait_live(live.isdisjoint)
             samples = self.scraped(server)
             self.assertEqual(total(samples, "shop_orders_total"), count)
         self.stop(server)

@@ -88,6 +88,17 @@ class TraceTests(SynchronousTestCase):
         ):
             self.assertEqual(trace_id_of(wrong), "", wrong)
 
+    def test_event_about_a_worker(self) -> None:
+        """An event of the master about a worker is no event of the worker."""
+        about = {**event("a", "error"), "worker": object()}
+        for name in ("text", "dev", "json"):
+            lines = LogLines(name, lambda: None)
+            self.assertNotIn("object", lines(about) or "object")
+        lines = LogLines("json", lambda: None)
+        self.assertIn(
+            '"worker": "worker 1"', lines(about | {"worker": "worker 1"}) or ""
+        )
+
     def test_json_lines(self) -> None:
         """A JSON line has the trace of its request."""
         traceparent = f"00-{TRACE}-b7ad6b7169203331-01"

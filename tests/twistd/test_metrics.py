@@ -139,7 +139,7 @@ class MasterMetricsTests(SynchronousTestCase):
         """Let a worker send the metrics of its application."""
         if question < 0:
             question = cast("int", process.done("metrics")[-1]["question"])
-        samples = [("shop_orders_total", {}, orders)]
+        samples: list[Any] = [("shop_orders_total", {}, orders)]
         self.case.master.received(
             process.worker,
             {
