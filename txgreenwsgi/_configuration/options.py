@@ -13,7 +13,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -21,11 +23,13 @@ from txgreenwsgi._control.place import AUTOMATIC as CONTROL_AUTOMATIC
 from txgreenwsgi._control.place import NONE as CONTROL_NONE
 from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
+from txgreenwsgi._server.endpoint_strings import tcp_endpoint
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
 from txgreenwsgi._tls.options import CLIENT_MODES, VERSIONS
 from txgreenwsgi.monitoring.accesslog import FORMATS, format_named
 from txgreenwsgi.monitoring.log_format import FormatError
+from txgreenwsgi.monitoring.log_levels import LEVELS, parsed_level
 from txgreenwsgi.monitoring.log_lines import AUTOMATIC, LOG_FORMATS
 from txgreenwsgi.monitoring.path_patterns import PATTERN_FORM, check_pattern
 from txgreenwsgi.origins import NAMES
@@ -189,6 +193,65 @@ def _check_control(path: str, conditions: Conditions) -> str:
             f"{CONTROL_NONE}",
         )
     return path
+
+
+#: An endpoint for operators: an address in the usual order.
+_HOST_AND_PORT: Final = re.compile(
+    r"tcp6?:(localhost|[0-9]+(?:\.[0-9]+){3}|\[[0-9a-f:.]+\]):([0-9]{1,5})\Z"
+)
+
+
+def _check_metrics(endpoint: str, conditions: Conditions) -> str:
+    """Return the endpoint string; `tcp:HOST:PORT` is translated."""
+    if find_spec("prometheus_client") is None:
+        raise SettingError(
+            repr(endpoint),
+            "needs prometheus_client, which is not installed",
+            "pip install 'txgreenwsgi[metrics]'",
+        )
+    given = _HOST_AND_PORT.match(endpoint)
+    text = tcp_endpoint(given[1].strip("[]"), given[2]) if given else endpoint
+    if text.startswith("https:"):
+        raise SettingError(
+            repr(endpoint),
+            "is an endpoint with TLS, which has no options here",
+            "give one on the loopback interface, such as tcp:127.0.0.1:9090, and let a "
+            "proxy add TLS",
+        )
+    try:
+        check_endpoint(text, paths_are_final=conditions.paths_are_final)
+    except EndpointError as error:
+        raise SettingError(
+            repr(endpoint),
+            error.problem,
+            "give one such as tcp:127.0.0.1:9090 or unix:/run/app/metrics.sock",
+        ) from None
+    return text
+
+
+def _check_log_level(word: str, _conditions: Conditions) -> str:
+    try:
+        parsed_level(word)
+    except ValueError as error:
+        raise SettingError(
+            repr(word),
+            f"is not valid ({error})",
+            f"give {', '.join(LEVELS[:-1])} or {LEVELS[-1]}, with a component and = in "
+            "front or without, such as twisted=warn",
+        ) from None
+    return word
+
+
+def _check_registry(place: str, _conditions: Conditions) -> str:
+    module, _, name = place.partition(":")
+    parts = [*module.split("."), *name.split(".")]
+    if not all(part.isidentifier() for part in parts):
+        raise SettingError(
+            repr(place),
+            "does not name a registry",
+            "give package.module:name, such as prometheus_client:REGISTRY",
+        )
+    return place
 
 
 def _check_given(text: str, _conditions: Conditions) -> str:
@@ -399,6 +462,15 @@ class Command:
         "object per line. auto: dev in the foreground on a terminal, otherwise text.",
         choices=(AUTOMATIC, *LOG_FORMATS),
     )
+    log_level: tuple[str, ...] = _option(
+        (),
+        "words",
+        "Lowest level of the server log: debug, info, warn, error or critical; with a "
+        "component in front, such as txgreenwsgi._workers=warn, that of the component. "
+        "May be repeated. The default is debug for all.",
+        form="LEVEL|COMPONENT=LEVEL",
+        check=_check_log_level,
+    )
     control: str = _option(
         CONTROL_AUTOMATIC,
         "text",
@@ -409,6 +481,23 @@ class Command:
         path=True,
         path_words=(CONTROL_AUTOMATIC, CONTROL_NONE),
         check=_check_control,
+    )
+    metrics: str | None = _option(
+        None,
+        "text",
+        "Endpoint of a listener with metrics for Prometheus, such as "
+        "tcp:127.0.0.1:9090, at the path /metrics. With workers, it has the sums of "
+        "all of them. The default is none (see docs/observability.md).",
+        form="ENDPOINT",
+        check=_check_metrics,
+    )
+    metrics_application: str | None = _option(
+        None,
+        "text",
+        "With --metrics, include this registry of the application, such as "
+        "prometheus_client:REGISTRY.",
+        form="MODULE:NAME",
+        check=_check_registry,
     )
     access_log: str | None = _option(
         None,

@@ -7,6 +7,6 @@ package knows only records and code lines; it must never know the wire or the se
 
 from txgreenwsgi.monitoring.accesslog import AccessLog
 from txgreenwsgi.monitoring.blocked import BlockedLine, blocked_lines
-from txgreenwsgi.monitoring.records import ExchangeRecord
+from txgreenwsgi.monitoring.records import ExchangeRecord, Observer
 
-__all__ = ["AccessLog", "BlockedLine", "ExchangeRecord", "blocked_lines"]
+__all__ = ["AccessLog", "BlockedLine", "ExchangeRecord", "Observer", "blocked_lines"]
