@@ -23,6 +23,7 @@ from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
+from txgreenwsgi._server.operator_address import check_operator_address
 from txgreenwsgi._tls.options import CLIENT_MODES, VERSIONS
 from txgreenwsgi.monitoring.accesslog import FORMATS, format_named
 from txgreenwsgi.monitoring.log_format import FormatError
@@ -63,6 +64,9 @@ DEFAULT_TLS_LISTEN: Final = "https:8443"
 #: The name that stands for the heavy calls of well-known modules.
 HEAVY: Final = "heavy"
 OFFLOAD_FORM: Final = "package.module.function"
+
+#: Minimum length of the secret of the status page.
+_TOKEN_CHARACTERS: Final = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +193,26 @@ def _check_control(path: str, conditions: Conditions) -> str:
             f"{CONTROL_NONE}",
         )
     return path
+
+
+def _check_status(address: str, conditions: Conditions) -> str:
+    try:
+        check_operator_address(address, paths_are_final=conditions.paths_are_final)
+    except EndpointError as error:
+        raise SettingError(repr(address), error.problem, error.remedy) from None
+    return address
+
+
+def _check_status_token(token: str, _conditions: Conditions) -> str:
+    if len(token) < _TOKEN_CHARACTERS or not token.isprintable() or " " in token:
+        raise SettingError(
+            "a secret",
+            f"has fewer than {_TOKEN_CHARACTERS} characters, or others than letters, "
+            "digits and punctuation",
+            "give the output of: python3 -c 'import secrets; "
+            "print(secrets.token_urlsafe())'",
+        )
+    return token
 
 
 def _check_given(text: str, _conditions: Conditions) -> str:
@@ -402,13 +426,38 @@ class Command:
     control: str = _option(
         CONTROL_AUTOMATIC,
         "text",
-        "UNIX socket for txgreenwsgi status, reload, scale and stacks, with mode 0600. "
+        "UNIX socket for txgreenwsgi status, top, reload, scale and stacks, with mode "
+        "0600. "
         f"{CONTROL_AUTOMATIC}: in the user's runtime directory if there are workers, "
         f"otherwise none. {CONTROL_NONE}: no socket.",
         form=f"PATH|{CONTROL_AUTOMATIC}|{CONTROL_NONE}",
         path=True,
         path_words=(CONTROL_AUTOMATIC, CONTROL_NONE),
         check=_check_control,
+    )
+    status: str | None = _option(
+        None,
+        "text",
+        "Serve a page for operators at this address: workers, requests in flight with "
+        "what each waits for, slow routes, lines that blocked, failures (see "
+        "docs/status-page.md). tcp:127.0.0.1:9091, or an endpoint string such as "
+        "unix:/run/app-status.sock:mode=600.",
+        form="ADDRESS",
+        check=_check_status,
+    )
+    status_token: str | None = _option(
+        None,
+        "text",
+        "Secret that a reader of the status page has to give; at least 16 characters. "
+        "Required unless the address of --status is a loopback address or a UNIX "
+        "socket. Others see a command line: give it as TXGREENWSGI_STATUS_TOKEN.",
+        form="TOKEN",
+        check=_check_status_token,
+    )
+    status_cancel: bool = _option(
+        False,
+        "flag",
+        "Let readers of the status page and of txgreenwsgi top cancel requests.",
     )
     access_log: str | None = _option(
         None,

@@ -25,6 +25,7 @@ from .admission import AdmissionQueue
 from .deadlines import DeadlineClock
 from .environ import path_info
 from .limits import limits_from
+from .live import LiveRequests
 from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
@@ -78,6 +79,7 @@ class ApplicationServer:
         context: the context variables that each request starts with.
         admission: the slots for running requests and the queue behind them.
         table: the requests in flight, and the observers.
+        live: the requests in flight, as applications and the status page see them.
         deadlines: the clock that checks all deadlines.
         shutdown: the graceful shutdown.
         unready: why the server's owner does not want requests, such as a drain or a
@@ -119,7 +121,8 @@ class ApplicationServer:
             settings.environ,
             settings.prefix,
         )
-        self.environ["txgreenwsgi.requests"] = self.requests
+        self.live = LiveRequests(self)
+        self.environ["txgreenwsgi.requests"] = self.live
         self.environ["txgreenwsgi.to_thread"] = to_thread
         self.context: Context = copy_context()
         self.admission: AdmissionQueue[Admitted] = AdmissionQueue(
@@ -202,6 +205,8 @@ class ApplicationServer:
         table = self.table
         if table.observers:
             table.observe(exchange.record())
+        if table.watcher is not None:
+            table.watcher(exchange)
         table.exchanges.discard(exchange)
         if self.detached:
             self._forget(exchange)
@@ -286,6 +291,11 @@ class ApplicationServer:
     def open_connections(self) -> int:
         """The number of open connections."""
         return len(self.shutdown.connections)
+
+    @property
+    def queued(self) -> int:
+        """The number of requests that wait for a slot."""
+        return self.admission.queued
 
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
         """Begin the shutdown; see `GreenSite.stop`."""

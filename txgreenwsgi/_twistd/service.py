@@ -23,6 +23,7 @@ from txgreenwsgi._twistd.announcement import MasterAnnouncer, announce_process
 from txgreenwsgi._twistd.log_observer import LogFormat
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.server import app_loader, make_server
+from txgreenwsgi._twistd.side_listeners import SideListeners
 from txgreenwsgi._twistd.single_process import SingleProcess
 from txgreenwsgi._twistd.starting import (
     exit_with,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._control.interface import Controlled
     from txgreenwsgi._twistd.master import MasterService
     from txgreenwsgi._twistd.master_process import MasterProcess
+    from txgreenwsgi._twistd.side_listeners import Listener
     from txgreenwsgi._workers.interface import MasterStatus
 
 __all__ = [
@@ -97,14 +99,28 @@ def _surrounded(options: Options, reactor: Any) -> IService:
         before_control = master.predecessor_ended
     else:
         service, server, _, _ = make_server(options, reactor)
-        controlled = SingleProcess(app, server)
+        controlled = SingleProcess(
+            app, server, can_cancel=options.command.status_cancel
+        )
         started = announce_process(app, options.settings, server)
-    control = ControlSocket(
-        options.command.control,
-        controlled,
-        listening_reactor,
-        has_workers=has_master,
-    )
+    listeners: list[Listener] = [
+        ControlSocket(
+            options.command.control,
+            controlled,
+            listening_reactor,
+            has_workers=has_master,
+        )
+    ]
+    if options.command.status is not None:
+        # Here, because few servers need these modules.
+        from txgreenwsgi._twistd.status_page import StatusPage
+
+        listeners.append(
+            StatusPage(
+                options.command.status, options.command.status_token or "", controlled
+            )
+        )
+    control = SideListeners(listeners)
     log_format = LogFormat(options.command.log_format, options.parent)
     return SurroundedService(
         service, log_format, control, reactor, started, before_control
@@ -122,7 +138,7 @@ def _master(options: Options, reactor: Any) -> tuple[MasterService, MasterProces
         return list(map(url_of_name, status.listening, command.listen))
 
     service = make_master(options, reactor)
-    controlled = MasterProcess(command.app, urls)
+    controlled = MasterProcess(command.app, urls, can_cancel=command.status_cancel)
     announcer = MasterAnnouncer(command.app, options.settings, urls)
     service.on_start += [controlled.attach, announcer.attach]
     return service, controlled

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from txgreenwsgi._control.sockets import ControlSocket
     from txgreenwsgi._twistd.log_observer import LogFormat
+    from txgreenwsgi._twistd.side_listeners import Listener
 
 __all__ = ["SurroundedService"]
 
@@ -38,8 +38,9 @@ class SurroundedService(Service):
     Args:
         service: what the command runs.
         log_format: the format of the log.
-        control: opened before the application is imported, and closed when the
-            service has stopped.
+        control: the control socket and other listeners beside those of the service;
+            opened before the application is imported, and closed when the service has
+            stopped.
         reactor: by default, the reactor that is installed when the service starts.
         started: called when the service has started.
         before_control: fires when the control socket may be opened: the last master
@@ -50,7 +51,7 @@ class SurroundedService(Service):
         self,
         service: Service,
         log_format: LogFormat,
-        control: ControlSocket,
+        control: Listener,
         reactor: Any,
         started: Callable[[], object],
         before_control: Deferred[None],
@@ -95,8 +96,8 @@ class SurroundedService(Service):
             return
         try:
             self._control.open(reactor)
-        except ControlError as error:
-            _log.error("no control socket: {error}", error=error)
+        except (ControlError, StartError) as error:
+            _log.error("no control socket or status page: {error}", error=error)
 
     def stopService(self) -> Deferred[object]:
         """Stop the service, then close the control socket.
