@@ -428,7 +428,7 @@ def request_page(request_id: str, text: str, form_token: str) -> str:
     """
     parts = [_text(text)]
     if form_token:
-        field = element("input", type="hidden", name="form", value=form_token)
+        field = Markup(f'<input type="hidden" name="form" value="{html(form_token)}">')
         parts.append(
             element(
                 "form",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from _thread import allocate_lock
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from time import time
@@ -75,9 +76,13 @@ class RecentFailure:
 
 
 class FailureLog:
-    """The recent failures of one process. Call from the reactor's thread, or a task."""
+    """The recent failures of one process. Call from any thread; never parks.
+
+    Only `str` of an exception may: it is code of the application.
+    """
 
     def __init__(self) -> None:
+        self._lock = allocate_lock()
         self._entries: OrderedDict[object, _Entry] = OrderedDict()
         self._prefix = ""
         self._count = 0
@@ -123,48 +128,58 @@ class FailureLog:
         text: str,
     ) -> None:
         now = time()
-        known = self._entries.get(key)
-        if known is None:
-            self._count += 1
-            self._prefix = self._prefix or os.urandom(4).hex()
-            known = self._entries[key] = _Entry(
-                RecentFailure(
-                    failure_id=f"{self._prefix}-{self._count:x}",
-                    error=error,
-                    place="" if line is None else str(line),
-                    count=0,
-                    first=now,
-                    last=now,
-                    request_id="",
-                    method="",
-                    path="",
-                    traceback="",
-                )
-            )
-            if len(self._entries) > MOST_FAILURES:
-                self._entries.popitem(last=False)
-        else:
-            self._entries.move_to_end(key)
-        self._changes += 1
-        known.change = self._changes
-        formatted = known.failure.traceback
-        if not abs(now - known.formatted) < _FORMAT_SECONDS:
-            known.formatted = now
+        with self._lock:
+            known = self._entries.get(key)
+            formatted = "" if known is None else known.failure.traceback
+            must_format = known is None or now - known.formatted >= _FORMAT_SECONDS
+        if must_format:
+            # Without the lock: it runs code of the application, which may park.
             formatted = _shortened(text if exception is None else _formatted(exception))
-        known.failure = replace(
-            known.failure,
-            error=error,
-            count=known.failure.count + 1,
-            last=now,
-            request_id=request_id,
-            method=method,
-            path=path,
-            traceback=formatted,
+        with self._lock:
+            entry = self._entries.get(key) or self._new_entry(key, error, line, now)
+            self._entries.move_to_end(key)
+            if must_format:
+                entry.formatted = now
+            self._changes += 1
+            entry.change = self._changes
+            entry.failure = replace(
+                entry.failure,
+                error=error,
+                count=entry.failure.count + 1,
+                last=now,
+                request_id=request_id,
+                method=method,
+                path=path,
+                traceback=formatted,
+            )
+
+    def _new_entry(
+        self, key: object, error: str, line: CodeLine | None, now: float
+    ) -> _Entry:
+        self._count += 1
+        self._prefix = self._prefix or os.urandom(4).hex()
+        entry = self._entries[key] = _Entry(
+            RecentFailure(
+                failure_id=f"{self._prefix}-{self._count:x}",
+                error=error,
+                place="" if line is None else str(line),
+                count=0,
+                first=now,
+                last=now,
+                request_id="",
+                method="",
+                path="",
+                traceback="",
+            )
         )
+        if len(self._entries) > MOST_FAILURES:
+            self._entries.popitem(last=False)
+        return entry
 
     def entries(self) -> list[RecentFailure]:
         """Return all entries, the latest first."""
-        return [entry.failure for entry in reversed(self._entries.values())]
+        with self._lock:
+            return [entry.failure for entry in reversed(self._entries.values())]
 
     def changed_after(self, change: int) -> tuple[list[RecentFailure], int]:
         """Return the entries that have changed, the latest first.
@@ -175,26 +190,17 @@ class FailureLog:
         Returns:
             The entries, and the number of the last change.
         """
-        changed = [
-            entry.failure
-            for entry in reversed(self._entries.values())
-            if entry.change > change
-        ]
-        return changed, self._changes
-
-    def find(self, failure_id: str) -> RecentFailure:
-        """Return an entry.
-
-        Raises:
-            LookupError: there is none, or it was dropped.
-        """
-        for entry in self._entries.values():
-            if entry.failure.failure_id == failure_id:
-                return entry.failure
-        raise LookupError(f"there is no recent failure {failure_id}")
+        with self._lock:
+            changed = [
+                entry.failure
+                for entry in reversed(self._entries.values())
+                if entry.change > change
+            ]
+            return changed, self._changes
 
     def reset(self) -> None:
         """Forget all failures, in the child of a fork for instance."""
+        self._lock = allocate_lock()
         self._entries.clear()
         self._prefix = ""
         self._changes = 0
@@ -262,8 +268,7 @@ def recent_failures() -> list[RecentFailure]:
     """Return recent failures of all applications in this process, the latest first.
 
     These are exceptions that reached the server, those that Django and Flask answered
-    themselves, and request timeouts. Call from the reactor's thread, or from a task;
-    never parks.
+    themselves, and request timeouts. Call from any thread; never parks.
     """
     return failures.entries()
 
