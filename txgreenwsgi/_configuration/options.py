@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -23,10 +24,11 @@ from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
-from txgreenwsgi._server.operator_address import check_operator_address
+from txgreenwsgi._server.operator_address import operator_endpoint
 from txgreenwsgi._tls.options import CLIENT_MODES, VERSIONS
 from txgreenwsgi.monitoring.accesslog import FORMATS, format_named
 from txgreenwsgi.monitoring.log_format import FormatError
+from txgreenwsgi.monitoring.log_levels import LEVELS, parsed_level
 from txgreenwsgi.monitoring.log_lines import AUTOMATIC, LOG_FORMATS
 from txgreenwsgi.monitoring.path_patterns import PATTERN_FORM, check_pattern
 from txgreenwsgi.origins import NAMES
@@ -195,12 +197,59 @@ def _check_control(path: str, conditions: Conditions) -> str:
     return path
 
 
-def _check_status(address: str, conditions: Conditions) -> str:
+def _operator_endpoint(address: str, conditions: Conditions, example: str) -> str:
+    """Return the endpoint string for the address of a listener for operators."""
     try:
-        check_operator_address(address, paths_are_final=conditions.paths_are_final)
+        return operator_endpoint(address, paths_are_final=conditions.paths_are_final)
     except EndpointError as error:
-        raise SettingError(repr(address), error.problem, error.remedy) from None
-    return address
+        raise SettingError(
+            repr(address), error.problem, f"give one such as {example}"
+        ) from None
+
+
+def _check_metrics(endpoint: str, conditions: Conditions) -> str:
+    """Return the endpoint string; `tcp:HOST:PORT` is translated."""
+    if find_spec("prometheus_client") is None:
+        raise SettingError(
+            repr(endpoint),
+            "needs prometheus_client, which is not installed",
+            "pip install 'txgreenwsgi[metrics]'",
+        )
+    return _operator_endpoint(
+        endpoint, conditions, "tcp:127.0.0.1:9090 or unix:/run/app/metrics.sock"
+    )
+
+
+def _check_log_level(word: str, _conditions: Conditions) -> str:
+    try:
+        parsed_level(word)
+    except ValueError as error:
+        raise SettingError(
+            repr(word),
+            f"is not valid ({error})",
+            f"give {', '.join(LEVELS[:-1])} or {LEVELS[-1]}, with a component and = in "
+            "front or without, such as twisted=warn",
+        ) from None
+    return word
+
+
+def _check_registry(place: str, _conditions: Conditions) -> str:
+    module, _, name = place.partition(":")
+    parts = [*module.split("."), *name.split(".")]
+    if not all(part.isidentifier() for part in parts):
+        raise SettingError(
+            repr(place),
+            "does not name a registry",
+            "give package.module:name, such as prometheus_client:REGISTRY",
+        )
+    return place
+
+
+def _check_status(endpoint: str, conditions: Conditions) -> str:
+    """Return the endpoint string; `tcp:HOST:PORT` is translated."""
+    return _operator_endpoint(
+        endpoint, conditions, "tcp:127.0.0.1:9091 or unix:/run/app/status.sock"
+    )
 
 
 def _check_status_token(token: str, _conditions: Conditions) -> str:
@@ -423,6 +472,15 @@ class Command:
         "object per line. auto: dev in the foreground on a terminal, otherwise text.",
         choices=(AUTOMATIC, *LOG_FORMATS),
     )
+    log_level: tuple[str, ...] = _option(
+        (),
+        "words",
+        "Lowest level of the server log: debug, info, warn, error or critical; with a "
+        "component in front, such as txgreenwsgi._workers=warn, that of the component. "
+        "May be repeated. The default is debug for all.",
+        form="LEVEL|COMPONENT=LEVEL",
+        check=_check_log_level,
+    )
     control: str = _option(
         CONTROL_AUTOMATIC,
         "text",
@@ -435,22 +493,39 @@ class Command:
         path_words=(CONTROL_AUTOMATIC, CONTROL_NONE),
         check=_check_control,
     )
+    metrics: str | None = _option(
+        None,
+        "text",
+        "Endpoint of a listener with metrics for Prometheus, such as "
+        "tcp:127.0.0.1:9090, at the path /metrics. With workers, it has the sums of "
+        "all of them. The default is none (see docs/observability.md).",
+        form="ENDPOINT",
+        check=_check_metrics,
+    )
+    metrics_application: str | None = _option(
+        None,
+        "text",
+        "With --metrics, include this registry of the application, such as "
+        "prometheus_client:REGISTRY.",
+        form="MODULE:NAME",
+        check=_check_registry,
+    )
     status: str | None = _option(
         None,
         "text",
-        "Serve a page for operators at this address: workers, requests in flight with "
-        "what each waits for, slow routes, lines that blocked, failures (see "
-        "docs/status-page.md). tcp:127.0.0.1:9091, or an endpoint string such as "
-        "unix:/run/app-status.sock:mode=600.",
-        form="ADDRESS",
+        "Endpoint of a listener with a page for operators, such as "
+        "tcp:127.0.0.1:9091: workers, requests in flight with what each waits for, "
+        "slow routes, lines that blocked, failures. The default is none (see "
+        "docs/status-page.md).",
+        form="ENDPOINT",
         check=_check_status,
     )
     status_token: str | None = _option(
         None,
         "text",
         "Secret that a reader of the status page has to give; at least 16 characters. "
-        "Required unless the address of --status is a loopback address or a UNIX "
-        "socket. Others see a command line: give it as TXGREENWSGI_STATUS_TOKEN.",
+        "Required unless --status is a loopback address or a UNIX socket. "
+        "Others see a command line: give it as TXGREENWSGI_STATUS_TOKEN.",
         form="TOKEN",
         check=_check_status_token,
     )

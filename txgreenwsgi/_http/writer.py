@@ -280,6 +280,10 @@ class ResponseHead:
             )
         self.content_length = length
 
+    def add(self, name: str, value: str) -> None:
+        """Add a field of the server. Call before `encode`."""
+        self._lines.append(f"{name}: {value}\r\n".encode("latin-1"))
+
     @property
     def reason(self) -> bytes:
         """The reason phrase: the part of the status line after the code."""

@@ -442,6 +442,8 @@ class H1Channel:
             reason=refusal.reason,
         )
         head, body = plain_response(status, refusal.reason)
+        if self.server.metrics is not None:
+            self.server.metrics.refused(head.code, len(body))
         table = self.server.table
         if table.observers:
             table.observe(

@@ -29,7 +29,9 @@ from .live import LiveRequests
 from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
+from .server_timing import TimingRunner
 from .shutdown import Shutdown
+from .times import RequestTimes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -39,15 +41,17 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._switching.greenlets import Task
-    from txgreenwsgi._wsgi.gateway import Application
+    from txgreenwsgi._wsgi.gateway import Application, ResponseSink
     from txgreenwsgi.monitoring.records import ExchangeRecord
     from txgreenwsgi.settings import Settings
 
+    from .metering import Metered, RequestMetrics
     from .notes import RequestNote
     from .registry import Observer, RequestInFlight
     from .shutdown import Connection
+    from .times import Timed, Times
 
-    class Admitted(InFlight, Protocol):
+    class Admitted(InFlight, Metered, Timed, Protocol):
         """The interface of an exchange that this file uses."""
 
         def start(self) -> None:
@@ -92,6 +96,9 @@ class ApplicationServer:
             lower case, and the place in the application.
         note: in a worker, where each request is noted for its first turn; None
             otherwise.
+        metrics: the counters of requests; None for no metrics.
+        times: measures where the time of requests goes; None if it is not needed. Set
+            by `bind`.
         hub: the hub of the reactor's tasks; set by `bind`.
         monitor: the monitor of that hub; None if `blocked_after` is 0, and for a
             reactor in memory.
@@ -143,11 +150,15 @@ class ApplicationServer:
                 automatic=AUTO in settings.threads_for,
             )
             self.runner = self._thread_runner.run
+        if settings.server_timing:
+            self.runner = TimingRunner(self.runner, self._times_of).run
         self._run_application = self.runner
         if application is not None:
             self.open_static()
         # Here, because an attribute that is added later makes all others slower.
         self.note: RequestNote | None = None
+        self.metrics: RequestMetrics | None = None
+        self.times: RequestTimes | None = None
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
@@ -171,8 +182,17 @@ class ApplicationServer:
         self.hub = hub_of(self.reactor)
         set_thread_count(self.hub, self.settings.threads)
         replace_standard_streams()
-        if self.settings.blocked_after:
+        settings = self.settings
+        if settings.blocked_after:
             self.monitor = monitor_of(self.hub)
+        needed = settings.slow_after or settings.server_timing
+        if self.times is None and (needed or "times" in self.table.needs):
+            self.times = RequestTimes(self.hub, settings.slow_after)
+
+    def _times_of(self, sink: ResponseSink) -> Times:
+        """Return the times of the exchange that is the sink of a response."""
+        assert self.times is not None, "the setting needs it"
+        return self.times.of(cast("Timed", sink))
 
     def open_static(self) -> None:
         """Find the directories of static files, before the first request.
@@ -202,11 +222,16 @@ class ApplicationServer:
 
     def exchange_ended(self, exchange: Admitted) -> None:
         """Report a finished exchange to the observers and forget it."""
+        metrics = self.metrics
+        if metrics is not None:
+            metrics.ended(exchange)
         table = self.table
         if table.observers:
             table.observe(exchange.record())
         if table.watcher is not None:
             table.watcher(exchange)
+        if self.times is not None:
+            self.times.ended(exchange)
         table.exchanges.discard(exchange)
         if self.detached:
             self._forget(exchange)

@@ -306,6 +306,9 @@ class Exchange:
     def start(self) -> None:
         """Run the application in the slot that the admission queue assigned."""
         if self.state is QUEUED:
+            times = self.server.times
+            if times is not None:
+                times.dequeued(self)
             self._start()
         else:
             # Rejected, or the client disconnected, after the slot was assigned.
@@ -677,6 +680,8 @@ class Exchange:
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
         set_current_errors(errors)
+        if "HTTP_TRACEPARENT" in environ:
+            errors.traceparent = environ["HTTP_TRACEPARENT"]
         environ["txgreenwsgi.request_id"] = request_id
         environ["txgreenwsgi.client_disconnected"] = environ[
             "waitress.client_disconnected"
@@ -818,6 +823,9 @@ class Exchange:
         self.state = _RESPONDED
         self.code = head.code
         self.bytes_sent = len(block)
+        metrics = self.server.metrics
+        if metrics is not None:
+            metrics.begun(self)
         if self.details is not None:
             self.details.head = head
         stream.start(head, length, block, end)
@@ -923,6 +931,9 @@ class Exchange:
         length = count if head.content_length is None else head.content_length
         self.state = _RESPONDED
         self.code = head.code
+        metrics = self.server.metrics
+        if metrics is not None:
+            metrics.begun(self)
         if self.details is not None:
             self.details.head = head
         self._left = length
@@ -1046,6 +1057,9 @@ class Exchange:
             return
         self.code = head.code
         self.bytes_sent = 0 if self.head.method == "HEAD" else len(body)
+        metrics = self.server.metrics
+        if metrics is not None:
+            metrics.begun(self)
         if self.server.table.needs:
             self.details = self.details or RecordDetails(self.head.variables)
             self.details.head = head
@@ -1063,6 +1077,9 @@ class Exchange:
         if self.server.table.needs:
             details = details or RecordDetails(head.variables)
             optional = details.fields(self.server.table.needs)
+        if self.server.times is not None:
+            times = self.server.times.of(self)
+            optional["queued"], optional["waiting"] = times.queued, times.waiting
         health = self.limits.health
         return ExchangeRecord(
             remote_addr=ends.remote_addr,
@@ -1079,6 +1096,7 @@ class Exchange:
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
             blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
+            traceparent=head.variables.get("HTTP_TRACEPARENT", ""),
             **optional,
             health=health is not None and self._path_info() in health.paths,
         )

@@ -7,16 +7,15 @@ what is served.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txgreenwsgi._server.endpoints import make_endpoint
-from txgreenwsgi._server.errors import ListenError, StartError
-from txgreenwsgi._server.operator_address import operator_endpoint
-from txgreenwsgi._server.ports import listening_reactor
+from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.site import GreenSite
 from txgreenwsgi._server.urls import url_of
 from txgreenwsgi.settings import Settings
@@ -30,11 +29,9 @@ __all__ = ["OperatorListener"]
 
 _log = Logger()
 
-#: Maximum number of connections, and of requests, at a time.
-_MOST: Final = 100
-
-#: Time for requests in progress when the listener closes.
-_GRACE_SECONDS: Final = 0.5
+#: Maximum numbers of connections and of requests at a time.
+_MAX_CONNECTIONS: Final = 100
+_MAX_REQUESTS: Final = 10
 
 
 class _Site(GreenSite):
@@ -49,64 +46,81 @@ class OperatorListener:
     """A listener. Call from the reactor greenlet.
 
     Args:
-        option: the option that names the address, for messages, such as "--status".
-        address: see `operator_endpoint`.
-        application: the WSGI application. It runs in tasks of this process.
+        option: the option that names the endpoint, for messages.
+        endpoint: the endpoint string.
+        application: the WSGI application.
+        threads: the setting of the application's server, which shares its threads.
+        max_requests: maximum number of requests at a time.
     """
 
-    def __init__(self, option: str, address: str, application: Application) -> None:
+    def __init__(
+        self,
+        option: str,
+        endpoint: str,
+        application: Application,
+        threads: int,
+        max_requests: int = _MAX_REQUESTS,
+    ) -> None:
         self._option = option
-        self._address = address
+        self._endpoint = endpoint
         self._application = application
-        self._port: IListeningPort | None = None
+        self._settings = Settings(
+            threads=threads,
+            blocked_after=0.0,
+            max_connections=_MAX_CONNECTIONS,
+            max_in_flight=max_requests,
+            max_queued=max_requests,
+            max_body=1024,
+            server_header="",
+        )
         self._site: GreenSite | None = None
+        self._port: IListeningPort | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the port is open."""
+        return self._port is not None
 
     def open(self, reactor: object) -> None:
-        """Listen. Call with the final user of the process.
+        """Listen. A no-op if the port is open.
 
         Raises:
-            StartError: the address cannot be opened.
+            StartError: the endpoint cannot be opened.
         """
-        settings = Settings(
-            threads=1,  # the highest number of all servers in a process applies
-            blocked_after=0.0,
-            drain_idle=0.0,
-            max_body=65536,
-            max_connections=_MOST,
-            max_in_flight=_MOST,
-            max_queued=0,
-        )
+        if self._port is not None:
+            return
+        endpoint = make_endpoint(reactor, self._endpoint)
         self._site = site = _Site(
-            self._application, settings, reactor=cast("Any", reactor)
+            self._application,
+            self._settings,
+            reactor=reactor,  # type: ignore[arg-type]
         )
-        endpoint = make_endpoint(
-            listening_reactor(reactor), operator_endpoint(self._address)
-        )
-        opened: list[IListeningPort] = []
-        failed: list[BaseException] = []
-        endpoint.listen(site).addCallbacks(
-            opened.append, lambda failure: failed.append(failure.value)
-        )
-        for error in failed:
-            if isinstance(error, (CannotListenError, OSError)):
-                reason = ListenError(self._address, error)
-                raise StartError(f"{self._option}: {reason}") from None
-            raise error
+        opened: list[IListeningPort | Failure] = []
+        endpoint.listen(site).addBoth(opened.append)
         if not opened:
             raise StartError(
-                f"{self._option} {self._address!r} does not open at once: give an "
-                "address such as tcp:127.0.0.1:9090"
+                f"{self._option} {self._endpoint!r} does not open at once: give an "
+                "endpoint such as tcp:127.0.0.1:9090"
             )
-        (self._port,) = opened
+        (result,) = opened
+        if isinstance(result, Failure):
+            error = result.value
+            if isinstance(error, CannotListenError):
+                error = error.socketError
+            raise StartError(
+                f"{self._option} {self._endpoint!r} cannot be opened ({error}): give "
+                "another port, or stop the process that uses it"
+            ) from result.value
+        self._port = result
         _log.info(
             "{option}: listening on {url}",
             option=self._option,
-            url=url_of(self._port.getHost(), self._address),
+            url=url_of(result.getHost(), self._endpoint),
             is_routine=True,
         )
 
     def close(self) -> Deferred[None]:
-        """Stop listening, and end the requests in progress. A no-op if it is closed.
+        """Stop listening and close all connections. A no-op if the port is closed.
 
         Returns:
             A Deferred that fires when that is done.
@@ -116,4 +130,4 @@ class OperatorListener:
         if port is None or site is None:
             return succeed(None)
         closed = maybeDeferred(port.stopListening)
-        return closed.addCallback(lambda _: site.stop(_GRACE_SECONDS))
+        return closed.addBoth(lambda _: site.stop(0))

@@ -281,6 +281,11 @@ class Options(usage.Options):
                 "--preload has no effect without workers: give --workers N too, or "
                 "remove --preload"
             )
+        if command.metrics_application and not command.metrics:
+            raise usage.UsageError(
+                f"--metrics-application {command.metrics_application!r} has no effect "
+                "without --metrics: give --metrics tcp:127.0.0.1:9090 too"
+            )
         if command.reload_extra and not command.reload:
             raise usage.UsageError(
                 f"--reload-extra {command.reload_extra[0]!r} has no effect without "

@@ -5,7 +5,7 @@ It knows the parts of the page. It must never know what they show.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.internet.defer import succeed
 
@@ -21,32 +21,42 @@ if TYPE_CHECKING:
 
 __all__ = ["StatusPage"]
 
+#: Maximum number of open pages. Each one takes a request.
+_MOST_PAGES: Final = 50
+
 
 class StatusPage:
     """The page of one server. Call from the reactor greenlet.
 
     Args:
-        address: of `--status`.
+        endpoint: the endpoint string of `--status`.
         token: the secret that a reader has to give; "" for none.
         controlled: the server.
+        threads: see `OperatorListener`.
     """
 
-    def __init__(self, address: str, token: str, controlled: Controlled) -> None:
-        self._address = address
-        self._access = Access(token, any_name=address.startswith("unix:"))
+    def __init__(
+        self, endpoint: str, token: str, controlled: Controlled, threads: int
+    ) -> None:
+        self._endpoint = endpoint
+        self._access = Access(token, any_name=endpoint.startswith("unix:"))
         self._controlled = controlled
+        self._threads = threads
         self._listener: OperatorListener | None = None
         self._feed: Feed | None = None
 
     def open(self, reactor: object) -> None:
-        """Listen. Call with the final user of the process.
+        """Listen. A no-op if the port is open.
 
         Raises:
-            StartError: the address cannot be used.
+            StartError: the endpoint cannot be opened.
         """
-        self._feed = feed = Feed(self._controlled, cast("Any", reactor))
-        application = StatusApplication(self._controlled, feed, self._access)
-        self._listener = OperatorListener("--status", self._address, application)
+        if self._listener is None:
+            self._feed = feed = Feed(self._controlled, cast("Any", reactor))
+            application = StatusApplication(self._controlled, feed, self._access)
+            self._listener = OperatorListener(
+                "--status", self._endpoint, application, self._threads, _MOST_PAGES
+            )
         self._listener.open(reactor)
 
     def close(self) -> Deferred[None]:

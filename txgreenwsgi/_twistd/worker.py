@@ -148,6 +148,18 @@ def _serve(
     # The record belongs to this process alone.
     os.register_at_fork(after_in_child=stop_notes)
     command = options.command
+    if command.metrics:
+        # Here, because only this option needs it.
+        from txgreenwsgi._twistd.metrics import start_in_worker
+
+        start_in_worker(
+            PAGE_FD,
+            boot.record,
+            command.metrics_application or "",
+            application_server,
+            reactor,
+            tenancy,
+        )
     limits = Limits(
         max_requests=command.max_requests,
         max_requests_jitter=command.max_requests_jitter,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .details import WorkerDetails, WorkerSnapshot
 
 __all__ = [
+    "EndedWorker",
     "MasterControl",
     "MasterObserver",
     "MasterStatus",
@@ -104,6 +105,22 @@ class MasterStatus:
     last_reload: ReloadResult | None = None
 
 
+@dataclass(frozen=True)
+class EndedWorker:
+    """A worker that has ended.
+
+    Attributes:
+        number: counts all workers of the master, from 1.
+        record: the index of its record in the shared page.
+        reason: why it is replaced: "crash", "hang", "reload", "recycle" or "signal"; ""
+            if it has never served, or is not replaced.
+    """
+
+    number: int
+    record: int
+    reason: str
+
+
 class MasterObserver:
     """The notifications of a master; no-ops. See `MasterControl.observe`."""
 
@@ -121,6 +138,9 @@ class MasterObserver:
 
         The reason is a message, or a traceback of several lines.
         """
+
+    def ended(self, worker: EndedWorker) -> None:
+        """Called when a worker has ended, before its record is used again."""
 
     def stopping(self) -> None:
         """Called once, when the server begins to shut down."""

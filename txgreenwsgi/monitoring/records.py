@@ -25,7 +25,7 @@ OUTCOMES: Final = (
 
 
 #: The fields of `ExchangeRecord` that are empty unless an observer needs them.
-NEEDS: Final = frozenset(["environ", "response_headers"])
+NEEDS: Final = frozenset(["environ", "response_headers", "times"])
 
 
 def needs_of(observer: Callable[[ExchangeRecord], object]) -> frozenset[str]:
@@ -65,6 +65,12 @@ class ExchangeRecord:
         outcome: the outcome, one of `OUTCOMES`.
         blocked: seconds for which this request held up all others, in blocks that
             lasted longer than `--blocked-after`; 0.0 without one.
+        queued: seconds for which the request waited for a slot. 0.0 unless an observer
+            needs `times`, or a setting such as `slow_after` does.
+        waiting: seconds for which the application waited, for a sleep, a socket, a
+            lock or the client for instance. 0.0 likewise.
+        traceparent: the value of the Traceparent field (W3C Trace Context), as sent; ""
+            without one. Use `trace_of` to read it.
         environ: the environ of the request, as the application has left it; without
             an application, the variables of the request's header fields. Empty unless
             an observer needs it (`needs_of`).
@@ -81,6 +87,7 @@ class ExchangeRecord:
         "health",
         "method",
         "outcome",
+        "queued",
         "referer",
         "remote_addr",
         "remote_port",
@@ -89,8 +96,10 @@ class ExchangeRecord:
         "started",
         "status",
         "target",
+        "traceparent",
         "user_agent",
         "version",
+        "waiting",
     )
 
     def __init__(
@@ -110,6 +119,9 @@ class ExchangeRecord:
         user_agent: str,
         outcome: str,
         blocked: float = 0.0,
+        queued: float = 0.0,
+        waiting: float = 0.0,
+        traceparent: str = "",
         environ: Mapping[str, Any] = MappingProxyType({}),
         response_headers: Sequence[tuple[str, str]] = (),
         health: bool = False,
@@ -128,6 +140,9 @@ class ExchangeRecord:
         self.user_agent = user_agent
         self.outcome = outcome
         self.blocked = blocked
+        self.queued = queued
+        self.waiting = waiting
+        self.traceparent = traceparent
         self.environ = environ
         self.response_headers = response_headers
         self.health = health
