@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["GAP_SECONDS", "MOST_SAMPLES", "History", "Sample"]
 
 #: Maximum number of samples.
-MOST_SAMPLES: Final = 120
+MOST_SAMPLES: Final = 60
 
 #: Time between two snapshots after which the earlier samples are forgotten.
 GAP_SECONDS: Final = 15.0

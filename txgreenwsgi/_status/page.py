@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from .history import MOST_SAMPLES
 from .markup import Markup, element, html, joined, lines, sparkline, table
 from .states import worker_state
 from .units import (
@@ -49,8 +50,6 @@ MOST_ROWS: Final = 100
 
 #: Maximum number of rows of the other tables.
 MOST_OTHER_ROWS: Final = 20
-
-_CHARTED: Final = 120
 
 
 class View(NamedTuple):
@@ -191,7 +190,7 @@ def _chart(
     return element(
         "figure",
         element("figcaption", element("b", now), " ", title),
-        sparkline(values, _CHARTED, f"{title}: {now} now, {highest}"),
+        sparkline(values, MOST_SAMPLES, f"{title}: {now} now, {highest}"),
         element("small", highest),
     )
 
@@ -216,13 +215,13 @@ def _workers(view: View) -> Markup:
         bad = state in ("blocked", "silent")
         shown = [element("span", state, class_="bad" if bad else None)]
         if current and bad:
-            shown.append(element("span", f" in {current}", class_="path"))
+            shown += [" in ", element("span", current, class_="path")]
         number = worker["worker"]
         rows.append(
             (
                 element("a", str(number), href=f"workers/{number}"),
                 str(worker["pid"]),
-                joined(*shown),
+                element("span", *shown),
                 duration(worker["age"]),
                 rate(view.rates[number]) if number in view.rates else UNKNOWN,
                 _number(worker["requests"]),
@@ -287,7 +286,7 @@ def _wait(request: RequestInformation) -> Markup:
     if not request["waiting_on"]:
         return element("i", request["state"])
     since = f" for {duration(request['waiting_seconds'])}"
-    return joined(element("span", request["waiting_on"], class_="path"), since)
+    return element("span", element("span", request["waiting_on"], class_="path"), since)
 
 
 def _response(request: RequestInformation) -> str:

@@ -87,12 +87,22 @@ class Collected:
             "failures": [
                 cast("FailureInformation", {**failure, "traceback": ""})
                 for failure in sorted(
-                    self._failures.values(),
+                    map(_as_one, self._groups()),
                     key=lambda failure: failure["last"],
                     reverse=True,
                 )
             ],
         }
+
+    def _groups(self) -> list[list[FailureInformation]]:
+        """Return the equal failures of all workers."""
+        groups: dict[tuple[str, str], list[FailureInformation]] = {}
+        for failure in self._failures.values():
+            kind = failure["error"].partition(":")[0]
+            # A failure without a place has a path.
+            place = failure["place"] or failure["path"]
+            groups.setdefault((kind, place), []).append(failure)
+        return list(groups.values())
 
     def _take_failures(self, number: int, snapshot: WorkerSnapshot) -> None:
         for failure in reversed(snapshot["failures"]):
@@ -106,10 +116,18 @@ class Collected:
 
     def failure(self, of: str) -> Deferred[FailureInformation]:
         """Return a failure with its traceback; see `Controlled.failure`."""
-        found = self._failures.get(of)
-        if found is None:
-            return fail(ControlError(f"there is no recent failure {of}"))
-        return succeed(found)
+        for group in self._groups():
+            if any(each["failure_id"] == of for each in group):
+                return succeed(_as_one(group))
+        return fail(ControlError(f"there is no recent failure {of}"))
+
+
+def _as_one(group: list[FailureInformation]) -> FailureInformation:
+    """Return equal failures of several workers as one, with the last traceback."""
+    last = max(group, key=lambda failure: failure["last"])
+    count = sum(failure["count"] for failure in group)
+    first = min(failure["first"] for failure in group)
+    return cast("FailureInformation", {**last, "count": count, "first": first})
 
 
 def _route(route: RouteInformation) -> RouteStatistics:

@@ -100,7 +100,7 @@ class RouteStatistics:
             share: such as 0.95.
         """
         wanted = share * self.requests
-        for index, count in enumerate(self.durations):
+        for index, count in enumerate(self.durations[:-1]):
             wanted -= count
             if wanted <= 0:
                 return min((1 << index) / 1000, self.longest)
