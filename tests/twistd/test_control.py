@@ -105,7 +105,7 @@ class SingleProcessTests(SynchronousTestCase):
         (row,) = server.requests()
         refused = self.failureResultOf(self.single.cancel(row.request_id), ControlError)
         self.assertIn("--status-cancel", str(refused.value))
-        service = GreenService(lambda: None, [], reactor=cast("Any", None))
+        service = GreenService(cast("Any", None), [], reactor=cast("Any", None))
         service.site.server = server
         single = SingleProcess("shop:app", service, can_cancel=True)
         self.successResultOf(single.cancel(row.request_id))

@@ -213,7 +213,7 @@ def _workers(view: View) -> Markup:
         state = worker_state(worker)
         current = worker["current"]
         bad = state in ("blocked", "silent")
-        shown = [element("span", state, class_="bad" if bad else None)]
+        shown: list[str] = [element("span", state, class_="bad" if bad else None)]
         if current and bad:
             shown += [" in ", element("span", current, class_="path")]
         number = worker["worker"]

@@ -166,7 +166,6 @@ def frame(
     """
     head = _head(snapshot, history, width, bars)
     requests = [_request_row(request) for request in requests_of(snapshot)]
-    total = sum(worker["requests"] or 0 for worker in snapshot["workers"])
     workers = _worker_rows(snapshot, history)
     routes = [_route_row(snapshot, index) for index in range(len(snapshot["routes"]))]
     blocked = [
@@ -184,13 +183,13 @@ def frame(
     if height is not None:
         # Each table has a title, and an empty line in front.
         left = height - len(head)
-        workers = workers[: max(left // 4, 1)]
+        workers = workers[: max(left // 6, 1)]
         left -= len(workers) + 2
         failures = failures[: 3 if left >= 15 else 1]
         left -= len(failures) + 2 if failures else 0
         blocked = blocked[: 2 if left >= 12 else 1]
         left -= len(blocked) + 2 if blocked else 0
-        routes = routes[: max(min(left // 3, 10), 1)] if left > 6 else []
+        routes = routes[: max(min(left // 4, 10), 1)] if left > 6 else []
         left -= len(routes) + 2 if routes else 0
         requests = _window(
             requests, max(left - 2, 1), _index(selection, REQUESTS, len(requests))
@@ -203,7 +202,6 @@ def frame(
         width,
         _index(selection, REQUESTS, len(requests)),
         empty="no requests in flight",
-        note=f"({total} in flight)" if total > len(requests) else "",
     )
     if routes:
         lines += _table(_ROUTES, routes, width)
@@ -337,11 +335,8 @@ def _table(
     chosen: int | None = None,
     *,
     empty: str = "",
-    note: str = "",
 ) -> list[Line]:
     titles = [column.title for column in columns]
-    if note:
-        titles[-1] = f"{titles[-1]} {note}"
     lines = [Line(" " * width), Line(_row(columns, titles, width), "quiet")]
     for index, row in enumerate(rows):
         style = "selected" if index == chosen else ""
