@@ -27,6 +27,8 @@ def html(text: str) -> Markup:
     """Return HTML for a text, with escapes for characters that are not printable."""
     if isinstance(text, Markup):
         return text
+    if text.isalnum():
+        return Markup(text)
     return Markup(escape(printable(text), quote=True))
 
 
@@ -72,22 +74,21 @@ def table(
         element("th", title, scope="col", class_=kind or None)
         for title, kind in zip(head, kinds, strict=True)
     ]
-    body = [
-        element(
-            "tr",
-            *(
-                # A narrow screen shows each cell on its own line, with its title.
-                element("td", cell, data_title=title, class_=kind or None)
-                for title, cell, kind in zip(head, row, kinds, strict=True)
-            ),
-        )
-        for row in rows
+    # A narrow screen shows each cell on its own line, with its title.
+    begins = [
+        str(element("td", data_title=title, class_=kind or None))[: -len("</td>")]
+        for title, kind in zip(head, kinds, strict=True)
     ]
+    body = [f"<tr>{''.join(map(_cell, begins, row))}</tr>" for row in rows]
     return element(
         "table",
         element("thead", element("tr", *titles)),
-        element("tbody", *body),
+        Markup(f"<tbody>{''.join(body)}</tbody>"),
     )
+
+
+def _cell(begin: str, content: str) -> str:
+    return f"{begin}{html(content)}</td>"
 
 
 def sparkline(values: Sequence[float], most: int, label: str) -> Markup:

@@ -82,7 +82,9 @@ def describe_snapshot(server: ApplicationServer, known_change: int) -> WorkerSna
     changed, last_change = failures.changed_after(known_change)
     return {
         "in_flight": [
-            cast("RequestInformation", asdict(row)) for row in found.requests
+            # Not `asdict`, which copies each value: there may be many rows.
+            cast("RequestInformation", vars(row).copy())
+            for row in found.requests
         ],
         "connections": found.connections,
         "served": found.served,

@@ -8,6 +8,7 @@ patterns. It knows paths and times. It must never know how a request is served.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,9 @@ _MOST_PATHS: Final = 5000
 
 #: Number of classes of durations. Class n ends at 2**n ms, the last one has no end.
 CLASSES: Final = 19
+
+#: The ends of the classes that have one, in seconds.
+_LIMITS: Final = [(1 << index) / 1000 for index in range(CLASSES - 1)]
 
 # A segment that names one object: a number, a UUID, a hexadecimal digest, or a token
 # with a digit and at least 16 characters.
@@ -103,14 +107,18 @@ class RouteStatistics:
         for index, count in enumerate(self.durations[:-1]):
             wanted -= count
             if wanted <= 0:
-                return min((1 << index) / 1000, self.longest)
+                return min(_LIMITS[index], self.longest)
         return self.longest
 
 
 class _Sums:
-    """The sums of one route."""
+    """The sums of one route.
 
-    __slots__ = ("durations", "failures", "longest", "requests", "seconds")
+    `pending` has durations that are not added up yet: appending one is much cheaper,
+    and many are added up at once.
+    """
+
+    __slots__ = ("durations", "failures", "longest", "pending", "requests", "seconds")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -118,14 +126,61 @@ class _Sums:
         self.seconds = 0.0
         self.longest = 0.0
         self.durations = [0] * CLASSES
+        self.pending: list[float] = []
+
+    def add_up(self) -> None:
+        """Add the pending durations."""
+        pending = self.pending
+        if not pending:
+            return
+        pending.sort()
+        self.requests += len(pending)
+        self.seconds += sum(pending)
+        self.longest = max(self.longest, pending[-1])
+        begin = 0
+        for index, limit in enumerate(_LIMITS):
+            end = bisect_left(pending, limit, begin)
+            self.durations[index] += end - begin
+            begin = end
+            if end == len(pending):
+                break
+        else:
+            self.durations[-1] += len(pending) - begin
+        pending.clear()
+
+    def statistics(self, method: str, pattern: str) -> RouteStatistics:
+        """Return the sums for others."""
+        self.add_up()
+        return RouteStatistics(
+            method=method,
+            pattern=pattern,
+            requests=self.requests,
+            failures=self.failures,
+            seconds=self.seconds,
+            longest=self.longest,
+            durations=tuple(self.durations),
+        )
 
 
 class Routes:
-    """The sums of all routes. Call from the reactor's thread."""
+    """The sums of all routes. Call from the reactor's thread.
+
+    Attributes:
+        pending: by method and path, the list to which the duration of a request is
+            appended that has succeeded; see `pending_of`. Call `add_up` at times.
+    """
 
     def __init__(self) -> None:
+        self.pending: dict[tuple[str, str], list[float]] = {}
         self._sums: dict[tuple[str, str], _Sums] = {}
-        self._by_path: dict[tuple[str, str], _Sums] = {}
+
+    def pending_of(self, method: str, path: str) -> list[float]:
+        """Return the list for a path that is not in `pending` yet."""
+        if len(self.pending) >= _MOST_PATHS:
+            self.pending.clear()
+        pending = self._find(method, path).pending
+        self.pending[method, path] = pending
+        return pending
 
     def add(
         self, method: str, path: str, status: int, seconds: float, *, failed: bool
@@ -139,42 +194,29 @@ class Routes:
             seconds: its duration.
             failed: whether it has no complete response.
         """
-        if status == 404:
-            path = UNKNOWN_PATHS
-        sums = self._by_path.get((method, path))
-        if sums is None:
-            sums = self._find(method, path)
-        sums.requests += 1
-        sums.seconds += seconds
-        if seconds > sums.longest:
-            sums.longest = seconds
+        sums = self._find(method, UNKNOWN_PATHS if status == 404 else path)
+        sums.pending.append(seconds)
         if failed or status >= 500:
             sums.failures += 1
-        index = int(seconds * 1000).bit_length()
-        sums.durations[index if index < CLASSES else -1] += 1
 
     def _find(self, method: str, path: str) -> _Sums:
         key = method, (path if path == UNKNOWN_PATHS else pattern_of(path))
         if key not in self._sums and len(self._sums) >= MOST_ROUTES:
             key = "", OTHER
-        sums = self._sums.setdefault(key, _Sums())
-        if len(self._by_path) >= _MOST_PATHS:
-            self._by_path.clear()
-        self._by_path[method, path] = sums
+        sums = self._sums.get(key)
+        if sums is None:
+            sums = self._sums[key] = _Sums()
         return sums
+
+    def add_up(self) -> None:
+        """Add up the durations so far, so that they take no memory."""
+        for sums in self._sums.values():
+            sums.add_up()
 
     def statistics(self) -> list[RouteStatistics]:
         """Return all routes, the one with the longest mean duration first."""
         return _slowest_first(
-            RouteStatistics(
-                method=method,
-                pattern=pattern,
-                requests=sums.requests,
-                failures=sums.failures,
-                seconds=sums.seconds,
-                longest=sums.longest,
-                durations=tuple(sums.durations),
-            )
+            sums.statistics(method, pattern)
             for (method, pattern), sums in self._sums.items()
         )
 
@@ -191,16 +233,7 @@ def merged(routes: Iterable[RouteStatistics]) -> list[RouteStatistics]:
         for index, count in enumerate(route.durations[:CLASSES]):
             into.durations[index] += count
     return _slowest_first(
-        RouteStatistics(
-            method=method,
-            pattern=pattern,
-            requests=into.requests,
-            failures=into.failures,
-            seconds=into.seconds,
-            longest=into.longest,
-            durations=tuple(into.durations),
-        )
-        for (method, pattern), into in sums.items()
+        into.statistics(method, pattern) for (method, pattern), into in sums.items()
     )
 
 
