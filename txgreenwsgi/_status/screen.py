@@ -58,6 +58,7 @@ class Screen:
     def __init__(self) -> None:
         self._input = sys.stdin.fileno()
         self._saved = termios.tcgetattr(self._input)
+        self._typed = b""
 
     def __enter__(self) -> Screen:
         tty.setcbreak(self._input)
@@ -94,13 +95,18 @@ class Screen:
         Raises:
             EOFError: the terminal is gone.
         """
-        ready, _, _ = select.select([self._input], [], [], max(seconds, 0.0))
-        if not ready:
-            return ""
-        data = os.read(self._input, 32)
-        if not data:
-            raise EOFError
-        return _KEYS.get(data) or data[:1].decode("ascii", "replace")
+        if not self._typed:
+            ready, _, _ = select.select([self._input], [], [], max(seconds, 0.0))
+            if not ready:
+                return ""
+            self._typed = os.read(self._input, 1024)
+            if not self._typed:
+                raise EOFError
+        data = self._typed
+        # The longest one first: an escape begins others.
+        size = next((size for size in (3, 1) if data[:size] in _KEYS), 1)
+        self._typed = data[size:]
+        return _KEYS.get(data[:size]) or data[:1].decode("ascii", "replace")
 
     @staticmethod
     def _write(text: str) -> None:
