@@ -79,6 +79,8 @@ class OptionsTests(SynchronousTestCase):
             "min_body_rate": ("1K", 1024),
             "write_timeout": ("5s", 5.0),
             "blocked_after": ("0.5", 0.5),
+            "slow_after": ("3", 3.0),
+            "server_timing": ("", True),
             "methods": ("GET, HEAD,X", ("GET", "HEAD", "X")),
             "max_header_size": ("16K", 16384),
             "max_headers": ("50", 50),

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from txgreenwsgi._switching.waiting import wait
 
-from .families import FAMILIES, ORDINARY, REQUESTS, Family, series_of
+from .families import FAMILIES, INTERNAL, REQUESTS, Family, series_of
 from .meter import with_ordinary
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def metrics_of(numbers: Sequence[float]) -> list[Metric]:
             },
         )
         for family in FAMILIES
-        if family is not ORDINARY
+        if family not in INTERNAL
     ]
 
 

@@ -25,7 +25,9 @@ __all__ = [
     "CONNECTION_STATES",
     "DURATION",
     "FAMILIES",
+    "FAST",
     "FIRST_BYTE",
+    "INTERNAL",
     "IN_FLIGHT",
     "LAG",
     "LAYOUT",
@@ -181,9 +183,12 @@ REQUESTS: Final = Family(
         ("outcome", (*OUTCOMES, OTHER)),
     ),
 )
-#: Requests that need no label: see `meter`.
+#: Two numbers that the reader adds to the series that they stand for: see `meter`.
 ORDINARY: Final = Family(
     "ordinary", "counter", "GET requests with status 200 that were fast."
+)
+FAST: Final = Family(
+    "fast", "counter", "Other requests that were fast: in the first buckets."
 )
 DURATION: Final = Family(
     "txgreenwsgi_request_duration_seconds",
@@ -272,9 +277,12 @@ POOL_CONNECTIONS: Final = Family(
     (("state", ("in_use", "idle")),),
 )
 
+#: Not shown: they are added to others.
+INTERNAL: Final = (ORDINARY, FAST)
+
 #: The metrics of each process that serves, in the order of the layout.
 FAMILIES: Final = (
-    *(ORDINARY, REQUESTS, DURATION, FIRST_BYTE, SENT_BYTES, RECEIVED_BYTES),
+    *(ORDINARY, FAST, REQUESTS, DURATION, FIRST_BYTE, SENT_BYTES, RECEIVED_BYTES),
     *(IN_FLIGHT, QUEUED, CONNECTIONS, TASKS, LAG, BLOCKS, BLOCK_SECONDS),
     *(POOL_WAITS, POOL_WAIT_SECONDS, POOL_TIMEOUTS, POOL_WAITING, POOL_CONNECTIONS),
 )
@@ -376,6 +384,6 @@ def folded(totals: Sequence[float], ended: Sequence[float]) -> list[float]:
 
 def all_names() -> set[str]:
     """Return the names of all samples, as a query uses them."""
-    shown = (each for each in FAMILIES if each is not ORDINARY)
+    shown = (each for each in FAMILIES if each not in INTERNAL)
     families = (*shown, *MASTER_FAMILIES)
     return set().union(*(family.sample_names() for family in families))

@@ -1,9 +1,10 @@
 """The counters of requests: this is the hot path of each request.
 
-Every number is written to the shared memory at once, so the counts of a process that is
-killed are not lost. Ordinary requests, which are fast GET requests with status 200,
-cost one write: they are one number, which the reader adds to the series that it stands
-for. Only the sums of their durations and sizes are written later, by `publish`.
+Every count is written to the shared memory at once, so the counts of a process that is
+killed are not lost. Fast requests cost one write, or two: the number of those in the
+first bucket of each histogram, which the reader adds to the series that it stands for;
+and the place of their labels, unless they are GET requests with status 200. Only the
+sums of their durations and sizes are written later, by `publish`.
 
 It knows ended exchanges. It must never know where the memory is.
 """
@@ -14,9 +15,11 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from txgreenwsgi._serving.body import NO_BODY
+from txgreenwsgi.monitoring.records import OUTCOMES
 
 from .families import (
     DURATION,
+    FAST,
     FIRST_BYTE,
     METHODS,
     ORDINARY,
@@ -41,22 +44,45 @@ if TYPE_CHECKING:
 __all__ = ["RequestMeter", "with_ordinary"]
 
 _ORDINARY: Final = start_of(ORDINARY)
+_FAST: Final = start_of(FAST)
 _DURATION: Final = start_of(DURATION)
 _DURATION_SUM: Final = _DURATION + DURATION.width - 1
 _FIRST_BYTE: Final = start_of(FIRST_BYTE)
 _FIRST_BYTE_SUM: Final = _FIRST_BYTE + FIRST_BYTE.width - 1
 _SENT: Final = start_of(SENT_BYTES)
 _RECEIVED: Final = start_of(RECEIVED_BYTES)
-_PLACES: Final = {series.labels: series.place for series in series_of(REQUESTS)}
-_GET_200: Final = _PLACES["GET", "2xx", "finished"]
 
-#: An ordinary request is faster, so that it is in the first bucket.
-_FAST: Final = DURATION.bounds[0]
+#: A fast request is in the first bucket.
+_FAST_SECONDS: Final = DURATION.bounds[0]
 assert DURATION.bounds == FIRST_BYTE.bounds
 
+_SERIES: Final = {series.labels: series.place for series in series_of(REQUESTS)}
 _METHODS: Final = frozenset(METHODS)
 _CLASSES: Final = dict(enumerate(STATUS_CLASSES[:-1]))
 _OUTCOMES: Final = frozenset(dict(REQUESTS.labels)["outcome"])
+
+
+def _place_of(method: str, code: int, outcome: str) -> int:
+    """Return the place of the count of a request."""
+    return _SERIES[
+        method if method in _METHODS else OTHER,
+        _CLASSES.get(code // 100, OTHER),
+        outcome if outcome in _OUTCOMES else OTHER,
+    ]
+
+
+_CODES: Final = (
+    *(0, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308),
+    *(400, 401, 403, 404, 405, 408, 409, 410, 413, 422, 429, 500, 502, 503, 504),
+)
+
+#: The places of frequent requests.
+_PLACES: Final = {
+    (method, code, outcome): _place_of(method, code, outcome)
+    for method in METHODS
+    for code in _CODES
+    for outcome in OUTCOMES
+}
 
 
 class RequestMeter:
@@ -69,15 +95,24 @@ class RequestMeter:
         hub: the hub of the server's tasks.
     """
 
-    __slots__ = ("_bytes", "_first_bytes", "_hub", "_ordinary", "_seconds", "_values")
+    __slots__ = (
+        "_fast",
+        "_first_bytes",
+        "_hub",
+        "_ordinary",
+        "_seconds",
+        "_sent",
+        "_values",
+    )
 
     def __init__(self, values: Numbers, hub: Hub) -> None:
         self._values = values
         self._hub = hub
         self._ordinary = int(values[_ORDINARY])
-        # Those of ordinary requests since the last `publish`.
+        self._fast = int(values[_FAST])
+        # Those of fast requests since the last `publish`.
         self._seconds = 0.0
-        self._bytes = 0
+        self._sent = 0
         # When responses began whose requests have not ended, unless they consist of
         # one block. By the reactor's clock.
         self._first_bytes: dict[Metered, float] = {}
@@ -93,61 +128,56 @@ class RequestMeter:
         # If a task has ended, the hub has just read the clock.
         now = hub.seconds() if exchange.task is None else hub.ended_at
         seconds = now - exchange.started
-        if (
-            seconds < _FAST
-            and exchange.code == 200
-            and exchange.outcome == "finished"
-            and exchange.head.method == "GET"
-            and exchange.body is NO_BODY
-            and not (self._first_bytes and exchange in self._first_bytes)
-        ):
-            self._ordinary = count = self._ordinary + 1
-            self._values[_ORDINARY] = count
+        code = exchange.code
+        first_bytes = self._first_bytes
+        if seconds < _FAST_SECONDS and code:
+            # Its first byte was sent in that time too.
+            if first_bytes:
+                first_bytes.pop(exchange, None)
+            if (
+                code == 200
+                and exchange.outcome == "finished"
+                and exchange.head.method == "GET"
+            ):
+                self._ordinary = count = self._ordinary + 1
+                self._values[_ORDINARY] = count
+            else:
+                self._fast = count = self._fast + 1
+                self._values[_FAST] = count
+                self._count(exchange.head.method, code, exchange.outcome)
             self._seconds += seconds
-            self._bytes += exchange.bytes_sent
+            self._sent += exchange.bytes_sent
+            if exchange.body is not NO_BODY:
+                self._values[_RECEIVED] += exchange.body.received_bytes
             return
-        first = self._first_bytes.pop(exchange, now) - exchange.started
-        self._count(
-            exchange.head.method,
-            exchange.code,
-            exchange.outcome,
-            max(seconds, 0.0),
-            max(first, 0.0),
-            exchange.bytes_sent,
-        )
-        self._values[_RECEIVED] += exchange.body.received_bytes
+        values = self._values
+        self._count(exchange.head.method, code, exchange.outcome)
+        values[_DURATION + bisect_left(DURATION.bounds, seconds)] += 1
+        values[_DURATION_SUM] += max(seconds, 0.0)
+        first = first_bytes.pop(exchange, now) - exchange.started
+        if code:
+            values[_FIRST_BYTE + bisect_left(FIRST_BYTE.bounds, first)] += 1
+            values[_FIRST_BYTE_SUM] += max(first, 0.0)
+        values[_SENT] += exchange.bytes_sent
+        values[_RECEIVED] += exchange.body.received_bytes
 
     def refused(self, code: int, bytes_sent: int) -> None:
         """Count a request whose head could not be parsed."""
-        self._count("", code, "refused", 0.0, 0.0, bytes_sent)
+        self._fast = count = self._fast + 1
+        self._values[_FAST] = count
+        self._count("", code, "refused")
+        self._sent += bytes_sent
 
-    def _count(
-        self,
-        method: str,
-        code: int,
-        outcome: str,
-        seconds: float,
-        first: float,
-        bytes_sent: int,
-    ) -> None:
-        values = self._values
-        labels = (
-            method if method in _METHODS else OTHER,
-            _CLASSES.get(code // 100, OTHER),
-            outcome if outcome in _OUTCOMES else OTHER,
-        )
-        values[_PLACES[labels]] += 1
-        values[_DURATION + bisect_left(DURATION.bounds, seconds)] += 1
-        values[_DURATION_SUM] += seconds
-        if code:
-            values[_FIRST_BYTE + bisect_left(FIRST_BYTE.bounds, first)] += 1
-            values[_FIRST_BYTE_SUM] += first
-        values[_SENT] += bytes_sent
+    def _count(self, method: str, code: int, outcome: str) -> None:
+        place = _PLACES.get((method, code, outcome))
+        if place is None:
+            place = _place_of(method, code, outcome)
+        self._values[place] += 1
 
     def publish(self) -> None:
         """Write the sums that are not in the memory yet."""
         seconds, self._seconds = self._seconds, 0.0
-        sent, self._bytes = self._bytes, 0
+        sent, self._sent = self._sent, 0
         values = self._values
         values[_DURATION_SUM] += seconds
         values[_FIRST_BYTE_SUM] += seconds
@@ -158,8 +188,9 @@ def with_ordinary(numbers: Sequence[float]) -> list[float]:
     """Return the numbers with ordinary requests added to the series they stand for."""
     found = list(numbers)
     assert len(found) == SIZE, "the numbers have the layout"
-    ordinary, found[_ORDINARY] = found[_ORDINARY], 0.0
-    found[_GET_200] += ordinary
-    found[_DURATION] += ordinary
-    found[_FIRST_BYTE] += ordinary
+    ordinary, fast = found[_ORDINARY], found[_FAST]
+    found[_ORDINARY] = found[_FAST] = 0.0
+    found[_place_of("GET", 200, "finished")] += ordinary
+    found[_DURATION] += ordinary + fast
+    found[_FIRST_BYTE] += ordinary + fast
     return found

@@ -6,21 +6,21 @@ This file knows the requests of one server. It must never know how they are serv
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
 from twisted.logger import Logger
 
-from txgreenwsgi.monitoring.records import ExchangeRecord, needs_of
+from txgreenwsgi.monitoring.records import Observer, needs_of
 from txgreenwsgi.monitoring.requests import RequestInFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._switching.greenlets import Task
+    from txgreenwsgi.monitoring.records import ExchangeRecord
 
     from .blocks import Block
     from .stream import Ends
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["InFlight", "Observer", "RequestInFlight", "RequestTable", "describe_wait"]
 
 _log = Logger()
-
-Observer = Callable[[ExchangeRecord], object]
-"""A callable that receives the record of each finished exchange. It must not park or
-modify the record."""
 
 
 class InFlight(Protocol):

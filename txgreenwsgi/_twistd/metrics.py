@@ -41,6 +41,8 @@ from txgreenwsgi._workers.page import MetricsPage as SharedMetrics
 from txgreenwsgi._workers.page import metrics_of_record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prometheus_client.core import Metric
     from twisted.internet.interfaces import IReactorTime
 
@@ -110,7 +112,7 @@ def start_in_worker(
     server: ApplicationServer,
     reactor: Any,
     tenancy: Tenancy,
-) -> None:
+) -> list[Callable[[], Deferred[object]]]:
     """Write the metrics of this worker into the shared page.
 
     Call when the application is loaded, before the reactor runs.
@@ -123,6 +125,9 @@ def start_in_worker(
         reactor: the reactor.
         tenancy: receives and sends messages.
 
+    Returns:
+        Functions to call when the last request has ended, before the reactor stops.
+
     Raises:
         StartError: the application has no such registry.
     """
@@ -132,10 +137,10 @@ def start_in_worker(
             "no metrics of this worker: its master was started without --metrics; "
             "send it SIGUSR2, or restart the server"
         )
-        return
+        return []
     measure(server, values, reactor)
     if not application:
-        return
+        return []
     registry = registry_at(application)
 
     def answer(message: Message) -> None:
@@ -156,7 +161,7 @@ def start_in_worker(
         return sent.addCallback(lambda _: tenancy.flushed())
 
     tenancy.actions[_METRICS] = answer
-    reactor.addSystemEventTrigger("during", "shutdown", send_last)
+    return [send_last]
 
 
 class MasterMetrics(MasterObserver):
@@ -225,6 +230,8 @@ class MasterMetrics(MasterObserver):
             states = dict.fromkeys(WORKER_STATES, 0)
             resident: dict[tuple[str, ...], float] = {}
             for worker in status.workers:
+                if worker.state not in states:
+                    continue  # it has just ended
                 states[worker.state] += 1
                 size = resident_bytes(worker.pid) if worker.pid else None
                 if size is not None:

@@ -9,7 +9,7 @@ only records and code lines; it must never know the wire or the server.
 from txgreenwsgi.monitoring.accesslog import AccessLog
 from txgreenwsgi.monitoring.blocked import BlockedLine, blocked_lines
 from txgreenwsgi.monitoring.failures import RecentFailure, recent_failures
-from txgreenwsgi.monitoring.records import ExchangeRecord
+from txgreenwsgi.monitoring.records import ExchangeRecord, Observer
 from txgreenwsgi.monitoring.requests import (
     ProcessSnapshot,
     RequestInFlight,
@@ -21,6 +21,7 @@ __all__ = [
     "AccessLog",
     "BlockedLine",
     "ExchangeRecord",
+    "Observer",
     "ProcessSnapshot",
     "RecentFailure",
     "RequestInFlight",

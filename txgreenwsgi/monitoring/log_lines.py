@@ -114,7 +114,7 @@ class LogLines:
         if _is_routine(event, text):
             return None
         # A traceback on a standard stream arrives line by line.
-        worker = event.get("worker")
+        worker = _worker_of(event)
         source = (worker, event.get("log_namespace"), request_id)
         is_same_source = source == self._source
         if raw is None or not is_same_source:
@@ -151,8 +151,9 @@ class LogLines:
         if trace_id:
             entry["trace_id"] = trace_id
             entry["traceparent"] = traceparent
-        if "worker" in event:
-            entry["worker"] = event["worker"]
+        worker = _worker_of(event)
+        if worker is not None:
+            entry["worker"] = worker
         if "log_failure" in event:
             everything = eventAsText(event, **plain)
             entry["traceback"] = everything[len(message) :].strip("\n")
@@ -201,6 +202,15 @@ def stream_line(event: LogEvent) -> str | None:
     if line is None and event.get("log_format", "").startswith("{line}"):
         line = event.get("line")  # of wsgi.errors
     return line if isinstance(line, str) else None
+
+
+def _worker_of(event: LogEvent) -> str | None:
+    """Return the name of the worker that has sent an event; None for another one.
+
+    The master's own events may have a worker of another type as a fact.
+    """
+    worker = event.get("worker")
+    return worker if isinstance(worker, str) else None
 
 
 def _is_routine(event: LogEvent, text: str) -> bool:

@@ -5,13 +5,14 @@ It knows names and units. It must never know how records are created or used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["NEEDS", "OUTCOMES", "ExchangeRecord", "needs_of"]
+__all__ = ["NEEDS", "OUTCOMES", "ExchangeRecord", "Observer", "needs_of"]
 
 #: The values of `ExchangeRecord.outcome`.
 OUTCOMES: Final = (
@@ -70,7 +71,7 @@ class ExchangeRecord:
         waiting: seconds for which the application waited, for a sleep, a socket, a
             lock or the client for instance. 0.0 likewise.
         traceparent: the value of the Traceparent field (W3C Trace Context), as sent; ""
-            without one. Use `trace_of` to read it.
+            without one.
         environ: the environ of the request, as the application has left it; without
             an application, the variables of the request's header fields. Empty unless
             an observer needs it (`needs_of`).
@@ -153,3 +154,13 @@ class ExchangeRecord:
             f"<ExchangeRecord {self.request_id} {self.method} {self.target!r} "
             f"{self.status} {self.outcome}>"
         )
+
+
+Observer: TypeAlias = Callable[[ExchangeRecord], object]
+"""A callable that receives the record of each finished exchange.
+
+Called in the reactor greenlet, after the response. It must not park, or modify the
+record. An exception is logged. It, or the object whose method it is, may have an
+attribute `needs`: a frozenset with some of "environ", "response_headers" and "times",
+the fields of records that are empty otherwise.
+"""
