@@ -277,7 +277,7 @@ def _requests(snapshot: SnapshotInformation) -> Markup:
     head = ("request", "age", "method", "path", "waits for", "response", "client")
     return _section(
         "Requests in flight",
-        table((*head, "worker"), rows, ("id", "n", "", "", "", "", "", "n")),
+        table((*head, "worker"), rows, ("id", "n", "s", "", "", "s", "s", "n")),
         note,
     )
 
