@@ -314,7 +314,7 @@ class BrowserTests(StatusCase):
         server.kill()
 
     def test_hidden(self) -> None:
-        """A page that nobody sees does not use the server."""
+        """A page in a hidden tab does not use the server."""
         server = self.serve_page(0)
         self.open()
         self.browser.wait_true("document.getElementById('connection').hidden")

@@ -18,7 +18,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .processes import LOOPBACK, ServerProcess, free_ports, wait_for
+from .processes import LOOPBACK, START_SECONDS, ServerProcess, free_ports, wait_for
 
 APP = "tests.integration.tracing_app:app"
 REQUESTS = 200
@@ -64,7 +64,7 @@ class TracingTestCase(SynchronousTestCase):
             },
         )
         self.addCleanup(server.end)
-        server.wait_logged(r"serves tests\.integration\.tracing_app")
+        server.wait_logged(r"serves tests\.integration\.tracing_app", START_SECONDS)
 
         def fetch(number: int) -> str:
             parent = f"{0xDEF000 + number:016x}"

@@ -129,7 +129,7 @@ class FakeServer:
     Attributes:
         found: the next snapshot.
         asked: the number of snapshots so far.
-        calls: what else was asked for.
+        calls: the other questions, with their arguments.
         later: if set, the Deferred of the next snapshot.
     """
 

@@ -108,8 +108,9 @@ class RequestMeter:
     def __init__(self, values: Numbers, hub: Hub) -> None:
         self._values = values
         self._hub = hub
-        self._ordinary = int(values[_ORDINARY])
-        self._fast = int(values[_FAST])
+        # Floating-point numbers, as in the memory.
+        self._ordinary = float(values[_ORDINARY])
+        self._fast = float(values[_FAST])
         # Those of fast requests since the last `publish`.
         self._seconds = 0.0
         self._sent = 0
@@ -124,27 +125,34 @@ class RequestMeter:
 
     def ended(self, exchange: Metered) -> None:
         """Count a request that has ended."""
-        hub = self._hub
         # If a task has ended, the hub has just read the clock.
-        now = hub.seconds() if exchange.task is None else hub.ended_at
-        seconds = now - exchange.started
-        code = exchange.code
+        seconds = self._hub.ended_at - exchange.started
         first_bytes = self._first_bytes
-        if seconds < _FAST_SECONDS and code:
+        if (
+            seconds < _FAST_SECONDS
+            and exchange.code == 200
+            and exchange.outcome == "finished"
+            and exchange.head.method == "GET"
+            and exchange.task is not None
+        ):
             # Its first byte was sent in that time too.
             if first_bytes:
                 first_bytes.pop(exchange, None)
-            if (
-                code == 200
-                and exchange.outcome == "finished"
-                and exchange.head.method == "GET"
-            ):
-                self._ordinary = count = self._ordinary + 1
-                self._values[_ORDINARY] = count
-            else:
-                self._fast = count = self._fast + 1
-                self._values[_FAST] = count
-                self._count(exchange.head.method, code, exchange.outcome)
+            self._ordinary = count = self._ordinary + 1.0
+            self._values[_ORDINARY] = count
+            self._seconds += seconds
+            self._sent += exchange.bytes_sent
+            if exchange.body is not NO_BODY:
+                self._values[_RECEIVED] += exchange.body.received_bytes
+            return
+        code = exchange.code
+        now = self._hub.seconds() if exchange.task is None else self._hub.ended_at
+        seconds = now - exchange.started
+        if seconds < _FAST_SECONDS and code:
+            first_bytes.pop(exchange, None)
+            self._fast = count = self._fast + 1.0
+            self._values[_FAST] = count
+            self._count(exchange.head.method, code, exchange.outcome)
             self._seconds += seconds
             self._sent += exchange.bytes_sent
             if exchange.body is not NO_BODY:
@@ -163,7 +171,7 @@ class RequestMeter:
 
     def refused(self, code: int, bytes_sent: int) -> None:
         """Count a request whose head could not be parsed."""
-        self._fast = count = self._fast + 1
+        self._fast = count = self._fast + 1.0
         self._values[_FAST] = count
         self._count("", code, "refused")
         self._sent += bytes_sent
@@ -172,7 +180,7 @@ class RequestMeter:
         place = _PLACES.get((method, code, outcome))
         if place is None:
             place = _place_of(method, code, outcome)
-        self._values[place] += 1
+        self._values[place] += 1.0
 
     def publish(self) -> None:
         """Write the sums that are not in the memory yet."""

@@ -1,4 +1,4 @@
-"""Who may see the status page: the check of each request.
+"""Access to the status page: the check of each request.
 
 Without a token, the page listens where only this machine reaches it. A web page in a
 browser of this machine could still reach it under a name of its own, which resolves to

@@ -30,7 +30,7 @@ class Drawn:
     """A view, and its HTML for all pages.
 
     Args:
-        view: what the page shows.
+        view: the content of the page.
     """
 
     def __init__(self, view: View) -> None:

@@ -53,7 +53,7 @@ MOST_OTHER_ROWS: Final = 20
 
 
 class View(NamedTuple):
-    """What the page shows.
+    """The content of the page.
 
     Attributes:
         snapshot: the state of the server.

@@ -43,7 +43,7 @@ __all__ = [
     "text",
 ]
 
-#: What the cursor is in.
+#: The tables with a cursor.
 REQUESTS: Final = "requests"
 FAILURES: Final = "failures"
 

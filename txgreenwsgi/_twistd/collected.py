@@ -1,4 +1,4 @@
-"""What the workers collect, added up for the status page and `txgreenwsgi top`.
+"""The snapshots of the workers, added up for the status page and `txgreenwsgi top`.
 
 It knows the snapshots of workers. It must never know how they arrive.
 """
