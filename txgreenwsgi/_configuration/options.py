@@ -104,6 +104,7 @@ class Option(Setting):
         default_text: the default in the documentation, if it is not the value's own.
         empty_text: the text of an empty list, if it is not the empty text.
         path_words: values of a path that are not paths.
+        is_secret: errors do not quote the value.
     """
 
     check: Check | None = None
@@ -113,6 +114,7 @@ class Option(Setting):
     default_text: str = ""
     empty_text: str = ""
     path_words: tuple[str, ...] = ()
+    is_secret: bool = False
 
 
 def _option(default: object, kind: Kind, meaning: str, **more: Any) -> Any:
@@ -528,6 +530,8 @@ class Command:
         "Others see a command line: give it as TXGREENWSGI_STATUS_TOKEN.",
         form="TOKEN",
         check=_check_status_token,
+        in_file=False,
+        is_secret=True,
     )
     status_cancel: bool = _option(
         False,
@@ -642,6 +646,10 @@ class Described(NamedTuple):
     name: str
     option: Option
     default: Any
+
+    def quoted(self, text: str) -> str:
+        """Return a value as an error quotes it."""
+        return "(a secret)" if self.option.is_secret else repr(text)
 
     @property
     def is_list(self) -> bool:

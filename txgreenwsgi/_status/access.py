@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Access", "is_local_name"]
 
-COOKIE: Final = "txgreenwsgi_status"
+_COOKIE: Final = "txgreenwsgi_status"
 
 _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
 
@@ -62,8 +62,10 @@ class Access:
         self._token = token
         self._any_name = any_name or bool(token)
         self.form_token = secrets.token_urlsafe(24)
-        digest = hashlib.sha256(f"status page {token}".encode())
-        self._cookie = digest.hexdigest()
+        digest = hashlib.sha256(f"status page {token}".encode()).hexdigest()
+        # Browsers send cookies to all ports of a host, which may have other pages.
+        self._cookie_name = f"{_COOKIE}_{digest[:8]}"
+        self._cookie = digest[8:]
 
     def is_rebound(self, environ: Mapping[str, Any]) -> bool:
         """Return whether the page was asked for under a name that may be foreign."""
@@ -81,7 +83,7 @@ class Access:
             cookies.load(environ.get("HTTP_COOKIE", ""))
         except CookieError:
             return False
-        found = cookies.get(COOKIE)
+        found = cookies.get(self._cookie_name)
         return found is not None and _equal(found.value, self._cookie)
 
     def is_token(self, text: str) -> bool:
@@ -94,7 +96,7 @@ class Access:
 
     def cookie(self) -> str:
         """Return the value of Set-Cookie for a client that has given the token."""
-        return f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Lax"
+        return f"{self._cookie_name}={self._cookie}; Path=/; HttpOnly; SameSite=Lax"
 
 
 def _equal(one: str, other: str) -> bool:

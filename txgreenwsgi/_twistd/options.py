@@ -307,7 +307,7 @@ class Options(usage.Options):
             value = read(each, text, self._conditions())
         except SettingError as error:
             raise usage.UsageError(
-                f"{option} {text!r} {error.problem}: {error.remedy}"
+                f"{option} {each.quoted(text)} {error.problem}: {error.remedy}"
                 + (_THREADS if each.name == "threads" else "")
             ) from None
         if each.is_list:
