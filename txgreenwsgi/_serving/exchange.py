@@ -35,6 +35,7 @@ from txgreenwsgi._websocket.errors import WebSocketRefused
 from txgreenwsgi._wsgi.errors import Errors, set_current_errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
+from txgreenwsgi.monitoring.failures import failures
 from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
 
@@ -45,6 +46,7 @@ from .notes import note_request
 from .plain_response import plain_response
 from .proxies import ProxyFieldError
 from .record_details import RecordDetails
+from .request_stacks import stack_of_task
 from .stored_body import StoredBody
 from .stream import concurrent_write_error
 from .upgrade import (
@@ -475,12 +477,12 @@ class Exchange(lanes.ExchangeState):
         self._awaits_stop = False
         task.interrupt(Stopping("the server is stopping"))
 
-    def cancel(self) -> None:
-        """Cancel the request at the end of the shutdown's grace period."""
+    def cancel(self, reason: str = "the server is stopping") -> None:
+        """Raise `Cancelled` at the current wait, at the end of a grace period say."""
         if self.state is QUEUED:
-            self.refuse("503 Service Unavailable", "the server is stopping", 1)
+            self.refuse("503 Service Unavailable", reason, 1)
         else:
-            self._interrupt(Cancelled("the server is stopping"), "cancelled")
+            self._interrupt(Cancelled(reason), "cancelled")
 
     def kill(self) -> None:
         """End the task without waiting for it; only for a process that exits."""
@@ -561,6 +563,14 @@ class Exchange(lanes.ExchangeState):
             "request timeout: {request} took longer than {seconds:.1f} seconds",
             request=self,
             seconds=seconds,
+        )
+        head = self.head
+        failures.add_text(
+            "request timeout",
+            "" if self.task is None else stack_of_task(self.task),
+            self.request_id,
+            head.method,
+            head.path,
         )
         error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
         state = self.state
@@ -1146,6 +1156,7 @@ class Exchange(lanes.ExchangeState):
 
     def _log_failure(self, error: BaseException) -> None:
         _log.failure("{request} failed", failure=Failure(error), request=self)
+        failures.add(error, self.request_id, self.head.method, self.head.path)
 
     def _send_answer(
         self, status: str, text: str, retry_after: int = 0, allow: str = ""
