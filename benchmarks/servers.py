@@ -46,7 +46,7 @@ class Launch:
         where = f"{self.port}:interface=127.0.0.1"
         if self.certificate is None:
             return f"tcp:{where}"
-        return f"ssl:{where}:privateKey={self.key}:certKey={self.certificate}"
+        return f"https:{where}:cert={self.certificate}:key={self.key}"
 
 
 @dataclass(frozen=True)

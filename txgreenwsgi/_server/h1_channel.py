@@ -39,7 +39,7 @@ from txgreenwsgi._wsgi.input import MAX_PIECE_BYTES
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
 from .ends import ends_of
-from .output import SocketOutput, output_for, tcp_connection
+from .output import DirectOutput, SocketOutput, output_for, tcp_connection
 from .sockets import DONE
 
 if TYPE_CHECKING:
@@ -597,6 +597,8 @@ class H1Channel(lanes.H1ChannelState):
         self.exchange = None
         self.state = _ON_NEXT[self.state]
         self._time = now
+        if self._fd < 0 and isinstance(self.output, DirectOutput):
+            self.output.release_memory()
         h1 = self._h1
         if not self._pumping and (self._inbox or h1.has_unread or h1.pending):
             self._pump()
@@ -684,7 +686,7 @@ class H1Channel(lanes.H1ChannelState):
         Returns:
             b"" if no data is available; None if pieces were added to the body.
         """
-        if self._fd < 0 or self.reading_paused or self._inbox or self._h1.has_unread:
+        if self.reading_paused or self._inbox or self._h1.has_unread:
             return b""
         if self.state is not SERVING:
             return b""
@@ -692,10 +694,14 @@ class H1Channel(lanes.H1ChannelState):
         if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             return b""  # a fast client must not monopolize the reactor
         size = min(max(wanted, _MIN_READ_BYTES), MAX_PIECE_BYTES)
-        try:
-            data = self.transport.socket.recv(size)
-        except OSError:
-            return b""  # no data, or an error that the reactor will report
+        if self._fd < 0:
+            output = self.output
+            data = output.receive(size) if isinstance(output, DirectOutput) else b""
+        else:
+            try:
+                data = self.transport.socket.recv(size)
+            except OSError:
+                return b""  # no data, or an error that the reactor will report
         if not data:
             return b""  # end of stream, which the reactor will report
         if self._h1.is_piece(data):

@@ -1081,6 +1081,14 @@ class Exchange(lanes.ExchangeState):
         )
 
 
+lanes.lend(
+    client_disconnected=Exchange.client_disconnected,
+    set_request_timeout=Exchange.set_request_timeout,
+    stopping=Exchange.stopping,
+    send_early_hints=Exchange.send_early_hints,
+)
+
+
 def _buffer_input(ahead: BufferedBody, given: Input, environ: WSGIEnvironment) -> None:
     """Receive the rest of the body, so that `environ` describes a complete one.
 
