@@ -29,6 +29,7 @@ from txgreenwsgi._http.framing import CLOSE
 from txgreenwsgi._http.h1 import BODY, COMPLETE, Connection
 from txgreenwsgi._http.head import END, Refusal, RequestHead
 from txgreenwsgi._http.writer import STATUSES
+from txgreenwsgi._native import lanes
 from txgreenwsgi._serving.body import BadBody
 from txgreenwsgi._serving.exchange import ENDED, Exchange
 from txgreenwsgi._serving.plain_response import plain_response
@@ -125,6 +126,11 @@ _READ_BYTES = 65536
 # The shared inbox of all connections without events: an empty deque takes 600 bytes.
 # Never modified.
 _EMPTY_INBOX: deque[Event] = deque(maxlen=0)
+lanes.lend(
+    empty_inbox=_EMPTY_INBOX,
+    connection_done=CONNECTION_DONE,
+    connection_lost=CONNECTION_LOST,
+)
 
 _NO_ENDS = cast("Ends", None)
 # A PlainTransport where `_fd` is valid; any StreamTransport otherwise.
@@ -138,8 +144,9 @@ _DECODED_BYTES = 16384
 _MIN_READ_BYTES = 16384
 
 
+@lanes.with_lanes
 @implementer(IProtocol, IHandshakeListener)
-class H1Channel:
+class H1Channel(lanes.H1ChannelState):
     """The Twisted protocol of one HTTP/1.1 connection, and the stream of its exchanges.
 
     Args:
@@ -160,23 +167,26 @@ class H1Channel:
         reading_paused: whether reading from the transport is paused.
     """
 
-    __slots__ = (
-        "_discarded",
-        "_fd",
-        "_h1",
-        "_handshakes",
-        "_inbox",
-        "_proxied",
-        "_pumping",
-        "_sockets",
-        "_time",
-        "ends",
-        "exchange",
-        "output",
-        "reading_paused",
-        "server",
-        "state",
-        "transport",
+    __slots__ = lanes.slots(
+        lanes.H1ChannelState,
+        (
+            "_discarded",
+            "_fd",
+            "_h1",
+            "_handshakes",
+            "_inbox",
+            "_proxied",
+            "_pumping",
+            "_sockets",
+            "_time",
+            "ends",
+            "exchange",
+            "output",
+            "reading_paused",
+            "server",
+            "state",
+            "transport",
+        ),
     )
 
     output: Output

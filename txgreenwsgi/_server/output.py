@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._serving.stream import concurrent_write_error
 from txgreenwsgi._switching.errors import ClientDisconnected
 from txgreenwsgi._switching.greenlets import Suspension, require_task
@@ -74,8 +75,9 @@ class Sender(Protocol):
         """Drop the connection: a send failed or was interrupted halfway."""
 
 
+@lanes.with_lanes
 @implementer(IPullProducer)
-class SocketOutput:
+class SocketOutput(lanes.SocketOutputState):
     """Output that writes straight to the socket of a plain connection.
 
     Twisted's write buffer stays empty: the transport only reports that the socket is
@@ -88,7 +90,16 @@ class SocketOutput:
             than one to a bound method.
     """
 
-    __slots__ = ("_sender", "_socket", "_transport", "may_buffer", "waiting")
+    __slots__ = lanes.slots(
+        lanes.SocketOutputState,
+        (
+            "_sender",
+            "_socket",
+            "_transport",
+            "may_buffer",
+            "waiting",
+        ),
+    )
 
     flushing = False
 
