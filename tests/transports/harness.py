@@ -19,6 +19,7 @@ from twisted.web.server import Site
 
 from tests.certificate import TLS_OPTIONS
 from txgreenwsgi import GreenWSGIResource, service
+from txgreenwsgi._server.tls_transport import own_factory
 from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi._threads.pool import pool_of
 from txgreenwsgi.testing import MemoryServer
@@ -366,8 +367,8 @@ class MemoryTransport(Server):
         self._server.advance(seconds)
 
 
-class TlsTransport(MemoryTransport):
-    """Our HTTP/1.1 over TLS, in memory."""
+class TwistedTlsTransport(MemoryTransport):
+    """Our HTTP/1.1 over Twisted's TLS, in memory."""
 
     scheme = "https"
 
@@ -378,6 +379,14 @@ class TlsTransport(MemoryTransport):
     def connect(self, slow: bool) -> Link:
         """Return a new connection."""
         return TlsLink(super().connect(slow))
+
+
+class TlsTransport(TwistedTlsTransport):
+    """Our HTTP/1.1 over our own TLS, in memory."""
+
+    def layered(self, site: Any) -> Any:
+        """Return the site wrapped in TLS."""
+        return own_factory(super().layered(site), site)
 
 
 class Http2Transport(MemoryTransport):
@@ -391,12 +400,16 @@ class Http2Transport(MemoryTransport):
         super().set_up(observers, settings | {"http2": "h2c"})
 
 
-class TlsHttp2Transport(Http2Transport, TlsTransport):
-    """Our HTTP/2 over TLS, in memory."""
+class TwistedTlsHttp2Transport(Http2Transport, TwistedTlsTransport):
+    """Our HTTP/2 over Twisted's TLS, in memory."""
 
     def connect(self, slow: bool) -> Link:
         """Return a new connection."""
         return TlsLink(MemoryTransport.connect(self, slow), "h2")
+
+
+class TlsHttp2Transport(TwistedTlsHttp2Transport, TlsTransport):
+    """Our HTTP/2 over our own TLS, in memory."""
 
 
 class SocketTransport(Server):
@@ -622,6 +635,8 @@ TRANSPORTS: dict[str, type[Server]] = {
     "Threads": ThreadsTransport,
     "Tls": TlsTransport,
     "TlsHttp2": TlsHttp2Transport,
+    "TwistedTls": TwistedTlsTransport,
+    "TwistedTlsHttp2": TwistedTlsHttp2Transport,
     "WebHttp1": WebTransport,
     "WebHttp2": WebHttp2Transport,
     "WebTlsHttp1": WebTlsTransport,

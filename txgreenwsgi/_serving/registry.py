@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from twisted.logger import Logger
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi.monitoring.records import ExchangeRecord, needs_of
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class RequestInFlight:
 _tables: WeakSet[RequestTable] = WeakSet()
 
 
-class RequestTable:
+@lanes.with_lanes
+class RequestTable(lanes.RequestTableState):
     """The requests in flight of one server, and its observers.
 
     Attributes:
