@@ -227,6 +227,20 @@ class Settings:
         "the log names the request and the line of code.",
         off="no monitor",
     )
+    slow_after: float = _setting(
+        0.0,
+        "seconds",
+        "Log a line at the end of each request that takes this time, which says where "
+        "its time went: queue, application, waits, blocked reactor.",
+        off="no such lines",
+    )
+    server_timing: bool = _setting(
+        False,
+        "flag",
+        "Add a Server-Timing header to responses, with the time in the queue, in the "
+        "application, in its waits, and for which it blocked the reactor. For "
+        "development and trusted clients: it tells clients about the server.",
+    )
     methods: tuple[str, ...] = _setting(
         (),
         "names",
@@ -506,6 +520,8 @@ class SettingsKeywords(TypedDict, total=False):
     min_body_rate: int
     write_timeout: float
     blocked_after: float
+    slow_after: float
+    server_timing: bool
     methods: Iterable[str]
     max_header_size: int
     max_headers: int

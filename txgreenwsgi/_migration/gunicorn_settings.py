@@ -40,7 +40,7 @@ class GunicornSetting:
     convert: values.Convert | None = None
 
 
-_ONLY_WSGI = "ASGI applications and WebSockets are not served"
+_ONLY_WSGI = "ASGI applications are not served"
 _NO_DIRTY = (
     "give slow calls to offload or threads_for, or to a job queue with processes of "
     "its own"
@@ -593,7 +593,8 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             "statsd_host",
             ("--statsd-host",),
             "text",
-            "an observer of records sends metrics: see [Logging](logging.md#observers)",
+            "`--metrics` serves them to Prometheus: see "
+            "[Observability](observability.md#metrics)",
         ),
         GunicornSetting(
             "dogstatsd_tags", ("--dogstatsd-tags",), "text", "as for `statsd_host`"
@@ -782,7 +783,7 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             "websocket_max_message_size",
             ("--websocket-max-message-size",),
             "number",
-            _ONLY_WSGI,
+            "a setting for ASGI; `txgreenwsgi.websocket()` takes `max_message`",
         ),
     ),
     "Dirty arbiters": (

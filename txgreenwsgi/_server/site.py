@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._serving.registry import Observer, RequestInFlight
     from txgreenwsgi._wsgi.gateway import Application
+    from txgreenwsgi.monitoring.requests import Requests
     from txgreenwsgi.settings import SettingsKeywords
 
     from .access_log import AccessLogFormat, AccessLogTarget
@@ -242,6 +243,11 @@ class GreenSite(Factory):
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
         return self.server.requests()
+
+    @property
+    def live(self) -> Requests:
+        """The requests in flight, with snapshots and stacks."""
+        return self.server.live
 
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
         """Answer the requests that were received, then close all connections.

@@ -131,10 +131,10 @@ class Carried(Protocol):
 class Stream(Protocol):
     """The channel between one exchange and its client.
 
-    The exchange calls `early_hints`, `start`, `data`, `send_file` and `finish` in a
-    task, where they may park; all other methods also in the reactor greenlet, where
-    they never park. It does not use the stream after `finish`, `answer`, `break_off`
-    or `reset`.
+    The exchange calls `early_hints`, `start`, `data`, `send_file`, `upgrade` and
+    `finish` in a task, where they may park; all other methods also in the reactor
+    greenlet, where they never park. It does not use the stream after `finish`,
+    `answer`, `break_off` or `reset`.
 
     Attributes:
         output: the send side; `output.waiting` shows backpressure. On HTTP/2, that of
@@ -200,8 +200,28 @@ class Stream(Protocol):
     def finish(self) -> None:
         """End the response. May park.
 
+        After `upgrade`, end the sending side: nothing more is sent, further input is
+        discarded, and the connection or stream closes once the client has the bytes.
+
         Raises:
             RuntimeError: another task is still parked in a send.
+        """
+
+    def upgrade(self, protocol: str, head: ResponseHead | None) -> None:
+        """Switch to another protocol: a byte stream in both directions. May park.
+
+        RFC 9110 section 7.8 for HTTP/1.1, RFC 8441 for HTTP/2. Called instead of
+        `start`, with an `UpgradedStream` as the body of the exchange. From now on the
+        stream passes the bytes of the client unchanged to `exchange.body.received`,
+        and their end to `exchange.body.ended`; bytes that have arrived before come
+        first. `data` sends a block unchanged. Reading pauses while
+        `exchange.body.full` is true, and `update_backpressure` resumes it.
+
+        Args:
+            protocol: the new protocol, such as "websocket".
+            head: the fields of the response: 101 on HTTP/1.1, 200 on HTTP/2, whatever
+                the status of `head`. None if the application sends the response
+                itself, on HTTP/1.1 only.
         """
 
     def answer(self, head: ResponseHead, body: bytes, last: bool = True) -> None:
