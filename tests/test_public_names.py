@@ -53,7 +53,9 @@ PUBLIC: dict[str, set[str]] = {
     },
     "txgreenwsgi.django": {"pool_statistics"},
     "txgreenwsgi.monitoring": {
-        *("AccessLog", "ExchangeRecord", "BlockedLine", "blocked_lines")
+        *("AccessLog", "ExchangeRecord", "Observer", "BlockedLine", "blocked_lines"),
+        *("ProcessSnapshot", "RequestInFlight", "Requests", "RouteStatistics"),
+        *("RecentFailure", "recent_failures"),
     },
 }
 

@@ -85,6 +85,8 @@ _DECIDED_BY_TWISTED = {
     "proxy_protocol_from": "leave it out: listen on a haproxy: endpoint of Twisted",
     "prefix": "leave it out: put the resource at that path with putChild()",
     "half_close": "leave it out: twisted.web closes at the end of the input",
+    "http2": "leave it out: twisted.web serves HTTP/2 if Twisted[http2] is installed",
+    "http2_max_streams": "leave it out: twisted.web has limits of its own",
 }
 
 

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from txgreenwsgi._http.framing import BODILESS_CODES
 from txgreenwsgi._http.writer import STATUSES, EarlyHints
+from txgreenwsgi._native import lanes
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import (
     Cancelled,
@@ -34,6 +35,7 @@ from txgreenwsgi._websocket.errors import WebSocketRefused
 from txgreenwsgi._wsgi.errors import Errors, set_current_errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
+from txgreenwsgi.monitoring.failures import failures
 from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
 
@@ -44,6 +46,7 @@ from .notes import note_request
 from .plain_response import plain_response
 from .proxies import ProxyFieldError
 from .record_details import RecordDetails
+from .request_stacks import stack_of_task
 from .stored_body import StoredBody
 from .stream import concurrent_write_error
 from .upgrade import (
@@ -140,7 +143,8 @@ def late_write_error() -> ValueError:
     return ValueError("the response was written to after its end")
 
 
-class Exchange:
+@lanes.with_lanes
+class Exchange(lanes.ExchangeState):
     """One request and its response.
 
     Args:
@@ -177,32 +181,35 @@ class Exchange:
 
     crosses: Final = False
 
-    __slots__ = (
-        "_awaits_stop",
-        "_left",
-        "_started_unix",
-        "_yielding",
-        "blocks",
-        "bodiless",
-        "body",
-        "bytes_sent",
-        "code",
-        "deadline",
-        "details",
-        "ends",
-        "error",
-        "errors",
-        "head",
-        "iterating",
-        "limits",
-        "outcome",
-        "request_id",
-        "server",
-        "stalled",
-        "started",
-        "state",
-        "stream",
-        "task",
+    __slots__ = lanes.slots(
+        lanes.ExchangeState,
+        (
+            "_awaits_stop",
+            "_left",
+            "_started_unix",
+            "_yielding",
+            "blocks",
+            "bodiless",
+            "body",
+            "bytes_sent",
+            "code",
+            "deadline",
+            "details",
+            "ends",
+            "error",
+            "errors",
+            "head",
+            "iterating",
+            "limits",
+            "outcome",
+            "request_id",
+            "server",
+            "stalled",
+            "started",
+            "state",
+            "stream",
+            "task",
+        ),
     )
 
     def __init__(
@@ -313,6 +320,9 @@ class Exchange:
     def start(self) -> None:
         """Run the application in the slot that the admission queue assigned."""
         if self.state is QUEUED:
+            times = self.server.times
+            if times is not None:
+                times.dequeued(self)
             self._start()
         else:
             # Rejected, or the client disconnected, after the slot was assigned.
@@ -467,12 +477,12 @@ class Exchange:
         self._awaits_stop = False
         task.interrupt(Stopping("the server is stopping"))
 
-    def cancel(self) -> None:
-        """Cancel the request at the end of the shutdown's grace period."""
+    def cancel(self, reason: str = "the server is stopping") -> None:
+        """Raise `Cancelled` at the current wait, at the end of a grace period say."""
         if self.state is QUEUED:
-            self.refuse("503 Service Unavailable", "the server is stopping", 1)
+            self.refuse("503 Service Unavailable", reason, 1)
         else:
-            self._interrupt(Cancelled("the server is stopping"), "cancelled")
+            self._interrupt(Cancelled(reason), "cancelled")
 
     def kill(self) -> None:
         """End the task without waiting for it; only for a process that exits."""
@@ -554,6 +564,14 @@ class Exchange:
             request=self,
             seconds=seconds,
         )
+        head = self.head
+        failures.add_text(
+            "request timeout",
+            "" if self.task is None else stack_of_task(self.task),
+            self.request_id,
+            head.method,
+            head.path,
+        )
         error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
         state = self.state
         if state is RUNNING:
@@ -620,11 +638,14 @@ class Exchange:
             runner = server.runner
             runner(server.application, environ, self)
         except BaseException as error:  # SystemExit ends only the request
-            if self.task is not None and self.task.dying:
+            if self._propagates():
                 raise
-            if isinstance(self.error, Forked):
-                raise  # `end_child` exits this process
             self._failed(error)
+
+    def _propagates(self) -> bool:
+        """Return whether an exception of the application ends its task."""
+        dying = self.task is not None and self.task.dying
+        return dying or isinstance(self.error, Forked)  # `end_child` exits
 
     def _run_with_body(self, body: RequestBody) -> None:
         """Call the application, after its body was received if it must be complete."""
@@ -684,6 +705,8 @@ class Exchange:
         environ["wsgi.input"] = body
         environ["wsgi.errors"] = self.errors = errors = Errors(request_id)
         set_current_errors(errors)
+        if "HTTP_TRACEPARENT" in environ:
+            errors.traceparent = environ["HTTP_TRACEPARENT"]
         environ["txgreenwsgi.request_id"] = request_id
         environ["txgreenwsgi.client_disconnected"] = environ[
             "waitress.client_disconnected"
@@ -827,6 +850,9 @@ class Exchange:
         self.state = _RESPONDED
         self.code = head.code
         self.bytes_sent = len(block)
+        metrics = self.server.metrics
+        if metrics is not None:
+            metrics.begun(self)
         if self.details is not None:
             self.details.head = head
         stream.start(head, length, block, end)
@@ -934,6 +960,9 @@ class Exchange:
         length = count if head.content_length is None else head.content_length
         self.state = _RESPONDED
         self.code = head.code
+        metrics = self.server.metrics
+        if metrics is not None:
+            metrics.begun(self)
         if self.details is not None:
             self.details.head = head
         self._left = length
@@ -1127,6 +1156,7 @@ class Exchange:
 
     def _log_failure(self, error: BaseException) -> None:
         _log.failure("{request} failed", failure=Failure(error), request=self)
+        failures.add(error, self.request_id, self.head.method, self.head.path)
 
     def _send_answer(
         self, status: str, text: str, retry_after: int = 0, allow: str = ""
@@ -1139,6 +1169,9 @@ class Exchange:
             return
         self.code = head.code
         self.bytes_sent = 0 if self.head.method == "HEAD" else len(body)
+        metrics = self.server.metrics
+        if metrics is not None:
+            metrics.begun(self)
         if self.server.table.needs:
             self.details = self.details or RecordDetails(self.head.variables)
             self.details.head = head
@@ -1156,6 +1189,9 @@ class Exchange:
         if self.server.table.needs:
             details = details or RecordDetails(head.variables)
             optional = details.fields(self.server.table.needs)
+        if self.server.times is not None:
+            times = self.server.times.of(self)
+            optional["queued"], optional["waiting"] = times.queued, times.waiting
         health = self.limits.health
         return ExchangeRecord(
             remote_addr=ends.remote_addr,
@@ -1172,6 +1208,7 @@ class Exchange:
             user_agent=head.variables.get("HTTP_USER_AGENT", ""),
             outcome=self.outcome,
             blocked=0.0 if self.blocks is None else seconds_blocked(self.blocks),
+            traceparent=head.variables.get("HTTP_TRACEPARENT", ""),
             **optional,
             health=health is not None and self._path_info() in health.paths,
         )

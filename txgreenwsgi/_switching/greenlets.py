@@ -25,6 +25,8 @@ from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.context import theContextTracker
 
+from txgreenwsgi._native import lanes
+
 from . import asyncio_state as loops
 from . import guards, running
 from .asyncio_state import running_loop, swap_state
@@ -131,7 +133,8 @@ def _run_tasks() -> None:
         reactor_greenlet.switch()
 
 
-class GreenletHub:
+@lanes.with_lanes
+class GreenletHub(lanes.GreenletHubState):
     """The tasks of one reactor, one greenlet each. Made by `hub_of`.
 
     Attributes:
@@ -152,6 +155,9 @@ class GreenletHub:
         abandoned: killed tasks that did not end.
         on_turn: called before each turn of a task, from the switch into it to its next
             wait or its end; None for no call.
+        on_wait: called in a task after each wait, with the object whose method the task
+            runs, such as a request (None for a plain function), the target of the
+            wait, and its duration in seconds; None for no call.
         on_long_turn: called at the end of a turn of more than `LONG_TURN_SECONDS`, with
             the task and the seconds; None for no call.
         threads: tasks that outlive the reactor's run. `close` leaves them parked, and
@@ -168,6 +174,7 @@ class GreenletHub:
         self.resumed_at = self.ended_at = 0.0
         self.on_turn: Callable[[], object] | None = None
         self.on_long_turn: Callable[[Task[object], float], object] | None = None
+        self.on_wait: Callable[[object, object, float], object] | None = None
         self.slice_seconds = SLICE_SECONDS
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
@@ -366,6 +373,9 @@ class GreenletHub:
         task.state = PARKED
         task.suspension = wait
         self.reactor_greenlet.switch()
+        if self.on_wait is not None:
+            owner = getattr(task._function, "__self__", None)
+            self.on_wait(owner, wait.waiting_on, self.resumed_at - wait.since)
 
     def _refuse_to_park(self, task: Task[object]) -> None:
         if not task._exit_raised:
@@ -555,6 +565,15 @@ class GreenletHub:
         functions, self._on_end = self._on_end, []
         for function in functions:
             call_and_log(function, "a callback for the end of a hub failed")
+
+
+lanes.lend(
+    greenlets=globals(),
+    loops=vars(loops),
+    running_loop=running_loop,
+    swap_state=swap_state,
+    end_child=end_child,
+)
 
 
 def existing_hub_of(reactor: IReactorTime) -> Hub | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
+from txgreenwsgi._native import lanes
+
 from .partial_lines import LONGEST_LINE
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ __all__ = ["Errors", "current_errors", "set_current_errors"]
 _log = Logger()
 
 
-class Errors:
+@lanes.with_lanes
+class Errors(lanes.ErrorsState):
     """A text file whose lines become log events (PEP 3333, "Error Streams").
 
     Args:
@@ -34,9 +37,21 @@ class Errors:
         partial_line: The text written after the last newline, not yet logged.
         partial_output: The same for what the request has printed; None if it has
             printed nothing.
+        traceparent: The Traceparent field of the request, as sent (W3C Trace Context).
+            Not set without one.
     """
 
-    __slots__ = ("partial_line", "partial_output", "request_id")
+    __slots__ = lanes.slots(
+        lanes.ErrorsState,
+        (
+            "partial_line",
+            "partial_output",
+            "request_id",
+            "traceparent",
+        ),
+    )
+
+    traceparent: str
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
@@ -88,3 +103,4 @@ current_errors: ContextVar[Errors | None] = ContextVar("current_errors", default
 
 #: Sets `current_errors` in the current context. Looked up once, for the hot path.
 set_current_errors = current_errors.set
+lanes.lend(current_errors=current_errors)
