@@ -196,9 +196,9 @@ class TranslationTests(CommandTestCase):
             "threads = 4": "threads = 4: requests run in greenlets",
             "def post_fork(server, worker): pass": "post_fork: put the code",
             "loglevel = 'debug'": "loglevel = 'debug': the application sets",
-            "statsd_host = 'localhost:8125'": "statsd_host = 'localhost:8125': an "
-            "observer of records sends metrics: see Logging "
-            "(docs/logging.md#observers)",
+            "statsd_host = 'localhost:8125'": "statsd_host = 'localhost:8125': "
+            "--metrics serves them to Prometheus: see Observability "
+            "(docs/observability.md#metrics)",
             "protocol = 'uwsgi'": "protocol = 'uwsgi': let the proxy speak HTTP",
             "daemon = True": "daemon = True: start twistd greenwsgi",
             "http_protocols = 'h2,h1'": "HTTP/1.1 is served",

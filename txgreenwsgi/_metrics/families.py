@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
+from txgreenwsgi._serving.metering import FAST_SECONDS
 from txgreenwsgi.monitoring.records import OUTCOMES
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ RESTART_REASONS: Final = (
 )
 
 _SECONDS: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(FAST_SECONDS, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 _LAG_SECONDS: Final = (

@@ -15,6 +15,8 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from txgreenwsgi._serving.body import NO_BODY
+from txgreenwsgi._serving.metering import FAST_SECONDS
+from txgreenwsgi._serving.metering import ORDINARY as ORDINARY_PLACE
 from txgreenwsgi.monitoring.records import OUTCOMES
 
 from .families import (
@@ -52,9 +54,9 @@ _FIRST_BYTE_SUM: Final = _FIRST_BYTE + FIRST_BYTE.width - 1
 _SENT: Final = start_of(SENT_BYTES)
 _RECEIVED: Final = start_of(RECEIVED_BYTES)
 
-#: A fast request is in the first bucket.
-_FAST_SECONDS: Final = DURATION.bounds[0]
-assert DURATION.bounds == FIRST_BYTE.bounds
+# A fast request is in the first bucket.
+assert DURATION.bounds[0] == FIRST_BYTE.bounds[0] == FAST_SECONDS
+assert _ORDINARY == ORDINARY_PLACE
 
 _SERIES: Final = {series.labels: series.place for series in series_of(REQUESTS)}
 _METHODS: Final = frozenset(METHODS)
@@ -86,7 +88,7 @@ _PLACES: Final = {
 
 
 class RequestMeter:
-    """The counters of the requests of one server.
+    """The counters of the requests of one server. See `RequestMetrics`.
 
     Call from the reactor greenlet, except `begun`, which is called in a task.
 
@@ -97,96 +99,75 @@ class RequestMeter:
 
     __slots__ = (
         "_fast",
-        "_first_bytes",
         "_hub",
-        "_ordinary",
-        "_seconds",
-        "_sent",
-        "_values",
+        "first_bytes",
+        "ordinary",
+        "seconds",
+        "sent",
+        "values",
     )
 
     def __init__(self, values: Numbers, hub: Hub) -> None:
-        self._values = values
+        self.values = values
         self._hub = hub
         # Floating-point numbers, as in the memory.
-        self._ordinary = float(values[_ORDINARY])
+        self.ordinary = float(values[_ORDINARY])
         self._fast = float(values[_FAST])
         # Those of fast requests since the last `publish`.
-        self._seconds = 0.0
-        self._sent = 0
+        self.seconds = 0.0
+        self.sent = 0
         # When responses began whose requests have not ended, unless they consist of
         # one block. By the reactor's clock.
-        self._first_bytes: dict[Metered, float] = {}
+        self.first_bytes: dict[Metered, float] = {}
 
     def begun(self, exchange: Metered) -> None:
         """Note the first byte of a response; a no-op for further ones."""
-        if exchange not in self._first_bytes:
-            self._first_bytes[exchange] = self._hub.seconds()
+        if exchange not in self.first_bytes:
+            self.first_bytes[exchange] = self._hub.seconds()
 
     def ended(self, exchange: Metered) -> None:
-        """Count a request that has ended."""
-        # If a task has ended, the hub has just read the clock.
-        seconds = self._hub.ended_at - exchange.started
-        first_bytes = self._first_bytes
-        if (
-            seconds < _FAST_SECONDS
-            and exchange.code == 200
-            and exchange.outcome == "finished"
-            and exchange.head.method == "GET"
-            and exchange.task is not None
-        ):
-            # Its first byte was sent in that time too.
-            if first_bytes:
-                first_bytes.pop(exchange, None)
-            self._ordinary = count = self._ordinary + 1.0
-            self._values[_ORDINARY] = count
-            self._seconds += seconds
-            self._sent += exchange.bytes_sent
-            if exchange.body is not NO_BODY:
-                self._values[_RECEIVED] += exchange.body.received_bytes
-            return
+        """Count a request that has ended, and that its server has not counted."""
         code = exchange.code
         now = self._hub.seconds() if exchange.task is None else self._hub.ended_at
         seconds = now - exchange.started
-        if seconds < _FAST_SECONDS and code:
-            first_bytes.pop(exchange, None)
+        first = self.first_bytes.pop(exchange, now) - exchange.started
+        if exchange.body is not NO_BODY:
+            self.values[_RECEIVED] += exchange.body.received_bytes
+        if seconds < FAST_SECONDS and code:
+            # Its first byte was sent in that time too.
             self._fast = count = self._fast + 1.0
-            self._values[_FAST] = count
+            self.values[_FAST] = count
             self._count(exchange.head.method, code, exchange.outcome)
-            self._seconds += seconds
-            self._sent += exchange.bytes_sent
-            if exchange.body is not NO_BODY:
-                self._values[_RECEIVED] += exchange.body.received_bytes
+            self.seconds += seconds
+            self.sent += exchange.bytes_sent
             return
-        values = self._values
+        values = self.values
         self._count(exchange.head.method, code, exchange.outcome)
         values[_DURATION + bisect_left(DURATION.bounds, seconds)] += 1
         values[_DURATION_SUM] += max(seconds, 0.0)
-        first = first_bytes.pop(exchange, now) - exchange.started
         if code:
             values[_FIRST_BYTE + bisect_left(FIRST_BYTE.bounds, first)] += 1
             values[_FIRST_BYTE_SUM] += max(first, 0.0)
         values[_SENT] += exchange.bytes_sent
-        values[_RECEIVED] += exchange.body.received_bytes
 
     def refused(self, code: int, bytes_sent: int) -> None:
         """Count a request whose head could not be parsed."""
         self._fast = count = self._fast + 1.0
-        self._values[_FAST] = count
+        self.values[_FAST] = count
         self._count("", code, "refused")
-        self._sent += bytes_sent
+        self.sent += bytes_sent
 
     def _count(self, method: str, code: int, outcome: str) -> None:
         place = _PLACES.get((method, code, outcome))
         if place is None:
             place = _place_of(method, code, outcome)
-        self._values[place] += 1.0
+        self.values[place] += 1.0
 
     def publish(self) -> None:
         """Write the sums that are not in the memory yet."""
-        seconds, self._seconds = self._seconds, 0.0
-        sent, self._sent = self._sent, 0
-        values = self._values
+        seconds, self.seconds = self.seconds, 0.0
+        sent, self.sent = self.sent, 0
+        values = self.values
         values[_DURATION_SUM] += seconds
         values[_FIRST_BYTE_SUM] += seconds
         values[_SENT] += sent

@@ -594,7 +594,8 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             "statsd_host",
             ("--statsd-host",),
             "text",
-            "an observer of records sends metrics: see [Logging](logging.md#observers)",
+            "`--metrics` serves them to Prometheus: see "
+            "[Observability](observability.md#metrics)",
         ),
         GunicornSetting(
             "dogstatsd_tags", ("--dogstatsd-tags",), "text", "as for `statsd_host`"

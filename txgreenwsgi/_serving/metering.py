@@ -5,21 +5,30 @@ It must never know how requests are counted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     class _Head(Protocol):
         @property
         def method(self) -> str: ...
+
+    class _Numbers(Protocol):
+        def __setitem__(self, place: int, number: float, /) -> None: ...
 
     class _Body(Protocol):
         @property
         def received_bytes(self) -> int: ...
 
 
-__all__ = ["Metered", "RequestMetrics"]
+__all__ = ["FAST_SECONDS", "ORDINARY", "Metered", "RequestMetrics"]
+
+#: A request below this duration is fast.
+FAST_SECONDS: Final = 0.001
+
+#: The place of the number of ordinary requests in `RequestMetrics.values`.
+ORDINARY: Final = 0
 
 
 class Metered(Protocol):
@@ -51,7 +60,29 @@ class Metered(Protocol):
 
 
 class RequestMetrics(Protocol):
-    """Counters of requests. Nothing of it may park or raise."""
+    """Counters of requests. Nothing of it may park or raise.
+
+    An *ordinary* request is a fast GET request without a body, whose response has the
+    status 200 and consists of one block. Its server counts it in these attributes,
+    because a call would cost as much again; all others by a call.
+
+    Attributes:
+        ordinary: the number of ordinary requests.
+        seconds: their duration since it was last published.
+        sent: the size of their responses since then, in bytes.
+        values: the number of ordinary requests is written here too, at `ORDINARY`.
+    """
+
+    ordinary: float
+    seconds: float
+    sent: int
+
+    @property
+    def values(self) -> _Numbers: ...
+
+    @property
+    def first_bytes(self) -> Mapping[Metered, float]:
+        """When responses began whose requests have not ended."""
 
     def begun(self, exchange: Metered) -> None:
         """Note that a response begins. May be called again for the same response.
