@@ -19,6 +19,7 @@ from twisted.web.server import Site
 
 from tests.certificate import TLS_OPTIONS
 from txgreenwsgi import GreenWSGIResource, service
+from txgreenwsgi._server.tls_transport import own_factory
 from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi._threads.pool import pool_of
 from txgreenwsgi.testing import MemoryServer
@@ -54,6 +55,7 @@ __all__ = [
     "HTTP1",
     "HTTP2",
     "OWN",
+    "OWN_HTTP1",
     "STREAMING",
     "TEXT",
     "TRANSPORTS",
@@ -365,8 +367,8 @@ class MemoryTransport(Server):
         self._server.advance(seconds)
 
 
-class TlsTransport(MemoryTransport):
-    """Our HTTP/1.1 over TLS, in memory."""
+class TwistedTlsTransport(MemoryTransport):
+    """Our HTTP/1.1 over Twisted's TLS, in memory."""
 
     scheme = "https"
 
@@ -377,6 +379,33 @@ class TlsTransport(MemoryTransport):
     def connect(self, slow: bool) -> Link:
         """Return a new connection."""
         return TlsLink(super().connect(slow))
+
+
+class TlsTransport(TwistedTlsTransport):
+    """Our HTTP/1.1 over our own TLS, in memory."""
+
+    def layered(self, site: Any) -> Any:
+        """Return the site wrapped in TLS."""
+        return own_factory(super().layered(site), site)
+
+
+class Http2Transport(MemoryTransport):
+    """Our HTTP/2 in memory, with prior knowledge."""
+
+    connection_class = Http2Connection
+    version = "HTTP/2.0"
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Build the server."""
+        super().set_up(observers, settings | {"http2": "h2c"})
+
+
+class TlsHttp2Transport(Http2Transport, TlsTransport):
+    """Our HTTP/2 over TLS, in memory."""
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        return TlsLink(MemoryTransport.connect(self, slow), "h2")
 
 
 class SocketTransport(Server):
@@ -444,6 +473,18 @@ class SocketTransport(Server):
         if self._service.running:
             self._service.stopService()
             self.settle()
+
+
+class SocketHttp2Transport(SocketTransport):
+    """Our HTTP/2 on real sockets, as a service."""
+
+    connection_class = Http2Connection
+    version = "HTTP/2.0"
+    large = 500_000  # the window of a stream is smaller than the buffers
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Start the service on a free port."""
+        super().set_up(observers, settings | {"http2": "h2c"})
 
 
 class ThreadsTransport(SocketTransport):
@@ -583,10 +624,14 @@ class _Http2Factory(Factory):
 
 
 TRANSPORTS: dict[str, type[Server]] = {
+    "Http2": Http2Transport,
     "Memory": MemoryTransport,
+    "SocketHttp2": SocketHttp2Transport,
     "Sockets": SocketTransport,
     "Threads": ThreadsTransport,
     "Tls": TlsTransport,
+    "TwistedTls": TwistedTlsTransport,
+    "TlsHttp2": TlsHttp2Transport,
     "WebHttp1": WebTransport,
     "WebHttp2": WebHttp2Transport,
     "WebTlsHttp1": WebTlsTransport,
@@ -603,6 +648,8 @@ STREAMING = [name for name, server in TRANSPORTS.items() if server.streams_bodie
 WEB = [name for name, server in TRANSPORTS.items() if issubclass(server, WebTransport)]
 #: Names of our own transports.
 OWN = [name for name in TRANSPORTS if name not in WEB]
+#: Names of our own transports that speak HTTP/1.1.
+OWN_HTTP1 = [name for name in OWN if name in HTTP1]
 
 
 class TransportCase(SynchronousTestCase):

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._states import TransitionTable
 
 from .chunked import ChunkedBody
@@ -99,7 +100,7 @@ _DEFAULT_LIMITS: Final = HeadLimits()
 _SHARED_LINES: Final = KnownLines()
 
 
-class RequestParser:
+class RequestParser(lanes.ConnectionState):
     """Incremental parser for the requests of one connection.
 
     Buffers at most one incomplete head (`HeadLimits.size`) or one incomplete line of
@@ -116,19 +117,22 @@ class RequestParser:
         receiving: one of the states of `RECEIVING`.
     """
 
-    __slots__ = (
-        "_body",
-        "_keep_alive",
-        "_leading",
-        "_left",
-        "_limits",
-        "_line_read",
-        "_lines",
-        "_unread",
-        "_unread_from",
-        "has_unread",
-        "pending",
-        "receiving",
+    __slots__ = lanes.slots(
+        lanes.ConnectionState,
+        (
+            "_body",
+            "_keep_alive",
+            "_leading",
+            "_left",
+            "_limits",
+            "_line_read",
+            "_lines",
+            "_unread",
+            "_unread_from",
+            "has_unread",
+            "pending",
+            "receiving",
+        ),
     )
 
     def __init__(
@@ -226,6 +230,19 @@ class RequestParser:
             events.append(Refusal(malformed.status, malformed.reason))
         return events
 
+    def hold(self) -> None:
+        """Leave the bytes after the current request unread: it may switch protocols.
+
+        Until the next `feed` without data. Call between two requests.
+        """
+        self.has_unread = True
+
+    def take_unread(self) -> bytes:
+        """Return the bytes left unread, and ignore all that follow."""
+        unread = self._unread[self._unread_from :]
+        self.stop()
+        return unread
+
     def is_piece(self, data: bytes) -> bool:
         """Consume `data` if it is a piece of a Content-Length body, but not its end.
 
@@ -242,6 +259,7 @@ class RequestParser:
         """Drop all buffered bytes and ignore those that follow."""
         self.receiving = _ON_STOP[self.receiving]
         self.pending = self._unread = b""
+        self._unread_from = 0
         self.has_unread = False
         self._body = None
 

@@ -29,16 +29,18 @@ from txgreenwsgi._http.framing import CLOSE
 from txgreenwsgi._http.h1 import BODY, COMPLETE, Connection
 from txgreenwsgi._http.head import END, Refusal, RequestHead
 from txgreenwsgi._http.writer import STATUSES
+from txgreenwsgi._native import lanes
 from txgreenwsgi._serving.body import BadBody
 from txgreenwsgi._serving.exchange import ENDED, Exchange
 from txgreenwsgi._serving.plain_response import plain_response
 from txgreenwsgi._serving.stream import concurrent_write_error
+from txgreenwsgi._serving.upgrade import offers_websocket
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._wsgi.input import MAX_PIECE_BYTES
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
 from .ends import ends_of
-from .output import SocketOutput, output_for, tcp_connection
+from .output import DirectOutput, SocketOutput, output_for, tcp_connection
 from .sockets import DONE
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ __all__ = [
     "IDLE",
     "LINGERING",
     "SERVING",
+    "UPGRADED",
     "H1Channel",
 ]
 
@@ -74,6 +77,8 @@ IDLE: Final = "idle"
 HEAD: Final = "head"
 #: An exchange is in progress.
 SERVING: Final = "serving"
+#: The exchange in progress has switched to another protocol.
+UPGRADED: Final = "upgraded"
 #: The exchange has ended; the rest of its request body is read and discarded.
 DRAINING: Final = "draining"
 #: The last response was sent; further input is read and discarded.
@@ -89,9 +94,11 @@ CONNECTION: Final = TransitionTable(
         SERVING: {
             "next": IDLE,
             "drain": DRAINING,
+            "upgrade": UPGRADED,
             "close": LINGERING,
             "lose": CLOSED,
         },
+        UPGRADED: {"close": LINGERING, "lose": CLOSED},
         DRAINING: {"next": IDLE, "close": LINGERING, "lose": CLOSED},
         LINGERING: {"lose": CLOSED},
         CLOSED: {"lose": CLOSED},
@@ -102,6 +109,7 @@ _ON_BYTES: Final = CONNECTION.moves("bytes")
 _ON_REQUEST: Final = CONNECTION.moves("request")
 _ON_NEXT: Final = CONNECTION.moves("next")
 _ON_DRAIN: Final = CONNECTION.moves("drain")
+_ON_UPGRADE: Final = CONNECTION.moves("upgrade")
 _ON_CLOSE: Final = CONNECTION.moves("close")
 _ON_LOSE: Final = CONNECTION.moves("lose")
 
@@ -125,6 +133,11 @@ _READ_BYTES = 65536
 # The shared inbox of all connections without events: an empty deque takes 600 bytes.
 # Never modified.
 _EMPTY_INBOX: deque[Event] = deque(maxlen=0)
+lanes.lend(
+    empty_inbox=_EMPTY_INBOX,
+    connection_done=CONNECTION_DONE,
+    connection_lost=CONNECTION_LOST,
+)
 
 _NO_ENDS = cast("Ends", None)
 # A PlainTransport where `_fd` is valid; any StreamTransport otherwise.
@@ -138,8 +151,9 @@ _DECODED_BYTES = 16384
 _MIN_READ_BYTES = 16384
 
 
+@lanes.with_lanes
 @implementer(IProtocol, IHandshakeListener)
-class H1Channel:
+class H1Channel(lanes.H1ChannelState):
     """The Twisted protocol of one HTTP/1.1 connection, and the stream of its exchanges.
 
     Args:
@@ -160,23 +174,26 @@ class H1Channel:
         reading_paused: whether reading from the transport is paused.
     """
 
-    __slots__ = (
-        "_discarded",
-        "_fd",
-        "_h1",
-        "_handshakes",
-        "_inbox",
-        "_proxied",
-        "_pumping",
-        "_sockets",
-        "_time",
-        "ends",
-        "exchange",
-        "output",
-        "reading_paused",
-        "server",
-        "state",
-        "transport",
+    __slots__ = lanes.slots(
+        lanes.H1ChannelState,
+        (
+            "_discarded",
+            "_fd",
+            "_h1",
+            "_handshakes",
+            "_inbox",
+            "_proxied",
+            "_pumping",
+            "_sockets",
+            "_time",
+            "ends",
+            "exchange",
+            "output",
+            "reading_paused",
+            "server",
+            "state",
+            "transport",
+        ),
     )
 
     output: Output
@@ -260,6 +277,10 @@ class H1Channel:
             self._discarded += len(data)
             if self._discarded > _LINGER_BYTES:
                 self.abort()
+        elif state is UPGRADED:
+            if self.exchange is not None:
+                self.exchange.body.received(data)
+                self.update_backpressure()
         else:
             self._put(self._h1.feed(data, True))
             if not self._pumping:
@@ -408,6 +429,8 @@ class H1Channel:
         if self.ends is _NO_ENDS:
             self._find_ends()
         self._h1.begin(head)
+        if head.upgrade and offers_websocket(head):
+            self._h1.hold()  # the next bytes may belong to another protocol
         self.exchange = exchange = Exchange(self, self.server, head, complete)
         if not complete:
             # Body bytes that arrived with the head are available before the
@@ -505,7 +528,7 @@ class H1Channel:
             output.send(data)
         else:
             output.send_parts(*data)
-        if output.may_buffer:
+        if output.may_buffer and self.state is not UPGRADED:
             # A block must not wait for the application's next one (PEP 3333).
             output.flush()
 
@@ -532,6 +555,23 @@ class H1Channel:
             data = self._h1.send_end()
             if data:
                 self.output.send(data)
+        elif self.state is UPGRADED and self.exchange is not None:
+            exchange = self.exchange
+            self._close_behind(exchange)
+            self.server.detach(exchange)
+
+    def upgrade(self, protocol: str, head: ResponseHead | None) -> None:
+        """Switch to another protocol, and send a 101 response. May park."""
+        exchange = self.exchange
+        assert exchange is not None, "an exchange switches while it is served"
+        self.state = _ON_UPGRADE[self.state]
+        response = self._h1.switch(protocol, head)
+        early = self._h1.take_unread()
+        if early:
+            exchange.body.received(early)
+        self.update_backpressure()
+        if response:
+            self.output.send(response)
 
     def answer(self, head: ResponseHead, body: bytes, last: bool = True) -> None:
         """Send a complete response generated by the server. Close if it is the last."""
@@ -571,7 +611,9 @@ class H1Channel:
         if served is not exchange or served is None:
             return  # the connection is lost, or closes after an answer
         h1 = self._h1
-        if self.state is not SERVING:
+        if self.state is UPGRADED:
+            self._close_behind(served)
+        elif self.state is not SERVING:
             self.exchange = None
         elif h1.sending is not COMPLETE or not h1.persistent:
             self._close_behind(served)
@@ -589,6 +631,8 @@ class H1Channel:
         self.exchange = None
         self.state = _ON_NEXT[self.state]
         self._time = now
+        if self._fd < 0 and isinstance(self.output, DirectOutput):
+            self.output.release_memory()
         h1 = self._h1
         if not self._pumping and (self._inbox or h1.has_unread or h1.pending):
             self._pump()
@@ -676,7 +720,7 @@ class H1Channel:
         Returns:
             b"" if no data is available; None if pieces were added to the body.
         """
-        if self._fd < 0 or self.reading_paused or self._inbox or self._h1.has_unread:
+        if self.reading_paused or self._inbox or self._h1.has_unread:
             return b""
         if self.state is not SERVING:
             return b""
@@ -684,10 +728,14 @@ class H1Channel:
         if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             return b""  # a fast client must not monopolize the reactor
         size = min(max(wanted, _MIN_READ_BYTES), MAX_PIECE_BYTES)
-        try:
-            data = self.transport.socket.recv(size)
-        except OSError:
-            return b""  # no data, or an error that the reactor will report
+        if self._fd < 0:
+            output = self.output
+            data = output.receive(size) if isinstance(output, DirectOutput) else b""
+        else:
+            try:
+                data = self.transport.socket.recv(size)
+            except OSError:
+                return b""  # no data, or an error that the reactor will report
         if not data:
             return b""  # end of stream, which the reactor will report
         if self._h1.is_piece(data):
@@ -828,7 +876,7 @@ class H1Channel:
         """Apply the deadlines of the connection and its exchange."""
         state = self.state
         settings = self.server.settings
-        if state is SERVING:
+        if state is SERVING or state is UPGRADED:
             if self.exchange is not None:
                 self.exchange.check(now)
         elif state is IDLE:

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from txgreenwsgi._http.framing import BODILESS_CODES
 from txgreenwsgi._http.writer import STATUSES, EarlyHints
+from txgreenwsgi._native import lanes
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import (
     Cancelled,
@@ -30,6 +31,7 @@ from txgreenwsgi._switching.forks import Forked
 from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
+from txgreenwsgi._websocket.errors import WebSocketRefused
 from txgreenwsgi._wsgi.errors import Errors, set_current_errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
@@ -47,6 +49,14 @@ from .record_details import RecordDetails
 from .request_stacks import stack_of_task
 from .stored_body import StoredBody
 from .stream import concurrent_write_error
+from .upgrade import (
+    ResponseAfterUpgrade,
+    UpgradedStream,
+    is_end_of_call,
+    offer_upgrade,
+    offers_websocket,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,7 +143,8 @@ def late_write_error() -> ValueError:
     return ValueError("the response was written to after its end")
 
 
-class Exchange:
+@lanes.with_lanes
+class Exchange(lanes.ExchangeState):
     """One request and its response.
 
     Args:
@@ -170,32 +181,35 @@ class Exchange:
 
     crosses: Final = False
 
-    __slots__ = (
-        "_awaits_stop",
-        "_left",
-        "_started_unix",
-        "_yielding",
-        "blocks",
-        "bodiless",
-        "body",
-        "bytes_sent",
-        "code",
-        "deadline",
-        "details",
-        "ends",
-        "error",
-        "errors",
-        "head",
-        "iterating",
-        "limits",
-        "outcome",
-        "request_id",
-        "server",
-        "stalled",
-        "started",
-        "state",
-        "stream",
-        "task",
+    __slots__ = lanes.slots(
+        lanes.ExchangeState,
+        (
+            "_awaits_stop",
+            "_left",
+            "_started_unix",
+            "_yielding",
+            "blocks",
+            "bodiless",
+            "body",
+            "bytes_sent",
+            "code",
+            "deadline",
+            "details",
+            "ends",
+            "error",
+            "errors",
+            "head",
+            "iterating",
+            "limits",
+            "outcome",
+            "request_id",
+            "server",
+            "stalled",
+            "started",
+            "state",
+            "stream",
+            "task",
+        ),
     )
 
     def __init__(
@@ -212,7 +226,7 @@ class Exchange:
         self.head = head
         self.ends = stream.ends
         self.limits = limits = server.limits
-        self.body: RequestBody | NoBody
+        self.body: RequestBody | NoBody | UpgradedStream
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
         table = server.table
         self.request_id = table.next_id()
@@ -430,7 +444,9 @@ class Exchange:
             self.stream.ended(self)
             return
         error = ClientDisconnected("the client has closed the connection")
-        if state is RUNNING or state is RESPONDING:
+        if isinstance(self.body, UpgradedStream):
+            self._lose_upgraded(self.body, error)
+        elif state is RUNNING or state is RESPONDING:
             self.cut(error, "disconnected", self.limits.cancel_on_disconnect)
         else:
             self.body.lose(error)  # close() may be reading it
@@ -441,6 +457,8 @@ class Exchange:
         Only in the application's own code, where it can be caught, and not in a wait
         of the server, such as that for a slow client: `check` tries again.
         """
+        if isinstance(self.body, UpgradedStream):
+            self.body.server_stops()
         if not self._awaits_stop:
             return
         task = self.task
@@ -620,17 +638,24 @@ class Exchange:
             runner = server.runner
             runner(server.application, environ, self)
         except BaseException as error:  # SystemExit ends only the request
-            if self.task is not None and self.task.dying:
+            if self._propagates():
                 raise
-            if isinstance(self.error, Forked):
-                raise  # `end_child` exits this process
             self._failed(error)
+
+    def _propagates(self) -> bool:
+        """Return whether an exception of the application ends its task."""
+        dying = self.task is not None and self.task.dying
+        return dying or isinstance(self.error, Forked)  # `end_child` exits
 
     def _run_with_body(self, body: RequestBody) -> None:
         """Call the application, after its body was received if it must be complete."""
         server = self.server
         settings = server.settings
         runner = server.runner
+        if self.head.upgrade and offers_websocket(self.head):
+            # What follows the head belongs to the other protocol.
+            runner(server.application, self._environ(Input(body)), self)
+            return
         if self.stream.body_is_stored:
             file = self.stream.stored_body()
             if file is not None:
@@ -689,6 +714,8 @@ class Exchange:
         environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
         environ["txgreenwsgi.stopping"] = self.stopping
         environ["wsgi.early_hints"] = self.send_early_hints
+        if head.upgrade and offers_websocket(head):
+            offer_upgrade(self, environ)
         if server.settings.environ:
             # The deployer's variables override those of the client and connection.
             environ.update(server.settings.environ)
@@ -895,6 +922,8 @@ class Exchange:
             self.stream.output.turn()
 
     def _refuse_write(self) -> NoReturn:
+        if isinstance(self.body, UpgradedStream):
+            raise ResponseAfterUpgrade
         if self.error is not None:
             raise self.error
         if self.state is not ENDED and self.stream.output.waiting is not None:
@@ -984,11 +1013,94 @@ class Exchange:
         self.state = _ON_CUT[self.state]
         self.stream.break_off()
 
+    # Switching to another protocol. Called in a task of the request.
+
+    def upgrade(self, protocol: str, head: ResponseHead | None) -> UpgradedStream:
+        """Switch to another protocol; return the byte stream. May park.
+
+        Args:
+            protocol: the new protocol, such as "websocket".
+            head: the fields of the response; None if the application sends it.
+
+        Raises:
+            ClientDisconnected: the client has disconnected.
+            RuntimeError: the response has begun.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.state is not RUNNING or self.stream.output.waiting is not None:
+            raise RuntimeError(
+                f"{self}: the response has begun, so the connection cannot switch to "
+                f"{protocol}: switch before start_response is called"
+            )
+        self.state = _RESPONDED
+        self.deadline = _NEVER  # the requested time limit is that of a response
+        if head is not None:
+            self.code = 200 if self.head.method == "CONNECT" else 101
+            if self.details is not None:
+                self.details.head = head
+        self.body = upgraded = UpgradedStream(self, self.body)
+        self.stream.upgrade(protocol, head)
+        return upgraded
+
+    def refuse_upgrade(self, error: WebSocketRefused) -> None:
+        """Answer a request that cannot be upgraded. Never parks.
+
+        Whatever the application sends afterwards is discarded.
+        """
+        if self.state is RUNNING:
+            self.state = _ON_ANSWER[self.state]
+            self.outcome = "refused"
+            self._send_plain(*refusal(error))
+            self.body = UpgradedStream(self, NO_BODY)
+            self.body.drop()
+
+    def end_upgraded(self) -> None:
+        """End the sending side of an upgraded stream. May park."""
+        if self.state is RESPONDING:
+            self.stream.finish()
+            if self.state is RESPONDING:
+                self.state = _FINISHED
+
+    def _lose_upgraded(self, body: UpgradedStream, error: ClientDisconnected) -> None:
+        """Handle the loss of the client of an upgraded stream: its end of input."""
+        if self.state is RESPONDING:
+            self.state = _ON_CUT[self.state]
+            self.error = error
+            task = self.task
+            if self.limits.cancel_on_disconnect and task is not None:
+                task.interrupt(error)
+        if self.stream.output.waiting is not None:
+            self.stream.output.waiting.abandon(error)
+        body.ended()
+
+    def _upgraded_call_ended(self, body: UpgradedStream, error: BaseException) -> None:
+        """Close an upgraded stream at the end of the application's call."""
+        failed = not is_end_of_call(error)
+        if isinstance(error, ClientDisconnected):
+            if self.outcome == "finished":
+                self.outcome = "disconnected"
+        elif isinstance(error, Cancelled):
+            if self.outcome == "finished":
+                self.outcome = "cancelled"
+        elif failed:
+            if error is not self.error:
+                self._log_failure(error)
+            if self.outcome == "finished":
+                self.outcome = "error"
+        body.call_ended(failed)
+
     # Failures of the application.
 
     def _failed(self, error: BaseException) -> None:
         """Answer an exception of the application, or truncate the response."""
         state = self.state
+        if isinstance(self.body, UpgradedStream):
+            self._upgraded_call_ended(self.body, error)
+            return
+        if isinstance(error, WebSocketRefused) and state is RUNNING:
+            self.refuse_upgrade(error)
+            return
         if isinstance(error, _BodyTooLong):
             # The client has received the whole Content-Length, unless it left.
             self._log_too_long()

@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from twisted.logger import Logger
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi.monitoring.records import Observer, needs_of
 from txgreenwsgi.monitoring.requests import RequestInFlight
 
@@ -65,7 +66,8 @@ class InFlight(Protocol):
 _tables: WeakSet[RequestTable] = WeakSet()
 
 
-class RequestTable:
+@lanes.with_lanes
+class RequestTable(lanes.RequestTableState):
     """The requests in flight of one server, and its observers.
 
     Attributes:
