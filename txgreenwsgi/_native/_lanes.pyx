@@ -169,6 +169,7 @@ cdef class Lent:
     # Constants and functions.
     cdef public object no_body, no_pieces, no_contexts, empty_inbox, current_errors
     cdef public object connection_done, connection_lost, serve, swap_state, running_loop
+    cdef public object recorded
     cdef public object end_child, log_failure, raised, finish_response, note_request
     # The functions of methods that are in each environ.
     cdef public object client_disconnected, set_request_timeout, stopping
@@ -266,7 +267,7 @@ cdef class CommonFieldsState:
 
 
 cdef class ErrorsState:
-    cdef public object request_id, partial_line, partial_output
+    cdef public object request_id, partial_line, partial_output, traceparent
 
 
 cdef class AdmissionQueueState:
@@ -276,13 +277,13 @@ cdef class AdmissionQueueState:
 
 cdef class RequestTableState:
     cdef public set exchanges
-    cdef public object observers, needs, _id_prefix
+    cdef public object observers, needs, _id_prefix, watcher
     cdef public long long _last_id
 
 
 cdef class ApplicationServerState:
     cdef public object application, settings, limits, common, context, admission
-    cdef public object table, shutdown, detached, runner, note, hub
+    cdef public object table, shutdown, detached, runner, note, hub, metrics, times
     cdef public dict environ
     cdef public bint keeps_alive  # False while it stops
 
@@ -752,6 +753,7 @@ cdef bint may_run(ExchangeState self) except -1:
     if (
         not is_usual(self)
         or (<RequestHeadState>self.head).content_length is None
+        or (<RequestHeadState>self.head).upgrade  # an offer of WebSocket
         or (type(self.stream) is not rooms.H1Channel and self.stream.body_is_stored)
     ):
         return False
@@ -808,7 +810,7 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     PyDict_Update(environ, variables)
     head.variables = {}
     if (<RequestTableState>server.table).observers:
-        for name in ("HTTP_REFERER", "HTTP_USER_AGENT"):
+        for name in rooms.recorded:
             if name in variables:
                 head.variables[name] = variables[name]
     if path == "*" or server.environ.get("SCRIPT_NAME"):
@@ -831,6 +833,7 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     body._buffered, body._stretch_end = b"", -1
     PyDict_SetItem(environ, "wsgi.input", body)
     errors.request_id, errors.partial_line = self.request_id, ""
+    errors.traceparent = variables.get("HTTP_TRACEPARENT", "")
     self.errors = errors
     PyDict_SetItem(environ, "wsgi.errors", errors)
     PyContextVar_Set(rooms.current_errors, errors)
@@ -868,7 +871,8 @@ cdef bint end_exchange(ExchangeState self) except -1:
     channel = <H1ChannelState>self.stream
     if (
         admission._queue or table.observers or server.detached or is_waiting(channel)
-        or not server.keeps_alive
+        or not server.keeps_alive or table.watcher is not None
+        or server.metrics is not None or server.times is not None
     ):
         return False
     ends += 1
@@ -877,7 +881,8 @@ cdef bint end_exchange(ExchangeState self) except -1:
     table.exchanges.discard(self)
     h1 = channel._h1
     if (
-        channel.exchange is self and channel.state is "serving" and h1.persistent
+        channel.exchange is self and channel.state is "serving" and channel._fd >= 0
+        and h1.persistent
         and h1.sending is "complete" and not channel.reading_paused and not h1.pending
         and channel._inbox is rooms.empty_inbox and not h1.has_unread
     ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._wsgi.environ import is_below
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = ["environ_of", "path_info"]
 
 #: The variables that the record of a request contains.
 _RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT", "HTTP_TRACEPARENT")
+lanes.lend(recorded=_RECORDED)
 
 
 def path_info(shared: Mapping[str, object], head: RequestHead) -> str:
