@@ -24,11 +24,10 @@ from .wire import WireTestCase, get
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from txgreenwsgi._http.parser import Event
     from txgreenwsgi.testing import MemoryServer
 
     from .application import Environ, Start
-
-    from txgreenwsgi._http.parser import Event
 
 
 @skipUnless(hasattr(select, "epoll"), "this platform has no epoll")

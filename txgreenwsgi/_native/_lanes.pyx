@@ -18,13 +18,13 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_SetItem, PyDict_Update
 from cpython.exc cimport PyErr_SetFromErrno
-from cpython.list cimport PyList_GET_ITEM
-from cpython.long cimport PyLong_AsLong, PyLong_AsSsize_t
+from cpython.long cimport PyLong_AsSsize_t
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memchr, memcmp, memcpy
 
+import select
 from collections import deque
 
 import greenlet as greenlet_module
@@ -44,6 +44,13 @@ cdef extern from *:
     #else
     #define TXG_MONOTONIC CLOCK_MONOTONIC
     #endif
+    #ifdef __linux__
+    #include <sys/epoll.h>
+    #else
+    struct epoll_event { uint32_t events; union { int fd; } data; };
+    #define EPOLLIN 1
+    #define epoll_wait(epoll, events, size, timeout) (-1)
+    #endif
     static inline double txg_clock(clockid_t clock) {
         struct timespec at;
         clock_gettime(clock, &at);
@@ -62,6 +69,13 @@ cdef extern from *:
         return PyGreenlet_SetParent((PyGreenlet *)of, (PyGreenlet *)parent);
     }
     """
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+    int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
+    int EPOLLIN
     double clock "txg_clock"(int which) noexcept
     int TXG_MONOTONIC, CLOCK_REALTIME, MSG_NOSIGNAL
     int import_greenlet "txg_import_greenlet"() except -1
@@ -72,6 +86,7 @@ cdef extern from *:
     ssize_t c_recv "recv"(int fd, void* data, size_t size, int flags) nogil
     ssize_t c_send "send"(int fd, const void* data, size_t size, int flags) nogil
     void* memmem(const void* data, size_t size, const void* part, size_t length) nogil
+    PyObject* PyCFunction_GetSelf(object function)
     object PyMethod_New(object function, object owner)
     object PyContext_Copy(object context)
     int PyContext_Enter(object context) except -1
@@ -116,6 +131,7 @@ for _byte in range(256):
     IN_TARGET[_byte] = 33 <= _byte <= 126 and _byte != 35
 
 cdef tuple NO_ARGUMENTS = ()
+cdef object EPOLL = getattr(select, "epoll", None), BUILTIN = type(len)
 cdef long long heads, starts, serves, responses, blocks, ends, reads
 
 
@@ -411,18 +427,10 @@ cdef class ThreadRunnerState:
     cdef public bint _automatic, _has_patterns
 
     def run(self, application, environ, sink):
-        if not self._has_patterns and self._automatic and self._observed is not None:
-            routes = self._observed[1]
-            if type(routes) is rooms.AutomaticRoutes and not (
-                (<AutomaticRoutesState>routes).moved
-                or (<AutomaticRoutesState>routes).suspects
-            ):
-                if self._serve is rooms.serve:
-                    serve(application, environ, sink)
-                else:
-                    self._serve(application, environ, sink)
-                return
-        self._py_run(application, environ, sink)
+        if may_serve(self):
+            serve(application, environ, sink)
+        else:
+            self._py_run(application, environ, sink)
 
 
 cdef class H1ChannelState:
@@ -739,11 +747,34 @@ cdef bint may_run(ExchangeState self) except -1:
     return plain_settings and not (<RequestTableState>server.table).needs
 
 
+cdef inline bint serves_in_task(object runner) except -1:
+    """Return whether a runner calls `serve` and does nothing else for this request."""
+    if runner is rooms.serve:
+        return True
+    if type(runner) is not BUILTIN or PyCFunction_GetSelf(runner) is NULL:
+        return False
+    # The one compiled method of the class is `run`.
+    owner = <object>PyCFunction_GetSelf(runner)
+    return type(owner) is rooms.ThreadRunner and may_serve(<ThreadRunnerState>owner)
+
+
+cdef inline bint may_serve(ThreadRunnerState self) except -1:
+    """Return whether no request of a runner runs in a thread or is measured."""
+    if self._has_patterns or not self._automatic or self._serve is not rooms.serve:
+        return False
+    routes = None if self._observed is None else self._observed[1]
+    return type(routes) is rooms.AutomaticRoutes and not (
+        (<AutomaticRoutesState>routes).moved or (<AutomaticRoutesState>routes).suspects)
+
+
 cdef int run_exchange(ExchangeState self) except -1:
     """`Exchange._run`."""
     cdef ApplicationServerState server = <ApplicationServerState>self.server
     try:
-        server.runner(server.application, environ_of(self, server), self)
+        if serves_in_task(server.runner):
+            serve(server.application, environ_of(self, server), self)
+        else:
+            server.runner(server.application, environ_of(self, server), self)
     except BaseException as error:
         if self._propagates():
             raise
@@ -1308,36 +1339,24 @@ cdef bint write_block(ExchangeState self, object data) except -1:
 
 cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     """Serve the ready connections, for one time slice at most."""
-    cdef object ready = self._postponed, fd, events, transport, why
-    cdef PyObject* found
-    cdef Py_ssize_t index, count
+    cdef epoll_event events[256]
+    cdef list postponed
+    cdef int index, count, limit = rooms.sockets["MAX_EVENTS"]
     cdef double end = 0, ended_at, time
-    self._postponed = []
-    if not ready:
-        ready = self._epoll.poll(0, rooms.sockets["MAX_EVENTS"])
-    count = len(<list?>ready)
+    if self._postponed or type(self._epoll) is not EPOLL:
+        self._py_doRead()
+        return 0
+    count = epoll_wait(self._epoll.fileno(), events, min(limit, 256), 0)
     if count > 1:
         end = hub.share_slice(count)
     ended_at = hub.ended_at
     for index in range(count):
-        fd, events = <object>PyList_GET_ITEM(ready, index)
-        found = PyDict_GetItem(self._readers, fd)
-        if PyLong_AsLong(events) != 1:  # EPOLLIN
-            self._handle_events(fd, events)
-        elif found is not NULL:  # else an earlier event closed it
-            reader = <object>found
-            transport = self._transports.get(fd)
-            try:
-                if type(reader) is rooms.H1Channel:
-                    why = read_channel(<H1ChannelState>reader)
-                else:
-                    why = reader.doRead()
-            except BaseException:
-                why = rooms.raised()
-            if why is not None and transport is not None:
-                self._lose(transport, why, fd not in self._channels)
+        if events[index].events == <unsigned int>EPOLLIN:
+            read_one(self, events[index].data.fd)
+        else:
+            self._handle_events(events[index].data.fd, events[index].events)
         if count == 1:
-            continue
+            break
         # If a task has ended, the hub has just read the clock.
         time = hub.ended_at
         if time == ended_at:
@@ -1346,9 +1365,33 @@ cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
             ended_at = time
         if time > end:
             # Ready still, so the reactor calls again in its next turn.
-            self._postponed = (<list>ready)[index + 1 :]
+            index += 1
+            postponed = self._postponed = []
+            while index < count:
+                postponed.append((events[index].data.fd, events[index].events))
+                index += 1
             break
     hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
+    return 0
+
+
+cdef int read_one(SocketsState self, object fd) except -1:
+    """Read from a ready connection, unless an earlier event has closed it."""
+    cdef PyObject* found = PyDict_GetItem(self._readers, fd)
+    cdef object reader, transport, why
+    if found is NULL:
+        return 0
+    reader = <object>found
+    transport = self._transports.get(fd)
+    try:
+        if type(reader) is rooms.H1Channel:
+            why = read_channel(<H1ChannelState>reader)
+        else:
+            why = reader.doRead()
+    except BaseException:
+        why = rooms.raised()
+    if why is not None and transport is not None:
+        self._lose(transport, why, fd not in self._channels)
     return 0
 
 
