@@ -149,7 +149,7 @@ class LaneTests(WireTestCase):
             lambda body: list(body),
         ]
         for index, way in enumerate(ways):
-            results = []
+            results: list[object] = []
 
             def application(
                 environ: Environ,
