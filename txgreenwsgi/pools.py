@@ -74,6 +74,8 @@ class PoolStatistics:
         timeouts: number of waits that raised `PoolTimeout`.
         longest_wait: the longest successful wait for a connection, in seconds.
         max_size: maximum number of open connections.
+        waits: number of waits for a connection that have ended, however they ended.
+        waited: duration of these waits, in seconds.
     """
 
     size: int
@@ -86,6 +88,8 @@ class PoolStatistics:
     timeouts: int
     longest_wait: float
     max_size: int
+    waits: int = 0
+    waited: float = 0.0
 
 
 class _Closable(Protocol):
@@ -219,6 +223,8 @@ class ConnectionPool(Generic[C]):
         self._clock = clock
         self._taken = self._made = self._discarded = self._timeouts = 0
         self._longest_wait = 0.0
+        self._waits = 0
+        self._waited = 0.0
         self._closed = False
         self._inherited: list[C] = []
         self._start_empty()
@@ -330,11 +336,11 @@ class ConnectionPool(Generic[C]):
         try:
             waiter.wait(seconds)
         except BaseException:
-            grant = self._leave_queue(waiter)
+            grant = self._leave_queue(waiter, began)
             if grant is not None and grant is not _REFUSED:
                 self._return(grant)
             raise
-        grant = self._leave_queue(waiter)
+        grant = self._leave_queue(waiter, began)
         waited = self._clock() - began
         if grant is _REFUSED:
             raise PoolClosed(f"{self!r} was closed during the wait for a connection")
@@ -348,11 +354,18 @@ class ConnectionPool(Generic[C]):
         return grant
 
     def _leave_queue(
-        self, waiter: Waiter[_Entry[C] | _Slot]
+        self, waiter: Waiter[_Entry[C] | _Slot], began: float
     ) -> _Entry[C] | _Slot | None:
-        """Return the waiter's grant, or remove the waiter from the queue."""
+        """Return the waiter's grant, or remove the waiter from the queue.
+
+        Args:
+            waiter: the waiter.
+            began: the time when it was enqueued.
+        """
         self._mutex.acquire()
         try:
+            self._waits += 1
+            self._waited += self._clock() - began
             if waiter.grant is None:
                 self._wait_queue.remove(waiter)
             return waiter.grant
@@ -609,6 +622,8 @@ class ConnectionPool(Generic[C]):
             timeouts=self._timeouts,
             longest_wait=self._longest_wait,
             max_size=self.max_size,
+            waits=self._waits,
+            waited=self._waited,
         )
 
     def reset_after_fork(self) -> None:
@@ -621,6 +636,16 @@ class ConnectionPool(Generic[C]):
 
 
 _pools: weakref.WeakSet[ConnectionPool[Any]] = weakref.WeakSet()
+
+
+def live_pools() -> list[ConnectionPool[Any]]:
+    """Return every pool of this process. Never parks; call from anywhere."""
+    while True:
+        try:
+            return list(_pools)
+        except RuntimeError:
+            # Another thread has made a pool meanwhile.
+            continue
 
 
 def _reset_pools_after_fork() -> None:

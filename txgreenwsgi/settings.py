@@ -227,6 +227,20 @@ class Settings:
         "the log names the request and the line of code.",
         off="no monitor",
     )
+    slow_after: float = _setting(
+        0.0,
+        "seconds",
+        "Log a line at the end of each request that takes this time, which says where "
+        "its time went: queue, application, waits, blocked reactor.",
+        off="no such lines",
+    )
+    server_timing: bool = _setting(
+        False,
+        "flag",
+        "Add a Server-Timing header to responses, with the time in the queue, in the "
+        "application, in its waits, and for which it blocked the reactor. For "
+        "development and trusted clients: it tells clients about the server.",
+    )
     methods: tuple[str, ...] = _setting(
         (),
         "names",
@@ -311,6 +325,21 @@ class Settings:
         "client that has left is detected only by sending to it. TLS connections "
         "always disconnect.",
         choices=("disconnect", "serve"),
+    )
+    http2: Literal["off", "tls", "h2c"] = _setting(
+        "off",
+        "choice",
+        "HTTP/2: tls, for TLS connections whose client prefers it (ALPN); h2c, also "
+        "for plain connections that begin with it, such as those of a proxy. Needs the "
+        "extra txgreenwsgi[http2].",
+        choices=("off", "tls", "h2c"),
+    )
+    http2_max_streams: int = _setting(
+        100,
+        "count",
+        "Maximum number of concurrent requests of an HTTP/2 connection; further ones "
+        "are refused, and the client may repeat them.",
+        minimum=1,
     )
     strict: bool = _setting(
         False,
@@ -491,6 +520,8 @@ class SettingsKeywords(TypedDict, total=False):
     min_body_rate: int
     write_timeout: float
     blocked_after: float
+    slow_after: float
+    server_timing: bool
     methods: Iterable[str]
     max_header_size: int
     max_headers: int
@@ -503,6 +534,8 @@ class SettingsKeywords(TypedDict, total=False):
     buffer_memory: int
     on_disconnect: Literal["continue", "cancel"]
     half_close: Literal["disconnect", "serve"]
+    http2: Literal["off", "tls", "h2c"]
+    http2_max_streams: int
     strict: bool
     display_tracebacks: bool
     add_header: Pairs

@@ -8,6 +8,7 @@ is not installed is skipped. This module knows the servers' command lines.
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -16,7 +17,9 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 from twisted.trial.unittest import SkipTest
 
@@ -34,6 +37,7 @@ __all__ = [
     "Memcached",
     "Nginx",
     "PostgreSQL",
+    "Prometheus",
     "Redis",
     "Service",
     "find_program",
@@ -408,3 +412,62 @@ class Nginx(Service):
         """Compare the process id in its file, which nginx writes when it listens."""
         path = Path(self._folder, "pid")
         return path.exists() and path.read_text().strip() == str(pid)
+
+
+class Prometheus(Service):
+    """A Prometheus that scrapes one target five times a second.
+
+    Args:
+        target: the port of the target on the loopback interface.
+    """
+
+    def __init__(self, target: int) -> None:
+        super().__init__()
+        self._target = target
+
+    def prepare(self, folder: str) -> None:
+        """Write the configuration."""
+        Path(folder, "prometheus.yml").write_text(
+            "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\n"
+            "scrape_configs:\n"
+            "- job_name: shop\n"
+            f"  static_configs: [{{targets: ['{LOOPBACK}:{self._target}']}}]\n"
+        )
+
+    def command(self, folder: str) -> list[str]:
+        """Return the command line."""
+        return [
+            find_program("prometheus"),
+            f"--config.file={folder}/prometheus.yml",
+            f"--storage.tsdb.path={folder}/data",
+            f"--web.listen-address={LOOPBACK}:{self.port}",
+            "--log.level=warn",
+        ]
+
+    def _get(self, path: str, **arguments: str) -> Any:
+        url = f"http://{LOOPBACK}:{self.port}{path}?{urlencode(arguments)}"
+        with urlopen(url, timeout=30) as response:
+            return json.load(response)
+
+    def ready(self, pid: int) -> bool:
+        """Return whether it answers queries."""
+        try:
+            found = self._get("/api/v1/status/flags")
+        except (OSError, ValueError):
+            return False
+        # Not another process on the port.
+        path: str = found["data"]["storage.tsdb.path"]
+        return path.startswith(self._folder)
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Return the labels and the value of each series of an expression."""
+        found = self._get("/api/v1/query", query=expression)
+        return [
+            (each["metric"], float(each["value"][1]))
+            for each in found["data"]["result"]
+        ]
+
+    def value(self, expression: str) -> float:
+        """Return the value of an expression with one series, or 0 without one."""
+        found = self.query(expression)
+        return found[0][1] if found else 0.0

@@ -113,13 +113,17 @@ class CombinedTests(SynchronousTestCase):
         self.assertTrue(line.endswith(" x\\x09y\\x20z\n"))
 
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
 class JSONTests(SynchronousTestCase):
     """One JSON object per line."""
 
     def test_line(self) -> None:
         """A line has every field by its name; the time is in ISO 8601 and UTC."""
+        timed = record(queued=0.25, waiting=0.0012349, traceparent=TRACEPARENT)
         self.assertEqual(
-            json.loads(json_line(record())),
+            json.loads(json_line(timed)),
             {
                 "time": "2026-11-22T09:24:03.250Z",
                 "request_id": "4f2a",
@@ -132,10 +136,14 @@ class JSONTests(SynchronousTestCase):
                 "status": 200,
                 "bytes_sent": 512,
                 "duration": 0.012346,
+                "queued": 0.25,
+                "waiting": 0.001235,
                 "blocked": 0.345679,
                 "outcome": "finished",
                 "referer": "http://example.net/",
                 "user_agent": "Browser/1 (X; Y)",
+                "traceparent": TRACEPARENT,
+                "trace_id": "0af7651916cd43dd8448eb211c80319c",
             },
         )
 

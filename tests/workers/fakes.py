@@ -15,7 +15,7 @@ from txgreenwsgi._workers.page import Beat
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txgreenwsgi._workers.interface import ReloadResult
+    from txgreenwsgi._workers.interface import EndedWorker, ReloadResult
     from txgreenwsgi._workers.messages import Message
     from txgreenwsgi._workers.slots import Worker
 
@@ -183,6 +183,7 @@ class Observer(MasterObserver):
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.results: list[ReloadResult] = []
+        self.ends: list[tuple[int, str]] = []
 
     def ready(self) -> None:
         """Record it."""
@@ -200,6 +201,10 @@ class Observer(MasterObserver):
     def failed(self, slot: int, reason: str) -> None:
         """Record it."""
         self.calls.append(f"slot {slot} failed: {reason}")
+
+    def ended(self, worker: EndedWorker) -> None:
+        """Record it."""
+        self.ends.append((worker.number, worker.reason))
 
     def stopping(self) -> None:
         """Record it."""

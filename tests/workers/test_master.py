@@ -8,6 +8,7 @@ from typing import Any
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from txgreenwsgi._workers.interface import EndedWorker, MasterObserver
 from txgreenwsgi._workers.page import Beat
 
 from .fakes import FakeProcess, MasterCase, Observer
@@ -116,6 +117,80 @@ class StartTests(SynchronousTestCase):
         case.last.fail("SyntaxError")
         case.last.fail("out of memory")
         self.assertEqual(case.given_up, ["out of memory"])
+
+
+class EndTests(SynchronousTestCase):
+    """Why workers have ended, as observers are told."""
+
+    def setUp(self) -> None:
+        """Start two workers."""
+        self.case = MasterCase(2, worker_timeout=30.0)
+        self.observer = Observer()
+        self.case.master.observe(self.observer)
+        self.case.start()
+        self.first, self.second = self.case.processes
+
+    def test_crash(self) -> None:
+        """A worker has ended without being told to."""
+        self.first.exit(None, signal.SIGSEGV)
+        self.assertEqual(self.observer.ends, [(1, "crash")])
+
+    def test_hang(self) -> None:
+        """The master has killed a worker whose reactor is blocked."""
+        self.first.worker.killed = True
+        self.first.exit(None, signal.SIGKILL)
+        self.assertEqual(self.observer.ends, [(1, "hang")])
+
+    def test_reload(self) -> None:
+        """A worker had a successor in a reload."""
+        self.case.master.reload()
+        self.case.last.ready()
+        self.first.exit()
+        self.assertEqual(self.observer.ends, [(1, "reload")])
+
+    def test_recycle(self) -> None:
+        """A worker has reached a limit."""
+        message = {"event": "recycle", "reason": "100 requests"}
+        self.case.master.received(self.first.worker, message)
+        self.case.last.ready()
+        self.first.exit()
+        self.assertEqual(self.observer.ends, [(1, "recycle")])
+
+    def test_signal(self) -> None:
+        """A worker has got a signal of its own."""
+        message = {"event": "leaving", "reason": "SIGTERM"}
+        self.case.master.received(self.first.worker, message)
+        self.case.advance(0.2)
+        self.first.exit()
+        self.assertEqual(self.observer.ends, [(1, "signal")])
+
+    def test_not_replaced(self) -> None:
+        """A worker that is not replaced, or has never served, has no reason."""
+        self.case.master.scale(1)
+        self.second.exit()
+        self.case.master.reload()
+        self.case.last.fail("broken")
+        self.case.master.stop()
+        self.first.exit()
+        self.assertEqual(self.observer.ends, [(2, ""), (3, ""), (1, "")])
+
+    def test_record(self) -> None:
+        """The record is free only after observers were told."""
+        records = []
+
+        class Watching(MasterObserver):
+            """Notes the record of an ended worker."""
+
+            def ended(self, worker: EndedWorker) -> None:
+                """Note it."""
+                records.append(worker.record)
+
+        self.case.master.observe(Watching())
+        record = self.first.worker.record
+        self.first.exit(1)
+        self.case.advance(0)
+        self.assertEqual(records, [record])
+        self.assertEqual(self.case.last.worker.record, record)
 
 
 class CrashTests(SynchronousTestCase):

@@ -12,7 +12,15 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._serving.notes import note_request
-from txgreenwsgi._workers.page import RECORD_BYTES, RECORDS, Page, Record, create_page
+from txgreenwsgi._workers.page import (
+    RECORD_BYTES,
+    RECORDS,
+    MetricsPage,
+    Page,
+    Record,
+    create_page,
+    metrics_of_record,
+)
 from txgreenwsgi._workers.pulse import Limits, Pulse, resident_bytes
 
 
@@ -100,6 +108,54 @@ class PageTests(SynchronousTestCase):
         self.assertGreater(first.mean_connections(5), 0)
 
 
+class MetricsTests(SynchronousTestCase):
+    """The part of the page for metrics."""
+
+    def setUp(self) -> None:
+        """Make a page."""
+        self.fd = create_page(metrics=True)
+        self.addCleanup(os.close, self.fd)
+        self.page = MetricsPage(self.fd, layout=77, size=3)
+        self.addCleanup(self.page.close)
+
+    def numbers(self, record: int, layout: int = 77, size: int = 3) -> Any:
+        """Return the numbers of a worker."""
+        return metrics_of_record(self.fd, record, layout, size)
+
+    def test_numbers(self) -> None:
+        """The master reads the numbers that a worker has written."""
+        self.assertIsNone(self.page.read(3))
+        numbers = self.numbers(3)
+        self.assertEqual(self.page.read(3), (0.0, 0.0, 0.0))
+        numbers[0], numbers[2] = 1, 2.5
+        self.assertEqual(self.page.read(3), (1.0, 0.0, 2.5))
+        for other in (2, 4):
+            self.assertIsNone(self.page.read(other))
+        self.page.clear(3)
+        self.assertIsNone(self.page.read(3))
+
+    def test_last_record(self) -> None:
+        """The numbers of the last record fit, and no beat overlaps them."""
+        numbers = self.numbers(RECORDS - 1)
+        numbers[2] = 5
+        Record(self.fd, RECORDS - 1).beat(0.5, 17, 40, 1000)
+        self.assertEqual(self.page.read(RECORDS - 1), (0.0, 0.0, 5.0))
+
+    def test_other_version(self) -> None:
+        """Numbers in the layout of another version are not read."""
+        self.assertFalse(self.page.is_of_other_version(3))
+        numbers = self.numbers(3, layout=78)
+        numbers[0] = 1
+        self.assertIsNone(self.page.read(3))
+        self.assertTrue(self.page.is_of_other_version(3))
+
+    def test_page_without_metrics(self) -> None:
+        """A worker below a master without metrics has no place for them."""
+        fd = create_page()
+        self.addCleanup(os.close, fd)
+        self.assertIsNone(metrics_of_record(fd, 3, 77, 3))
+
+
 class FakeHead(NamedTuple):
     """The head of a request."""
 
@@ -128,6 +184,11 @@ class FakeServer:
         self.exchanges = {1, 2}
         self.count = 0
 
+    @property
+    def ended(self) -> int:
+        """Return the number of requests that have ended."""
+        return max(self.count - len(self.exchanges), 0)
+
 
 class PulseTests(SynchronousTestCase):
     """Beats and limits."""
@@ -153,7 +214,8 @@ class PulseTests(SynchronousTestCase):
         self.server.count = 7
         self.clock.advance(0.25)
         self.clock.advance(0.75)
-        self.assertEqual(self.record.beats[1:], [(0.0, 2, 4, 7), (0.5, 2, 4, 7)])
+        # Requests in flight are not served yet.
+        self.assertEqual(self.record.beats[1:], [(0.0, 2, 4, 5), (0.5, 2, 4, 5)])
         self.assertEqual(self.reasons, [])
 
     def test_requests(self) -> None:

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -23,9 +24,11 @@ from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
+from txgreenwsgi._server.operator_address import operator_endpoint
 from txgreenwsgi._tls.options import CLIENT_MODES, VERSIONS
 from txgreenwsgi.monitoring.accesslog import FORMATS, format_named
 from txgreenwsgi.monitoring.log_format import FormatError
+from txgreenwsgi.monitoring.log_levels import LEVELS, parsed_level
 from txgreenwsgi.monitoring.log_lines import AUTOMATIC, LOG_FORMATS
 from txgreenwsgi.monitoring.path_patterns import PATTERN_FORM, check_pattern
 from txgreenwsgi.origins import NAMES
@@ -64,6 +67,9 @@ DEFAULT_TLS_LISTEN: Final = "https:8443"
 HEAVY: Final = "heavy"
 OFFLOAD_FORM: Final = "package.module.function"
 
+#: Minimum length of the secret of the status page.
+_TOKEN_CHARACTERS: Final = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
@@ -98,6 +104,7 @@ class Option(Setting):
         default_text: the default in the documentation, if it is not the value's own.
         empty_text: the text of an empty list, if it is not the empty text.
         path_words: values of a path that are not paths.
+        is_secret: errors do not quote the value.
     """
 
     check: Check | None = None
@@ -107,6 +114,7 @@ class Option(Setting):
     default_text: str = ""
     empty_text: str = ""
     path_words: tuple[str, ...] = ()
+    is_secret: bool = False
 
 
 def _option(default: object, kind: Kind, meaning: str, **more: Any) -> Any:
@@ -189,6 +197,73 @@ def _check_control(path: str, conditions: Conditions) -> str:
             f"{CONTROL_NONE}",
         )
     return path
+
+
+def _operator_endpoint(address: str, conditions: Conditions, example: str) -> str:
+    """Return the endpoint string for the address of a listener for operators."""
+    try:
+        return operator_endpoint(address, paths_are_final=conditions.paths_are_final)
+    except EndpointError as error:
+        raise SettingError(
+            repr(address), error.problem, f"give one such as {example}"
+        ) from None
+
+
+def _check_metrics(endpoint: str, conditions: Conditions) -> str:
+    """Return the endpoint string; `tcp:HOST:PORT` is translated."""
+    if find_spec("prometheus_client") is None:
+        raise SettingError(
+            repr(endpoint),
+            "needs prometheus_client, which is not installed",
+            "pip install 'txgreenwsgi[metrics]'",
+        )
+    return _operator_endpoint(
+        endpoint, conditions, "tcp:127.0.0.1:9090 or unix:/run/app/metrics.sock"
+    )
+
+
+def _check_log_level(word: str, _conditions: Conditions) -> str:
+    try:
+        parsed_level(word)
+    except ValueError as error:
+        raise SettingError(
+            repr(word),
+            f"is not valid ({error})",
+            f"give {', '.join(LEVELS[:-1])} or {LEVELS[-1]}, with a component and = in "
+            "front or without, such as twisted=warn",
+        ) from None
+    return word
+
+
+def _check_registry(place: str, _conditions: Conditions) -> str:
+    module, _, name = place.partition(":")
+    parts = [*module.split("."), *name.split(".")]
+    if not all(part.isidentifier() for part in parts):
+        raise SettingError(
+            repr(place),
+            "does not name a registry",
+            "give package.module:name, such as prometheus_client:REGISTRY",
+        )
+    return place
+
+
+def _check_status(endpoint: str, conditions: Conditions) -> str:
+    """Return the endpoint string; `tcp:HOST:PORT` is translated."""
+    return _operator_endpoint(
+        endpoint, conditions, "tcp:127.0.0.1:9091 or unix:/run/app/status.sock"
+    )
+
+
+def _check_status_token(token: str, _conditions: Conditions) -> str:
+    if len(token) < _TOKEN_CHARACTERS or not token.isprintable() or " " in token:
+        raise SettingError(
+            "a secret",
+            f"has fewer than {_TOKEN_CHARACTERS} characters, or others than letters, "
+            "digits and punctuation",
+            "give the output of: python3 -c 'import secrets; "
+            "print(secrets.token_urlsafe())'",
+        )
+    return token
 
 
 def _check_given(text: str, _conditions: Conditions) -> str:
@@ -399,16 +474,69 @@ class Command:
         "object per line. auto: dev in the foreground on a terminal, otherwise text.",
         choices=(AUTOMATIC, *LOG_FORMATS),
     )
+    log_level: tuple[str, ...] = _option(
+        (),
+        "words",
+        "Lowest level of the server log: debug, info, warn, error or critical; with a "
+        "component in front, such as txgreenwsgi._workers=warn, that of the component. "
+        "May be repeated. The default is debug for all.",
+        form="LEVEL|COMPONENT=LEVEL",
+        check=_check_log_level,
+    )
     control: str = _option(
         CONTROL_AUTOMATIC,
         "text",
-        "UNIX socket for txgreenwsgi status, reload, scale and stacks, with mode 0600. "
+        "UNIX socket for txgreenwsgi status, top, reload, scale and stacks, with mode "
+        "0600. "
         f"{CONTROL_AUTOMATIC}: in the user's runtime directory if there are workers, "
         f"otherwise none. {CONTROL_NONE}: no socket.",
         form=f"PATH|{CONTROL_AUTOMATIC}|{CONTROL_NONE}",
         path=True,
         path_words=(CONTROL_AUTOMATIC, CONTROL_NONE),
         check=_check_control,
+    )
+    metrics: str | None = _option(
+        None,
+        "text",
+        "Endpoint of a listener with metrics for Prometheus, such as "
+        "tcp:127.0.0.1:9090, at the path /metrics. With workers, it has the sums of "
+        "all of them. The default is none (see docs/observability.md).",
+        form="ENDPOINT",
+        check=_check_metrics,
+    )
+    metrics_application: str | None = _option(
+        None,
+        "text",
+        "With --metrics, include this registry of the application, such as "
+        "prometheus_client:REGISTRY.",
+        form="MODULE:NAME",
+        check=_check_registry,
+    )
+    status: str | None = _option(
+        None,
+        "text",
+        "Endpoint of a listener with a page for operators, such as "
+        "tcp:127.0.0.1:9091: workers, requests in flight with what each waits for, "
+        "slow routes, lines that blocked, failures. The default is none (see "
+        "docs/status-page.md).",
+        form="ENDPOINT",
+        check=_check_status,
+    )
+    status_token: str | None = _option(
+        None,
+        "text",
+        "Secret that a reader of the status page has to give; at least 16 characters. "
+        "Required unless --status is a loopback address or a UNIX socket. "
+        "Others see a command line: give it as TXGREENWSGI_STATUS_TOKEN.",
+        form="TOKEN",
+        check=_check_status_token,
+        in_file=False,
+        is_secret=True,
+    )
+    status_cancel: bool = _option(
+        False,
+        "flag",
+        "Let readers of the status page and of txgreenwsgi top cancel requests.",
     )
     access_log: str | None = _option(
         None,
@@ -518,6 +646,10 @@ class Described(NamedTuple):
     name: str
     option: Option
     default: Any
+
+    def quoted(self, text: str) -> str:
+        """Return a value as an error quotes it."""
+        return "(a secret)" if self.option.is_secret else repr(text)
 
     @property
     def is_list(self) -> bool:

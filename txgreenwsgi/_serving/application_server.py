@@ -23,13 +23,18 @@ from txgreenwsgi.isolation import isolate_loaded
 from txgreenwsgi.origins import EXTENSIONS
 
 from .admission import AdmissionQueue
+from .body import NO_BODY
 from .deadlines import DeadlineClock
 from .environ import path_info
 from .limits import limits_from
+from .live import LiveRequests
+from .metering import FAST_SECONDS, ORDINARY
 from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
+from .server_timing import TimingRunner
 from .shutdown import Shutdown
+from .times import RequestTimes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -39,15 +44,17 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._switching.greenlets import Task
-    from txgreenwsgi._wsgi.gateway import Application
+    from txgreenwsgi._wsgi.gateway import Application, ResponseSink
     from txgreenwsgi.monitoring.records import ExchangeRecord
     from txgreenwsgi.settings import Settings
 
+    from .metering import Metered, RequestMetrics
     from .notes import RequestNote
     from .registry import Observer, RequestInFlight
     from .shutdown import Connection
+    from .times import Timed, Times
 
-    class Admitted(InFlight, Protocol):
+    class Admitted(InFlight, Metered, Timed, Protocol):
         """The interface of an exchange that this file uses."""
 
         def start(self) -> None:
@@ -80,6 +87,7 @@ class ApplicationServer(lanes.ApplicationServerState):
         context: the context variables that each request starts with.
         admission: the slots for running requests and the queue behind them.
         table: the requests in flight, and the observers.
+        live: the requests in flight, as applications and the status page see them.
         deadlines: the clock that checks all deadlines.
         shutdown: the graceful shutdown.
         unready: why the server's owner does not want requests, such as a drain or a
@@ -92,6 +100,9 @@ class ApplicationServer(lanes.ApplicationServerState):
             lower case, and the place in the application.
         note: in a worker, where each request is noted for its first turn; None
             otherwise.
+        metrics: the counters of requests; None for no metrics.
+        times: measures where the time of requests goes; None if it is not needed. Set
+            by `bind`.
         hub: the hub of the reactor's tasks; set by `bind`.
         monitor: the monitor of that hub; None if `blocked_after` is 0, and for a
             reactor in memory.
@@ -121,7 +132,8 @@ class ApplicationServer(lanes.ApplicationServerState):
             settings.environ,
             settings.prefix,
         )
-        self.environ["txgreenwsgi.requests"] = self.requests
+        self.live = LiveRequests(self)
+        self.environ["txgreenwsgi.requests"] = self.live
         self.environ["txgreenwsgi.to_thread"] = to_thread
         self.context: Context = copy_context()
         self.admission: AdmissionQueue[Admitted] = AdmissionQueue(
@@ -142,11 +154,15 @@ class ApplicationServer(lanes.ApplicationServerState):
                 automatic=AUTO in settings.threads_for,
             )
             self.runner = self._thread_runner.run
+        if settings.server_timing:
+            self.runner = TimingRunner(self.runner, self._times_of).run
         self._run_application = self.runner
         if application is not None:
             self.open_static()
         # Here, because an attribute that is added later makes all others slower.
         self.note: RequestNote | None = None
+        self.metrics: RequestMetrics | None = None
+        self.times: RequestTimes | None = None
         self.dropped_fields: set[tuple[str, str]] = set()
         self._reactor = reactor
 
@@ -170,8 +186,17 @@ class ApplicationServer(lanes.ApplicationServerState):
         self.hub = hub_of(self.reactor)
         set_thread_count(self.hub, self.settings.threads)
         replace_standard_streams()
-        if self.settings.blocked_after:
+        settings = self.settings
+        if settings.blocked_after:
             self.monitor = monitor_of(self.hub)
+        needed = settings.slow_after or settings.server_timing
+        if self.times is None and (needed or "times" in self.table.needs):
+            self.times = RequestTimes(self.hub, settings.slow_after)
+
+    def _times_of(self, sink: ResponseSink) -> Times:
+        """Return the times of the exchange that is the sink of a response."""
+        assert self.times is not None, "the setting needs it"
+        return self.times.of(cast("Timed", sink))
 
     def open_static(self) -> None:
         """Find the directories of static files, before the first request.
@@ -201,9 +226,32 @@ class ApplicationServer(lanes.ApplicationServerState):
 
     def exchange_ended(self, exchange: Admitted) -> None:
         """Report a finished exchange to the observers and forget it."""
+        metrics = self.metrics
+        if metrics is not None:
+            # If a task has ended, the hub has just read the clock.
+            seconds = self.hub.ended_at - exchange.started
+            if (
+                seconds < FAST_SECONDS
+                and exchange.code == 200
+                and exchange.outcome == "finished"
+                and exchange.task is not None
+                and exchange.head.method == "GET"
+                and exchange.body is NO_BODY
+                and not metrics.first_bytes
+            ):
+                metrics.ordinary = ordinary = metrics.ordinary + 1.0
+                metrics.values[ORDINARY] = ordinary
+                metrics.seconds += seconds
+                metrics.sent += exchange.bytes_sent
+            else:
+                metrics.ended(exchange)
         table = self.table
         if table.observers:
             table.observe(exchange.record())
+        if table.watcher is not None:
+            table.watcher(exchange)
+        if self.times is not None:
+            self.times.ended(exchange)
         table.exchanges.discard(exchange)
         if self.detached:
             self._forget(exchange)
@@ -288,6 +336,11 @@ class ApplicationServer(lanes.ApplicationServerState):
     def open_connections(self) -> int:
         """The number of open connections."""
         return len(self.shutdown.connections)
+
+    @property
+    def queued(self) -> int:
+        """The number of requests that wait for a slot."""
+        return self.admission.queued
 
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
         """Begin the shutdown; see `GreenSite.stop`."""

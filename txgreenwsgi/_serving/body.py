@@ -73,6 +73,7 @@ class NoBody:
     error: Final = None
     reader: Final = None
     max_missing_bytes: Final = 0.0
+    received_bytes: Final = 0
 
     def received(self, piece: bytes) -> None:
         """Never called: no piece can arrive."""
@@ -259,6 +260,11 @@ class RequestBody(lanes.RequestBodyState):
             or self._stalled
             or len(self._pieces) >= _MAX_PIECES
         )
+
+    @property
+    def received_bytes(self) -> int:
+        """The number of bytes that have arrived."""
+        return self._received
 
     @property
     def max_missing_bytes(self) -> float:

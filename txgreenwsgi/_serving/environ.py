@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["environ_of", "path_info"]
 
 #: The variables that the record of a request contains.
-_RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT")
+_RECORDED = ("HTTP_REFERER", "HTTP_USER_AGENT", "HTTP_TRACEPARENT")
 
 
 def path_info(shared: Mapping[str, object], head: RequestHead) -> str:

@@ -155,6 +155,9 @@ class GreenletHub(lanes.GreenletHubState):
         abandoned: killed tasks that did not end.
         on_turn: called before each turn of a task, from the switch into it to its next
             wait or its end; None for no call.
+        on_wait: called in a task after each wait, with the object whose method the task
+            runs, such as a request (None for a plain function), the target of the
+            wait, and its duration in seconds; None for no call.
         on_long_turn: called at the end of a turn of more than `LONG_TURN_SECONDS`, with
             the task and the seconds; None for no call.
         threads: tasks that outlive the reactor's run. `close` leaves them parked, and
@@ -171,6 +174,7 @@ class GreenletHub(lanes.GreenletHubState):
         self.resumed_at = self.ended_at = 0.0
         self.on_turn: Callable[[], object] | None = None
         self.on_long_turn: Callable[[Task[object], float], object] | None = None
+        self.on_wait: Callable[[object, object, float], object] | None = None
         self.slice_seconds = SLICE_SECONDS
         self.spare_greenlets: list[greenlet] = []
         self.abandoned: list[Task[object]] = []
@@ -369,6 +373,9 @@ class GreenletHub(lanes.GreenletHubState):
         task.state = PARKED
         task.suspension = wait
         self.reactor_greenlet.switch()
+        if self.on_wait is not None:
+            owner = getattr(task._function, "__self__", None)
+            self.on_wait(owner, wait.waiting_on, self.resumed_at - wait.since)
 
     def _refuse_to_park(self, task: Task[object]) -> None:
         if not task._exit_raised:

@@ -120,6 +120,7 @@ class Hub(Protocol):
     ended_at: float
     on_turn: Callable[[], object] | None
     on_long_turn: Callable[[Task[object], float], object] | None
+    on_wait: Callable[[object, object, float], object] | None
     slice_seconds: float
     closed: bool
     detects_stalls: bool

@@ -17,12 +17,13 @@ from twisted.python.components import Componentized
 from twisted.scripts._twistd_unix import UnixAppLogger
 
 from txgreenwsgi._wsgi.errors import current_errors
+from txgreenwsgi.monitoring.log_levels import LogLevels
 from txgreenwsgi.monitoring.log_lines import AUTOMATIC, LogLines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["LogFormat", "current_request"]
+__all__ = ["LogFormat", "current_request", "current_traceparent"]
 
 
 def current_request() -> str | None:
@@ -31,16 +32,28 @@ def current_request() -> str | None:
     return None if errors is None else errors.request_id
 
 
+def current_traceparent() -> str:
+    """Return the Traceparent field of that request; "" without one."""
+    return getattr(current_errors.get(), "traceparent", "")
+
+
 class LogFormat:
     """The choice of a format for the log of this process.
 
     Args:
         name: `AUTOMATIC` or one of `LOG_FORMATS`.
         parent: the options of twistd or twist; None without a command.
+        levels: levels by component, as for `LogLevels`.
     """
 
-    def __init__(self, name: str, parent: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        parent: Mapping[str, Any] | None,
+        levels: Iterable[str] = (),
+    ) -> None:
         self._parent: Mapping[str, Any] = parent or {}
+        self._levels = LogLevels(levels)
         self._is_chosen = name != AUTOMATIC
         if name == AUTOMATIC:
             name = "dev" if self._is_development() else "text"
@@ -77,7 +90,9 @@ class LogFormat:
                 self._format(observer)
 
     def _format(self, observer: FileLogObserver) -> None:
-        observer.formatEvent = LogLines(self._name, current_request)
+        observer.formatEvent = LogLines(
+            self._name, current_request, current_traceparent, self._levels
+        )
 
     def _is_twistd(self) -> bool:
         return "nodaemon" in self._parent

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._reloading.reloader import Reloader
     from txgreenwsgi._tls.options import TLSOptions
+    from txgreenwsgi._twistd.metrics import MasterMetrics
     from txgreenwsgi._twistd.options import Options
     from txgreenwsgi._workers.interface import MasterControl
 
@@ -89,6 +90,12 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
     if command.reload:
         workers = 1
     parent: Any = options.parent or {}
+    metrics: MasterMetrics | None = None
+    if command.metrics:
+        # Here, because only this option needs it.
+        from txgreenwsgi._twistd.metrics import MasterMetrics
+
+        metrics = MasterMetrics(has_application=bool(command.metrics_application))
     return MasterService(
         MasterSettings(
             workers=workers,
@@ -117,6 +124,7 @@ def make_master(options: Options, reactor: Any = None) -> MasterService:
         parent,
         options.predecessor,
         lambda: listener_options(command),
+        metrics,
     )
 
 
@@ -135,8 +143,10 @@ class MasterService(Service):
             name.
         predecessor: the master that this process replaces.
         tls: returns the options of each TLS endpoint.
+        metrics: the metrics of all workers; None for none.
 
     Attributes:
+        metrics: as given.
         on_start: functions that are called with the master before it starts workers;
             for parts of the command that use it.
         master: the master, from the start of the service on.
@@ -157,8 +167,10 @@ class MasterService(Service):
         parent: MutableMapping[str, Any] | None = None,
         predecessor: Predecessor | None = None,
         tls: Callable[[], list[TLSOptions]] = list,
+        metrics: MasterMetrics | None = None,
     ) -> None:
         self._tls = tls
+        self.metrics = metrics
         self._parent: MutableMapping[str, Any] = {} if parent is None else parent
         self._predecessor = predecessor
         self._pidfile = ""
@@ -245,7 +257,7 @@ class MasterService(Service):
         sockets = ListeningSockets(self._boot.listen, self._reactor, given)
         sockets.open(self._settings.workers)
         self._sockets = sockets
-        self._page = create_page()
+        self._page = create_page(metrics=self.metrics is not None)
         boot = self._boot.with_reactor(type(self._reactor).__module__)
         # Now, because the user of the process may change.
         secrets = store(self._tls()) if boot.uses_tls else -1
@@ -265,6 +277,8 @@ class MasterService(Service):
             Page(self._page),
             self._give_up,
         )
+        if self.metrics is not None:
+            self.metrics.attach(self._page, self.master, self._reactor)
 
     def _take_place(self) -> None:
         """Take the pidfile of the last master, or remember the own one."""

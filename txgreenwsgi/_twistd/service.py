@@ -30,18 +30,22 @@ from txgreenwsgi._twistd.starting import (
     log_path,
     without_traceback,
 )
-from txgreenwsgi._twistd.surroundings import SurroundedService
+from txgreenwsgi._twistd.surroundings import Listener, SurroundedService
 from txgreenwsgi.green import patched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from twisted.internet.defer import Deferred
 
     from txgreenwsgi._control.interface import Controlled
+    from txgreenwsgi._server.service import GreenService
     from txgreenwsgi._twistd.master import MasterService
     from txgreenwsgi._twistd.master_process import MasterProcess
+    from txgreenwsgi._twistd.operator_listener import OperatorListener
     from txgreenwsgi._workers.interface import MasterStatus
+    from txgreenwsgi._wsgi.gateway import Application
 
 __all__ = [
     "Options",
@@ -90,14 +94,24 @@ def _surrounded(options: Options, reactor: Any) -> IService:
     started: Callable[[], object]
     before_control: Deferred[None] = succeed(None)
     has_master = bool(options.command.workers) or options.command.reload
+    listeners: list[Listener] = []
     if has_master:
         master, controlled = _master(options, reactor)
         service = master
         started = _no_op
         before_control = master.predecessor_ended
+        if master.metrics is not None:
+            listeners.append(_metrics_listener(options, master.metrics.page))
     else:
-        service, server, _, _ = make_server(options, reactor)
-        controlled = SingleProcess(app, server)
+        load_app = app_loader(options)
+        if options.command.metrics:
+            measured = _MeasuredProcess(options, load_app, lambda: server, reactor)
+            listeners.append(_metrics_listener(options, measured.page))
+            load_app = measured.load_app
+        service, server, _, _ = make_server(options, reactor, load_app=load_app)
+        controlled = SingleProcess(
+            app, server, can_cancel=options.command.status_cancel
+        )
         started = announce_process(app, options.settings, server)
     control = ControlSocket(
         options.command.control,
@@ -105,10 +119,75 @@ def _surrounded(options: Options, reactor: Any) -> IService:
         listening_reactor,
         has_workers=has_master,
     )
-    log_format = LogFormat(options.command.log_format, options.parent)
-    return SurroundedService(
-        service, log_format, control, reactor, started, before_control
+    if options.command.status is not None:
+        # Here, because few servers need these modules.
+        from txgreenwsgi._twistd.status_page import StatusPage
+
+        listeners.append(
+            StatusPage(
+                options.command.status,
+                options.command.status_token or "",
+                controlled,
+                options.settings.threads,
+            )
+        )
+    log_format = LogFormat(
+        options.command.log_format, options.parent, options.command.log_level
     )
+    return SurroundedService(
+        service, log_format, control, reactor, started, before_control, listeners
+    )
+
+
+def _metrics_listener(options: Options, page: Application) -> OperatorListener:
+    # Here, because only `--metrics` needs it.
+    from txgreenwsgi._twistd.operator_listener import OperatorListener
+
+    endpoint = options.command.metrics
+    assert endpoint is not None, "metrics are wanted"
+    return OperatorListener("--metrics", endpoint, page, options.settings.threads)
+
+
+class _MeasuredProcess:
+    """The metrics of this process, which start when the application is loaded.
+
+    Args:
+        options: parsed options.
+        load_app: loads the application.
+        server: returns the service of the application.
+        reactor: by default, the reactor that is installed when the service starts.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        load_app: Callable[[], Application],
+        server: Callable[[], GreenService],
+        reactor: Any,
+    ) -> None:
+        self._registry = options.command.metrics_application or ""
+        self._load_app = load_app
+        self._server = server
+        self._reactor = reactor
+        self._page: Application | None = None
+
+    def load_app(self) -> Application:
+        """Load the application and start its metrics."""
+        app = self._load_app()
+        # Here: the application patches modules before they are imported.
+        from txgreenwsgi._twistd.metrics import process_metrics
+
+        self._page = process_metrics(
+            self._registry, self._server().site.server, installed_reactor(self._reactor)
+        )
+        return app
+
+    def page(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Answer a scrape. The listener's application."""
+        assert self._page is not None, "the reactor runs, so the application is loaded"
+        return self._page(environ, start_response)
 
 
 def _master(options: Options, reactor: Any) -> tuple[MasterService, MasterProcess]:
@@ -122,7 +201,7 @@ def _master(options: Options, reactor: Any) -> tuple[MasterService, MasterProces
         return list(map(url_of_name, status.listening, command.listen))
 
     service = make_master(options, reactor)
-    controlled = MasterProcess(command.app, urls)
+    controlled = MasterProcess(command.app, urls, can_cancel=command.status_cancel)
     announcer = MasterAnnouncer(command.app, options.settings, urls)
     service.on_start += [controlled.attach, announcer.attach]
     return service, controlled

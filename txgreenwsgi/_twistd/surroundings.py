@@ -7,10 +7,10 @@ It knows the order of a start. It must never know what is served.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -19,16 +19,34 @@ from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._twistd.starting import installed_reactor, without_traceback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
 
     from txgreenwsgi._control.sockets import ControlSocket
     from txgreenwsgi._twistd.log_observer import LogFormat
 
-__all__ = ["SurroundedService"]
+__all__ = ["Listener", "SurroundedService"]
 
 _log = Logger()
+
+
+class Listener(Protocol):
+    """A listener beside those of the service. Called from the reactor greenlet."""
+
+    def open(self, reactor: object) -> None:
+        """Listen. A no-op if it listens already.
+
+        Raises:
+            StartError: it cannot be opened; the message has the remedy.
+        """
+
+    def close(self) -> Deferred[None]:
+        """Stop listening.
+
+        Returns:
+            A Deferred that fires when that is done.
+        """
 
 
 @implementer(IService)
@@ -42,8 +60,9 @@ class SurroundedService(Service):
             service has stopped.
         reactor: by default, the reactor that is installed when the service starts.
         started: called when the service has started.
-        before_control: fires when the control socket may be opened: the last master
-            may use it until then.
+        before_control: fires when the control socket and the listeners may be opened:
+            the last master may use them until then.
+        listeners: opened first, and closed when the service has stopped.
     """
 
     def __init__(
@@ -54,8 +73,10 @@ class SurroundedService(Service):
         reactor: Any,
         started: Callable[[], object],
         before_control: Deferred[None],
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self._before_control = before_control
+        self._listeners = listeners
         self._service = service
         self._log_format = log_format
         self._control = control
@@ -71,12 +92,15 @@ class SurroundedService(Service):
         """Start what needs the privileges of the process."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._service.privilegedStartService()
+        if self._before_control.called:
+            self._listen(installed_reactor(self._reactor))
 
     def startService(self) -> None:
-        """Open the control socket and start the service."""
+        """Open the control socket and the listeners, and start the service."""
         super().startService()  # type: ignore[no-untyped-call]
         reactor = installed_reactor(self._reactor)
         if self._before_control.called:
+            self._listen(reactor)  # twist has no privileged start
             with without_traceback():
                 try:
                     self._control.open(reactor)
@@ -90,16 +114,26 @@ class SurroundedService(Service):
         self._service.startService()
         self._started()
 
+    def _listen(self, reactor: Any) -> None:
+        with without_traceback():
+            for listener in self._listeners:
+                listener.open(reactor)
+
     def _open_late(self, _: None, reactor: Any) -> None:
         if not self.running:
             return
+        try:
+            for listener in self._listeners:
+                listener.open(reactor)
+        except StartError as error:
+            _log.error("{error}", error=error)
         try:
             self._control.open(reactor)
         except ControlError as error:
             _log.error("no control socket: {error}", error=error)
 
     def stopService(self) -> Deferred[object]:
-        """Stop the service, then close the control socket.
+        """Stop the service, then close the control socket and the listeners.
 
         Returns:
             A Deferred that fires, or fails, as that of the service.
@@ -109,4 +143,7 @@ class SurroundedService(Service):
         return stopped.addBoth(self._close)
 
     def _close(self, result: object) -> Deferred[object]:
-        return self._control.close().addCallback(lambda _: result)
+        closed = [listener.close() for listener in self._listeners]
+        return gatherResults([*closed, self._control.close()]).addCallback(
+            lambda _: result
+        )

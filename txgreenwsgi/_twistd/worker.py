@@ -16,6 +16,7 @@ import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 
+from twisted.internet.defer import gatherResults
 from twisted.logger import Logger, globalLogBeginner, globalLogPublisher
 from twisted.python.usage import UsageError
 
@@ -39,6 +40,7 @@ from txgreenwsgi.green import patched
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from twisted.internet.defer import Deferred
     from twisted.logger import ILogObserver
 
     from txgreenwsgi._twistd.development import DevelopmentLoader
@@ -142,12 +144,26 @@ def _serve(
     tenancy = Tenancy(link, reactor, server, parts.watchdog, reopen, sender)
     parts.watchdog.on_signal = tenancy.leave
     record = Record(PAGE_FD, boot.record)
-    _start(parts, reactor)
+    # Called when the last request has ended.
+    last_calls: list[Callable[[], Deferred[object]]] = []
+    _start(parts, reactor, last_calls)
     application_server = server.site.server
     stop_notes = note_requests(record, application_server, hub_of(reactor))
     # The record belongs to this process alone.
     os.register_at_fork(after_in_child=stop_notes)
     command = options.command
+    if command.metrics:
+        # Here, because only this option needs it.
+        from txgreenwsgi._twistd.metrics import start_in_worker
+
+        last_calls += start_in_worker(
+            PAGE_FD,
+            boot.record,
+            command.metrics_application or "",
+            application_server,
+            reactor,
+            tenancy,
+        )
     limits = Limits(
         max_requests=command.max_requests,
         max_requests_jitter=command.max_requests_jitter,
@@ -186,9 +202,22 @@ def _development_loader(boot: Boot, options: Options) -> DevelopmentLoader:
     )
 
 
-def _start(parts: ServerParts, reactor: Any) -> None:
+def _start(
+    parts: ServerParts,
+    reactor: Any,
+    last_calls: Sequence[Callable[[], Deferred[object]]],
+) -> None:
     service: Any = parts.service
-    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+
+    def stop() -> Deferred[object]:
+        stopped: Deferred[object] = service.stopService()
+        return stopped.addBoth(finish)
+
+    def finish(result: object) -> Deferred[object]:
+        called = gatherResults([call() for call in last_calls])
+        return called.addCallback(lambda _: result)
+
+    reactor.addSystemEventTrigger("before", "shutdown", stop)
     service.privilegedStartService()
     service.startService()
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from .details import WorkerDetails
+    from .details import WorkerDetails, WorkerSnapshot
 
 __all__ = [
+    "EndedWorker",
     "MasterControl",
     "MasterObserver",
     "MasterStatus",
@@ -104,6 +105,22 @@ class MasterStatus:
     last_reload: ReloadResult | None = None
 
 
+@dataclass(frozen=True)
+class EndedWorker:
+    """A worker that has ended.
+
+    Attributes:
+        number: counts all workers of the master, from 1.
+        record: the index of its record in the shared page.
+        reason: why it is replaced: "crash", "hang", "reload", "recycle" or "signal"; ""
+            if it has never served, or is not replaced.
+    """
+
+    number: int
+    record: int
+    reason: str
+
+
 class MasterObserver:
     """The notifications of a master; no-ops. See `MasterControl.observe`."""
 
@@ -121,6 +138,9 @@ class MasterObserver:
 
         The reason is a message, or a traceback of several lines.
         """
+
+    def ended(self, worker: EndedWorker) -> None:
+        """Called when a worker has ended, before its record is used again."""
 
     def stopping(self) -> None:
         """Called once, when the server begins to shut down."""
@@ -166,6 +186,32 @@ class MasterControl(Protocol):
         Returns:
             A Deferred with None if there is no such worker, it is not ready, or it
             does not answer in time. It never fails.
+        """
+
+    def snapshot(
+        self, worker: int, known_change: int
+    ) -> Deferred[WorkerSnapshot | None]:
+        """Return a snapshot of a worker, which then collects routes for a while.
+
+        Args:
+            worker: its number (`WorkerStatus.number`).
+            known_change: see `describe_snapshot`.
+
+        Returns:
+            A Deferred with None if there is no such worker, it is not ready, its
+            reactor is blocked, or it does not answer in time. It never fails.
+        """
+
+    def cancel(self, worker: int, request: str) -> Deferred[bool | None]:
+        """Raise `Cancelled` in a request of a worker.
+
+        Args:
+            worker: its number (`WorkerStatus.number`).
+            request: the id of the request.
+
+        Returns:
+            A Deferred with whether the worker has such a request; None if it does not
+            answer in time. It never fails.
         """
 
     def stacks(self, worker: int, request: str = "") -> Deferred[str]:

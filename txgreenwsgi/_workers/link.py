@@ -76,6 +76,11 @@ class Link:
         self._output.append((data, kept))
         self.doWrite()
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a part of a message was not sent yet."""
+        return self._open and bool(self._output)
+
     def close(self) -> None:
         """Close the link. `lost` is not called. A no-op if it is closed."""
         if not self._open:

@@ -57,7 +57,9 @@ _MAX_LINE_BYTES: Final = 1 << 18
 _STDERR_FD: Final = 2
 
 # Keys of events that `txgreenwsgi.monitoring.log_lines` uses.
-_EXTRAS: Final = ("request_id", "continues", "is_routine", "stream_line")
+_EXTRAS: Final = (
+    *("request_id", "traceparent", "continues", "is_routine", "stream_line"),
+)
 
 
 @implementer(ILogObserver)
@@ -257,6 +259,9 @@ def _extras(event: LogEvent) -> dict[str, Any]:
     errors = current_errors.get()
     if errors is not None:
         extras.setdefault("request_id", errors.request_id)
+        traceparent = getattr(errors, "traceparent", "")
+        if traceparent:
+            extras.setdefault("traceparent", traceparent)
     line = stream_line(event)
     if line is not None:
         extras["stream_line"] = line

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from .endings import Endings, described_end
-from .interface import MasterObserver, MasterStatus, ReloadResult
+from .interface import EndedWorker, MasterObserver, MasterStatus, ReloadResult
 from .neighbours import Neighbours
 from .page import RECORDS
 from .questions import Questions
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from .details import WorkerDetails
+    from .details import WorkerDetails, WorkerSnapshot
     from .master_parts import Beats, MasterSettings, Sockets
     from .messages import Message
 
@@ -196,6 +196,22 @@ class Master:
             return succeed(None)
         return self._questions.details(found)
 
+    def snapshot(
+        self, worker: int, known_change: int
+    ) -> Deferred[WorkerSnapshot | None]:
+        """See `MasterControl.snapshot`."""
+        found = self._find(worker)
+        if found is None or found.is_booting or found.blocked:
+            return succeed(None)
+        return self._questions.snapshot(found, known_change)
+
+    def cancel(self, worker: int, request: str) -> Deferred[bool | None]:
+        """See `MasterControl.cancel`."""
+        found = self._find(worker)
+        if found is None or found.is_booting:
+            return succeed(False)
+        return self._questions.cancel(found, request)
+
     def stacks(self, worker: int, request: str = "") -> Deferred[str]:
         """See `MasterControl.stacks`."""
         found = self._find(worker)
@@ -218,6 +234,7 @@ class Master:
         place.failures = 0
         for worker in place.workers():
             booting = worker.is_booting
+            worker.replaced = "reload"
             self._endings.drain(worker)
             if not booting:
                 worker.calls.append(
@@ -355,6 +372,8 @@ class Master:
         slot = worker.slot
         booting, draining = worker.is_booting, worker.is_draining
         worker.move("exit")
+        why = self._reason_of_end(worker, booting=booting, draining=draining)
+        self._notify("ended", EndedWorker(worker.number, worker.record, why))
         heapq.heappush(self._free_records, worker.record)
         worker.cancel_calls()
         self._questions.forget(worker)
@@ -389,6 +408,16 @@ class Master:
         self._proceed_recycling()
         self._changed()
         self._check_stopped()
+
+    def _reason_of_end(self, worker: Worker, *, booting: bool, draining: bool) -> str:
+        """Return `EndedWorker.reason`."""
+        if booting or worker.slot.retired:
+            return ""
+        if draining:
+            return worker.replaced
+        if self._stopping:
+            return ""
+        return "hang" if worker.killed else "crash"
 
     # Workers.
 
@@ -446,6 +475,7 @@ class Master:
             worker.send({"do": "unready"})
         self._update_neighbours()
         if old is not None:
+            old.replaced = "recycle" if old.recycling else "reload"
             self._endings.drain(old)
         worker.booted.callback(None)
         if not self._all_ready and all(
@@ -468,6 +498,7 @@ class Master:
     def _replace(self, worker: Worker, reason: str) -> None:
         if worker.is_ready and not self._unready:
             _log.info("{worker} leaves: {reason}", worker=worker, reason=reason)
+            worker.replaced = "signal"
             self._endings.drain(worker)
             self._update_neighbours()
             self._start(worker.slot)

@@ -20,6 +20,10 @@ another process.
 Record 0 belongs to the master: the number of workers that serve, and the indices of
 their records, as u16.
 
+If metrics are wanted, a second part follows all records. It has a place for each of
+them: a u64 that identifies the layout of the numbers, 0 before there are any; a u64
+that is unused; then the numbers, as double.
+
 It knows the layout. It must never know processes.
 """
 
@@ -40,7 +44,17 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._serving.notes import RequestNote
 
-__all__ = ["RECORDS", "RECORD_BYTES", "Beat", "Page", "Record", "create_page"]
+__all__ = [
+    "METRICS_BYTES",
+    "RECORDS",
+    "RECORD_BYTES",
+    "Beat",
+    "MetricsPage",
+    "Page",
+    "Record",
+    "create_page",
+    "metrics_of_record",
+]
 
 #: Size of one record in bytes.
 RECORD_BYTES: Final = 512
@@ -48,6 +62,11 @@ RECORD_BYTES: Final = 512
 #: Number of records. The first is that of the master. Enough for a reload of the
 #: maximum number of workers. Unused ones take no memory.
 RECORDS: Final = 4096
+
+#: Size of the metrics of one record in bytes.
+METRICS_BYTES: Final = 8192
+
+_METRICS_HEAD_BYTES: Final = 16
 
 _BEAT: Final = struct.Struct("=7Q")
 _COUNT: Final = struct.Struct("=Q")
@@ -71,10 +90,15 @@ class _Note(ctypes.Structure):
 assert ctypes.sizeof(_Note) == RECORD_BYTES - _REQUEST_AT
 
 
-def create_page() -> int:
-    """Return the descriptor of a new page, filled with zeros."""
+def create_page(*, metrics: bool = False) -> int:
+    """Return the descriptor of a new page, filled with zeros.
+
+    Args:
+        metrics: whether the page has a part for metrics.
+    """
     fd = memory_file("txgreenwsgi-workers")
-    os.ftruncate(fd, RECORD_BYTES * RECORDS)
+    size = RECORD_BYTES + METRICS_BYTES if metrics else RECORD_BYTES
+    os.ftruncate(fd, size * RECORDS)
     return fd
 
 
@@ -159,6 +183,76 @@ class Page:
     def close(self) -> None:
         """Unmap the page."""
         self._memory.close()
+
+
+def _metrics_begin(record: int) -> int:
+    return RECORD_BYTES * RECORDS + record * METRICS_BYTES
+
+
+class MetricsPage:
+    """The master's view of the metrics in a page.
+
+    Args:
+        fd: the descriptor of a page with a part for metrics.
+        layout: identifies the layout of the numbers; not 0.
+        size: their number.
+    """
+
+    def __init__(self, fd: int, layout: int, size: int) -> None:
+        self._memory = mmap.mmap(fd, (RECORD_BYTES + METRICS_BYTES) * RECORDS)
+        self._layout = layout
+        self._numbers = struct.Struct(f"={size}d")
+
+    def read(self, record: int) -> tuple[float, ...] | None:
+        """Return the numbers of a worker.
+
+        Returns:
+            None if there are none, or in the layout of another version.
+        """
+        begin = _metrics_begin(record)
+        if _COUNT.unpack_from(self._memory, begin)[0] != self._layout:
+            return None
+        return self._numbers.unpack_from(self._memory, begin + _METRICS_HEAD_BYTES)
+
+    def is_of_other_version(self, record: int) -> bool:
+        """Return whether a worker has numbers in another layout."""
+        (layout,) = _COUNT.unpack_from(self._memory, _metrics_begin(record))
+        return layout not in (0, self._layout)
+
+    def clear(self, record: int) -> None:
+        """Fill the numbers of a record with zeros. Call when its worker has ended."""
+        begin = _metrics_begin(record)
+        self._memory[begin : begin + METRICS_BYTES] = bytes(METRICS_BYTES)
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self._memory.close()
+
+
+def metrics_of_record(
+    fd: int, record: int, layout: int, size: int
+) -> memoryview[float] | None:
+    """Return the numbers of this worker, for writing. Only this process writes them.
+
+    Args:
+        fd: the descriptor of the page.
+        record: the index of the record.
+        layout: identifies the layout of the numbers; not 0.
+        size: their number.
+
+    Returns:
+        None if the page has no place for them: its master was started without metrics,
+        or by another version of this code.
+    """
+    begin = _metrics_begin(record)
+    head = begin + _METRICS_HEAD_BYTES
+    memory = mmap.mmap(fd, 0)
+    if len(memory) < begin + METRICS_BYTES:
+        memory.close()
+        return None
+    assert _METRICS_HEAD_BYTES + 8 * size <= METRICS_BYTES
+    _COUNT.pack_into(memory, begin, layout)
+    return memoryview(memory)[head : head + 8 * size].cast("d")
 
 
 class Record:

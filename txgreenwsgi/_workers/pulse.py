@@ -123,7 +123,7 @@ class Pulse:
         server = self._server
         table = server.table
         self._record.beat(
-            now - self._due, len(table.exchanges), server.open_connections, table.count
+            now - self._due, len(table.exchanges), server.open_connections, table.ended
         )
         self._due = now + BEAT_SECONDS
         self._reactor.callLater(BEAT_SECONDS, self._beat)

@@ -72,6 +72,8 @@ class Worker:
         killed: whether the master has killed it because its reactor hangs.
         recycling: whether it gets a successor at its own request.
         reason: why it ends, if the master knows it.
+        replaced: why it has a successor: "reload", "recycle" or "signal"; "" if it has
+            none, or ends unexpectedly.
         booted: fires when it is ready, or fails with `BootFailed`.
         calls: delayed calls that the next change of its state cancels.
         answers: delayed calls that its end cancels.
@@ -94,6 +96,7 @@ class Worker:
     killed: bool = False
     recycling: bool = False
     reason: str = ""
+    replaced: str = ""
     booted: Deferred[None] = field(default_factory=Deferred)
     calls: list[IDelayedCall] = field(default_factory=list)
     answers: list[IDelayedCall] = field(default_factory=list)

@@ -9,9 +9,10 @@ import socket
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet import task
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from .details import describe_requests
+from .details import describe_requests, describe_snapshot
 from .link import Link
 from .messages import close_descriptors
 from .stacks import describe_stacks
@@ -34,6 +35,10 @@ _Socket = socket.socket
 
 #: Interval between two attempts to send log lines that the master did not accept.
 _FLUSH_SECONDS = 0.25
+
+#: Interval between two looks at messages that are being sent, and their number.
+_SENT_SECONDS = 0.02
+_SENT_ATTEMPTS = 50
 
 #: Time for the master to answer a worker that leaves.
 _ANSWER_SECONDS = 2.0
@@ -60,6 +65,9 @@ class Tenancy:
         reopen: reopens the logs; gets a descriptor of the master's standard error, or
             None.
         log: sends log lines to the master.
+
+    Attributes:
+        actions: functions for further messages of the master, by their action.
     """
 
     def __init__(
@@ -77,6 +85,7 @@ class Tenancy:
         self._log = log
         self._reactor = reactor
         self._told_to_wait = False
+        self.actions: dict[str, Callable[[Message], object]] = {}
         self._link = Link(connected, reactor, self._received, self._lost)
         self._flushing = task.LoopingCall(log.flush)
         self._flushing.clock = reactor
@@ -89,6 +98,19 @@ class Tenancy:
     def send(self, message: Message) -> None:
         """Send another message to the master."""
         self._link.send(message)
+
+    def flushed(self) -> Deferred[None]:
+        """Return a Deferred that fires when all messages are sent, or in a second."""
+        done: Deferred[None] = Deferred()
+
+        def look(attempts: int) -> None:
+            if self._link.is_sending and attempts:
+                self._reactor.callLater(_SENT_SECONDS, look, attempts - 1)
+            else:
+                done.callback(None)
+
+        look(_SENT_ATTEMPTS)
+        return done
 
     def leave(self, reason: str) -> bool:
         """Ask the master to replace this worker, and to drain it.
@@ -141,19 +163,34 @@ class Tenancy:
                     ),
                 }
             )
-        elif action == "details":
+        elif action in ("details", "snapshot", "cancel"):
             self._link.send(
                 {
                     "event": "details",
                     "question": message["question"],
-                    "details": describe_requests(self._server.site.server),
+                    "details": self._details(action, message),
                 }
             )
+        elif action in self.actions:
+            self.actions[action](message)
         elif action == "reopen":
             self._reopen(descriptors[0] if descriptors else None)
             close_descriptors(descriptors)
         else:
             _log.warn("unknown message of the master: {action}", action=action)
+
+    def _details(self, action: str, message: Message) -> object:
+        """Return the answer to a question."""
+        server = self._server.site.server
+        if action == "details":
+            return describe_requests(server)
+        if action == "snapshot":
+            return describe_snapshot(server, message["known_change"])
+        try:
+            server.live.cancel(message["request"])
+        except LookupError:
+            return False
+        return True
 
     def _lost(self) -> None:
         """Drain: the master has ended."""

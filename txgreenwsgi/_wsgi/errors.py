@@ -37,6 +37,8 @@ class Errors(lanes.ErrorsState):
         partial_line: The text written after the last newline, not yet logged.
         partial_output: The same for what the request has printed; None if it has
             printed nothing.
+        traceparent: The Traceparent field of the request, as sent (W3C Trace Context).
+            Not set without one.
     """
 
     __slots__ = lanes.slots(
@@ -45,8 +47,11 @@ class Errors(lanes.ErrorsState):
             "partial_line",
             "partial_output",
             "request_id",
+            "traceparent",
         ),
     )
+
+    traceparent: str
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id

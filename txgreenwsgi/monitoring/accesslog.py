@@ -27,6 +27,7 @@ from txgreenwsgi.monitoring.log_format import (
     user_of,
 )
 from txgreenwsgi.monitoring.path_patterns import PathPatterns
+from txgreenwsgi.monitoring.traces import trace_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,10 +87,14 @@ def json_line(record: ExchangeRecord) -> str:
                 "status": record.status,
                 "bytes_sent": record.bytes_sent,
                 "duration": round(record.duration, 6),
+                "queued": round(record.queued, 6),
+                "waiting": round(record.waiting, 6),
                 "blocked": round(record.blocked, 6),
                 "outcome": record.outcome,
                 "referer": record.referer,
                 "user_agent": record.user_agent,
+                "traceparent": record.traceparent,
+                "trace_id": trace_id_of(record.traceparent),
             }
         )
         + "\n"

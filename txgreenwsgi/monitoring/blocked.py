@@ -57,17 +57,26 @@ class BlockedLine:
 
 
 class BlockedReport:
-    """The sums of all blocks, by line. Call from any thread."""
+    """The sums of all blocks, by line. Call from any thread.
+
+    Attributes:
+        blocks: the number of all blocks, those of forgotten lines included.
+        seconds: their duration.
+    """
 
     def __init__(self) -> None:
         # Not `threading.Lock`, which parks tasks if it is patched.
         self._lock = allocate_lock()
+        self.blocks = 0
+        self.seconds = 0.0
         self._lines: dict[tuple[CodeLine, str], BlockedLine] = {}
         self._changed = False
 
     def add(self, line: CodeLine, kind: Kind, seconds: float, request: str) -> None:
         """Add one block of `seconds` to the sums of its line."""
         with self._lock:
+            self.blocks += 1
+            self.seconds += seconds
             lines = self._lines
             before = lines.get((line, kind))
             if before is None and len(lines) >= _MOST_LINES:
@@ -100,6 +109,8 @@ class BlockedReport:
     def reset(self) -> None:
         """Forget all lines, in the child of a fork for instance."""
         self._lock = allocate_lock()
+        self.blocks = 0
+        self.seconds = 0.0
         self._lines = {}
         self._changed = False
 

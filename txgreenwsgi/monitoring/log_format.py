@@ -173,7 +173,9 @@ def _cookie(name: str) -> _Value:
     return value
 
 
-_FIELDS: Final = ("blocked", "duration", "outcome", "remote_port", "request_id")
+#: The fields in seconds.
+_TIMES: Final = ("blocked", "duration", "queued", "waiting")
+_FIELDS: Final = (*_TIMES, "outcome", "remote_port", "request_id", "traceparent")
 
 
 def _field(name: str) -> _Value:
@@ -182,7 +184,7 @@ def _field(name: str) -> _Value:
             f"contains %{{{name}}}x, which is no field of the record",
             f"give one of {', '.join(_FIELDS)}",
         )
-    if name in ("blocked", "duration"):
+    if name in _TIMES:
         return lambda record: f"{getattr(record, name):.6f}"
     return lambda record: str(getattr(record, name))
 
@@ -305,8 +307,8 @@ DIRECTIVES: Final = {
     "%u": "the user: REMOTE_USER, or that of an Authorization field of Basic",
     "%U": "the path, as sent by the client",
     "%v, %V": "SERVER_NAME",
-    "%{NAME}x": "a field of the record: blocked, duration, outcome, remote_port or "
-    "request_id",
+    "%{NAME}x": "a field of the record: blocked, duration, queued, waiting, outcome, "
+    "remote_port, request_id or traceparent",
 }
 
 _DIRECTIVE: Final = re.compile(
@@ -402,6 +404,8 @@ def _unknown(directive: str) -> FormatError:
 def needs_of_format(form: str) -> frozenset[str]:
     """Return the fields of a record that a format needs, of `records.NEEDS`."""
     names = {"environ"}
+    if form == "json" or re.search(r"%[^%{]*\{(?:queued|waiting)\}x", form):
+        names.add("times")
     if re.search(r"%[^%{]*\{[^}]*\}o", form):
         names.add("response_headers")
     return frozenset(names)

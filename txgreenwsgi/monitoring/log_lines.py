@@ -21,6 +21,8 @@ from twisted.logger import (
 )
 
 from txgreenwsgi.monitoring.log_format import iso_time
+from txgreenwsgi.monitoring.log_levels import LogLevels
+from txgreenwsgi.monitoring.traces import trace_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,19 +68,32 @@ class LogLines:
         name: one of `LOG_FORMATS`.
         current_request: returns the id of the request to which the running code
             belongs, or None.
+        current_traceparent: returns the Traceparent field of that request; "" without
+            one.
+        levels: the lowest level that is logged, by component.
 
     Raises:
         KeyError: there is no such format.
     """
 
-    def __init__(self, name: str, current_request: Callable[[], str | None]) -> None:
-        self._format = {"text": self._text, "dev": self._dev, "json": _json}[name]
+    def __init__(
+        self,
+        name: str,
+        current_request: Callable[[], str | None],
+        current_traceparent: Callable[[], str] = str,
+        levels: LogLevels | None = None,
+    ) -> None:
+        self._format = {"text": self._text, "dev": self._dev, "json": self._json}[name]
         self._current_request = current_request
+        self._current_traceparent = current_traceparent
+        self._levels = levels or LogLevels(())
         self._source: tuple[object, ...] | None = None
         self._traceback = _Traceback()
 
     def __call__(self, event: LogEvent) -> str | None:
         """Return the text for an event, with its newline; None to write nothing."""
+        if not self._levels.allows(event):
+            return None
         request_id = event.get("request_id")
         if request_id is None:
             request_id = self._current_request()
@@ -99,7 +114,7 @@ class LogLines:
         if _is_routine(event, text):
             return None
         # A traceback on a standard stream arrives line by line.
-        worker = event.get("worker")
+        worker = _worker_of(event)
         source = (worker, event.get("log_namespace"), request_id)
         is_same_source = source == self._source
         if raw is None or not is_same_source:
@@ -117,6 +132,34 @@ class LogLines:
         text = text.replace("\n", f"\n{_INDENT}")
         origin = "" if worker is None else f"{worker.partition(' (')[0]} "
         return f"{time} {origin}{_system(event)}: {text}\n"
+
+    def _json(self, event: LogEvent, request_id: str | None) -> str | None:
+        plain: Any = {"includeTimestamp": False, "includeSystem": False}
+        message = eventAsText(event, includeTraceback=False, **plain)
+        seconds = event.get("log_time")
+        entry: dict[str, object] = {
+            "time": None if seconds is None else iso_time(seconds),
+            "level": getattr(event.get("log_level"), "name", None),
+            "namespace": event.get("log_namespace"),
+        }
+        raw = stream_line(event)
+        entry["message"] = message if raw is None else raw
+        if request_id is not None:
+            entry["request_id"] = request_id
+        traceparent = event.get("traceparent") or self._current_traceparent()
+        trace_id = trace_id_of(traceparent)
+        if trace_id:
+            entry["trace_id"] = trace_id
+            entry["traceparent"] = traceparent
+        worker = _worker_of(event)
+        if worker is not None:
+            entry["worker"] = worker
+        if "log_failure" in event:
+            everything = eventAsText(event, **plain)
+            entry["traceback"] = everything[len(message) :].strip("\n")
+        elif not message and raw is None:
+            return None
+        return json.dumps(entry) + "\n"
 
 
 class _Traceback:
@@ -161,6 +204,15 @@ def stream_line(event: LogEvent) -> str | None:
     return line if isinstance(line, str) else None
 
 
+def _worker_of(event: LogEvent) -> str | None:
+    """Return the name of the worker that has sent an event; None for another one.
+
+    The master's own events may have a worker of another type as a fact.
+    """
+    worker = event.get("worker")
+    return worker if isinstance(worker, str) else None
+
+
 def _is_routine(event: LogEvent, text: str) -> bool:
     """Return whether `dev` leaves an event out."""
     if event.get("log_level") not in _ROUTINE_LEVELS or "log_failure" in event:
@@ -185,26 +237,3 @@ def _with_request(text: str, request_id: str) -> str:
     if request_id in first:
         return text
     return f"{first} (request {request_id}){newline}{rest}"
-
-
-def _json(event: LogEvent, request_id: str | None) -> str | None:
-    plain: Any = {"includeTimestamp": False, "includeSystem": False}
-    message = eventAsText(event, includeTraceback=False, **plain)
-    seconds = event.get("log_time")
-    entry: dict[str, object] = {
-        "time": None if seconds is None else iso_time(seconds),
-        "level": getattr(event.get("log_level"), "name", None),
-        "namespace": event.get("log_namespace"),
-    }
-    raw = stream_line(event)
-    entry["message"] = message if raw is None else raw
-    if request_id is not None:
-        entry["request_id"] = request_id
-    if "worker" in event:
-        entry["worker"] = event["worker"]
-    if "log_failure" in event:
-        everything = eventAsText(event, **plain)
-        entry["traceback"] = everything[len(message) :].strip("\n")
-    elif not message and raw is None:
-        return None
-    return json.dumps(entry) + "\n"

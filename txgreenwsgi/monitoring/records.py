@@ -5,13 +5,14 @@ It knows names and units. It must never know how records are created or used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["NEEDS", "OUTCOMES", "ExchangeRecord", "needs_of"]
+__all__ = ["NEEDS", "OUTCOMES", "ExchangeRecord", "Observer", "needs_of"]
 
 #: The values of `ExchangeRecord.outcome`.
 OUTCOMES: Final = (
@@ -25,7 +26,7 @@ OUTCOMES: Final = (
 
 
 #: The fields of `ExchangeRecord` that are empty unless an observer needs them.
-NEEDS: Final = frozenset(["environ", "response_headers"])
+NEEDS: Final = frozenset(["environ", "response_headers", "times"])
 
 
 def needs_of(observer: Callable[[ExchangeRecord], object]) -> frozenset[str]:
@@ -65,6 +66,12 @@ class ExchangeRecord:
         outcome: the outcome, one of `OUTCOMES`.
         blocked: seconds for which this request held up all others, in blocks that
             lasted longer than `--blocked-after`; 0.0 without one.
+        queued: seconds for which the request waited for a slot. 0.0 unless an observer
+            needs `times`, or a setting such as `slow_after` does.
+        waiting: seconds for which the application waited, for a sleep, a socket, a
+            lock or the client for instance. 0.0 likewise.
+        traceparent: the value of the Traceparent field (W3C Trace Context), as sent; ""
+            without one.
         environ: the environ of the request, as the application has left it; without
             an application, the variables of the request's header fields. Empty unless
             an observer needs it (`needs_of`).
@@ -81,6 +88,7 @@ class ExchangeRecord:
         "health",
         "method",
         "outcome",
+        "queued",
         "referer",
         "remote_addr",
         "remote_port",
@@ -89,8 +97,10 @@ class ExchangeRecord:
         "started",
         "status",
         "target",
+        "traceparent",
         "user_agent",
         "version",
+        "waiting",
     )
 
     def __init__(
@@ -110,6 +120,9 @@ class ExchangeRecord:
         user_agent: str,
         outcome: str,
         blocked: float = 0.0,
+        queued: float = 0.0,
+        waiting: float = 0.0,
+        traceparent: str = "",
         environ: Mapping[str, Any] = MappingProxyType({}),
         response_headers: Sequence[tuple[str, str]] = (),
         health: bool = False,
@@ -128,6 +141,9 @@ class ExchangeRecord:
         self.user_agent = user_agent
         self.outcome = outcome
         self.blocked = blocked
+        self.queued = queued
+        self.waiting = waiting
+        self.traceparent = traceparent
         self.environ = environ
         self.response_headers = response_headers
         self.health = health
@@ -138,3 +154,13 @@ class ExchangeRecord:
             f"<ExchangeRecord {self.request_id} {self.method} {self.target!r} "
             f"{self.status} {self.outcome}>"
         )
+
+
+Observer: TypeAlias = Callable[[ExchangeRecord], object]
+"""A callable that receives the record of each finished exchange.
+
+Called in the reactor greenlet, after the response. It must not park, or modify the
+record. An exception is logged. It, or the object whose method it is, may have an
+attribute `needs`: a frozenset with some of "environ", "response_headers" and "times",
+the fields of records that are empty otherwise.
+"""
