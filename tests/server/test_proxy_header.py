@@ -9,10 +9,8 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.certificate import TLS_OPTIONS
 from tests.http.proxy_headers import LOCAL, binary, field, line
 from txgreenwsgi import StartError, service
 from txgreenwsgi._http.proxy_protocol import SIGNATURE
@@ -24,10 +22,11 @@ from txgreenwsgi._server.proxy_header import (
     ProxyPeers,
 )
 from txgreenwsgi._server.proxy_settings import unusable_setting
+from txgreenwsgi._server.tls_transport import TLSTransport
 from txgreenwsgi.settings import SettingError, Settings
 
 from .application import application
-from .tls import TLSClient
+from .tls import TLSClient, tls_factory
 from .wire import WireTestCase, get
 
 if TYPE_CHECKING:
@@ -385,7 +384,7 @@ class TLSTests(ProxyCase):
         """
         server = self.recorded(self.app)
         site = server.site
-        below: Any = TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=server.reactor)
+        below: Any = tls_factory(server)
         if early:
             below = ClientHelloFactory(below, site)
         factory = ProxyHeaderFactory(below, site, self.peers(server, "auto", "unix"))
@@ -407,13 +406,13 @@ class TLSTests(ProxyCase):
     def test_nothing_in_between(self) -> None:
         """After the header, TLS itself is the protocol of the transport."""
         client, _ = self.served(True, LINE)
-        self.assertIsInstance(client.plain.transport.protocol, TLSMemoryBIOProtocol)
+        self.assertIsInstance(client.plain.transport.protocol, TLSTransport)
 
     def test_without_tls(self) -> None:
         """A header behind which no handshake follows is closed by TLS."""
         server = self.recorded(self.app)
         site = server.site
-        tls = TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=server.reactor)
+        tls = tls_factory(server)
         below = ClientHelloFactory(tls, site)
         carrier: Any = server
         peers = self.peers(server, "auto", "unix")

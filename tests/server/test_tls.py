@@ -455,6 +455,18 @@ class OwnTLSTests(WireTestCase):
         self.assertEqual(self.outcomes(), [(200, "disconnected")])
         self.assert_nothing_left(self.server)
 
+    def test_order_at_the_end(self) -> None:
+        """An alert behind close_notify does not overtake it."""
+        client = self.secure()
+        record = bytearray(client.encrypted(get("/")))
+        record[-1] ^= 1
+        transport = self.transport(client)
+        transport.loseConnection()
+        transport.dataReceived(bytes(record))
+        client.read()
+        self.assertTrue(client.goodbye)
+        self.assertTrue(client.closed)
+
     def test_versions(self) -> None:
         """Both versions of TLS work, with every size of a response."""
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):

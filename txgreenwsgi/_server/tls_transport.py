@@ -348,8 +348,11 @@ class TLSTransport:
         data = records.take()
         if not data or self.state is CLOSED:
             return
-        if self._rest:
+        if self.state is CLOSING:
+            self._pass_on(data)  # behind close_notify
+        elif self._rest:
             self._rest = b"".join((self._rest, data))
+            self._pause()
         else:
             sent = self._send(data)
             if sent == len(data) or sent < 0:
@@ -358,6 +361,9 @@ class TLSTransport:
             self.transport.registerProducer(_Drain(self), False)
             self.transport.startWriting()
             self._rest = memoryview(bytes(data[sent:]))
+            self._pause()
+
+    def _pause(self) -> None:
         if self._producer is not None:
             self._producer.pauseProducing()
 
