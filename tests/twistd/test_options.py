@@ -177,6 +177,19 @@ class OptionsTests(SynchronousTestCase):
         error = self.assertRaises(UsageError, parsed, "--proxy-protocol-from=10.0.0.1")
         self.assertIn("--proxy-protocol-from 10.0.0.1 has no effect", str(error))
 
+    def test_http2(self) -> None:
+        """--http2 needs a package; without a TLS endpoint, tls has no effect."""
+        with patch.dict(sys.modules, {"h2": None}):
+            error = self.assertRaises(UsageError, parsed, "--http2=h2c")
+            parsed()
+        self.assertIn("--http2 h2c needs a package that is not", str(error))
+        self.assertIn("run pip install 'txgreenwsgi[http2]'", str(error))
+        unused = "http2 tls is used by no endpoint: give --http2 h2c for plain"
+        self.assertIn(unused, str(parsed("--http2=tls").warnings))
+        self.assertEqual(parsed("--http2=h2c").warnings, ())
+        given = parsed("--http2=tls", "--listen=ssl:8443")
+        self.assertEqual(given.warnings, ())
+
     def test_gc(self) -> None:
         """--gc is freeze or unchanged; errors name the option and the remedy."""
         self.assertEqual(parsed()["gc"], "freeze")
