@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txgreenwsgi import Cancelled, sleep
+from txgreenwsgi._serving.live import LAG_SECONDS
 from txgreenwsgi.monitoring.failures import failures
 from txgreenwsgi.monitoring.requests import MOST_REQUESTS, WATCH_SECONDS
 
@@ -35,8 +36,8 @@ class LiveTests(ServingTestCase):
 
     def advance(self, server: ApplicationServer, seconds: float) -> None:
         """Move the clock, in steps of the lag measurement."""
-        for _ in range(round(seconds * 10)):
-            server.reactor.advance(0.1)  # type: ignore[attr-defined]
+        for _ in range(round(seconds / LAG_SECONDS)):
+            server.reactor.advance(LAG_SECONDS)  # type: ignore[attr-defined]
 
     def test_snapshot(self) -> None:
         """A snapshot has the requests in flight and the counters."""
@@ -88,7 +89,7 @@ class LiveTests(ServingTestCase):
         self.advance(server, 1)
         server.reactor.advance(0.75)  # type: ignore[attr-defined]
         self.advance(server, 1)
-        self.assertAlmostEqual(server.live.snapshot().lag, 0.65)
+        self.assertAlmostEqual(server.live.snapshot().lag, 0.75 - LAG_SECONDS)
         self.advance(server, 1)
         self.assertAlmostEqual(server.live.snapshot().lag, 0.0)
         self.advance(server, WATCH_SECONDS + 1)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["LAG_SECONDS", "LiveRequests"]
 
 #: Interval at which the lag of the reactor is measured.
-LAG_SECONDS: Final = 0.1
+LAG_SECONDS: Final = 0.25
 
 
 class Watchable(Protocol):
