@@ -606,6 +606,8 @@ class H2Channel:
             if writer.blocked:
                 self._excess += len(data)
             writer.write(data)
+            if self._excess and not writer.blocked:
+                self.server.hub.at_next_turn(self.writable)
 
     def reset_stream(self, stream: H2Stream, code: int) -> None:
         """Reset a stream at once."""
