@@ -752,6 +752,7 @@ cdef bint may_run(ExchangeState self) except -1:
     if (
         not is_usual(self)
         or (<RequestHeadState>self.head).content_length is None
+        or (<RequestHeadState>self.head).upgrade  # the environ offers a WebSocket
         or (type(self.stream) is not rooms.H1Channel and self.stream.body_is_stored)
     ):
         return False
