@@ -21,14 +21,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from .against import COMPARISONS, Tree, compare, other_tree
+from .against import COMPARISONS, Tree, compare, fast_path, other_tree
 from .against import markdown as against_markdown
 from .apps import BLOCK_BYTES, BULK_BYTES, FILE_VARIABLE
 from .chart import svg
 from .process import ROOT, CannotMeasure, free_port, running
 from .results import Results
 from .scenarios import SCENARIOS, Measured, Scenario
-from .servers import SERVERS, Launch, Server, is_installed
+from .servers import OURS, SERVERS, Launch, Server, is_installed
 from .table import markdown, shown
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ def _measure_servers(options: argparse.Namespace) -> None:
     about = [
         f"{rounds} rounds of all servers in turn, {seconds} s each; {where}; loopback; "
         "no access log",
+        f"fast path of {OURS}: {fast_path()}",
         *_machine({name for server in servers for name in server.needs}, load_before),
     ]
     if options.per_cpu:
@@ -213,6 +214,7 @@ def _measure_revisions(options: argparse.Namespace) -> None:
     try:
         other_options = tuple(shlex.split(options.other_options or ""))
         with other_tree(options.against, options=other_options) as old:
+            paths = [f"{each.name}: {fast_path(each.path)}" for each in (old, new)]
             outcomes = compare(
                 comparisons,
                 old,
@@ -227,6 +229,7 @@ def _measure_revisions(options: argparse.Namespace) -> None:
     about = [
         f"{rounds} rounds, {requests} requests in a turn; both servers on one CPU, the "
         "client on another; loopback; no access log",
+        "; ".join(paths),
         *_machine({"Twisted", "greenlet", "httptools"}, load_before),
     ]
     print(against_markdown(outcomes, old, new, about))

@@ -40,6 +40,7 @@ __all__ = [
     "Round",
     "Tree",
     "compare",
+    "fast_path",
     "markdown",
     "other_tree",
     "trimmed_mean",
@@ -298,7 +299,7 @@ def other_tree(
     """Check `revision` out into a temporary directory that is removed on exit.
 
     Its `benchmarks` package is replaced by ours, so that both trees serve the same
-    applications.
+    applications. If it has a compiled fast path, that is compiled in place.
 
     Args:
         revision: a branch, tag or commit.
@@ -335,10 +336,43 @@ def other_tree(
                 path / "benchmarks",
                 ignore=shutil.ignore_patterns("__pycache__"),
             )
+            if (path / "tools" / "build_native.py").exists():
+                _compile(path, run)
             name = " ".join([f"{revision[:40]} ({commit[:9]})", *options])
             yield Tree(name, path, options)
         finally:
             git("worktree", "remove", "--force", str(path))
+
+
+def _compile(path: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Compile the fast path of a checkout.
+
+    Raises:
+        CannotMeasure: it cannot be compiled, or is not used.
+    """
+    command = [sys.executable, "-m", "tools.build_native"]
+    done = run(command, cwd=path, capture_output=True, text=True, check=False)
+    if done.returncode and not os.environ.get("TXGREENWSGI_PURE"):
+        raise CannotMeasure(
+            f"the fast path of the other revision cannot be compiled "
+            f"({done.stderr.strip()[-200:]}); TXGREENWSGI_PURE=1 compares both "
+            "revisions without it"
+        )
+
+
+def fast_path(root: Path = ROOT) -> str:
+    """Return whether the server of a checkout is compiled, for a note."""
+    program = "from txgreenwsgi import _native; print(_native.description())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Older revisions have no such module.
+    return done.stdout.strip() or "pure Python"
 
 
 def _check_imports(tree: Tree) -> None:

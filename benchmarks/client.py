@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-__all__ = ["BulkClient", "Counted", "Crowd", "ask", "blocks", "download", "upload"]
+__all__ = [
+    "BulkClient",
+    "Counted",
+    "Crowd",
+    "ask",
+    "blocks",
+    "download",
+    "handshakes",
+    "upload",
+]
 
 _TIMEOUT_SECONDS = 30
 _LONG_READ = 1024 * 1024
@@ -141,6 +150,18 @@ def _unchunked(data: bytes) -> tuple[bytes, int]:
         position = end + 2 + size + 2
 
 
+def _client_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # the certificate is self-signed
+    return context
+
+
+def _secured(connection: socket.socket, tls: bool) -> socket.socket:
+    """Return the connection, after a TLS handshake if `tls`."""
+    return _client_context().wrap_socket(connection) if tls else connection
+
+
 def ask(
     port: int, path: str = "/", body: bytes | None = None, tls: bool = False
 ) -> bytes:
@@ -153,16 +174,46 @@ def ask(
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(_connect(port))
         if tls:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE  # the certificate is self-signed
-            connection = stack.enter_context(context.wrap_socket(connection))
+            connection = stack.enter_context(_secured(connection, tls))
         request = _request(path, None if body is None else len(body))
         connection.sendall(request + (body or b""))
         return _read_response(connection)[1]
 
 
-def download(port: int, seconds: float) -> Counted:
+def handshakes(port: int, seconds: float, resumed: bool) -> Counted:
+    """Count connections with a TLS handshake and one request each.
+
+    Args:
+        port: of the server on 127.0.0.1.
+        seconds: minimum duration.
+        resumed: whether to resume the session of the connection before. There is a
+            remark with the number of handshakes that were full ones nevertheless.
+
+    Raises:
+        CannotMeasure: a response is not complete.
+        OSError: as `ask`.
+    """
+    context = _client_context()
+    request = _request("/")
+    session: ssl.SSLSession | None = None
+    count = full = 0
+    begun = time.perf_counter()
+    while True:
+        with context.wrap_socket(_connect(port), session=session) as connection:
+            connection.sendall(request)
+            _read_response(connection)
+            full += not connection.session_reused
+            if resumed:
+                # In TLS 1.3 it is known once data was read.
+                session = connection.session
+        count += 1
+        taken = time.perf_counter() - begun
+        if taken >= seconds:
+            remark = f"{full} of {count} not resumed" if resumed and full > 1 else ""
+            return Counted(count, taken, remark)
+
+
+def download(port: int, seconds: float, tls: bool = False) -> Counted:
     """Count bytes of bulk responses, one after the other on one connection.
 
     Raises:
@@ -172,7 +223,7 @@ def download(port: int, seconds: float) -> Counted:
     buffer = bytearray(_LONG_READ)
     request = _request("/")
     total = 0
-    connection = _connect(port)
+    connection = _secured(_connect(port), tls)
     try:
         begun = time.perf_counter()
         while True:
@@ -192,7 +243,7 @@ def download(port: int, seconds: float) -> Counted:
                 return Counted(total, taken)
             if head.close:
                 connection.close()
-                connection = _connect(port)
+                connection = _secured(_connect(port), tls)
     finally:
         connection.close()
 
@@ -206,11 +257,13 @@ class BulkClient:
 
     Args:
         port: of the server on 127.0.0.1.
+        tls: whether to use TLS.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: bool = False) -> None:
         self._port = port
-        self._connection = _connect(port)
+        self._tls = tls
+        self._connection = _secured(_connect(port), tls)
 
     def __enter__(self) -> BulkClient:
         """Return the client itself, connected."""
@@ -229,7 +282,7 @@ class BulkClient:
         """Reconnect after a response if the server closes the connection."""
         if head.close:
             self._connection.close()
-            self._connection = _connect(self._port)
+            self._connection = _secured(_connect(self._port), self._tls)
 
     def read_blocks(self) -> tuple[float, str]:
         """Request `apps.chunks` and read the response.
@@ -312,7 +365,7 @@ def blocks(port: int, seconds: float) -> Counted:
     return Counted(responses * CHUNK_COUNT, taken, remark)
 
 
-def upload(port: int, seconds: float) -> Counted:
+def upload(port: int, seconds: float, tls: bool = False) -> Counted:
     """Count bytes of bulk request bodies sent one after the other.
 
     Raises:
@@ -320,7 +373,7 @@ def upload(port: int, seconds: float) -> Counted:
         OSError: as `ask`.
     """
     total = 0
-    with BulkClient(port) as bulk:
+    with BulkClient(port, tls) as bulk:
         begun = time.perf_counter()
         while True:
             bulk.upload()
@@ -337,8 +390,9 @@ class Crowd:
         connections: the open connections, oldest first.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: bool = False) -> None:
         self._port = port
+        self._tls = tls
         self._answered = 0
         self.connections: list[socket.socket] = []
 
@@ -358,7 +412,7 @@ class Crowd:
 
     def grow(self, count: int) -> Sequence[socket.socket]:
         """Open `count` more connections and return them."""
-        new = [_connect(self._port) for _ in range(count)]
+        new = [_secured(_connect(self._port), self._tls) for _ in range(count)]
         self.connections += new
         return new
 

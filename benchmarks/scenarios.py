@@ -117,14 +117,19 @@ def _rate(
     )
 
 
-def _download(process: Process, seconds: int) -> Measured:
-    client.download(process.port, 0)  # warm-up
-    return _rate(process, lambda: client.download(process.port, seconds), 1e-6)
+def _download(process: Process, seconds: int, tls: bool = False) -> Measured:
+    client.download(process.port, 0, tls)  # warm-up
+    return _rate(process, lambda: client.download(process.port, seconds, tls), 1e-6)
 
 
-def _upload(process: Process, seconds: int) -> Measured:
-    client.upload(process.port, 0)
-    return _rate(process, lambda: client.upload(process.port, seconds), 1e-6)
+def _upload(process: Process, seconds: int, tls: bool = False) -> Measured:
+    client.upload(process.port, 0, tls)
+    return _rate(process, lambda: client.upload(process.port, seconds, tls), 1e-6)
+
+
+def _handshakes(process: Process, seconds: int, resumed: bool) -> Measured:
+    client.handshakes(process.port, 0, resumed)
+    return _rate(process, lambda: client.handshakes(process.port, seconds, resumed))
 
 
 def _chunks(process: Process, seconds: int) -> Measured:
@@ -144,11 +149,11 @@ def _kib_each(before: int, after: int, count: int) -> Measured:
     return Measured((after - before) / count / 1024)
 
 
-def _idle(process: Process, seconds: int, count: int) -> Measured:
+def _idle(process: Process, seconds: int, count: int, tls: bool = False) -> Measured:
     _need_files(count)
-    client.ask(process.port)
+    client.ask(process.port, tls=tls)
     before = process.rss_bytes()
-    with client.Crowd(process.port) as crowd:
+    with client.Crowd(process.port, tls) as crowd:
         for _ in range(count // _BATCH):
             new = crowd.grow(_BATCH)
             crowd.send(new, "/")
@@ -245,6 +250,46 @@ SCENARIOS: tuple[Scenario, ...] = (
         wants=("tls",),
     ),
     Scenario(
+        "tls-new",
+        "a TLS connection with a new session for each request",
+        "handshakes/s",
+        "benchmarks.apps:hello",
+        partial(_handshakes, resumed=False),
+        wants=("tls",),
+    ),
+    Scenario(
+        "tls-resumed",
+        "the same, with the session of the connection before",
+        "handshakes/s",
+        "benchmarks.apps:hello",
+        partial(_handshakes, resumed=True),
+        wants=("tls",),
+    ),
+    Scenario(
+        "tls-generator",
+        "256 MiB yielded in blocks of 64 KiB, over TLS",
+        "MB/s",
+        "benchmarks.apps:generator",
+        partial(_download, tls=True),
+        wants=("application", "tls"),
+    ),
+    Scenario(
+        "tls-file",
+        "256 MiB by wsgi.file_wrapper, over TLS",
+        "MB/s",
+        "benchmarks.apps:file",
+        partial(_download, tls=True),
+        wants=("application", "tls"),
+    ),
+    Scenario(
+        "tls-upload",
+        "256 MiB posted, read in pieces of 64 KiB, over TLS",
+        "MB/s",
+        "benchmarks.apps:upload",
+        partial(_upload, tls=True),
+        wants=("application", "tls"),
+    ),
+    Scenario(
         "chunks",
         "20,000 blocks of 100 bytes, each yielded, in one response of unknown length",
         "blocks/s",
@@ -279,6 +324,14 @@ SCENARIOS: tuple[Scenario, ...] = (
         "benchmarks.apps:hello",
         partial(_idle, count=5000),
         wants=(),
+    ),
+    Scenario(
+        "tls-idle",
+        "the same for 1,000 connections with TLS",
+        "KiB each",
+        "benchmarks.apps:hello",
+        partial(_idle, count=1000, tls=True),
+        wants=("tls",),
     ),
     Scenario(
         "asleep-5000",

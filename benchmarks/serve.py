@@ -63,6 +63,11 @@ def _bjoern(spec: str, port: int, certificate: str | None, key: str | None) -> N
     import_module("bjoern").run(_load(spec), "127.0.0.1", port, listen_backlog=BACKLOG)
 
 
+def _freastal(spec: str, port: int, certificate: str | None, key: str | None) -> None:
+    tls = {} if certificate is None else {"certfile": certificate, "keyfile": key}
+    import_module("freastal").serve(_load(spec), host="127.0.0.1", port=port, **tls)
+
+
 def _waitress(spec: str, port: int, certificate: str | None, key: str | None) -> None:
     import_module("waitress").serve(
         _load(spec),
@@ -111,6 +116,7 @@ SERVERS: dict[str, Callable[[str, int, str | None, str | None], None]] = {
     "bjoern": _bjoern,
     "epoll": _epoll,
     "eventlet": _eventlet,
+    "freastal": _freastal,
     "gevent": _gevent,
     "twist-web": _twist_web,
     "twisted": _twisted,

@@ -46,7 +46,7 @@ class Launch:
         where = f"{self.port}:interface=127.0.0.1"
         if self.certificate is None:
             return f"tcp:{where}"
-        return f"ssl:{where}:privateKey={self.key}:certKey={self.certificate}"
+        return f"https:{where}:cert={self.certificate}:key={self.key}"
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,10 @@ def _ours(launch: Launch) -> list[str]:
     return [str(twistd), "-n", "--pidfile=", *_green(launch)]
 
 
+def _ours_pure(launch: Launch) -> list[str]:
+    return ["env", "TXGREENWSGI_PURE=1", *_ours(launch)]
+
+
 # The asyncio reactor runs on the event loop of the current policy.
 _WITH_UVLOOP = (
     "import asyncio, uvloop; "
@@ -134,8 +138,8 @@ def _ours_on_uvloop(launch: Launch) -> list[str]:
     return [*words, "--reactor=asyncio", *_green(launch)]
 
 
-def _gunicorn(launch: Launch) -> list[str]:
-    words = [sys.executable, "-m", "gunicorn"]
+def _gunicorn(launch: Launch, parser: str = "python") -> list[str]:
+    words = [sys.executable, "-m", "gunicorn", "--http-parser", parser]
     words += ["--workers", str(launch.workers), "--worker-class", "gevent"]
     words += ["--worker-connections", str(MOST_CONNECTIONS)]
     words += ["--keep-alive", str(KEEP_ALIVE_SECONDS)]
@@ -143,6 +147,10 @@ def _gunicorn(launch: Launch) -> list[str]:
     if launch.certificate is not None:
         words += ["--certfile", str(launch.certificate), "--keyfile", str(launch.key)]
     return [*words, launch.app]
+
+
+def _gunicorn_h1c(launch: Launch) -> list[str]:
+    return _gunicorn(launch, "fast")
 
 
 def _granian(launch: Launch) -> list[str]:
@@ -162,7 +170,20 @@ _CANNED = "answers every request with the same bytes"
 _ONE_PROCESS = "is one process here"
 
 SERVERS: tuple[Server, ...] = (
-    Server(OURS, "ours", ("txgreenwsgi", "Twisted"), _ours),
+    Server(
+        OURS,
+        "ours",
+        ("txgreenwsgi", "Twisted"),
+        _ours,
+        why="with its compiled fast path, if that is built",
+    ),
+    Server(
+        "txgreenwsgi-pure",
+        "ours",
+        ("txgreenwsgi", "Twisted"),
+        _ours_pure,
+        why="the same in pure Python: TXGREENWSGI_PURE=1",
+    ),
     Server(
         "txgreenwsgi+uvloop",
         "ours",
@@ -184,7 +205,14 @@ SERVERS: tuple[Server, ...] = (
         "peer",
         ("gunicorn", "gevent"),
         _gunicorn,
-        why="gevent workers, by default one",
+        why="gevent workers, by default one; the parser in Python",
+    ),
+    Server(
+        "gunicorn+h1c",
+        "peer",
+        ("gunicorn", "gevent", "gunicorn_h1c"),
+        _gunicorn_h1c,
+        why="the same with the parser in C",
     ),
     Server(
         "eventlet",
@@ -212,6 +240,17 @@ SERVERS: tuple[Server, ...] = (
             "workers": _ONE_PROCESS,
         },
         why="in C; one thread",
+    ),
+    Server(
+        "freastal",
+        "peer",
+        ("freastal",),
+        _own_script("freastal"),
+        {
+            "sleep": "a sleeping request occupies the only thread",
+            "workers": _ONE_PROCESS,
+        },
+        why="in C, on libuv; one thread; its backlog and its limits are fixed",
     ),
     Server(
         "waitress",

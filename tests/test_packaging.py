@@ -29,7 +29,7 @@ DIRECTORIES = (
 LEFT = {"__pycache__", "_build", "dropin.cache", "twistd.log", "twistd.pid"}
 
 
-def build(target: str, root: Path, folder: Path) -> Path:
+def build(target: str, root: Path, folder: Path, mode: str = "pure") -> Path:
     """Build "sdist" or "wheel" from `root`, without a network, and return the file."""
     # The hooks of PEP 517: pip and `build` call them in the same way.
     done = subprocess.run(
@@ -40,6 +40,7 @@ def build(target: str, root: Path, folder: Path) -> Path:
             *(target, str(folder)),
         ],
         cwd=root,
+        env={**os.environ, "TXGREENWSGI_BUILD": mode},
         capture_output=True,
         text=True,
         timeout=60,
@@ -57,7 +58,8 @@ def project_files(names: Iterable[str]) -> set[str]:
         for name in names
         if name.split("/")[0] in DIRECTORIES
         and not any(
-            part in LEFT or part.startswith("_trial_temp") for part in name.split("/")
+            part in LEFT or part.startswith("_trial_temp") or part.endswith(".so")
+            for part in name.split("/")
         )
     }
 
@@ -95,13 +97,19 @@ class DistributionTests(SynchronousTestCase):
             {
                 *("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
                 *("PKG-INFO", "README.md", "SECURITY.md", "pyproject.toml"),
-                ".gitignore",
+                *(".gitignore", "hatch_build.py"),
             },
+        )
+        # The module's source, but not the C code that Cython makes of it.
+        self.assertIn("txgreenwsgi/_native/_lanes.pyx", self.files)
+        self.assertEqual(
+            {name for name in self.files if name.endswith((".c", ".so"))}, set()
         )
 
     def test_wheel(self) -> None:
-        """A wheel built from it has the package, the plugin and the metadata."""
+        """A pure wheel built from it has the package, the plugin and the metadata."""
         wheel = build("wheel", self.source, self.folder)
+        self.assertTrue(wheel.name.endswith("-py3-none-any.whl"), wheel.name)
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
             info = f"txgreenwsgi-{txgreenwsgi.__version__}.dist-info"

@@ -94,6 +94,12 @@ FOREIGN: Final[Mapping[str, str]] = {
     "globalLogPublisher._observers": "twist: the observer whose format is chosen",
     "_getLogObserver": "twistd: opens the log that its options select",
     "_tempDataLen": "transport: bytes that are not written yet",
+    "_creatorCallable": "TLSMemoryBIOFactory: makes the TLS state of a connection",
+    "_createConnection": "the same, before Twisted 25.5",
+    # pyOpenSSL, which has no function that reads into given memory.
+    "_ssl": "Connection: OpenSSL's object",
+    "_into_ssl": "Connection: the input of OpenSSL",
+    "_from_ssl": "Connection: the output of OpenSSL",
     # Django and asgiref.
     "_thread_ident": "DatabaseWrapper: the thread that may use it",
     "handler._connections": "BaseConnectionHandler: its thread-local",

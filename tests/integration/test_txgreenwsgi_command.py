@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import TestCase
 
 from tests.folders import short_folder
+from txgreenwsgi import _native
 
 from .processes import LOOPBACK, START_SECONDS, STOP_SECONDS, Server, serve
 
@@ -238,7 +239,7 @@ class ServeTests(CommandTestCase):
             line,
             r" txgreenwsgi [0-9.]+\S* serves shop:app at http://127\.0\.0\.1:"
             rf"{server.port}/ unix:{path} \(pid {server.process.pid}; blocking "
-            r"paths in threads, at most 8\)\n\Z",
+            rf"paths in threads, at most 8; {re.escape(_native.description())}\)\n\Z",
         )
         log = server.log()
         self.assertLess(log.index("imported"), log.index(line))

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.certificate import TLS_OPTIONS
 from txgreenwsgi._server.client_hello import (
     NO_APPLICATION_PROTOCOL,
     ClientHelloFactory,
@@ -20,10 +18,11 @@ from txgreenwsgi._server.client_hello import (
     offered_protocols,
 )
 from txgreenwsgi._server.handshakes import LOG_SECONDS, Handshakes
+from txgreenwsgi._server.tls_transport import TLSTransport
 
 from .application import application
 from .logged import Logged
-from .tls import TLSClient
+from .tls import TLSClient, tls_factory
 from .wire import WireTestCase, get
 
 if TYPE_CHECKING:
@@ -110,9 +109,7 @@ class HalfOpenTests(WireTestCase):
 
     def factory(self, server: MemoryServer) -> Any:
         """Return the factory of the connections."""
-        return TLSMemoryBIOFactory(
-            TLS_OPTIONS, False, server.site, clock=server.reactor
-        )
+        return tls_factory(server)
 
     def half_open(self, server: MemoryServer, data: bytes = b"") -> MemoryClient:
         """Return a TCP client of the TLS server that has sent `data`."""
@@ -190,7 +187,7 @@ class ClientHelloTests(HalfOpenTests):
             self.assertIs(client.transport.protocol, client.channel)
         self.assertEqual(client.received, b"")
         client.send(hello[-1:])
-        self.assertIsInstance(client.transport.protocol, TLSMemoryBIOProtocol)
+        self.assertIsInstance(client.transport.protocol, TLSTransport)
         self.assertEqual(client.received[:1], b"\x16", "a handshake record")
         client.disconnect()
 
@@ -242,7 +239,7 @@ class ClientHelloTests(HalfOpenTests):
         stopped = server.site.stop()
         server.advance(1)
         client.send(client_hello()[20:])
-        self.assertIsInstance(client.transport.protocol, TLSMemoryBIOProtocol)
+        self.assertIsInstance(client.transport.protocol, TLSTransport)
         server.advance(1.5)
         self.assertFalse(client.closed)
         client.disconnect()

@@ -1,17 +1,27 @@
-"""TLS: differences to plain connections. Bytes pass through Twisted's transport."""
+"""TLS: differences to plain connections, with our own TLS and with Twisted's."""
 
 from __future__ import annotations
 
 import contextlib
+import ssl
 import tempfile
+from collections import Counter
 from http.client import HTTPResponse, IncompleteRead
 from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import INegotiated, IProtocol, ISSLTransport
+from zope.interface.verify import verifyObject
+
+from tests.matrices import assert_table, matrix
+from tests.tls.handshakes import client_context
+from txgreenwsgi._server.tls_transport import TLS_CONNECTION, TLSTransport
+from txgreenwsgi._tls import records
+
 from .application import TEXT, application
 from .test_routes import CASES
-from .tls import TLSClient
+from .tls import PlainClient, TLSClient, tls_factory
 from .wire import WireTestCase, get
 
 if TYPE_CHECKING:
@@ -21,14 +31,18 @@ if TYPE_CHECKING:
 
 
 class TLSTests(WireTestCase):
-    """The server behind Twisted's TLS."""
+    """The server behind our own TLS."""
+
+    own = True
 
     def secure(
         self, app: Any = application, room: float = float("inf"), **settings: Any
     ) -> TLSClient:
         """Return a client of a new server."""
         self.server = self.recorded(app, **settings)
-        return TLSClient(self.server, room)
+        return TLSClient(
+            self.server, room, factory=tls_factory(self.server, own=self.own)
+        )
 
     def body(self, client: TLSClient, method: str = "GET") -> bytes:
         """Return the body of the first response."""
@@ -154,10 +168,10 @@ class TLSTests(WireTestCase):
         """The end of a response is not cut if the client reads slowly."""
         client = self.secure(room=10_000, write_timeout=60)
         client.send(get("/stream?count=1&size=60000", "Connection: close"))
-        self.assertEqual(self.records[0].outcome, "finished")
         for _ in range(30):
             self.server.advance(1)
             client.read(3000)
+        self.assertEqual(self.records[0].outcome, "finished")
         self.assertEqual(len(self.body(client)), 60_000)
         self.assertTrue(client.goodbye)
 
@@ -274,3 +288,218 @@ class TLSTests(WireTestCase):
         self.assertEqual(client.received.count(b"HTTP/1.1"), 1)
         self.server.advance(100)
         self.assertTrue(client.closed)
+
+
+class TwistedTLSTests(TLSTests):
+    """The server behind Twisted's TLS, as on the endpoints of other programs."""
+
+    own = False
+
+
+class CountedCalls:
+    """A library whose calls are counted.
+
+    Attributes:
+        calls: number of calls by the name of the function.
+    """
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        """Count the use of a name, and return the original."""
+        self.calls[name] += 1
+        return getattr(self._library, name)
+
+
+class OwnTLSTests(WireTestCase):
+    """What only our own TLS does."""
+
+    def secure(
+        self, app: Any = application, room: float = float("inf"), **settings: Any
+    ) -> TLSClient:
+        """Return a client of a new server."""
+        self.server = self.recorded(app, **settings)
+        return TLSClient(self.server, room)
+
+    def transport(self, client: TLSClient) -> TLSTransport:
+        """Return the transport of the channel."""
+        transport: Any = client.plain.transport.protocol
+        assert isinstance(transport, TLSTransport)
+        return transport
+
+    def test_sent_at_once(self) -> None:
+        """A block has left the process when write() returns, without a reactor turn."""
+        sent: list[int] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            write = start("200 OK", TEXT)
+            turns: list[None] = []
+            self.server.reactor.callLater(0, turns.append, None)
+            for size in (1, 100, 100_000, 300_000):
+                before = client.plain.socket.sent
+                write(b"x" * size)
+                sent.append(client.plain.socket.sent - before - size)
+            self.assertEqual(turns, [])
+            return []
+
+        client = self.secure(app)
+        client.send(get("/"))
+        self.assertEqual(len(sent), 4)
+        # Framing, records and tags.
+        self.assertGreater(min(sent), 20)
+        self.assertLess(max(sent), 1000)
+        self.assertIn(b"x" * 300_000, client.received)
+
+    def test_slow_and_steady(self) -> None:
+        """A client that accepts a few bytes a second is not cut off."""
+        client = self.secure(room=1000, write_timeout=5)
+        client.send(get("/stream?count=1&size=60000"))
+        for _ in range(70):
+            self.server.advance(1)
+            client.read(1000)
+        self.assertEqual(self.outcomes(), [(200, "finished")])
+        while client.read():
+            pass
+        self.assertIn(b"A" * 60_000, client.received)
+
+    def test_nothing_buffered(self) -> None:
+        """The plain transport's buffer stays empty while the client is slow."""
+        client = self.secure(room=1000)
+        client.send(get("/stream?count=1&size=60000"))
+        transport = client.plain.transport
+        self.assertEqual(len(transport.dataBuffer) + transport._tempDataLen, 0)
+        client.disconnect()
+
+    def test_long_pieces(self) -> None:
+        """Requests in one piece with many records are served in order."""
+        client = self.secure()
+        requests = [get(f"/stream?count=1&size={size}") for size in (10, 20_000, 30)]
+        pieces = [client.encrypted(request) for request in requests]
+        padding = "Padding: " + "p" * 7000
+        pieces += [client.encrypted(get("/", padding)) for _ in range(30)]
+        client.plain.send(b"".join(pieces))
+        client.read()
+        self.assertEqual(client.received.count(b"HTTP/1.1 200 OK"), 33)
+        self.assertTrue(client.received.endswith(b"hello\n"))
+
+    def test_record_in_pieces(self) -> None:
+        """A request is served when the last byte of its record arrives."""
+        client = self.secure()
+        record = client.encrypted(get("/"))
+        client.plain.send(record[:-1], piece=1)
+        client.read()
+        self.assertEqual(client.received, b"")
+        client.plain.send(record[-1:])
+        client.read()
+        self.assertIn(b"hello", client.received)
+
+    def test_corrupt_record(self) -> None:
+        """A record that was changed on its way ends the connection with an alert."""
+        client = self.secure()
+        record = bytearray(client.encrypted(get("/")))
+        record[-1] ^= 1
+        client.plain.send(bytes(record))
+        self.assertRaises(ssl.SSLError, client.read)
+        self.assertTrue(client.closed)
+        self.assertEqual(self.records, [])
+        # OpenSSL's queue of errors is empty: another connection is not affected.
+        other = TLSClient(self.server)
+        other.send(get("/"))
+        self.assertIn(b"hello", other.received)
+
+    def test_close_notify_behind_a_request(self) -> None:
+        """A request that arrives with close_notify is served; then both ends close."""
+        client = self.secure()
+        client.plain.send(client.encrypted(get("/")) + client.goodbye_record())
+        client.read()
+        self.assertIn(b"hello", client.received)
+        self.assertTrue(client.goodbye)
+        self.assertTrue(client.closed)
+
+    def test_close_notify_of_a_slow_reader(self) -> None:
+        """A client that says goodbye within a response ends its request."""
+        client = self.secure(room=1000)
+        client.send(get("/stream?count=100&size=60000"))
+        client.plain.send(client.goodbye_record())
+        while client.plain.socket.to_client:
+            client.plain.read()
+        self.assertEqual(self.outcomes(), [(200, "disconnected")])
+        self.assert_nothing_left(self.server)
+
+    def test_versions(self) -> None:
+        """Both versions of TLS work, with every size of a response."""
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            server = self.recorded(application)
+            client = TLSClient(server, context=client_context(version=version))
+            for size in (0, 1, 16384, 16385, 65536, 65537, 1_000_000):
+                before = client.received.count(b"A")
+                client.send(get(f"/stream?count=1&size={size}"))
+                self.assertEqual(client.received.count(b"A") - before, size)
+            client.disconnect()
+
+    def test_memory_after_long_messages(self) -> None:
+        """Long requests and responses leave no memory in OpenSSL's buffers."""
+        client = self.secure()
+        counted = CountedCalls(records.lib)
+        self.patch(records, "lib", counted)
+
+        def replaced(request: bytes) -> int:
+            """Return how many times a request makes the connection replace buffers."""
+            counted.calls.clear()
+            client.send(request)
+            return counted.calls["SSL_set_bio"]
+
+        long_request = get("/", "Content-Length: 10000", method="POST") + b"x" * 10_000
+        self.assertEqual(replaced(get("/")), 0)
+        self.assertEqual(replaced(get("/stream?count=1&size=100000")), 1)
+        self.assertEqual(replaced(get("/")), 0)
+        # The input is read where it is, and then replaced by an empty one.
+        self.assertEqual(replaced(long_request), 2)
+        self.assertEqual(replaced(get("/")), 0)
+
+    def test_producers(self) -> None:
+        """One producer at a time is accepted, and it must be a push producer."""
+        client = self.secure()
+        transport = self.transport(client)
+        error = self.assertRaises(
+            RuntimeError, transport.registerProducer, object(), True
+        )
+        self.assertIn("give one IPushProducer at a time", str(error))
+        transport.unregisterProducer()
+        self.assertRaises(RuntimeError, transport.registerProducer, object(), False)
+
+    def test_interface(self) -> None:
+        """The transport provides Twisted's interfaces of a TLS transport."""
+        client = self.secure()
+        transport = self.transport(client)
+        for interface in (ISSLTransport, INegotiated, IProtocol):
+            self.assertTrue(verifyObject(interface, transport))
+        self.assertIsNone(transport.negotiatedProtocol)
+        self.assertIsNone(transport.getPeerCertificate())
+        self.assertEqual(transport.getPeer(), client.plain.transport.getPeer())
+        self.assertEqual(transport.getHost(), client.plain.transport.getHost())
+
+    def test_states(self) -> None:
+        """The states of a connection and their events."""
+        assert_table(
+            self,
+            TLS_CONNECTION,
+            matrix(
+                """
+                              | complete | close   | lose
+                shaking hands | open     | closing | closed
+                open          | -        | closing | closed
+                closing       | -        | closing | closed
+                closed        | -        | -       | closed
+                """
+            ),
+        )
+
+    def test_write_in_the_handshake(self) -> None:
+        """Nothing can be written before the end of the handshake."""
+        server = self.recorded(application)
+        client = PlainClient(server, tls_factory(server))
+        self.assertRaises(RuntimeError, client.channel.write, b"early")
+        client.disconnect()

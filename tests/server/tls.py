@@ -1,4 +1,7 @@
-"""TLS in memory: Twisted's TLS over Twisted's TCP connection, and a client's end.
+"""TLS in memory over Twisted's TCP connection: the server's and a client's end.
+
+The server's TLS is our own, as on our ports, or Twisted's, as on the endpoints of
+other programs.
 
 The client is the standard library's `ssl` on two buffers. This file knows TLS. It must
 never know HTTP.
@@ -6,18 +9,32 @@ never know HTTP.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import TYPE_CHECKING, Any
 
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.certificate import TLS_OPTIONS
+from txgreenwsgi._server.tls_transport import own_factory
 from txgreenwsgi.testing import MemoryClient
 
 if TYPE_CHECKING:
     from txgreenwsgi.testing import MemoryServer
 
-__all__ = ["TLSClient"]
+__all__ = ["PlainClient", "TLSClient", "tls_factory"]
+
+
+def tls_factory(server: MemoryServer, tls: Any = TLS_OPTIONS, own: bool = True) -> Any:
+    """Return a factory of TLS connections in front of the site of a server.
+
+    Args:
+        server: the server.
+        tls: the source of the TLS state of each connection.
+        own: whether the TLS is our own; else it is Twisted's.
+    """
+    factory = TLSMemoryBIOFactory(tls, False, server.site, clock=server.reactor)
+    return own_factory(factory, server.site) if own else factory
 
 
 class TLSClient:
@@ -26,7 +43,8 @@ class TLSClient:
     Args:
         server: the server to connect to.
         room: as in `MemoryServer.connect`, in bytes of ciphertext.
-        factory: the factory of the connections; by default TLS in front of the site.
+        factory: the factory of the connections; by default our own TLS in front of
+            the site.
         first: bytes to send before the handshake.
         tls: the source of the server's TLS state, if there is no `factory`.
         context: the client's context; None for one that verifies nothing.
@@ -49,11 +67,9 @@ class TLSClient:
         context: ssl.SSLContext | None = None,
         name: str | None = None,
     ) -> None:
-        site = server.site
         if factory is None:
-            clock = server.reactor
-            factory = TLSMemoryBIOFactory(tls, False, site, clock=clock)
-        self.plain = _Plain(server, factory)
+            factory = tls_factory(server, tls)
+        self.plain = PlainClient(server, factory)
         if first:
             self.plain.send(first)
         self.received = b""
@@ -89,6 +105,12 @@ class TLSClient:
     def encrypted(self, data: bytes) -> bytes:
         """Return plaintext as a TLS record, which the caller delivers."""
         self._tls.write(data)
+        return self._outgoing.read()
+
+    def goodbye_record(self) -> bytes:
+        """Return close_notify as a TLS record, which the caller delivers."""
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            self._tls.unwrap()
         return self._outgoing.read()
 
     def read(self, size: int | None = None) -> bytes:
@@ -132,7 +154,7 @@ class TLSClient:
         return bool(new)
 
 
-class _Plain(MemoryClient):
+class PlainClient(MemoryClient):
     """The connection below: as in memory, with TLS in place of the channel."""
 
     def __init__(self, server: MemoryServer, factory: Any) -> None:

@@ -19,6 +19,7 @@ from twisted.web.server import Site
 
 from tests.certificate import TLS_OPTIONS
 from txgreenwsgi import GreenWSGIResource, service
+from txgreenwsgi._server.tls_transport import own_factory
 from txgreenwsgi._switching.greenlets import hub_of
 from txgreenwsgi._threads.pool import pool_of
 from txgreenwsgi.testing import MemoryServer
@@ -365,8 +366,8 @@ class MemoryTransport(Server):
         self._server.advance(seconds)
 
 
-class TlsTransport(MemoryTransport):
-    """Our HTTP/1.1 over TLS, in memory."""
+class TwistedTlsTransport(MemoryTransport):
+    """Our HTTP/1.1 over Twisted's TLS, in memory."""
 
     scheme = "https"
 
@@ -377,6 +378,14 @@ class TlsTransport(MemoryTransport):
     def connect(self, slow: bool) -> Link:
         """Return a new connection."""
         return TlsLink(super().connect(slow))
+
+
+class TlsTransport(TwistedTlsTransport):
+    """Our HTTP/1.1 over our own TLS, in memory."""
+
+    def layered(self, site: Any) -> Any:
+        """Return the site wrapped in TLS."""
+        return own_factory(super().layered(site), site)
 
 
 class SocketTransport(Server):
@@ -587,6 +596,7 @@ TRANSPORTS: dict[str, type[Server]] = {
     "Sockets": SocketTransport,
     "Threads": ThreadsTransport,
     "Tls": TlsTransport,
+    "TwistedTls": TwistedTlsTransport,
     "WebHttp1": WebTransport,
     "WebHttp2": WebHttp2Transport,
     "WebTlsHttp1": WebTlsTransport,

@@ -9,6 +9,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 import txgreenwsgi
+from txgreenwsgi import _native
 from txgreenwsgi._twistd.announcement import announce, threads_mode
 from txgreenwsgi.settings import Settings
 
@@ -30,12 +31,12 @@ class AnnouncementTests(SynchronousTestCase):
         return formatEvent(event)
 
     def test_one_process(self) -> None:
-        """The line has version, application, URLs, process id and threads."""
+        """The line has version, application, URLs, process id and modes."""
         self.assertEqual(
             self.announced("http://127.0.0.1:8080/", "unix:/run/a.sock"),
             f"txgreenwsgi {txgreenwsgi.__version__} serves shop:app at "
             f"http://127.0.0.1:8080/ unix:/run/a.sock (pid {os.getpid()}; blocking "
-            "paths in threads, at most 8)",
+            f"paths in threads, at most 8; {_native.description()})",
         )
 
     def test_workers(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from twisted.python.usage import UsageError
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from txgreenwsgi import StartError
+from txgreenwsgi import StartError, _native
 from txgreenwsgi._twistd.check_config import check_start
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._twistd.service import makeService
@@ -179,14 +180,19 @@ class CheckConfigTests(ConfigurationTestCase):
             self.assertEqual(options.parent["pidfile"], "")
 
     def test_valid(self) -> None:
-        """The application is imported, and the status is 0."""
+        """The application is imported, and the status is 0.
+
+        The report says whether the server is compiled.
+        """
         self.environ["TXGREENWSGI_KEEPALIVE"] = "5"
         calls: list[str] = []
         options = self.parsed("--app=a:b", "--listen=tcp:1")
         text, status = check_start(lambda: calls.append("import"), options)
         self.assertEqual((calls, status), (["import"], 0))
         self.assertRegex(
-            text, r"\Awarning: TXGREENWSGI_KEEPALIVE is .*\nvalid: a:b on tcp:1\n\Z"
+            text,
+            r"\Awarning: TXGREENWSGI_KEEPALIVE is .*\n"
+            rf"fast path: {re.escape(_native.description())}\nvalid: a:b on tcp:1\n\Z",
         )
 
     def test_access_log(self) -> None:

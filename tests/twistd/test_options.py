@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from twisted.python.usage import UsageError
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
+from txgreenwsgi import _native
 from txgreenwsgi._configuration import markdown_table
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi.settings import Settings, described
@@ -238,7 +240,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertNotIn("None", text)
 
     def test_version(self) -> None:
-        """--version prints the versions of the package and its dependencies."""
+        """--version prints all versions, and whether the server is compiled."""
         done = subprocess.run(
             [sys.executable, "-m", "twisted", "greenwsgi", "--version"],
             capture_output=True,
@@ -248,7 +250,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertRegex(
             done.stdout,
             r"\Atxgreenwsgi \S+ \(Twisted \S+, greenlet \S+, httptools \S+, "
-            r"\w+ \S+\)\n",
+            rf"\w+ \S+; {re.escape(_native.description())}\)\n",
         )
 
     def test_table(self) -> None:

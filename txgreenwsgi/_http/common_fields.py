@@ -10,6 +10,8 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING
 
+from txgreenwsgi._native import lanes
+
 from .writer import date_field
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["CommonFields"]
 
 
-class CommonFields:
+@lanes.with_lanes
+class CommonFields(lanes.CommonFieldsState):
     """The header fields that the server adds, encoded once.
 
     Args:
@@ -32,13 +35,16 @@ class CommonFields:
         adds_fields: whether the deployer has configured fields.
     """
 
-    __slots__ = (
-        "_added",
-        "_date_line",
-        "_date_valid_from",
-        "_date_valid_until",
-        "_server_line",
-        "adds_fields",
+    __slots__ = lanes.slots(
+        lanes.CommonFieldsState,
+        (
+            "_added",
+            "_date_line",
+            "_date_valid_from",
+            "_date_valid_until",
+            "_server_line",
+            "adds_fields",
+        ),
     )
 
     def __init__(self, server: str, added: Iterable[tuple[str, str]] = ()) -> None:

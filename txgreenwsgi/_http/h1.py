@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._states import TransitionTable
 
 from .framing import BODILESS_CODES, CHUNKED, CLOSE, LENGTH, NONE
@@ -83,6 +84,7 @@ _NO_REQUEST = cast("RequestHead", None)
 _LONG_BLOCK_BYTES = 16384
 
 
+@lanes.with_lanes
 class Connection(RequestParser):
     """Both directions of one HTTP/1.1 connection.
 
@@ -104,7 +106,16 @@ class Connection(RequestParser):
         framing: the framing of the current response, a constant of `framing.py`.
     """
 
-    __slots__ = ("_common", "_request", "framing", "persistent", "sending")
+    __slots__ = lanes.slots(
+        lanes.ConnectionState,
+        (
+            "_common",
+            "_request",
+            "framing",
+            "persistent",
+            "sending",
+        ),
+    )
 
     def __init__(self, limits: HeadLimits, common: CommonFields) -> None:
         super().__init__(limits)

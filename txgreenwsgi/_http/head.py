@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, final
 
+from txgreenwsgi._native import lanes
+
 __all__ = ["END", "End", "Malformed", "Refusal", "RequestHead"]
 
 
 # Not frozen: a frozen dataclass sets each field through object.__setattr__, which
 # triples the cost of the one object that is created for every request.
-@dataclass(slots=True)
-class RequestHead:
+@lanes.with_lanes
+@dataclass
+class RequestHead(lanes.RequestHeadState):
     """A validated request line and its header fields.
 
     All text is latin-1, one character per byte received, as PEP 3333 requires ("A
@@ -42,6 +45,23 @@ class RequestHead:
         upgrade: The value of Upgrade if Connection lists it, else ``""``. Ignoring it
             is always allowed (RFC 9110 7.8).
     """
+
+    # Not `slots=True`: the attributes may be those of the state class.
+    __slots__ = lanes.slots(
+        lanes.RequestHeadState,
+        (
+            "content_length",
+            "expects_continue",
+            "keep_alive",
+            "method",
+            "path",
+            "query",
+            "target",
+            "upgrade",
+            "variables",
+            "version",
+        ),
+    )
 
     method: str
     target: bytes

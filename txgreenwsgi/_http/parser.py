@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._states import TransitionTable
 
 from .chunked import ChunkedBody
@@ -99,7 +100,7 @@ _DEFAULT_LIMITS: Final = HeadLimits()
 _SHARED_LINES: Final = KnownLines()
 
 
-class RequestParser:
+class RequestParser(lanes.ConnectionState):
     """Incremental parser for the requests of one connection.
 
     Buffers at most one incomplete head (`HeadLimits.size`) or one incomplete line of
@@ -116,19 +117,22 @@ class RequestParser:
         receiving: one of the states of `RECEIVING`.
     """
 
-    __slots__ = (
-        "_body",
-        "_keep_alive",
-        "_leading",
-        "_left",
-        "_limits",
-        "_line_read",
-        "_lines",
-        "_unread",
-        "_unread_from",
-        "has_unread",
-        "pending",
-        "receiving",
+    __slots__ = lanes.slots(
+        lanes.ConnectionState,
+        (
+            "_body",
+            "_keep_alive",
+            "_leading",
+            "_left",
+            "_limits",
+            "_line_read",
+            "_lines",
+            "_unread",
+            "_unread_from",
+            "has_unread",
+            "pending",
+            "receiving",
+        ),
     )
 
     def __init__(

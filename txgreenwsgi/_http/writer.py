@@ -14,6 +14,8 @@ from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from txgreenwsgi._native import lanes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -90,6 +92,7 @@ _CACHED_VALUE_CHARS = 200
 encoded_fields: dict[tuple[str, str], tuple[bytes, str | int | None]] = {}
 #: Cache of status lines: status to the encoded line and the status code.
 encoded_statuses: dict[str, tuple[bytes, int]] = {}
+lanes.lend(encoded_fields=encoded_fields, encoded_statuses=encoded_statuses)
 
 
 class InvalidField(ValueError):
@@ -203,7 +206,8 @@ def reason_of(code: int) -> str:
         return ""
 
 
-class ResponseHead:
+@lanes.with_lanes
+class ResponseHead(lanes.ResponseHeadState):
     """A validated response head, ready to be encoded once.
 
     Hop-by-hop fields are dropped: the server sends its own.
@@ -223,14 +227,17 @@ class ResponseHead:
         TypeError: An argument does not have the type that PEP 3333 requires.
     """
 
-    __slots__ = (
-        "_has_date",
-        "_has_server",
-        "_lines",
-        "code",
-        "content_length",
-        "dropped",
-        "ends_connection",
+    __slots__ = lanes.slots(
+        lanes.ResponseHeadState,
+        (
+            "_has_date",
+            "_has_server",
+            "_lines",
+            "code",
+            "content_length",
+            "dropped",
+            "ends_connection",
+        ),
     )
 
     def __init__(self, status: str, fields: Iterable[tuple[str, str]]) -> None:

@@ -49,6 +49,7 @@ NO_APPLICATION_PROTOCOL: Final = bytes([21, 3, 1, 0, 2, 2, 120])
 _HANDSHAKE_RECORD: Final = 22
 _CLIENT_HELLO: Final = 1
 _ALPN: Final = 16
+_ALPN_BYTES: Final = _ALPN.to_bytes(2, "big")
 
 #: Maximum size of a message. OpenSSL refuses longer ones too.
 MAX_HELLO_BYTES: Final = 16384
@@ -101,6 +102,8 @@ def offered_protocols(data: bytes) -> list[bytes] | None:
     Raises:
         Incomplete: the message is not complete.
     """
+    if _is_whole(data) and _ALPN_BYTES not in data:
+        return None  # the common case of clients without ALPN
     try:
         hello = _Fields(_message(data))
         hello.take(2 + 32)  # version and random
@@ -119,6 +122,15 @@ def offered_protocols(data: bytes) -> list[bytes] | None:
     except _Unknown:
         pass
     return None
+
+
+def _is_whole(data: bytes) -> bool:
+    """Return whether the first record is complete and has the whole message."""
+    if len(data) < 9 or data[0] != _HANDSHAKE_RECORD or data[5] != _CLIENT_HELLO:
+        return False
+    record = int.from_bytes(data[3:5], "big")
+    message = 4 + int.from_bytes(data[6:9], "big")
+    return message <= record <= len(data) - 5
 
 
 def _message(data: bytes) -> bytes:
@@ -148,7 +160,7 @@ class ClientHelloFactory(FirstBytesFactory):
     """A factory that passes connections to a TLS factory after their first message.
 
     Args:
-        below: the factory of TLS connections, a `TLSMemoryBIOFactory`.
+        below: the factory of TLS connections.
         site: the site behind it.
     """
 
@@ -183,12 +195,15 @@ class _ClientHello(FirstBytes):
 
 
 def read_client_hellos(port: IListeningPort, site: GreenSite) -> None:
-    """Read the first message of the TLS connections of `port` before TLS.
+    """Serve the connections of `port` with our own TLS, after their first message.
 
-    A no-op for other ports.
+    A no-op for ports without Twisted's TLS.
     """
     tls: Any = sys.modules.get("twisted.protocols.tls")
     if tls is None or not isinstance(port, Port):
         return
     if type(port.factory) is tls.TLSMemoryBIOFactory:
-        port.factory = ClientHelloFactory(port.factory, site)
+        # Here, because pyOpenSSL is optional.
+        from .tls_transport import own_factory
+
+        port.factory = ClientHelloFactory(own_factory(port.factory, site), site)

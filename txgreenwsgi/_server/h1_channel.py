@@ -29,6 +29,7 @@ from txgreenwsgi._http.framing import CLOSE
 from txgreenwsgi._http.h1 import BODY, COMPLETE, Connection
 from txgreenwsgi._http.head import END, Refusal, RequestHead
 from txgreenwsgi._http.writer import STATUSES
+from txgreenwsgi._native import lanes
 from txgreenwsgi._serving.body import BadBody
 from txgreenwsgi._serving.exchange import ENDED, Exchange
 from txgreenwsgi._serving.plain_response import plain_response
@@ -38,7 +39,7 @@ from txgreenwsgi._wsgi.input import MAX_PIECE_BYTES
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
 from .ends import ends_of
-from .output import SocketOutput, output_for, tcp_connection
+from .output import DirectOutput, SocketOutput, output_for, tcp_connection
 from .sockets import DONE
 
 if TYPE_CHECKING:
@@ -125,6 +126,11 @@ _READ_BYTES = 65536
 # The shared inbox of all connections without events: an empty deque takes 600 bytes.
 # Never modified.
 _EMPTY_INBOX: deque[Event] = deque(maxlen=0)
+lanes.lend(
+    empty_inbox=_EMPTY_INBOX,
+    connection_done=CONNECTION_DONE,
+    connection_lost=CONNECTION_LOST,
+)
 
 _NO_ENDS = cast("Ends", None)
 # A PlainTransport where `_fd` is valid; any StreamTransport otherwise.
@@ -138,8 +144,9 @@ _DECODED_BYTES = 16384
 _MIN_READ_BYTES = 16384
 
 
+@lanes.with_lanes
 @implementer(IProtocol, IHandshakeListener)
-class H1Channel:
+class H1Channel(lanes.H1ChannelState):
     """The Twisted protocol of one HTTP/1.1 connection, and the stream of its exchanges.
 
     Args:
@@ -160,23 +167,26 @@ class H1Channel:
         reading_paused: whether reading from the transport is paused.
     """
 
-    __slots__ = (
-        "_discarded",
-        "_fd",
-        "_h1",
-        "_handshakes",
-        "_inbox",
-        "_proxied",
-        "_pumping",
-        "_sockets",
-        "_time",
-        "ends",
-        "exchange",
-        "output",
-        "reading_paused",
-        "server",
-        "state",
-        "transport",
+    __slots__ = lanes.slots(
+        lanes.H1ChannelState,
+        (
+            "_discarded",
+            "_fd",
+            "_h1",
+            "_handshakes",
+            "_inbox",
+            "_proxied",
+            "_pumping",
+            "_sockets",
+            "_time",
+            "ends",
+            "exchange",
+            "output",
+            "reading_paused",
+            "server",
+            "state",
+            "transport",
+        ),
     )
 
     output: Output
@@ -589,6 +599,8 @@ class H1Channel:
         self.exchange = None
         self.state = _ON_NEXT[self.state]
         self._time = now
+        if self._fd < 0 and isinstance(self.output, DirectOutput):
+            self.output.release_memory()
         h1 = self._h1
         if not self._pumping and (self._inbox or h1.has_unread or h1.pending):
             self._pump()
@@ -676,7 +688,7 @@ class H1Channel:
         Returns:
             b"" if no data is available; None if pieces were added to the body.
         """
-        if self._fd < 0 or self.reading_paused or self._inbox or self._h1.has_unread:
+        if self.reading_paused or self._inbox or self._h1.has_unread:
             return b""
         if self.state is not SERVING:
             return b""
@@ -684,10 +696,14 @@ class H1Channel:
         if hub.seconds() - hub.resumed_at > hub.slice_seconds:
             return b""  # a fast client must not monopolize the reactor
         size = min(max(wanted, _MIN_READ_BYTES), MAX_PIECE_BYTES)
-        try:
-            data = self.transport.socket.recv(size)
-        except OSError:
-            return b""  # no data, or an error that the reactor will report
+        if self._fd < 0:
+            output = self.output
+            data = output.receive(size) if isinstance(output, DirectOutput) else b""
+        else:
+            try:
+                data = self.transport.socket.recv(size)
+            except OSError:
+                return b""  # no data, or an error that the reactor will report
         if not data:
             return b""  # end of stream, which the reactor will report
         if self._h1.is_piece(data):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IListeningPort, IReactorTime
+    from twisted.internet.interfaces import IListeningPort
 
     from txgreenwsgi._tls.listener import TLSListener
     from txgreenwsgi._tls.options import TLSOptions
@@ -331,9 +331,9 @@ class HTTPSEndpoint:
 
     def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
         """Listen for a `GreenSite`."""
-        from twisted.protocols.tls import TLSMemoryBIOFactory
+        # Here, because pyOpenSSL is optional.
+        from .tls_transport import TLSFactory, accepting
 
         site: GreenSite = protocolFactory
-        clock: IReactorTime = site.server.reactor
-        factory = TLSMemoryBIOFactory(self.tls, False, site, clock=clock)
+        factory = TLSFactory(accepting(self.tls.serverConnectionForTLS), site)
         return self._below.listen(ClientHelloFactory(factory, site))

@@ -7,7 +7,8 @@ computation; and the transport would copy the bytes that a slow client has not
 accepted. Here they stay in the application's block, and the task parks until the
 socket is writable.
 
-All other transports (mainly TLS) use `transport.write` and the producer interface.
+On our own TLS, `DirectOutput` does the same through its transport, which encrypts into
+the socket. All other transports use `transport.write` and the producer interface.
 
 This file knows transports and parks tasks. It must never know HTTP.
 """
@@ -23,6 +24,7 @@ from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._serving.stream import concurrent_write_error
 from txgreenwsgi._switching.errors import ClientDisconnected
 from txgreenwsgi._switching.greenlets import Suspension, require_task
@@ -31,9 +33,10 @@ from txgreenwsgi._switching.waiting import sleep
 if TYPE_CHECKING:
     from txgreenwsgi._serving.stream import Output
 
-    from .transports import Consumer, StreamTransport
+    from .transports import Consumer, DirectTransport, StreamTransport
 
 __all__ = [
+    "DirectOutput",
     "Sender",
     "SocketOutput",
     "TransportOutput",
@@ -60,6 +63,8 @@ _PIECE_BYTES = 65536
 # first bytes of its file.
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
+_FOREVER = float("inf")
+
 _CAN_SENDFILE = hasattr(os, "sendfile")
 
 
@@ -70,8 +75,9 @@ class Sender(Protocol):
         """Drop the connection: a send failed or was interrupted halfway."""
 
 
+@lanes.with_lanes
 @implementer(IPullProducer)
-class SocketOutput:
+class SocketOutput(lanes.SocketOutputState):
     """Output that writes straight to the socket of a plain connection.
 
     Twisted's write buffer stays empty: the transport only reports that the socket is
@@ -84,7 +90,16 @@ class SocketOutput:
             than one to a bound method.
     """
 
-    __slots__ = ("_sender", "_socket", "_transport", "may_buffer", "waiting")
+    __slots__ = lanes.slots(
+        lanes.SocketOutputState,
+        (
+            "_sender",
+            "_socket",
+            "_transport",
+            "may_buffer",
+            "waiting",
+        ),
+    )
 
     flushing = False
 
@@ -353,6 +368,89 @@ class TransportOutput:
         self._paused = False
 
 
+class DirectOutput(TransportOutput):
+    """Output to a transport that sends at once, such as our own TLS.
+
+    A slow client makes the task park, as with `SocketOutput`. What is left of a piece
+    then is in the transport, and stays valid if the wait is interrupted.
+
+    Args:
+        transport: the transport of the connection.
+        sender: as for `SocketOutput`.
+    """
+
+    __slots__ = ()
+
+    may_buffer = False
+
+    _transport: DirectTransport
+
+    def send(self, data: bytes) -> None:
+        self.send_parts(data)
+
+    def send_parts(self, *parts: bytes) -> None:
+        if self.waiting is not None:
+            raise concurrent_write_error()
+        transport = self._transport
+        if sum(map(len, parts)) <= 2 * _PIECE_BYTES:
+            transport.writeSequence(parts)
+        else:
+            for data in parts:
+                view = memoryview(data)
+                for start in range(0, len(view), _PIECE_BYTES):
+                    transport.write(view[start : start + _PIECE_BYTES])
+                    if self._paused:
+                        self._wait_for_client(True)
+        if transport.lost:
+            self._sender.send_failed()
+            raise ClientDisconnected("the client has closed the connection")
+        if self._paused:
+            self._wait_for_client(False)
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> int | None:
+        left = count
+        while left:
+            try:
+                block = os.pread(fd, min(left, _PIECE_BYTES), offset)
+            except OSError:
+                if head:
+                    self.send(head)
+                raise
+            if not block:
+                break  # the file was truncated
+            if head:
+                self.send_parts(head, block)
+                head = b""
+            else:
+                self.send(block)
+            offset += len(block)
+            left -= len(block)
+        if head:
+            self.send(head)
+        return count - left
+
+    def flush(self) -> None:
+        pass
+
+    def progressed(self) -> None:
+        """Restart the time limit of the wait: the client has accepted a part."""
+        waiting = self.waiting
+        if waiting is not None and waiting.task is not None:
+            waiting.discount(_FOREVER, waiting.task.hub.seconds())
+
+    def send_last(self, data: bytes) -> bool:
+        self._transport.write(data)
+        return not self._paused and not self._transport.lost
+
+    def receive(self, size: int) -> bytes:
+        """Read about `size` bytes from the client; b"" if none are there."""
+        return self._transport.receive(size)
+
+    def release_memory(self) -> None:
+        """Release the memory that long messages have left. Call between requests."""
+        self._transport.release_memory()
+
+
 def tcp_connection(transport: object) -> Connection | None:
     """Return the TCP or UNIX connection that `transport` is, or is a layer above."""
     while transport is not None and not isinstance(transport, Connection):
@@ -393,4 +491,7 @@ def output_for(transport: StreamTransport, sender: Sender) -> Output:
     """
     if isinstance(transport, Connection) and not transport.TLS:
         return SocketOutput(transport, sender)
+    if getattr(transport, "sends_at_once", False):
+        direct: DirectTransport = transport  # type: ignore[assignment]
+        return DirectOutput(direct, sender)
     return TransportOutput(transport, sender)

@@ -32,6 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, hub_of
 
 from .ends import ServerAddresses
@@ -78,8 +79,9 @@ class Watched(Protocol):
         """Handle a disconnect while reading is paused."""
 
 
+@lanes.with_lanes
 @implementer(IReadDescriptor)
-class Sockets:
+class Sockets(lanes.SocketsState):
     """The poller of the plain connections of one site.
 
     Call from the reactor greenlet.
@@ -346,6 +348,10 @@ class Sockets:
             transport.connectionLost(reason)
 
 
+lanes.lend(sockets=globals())
+
+
+@lanes.lent
 def _raised() -> BaseException | None:
     """Log and return the current exception, which ends only its connection."""
     _log.failure("a connection failed")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
 
     from twisted.internet.interfaces import IAddress, IProducer
     from twisted.python.failure import Failure
 
-__all__ = ["Consumer", "PlainTransport", "StreamTransport"]
+__all__ = ["Consumer", "DirectTransport", "PlainTransport", "StreamTransport"]
 
 
 class Consumer(Protocol):
@@ -43,6 +44,28 @@ class StreamTransport(Consumer, Protocol):
     def loseWriteConnection(self) -> None: ...
 
     def abortConnection(self) -> None: ...
+
+
+class DirectTransport(StreamTransport, Protocol):
+    """A transport whose `write` leaves nothing unsent unless the client is slow.
+
+    Attributes:
+        sends_at_once: True.
+        lost: whether nothing can be sent any more.
+    """
+
+    sends_at_once: bool
+
+    @property
+    def lost(self) -> bool: ...
+
+    def write(self, data: bytes | memoryview) -> None: ...
+
+    def writeSequence(self, data: Iterable[bytes]) -> None: ...
+
+    def receive(self, size: int) -> bytes: ...
+
+    def release_memory(self) -> None: ...
 
 
 class PlainTransport(StreamTransport, Protocol):

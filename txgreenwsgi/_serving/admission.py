@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, TypeVar
 
+from txgreenwsgi._native import lanes
+
 __all__ = ["AdmissionQueue"]
 
 T = TypeVar("T")
 
 
-class AdmissionQueue(Generic[T]):
+@lanes.with_lanes
+class AdmissionQueue(Generic[T], lanes.AdmissionQueueState):
     """Slots for `limit` requests, and a queue of at most `max_queued` behind them.
 
     Call all methods from the reactor's thread; none parks.
@@ -24,7 +27,15 @@ class AdmissionQueue(Generic[T]):
         running: the number of slots in use.
     """
 
-    __slots__ = ("_queue", "limit", "max_queued", "running")
+    __slots__ = lanes.slots(
+        lanes.AdmissionQueueState,
+        (
+            "_queue",
+            "limit",
+            "max_queued",
+            "running",
+        ),
+    )
 
     def __init__(self, limit: int, max_queued: int) -> None:
         self.limit = limit

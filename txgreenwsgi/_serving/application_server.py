@@ -10,6 +10,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from txgreenwsgi._http.common_fields import CommonFields
+from txgreenwsgi._native import lanes
 from txgreenwsgi._switching.greenlets import Hub, hub_of
 from txgreenwsgi._switching.thread_calls import in_task_of_thread
 from txgreenwsgi._threads.pool import set_thread_count
@@ -65,7 +66,8 @@ if TYPE_CHECKING:
 __all__ = ["ApplicationServer"]
 
 
-class ApplicationServer:
+@lanes.with_lanes
+class ApplicationServer(lanes.ApplicationServerState):
     """The state that all requests of one application share.
 
     Args:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.thread_calls import in_task_of_thread, tasks_of_threads
 from txgreenwsgi._switching.waiting import sleep
@@ -36,6 +37,7 @@ _UNBOUNDED = float("inf")
 
 # Shared by all bodies without buffered pieces, which are most. Never modified.
 _NO_PIECES: deque[bytes] = deque(maxlen=0)
+lanes.lend(no_pieces=_NO_PIECES)
 
 
 class BadBody(OSError):
@@ -96,9 +98,11 @@ class NoBody:
 
 
 NO_BODY: Final = NoBody()
+lanes.lend(no_body=NO_BODY)
 
 
-class RequestBody:
+@lanes.with_lanes
+class RequestBody(lanes.RequestBodyState):
     """The pieces of one request body.
 
     Args:
@@ -118,21 +122,24 @@ class RequestBody:
             before it sends the body.
     """
 
-    __slots__ = (
-        "_length",
-        "_paused",
-        "_pieces",
-        "_received",
-        "_stalled",
-        "_stream",
-        "_waited",
-        "client_waits",
-        "complete",
-        "error",
-        "held",
-        "limits",
-        "pause_seconds",
-        "reader",
+    __slots__ = lanes.slots(
+        lanes.RequestBodyState,
+        (
+            "_length",
+            "_paused",
+            "_pieces",
+            "_received",
+            "_stalled",
+            "_stream",
+            "_waited",
+            "client_waits",
+            "complete",
+            "error",
+            "held",
+            "limits",
+            "pause_seconds",
+            "reader",
+        ),
     )
 
     def __init__(self, stream: Stream, head: RequestHead, limits: Limits) -> None:

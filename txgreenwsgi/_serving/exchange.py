@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from txgreenwsgi._http.framing import BODILESS_CODES
 from txgreenwsgi._http.writer import STATUSES, EarlyHints
+from txgreenwsgi._native import lanes
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._switching.errors import (
     Cancelled,
@@ -131,7 +132,8 @@ def late_write_error() -> ValueError:
     return ValueError("the response was written to after its end")
 
 
-class Exchange:
+@lanes.with_lanes
+class Exchange(lanes.ExchangeState):
     """One request and its response.
 
     Args:
@@ -168,32 +170,35 @@ class Exchange:
 
     crosses: Final = False
 
-    __slots__ = (
-        "_awaits_stop",
-        "_left",
-        "_started_unix",
-        "_yielding",
-        "blocks",
-        "bodiless",
-        "body",
-        "bytes_sent",
-        "code",
-        "deadline",
-        "details",
-        "ends",
-        "error",
-        "errors",
-        "head",
-        "iterating",
-        "limits",
-        "outcome",
-        "request_id",
-        "server",
-        "stalled",
-        "started",
-        "state",
-        "stream",
-        "task",
+    __slots__ = lanes.slots(
+        lanes.ExchangeState,
+        (
+            "_awaits_stop",
+            "_left",
+            "_started_unix",
+            "_yielding",
+            "blocks",
+            "bodiless",
+            "body",
+            "bytes_sent",
+            "code",
+            "deadline",
+            "details",
+            "ends",
+            "error",
+            "errors",
+            "head",
+            "iterating",
+            "limits",
+            "outcome",
+            "request_id",
+            "server",
+            "stalled",
+            "started",
+            "state",
+            "stream",
+            "task",
+        ),
     )
 
     def __init__(
@@ -610,11 +615,14 @@ class Exchange:
             runner = server.runner
             runner(server.application, environ, self)
         except BaseException as error:  # SystemExit ends only the request
-            if self.task is not None and self.task.dying:
+            if self._propagates():
                 raise
-            if isinstance(self.error, Forked):
-                raise  # `end_child` exits this process
             self._failed(error)
+
+    def _propagates(self) -> bool:
+        """Return whether an exception of the application ends its task."""
+        dying = self.task is not None and self.task.dying
+        return dying or isinstance(self.error, Forked)  # `end_child` exits
 
     def _run_with_body(self, body: RequestBody) -> None:
         """Call the application, after its body was received if it must be complete."""

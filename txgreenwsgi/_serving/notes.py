@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from txgreenwsgi._native import lanes
+
 if TYPE_CHECKING:
     from txgreenwsgi._http.head import RequestHead
 
@@ -30,6 +32,7 @@ class RequestNote(Protocol):
     running: int
 
 
+@lanes.lent
 def note_request(note: RequestNote, request_id: str, head: RequestHead) -> None:
     """Write a request into a note; cut texts that are too long. Never raises."""
     note.running = 0

@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from twisted.logger import Logger
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi.monitoring.records import Observer, needs_of
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class RequestInFlight:
 _tables: WeakSet[RequestTable] = WeakSet()
 
 
-class RequestTable:
+@lanes.with_lanes
+class RequestTable(lanes.RequestTableState):
     """The requests in flight of one server, and its observers.
 
     Attributes:

@@ -25,6 +25,8 @@ from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.context import theContextTracker
 
+from txgreenwsgi._native import lanes
+
 from . import asyncio_state as loops
 from . import guards, running
 from .asyncio_state import running_loop, swap_state
@@ -131,7 +133,8 @@ def _run_tasks() -> None:
         reactor_greenlet.switch()
 
 
-class GreenletHub:
+@lanes.with_lanes
+class GreenletHub(lanes.GreenletHubState):
     """The tasks of one reactor, one greenlet each. Made by `hub_of`.
 
     Attributes:
@@ -562,6 +565,15 @@ class GreenletHub:
         functions, self._on_end = self._on_end, []
         for function in functions:
             call_and_log(function, "a callback for the end of a hub failed")
+
+
+lanes.lend(
+    greenlets=globals(),
+    loops=vars(loops),
+    running_loop=running_loop,
+    swap_state=swap_state,
+    end_child=end_child,
+)
 
 
 def existing_hub_of(reactor: IReactorTime) -> Hub | None:

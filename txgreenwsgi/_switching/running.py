@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from greenlet import getcurrent
 
+from txgreenwsgi._native import lanes
+
 from . import guards
 from .errors import NotInGreenlet
 
@@ -30,6 +32,8 @@ program: Task[object] | None = None
 #: True while a signal handler runs, having interrupted a task or the reactor at an
 #: arbitrary point.
 in_handler = False
+
+lanes.lend(running=globals())
 
 
 def current_task() -> Task[object] | None:

@@ -8,11 +8,14 @@ It knows reactors. It must never know tasks.
 
 from __future__ import annotations
 
+import time as _time
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from twisted.internet.base import DelayedCall
 from twisted.python.runtime import seconds as wall_clock
+
+from txgreenwsgi._native import lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +59,11 @@ def is_steady(reactor: IReactorTime) -> bool:
 def _steady_seconds(
     monotonic: Callable[[], float], offset: float
 ) -> Callable[[], float]:
+    if monotonic is _time.monotonic:
+        steady = lanes.steady_seconds(monotonic() + offset)
+        if steady is not None:
+            return steady
+
     # A closure, because libraries that freeze the time replace module variables.
     def seconds() -> float:
         return monotonic() + offset

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._states import TransitionTable
 
 from . import guards
@@ -82,6 +83,7 @@ ALL_SHIELDS = 1 << 30
 
 # The shared log contexts of ended tasks: creating a list takes time.
 _NO_CONTEXTS: list[dict[type[object], dict[str, str]]] = []
+lanes.lend(no_contexts=_NO_CONTEXTS)
 
 _OWN_PACKAGE = __name__.rpartition(".")[0]
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE
@@ -197,7 +199,13 @@ def call_and_log(function: Callable[[], object], complaint: str) -> None:
     try:
         function()
     except Exception:
-        _log.failure("{complaint}", complaint=complaint)
+        log_failure(complaint)
+
+
+@lanes.lent
+def log_failure(complaint: str) -> None:
+    """Log `complaint` and the current exception."""
+    _log.failure("{complaint}", complaint=complaint)
 
 
 def _without_task(traceback: TracebackType | None) -> TracebackType | None:
@@ -225,7 +233,8 @@ def _without_task(traceback: TracebackType | None) -> TracebackType | None:
     return first
 
 
-class Task(Generic[T_co]):
+@lanes.with_lanes
+class Task(Generic[T_co], lanes.TaskState):
     """A function running in one of our greenlets; made by `txgreenwsgi.spawn`.
 
     All attributes are read-only outside `_switching`; use the methods to change them.
@@ -253,35 +262,38 @@ class Task(Generic[T_co]):
             noted something about the task, and so has to be told its end.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_args",
-        "_asyncio_state",
-        "_before_end",
-        "_context",
-        "_error",
-        "_exit_raised",
-        "_function",
-        "_interruptions",
-        "_kwargs",
-        "_log_contexts",
-        "_observed",
-        "_on_end",
-        "_parked_greenlet",
-        "_refusals",
-        "_result",
-        "_traceback",
-        "dying",
-        "greenlet",
-        "hub",
-        "ident",
-        "measured",
-        "name",
-        "pending_interruption",
-        "shield_depth",
-        "state",
-        "suspension",
-        "uses_reactor",
+    __slots__ = lanes.slots(
+        lanes.TaskState,
+        (
+            "__weakref__",
+            "_args",
+            "_asyncio_state",
+            "_before_end",
+            "_context",
+            "_error",
+            "_exit_raised",
+            "_function",
+            "_interruptions",
+            "_kwargs",
+            "_log_contexts",
+            "_observed",
+            "_on_end",
+            "_parked_greenlet",
+            "_refusals",
+            "_result",
+            "_traceback",
+            "dying",
+            "greenlet",
+            "hub",
+            "ident",
+            "measured",
+            "name",
+            "pending_interruption",
+            "shield_depth",
+            "state",
+            "suspension",
+            "uses_reactor",
+        ),
     )
 
     def __init__(
@@ -605,15 +617,8 @@ class Task(Generic[T_co]):
             finally:
                 if self._before_end is not None:
                     self._run_before_end()
-        except GreenletExit:
-            self._error = Cancelled("the task was killed")
-            self._observed = True
-            self.state = FAILED
         except BaseException as error:  # SystemExit must not stop the reactor
-            self._error = error
-            self._traceback = error.__traceback__ = _without_task(error.__traceback__)
-            self._observed |= isinstance(error, Cancelled)
-            self.state = FAILED
+            self._fail(error)
         else:
             self.state = FINISHED
         # Release the function and its arguments.
@@ -621,6 +626,17 @@ class Task(Generic[T_co]):
         self._args = ()
         # This frame outlives its call as the `f_back` of a failure's frames.
         del self, function
+
+    def _fail(self, error: BaseException) -> None:
+        """Store the exception that has ended the function."""
+        if isinstance(error, GreenletExit):
+            self._error = Cancelled("the task was killed")
+            self._observed = True
+        else:
+            self._error = error
+            self._traceback = error.__traceback__ = _without_task(error.__traceback__)
+            self._observed |= isinstance(error, Cancelled)
+        self.state = FAILED
 
     def _run_before_end(self) -> None:
         """Call the functions given to `call_before_end`, the last one first."""

@@ -16,6 +16,8 @@ from functools import wraps
 from threading import get_ident
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
+from txgreenwsgi._native import lanes
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -51,6 +53,7 @@ class InTask(Protocol):
 
 #: By the ident of a thread: calls functions in the task that waits for the thread.
 tasks_of_threads: dict[int, InTask] = {}
+lanes.lend(tasks_of_threads=tasks_of_threads)
 
 
 def in_task_of_thread() -> InTask | None:

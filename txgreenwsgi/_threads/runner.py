@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from greenlet import GreenletExit
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._switching.errors import Cancelled, ClientDisconnected, RequestTimeout
 from txgreenwsgi._switching.greenlets import require_task
 from txgreenwsgi._switching.running import current_task
@@ -44,7 +45,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ThreadRunner:
+@lanes.with_lanes
+class ThreadRunner(lanes.ThreadRunnerState):
     """Serves some requests in threads, others in their task.
 
     Args:

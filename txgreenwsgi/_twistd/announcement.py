@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 
 import txgreenwsgi
+from txgreenwsgi import _native
 from txgreenwsgi._workers.interface import MasterObserver
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _log = Logger()
 def announce(
     app: str, urls: Sequence[str], settings: Settings, workers: Sequence[int] = ()
 ) -> None:
-    """Log version, application, URLs and process ids.
+    """Log version, application, URLs, process ids and whether the server is compiled.
 
     Call when the application is imported and the ports are open.
 
@@ -39,12 +40,14 @@ def announce(
         workers: the process ids of the workers; empty if this process serves.
     """
     _log.info(
-        "txgreenwsgi {version} serves {app} at {urls} ({processes}; {threads})",
+        "txgreenwsgi {version} serves {app} at {urls} ({processes}; {threads}; "
+        "{fast_path})",
         version=txgreenwsgi.__version__,
         app=app,
         urls=" ".join(urls) or "no address",
         processes=_processes(workers),
         threads=threads_mode(settings),
+        fast_path=_native.description(),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 from typing import TYPE_CHECKING, Final
 
+from txgreenwsgi import _native
 from txgreenwsgi._server.access_log import ServerAccessLog
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def check_start(load_app: Callable[[], object], options: Options) -> tuple[str, 
     finally:
         faulthandler.cancel_dump_traceback_later()
     warnings = (*options.warnings, *options.findings)
-    lines = [*(f"warning: {warning}" for warning in warnings), "valid: "]
+    lines = [*(f"warning: {warning}" for warning in warnings)]
+    lines += [f"fast path: {_native.description()}", "valid: "]
     lines[-1] += f"{command.app} on {', '.join(command.listen)}"
     return "".join(f"{line}\n" for line in lines), 0

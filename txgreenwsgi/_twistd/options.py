@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.python import usage
 
+from txgreenwsgi import _native
 from txgreenwsgi._configuration import (
     Command,
     Conditions,
@@ -174,11 +175,12 @@ class Options(usage.Options):
             )
 
     def opt_version(self) -> NoReturn:
-        """Print the versions of this package and its dependencies, and exit."""
+        """Print the versions and whether the server is compiled, and exit."""
         print(
             f"txgreenwsgi {version('txgreenwsgi')} (Twisted {version('Twisted')}, "
             f"greenlet {version('greenlet')}, httptools {version('httptools')}, "
-            f"{platform.python_implementation()} {platform.python_version()})"
+            f"{platform.python_implementation()} {platform.python_version()}; "
+            f"{_native.description()})"
         )
         raise SystemExit(0)
 

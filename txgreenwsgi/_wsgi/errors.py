@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
+from txgreenwsgi._native import lanes
+
 from .partial_lines import LONGEST_LINE
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ __all__ = ["Errors", "current_errors", "set_current_errors"]
 _log = Logger()
 
 
-class Errors:
+@lanes.with_lanes
+class Errors(lanes.ErrorsState):
     """A text file whose lines become log events (PEP 3333, "Error Streams").
 
     Args:
@@ -38,7 +41,15 @@ class Errors:
             Not set without one.
     """
 
-    __slots__ = ("partial_line", "partial_output", "request_id", "traceparent")
+    __slots__ = lanes.slots(
+        lanes.ErrorsState,
+        (
+            "partial_line",
+            "partial_output",
+            "request_id",
+            "traceparent",
+        ),
+    )
 
     traceparent: str
 
@@ -92,3 +103,4 @@ current_errors: ContextVar[Errors | None] = ContextVar("current_errors", default
 
 #: Sets `current_errors` in the current context. Looked up once, for the hot path.
 set_current_errors = current_errors.set
+lanes.lend(current_errors=current_errors)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.logger import Logger
 
 from txgreenwsgi._http.writer import ResponseHead
+from txgreenwsgi._native import lanes
 from txgreenwsgi._switching.greenlets import require_task
 from txgreenwsgi._switching.thread_calls import in_task_of_thread
 
@@ -105,7 +106,8 @@ _BYTES_LIKE: frozenset[type] = frozenset({bytes, bytearray, memoryview})
 _TEXT_OR_BYTES = (str, bytes, bytearray, memoryview)
 
 
-class StartResponse:
+@lanes.with_lanes
+class StartResponse(lanes.StartResponseState):
     """The `start_response` of one request (PEP 3333, "The start_response() Callable").
 
     Attributes:
@@ -113,7 +115,14 @@ class StartResponse:
         sent: True once the head has been sent and can no longer be replaced.
     """
 
-    __slots__ = ("_sink", "head", "sent")
+    __slots__ = lanes.slots(
+        lanes.StartResponseState,
+        (
+            "_sink",
+            "head",
+            "sent",
+        ),
+    )
 
     def __init__(self, sink: ResponseSink) -> None:
         self._sink = sink
@@ -214,6 +223,7 @@ def _as_bytes(block: Any) -> bytes:
     )
 
 
+@lanes.with_lane
 def serve(
     application: Application, environ: WSGIEnvironment, sink: ResponseSink
 ) -> None:
@@ -224,7 +234,6 @@ def serve(
     start = StartResponse(sink)
     blocks = application(environ, start)
     kind: type[object] = type(blocks)
-    block = None
     if (kind is list or kind is tuple) and len(blocks) == 1:  # type: ignore[arg-type]
         block = blocks[0]  # type: ignore[index]
         head = start.head
@@ -233,9 +242,21 @@ def serve(
             start.sent = True
             sink.respond(head, block)
             return
+    _finish_response(application, start, blocks, sink)
+
+
+@lanes.lent
+def _finish_response(
+    application: Application,
+    start: StartResponse,
+    blocks: Iterable[bytes],
+    sink: ResponseSink,
+) -> None:
+    """Send the response that the application has returned, and close it. May park."""
+    kind: type[object] = type(blocks)
     try:
-        if block is not None:
-            block = _as_bytes(block)
+        if (kind is list or kind is tuple) and len(blocks) == 1:  # type: ignore[arg-type]
+            block = _as_bytes(blocks[0])  # type: ignore[index]
             start.send(block, len(block))
         elif kind is FileWrapper and _send_file(start, blocks, sink):  # type: ignore[arg-type]
             pass

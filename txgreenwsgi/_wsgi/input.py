@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._switching.waiting import yield_if_due
 
 if TYPE_CHECKING:
@@ -60,14 +61,24 @@ MAX_PIECE_BYTES = 262144
 _STRETCH_BYTES = 4096
 
 
-class Input:
+@lanes.with_lanes
+class Input(lanes.InputState):
     """The request body as a file (PEP 3333, "Input and Error Streams").
 
     Every method may park; call them from a task. If the client disconnects they raise
     `ClientDisconnected`: a read is never silently short.
     """
 
-    __slots__ = ("_buffered", "_ended", "_source", "_start", "_stretch_end")
+    __slots__ = lanes.slots(
+        lanes.InputState,
+        (
+            "_buffered",
+            "_ended",
+            "_source",
+            "_start",
+            "_stretch_end",
+        ),
+    )
 
     def __init__(self, source: BodySource) -> None:
         self._source = source

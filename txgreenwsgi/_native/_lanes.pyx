@@ -1,0 +1,1502 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: binding=False, auto_pickle=False, annotation_typing=False, cdivision=True
+# distutils: define_macros=_GNU_SOURCE=1
+"""The compiled fast path: state classes, and lanes for the common case of a request.
+
+A *state class* holds the attributes of a class of the server in C. The class itself is
+Python and derives from it (`class Exchange(lanes.ExchangeState)`), so that every rule
+is written once. A *lane* is the compiled twin of a method: it serves the common case,
+and calls the Python method for any other, before it has changed anything. `with_lanes`
+puts the lanes in the place of the methods, which remain as `_py_NAME`.
+
+Read each lane beside the method of the same name. See
+`docs/decisions/0036-compiled-fast-path.md`. This file knows the attributes of the rooms
+above and must never import them: they hand over what a lane needs (`lend`).
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_SetItem, PyDict_Update
+from cpython.exc cimport PyErr_Clear, PyErr_Occurred, PyErr_SetFromErrno
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_AsLong, PyLong_AsSsize_t
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdio cimport snprintf
+from libc.string cimport memchr, memcmp, memcpy
+
+import greenlet as greenlet_module
+
+cdef extern from *:
+    """
+    #include <sys/types.h>
+    #include <sys/socket.h>
+    #include <string.h>
+    #include <time.h>
+    #include <greenlet/greenlet.h>
+
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0
+    #endif
+    #ifdef __APPLE__
+    #define TXG_MONOTONIC CLOCK_UPTIME_RAW  /* what time.monotonic() reads */
+    #else
+    #define TXG_MONOTONIC CLOCK_MONOTONIC
+    #endif
+
+    static inline double txg_clock(clockid_t clock) {
+        struct timespec at;
+        clock_gettime(clock, &at);
+        return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
+    }
+    static inline double txg_monotonic(void) { return txg_clock(TXG_MONOTONIC); }
+    static inline double txg_wall(void) { return txg_clock(CLOCK_REALTIME); }
+    static inline int txg_import_greenlet(void) {
+        PyGreenlet_Import();
+        return _PyGreenlet_API == NULL ? -1 : 0;
+    }
+    static inline PyObject *txg_current(void) {
+        return (PyObject *)PyGreenlet_GetCurrent();
+    }
+    static inline PyObject *txg_new(PyObject *run) {
+        return (PyObject *)PyGreenlet_New(run, NULL);
+    }
+    static inline PyObject *txg_switch(PyObject *to) {
+        return PyGreenlet_Switch((PyGreenlet *)to, NULL, NULL);
+    }
+    static inline int txg_set_parent(PyObject *of, PyObject *parent) {
+        return PyGreenlet_SetParent((PyGreenlet *)of, (PyGreenlet *)parent);
+    }
+    """
+    double monotonic "txg_monotonic"() noexcept
+    double wall_clock "txg_wall"() noexcept
+    int import_greenlet "txg_import_greenlet"() except -1
+    object current_greenlet "txg_current"()
+    object new_greenlet "txg_new"(object run)
+    object switch_to "txg_switch"(object to)
+    int set_parent "txg_set_parent"(object of, object parent) except -1
+    ssize_t c_recv "recv"(int fd, void* data, size_t size, int flags) nogil
+    ssize_t c_send "send"(int fd, const void* data, size_t size, int flags) nogil
+    void* memmem(const void* data, size_t size, const void* part, size_t length) nogil
+    int MSG_NOSIGNAL
+    object PyContext_Copy(object context)
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    object PyContextVar_Set(object variable, object value)
+    object PyObject_CallNoArgs(object function)
+    object PyUnicode_DecodeLatin1(const char* data, Py_ssize_t size, const char* errors)
+
+cdef extern from *:
+    """
+    #ifndef TXGREENWSGI_SOURCE_HASH
+    #define TXGREENWSGI_SOURCE_HASH ""
+    #endif
+    """
+    const char* TXGREENWSGI_SOURCE_HASH
+
+#: Incremented with each change of the interface to the Python files.
+INTERFACE = 1
+#: The hash of the source files when this was compiled (tools/native_extension.py).
+SOURCE_HASH = TXGREENWSGI_SOURCE_HASH.decode()
+
+# Its C interface has been the same since version 1; the header has no version.
+if not greenlet_module.__version__.startswith("3."):
+    raise ImportError(f"greenlet 3 is needed, not {greenlet_module.__version__}")
+import_greenlet()
+
+# Size of the buffers for input, and for a response with its head.
+cdef enum:
+    IN_BYTES = 65536  # _READ_BYTES of the channel
+    OUT_BYTES = 65536
+    LONG_BLOCK_BYTES = 16384  # as in h1.py: longer blocks are not copied
+    MAX_LENGTH_DIGITS = 18
+
+# Never in use across a call of Python code.
+cdef char IN[IN_BYTES]
+cdef char OUT[OUT_BYTES]
+
+# Bytes that are allowed in the value of a field, and in a target (fields.py, target.py).
+cdef char IN_VALUE[256]
+cdef char IN_TARGET[256]
+cdef int _byte
+for _byte in range(256):
+    IN_VALUE[_byte] = _byte == 9 or (_byte >= 32 and _byte != 127)
+    IN_TARGET[_byte] = 33 <= _byte <= 126 and _byte != 35
+
+# How often each lane was taken.
+cdef long long heads, begun, started, served, responses, blocks_sent, ended, reads
+cdef long long switches
+
+
+def counts():
+    """Return how often each lane was taken so far, by name."""
+    return {
+        "block": blocks_sent,
+        "ended": ended,
+        "exchange": begun,
+        "head": heads,
+        "input": reads,
+        "response": responses,
+        "serve": served,
+        "start": started,
+        "switch": switches,
+    }
+
+
+# What the rooms hand over.
+
+cdef class Lent:
+    """Classes, functions and constants of the rooms, by name."""
+
+    # Classes with lanes; set by `with_lanes`.
+    cdef public type AdmissionQueue, CommonFields, Connection, Errors, Exchange
+    cdef public type GreenletHub, H1Channel, Input, RequestBody, RequestHead
+    cdef public type RequestTable, ResponseHead, Sockets, SocketOutput, StartResponse
+    cdef public type ApplicationServer, Task, ThreadRunner
+    # The namespaces of modules whose variables change.
+    cdef public dict running, loops, greenlets, sockets, tasks_of_threads
+    cdef public dict encoded_fields, encoded_statuses
+    cdef public object no_body, no_pieces, no_contexts, empty_inbox, current_errors
+    cdef public object connection_done, connection_lost
+    cdef public double fast_seconds
+    cdef public object end_child, log_failure, raised, finish_response, note_request
+    cdef public object swap_state, running_loop, serve
+
+
+cdef Lent rooms = Lent()
+
+
+def lend(**objects):
+    """Hand over constants and functions that a lane needs."""
+    for name, value in objects.items():
+        setattr(rooms, name, value)
+
+
+def lent(function):
+    """Hand over a function that a lane calls. A decorator."""
+    setattr(rooms, function.__name__.strip("_"), function)
+    return function
+
+
+def with_lanes(cls):
+    """Replace the methods of a class that have a lane, and let lanes make instances."""
+    setattr(rooms, cls.__name__, cls)
+    base, names = LANES.get(cls.__name__, (None, ()))
+    for name in names:
+        setattr(cls, f"_py_{name.strip('_')}", cls.__dict__[name])
+        setattr(cls, name, base.__dict__[name])
+    return cls
+
+
+def with_lane(function):
+    """Return the lane of a function, and keep the function for other cases."""
+    setattr(rooms, function.__name__, globals()[function.__name__])
+    return globals()[function.__name__]
+
+
+def slots(base, names):
+    """Return those of `names` for which a state class has no attribute."""
+    return tuple(
+        name
+        for name in names
+        if not hasattr(base, name)
+        and not (name == "__weakref__" and base.__weakrefoffset__)
+    )
+
+
+cdef inline object new(type cls):
+    """Return an object of a class of the rooms, without calling `__init__`."""
+    return (<PyTypeObject*>cls).tp_new(cls, <PyObject*>NO_ARGUMENTS, NULL)
+
+
+cdef tuple NO_ARGUMENTS = ()
+
+
+@cython.final
+cdef class SteadySeconds:
+    """The clock of a reactor: the monotonic clock and an offset, in seconds."""
+
+    cdef double offset
+
+    def __call__(self):
+        return monotonic() + self.offset
+
+
+def steady_seconds(offset_to):
+    """Return a clock that continues from `offset_to`, a time in seconds."""
+    cdef SteadySeconds seconds = SteadySeconds.__new__(SteadySeconds)
+    seconds.offset = offset_to - monotonic()
+    return seconds
+
+
+cdef inline double now(object seconds) except? -1:
+    """Return the time of a reactor's clock."""
+    if type(seconds) is SteadySeconds:
+        return monotonic() + (<SteadySeconds>seconds).offset
+    return PyObject_CallNoArgs(seconds)
+
+
+# State classes. The Python class of the same name documents the attributes.
+
+cdef class RequestHeadState:
+    cdef public str method, path, query, version
+    cdef public bytes target
+    cdef public dict variables
+    cdef public object content_length, upgrade
+    cdef public bint keep_alive, expects_continue
+
+
+cdef class ResponseHeadState:
+    cdef public list _lines
+    cdef public object content_length, dropped
+    cdef public int code
+    cdef public bint _has_date, _has_server, ends_connection
+
+
+cdef class CommonFieldsState:
+    cdef public object _added
+    cdef public bytes _date_line, _server_line
+    cdef public double _date_valid_from, _date_valid_until
+    cdef public bint adds_fields
+
+
+cdef class ErrorsState:
+    cdef public object request_id, partial_line, partial_output
+
+
+cdef class AdmissionQueueState:
+    cdef public object _queue
+    cdef public long long limit, max_queued, running
+
+
+cdef class RequestTableState:
+    cdef public set exchanges
+    cdef public object observers, needs, _id_prefix
+    cdef public long long _last_id
+
+
+cdef class ApplicationServerState:
+    cdef public object application, settings, limits, common, context, admission
+    cdef public object table, shutdown, detached, runner, note, hub, metrics, times
+    cdef public dict environ
+    cdef public bint keeps_alive
+
+
+cdef class RequestMeterState:
+    cdef public double ordinary, seconds
+    cdef public long long sent
+    cdef public object values
+    cdef public dict first_bytes
+
+
+cdef class SocketOutputState:
+    cdef public object _sender, _socket, _transport, waiting
+    cdef public bint may_buffer
+
+
+cdef class ConnectionState:
+    # Of RequestParser, and of Connection, which derives from it.
+    cdef public object _limits, _lines, receiving, _body
+    cdef public bytes pending, _unread
+    cdef public int _leading
+    cdef public bint _line_read, _keep_alive, has_unread, persistent
+    cdef public long long _left
+    cdef public Py_ssize_t _unread_from
+    cdef public object _common, _request, framing, sending
+
+
+cdef class RequestBodyState:
+    cdef public object _stream, limits, _length, _pieces, error, reader
+    cdef public long long _received
+    cdef public double _waited, pause_seconds
+    cdef public bint _paused, _stalled, client_waits, complete
+    cdef public Py_ssize_t held
+    # The whole body, if it came with the head. It counts in `held`.
+    cdef bytes piece
+
+    def receive(self, wanted=65536):
+        cdef bytes piece = self.piece
+        if piece is None or not self.held or rooms.tasks_of_threads:
+            return self._py_receive(wanted)
+        self.piece = None
+        self.held -= PyBytes_GET_SIZE(piece)
+        if self._stream.reading_paused:
+            self._stream.update_backpressure()
+        return piece
+
+
+cdef class InputState:
+    cdef public object _source, _buffered
+    cdef public Py_ssize_t _start, _stretch_end
+    cdef public bint _ended
+
+    def read(self, size=-1, /):
+        """The first read of a body that came with the head."""
+        global reads
+        cdef RequestBodyState body
+        cdef Py_ssize_t wanted, held
+        cdef bytes piece
+        if (
+            self._stretch_end >= 0
+            or type(self._source) is not rooms.RequestBody
+            or (type(size) is not int and size is not None)
+        ):
+            return self._py_read(size)
+        body = <RequestBodyState>self._source
+        piece = body.piece
+        wanted = -1
+        if size is not None:
+            wanted = PyLong_AsSsize_t(size) if -(1 << 62) < size < 1 << 62 else 0
+        if (
+            wanted == 0
+            or piece is None
+            or not body.held
+            or body.error is not None
+            or rooms.tasks_of_threads
+            or body._stream.reading_paused
+        ):
+            return self._py_read(size)
+        reads += 1
+        held = PyBytes_GET_SIZE(piece)
+        body.piece = None
+        body.held = 0
+        self._stretch_end = 0
+        if 0 < wanted < held:
+            self._buffered, self._start = piece, wanted
+            return PyBytes_FromStringAndSize(PyBytes_AS_STRING(piece), wanted)
+        self._ended = wanted != held
+        return piece
+
+
+cdef class TaskState:
+    cdef public object hub, ident, name, _function, _args, _kwargs, _context
+    cdef public object _asyncio_state, state, _result, _error, _traceback, greenlet
+    cdef public object _parked_greenlet, suspension, _interruptions, _before_end
+    cdef public object _log_contexts, _on_end
+    cdef public long long shield_depth, _refusals
+    cdef public bint _observed, pending_interruption, dying, uses_reactor, measured
+    cdef public bint _exit_raised
+    cdef object __weakref__
+
+    def run(self):
+        if self.state is not "running":
+            self._py_run()
+        else:
+            run_task(self)
+
+    def notify_end(self):
+        end_task(self)
+
+    def __del__(self):
+        if self._error is not None and not self._observed:
+            self.log_unhandled()
+
+
+cdef class GreenletHubState:
+    cdef public object reactor, seconds, on_turn, on_long_turn, reactor_greenlet
+    cdef public object thread, context_tracker
+    cdef public set tasks
+    cdef public list spare_greenlets
+    cdef public double resumed_at, ended_at, slice_seconds
+    cdef public bint closed
+
+    def start(self, task):
+        if (
+            type(task) is not rooms.Task
+            or self.closed
+            or (<TaskState>task).state is not "new"
+        ):
+            self._py_start(task)
+        else:
+            start_task(self, <TaskState>task)
+
+    def _switch_to(self, task):
+        if type(task) is rooms.Task:
+            run_turn(self, <TaskState>task)
+        else:
+            self._py_switch_to(task)
+
+
+cdef class ExchangeState:
+    cdef public object state, outcome, stream, server, head, ends, limits, body
+    cdef public object errors, request_id, task, error, blocks, details
+    cdef public double started, _started_unix, deadline, stalled
+    cdef public long long bytes_sent, _left
+    cdef public int code
+    cdef public bint iterating, bodiless, _awaits_stop, _yielding
+
+    def admit(self):
+        if not admit(self):
+            self._py_admit()
+
+    def _start(self):
+        if not start_exchange(self):
+            self._py_start()
+
+    def _run(self):
+        if may_run(self):
+            run_exchange(self)
+        else:
+            self._py_run()
+
+    def _task_ended(self):
+        if not end_exchange(self):
+            self._py_task_ended()
+
+    def respond(self, head, block):
+        if not respond(self, head, block):
+            self._py_respond(head, block)
+
+    def write(self, block):
+        if not write_block(self, block):
+            self._py_write(block)
+
+
+cdef class StartResponseState:
+    cdef public object _sink, head
+    cdef public bint sent
+
+    def __call__(self, status, headers, exc_info=None):
+        cdef object head = None
+        if exc_info is None and self.head is None and not self.sent:
+            head = response_head(status, headers)
+        if head is None:
+            return self._py_call(status, headers, exc_info)
+        self.head = head
+        return self.write
+
+
+cdef class ThreadRunnerState:
+    cdef public object _patterns, _serve, _observed
+    cdef public bint _automatic, _has_patterns
+
+    def run(self, application, environ, sink):
+        if not self._has_patterns and self._automatic and self._observed is not None:
+            routes = self._observed[1]
+            if not routes.moved and not routes.suspects:
+                if self._serve is rooms.serve:
+                    serve(application, environ, sink)
+                else:
+                    self._serve(application, environ, sink)
+                return
+        self._py_run(application, environ, sink)
+
+
+cdef class H1ChannelState:
+    cdef public object state, server, transport, exchange, _sockets, _handshakes
+    cdef public object _proxied, _inbox, ends, output
+    cdef public ConnectionState _h1
+    cdef public long long _discarded
+    cdef public double _time
+    cdef public int _fd
+    cdef public bint reading_paused, _pumping
+
+    def doRead(self):
+        if type(self) is rooms.H1Channel:
+            return read_channel(self)
+        return self._py_doRead()
+
+    def dataReceived(self, data):
+        if type(data) is not bytes or not feed(
+            self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
+        ):
+            self._py_dataReceived(data)
+
+
+cdef class SocketsState:
+    cdef public object _hub, _epoll, _postponed
+    cdef public dict _readers, _transports, _channels
+
+    def doRead(self):
+        if type(self._hub) is rooms.GreenletHub:
+            read_ready(self, <GreenletHubState>self._hub)
+        else:
+            self._py_doRead()
+
+
+# Tasks: `_run_tasks`, `Task` and `GreenletHub` in `_switching`.
+
+def run_tasks():
+    """Run one task after another; the main function of each greenlet of a task."""
+    # A parked task keeps a copy of the C stack from here on, so the frames are small.
+    cdef object home
+    while True:
+        home = run_next_task()
+        if home is None:
+            return  # a greenlet that ends switches to its parent
+        switch_to(home)
+
+
+cdef object run_next_task():
+    """Run the current task; return the reactor greenlet, None to end the greenlet."""
+    cdef TaskState task = <TaskState>PyDict_GetItem(rooms.running, "task")
+    cdef GreenletHubState hub = <GreenletHubState>task.hub
+    # Not `gr_context`: greenlet takes a suspended greenlet without a Python frame for
+    # a running one.
+    context = task._context
+    PyContext_Enter(context)
+    try:
+        task.run()
+    finally:
+        PyContext_Exit(context)
+    if <object>PyDict_GetItem(rooms.running, "task") is None:
+        # The task has forked, and this is the child.
+        rooms.end_child(task.error)
+    current = current_greenlet()
+    spare = hub.spare_greenlets
+    if len(spare) >= <Py_ssize_t>rooms.greenlets["SPARE_GREENLETS"] or hub.closed:
+        set_parent(current, hub.reactor_greenlet)
+        return None
+    spare.append(current)
+    return hub.reactor_greenlet
+
+
+cdef int run_task(TaskState task) except -1:
+    """`Task.run`."""
+    try:
+        try:
+            if task._kwargs or task._args:
+                task._result = task._function(*task._args, **(task._kwargs or {}))
+            else:
+                task._result = PyObject_CallNoArgs(task._function)
+        finally:
+            if task._before_end is not None:
+                task._run_before_end()
+    except BaseException as error:
+        task._fail(error)
+    else:
+        task.state = "finished"
+    task._function = task._kwargs = None
+    task._args = NO_ARGUMENTS
+    return 0
+
+
+cdef int start_task(GreenletHubState hub, TaskState task) except -1:
+    """`GreenletHub.start` of a new task of an open hub."""
+    cdef object greenlet
+    hub.tasks.add(task)
+    if hub.spare_greenlets:
+        greenlet = hub.spare_greenlets.pop()
+    else:
+        greenlet = new_greenlet(RUN_TASKS)
+    task.greenlet = task._parked_greenlet = greenlet
+    return run_turn(hub, task)
+
+
+RUN_TASKS = run_tasks
+
+
+cdef int run_turn(GreenletHubState hub, TaskState task) except -1:
+    """`GreenletHub._switch_to`."""
+    global switches
+    cdef object tracker = hub.context_tracker
+    cdef object log_contexts = tracker.contexts
+    cdef object asyncio_state = None
+    cdef object previous = hub.reactor_greenlet
+    cdef object interrupted = <object>PyDict_GetItem(rooms.running, "task")
+    cdef double resumed_at
+    switches += 1
+    task.state = "running"
+    tracker.contexts = task._log_contexts
+    if rooms.running_loop() is not None or task._asyncio_state is not None:
+        asyncio_state = rooms.swap_state(task._asyncio_state)
+    hub.reactor_greenlet = current_greenlet()
+    hub.resumed_at = resumed_at = now(hub.seconds)
+    if hub.on_turn is not None:
+        hub.on_turn()
+    PyDict_SetItem(rooms.running, "task", task)
+    try:
+        switch_to(task._parked_greenlet)
+    finally:
+        PyDict_SetItem(rooms.running, "task", interrupted)
+        if interrupted is not None:
+            hub.reactor_greenlet = previous
+        tracker.contexts = log_contexts
+        if (
+            asyncio_state is not None
+            or rooms.running_loop() is not None
+            or (
+                <object>PyDict_GetItem(rooms.loops, "hooks_used") is True
+                and rooms.loops["generator_hooks"]() != rooms.loops["NO_HOOKS"]
+            )
+        ):
+            task._asyncio_state = rooms.swap_state(asyncio_state)
+        else:
+            task._asyncio_state = None
+    if task.state is "finished" or task.state is "failed":
+        hub.ended_at = now(hub.seconds)
+        if hub.on_long_turn is not None and (
+            hub.ended_at - resumed_at > <double>rooms.greenlets["LONG_TURN_SECONDS"]
+        ):
+            hub.on_long_turn(task, hub.ended_at - resumed_at)
+        task.notify_end()
+    return 0
+
+
+cdef int end_task(TaskState task) except -1:
+    """`Task.notify_end`."""
+    task.hub.tasks.discard(task)
+    task.greenlet = task._parked_greenlet = task._context = task._interruptions = None
+    task.pending_interruption = False
+    task._log_contexts = rooms.no_contexts
+    functions, task._on_end = task._on_end, None
+    if functions is not None:
+        for function in functions:
+            try:
+                PyObject_CallNoArgs(function)
+            except Exception:
+                rooms.log_failure("a callback for the end of a task failed")
+    return 0
+
+
+# The exchange: `Exchange` in `_serving/exchange.py`.
+
+# Facts about the last settings and limits that were seen. Both never change.
+cdef object last_settings = None
+cdef bint plain_settings
+cdef object last_limits = None
+cdef bint examines_heads
+cdef double request_seconds
+cdef long long body_bytes
+
+
+cdef int note_settings(object settings) except -1:
+    global last_settings, plain_settings
+    last_settings = None
+    plain_settings = not settings.buffer_input and not settings.environ
+    last_settings = settings
+    return 0
+
+
+cdef int note_limits(object limits) except -1:
+    global last_limits, examines_heads, request_seconds, body_bytes
+    last_limits = None
+    examines_heads = limits.examines_heads
+    request_seconds = limits.request_seconds
+    body_bytes = limits.body_bytes
+    last_limits = limits
+    return 0
+
+
+cdef ExchangeState new_exchange(
+    H1ChannelState channel, ApplicationServerState server, RequestHeadState head,
+    object body,
+):
+    """`Exchange.__init__`."""
+    global begun
+    cdef ExchangeState self = new(rooms.Exchange)
+    cdef RequestTableState table = <RequestTableState>server.table
+    begun += 1
+    self.state = "queued"
+    self.outcome = "finished"
+    self.stream = channel
+    self.server = server
+    self.head = head
+    self.ends = channel.ends
+    self.limits = server.limits
+    self.body = body
+    self.request_id = next_id(table)
+    self.started = now((<GreenletHubState>server.hub).seconds)
+    self._started_unix = wall_clock() if table.observers else 0.0
+    self.deadline = float("inf")
+    if request_seconds:
+        self.deadline = self.started + request_seconds
+    self._left = -1
+    table.exchanges.add(self)
+    return self
+
+
+cdef str next_id(RequestTableState table):
+    """`RequestTable.next_id`."""
+    cdef char number[24]
+    cdef int length
+    if not table._id_prefix:
+        return table.next_id()
+    table._last_id += 1
+    length = snprintf(number, 24, b"-%llx", table._last_id)
+    return table._id_prefix + PyUnicode_DecodeLatin1(number, length, NULL)
+
+
+cdef bint admit(ExchangeState self) except -1:
+    cdef AdmissionQueueState admission
+    cdef RequestHeadState head
+    cdef long long length
+    if (
+        self.state is not "queued"
+        or type(self.server) is not rooms.ApplicationServer
+        or type(self.head) is not rooms.RequestHead
+    ):
+        return False
+    if self.limits is not last_limits:
+        note_limits(self.limits)
+    head = <RequestHeadState>self.head
+    if examines_heads:
+        return False
+    if body_bytes and head.content_length is not None:
+        length = head.content_length
+        if length > body_bytes:
+            return False
+    admission = <AdmissionQueueState>(<ApplicationServerState>self.server).admission
+    if admission.running >= admission.limit:
+        return False
+    admission.running += 1
+    if not start_exchange(self):
+        self._py_start()
+    return True
+
+
+cdef bint start_exchange(ExchangeState self) except -1:
+    """`Exchange._start`."""
+    global started
+    cdef ApplicationServerState server
+    cdef GreenletHubState hub
+    cdef TaskState task
+    if (
+        type(self.server) is not rooms.ApplicationServer
+        or type((<ApplicationServerState>self.server).hub) is not rooms.GreenletHub
+    ):
+        return False
+    server = <ApplicationServerState>self.server
+    hub = <GreenletHubState>server.hub
+    if hub.closed:
+        return False
+    started += 1
+    self.state = "running"
+    # Task.__init__
+    task = new(rooms.Task)
+    task.hub = hub
+    task.ident = 0
+    task.name = "request"
+    task._function = self._run
+    task._args = NO_ARGUMENTS
+    task._context = PyContext_Copy(server.context)
+    task._log_contexts = hub.context_tracker.contexts[:]
+    task.state = "new"
+    task._on_end = [self._task_ended]
+    self.task = task
+    note = server.note
+    if note is None:
+        start_task(hub, task)
+        return True
+    try:
+        note.request_id = self.request_id
+        note.method = self.head.method
+        note.target = self.head.target
+        note.running = 1
+    except ValueError:
+        rooms.note_request(note, self.request_id, self.head)
+    start_task(hub, task)
+    note.running = 0
+    return True
+
+
+cdef bint may_run(ExchangeState self) except -1:
+    """Return whether `run_exchange` covers the request: no stored or buffered body."""
+    cdef ApplicationServerState server
+    if (
+        type(self.server) is not rooms.ApplicationServer
+        or type(self.head) is not rooms.RequestHead
+        or not isinstance(self.stream, H1ChannelState)
+        or (<RequestHeadState>self.head).content_length is None
+    ):
+        return False
+    server = <ApplicationServerState>self.server
+    if server.settings is not last_settings:
+        note_settings(server.settings)
+    return plain_settings and not (<RequestTableState>server.table).needs
+
+
+cdef int run_exchange(ExchangeState self) except -1:
+    """`Exchange._run`."""
+    cdef ApplicationServerState server = <ApplicationServerState>self.server
+    try:
+        server.runner(server.application, environ_of(self, server), self)
+    except BaseException as error:
+        if self._propagates():
+            raise
+        self._failed(error)
+    return 0
+
+
+cdef dict environ_of(ExchangeState self, ApplicationServerState server):
+    """`Exchange._environ` and `environ_of`."""
+    cdef RequestHeadState head = <RequestHeadState>self.head
+    cdef dict environ = PyDict_Copy(server.environ)
+    cdef dict variables = head.variables
+    cdef InputState body
+    cdef ErrorsState errors
+    cdef str target = PyUnicode_DecodeLatin1(
+        PyBytes_AS_STRING(head.target), PyBytes_GET_SIZE(head.target), NULL
+    )
+    cdef object path = head.path
+    PyDict_Update(environ, variables)
+    head.variables = {}
+    if (<RequestTableState>server.table).observers:
+        for name in ("HTTP_REFERER", "HTTP_USER_AGENT", "HTTP_TRACEPARENT"):
+            if name in variables:
+                head.variables[name] = variables[name]
+    PyDict_SetItem(environ, "REQUEST_METHOD", head.method)
+    if path == "*" or server.environ.get("SCRIPT_NAME"):
+        path = self._path_info()
+    PyDict_SetItem(environ, "PATH_INFO", path)
+    PyDict_SetItem(environ, "QUERY_STRING", head.query)
+    PyDict_SetItem(environ, "SERVER_PROTOCOL", head.version)
+    PyDict_SetItem(environ, "RAW_URI", target)
+    PyDict_SetItem(environ, "REQUEST_URI", target)
+    PyDict_SetItem(environ, "SERVER_NAME", self.ends[0])
+    PyDict_SetItem(environ, "SERVER_PORT", self.ends[1])
+    PyDict_SetItem(environ, "REMOTE_ADDR", self.ends[2])
+    PyDict_SetItem(environ, "REMOTE_PORT", self.ends[3])
+    PyDict_SetItem(environ, "wsgi.url_scheme", self.ends[4])
+    if self.ends[5] is not None:
+        environ.update(self.ends[5])
+    body = new(rooms.Input)
+    body._source = self if self.body is rooms.no_body else self.body
+    body._buffered = b""
+    body._stretch_end = -1
+    PyDict_SetItem(environ, "wsgi.input", body)
+    errors = new(rooms.Errors)
+    errors.request_id = self.request_id
+    errors.partial_line = ""
+    self.errors = errors
+    PyDict_SetItem(environ, "wsgi.errors", errors)
+    PyContextVar_Set(rooms.current_errors, errors)
+    if "HTTP_TRACEPARENT" in environ:
+        # Not an attribute of the state class, so that it may be unset.
+        (<object>errors).traceparent = environ["HTTP_TRACEPARENT"]
+    PyDict_SetItem(environ, "txgreenwsgi.request_id", self.request_id)
+    gone = self.client_disconnected
+    PyDict_SetItem(environ, "txgreenwsgi.client_disconnected", gone)
+    PyDict_SetItem(environ, "waitress.client_disconnected", gone)
+    PyDict_SetItem(environ, "txgreenwsgi.set_request_timeout", self.set_request_timeout)
+    PyDict_SetItem(environ, "txgreenwsgi.stopping", self.stopping)
+    PyDict_SetItem(environ, "wsgi.early_hints", self.send_early_hints)
+    return environ
+
+
+cdef int count_ended(ExchangeState self, object metrics, double now) except -1:
+    """The part of `ApplicationServer.exchange_ended` that counts."""
+    cdef RequestMeterState meter
+    cdef double seconds = now - self.started
+    if (
+        isinstance(metrics, RequestMeterState)
+        and seconds < rooms.fast_seconds
+        and self.code == 200
+        and self.outcome == "finished"
+        and self.body is rooms.no_body
+        and self.head.method == "GET"
+        and not (<RequestMeterState>metrics).first_bytes
+    ):
+        meter = <RequestMeterState>metrics
+        meter.ordinary += 1.0
+        meter.values[0] = meter.ordinary
+        meter.seconds += seconds
+        meter.sent += self.bytes_sent
+    else:
+        metrics.ended(self)
+    return 0
+
+
+cdef bint end_exchange(ExchangeState self) except -1:
+    """`Exchange._task_ended`, `ApplicationServer.exchange_ended`, `H1Channel.ended`."""
+    global ended
+    cdef ApplicationServerState server
+    cdef AdmissionQueueState admission
+    cdef RequestTableState table
+    cdef RequestBodyState body
+    cdef ErrorsState errors
+    cdef H1ChannelState channel
+    cdef ConnectionState h1
+    if (
+        self.error is not None
+        or type(self.stream) is not rooms.H1Channel
+        or type(self.server) is not rooms.ApplicationServer
+        or self.state is not "complete"
+        or self.task.measured
+    ):
+        return False
+    if self.body is not rooms.no_body:
+        body = <RequestBodyState>self.body
+        if body.held or not body.complete or body.error is not None:
+            return False
+    if self.errors is not None:
+        errors = <ErrorsState>self.errors
+        if errors.partial_line or errors.partial_output:
+            return False
+    server = <ApplicationServerState>self.server
+    admission = <AdmissionQueueState>server.admission
+    table = <RequestTableState>server.table
+    channel = <H1ChannelState>self.stream
+    if (
+        admission._queue
+        or table.observers
+        or server.detached
+        or server.times is not None
+        or channel.output.waiting is not None
+        or server.shutdown.stopping
+    ):
+        return False
+    ended += 1
+    self.state = "ended"
+    admission.running -= 1
+    if server.metrics is not None:
+        count_ended(self, server.metrics, (<GreenletHubState>server.hub).ended_at)
+    table.exchanges.discard(self)
+    h1 = channel._h1
+    if (
+        channel.exchange is not self
+        or channel.state is not "serving"
+        or h1.sending is not "complete"
+        or not h1.persistent
+        or channel.reading_paused
+        or channel._inbox
+        or h1.has_unread
+        or h1.pending
+    ):
+        channel.ended(self)
+        return True
+    channel.exchange = None
+    channel.state = "idle"
+    channel._time = (<GreenletHubState>server.hub).ended_at
+    return True
+
+
+# Requests: `H1Channel`, `RequestParser`, `KnownLines` and `request_head`.
+
+# Facts about the last limits on heads and the last cache of lines that were seen.
+cdef object last_head_limits = None
+cdef Py_ssize_t head_size, head_fields, target_size
+cdef object last_lines = None
+cdef object known_fields, known_requests, known_paths
+
+
+cdef int note_head_limits(object limits) except -1:
+    global last_head_limits, head_size, head_fields, target_size
+    last_head_limits = None
+    head_size, head_fields, target_size = limits.size, limits.fields, limits.target
+    last_head_limits = limits
+    return 0
+
+
+cdef int note_lines(object lines) except -1:
+    global last_lines, known_fields, known_requests, known_paths
+    last_lines = None
+    known_fields, known_requests = lines._fields, lines._request_lines
+    known_paths = lines._request_lines._paths
+    last_lines = lines
+    return 0
+
+
+cdef object read_channel(H1ChannelState self):
+    """`H1Channel.doRead`."""
+    cdef ssize_t got
+    if self.state is not "idle" or self._fd < 0:
+        return self._py_doRead()
+    got = c_recv(self._fd, IN, IN_BYTES, 0)
+    if got < 0:
+        if errno == EAGAIN or errno == EINTR:
+            return None
+        return rooms.connection_lost
+    if got == 0:
+        return rooms.connection_done
+    if not feed(self, IN, got):
+        self._py_dataReceived(PyBytes_FromStringAndSize(IN, got))
+    return None
+
+
+cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
+    """`H1Channel.dataReceived` of one whole request; return False for anything else."""
+    cdef ConnectionState h1 = self._h1
+    cdef ApplicationServerState server
+    cdef RequestHeadState head
+    cdef RequestBodyState body = None
+    cdef ExchangeState exchange
+    cdef char* end
+    cdef Py_ssize_t length = 0
+    if (
+        type(self) is not rooms.H1Channel
+        or self.state is not "idle"
+        or self._pumping
+        or self._inbox is not rooms.empty_inbox
+        or type(self.server) is not rooms.ApplicationServer
+        or h1.receiving is not "head"
+        or h1.pending
+        or h1.has_unread
+        or h1._leading
+        or (h1.sending is not "complete" and h1.sending is not "idle")
+    ):
+        return False
+    server = <ApplicationServerState>self.server
+    if h1._limits is not last_head_limits:
+        note_head_limits(h1._limits)
+    if h1._lines is not last_lines:
+        note_lines(h1._lines)
+    if server.limits is not last_limits:
+        note_limits(server.limits)
+    end = <char*>memmem(data, min(size, head_size), b"\r\n\r\n", 4)
+    if end is NULL:
+        return False
+    head = read_head(data, end)
+    if head is None:
+        return False
+    length = head.content_length
+    if end + 4 + length != data + size or (body_bytes and length > body_bytes):
+        return False
+    if type(server.hub) is not rooms.GreenletHub:
+        return False
+    if length:
+        body = new(rooms.RequestBody)
+        body._stream = self
+        body.limits = server.limits
+        body._length = head.content_length
+        body._pieces = rooms.no_pieces
+        body._received = body.held = length
+        body.complete = True
+        body.piece = PyBytes_FromStringAndSize(end + 4, length)
+    # RequestParser._read_head and _end
+    h1._keep_alive = head.keep_alive
+    if not head.keep_alive:
+        h1.receiving = "ended"
+    # H1Channel._begin and Connection.begin
+    self.state = "serving"
+    if self.ends is None:
+        self._find_ends()
+    h1.sending = "awaited"
+    h1._request = head
+    exchange = new_exchange(self, server, head, rooms.no_body if body is None else body)
+    self.exchange = exchange
+    if not admit(exchange):
+        exchange._py_admit()
+    return True
+
+
+cdef RequestHeadState read_head(char* at, char* end):
+    """`KnownLines.read_head`; None unless all lines are known and simple.
+
+    `end` is the end of the last line, where an empty line follows.
+    """
+    global heads
+    cdef RequestHeadState head
+    cdef char* stop = line_end(at, end)
+    cdef bytes line = PyBytes_FromStringAndSize(at, stop - at)
+    cdef PyObject* found = PyDict_GetItem(known_requests, line)
+    cdef tuple request
+    cdef dict variables = {}
+    cdef Py_ssize_t count = 0
+    if found is not NULL:
+        request = <tuple>found
+    else:
+        request = with_other_query(at, stop)
+        if request is None:
+            return None
+    # Of the form (method, target, path, query, version, authority).
+    if (
+        PyTuple_GET_SIZE(request) != 6
+        or <object>PyTuple_GET_ITEM(request, 5) is not None
+        or <str>request[4] != "HTTP/1.1"
+        or PyBytes_GET_SIZE(<object>PyTuple_GET_ITEM(request, 1)) > target_size
+    ):
+        return None
+    at = stop + 2
+    while at < end:
+        stop = line_end(at, end)
+        count += 1
+        if stop - at >= 8 and (at[0] | 32) == 99 and memcmp(at + 1, b"ookie: ", 7) == 0:
+            value = cookie(at + 8, stop)
+            if value is None or "HTTP_COOKIE" in variables:
+                return None
+            PyDict_SetItem(variables, "HTTP_COOKIE", value)
+        else:
+            line = PyBytes_FromStringAndSize(at, stop - at)
+            found = PyDict_GetItem(known_fields, line)
+            if found is NULL:
+                return None
+            PyDict_SetItem(
+                variables,
+                <object>PyTuple_GET_ITEM(<object>found, 0),
+                <object>PyTuple_GET_ITEM(<object>found, 1),
+            )
+        at = stop + 2
+    # Repeated and dropped fields, and those that only request_head() understands.
+    if (
+        len(variables) != count
+        or count > head_fields
+        or "" in variables
+        or "HTTP_HOST" not in variables
+        or "HTTP_TRANSFER_ENCODING" in variables
+        or "HTTP_EXPECT" in variables
+    ):
+        return None
+    head = new(rooms.RequestHead)
+    head.keep_alive = True
+    found = PyDict_GetItem(variables, "HTTP_CONNECTION")
+    if found is not NULL:
+        options = (<str>found).lower()
+        head.keep_alive = options != "close"
+        if head.keep_alive and options != "keep-alive":
+            return None
+    head.content_length = 0
+    found = PyDict_GetItem(variables, "CONTENT_LENGTH")
+    if found is not NULL:
+        if len(<str>found) > MAX_LENGTH_DIGITS:
+            return None
+        head.content_length = int(<str>found)
+    heads += 1
+    head.method, head.target, head.path, head.query, head.version, _ = request
+    head.variables = variables
+    head.upgrade = ""
+    return head
+
+
+cdef inline char* line_end(char* at, char* end) noexcept:
+    """Return the end of the line that begins at `at`: CRLF, or `end`."""
+    cdef char* stop = at
+    while True:
+        stop = <char*>memchr(stop, 13, end - stop)
+        if stop is NULL or stop[1] == 10:
+            return end if stop is NULL else stop
+        stop += 1
+
+
+cdef str cookie(char* at, char* end):
+    """`read_value`: the value of a Cookie; None if it is invalid."""
+    cdef char* byte = at
+    while byte < end:
+        if not IN_VALUE[<unsigned char>byte[0]]:
+            return None
+        byte += 1
+    while at < end and (at[0] == 32 or at[0] == 9):
+        at += 1
+    while at < end and ((end - 1)[0] == 32 or (end - 1)[0] == 9):
+        end -= 1
+    return PyUnicode_DecodeLatin1(at, end - at, NULL)
+
+
+cdef tuple with_other_query(char* at, char* end):
+    """`with_other_query`: a known path with another query; None for others."""
+    cdef char* mark = <char*>memchr(at, 63, end - at)
+    cdef char* byte
+    cdef PyObject* found
+    cdef tuple known
+    cdef Py_ssize_t skipped
+    if mark is NULL or end - mark < 10 or memcmp(end - 9, b" HTTP/1.1", 9):
+        return None
+    found = PyDict_GetItem(known_paths, PyBytes_FromStringAndSize(at, mark - at))
+    if found is NULL or <object>found is None:
+        return None
+    known = <tuple>found
+    end -= 9
+    byte = mark + 1
+    while byte < end:
+        if not IN_TARGET[<unsigned char>byte[0]]:
+            return None
+        byte += 1
+    skipped = len(<str>known[0]) + 1
+    return (
+        known[0],
+        PyBytes_FromStringAndSize(at + skipped, end - at - skipped),
+        known[2],
+        PyUnicode_DecodeLatin1(mark + 1, end - mark - 1, NULL),
+        "HTTP/1.1",
+        None,
+    )
+
+
+# Responses: `serve`, `StartResponse`, `ResponseHead`, `Exchange`, `H1Channel`,
+# `Connection` and `SocketOutput`.
+
+cpdef serve(application, environ, sink):
+    """Call `application` and send its response to `sink`. May park."""
+    global served
+    cdef StartResponseState start = new(rooms.StartResponse)
+    cdef object block = None
+    start._sink = sink
+    blocks = application(environ, start)
+    if type(blocks) is list and len(<list>blocks) == 1:
+        block = (<list>blocks)[0]
+    elif type(blocks) is tuple and len(<tuple>blocks) == 1:
+        block = (<tuple>blocks)[0]
+    if type(block) is bytes and block and start.head is not None and not start.sent:
+        served += 1
+        start.sent = True
+        if type(sink) is not rooms.Exchange or not respond(sink, start.head, block):
+            sink.respond(start.head, block)
+    else:
+        rooms.finish_response(application, start, blocks, sink)
+
+
+cdef ResponseHeadState response_head(object status, object fields):
+    """`ResponseHead.__init__`; None unless all fields are known and simple."""
+    cdef ResponseHeadState head
+    cdef PyObject* found
+    cdef object field, kind
+    cdef list lines
+    if type(status) is not str or type(fields) is not list:
+        return None
+    found = PyDict_GetItem(rooms.encoded_statuses, status)
+    if found is NULL:
+        return None
+    head = new(rooms.ResponseHead)
+    head.code = <object>PyTuple_GET_ITEM(<object>found, 1)
+    head.dropped = NO_ARGUMENTS
+    lines = [<object>PyTuple_GET_ITEM(<object>found, 0)]
+    for field in <list>fields:
+        if type(field) is not tuple:
+            return None
+        found = PyDict_GetItem(rooms.encoded_fields, field)
+        if found is NULL:
+            return None
+        kind = <object>PyTuple_GET_ITEM(<object>found, 1)
+        if kind is not None:
+            if type(kind) is int:
+                if head.code == 204 or head.content_length is not None:
+                    return None
+                head.content_length = kind
+            elif kind == "date":
+                head._has_date = True
+            elif kind == "server":
+                head._has_server = True
+            else:
+                return None
+        lines.append(<object>PyTuple_GET_ITEM(<object>found, 0))
+    head._lines = lines
+    return head
+
+
+cdef bint respond(ExchangeState self, object given, object data) except -1:
+    """`Exchange.respond`, `H1Channel.start` and `finish`, `Connection.send_head`."""
+    global responses
+    cdef ResponseHeadState head
+    cdef H1ChannelState channel
+    cdef ConnectionState h1
+    cdef RequestHeadState request
+    cdef CommonFieldsState common
+    cdef ApplicationServerState server
+    cdef char* out = OUT
+    cdef Py_ssize_t length, size
+    cdef double time
+    cdef bint close
+    if (
+        type(given) is not rooms.ResponseHead
+        or type(data) is not bytes
+        or type(self.stream) is not rooms.H1Channel
+        or type(self.server) is not rooms.ApplicationServer
+        or type(self.head) is not rooms.RequestHead
+        or self.state is not "running"
+    ):
+        return False
+    head = <ResponseHeadState>given
+    channel = <H1ChannelState>self.stream
+    h1 = channel._h1
+    server = <ApplicationServerState>self.server
+    request = <RequestHeadState>self.head
+    length = PyBytes_GET_SIZE(data)
+    if (
+        length >= LONG_BLOCK_BYTES
+        or head.code == 204
+        or head.code == 304
+        or channel.exchange is not self
+        or channel.state is not "serving"
+        or not server.keeps_alive
+        or not h1.persistent
+        or h1.sending is not "awaited"
+        or h1._request is not request
+        or request.method == "HEAD"
+        or request.version != "HTTP/1.1"
+        or type(h1._common) is not rooms.CommonFields
+        or channel.output.waiting is not None
+    ):
+        return False
+    if head.content_length is not None and <object>head.content_length != length:
+        return False
+    if self.body is not rooms.no_body and not (
+        type(self.body) is rooms.RequestBody and (<RequestBodyState>self.body).complete
+    ):
+        return False
+    common = <CommonFieldsState>h1._common
+    if common.adds_fields:
+        return False
+    time = wall_clock()
+    if not common._date_valid_from <= time < common._date_valid_until:
+        common.date_and_server()
+    size = length + 128 + len(common._server_line) + len(common._date_line)
+    for line in head._lines:
+        size += len(<bytes?>line)
+    if size > OUT_BYTES:
+        return False
+    responses += 1
+    close = not request.keep_alive or head.ends_connection
+    for line in head._lines:
+        out = append(out, <bytes>line)
+    if not head._has_server:
+        out = append(out, common._server_line)
+    if not head._has_date:
+        out = append(out, common._date_line)
+    if head.content_length is None:
+        out += snprintf(out, 48, b"Content-Length: %zd\r\n", length)
+    if close:
+        h1.persistent = False
+        memcpy(out, b"Connection: close\r\n", 19)
+        out += 19
+    memcpy(out, b"\r\n", 2)
+    out = append(out + 2, <bytes>data)
+    self.state = "responding"
+    self.code = head.code
+    self.bytes_sent = length
+    self._left = 0
+    if self.details is not None:
+        self.details.head = head
+    h1.framing = "length"
+    h1.sending = "last" if close else "complete"
+    h1._request = None
+    if not send(channel, OUT, out - OUT):
+        if self.state is not "responding":
+            self._refuse_write()
+        channel.finish()
+        if self.state is not "responding":
+            return True
+    self.state = "complete"
+    return True
+
+
+cdef inline char* append(char* out, bytes part) noexcept:
+    """Copy bytes to `out`; return the end of the copy."""
+    memcpy(out, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
+    return out + PyBytes_GET_SIZE(part)
+
+
+cdef bint send(H1ChannelState channel, char* data, Py_ssize_t size) except -1:
+    """`Output.send`. Return False if other code has run, because it may have parked."""
+    cdef SocketOutputState output
+    cdef Py_ssize_t sent
+    # The descriptor is open: a channel that has lost its connection is not serving.
+    if channel._fd < 0 or type(channel.output) is not rooms.SocketOutput:
+        channel.output.send(PyBytes_FromStringAndSize(data, size))
+        return False
+    output = <SocketOutputState>channel.output
+    sent = c_send(channel._fd, data, size, MSG_NOSIGNAL)
+    if sent == size:
+        return True
+    if sent < 0:
+        if errno != EAGAIN and errno != EINTR:
+            try:
+                PyErr_SetFromErrno(OSError)
+            except OSError as error:
+                raise output._lost() from error
+        sent = 0
+    output._send_rest(memoryview(PyBytes_FromStringAndSize(data + sent, size - sent)))
+    return False
+
+
+cdef bint write_block(ExchangeState self, object data) except -1:
+    """`Exchange.write`, `H1Channel.data` and `Connection.send_data`."""
+    global blocks_sent
+    cdef H1ChannelState channel
+    cdef ConnectionState h1
+    cdef GreenletHubState hub
+    cdef char* out
+    cdef Py_ssize_t length
+    if (
+        type(data) is not bytes
+        or self.state is not "responding"
+        or type(self.stream) is not rooms.H1Channel
+        or type(self.server) is not rooms.ApplicationServer
+    ):
+        return False
+    channel = <H1ChannelState>self.stream
+    h1 = channel._h1
+    length = PyBytes_GET_SIZE(data)
+    if (
+        channel.exchange is not self
+        or channel.state is not "serving"
+        or channel._fd < 0
+        or type(channel.output) is not rooms.SocketOutput
+        or (<SocketOutputState>channel.output).waiting is not None
+        or (<SocketOutputState>channel.output).may_buffer
+        or h1.sending is not "body"
+        or 0 <= self._left < length
+        or length >= LONG_BLOCK_BYTES
+    ):
+        return False
+    blocks_sent += 1
+    if self._left >= 0:
+        self._left -= length
+    self.bytes_sent += length
+    if h1.framing is "chunked":
+        out = OUT + snprintf(OUT, 24, b"%zx\r\n", length)
+        out = append(out, <bytes>data)
+        memcpy(out, b"\r\n", 2)
+        send(channel, OUT, out + 2 - OUT)
+    else:
+        send(channel, PyBytes_AS_STRING(data), length)
+    hub = <GreenletHubState>(<ApplicationServerState>self.server).hub
+    if now(hub.seconds) - hub.resumed_at > hub.slice_seconds:
+        channel.output.turn()
+    return True
+
+
+# The poller: `Sockets.doRead` in `_server/sockets.py`.
+
+cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
+    """Serve the ready connections, for one time slice at most."""
+    cdef object ready = self._postponed
+    cdef object fd, transport, why
+    cdef PyObject* found
+    cdef Py_ssize_t index, count
+    cdef double end = 0, ended_at, time
+    self._postponed = []
+    if not ready:
+        ready = self._epoll.poll(0, rooms.sockets["MAX_EVENTS"])
+    count = len(<list?>ready)
+    if count > 1:
+        end = hub.share_slice(count)
+    ended_at = hub.ended_at
+    for index in range(count):
+        fd, events = <object>PyList_GET_ITEM(ready, index)
+        if PyLong_AsLong(events) == 1:  # EPOLLIN
+            found = PyDict_GetItem(self._readers, fd)
+            if found is not NULL:  # else an earlier event closed it
+                reader = <object>found
+                transport = self._transports.get(fd)
+                try:
+                    if type(reader) is rooms.H1Channel:
+                        why = read_channel(<H1ChannelState>reader)
+                    else:
+                        why = reader.doRead()
+                except BaseException:
+                    why = rooms.raised()
+                if why is not None and transport is not None:
+                    self._lose(transport, why, fd not in self._channels)
+        else:
+            self._handle_events(fd, events)
+        if count == 1:
+            continue
+        # If a task has ended, the hub has just read the clock.
+        time = hub.ended_at
+        if time == ended_at:
+            time = now(hub.seconds)
+        else:
+            ended_at = time
+        if time > end:
+            # Ready still, so the reactor calls again in its next turn.
+            self._postponed = (<list>ready)[index + 1 :]
+            break
+    hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
+    return 0
+
+
+# The methods that have a lane, by the name of the class.
+LANES = {
+    "Exchange": (
+        ExchangeState, ("admit", "_start", "_run", "_task_ended", "respond", "write")
+    ),
+    "GreenletHub": (GreenletHubState, ("start", "_switch_to")),
+    "H1Channel": (H1ChannelState, ("doRead", "dataReceived")),
+    "Input": (InputState, ("read",)),
+    "RequestBody": (RequestBodyState, ("receive",)),
+    "Sockets": (SocketsState, ("doRead",)),
+    "StartResponse": (StartResponseState, ("__call__",)),
+    "Task": (TaskState, ("run", "notify_end", "__del__")),
+    "ThreadRunner": (ThreadRunnerState, ("run",)),
+}
