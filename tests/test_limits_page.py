@@ -8,7 +8,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._http import parser, proxy_protocol, target
-from txgreenwsgi._server import accepting, endpoints, h1_channel
+from txgreenwsgi._http2 import connection as http2
+from txgreenwsgi._server import accepting, endpoints, h1_channel, h2_channel
 from txgreenwsgi._serving import body
 from txgreenwsgi._switching import greenlets
 from txgreenwsgi.settings import described, shown
@@ -45,6 +46,19 @@ class LimitsPageTests(SynchronousTestCase):
         self.assertEqual(
             fixed,
             {
+                "running requests of a connection whose client resets streams": (
+                    "twice `--http2-max-streams`"
+                ),
+                "reset streams": (
+                    f"{http2.RESETS}, then {http2.RESETS_PER_SECOND} a second"
+                ),
+                "frames without requests or data": (
+                    f"{http2.USELESS}, then {http2.USELESS_PER_SECOND} a second"
+                ),
+                "frames of a head": str(http2.MAX_BLOCK_FRAMES),
+                "answers to frames that wait for a client": (
+                    f"{h2_channel.EXCESS_BYTES // 1024} KiB"
+                ),
                 "length of a method": str(target.METHOD_LIMIT_BYTES),
                 "empty lines before a request": str(parser.EMPTY_LINES_LIMIT),
                 "unread body after the response": (

@@ -29,10 +29,11 @@ PUBLIC: dict[str, set[str]] = {
         *("Task", "Suspension"),
         *("NotInGreenlet", "TimedOut", "ClientDisconnected"),
         *("RequestTimeout", "Cancelled", "StartError", "Stopping"),
+        *("websocket", "WebSocketClosed", "WebSocketRefused"),
     },
     "txgreenwsgi.testing": {
         *("LeakCheckMixin", "MemoryServer", "MemoryClient", "MemoryReactor"),
-        "Response",
+        *("Response", "MemoryWebSocket"),
     },
     "txgreenwsgi.settings": {
         *("Setting", "SettingError", "Settings", "SettingsKeywords", "Pairs"),
@@ -52,7 +53,9 @@ PUBLIC: dict[str, set[str]] = {
     },
     "txgreenwsgi.django": {"pool_statistics"},
     "txgreenwsgi.monitoring": {
-        *("AccessLog", "ExchangeRecord", "Observer", "BlockedLine", "blocked_lines")
+        *("AccessLog", "ExchangeRecord", "Observer", "BlockedLine", "blocked_lines"),
+        *("ProcessSnapshot", "RequestInFlight", "Requests", "RouteStatistics"),
+        *("RecentFailure", "recent_failures"),
     },
 }
 
@@ -70,6 +73,10 @@ SIGNATURES = {
     "select": ["rlist", "wlist", "xlist", "timeout"],
     "current_task": [],
     "recv": ["environ", "size"],
+    "websocket": [
+        *("environ", "subprotocols", "max_message", "ping", "origins"),
+        *("compress", "headers", "interrupt"),
+    ],
     "service": [
         *("app", "listen", "patch", "gc", "access_log", "access_log_format"),
         *("observers", "reactor", "settings"),

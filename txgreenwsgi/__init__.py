@@ -23,11 +23,14 @@ from ._switching.readiness import poll, select, wait_readable, wait_writable
 from ._switching.timeouts import shield, timeout
 from ._switching.waiting import in_greenlet, react, sleep, spawn, suspend, wait
 from ._threads.runner import in_thread, to_thread
+from ._websocket.api import websocket
+from ._websocket.errors import WebSocketClosed, WebSocketRefused
 from ._wsgi.input import recv
 from .green.offload import offload, offloaded
 from .proxy import GreenProxy
 
 if TYPE_CHECKING:
+    from ._websocket.connection import WebSocket as WebSocket
     from .web import GreenWSGIResource
 
 #: The version of this package, as a string. The build reads it from here.
@@ -40,6 +43,11 @@ def __getattr__(name: str) -> object:
         from .web import GreenWSGIResource
 
         return GreenWSGIResource
+    if name == "WebSocket":
+        # It needs wsproto, which is an extra.
+        from ._websocket.connection import WebSocket
+
+        return WebSocket
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -56,6 +64,8 @@ __all__ = [
     "Suspension",
     "Task",
     "TimedOut",
+    "WebSocketClosed",
+    "WebSocketRefused",
     "current_task",
     "in_greenlet",
     "in_thread",
@@ -75,4 +85,5 @@ __all__ = [
     "wait",
     "wait_readable",
     "wait_writable",
+    "websocket",
 ]

@@ -326,6 +326,21 @@ class Settings:
         "always disconnect.",
         choices=("disconnect", "serve"),
     )
+    http2: Literal["off", "tls", "h2c"] = _setting(
+        "off",
+        "choice",
+        "HTTP/2: tls, for TLS connections whose client prefers it (ALPN); h2c, also "
+        "for plain connections that begin with it, such as those of a proxy. Needs the "
+        "extra txgreenwsgi[http2].",
+        choices=("off", "tls", "h2c"),
+    )
+    http2_max_streams: int = _setting(
+        100,
+        "count",
+        "Maximum number of concurrent requests of an HTTP/2 connection; further ones "
+        "are refused, and the client may repeat them.",
+        minimum=1,
+    )
     strict: bool = _setting(
         False,
         "flag",
@@ -519,6 +534,8 @@ class SettingsKeywords(TypedDict, total=False):
     buffer_memory: int
     on_disconnect: Literal["continue", "cancel"]
     half_close: Literal["disconnect", "serve"]
+    http2: Literal["off", "tls", "h2c"]
+    http2_max_streams: int
     strict: bool
     display_tracebacks: bool
     add_header: Pairs

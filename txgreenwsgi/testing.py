@@ -52,6 +52,7 @@ __all__ = [
     "MemoryClient",
     "MemoryReactor",
     "MemoryServer",
+    "MemoryWebSocket",
     "Response",
 ]
 
@@ -505,6 +506,41 @@ class MemoryServer:
             )
         return responses[0]
 
+    def websocket(
+        self,
+        target: str = "/",
+        headers: Iterable[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
+        room: float = float("inf"),
+    ) -> MemoryWebSocket:
+        """Open a WebSocket on a new connection. Needs `txgreenwsgi[websocket]`.
+
+        Args:
+            target: the request target.
+            headers: further fields of the request, such as Origin and Cookie.
+            subprotocols: the subprotocols of the client.
+            room: as for `connect`.
+
+        Raises:
+            AssertionError: the server has not switched to WebSocket.
+        """
+        fields = [
+            ("Host", "test"),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGVzdGluZyBpbiBtZW1vcg=="),
+        ]
+        if subprotocols:
+            fields.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
+        lines = [f"GET {target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in [*fields, *headers]]
+        client = self.connect(room)
+        client.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        if room != float("inf"):
+            client.read()
+        return MemoryWebSocket(client)
+
     def advance(self, seconds: float) -> None:
         """Move the clock by `seconds`, and let the server do all that is due."""
         self.reactor.advance(seconds)
@@ -521,6 +557,113 @@ class MemoryServer:
         for client in self.clients:
             client.disconnect()
         self.settle()
+
+
+class MemoryWebSocket:
+    """The client's end of a WebSocket, as `MemoryServer.websocket` returns it.
+
+    It answers pings and close frames. The server reacts to each call before the call
+    returns.
+
+    Attributes:
+        client: the connection.
+        response: the server's response to the handshake.
+        subprotocol: the subprotocol that the server has chosen; None for none.
+        messages: the messages received and not returned by `receive`.
+        pings: the payloads of the pings received.
+        pongs: the payloads of the pongs received.
+        close_code: the code of the server's close frame, 1005 if it has none; None
+            before.
+        close_reason: the reason in that frame; "" for none.
+    """
+
+    def __init__(self, client: MemoryClient) -> None:
+        from wsproto.frame_protocol import FrameProtocol
+
+        self.client = client
+        head, _, _ = client.received.partition(b"\r\n\r\n")
+        parsed = HTTPResponse(_Unclosable(BytesIO(head + b"\r\n\r\n")))  # type: ignore[arg-type]
+        parsed.begin()
+        self.response = Response(parsed.status, parsed.reason, parsed.getheaders(), b"")
+        if parsed.status != 101:
+            raise AssertionError(
+                f"the server has not switched to WebSocket: {client.received!r:.300}"
+            )
+        self.subprotocol = self.response.header("Sec-WebSocket-Protocol")
+        self.messages: list[str | bytes] = []
+        self.pings: list[bytes] = []
+        self.pongs: list[bytes] = []
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self._protocol = FrameProtocol(client=True, extensions=[])
+        self._parsed = len(head) + 4
+        self._part: Any = ""
+        self._in_message = False
+        self._closing = False
+
+    def send(self, message: str | bytes) -> None:
+        """Send a message: str as text, bytes as binary."""
+        self.client.send(bytes(self._protocol.send_data(message, fin=True)))
+        self.update()
+
+    def ping(self, payload: bytes = b"") -> None:
+        """Send a ping."""
+        self.client.send(bytes(self._protocol.ping(payload)))
+        self.update()
+
+    def receive(self) -> str | bytes:
+        """Return the next message.
+
+        Raises:
+            AssertionError: there is none at this moment of the clock.
+        """
+        self.update()
+        if not self.messages:
+            raise AssertionError(
+                "the server has sent no message"
+                if self.close_code is None
+                else f"the server has closed the WebSocket, code {self.close_code}"
+            )
+        return self.messages.pop(0)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send a close frame, unless one was sent."""
+        self.update()
+        if not self._closing:
+            self._closing = True
+            self.client.send(bytes(self._protocol.close(code, reason)))
+            self.update()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server has closed the connection."""
+        return self.client.closed
+
+    def update(self) -> None:
+        """Parse the bytes that the client has read."""
+        data = self.client.received[self._parsed :]
+        self._parsed += len(data)
+        self._protocol.receive_bytes(data)
+        for frame in self._protocol.received_frames():
+            name = frame.opcode.name
+            payload: Any = frame.payload
+            if name == "PING":
+                self.pings.append(bytes(payload))
+                if not self._closing and not self.closed:
+                    self.client.send(bytes(self._protocol.pong(bytes(payload))))
+            elif name == "PONG":
+                self.pongs.append(bytes(payload))
+            elif name == "CLOSE":
+                self.close_code, self.close_reason = int(payload[0]), payload[1] or ""
+                if not self._closing:
+                    self._closing = True
+                    self.client.send(bytes(self._protocol.close(self.close_code)))
+            else:
+                piece = payload if name == "TEXT" else bytes(payload)
+                self._part = self._part + piece if self._in_message else piece
+                self._in_message = not frame.message_finished
+                if frame.message_finished:
+                    self.messages.append(self._part)
 
 
 class LeakCheckMixin:

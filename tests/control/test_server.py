@@ -36,6 +36,19 @@ class FakeServer:
         self.calls.append((number, relative))
         return succeed(number)
 
+    def snapshot(self) -> Deferred[Any]:
+        """Return a snapshot."""
+        return succeed({"pid": 7, "routes": []})
+
+    def failure(self, of: str) -> Deferred[Any]:
+        """Return a failure."""
+        return succeed({"failure_id": of})
+
+    def cancel(self, of: str) -> Deferred[str]:
+        """Return the id of the request."""
+        self.calls.append(f"cancel {of}")
+        return succeed(of)
+
     def stacks(self, of: str) -> Deferred[str]:
         """Fail as the argument demands."""
         if of == "bug":
@@ -87,6 +100,15 @@ class ConversationTests(SynchronousTestCase):
         request = {"command": "scale", "number": 4, "relative": False}
         self.assertEqual(self.ask(request), {"ok": True, "result": 4})
         self.assertEqual(self.server.calls, [(4, False)])
+
+    def test_of_one_thing(self) -> None:
+        """A snapshot has no arguments, a failure and a cancellation have one."""
+        self.assertEqual(self.ask({"command": "snapshot"})["result"]["routes"], [])
+        answer = self.ask({"command": "failure", "of": "1f-2"})
+        self.assertEqual(answer["result"], {"failure_id": "1f-2"})
+        self.assertEqual(self.ask({"command": "cancel", "of": "a"})["result"], "a")
+        self.assertIn("of: str", self.ask({"command": "cancel"})["error"])
+        self.assertEqual(self.server.calls, ["cancel a"])
 
     def test_waiting(self) -> None:
         """An answer may take long; the connection stays open."""

@@ -69,12 +69,13 @@ class Browser:
     Args:
         test: its cleanup ends the browser.
         executable: path from `find_browser`.
+        options: further options of the browser.
 
     Attributes:
         complaints: exceptions of the page and errors that the browser logged.
     """
 
-    def __init__(self, test: TestCase, executable: str) -> None:
+    def __init__(self, test: TestCase, executable: str, *options: str) -> None:
         self.complaints: list[str] = []
         self._numbers = itertools.count(1)
         self._buffer = b""
@@ -99,6 +100,7 @@ class Browser:
                 "--no-proxy-server",
                 f"--user-data-dir={profile}",
                 "--remote-debugging-pipe",
+                *options,
                 "about:blank",
             ],
             pass_fds=(to_read, to_write),

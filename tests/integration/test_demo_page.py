@@ -75,6 +75,11 @@ class PageTests(SynchronousTestCase):
             self.wait_text(f"wait-{what}", r".+, after [\d.]+\s+s")
         self.assertIn("127.0.0.1", self.text("wait-name"))
 
+        for message in ("Hello", "again"):
+            self.browser.run(f"document.getElementById('message').value = '{message}'")
+            self.press("#echo-form button")
+            self.wait_text("echo-result", rf"sent back {message} after [\d.]+ ms")
+
         self.assertEqual(self.browser.complaints, [])
         loaded = "performance.getEntriesByType('resource').map((each) => each.name)"
         here = f"http://{LOOPBACK}:{self.server.port}/"

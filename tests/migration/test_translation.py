@@ -161,6 +161,13 @@ class TranslationTests(CommandTestCase):
             },
             "control_socket = 'c.sock'": {"control": f"{self.folder}/c.sock"},
             "control_socket_disable = True": {"control": "none"},
+            "http_protocols = 'h1'": {},
+            "http_protocols = 'h2,h1'\nhttp2_cleartext = 'off'": {"http2": "tls"},
+            "http_protocols = 'h2'\nhttp2_cleartext = 'both'": {"http2": "h2c"},
+            "http2_cleartext = 'prior-knowledge'": {},
+            "http2_max_concurrent_streams = 50": {"http2_max_streams": 50},
+            "http2_initial_window_size = 99999": {"input_window": 99999},
+            "http2_max_header_list_size = 9999": {"max_header_size": 9999},
         }
         for config, expected in cases.items():
             values = self.values(config)
@@ -201,7 +208,7 @@ class TranslationTests(CommandTestCase):
             "(docs/observability.md#metrics)",
             "protocol = 'uwsgi'": "protocol = 'uwsgi': let the proxy speak HTTP",
             "daemon = True": "daemon = True: start twistd greenwsgi",
-            "http_protocols = 'h2,h1'": "HTTP/1.1 is served",
+            "http2_cleartext = 'upgrade'": "let the proxy use HTTP/2 with prior",
             "bind = 'localhost:x'": "'localhost:x' has no valid port",
             "raw_env = 5": "gunicorn does not accept it",
             "forwarded_allow_ips = 'proxy'": "which is no address or network",

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 MATRIX = matrix(
     """
-              | bytes | request | next | drain    | close     | lose
-    idle      | head  | serving | -    | -        | lingering | closed
-    head      | -     | serving | -    | -        | lingering | closed
-    serving   | -     | -       | idle | draining | lingering | closed
-    draining  | -     | -       | idle | -        | lingering | closed
-    lingering | -     | -       | -    | -        | -         | closed
-    closed    | -     | -       | -    | -        | -         | closed
+              | bytes | request | next | drain    | upgrade  | close     | lose
+    idle      | head  | serving | -    | -        | -        | lingering | closed
+    head      | -     | serving | -    | -        | -        | lingering | closed
+    serving   | -     | -       | idle | draining | upgraded | lingering | closed
+    upgraded  | -     | -       | -    | -        | -        | lingering | closed
+    draining  | -     | -       | idle | -        | -        | lingering | closed
+    lingering | -     | -       | -    | -        | -        | -         | closed
+    closed    | -     | -       | -    | -        | -        | -         | closed
     """
 )
 

@@ -224,6 +224,12 @@ class MemoryStream:
         self.calls.append("finish")
         self.finished = True
 
+    def upgrade(self, protocol: str, head: ResponseHead | None) -> None:
+        """Keep the head, and the blocks after it as the body."""
+        self.calls.append("upgrade")
+        self.head = head
+        self.backpressure.wait()
+
     def answer(self, head: ResponseHead, body: bytes, last: bool = True) -> None:
         """Keep a whole response."""
         self.calls.append("answer")

@@ -61,6 +61,8 @@ class RequestTableTests(ServingTestCase):
                     age=3,
                     state="parked",
                     waiting_on=f"sleep({STEP:g})",
+                    waiting_seconds=1,
+                    remote_addr="192.0.2.1",
                 ),
                 RequestInFlight(
                     request_id=second.exchange.request_id,
@@ -69,6 +71,7 @@ class RequestTableTests(ServingTestCase):
                     age=2,
                     state="queued",
                     waiting_on="",
+                    remote_addr="192.0.2.1",
                 ),
             ],
         )

@@ -55,6 +55,7 @@ __all__ = [
     "HTTP1",
     "HTTP2",
     "OWN",
+    "OWN_HTTP1",
     "STREAMING",
     "TEXT",
     "TRANSPORTS",
@@ -388,6 +389,29 @@ class TlsTransport(TwistedTlsTransport):
         return own_factory(super().layered(site), site)
 
 
+class Http2Transport(MemoryTransport):
+    """Our HTTP/2 in memory, with prior knowledge."""
+
+    connection_class = Http2Connection
+    version = "HTTP/2.0"
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Build the server."""
+        super().set_up(observers, settings | {"http2": "h2c"})
+
+
+class TwistedTlsHttp2Transport(Http2Transport, TwistedTlsTransport):
+    """Our HTTP/2 over Twisted's TLS, in memory."""
+
+    def connect(self, slow: bool) -> Link:
+        """Return a new connection."""
+        return TlsLink(MemoryTransport.connect(self, slow), "h2")
+
+
+class TlsHttp2Transport(TwistedTlsHttp2Transport, TlsTransport):
+    """Our HTTP/2 over our own TLS, in memory."""
+
+
 class SocketTransport(Server):
     """Our HTTP/1.1 on real sockets, as a service."""
 
@@ -453,6 +477,18 @@ class SocketTransport(Server):
         if self._service.running:
             self._service.stopService()
             self.settle()
+
+
+class SocketHttp2Transport(SocketTransport):
+    """Our HTTP/2 on real sockets, as a service."""
+
+    connection_class = Http2Connection
+    version = "HTTP/2.0"
+    large = 500_000  # the window of a stream is smaller than the buffers
+
+    def set_up(self, observers: Sequence[Observer], settings: dict[str, Any]) -> None:
+        """Start the service on a free port."""
+        super().set_up(observers, settings | {"http2": "h2c"})
 
 
 class ThreadsTransport(SocketTransport):
@@ -592,11 +628,15 @@ class _Http2Factory(Factory):
 
 
 TRANSPORTS: dict[str, type[Server]] = {
+    "Http2": Http2Transport,
     "Memory": MemoryTransport,
+    "SocketHttp2": SocketHttp2Transport,
     "Sockets": SocketTransport,
     "Threads": ThreadsTransport,
     "Tls": TlsTransport,
+    "TlsHttp2": TlsHttp2Transport,
     "TwistedTls": TwistedTlsTransport,
+    "TwistedTlsHttp2": TwistedTlsHttp2Transport,
     "WebHttp1": WebTransport,
     "WebHttp2": WebHttp2Transport,
     "WebTlsHttp1": WebTlsTransport,
@@ -613,6 +653,8 @@ STREAMING = [name for name, server in TRANSPORTS.items() if server.streams_bodie
 WEB = [name for name, server in TRANSPORTS.items() if issubclass(server, WebTransport)]
 #: Names of our own transports.
 OWN = [name for name in TRANSPORTS if name not in WEB]
+#: Names of our own transports that speak HTTP/1.1.
+OWN_HTTP1 = [name for name in OWN if name in HTTP1]
 
 
 class TransportCase(SynchronousTestCase):

@@ -246,6 +246,7 @@ class _Stream:
         reply: its reply.
         unsent: the part of the request body that awaits the server's window.
         ends: whether the request ends after it.
+        ended: whether its end was sent.
         unacknowledged: number of received bytes without a window update.
     """
 
@@ -253,6 +254,7 @@ class _Stream:
         self.reply = reply
         self.unsent = body
         self.ends = ends
+        self.ended = False
         self.unacknowledged = 0
 
 
@@ -298,6 +300,7 @@ class Http2Connection(Connection):
             ],
             end_stream=not body and not partial,
         )
+        self._streams[number].ended = not body and not partial
         self._flush()
         return reply
 
@@ -338,7 +341,11 @@ class Http2Connection(Connection):
                 break
             piece, stream.unsent = stream.unsent[:size], stream.unsent[size:]
             last = stream.ends and not stream.unsent
+            stream.ended = last
             self._h2.send_data(number, piece, end_stream=last)
+        if stream.ends and not stream.unsent and not stream.ended:
+            stream.ended = True
+            self._h2.end_stream(number)
 
     def pump(self) -> bool:
         """Process received bytes; return whether there were any."""

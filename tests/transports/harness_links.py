@@ -203,13 +203,16 @@ class TlsLink:
 
     Args:
         plain: the connection below.
+        protocol: the protocol that it offers by ALPN; "" for none.
     """
 
-    def __init__(self, plain: Link) -> None:
+    def __init__(self, plain: Link, protocol: str = "") -> None:
         self._plain = plain
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+        if protocol:
+            context.set_alpn_protocols([protocol])
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
         self._closed = False  # by the server, with close_notify

@@ -462,10 +462,10 @@ class StalledBodyCases(Cases):
         """A stall does not count for min_body_rate."""
         server = self.serve(self.echo, body_timeout=5, min_body_rate=1000)
         reply = server.begin("POST", body=b"abc", length=6)
-        for _ in range(3):
+        for last in (False, False, True):
             server.advance(2)
             server.stall(60)
-            server.send_body(reply, b"d")
+            server.send_body(reply, b"d", end=last)
         server.advance(SLACK)
         self.assert_complete(reply, b"abcddd")
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from txgreenwsgi import ClientDisconnected, NotInGreenlet, spawn, wait
 
-from .harness import HTTP1, OWN, TEXT, Cases, on_every_transport
+from .harness import HTTP1, OWN_HTTP1, TEXT, Cases, on_every_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -313,4 +313,4 @@ class Http1Cases(Cases):
 
 globals().update(on_every_transport(EarlyHintCases))
 globals().update(on_every_transport(Http1Cases, only=HTTP1))
-globals().update(on_every_transport(ContinueCases, only=OWN))
+globals().update(on_every_transport(ContinueCases, only=OWN_HTTP1))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.web.resource import Resource
 
 from .harness import (
-    HTTP1,
     OWN,
+    OWN_HTTP1,
     STREAMING,
     TEXT,
     WEB,
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .harness import Environ, Start
 
 #: Our own HTTP/1.1.
-OWN_HTTP1 = [name for name in HTTP1 if name in OWN]
 
 #: Variables that differ between transports or requests.
 OF_THE_TRANSPORT = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .harness import OWN, TEXT, Cases, on_every_transport
+from .harness import OWN, OWN_HTTP1, TEXT, Cases, on_every_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,7 +115,7 @@ class HealthCases(Cases):
         server = self.serve(nap, health_path="/-")
         connections = [server.begin(target="/-/live") for _ in range(2)]
         running = server.begin(target="/x")
-        if server.version == "HTTP/2":  # its idle connections get GOAWAY
+        if server.version != "HTTP/1.1":  # its idle connections get GOAWAY
             connections = [running] * 2
         stop = server.stop()
         reply = server.begin(target="/-/ready", on=connections[0])
@@ -136,7 +136,7 @@ class HealthCases(Cases):
 
 
 class OwnHealthCases(Cases):
-    """Health checks over our own HTTP/1.1."""
+    """Health checks over our own transports."""
 
     def test_prefix(self) -> None:
         """The path is below the prefix; a proxy may have removed that."""
@@ -151,6 +151,10 @@ class OwnHealthCases(Cases):
         server = self.serve(nap, health_path="/\xe9tat", prefix="/caf\xe9")
         for path in ("/caf%C3%A9/%C3%A9tat/live", "/%C3%A9tat/live"):
             self.assert_complete(server.begin(target=path), b"live\n")
+
+
+class Http1HealthCases(Cases):
+    """Health checks over our own HTTP/1.1."""
 
     def test_close(self) -> None:
         """The response says so if the connection does not persist."""
@@ -205,3 +209,4 @@ class OwnHealthCases(Cases):
 
 globals().update(on_every_transport(HealthCases))
 globals().update(on_every_transport(OwnHealthCases, only=OWN))
+globals().update(on_every_transport(Http1HealthCases, only=OWN_HTTP1))

@@ -410,7 +410,7 @@ class _Sequence:
         connection = reply.connection
         if connection.link.ended or not connection.link.reading:
             return
-        if self.server.version != "HTTP/2" and (
+        if self.server.version == "HTTP/1.1" and (
             connection.replies[-1].state != "complete"
             or any(self._unsent.get(each) for each in self._numbers(connection))
             or connection.replies[-1].header("Connection") == "close"
@@ -468,7 +468,7 @@ class _Sequence:
         number = self._some()
         if number is not None and number not in self._gone:
             self._note("abandon", number)
-            if self.server.version == "HTTP/2":
+            if self.server.version != "HTTP/1.1":
                 self._gone.add(number)
             else:
                 self._gone.update(self._numbers(self.replies[number].connection))

@@ -26,6 +26,7 @@ from txgreenwsgi._workers.interface import (
     ReloadResult,
     WorkerStatus,
 )
+from txgreenwsgi.monitoring.failures import failures
 from txgreenwsgi.testing import MemoryServer
 
 
@@ -77,6 +78,55 @@ class SingleProcessTests(SynchronousTestCase):
         self.assertEqual(status["workers"][0]["served"], 1)
         self.assertEqual(status["workers"][0]["in_flight"], [])
 
+    def test_snapshot(self) -> None:
+        """A snapshot has the lag of the reactor, and routes since the first one."""
+        self.successResultOf(self.single.snapshot())
+        client = self.memory.connect()
+        client.send(b"GET /a/17 HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.memory.reactor.advance(4)
+        found = self.successResultOf(self.single.snapshot())
+        (worker,) = found["workers"]
+        self.assertEqual(worker["requests"], 1)
+        self.assertEqual(found["routes"], [])
+        self.assertFalse(found["can_cancel"])
+        self.memory.reactor.advance(6)
+        found = self.successResultOf(self.single.snapshot())
+        (route,) = found["routes"]
+        self.assertEqual((route["method"], route["pattern"]), ("GET", "/a/*"))
+        self.assertEqual((route["requests"], route["mean"]), (1, 10.0))
+        self.assertEqual(found["watched_seconds"], 10)
+
+    def test_cancel(self) -> None:
+        """A request can be cancelled if the operator may."""
+        client = self.memory.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.memory.reactor.advance(1)
+        server = self.memory.site.server
+        (row,) = server.requests()
+        refused = self.failureResultOf(self.single.cancel(row.request_id), ControlError)
+        self.assertIn("--status-cancel", str(refused.value))
+        service = GreenService(cast("Any", None), [], reactor=cast("Any", None))
+        service.site.server = server
+        single = SingleProcess("shop:app", service, can_cancel=True)
+        self.successResultOf(single.cancel(row.request_id))
+        self.memory.advance(0.01)
+        (response,) = client.responses()
+        self.assertEqual(response.status, 503)
+        self.assertEqual(server.requests(), [])
+        unknown = self.failureResultOf(single.cancel(row.request_id), ControlError)
+        self.assertIn("there is no request", str(unknown.value))
+
+    def test_failure(self) -> None:
+        """A failure has its traceback only if it is asked for."""
+        failures.add(ValueError("x"), "1f-7", "GET", "/a")
+        self.addCleanup(failures.reset)
+        found = self.successResultOf(self.single.snapshot())
+        first = found["failures"][0]
+        self.assertEqual((first["error"], first["traceback"]), ("ValueError: x", ""))
+        whole = self.successResultOf(self.single.failure(first["failure_id"]))
+        self.assertIn("ValueError: x", whole["traceback"])
+        self.assertEqual(whole["worker"], 1)
+
     def test_refused(self) -> None:
         """A single process has no workers."""
         for answer, reason in [
@@ -96,7 +146,68 @@ ROW = {
     "age": 1.0,
     "state": "parked",
     "waiting_on": "sleep(30)",
+    "waiting_seconds": 0.5,
+    "status": 0,
+    "bytes_sent": 0,
+    "remote_addr": "192.0.2.1",
+    "user_agent": "",
 }
+
+
+def failure(identity: str, last: float, **more: Any) -> dict[str, Any]:
+    """Return a failure as a worker sends it."""
+    return {
+        "failure_id": identity,
+        "error": f"ValueError: {identity}",
+        "place": "shop.py:3 in view",
+        "count": 2,
+        "first": last - 5,
+        "last": last,
+        "request_id": "1f-1",
+        "method": "GET",
+        "path": "/",
+        "traceback": f"Traceback of {identity}",
+        **more,
+    }
+
+
+def snapshot(**more: Any) -> dict[str, Any]:
+    """Return the snapshot of a worker."""
+    route = {
+        "method": "GET",
+        "pattern": "/a",
+        "requests": 4,
+        "failures": 1,
+        "seconds": 2.0,
+        "longest": 1.5,
+        "durations": [0] * 9 + [3, 0, 1] + [0] * 7,
+        "mean": 0.5,
+        "p95": 1.5,
+    }
+    line = {
+        "filename": "shop.py",
+        "line": 7,
+        "function": "view",
+        "kind": "",
+        "blocks": 1,
+        "seconds": 0.5,
+        "longest": 0.5,
+        "request": "GET /a",
+    }
+    return {
+        "in_flight": [ROW],
+        "connections": 1,
+        "served": 4,
+        "requests": 1,
+        "queued": 3,
+        "lag": 0.25,
+        "watched_seconds": 8.0,
+        "routes": [route],
+        "blocked": [line],
+        "failures": [],
+        "last_change": 0,
+        **more,
+    }
 
 
 def worker(number: int, **more: Any) -> WorkerStatus:
@@ -122,6 +233,8 @@ class FakeMaster:
             1: {"in_flight": [], "connections": 3, "served": 7},
             2: {"in_flight": [ROW], "connections": 1, "served": 0},
         }
+        self.snapshots: dict[int, Any] = {}
+        self.asked: list[tuple[int, object]] = []
         self.scaled: list[int] = []
         self.last: ReloadResult | None = None
         self.reloading: Deferred[ReloadResult] = Deferred()
@@ -143,6 +256,20 @@ class FakeMaster:
     def details(self, number: int) -> Deferred[Any]:
         """Return the details of a worker."""
         return succeed(self.answers.get(number))
+
+    def snapshot(self, number: int, known_change: int) -> Deferred[Any]:
+        """Record the question, and return the snapshot of a worker."""
+        self.asked.append((number, known_change))
+        return succeed(self.snapshots.get(number))
+
+    def cancel(self, number: int, request: str) -> Deferred[bool | None]:
+        """Return whether the worker has the request."""
+        self.asked.append((number, request))
+        found = self.snapshots.get(number)
+        if found is None:
+            return succeed(None)
+        rows = found["in_flight"]
+        return succeed(any(row["request_id"] == request for row in rows))
 
     def stacks(self, number: int, request: str = "") -> Deferred[str]:
         """Return text with the arguments."""
@@ -191,6 +318,8 @@ class MasterProcessTests(SynchronousTestCase):
             cast("Deferred[Any]", process.reload()),
             cast("Deferred[Any]", process.scale(2, relative=False)),
             cast("Deferred[Any]", process.stacks("")),
+            cast("Deferred[Any]", process.snapshot()),
+            cast("Deferred[Any]", process.cancel("1f-2")),
         ):
             self.assertEqual(self.refusal(answer), "the server is starting: try again")
 
@@ -305,6 +434,106 @@ class MasterProcessTests(SynchronousTestCase):
             "these workers do not answer: 2; give the number",
             self.refusal(self.process.stacks("1f-8")),
         )
+
+
+class MasterSnapshotTests(SynchronousTestCase):
+    """Snapshots, failures and cancellations of `MasterProcess`."""
+
+    def setUp(self) -> None:
+        """Attach a master with two workers."""
+        self.master = FakeMaster()
+        self.process = MasterProcess("shop:app", lambda _: [], can_cancel=True)
+        self.process.attach(self.master)
+
+    def test_sums(self) -> None:
+        """Routes and lines of all workers are added up."""
+        self.master.snapshots = {1: snapshot(), 2: snapshot(lag=0.5)}
+        found = self.successResultOf(self.process.snapshot())
+        self.assertTrue(found["can_cancel"])
+        self.assertEqual(found["queued"], 6)
+        self.assertEqual(found["watched_seconds"], 8.0)
+        (route,) = found["routes"]
+        self.assertEqual((route["requests"], route["failures"]), (8, 2))
+        self.assertEqual((route["seconds"], route["longest"]), (4.0, 1.5))
+        self.assertEqual((route["mean"], route["p95"]), (0.5, 1.5))
+        self.assertEqual(route["durations"][9:12], [6, 0, 2])
+        (line,) = found["blocked"]
+        self.assertEqual((line["blocks"], line["seconds"]), (2, 1.0))
+        self.assertEqual([each["lag"] for each in found["workers"]], [0.25, 0.5])
+        self.assertEqual(found["workers"][0]["in_flight"], [ROW])
+
+    def test_silent(self) -> None:
+        """A worker whose reactor does not turn is not asked: others need no patience.
+
+        Its lag is the time since its last beat.
+        """
+        self.master.snapshots = {2: snapshot()}
+        self.master.workers[0] = worker(1, beat_age=1.5, current="1f-9 GET /")
+        found = self.successResultOf(self.process.snapshot())
+        self.assertEqual(self.master.asked, [(2, 0)])
+        silent = found["workers"][0]
+        self.assertIsNone(silent["in_flight"])
+        self.assertEqual((silent["lag"], silent["current"]), (1.5, "1f-9 GET /"))
+
+    def test_failures(self) -> None:
+        """Only failures that have changed are asked for; all are known."""
+        self.master.snapshots = {
+            1: snapshot(failures=[failure("b-1", 200.0)], last_change=4)
+        }
+        self.successResultOf(self.process.snapshot())
+        self.master.snapshots = {
+            1: snapshot(failures=[failure("b-2", 300.0, place="x")], last_change=5)
+        }
+        found = self.successResultOf(self.process.snapshot())
+        self.assertEqual(self.master.asked[2:], [(1, 4), (2, 0)])
+        self.assertEqual(
+            [each["failure_id"] for each in found["failures"]], ["b-2", "b-1"]
+        )
+        self.assertEqual({each["traceback"] for each in found["failures"]}, {""})
+        one = self.successResultOf(self.process.failure("b-1"))
+        self.assertEqual((one["traceback"], one["worker"]), ("Traceback of b-1", 1))
+        reason = self.failureResultOf(self.process.failure("c-1"), ControlError)
+        self.assertEqual(str(reason.value), "there is no recent failure c-1")
+
+    def test_equal_failures(self) -> None:
+        """Equal failures of two workers are one, with the last traceback."""
+        self.master.snapshots = {
+            1: snapshot(failures=[failure("b-1", 200.0)], last_change=1),
+            2: snapshot(failures=[failure("c-1", 100.0)], last_change=1),
+        }
+        found = self.successResultOf(self.process.snapshot())
+        (one,) = found["failures"]
+        self.assertEqual((one["count"], one["first"], one["last"]), (4, 95.0, 200.0))
+        for identity in ("b-1", "c-1"):
+            whole = self.successResultOf(self.process.failure(identity))
+            self.assertEqual(whole["traceback"], "Traceback of b-1")
+
+    def test_many_failures(self) -> None:
+        """The latest failures are kept."""
+        many = [failure(f"b-{n}", float(n), place=str(n)) for n in range(150, 0, -1)]
+        self.master.snapshots = {1: snapshot(failures=many)}
+        found = self.successResultOf(self.process.snapshot())
+        self.assertEqual(len(found["failures"]), 100)
+        self.assertEqual(found["failures"][0]["failure_id"], "b-150")
+
+    def test_cancel(self) -> None:
+        """The worker with the request cancels it."""
+        self.master.snapshots = {1: snapshot(in_flight=[]), 2: snapshot()}
+        answer = self.process.cancel("1f-2")
+        self.assertEqual(self.successResultOf(answer), "1f-2")
+        failed = self.failureResultOf(self.process.cancel("1f-3"), ControlError)
+        self.assertEqual(str(failed.value), "there is no request 1f-3 in flight")
+        del self.master.snapshots[1]
+        failed = self.failureResultOf(self.process.cancel("1f-3"), ControlError)
+        self.assertIn("some workers do not answer", str(failed.value))
+
+    def test_cancel_is_off(self) -> None:
+        """By default, no worker is asked to cancel."""
+        process = MasterProcess("shop:app", lambda _: [])
+        process.attach(self.master)
+        failed = self.failureResultOf(process.cancel("1f-2"), ControlError)
+        self.assertIn("start the server with --status-cancel", str(failed.value))
+        self.assertEqual(self.master.asked, [])
 
 
 class RecordingService(Service):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.application.twist._options import TwistOptions
 from twisted.python.usage import UsageError
@@ -95,6 +98,8 @@ class OptionsTests(SynchronousTestCase):
             "buffer_memory": ("64K", 65536),
             "on_disconnect": ("cancel", "cancel"),
             "half_close": ("serve", "serve"),
+            "http2": ("tls", "tls"),
+            "http2_max_streams": ("50", 50),
             "strict": ("", True),
             "display_tracebacks": ("", True),
             "add_header": ("X-A: b", (("X-A", "b"),)),
@@ -464,3 +469,57 @@ class PreloadOptionTests(SynchronousTestCase):
             UsageError, parsed, "--preload", "--reload", "--workers=1"
         )
         self.assertIn("--preload and --reload exclude each other", str(error))
+
+
+class StatusOptionTests(SynchronousTestCase):
+    """The options of the status page."""
+
+    def refusal(self, *arguments: str) -> str:
+        """Return the error of a command line."""
+        return str(self.assertRaises(UsageError, parsed, *arguments))
+
+    def test_status(self) -> None:
+        """By default there is no page; an address is translated."""
+        command = parsed().command
+        self.assertEqual(
+            (command.status, command.status_token, command.status_cancel),
+            (None, None, False),
+        )
+        command = parsed("--status", "tcp:127.0.0.1:9091", "--status-cancel").command
+        self.assertEqual(command.status, "tcp:9091:interface=127.0.0.1")
+        self.assertTrue(command.status_cancel)
+
+    def test_reachable(self) -> None:
+        """An address that other machines reach needs a token."""
+        for address in ("tcp:9091", "tcp:0.0.0.0:9091", "tcp:10.0.0.1:9091"):
+            error = self.refusal("--status", address)
+            self.assertIn("can be reached from other machines", error)
+            self.assertIn("--status-token", error)
+        parsed("--status", "tcp:9091", "--status-token", "x" * 16)
+        parsed("--status", "unix:/tmp/s.sock")
+
+    def test_wrong_addresses(self) -> None:
+        """The error has the address and an example."""
+        for address in ("9091", "https:9091", "tcp:", "tcp:127.0.0.1:99999"):
+            error = self.refusal("--status", address)
+            self.assertIn(f"--status {address!r} ", error)
+            self.assertIn("give one such as tcp:127.0.0.1:9091", error)
+
+    def test_token(self) -> None:
+        """A short token is refused, and no error or list of options quotes it."""
+        for token in ("hunter2", "", "hunter2 hunter2 hunter2", "hunter2\n" * 4):
+            error = self.refusal("--status", "tcp:9091", "--status-token", token)
+            self.assertIn("--status-token (a secret) has fewer than 16", error)
+            self.assertNotIn("hunter2", error)
+        with patch.dict(os.environ, TXGREENWSGI_STATUS_TOKEN="hunter2"):
+            error = self.refusal("--status", "tcp:9091")
+        self.assertIn("TXGREENWSGI_STATUS_TOKEN (a secret)", error)
+        self.assertNotIn("hunter2", error)
+        error = self.refusal("--status-token", "x" * 16)
+        self.assertIn("has no effect without --status", error)
+        words = ["--status", "tcp:9091", "--status-token", "hunter2-hunter2-hunter2"]
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            self.assertRaises(SystemExit, parsed, *words, "--print-config")
+        self.assertIn("status = ", printed.getvalue())
+        self.assertNotIn("hunter2", printed.getvalue())

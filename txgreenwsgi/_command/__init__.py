@@ -1,7 +1,7 @@
 """The command `txgreenwsgi`: a server in the foreground, and its subcommands.
 
     txgreenwsgi [SPEC] [options]
-    txgreenwsgi status|reload|scale|stacks|from-gunicorn ...
+    txgreenwsgi status|top|reload|scale|stacks|from-gunicorn ...
 
 The first argument selects a subcommand by its exact name; anything else serves an
 application. An application with the name of a subcommand is served by `--app`.
@@ -46,6 +46,11 @@ _HERE: Final = __name__
 SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "status": Subcommand(
         f"{_HERE}.status", "", "Show the workers and the requests in flight."
+    ),
+    "top": Subcommand(
+        f"{_HERE}.top",
+        "",
+        "Show requests, rates, slow routes, blocks and failures, again each second.",
     ),
     "reload": Subcommand(
         f"{_HERE}.reload", "", "Load the code again in new workers, and wait for them."

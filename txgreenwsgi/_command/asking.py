@@ -21,7 +21,15 @@ from . import SUBCOMMANDS, USAGE_STATUS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["FAILURE_STATUS", "Parser", "counted", "printable", "question", "run"]
+__all__ = [
+    "FAILURE_STATUS",
+    "Parser",
+    "counted",
+    "printable",
+    "question",
+    "run",
+    "seconds_of",
+]
 
 #: The exit status for a command that has failed, or that no server has carried out.
 FAILURE_STATUS = 1
@@ -56,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         shown = "no limit" if timeout is None else f"{timeout:g}"
         self.add_argument(
             "--timeout",
-            type=_seconds,
+            type=seconds_of,
             default=timeout,
             metavar="SECONDS",
             help=f"time to wait for the answer [default: {shown}]",
@@ -69,7 +77,12 @@ class Parser(argparse.ArgumentParser):
         sys.exit(USAGE_STATUS)
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str) -> float:
+    """Return a time above 0, given on the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
     try:
         seconds = float(text)
     except ValueError:

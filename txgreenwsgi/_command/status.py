@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txgreenwsgi._status.units import duration
+
 from .asking import Parser, counted, question, run
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def _summary(found: ServerInformation) -> str:
     lines = [
         f"txgreenwsgi {found['version']} serves {found['app']} at "
         f"{' '.join(found['listening']) or 'no address'}",
-        f"{processes}, up {_duration(found['age'])}{''.join(state)}",
+        f"{processes}, up {duration(found['age'])}{''.join(state)}",
     ]
     if count:
         lines.append(
@@ -107,7 +109,7 @@ def _worker_row(worker: WorkerInformation) -> tuple[str, ...]:
         str(worker["worker"]),
         str(worker["pid"]),
         state,
-        _duration(worker["age"]),
+        duration(worker["age"]),
         _number(worker["served"]),
         _number(worker["requests"]),
         _number(worker["connections"]),
@@ -122,7 +124,7 @@ def _request_row(
     return (
         request["request_id"],
         str(worker["worker"]),
-        _duration(request["age"]),
+        duration(request["age"]),
         request["method"],
         request["path"].replace("\n", "\\n"),
         request["waiting_on"] or f"({request['state']})",
@@ -133,7 +135,7 @@ def _silence(worker: WorkerInformation) -> str:
     """Return the line about a worker that has not answered."""
     text = f"worker {worker['worker']} (pid {worker['pid']}) has not answered"
     if worker["beat_age"] is not None:
-        text += f"; its reactor turned {_duration(worker['beat_age'])} ago"
+        text += f"; its reactor turned {duration(worker['beat_age'])} ago"
     if worker["current"]:
         text += f" and runs {worker['current']}"
     return text
@@ -141,24 +143,6 @@ def _silence(worker: WorkerInformation) -> str:
 
 def _number(value: int | None) -> str:
     return _UNKNOWN if value is None else str(value)
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in its two largest units."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = int(seconds)
-    for size, unit, smaller, smaller_unit in [
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ]:
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (
-                f" {rest} {smaller_unit}" if rest else ""
-            )
-    return f"{whole} s"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -23,9 +22,9 @@ from txgreenwsgi._control.place import AUTOMATIC as CONTROL_AUTOMATIC
 from txgreenwsgi._control.place import NONE as CONTROL_NONE
 from txgreenwsgi._launch.collecting import GC
 from txgreenwsgi._launch.patching import PATCHABLE, parse_patch
-from txgreenwsgi._server.endpoint_strings import tcp_endpoint
 from txgreenwsgi._server.endpoints import check_endpoint
 from txgreenwsgi._server.errors import EndpointError
+from txgreenwsgi._server.operator_address import operator_endpoint
 from txgreenwsgi._tls.options import CLIENT_MODES, VERSIONS
 from txgreenwsgi.monitoring.accesslog import FORMATS, format_named
 from txgreenwsgi.monitoring.log_format import FormatError
@@ -68,6 +67,9 @@ DEFAULT_TLS_LISTEN: Final = "https:8443"
 HEAVY: Final = "heavy"
 OFFLOAD_FORM: Final = "package.module.function"
 
+#: Minimum length of the secret of the status page.
+_TOKEN_CHARACTERS: Final = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
@@ -102,6 +104,7 @@ class Option(Setting):
         default_text: the default in the documentation, if it is not the value's own.
         empty_text: the text of an empty list, if it is not the empty text.
         path_words: values of a path that are not paths.
+        is_secret: errors do not quote the value.
     """
 
     check: Check | None = None
@@ -111,6 +114,7 @@ class Option(Setting):
     default_text: str = ""
     empty_text: str = ""
     path_words: tuple[str, ...] = ()
+    is_secret: bool = False
 
 
 def _option(default: object, kind: Kind, meaning: str, **more: Any) -> Any:
@@ -195,10 +199,14 @@ def _check_control(path: str, conditions: Conditions) -> str:
     return path
 
 
-#: An endpoint for operators: an address in the usual order.
-_HOST_AND_PORT: Final = re.compile(
-    r"tcp6?:(localhost|[0-9]+(?:\.[0-9]+){3}|\[[0-9a-f:.]+\]):([0-9]{1,5})\Z"
-)
+def _operator_endpoint(address: str, conditions: Conditions, example: str) -> str:
+    """Return the endpoint string for the address of a listener for operators."""
+    try:
+        return operator_endpoint(address, paths_are_final=conditions.paths_are_final)
+    except EndpointError as error:
+        raise SettingError(
+            repr(address), error.problem, f"give one such as {example}"
+        ) from None
 
 
 def _check_metrics(endpoint: str, conditions: Conditions) -> str:
@@ -209,24 +217,9 @@ def _check_metrics(endpoint: str, conditions: Conditions) -> str:
             "needs prometheus_client, which is not installed",
             "pip install 'txgreenwsgi[metrics]'",
         )
-    given = _HOST_AND_PORT.match(endpoint)
-    text = tcp_endpoint(given[1].strip("[]"), given[2]) if given else endpoint
-    if text.startswith("https:"):
-        raise SettingError(
-            repr(endpoint),
-            "is an endpoint with TLS, which has no options here",
-            "give one on the loopback interface, such as tcp:127.0.0.1:9090, and let a "
-            "proxy add TLS",
-        )
-    try:
-        check_endpoint(text, paths_are_final=conditions.paths_are_final)
-    except EndpointError as error:
-        raise SettingError(
-            repr(endpoint),
-            error.problem,
-            "give one such as tcp:127.0.0.1:9090 or unix:/run/app/metrics.sock",
-        ) from None
-    return text
+    return _operator_endpoint(
+        endpoint, conditions, "tcp:127.0.0.1:9090 or unix:/run/app/metrics.sock"
+    )
 
 
 def _check_log_level(word: str, _conditions: Conditions) -> str:
@@ -252,6 +245,25 @@ def _check_registry(place: str, _conditions: Conditions) -> str:
             "give package.module:name, such as prometheus_client:REGISTRY",
         )
     return place
+
+
+def _check_status(endpoint: str, conditions: Conditions) -> str:
+    """Return the endpoint string; `tcp:HOST:PORT` is translated."""
+    return _operator_endpoint(
+        endpoint, conditions, "tcp:127.0.0.1:9091 or unix:/run/app/status.sock"
+    )
+
+
+def _check_status_token(token: str, _conditions: Conditions) -> str:
+    if len(token) < _TOKEN_CHARACTERS or not token.isprintable() or " " in token:
+        raise SettingError(
+            "a secret",
+            f"has fewer than {_TOKEN_CHARACTERS} characters, or others than letters, "
+            "digits and punctuation",
+            "give the output of: python3 -c 'import secrets; "
+            "print(secrets.token_urlsafe())'",
+        )
+    return token
 
 
 def _check_given(text: str, _conditions: Conditions) -> str:
@@ -474,7 +486,8 @@ class Command:
     control: str = _option(
         CONTROL_AUTOMATIC,
         "text",
-        "UNIX socket for txgreenwsgi status, reload, scale and stacks, with mode 0600. "
+        "UNIX socket for txgreenwsgi status, top, reload, scale and stacks, with mode "
+        "0600. "
         f"{CONTROL_AUTOMATIC}: in the user's runtime directory if there are workers, "
         f"otherwise none. {CONTROL_NONE}: no socket.",
         form=f"PATH|{CONTROL_AUTOMATIC}|{CONTROL_NONE}",
@@ -498,6 +511,32 @@ class Command:
         "prometheus_client:REGISTRY.",
         form="MODULE:NAME",
         check=_check_registry,
+    )
+    status: str | None = _option(
+        None,
+        "text",
+        "Endpoint of a listener with a page for operators, such as "
+        "tcp:127.0.0.1:9091: workers, requests in flight with what each waits for, "
+        "slow routes, lines that blocked, failures. The default is none (see "
+        "docs/status-page.md).",
+        form="ENDPOINT",
+        check=_check_status,
+    )
+    status_token: str | None = _option(
+        None,
+        "text",
+        "Secret that a reader of the status page has to give; at least 16 characters. "
+        "Required unless --status is a loopback address or a UNIX socket. "
+        "Others see a command line: give it as TXGREENWSGI_STATUS_TOKEN.",
+        form="TOKEN",
+        check=_check_status_token,
+        in_file=False,
+        is_secret=True,
+    )
+    status_cancel: bool = _option(
+        False,
+        "flag",
+        "Let readers of the status page and of txgreenwsgi top cancel requests.",
     )
     access_log: str | None = _option(
         None,
@@ -607,6 +646,10 @@ class Described(NamedTuple):
     name: str
     option: Option
     default: Any
+
+    def quoted(self, text: str) -> str:
+        """Return a value as an error quotes it."""
+        return "(a secret)" if self.option.is_secret else repr(text)
 
     @property
     def is_list(self) -> bool:

@@ -215,7 +215,7 @@ def _variable(
         if each.is_list and re.search(r"[^\s,][ ,]+[^\s,]", text):
             remedy += "; several values need one line each"
         raise ConfigurationError(
-            f"{variable} {text!r} {error.problem}: {remedy}"
+            f"{variable} {each.quoted(text)} {error.problem}: {remedy}"
         ) from None
 
 

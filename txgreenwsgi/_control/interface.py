@@ -11,11 +11,15 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
 __all__ = [
+    "BlockedInformation",
     "ControlError",
     "Controlled",
+    "FailureInformation",
     "ReloadOutcome",
     "RequestInformation",
+    "RouteInformation",
     "ServerInformation",
+    "SnapshotInformation",
     "WorkerInformation",
 ]
 
@@ -25,7 +29,7 @@ class ControlError(Exception):
 
 
 class RequestInformation(TypedDict):
-    """One request in flight. Its age is in seconds."""
+    """One request in flight: see `txgreenwsgi.monitoring.RequestInFlight`."""
 
     request_id: str
     method: str
@@ -33,6 +37,11 @@ class RequestInformation(TypedDict):
     age: float
     state: str
     waiting_on: str
+    waiting_seconds: float
+    status: int
+    bytes_sent: int
+    remote_addr: str
+    user_agent: str
 
 
 class WorkerInformation(TypedDict):
@@ -58,6 +67,55 @@ class WorkerInformation(TypedDict):
     in_flight: list[RequestInformation] | None
 
 
+class RouteInformation(TypedDict):
+    """One route: see `txgreenwsgi.monitoring.RouteStatistics`.
+
+    `mean` and `p95` are its mean duration and its quantile of 95 %, in seconds.
+    """
+
+    method: str
+    pattern: str
+    requests: int
+    failures: int
+    seconds: float
+    longest: float
+    durations: list[int]
+    mean: float
+    p95: float
+
+
+class BlockedInformation(TypedDict):
+    """A line that blocked reactors: see `txgreenwsgi.monitoring.BlockedLine`."""
+
+    filename: str
+    line: int
+    function: str
+    kind: str
+    blocks: int
+    seconds: float
+    longest: float
+    request: str
+
+
+class FailureInformation(TypedDict):
+    """Equal failures: see `txgreenwsgi.monitoring.RecentFailure`.
+
+    `worker` is the number of the process. In a snapshot, `traceback` is "".
+    """
+
+    failure_id: str
+    error: str
+    place: str
+    count: int
+    first: float
+    last: float
+    request_id: str
+    method: str
+    path: str
+    traceback: str
+    worker: int
+
+
 class ReloadOutcome(TypedDict):
     """The end of a reload; `reason` is "" for success."""
 
@@ -81,6 +139,23 @@ class ServerInformation(TypedDict):
     reloads: int
     last_reload: ReloadOutcome | None
     workers: list[WorkerInformation]
+
+
+class SnapshotInformation(ServerInformation):
+    """A server with what is collected while snapshots are taken.
+
+    `in_flight` of each worker has its oldest requests, and `lag` is the longest delay
+    of its reactor since the last snapshot: see
+    `txgreenwsgi.monitoring.ProcessSnapshot`.
+    """
+
+    time: float
+    can_cancel: bool
+    queued: int
+    watched_seconds: float
+    routes: list[RouteInformation]
+    blocked: list[BlockedInformation]
+    failures: list[FailureInformation]
 
 
 class Controlled(Protocol):
@@ -118,4 +193,27 @@ class Controlled(Protocol):
 
         Returns:
             A Deferred that fires within a few seconds.
+        """
+
+    def snapshot(self) -> Deferred[SnapshotInformation]:
+        """Return the state of the server with routes, blocked lines and failures.
+
+        The server collects them for some seconds more.
+
+        Returns:
+            A Deferred that fires within a few seconds, whatever the workers do.
+        """
+
+    def failure(self, of: str) -> Deferred[FailureInformation]:
+        """Return a failure with its traceback.
+
+        Args:
+            of: its `failure_id`.
+        """
+
+    def cancel(self, of: str) -> Deferred[str]:
+        """Raise `Cancelled` in a request, if `--status-cancel` allows it.
+
+        Args:
+            of: the id of the request, which is returned.
         """

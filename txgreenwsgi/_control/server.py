@@ -54,6 +54,9 @@ def _commands(controlled: Controlled) -> dict[str, _Command]:
         "reload": _Command({}, controlled.reload),
         "scale": _Command({"number": int, "relative": bool}, controlled.scale),
         "stacks": _Command({"of": str}, controlled.stacks),
+        "snapshot": _Command({}, controlled.snapshot),
+        "failure": _Command({"of": str}, controlled.failure),
+        "cancel": _Command({"of": str}, controlled.cancel),
     }
 
 

@@ -16,7 +16,7 @@ from txgreenwsgi._states import TransitionTable
 
 from .framing import BODILESS_CODES, CHUNKED, CLOSE, LENGTH, NONE
 from .parser import RequestParser
-from .writer import CONTINUE, LAST_CHUNK
+from .writer import CONTINUE, LAST_CHUNK, encode_switching
 
 if TYPE_CHECKING:
     from .common_fields import CommonFields
@@ -76,6 +76,7 @@ _ON_DATA: Final = SENDING.moves("data")
 _ON_END: Final = SENDING.moves("end")
 _ON_LAST_END: Final = SENDING.moves("last end")
 _ON_ANSWER: Final = SENDING.moves("answer")
+_ON_SWITCH: Final = SENDING.moves("switch")
 
 _NO_REQUEST = cast("RequestHead", None)
 
@@ -150,6 +151,26 @@ class Connection(RequestParser):
         self.sending = _ON_INTERIM[self.sending]
         return hints.encode()
 
+    def switch(self, protocol: str, head: ResponseHead | None) -> bytes:
+        """Leave HTTP/1.1 (RFC 9110 section 7.8); return a 101 response.
+
+        From now on, `send_data` returns each block unchanged.
+
+        Args:
+            protocol: the new protocol, for the Upgrade field.
+            head: the further fields of the response, whose status is ignored; None if
+                the application sends the response: b"" is returned.
+        """
+        self.sending = _ON_SWITCH[self.sending]
+        self.persistent = False
+        self._request = _NO_REQUEST
+        if head is None:
+            return b""
+        common = self._common
+        date, server = common.date_and_server()
+        lines = server + date + common.lines_added_to(head)
+        return encode_switching(protocol, head, lines)
+
     def send_head(
         self,
         head: ResponseHead,
@@ -221,6 +242,8 @@ class Connection(RequestParser):
     def send_data(self, block: bytes) -> bytes | tuple[bytes, ...]:
         """Return a non-empty block of the body with its framing."""
         if self.sending is not BODY:
+            if self.sending is SWITCHED:
+                return block
             self.sending = _ON_DATA[self.sending]  # raises
         if self.framing is not CHUNKED:
             return block

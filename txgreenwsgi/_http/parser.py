@@ -230,6 +230,19 @@ class RequestParser(lanes.ConnectionState):
             events.append(Refusal(malformed.status, malformed.reason))
         return events
 
+    def hold(self) -> None:
+        """Leave the bytes after the current request unread: it may switch protocols.
+
+        Until the next `feed` without data. Call between two requests.
+        """
+        self.has_unread = True
+
+    def take_unread(self) -> bytes:
+        """Return the bytes left unread, and ignore all that follow."""
+        unread = self._unread[self._unread_from :]
+        self.stop()
+        return unread
+
     def is_piece(self, data: bytes) -> bool:
         """Consume `data` if it is a piece of a Content-Length body, but not its end.
 
@@ -246,6 +259,7 @@ class RequestParser(lanes.ConnectionState):
         """Drop all buffered bytes and ignore those that follow."""
         self.receiving = _ON_STOP[self.receiving]
         self.pending = self._unread = b""
+        self._unread_from = 0
         self.has_unread = False
         self._body = None
 

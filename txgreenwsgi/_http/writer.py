@@ -28,6 +28,7 @@ __all__ = [
     "InvalidField",
     "ResponseHead",
     "date_field",
+    "encode_switching",
     "encoded_fields",
     "encoded_statuses",
     "reason_of",
@@ -322,6 +323,24 @@ class ResponseHead(lanes.ResponseHeadState):
         start = name + b":"
         return any(line[: len(start)].lower() == start for line in self._lines[1:])
 
+    def lines(self, date: bytes, server: bytes, more: Iterable[bytes]) -> list[bytes]:
+        """Return the field lines, with those of the server; for HTTP/2.
+
+        Call once, in place of `encode`. Each line ends with CRLF; some may be empty.
+
+        Args:
+            date: As for `encode`.
+            server: As for `encode`.
+            more: Further lines, one field each.
+        """
+        lines = self._lines
+        if not self._has_server:
+            lines.append(server)
+        if not self._has_date:
+            lines.append(date)
+        lines += more
+        return lines[1:]
+
     def encode(self, date: bytes, server: bytes, framing_lines: bytes) -> bytes:
         """Return the bytes of the head, including the empty line at its end.
 
@@ -378,6 +397,21 @@ class EarlyHints:
         """Return the bytes of the interim response."""
         lines = [b"%b: %b\r\n" % pair for pair in self._pairs]
         return b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % b"".join(lines)
+
+
+def encode_switching(protocol: str, head: ResponseHead, lines: bytes) -> bytes:
+    """Return the bytes of a 101 response (RFC 9110 section 15.2.2).
+
+    Args:
+        protocol: The value of the Upgrade field.
+        head: Its fields are sent; its status is ignored.
+        lines: Further lines, each with CRLF.
+    """
+    return b"HTTP/1.1 101 Switching Protocols\r\n%b%b%b\r\n" % (
+        b"Upgrade: %b\r\nConnection: Upgrade\r\n" % protocol.encode("latin-1"),
+        b"".join(b"%b: %b\r\n" % pair for pair in head.fields()),
+        lines,
+    )
 
 
 def _iterated(fields: Any) -> Iterable[tuple[str, str]]:

@@ -40,8 +40,7 @@ class GunicornSetting:
     convert: values.Convert | None = None
 
 
-_ONLY_WSGI = "ASGI applications and WebSockets are not served"
-_ONLY_HTTP1 = "HTTP/1.1 is served: let the proxy accept HTTP/2"
+_ONLY_WSGI = "ASGI applications are not served"
 _NO_DIRTY = (
     "give slow calls to offload or threads_for, or to a job queue with processes of "
     "its own"
@@ -728,25 +727,47 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             "http_protocols",
             ("--http-protocols",),
             "text",
-            _ONLY_HTTP1,
-            convert=lambda value, _source: (
-                [] if values.strings(value) == ["h1"] else [Missing(_ONLY_HTTP1)]
-            ),
+            "`tls` if it has `h2`; needs `txgreenwsgi[http2]`",
+            ours="`--http2`",
+            convert=values.http_protocols,
         ),
-        GunicornSetting("http2_cleartext", ("--http2-cleartext",), "text", _ONLY_HTTP1),
-        *(
-            GunicornSetting(
-                f"http2_{name}",
-                (f"--http2-{name.replace('_', '-')}",),
-                "number",
-                _ONLY_HTTP1,
-            )
-            for name in (
-                "max_concurrent_streams",
-                "initial_window_size",
-                "max_frame_size",
-                "max_header_list_size",
-            )
+        GunicornSetting(
+            "http2_cleartext",
+            ("--http2-cleartext",),
+            "text",
+            "`h2c` is prior knowledge, for all peers; there is no upgrade",
+            ours="`--http2 h2c`",
+            convert=values.http2_cleartext,
+        ),
+        GunicornSetting(
+            "http2_max_concurrent_streams",
+            ("--http2-max-concurrent-streams",),
+            "number",
+            "",
+            ours="`--http2-max-streams`",
+            convert=values.key("http2_max_streams"),
+        ),
+        GunicornSetting(
+            "http2_initial_window_size",
+            ("--http2-initial-window-size",),
+            "number",
+            "of HTTP/1.1 too",
+            ours="`--input-window`",
+            convert=values.key("input_window"),
+        ),
+        GunicornSetting(
+            "http2_max_frame_size",
+            ("--http2-max-frame-size",),
+            "number",
+            "16384, the default of HTTP/2",
+        ),
+        GunicornSetting(
+            "http2_max_header_list_size",
+            ("--http2-max-header-list-size",),
+            "number",
+            "of HTTP/1.1 too",
+            ours="`--max-header-size`",
+            convert=values.key("max_header_size"),
         ),
     ),
     "ASGI": (
@@ -762,7 +783,7 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             "websocket_max_message_size",
             ("--websocket-max-message-size",),
             "number",
-            _ONLY_WSGI,
+            "a setting for ASGI; `txgreenwsgi.websocket()` takes `max_message`",
         ),
     ),
     "Dirty arbiters": (

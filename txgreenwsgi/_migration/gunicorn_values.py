@@ -26,6 +26,8 @@ __all__ = [
     "error_log",
     "flag",
     "forwarded",
+    "http2_cleartext",
+    "http_protocols",
     "key",
     "limit_fields",
     "limit_line",
@@ -131,6 +133,27 @@ def _endpoint(address: str, *, tls: bool, backlog: int) -> tuple[str, str]:
         return endpoint_for(address, tls=tls, backlog=backlog), ""
     except AddressError as error:
         return "", str(error)
+
+
+def http_protocols(value: Any, source: Source) -> Iterable[Entry]:
+    """Translate `http_protocols`."""
+    if "h2" in strings(value) and not _is_cleartext(source):
+        yield Key("http2", "tls")
+
+
+def http2_cleartext(value: Any, source: Source) -> Iterable[Entry]:
+    """Translate `http2_cleartext`, which has an effect with `h2` only."""
+    if _is_cleartext(source):
+        yield Key("http2", "h2c")
+    elif value == "upgrade":
+        yield Missing("let the proxy use HTTP/2 with prior knowledge, and give http2")
+
+
+def _is_cleartext(source: Source) -> bool:
+    """Return whether gunicorn accepts HTTP/2 with prior knowledge."""
+    protocols = strings(source.values.get("http_protocols") or "h1")
+    accepted = source.values.get("http2_cleartext")
+    return "h2" in protocols and accepted in ("prior-knowledge", "both")
 
 
 def workers(value: Any, _source: Source) -> Iterable[Entry]:

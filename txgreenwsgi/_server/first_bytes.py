@@ -10,6 +10,7 @@ This file knows connections. It must never know the format of the bytes.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
 
 from twisted.internet.protocol import Factory, Protocol
 
@@ -19,9 +20,33 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
     from twisted.python.failure import Failure
 
-    from .site import GreenSite
+    from txgreenwsgi._serving.application_server import ApplicationServer
+    from txgreenwsgi.settings import Settings
 
-__all__ = ["FirstBytes", "FirstBytesFactory"]
+__all__ = ["FirstBytes", "FirstBytesFactory", "Site"]
+
+
+class Site(Interface):
+    """The interface of a `GreenSite` that this file uses."""
+
+    @property
+    def server(self) -> ApplicationServer:
+        """The application server."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a shutdown has begun."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `max_connections` are open."""
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return the protocols for ALPN."""
 
 
 class FirstBytesFactory(Factory):
@@ -34,7 +59,7 @@ class FirstBytesFactory(Factory):
 
     noisy = False
 
-    def __init__(self, below: Any, site: GreenSite) -> None:
+    def __init__(self, below: Any, site: Site) -> None:
         self.below = below
         self.site = site
 

@@ -1,11 +1,11 @@
-"""The factory of HTTP/1.1 connections, for any stream endpoint of Twisted.
+"""The factory of connections, for any stream endpoint of Twisted.
 
 It knows how connections share one application server. It must never know a request.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IProtocolNegotiationFactory
@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from txgreenwsgi._http.parser import HeadLimits
 from txgreenwsgi._serving.application_server import ApplicationServer
-from txgreenwsgi.settings import Settings, refuse_settings
+from txgreenwsgi.settings import SettingError, Settings, refuse_settings
 
 from .access_log import ServerAccessLog
 from .h1_channel import H1Channel
@@ -25,17 +25,19 @@ from .sockets import Sockets
 from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IAddress, IReactorTime
+    from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime
     from typing_extensions import Unpack
 
     from txgreenwsgi._serving.registry import Observer, RequestInFlight
     from txgreenwsgi._wsgi.gateway import Application
+    from txgreenwsgi.monitoring.requests import Requests
     from txgreenwsgi.settings import SettingsKeywords
 
     from .access_log import AccessLogFormat, AccessLogTarget
+    from .negotiation import Negotiation
 
 __all__ = ["GreenSite"]
 
@@ -119,6 +121,8 @@ class GreenSite(Factory):
             trailers=settings.max_trailer_size,
             chunk_extensions=settings.max_chunk_extensions,
         )
+        if settings.http2 != "off":
+            _check_http2(settings.http2)
 
     @property
     def application(self) -> Application | None:
@@ -177,10 +181,17 @@ class GreenSite(Factory):
         if self.server.is_idle:
             self._close_access_log()
 
-    def buildProtocol(self, addr: IAddress | None) -> H1Channel | None:  # type: ignore[override]
+    def buildProtocol(  # type: ignore[override]
+        self, addr: IAddress | None
+    ) -> H1Channel | Negotiation | None:
         """Return the protocol of a new connection; None above `max_connections`."""
         if self.is_full:
             return None
+        if self.server.settings.http2 != "off":
+            return self._negotiation(addr)
+        return self._http1(addr)
+
+    def _http1(self, addr: IAddress | None) -> H1Channel:
         given: object = addr
         return self._channel(
             self.server,
@@ -190,6 +201,33 @@ class GreenSite(Factory):
             given if type(given) is ProxiedAddress else None,
         )
 
+    @cached_property
+    def _negotiation(self) -> Callable[[IAddress | None], Negotiation]:
+        """Make connections that become HTTP/1.1 or HTTP/2."""
+        # Here, because few servers need these modules, and h2 is optional.
+        from txgreenwsgi._http2.connection import Http2Limits
+
+        from .h2_channel import H2Channel
+        from .negotiation import Negotiation, NegotiationFactory
+
+        settings = self.settings
+        limits = Http2Limits(
+            self._head_limits, settings.http2_max_streams, settings.input_window
+        )
+
+        def make(addr: IAddress | None, http2: bool) -> IProtocol:
+            if not http2:
+                return self._http1(addr)
+            given: object = addr
+            proxied = given if type(given) is ProxiedAddress else None
+            return H2Channel(self.server, self.sockets, limits, proxied)
+
+        self.server.bind()
+        factory = NegotiationFactory(
+            self, self._handshakes, make, settings.http2 == "h2c"
+        )
+        return partial(Negotiation, factory)
+
     @property
     def is_full(self) -> bool:
         """Whether `max_connections` are open."""
@@ -198,11 +236,18 @@ class GreenSite(Factory):
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols for ALPN (RFC 7301), for clients that offer it."""
-        return [b"http/1.1"]
+        if self.server.settings.http2 == "off":
+            return [b"http/1.1"]
+        return [b"h2", b"http/1.1"]
 
     def requests(self) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks."""
         return self.server.requests()
+
+    @property
+    def live(self) -> Requests:
+        """The requests in flight, with snapshots and stacks."""
+        return self.server.live
 
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
         """Answer the requests that were received, then close all connections.
@@ -233,3 +278,15 @@ class GreenSite(Factory):
     def cut_short(self) -> None:
         """End the grace period of a shutdown in progress; otherwise a no-op."""
         self.server.shutdown.end_grace_now()
+
+
+def _check_http2(value: str) -> None:
+    """Raise `SettingError` if the library of HTTP/2 is not installed."""
+    try:
+        import h2  # noqa: F401
+    except ImportError as error:
+        raise SettingError(
+            f"http2={value!r}",
+            f"needs a package that is not installed ({error})",
+            "run pip install 'txgreenwsgi[http2]' for HTTP/2",
+        ) from error

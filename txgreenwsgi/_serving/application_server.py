@@ -27,6 +27,7 @@ from .body import NO_BODY
 from .deadlines import DeadlineClock
 from .environ import path_info
 from .limits import limits_from
+from .live import LiveRequests
 from .metering import FAST_SECONDS, ORDINARY
 from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
@@ -86,6 +87,7 @@ class ApplicationServer(lanes.ApplicationServerState):
         context: the context variables that each request starts with.
         admission: the slots for running requests and the queue behind them.
         table: the requests in flight, and the observers.
+        live: the requests in flight, as applications and the status page see them.
         deadlines: the clock that checks all deadlines.
         shutdown: the graceful shutdown.
         unready: why the server's owner does not want requests, such as a drain or a
@@ -130,7 +132,8 @@ class ApplicationServer(lanes.ApplicationServerState):
             settings.environ,
             settings.prefix,
         )
-        self.environ["txgreenwsgi.requests"] = self.requests
+        self.live = LiveRequests(self)
+        self.environ["txgreenwsgi.requests"] = self.live
         self.environ["txgreenwsgi.to_thread"] = to_thread
         self.context: Context = copy_context()
         self.admission: AdmissionQueue[Admitted] = AdmissionQueue(
@@ -245,6 +248,8 @@ class ApplicationServer(lanes.ApplicationServerState):
         table = self.table
         if table.observers:
             table.observe(exchange.record())
+        if table.watcher is not None:
+            table.watcher(exchange)
         if self.times is not None:
             self.times.ended(exchange)
         table.exchanges.discard(exchange)
@@ -331,6 +336,11 @@ class ApplicationServer(lanes.ApplicationServerState):
     def open_connections(self) -> int:
         """The number of open connections."""
         return len(self.shutdown.connections)
+
+    @property
+    def queued(self) -> int:
+        """The number of requests that wait for a slot."""
+        return self.admission.queued
 
     def stop(self, grace_seconds: float | None = None) -> Deferred[None]:
         """Begin the shutdown; see `GreenSite.stop`."""

@@ -31,9 +31,11 @@ from txgreenwsgi._switching.forks import Forked
 from txgreenwsgi._switching.greenlets import Task, require_task
 from txgreenwsgi._switching.thread_calls import in_task, in_task_of_thread
 from txgreenwsgi._switching.waiting import sleep
+from txgreenwsgi._websocket.errors import WebSocketRefused
 from txgreenwsgi._wsgi.errors import Errors, set_current_errors
 from txgreenwsgi._wsgi.input import Input, InputProxy, SeekableInput
 from txgreenwsgi._wsgi.read_ahead import BufferedBody, EmptyBody
+from txgreenwsgi.monitoring.failures import failures
 from txgreenwsgi.monitoring.records import ExchangeRecord
 from txgreenwsgi.origins import take_turn
 
@@ -44,8 +46,17 @@ from .notes import note_request
 from .plain_response import plain_response
 from .proxies import ProxyFieldError
 from .record_details import RecordDetails
+from .request_stacks import stack_of_task
 from .stored_body import StoredBody
 from .stream import concurrent_write_error
+from .upgrade import (
+    ResponseAfterUpgrade,
+    UpgradedStream,
+    is_end_of_call,
+    offer_upgrade,
+    offers_websocket,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -215,7 +226,7 @@ class Exchange(lanes.ExchangeState):
         self.head = head
         self.ends = stream.ends
         self.limits = limits = server.limits
-        self.body: RequestBody | NoBody
+        self.body: RequestBody | NoBody | UpgradedStream
         self.body = NO_BODY if complete else RequestBody(stream, head, limits)
         table = server.table
         self.request_id = table.next_id()
@@ -433,7 +444,9 @@ class Exchange(lanes.ExchangeState):
             self.stream.ended(self)
             return
         error = ClientDisconnected("the client has closed the connection")
-        if state is RUNNING or state is RESPONDING:
+        if isinstance(self.body, UpgradedStream):
+            self._lose_upgraded(self.body, error)
+        elif state is RUNNING or state is RESPONDING:
             self.cut(error, "disconnected", self.limits.cancel_on_disconnect)
         else:
             self.body.lose(error)  # close() may be reading it
@@ -444,6 +457,8 @@ class Exchange(lanes.ExchangeState):
         Only in the application's own code, where it can be caught, and not in a wait
         of the server, such as that for a slow client: `check` tries again.
         """
+        if isinstance(self.body, UpgradedStream):
+            self.body.server_stops()
         if not self._awaits_stop:
             return
         task = self.task
@@ -462,12 +477,12 @@ class Exchange(lanes.ExchangeState):
         self._awaits_stop = False
         task.interrupt(Stopping("the server is stopping"))
 
-    def cancel(self) -> None:
-        """Cancel the request at the end of the shutdown's grace period."""
+    def cancel(self, reason: str = "the server is stopping") -> None:
+        """Raise `Cancelled` at the current wait, at the end of a grace period say."""
         if self.state is QUEUED:
-            self.refuse("503 Service Unavailable", "the server is stopping", 1)
+            self.refuse("503 Service Unavailable", reason, 1)
         else:
-            self._interrupt(Cancelled("the server is stopping"), "cancelled")
+            self._interrupt(Cancelled(reason), "cancelled")
 
     def kill(self) -> None:
         """End the task without waiting for it; only for a process that exits."""
@@ -549,6 +564,14 @@ class Exchange(lanes.ExchangeState):
             request=self,
             seconds=seconds,
         )
+        head = self.head
+        failures.add_text(
+            "request timeout",
+            "" if self.task is None else stack_of_task(self.task),
+            self.request_id,
+            head.method,
+            head.path,
+        )
         error = RequestTimeout(f"the request took longer than {seconds:.1f} seconds")
         state = self.state
         if state is RUNNING:
@@ -629,6 +652,10 @@ class Exchange(lanes.ExchangeState):
         server = self.server
         settings = server.settings
         runner = server.runner
+        if self.head.upgrade and offers_websocket(self.head):
+            # What follows the head belongs to the other protocol.
+            runner(server.application, self._environ(Input(body)), self)
+            return
         if self.stream.body_is_stored:
             file = self.stream.stored_body()
             if file is not None:
@@ -687,6 +714,8 @@ class Exchange(lanes.ExchangeState):
         environ["txgreenwsgi.set_request_timeout"] = self.set_request_timeout
         environ["txgreenwsgi.stopping"] = self.stopping
         environ["wsgi.early_hints"] = self.send_early_hints
+        if head.upgrade and offers_websocket(head):
+            offer_upgrade(self, environ)
         if server.settings.environ:
             # The deployer's variables override those of the client and connection.
             environ.update(server.settings.environ)
@@ -893,6 +922,8 @@ class Exchange(lanes.ExchangeState):
             self.stream.output.turn()
 
     def _refuse_write(self) -> NoReturn:
+        if isinstance(self.body, UpgradedStream):
+            raise ResponseAfterUpgrade
         if self.error is not None:
             raise self.error
         if self.state is not ENDED and self.stream.output.waiting is not None:
@@ -947,7 +978,7 @@ class Exchange(lanes.ExchangeState):
             count -= sent
             if not count or not sent:  # the end, also of a file that was truncated
                 return True
-            stream.output.turn()
+            self._yield_if_due()
             sent = stream.more_of_file(fd, offset, min(count, _FILE_BYTES))
 
     def turn(self) -> None:
@@ -982,11 +1013,94 @@ class Exchange(lanes.ExchangeState):
         self.state = _ON_CUT[self.state]
         self.stream.break_off()
 
+    # Switching to another protocol. Called in a task of the request.
+
+    def upgrade(self, protocol: str, head: ResponseHead | None) -> UpgradedStream:
+        """Switch to another protocol; return the byte stream. May park.
+
+        Args:
+            protocol: the new protocol, such as "websocket".
+            head: the fields of the response; None if the application sends it.
+
+        Raises:
+            ClientDisconnected: the client has disconnected.
+            RuntimeError: the response has begun.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.state is not RUNNING or self.stream.output.waiting is not None:
+            raise RuntimeError(
+                f"{self}: the response has begun, so the connection cannot switch to "
+                f"{protocol}: switch before start_response is called"
+            )
+        self.state = _RESPONDED
+        self.deadline = _NEVER  # the requested time limit is that of a response
+        if head is not None:
+            self.code = 200 if self.head.method == "CONNECT" else 101
+            if self.details is not None:
+                self.details.head = head
+        self.body = upgraded = UpgradedStream(self, self.body)
+        self.stream.upgrade(protocol, head)
+        return upgraded
+
+    def refuse_upgrade(self, error: WebSocketRefused) -> None:
+        """Answer a request that cannot be upgraded. Never parks.
+
+        Whatever the application sends afterwards is discarded.
+        """
+        if self.state is RUNNING:
+            self.state = _ON_ANSWER[self.state]
+            self.outcome = "refused"
+            self._send_plain(*refusal(error))
+            self.body = UpgradedStream(self, NO_BODY)
+            self.body.drop()
+
+    def end_upgraded(self) -> None:
+        """End the sending side of an upgraded stream. May park."""
+        if self.state is RESPONDING:
+            self.stream.finish()
+            if self.state is RESPONDING:
+                self.state = _FINISHED
+
+    def _lose_upgraded(self, body: UpgradedStream, error: ClientDisconnected) -> None:
+        """Handle the loss of the client of an upgraded stream: its end of input."""
+        if self.state is RESPONDING:
+            self.state = _ON_CUT[self.state]
+            self.error = error
+            task = self.task
+            if self.limits.cancel_on_disconnect and task is not None:
+                task.interrupt(error)
+        if self.stream.output.waiting is not None:
+            self.stream.output.waiting.abandon(error)
+        body.ended()
+
+    def _upgraded_call_ended(self, body: UpgradedStream, error: BaseException) -> None:
+        """Close an upgraded stream at the end of the application's call."""
+        failed = not is_end_of_call(error)
+        if isinstance(error, ClientDisconnected):
+            if self.outcome == "finished":
+                self.outcome = "disconnected"
+        elif isinstance(error, Cancelled):
+            if self.outcome == "finished":
+                self.outcome = "cancelled"
+        elif failed:
+            if error is not self.error:
+                self._log_failure(error)
+            if self.outcome == "finished":
+                self.outcome = "error"
+        body.call_ended(failed)
+
     # Failures of the application.
 
     def _failed(self, error: BaseException) -> None:
         """Answer an exception of the application, or truncate the response."""
         state = self.state
+        if isinstance(self.body, UpgradedStream):
+            self._upgraded_call_ended(self.body, error)
+            return
+        if isinstance(error, WebSocketRefused) and state is RUNNING:
+            self.refuse_upgrade(error)
+            return
         if isinstance(error, _BodyTooLong):
             # The client has received the whole Content-Length, unless it left.
             self._log_too_long()
@@ -1042,6 +1156,7 @@ class Exchange(lanes.ExchangeState):
 
     def _log_failure(self, error: BaseException) -> None:
         _log.failure("{request} failed", failure=Failure(error), request=self)
+        failures.add(error, self.request_id, self.head.method, self.head.path)
 
     def _send_answer(
         self, status: str, text: str, retry_after: int = 0, allow: str = ""
@@ -1097,6 +1212,14 @@ class Exchange(lanes.ExchangeState):
             **optional,
             health=health is not None and self._path_info() in health.paths,
         )
+
+
+lanes.lend(
+    client_disconnected=Exchange.client_disconnected,
+    set_request_timeout=Exchange.set_request_timeout,
+    stopping=Exchange.stopping,
+    send_early_hints=Exchange.send_early_hints,
+)
 
 
 def _buffer_input(ahead: BufferedBody, given: Input, environ: WSGIEnvironment) -> None:

@@ -6,7 +6,7 @@ This file knows the requests of one server. It must never know how they are serv
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
@@ -14,15 +14,17 @@ from twisted.logger import Logger
 
 from txgreenwsgi._native import lanes
 from txgreenwsgi.monitoring.records import Observer, needs_of
+from txgreenwsgi.monitoring.requests import RequestInFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._switching.greenlets import Task
     from txgreenwsgi.monitoring.records import ExchangeRecord
 
     from .blocks import Block
+    from .stream import Ends
 
 __all__ = ["InFlight", "Observer", "RequestInFlight", "RequestTable", "describe_wait"]
 
@@ -37,12 +39,16 @@ class InFlight(Protocol):
     started: float
     task: Task[None] | None
     blocks: list[Block] | None
+    ends: Ends
+    code: int
+    bytes_sent: int
+    outcome: str
 
     def server_stops(self) -> None:
         """Notify the application that a shutdown has begun, if it has asked for it."""
 
-    def cancel(self) -> None:
-        """Cancel the request at the end of the shutdown's grace period."""
+    def cancel(self, reason: str = ...) -> None:
+        """Raise `Cancelled` at the current wait, with this text."""
 
     def kill(self) -> None:
         """End the task without waiting for it; only for a process that exits."""
@@ -57,27 +63,6 @@ class InFlight(Protocol):
         """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
 
 
-@dataclass(frozen=True)
-class RequestInFlight:
-    """One row of the table of requests, as `txgreenwsgi.requests` returns it.
-
-    Attributes:
-        request_id: identity of the request in log lines.
-        method: the request method, such as "GET".
-        path: the percent-decoded path, as in PATH_INFO.
-        age: seconds since the head was complete.
-        state: the task's state, "parked", "running" or "ready"; or "queued".
-        waiting_on: description of a parked task's wait; "" otherwise.
-    """
-
-    request_id: str
-    method: str
-    path: str
-    age: float
-    state: str
-    waiting_on: str
-
-
 _tables: WeakSet[RequestTable] = WeakSet()
 
 
@@ -89,12 +74,15 @@ class RequestTable(lanes.RequestTableState):
         exchanges: all exchanges in progress.
         observers: callables that receive the record of every finished exchange.
         needs: the optional fields of records that an observer needs.
+        watcher: called with each ended exchange while snapshots are taken; None
+            otherwise.
     """
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self.exchanges: set[InFlight] = set()
         self.observers = list(observers)
         self.needs = frozenset[str]().union(*map(needs_of, self.observers))
+        self.watcher: Callable[[InFlight], object] | None = None
         self._id_prefix = ""
         self._last_id = 0
         _tables.add(self)
@@ -125,13 +113,18 @@ class RequestTable(lanes.RequestTableState):
             except BaseException:  # SystemExit too: the connection must continue
                 _log.failure("observer {observer} failed", observer=observer)
 
-    def rows(self, now: float) -> list[RequestInFlight]:
+    def rows(self, now: float, limit: int | None = None) -> list[RequestInFlight]:
         """Return the requests in flight, the oldest first. Never parks.
 
         Args:
             now: the reactor's clock.
+            limit: maximum number of rows; None for all.
         """
-        return [_row(exchange, now) for exchange in sorted(self.exchanges, key=_by_age)]
+        if limit is None:
+            exchanges = sorted(self.exchanges, key=_by_age)
+        else:
+            exchanges = nsmallest(limit, self.exchanges, _by_age)
+        return [_row(exchange, now) for exchange in exchanges]
 
 
 def _row(exchange: InFlight, now: float) -> RequestInFlight:
@@ -144,6 +137,11 @@ def _row(exchange: InFlight, now: float) -> RequestInFlight:
         age=now - exchange.started,
         state="queued" if task is None else task.state,
         waiting_on="" if waiting_on is None else describe_wait(waiting_on),
+        waiting_seconds=0.0 if task is None else task.parked_seconds,
+        status=exchange.code,
+        bytes_sent=exchange.bytes_sent,
+        remote_addr=exchange.ends.remote_addr,
+        user_agent=exchange.head.variables.get("HTTP_USER_AGENT", ""),
     )
 
 

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from txgreenwsgi._http.writer import EarlyHints, ResponseHead
     from txgreenwsgi._switching.greenlets import Suspension
 
-__all__ = ["Carried", "Ends", "Output", "Stream", "concurrent_write_error"]
+__all__ = [
+    "Backpressure",
+    "Carried",
+    "Ends",
+    "Output",
+    "Stream",
+    "concurrent_write_error",
+]
 
 
 class Ends(NamedTuple):
@@ -39,24 +46,35 @@ class Ends(NamedTuple):
     variables: Mapping[str, str] | None = None
 
 
-class Output(Protocol):
+class Backpressure(Protocol):
+    """The send side of a stream, as an exchange sees it.
+
+    Attributes:
+        waiting: the suspension of the task that is parked by backpressure; None
+            otherwise.
+        flushing: whether a task is parked in `turn` or a flush, without `waiting`.
+    """
+
+    waiting: Suspension | None
+
+    @property
+    def flushing(self) -> bool: ...
+
+    def turn(self) -> None:
+        """Park for a reactor turn; no other task sends in between."""
+
+
+class Output(Backpressure, Protocol):
     """A byte stream towards the client, with backpressure.
 
     Every method may park, except `send_last`, `has_unread_input`, `detach` and
     `disconnected`. One task sends at a time.
 
     Attributes:
-        waiting: the suspension of the task that is parked by backpressure; None
-            otherwise.
         may_buffer: whether the transport may still buffer bytes that were sent.
-        flushing: whether a task is parked in `turn` or `flush`, without `waiting`.
     """
 
-    waiting: Suspension | None
     may_buffer: bool
-
-    @property
-    def flushing(self) -> bool: ...
 
     def send(self, data: bytes) -> None:
         """Send `data`; return when the transport accepts more."""
@@ -71,9 +89,6 @@ class Output(Protocol):
             The number of bytes of the file that were sent, 0 at its end; None,
             with nothing sent, if sendfile() cannot be used.
         """
-
-    def turn(self) -> None:
-        """Park for a reactor turn; no other task sends in between."""
 
     def flush(self) -> None:
         """Flush: return when the bytes sent have left this process, if possible."""
@@ -116,13 +131,14 @@ class Carried(Protocol):
 class Stream(Protocol):
     """The channel between one exchange and its client.
 
-    The exchange calls `early_hints`, `start`, `data`, `send_file` and `finish` in a
-    task, where they may park; all other methods also in the reactor greenlet, where
-    they never park. It does not use the stream after `finish`, `answer`, `break_off`
-    or `reset`.
+    The exchange calls `early_hints`, `start`, `data`, `send_file`, `upgrade` and
+    `finish` in a task, where they may park; all other methods also in the reactor
+    greenlet, where they never park. It does not use the stream after `finish`,
+    `answer`, `break_off` or `reset`.
 
     Attributes:
-        output: the send side; `output.waiting` shows backpressure.
+        output: the send side; `output.waiting` shows backpressure. On HTTP/2, that of
+            one stream.
         reading_paused: whether reading from the client is paused.
         ends: both ends of the connection.
         connected: False once the stream has noticed that the client disconnected.
@@ -130,10 +146,12 @@ class Stream(Protocol):
             exchange begins. If not, bodies arrive in pieces.
     """
 
-    output: Output
     reading_paused: bool
     ends: Ends
     body_is_stored: bool
+
+    @property
+    def output(self) -> Backpressure: ...
 
     @property
     def connected(self) -> bool: ...
@@ -182,8 +200,28 @@ class Stream(Protocol):
     def finish(self) -> None:
         """End the response. May park.
 
+        After `upgrade`, end the sending side: nothing more is sent, further input is
+        discarded, and the connection or stream closes once the client has the bytes.
+
         Raises:
             RuntimeError: another task is still parked in a send.
+        """
+
+    def upgrade(self, protocol: str, head: ResponseHead | None) -> None:
+        """Switch to another protocol: a byte stream in both directions. May park.
+
+        RFC 9110 section 7.8 for HTTP/1.1, RFC 8441 for HTTP/2. Called instead of
+        `start`, with an `UpgradedStream` as the body of the exchange. From now on the
+        stream passes the bytes of the client unchanged to `exchange.body.received`,
+        and their end to `exchange.body.ended`; bytes that have arrived before come
+        first. `data` sends a block unchanged. Reading pauses while
+        `exchange.body.full` is true, and `update_backpressure` resumes it.
+
+        Args:
+            protocol: the new protocol, such as "websocket".
+            head: the fields of the response: 101 on HTTP/1.1, 200 on HTTP/2, whatever
+                the status of `head`. None if the application sends the response
+                itself, on HTTP/1.1 only.
         """
 
     def answer(self, head: ResponseHead, body: bytes, last: bool = True) -> None:

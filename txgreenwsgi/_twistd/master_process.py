@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 import txgreenwsgi
 from txgreenwsgi._control.interface import ControlError
 from txgreenwsgi._control.memory import resident_bytes
+from txgreenwsgi._twistd.collected import CANCEL_REFUSED, Collected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txgreenwsgi._control.interface import (
+        FailureInformation,
         ReloadOutcome,
         ServerInformation,
+        SnapshotInformation,
         WorkerInformation,
     )
-    from txgreenwsgi._workers.details import WorkerDetails
+    from txgreenwsgi._workers.details import WorkerDetails, WorkerSnapshot
     from txgreenwsgi._workers.interface import (
         MasterControl,
         MasterStatus,
@@ -46,15 +49,20 @@ class MasterProcess:
     Args:
         app: the value of `--app`.
         urls: returns the addresses of the server.
+        can_cancel: whether requests may be cancelled.
     """
 
     def __init__(
         self,
         app: str,
         urls: Callable[[MasterStatus], Sequence[str]],
+        *,
+        can_cancel: bool = False,
     ) -> None:
         self._app = app
         self._urls = urls
+        self._can_cancel = can_cancel
+        self._collected = Collected()
         self._master: MasterControl | None = None
         self._started = monotonic()
 
@@ -71,8 +79,59 @@ class MasterProcess:
         details = [master.details(each.number) for each in status.workers]
         return gatherResults(details).addCallback(self._information, status)
 
+    def snapshot(self) -> Deferred[SnapshotInformation]:
+        """Return the same with what the workers collect."""
+        master = self._master
+        if master is None:
+            return _starting()
+        status = master.status()
+        known = self._collected.last_changes
+        details: list[Deferred[WorkerSnapshot | None]] = [
+            succeed(None)
+            if each.beat_age is not None and each.beat_age > _SILENT_SECONDS
+            else master.snapshot(each.number, known.get(each.number, 0))
+            for each in status.workers
+        ]
+        return gatherResults(details).addCallback(self._snapshot, status)
+
+    def _snapshot(
+        self, details: list[WorkerSnapshot | None], status: MasterStatus
+    ) -> SnapshotInformation:
+        information = self._information(details, status)
+        snapshots: dict[int, WorkerSnapshot] = {}
+        for worker, of_worker, more in zip(
+            status.workers, information["workers"], details, strict=True
+        ):
+            if more is not None:
+                snapshots[worker.number] = more
+                of_worker["lag"] = more["lag"]
+                of_worker["requests"] = more["requests"]
+            elif worker.beat_age is not None:
+                of_worker["lag"] = max(worker.lag, worker.beat_age)
+        return {
+            **information,
+            "time": time(),
+            "can_cancel": self._can_cancel,
+            **self._collected.take(snapshots),
+        }
+
+    def failure(self, of: str) -> Deferred[FailureInformation]:
+        """Return a failure with its traceback."""
+        return self._collected.failure(of)
+
+    def cancel(self, of: str) -> Deferred[str]:
+        """Raise `Cancelled` in a request."""
+        master = self._master
+        if master is None:
+            return _starting()
+        if not self._can_cancel:
+            return fail(ControlError(CANCEL_REFUSED))
+        workers = master.status().workers
+        answers = [master.cancel(each.number, of) for each in workers]
+        return gatherResults(answers).addCallback(_cancelled, of)
+
     def _information(
-        self, details: list[WorkerDetails | None], status: MasterStatus
+        self, details: Sequence[WorkerDetails | None], status: MasterStatus
     ) -> ServerInformation:
         last = status.last_reload
         return {
@@ -171,6 +230,20 @@ class MasterProcess:
                 "worker for its stacks"
             )
         raise ControlError(message)
+
+
+#: Time without a beat after which a worker is not asked for a snapshot: its reactor is
+#: blocked, and the answer of the others must not wait for it.
+_SILENT_SECONDS = 1.0
+
+
+def _cancelled(answers: list[bool | None], of: str) -> str:
+    if not any(answers):
+        message = f"there is no request {of} in flight"
+        if None in answers:
+            message += ", but some workers do not answer"
+        raise ControlError(message)
+    return of
 
 
 def _starting() -> Deferred[Any]:

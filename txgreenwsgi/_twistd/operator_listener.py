@@ -50,10 +50,16 @@ class OperatorListener:
         endpoint: the endpoint string.
         application: the WSGI application.
         threads: the setting of the application's server, which shares its threads.
+        max_requests: maximum number of requests at a time.
     """
 
     def __init__(
-        self, option: str, endpoint: str, application: Application, threads: int
+        self,
+        option: str,
+        endpoint: str,
+        application: Application,
+        threads: int,
+        max_requests: int = _MAX_REQUESTS,
     ) -> None:
         self._option = option
         self._endpoint = endpoint
@@ -62,8 +68,8 @@ class OperatorListener:
             threads=threads,
             blocked_after=0.0,
             max_connections=_MAX_CONNECTIONS,
-            max_in_flight=_MAX_REQUESTS,
-            max_queued=_MAX_REQUESTS,
+            max_in_flight=max_requests,
+            max_queued=max_requests,
             max_body=1024,
             server_header="",
         )

@@ -36,6 +36,7 @@ from txgreenwsgi._configuration import (
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._server.adopted import expect_from_master
+from txgreenwsgi._server.operator_address import is_local
 from txgreenwsgi._server.proxy_settings import unusable_setting
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
 from txgreenwsgi._twistd.hints import HELP, explain, hint
@@ -230,6 +231,20 @@ class Options(usage.Options):
         except SettingError as error:
             raise usage.UsageError(f"--{error}") from None
 
+    def _check_status(self) -> None:
+        """Reject a status page that strangers could read, and options without one."""
+        command = self.command
+        if command.status is None:
+            if command.status_token is not None:
+                raise usage.UsageError(
+                    "--status-token has no effect without --status: give both"
+                )
+        elif command.status_token is None and not is_local(command.status):
+            raise usage.UsageError(
+                f"--status {command.status!r} can be reached from other machines: give "
+                "tcp:127.0.0.1:PORT or unix:PATH, or a secret as --status-token"
+            )
+
     @staticmethod
     def _succeed(predecessor: Predecessor, parent: Any) -> None:
         """Keep twistd from repeating what the last master has done.
@@ -257,6 +272,7 @@ class Options(usage.Options):
                 "worker is restarted in development; remove --reload in production, "
                 "where SIGHUP reloads, or remove --workers"
             )
+        self._check_status()
         if command.preload and command.reload:
             raise usage.UsageError(
                 "--preload and --reload exclude each other: a single worker shares no "
@@ -293,7 +309,7 @@ class Options(usage.Options):
             value = read(each, text, self._conditions())
         except SettingError as error:
             raise usage.UsageError(
-                f"{option} {text!r} {error.problem}: {error.remedy}"
+                f"{option} {each.quoted(text)} {error.problem}: {error.remedy}"
                 + (_THREADS if each.name == "threads" else "")
             ) from None
         if each.is_list:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from txgreenwsgi._configuration import tls_options, uses_tls
 from txgreenwsgi._launch.collecting import freezer_for
 from txgreenwsgi._launch.find_app import find_app
+from txgreenwsgi._launch.framework_failures import note_framework_failures
 from txgreenwsgi._launch.patching import patch, patch_drivers
 from txgreenwsgi._server.errors import StartError
 from txgreenwsgi._server.service import GreenService
@@ -63,6 +64,7 @@ def app_loader(options: Options) -> Callable[[], Application]:
         prepare(options.command.origin)
         app = adapt(find_app(options.command.app), options.command.origin)
         patch_drivers(options.command.patch)
+        note_framework_failures()
         return app
 
     return load_app

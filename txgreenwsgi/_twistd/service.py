@@ -30,7 +30,7 @@ from txgreenwsgi._twistd.starting import (
     log_path,
     without_traceback,
 )
-from txgreenwsgi._twistd.surroundings import SurroundedService
+from txgreenwsgi._twistd.surroundings import Listener, SurroundedService
 from txgreenwsgi.green import patched
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _surrounded(options: Options, reactor: Any) -> IService:
     started: Callable[[], object]
     before_control: Deferred[None] = succeed(None)
     has_master = bool(options.command.workers) or options.command.reload
-    listeners: list[OperatorListener] = []
+    listeners: list[Listener] = []
     if has_master:
         master, controlled = _master(options, reactor)
         service = master
@@ -109,7 +109,9 @@ def _surrounded(options: Options, reactor: Any) -> IService:
             listeners.append(_metrics_listener(options, measured.page))
             load_app = measured.load_app
         service, server, _, _ = make_server(options, reactor, load_app=load_app)
-        controlled = SingleProcess(app, server)
+        controlled = SingleProcess(
+            app, server, can_cancel=options.command.status_cancel
+        )
         started = announce_process(app, options.settings, server)
     control = ControlSocket(
         options.command.control,
@@ -117,6 +119,18 @@ def _surrounded(options: Options, reactor: Any) -> IService:
         listening_reactor,
         has_workers=has_master,
     )
+    if options.command.status is not None:
+        # Here, because few servers need these modules.
+        from txgreenwsgi._twistd.status_page import StatusPage
+
+        listeners.append(
+            StatusPage(
+                options.command.status,
+                options.command.status_token or "",
+                controlled,
+                options.settings.threads,
+            )
+        )
     log_format = LogFormat(
         options.command.log_format, options.parent, options.command.log_level
     )
@@ -187,7 +201,7 @@ def _master(options: Options, reactor: Any) -> tuple[MasterService, MasterProces
         return list(map(url_of_name, status.listening, command.listen))
 
     service = make_master(options, reactor)
-    controlled = MasterProcess(command.app, urls)
+    controlled = MasterProcess(command.app, urls, can_cancel=command.status_cancel)
     announcer = MasterAnnouncer(command.app, options.settings, urls)
     service.on_start += [controlled.attach, announcer.attach]
     return service, controlled

@@ -6,7 +6,7 @@ It knows one server. It must never know the socket.
 from __future__ import annotations
 
 import os
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -14,12 +14,19 @@ from twisted.internet.defer import Deferred, fail, succeed
 import txgreenwsgi
 from txgreenwsgi._control.interface import ControlError
 from txgreenwsgi._control.memory import resident_bytes
-from txgreenwsgi._workers.details import describe_requests
+from txgreenwsgi._twistd.collected import CANCEL_REFUSED, Collected
+from txgreenwsgi._workers.details import describe_requests, describe_snapshot
 from txgreenwsgi._workers.stacks import describe_stacks
 
 if TYPE_CHECKING:
-    from txgreenwsgi._control.interface import ReloadOutcome, ServerInformation
+    from txgreenwsgi._control.interface import (
+        FailureInformation,
+        ReloadOutcome,
+        ServerInformation,
+        SnapshotInformation,
+    )
     from txgreenwsgi._server.service import GreenService
+    from txgreenwsgi._workers.details import WorkerDetails
 
 __all__ = ["SingleProcess"]
 
@@ -30,51 +37,72 @@ class SingleProcess:
     Args:
         app: the value of `--app`.
         server: the server of this process.
+        can_cancel: whether requests may be cancelled.
     """
 
-    def __init__(self, app: str, server: GreenService) -> None:
+    def __init__(
+        self, app: str, server: GreenService, *, can_cancel: bool = False
+    ) -> None:
         self._app = app
         self._server = server
+        self._can_cancel = can_cancel
+        self._collected = Collected()
         self._started = monotonic()
 
     def status(self) -> Deferred[ServerInformation]:
         """Return the state of this process."""
-        server = self._server.site.server
-        details = describe_requests(server)
-        stopping = bool(server.shutdown.stopping)
-        age = monotonic() - self._started
+        return succeed(self._information(describe_requests(self._server.site.server)))
+
+    def snapshot(self) -> Deferred[SnapshotInformation]:
+        """Return the same with what this process collects."""
+        known_change = self._collected.last_changes.get(1, 0)
+        snapshot = describe_snapshot(self._server.site.server, known_change)
+        information = self._information(snapshot)
+        (worker,) = information["workers"]
+        worker["requests"] = snapshot["requests"]
+        worker["lag"] = snapshot["lag"]
         return succeed(
             {
-                "version": txgreenwsgi.__version__,
-                "app": self._app,
-                "pid": os.getpid(),
-                "age": age,
-                "listening": list(self._server.urls),
-                "target": 0,
-                "stopping": stopping,
-                "reloading": False,
-                "restarts": 0,
-                "reloads": 0,
-                "last_reload": None,
-                "workers": [
-                    {
-                        "worker": 1,
-                        "slot": 0,
-                        "pid": os.getpid(),
-                        "state": "draining" if stopping else "ready",
-                        "age": age,
-                        "requests": len(details["in_flight"]),
-                        "connections": details["connections"],
-                        "served": details["served"],
-                        "lag": None,
-                        "beat_age": None,
-                        "rss": resident_bytes(os.getpid()),
-                        "current": "",
-                        "in_flight": details["in_flight"],
-                    }
-                ],
+                **information,
+                "time": time(),
+                "can_cancel": self._can_cancel,
+                **self._collected.take({1: snapshot}),
             }
         )
+
+    def _information(self, details: WorkerDetails) -> ServerInformation:
+        stopping = bool(self._server.site.server.shutdown.stopping)
+        age = monotonic() - self._started
+        return {
+            "version": txgreenwsgi.__version__,
+            "app": self._app,
+            "pid": os.getpid(),
+            "age": age,
+            "listening": list(self._server.urls),
+            "target": 0,
+            "stopping": stopping,
+            "reloading": False,
+            "restarts": 0,
+            "reloads": 0,
+            "last_reload": None,
+            "workers": [
+                {
+                    "worker": 1,
+                    "slot": 0,
+                    "pid": os.getpid(),
+                    "state": "draining" if stopping else "ready",
+                    "age": age,
+                    "requests": len(details["in_flight"]),
+                    "connections": details["connections"],
+                    "served": details["served"],
+                    "lag": None,
+                    "beat_age": None,
+                    "rss": resident_bytes(os.getpid()),
+                    "current": "",
+                    "in_flight": details["in_flight"],
+                }
+            ],
+        }
 
     def reload(self) -> Deferred[ReloadOutcome]:
         """Refuse: the code of a process cannot be replaced."""
@@ -89,8 +117,26 @@ class SingleProcess:
         server = self._server.site.server
         text = describe_stacks(server, "" if of == "1" else of)
         if not text:
-            return fail(ControlError(f"there is no request {of} in flight"))
+            return fail(_no_request(of))
         return succeed(text)
+
+    def failure(self, of: str) -> Deferred[FailureInformation]:
+        """Return a failure with its traceback."""
+        return self._collected.failure(of)
+
+    def cancel(self, of: str) -> Deferred[str]:
+        """Raise `Cancelled` in a request."""
+        if not self._can_cancel:
+            return fail(ControlError(CANCEL_REFUSED))
+        try:
+            self._server.site.server.live.cancel(of)
+        except LookupError:
+            return fail(_no_request(of))
+        return succeed(of)
+
+
+def _no_request(of: str) -> ControlError:
+    return ControlError(f"there is no request {of} in flight")
 
 
 def _refused(action: str) -> Deferred[Any]:

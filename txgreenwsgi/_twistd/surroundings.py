@@ -7,7 +7,7 @@ It knows the order of a start. It must never know what is served.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import gatherResults, maybeDeferred
@@ -25,11 +25,28 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._control.sockets import ControlSocket
     from txgreenwsgi._twistd.log_observer import LogFormat
-    from txgreenwsgi._twistd.operator_listener import OperatorListener
 
-__all__ = ["SurroundedService"]
+__all__ = ["Listener", "SurroundedService"]
 
 _log = Logger()
+
+
+class Listener(Protocol):
+    """A listener beside those of the service. Called from the reactor greenlet."""
+
+    def open(self, reactor: object) -> None:
+        """Listen. A no-op if it listens already.
+
+        Raises:
+            StartError: it cannot be opened; the message has the remedy.
+        """
+
+    def close(self) -> Deferred[None]:
+        """Stop listening.
+
+        Returns:
+            A Deferred that fires when that is done.
+        """
 
 
 @implementer(IService)
@@ -56,7 +73,7 @@ class SurroundedService(Service):
         reactor: Any,
         started: Callable[[], object],
         before_control: Deferred[None],
-        listeners: Sequence[OperatorListener] = (),
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self._before_control = before_control
         self._listeners = listeners

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from .details import WorkerDetails
+    from .details import WorkerDetails, WorkerSnapshot
 
 __all__ = [
     "EndedWorker",
@@ -186,6 +186,32 @@ class MasterControl(Protocol):
         Returns:
             A Deferred with None if there is no such worker, it is not ready, or it
             does not answer in time. It never fails.
+        """
+
+    def snapshot(
+        self, worker: int, known_change: int
+    ) -> Deferred[WorkerSnapshot | None]:
+        """Return a snapshot of a worker, which then collects routes for a while.
+
+        Args:
+            worker: its number (`WorkerStatus.number`).
+            known_change: see `describe_snapshot`.
+
+        Returns:
+            A Deferred with None if there is no such worker, it is not ready, its
+            reactor is blocked, or it does not answer in time. It never fails.
+        """
+
+    def cancel(self, worker: int, request: str) -> Deferred[bool | None]:
+        """Raise `Cancelled` in a request of a worker.
+
+        Args:
+            worker: its number (`WorkerStatus.number`).
+            request: the id of the request.
+
+        Returns:
+            A Deferred with whether the worker has such a request; None if it does not
+            answer in time. It never fails.
         """
 
     def stacks(self, worker: int, request: str = "") -> Deferred[str]:

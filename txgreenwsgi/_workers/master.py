@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from .details import WorkerDetails
+    from .details import WorkerDetails, WorkerSnapshot
     from .master_parts import Beats, MasterSettings, Sockets
     from .messages import Message
 
@@ -195,6 +195,22 @@ class Master:
         if found is None or found.is_booting:
             return succeed(None)
         return self._questions.details(found)
+
+    def snapshot(
+        self, worker: int, known_change: int
+    ) -> Deferred[WorkerSnapshot | None]:
+        """See `MasterControl.snapshot`."""
+        found = self._find(worker)
+        if found is None or found.is_booting or found.blocked:
+            return succeed(None)
+        return self._questions.snapshot(found, known_change)
+
+    def cancel(self, worker: int, request: str) -> Deferred[bool | None]:
+        """See `MasterControl.cancel`."""
+        found = self._find(worker)
+        if found is None or found.is_booting:
+            return succeed(False)
+        return self._questions.cancel(found, request)
 
     def stacks(self, worker: int, request: str = "") -> Deferred[str]:
         """See `MasterControl.stacks`."""

@@ -1,4 +1,4 @@
-"""Questions to workers: their stacks, and their requests in flight.
+"""Questions to workers: their stacks, their requests in flight, their snapshots.
 
 A worker that boots or is blocked writes its stacks in C.
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from .details import WorkerDetails
+    from .details import WorkerDetails, WorkerSnapshot
     from .messages import Message
     from .slots import Worker
 
@@ -47,11 +47,37 @@ class Questions:
         Returns:
             A Deferred with None if it does not answer in time. It never fails.
         """
+        return self._ask(worker, {"do": "details"})
+
+    def snapshot(
+        self, worker: Worker, known_change: int
+    ) -> Deferred[WorkerSnapshot | None]:
+        """Return a snapshot of a worker that is not booting.
+
+        Args:
+            worker: the worker.
+            known_change: see `describe_snapshot`.
+
+        Returns:
+            A Deferred with None if it does not answer in time. It never fails.
+        """
+        return self._ask(worker, {"do": "snapshot", "known_change": known_change})
+
+    def cancel(self, worker: Worker, request: str) -> Deferred[bool | None]:
+        """Cancel a request of a worker that is not booting.
+
+        Returns:
+            A Deferred with whether there is such a request; None if the worker does
+            not answer in time. It never fails.
+        """
+        return self._ask(worker, {"do": "cancel", "request": request})
+
+    def _ask(self, worker: Worker, message: Message) -> Deferred[Any]:
         self._count += 1
         question = self._count
         answer: Deferred[Any] = Deferred()
         worker.details[question] = answer
-        worker.send({"do": "details", "question": question})
+        worker.send({**message, "question": question})
         answer.addTimeout(ANSWER_SECONDS, self._reactor)
         return answer.addErrback(self._no_details, worker, question)
 

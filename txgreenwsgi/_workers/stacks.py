@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import signal
 import sys
-import traceback
 from typing import TYPE_CHECKING, Final
 
-from txgreenwsgi._switching.thread_calls import tasks_of_threads
-from txgreenwsgi._threads.calls import ThreadCall
+from txgreenwsgi._serving.request_stacks import formatted_stack, stack_of_task
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from txgreenwsgi._serving.application_server import ApplicationServer
-    from txgreenwsgi._switching.greenlets import Task
 
 __all__ = ["STACKS_SIGNAL", "describe_stacks"]
 
@@ -50,24 +45,10 @@ def describe_stacks(server: ApplicationServer, request_id: str = "") -> str:
             f"request {row.request_id} {row.method} {row.path}: {row.state} for "
             f"{row.age:.1f} s{waiting}\n"
         )
-        parts.append("" if exchange.task is None else _stack_of(exchange.task))
+        parts.append("" if exchange.task is None else stack_of_task(exchange.task))
     if request_id:
         return "".join(parts)
     for ident, frame in sys._current_frames().items():
         parts.append(f"thread {ident:#x}:\n")
-        parts.append(_stack(frame))
+        parts.append(formatted_stack(frame))
     return "".join(parts)
-
-
-def _stack_of(task: Task[None]) -> str:
-    """Return the stack of a task, or of the thread that its application runs in."""
-    frames = sys._current_frames()
-    for ident, call in list(tasks_of_threads.items()):
-        if isinstance(call, ThreadCall) and call.task is task and ident in frames:
-            return f"in thread {ident:#x}:\n{_stack(frames[ident])}"
-    greenlet = task.greenlet
-    return "" if greenlet is None else _stack(greenlet.gr_frame)
-
-
-def _stack(frame: FrameType | None) -> str:
-    return "" if frame is None else "".join(traceback.format_stack(frame))

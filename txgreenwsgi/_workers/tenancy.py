@@ -12,7 +12,7 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from .details import describe_requests
+from .details import describe_requests, describe_snapshot
 from .link import Link
 from .messages import close_descriptors
 from .stacks import describe_stacks
@@ -163,12 +163,12 @@ class Tenancy:
                     ),
                 }
             )
-        elif action == "details":
+        elif action in ("details", "snapshot", "cancel"):
             self._link.send(
                 {
                     "event": "details",
                     "question": message["question"],
-                    "details": describe_requests(self._server.site.server),
+                    "details": self._details(action, message),
                 }
             )
         elif action in self.actions:
@@ -178,6 +178,19 @@ class Tenancy:
             close_descriptors(descriptors)
         else:
             _log.warn("unknown message of the master: {action}", action=action)
+
+    def _details(self, action: str, message: Message) -> object:
+        """Return the answer to a question."""
+        server = self._server.site.server
+        if action == "details":
+            return describe_requests(server)
+        if action == "snapshot":
+            return describe_snapshot(server, message["known_change"])
+        try:
+            server.live.cancel(message["request"])
+        except LookupError:
+            return False
+        return True
 
     def _lost(self) -> None:
         """Drain: the master has ended."""

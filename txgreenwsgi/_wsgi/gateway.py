@@ -94,7 +94,7 @@ if TYPE_CHECKING:
             """Complete the response: the body has been sent."""
 
 
-__all__ = ["StartResponse", "serve"]
+__all__ = ["NoStartResponse", "StartResponse", "serve"]
 
 _log = Logger()
 
@@ -104,6 +104,16 @@ _BLOCKS_PER_TURN = 100_000
 _BYTES_LIKE: frozenset[type] = frozenset({bytes, bytearray, memoryview})
 
 _TEXT_OR_BYTES = (str, bytes, bytearray, memoryview)
+
+
+class NoStartResponse(AssertionError):
+    """The application has not called `start_response`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the application sent a body, or returned, without having called "
+            "start_response (PEP 3333)"
+        )
 
 
 @lanes.with_lanes
@@ -196,13 +206,10 @@ class StartResponse(lanes.StartResponseState):
         """Return the head.
 
         Raises:
-            AssertionError: The application has not called `start_response`.
+            NoStartResponse: The application has not called `start_response`.
         """
         if self.head is None:
-            raise AssertionError(
-                "the application sent a body, or returned, without having called "
-                "start_response (PEP 3333)"
-            )
+            raise NoStartResponse
         return self.head
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .answers import Refused, begin, send_json
 from .deferreds import wait_for_deferred
 from .flow import sleep_many, stream
+from .messages import echo
 from .page import PAGE, POLICY
 from .uploads import follow, receive
 
@@ -64,6 +65,7 @@ _VIEWS: dict[str, tuple[str, View]] = {
     "/upload": ("POST", receive),
     "/progress": ("GET", follow),
     "/deferred": ("GET", wait_for_deferred),
+    "/echo": ("GET", echo),
     "/requests": ("GET", _requests),
 }
 
@@ -71,8 +73,8 @@ _VIEWS: dict[str, tuple[str, View]] = {
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Serve the page and its requests. May park.
 
-    `GET /` is the page. The other paths of `_VIEWS` respond in JSON, streams with one
-    JSON value per line. Error responses are JSON as well.
+    `GET /` is the page, `/echo` a WebSocket. The other paths of `_VIEWS` respond in
+    JSON, streams with one JSON value per line. Error responses are JSON as well.
     """
     path = environ.get("PATH_INFO", "")
     if not path:

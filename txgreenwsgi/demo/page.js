@@ -192,6 +192,37 @@ for (const button of document.querySelectorAll("[data-what]")) {
   }));
 }
 
+// --- WebSocket -------------------------------------------------------------
+
+let echoes = null;
+
+// Opens the WebSocket, or returns the open one.
+function connection() {
+  if (echoes !== null && echoes.readyState === WebSocket.OPEN) return Promise.resolve(echoes);
+  const url = new URL("echo", location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  return new Promise((resolve, reject) => {
+    const opened = new WebSocket(url);
+    opened.onopen = () => { echoes = opened; resolve(opened); };
+    opened.onclose = () => {
+      if (echoes === opened) $("echo-result").textContent = "The connection was closed.";
+      reject(new Error("The server does not accept the WebSocket; it needs the extra txgreenwsgi[websocket]."));
+    };
+  });
+}
+
+onSubmit($("echo-form"), $("echo-result"), async () => {
+  const opened = await connection();
+  const started = performance.now();
+  const echo = await new Promise((resolve, reject) => {
+    opened.onmessage = (event) => resolve(event.data);
+    opened.addEventListener("close", () => reject(new Error("The connection was closed.")));
+    opened.send($("message").value);
+  });
+  bold($("echo-result"), "The server sent back ", echo,
+    ` after ${(performance.now() - started).toFixed(1)} ms.`);
+});
+
 // --- In flight -------------------------------------------------------------
 
 function row(request) {

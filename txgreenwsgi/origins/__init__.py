@@ -37,7 +37,15 @@ EXTENSIONS: dict[str, object] = {
 }
 
 #: The names of the adapters, each a module of this package with a function `adapt`.
-NAMES = ("awsgi", "meinheld", "ngx", "pause_output", "tornado", "uwsgi")
+NAMES = (
+    "awsgi",
+    "gevent_websocket",
+    "meinheld",
+    "ngx",
+    "pause_output",
+    "tornado",
+    "uwsgi",
+)
 
 
 class UnknownOrigin(ValueError):

@@ -1,0 +1,298 @@
+"""WebSockets and taken-over sockets, over each transport of ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wsproto.frame_protocol import FrameProtocol
+
+from txgreenwsgi import Cancelled, WebSocketClosed, websocket
+
+from .harness import OWN, TEXT, TRANSPORTS, WEB, Cases, on_every_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txgreenwsgi import WebSocket
+
+    from .harness import Environ, Server, Start
+    from .harness_links import Link
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: test.example\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGVzdGluZyBpbiBtZW1vcg==\r\n\r\n"
+)
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+
+class Client:
+    """A connection that was upgraded; the server pumps it like others.
+
+    Attributes:
+        link: the carrier of its bytes.
+        received: all bytes received.
+    """
+
+    def __init__(self, server: Server, slow: bool = False) -> None:
+        self.link: Link = server.connect(slow)
+        self.received = bytearray()
+        self.replies: list[object] = []
+        self.stray = b""
+        self.makes_room = True
+        self._server = server
+        self._protocol = FrameProtocol(client=True, extensions=[])
+        self._parsed = 0
+        server.connections.append(self)  # type: ignore[arg-type]
+
+    def pump(self) -> bool:
+        """Read; return whether there was anything."""
+        data = self.link.take()
+        self.received += data
+        return bool(data)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.link.send(data)
+        self._server.settle()
+
+    def message(self, text: str) -> None:
+        """Send a text message."""
+        self.send(bytes(self._protocol.send_data(text, fin=True)))
+
+    def close(self, code: int) -> None:
+        """Send a close frame."""
+        self.send(bytes(self._protocol.close(code)))
+
+    def frames(self) -> list[Any]:
+        """Return the payloads of the frames since the last call."""
+        if not self._parsed:
+            self._parsed = self.received.index(b"\r\n\r\n") + 4
+        data = bytes(self.received[self._parsed :])
+        self._parsed += len(data)
+        self._protocol.receive_bytes(data)
+        return [frame.payload for frame in self._protocol.received_frames()]
+
+
+class WebSocketCases(Cases):
+    """WebSockets, over any transport of ours."""
+
+    def websocket(self, app: Any, **settings: Any) -> Client:
+        """Return a client that has sent its handshake."""
+        self.server = self.serve(app, **settings)
+        client = Client(self.server)
+        client.send(HANDSHAKE)
+        self.assertIn(b" 101 ", client.received)
+        return client
+
+    def test_echo(self) -> None:
+        """Messages of all lengths are sent back, then the client closes."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            with websocket(environ) as opened:
+                for message in opened:
+                    opened.send(message)
+            return []
+
+        client = self.websocket(app)
+        for size in (0, 10, 1000, 100_000):
+            client.message("x" * size)
+            self.assertEqual("".join(client.frames()), "x" * size)
+        client.close(4000)
+        self.assertEqual(client.frames(), [(4000, "")])
+        self.assertTrue(client.link.ended)
+        self.assertEqual(self.outcomes(), [(101, "finished")])
+
+    def test_pushes(self) -> None:
+        """Messages of the server arrive at once, while the application waits."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            opened = websocket(environ)
+            for number in range(3):
+                opened.send(f"{number}")
+                environ["txgreenwsgi.sleep"](1)
+            return []
+
+        client = self.websocket(app)
+        for number in range(3):
+            self.assertEqual(client.frames(), [f"{number}"])
+            self.server.advance(1)
+        self.assertEqual(client.frames(), [(1000, "")])
+        client.close(1000)
+        self.assertEqual(self.outcomes(), [(101, "finished")])
+
+    def test_client_leaves(self) -> None:
+        """A lost client ends `receive`, and no task is left."""
+        errors: list[object] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            try:
+                websocket(environ).receive()
+            except WebSocketClosed as error:
+                errors.append(error.code)
+                raise
+            return []
+
+        client = self.websocket(app)
+        client.link.disconnect()
+        self.server.settle()
+        self.assertEqual(errors, [1006])
+        self.assertEqual(self.outcomes(), [(101, "disconnected")])
+
+    def test_slow_reader(self) -> None:
+        """A client that does not read parks the sender; others are served."""
+        sent: list[int] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            if "HTTP_UPGRADE" not in environ:
+                start("200 OK", TEXT)
+                return [b"ok"]
+            opened = websocket(environ)
+            for _ in range(40):
+                opened.send(bytes(500_000))
+                sent.append(1)
+            return []
+
+        server = self.serve(app, request_timeout=1, write_timeout=100)
+        client = Client(server, slow=True)
+        client.send(HANDSHAKE)
+        server.advance(5)
+        self.assertLess(len(sent), 40)
+        self.assert_complete(server.begin(), b"ok")
+        client.link.reading = True
+        server.settle()
+        self.assertEqual(len(sent), 40)
+        client.close(1000)
+        server.settle()
+
+    def test_write_timeout(self) -> None:
+        """A client that accepts no byte for `write_timeout` is lost."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            opened = websocket(environ)
+            while True:
+                opened.send(bytes(1_000_000))
+
+        server = self.serve(app, write_timeout=3)
+        client = Client(server, slow=True)
+        client.send(HANDSHAKE)
+        server.advance(5)
+        self.assertEqual(self.outcomes(), [(101, "timeout")])
+
+    def test_shutdown(self) -> None:
+        """The shutdown closes with 1001, and waits for the answer."""
+        self.ended: list[WebSocket] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            opened = websocket(environ)
+            for _ in opened:
+                pass
+            self.ended.append(opened)
+            return []
+
+        client = self.websocket(app)
+        stop = self.server.stop()
+        self.server.settle()
+        self.assertEqual(client.frames(), [(1001, "the server is stopping")])
+        self.assertFalse(stop.done)
+        client.close(1001)
+        self.assertEqual([each.close_code for each in self.ended], [1001])
+        client.link.disconnect()
+        self.server.advance(2)
+        self.assertTrue(stop.done)
+
+    def test_socket(self) -> None:
+        """The socket of the request carries bytes both ways."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH)
+            while data := skt.recv(100_000):
+                skt.sendall(data)
+            raise StopIteration
+
+        server = self.serve(app)
+        client = Client(server)
+        client.send(HANDSHAKE + b"early")
+        self.assertEqual(client.received, SWITCH + b"early")
+        client.send(bytes(100_000))
+        self.assertEqual(len(client.received), len(SWITCH) + 100_005)
+        client.link.disconnect()
+        server.settle()
+        self.assertEqual(self.outcomes(), [(101, "finished")])
+
+    def test_socket_at_shutdown(self) -> None:
+        """A taken-over request is cancelled at the end of the grace period."""
+        errors: list[BaseException] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH)
+            try:
+                skt.recv(1)
+            except BaseException as error:
+                errors.append(error)
+                raise
+            return []
+
+        server = self.serve(app, graceful_timeout=3)
+        client = Client(server)
+        client.send(HANDSHAKE)
+        stop = server.stop()
+        server.advance(2)
+        self.assertFalse(stop.done)
+        server.advance(2)
+        self.assertIsInstance(errors[0], Cancelled)
+        client.link.disconnect()
+        server.advance(5)
+        self.assertTrue(stop.done)
+        self.assertEqual(self.outcomes(), [(101, "cancelled")])
+
+    def test_no_websocket(self) -> None:
+        """A request that is no handshake gets 400."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            websocket(environ)
+            return []
+
+        reply = self.ask(app)
+        self.assert_complete(reply, status=400)
+        self.assertIn(b"this address is a WebSocket", reply.body)
+        self.assertEqual(self.outcomes(), [(400, "refused")])
+
+
+class RefusalCases(Cases):
+    """WebSockets on twisted.web, which has none."""
+
+    def test_error(self) -> None:
+        """`websocket` names the classes that have WebSockets."""
+        if self.transport.version != "HTTP/1.1":
+            handshake: list[tuple[str, str]] = []
+        else:
+            handshake = [
+                ("Upgrade", "websocket"),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Version", "13"),
+                ("Sec-WebSocket-Key", "dGVzdGluZyBpbiBtZW1vcg=="),
+            ]
+        seen: list[str] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            self.assertNotIn("gunicorn.socket", environ)
+            try:
+                websocket(environ)
+            except Exception as error:
+                seen.append(str(error))
+            start("200 OK", TEXT)
+            return [b"a page"]
+
+        reply = self.serve(app).begin(headers=handshake)
+        self.assert_complete(reply, b"a page")
+        wanted = "GreenWSGIResource serves HTTP only" if handshake else "is a WebSocket"
+        self.assertIn(wanted, seen[0])
+
+
+OWN_HTTP1 = [name for name in OWN if TRANSPORTS[name].version == "HTTP/1.1"]
+
+globals().update(on_every_transport(WebSocketCases, only=OWN_HTTP1))
+globals().update(on_every_transport(RefusalCases, only=WEB))
