@@ -445,6 +445,8 @@ class H2Channel:
             reason=refusal.reason,
         )
         head, body = plain_response(status, refusal.reason)
+        if self.server.metrics is not None:
+            self.server.metrics.refused(head.code, len(body))
         table = self.server.table
         if table.observers:
             table.observe(
