@@ -38,6 +38,8 @@ _PAYLOAD: Final = b"x" * 64
 _MESSAGE: Final = bytes((0x81, 0x80 | len(_PAYLOAD))) + bytes(4) + _PAYLOAD
 _ECHO: Final = bytes((0x81, len(_PAYLOAD))) + _PAYLOAD
 _THREADS: Final = 64
+#: Time for a server to finish what the last handshakes have begun.
+_SETTLE_SECONDS: Final = 3.0
 
 
 class _Server(NamedTuple):
@@ -147,7 +149,7 @@ def _idle_bytes(server: Process, connections: int) -> float:
             client = _connect(server.port)
             _echo_once(client)
             clients.append(client)
-        server.wait_until_idle()
+        time.sleep(_SETTLE_SECONDS)
         taken = server.rss_bytes() - before
         for client in clients:
             _echo_once(client)

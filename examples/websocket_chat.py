@@ -259,7 +259,7 @@ class ChatFactory(Factory):
     def __init__(self, room: Room) -> None:
         self._room = room
 
-    def buildProtocol(self, addr: IAddress) -> Protocol:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """Return the protocol of a connection."""
         return ChatProtocol(self._room)
 

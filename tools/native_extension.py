@@ -142,7 +142,7 @@ def compile_module(root: Path, folder: Path, *, sanitize: bool = False) -> Path:
         # Cython writes the path of the source into the module: a relative one is
         # the same on each machine.
         with _chdir(root):
-            (extension,) = cythonize(
+            (extension,) = cythonize(  # type: ignore[no-untyped-call]
                 [Extension(name, [str(source.relative_to(root))])],
                 build_dir=str(folder / "c"),
                 force=True,

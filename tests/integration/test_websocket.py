@@ -15,6 +15,7 @@ import websocket as websocket_client
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.certificate import Authority
 
@@ -333,7 +334,8 @@ class ProxyTests(ServerCase):
         """Fail unless WebSockets and plain requests pass the proxy."""
         address = f"ws://{LOOPBACK}:{proxy.port}/ws"
         self.assert_echoes(address, max_size=None)
-        with connect(address, origin=f"http://{LOOPBACK}:{proxy.port}") as client:  # type: ignore[arg-type]
+        own = Origin(f"http://{LOOPBACK}:{proxy.port}")
+        with connect(address, origin=own) as client:
             client.send("hi")
             self.assertEqual(client.recv(SECONDS), "hi")
         with socket.create_connection((LOOPBACK, proxy.port)) as skt:

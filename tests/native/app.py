@@ -68,7 +68,8 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     path = environ["PATH_INFO"]
     match path:
         case "/respond":
-            return _respond(environ, start_response)
+            response: Iterable[bytes] = _respond(environ, start_response)
+            return response
         case "/body" | "/lines" | "/some" | "/pieces" | "/unread":
             return _plain(start_response, _read(environ, path))
         case "/idle":

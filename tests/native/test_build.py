@@ -144,7 +144,7 @@ class WithoutCompilerTests(BuildTestCase):
             for name in ("Cython", "greenlet", "setuptools"):
                 self.assertIn(f"'{name} >= ", done.stdout, done.stderr)
 
-    #: What a machine lacks: missing modules, variables, and a part of the reason.
+    #: Incomplete machines: missing modules, variables, and a part of the reason.
     LACKING: ClassVar[dict[str, tuple[tuple[str, ...], dict[str, str], str]]] = {
         "Cython": (("Cython",), {}, "Cython cannot be imported: pip install Cython"),
         "two distributions": (

@@ -74,7 +74,7 @@ class LaneTests(SynchronousTestCase):
         self.assertGreaterEqual(found["block"], 9, found)
 
     def test_others(self) -> None:
-        """What is not common is handed to the Python methods, and answered alike."""
+        """Other requests are handed to the Python methods, and answered alike."""
         compiled = self.pair.compiled
         cases: dict[str, tuple[bytes, str]] = {
             "a line that is not valid": (HELLO[:-2] + b"No colon\r\n\r\n", "head"),

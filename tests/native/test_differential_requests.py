@@ -79,7 +79,7 @@ def heads(draw: st.DrawFn) -> bytes:
     hosts = hosts or ["Host: example.com"]
     if draw(st.integers(0, 9)):
         hosts = ["Host: example.com"]
-    end = draw(st.sampled_from(("\r\n",) * 9 + ("\n",)))
+    end: str = draw(st.sampled_from(("\r\n",) * 9 + ("\n",)))
     return end.join([" ".join(line), *hosts, *fields, "", ""]).encode("latin-1")
 
 

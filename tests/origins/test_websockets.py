@@ -31,7 +31,7 @@ class GeventWebSocketTests(LeakCheckMixin, SynchronousTestCase):
         seen: list[object] = []
 
         def app(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            from geventwebsocket import WebSocketError  # type: ignore[import-not-found]
+            from geventwebsocket import WebSocketError
 
             ws = environ["wsgi.websocket"]
             seen.append((ws.path, ws.origin, ws.version, ws.protocol, ws.closed))

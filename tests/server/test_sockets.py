@@ -13,8 +13,8 @@ from twisted.internet.unix import Server
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
+from txgreenwsgi._http.parser import RequestParser
 from txgreenwsgi._server import sockets
-from txgreenwsgi._server.h1_channel import H1Channel
 from txgreenwsgi._server.sockets import Sockets
 
 from .application import TEXT, application
@@ -24,6 +24,7 @@ from .wire import WireTestCase, get
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from txgreenwsgi._http.parser import Event
     from txgreenwsgi.testing import MemoryServer
 
     from .application import Environ, Start
@@ -168,11 +169,12 @@ class SocketsTests(WireTestCase):
         server = self.recorded(application)
         client = PairClient(server)
 
-        def fail(channel: H1Channel) -> None:
+        def fail(parser: RequestParser, data: bytes, one: bool = False) -> None:
             raise ZeroDivisionError
 
-        self.patch(H1Channel, "dataReceived", lambda channel, data: fail(channel))
-        client.socket.send(get("/"))
+        self.patch(RequestParser, "feed", fail)
+        # A field that is not known yet: known ones do not pass `feed`.
+        client.socket.send(get("/", "X-Unknown: mixed event"))
         both = select.EPOLLIN | select.EPOLLHUP
         pending.append((client.transport.fileno(), both))
         server.site.sockets.doRead()
@@ -193,15 +195,16 @@ class SocketsTests(WireTestCase):
         server = self.serve(application)
         broken, sound = PairClient(server), PairClient(server)
 
-        received = H1Channel.dataReceived
+        feed = RequestParser.feed
 
-        def fail(channel: H1Channel, data: bytes) -> None:
-            if channel is broken.channel:
+        def fail(parser: RequestParser, data: bytes, one: bool = False) -> list[Event]:
+            if b"broken" in data:
                 raise ZeroDivisionError("a defect")
-            received(channel, data)
+            return feed(parser, data, one)
 
-        self.patch(H1Channel, "dataReceived", fail)
-        broken.send(get("/"))
+        self.patch(RequestParser, "feed", fail)
+        # A field that is not known yet: known ones do not pass `feed`.
+        broken.send(get("/", "X-Unknown: broken"))
         sound.send(get("/"))
         self.assertEqual(broken.read_all(), b"")
         self.assertTrue(broken.ended)

@@ -11,13 +11,26 @@ from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from OpenSSL._util import lib
 from twisted.internet.interfaces import INegotiated, IProtocol, ISSLTransport
+from twisted.internet.tcp import Port
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface.verify import verifyObject
 
+from tests.certificate import TLS_OPTIONS
 from tests.matrices import assert_table, matrix
 from tests.tls.handshakes import client_context
-from txgreenwsgi._server.tls_transport import TLS_CONNECTION, TLSTransport
+from txgreenwsgi._server import tls_transport
+from txgreenwsgi._server.client_hello import ClientHelloFactory, read_client_hellos
+from txgreenwsgi._server.https import HTTPSEndpoint
+from txgreenwsgi._server.tls_transport import (
+    TLS_CONNECTION,
+    TLSFactory,
+    TLSTransport,
+    own_factory,
+)
 from txgreenwsgi._tls import records
+from txgreenwsgi.testing import MemoryReactor
 
 from .application import TEXT, application
 from .test_routes import CASES
@@ -313,6 +326,20 @@ class CountedCalls:
         return getattr(self._library, name)
 
 
+class Below:
+    """An endpoint.
+
+    Attributes:
+        factory: the factory that it was told to listen for.
+    """
+
+    factory: Any
+
+    def listen(self, protocolFactory: Any) -> Any:
+        """Record the factory."""
+        self.factory = protocolFactory
+
+
 class OwnTLSTests(WireTestCase):
     """What only our own TLS does."""
 
@@ -442,7 +469,7 @@ class OwnTLSTests(WireTestCase):
     def test_memory_after_long_messages(self) -> None:
         """Long requests and responses leave no memory in OpenSSL's buffers."""
         client = self.secure()
-        counted = CountedCalls(records.lib)
+        counted = CountedCalls(lib)
         self.patch(records, "lib", counted)
 
         def replaced(request: bytes) -> int:
@@ -469,6 +496,40 @@ class OwnTLSTests(WireTestCase):
         self.assertIn("give one IPushProducer at a time", str(error))
         transport.unregisterProducer()
         self.assertRaises(RuntimeError, transport.registerProducer, object(), False)
+
+    def test_endpoints(self) -> None:
+        """Our own TLS serves `https:` endpoints, and ports with Twisted's TLS."""
+        site = self.recorded(application).site
+        below: Any = Below()
+        tls: Any = TLS_OPTIONS
+        HTTPSEndpoint(below, tls).listen(site)
+        self.assertIsInstance(below.factory, ClientHelloFactory)
+        self.assertIsInstance(below.factory.below, TLSFactory)
+        reactor: Any = MemoryReactor()
+        twisted = TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=reactor)
+        port = Port(0, twisted, reactor=reactor)
+        read_client_hellos(port, site)
+        factory: Any = port.factory
+        self.assertIsInstance(factory, ClientHelloFactory)
+        self.assertIsInstance(factory.below, TLSFactory)
+
+    def test_other_factories(self) -> None:
+        """Twisted's TLS stays in front of other sites, and with other pyOpenSSL."""
+        server = self.recorded(application)
+        other = self.recorded(application).site
+        given = tls_factory(server, own=False)
+        self.assertIs(own_factory(given, other), given)
+        self.assertIsInstance(own_factory(given, server.site), TLSFactory)
+        self.patch(tls_transport, "is_supported", lambda: False)
+        self.assertIs(own_factory(given, server.site), given)
+
+    def test_supported(self) -> None:
+        """A pyOpenSSL that lacks a function is not supported."""
+        self.addCleanup(records.is_supported.cache_clear)
+        self.assertTrue(records.is_supported())
+        records.is_supported.cache_clear()
+        self.patch(records, "lib", object())
+        self.assertFalse(records.is_supported())
 
     def test_interface(self) -> None:
         """The transport provides Twisted's interfaces of a TLS transport."""

@@ -400,12 +400,16 @@ class Http2Transport(MemoryTransport):
         super().set_up(observers, settings | {"http2": "h2c"})
 
 
-class TlsHttp2Transport(Http2Transport, TlsTransport):
-    """Our HTTP/2 over TLS, in memory."""
+class TwistedTlsHttp2Transport(Http2Transport, TwistedTlsTransport):
+    """Our HTTP/2 over Twisted's TLS, in memory."""
 
     def connect(self, slow: bool) -> Link:
         """Return a new connection."""
         return TlsLink(MemoryTransport.connect(self, slow), "h2")
+
+
+class TlsHttp2Transport(TwistedTlsHttp2Transport, TlsTransport):
+    """Our HTTP/2 over our own TLS, in memory."""
 
 
 class SocketTransport(Server):
@@ -630,8 +634,9 @@ TRANSPORTS: dict[str, type[Server]] = {
     "Sockets": SocketTransport,
     "Threads": ThreadsTransport,
     "Tls": TlsTransport,
-    "TwistedTls": TwistedTlsTransport,
     "TlsHttp2": TlsHttp2Transport,
+    "TwistedTls": TwistedTlsTransport,
+    "TwistedTlsHttp2": TwistedTlsHttp2Transport,
     "WebHttp1": WebTransport,
     "WebHttp2": WebHttp2Transport,
     "WebTlsHttp1": WebTlsTransport,

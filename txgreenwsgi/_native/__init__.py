@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from . import _lanes as lanes
+    from . import _lanes as lanes  # noqa: TC004 - `_choose` sets it
 
 __all__ = ["ACTIVE", "INTERFACE", "description", "lanes"]
 
@@ -64,7 +64,7 @@ def _choose() -> str:
                 return ""
     from . import _pure
 
-    lanes = _pure  # type: ignore[assignment]
+    globals()["lanes"] = _pure  # for mypy, it is the module above
     return reason
 
 

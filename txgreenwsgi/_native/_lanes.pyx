@@ -17,14 +17,15 @@ above and must never import them: they hand over what a lane needs (`lend`).
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_SetItem, PyDict_Update
-from cpython.exc cimport PyErr_Clear, PyErr_Occurred, PyErr_SetFromErrno
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.exc cimport PyErr_SetFromErrno
+from cpython.list cimport PyList_GET_ITEM
 from cpython.long cimport PyLong_AsLong, PyLong_AsSsize_t
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdio cimport snprintf
 from libc.string cimport memchr, memcmp, memcpy
+
+from collections import deque
 
 import greenlet as greenlet_module
 
@@ -35,7 +36,6 @@ cdef extern from *:
     #include <string.h>
     #include <time.h>
     #include <greenlet/greenlet.h>
-
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0
     #endif
@@ -44,24 +44,17 @@ cdef extern from *:
     #else
     #define TXG_MONOTONIC CLOCK_MONOTONIC
     #endif
-
     static inline double txg_clock(clockid_t clock) {
         struct timespec at;
         clock_gettime(clock, &at);
         return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
     }
-    static inline double txg_monotonic(void) { return txg_clock(TXG_MONOTONIC); }
-    static inline double txg_wall(void) { return txg_clock(CLOCK_REALTIME); }
     static inline int txg_import_greenlet(void) {
         PyGreenlet_Import();
         return _PyGreenlet_API == NULL ? -1 : 0;
     }
-    static inline PyObject *txg_current(void) {
-        return (PyObject *)PyGreenlet_GetCurrent();
-    }
-    static inline PyObject *txg_new(PyObject *run) {
-        return (PyObject *)PyGreenlet_New(run, NULL);
-    }
+    static inline PyObject *txg_current(void) { return (PyObject *)PyGreenlet_GetCurrent(); }
+    static inline PyObject *txg_new(PyObject *run) { return (PyObject *)PyGreenlet_New(run, NULL); }
     static inline PyObject *txg_switch(PyObject *to) {
         return PyGreenlet_Switch((PyGreenlet *)to, NULL, NULL);
     }
@@ -69,8 +62,8 @@ cdef extern from *:
         return PyGreenlet_SetParent((PyGreenlet *)of, (PyGreenlet *)parent);
     }
     """
-    double monotonic "txg_monotonic"() noexcept
-    double wall_clock "txg_wall"() noexcept
+    double clock "txg_clock"(int which) noexcept
+    int TXG_MONOTONIC, CLOCK_REALTIME, MSG_NOSIGNAL
     int import_greenlet "txg_import_greenlet"() except -1
     object current_greenlet "txg_current"()
     object new_greenlet "txg_new"(object run)
@@ -79,13 +72,14 @@ cdef extern from *:
     ssize_t c_recv "recv"(int fd, void* data, size_t size, int flags) nogil
     ssize_t c_send "send"(int fd, const void* data, size_t size, int flags) nogil
     void* memmem(const void* data, size_t size, const void* part, size_t length) nogil
-    int MSG_NOSIGNAL
+    object PyMethod_New(object function, object owner)
     object PyContext_Copy(object context)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
     object PyContextVar_Set(object variable, object value)
     object PyObject_CallNoArgs(object function)
     object PyUnicode_DecodeLatin1(const char* data, Py_ssize_t size, const char* errors)
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 cdef extern from *:
     """
@@ -105,17 +99,14 @@ if not greenlet_module.__version__.startswith("3."):
     raise ImportError(f"greenlet 3 is needed, not {greenlet_module.__version__}")
 import_greenlet()
 
-# Size of the buffers for input, and for a response with its head.
 cdef enum:
     IN_BYTES = 65536  # _READ_BYTES of the channel
-    OUT_BYTES = 65536
+    OUT_BYTES = 65536  # a head and its block
     LONG_BLOCK_BYTES = 16384  # as in h1.py: longer blocks are not copied
-    MAX_LENGTH_DIGITS = 18
 
 # Never in use across a call of Python code.
 cdef char IN[IN_BYTES]
 cdef char OUT[OUT_BYTES]
-
 # Bytes that are allowed in the value of a field, and in a target (fields.py, target.py).
 cdef char IN_VALUE[256]
 cdef char IN_TARGET[256]
@@ -124,43 +115,34 @@ for _byte in range(256):
     IN_VALUE[_byte] = _byte == 9 or (_byte >= 32 and _byte != 127)
     IN_TARGET[_byte] = 33 <= _byte <= 126 and _byte != 35
 
-# How often each lane was taken.
-cdef long long heads, begun, started, served, responses, blocks_sent, ended, reads
-cdef long long switches
+cdef tuple NO_ARGUMENTS = ()
+cdef long long heads, starts, serves, responses, blocks, ends, reads
 
 
 def counts():
     """Return how often each lane was taken so far, by name."""
-    return {
-        "block": blocks_sent,
-        "ended": ended,
-        "exchange": begun,
-        "head": heads,
-        "input": reads,
-        "response": responses,
-        "serve": served,
-        "start": started,
-        "switch": switches,
-    }
+    return {"block": blocks, "end": ends, "head": heads, "read": reads,
+            "response": responses, "serve": serves, "start": starts}
 
-
-# What the rooms hand over.
 
 cdef class Lent:
-    """Classes, functions and constants of the rooms, by name."""
+    """What the rooms hand over, by name."""
 
     # Classes with lanes; set by `with_lanes`.
-    cdef public type AdmissionQueue, CommonFields, Connection, Errors, Exchange
-    cdef public type GreenletHub, H1Channel, Input, RequestBody, RequestHead
-    cdef public type RequestTable, ResponseHead, Sockets, SocketOutput, StartResponse
-    cdef public type ApplicationServer, Task, ThreadRunner
-    # The namespaces of modules whose variables change.
+    cdef public type AdmissionQueue, ApplicationServer, AutomaticRoutes, CommonFields
+    cdef public type Connection, Errors, Exchange, GreenletHub, H1Channel, Input
+    cdef public type RequestBody, RequestHead, RequestTable, ResponseHead, SocketOutput
+    cdef public type Sockets, StartResponse, Task, ThreadRunner
+    # The namespaces of modules whose variables change, and tables.
     cdef public dict running, loops, greenlets, sockets, tasks_of_threads
     cdef public dict encoded_fields, encoded_statuses
+    # Constants and functions.
     cdef public object no_body, no_pieces, no_contexts, empty_inbox, current_errors
-    cdef public object connection_done, connection_lost
+    cdef public object connection_done, connection_lost, serve, swap_state, running_loop
     cdef public object end_child, log_failure, raised, finish_response, note_request
-    cdef public object swap_state, running_loop, serve
+    # The functions of methods that are in each environ.
+    cdef public object client_disconnected, set_request_timeout, stopping
+    cdef public object send_early_hints
 
 
 cdef Lent rooms = Lent()
@@ -173,7 +155,7 @@ def lend(**objects):
 
 
 def lent(function):
-    """Hand over a function that a lane calls. A decorator."""
+    """Hand over a function that a lane needs. A decorator."""
     setattr(rooms, function.__name__.strip("_"), function)
     return function
 
@@ -189,27 +171,20 @@ def with_lanes(cls):
 
 
 def with_lane(function):
-    """Return the lane of a function, and keep the function for other cases."""
+    """Return the lane of a function, which hands the other cases to Python itself."""
     setattr(rooms, function.__name__, globals()[function.__name__])
     return globals()[function.__name__]
 
 
 def slots(base, names):
     """Return those of `names` for which a state class has no attribute."""
-    return tuple(
-        name
-        for name in names
-        if not hasattr(base, name)
-        and not (name == "__weakref__" and base.__weakrefoffset__)
-    )
+    return tuple(name for name in names if not hasattr(base, name) and not (
+        name == "__weakref__" and base.__weakrefoffset__))
 
 
 cdef inline object new(type cls):
     """Return an object of a class of the rooms, without calling `__init__`."""
     return (<PyTypeObject*>cls).tp_new(cls, <PyObject*>NO_ARGUMENTS, NULL)
-
-
-cdef tuple NO_ARGUMENTS = ()
 
 
 @cython.final
@@ -219,24 +194,24 @@ cdef class SteadySeconds:
     cdef double offset
 
     def __call__(self):
-        return monotonic() + self.offset
+        return clock(TXG_MONOTONIC) + self.offset
 
 
 def steady_seconds(offset_to):
     """Return a clock that continues from `offset_to`, a time in seconds."""
     cdef SteadySeconds seconds = SteadySeconds.__new__(SteadySeconds)
-    seconds.offset = offset_to - monotonic()
+    seconds.offset = offset_to - clock(TXG_MONOTONIC)
     return seconds
 
 
 cdef inline double now(object seconds) except? -1:
     """Return the time of a reactor's clock."""
     if type(seconds) is SteadySeconds:
-        return monotonic() + (<SteadySeconds>seconds).offset
+        return clock(TXG_MONOTONIC) + (<SteadySeconds>seconds).offset
     return PyObject_CallNoArgs(seconds)
 
 
-# State classes. The Python class of the same name documents the attributes.
+# State classes. The class without "State" documents the attributes.
 
 cdef class RequestHeadState:
     cdef public str method, path, query, version
@@ -279,7 +254,11 @@ cdef class ApplicationServerState:
     cdef public object application, settings, limits, common, context, admission
     cdef public object table, shutdown, detached, runner, note, hub
     cdef public dict environ
-    cdef public bint keeps_alive
+    cdef public bint keeps_alive  # False while it stops
+
+
+cdef class AutomaticRoutesState:
+    cdef public dict moved, suspects
 
 
 cdef class SocketOutputState:
@@ -290,12 +269,12 @@ cdef class SocketOutputState:
 cdef class ConnectionState:
     # Of RequestParser, and of Connection, which derives from it.
     cdef public object _limits, _lines, receiving, _body
+    cdef public object _common, _request, framing, sending
     cdef public bytes pending, _unread
     cdef public int _leading
     cdef public bint _line_read, _keep_alive, has_unread, persistent
     cdef public long long _left
     cdef public Py_ssize_t _unread_from
-    cdef public object _common, _request, framing, sending
 
 
 cdef class RequestBodyState:
@@ -304,15 +283,16 @@ cdef class RequestBodyState:
     cdef public double _waited, pause_seconds
     cdef public bint _paused, _stalled, client_waits, complete
     cdef public Py_ssize_t held
-    # The whole body, if it came with the head. It counts in `held`.
+    # The whole body, if it came with the head; counted by `held`.
     cdef bytes piece
 
     def receive(self, wanted=65536):
-        cdef bytes piece = self.piece
-        if piece is None or not self.held or rooms.tasks_of_threads:
+        if self.piece is None or not self.held:
             return self._py_receive(wanted)
-        self.piece = None
-        self.held -= PyBytes_GET_SIZE(piece)
+        if rooms.tasks_of_threads:
+            self._pieces, self.piece = deque((self.piece,)), None
+            return self._py_receive(wanted)
+        piece, self.piece, self.held = self.piece, None, 0
         if self._stream.reading_paused:
             self._stream.update_backpressure()
         return piece
@@ -324,58 +304,27 @@ cdef class InputState:
     cdef public bint _ended
 
     def read(self, size=-1, /):
-        """The first read of a body that came with the head."""
-        global reads
-        cdef RequestBodyState body
-        cdef Py_ssize_t wanted, held
-        cdef bytes piece
-        if (
-            self._stretch_end >= 0
-            or type(self._source) is not rooms.RequestBody
-            or (type(size) is not int and size is not None)
-        ):
-            return self._py_read(size)
-        body = <RequestBodyState>self._source
-        piece = body.piece
-        wanted = -1
-        if size is not None:
-            wanted = PyLong_AsSsize_t(size) if -(1 << 62) < size < 1 << 62 else 0
-        if (
-            wanted == 0
-            or piece is None
-            or not body.held
-            or body.error is not None
-            or rooms.tasks_of_threads
-            or body._stream.reading_paused
-        ):
-            return self._py_read(size)
-        reads += 1
-        held = PyBytes_GET_SIZE(piece)
-        body.piece = None
-        body.held = 0
-        self._stretch_end = 0
-        if 0 < wanted < held:
-            self._buffered, self._start = piece, wanted
-            return PyBytes_FromStringAndSize(PyBytes_AS_STRING(piece), wanted)
-        self._ended = wanted != held
-        return piece
+        piece = read_whole(self, size)
+        return self._py_read(size) if piece is None else piece
 
 
 cdef class TaskState:
-    cdef public object hub, ident, name, _function, _args, _kwargs, _context
+    cdef public object hub, ident, name, _function, _args, _kwargs, _context, _on_end
     cdef public object _asyncio_state, state, _result, _error, _traceback, greenlet
     cdef public object _parked_greenlet, suspension, _interruptions, _before_end
-    cdef public object _log_contexts, _on_end
+    cdef public object _log_contexts
     cdef public long long shield_depth, _refusals
     cdef public bint _observed, pending_interruption, dying, uses_reactor, measured
     cdef public bint _exit_raised
     cdef object __weakref__
+    # The request of a task that `start_exchange` has made; its end is noted first.
+    cdef ExchangeState exchange
 
     def run(self):
-        if self.state is not "running":
-            self._py_run()
-        else:
+        if self.state is "running":
             run_task(self)
+        else:
+            self._py_run()
 
     def notify_end(self):
         end_task(self)
@@ -394,14 +343,12 @@ cdef class GreenletHubState:
     cdef public bint closed
 
     def start(self, task):
-        if (
-            type(task) is not rooms.Task
-            or self.closed
-            or (<TaskState>task).state is not "new"
+        if type(task) is rooms.Task and not self.closed and (
+            (<TaskState>task).state is "new"
         ):
-            self._py_start(task)
-        else:
             start_task(self, <TaskState>task)
+        else:
+            self._py_start(task)
 
     def _switch_to(self, task):
         if type(task) is rooms.Task:
@@ -466,7 +413,10 @@ cdef class ThreadRunnerState:
     def run(self, application, environ, sink):
         if not self._has_patterns and self._automatic and self._observed is not None:
             routes = self._observed[1]
-            if not routes.moved and not routes.suspects:
+            if type(routes) is rooms.AutomaticRoutes and not (
+                (<AutomaticRoutesState>routes).moved
+                or (<AutomaticRoutesState>routes).suspects
+            ):
                 if self._serve is rooms.serve:
                     serve(application, environ, sink)
                 else:
@@ -485,9 +435,7 @@ cdef class H1ChannelState:
     cdef public bint reading_paused, _pumping
 
     def doRead(self):
-        if type(self) is rooms.H1Channel:
-            return read_channel(self)
-        return self._py_doRead()
+        return read_channel(self) if type(self) is rooms.H1Channel else self._py_doRead()
 
     def dataReceived(self, data):
         if type(data) is not bytes or not feed(
@@ -512,43 +460,43 @@ cdef class SocketsState:
 def run_tasks():
     """Run one task after another; the main function of each greenlet of a task."""
     # A parked task keeps a copy of the C stack from here on, so the frames are small.
-    cdef object home
-    while True:
-        home = run_next_task()
-        if home is None:
-            return  # a greenlet that ends switches to its parent
+    cdef object home = run_next_task()
+    while home is not None:
         switch_to(home)
+        home = run_next_task()
 
 
 cdef object run_next_task():
     """Run the current task; return the reactor greenlet, None to end the greenlet."""
     cdef TaskState task = <TaskState>PyDict_GetItem(rooms.running, "task")
     cdef GreenletHubState hub = <GreenletHubState>task.hub
+    context = task._context
     # Not `gr_context`: greenlet takes a suspended greenlet without a Python frame for
     # a running one.
-    context = task._context
     PyContext_Enter(context)
     try:
-        task.run()
+        run_task(task)
     finally:
         PyContext_Exit(context)
     if <object>PyDict_GetItem(rooms.running, "task") is None:
-        # The task has forked, and this is the child.
-        rooms.end_child(task.error)
+        rooms.end_child(task.error)  # it has forked, and this is the child
     current = current_greenlet()
-    spare = hub.spare_greenlets
-    if len(spare) >= <Py_ssize_t>rooms.greenlets["SPARE_GREENLETS"] or hub.closed:
-        set_parent(current, hub.reactor_greenlet)
-        return None
-    spare.append(current)
-    return hub.reactor_greenlet
+    if len(hub.spare_greenlets) < <Py_ssize_t>rooms.greenlets["SPARE_GREENLETS"] and (
+        not hub.closed
+    ):
+        hub.spare_greenlets.append(current)
+        return hub.reactor_greenlet
+    set_parent(current, hub.reactor_greenlet)  # to which it switches at its end
+    return None
 
 
 cdef int run_task(TaskState task) except -1:
-    """`Task.run`."""
+    """`Task.run` of a running task."""
     try:
         try:
-            if task._kwargs or task._args:
+            if task.exchange is not None and may_run(task.exchange):
+                run_exchange(task.exchange)
+            elif task._kwargs or task._args:
                 task._result = task._function(*task._args, **(task._kwargs or {}))
             else:
                 task._result = PyObject_CallNoArgs(task._function)
@@ -564,31 +512,26 @@ cdef int run_task(TaskState task) except -1:
     return 0
 
 
+RUN_TASKS = run_tasks
+
+
 cdef int start_task(GreenletHubState hub, TaskState task) except -1:
     """`GreenletHub.start` of a new task of an open hub."""
-    cdef object greenlet
     hub.tasks.add(task)
-    if hub.spare_greenlets:
-        greenlet = hub.spare_greenlets.pop()
-    else:
-        greenlet = new_greenlet(RUN_TASKS)
-    task.greenlet = task._parked_greenlet = greenlet
+    task.greenlet = task._parked_greenlet = (
+        hub.spare_greenlets.pop() if hub.spare_greenlets else new_greenlet(RUN_TASKS)
+    )
     return run_turn(hub, task)
-
-
-RUN_TASKS = run_tasks
 
 
 cdef int run_turn(GreenletHubState hub, TaskState task) except -1:
     """`GreenletHub._switch_to`."""
-    global switches
     cdef object tracker = hub.context_tracker
     cdef object log_contexts = tracker.contexts
     cdef object asyncio_state = None
     cdef object previous = hub.reactor_greenlet
     cdef object interrupted = <object>PyDict_GetItem(rooms.running, "task")
     cdef double resumed_at
-    switches += 1
     task.state = "running"
     tracker.contexts = task._log_contexts
     if rooms.running_loop() is not None or task._asyncio_state is not None:
@@ -605,13 +548,9 @@ cdef int run_turn(GreenletHubState hub, TaskState task) except -1:
         if interrupted is not None:
             hub.reactor_greenlet = previous
         tracker.contexts = log_contexts
-        if (
-            asyncio_state is not None
-            or rooms.running_loop() is not None
-            or (
-                <object>PyDict_GetItem(rooms.loops, "hooks_used") is True
-                and rooms.loops["generator_hooks"]() != rooms.loops["NO_HOOKS"]
-            )
+        if asyncio_state is not None or rooms.running_loop() is not None or (
+            <object>PyDict_GetItem(rooms.loops, "hooks_used") is True
+            and rooms.loops["generator_hooks"]() != rooms.loops["NO_HOOKS"]
         ):
             task._asyncio_state = rooms.swap_state(asyncio_state)
         else:
@@ -622,40 +561,42 @@ cdef int run_turn(GreenletHubState hub, TaskState task) except -1:
             hub.ended_at - resumed_at > <double>rooms.greenlets["LONG_TURN_SECONDS"]
         ):
             hub.on_long_turn(task, hub.ended_at - resumed_at)
-        task.notify_end()
+        end_task(task)
     return 0
 
 
 cdef int end_task(TaskState task) except -1:
     """`Task.notify_end`."""
+    cdef ExchangeState exchange = task.exchange
     task.hub.tasks.discard(task)
     task.greenlet = task._parked_greenlet = task._context = task._interruptions = None
     task.pending_interruption = False
     task._log_contexts = rooms.no_contexts
-    functions, task._on_end = task._on_end, None
-    if functions is not None:
-        for function in functions:
-            try:
-                PyObject_CallNoArgs(function)
-            except Exception:
-                rooms.log_failure("a callback for the end of a task failed")
+    functions, task._on_end, task.exchange = task._on_end, None, None
+    try:
+        if exchange is not None and not end_exchange(exchange):
+            exchange._py_task_ended()
+    except Exception:
+        rooms.log_failure("a callback for the end of a task failed")
+    for function in functions or NO_ARGUMENTS:
+        try:
+            function()
+        except Exception:
+            rooms.log_failure("a callback for the end of a task failed")
     return 0
 
 
 # The exchange: `Exchange` in `_serving/exchange.py`.
 
-# Facts about the last settings and limits that were seen. Both never change.
-cdef object last_settings = None
-cdef bint plain_settings
-cdef object last_limits = None
-cdef bint examines_heads
+# Facts about the settings and limits that were seen last. Both never change.
+cdef object last_settings = None, last_limits = None
+cdef bint plain_settings, examines_heads
 cdef double request_seconds
 cdef long long body_bytes
 
 
 cdef int note_settings(object settings) except -1:
     global last_settings, plain_settings
-    last_settings = None
     plain_settings = not settings.buffer_input and not settings.environ
     last_settings = settings
     return 0
@@ -664,33 +605,32 @@ cdef int note_settings(object settings) except -1:
 cdef int note_limits(object limits) except -1:
     global last_limits, examines_heads, request_seconds, body_bytes
     last_limits = None
-    examines_heads = limits.examines_heads
+    examines_heads, body_bytes = limits.examines_heads, limits.body_bytes
     request_seconds = limits.request_seconds
-    body_bytes = limits.body_bytes
     last_limits = limits
     return 0
 
 
+cdef inline bint is_usual(ExchangeState self) noexcept:
+    """Return whether head and server have the types that the lanes rely on."""
+    return type(self.head) is rooms.RequestHead and (
+        type(self.server) is rooms.ApplicationServer
+        and type((<ApplicationServerState>self.server).hub) is rooms.GreenletHub
+    )
+
+
 cdef ExchangeState new_exchange(
-    H1ChannelState channel, ApplicationServerState server, RequestHeadState head,
-    object body,
+    H1ChannelState channel, ApplicationServerState server, object head, object body
 ):
     """`Exchange.__init__`."""
-    global begun
     cdef ExchangeState self = new(rooms.Exchange)
     cdef RequestTableState table = <RequestTableState>server.table
-    begun += 1
-    self.state = "queued"
-    self.outcome = "finished"
-    self.stream = channel
-    self.server = server
-    self.head = head
-    self.ends = channel.ends
-    self.limits = server.limits
-    self.body = body
+    self.state, self.outcome = "queued", "finished"
+    self.stream, self.server, self.head, self.body = channel, server, head, body
+    self.ends, self.limits = channel.ends, server.limits
     self.request_id = next_id(table)
     self.started = now((<GreenletHubState>server.hub).seconds)
-    self._started_unix = wall_clock() if table.observers else 0.0
+    self._started_unix = clock(CLOCK_REALTIME) if table.observers else 0.0
     self.deadline = float("inf")
     if request_seconds:
         self.deadline = self.started + request_seconds
@@ -701,34 +641,44 @@ cdef ExchangeState new_exchange(
 
 cdef str next_id(RequestTableState table):
     """`RequestTable.next_id`."""
-    cdef char number[24]
-    cdef int length
-    if not table._id_prefix:
+    cdef char text[40]
+    cdef Py_ssize_t size
+    cdef const char* prefix
+    if not table._id_prefix or len(<str>table._id_prefix) != 8:
         return table.next_id()
     table._last_id += 1
-    length = snprintf(number, 24, b"-%llx", table._last_id)
-    return table._id_prefix + PyUnicode_DecodeLatin1(number, length, NULL)
+    prefix = PyUnicode_AsUTF8AndSize(table._id_prefix, &size)
+    memcpy(text, prefix, 8)
+    text[8] = 45  # -
+    return PyUnicode_DecodeLatin1(
+        text, put_number(text + 9, table._last_id, 16) - text, NULL)
+
+
+cdef char* put_number(char* out, unsigned long long number, unsigned int base) noexcept:
+    """Write a number with lower-case digits; return their end."""
+    cdef char digits[24]
+    cdef int count = 0
+    while number or not count:
+        digits[count] = b"0123456789abcdef"[number % base]
+        number //= base
+        count += 1
+    while count:
+        count -= 1
+        out[0] = digits[count]
+        out += 1
+    return out
 
 
 cdef bint admit(ExchangeState self) except -1:
     cdef AdmissionQueueState admission
-    cdef RequestHeadState head
-    cdef long long length
-    if (
-        self.state is not "queued"
-        or type(self.server) is not rooms.ApplicationServer
-        or type(self.head) is not rooms.RequestHead
-    ):
+    if self.state is not "queued" or not is_usual(self):
         return False
     if self.limits is not last_limits:
         note_limits(self.limits)
-    head = <RequestHeadState>self.head
-    if examines_heads:
+    if examines_heads or (
+        body_bytes and ((<RequestHeadState>self.head).content_length or 0) > body_bytes
+    ):
         return False
-    if body_bytes and head.content_length is not None:
-        length = head.content_length
-        if length > body_bytes:
-            return False
     admission = <AdmissionQueueState>(<ApplicationServerState>self.server).admission
     if admission.running >= admission.limit:
         return False
@@ -739,42 +689,33 @@ cdef bint admit(ExchangeState self) except -1:
 
 
 cdef bint start_exchange(ExchangeState self) except -1:
-    """`Exchange._start`."""
-    global started
+    """`Exchange._start` and `Task.__init__`."""
+    global starts
     cdef ApplicationServerState server
     cdef GreenletHubState hub
     cdef TaskState task
-    if (
-        type(self.server) is not rooms.ApplicationServer
-        or type((<ApplicationServerState>self.server).hub) is not rooms.GreenletHub
-    ):
+    if not is_usual(self):
         return False
     server = <ApplicationServerState>self.server
     hub = <GreenletHubState>server.hub
     if hub.closed:
         return False
-    started += 1
+    starts += 1
     self.state = "running"
-    # Task.__init__
-    task = new(rooms.Task)
-    task.hub = hub
-    task.ident = 0
-    task.name = "request"
+    self.task = task = new(rooms.Task)
+    task.exchange = self
+    task.hub, task.ident, task.name, task.state = hub, 0, "request", "new"
     task._function = self._run
     task._args = NO_ARGUMENTS
     task._context = PyContext_Copy(server.context)
     task._log_contexts = hub.context_tracker.contexts[:]
-    task.state = "new"
-    task._on_end = [self._task_ended]
-    self.task = task
     note = server.note
     if note is None:
         start_task(hub, task)
         return True
     try:
         note.request_id = self.request_id
-        note.method = self.head.method
-        note.target = self.head.target
+        note.method, note.target = self.head.method, self.head.target
         note.running = 1
     except ValueError:
         rooms.note_request(note, self.request_id, self.head)
@@ -787,10 +728,9 @@ cdef bint may_run(ExchangeState self) except -1:
     """Return whether `run_exchange` covers the request: no stored or buffered body."""
     cdef ApplicationServerState server
     if (
-        type(self.server) is not rooms.ApplicationServer
-        or type(self.head) is not rooms.RequestHead
-        or not isinstance(self.stream, H1ChannelState)
+        not is_usual(self)
         or (<RequestHeadState>self.head).content_length is None
+        or (type(self.stream) is not rooms.H1Channel and self.stream.body_is_stored)
     ):
         return False
     server = <ApplicationServerState>self.server
@@ -814,140 +754,158 @@ cdef int run_exchange(ExchangeState self) except -1:
 cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     """`Exchange._environ` and `environ_of`."""
     cdef RequestHeadState head = <RequestHeadState>self.head
-    cdef dict environ = PyDict_Copy(server.environ)
-    cdef dict variables = head.variables
-    cdef InputState body
-    cdef ErrorsState errors
-    cdef str target = PyUnicode_DecodeLatin1(
-        PyBytes_AS_STRING(head.target), PyBytes_GET_SIZE(head.target), NULL
-    )
-    cdef object path = head.path
+    cdef dict environ = PyDict_Copy(server.environ), variables = head.variables
+    cdef InputState body = new(rooms.Input)
+    cdef ErrorsState errors = new(rooms.Errors)
+    cdef str path = head.path
+    cdef object text = PyUnicode_DecodeLatin1(
+        PyBytes_AS_STRING(head.target), PyBytes_GET_SIZE(head.target), NULL)
     PyDict_Update(environ, variables)
     head.variables = {}
     if (<RequestTableState>server.table).observers:
         for name in ("HTTP_REFERER", "HTTP_USER_AGENT"):
             if name in variables:
                 head.variables[name] = variables[name]
-    PyDict_SetItem(environ, "REQUEST_METHOD", head.method)
     if path == "*" or server.environ.get("SCRIPT_NAME"):
         path = self._path_info()
+    PyDict_SetItem(environ, "REQUEST_METHOD", head.method)
     PyDict_SetItem(environ, "PATH_INFO", path)
     PyDict_SetItem(environ, "QUERY_STRING", head.query)
     PyDict_SetItem(environ, "SERVER_PROTOCOL", head.version)
-    PyDict_SetItem(environ, "RAW_URI", target)
-    PyDict_SetItem(environ, "REQUEST_URI", target)
-    PyDict_SetItem(environ, "SERVER_NAME", self.ends[0])
-    PyDict_SetItem(environ, "SERVER_PORT", self.ends[1])
-    PyDict_SetItem(environ, "REMOTE_ADDR", self.ends[2])
-    PyDict_SetItem(environ, "REMOTE_PORT", self.ends[3])
-    PyDict_SetItem(environ, "wsgi.url_scheme", self.ends[4])
-    if self.ends[5] is not None:
-        environ.update(self.ends[5])
-    body = new(rooms.Input)
+    PyDict_SetItem(environ, "RAW_URI", text)
+    PyDict_SetItem(environ, "REQUEST_URI", text)
+    name, port, address, client_port, scheme, more = self.ends
+    PyDict_SetItem(environ, "SERVER_NAME", name)
+    PyDict_SetItem(environ, "SERVER_PORT", port)
+    PyDict_SetItem(environ, "REMOTE_ADDR", address)
+    PyDict_SetItem(environ, "REMOTE_PORT", client_port)
+    PyDict_SetItem(environ, "wsgi.url_scheme", scheme)
+    if more is not None:
+        environ.update(more)
     body._source = self if self.body is rooms.no_body else self.body
-    body._buffered = b""
-    body._stretch_end = -1
+    body._buffered, body._stretch_end = b"", -1
     PyDict_SetItem(environ, "wsgi.input", body)
-    errors = new(rooms.Errors)
-    errors.request_id = self.request_id
-    errors.partial_line = ""
+    errors.request_id, errors.partial_line = self.request_id, ""
     self.errors = errors
     PyDict_SetItem(environ, "wsgi.errors", errors)
     PyContextVar_Set(rooms.current_errors, errors)
     PyDict_SetItem(environ, "txgreenwsgi.request_id", self.request_id)
-    gone = self.client_disconnected
+    gone = PyMethod_New(rooms.client_disconnected, self)
     PyDict_SetItem(environ, "txgreenwsgi.client_disconnected", gone)
     PyDict_SetItem(environ, "waitress.client_disconnected", gone)
-    PyDict_SetItem(environ, "txgreenwsgi.set_request_timeout", self.set_request_timeout)
-    PyDict_SetItem(environ, "txgreenwsgi.stopping", self.stopping)
-    PyDict_SetItem(environ, "wsgi.early_hints", self.send_early_hints)
+    timeout = PyMethod_New(rooms.set_request_timeout, self)
+    PyDict_SetItem(environ, "txgreenwsgi.set_request_timeout", timeout)
+    stopping = PyMethod_New(rooms.stopping, self)
+    PyDict_SetItem(environ, "txgreenwsgi.stopping", stopping)
+    hints = PyMethod_New(rooms.send_early_hints, self)
+    PyDict_SetItem(environ, "wsgi.early_hints", hints)
     return environ
 
 
 cdef bint end_exchange(ExchangeState self) except -1:
     """`Exchange._task_ended`, `ApplicationServer.exchange_ended`, `H1Channel.ended`."""
-    global ended
+    global ends
     cdef ApplicationServerState server
     cdef AdmissionQueueState admission
     cdef RequestTableState table
-    cdef RequestBodyState body
-    cdef ErrorsState errors
     cdef H1ChannelState channel
     cdef ConnectionState h1
     if (
-        self.error is not None
-        or type(self.stream) is not rooms.H1Channel
-        or type(self.server) is not rooms.ApplicationServer
-        or self.state is not "complete"
-        or self.task.measured
+        self.state is not "complete" or self.error is not None or not is_usual(self)
+        or type(self.stream) is not rooms.H1Channel or (<TaskState>self.task).measured
+        or (self.body is not rooms.no_body and not is_read(self.body))
+        or (self.errors is not None and not is_flushed(<ErrorsState>self.errors))
     ):
         return False
-    if self.body is not rooms.no_body:
-        body = <RequestBodyState>self.body
-        if body.held or not body.complete or body.error is not None:
-            return False
-    if self.errors is not None:
-        errors = <ErrorsState>self.errors
-        if errors.partial_line or errors.partial_output:
-            return False
     server = <ApplicationServerState>self.server
     admission = <AdmissionQueueState>server.admission
     table = <RequestTableState>server.table
     channel = <H1ChannelState>self.stream
     if (
-        admission._queue
-        or table.observers
-        or server.detached
-        or channel.output.waiting is not None
-        or server.shutdown.stopping
+        admission._queue or table.observers or server.detached or is_waiting(channel)
+        or not server.keeps_alive
     ):
         return False
-    ended += 1
+    ends += 1
     self.state = "ended"
     admission.running -= 1
     table.exchanges.discard(self)
     h1 = channel._h1
     if (
-        channel.exchange is not self
-        or channel.state is not "serving"
-        or h1.sending is not "complete"
-        or not h1.persistent
-        or channel.reading_paused
-        or channel._inbox
-        or h1.has_unread
-        or h1.pending
+        channel.exchange is self and channel.state is "serving" and h1.persistent
+        and h1.sending is "complete" and not channel.reading_paused and not h1.pending
+        and channel._inbox is rooms.empty_inbox and not h1.has_unread
     ):
+        channel.exchange = None
+        channel.state = "idle"
+        channel._time = (<GreenletHubState>server.hub).ended_at
+    else:
         channel.ended(self)
-        return True
-    channel.exchange = None
-    channel.state = "idle"
-    channel._time = (<GreenletHubState>server.hub).ended_at
     return True
+
+
+cdef inline bint is_read(object body) noexcept:
+    """Return whether a request body needs no care at the end of the request."""
+    return type(body) is rooms.RequestBody and (<RequestBodyState>body).complete and (
+        not (<RequestBodyState>body).held and (<RequestBodyState>body).error is None)
+
+
+cdef inline bint is_flushed(ErrorsState errors) except -1:
+    return not errors.partial_line and not errors.partial_output
+
+
+cdef inline bint is_waiting(H1ChannelState channel) except -1:
+    """Return whether a task is parked in a send."""
+    if type(channel.output) is rooms.SocketOutput:
+        return (<SocketOutputState>channel.output).waiting is not None
+    return channel.output.waiting is not None
+
+
+cdef bytes read_whole(InputState self, object size):
+    """`Input.read`: the first read of a body that came with the head; else None."""
+    global reads
+    cdef RequestBodyState body
+    cdef Py_ssize_t wanted = -1, held
+    cdef bytes piece
+    if self._stretch_end >= 0 or type(self._source) is not rooms.RequestBody:
+        return None
+    body = <RequestBodyState>self._source
+    piece = body.piece
+    if piece is None or not body.held or body.error is not None or (
+        rooms.tasks_of_threads or body._stream.reading_paused
+    ):
+        return None
+    if size is not None:
+        if type(size) is not int or not -1 << 62 < size < 1 << 62 or size == 0:
+            return None
+        wanted = PyLong_AsSsize_t(size)
+    reads += 1
+    held = PyBytes_GET_SIZE(piece)
+    body.piece, body.held = None, 0
+    self._stretch_end = 0
+    if 0 < wanted < held:
+        self._buffered, self._start = piece, wanted
+        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(piece), wanted)
+    self._ended = wanted != held
+    return piece
 
 
 # Requests: `H1Channel`, `RequestParser`, `KnownLines` and `request_head`.
 
-# Facts about the last limits on heads and the last cache of lines that were seen.
-cdef object last_head_limits = None
+# Facts about the limits on heads and the cache of lines that were seen last.
+cdef object last_head_limits = None, last_lines = None
 cdef Py_ssize_t head_size, head_fields, target_size
-cdef object last_lines = None
 cdef object known_fields, known_requests, known_paths
 
 
-cdef int note_head_limits(object limits) except -1:
-    global last_head_limits, head_size, head_fields, target_size
-    last_head_limits = None
+cdef int note_parser(object limits, object lines) except -1:
+    global last_head_limits, last_lines, head_size, head_fields, target_size
+    global known_fields, known_requests, known_paths
+    last_head_limits = last_lines = None
     head_size, head_fields, target_size = limits.size, limits.fields, limits.target
-    last_head_limits = limits
-    return 0
-
-
-cdef int note_lines(object lines) except -1:
-    global last_lines, known_fields, known_requests, known_paths
-    last_lines = None
     known_fields, known_requests = lines._fields, lines._request_lines
     known_paths = lines._request_lines._paths
-    last_lines = lines
+    last_head_limits, last_lines = limits, lines
     return 0
 
 
@@ -958,9 +916,7 @@ cdef object read_channel(H1ChannelState self):
         return self._py_doRead()
     got = c_recv(self._fd, IN, IN_BYTES, 0)
     if got < 0:
-        if errno == EAGAIN or errno == EINTR:
-            return None
-        return rooms.connection_lost
+        return None if errno == EAGAIN or errno == EINTR else rooms.connection_lost
     if got == 0:
         return rooms.connection_done
     if not feed(self, IN, got):
@@ -973,46 +929,36 @@ cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
     cdef ConnectionState h1 = self._h1
     cdef ApplicationServerState server
     cdef RequestHeadState head
-    cdef RequestBodyState body = None
+    cdef RequestBodyState body
     cdef ExchangeState exchange
+    cdef object given = rooms.no_body
     cdef char* end
-    cdef Py_ssize_t length = 0
+    cdef Py_ssize_t length
     if (
-        type(self) is not rooms.H1Channel
-        or self.state is not "idle"
-        or self._pumping
-        or self._inbox is not rooms.empty_inbox
-        or type(self.server) is not rooms.ApplicationServer
-        or h1.receiving is not "head"
-        or h1.pending
-        or h1.has_unread
-        or h1._leading
+        type(self) is not rooms.H1Channel or self.state is not "idle" or self._pumping
+        or self._inbox is not rooms.empty_inbox or h1.receiving is not "head"
+        or h1.pending or h1.has_unread or h1._leading
         or (h1.sending is not "complete" and h1.sending is not "idle")
+        or type(self.server) is not rooms.ApplicationServer
     ):
         return False
     server = <ApplicationServerState>self.server
-    if h1._limits is not last_head_limits:
-        note_head_limits(h1._limits)
-    if h1._lines is not last_lines:
-        note_lines(h1._lines)
+    if type(server.hub) is not rooms.GreenletHub:
+        return False
+    if h1._limits is not last_head_limits or h1._lines is not last_lines:
+        note_parser(h1._limits, h1._lines)
     if server.limits is not last_limits:
         note_limits(server.limits)
     end = <char*>memmem(data, min(size, head_size), b"\r\n\r\n", 4)
-    if end is NULL:
-        return False
-    head = read_head(data, end)
+    head = None if end is NULL else read_head(data, end)
     if head is None:
         return False
     length = head.content_length
     if end + 4 + length != data + size or (body_bytes and length > body_bytes):
         return False
-    if type(server.hub) is not rooms.GreenletHub:
-        return False
     if length:
-        body = new(rooms.RequestBody)
-        body._stream = self
-        body.limits = server.limits
-        body._length = head.content_length
+        given = body = new(rooms.RequestBody)
+        body._stream, body.limits, body._length = self, server.limits, length
         body._pieces = rooms.no_pieces
         body._received = body.held = length
         body.complete = True
@@ -1027,8 +973,7 @@ cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
         self._find_ends()
     h1.sending = "awaited"
     h1._request = head
-    exchange = new_exchange(self, server, head, rooms.no_body if body is None else body)
-    self.exchange = exchange
+    self.exchange = exchange = new_exchange(self, server, head, given)
     if not admit(exchange):
         exchange._py_admit()
     return True
@@ -1044,30 +989,25 @@ cdef RequestHeadState read_head(char* at, char* end):
     cdef char* stop = line_end(at, end)
     cdef bytes line = PyBytes_FromStringAndSize(at, stop - at)
     cdef PyObject* found = PyDict_GetItem(known_requests, line)
-    cdef tuple request
-    cdef dict variables = {}
+    cdef tuple request = <tuple>found if found is not NULL else with_other_query(at, stop)
+    cdef dict variables
     cdef Py_ssize_t count = 0
-    if found is not NULL:
-        request = <tuple>found
-    else:
-        request = with_other_query(at, stop)
-        if request is None:
-            return None
+    cdef str options
     # Of the form (method, target, path, query, version, authority).
-    if (
-        PyTuple_GET_SIZE(request) != 6
-        or <object>PyTuple_GET_ITEM(request, 5) is not None
-        or <str>request[4] != "HTTP/1.1"
+    if request is None or (
+        <object>PyTuple_GET_ITEM(request, 5) is not None
+        or <str>PyTuple_GET_ITEM(request, 4) != "HTTP/1.1"
         or PyBytes_GET_SIZE(<object>PyTuple_GET_ITEM(request, 1)) > target_size
     ):
         return None
+    variables = {}
     at = stop + 2
     while at < end:
         stop = line_end(at, end)
         count += 1
         if stop - at >= 8 and (at[0] | 32) == 99 and memcmp(at + 1, b"ookie: ", 7) == 0:
             value = cookie(at + 8, stop)
-            if value is None or "HTTP_COOKIE" in variables:
+            if value is None:
                 return None
             PyDict_SetItem(variables, "HTTP_COOKIE", value)
         else:
@@ -1075,19 +1015,13 @@ cdef RequestHeadState read_head(char* at, char* end):
             found = PyDict_GetItem(known_fields, line)
             if found is NULL:
                 return None
-            PyDict_SetItem(
-                variables,
-                <object>PyTuple_GET_ITEM(<object>found, 0),
-                <object>PyTuple_GET_ITEM(<object>found, 1),
-            )
+            PyDict_SetItem(variables, <object>PyTuple_GET_ITEM(<object>found, 0),
+                           <object>PyTuple_GET_ITEM(<object>found, 1))
         at = stop + 2
     # Repeated and dropped fields, and those that only request_head() understands.
     if (
-        len(variables) != count
-        or count > head_fields
-        or "" in variables
-        or "HTTP_HOST" not in variables
-        or "HTTP_TRANSFER_ENCODING" in variables
+        len(variables) != count or count > head_fields or "HTTP_HOST" not in variables
+        or "" in variables or "HTTP_TRANSFER_ENCODING" in variables
         or "HTTP_EXPECT" in variables
     ):
         return None
@@ -1095,31 +1029,30 @@ cdef RequestHeadState read_head(char* at, char* end):
     head.keep_alive = True
     found = PyDict_GetItem(variables, "HTTP_CONNECTION")
     if found is not NULL:
-        options = (<str>found).lower()
-        head.keep_alive = options != "close"
-        if head.keep_alive and options != "keep-alive":
-            return None
+        options = <str>found
+        if options != "keep-alive":
+            options = options.lower()
+            head.keep_alive = options != "close"
+            if head.keep_alive and options != "keep-alive":
+                return None
     head.content_length = 0
     found = PyDict_GetItem(variables, "CONTENT_LENGTH")
     if found is not NULL:
-        if len(<str>found) > MAX_LENGTH_DIGITS:
+        if len(<str>found) > 18:  # _LENGTH_DIGITS
             return None
         head.content_length = int(<str>found)
     heads += 1
     head.method, head.target, head.path, head.query, head.version, _ = request
-    head.variables = variables
-    head.upgrade = ""
+    head.variables, head.upgrade = variables, ""
     return head
 
 
 cdef inline char* line_end(char* at, char* end) noexcept:
     """Return the end of the line that begins at `at`: CRLF, or `end`."""
-    cdef char* stop = at
-    while True:
-        stop = <char*>memchr(stop, 13, end - stop)
-        if stop is NULL or stop[1] == 10:
-            return end if stop is NULL else stop
-        stop += 1
+    cdef char* stop = <char*>memchr(at, 13, end - at)
+    while stop is not NULL and stop[1] != 10:
+        stop = <char*>memchr(stop + 1, 13, end - stop - 1)
+    return end if stop is NULL else stop
 
 
 cdef str cookie(char* at, char* end):
@@ -1155,14 +1088,12 @@ cdef tuple with_other_query(char* at, char* end):
         if not IN_TARGET[<unsigned char>byte[0]]:
             return None
         byte += 1
-    skipped = len(<str>known[0]) + 1
+    skipped = len(<str>PyTuple_GET_ITEM(known, 0)) + 1
     return (
-        known[0],
+        <object>PyTuple_GET_ITEM(known, 0),
         PyBytes_FromStringAndSize(at + skipped, end - at - skipped),
-        known[2],
-        PyUnicode_DecodeLatin1(mark + 1, end - mark - 1, NULL),
-        "HTTP/1.1",
-        None,
+        <object>PyTuple_GET_ITEM(known, 2),
+        PyUnicode_DecodeLatin1(mark + 1, end - mark - 1, NULL), "HTTP/1.1", None,
     )
 
 
@@ -1171,7 +1102,7 @@ cdef tuple with_other_query(char* at, char* end):
 
 cpdef serve(application, environ, sink):
     """Call `application` and send its response to `sink`. May park."""
-    global served
+    global serves
     cdef StartResponseState start = new(rooms.StartResponse)
     cdef object block = None
     start._sink = sink
@@ -1181,7 +1112,7 @@ cpdef serve(application, environ, sink):
     elif type(blocks) is tuple and len(<tuple>blocks) == 1:
         block = (<tuple>blocks)[0]
     if type(block) is bytes and block and start.head is not None and not start.sent:
-        served += 1
+        serves += 1
         start.sent = True
         if type(sink) is not rooms.Exchange or not respond(sink, start.head, block):
             sink.respond(start.head, block)
@@ -1203,27 +1134,28 @@ cdef ResponseHeadState response_head(object status, object fields):
     head = new(rooms.ResponseHead)
     head.code = <object>PyTuple_GET_ITEM(<object>found, 1)
     head.dropped = NO_ARGUMENTS
-    lines = [<object>PyTuple_GET_ITEM(<object>found, 0)]
+    head._lines = lines = [<object>PyTuple_GET_ITEM(<object>found, 0)]
     for field in <list>fields:
-        if type(field) is not tuple:
+        # Not a subclass: it could answer the lookup with any code.
+        if type(field) is not tuple or PyTuple_GET_SIZE(field) != 2 or (
+            type(<object>PyTuple_GET_ITEM(field, 0)) is not str
+            or type(<object>PyTuple_GET_ITEM(field, 1)) is not str
+        ):
             return None
         found = PyDict_GetItem(rooms.encoded_fields, field)
         if found is NULL:
             return None
         kind = <object>PyTuple_GET_ITEM(<object>found, 1)
         if kind is not None:
-            if type(kind) is int:
-                if head.code == 204 or head.content_length is not None:
-                    return None
+            if type(kind) is int and head.code != 204 and head.content_length is None:
                 head.content_length = kind
-            elif kind == "date":
+            elif type(kind) is str and kind == "date":
                 head._has_date = True
-            elif kind == "server":
+            elif type(kind) is str and kind == "server":
                 head._has_server = True
             else:
                 return None
         lines.append(<object>PyTuple_GET_ITEM(<object>found, 0))
-    head._lines = lines
     return head
 
 
@@ -1235,52 +1167,36 @@ cdef bint respond(ExchangeState self, object given, object data) except -1:
     cdef ConnectionState h1
     cdef RequestHeadState request
     cdef CommonFieldsState common
-    cdef ApplicationServerState server
     cdef char* out = OUT
     cdef Py_ssize_t length, size
     cdef double time
     cdef bint close
     if (
-        type(given) is not rooms.ResponseHead
-        or type(data) is not bytes
-        or type(self.stream) is not rooms.H1Channel
-        or type(self.server) is not rooms.ApplicationServer
-        or type(self.head) is not rooms.RequestHead
-        or self.state is not "running"
+        type(given) is not rooms.ResponseHead or type(data) is not bytes
+        or self.state is not "running" or type(self.stream) is not rooms.H1Channel
+        or not is_usual(self)
     ):
         return False
     head = <ResponseHeadState>given
     channel = <H1ChannelState>self.stream
     h1 = channel._h1
-    server = <ApplicationServerState>self.server
     request = <RequestHeadState>self.head
     length = PyBytes_GET_SIZE(data)
     if (
-        length >= LONG_BLOCK_BYTES
-        or head.code == 204
-        or head.code == 304
-        or channel.exchange is not self
-        or channel.state is not "serving"
-        or not server.keeps_alive
-        or not h1.persistent
-        or h1.sending is not "awaited"
-        or h1._request is not request
-        or request.method == "HEAD"
-        or request.version != "HTTP/1.1"
-        or type(h1._common) is not rooms.CommonFields
-        or channel.output.waiting is not None
-    ):
-        return False
-    if head.content_length is not None and <object>head.content_length != length:
-        return False
-    if self.body is not rooms.no_body and not (
-        type(self.body) is rooms.RequestBody and (<RequestBodyState>self.body).complete
+        length >= LONG_BLOCK_BYTES or head.code == 204 or head.code == 304
+        or (head.content_length is not None and <object>head.content_length != length)
+        or channel.exchange is not self or channel.state is not "serving"
+        or not (<ApplicationServerState>self.server).keeps_alive or not h1.persistent
+        or h1.sending is not "awaited" or h1._request is not request
+        or request.method == "HEAD" or request.version != "HTTP/1.1"
+        or (self.body is not rooms.no_body and not self.body.complete)
+        or type(h1._common) is not rooms.CommonFields or is_waiting(channel)
     ):
         return False
     common = <CommonFieldsState>h1._common
     if common.adds_fields:
         return False
-    time = wall_clock()
+    time = clock(CLOCK_REALTIME)
     if not common._date_valid_from <= time < common._date_valid_until:
         common.date_and_server()
     size = length + 128 + len(common._server_line) + len(common._date_line)
@@ -1291,23 +1207,21 @@ cdef bint respond(ExchangeState self, object given, object data) except -1:
     responses += 1
     close = not request.keep_alive or head.ends_connection
     for line in head._lines:
-        out = append(out, <bytes>line)
+        out = put(out, <bytes>line)
     if not head._has_server:
-        out = append(out, common._server_line)
+        out = put(out, common._server_line)
     if not head._has_date:
-        out = append(out, common._date_line)
+        out = put(out, common._date_line)
     if head.content_length is None:
-        out += snprintf(out, 48, b"Content-Length: %zd\r\n", length)
+        out = put_number(put(out, b"Content-Length: "), length, 10)
+        out = put(out, b"\r\n")
     if close:
         h1.persistent = False
-        memcpy(out, b"Connection: close\r\n", 19)
-        out += 19
-    memcpy(out, b"\r\n", 2)
-    out = append(out + 2, <bytes>data)
+        out = put(out, b"Connection: close\r\n")
+    out = put(put(out, b"\r\n"), <bytes>data)
     self.state = "responding"
     self.code = head.code
-    self.bytes_sent = length
-    self._left = 0
+    self.bytes_sent, self._left = length, 0
     if self.details is not None:
         self.details.head = head
     h1.framing = "length"
@@ -1323,7 +1237,7 @@ cdef bint respond(ExchangeState self, object given, object data) except -1:
     return True
 
 
-cdef inline char* append(char* out, bytes part) noexcept:
+cdef inline char* put(char* out, bytes part) noexcept:
     """Copy bytes to `out`; return the end of the copy."""
     memcpy(out, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
     return out + PyBytes_GET_SIZE(part)
@@ -1354,43 +1268,34 @@ cdef bint send(H1ChannelState channel, char* data, Py_ssize_t size) except -1:
 
 cdef bint write_block(ExchangeState self, object data) except -1:
     """`Exchange.write`, `H1Channel.data` and `Connection.send_data`."""
-    global blocks_sent
+    global blocks
     cdef H1ChannelState channel
-    cdef ConnectionState h1
     cdef GreenletHubState hub
     cdef char* out
     cdef Py_ssize_t length
     if (
-        type(data) is not bytes
-        or self.state is not "responding"
-        or type(self.stream) is not rooms.H1Channel
-        or type(self.server) is not rooms.ApplicationServer
+        type(data) is not bytes or self.state is not "responding"
+        or type(self.stream) is not rooms.H1Channel or not is_usual(self)
     ):
         return False
     channel = <H1ChannelState>self.stream
-    h1 = channel._h1
     length = PyBytes_GET_SIZE(data)
     if (
-        channel.exchange is not self
-        or channel.state is not "serving"
-        or channel._fd < 0
-        or type(channel.output) is not rooms.SocketOutput
-        or (<SocketOutputState>channel.output).waiting is not None
-        or (<SocketOutputState>channel.output).may_buffer
-        or h1.sending is not "body"
-        or 0 <= self._left < length
+        channel.exchange is not self or channel.state is not "serving"
+        or channel._fd < 0 or type(channel.output) is not rooms.SocketOutput
+        or (<SocketOutputState>channel.output).may_buffer or is_waiting(channel)
+        or channel._h1.sending is not "body" or 0 <= self._left < length
         or length >= LONG_BLOCK_BYTES
     ):
         return False
-    blocks_sent += 1
+    blocks += 1
     if self._left >= 0:
         self._left -= length
     self.bytes_sent += length
-    if h1.framing is "chunked":
-        out = OUT + snprintf(OUT, 24, b"%zx\r\n", length)
-        out = append(out, <bytes>data)
-        memcpy(out, b"\r\n", 2)
-        send(channel, OUT, out + 2 - OUT)
+    if channel._h1.framing is "chunked":
+        out = put(put_number(OUT, length, 16), b"\r\n")
+        out = put(put(out, <bytes>data), b"\r\n")
+        send(channel, OUT, out - OUT)
     else:
         send(channel, PyBytes_AS_STRING(data), length)
     hub = <GreenletHubState>(<ApplicationServerState>self.server).hub
@@ -1403,8 +1308,7 @@ cdef bint write_block(ExchangeState self, object data) except -1:
 
 cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     """Serve the ready connections, for one time slice at most."""
-    cdef object ready = self._postponed
-    cdef object fd, transport, why
+    cdef object ready = self._postponed, fd, events, transport, why
     cdef PyObject* found
     cdef Py_ssize_t index, count
     cdef double end = 0, ended_at, time
@@ -1417,22 +1321,21 @@ cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     ended_at = hub.ended_at
     for index in range(count):
         fd, events = <object>PyList_GET_ITEM(ready, index)
-        if PyLong_AsLong(events) == 1:  # EPOLLIN
-            found = PyDict_GetItem(self._readers, fd)
-            if found is not NULL:  # else an earlier event closed it
-                reader = <object>found
-                transport = self._transports.get(fd)
-                try:
-                    if type(reader) is rooms.H1Channel:
-                        why = read_channel(<H1ChannelState>reader)
-                    else:
-                        why = reader.doRead()
-                except BaseException:
-                    why = rooms.raised()
-                if why is not None and transport is not None:
-                    self._lose(transport, why, fd not in self._channels)
-        else:
+        found = PyDict_GetItem(self._readers, fd)
+        if PyLong_AsLong(events) != 1:  # EPOLLIN
             self._handle_events(fd, events)
+        elif found is not NULL:  # else an earlier event closed it
+            reader = <object>found
+            transport = self._transports.get(fd)
+            try:
+                if type(reader) is rooms.H1Channel:
+                    why = read_channel(<H1ChannelState>reader)
+                else:
+                    why = reader.doRead()
+            except BaseException:
+                why = rooms.raised()
+            if why is not None and transport is not None:
+                self._lose(transport, why, fd not in self._channels)
         if count == 1:
             continue
         # If a task has ended, the hub has just read the clock.
@@ -1452,8 +1355,7 @@ cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
 # The methods that have a lane, by the name of the class.
 LANES = {
     "Exchange": (
-        ExchangeState, ("admit", "_start", "_run", "_task_ended", "respond", "write")
-    ),
+        ExchangeState, ("admit", "_start", "_run", "_task_ended", "respond", "write")),
     "GreenletHub": (GreenletHubState, ("start", "_switch_to")),
     "H1Channel": (H1ChannelState, ("doRead", "dataReceived")),
     "Input": (InputState, ("read",)),

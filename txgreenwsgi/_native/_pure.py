@@ -23,7 +23,8 @@ _T = TypeVar("_T")
 INTERFACE = 0
 
 # The state classes: a class of the server declares its own slots.
-AdmissionQueueState = ApplicationServerState = CommonFieldsState = object
+AdmissionQueueState = ApplicationServerState = AutomaticRoutesState = object
+CommonFieldsState = object
 ConnectionState = ErrorsState = ExchangeState = GreenletHubState = object
 H1ChannelState = InputState = RequestBodyState = RequestHeadState = object
 RequestTableState = ResponseHeadState = SocketOutputState = SocketsState = object

@@ -174,9 +174,15 @@ class TransportWriter:
         `registerProducer`.
     """
 
-    __slots__ = ("_owner", "_seconds", "_transport", "_writing", "blocked", "since")
-
-    may_buffer = True
+    __slots__ = (
+        "_owner",
+        "_seconds",
+        "_transport",
+        "_writing",
+        "blocked",
+        "may_buffer",
+        "since",
+    )
 
     def __init__(
         self, transport: Consumer, owner: WriterOwner, seconds: Callable[[], float]
@@ -187,6 +193,7 @@ class TransportWriter:
         self._writing = False
         self.blocked = False
         self.since = 0.0
+        self.may_buffer = not getattr(transport, "sends_at_once", False)
         transport.registerProducer(self, True)
 
     def write(self, data: bytes) -> None:
@@ -195,6 +202,8 @@ class TransportWriter:
             self._transport.write(data)
         finally:
             self._writing = False
+        if getattr(self._transport, "lost", False):
+            self._owner.send_failed()
 
     def detach(self) -> None:
         self._transport.unregisterProducer()
@@ -215,6 +224,10 @@ class TransportWriter:
         self.blocked = False
         if not self._writing:
             self._owner.writable()
+
+    def progressed(self) -> None:
+        """Note that the client has accepted a part. Called by our own TLS."""
+        self.since = self._seconds()
 
     def stopProducing(self) -> None:
         """No-op: the connection is lost, which the channel notices."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IListeningPort
+    from twisted.internet.interfaces import IListeningPort, IReactorTime
 
     from txgreenwsgi._tls.listener import TLSListener
     from txgreenwsgi._tls.options import TLSOptions
@@ -332,8 +332,11 @@ class HTTPSEndpoint:
     def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
         """Listen for a `GreenSite`."""
         # Here, because pyOpenSSL is optional.
-        from .tls_transport import TLSFactory, accepting
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        from .tls_transport import own_factory
 
         site: GreenSite = protocolFactory
-        factory = TLSFactory(accepting(self.tls.serverConnectionForTLS), site)
-        return self._below.listen(ClientHelloFactory(factory, site))
+        clock: IReactorTime = site.server.reactor
+        twisted = TLSMemoryBIOFactory(self.tls, False, site, clock=clock)
+        return self._below.listen(ClientHelloFactory(own_factory(twisted, site), site))

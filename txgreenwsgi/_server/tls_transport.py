@@ -136,24 +136,6 @@ def own_factory(given: Any, site: GreenSite) -> Any:
     return TLSFactory(create, site)
 
 
-def accepting(
-    create: Callable[[Any], SSL.Connection],
-) -> Callable[[Any], SSL.Connection]:
-    """Return a function that prepares a new TLS state for `TLSFactory`.
-
-    Args:
-        create: returns the TLS state for the transport that it is called with.
-    """
-
-    def connect(transport: object) -> SSL.Connection:
-        connection = create(transport)
-        connection.set_accept_state()
-        connection.set_app_data(transport)
-        return connection
-
-    return connect
-
-
 @implementer(IProtocol, ISSLTransport, INegotiated)
 class TLSTransport:
     """The TLS of one connection: protocol of a plain transport, transport of a channel.
@@ -212,6 +194,7 @@ class TLSTransport:
         if self._sockets.adopt(self, plain):
             self._fd = plain.fileno()
         connection = self.factory.connect(self)
+        connection.set_app_data(self)
         self._records = Records(connection, self.factory.buffers)
         self.wrappedProtocol.makeConnection(self)
 

@@ -978,7 +978,7 @@ class Exchange(lanes.ExchangeState):
             count -= sent
             if not count or not sent:  # the end, also of a file that was truncated
                 return True
-            stream.output.turn()
+            self._yield_if_due()
             sent = stream.more_of_file(fd, offset, min(count, _FILE_BYTES))
 
     def turn(self) -> None:
@@ -1212,6 +1212,14 @@ class Exchange(lanes.ExchangeState):
             **optional,
             health=health is not None and self._path_info() in health.paths,
         )
+
+
+lanes.lend(
+    client_disconnected=Exchange.client_disconnected,
+    set_request_timeout=Exchange.set_request_timeout,
+    stopping=Exchange.stopping,
+    send_early_hints=Exchange.send_early_hints,
+)
 
 
 def _buffer_input(ahead: BufferedBody, given: Input, environ: WSGIEnvironment) -> None:

@@ -214,6 +214,7 @@ class UpgradedStream:
         error: the error that each further read and send raises; None if there is none.
         reader: the suspension of the parked reader; None if there is none.
         listener: the consumer of the bytes; None while `receive` returns them.
+        received_bytes: the number of bytes that have arrived, of the body before too.
     """
 
     complete: Final = False
@@ -231,6 +232,7 @@ class UpgradedStream:
         "error",
         "listener",
         "reader",
+        "received_bytes",
     )
 
     def __init__(
@@ -248,6 +250,7 @@ class UpgradedStream:
         self.error: BaseException | None = None
         self.reader: Suspension | None = None
         self.listener: Listener | None = None
+        self.received_bytes: int = body.received_bytes
         if exchange.head.method == "CONNECT":
             # The bytes of the new protocol have arrived as those of a body.
             while isinstance(body, RequestBody) and body.held:
@@ -273,6 +276,7 @@ class UpgradedStream:
 
     def received(self, piece: bytes) -> None:
         """Add bytes of the client."""
+        self.received_bytes += len(piece)
         if self.listener is not None:
             self.listener.received(piece)
             self.update_backpressure()

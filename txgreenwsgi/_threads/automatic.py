@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
 
 from .routes import readable
@@ -92,7 +93,8 @@ class _Moved:
         self.quick = 0
 
 
-class AutomaticRoutes:
+@lanes.with_lanes
+class AutomaticRoutes(lanes.AutomaticRoutesState):
     """The routes that run in threads, by experience. Call from the reactor's thread.
 
     Args:
