@@ -196,7 +196,8 @@ class _Watch:
                 except KeyError:
                     routes.pending_of(head.method, head.path).append(duration)
                 return
-            failed = exchange.outcome not in ("finished", "refused")
+            # Not a client that disconnects: that is how streams of events end.
+            failed = exchange.outcome in ("error", "timeout")
             routes.add(head.method, head.path, code, duration, failed=failed)
 
         return add
