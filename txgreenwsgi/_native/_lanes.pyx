@@ -20,6 +20,7 @@ from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_SetItem, PyDict_Up
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.long cimport PyLong_AsSsize_t
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memchr, memcmp, memcpy
@@ -33,6 +34,7 @@ cdef extern from *:
     """
     #include <sys/types.h>
     #include <sys/socket.h>
+    #include <stdint.h>
     #include <string.h>
     #include <time.h>
     #include <greenlet/greenlet.h>
@@ -56,6 +58,17 @@ cdef extern from *:
         clock_gettime(clock, &at);
         return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
     }
+    static inline size_t txg_hash(const char *text, size_t size) {
+        uint64_t hash = size, word;
+        for (; size >= 8; text += 8, size -= 8) {
+            memcpy(&word, text, 8);
+            hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+            hash ^= hash >> 32;
+        }
+        for (word = 0; size; size--) word = word << 8 | (unsigned char)*text++;
+        hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+        return (size_t)(hash ^ hash >> 32);
+    }
     static inline int txg_import_greenlet(void) {
         PyGreenlet_Import();
         return _PyGreenlet_API == NULL ? -1 : 0;
@@ -76,6 +89,7 @@ cdef extern from *:
         epoll_data_t data
     int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
     int EPOLLIN
+    size_t hash_of "txg_hash"(const char* text, size_t size) noexcept
     double clock "txg_clock"(int which) noexcept
     int TXG_MONOTONIC, CLOCK_REALTIME, MSG_NOSIGNAL
     int import_greenlet "txg_import_greenlet"() except -1
@@ -930,14 +944,47 @@ cdef object known_fields, known_requests, known_paths
 
 
 cdef int note_parser(object limits, object lines) except -1:
+    cdef int slot
     global last_head_limits, last_lines, head_size, head_fields, target_size
     global known_fields, known_requests, known_paths
     last_head_limits = last_lines = None
     head_size, head_fields, target_size = limits.size, limits.fields, limits.target
     known_fields, known_requests = lines._fields, lines._request_lines
     known_paths = lines._request_lines._paths
+    for slot in range(SLOTS):
+        Py_XDECREF(seen_lines[slot])
+        Py_XDECREF(seen_values[slot])
+        seen_lines[slot] = seen_values[slot] = NULL
     last_head_limits, last_lines = limits, lines
     return 0
+
+
+# Lines that were found in the cache, and their values: found again without making an
+# object. No line of one kind is a line of another: they differ in spaces and colons.
+cdef enum:
+    SLOTS = 1024
+cdef PyObject* seen_lines[SLOTS]
+cdef PyObject* seen_values[SLOTS]
+
+
+cdef PyObject* known(object cache, char* at, Py_ssize_t size) except? NULL:
+    """Return the value of a line in the cache, as a borrowed reference; else NULL."""
+    cdef size_t slot = hash_of(at, size) % SLOTS
+    cdef PyObject* seen = seen_lines[slot]
+    cdef PyObject* value
+    if seen is not NULL and PyBytes_GET_SIZE(<object>seen) == size and (
+        memcmp(PyBytes_AS_STRING(<object>seen), at, size) == 0
+    ):
+        return seen_values[slot]
+    line = PyBytes_FromStringAndSize(at, size)
+    value = PyDict_GetItem(cache, line)
+    if value is not NULL:
+        Py_INCREF(line)
+        Py_INCREF(<object>value)
+        Py_XDECREF(seen_lines[slot])
+        Py_XDECREF(seen_values[slot])
+        seen_lines[slot], seen_values[slot] = <PyObject*>line, value
+    return value
 
 
 cdef object read_channel(H1ChannelState self):
@@ -1018,8 +1065,7 @@ cdef RequestHeadState read_head(char* at, char* end):
     global heads
     cdef RequestHeadState head
     cdef char* stop = line_end(at, end)
-    cdef bytes line = PyBytes_FromStringAndSize(at, stop - at)
-    cdef PyObject* found = PyDict_GetItem(known_requests, line)
+    cdef PyObject* found = known(known_requests, at, stop - at)
     cdef tuple request = <tuple>found if found is not NULL else with_other_query(at, stop)
     cdef dict variables
     cdef Py_ssize_t count = 0
@@ -1042,8 +1088,7 @@ cdef RequestHeadState read_head(char* at, char* end):
                 return None
             PyDict_SetItem(variables, "HTTP_COOKIE", value)
         else:
-            line = PyBytes_FromStringAndSize(at, stop - at)
-            found = PyDict_GetItem(known_fields, line)
+            found = known(known_fields, at, stop - at)
             if found is NULL:
                 return None
             PyDict_SetItem(variables, <object>PyTuple_GET_ITEM(<object>found, 0),
@@ -1105,25 +1150,25 @@ cdef tuple with_other_query(char* at, char* end):
     cdef char* mark = <char*>memchr(at, 63, end - at)
     cdef char* byte
     cdef PyObject* found
-    cdef tuple known
+    cdef tuple example
     cdef Py_ssize_t skipped
     if mark is NULL or end - mark < 10 or memcmp(end - 9, b" HTTP/1.1", 9):
         return None
-    found = PyDict_GetItem(known_paths, PyBytes_FromStringAndSize(at, mark - at))
+    found = known(known_paths, at, mark - at)
     if found is NULL or <object>found is None:
         return None
-    known = <tuple>found
+    example = <tuple>found
     end -= 9
     byte = mark + 1
     while byte < end:
         if not IN_TARGET[<unsigned char>byte[0]]:
             return None
         byte += 1
-    skipped = len(<str>PyTuple_GET_ITEM(known, 0)) + 1
+    skipped = len(<str>PyTuple_GET_ITEM(example, 0)) + 1
     return (
-        <object>PyTuple_GET_ITEM(known, 0),
+        <object>PyTuple_GET_ITEM(example, 0),
         PyBytes_FromStringAndSize(at + skipped, end - at - skipped),
-        <object>PyTuple_GET_ITEM(known, 2),
+        <object>PyTuple_GET_ITEM(example, 2),
         PyUnicode_DecodeLatin1(mark + 1, end - mark - 1, NULL), "HTTP/1.1", None,
     )
 
