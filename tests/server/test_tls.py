@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import ssl
 import tempfile
 from collections import Counter
@@ -398,6 +399,25 @@ class OwnTLSTests(WireTestCase):
         transport = client.plain.transport
         self.assertEqual(len(transport.dataBuffer) + transport._tempDataLen, 0)
         client.disconnect()
+
+    def test_nothing_kept(self) -> None:
+        """Ciphertext that a slow client has accepted is not kept."""
+        client = self.secure(room=1000)
+        client.send(get("/stream?count=1&size=60000"))
+        transport = self.transport(client)
+
+        def kept() -> list[memoryview]:
+            return [
+                each
+                for each in gc.get_referents(transport)
+                if isinstance(each, memoryview)
+            ]
+
+        self.assertEqual(len(kept()), 1)
+        for _ in range(100):
+            client.read()
+        self.assertEqual(client.received.count(b"A"), 60_000)
+        self.assertEqual(kept(), [])
 
     def test_long_pieces(self) -> None:
         """Requests in one piece with many records are served in order."""

@@ -385,9 +385,11 @@ class TLSTransport:
         sent = self._send(self._rest)
         if sent < 0:
             return
-        self._rest = self._rest[sent:]
+        rest = self._rest[sent:]
+        # An empty view would keep the bytes behind it.
+        self._rest = rest or b""
         producer = self._producer
-        if self._rest:
+        if rest:
             self.transport.startWriting()
             progressed = getattr(producer, "progressed", None)
             if sent and progressed is not None:
