@@ -277,7 +277,7 @@ cdef class AdmissionQueueState:
 
 cdef class RequestTableState:
     cdef public set exchanges
-    cdef public object observers, needs, _id_prefix
+    cdef public object observers, needs, watcher, _id_prefix
     cdef public long long _last_id
 
 
@@ -903,7 +903,8 @@ cdef bint end_exchange(ExchangeState self) except -1:
     channel = <H1ChannelState>self.stream
     if (
         admission._queue or table.observers or server.detached or is_waiting(channel)
-        or server.times is not None or not server.keeps_alive
+        or server.times is not None or table.watcher is not None
+        or not server.keeps_alive
     ):
         return False
     ends += 1
