@@ -70,7 +70,9 @@ class LiveTests(ServingTestCase):
         server = self.server_of(sleeping)
         server.live.snapshot()
         self.served(server, request_head("GET", "/events")).leave()
-        server.reactor.advance(STEP)  # type: ignore[attr-defined]
+        self.advance(server, STEP / 2)
+        server.live.snapshot()
+        self.advance(server, STEP / 2)
         (route,) = server.live.snapshot().routes
         self.assertEqual((route.requests, route.failures), (1, 0))
         self.advance(server, WATCH_SECONDS + 1)

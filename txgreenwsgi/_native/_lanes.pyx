@@ -277,7 +277,7 @@ cdef class AdmissionQueueState:
 
 cdef class RequestTableState:
     cdef public set exchanges
-    cdef public object observers, needs, watcher, _id_prefix
+    cdef public object observers, needs, watcher, pending, _id_prefix
     cdef public long long _last_id
 
 
@@ -882,6 +882,24 @@ cdef int count_ended(ExchangeState self, object metrics, double now) except -1:
     return 0
 
 
+cdef int watch_ended(ExchangeState self, RequestTableState table, double now) except -1:
+    """`RequestTable.watcher`, for a request that succeeds at a known path."""
+    cdef RequestHeadState head
+    if (
+        self.code < 400
+        and self.outcome == "finished"
+        and table.pending is not None
+        and isinstance(self.head, RequestHeadState)
+    ):
+        head = <RequestHeadState>self.head
+        durations = (<dict>table.pending).get((head.method, head.path))
+        if durations is not None:
+            (<list>durations).append(now - self.started)
+            return 0
+    table.watcher(self)
+    return 0
+
+
 cdef bint end_exchange(ExchangeState self) except -1:
     """`Exchange._task_ended`, `ApplicationServer.exchange_ended`, `H1Channel.ended`."""
     global ends
@@ -912,6 +930,8 @@ cdef bint end_exchange(ExchangeState self) except -1:
     admission.running -= 1
     if server.metrics is not None:
         count_ended(self, server.metrics, (<GreenletHubState>server.hub).ended_at)
+    if table.watcher is not None:
+        watch_ended(self, table, (<GreenletHubState>server.hub).ended_at)
     table.exchanges.discard(self)
     h1 = channel._h1
     if (
