@@ -168,6 +168,7 @@ cdef class Lent:
     cdef public dict encoded_fields, encoded_statuses
     # Constants and functions.
     cdef public object no_body, no_pieces, no_contexts, empty_inbox, current_errors
+    cdef public double fast_seconds
     cdef public object connection_done, connection_lost, serve, swap_state, running_loop
     cdef public object end_child, log_failure, raised, finish_response, note_request
     # The functions of methods that are in each environ.
@@ -276,19 +277,26 @@ cdef class AdmissionQueueState:
 
 cdef class RequestTableState:
     cdef public set exchanges
-    cdef public object observers, needs, _id_prefix
+    cdef public object observers, needs, watcher, pending, _id_prefix
     cdef public long long _last_id
 
 
 cdef class ApplicationServerState:
     cdef public object application, settings, limits, common, context, admission
-    cdef public object table, shutdown, detached, runner, note, hub
+    cdef public object table, shutdown, detached, runner, note, hub, metrics, times
     cdef public dict environ
     cdef public bint keeps_alive  # False while it stops
 
 
 cdef class AutomaticRoutesState:
     cdef public dict moved, suspects
+
+
+cdef class RequestMeterState:
+    cdef public double ordinary, seconds
+    cdef public long long sent
+    cdef public object values
+    cdef public dict first_bytes
 
 
 cdef class SocketOutputState:
@@ -752,6 +760,7 @@ cdef bint may_run(ExchangeState self) except -1:
     if (
         not is_usual(self)
         or (<RequestHeadState>self.head).content_length is None
+        or (<RequestHeadState>self.head).upgrade  # the environ offers a WebSocket
         or (type(self.stream) is not rooms.H1Channel and self.stream.body_is_stored)
     ):
         return False
@@ -808,7 +817,7 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     PyDict_Update(environ, variables)
     head.variables = {}
     if (<RequestTableState>server.table).observers:
-        for name in ("HTTP_REFERER", "HTTP_USER_AGENT"):
+        for name in ("HTTP_REFERER", "HTTP_USER_AGENT", "HTTP_TRACEPARENT"):
             if name in variables:
                 head.variables[name] = variables[name]
     if path == "*" or server.environ.get("SCRIPT_NAME"):
@@ -834,6 +843,9 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     self.errors = errors
     PyDict_SetItem(environ, "wsgi.errors", errors)
     PyContextVar_Set(rooms.current_errors, errors)
+    if "HTTP_TRACEPARENT" in environ:
+        # Not an attribute of the state class, so that it may be unset.
+        (<object>errors).traceparent = environ["HTTP_TRACEPARENT"]
     PyDict_SetItem(environ, "txgreenwsgi.request_id", self.request_id)
     gone = PyMethod_New(rooms.client_disconnected, self)
     PyDict_SetItem(environ, "txgreenwsgi.client_disconnected", gone)
@@ -845,6 +857,47 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     hints = PyMethod_New(rooms.send_early_hints, self)
     PyDict_SetItem(environ, "wsgi.early_hints", hints)
     return environ
+
+
+cdef int count_ended(ExchangeState self, object metrics, double now) except -1:
+    """The part of `ApplicationServer.exchange_ended` that counts."""
+    cdef RequestMeterState meter
+    cdef double seconds = now - self.started
+    if (
+        isinstance(metrics, RequestMeterState)
+        and seconds < rooms.fast_seconds
+        and self.code == 200
+        and self.outcome == "finished"
+        and self.body is rooms.no_body
+        and self.head.method == "GET"
+        and not (<RequestMeterState>metrics).first_bytes
+    ):
+        meter = <RequestMeterState>metrics
+        meter.ordinary += 1.0
+        meter.values[0] = meter.ordinary
+        meter.seconds += seconds
+        meter.sent += self.bytes_sent
+    else:
+        metrics.ended(self)
+    return 0
+
+
+cdef int watch_ended(ExchangeState self, RequestTableState table, double now) except -1:
+    """`RequestTable.watcher`, for a request that succeeds at a known path."""
+    cdef RequestHeadState head
+    if (
+        self.code < 400
+        and self.outcome == "finished"
+        and table.pending is not None
+        and isinstance(self.head, RequestHeadState)
+    ):
+        head = <RequestHeadState>self.head
+        durations = (<dict>table.pending).get((head.method, head.path))
+        if durations is not None:
+            (<list>durations).append(now - self.started)
+            return 0
+    table.watcher(self)
+    return 0
 
 
 cdef bint end_exchange(ExchangeState self) except -1:
@@ -868,12 +921,17 @@ cdef bint end_exchange(ExchangeState self) except -1:
     channel = <H1ChannelState>self.stream
     if (
         admission._queue or table.observers or server.detached or is_waiting(channel)
+        or server.times is not None or table.watcher is not None
         or not server.keeps_alive
     ):
         return False
     ends += 1
     self.state = "ended"
     admission.running -= 1
+    if server.metrics is not None:
+        count_ended(self, server.metrics, (<GreenletHubState>server.hub).ended_at)
+    if table.watcher is not None:
+        watch_ended(self, table, (<GreenletHubState>server.hub).ended_at)
     table.exchanges.discard(self)
     h1 = channel._h1
     if (
