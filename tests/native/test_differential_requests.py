@@ -227,3 +227,27 @@ class RequestTests(SynchronousTestCase):
                     pair.check([b"\r\n".join(lines), b"abc" + CLOSE])
 
         self.compare(run)
+
+    def test_lines_of_another_kind(self) -> None:
+        """A known line is known in its own place only."""
+        request, field = b"GET /hello HTTP/1.1", b"X-Known: 1"
+        query = b"GET /hello?a=1 HTTP/1.1"
+
+        def run(pair: Pair) -> None:
+            for _ in range(2):
+                for first in (request, query):
+                    pair.check([b"\r\n".join([first, b"Host: x", field, b"", b""])])
+            for lines in (
+                [request, b"Host: x", request],
+                [request, request, b"Host: x"],
+                [request, b"Host: x", query],
+                [request, b"Host: x", b"GET /hello"],
+                [field, b"Host: x"],
+                [b"Host: x", b"Host: x"],
+                [field + b"?a=1 HTTP/1.1", b"Host: x"],
+                [b"GET /hello", b"Host: x"],
+            ):
+                pair.check([b"\r\n".join([*lines, b"", b""])])
+                pair.check([b"\r\n".join([request, b"Host: x", field, b"", b""])])
+
+        self.compare(run)

@@ -30,8 +30,8 @@ REQUESTS: Final = int(os.environ.get("TXGREENWSGI_LEAKS", "20000"))
 #: The share of requests on connections that stay open.
 KEPT_ALIVE: Final = 0.6
 CONNECTIONS: Final = 20
-#: Most growth, whatever the number of requests: objects of a moment.
-MOST_BLOCKS: Final = 300
+#: Most growth: objects of a moment. One object for each request of one kind is more.
+MOST_BLOCKS: Final = 300 + REQUESTS // 2000
 MOST_OBJECTS: Final = 100
 #: Most growth of the caches of lines, which replace half of their lines at once.
 MOST_CACHED: Final = 2500

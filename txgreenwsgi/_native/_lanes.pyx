@@ -1021,9 +1021,10 @@ cdef int note_parser(object limits, object lines) except -1:
 
 
 # Lines that were found in the cache, and their values: found again without making an
-# object. No line of one kind is a line of another: they differ in spaces and colons.
+# object. A slot belongs to one cache: a known request line is not a known field.
 cdef enum:
     SLOTS = 1024
+cdef PyObject* seen_in[SLOTS]
 cdef PyObject* seen_lines[SLOTS]
 cdef PyObject* seen_values[SLOTS]
 
@@ -1033,8 +1034,11 @@ cdef PyObject* known(object cache, char* at, Py_ssize_t size) except? NULL:
     cdef size_t slot = hash_of(at, size) % SLOTS
     cdef PyObject* seen = seen_lines[slot]
     cdef PyObject* value
-    if seen is not NULL and PyBytes_GET_SIZE(<object>seen) == size and (
-        memcmp(PyBytes_AS_STRING(<object>seen), at, size) == 0
+    if (
+        seen is not NULL
+        and seen_in[slot] is <PyObject*>cache
+        and PyBytes_GET_SIZE(<object>seen) == size
+        and memcmp(PyBytes_AS_STRING(<object>seen), at, size) == 0
     ):
         return seen_values[slot]
     line = PyBytes_FromStringAndSize(at, size)
@@ -1045,6 +1049,7 @@ cdef PyObject* known(object cache, char* at, Py_ssize_t size) except? NULL:
         Py_XDECREF(seen_lines[slot])
         Py_XDECREF(seen_values[slot])
         seen_lines[slot], seen_values[slot] = <PyObject*>line, value
+        seen_in[slot] = <PyObject*>cache
     return value
 
 
