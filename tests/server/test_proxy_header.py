@@ -12,6 +12,14 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.proxy_headers import LOCAL, binary, field, line
+from tests.http2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    frame,
+)
 from txgreenwsgi import StartError, service
 from txgreenwsgi._http.proxy_protocol import SIGNATURE
 from txgreenwsgi._server.client_hello import ClientHelloFactory
@@ -204,6 +212,15 @@ class PlainTests(ProxyCase):
         client.end()
         self.assertEqual(self.only(client).status, 200)
         self.assertEqual(self.environs[-1]["REMOTE_ADDR"], "203.0.113.7")
+
+    def test_http2(self) -> None:
+        """The address also reaches connections of HTTP/2."""
+        client = self.proxied(http2="h2c").connect()
+        client.send(LINE + PREFACE + frame(SETTINGS))
+        flags = END_STREAM | END_HEADERS
+        client.send(frame(HEADERS, flags, 1, b"\x82\x86\x84\x01\x01x"))
+        self.assertEqual(self.environs[-1]["REMOTE_ADDR"], "203.0.113.7")
+        self.assertEqual(self.environs[-1]["SERVER_PROTOCOL"], "HTTP/2.0")
 
     def test_max_connections(self) -> None:
         """Connections without a complete header count."""

@@ -1037,6 +1037,9 @@ class Exchange(lanes.ExchangeState):
         self.deadline = _NEVER  # the requested time limit is that of a response
         if head is not None:
             self.code = 200 if self.head.method == "CONNECT" else 101
+            metrics = self.server.metrics
+            if metrics is not None:
+                metrics.begun(self)
             if self.details is not None:
                 self.details.head = head
         self.body = upgraded = UpgradedStream(self, self.body)
