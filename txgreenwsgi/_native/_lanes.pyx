@@ -941,6 +941,7 @@ cdef bint end_exchange(ExchangeState self) except -1:
         and h1.persistent
         and h1.sending is "complete" and not channel.reading_paused and not h1.pending
         and channel._inbox is rooms.empty_inbox and not h1.has_unread
+        and channel._fd >= 0  # else TLS may release memory
     ):
         channel.exchange = None
         channel.state = "idle"
