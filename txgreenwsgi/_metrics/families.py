@@ -82,7 +82,8 @@ STATUS_CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", OTHER)
 
 #: The states of connections; "other" for protocols with states of their own.
 CONNECTION_STATES: Final = (
-    *("idle", "head", "serving", "draining", "lingering", "closed"),
+    *("idle", "head", "serving", "upgraded", "draining", "lingering", "closed"),
+    *("open", "announced", "finishing"),  # of HTTP/2
     OTHER,
 )
 

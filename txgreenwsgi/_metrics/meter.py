@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._serving.body import NO_BODY
 from txgreenwsgi._serving.metering import FAST_SECONDS
 from txgreenwsgi._serving.metering import ORDINARY as ORDINARY_PLACE
@@ -87,7 +88,7 @@ _PLACES: Final = {
 }
 
 
-class RequestMeter:
+class RequestMeter(lanes.RequestMeterState):
     """The counters of the requests of one server. See `RequestMetrics`.
 
     Call from the reactor greenlet, except `begun`, which is called in a task.
@@ -97,14 +98,17 @@ class RequestMeter:
         hub: the hub of the server's tasks.
     """
 
-    __slots__ = (
-        "_fast",
-        "_hub",
-        "first_bytes",
-        "ordinary",
-        "seconds",
-        "sent",
-        "values",
+    __slots__ = lanes.slots(
+        lanes.RequestMeterState,
+        (
+            "_fast",
+            "_hub",
+            "first_bytes",
+            "ordinary",
+            "seconds",
+            "sent",
+            "values",
+        ),
     )
 
     def __init__(self, values: Numbers, hub: Hub) -> None:

@@ -27,7 +27,9 @@ AdmissionQueueState = ApplicationServerState = AutomaticRoutesState = object
 CommonFieldsState = object
 ConnectionState = ErrorsState = ExchangeState = GreenletHubState = object
 H1ChannelState = InputState = RequestBodyState = RequestHeadState = object
-RequestTableState = ResponseHeadState = SocketOutputState = SocketsState = object
+RequestMeterState = RequestTableState = ResponseHeadState = SocketOutputState = (
+    SocketsState
+) = object
 StartResponseState = TaskState = ThreadRunnerState = object
 
 

@@ -978,7 +978,7 @@ class Exchange(lanes.ExchangeState):
             count -= sent
             if not count or not sent:  # the end, also of a file that was truncated
                 return True
-            self._yield_if_due()
+            stream.output.turn()
             sent = stream.more_of_file(fd, offset, min(count, _FILE_BYTES))
 
     def turn(self) -> None:
@@ -1037,6 +1037,9 @@ class Exchange(lanes.ExchangeState):
         self.deadline = _NEVER  # the requested time limit is that of a response
         if head is not None:
             self.code = 200 if self.head.method == "CONNECT" else 101
+            metrics = self.server.metrics
+            if metrics is not None:
+                metrics.begun(self)
             if self.details is not None:
                 self.details.head = head
         self.body = upgraded = UpgradedStream(self, self.body)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from txgreenwsgi._native import lanes
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
@@ -26,6 +28,8 @@ __all__ = ["FAST_SECONDS", "ORDINARY", "Metered", "RequestMetrics"]
 
 #: A request below this duration is fast.
 FAST_SECONDS: Final = 0.001
+
+lanes.lend(fast_seconds=FAST_SECONDS)
 
 #: The place of the number of ordinary requests in `RequestMetrics.values`.
 ORDINARY: Final = 0
