@@ -43,6 +43,9 @@ _MAX_MESSAGE: Final = 32 * 1024 * 1024
 #: Results that are not failures: the suite reports some cases for information only.
 _PASSED: Final = frozenset({"OK", "INFORMATIONAL", "NON-STRICT", "UNIMPLEMENTED"})
 
+#: Number of cases of the suite.
+_CASES: Final = 517
+
 _GROUPS: Final = {
     "1": "Framing",
     "2": "Pings and pongs",
@@ -164,6 +167,8 @@ def table_of(results: dict[str, dict[str, Any]]) -> str:
         counts = " | ".join(str(groups[group][column]) for column in columns)
         lines.append(f"| {group}. {_GROUPS.get(group, '')} | {counts} |")
     lines.append(f"| All | {' | '.join(str(total[column]) for column in columns)} |")
+    if len(results) < _CASES:
+        lines += ["", f"{len(results)} of the {_CASES} cases of the suite were run."]
     others = {
         case: result
         for case, result in results.items()
