@@ -41,7 +41,10 @@ _STUCK_ROUNDS: Final = 200
 _MOST_ROUNDS: Final = 100_000
 _PAIR: Final = "compiled", "pure"
 #: Fields of the access log that differ between two servers or two runs.
-_VARYING: Final = ("time", "request_id", "remote_port", "duration", "blocked")
+_VARYING: Final = (
+    *("time", "request_id", "remote_port"),
+    *("duration", "queued", "waiting", "blocked"),
+)
 _ADDRESS: Final = re.compile(r"0x[0-9a-f]+")
 _RAISED: Final = re.compile(r"^\t?([\w.]*(?:Error|Exception|Disconnected)\b.*)$", re.M)
 
