@@ -327,10 +327,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "tls-idle",
-        "the same for 1,000 connections with TLS",
+        "the same for 500 connections with TLS",
         "KiB each",
         "benchmarks.apps:hello",
-        partial(_idle, count=1000, tls=True),
+        partial(_idle, count=500, tls=True),
         wants=("tls",),
     ),
     Scenario(

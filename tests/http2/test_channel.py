@@ -262,6 +262,30 @@ class RestOfBodyTests(ChannelTestCase):
         self.assertEqual(client.responses(), {1: 200, 3: 431})
 
 
+class ContinueTests(ChannelTestCase):
+    """`Expect: 100-continue`."""
+
+    def test_read_after_the_response(self) -> None:
+        """A read behind the head of the response does not send 100 Continue."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", [("Content-Length", "2")])
+            yield b"ok"
+            environ["wsgi.input"].read()
+
+        server = self.serve(app, http2="h2c", body_timeout=3)
+        client = RawClient(server)
+        fields = [("expect", "100-continue"), ("content-length", "1")]
+        client.send(client.upload(1, fields))
+        self.assertEqual(client.responses(), {1: 200})
+        self.assertEqual(len(client.of_kind(HEADERS)), 1)
+        client.send(frame(DATA, END_STREAM, 1, b"x"))
+        client.send(client.upload(3, fields))
+        for _ in range(16):
+            server.advance(0.25)
+        self.assertEqual(len(client.of_kind(HEADERS)), 2)
+
+
 class RecordTests(ChannelTestCase):
     """Records of exchanges and of refused requests."""
 

@@ -7,6 +7,7 @@ import random
 import socket
 import ssl
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import socketio
 import websocket as websocket_client
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync import client as websockets_client
 from websockets.typing import Origin
 
 from tests.certificate import Authority
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from .processes import LoggedProcess
 
 APPS = "tests.integration.websocket_apps"
-SECONDS = 30.0
+SECONDS = 60.0
+connect = partial(websockets_client.connect, open_timeout=60.0)
 #: A WebSocket handshake without its key, which the application of a test answers.
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -46,7 +48,7 @@ class ServerCase(SynchronousTestCase):
     def assert_echoes(self, address: str, **options: Any) -> None:
         """Fail unless messages of all kinds are sent back."""
         # An additional field would make the origin of a browser.
-        with connect(address, open_timeout=SECONDS, **options) as client:
+        with connect(address, **options) as client:
             for message in ("text", b"bytes", "ü" * 100_000, b"\0" * 1_000_000, ""):
                 client.send(message)
                 self.assertEqual(client.recv(SECONDS), message)
@@ -174,7 +176,7 @@ class SocketIOTests(ServerCase):
 
     def talk(self, server: ServerProcess, transports: list[str]) -> None:
         """Send events both ways."""
-        client = socketio.Client()
+        client = socketio.Client(request_timeout=SECONDS)
         got: list[object] = []
         enough = threading.Event()
 
@@ -185,8 +187,12 @@ class SocketIOTests(ServerCase):
 
         client.on("said", note)
         client.on("counted", note)
-        client.connect(f"http://{LOOPBACK}:{server.port}", transports=transports)
-        self.assertEqual(client.call("say", "hello", timeout=30), "told")
+        client.connect(
+            f"http://{LOOPBACK}:{server.port}",
+            transports=transports,
+            wait_timeout=SECONDS,
+        )
+        self.assertEqual(client.call("say", "hello", timeout=SECONDS), "told")
         client.emit("count")
         self.assertTrue(enough.wait(SECONDS), got)
         self.assertEqual(got, ["hello", 0, 1, 2])
@@ -216,7 +222,7 @@ class OwnTests(ServerCase):
         server = shared(self.APP)
         self.assert_echoes(url(server), max_size=None)
         self.assert_echoes(url(server), compression=None, max_size=None)
-        with connect(url(server), subprotocols=["other", "echo"]) as chosen:  # type: ignore[list-item]
+        with connect(url(server), subprotocols=["other", "echo"]) as chosen:
             self.assertEqual(chosen.subprotocol, "echo")
         client = websocket_client.create_connection(
             url(server), timeout=SECONDS, header={"Origin": "http://other.example"}

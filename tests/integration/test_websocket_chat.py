@@ -13,7 +13,7 @@ from .processes import CHECKOUT, LOOPBACK, Server, free_ports, start, wait_for
 from .services import Redis
 
 ANY_PORT = f"tcp:0:interface={LOOPBACK}"
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def chat(server: Server) -> ClientConnection:

@@ -41,10 +41,7 @@ _STUCK_ROUNDS: Final = 200
 _MOST_ROUNDS: Final = 100_000
 _PAIR: Final = "compiled", "pure"
 #: Fields of the access log that differ between two servers or two runs.
-_VARYING: Final = (
-    *("time", "request_id", "remote_port"),
-    *("duration", "queued", "waiting", "blocked"),
-)
+_VARYING: Final = ("time", "request_id", "remote_port")
 _ADDRESS: Final = re.compile(r"0x[0-9a-f]+")
 _RAISED: Final = re.compile(r"^\t?([\w.]*(?:Error|Exception|Disconnected)\b.*)$", re.M)
 
@@ -198,9 +195,13 @@ class Side:
         for line in Path(self._access).read_text("utf-8").splitlines():
             record = json.loads(line)
             if record["target"] != "/idle":
-                found.append(
-                    {key: record[key] for key in record if key not in _VARYING}
-                )
+                # Times are numbers with a fraction.
+                fixed = {
+                    key: value
+                    for key, value in record.items()
+                    if key not in _VARYING and not isinstance(value, float)
+                }
+                found.append(fixed)
         return found
 
     def raised(self) -> list[str]:

@@ -23,7 +23,7 @@ CHUNKS = b"GET /chunks HTTP/1.1\r\n" + HOST + b"\r\n"
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 #: Lanes of every request that has a known head.
-EACH = ("head", "exchange", "start", "serve", "response", "ended")
+EACH = ("head", "start", "serve", "response", "end")
 
 
 class LaneTests(SynchronousTestCase):
@@ -69,7 +69,7 @@ class LaneTests(SynchronousTestCase):
         found = self.taken(compiled, *[POST] * 5)
         for name in EACH:
             self.assertEqual(found[name], 5, (name, found))
-        self.assertGreaterEqual(found["input"], 5, found)
+        self.assertGreaterEqual(found["read"], 5, found)
         found = self.taken(compiled, CHUNKS)
         self.assertGreaterEqual(found["block"], 9, found)
 

@@ -9,11 +9,17 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.certificate import TLS_OPTIONS
 from tests.http.proxy_headers import LOCAL, binary, field, line
+from tests.http2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    frame,
+)
 from txgreenwsgi import StartError, service
 from txgreenwsgi._http.proxy_protocol import SIGNATURE
 from txgreenwsgi._server.client_hello import ClientHelloFactory
@@ -24,10 +30,11 @@ from txgreenwsgi._server.proxy_header import (
     ProxyPeers,
 )
 from txgreenwsgi._server.proxy_settings import unusable_setting
+from txgreenwsgi._server.tls_transport import TLSTransport
 from txgreenwsgi.settings import SettingError, Settings
 
 from .application import application
-from .tls import TLSClient
+from .tls import TLSClient, tls_factory
 from .wire import WireTestCase, get
 
 if TYPE_CHECKING:
@@ -205,6 +212,15 @@ class PlainTests(ProxyCase):
         client.end()
         self.assertEqual(self.only(client).status, 200)
         self.assertEqual(self.environs[-1]["REMOTE_ADDR"], "203.0.113.7")
+
+    def test_http2(self) -> None:
+        """The address also reaches connections of HTTP/2."""
+        client = self.proxied(http2="h2c").connect()
+        client.send(LINE + PREFACE + frame(SETTINGS))
+        flags = END_STREAM | END_HEADERS
+        client.send(frame(HEADERS, flags, 1, b"\x82\x86\x84\x01\x01x"))
+        self.assertEqual(self.environs[-1]["REMOTE_ADDR"], "203.0.113.7")
+        self.assertEqual(self.environs[-1]["SERVER_PROTOCOL"], "HTTP/2.0")
 
     def test_max_connections(self) -> None:
         """Connections without a complete header count."""
@@ -385,7 +401,7 @@ class TLSTests(ProxyCase):
         """
         server = self.recorded(self.app)
         site = server.site
-        below: Any = TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=server.reactor)
+        below: Any = tls_factory(server)
         if early:
             below = ClientHelloFactory(below, site)
         factory = ProxyHeaderFactory(below, site, self.peers(server, "auto", "unix"))
@@ -407,13 +423,13 @@ class TLSTests(ProxyCase):
     def test_nothing_in_between(self) -> None:
         """After the header, TLS itself is the protocol of the transport."""
         client, _ = self.served(True, LINE)
-        self.assertIsInstance(client.plain.transport.protocol, TLSMemoryBIOProtocol)
+        self.assertIsInstance(client.plain.transport.protocol, TLSTransport)
 
     def test_without_tls(self) -> None:
         """A header behind which no handshake follows is closed by TLS."""
         server = self.recorded(self.app)
         site = server.site
-        tls = TLSMemoryBIOFactory(TLS_OPTIONS, False, site, clock=server.reactor)
+        tls = tls_factory(server)
         below = ClientHelloFactory(tls, site)
         carrier: Any = server
         peers = self.peers(server, "auto", "unix")

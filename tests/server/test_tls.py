@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import ssl
 import tempfile
 from collections import Counter
@@ -399,6 +400,25 @@ class OwnTLSTests(WireTestCase):
         self.assertEqual(len(transport.dataBuffer) + transport._tempDataLen, 0)
         client.disconnect()
 
+    def test_nothing_kept(self) -> None:
+        """Ciphertext that a slow client has accepted is not kept."""
+        client = self.secure(room=1000)
+        client.send(get("/stream?count=1&size=60000"))
+        transport = self.transport(client)
+
+        def kept() -> list[memoryview]:
+            return [
+                each
+                for each in gc.get_referents(transport)
+                if isinstance(each, memoryview)
+            ]
+
+        self.assertEqual(len(kept()), 1)
+        for _ in range(100):
+            client.read()
+        self.assertEqual(client.received.count(b"A"), 60_000)
+        self.assertEqual(kept(), [])
+
     def test_long_pieces(self) -> None:
         """Requests in one piece with many records are served in order."""
         client = self.secure()
@@ -454,6 +474,18 @@ class OwnTLSTests(WireTestCase):
             client.plain.read()
         self.assertEqual(self.outcomes(), [(200, "disconnected")])
         self.assert_nothing_left(self.server)
+
+    def test_order_at_the_end(self) -> None:
+        """An alert behind close_notify does not overtake it."""
+        client = self.secure()
+        record = bytearray(client.encrypted(get("/")))
+        record[-1] ^= 1
+        transport = self.transport(client)
+        transport.loseConnection()
+        transport.dataReceived(bytes(record))
+        client.read()
+        self.assertTrue(client.goodbye)
+        self.assertTrue(client.closed)
 
     def test_versions(self) -> None:
         """Both versions of TLS work, with every size of a response."""

@@ -65,6 +65,18 @@ class LiveTests(ServingTestCase):
         self.assertEqual((route.pattern, route.requests), ("/a/*", 2))
         self.assertEqual(route.failures, 2)
 
+    def test_disconnected(self) -> None:
+        """A client that disconnects is no failure: that is how event streams end."""
+        server = self.server_of(sleeping)
+        server.live.snapshot()
+        self.served(server, request_head("GET", "/events")).leave()
+        self.advance(server, STEP / 2)
+        server.live.snapshot()
+        self.advance(server, STEP / 2)
+        (route,) = server.live.snapshot().routes
+        self.assertEqual((route.requests, route.failures), (1, 0))
+        self.advance(server, WATCH_SECONDS + 1)
+
     def test_no_cost_later(self) -> None:
         """Some seconds after the last snapshot, requests are not watched any more."""
         server = self.server_of(at_once)

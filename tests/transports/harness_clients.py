@@ -7,7 +7,7 @@ h11) and HTTP/2 (by h2). It must never know which server answers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import h2.config
 import h2.connection
@@ -119,10 +119,12 @@ class Connection(ABC):
         makes_room: whether the HTTP/2 client enlarges the windows of its streams
             (RFC 9113 section 5.2) after it has received data.
         stray: bytes outside of any response.
+        goes_away: whether the server has announced the end of the connection.
     """
 
     def __init__(self, link: Link) -> None:
         self.link = link
+        self.goes_away = False
         self.replies: list[Reply] = []
         self.makes_room = True
         self.stray = b""
@@ -258,6 +260,20 @@ class _Stream:
         self.unacknowledged = 0
 
 
+class _Http2Client(h2.connection.H2Connection):
+    """A client whose open streams survive a graceful GOAWAY (RFC 9113 section 6.8).
+
+    h2 itself ends them.
+    """
+
+    def _receive_goaway_frame(self, frame: Any) -> Any:
+        state = self.state_machine.state
+        result = super()._receive_goaway_frame(frame)
+        if not frame.error_code:
+            self.state_machine.state = state
+        return result
+
+
 class Http2Connection(Connection):
     """An HTTP/2 connection, with any number of concurrent requests."""
 
@@ -270,7 +286,7 @@ class Http2Connection(Connection):
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
         )
-        self._h2 = h2.connection.H2Connection(config)
+        self._h2 = _Http2Client(config)
         self._h2.initiate_connection()
         # One stalled stream must not stall the connection.
         self._h2.increment_flow_control_window(_CONNECTION_WINDOW)
@@ -373,6 +389,7 @@ class Http2Connection(Connection):
 
     def _goes_away(self, last: int) -> None:
         """Give up the streams that the server does not serve; close an idle one."""
+        self.goes_away = True
         for number, stream in self._streams.items():
             if number > last:
                 stream.reply.end("cut")

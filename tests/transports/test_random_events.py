@@ -410,6 +410,8 @@ class _Sequence:
         connection = reply.connection
         if connection.link.ended or not connection.link.reading:
             return
+        if connection.goes_away:
+            return
         if self.server.version == "HTTP/1.1" and (
             connection.replies[-1].state != "complete"
             or any(self._unsent.get(each) for each in self._numbers(connection))
@@ -819,6 +821,16 @@ def seeds() -> tuple[int, int]:
 
 globals().update(
     on_every_transport(
-        RandomEventsCases, only=["Memory", "Sockets", "Tls", "WebHttp1", "WebHttp2"]
+        RandomEventsCases,
+        only=[
+            "Http2",
+            "Memory",
+            "SocketHttp2",
+            "Sockets",
+            "Tls",
+            "TlsHttp2",
+            "WebHttp1",
+            "WebHttp2",
+        ],
     )
 )

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi import _native
 from txgreenwsgi._configuration import markdown_table
+from txgreenwsgi._server.http2_package import unused_http2
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi.settings import Settings, described
 
@@ -176,6 +177,19 @@ class OptionsTests(SynchronousTestCase):
         parsed("--proxy-protocol=v1", "--proxy-protocol-from=10.0.0.1")
         error = self.assertRaises(UsageError, parsed, "--proxy-protocol-from=10.0.0.1")
         self.assertIn("--proxy-protocol-from 10.0.0.1 has no effect", str(error))
+
+    def test_http2(self) -> None:
+        """--http2 needs a package; without a TLS endpoint, tls has no effect."""
+        with patch.dict(sys.modules, {"h2": None}):
+            error = self.assertRaises(UsageError, parsed, "--http2=h2c")
+            parsed()
+        self.assertIn("--http2 h2c needs a package that is not", str(error))
+        self.assertIn("run pip install 'txgreenwsgi[http2]'", str(error))
+        unused = "http2 tls is used by no endpoint: give --http2 h2c for plain"
+        self.assertIn(unused, str(parsed("--http2=tls").warnings))
+        self.assertEqual(parsed("--http2=h2c").warnings, ())
+        unused_of = unused_http2("tls", ["tcp:80", "ssl:443:privateKey=key.pem"])
+        self.assertEqual(unused_of, ())
 
     def test_gc(self) -> None:
         """--gc is freeze or unchanged; errors name the option and the remedy."""

@@ -121,6 +121,13 @@ _CONFIG: Final = H2Configuration(
 )
 
 
+# For all connections, because they take 4 KiB and do not change. The limit of streams
+# is checked here: h2 would end the connection.
+_LOCAL_SETTINGS: Final = H2Settings(
+    client=False, initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: _LAST_STREAM}
+)
+
+
 def _frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     length = len(payload)
     return _FRAME.pack(length >> 8, length & 0xFF, kind, flags, stream_id) + payload
@@ -240,11 +247,7 @@ class Connection:
         self._stream_window = max(limits.window, _DEFAULT_WINDOW)
         self._stream_step = max(1, limits.window // 2)
         self._h2 = h2 = _H2(_CONFIG)
-        # The limit of streams is checked here: h2 would end the connection.
-        h2.local_settings = H2Settings(
-            client=False,
-            initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: _LAST_STREAM},
-        )
+        h2.local_settings = _LOCAL_SETTINGS
         fields = limits.heads.fields + PSEUDO_FIELDS
         self._decoder = BlockDecoder(limits.heads.size, fields)
         self._encoder = TableUpdate()

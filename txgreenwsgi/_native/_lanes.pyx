@@ -18,13 +18,14 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_SetItem, PyDict_Update
 from cpython.exc cimport PyErr_SetFromErrno
-from cpython.list cimport PyList_GET_ITEM
-from cpython.long cimport PyLong_AsLong, PyLong_AsSsize_t
+from cpython.long cimport PyLong_AsSsize_t
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memchr, memcmp, memcpy
 
+import select
 from collections import deque
 
 import greenlet as greenlet_module
@@ -33,6 +34,7 @@ cdef extern from *:
     """
     #include <sys/types.h>
     #include <sys/socket.h>
+    #include <stdint.h>
     #include <string.h>
     #include <time.h>
     #include <greenlet/greenlet.h>
@@ -44,10 +46,28 @@ cdef extern from *:
     #else
     #define TXG_MONOTONIC CLOCK_MONOTONIC
     #endif
+    #ifdef __linux__
+    #include <sys/epoll.h>
+    #else
+    struct epoll_event { uint32_t events; union { int fd; } data; };
+    #define EPOLLIN 1
+    #define epoll_wait(epoll, events, size, timeout) (-1)
+    #endif
     static inline double txg_clock(clockid_t clock) {
         struct timespec at;
         clock_gettime(clock, &at);
         return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
+    }
+    static inline size_t txg_hash(const char *text, size_t size) {
+        uint64_t hash = size, word;
+        for (; size >= 8; text += 8, size -= 8) {
+            memcpy(&word, text, 8);
+            hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+            hash ^= hash >> 32;
+        }
+        for (word = 0; size; size--) word = word << 8 | (unsigned char)*text++;
+        hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+        return (size_t)(hash ^ hash >> 32);
     }
     static inline int txg_import_greenlet(void) {
         PyGreenlet_Import();
@@ -62,6 +82,14 @@ cdef extern from *:
         return PyGreenlet_SetParent((PyGreenlet *)of, (PyGreenlet *)parent);
     }
     """
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+    int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
+    int EPOLLIN
+    size_t hash_of "txg_hash"(const char* text, size_t size) noexcept
     double clock "txg_clock"(int which) noexcept
     int TXG_MONOTONIC, CLOCK_REALTIME, MSG_NOSIGNAL
     int import_greenlet "txg_import_greenlet"() except -1
@@ -72,6 +100,7 @@ cdef extern from *:
     ssize_t c_recv "recv"(int fd, void* data, size_t size, int flags) nogil
     ssize_t c_send "send"(int fd, const void* data, size_t size, int flags) nogil
     void* memmem(const void* data, size_t size, const void* part, size_t length) nogil
+    PyObject* PyCFunction_GetSelf(object function)
     object PyMethod_New(object function, object owner)
     object PyContext_Copy(object context)
     int PyContext_Enter(object context) except -1
@@ -116,6 +145,7 @@ for _byte in range(256):
     IN_TARGET[_byte] = 33 <= _byte <= 126 and _byte != 35
 
 cdef tuple NO_ARGUMENTS = ()
+cdef object EPOLL = getattr(select, "epoll", None), BUILTIN = type(len)
 cdef long long heads, starts, serves, responses, blocks, ends, reads
 
 
@@ -247,7 +277,7 @@ cdef class AdmissionQueueState:
 
 cdef class RequestTableState:
     cdef public set exchanges
-    cdef public object observers, needs, watcher, _id_prefix
+    cdef public object observers, needs, watcher, pending, _id_prefix
     cdef public long long _last_id
 
 
@@ -419,18 +449,10 @@ cdef class ThreadRunnerState:
     cdef public bint _automatic, _has_patterns
 
     def run(self, application, environ, sink):
-        if not self._has_patterns and self._automatic and self._observed is not None:
-            routes = self._observed[1]
-            if type(routes) is rooms.AutomaticRoutes and not (
-                (<AutomaticRoutesState>routes).moved
-                or (<AutomaticRoutesState>routes).suspects
-            ):
-                if self._serve is rooms.serve:
-                    serve(application, environ, sink)
-                else:
-                    self._serve(application, environ, sink)
-                return
-        self._py_run(application, environ, sink)
+        if may_serve(self):
+            serve(application, environ, sink)
+        else:
+            self._py_run(application, environ, sink)
 
 
 cdef class H1ChannelState:
@@ -738,6 +760,7 @@ cdef bint may_run(ExchangeState self) except -1:
     if (
         not is_usual(self)
         or (<RequestHeadState>self.head).content_length is None
+        or (<RequestHeadState>self.head).upgrade  # the environ offers a WebSocket
         or (type(self.stream) is not rooms.H1Channel and self.stream.body_is_stored)
     ):
         return False
@@ -747,11 +770,34 @@ cdef bint may_run(ExchangeState self) except -1:
     return plain_settings and not (<RequestTableState>server.table).needs
 
 
+cdef inline bint serves_in_task(object runner) except -1:
+    """Return whether a runner calls `serve` and does nothing else for this request."""
+    if runner is rooms.serve:
+        return True
+    if type(runner) is not BUILTIN or PyCFunction_GetSelf(runner) is NULL:
+        return False
+    # The one compiled method of the class is `run`.
+    owner = <object>PyCFunction_GetSelf(runner)
+    return type(owner) is rooms.ThreadRunner and may_serve(<ThreadRunnerState>owner)
+
+
+cdef inline bint may_serve(ThreadRunnerState self) except -1:
+    """Return whether no request of a runner runs in a thread or is measured."""
+    if self._has_patterns or not self._automatic or self._serve is not rooms.serve:
+        return False
+    routes = None if self._observed is None else self._observed[1]
+    return type(routes) is rooms.AutomaticRoutes and not (
+        (<AutomaticRoutesState>routes).moved or (<AutomaticRoutesState>routes).suspects)
+
+
 cdef int run_exchange(ExchangeState self) except -1:
     """`Exchange._run`."""
     cdef ApplicationServerState server = <ApplicationServerState>self.server
     try:
-        server.runner(server.application, environ_of(self, server), self)
+        if serves_in_task(server.runner):
+            serve(server.application, environ_of(self, server), self)
+        else:
+            server.runner(server.application, environ_of(self, server), self)
     except BaseException as error:
         if self._propagates():
             raise
@@ -836,6 +882,24 @@ cdef int count_ended(ExchangeState self, object metrics, double now) except -1:
     return 0
 
 
+cdef int watch_ended(ExchangeState self, RequestTableState table, double now) except -1:
+    """`RequestTable.watcher`, for a request that succeeds at a known path."""
+    cdef RequestHeadState head
+    if (
+        self.code < 400
+        and self.outcome == "finished"
+        and table.pending is not None
+        and isinstance(self.head, RequestHeadState)
+    ):
+        head = <RequestHeadState>self.head
+        durations = (<dict>table.pending).get((head.method, head.path))
+        if durations is not None:
+            (<list>durations).append(now - self.started)
+            return 0
+    table.watcher(self)
+    return 0
+
+
 cdef bint end_exchange(ExchangeState self) except -1:
     """`Exchange._task_ended`, `ApplicationServer.exchange_ended`, `H1Channel.ended`."""
     global ends
@@ -866,6 +930,8 @@ cdef bint end_exchange(ExchangeState self) except -1:
     admission.running -= 1
     if server.metrics is not None:
         count_ended(self, server.metrics, (<GreenletHubState>server.hub).ended_at)
+    if table.watcher is not None:
+        watch_ended(self, table, (<GreenletHubState>server.hub).ended_at)
     table.exchanges.discard(self)
     h1 = channel._h1
     if (
@@ -936,14 +1002,47 @@ cdef object known_fields, known_requests, known_paths
 
 
 cdef int note_parser(object limits, object lines) except -1:
+    cdef int slot
     global last_head_limits, last_lines, head_size, head_fields, target_size
     global known_fields, known_requests, known_paths
     last_head_limits = last_lines = None
     head_size, head_fields, target_size = limits.size, limits.fields, limits.target
     known_fields, known_requests = lines._fields, lines._request_lines
     known_paths = lines._request_lines._paths
+    for slot in range(SLOTS):
+        Py_XDECREF(seen_lines[slot])
+        Py_XDECREF(seen_values[slot])
+        seen_lines[slot] = seen_values[slot] = NULL
     last_head_limits, last_lines = limits, lines
     return 0
+
+
+# Lines that were found in the cache, and their values: found again without making an
+# object. No line of one kind is a line of another: they differ in spaces and colons.
+cdef enum:
+    SLOTS = 1024
+cdef PyObject* seen_lines[SLOTS]
+cdef PyObject* seen_values[SLOTS]
+
+
+cdef PyObject* known(object cache, char* at, Py_ssize_t size) except? NULL:
+    """Return the value of a line in the cache, as a borrowed reference; else NULL."""
+    cdef size_t slot = hash_of(at, size) % SLOTS
+    cdef PyObject* seen = seen_lines[slot]
+    cdef PyObject* value
+    if seen is not NULL and PyBytes_GET_SIZE(<object>seen) == size and (
+        memcmp(PyBytes_AS_STRING(<object>seen), at, size) == 0
+    ):
+        return seen_values[slot]
+    line = PyBytes_FromStringAndSize(at, size)
+    value = PyDict_GetItem(cache, line)
+    if value is not NULL:
+        Py_INCREF(line)
+        Py_INCREF(<object>value)
+        Py_XDECREF(seen_lines[slot])
+        Py_XDECREF(seen_values[slot])
+        seen_lines[slot], seen_values[slot] = <PyObject*>line, value
+    return value
 
 
 cdef object read_channel(H1ChannelState self):
@@ -1024,8 +1123,7 @@ cdef RequestHeadState read_head(char* at, char* end):
     global heads
     cdef RequestHeadState head
     cdef char* stop = line_end(at, end)
-    cdef bytes line = PyBytes_FromStringAndSize(at, stop - at)
-    cdef PyObject* found = PyDict_GetItem(known_requests, line)
+    cdef PyObject* found = known(known_requests, at, stop - at)
     cdef tuple request = <tuple>found if found is not NULL else with_other_query(at, stop)
     cdef dict variables
     cdef Py_ssize_t count = 0
@@ -1048,8 +1146,7 @@ cdef RequestHeadState read_head(char* at, char* end):
                 return None
             PyDict_SetItem(variables, "HTTP_COOKIE", value)
         else:
-            line = PyBytes_FromStringAndSize(at, stop - at)
-            found = PyDict_GetItem(known_fields, line)
+            found = known(known_fields, at, stop - at)
             if found is NULL:
                 return None
             PyDict_SetItem(variables, <object>PyTuple_GET_ITEM(<object>found, 0),
@@ -1111,25 +1208,25 @@ cdef tuple with_other_query(char* at, char* end):
     cdef char* mark = <char*>memchr(at, 63, end - at)
     cdef char* byte
     cdef PyObject* found
-    cdef tuple known
+    cdef tuple example
     cdef Py_ssize_t skipped
     if mark is NULL or end - mark < 10 or memcmp(end - 9, b" HTTP/1.1", 9):
         return None
-    found = PyDict_GetItem(known_paths, PyBytes_FromStringAndSize(at, mark - at))
+    found = known(known_paths, at, mark - at)
     if found is NULL or <object>found is None:
         return None
-    known = <tuple>found
+    example = <tuple>found
     end -= 9
     byte = mark + 1
     while byte < end:
         if not IN_TARGET[<unsigned char>byte[0]]:
             return None
         byte += 1
-    skipped = len(<str>PyTuple_GET_ITEM(known, 0)) + 1
+    skipped = len(<str>PyTuple_GET_ITEM(example, 0)) + 1
     return (
-        <object>PyTuple_GET_ITEM(known, 0),
+        <object>PyTuple_GET_ITEM(example, 0),
         PyBytes_FromStringAndSize(at + skipped, end - at - skipped),
-        <object>PyTuple_GET_ITEM(known, 2),
+        <object>PyTuple_GET_ITEM(example, 2),
         PyUnicode_DecodeLatin1(mark + 1, end - mark - 1, NULL), "HTTP/1.1", None,
     )
 
@@ -1345,36 +1442,24 @@ cdef bint write_block(ExchangeState self, object data) except -1:
 
 cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     """Serve the ready connections, for one time slice at most."""
-    cdef object ready = self._postponed, fd, events, transport, why
-    cdef PyObject* found
-    cdef Py_ssize_t index, count
+    cdef epoll_event events[256]
+    cdef list postponed
+    cdef int index, count, limit = rooms.sockets["MAX_EVENTS"]
     cdef double end = 0, ended_at, time
-    self._postponed = []
-    if not ready:
-        ready = self._epoll.poll(0, rooms.sockets["MAX_EVENTS"])
-    count = len(<list?>ready)
+    if self._postponed or type(self._epoll) is not EPOLL:
+        self._py_doRead()
+        return 0
+    count = epoll_wait(self._epoll.fileno(), events, min(limit, 256), 0)
     if count > 1:
         end = hub.share_slice(count)
     ended_at = hub.ended_at
     for index in range(count):
-        fd, events = <object>PyList_GET_ITEM(ready, index)
-        found = PyDict_GetItem(self._readers, fd)
-        if PyLong_AsLong(events) != 1:  # EPOLLIN
-            self._handle_events(fd, events)
-        elif found is not NULL:  # else an earlier event closed it
-            reader = <object>found
-            transport = self._transports.get(fd)
-            try:
-                if type(reader) is rooms.H1Channel:
-                    why = read_channel(<H1ChannelState>reader)
-                else:
-                    why = reader.doRead()
-            except BaseException:
-                why = rooms.raised()
-            if why is not None and transport is not None:
-                self._lose(transport, why, fd not in self._channels)
+        if events[index].events == <unsigned int>EPOLLIN:
+            read_one(self, events[index].data.fd)
+        else:
+            self._handle_events(events[index].data.fd, events[index].events)
         if count == 1:
-            continue
+            break
         # If a task has ended, the hub has just read the clock.
         time = hub.ended_at
         if time == ended_at:
@@ -1383,9 +1468,33 @@ cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
             ended_at = time
         if time > end:
             # Ready still, so the reactor calls again in its next turn.
-            self._postponed = (<list>ready)[index + 1 :]
+            index += 1
+            postponed = self._postponed = []
+            while index < count:
+                postponed.append((events[index].data.fd, events[index].events))
+                index += 1
             break
     hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
+    return 0
+
+
+cdef int read_one(SocketsState self, object fd) except -1:
+    """Read from a ready connection, unless an earlier event has closed it."""
+    cdef PyObject* found = PyDict_GetItem(self._readers, fd)
+    cdef object reader, transport, why
+    if found is NULL:
+        return 0
+    reader = <object>found
+    transport = self._transports.get(fd)
+    try:
+        if type(reader) is rooms.H1Channel:
+            why = read_channel(<H1ChannelState>reader)
+        else:
+            why = reader.doRead()
+    except BaseException:
+        why = rooms.raised()
+    if why is not None and transport is not None:
+        self._lose(transport, why, fd not in self._channels)
     return 0
 
 

@@ -401,11 +401,12 @@ class H2Channel:
             self.h2.reset(stream_id, _REFUSED_STREAM)
             return
         shutdown = self.server.shutdown
-        if shutdown.stopping and self.state is OPEN:
+        if shutdown.stopping and self.state is OPEN and self._streams:
             # Some clients lose their open streams when the end is announced: it is only
-            # for those that go on opening streams.
+            # for those whose connection does not become idle.
             now = self.server.hub.seconds()
-            if now - shutdown.began >= self.server.settings.drain_idle:
+            patience = max(self.server.settings.drain_idle, _DRAIN_CLOSE_SECONDS)
+            if now - shutdown.began >= patience:
                 self._announce(now)
         head = event.head
         if event.protocol:
@@ -608,6 +609,8 @@ class H2Channel:
             if writer.blocked:
                 self._excess += len(data)
             writer.write(data)
+            if self._excess and not writer.blocked:
+                self.server.hub.at_next_turn(self.writable)
 
     def reset_stream(self, stream: H2Stream, code: int) -> None:
         """Reset a stream at once."""

@@ -217,6 +217,10 @@ class H2Stream:
         self.update_backpressure()
 
     def _send_head(self, head: ResponseHead, length: int | None, end: bool) -> None:
+        body = None if self.exchange is None else self.exchange.body
+        if isinstance(body, RequestBody):
+            # With the response the client needs no 100 Continue any more.
+            body.client_waits = False
         common = self._carrier.server.common
         more: list[bytes] = []
         if common.adds_fields:

@@ -14,12 +14,13 @@ from zope.interface import implementer
 
 from txgreenwsgi._http.parser import HeadLimits
 from txgreenwsgi._serving.application_server import ApplicationServer
-from txgreenwsgi.settings import SettingError, Settings, refuse_settings
+from txgreenwsgi.settings import Settings, refuse_settings
 
 from .access_log import ServerAccessLog
 from .h1_channel import H1Channel
 from .half_close import HalfCloseChannel
 from .handshakes import Handshakes
+from .http2_package import check_http2
 from .proxied_address import ProxiedAddress
 from .sockets import Sockets
 from .unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
@@ -122,7 +123,7 @@ class GreenSite(Factory):
             chunk_extensions=settings.max_chunk_extensions,
         )
         if settings.http2 != "off":
-            _check_http2(settings.http2)
+            check_http2(settings.http2)
 
     @property
     def application(self) -> Application | None:
@@ -278,15 +279,3 @@ class GreenSite(Factory):
     def cut_short(self) -> None:
         """End the grace period of a shutdown in progress; otherwise a no-op."""
         self.server.shutdown.end_grace_now()
-
-
-def _check_http2(value: str) -> None:
-    """Raise `SettingError` if the library of HTTP/2 is not installed."""
-    try:
-        import h2  # noqa: F401
-    except ImportError as error:
-        raise SettingError(
-            f"http2={value!r}",
-            f"needs a package that is not installed ({error})",
-            "run pip install 'txgreenwsgi[http2]' for HTTP/2",
-        ) from error

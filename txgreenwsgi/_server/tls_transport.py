@@ -348,8 +348,11 @@ class TLSTransport:
         data = records.take()
         if not data or self.state is CLOSED:
             return
-        if self._rest:
+        if self.state is CLOSING:
+            self._pass_on(data)  # behind close_notify
+        elif self._rest:
             self._rest = b"".join((self._rest, data))
+            self._pause()
         else:
             sent = self._send(data)
             if sent == len(data) or sent < 0:
@@ -358,6 +361,9 @@ class TLSTransport:
             self.transport.registerProducer(_Drain(self), False)
             self.transport.startWriting()
             self._rest = memoryview(bytes(data[sent:]))
+            self._pause()
+
+    def _pause(self) -> None:
         if self._producer is not None:
             self._producer.pauseProducing()
 
@@ -379,9 +385,11 @@ class TLSTransport:
         sent = self._send(self._rest)
         if sent < 0:
             return
-        self._rest = self._rest[sent:]
+        rest = self._rest[sent:]
+        # An empty view would keep the bytes behind it.
+        self._rest = rest or b""
         producer = self._producer
-        if self._rest:
+        if rest:
             self.transport.startWriting()
             progressed = getattr(producer, "progressed", None)
             if sent and progressed is not None:

@@ -978,7 +978,7 @@ class Exchange(lanes.ExchangeState):
             count -= sent
             if not count or not sent:  # the end, also of a file that was truncated
                 return True
-            self._yield_if_due()
+            stream.output.turn()
             sent = stream.more_of_file(fd, offset, min(count, _FILE_BYTES))
 
     def turn(self) -> None:

@@ -158,6 +158,7 @@ class _Watch:
         self._until = now + WATCH_SECONDS
         if self._call is None:
             self._server.table.watcher = self._watcher()
+            self._server.table.pending = self.routes.pending
             self._schedule(now)
         lag = max(self._lag, now - self._due)
         self._lag = 0.0
@@ -174,7 +175,7 @@ class _Watch:
         if now < self._until:
             self._schedule(now)
             return
-        self._server.table.watcher = None
+        self._server.table.watcher = self._server.table.pending = None
         self._ended()
 
     def _watcher(self) -> Callable[[InFlight], None]:
@@ -196,7 +197,8 @@ class _Watch:
                 except KeyError:
                     routes.pending_of(head.method, head.path).append(duration)
                 return
-            failed = exchange.outcome not in ("finished", "refused")
+            # Not a client that disconnects: that is how streams of events end.
+            failed = exchange.outcome in ("error", "timeout")
             routes.add(head.method, head.path, code, duration, failed=failed)
 
         return add

@@ -25,10 +25,12 @@ def stack_of_task(task: Task[None]) -> str:
 
     Call from the reactor's thread, not from the task itself; never parks.
     """
-    frames = sys._current_frames()
     for ident, call in list(tasks_of_threads.items()):
-        if isinstance(call, ThreadCall) and call.task is task and ident in frames:
-            return f"in thread {ident:#x}:\n{formatted_stack(frames[ident])}"
+        if isinstance(call, ThreadCall) and call.task is task:
+            # Keep no dict of all frames: this frame is in it, a cycle.
+            frame = sys._current_frames().get(ident)
+            if frame is not None:
+                return f"in thread {ident:#x}:\n{formatted_stack(frame)}"
     greenlet = task.greenlet
     if greenlet is None:
         return ""

@@ -36,6 +36,7 @@ from txgreenwsgi._configuration import (
 )
 from txgreenwsgi._launch.paste_config import is_config, is_config_file
 from txgreenwsgi._server.adopted import expect_from_master
+from txgreenwsgi._server.http2_package import check_http2, unused_http2
 from txgreenwsgi._server.operator_address import is_local
 from txgreenwsgi._server.proxy_settings import unusable_setting
 from txgreenwsgi._twistd.closed_descriptors import open_closed_descriptors
@@ -199,6 +200,14 @@ class Options(usage.Options):
             self.warnings += unused_tls(configuration)
         except SettingError as error:
             raise usage.UsageError(str(error)) from None
+        http2 = self.settings.http2
+        try:
+            check_http2(http2)
+        except SettingError as error:
+            raise usage.UsageError(
+                f"--http2 {http2} {error.problem}: {error.remedy}"
+            ) from None
+        self.warnings += unused_http2(http2, self.command.listen)
         unusable = unusable_setting(self.settings, self.command.listen)
         if unusable is not None:
             name, value, problem, remedy = unusable

@@ -75,7 +75,7 @@ class RouteStatistics:
         method: the request method; "" for `OTHER`.
         pattern: the pattern of the paths, such as `/orders/*`.
         requests: the number of requests that have ended.
-        failures: those with a status of 500 or more, or without a complete response.
+        failures: those with a status of 500 or more, that raised, or that timed out.
         seconds: the duration of all requests.
         longest: the duration of the longest one, in seconds.
         durations: the number of requests by duration: below 1 ms, below 2 ms, below
@@ -192,7 +192,7 @@ class Routes:
             path: the decoded path.
             status: the status code sent; 0 for none.
             seconds: its duration.
-            failed: whether it has no complete response.
+            failed: whether the application raised, or a deadline expired.
         """
         sums = self._find(method, UNKNOWN_PATHS if status == 404 else path)
         sums.pending.append(seconds)
