@@ -841,13 +841,11 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     body._buffered, body._stretch_end = b"", -1
     PyDict_SetItem(environ, "wsgi.input", body)
     errors.request_id, errors.partial_line = self.request_id, ""
-    errors.traceparent = variables.get("HTTP_TRACEPARENT", "")
     self.errors = errors
     PyDict_SetItem(environ, "wsgi.errors", errors)
     PyContextVar_Set(rooms.current_errors, errors)
     if "HTTP_TRACEPARENT" in environ:
-        # Not an attribute of the state class, so that it may be unset.
-        (<object>errors).traceparent = environ["HTTP_TRACEPARENT"]
+        errors.traceparent = environ["HTTP_TRACEPARENT"]
     PyDict_SetItem(environ, "txgreenwsgi.request_id", self.request_id)
     gone = PyMethod_New(rooms.client_disconnected, self)
     PyDict_SetItem(environ, "txgreenwsgi.client_disconnected", gone)
@@ -923,8 +921,7 @@ cdef bint end_exchange(ExchangeState self) except -1:
     channel = <H1ChannelState>self.stream
     if (
         admission._queue or table.observers or server.detached or is_waiting(channel)
-        or server.times is not None or table.watcher is not None
-        or not server.keeps_alive
+        or server.times is not None or not server.keeps_alive
     ):
         return False
     ends += 1
@@ -937,8 +934,7 @@ cdef bint end_exchange(ExchangeState self) except -1:
     table.exchanges.discard(self)
     h1 = channel._h1
     if (
-        channel.exchange is self and channel.state is "serving" and channel._fd >= 0
-        and h1.persistent
+        channel.exchange is self and channel.state is "serving" and h1.persistent
         and h1.sending is "complete" and not channel.reading_paused and not h1.pending
         and channel._inbox is rooms.empty_inbox and not h1.has_unread
         and channel._fd >= 0  # else TLS may release memory

@@ -34,7 +34,8 @@ def current_request() -> str | None:
 
 def current_traceparent() -> str:
     """Return the Traceparent field of that request; "" without one."""
-    return getattr(current_errors.get(), "traceparent", "")
+    # Unset, or None in the compiled state class, without the field.
+    return getattr(current_errors.get(), "traceparent", "") or ""
 
 
 class LogFormat:
