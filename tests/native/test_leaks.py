@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REQUESTS: Final = int(os.environ.get("TXGREENWSGI_LEAKS", "20000"))
+#: Most periods of so many requests, until one has no growth.
+PERIODS: Final = 3
 #: The share of requests on connections that stay open.
 KEPT_ALIVE: Final = 0.6
 CONNECTIONS: Final = 20
@@ -115,12 +117,16 @@ class LeakTests(SynchronousTestCase):
         self.send_all(side, max(2000, REQUESTS // 10))
         # Once more: the first answer of a path fills caches of its own.
         side.fetch_json("/state")
-        before, kib = side.fetch_json("/state"), side.server.resident_kib()
-        started = time.monotonic()
-        sent = self.send_all(side, REQUESTS)
-        seconds = time.monotonic() - started
-        side.fetch_json("/state")
-        after, kib_after = side.fetch_json("/state"), side.server.resident_kib()
+        # A leak grows in each period; caches that fill late do so in one.
+        for _ in range(PERIODS):
+            before, kib = side.fetch_json("/state"), side.server.resident_kib()
+            started = time.monotonic()
+            sent = self.send_all(side, REQUESTS)
+            seconds = time.monotonic() - started
+            side.fetch_json("/state")
+            after, kib_after = side.fetch_json("/state"), side.server.resident_kib()
+            if after["blocks"] - before["blocks"] < MOST_BLOCKS:
+                break
         growth = {
             repr(each): second - first
             for each, first, second in zip(

@@ -617,10 +617,11 @@ class SurroundedServiceTests(SynchronousTestCase):
         self.service.setServiceParent(Application("web"))
         self.service.privilegedStartService()
         self.service.startService()
+        self.assertEqual(self.calls, ["format", "privileged", "open", "start"])
+        for function, arguments, keywords in self.reactor.whenRunningHooks:
+            function(*arguments, **keywords)
         stopped = self.service.stopService()
-        self.assertEqual(
-            self.calls, ["format", "privileged", "open", "start", "started", "stop"]
-        )
+        self.assertEqual(self.calls[4:], ["started", "stop"])
         self.assertNoResult(stopped)
         self.inner.stopped.callback(None)
         self.successResultOf(stopped)

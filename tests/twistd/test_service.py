@@ -159,11 +159,13 @@ class MakeServiceTests(SynchronousTestCase):
         made, _green = self.make("--app=wsgiref.simple_server:demo_app")
         made.startService()
         self.assertEqual(self.installed, [self.reactor])
-        (install, (reactor,), _keywords), *others = self.reactor.whenRunningHooks
+        (install, (reactor,), _keywords), *others, last = self.reactor.whenRunningHooks
         self.assertIsInstance(install.__self__, Watchdog)
         self.assertIs(reactor, self.reactor)
         # twist redirects the standard streams when it runs the reactor.
         self.assertEqual(others, [(replace_standard_streams, (), {})])
+        # The line that it serves tells that signals may be sent.
+        self.assertIn("announce_process", last[0].__qualname__)
 
     def test_notifications(self) -> None:
         """A service manager learns when all is open, and of the shutdown."""

@@ -112,7 +112,8 @@ class SurroundedService(Service):
             # First, because the service replaces the standard streams then.
             reactor.callWhenRunning(self._log_format.enter_log)
         self._service.startService()
-        self._started()
+        # Behind the handlers of signals: the line tells that SIGTERM may be sent.
+        reactor.callWhenRunning(self._started)
 
     def _listen(self, reactor: Any) -> None:
         with without_traceback():
