@@ -22,6 +22,8 @@ from txgreenwsgi._switching.tasks import Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from txgreenwsgi.monitoring.records import ExchangeRecord
+
     Environ = dict[str, Any]
     Start = Callable[..., Any]
 
@@ -111,6 +113,28 @@ class LaneTests(WireTestCase):
             b"Server: txgreenwsgi\r\n\r\nhello\n",
         )
         self.expect(head=1, start=1, serve=1, response=1, end=1)
+
+    def test_recorded_fields(self) -> None:
+        """A record has the fields that the server adds to the response."""
+        seen: list[list[str]] = []
+
+        class Observer:
+            needs = frozenset(["response_headers"])
+
+            def __call__(self, record: ExchangeRecord) -> None:
+                seen.append([name for name, _ in record.response_headers])
+
+        def application(environ: Environ, start: Start) -> list[bytes]:
+            start("200 OK", [("Content-Type", "text/plain")])
+            return [b"hello\n"]
+
+        client = PairClient(self.serve(application, observers=[Observer()]))
+        for _ in range(2):
+            client.send(get("/"))
+            self.assertTrue(client.read_all().endswith(b"hello\n"))
+        client.close()
+        names = ["Content-Type", "Server", "Date", "Content-Length"]
+        self.assertEqual(seen, [names, names])
 
     def test_cookie_and_query(self) -> None:
         """Other cookies and queries take the lane, and reach the application."""

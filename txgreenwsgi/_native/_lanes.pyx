@@ -1313,6 +1313,7 @@ cdef bint respond(ExchangeState self, object given, object data) except -1:
     if (
         type(given) is not rooms.ResponseHead or type(data) is not bytes
         or self.state is not "running" or type(self.stream) is not rooms.H1Channel
+        or self.details is not None  # a record needs the lines of `encode`
         or not is_usual(self)
     ):
         return False
@@ -1361,8 +1362,6 @@ cdef bint respond(ExchangeState self, object given, object data) except -1:
     self.state = "responding"
     self.code = head.code
     self.bytes_sent, self._left = length, 0
-    if self.details is not None:
-        self.details.head = head
     h1.framing = "length"
     h1.sending = "last" if close else "complete"
     h1._request = None
