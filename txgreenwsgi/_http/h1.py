@@ -85,7 +85,6 @@ _NO_REQUEST = cast("RequestHead", None)
 _LONG_BLOCK_BYTES = 16384
 
 
-@lanes.with_lanes
 class Connection(RequestParser):
     """Both directions of one HTTP/1.1 connection.
 

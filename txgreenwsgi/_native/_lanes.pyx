@@ -159,10 +159,10 @@ cdef class Lent:
     """What the rooms hand over, by name."""
 
     # Classes with lanes; set by `with_lanes`.
-    cdef public type AdmissionQueue, ApplicationServer, AutomaticRoutes, CommonFields
-    cdef public type Connection, Errors, Exchange, GreenletHub, H1Channel, Input
-    cdef public type RequestBody, RequestHead, RequestTable, ResponseHead, SocketOutput
-    cdef public type Sockets, StartResponse, Task, ThreadRunner
+    cdef public type ApplicationServer, AutomaticRoutes, CommonFields, Errors, Exchange
+    cdef public type GreenletHub, H1Channel, Input, RequestBody, RequestHead
+    cdef public type ResponseHead, SocketOutput, Sockets, StartResponse, Task
+    cdef public type ThreadRunner
     # The namespaces of modules whose variables change, and tables.
     cdef public dict running, loops, greenlets, sockets, tasks_of_threads
     cdef public dict encoded_fields, encoded_statuses
@@ -359,15 +359,6 @@ cdef class TaskState:
     # The request of a task that `start_exchange` has made; its end is noted first.
     cdef ExchangeState exchange
 
-    def run(self):
-        if self.state is "running":
-            run_task(self)
-        else:
-            self._py_run()
-
-    def notify_end(self):
-        end_task(self)
-
     def __del__(self):
         if self._error is not None and not self._observed:
             self.log_unhandled()
@@ -411,16 +402,6 @@ cdef class ExchangeState:
     def _start(self):
         if not start_exchange(self):
             self._py_start()
-
-    def _run(self):
-        if may_run(self):
-            run_exchange(self)
-        else:
-            self._py_run()
-
-    def _task_ended(self):
-        if not end_exchange(self):
-            self._py_task_ended()
 
     def respond(self, head, block):
         if not respond(self, head, block):
@@ -543,14 +524,11 @@ cdef int run_task(TaskState task) except -1:
     return 0
 
 
-RUN_TASKS = run_tasks
-
-
 cdef int start_task(GreenletHubState hub, TaskState task) except -1:
     """`GreenletHub.start` of a new task of an open hub."""
     hub.tasks.add(task)
     task.greenlet = task._parked_greenlet = (
-        hub.spare_greenlets.pop() if hub.spare_greenlets else new_greenlet(RUN_TASKS)
+        hub.spare_greenlets.pop() if hub.spare_greenlets else new_greenlet(run_tasks)
     )
     return run_turn(hub, task)
 
@@ -606,7 +584,7 @@ cdef int end_task(TaskState task) except -1:
     functions, task._on_end, task.exchange = task._on_end, None, None
     try:
         if exchange is not None and not end_exchange(exchange):
-            exchange._py_task_ended()
+            exchange._task_ended()
     except Exception:
         rooms.log_failure("a callback for the end of a task failed")
     for function in functions or NO_ARGUMENTS:
@@ -1504,14 +1482,13 @@ cdef int read_one(SocketsState self, object fd) except -1:
 
 # The methods that have a lane, by the name of the class.
 LANES = {
-    "Exchange": (
-        ExchangeState, ("admit", "_start", "_run", "_task_ended", "respond", "write")),
+    "Exchange": (ExchangeState, ("admit", "_start", "respond", "write")),
     "GreenletHub": (GreenletHubState, ("start", "_switch_to")),
     "H1Channel": (H1ChannelState, ("doRead", "dataReceived")),
     "Input": (InputState, ("read",)),
     "RequestBody": (RequestBodyState, ("receive",)),
     "Sockets": (SocketsState, ("doRead",)),
     "StartResponse": (StartResponseState, ("__call__",)),
-    "Task": (TaskState, ("run", "notify_end", "__del__")),
+    "Task": (TaskState, ("__del__",)),
     "ThreadRunner": (ThreadRunnerState, ("run",)),
 }

@@ -15,7 +15,6 @@ __all__ = ["AdmissionQueue"]
 T = TypeVar("T")
 
 
-@lanes.with_lanes
 class AdmissionQueue(Generic[T], lanes.AdmissionQueueState):
     """Slots for `limit` requests, and a queue of at most `max_queued` behind them.
 

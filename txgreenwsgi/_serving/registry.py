@@ -66,7 +66,6 @@ class InFlight(Protocol):
 _tables: WeakSet[RequestTable] = WeakSet()
 
 
-@lanes.with_lanes
 class RequestTable(lanes.RequestTableState):
     """The requests in flight of one server, and its observers.
 
