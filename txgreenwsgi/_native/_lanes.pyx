@@ -326,15 +326,9 @@ cdef class RequestBodyState:
     cdef bytes piece
 
     def receive(self, wanted=65536):
-        if self.piece is None or not self.held:
-            return self._py_receive(wanted)
-        if rooms.tasks_of_threads:
+        if self.piece is not None and self.held:
             self._pieces, self.piece = deque((self.piece,)), None
-            return self._py_receive(wanted)
-        piece, self.piece, self.held = self.piece, None, 0
-        if self._stream.reading_paused:
-            self._stream.update_backpressure()
-        return piece
+        return self._py_receive(wanted)
 
 
 cdef class InputState:
