@@ -31,6 +31,7 @@ __all__ = [
     "BuildModeError",
     "CompileFailed",
     "compile_module",
+    "compiler",
     "file_name",
     "install_in_place",
     "mode",
@@ -222,16 +223,17 @@ def _check_requirements() -> list[str]:
     return [str(include)]
 
 
-def _compiler() -> str:
+def compiler() -> str:
+    """Return the C compiler that `compile_module` runs."""
     configured = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     return str(configured).split()[0]
 
 
 def _check_compiler() -> None:
-    compiler = _compiler()
-    if shutil.which(compiler) is None:
+    name = compiler()
+    if shutil.which(name) is None:
         raise CompileFailed(
-            f"the C compiler {compiler!r} is not on the PATH: install it (gcc and "
+            f"the C compiler {name!r} is not on the PATH: install it (gcc and "
             "libc6-dev on Debian), or name another one in CC"
         )
 
@@ -243,7 +245,7 @@ def _optimization() -> Sequence[str]:
 
 
 def _no_stack_checks() -> Sequence[str]:
-    return _NO_STACK_CHECKS["clang" if "clang" in _compiler() else "gcc"]
+    return _NO_STACK_CHECKS["clang" if "clang" in compiler() else "gcc"]
 
 
 def _build(

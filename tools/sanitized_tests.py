@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from tools.native_extension import (
     CompileFailed,
     compile_module,
+    compiler,
     install_in_place,
     temporary_folder,
 )
@@ -77,19 +78,19 @@ def _libraries() -> str:
     AddressSanitizer looks for the function that throws exceptions of C++ when it is
     loaded, and greenlet throws some.
     """
-    compiler = (os.environ.get("CC") or "gcc").split()[0]
+    program = compiler()
     names = ("libasan.so", f"libclang_rt.asan-{os.uname().machine}.so")
     paths = []
-    for name in (names["clang" in compiler], "libstdc++.so.6"):
+    for name in (names["clang" in program], "libstdc++.so.6"):
         path = subprocess.run(
-            [compiler, f"-print-file-name={name}"],
+            [program, f"-print-file-name={name}"],
             capture_output=True,
             text=True,
             check=True,
         ).stdout.strip()
         if not Path(path).is_absolute():
             raise SystemExit(
-                f"sanitized_tests: {compiler} has no {name}: install it (on Debian "
+                f"sanitized_tests: {program} has no {name}: install it (on Debian "
                 "libasan8, which comes with gcc, and libstdc++6)"
             )
         paths.append(path)

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, ClassVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.folders import short_folder
-from tools.native_extension import BuildModeError, file_name, mode, source_hash
+from tools.native_extension import (
+    BuildModeError,
+    compiler,
+    file_name,
+    mode,
+    source_hash,
+)
 from txgreenwsgi import _native
 
 if TYPE_CHECKING:
@@ -50,7 +56,7 @@ import hatch_build
 hook = hatch_build.NativeBuildHook(".", {}, None, None, "", "wheel")
 hook.initialize("editable", {})
 """
-COMPILER = (os.environ.get("CC") or str(sysconfig.get_config_var("CC"))).split()[0]
+COMPILER = compiler()
 HAS_COMPILER = shutil.which(COMPILER) is not None
 
 
