@@ -11,11 +11,11 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from txgreenwsgi.monitoring.stacks import CodeLine, Kind
 
-__all__ = ["Block", "seconds_blocked"]
+__all__ = ["Block", "seconds_blocked", "seconds_so_far"]
 
 
 @dataclass
@@ -52,14 +52,21 @@ class Block:
         self.ended = self.since
 
 
-def seconds_blocked(blocks: Iterable[Block]) -> float:
+def seconds_blocked(blocks: Collection[Block]) -> float:
     """Return the duration of the blocks of a request that ends now.
 
     Call from the reactor's thread. A block without an end ends now.
     """
-    total = 0.0
     for block in blocks:
         if block.ended is None:
             block.ended = monotonic()
-        total += block.ended - block.since
-    return total
+    return seconds_so_far(blocks)
+
+
+def seconds_so_far(blocks: Iterable[Block]) -> float:
+    """Return the duration of the blocks of a request in flight."""
+    seconds = (
+        (monotonic() if block.ended is None else block.ended) - block.since
+        for block in blocks
+    )
+    return sum(seconds, 0.0)

@@ -6,17 +6,17 @@ their tasks. It must never know how the times are shown.
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from twisted.logger import Logger
 
 from txgreenwsgi._threads.calls import ThreadCall
 
+from .blocks import seconds_so_far
 from .registry import describe_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable
 
     from txgreenwsgi._switching.greenlets import Hub
 
@@ -135,7 +135,7 @@ class RequestTimes:
             return Times(max(total, 0.0), 0.0, 0.0, 0.0)
         waits = self._waits.get(exchange)
         waiting = 0.0 if waits is None else waits.seconds
-        blocked = 0.0 if exchange.blocks is None else _duration(exchange.blocks)
+        blocked = 0.0 if exchange.blocks is None else seconds_so_far(exchange.blocks)
         return Times(queued, max(total - queued - waiting, 0.0), waiting, blocked)
 
     def ended(self, exchange: Timed) -> None:
@@ -171,11 +171,3 @@ class RequestTimes:
             longest=longest,
             blocked=times.blocked,
         )
-
-
-def _duration(blocks: Iterable[Block]) -> float:
-    """Return the duration of blocks so far."""
-    return sum(
-        (monotonic() if block.ended is None else block.ended) - block.since
-        for block in blocks
-    )
