@@ -32,9 +32,7 @@ from .metering import FAST_SECONDS, ORDINARY
 from .monitor import BlockedMonitor, monitor_of
 from .registry import InFlight, RequestTable
 from .runner import Runner, run_in_task, run_strictly
-from .server_timing import TimingRunner
 from .shutdown import Shutdown
-from .times import RequestTimes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -52,7 +50,7 @@ if TYPE_CHECKING:
     from .notes import RequestNote
     from .registry import Observer, RequestInFlight
     from .shutdown import Connection
-    from .times import Timed, Times
+    from .times import RequestTimes, Timed, Times
 
     class Admitted(InFlight, Metered, Timed, Protocol):
         """The interface of an exchange that this file uses."""
@@ -155,6 +153,9 @@ class ApplicationServer(lanes.ApplicationServerState):
             )
             self.runner = self._thread_runner.run
         if settings.server_timing:
+            # Here, because few servers need this module.
+            from .server_timing import TimingRunner
+
             self.runner = TimingRunner(self.runner, self._times_of).run
         self._run_application = self.runner
         if application is not None:
@@ -191,6 +192,9 @@ class ApplicationServer(lanes.ApplicationServerState):
             self.monitor = monitor_of(self.hub)
         needed = settings.slow_after or settings.server_timing
         if self.times is None and (needed or "times" in self.table.needs):
+            # Here, because few servers need this module.
+            from .times import RequestTimes
+
             self.times = RequestTimes(self.hub, settings.slow_after)
 
     def _times_of(self, sink: ResponseSink) -> Times:
