@@ -9,7 +9,7 @@ streams and tasks. It must never know HTTP or transports.
 from __future__ import annotations
 
 from collections import deque
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Final, cast
 
 from twisted.logger import Logger
@@ -104,7 +104,6 @@ class WebSocket:
     """
 
     __slots__ = (
-        "_binary",
         "_close_frame",
         "_closed_error",
         "_closers",
@@ -114,6 +113,7 @@ class WebSocket:
         "_dropped",
         "_ends_stream",
         "_flag",
+        "_fragments",
         "_held",
         "_hub",
         "_input_ended",
@@ -131,7 +131,6 @@ class WebSocket:
         "_state",
         "_stream",
         "_task",
-        "_text",
         "_unparsed",
         "_window_bits",
         "subprotocol",
@@ -158,9 +157,8 @@ class WebSocket:
         self._closed_error: WebSocketClosed | None = None
         self._messages: deque[str | bytes] = deque()
         self._held = 0
-        # The received part of a message.
-        self._text: StringIO | None = None
-        self._binary: bytearray | None = None
+        # The fragments of a message that have arrived; None between messages.
+        self._fragments: StringIO | BytesIO | None = None
         # Whether the parser holds bytes that the application has no room for.
         self._unparsed = False
         self._input_ended = False
@@ -518,30 +516,17 @@ class WebSocket:
 
     def _add(self, payload: str | bytes, finished: bool) -> None:
         """Add a piece of a message; queue the message if it is the last."""
-        message: str | bytes
-        if isinstance(payload, str):
-            if self._text is not None:
-                self._text.write(payload)
-                if not finished:
-                    return
-                payload = self._text.getvalue()
-                self._text = None
-            elif not finished:
-                self._text = StringIO()
-                self._text.write(payload)
+        fragments = self._fragments
+        if fragments is not None or not finished:
+            if fragments is None:
+                fragments = StringIO() if isinstance(payload, str) else BytesIO()
+                self._fragments = fragments
+            fragments.write(payload)  # type: ignore[arg-type]
+            if not finished:
                 return
-            message = payload
-        else:
-            if self._binary is not None:
-                self._binary += payload
-                if not finished:
-                    return
-                payload = bytes(self._binary)
-                self._binary = None
-            elif not finished:
-                self._binary = bytearray(payload)
-                return
-            message = bytes(payload)
+            payload = fragments.getvalue()
+            self._fragments = None
+        message = payload if isinstance(payload, str) else bytes(payload)
         if self._state is not OPEN:
             return  # RFC 6455 section 5.5.1: the server has begun to close
         self._messages.append(message)
@@ -606,7 +591,7 @@ class WebSocket:
             return
         self._state = _ON_END[self._state]
         self._unparsed = False
-        self._text = self._binary = None
+        self._fragments = None
         self._closed_error = error = WebSocketClosed(code, reason)
         task = self._task
         waits = self._reader is not None and self._reader.task is task
