@@ -121,16 +121,15 @@ class WebSocket:
         "_messages",
         "_next_ping",
         "_ping_seconds",
-        "_pinged",
         "_pongs",
         "_proto",
         "_reader",
-        "_received_any",
         "_sending_controls",
         "_sends_ping",
         "_state",
         "_stream",
         "_task",
+        "_unanswered",
         "_unparsed",
         "_window_bits",
         "subprotocol",
@@ -178,8 +177,8 @@ class WebSocket:
         # Times of `check`, which exclude stalls; 0.0 before the first.
         self._ping_seconds = ping_seconds
         self._next_ping = 0.0
-        self._pinged = False
-        self._received_any = False
+        # Whether nothing has arrived since the last ping.
+        self._unanswered = False
         self._closing_since = 0.0
 
     def __repr__(self) -> str:
@@ -411,7 +410,7 @@ class WebSocket:
         """Parse bytes of the client."""
         if self._state is CLOSED:
             return
-        self._received_any = True
+        self._unanswered = False
         self._proto.receive_bytes(data)
         if not self.full:
             self._read_frames()
@@ -437,7 +436,7 @@ class WebSocket:
         if not self._next_ping:
             self._next_ping = now + self._ping_seconds
         elif now >= self._next_ping:
-            if self._pinged and not self._received_any and not self.full:
+            if self._unanswered and not self.full:
                 _log.info(
                     "WebSocket: no answer to a ping in {seconds:g} seconds, closing "
                     "the connection",
@@ -447,8 +446,7 @@ class WebSocket:
                 self._stream.reset()
                 return
             self._next_ping = now + self._ping_seconds
-            self._pinged = True
-            self._received_any = False
+            self._unanswered = True
             self._sends_ping = True
             self._send_controls()
 
