@@ -486,7 +486,7 @@ class WebSocket:
                     self._add(payload, frame.message_finished)  # type: ignore[arg-type]
                 elif opcode is Opcode.CLOSE:
                     code, reason = cast("tuple[int, str | None]", payload)
-                    self._peer_closes(int(code), reason or "")
+                    self._complete_close(int(code), reason or "", "")
                 else:
                     self._count_control()
                     if opcode is Opcode.PING:
@@ -558,19 +558,21 @@ class WebSocket:
             self._limits.reason = "too many control frames or empty fragments"
             raise ParseFailed(self._limits.reason, _POLICY)  # type: ignore[arg-type]
 
-    def _peer_closes(self, code: int, reason: str) -> None:
-        """Complete the closing handshake that the client has begun or answered."""
-        if self._state is OPEN:
-            self._close_frame = encode_close(code, "")
-        self._ends_stream = True
-        self._end(code, reason)
-        self._send_controls()
-
     def _fail(self, code: int, reason: str) -> None:
         """Close after an error of the client (RFC 6455 section 7.1.7)."""
         _log.info("WebSocket closed: code {code}, {reason}", code=code, reason=reason)
+        self._complete_close(code, reason, reason)
+
+    def _complete_close(self, code: int, reason: str, sent_reason: str) -> None:
+        """Complete the closing handshake, and then end the stream.
+
+        Args:
+            code: the code of the client, or of its error.
+            reason: the reason that goes with the code.
+            sent_reason: the reason in the close frame, unless one was sent before.
+        """
         if self._state is OPEN:
-            self._close_frame = encode_close(code, reason)
+            self._close_frame = encode_close(code, sent_reason)
         self._ends_stream = True
         self._end(code, reason)
         self._send_controls()
