@@ -25,6 +25,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks.process import ROOT, free_port
 from txgreenwsgi import WebSocketRefused, websocket
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["echo", "main", "table_of"]
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 FIGURES: Final = ROOT / "docs" / "figures" / "autobahn.md"
 
 #: The largest message of the suite is 16 MiB.
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", nargs="+", default=["*"], help="such as 1.* 7.*")
     parser.add_argument("--results", help="file of JSON to which results are added")
     options = parser.parse_args(arguments)
-    port = _free_port()
+    port = free_port()
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "txgreenwsgi", "tools.autobahn:echo"),
@@ -181,13 +181,6 @@ def table_of(results: dict[str, dict[str, Any]]) -> str:
         result = others[case]
         lines.append(f"| {case} | {result['behavior']} | {result['behaviorClose']} |")
     return "\n".join([*lines, ""])
-
-
-def _free_port() -> int:
-    with socket.socket() as skt:
-        skt.bind(("127.0.0.1", 0))
-        port: int = skt.getsockname()[1]
-        return port
 
 
 def _wait_for(port: int) -> None:

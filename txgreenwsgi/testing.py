@@ -597,8 +597,8 @@ class MemoryWebSocket:
         self.close_reason = ""
         self._protocol = FrameProtocol(client=True, extensions=[])
         self._parsed = len(head) + 4
-        self._part: Any = ""
-        self._in_message = False
+        # The fragments of a message so far; None between messages.
+        self._part: Any = None
         self._closing = False
 
     def send(self, message: str | bytes) -> None:
@@ -660,10 +660,10 @@ class MemoryWebSocket:
                     self.client.send(bytes(self._protocol.close(self.close_code)))
             else:
                 piece = payload if name == "TEXT" else bytes(payload)
-                self._part = self._part + piece if self._in_message else piece
-                self._in_message = not frame.message_finished
+                self._part = piece if self._part is None else self._part + piece
                 if frame.message_finished:
                     self.messages.append(self._part)
+                    self._part = None
 
 
 class LeakCheckMixin:

@@ -445,6 +445,23 @@ def start(
     return server
 
 
+def start_example(test: TestCase, name: str, *endpoints: str) -> ServerProcess:
+    """Start an example on free ports, for this test only.
+
+    Args:
+        test: its cleanup ends the process.
+        name: of the file in `examples`.
+        endpoints: the environment variables that override its endpoints.
+    """
+    return start(
+        test,
+        "-y",
+        f"examples/{name}",
+        endpoints=len(endpoints),
+        environ=dict.fromkeys(endpoints, f"tcp:0:interface={LOOPBACK}"),
+    )
+
+
 def serve(test: TestCase, app: str, *options: str) -> ServerProcess:
     """Serve an application on a free port, for this test only."""
     listen = f"--listen=tcp:0:interface={LOOPBACK}"

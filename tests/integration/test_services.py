@@ -7,9 +7,7 @@ from urllib.parse import urlencode
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .processes import LOOPBACK, ServerProcess, start
-
-ANY_PORT = f"tcp:0:interface={LOOPBACK}"
+from .processes import ServerProcess, start_example
 
 
 class ChatTests(SynchronousTestCase):
@@ -17,13 +15,7 @@ class ChatTests(SynchronousTestCase):
 
     def start(self) -> ServerProcess:
         """Start the chat; its first port is for lines, its second for HTTP."""
-        server = start(
-            self,
-            "-y",
-            "examples/services.tac",
-            endpoints=2,
-            environ={"CHAT_ENDPOINT": ANY_PORT, "WEB_ENDPOINT": ANY_PORT},
-        )
+        server = start_example(self, "services.tac", "CHAT_ENDPOINT", "WEB_ENDPOINT")
         server.ports.reverse()  # `fetch` uses the first
         return server
 
@@ -64,12 +56,7 @@ class TwistedWebTests(SynchronousTestCase):
 
     def test_tree(self) -> None:
         """An application at the root, a resource beside it, another below a prefix."""
-        server = start(
-            self,
-            "-y",
-            "examples/twisted_web.tac",
-            environ={"WEB_ENDPOINT": ANY_PORT},
-        )
+        server = start_example(self, "twisted_web.tac", "WEB_ENDPOINT")
         for path, text in [
             ("/", "SCRIPT_NAME='' PATH_INFO='/'\n"),
             ("/else/where?a=b", "SCRIPT_NAME='' PATH_INFO='/else/where'\n"),

@@ -9,10 +9,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from websockets.sync.client import ClientConnection, connect
 
 from .command_server import CommandServer
-from .processes import CHECKOUT, LOOPBACK, Server, free_ports, start, wait_for
+from .processes import (
+    CHECKOUT,
+    LOOPBACK,
+    Server,
+    free_ports,
+    start_example,
+    wait_for,
+)
 from .services import Redis
 
-ANY_PORT = f"tcp:0:interface={LOOPBACK}"
 SECONDS = 60.0
 
 
@@ -26,12 +32,8 @@ class ChatTests(SynchronousTestCase):
 
     def test_three_ways(self) -> None:
         """A line over WebSocket, HTTP or TCP arrives at the clients of all three."""
-        server = start(
-            self,
-            "-y",
-            "examples/websocket_chat.tac",
-            endpoints=2,
-            environ={"CHAT_ENDPOINT": ANY_PORT, "WEB_ENDPOINT": ANY_PORT},
+        server = start_example(
+            self, "websocket_chat.tac", "CHAT_ENDPOINT", "WEB_ENDPOINT"
         )
         server.ports.reverse()  # `fetch` uses the first
         web, lines = server.ports

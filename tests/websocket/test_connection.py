@@ -44,6 +44,12 @@ def without(name: str, value: str = "") -> list[tuple[str, str]]:
     return [*fields, (name, value)] if value else fields
 
 
+def request(fields: list[tuple[str, str]] = HANDSHAKE) -> bytes:
+    """Return a request with fields, by default those of a handshake."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return f"GET / HTTP/1.1\r\nHost: test\r\n{lines}\r\n".encode()
+
+
 def masked(first: int, payload: bytes, length: int | None = None) -> bytes:
     """Return a frame of a client, with a mask of zeros.
 
@@ -111,6 +117,7 @@ class WebSocketCase(LeakCheckMixin, SynchronousTestCase):
         self,
         serve: Callable[[WebSocket], object] = echo,
         settings: dict[str, Any] | None = None,
+        room: float = float("inf"),
         **arguments: Any,
     ) -> MemoryWebSocket:
         """Return the client's end of a WebSocket."""
@@ -119,7 +126,7 @@ class WebSocketCase(LeakCheckMixin, SynchronousTestCase):
         self.server: MemoryServer = self.serve(
             self.app, [self.records.append], **(settings or {})
         )
-        return self.server.websocket()
+        return self.server.websocket(room=room)
 
     def assert_closed(self, client: MemoryWebSocket, code: int) -> None:
         """Fail unless the server has closed with `code`, and the call has ended."""
@@ -203,9 +210,7 @@ class MessageTests(WebSocketCase):
 
         server = self.serve(app)
         client = server.connect()
-        fields = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE)
-        head = f"GET / HTTP/1.1\r\nHost: test\r\n{fields}\r\n".encode()
-        client.send(head + masked(0x81, b"one"))
+        client.send(request() + masked(0x81, b"one"))
         client.send(masked(0x81, b"two"))
         server.advance(1)
         self.assertTrue(client.received.endswith(b"\x81\x03one\x81\x03two"))
@@ -263,9 +268,7 @@ class MessageTests(WebSocketCase):
             for task in tasks:
                 task.wait()
 
-        self.app = Application(serve)
-        self.server = self.serve(self.app)
-        client = self.server.websocket(room=1000)
+        client = self.open(serve, room=1000)
         while not self.app.ended:
             self.assertTrue(client.client.read(1000))
         client.client.read()
@@ -276,9 +279,7 @@ class MessageTests(WebSocketCase):
 
     def test_control_frames_between_messages(self) -> None:
         """A pong waits for a message that is being sent."""
-        self.app = Application(lambda opened: opened.send("x" * 5000))
-        self.server = self.serve(self.app)
-        client = self.server.websocket(room=300)
+        client = self.open(lambda opened: opened.send("x" * 5000), room=300)
         client.client.send(masked(0x89, b"first") + masked(0x89, b"second"))
         while client.client.read(300):
             pass
@@ -307,8 +308,7 @@ class HandshakeTests(WebSocketCase):
         server = self.serve(Application(echo))
         client = server.connect()
         fields = without("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-        client.send(f"GET / HTTP/1.1\r\nHost: test\r\n{lines}\r\n".encode())
+        client.send(request(fields))
         head = client.received.decode().split("\r\n")
         self.assertEqual(head[0], "HTTP/1.1 101 Switching Protocols")
         self.assertIn("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", head)
@@ -367,10 +367,8 @@ class HandshakeTests(WebSocketCase):
 
         server = self.serve(app)
         client = server.connect()
-        lines = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE)
-        request = f"GET / HTTP/1.1\r\nHost: test\r\n{lines}\r\n".encode()
-        client.send(request + request)
-        client.send(request)
+        client.send(request() + request())
+        client.send(request())
         self.assertEqual([r.status for r in client.responses()], [404, 404, 404])
 
     def test_subprotocols(self) -> None:
@@ -520,9 +518,7 @@ class ClosingTests(WebSocketCase):
         def serve(opened: WebSocket) -> None:
             opened.close()
 
-        self.app = Application(serve)
-        self.server = self.serve(self.app)
-        client = self.server.websocket(room=1000).client
+        client = self.open(serve, room=1000).client
         self.server.advance(0.25)
         self.server.advance(1.5)
         self.assertEqual(self.app.ended, 0)
@@ -771,9 +767,7 @@ class LimitTests(WebSocketCase):
                 opened.send(bytes(1000))
                 sent.append(number)
 
-        self.app = Application(serve)
-        self.server = self.serve(self.app)
-        client = self.server.websocket(room=5000)
+        client = self.open(serve, room=5000)
         self.assertLess(len(sent), 12)
         while client.client.read(5000):
             pass
@@ -782,15 +776,14 @@ class LimitTests(WebSocketCase):
 
     def test_write_timeout(self) -> None:
         """A client that accepts no byte for `write_timeout` is lost."""
-        self.app = Application(lambda opened: opened.send(bytes(10_000)))
-        records: list[ExchangeRecord] = []
-        self.server = self.serve(self.app, [records.append], write_timeout=5)
-        client = self.server.websocket(room=1000)
+        client = self.open(
+            lambda opened: opened.send(bytes(10_000)), {"write_timeout": 5}, room=1000
+        )
         for _ in range(6):
             self.server.advance(1)
         self.assertIsInstance(self.app.errors[0], WebSocketClosed)
         self.assertTrue(client.client.reset)
-        self.assertEqual(records[0].outcome, "timeout")
+        self.assertEqual(self.records[0].outcome, "timeout")
 
     def test_request_timeout(self) -> None:
         """The request timeout ends at the upgrade; the application can set one."""

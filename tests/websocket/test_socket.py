@@ -57,6 +57,16 @@ class UpgradedSocketTests(LeakCheckMixin, SynchronousTestCase):
         client.send(data)
         return client
 
+    def spawn_reader(self, skt: Any, seen: list[object]) -> None:
+        """Start a task that receives; the number of its OSError is added to `seen`."""
+
+        def read() -> None:
+            with self.assertRaises(OSError) as raised:
+                skt.recv(10)
+            seen.append(raised.exception.errno)
+
+        spawn(read)
+
     def test_only_on_upgrade_requests(self) -> None:
         """The keys are in the environ of WebSocket handshakes only."""
         environs: list[Environ] = []
@@ -263,12 +273,7 @@ class UpgradedSocketTests(LeakCheckMixin, SynchronousTestCase):
         def use(skt: Any) -> None:
             skt.sendall(SWITCH)
 
-            def read() -> None:
-                with self.assertRaises(OSError) as raised:
-                    skt.recv(10)
-                seen.append(raised.exception.errno)
-
-            spawn(read)
+            self.spawn_reader(skt, seen)
             sleep(1)
 
         self.open(use)
@@ -282,12 +287,7 @@ class UpgradedSocketTests(LeakCheckMixin, SynchronousTestCase):
         def use(skt: Any) -> None:
             skt.sendall(SWITCH)
 
-            def read() -> None:
-                with self.assertRaises(OSError) as raised:
-                    skt.recv(10)
-                seen.append(raised.exception.errno)
-
-            spawn(read)
+            self.spawn_reader(skt, seen)
             sleep(100)
 
         client = self.open(use)

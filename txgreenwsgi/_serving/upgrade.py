@@ -339,10 +339,13 @@ class UpgradedStream:
             self._flag = None
 
     def _notify(self) -> None:
-        if self._flag is not None:
-            self._flag.set(bool(self._buffer) or self.at_end)
+        self._update_flag()
         if self.reader is not None:
             self.reader.resume()
+
+    def _update_flag(self) -> None:
+        if self._flag is not None:
+            self._flag.set(bool(self._buffer) or self.at_end)
 
     def call_ended(self, failed: bool) -> None:
         """Close the stream at the end of the application's call. May park.
@@ -397,8 +400,7 @@ class UpgradedStream:
         data = bytes(self._buffer[:size])
         if not peek:
             del self._buffer[:size]
-            if self._flag is not None:
-                self._flag.set(bool(self._buffer) or self.at_end)
+            self._update_flag()
             self.update_backpressure()
         return data
 
@@ -457,7 +459,7 @@ class UpgradedStream:
         if self._flag is None:
             self._usable()
             self._flag = ReadableFlag()
-            self._flag.set(bool(self._buffer) or self.at_end)
+            self._update_flag()
         return self._flag.fileno()
 
     def attach(self, listener: Listener) -> None:

@@ -63,7 +63,7 @@ def websocket(
             to the next is lost. 0 for no pings.
         origins: the values of Origin that are accepted, such as
             "https://shop.example"; by default the request's own host; None for all.
-            Clients without the field, which are no browsers, are accepted.
+            Requests without the field are accepted: browsers always send it.
         compress: whether to accept permessage-deflate (RFC 7692).
         headers: further fields of the response, such as Set-Cookie.
         interrupt: whether the end of the connection raises `WebSocketClosed` at any

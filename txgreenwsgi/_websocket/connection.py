@@ -9,7 +9,7 @@ streams and tasks. It must never know HTTP or transports.
 from __future__ import annotations
 
 from collections import deque
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Final, cast
 
 from twisted.logger import Logger
@@ -104,7 +104,6 @@ class WebSocket:
     """
 
     __slots__ = (
-        "_binary",
         "_close_frame",
         "_closed_error",
         "_closers",
@@ -114,6 +113,7 @@ class WebSocket:
         "_dropped",
         "_ends_stream",
         "_flag",
+        "_fragments",
         "_held",
         "_hub",
         "_input_ended",
@@ -121,17 +121,15 @@ class WebSocket:
         "_messages",
         "_next_ping",
         "_ping_seconds",
-        "_pinged",
         "_pongs",
         "_proto",
         "_reader",
-        "_received_any",
         "_sending_controls",
         "_sends_ping",
         "_state",
         "_stream",
         "_task",
-        "_text",
+        "_unanswered",
         "_unparsed",
         "_window_bits",
         "subprotocol",
@@ -158,9 +156,8 @@ class WebSocket:
         self._closed_error: WebSocketClosed | None = None
         self._messages: deque[str | bytes] = deque()
         self._held = 0
-        # The received part of a message.
-        self._text: StringIO | None = None
-        self._binary: bytearray | None = None
+        # The fragments of a message that have arrived; None between messages.
+        self._fragments: StringIO | BytesIO | None = None
         # Whether the parser holds bytes that the application has no room for.
         self._unparsed = False
         self._input_ended = False
@@ -180,8 +177,8 @@ class WebSocket:
         # Times of `check`, which exclude stalls; 0.0 before the first.
         self._ping_seconds = ping_seconds
         self._next_ping = 0.0
-        self._pinged = False
-        self._received_any = False
+        # Whether nothing has arrived since the last ping.
+        self._unanswered = False
         self._closing_since = 0.0
 
     def __repr__(self) -> str:
@@ -413,7 +410,7 @@ class WebSocket:
         """Parse bytes of the client."""
         if self._state is CLOSED:
             return
-        self._received_any = True
+        self._unanswered = False
         self._proto.receive_bytes(data)
         if not self.full:
             self._read_frames()
@@ -439,7 +436,7 @@ class WebSocket:
         if not self._next_ping:
             self._next_ping = now + self._ping_seconds
         elif now >= self._next_ping:
-            if self._pinged and not self._received_any and not self.full:
+            if self._unanswered and not self.full:
                 _log.info(
                     "WebSocket: no answer to a ping in {seconds:g} seconds, closing "
                     "the connection",
@@ -449,8 +446,7 @@ class WebSocket:
                 self._stream.reset()
                 return
             self._next_ping = now + self._ping_seconds
-            self._pinged = True
-            self._received_any = False
+            self._unanswered = True
             self._sends_ping = True
             self._send_controls()
 
@@ -490,7 +486,7 @@ class WebSocket:
                     self._add(payload, frame.message_finished)  # type: ignore[arg-type]
                 elif opcode is Opcode.CLOSE:
                     code, reason = cast("tuple[int, str | None]", payload)
-                    self._peer_closes(int(code), reason or "")
+                    self._complete_close(int(code), reason or "", "")
                 else:
                     self._count_control()
                     if opcode is Opcode.PING:
@@ -518,30 +514,17 @@ class WebSocket:
 
     def _add(self, payload: str | bytes, finished: bool) -> None:
         """Add a piece of a message; queue the message if it is the last."""
-        message: str | bytes
-        if isinstance(payload, str):
-            if self._text is not None:
-                self._text.write(payload)
-                if not finished:
-                    return
-                payload = self._text.getvalue()
-                self._text = None
-            elif not finished:
-                self._text = StringIO()
-                self._text.write(payload)
+        fragments = self._fragments
+        if fragments is not None or not finished:
+            if fragments is None:
+                fragments = StringIO() if isinstance(payload, str) else BytesIO()
+                self._fragments = fragments
+            fragments.write(payload)  # type: ignore[arg-type]
+            if not finished:
                 return
-            message = payload
-        else:
-            if self._binary is not None:
-                self._binary += payload
-                if not finished:
-                    return
-                payload = bytes(self._binary)
-                self._binary = None
-            elif not finished:
-                self._binary = bytearray(payload)
-                return
-            message = bytes(payload)
+            payload = fragments.getvalue()
+            self._fragments = None
+        message = payload if isinstance(payload, str) else bytes(payload)
         if self._state is not OPEN:
             return  # RFC 6455 section 5.5.1: the server has begun to close
         self._messages.append(message)
@@ -575,19 +558,21 @@ class WebSocket:
             self._limits.reason = "too many control frames or empty fragments"
             raise ParseFailed(self._limits.reason, _POLICY)  # type: ignore[arg-type]
 
-    def _peer_closes(self, code: int, reason: str) -> None:
-        """Complete the closing handshake that the client has begun or answered."""
-        if self._state is OPEN:
-            self._close_frame = encode_close(code, "")
-        self._ends_stream = True
-        self._end(code, reason)
-        self._send_controls()
-
     def _fail(self, code: int, reason: str) -> None:
         """Close after an error of the client (RFC 6455 section 7.1.7)."""
         _log.info("WebSocket closed: code {code}, {reason}", code=code, reason=reason)
+        self._complete_close(code, reason, reason)
+
+    def _complete_close(self, code: int, reason: str, sent_reason: str) -> None:
+        """Complete the closing handshake, and then end the stream.
+
+        Args:
+            code: the code of the client, or of its error.
+            reason: the reason that goes with the code.
+            sent_reason: the reason in the close frame, unless one was sent before.
+        """
         if self._state is OPEN:
-            self._close_frame = encode_close(code, reason)
+            self._close_frame = encode_close(code, sent_reason)
         self._ends_stream = True
         self._end(code, reason)
         self._send_controls()
@@ -606,7 +591,7 @@ class WebSocket:
             return
         self._state = _ON_END[self._state]
         self._unparsed = False
-        self._text = self._binary = None
+        self._fragments = None
         self._closed_error = error = WebSocketClosed(code, reason)
         task = self._task
         waits = self._reader is not None and self._reader.task is task

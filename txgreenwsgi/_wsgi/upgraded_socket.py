@@ -159,8 +159,7 @@ class UpgradedSocket:
             self._perform(self._close)
 
     def _close(self) -> None:
-        stream = self._stream or self._take_over()
-        self._stream = stream
+        stream = self._taken_over()
         try:
             stream.close()
         except ClientDisconnected:
@@ -264,10 +263,12 @@ class UpgradedSocket:
     def _opened(self) -> ByteStream:
         if self._closed:
             raise OSError(errno.EBADF, "the socket is closed")
-        stream = self._stream
-        if stream is None:
-            self._stream = stream = self._take_over()
-        return stream
+        return self._taken_over()
+
+    def _taken_over(self) -> ByteStream:
+        if self._stream is None:
+            self._stream = self._take_over()
+        return self._stream
 
     def _limited(
         self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs

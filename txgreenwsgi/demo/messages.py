@@ -9,7 +9,7 @@ from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from txgreenwsgi import WebSocketRefused, websocket
+from txgreenwsgi import websocket
 
 from .answers import Refused
 
@@ -27,6 +27,7 @@ def echo(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
 
     Raises:
         Refused: 400 for a request that is no WebSocket handshake, 501 without wsproto.
+        WebSocketRefused: the handshake is invalid; the server answers it.
     """
     if "txgreenwsgi.upgrade" not in environ:
         raise Refused(HTTPStatus.BAD_REQUEST, "connect to this path by WebSocket")
@@ -36,7 +37,4 @@ def echo(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
                 opened.send(message)
     except ImportError as error:
         raise Refused(HTTPStatus.NOT_IMPLEMENTED, str(error)) from error
-    except WebSocketRefused as error:
-        # The server has answered it.
-        raise Refused(HTTPStatus.BAD_REQUEST, error.reason) from error
     return []
