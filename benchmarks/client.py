@@ -7,7 +7,7 @@ not meant for an open network.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import socket
 import ssl
 import struct
@@ -60,7 +60,7 @@ class _Head:
     close: bool
 
 
-def _connect(port: int) -> socket.socket:
+def _connect(port: int, tls: bool = False) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), _TIMEOUT_SECONDS)
     # A timeout of Python's socket module would add a poll() to each call.
     connection.settimeout(None)
@@ -68,7 +68,15 @@ def _connect(port: int) -> socket.socket:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+    return _client_context().wrap_socket(connection) if tls else connection
+
+
+@functools.cache  # it reads the certificates of the system
+def _client_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # the certificate is self-signed
+    return context
 
 
 def _wake_at(connection: socket.socket, count: int) -> None:
@@ -150,18 +158,6 @@ def _unchunked(data: bytes) -> tuple[bytes, int]:
         position = end + 2 + size + 2
 
 
-def _client_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # the certificate is self-signed
-    return context
-
-
-def _secured(connection: socket.socket, tls: bool) -> socket.socket:
-    """Return the connection, after a TLS handshake if `tls`."""
-    return _client_context().wrap_socket(connection) if tls else connection
-
-
 def ask(
     port: int, path: str = "/", body: bytes | None = None, tls: bool = False
 ) -> bytes:
@@ -171,10 +167,7 @@ def ask(
         CannotMeasure: the response is not 200, or incomplete.
         OSError: the connection failed or timed out.
     """
-    with contextlib.ExitStack() as stack:
-        connection = stack.enter_context(_connect(port))
-        if tls:
-            connection = stack.enter_context(_secured(connection, tls))
+    with _connect(port, tls) as connection:
         request = _request(path, None if body is None else len(body))
         connection.sendall(request + (body or b""))
         return _read_response(connection)[1]
@@ -223,7 +216,7 @@ def download(port: int, seconds: float, tls: bool = False) -> Counted:
     buffer = bytearray(_LONG_READ)
     request = _request("/")
     total = 0
-    connection = _secured(_connect(port), tls)
+    connection = _connect(port, tls)
     try:
         begun = time.perf_counter()
         while True:
@@ -243,7 +236,7 @@ def download(port: int, seconds: float, tls: bool = False) -> Counted:
                 return Counted(total, taken)
             if head.close:
                 connection.close()
-                connection = _secured(_connect(port), tls)
+                connection = _connect(port, tls)
     finally:
         connection.close()
 
@@ -263,7 +256,7 @@ class BulkClient:
     def __init__(self, port: int, tls: bool = False) -> None:
         self._port = port
         self._tls = tls
-        self._connection = _secured(_connect(port), tls)
+        self._connection = _connect(port, tls)
 
     def __enter__(self) -> BulkClient:
         """Return the client itself, connected."""
@@ -282,7 +275,7 @@ class BulkClient:
         """Reconnect after a response if the server closes the connection."""
         if head.close:
             self._connection.close()
-            self._connection = _secured(_connect(self._port), self._tls)
+            self._connection = _connect(self._port, self._tls)
 
     def read_blocks(self) -> tuple[float, str]:
         """Request `apps.chunks` and read the response.
@@ -412,7 +405,7 @@ class Crowd:
 
     def grow(self, count: int) -> Sequence[socket.socket]:
         """Open `count` more connections and return them."""
-        new = [_secured(_connect(self._port), self._tls) for _ in range(count)]
+        new = [_connect(self._port, self._tls) for _ in range(count)]
         self.connections += new
         return new
 

@@ -327,7 +327,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "tls-idle",
-        "the same for 500 connections with TLS",
+        "memory of each of 500 idle connections with TLS",
         "KiB each",
         "benchmarks.apps:hello",
         partial(_idle, count=500, tls=True),

@@ -1,7 +1,7 @@
-"""Sending with backpressure: the two implementations of `Output`.
+"""Sending with backpressure: the implementations of `Output` for HTTP/1.1.
 
 On a plain TCP or UNIX connection, `SocketOutput` writes straight to the socket.
-Twisted's `transport.write` sends in a later reactor turn, which costs an
+Twisted's `transport.write` sends in a later reactor turn, which costs a
 turn per response and delays each block behind the application's next
 computation; and the transport would copy the bytes that a slow client has not
 accepted. Here they stay in the application's block, and the task parks until the
@@ -62,8 +62,6 @@ _PIECE_BYTES = 65536
 # Linux delays a short packet until the next send, so that a head leaves with the
 # first bytes of its file.
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
-
-_FOREVER = float("inf")
 
 _CAN_SENDFILE = hasattr(os, "sendfile")
 
@@ -418,11 +416,8 @@ class DirectOutput(TransportOutput):
                 raise
             if not block:
                 break  # the file was truncated
-            if head:
-                self.send_parts(head, block)
-                head = b""
-            else:
-                self.send(block)
+            self.send_parts(head, block)
+            head = b""
             offset += len(block)
             left -= len(block)
         if head:
@@ -436,7 +431,7 @@ class DirectOutput(TransportOutput):
         """Restart the time limit of the wait: the client has accepted a part."""
         waiting = self.waiting
         if waiting is not None and waiting.task is not None:
-            waiting.discount(_FOREVER, waiting.task.hub.seconds())
+            waiting.since = waiting.task.hub.seconds()
 
     def send_last(self, data: bytes) -> bool:
         self._transport.write(data)

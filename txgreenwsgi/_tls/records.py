@@ -148,7 +148,7 @@ class Records:
         if len(data) > _LONG_BYTES and self._read_in_place(data):
             plain: bytes = self._decrypt_more()
             # `data` is used up, or not needed any more after an error.
-            self._set_input(lib.BIO_new(lib.BIO_s_mem()))
+            self._set_bios(_memory_bio(), self._from)
             return plain
         self._feed(data)
         buffers = self._buffers
@@ -167,15 +167,14 @@ class Records:
         if bio == _NULL:
             return False
         lib.BIO_set_mem_eof_return(bio, -1)  # as of other BIOs: more may follow
-        self._set_input(bio)
+        self._set_bios(bio, self._from)
         return True
 
-    def _set_input(self, bio: Any) -> None:
-        if bio == _NULL:
-            raise MemoryError
-        # The connection owns it from now on, and frees its predecessor.
-        lib.SSL_set_bio(self._ssl, bio, self._from)
-        self._into = self.connection._into_ssl = bio
+    def _set_bios(self, into: Any, out: Any) -> None:
+        # The connection owns them from now on, and frees their predecessors.
+        lib.SSL_set_bio(self._ssl, into, out)
+        self._into = self.connection._into_ssl = into
+        self._from = self.connection._from_ssl = out
 
     def _decrypt_more(self, size: int | None = None) -> bytes:
         """Return the plaintext of all records.
@@ -272,10 +271,12 @@ class Records:
         ):
             return
         self._is_large = False
-        into, out = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
-        if into == _NULL or out == _NULL:
-            raise MemoryError
-        # The connection owns them from now on, and frees their predecessors.
-        lib.SSL_set_bio(self._ssl, into, out)
-        self._into = self.connection._into_ssl = into
-        self._from = self.connection._from_ssl = out
+        self._set_bios(_memory_bio(), _memory_bio())
+
+
+def _memory_bio() -> Any:
+    """Return an empty BIO in memory."""
+    bio = lib.BIO_new(lib.BIO_s_mem())
+    if bio == _NULL:
+        raise MemoryError
+    return bio
