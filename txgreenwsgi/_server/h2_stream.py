@@ -26,16 +26,12 @@ if TYPE_CHECKING:
     from txgreenwsgi._serving.exchange import Exchange
     from txgreenwsgi._serving.stream import Carried, Ends
 
-__all__ = ["CANCEL", "DRAIN_BYTES", "INTERNAL_ERROR", "NO_ERROR", "H2Stream"]
+__all__ = ["CANCEL", "INTERNAL_ERROR", "NO_ERROR", "H2Stream"]
 
 # RFC 9113 section 7.
 NO_ERROR: Final = 0
 INTERNAL_ERROR: Final = 2
 CANCEL: Final = 8
-
-#: Maximum size of the rest of a request body that is read and dropped after the
-#: response. The stream of a longer one is reset, which clients may take for a failure.
-DRAIN_BYTES: Final = 256 * 1024
 
 #: Size below which pieces of a body are joined while no task reads: each piece takes
 #: more memory than its content.
@@ -97,6 +93,7 @@ class H2Stream:
         urgency: the urgency of the request.
         ends: both ends of the connection.
         bodiless: whether the method excludes a response body.
+        receiving: whether the request has a body.
 
     Attributes:
         stream_id: as given.
