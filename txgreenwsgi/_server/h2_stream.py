@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from txgreenwsgi._http.framing import BODILESS_CODES
 from txgreenwsgi._serving.body import BadBody, RequestBody
-from txgreenwsgi._serving.stream import concurrent_write_error
+from txgreenwsgi._serving.stream import concurrent_write_error, park_for_turn
 from txgreenwsgi._switching.errors import ClientDisconnected
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.waiting import sleep
@@ -307,15 +307,7 @@ class H2Stream:
 
     def turn(self) -> None:
         """Park for a reactor turn; no other task sends in between."""
-        if self.waiting is not None:
-            raise concurrent_write_error()
-        task = require_task("write()")
-        self.waiting = suspension = Suspension(task, "a turn")
-        task.hub.at_next_turn(suspension.resume)
-        try:
-            suspension.wait()
-        finally:
-            self.waiting = None
+        park_for_turn(self)
 
     def flush(self) -> None:
         """Park until the bytes sent have left this process.
