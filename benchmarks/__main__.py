@@ -14,7 +14,6 @@ import resource
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from .against import COMPARISONS, Tree, compare, fast_path, other_tree
 from .against import markdown as against_markdown
 from .apps import BLOCK_BYTES, BULK_BYTES, FILE_VARIABLE
+from .certificate import make_certificate
 from .chart import svg
 from .process import ROOT, CannotMeasure, free_port, running
 from .results import Results
@@ -288,7 +288,9 @@ class _Measurement:
 
     def _measure(self, scenario: Scenario, server: Server) -> Measured:
         certificate, key = (
-            self._certificate() if "tls" in scenario.wants else (None,) * 2
+            make_certificate(self._directory)
+            if "tls" in scenario.wants
+            else (None,) * 2
         )
         launch = Launch(scenario.app, free_port(), certificate, key, self._workers)
         variables = {}
@@ -317,26 +319,6 @@ class _Measurement:
                 for _ in range(BULK_BYTES // BLOCK_BYTES):
                     file.write(block)
         return path
-
-    def _certificate(self) -> tuple[Path, Path]:
-        """Return a self-signed certificate and its key."""
-        certificate = self._directory / "certificate.pem"
-        key = self._directory / "key.pem"
-        if not certificate.exists():
-            words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-            words += " -days 2 -subj /CN=localhost"
-            try:
-                subprocess.run(
-                    ["openssl", *words.split(), "-keyout", key, "-out", certificate],
-                    check=True,
-                    capture_output=True,
-                    timeout=60,
-                )
-            except (OSError, subprocess.SubprocessError) as error:
-                raise CannotMeasure(
-                    f"openssl is needed to make a certificate, and failed ({error})"
-                ) from error
-        return certificate, key
 
 
 def _tell(

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .certificate import make_certificate
 from .http2_app import LARGE_BYTES
 from .process import CannotMeasure, free_port, running
 
@@ -205,18 +206,6 @@ HEADINGS = (
 )
 
 
-def _certificate(directory: Path) -> tuple[Path, Path]:
-    """Return a self-signed certificate and its key."""
-    certificate, key = directory / "certificate.pem", directory / "key.pem"
-    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    subprocess.run(
-        ["openssl", *words.split(), "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
-
-
 def _print(rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         print("| " + " | ".join(row) + " |", flush=True)
@@ -244,7 +233,10 @@ def main() -> None:
     cpu = min(os.sched_getaffinity(0))
     _print([HEADINGS, ["---"] * len(HEADINGS)])
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory:
-        certificate, key = _certificate(Path(directory))
+        try:
+            certificate, key = make_certificate(Path(directory))
+        except CannotMeasure as error:
+            sys.exit(str(error))
         upload = Path(directory) / "upload"
         with open(upload, "wb") as file:
             file.truncate(LARGE_BYTES)

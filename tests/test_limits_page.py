@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._http import parser, proxy_protocol, target
 from txgreenwsgi._http2 import connection as http2
-from txgreenwsgi._server import accepting, endpoints, h1_channel, h2_channel
+from txgreenwsgi._server import accepting, channel, endpoints, h2_channel
 from txgreenwsgi._serving import body
 from txgreenwsgi._switching import greenlets
 from txgreenwsgi.settings import described, shown
@@ -62,15 +62,14 @@ class LimitsPageTests(SynchronousTestCase):
                 "length of a method": str(target.METHOD_LIMIT_BYTES),
                 "empty lines before a request": str(parser.EMPTY_LINES_LIMIT),
                 "unread body after the response": (
-                    f"{h1_channel.DRAIN_BYTES // 1024} KiB, "
-                    f"{h1_channel.CLOSE_SECONDS:g} s"
+                    f"{channel.DRAIN_BYTES // 1024} KiB, {channel.CLOSE_SECONDS:g} s"
                 ),
                 "length of a PROXY protocol header": (
                     f"{proxy_protocol.MAX_LINE_BYTES} bytes (version 1), "
                     f"{proxy_protocol.MAX_BYTES // 1024} KiB (version 2)"
                 ),
                 "data buffered for a slow client": "the current block",
-                "time for closing a connection": f"{h1_channel.CLOSE_SECONDS:g} s",
+                "time for closing a connection": f"{channel.CLOSE_SECONDS:g} s",
                 "pipelined requests parsed per connection": "1",
                 "time for all that is ready in one turn of the reactor": (
                     f"{greenlets.SLICE_SECONDS * 1000:g} ms"

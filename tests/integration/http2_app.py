@@ -11,11 +11,18 @@ if TYPE_CHECKING:
 
 LARGE = 5_000_000
 
+#: One item for each request of /sleep.
+_sleepers: list[None] = []
+
 
 def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Answer with facts about the request; /large is large, /sleep takes a second."""
+    """Answer with facts about the request.
+
+    /large is large, /sleep takes a second, and /sleepers counts its requests.
+    """
     path = environ["PATH_INFO"]
     if path == "/sleep":
+        _sleepers.append(None)
         time.sleep(1)
     if path == "/hints":
         environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload")])
@@ -23,6 +30,8 @@ def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     while data := environ["wsgi.input"].read(65536):
         size += len(data)
     start_response("200 OK", [("Content-Type", "application/json")])
+    if path == "/sleepers":
+        return [b"%d" % len(_sleepers)]
     if path == "/large":
         return (b"x" * 50_000 for _ in range(LARGE // 50_000))
     names = ("SERVER_PROTOCOL", "wsgi.url_scheme", "HTTP_HOST", "HTTP_COOKIE")

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from tests.certificate import Authority
 
 from .browser import NAMES, Browser, find_browser
 from .http2_app import LARGE
-from .processes import ANSWER_SECONDS, LOOPBACK, start
+from .processes import ANSWER_SECONDS, LOOPBACK, start, wait_for
 from .services import find_program
 
 if TYPE_CHECKING:
@@ -70,6 +69,13 @@ class Http2TestCase(SynchronousTestCase):
         server.wait_logged("serves")
         self.base = f"http://{LOOPBACK}:{server.port}"
         return server
+
+    def wait_sleepers(self, count: int) -> None:
+        """Wait until requests of /sleep have arrived: later ones may be refused."""
+        wait_for(
+            lambda: int(httpx.get(self.base + "/sleepers").text) >= count or None,
+            f"{count} requests of /sleep",
+        )
 
 
 class CurlTests(Http2TestCase):
@@ -164,7 +170,7 @@ class NghttpTests(Http2TestCase):
             stdout=subprocess.PIPE,
             text=True,
         )
-        time.sleep(0.5)
+        self.wait_sleepers(100)
         server.ask_to_stop()
         output, _ = client.communicate(timeout=ANSWER_SECONDS)
         server.wait_ended()
@@ -209,7 +215,7 @@ class HttpxTests(Http2TestCase):
             futures = [
                 threads.submit(client.get, self.base + "/sleep") for _ in range(20)
             ]
-            time.sleep(0.5)
+            self.wait_sleepers(20)
             server.ask_to_stop()
             replies = [future.result() for future in futures]
         self.assertEqual({reply.status_code for reply in replies}, {200})

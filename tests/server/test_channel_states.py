@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from tests.matrices import assert_event, assert_table, matrix
 from txgreenwsgi import sleep
-from txgreenwsgi._server.h1_channel import CLOSE_SECONDS, CONNECTION
+from txgreenwsgi._server.channel import CLOSE_SECONDS
+from txgreenwsgi._server.h1_channel import CONNECTION
 
 from .wire import WireTestCase, get, post
 

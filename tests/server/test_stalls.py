@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from txgreenwsgi._server.h1_channel import CLOSE_SECONDS
+from txgreenwsgi._server.channel import CLOSE_SECONDS
 
 from .application import application
 from .tls import TLSClient

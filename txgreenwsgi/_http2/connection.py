@@ -296,11 +296,6 @@ class Connection:
             _CONTINUATION,
         )
 
-    @property
-    def open_streams(self) -> int:
-        """The number of streams whose request or response has not ended."""
-        return len(self._streams)
-
     def next_events(self, now: float) -> list[Event] | None:
         """Return the events of the next frame; None if it is not complete.
 
@@ -568,7 +563,7 @@ class Connection:
         del self._streams[stream_id]
         if stream.sending and not self._resets.take(now):
             return self._calm("too many streams were reset")
-        return [StreamReset(stream_id, True)]
+        return [StreamReset(stream_id)]
 
     def _receive_go_away(self, frame: bytes, stream_id: int) -> list[Event]:
         """Handle GOAWAY. Not by h2, which would end the open streams."""
@@ -576,7 +571,7 @@ class Connection:
             return self._fail(ErrorCodes.PROTOCOL_ERROR, "GOAWAY for a stream")
         if len(frame) < _GOAWAY_BYTES:
             return self._fail(ErrorCodes.FRAME_SIZE_ERROR, "GOAWAY is too short")
-        return [GoneAway(_LONG.unpack_from(frame, _HEADER_BYTES + 4)[0])]
+        return [GoneAway()]
 
     def _receive_priority_update(self, frame: bytes, stream_id: int) -> list[Event]:
         if stream_id:
@@ -605,7 +600,7 @@ class Connection:
             return []
         if not self._resets.take(now):
             return self._calm("too many streams had to be reset")
-        return [StreamReset(stream_id, False)]
+        return [StreamReset(stream_id)]
 
     def _stream_error(
         self, stream_id: int, now: float, code: int = ErrorCodes.PROTOCOL_ERROR
@@ -635,7 +630,7 @@ class Connection:
         self._buffer.clear()
         self._at = 0
         self._streams.clear()
-        return [Failed(code, reason)]
+        return [Failed(reason)]
 
     # Sending.
 

@@ -96,11 +96,9 @@ class StreamReset:
 
     Attributes:
         stream_id: the stream.
-        by_client: whether the client has reset it.
     """
 
     stream_id: int
-    by_client: bool
 
 
 @dataclass(slots=True)
@@ -129,13 +127,7 @@ class WindowOpened:
 
 @dataclass(slots=True)
 class GoneAway:
-    """The client opens no more streams.
-
-    Attributes:
-        code: the error code; 0 for none.
-    """
-
-    code: int
+    """The client opens no more streams."""
 
 
 @dataclass(slots=True)
@@ -145,11 +137,9 @@ class Failed:
     A GOAWAY frame with the error is ready to be sent. No event follows.
 
     Attributes:
-        code: the error code.
         reason: the reason, for the log.
     """
 
-    code: int
     reason: str
 
 

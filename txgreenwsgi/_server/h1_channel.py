@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from time import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -22,25 +21,31 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection as TCPConnection
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from txgreenwsgi._http.framing import CLOSE
 from txgreenwsgi._http.h1 import BODY, COMPLETE, Connection
 from txgreenwsgi._http.head import END, Refusal, RequestHead
-from txgreenwsgi._http.writer import STATUSES
 from txgreenwsgi._native import lanes
 from txgreenwsgi._serving.body import BadBody
 from txgreenwsgi._serving.exchange import ENDED, Exchange
-from txgreenwsgi._serving.plain_response import plain_response
 from txgreenwsgi._serving.stream import concurrent_write_error
 from txgreenwsgi._serving.upgrade import offers_websocket
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._wsgi.input import MAX_PIECE_BYTES
-from txgreenwsgi.monitoring.records import ExchangeRecord
 
-from .ends import ends_of
-from .output import DirectOutput, SocketOutput, output_for, tcp_connection
+from .channel import (
+    CLOSE_SECONDS,
+    CLOSED,
+    DRAIN_BYTES,
+    DRAIN_CLOSE_SECONDS,
+    LINGERING,
+    NO_ENDS,
+    NO_TRANSPORT,
+    READ_BYTES,
+    Channel,
+)
+from .output import DirectOutput, SocketOutput, output_for
 from .sockets import DONE
 
 if TYPE_CHECKING:
@@ -50,12 +55,11 @@ if TYPE_CHECKING:
     from txgreenwsgi._http.parser import Event, HeadLimits
     from txgreenwsgi._http.writer import EarlyHints, ResponseHead
     from txgreenwsgi._serving.application_server import ApplicationServer
-    from txgreenwsgi._serving.stream import Carried, Ends, Output
+    from txgreenwsgi._serving.stream import Carried, Output
 
     from .handshakes import Handshakes
     from .proxied_address import ProxiedAddress
     from .sockets import Sockets
-    from .transports import PlainTransport
 
 __all__ = [
     "CLOSED",
@@ -69,8 +73,6 @@ __all__ = [
     "H1Channel",
 ]
 
-_log = Logger()
-
 #: No byte of a request was received.
 IDLE: Final = "idle"
 #: A part of a request head was received.
@@ -81,10 +83,6 @@ SERVING: Final = "serving"
 UPGRADED: Final = "upgraded"
 #: The exchange has ended; the rest of its request body is read and discarded.
 DRAINING: Final = "draining"
-#: The last response was sent; further input is read and discarded.
-LINGERING: Final = "lingering"
-#: The connection is lost or was aborted.
-CLOSED: Final = "closed"
 
 CONNECTION: Final = TransitionTable(
     "an HTTP/1.1 connection",
@@ -113,23 +111,6 @@ _ON_UPGRADE: Final = CONNECTION.moves("upgrade")
 _ON_CLOSE: Final = CONNECTION.moves("close")
 _ON_LOSE: Final = CONNECTION.moves("lose")
 
-#: Time for a connection to close, and for a request body to be drained.
-CLOSE_SECONDS = 5.0
-
-#: Time for the client to close a connection that a shutdown has half-closed.
-_DRAIN_CLOSE_SECONDS = 1.0
-
-#: Maximum size of an unread request body that is drained to keep the connection
-#: alive; with a longer rest the connection is closed.
-DRAIN_BYTES = 256 * 1024
-
-#: Maximum input that a lingering connection discards before it is aborted. Many
-#: clients send a whole upload before they read the response.
-_LINGER_BYTES = 16 * 1024 * 1024
-
-#: Size of a read from a socket.
-_READ_BYTES = 65536
-
 # The shared inbox of all connections without events: an empty deque takes 600 bytes.
 # Never modified.
 _EMPTY_INBOX: deque[Event] = deque(maxlen=0)
@@ -138,10 +119,6 @@ lanes.lend(
     connection_done=CONNECTION_DONE,
     connection_lost=CONNECTION_LOST,
 )
-
-_NO_ENDS = cast("Ends", None)
-# A PlainTransport where `_fd` is valid; any StreamTransport otherwise.
-_NO_TRANSPORT = cast("PlainTransport", None)
 
 #: Size of decoded data above which further chunks of a body stay encoded: small chunks
 #: must not take the memory of a whole window twice.
@@ -153,7 +130,7 @@ _MIN_READ_BYTES = 16384
 
 @lanes.with_lanes
 @implementer(IProtocol, IHandshakeListener)
-class H1Channel(lanes.H1ChannelState):
+class H1Channel(Channel, lanes.H1ChannelState):
     """The Twisted protocol of one HTTP/1.1 connection, and the stream of its exchanges.
 
     Args:
@@ -209,7 +186,7 @@ class H1Channel(lanes.H1ChannelState):
     ) -> None:
         self.state = IDLE
         self.server = server
-        self.transport = _NO_TRANSPORT
+        self.transport = NO_TRANSPORT
         self.exchange: Exchange | None = None
         self.reading_paused = False
         self._sockets = sockets
@@ -223,7 +200,7 @@ class H1Channel(lanes.H1ChannelState):
         # CLOSED, the time at which to abort the connection.
         self._time = 0.0
         # Set at the first request: most idle connections never need it.
-        self.ends = _NO_ENDS
+        self.ends = NO_ENDS
         # The descriptor under which `sockets` watches the connection; -1 where the
         # reactor watches the transport.
         self._fd = -1
@@ -245,17 +222,10 @@ class H1Channel(lanes.H1ChannelState):
         self.output = output_for(self.transport, self)
         self.server.connection_made(self)
 
-    def connectionMade(self) -> None:
-        """No-op, required by IProtocol: `makeConnection` does the work."""
-
     def handshakeCompleted(self) -> None:
         """Handle the end of the TLS handshake: the connection is idle from now on."""
         self._handshakes.end(self)
         self._time = self.server.hub.seconds()
-
-    def logPrefix(self) -> str:
-        """Return the name of this protocol in Twisted's log lines."""
-        return "txgreenwsgi"
 
     def dataReceived(self, data: bytes) -> None:
         """Parse bytes from the client."""
@@ -272,11 +242,7 @@ class H1Channel(lanes.H1ChannelState):
                 self._put(events)
             self._pump()
         elif state is LINGERING or state is CLOSED:
-            # Unread bytes in the kernel would reset the connection on close, and the
-            # client would lose the response.
-            self._discarded += len(data)
-            if self._discarded > _LINGER_BYTES:
-                self.abort()
+            self._discard(data)
         elif state is UPGRADED:
             if self.exchange is not None:
                 self.exchange.body.received(data)
@@ -289,7 +255,7 @@ class H1Channel(lanes.H1ChannelState):
     def doRead(self) -> BaseException | None:
         """Read from the socket; return the reason if the connection is lost."""
         try:
-            data = self.transport.socket.recv(_READ_BYTES)
+            data = self.transport.socket.recv(READ_BYTES)
         except BlockingIOError:
             return None
         except OSError:
@@ -316,11 +282,7 @@ class H1Channel(lanes.H1ChannelState):
             exchange.peer_lost()
             if exchange.state is not ENDED:
                 self.server.detach(exchange)
-        self.transport = _NO_TRANSPORT
-
-    def hung_up(self) -> None:
-        """Handle a disconnect while reading is paused."""
-        self.abort()
+        self.transport = NO_TRANSPORT
 
     def send_failed(self) -> None:
         """Abort the connection after a failed or incomplete send."""
@@ -398,7 +360,7 @@ class H1Channel(lanes.H1ChannelState):
     def _postpone(self) -> None:
         """Call `_pump` at a later turn of the reactor; read no more until then."""
         self._pumping = True
-        if not self.reading_paused and self.transport is not _NO_TRANSPORT:
+        if not self.reading_paused and self.transport is not NO_TRANSPORT:
             # Without noticing a disconnect: the client may have sent all its requests.
             self.reading_paused = True
             self.transport.pauseProducing()
@@ -426,7 +388,7 @@ class H1Channel(lanes.H1ChannelState):
     def _begin(self, head: RequestHead, complete: bool = False) -> None:
         """Begin an exchange; `complete` means that the request has no body."""
         self.state = _ON_REQUEST[self.state]
-        if self.ends is _NO_ENDS:
+        if self.ends is NO_ENDS:
             self._find_ends()
         self._h1.begin(head)
         if head.upgrade and offers_websocket(head):
@@ -448,44 +410,12 @@ class H1Channel(lanes.H1ChannelState):
     def _find_ends(self) -> None:
         if self._fd < 0:
             self._handshakes.end(self)  # for a transport that does not report it
-        url_scheme = self.server.settings.url_scheme
-        self.ends = ends_of(self.transport, url_scheme, self._sockets.addresses)
-        if self._proxied is not None:
-            self.ends = self._proxied.ends(self.ends, url_scheme)
+        self.ends = self._both_ends()
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer an invalid request and ignore all input after it."""
-        status = STATUSES[refusal.status]
         self._find_ends()
-        ends = self.ends
-        _log.info(
-            "request refused: {address}: {status}, {reason}",
-            address=ends.remote_addr or "a UNIX socket",
-            status=refusal.status,
-            reason=refusal.reason,
-        )
-        head, body = plain_response(status, refusal.reason)
-        if self.server.metrics is not None:
-            self.server.metrics.refused(head.code, len(body))
-        table = self.server.table
-        if table.observers:
-            table.observe(
-                ExchangeRecord(
-                    remote_addr=ends.remote_addr,
-                    remote_port=ends.remote_port,
-                    started=time(),
-                    duration=0.0,
-                    method="",
-                    target="",
-                    version="",
-                    status=head.code,
-                    bytes_sent=len(body),
-                    request_id=table.next_id(),
-                    referer="",
-                    user_agent="",
-                    outcome="refused",
-                )
-            )
+        head, body = self._record_refusal(refusal, self.ends)
         self.output.send_last(self._h1.send_answer(head, body))
         self._close_lingering()
 
@@ -695,19 +625,9 @@ class H1Channel(lanes.H1ChannelState):
         elif (
             not wanted
             and not self.reading_paused
-            and self.transport is not _NO_TRANSPORT
+            and self.transport is not NO_TRANSPORT
         ):
-            self.reading_paused = True
-            if self._fd >= 0:
-                self._sockets.watch_hang_up(self._fd, True)
-            self.transport.pauseProducing()
-
-    def _resume_reading(self) -> None:
-        self.reading_paused = False
-        if self.transport is not _NO_TRANSPORT:
-            self.transport.resumeProducing()
-            if self._fd >= 0:
-                self._sockets.watch_hang_up(self._fd, False)
+            self._pause_reading()
 
     def stored_body(self) -> None:
         """Return None: bodies arrive in pieces."""
@@ -764,7 +684,7 @@ class H1Channel(lanes.H1ChannelState):
             and now - self._time >= self.server.settings.drain_idle
             and not self._has_input()  # perhaps a request; `check` tries again
         ):
-            self._close_lingering(_DRAIN_CLOSE_SECONDS)
+            self._close_lingering(DRAIN_CLOSE_SECONDS)
 
     def end_of_grace(self) -> None:
         """Close after the grace period if no request is in progress."""
@@ -803,7 +723,7 @@ class H1Channel(lanes.H1ChannelState):
         ):
             if exchange.head.keep_alive and self.server.shutdown.stopping:
                 # Its next request may be on its way.
-                self._close_lingering(_DRAIN_CLOSE_SECONDS)
+                self._close_lingering(DRAIN_CLOSE_SECONDS)
             else:
                 self._close()
         else:
@@ -822,12 +742,7 @@ class H1Channel(lanes.H1ChannelState):
         if self.state is LINGERING or self.state is CLOSED:
             return
         self._begin_closing(seconds)
-        self.output.detach()
-        if isinstance(self.output, SocketOutput):
-            self.transport.loseWriteConnection()
-        else:
-            # TLS sends close_notify and reads until it receives the client's.
-            self.transport.loseConnection()
+        self._close_sending(self.output, isinstance(self.output, SocketOutput))
 
     def _begin_closing(self, seconds: float | None = None) -> None:
         self.state = _ON_CLOSE[self.state]
@@ -846,31 +761,11 @@ class H1Channel(lanes.H1ChannelState):
             return CLOSE_SECONDS
         return self.server.limits.write_seconds or float("inf")
 
-    def _stop_lingering(self, now: float) -> None:
-        """Close a connection whose client did not close it in time."""
-        below = tcp_connection(self.transport)
-        if (
-            self.state is LINGERING
-            and self.server.shutdown.stopping
-            and below is not None
-            and not below.disconnecting
-        ):
-            # The client may still be receiving: an abort would discard what is unsent.
-            self._time = now + self._flush_seconds
-            below.loseConnection()
-        else:
-            self.abort()
-
     def abort(self) -> None:
         """Abort the connection, so that the client detects the truncation."""
         self.state = _ON_LOSE[self.state]
-        self._time = self.server.hub.seconds() + CLOSE_SECONDS
         self._drop_input()
-        if self.transport is not _NO_TRANSPORT:
-            self.output.detach()
-            if self.reading_paused and self._fd >= 0:
-                self._sockets.watch_hang_up(self._fd, False)
-            self.transport.abortConnection()
+        self._abort_transport(self.output)
 
     def check(self, now: float) -> None:
         """Apply the deadlines of the connection and its exchange."""
@@ -897,7 +792,7 @@ class H1Channel(lanes.H1ChannelState):
             if now - self._time >= CLOSE_SECONDS:
                 self._close_lingering()
         elif now >= self._time:
-            self._stop_lingering(now)
+            self._stop_lingering(now, self._flush_seconds)
 
     def _time_out(self, limit: float) -> None:
         """Close an idle connection, or refuse a request whose head is late.
@@ -911,22 +806,6 @@ class H1Channel(lanes.H1ChannelState):
             self._close()
         else:
             self._refuse(Refusal(408, f"no complete head in {limit:g} seconds"))
-
-    def read_now(self) -> bool:
-        """Deliver input that the reactor has not read; return False if there is none.
-
-        Call from the reactor greenlet, at a deadline of the client. One read is enough:
-        the rest, if any, came later.
-        """
-        below = tcp_connection(self.transport)
-        if below is None or self.reading_paused or not self.output.has_unread_input():
-            return False
-        # The result is ignored: the reactor reports a lost connection again.
-        if self._fd >= 0:
-            self.doRead()
-        else:
-            below.doRead()
-        return True
 
     def postpone(self, seconds: float, now: float) -> None:
         """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""

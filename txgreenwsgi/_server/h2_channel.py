@@ -10,7 +10,6 @@ This file owns a transport. It must never know the application.
 
 from __future__ import annotations
 
-from time import time
 from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.interfaces import IProtocol, ITCPTransport
@@ -18,7 +17,6 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from txgreenwsgi._http.writer import STATUSES
 from txgreenwsgi._http2.connection import Connection
 from txgreenwsgi._http2.events import (
     BodyEnded,
@@ -33,14 +31,22 @@ from txgreenwsgi._http2.events import (
 )
 from txgreenwsgi._http2.priority import Turns
 from txgreenwsgi._serving.exchange import ENDED, Exchange
-from txgreenwsgi._serving.plain_response import plain_response
 from txgreenwsgi._states import TransitionTable
-from txgreenwsgi.monitoring.records import ExchangeRecord
 
-from .ends import ends_of
+from .channel import (
+    CLOSE_SECONDS,
+    CLOSED,
+    DRAIN_BYTES,
+    DRAIN_CLOSE_SECONDS,
+    LINGERING,
+    NO_ENDS,
+    NO_TRANSPORT,
+    READ_BYTES,
+    Channel,
+)
 from .h2_output import SocketWriter, writer_for
-from .h2_stream import CANCEL, DRAIN_BYTES, INTERNAL_ERROR, NO_ERROR, H2Stream
-from .output import has_unread_bytes, tcp_connection
+from .h2_stream import CANCEL, INTERNAL_ERROR, NO_ERROR, H2Stream
+from .output import has_unread_bytes
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import ITransport
@@ -49,12 +55,10 @@ if TYPE_CHECKING:
     from txgreenwsgi._http2.connection import Http2Limits
     from txgreenwsgi._http2.events import Event
     from txgreenwsgi._serving.application_server import ApplicationServer
-    from txgreenwsgi._serving.stream import Ends
 
     from .h2_output import Writer
     from .proxied_address import ProxiedAddress
     from .sockets import Sockets
-    from .transports import PlainTransport
 
 __all__ = [
     "ANNOUNCED",
@@ -75,10 +79,6 @@ OPEN: Final = "open"
 ANNOUNCED: Final = "announced"
 #: Later requests are refused; those in progress are served.
 FINISHING: Final = "finishing"
-#: The last byte was sent; further input is read and discarded.
-LINGERING: Final = "lingering"
-#: The connection is lost or was aborted.
-CLOSED: Final = "closed"
 
 CONNECTION: Final = TransitionTable(
     "an HTTP/2 connection",
@@ -101,18 +101,6 @@ _ON_FINISH: Final = CONNECTION.moves("finish")
 _ON_CLOSE: Final = CONNECTION.moves("close")
 _ON_LOSE: Final = CONNECTION.moves("lose")
 
-#: Time for a connection to close, and for the rest of a request body to arrive.
-_CLOSE_SECONDS = 5.0
-
-#: Time for the client to close a connection that a shutdown has half-closed.
-_DRAIN_CLOSE_SECONDS = 1.0
-
-#: Maximum input that a lingering connection discards before it is aborted.
-_LINGER_BYTES = 16 * 1024 * 1024
-
-#: Size of a read from a socket.
-_READ_BYTES = 65536
-
 #: Size of the pieces in which the frames of a connection go to the transport.
 _PIECE_BYTES = 65536
 
@@ -124,14 +112,11 @@ _NEVER = float("inf")
 
 _REFUSED_STREAM = 7  # RFC 9113 section 7
 
-_NO_ENDS = cast("Ends", None)
-# A PlainTransport where `_fd` is valid; any StreamTransport otherwise.
-_NO_TRANSPORT = cast("PlainTransport", None)
 _NO_WRITER = cast("Writer", None)
 
 
 @implementer(IProtocol)
-class H2Channel:
+class H2Channel(Channel):
     """The Twisted protocol of one HTTP/2 connection.
 
     Args:
@@ -190,12 +175,12 @@ class H2Channel:
         self.state = OPEN
         self.server = server
         self.h2 = Connection(limits)
-        self.transport = _NO_TRANSPORT
+        self.transport = NO_TRANSPORT
         self.may_buffer = False
         self.reading_paused = False
         self._sockets = sockets
         self._proxied = proxied
-        self._ends = _NO_ENDS
+        self._ends = NO_ENDS
         self._writer = _NO_WRITER
         self._fd = -1
         # Open streams, and the exchanges that outlive their stream: their tasks take
@@ -236,28 +221,14 @@ class H2Channel:
             transport.setTcpNoDelay(True)
         self._writer = writer_for(self.transport, self, seconds)
         self.may_buffer = self._writer.may_buffer
-        url_scheme = self.server.settings.url_scheme
-        self._ends = ends_of(self.transport, url_scheme, self._sockets.addresses)
-        if self._proxied is not None:
-            self._ends = self._proxied.ends(self._ends, url_scheme)
+        self._ends = self._both_ends()
         self.server.connection_made(self)
         self._write_out()
-
-    def connectionMade(self) -> None:
-        """No-op, required by IProtocol: `makeConnection` does the work."""
-
-    def logPrefix(self) -> str:
-        """Return the name of this protocol in Twisted's log lines."""
-        return "txgreenwsgi"
 
     def dataReceived(self, data: bytes) -> None:
         """Interpret bytes from the client."""
         if self.state is LINGERING or self.state is CLOSED:
-            # Unread bytes in the kernel would reset the connection on close, and the
-            # client would lose the last responses.
-            self._discarded += len(data)
-            if self._discarded > _LINGER_BYTES:
-                self.abort()
+            self._discard(data)
             return
         self.h2.feed(data)
         if not self._pumping and not self._postponed:
@@ -266,7 +237,7 @@ class H2Channel:
     def doRead(self) -> BaseException | None:
         """Read from the socket; return the reason if the connection is lost."""
         try:
-            data = self.transport.socket.recv(_READ_BYTES)
+            data = self.transport.socket.recv(READ_BYTES)
         except BlockingIOError:
             return None
         except OSError:
@@ -284,11 +255,7 @@ class H2Channel:
             self._sockets.forget(self, self._fd)
         self.server.connection_lost(self)
         self._lose_streams()
-        self.transport = _NO_TRANSPORT
-
-    def hung_up(self) -> None:
-        """Handle a disconnect while reading is paused."""
-        self.abort()
+        self.transport = NO_TRANSPORT
 
     def send_failed(self) -> None:
         """Abort the connection after a failed send."""
@@ -405,7 +372,7 @@ class H2Channel:
             # Some clients lose their open streams when the end is announced: it is only
             # for those whose connection does not become idle.
             now = self.server.hub.seconds()
-            patience = max(self.server.settings.drain_idle, _DRAIN_CLOSE_SECONDS)
+            patience = max(self.server.settings.drain_idle, DRAIN_CLOSE_SECONDS)
             if now - shutdown.began >= patience:
                 self._announce(now)
         head = event.head
@@ -436,37 +403,8 @@ class H2Channel:
 
     def _refuse(self, event: RequestRefused) -> None:
         """Answer an invalid request without an exchange."""
-        refusal = event.refusal
-        status = STATUSES[refusal.status]
         ends = self._ends
-        _log.info(
-            "request refused: {address}: {status}, {reason}",
-            address=ends.remote_addr or "a UNIX socket",
-            status=refusal.status,
-            reason=refusal.reason,
-        )
-        head, body = plain_response(status, refusal.reason)
-        if self.server.metrics is not None:
-            self.server.metrics.refused(head.code, len(body))
-        table = self.server.table
-        if table.observers:
-            table.observe(
-                ExchangeRecord(
-                    remote_addr=ends.remote_addr,
-                    remote_port=ends.remote_port,
-                    started=time(),
-                    duration=0.0,
-                    method="",
-                    target="",
-                    version="",
-                    status=head.code,
-                    bytes_sent=len(body),
-                    request_id=table.next_id(),
-                    referer="",
-                    user_agent="",
-                    outcome="refused",
-                )
-            )
+        head, body = self._record_refusal(event.refusal, ends)
         stream = H2Stream(
             self, event.stream_id, 0, ends, event.method == "HEAD", not event.ended
         )
@@ -690,37 +628,19 @@ class H2Channel:
         """Pause reading while received frames wait; else resume it."""
         lingers = self.state is LINGERING or self.state is CLOSED
         wanted = lingers or not (self._excess > EXCESS_BYTES or self._postponed)
-        if self.transport is _NO_TRANSPORT or wanted is not self.reading_paused:
+        if self.transport is NO_TRANSPORT or wanted is not self.reading_paused:
             return
-        self.reading_paused = not wanted
         if wanted:
-            self.transport.resumeProducing()
-            if self._fd >= 0:
-                self._sockets.watch_hang_up(self._fd, False)
+            self._resume_reading()
         else:
-            if self._fd >= 0:
-                self._sockets.watch_hang_up(self._fd, True)
-            self.transport.pauseProducing()
+            self._pause_reading()
 
     def read_now(self) -> bool:
         """Deliver input that the reactor has not read; return False if there is none.
 
-        Call from the reactor greenlet, at a deadline of the client.
+        A no-op while frames are dispatched.
         """
-        below = tcp_connection(self.transport)
-        if (
-            below is None
-            or self.reading_paused
-            or self._pumping
-            or not has_unread_bytes(self.transport)
-        ):
-            return False
-        # The result is ignored: the reactor reports a lost connection again.
-        if self._fd >= 0:
-            self.doRead()
-        else:
-            below.doRead()
-        return True
+        return not self._pumping and super().read_now()
 
     # Closing.
 
@@ -741,7 +661,7 @@ class H2Channel:
                 self._end()
         elif (
             self.state is ANNOUNCED
-            and now - self._announced >= max(idle, _DRAIN_CLOSE_SECONDS)
+            and now - self._announced >= max(idle, DRAIN_CLOSE_SECONDS)
             and not self._has_input()
         ):
             self.state = _ON_FINISH[self.state]
@@ -772,9 +692,9 @@ class H2Channel:
             self.h2.end()
         self._write_out()
         if self.state is not CLOSED:
-            self._close_lingering(_DRAIN_CLOSE_SECONDS)
+            self._close_lingering(DRAIN_CLOSE_SECONDS)
 
-    def _close_lingering(self, seconds: float = _CLOSE_SECONDS) -> None:
+    def _close_lingering(self, seconds: float = CLOSE_SECONDS) -> None:
         """Close the sending side; read and discard input for a limited time.
 
         A close with unread bytes in the kernel resets the connection, and the client
@@ -784,12 +704,7 @@ class H2Channel:
             return
         self.state = _ON_CLOSE[self.state]
         self._time = self.server.hub.seconds() + max(seconds, self._flush_seconds)
-        self._writer.detach()
-        if isinstance(self._writer, SocketWriter):
-            self.transport.loseWriteConnection()
-        else:
-            # TLS sends close_notify and reads until it receives the client's.
-            self.transport.loseConnection()
+        self._close_sending(self._writer, isinstance(self._writer, SocketWriter))
         self._update_reading()
 
     @property
@@ -799,30 +714,10 @@ class H2Channel:
             return 0.0
         return self.server.limits.write_seconds or float("inf")
 
-    def _stop_lingering(self, now: float) -> None:
-        """Close a connection whose client did not close it in time."""
-        below = tcp_connection(self.transport)
-        if (
-            self.state is LINGERING
-            and self.server.shutdown.stopping
-            and below is not None
-            and not below.disconnecting
-        ):
-            # The client may still be receiving: an abort would discard what is unsent.
-            self._time = now + (self.server.limits.write_seconds or float("inf"))
-            below.loseConnection()
-        else:
-            self.abort()
-
     def abort(self) -> None:
         """Abort the connection."""
         self.state = _ON_LOSE[self.state]
-        self._time = self.server.hub.seconds() + _CLOSE_SECONDS
-        if self.transport is not _NO_TRANSPORT:
-            self._writer.detach()
-            if self.reading_paused and self._fd >= 0:
-                self._sockets.watch_hang_up(self._fd, False)
-            self.transport.abortConnection()
+        self._abort_transport(self._writer)
 
     # Deadlines.
 
@@ -830,7 +725,9 @@ class H2Channel:
         """Apply the deadlines of the connection and its exchanges."""
         if self.state is LINGERING or self.state is CLOSED:
             if now >= self._time:
-                self._stop_lingering(now)
+                # What the writer has not sent is in the transport since `detach`.
+                limit = self.server.limits.write_seconds or float("inf")
+                self._stop_lingering(now, limit)
             return
         for stream in list(self._streams.values()):
             if stream.exchange is not None:
@@ -871,7 +768,7 @@ class H2Channel:
 
     def _check_rest(self, stream: H2Stream, now: float) -> None:
         """Apply the deadline of a stream whose exchange has ended."""
-        limit = _CLOSE_SECONDS
+        limit = CLOSE_SECONDS
         if stream.pending is not None:
             limit = self.server.limits.write_seconds or float("inf")
         if now - stream.since >= limit:
@@ -894,7 +791,7 @@ class H2Channel:
     def postpone(self, seconds: float, now: float) -> None:
         """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
         if self.state is LINGERING or self.state is CLOSED:
-            later = min(self._time + seconds, now + _CLOSE_SECONDS)
+            later = min(self._time + seconds, now + CLOSE_SECONDS)
             self._time = max(self._time, later)
             return
         self._idle_since = min(self._idle_since + seconds, now)

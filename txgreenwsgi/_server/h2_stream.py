@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from txgreenwsgi._http.framing import BODILESS_CODES
 from txgreenwsgi._serving.body import BadBody, RequestBody
-from txgreenwsgi._serving.stream import concurrent_write_error
+from txgreenwsgi._serving.stream import concurrent_write_error, park_for_turn
 from txgreenwsgi._switching.errors import ClientDisconnected
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.waiting import sleep
@@ -26,16 +26,12 @@ if TYPE_CHECKING:
     from txgreenwsgi._serving.exchange import Exchange
     from txgreenwsgi._serving.stream import Carried, Ends
 
-__all__ = ["CANCEL", "DRAIN_BYTES", "INTERNAL_ERROR", "NO_ERROR", "H2Stream"]
+__all__ = ["CANCEL", "INTERNAL_ERROR", "NO_ERROR", "H2Stream"]
 
 # RFC 9113 section 7.
 NO_ERROR: Final = 0
 INTERNAL_ERROR: Final = 2
 CANCEL: Final = 8
-
-#: Maximum size of the rest of a request body that is read and dropped after the
-#: response. The stream of a longer one is reset, which clients may take for a failure.
-DRAIN_BYTES: Final = 256 * 1024
 
 #: Size below which pieces of a body are joined while no task reads: each piece takes
 #: more memory than its content.
@@ -97,6 +93,7 @@ class H2Stream:
         urgency: the urgency of the request.
         ends: both ends of the connection.
         bodiless: whether the method excludes a response body.
+        receiving: whether the request has a body.
 
     Attributes:
         stream_id: as given.
@@ -310,15 +307,7 @@ class H2Stream:
 
     def turn(self) -> None:
         """Park for a reactor turn; no other task sends in between."""
-        if self.waiting is not None:
-            raise concurrent_write_error()
-        task = require_task("write()")
-        self.waiting = suspension = Suspension(task, "a turn")
-        task.hub.at_next_turn(suspension.resume)
-        try:
-            suspension.wait()
-        finally:
-            self.waiting = None
+        park_for_turn(self)
 
     def flush(self) -> None:
         """Park until the bytes sent have left this process.

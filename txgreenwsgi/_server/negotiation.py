@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from zope.interface import implementer
 
+from txgreenwsgi._http2.connection import PREFACE
+
 from .first_bytes import FirstBytes, FirstBytesFactory, Site
 
 if TYPE_CHECKING:
@@ -27,9 +29,6 @@ __all__ = ["ALPN", "Negotiation", "NegotiationFactory"]
 
 #: The name of HTTP/2 over TLS.
 ALPN = b"h2"
-
-#: The first bytes of an HTTP/2 client; no other version has this method.
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class NegotiationFactory(FirstBytesFactory):
@@ -93,10 +92,11 @@ class Negotiation(FirstBytes):
             self._become(self.transport.negotiatedProtocol == ALPN)
             return
         self._data += data
-        start = self._data[: len(_PREFACE)]
-        if _PREFACE.startswith(start) and len(start) < len(_PREFACE):
+        # No other version has the method PRI.
+        start = self._data[: len(PREFACE)]
+        if PREFACE.startswith(start) and len(start) < len(PREFACE):
             return
-        self._become(start == _PREFACE)
+        self._become(start == PREFACE)
 
     def _become(self, http2: bool) -> None:
         """Continue as HTTP/1.1 or HTTP/2 on the same transport."""

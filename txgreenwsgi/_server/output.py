@@ -25,7 +25,7 @@ from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
 from txgreenwsgi._native import lanes
-from txgreenwsgi._serving.stream import concurrent_write_error
+from txgreenwsgi._serving.stream import concurrent_write_error, park_for_turn
 from txgreenwsgi._switching.errors import ClientDisconnected
 from txgreenwsgi._switching.greenlets import Suspension, require_task
 from txgreenwsgi._switching.waiting import sleep
@@ -193,15 +193,7 @@ class SocketOutput(lanes.SocketOutputState):
         return count - left
 
     def turn(self) -> None:
-        if self.waiting is not None:
-            raise concurrent_write_error()
-        task = require_task("write()")
-        self.waiting = suspension = Suspension(task, "a turn")
-        task.hub.at_next_turn(suspension.resume)
-        try:
-            suspension.wait()
-        finally:
-            self.waiting = None
+        park_for_turn(self)
 
     def flush(self) -> None:
         pass

@@ -193,13 +193,12 @@ class GreenSite(Factory):
         return self._http1(addr)
 
     def _http1(self, addr: IAddress | None) -> H1Channel:
-        given: object = addr
         return self._channel(
             self.server,
             self.sockets,
             self._head_limits,
             self._handshakes,
-            given if type(given) is ProxiedAddress else None,
+            _proxied(addr),
         )
 
     @cached_property
@@ -219,9 +218,7 @@ class GreenSite(Factory):
         def make(addr: IAddress | None, http2: bool) -> IProtocol:
             if not http2:
                 return self._http1(addr)
-            given: object = addr
-            proxied = given if type(given) is ProxiedAddress else None
-            return H2Channel(self.server, self.sockets, limits, proxied)
+            return H2Channel(self.server, self.sockets, limits, _proxied(addr))
 
         self.server.bind()
         factory = NegotiationFactory(
@@ -279,3 +276,8 @@ class GreenSite(Factory):
     def cut_short(self) -> None:
         """End the grace period of a shutdown in progress; otherwise a no-op."""
         self.server.shutdown.end_grace_now()
+
+
+def _proxied(given: object) -> ProxiedAddress | None:
+    """Return the address given, if a proxy has named it by the PROXY protocol."""
+    return given if type(given) is ProxiedAddress else None

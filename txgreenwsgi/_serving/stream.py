@@ -5,18 +5,20 @@ requests, a `Request` of twisted.web, one stream of an HTTP/2 connection. An
 exchange sends its response through the stream, and the stream reports what the
 client sends and when it disconnects.
 
-This file contains interfaces. It must never know their implementations.
+This file contains interfaces, and what implementations of `Backpressure` share. It must
+never know the implementations.
 """
 
 from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
+from txgreenwsgi._switching.greenlets import Suspension, require_task
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from txgreenwsgi._http.writer import EarlyHints, ResponseHead
-    from txgreenwsgi._switching.greenlets import Suspension
 
 __all__ = [
     "Backpressure",
@@ -25,6 +27,7 @@ __all__ = [
     "Output",
     "Stream",
     "concurrent_write_error",
+    "park_for_turn",
 ]
 
 
@@ -280,3 +283,20 @@ class Stream(Protocol):
 def concurrent_write_error() -> RuntimeError:
     """Return the error for a send while another task is parked in a send."""
     return RuntimeError("two tasks write the response of one request at the same time")
+
+
+def park_for_turn(output: Backpressure) -> None:
+    """Park for a reactor turn; `output.waiting` makes other sends fail in between.
+
+    Raises:
+        RuntimeError: another task is parked in a send.
+    """
+    if output.waiting is not None:
+        raise concurrent_write_error()
+    task = require_task("write()")
+    output.waiting = suspension = Suspension(task, "a turn")
+    task.hub.at_next_turn(suspension.resume)
+    try:
+        suspension.wait()
+    finally:
+        output.waiting = None
