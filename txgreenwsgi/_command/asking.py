@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FAILURE_STATUS",
     "Parser",
-    "counted",
     "printable",
     "question",
     "run",
@@ -135,11 +134,6 @@ def run(
     elif text:
         print(printable(text))
     return status
-
-
-def counted(number: int, name: str) -> str:
-    """Return a number with a noun, such as "2 workers"."""
-    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .history import MOST_SAMPLES
 from .markup import Markup, element, html, joined, lines, sparkline, table
-from .states import worker_state
+from .states import activities, processes, worker_state
 from .units import (
     UNKNOWN,
+    count_text,
+    counted,
     duration,
     megabytes,
     printable_path,
@@ -130,25 +132,19 @@ def fragment(view: View) -> Markup:
 
 
 def _header(snapshot: SnapshotInformation) -> Markup:
-    count = snapshot["target"]
-    process = f"pid {snapshot['pid']}"
-    if count:
-        process = f"{_counted(count, 'worker')}, master {process}"
-    facts = [f"txgreenwsgi {snapshot['version']}", process]
+    facts = [f"txgreenwsgi {snapshot['version']}", processes(snapshot)]
     facts.append(f"up {duration(snapshot['age'])}")
-    if count:
-        facts.append(_counted(snapshot["reloads"], "reload"))
-        facts.append(_counted(snapshot["restarts"], "unexpected restart"))
+    if snapshot["target"]:
+        facts.append(counted(snapshot["reloads"], "reload"))
+        facts.append(counted(snapshot["restarts"], "unexpected restart"))
     parts = [
         element("h1", snapshot["app"]),
         element("p", " · ".join([*facts, *snapshot["listening"]]), class_="facts"),
     ]
-    for word, holds in [
-        ("stopping", snapshot["stopping"]),
-        ("reloading", snapshot["reloading"]),
-    ]:
-        if holds:
-            parts.append(element("p", f"The server is {word}.", class_="notice"))
+    parts += [
+        element("p", f"The server is {word}.", class_="notice")
+        for word in activities(snapshot)
+    ]
     last = snapshot["last_reload"]
     if last is not None and not last["succeeded"]:
         reason = last["reason"].strip().rpartition("\n")[2]
@@ -224,9 +220,9 @@ def _workers(view: View) -> Markup:
                 element("span", *shown),
                 duration(worker["age"]),
                 rate(view.rates[number]) if number in view.rates else UNKNOWN,
-                _number(worker["requests"]),
-                _number(worker["connections"]),
-                _number(worker["served"]),
+                count_text(worker["requests"]),
+                count_text(worker["connections"]),
+                count_text(worker["served"]),
                 UNKNOWN if worker["lag"] is None else short_duration(worker["lag"]),
                 megabytes(worker["rss"]),
             )
@@ -383,10 +379,6 @@ def _bad(count: int) -> str:
     return element("span", str(count), class_="bad") if count else "0"
 
 
-def _number(value: int | None) -> str:
-    return UNKNOWN if value is None else str(value)
-
-
 def _size(size: int) -> str:
     if size < 10_000:
         return f"{size} B"
@@ -397,10 +389,6 @@ def _size(size: int) -> str:
 
 def _ago(seconds: float) -> str:
     return f"{duration(max(seconds, 0.0))} ago"
-
-
-def _counted(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 # Pages of one thing.
@@ -453,7 +441,7 @@ def failure_page(failure: FailureInformation, now: float) -> str:
         now: seconds since 1970.
     """
     facts = [
-        f"{_counted(failure['count'], 'time')} since {_ago(now - failure['first'])}",
+        f"{counted(failure['count'], 'time')} since {_ago(now - failure['first'])}",
         f"last {_ago(now - failure['last'])}",
         f"{failure['method']} {printable_path(failure['path'])}",
         f"request {failure['request_id']}",
