@@ -37,8 +37,7 @@ from txgreenwsgi._metrics.families import (
 from txgreenwsgi._metrics.process import measure
 from txgreenwsgi._switching.waiting import spawn
 from txgreenwsgi._workers.interface import MasterObserver
-from txgreenwsgi._workers.page import MetricsPage as SharedMetrics
-from txgreenwsgi._workers.page import metrics_of_record
+from txgreenwsgi._workers.page import SharedMetrics, metrics_of_record
 from txgreenwsgi._workers.questions import Questions
 
 if TYPE_CHECKING:
