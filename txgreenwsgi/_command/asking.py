@@ -26,6 +26,7 @@ __all__ = [
     "Parser",
     "printable",
     "question",
+    "report",
     "run",
     "seconds_of",
 ]
@@ -125,15 +126,20 @@ def run(
     try:
         result, text, status = command(given)
     except ControlError as error:
-        if given.json:
-            print(json.dumps({"error": str(error)}))
-        print(f"{parser.prog}: {printable(str(error))}", file=sys.stderr)
-        return FAILURE_STATUS
+        return report(error, parser, given)
     if given.json:
         print(json.dumps(result, indent=2))
     elif text:
         print(printable(text))
     return status
+
+
+def report(error: ControlError, parser: Parser, given: argparse.Namespace) -> int:
+    """Print why a command has failed, and return the exit status."""
+    if given.json:
+        print(json.dumps({"error": str(error)}))
+    print(f"{parser.prog}: {printable(str(error))}", file=sys.stderr)
+    return FAILURE_STATUS
 
 
 def printable(text: str) -> str:
