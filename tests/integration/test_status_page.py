@@ -16,7 +16,6 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -88,19 +87,6 @@ class StatusCase(ControlCase):
             self.assertLess(time.monotonic(), end, found)
             time.sleep(0.2)
 
-    def begin_request(self, server: Workers, path: str) -> threading.Thread:
-        """Send a request whose answer does not matter."""
-
-        def fetch() -> None:
-            with contextlib.suppress(AssertionError, OSError):
-                server.fetch(path)
-
-        thread = threading.Thread(target=fetch)
-        thread.start()
-        self.addCleanup(thread.join, STOP_SECONDS)
-        self.addCleanup(server.kill)
-        return thread
-
 
 def requests_in(found: Any) -> list[Any]:
     """Return the requests in flight of a snapshot."""
@@ -114,7 +100,7 @@ class ServerTests(StatusCase):
         """Check what the page shows of requests, routes, blocks and failures."""
         server = self.serve_page(workers)
         self.snapshot()  # routes are collected from now on
-        self.begin_request(server, HOSTILE_PATH)
+        self.request(server, HOSTILE_PATH)
         found = self.wait_snapshot(requests_in)
         (row,) = requests_in(found)
         self.assertEqual(row["path"], HOSTILE_TEXT)
@@ -185,7 +171,7 @@ class ServerTests(StatusCase):
     def test_blocked_worker(self) -> None:
         """The page answers while a worker is blocked, and names its request."""
         server = self.serve_page(2)
-        self.begin_request(server, "/busy/6")
+        self.request(server, "/busy/6")
 
         def blocked(found: Any) -> list[Any]:
             return [
@@ -277,7 +263,7 @@ class BrowserTests(StatusCase):
         server = self.serve_page(2)
         self.open()
         self.browser.run("window.isSame = true")
-        self.begin_request(server, HOSTILE_PATH)
+        self.request(server, HOSTILE_PATH)
         self.browser.wait_true("document.body.innerText.includes('/wait/<img')")
         for number in range(3):
             server.fetch(f"/orders/{number}")
@@ -329,7 +315,7 @@ class BrowserTests(StatusCase):
     def test_narrow_and_dark(self) -> None:
         """On a phone, nothing is wider than the screen; dark mode has dark colours."""
         server = self.serve_page(1)
-        self.begin_request(server, "/wait/" + "x" * 500)
+        self.request(server, "/wait/" + "x" * 500)
         self.wait_snapshot(requests_in)
         for width in (390, 1200):
             for dark in (False, True):
@@ -349,7 +335,7 @@ class BrowserTests(StatusCase):
         server = self.serve_page(0)
         self.browser.call("Emulation.setScriptExecutionDisabled", value=True)
         self.browser.call("Page.navigate", url=f"http://{LOOPBACK}:{self.page_port}/")
-        self.begin_request(server, "/wait/static")
+        self.request(server, "/wait/static")
         end = time.monotonic() + STOP_SECONDS
         html = ""
         while "/wait/static" not in html:
@@ -386,7 +372,7 @@ class TopTests(StatusCase):
         """The status is printed once, as text or as JSON, without an access page."""
         for workers in (0, 2):
             server = self.serve_page(workers)
-            self.begin_request(server, "/wait/%C3%A4%1b[2J")
+            self.request(server, "/wait/%C3%A4%1b[2J")
             self.wait_snapshot(requests_in)
             done = self.command("top", "--once", "--interval", "0.3")
             self.assertEqual(done.returncode, 0, done.stderr)
@@ -424,9 +410,9 @@ class TopTests(StatusCase):
     def test_terminal(self) -> None:
         """On a terminal, keys select requests, show stacks and cancel; q ends."""
         server = self.serve_page(2, "--status-cancel")
-        self.begin_request(server, "/wait/first")
+        self.request(server, "/wait/first")
         self.wait_snapshot(lambda found: len(requests_in(found)) == 1)
-        self.begin_request(server, "/wait/second")
+        self.request(server, "/wait/second")
         self.wait_snapshot(lambda found: len(requests_in(found)) == 2)
         server.fetch("/fail")
         screen = Terminal(self, ["top", "--interval", "0.3", "--control", self.path])

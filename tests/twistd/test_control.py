@@ -9,6 +9,7 @@ from typing import Any, cast
 from twisted.application.service import Application, Service
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 import txgreenwsgi
@@ -592,6 +593,24 @@ class FakeFormat:
         self.calls.append("late format")
 
 
+class FakeListener:
+    """A listener that records its name when it opens; without one, it cannot."""
+
+    def __init__(self, name: str, opened: list[str]) -> None:
+        self._name = name
+        self._opened = opened
+
+    def open(self, reactor: object) -> None:
+        """Record it."""
+        if not self._name:
+            raise StartError("the port is taken")
+        self._opened.append(self._name)
+
+    def close(self) -> Deferred[None]:
+        """No-op."""
+        return succeed(None)
+
+
 class SurroundedServiceTests(SynchronousTestCase):
     """The order of a start and of an end."""
 
@@ -642,6 +661,28 @@ class SurroundedServiceTests(SynchronousTestCase):
         error = self.assertRaises(StartError, self.service.startService)
         self.assertEqual(str(error), "--control 'x' cannot be opened")
         self.assertNotIn("start", self.calls)
+
+    def test_late_listeners(self) -> None:
+        """If one listener of a new master cannot be opened, the others open."""
+        opened: list[str] = []
+        before_control: Deferred[None] = Deferred()
+        service = SurroundedService(
+            self.inner,
+            cast("Any", self.format),
+            cast("Any", self.control),
+            self.reactor,
+            lambda: None,
+            before_control,
+            [FakeListener("", opened), FakeListener("status", opened)],
+        )
+        service.startService()
+        self.assertEqual(opened, [])
+        with capturedLogs() as events:
+            before_control.callback(None)
+        self.assertEqual(opened, ["status"])
+        self.assertEqual(self.calls[-1], "open")
+        [event] = events
+        self.assertEqual(formatEvent(event), "the port is taken")
 
     def test_late_log(self) -> None:
         """Twist begins its log when the reactor runs."""

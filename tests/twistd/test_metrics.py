@@ -21,10 +21,11 @@ from txgreenwsgi._metrics.families import (
     SIZE,
     start_of,
 )
-from txgreenwsgi._twistd.metrics import ANSWER_SECONDS, MasterMetrics
+from txgreenwsgi._twistd.metrics import MasterMetrics
 from txgreenwsgi._twistd.operator_listener import OperatorListener
 from txgreenwsgi._twistd.options import Options
 from txgreenwsgi._workers.page import create_page, metrics_of_record
+from txgreenwsgi._workers.questions import ANSWER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +49,7 @@ class MasterMetricsTests(SynchronousTestCase):
         self.addCleanup(os.close, self.fd)
         self.case = MasterCase(workers)
         self.metrics = MasterMetrics(has_application=has_application)
-        self.metrics.attach(self.fd, cast("Any", self.case.master), self.case.clock)
+        self.metrics.attach(self.fd, self.case.master)
         self.case.start()
 
     def numbers(self, process: FakeProcess, layout: int = LAYOUT) -> Any:

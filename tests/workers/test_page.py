@@ -15,9 +15,9 @@ from txgreenwsgi._serving.notes import note_request
 from txgreenwsgi._workers.page import (
     RECORD_BYTES,
     RECORDS,
-    MetricsPage,
     Page,
     Record,
+    SharedMetrics,
     create_page,
     metrics_of_record,
 )
@@ -115,7 +115,7 @@ class MetricsTests(SynchronousTestCase):
         """Make a page."""
         self.fd = create_page(metrics=True)
         self.addCleanup(os.close, self.fd)
-        self.page = MetricsPage(self.fd, layout=77, size=3)
+        self.page = SharedMetrics(self.fd, layout=77, size=3)
         self.addCleanup(self.page.close)
 
     def numbers(self, record: int, layout: int = 77, size: int = 3) -> Any:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 __all__ = [
     "FAILURE_STATUS",
     "Parser",
-    "counted",
     "printable",
     "question",
+    "report",
     "run",
     "seconds_of",
 ]
@@ -126,10 +126,7 @@ def run(
     try:
         result, text, status = command(given)
     except ControlError as error:
-        if given.json:
-            print(json.dumps({"error": str(error)}))
-        print(f"{parser.prog}: {printable(str(error))}", file=sys.stderr)
-        return FAILURE_STATUS
+        return report(error, parser, given)
     if given.json:
         print(json.dumps(result, indent=2))
     elif text:
@@ -137,9 +134,12 @@ def run(
     return status
 
 
-def counted(number: int, name: str) -> str:
-    """Return a number with a noun, such as "2 workers"."""
-    return f"{number} {name}{'' if number == 1 else 's'}"
+def report(error: ControlError, parser: Parser, given: argparse.Namespace) -> int:
+    """Print why a command has failed, and return the exit status."""
+    if given.json:
+        print(json.dumps({"error": str(error)}))
+    print(f"{parser.prog}: {printable(str(error))}", file=sys.stderr)
+    return FAILURE_STATUS
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .asking import FAILURE_STATUS, Parser, counted, question, run
+from txgreenwsgi._status.units import counted
+
+from .asking import FAILURE_STATUS, Parser, question, run
 
 if TYPE_CHECKING:
     import argparse

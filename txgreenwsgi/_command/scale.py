@@ -9,7 +9,9 @@ import argparse
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from .asking import Parser, counted, question, run
+from txgreenwsgi._status.units import counted
+
+from .asking import Parser, question, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txgreenwsgi._status.units import duration
+from txgreenwsgi._status.states import activities, processes
+from txgreenwsgi._status.units import UNKNOWN, count_text, counted, duration, megabytes
 
-from .asking import Parser, counted, question, run
+from .asking import Parser, question, run
 
 if TYPE_CHECKING:
     import argparse
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["main", "status_text"]
-
-_UNKNOWN = "-"
 
 #: Time without a beat after which a reactor is blocked.
 _BLOCKED_SECONDS = 2.0
@@ -60,24 +59,13 @@ def status_text(found: ServerInformation) -> str:
 
 
 def _summary(found: ServerInformation) -> str:
-    count = found["target"]
-    processes = f"pid {found['pid']}"
-    if count:
-        processes = f"{counted(count, 'worker')}, master {processes}"
-    state = [
-        word
-        for word, holds in [
-            (", stopping", found["stopping"]),
-            (", reloading", found["reloading"]),
-        ]
-        if holds
-    ]
+    facts = [processes(found), f"up {duration(found['age'])}", *activities(found)]
     lines = [
         f"txgreenwsgi {found['version']} serves {found['app']} at "
         f"{' '.join(found['listening']) or 'no address'}",
-        f"{processes}, up {duration(found['age'])}{''.join(state)}",
+        ", ".join(facts),
     ]
-    if count:
+    if found["target"]:
         lines.append(
             f"{counted(found['reloads'], 'reload')}, "
             f"{counted(found['restarts'], 'unexpected restart')}"
@@ -104,17 +92,16 @@ def _worker_row(worker: WorkerInformation) -> tuple[str, ...]:
     if state == "ready" and worker["in_flight"] is None and beat_age > _BLOCKED_SECONDS:
         state = "blocked"
     lag = worker["lag"]
-    rss = worker["rss"]
     return (
         str(worker["worker"]),
         str(worker["pid"]),
         state,
         duration(worker["age"]),
-        _number(worker["served"]),
-        _number(worker["requests"]),
-        _number(worker["connections"]),
-        _UNKNOWN if lag is None else f"{lag * 1000:.0f} ms",
-        _UNKNOWN if rss is None else f"{rss / (1 << 20):.0f} MiB",
+        count_text(worker["served"]),
+        count_text(worker["requests"]),
+        count_text(worker["connections"]),
+        UNKNOWN if lag is None else f"{lag * 1000:.0f} ms",
+        megabytes(worker["rss"]),
     )
 
 
@@ -139,10 +126,6 @@ def _silence(worker: WorkerInformation) -> str:
     if worker["current"]:
         text += f" and runs {worker['current']}"
     return text
-
-
-def _number(value: int | None) -> str:
-    return _UNKNOWN if value is None else str(value)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

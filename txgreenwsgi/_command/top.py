@@ -27,7 +27,7 @@ from txgreenwsgi._status.terminal import (
 )
 from txgreenwsgi._status.units import clipped, printable
 
-from .asking import FAILURE_STATUS, Parser, question, seconds_of
+from .asking import Parser, question, report, seconds_of
 
 if TYPE_CHECKING:
     import argparse
@@ -68,10 +68,7 @@ def main(words: Sequence[str]) -> int:
         else:
             _Top(given).run()
     except ControlError as error:
-        if given.json:
-            print(json.dumps({"error": str(error)}))
-        print(f"{parser.prog}: {printable(str(error))}", file=sys.stderr)
-        return FAILURE_STATUS
+        return report(error, parser, given)
     except KeyboardInterrupt:
         return 0
     return 0

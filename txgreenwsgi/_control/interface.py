@@ -5,12 +5,13 @@ It must never know the socket.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Final, Protocol, TypedDict
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
 __all__ = [
+    "CANCEL_REFUSED",
     "BlockedInformation",
     "ControlError",
     "Controlled",
@@ -22,6 +23,12 @@ __all__ = [
     "SnapshotInformation",
     "WorkerInformation",
 ]
+
+
+#: The answer to a cancellation that no option allows.
+CANCEL_REFUSED: Final = (
+    "requests cannot be cancelled: start the server with --status-cancel"
+)
 
 
 class ControlError(Exception):

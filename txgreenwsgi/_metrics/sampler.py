@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from txgreenwsgi._switching.running import current_task
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._serving.application_server import ApplicationServer
     from txgreenwsgi._switching.greenlets import Hub
-    from txgreenwsgi.pools import ConnectionPool, PoolStatistics
+    from txgreenwsgi.pools import ConnectionPool
 
     from .families import Family, Numbers
     from .meter import RequestMeter
@@ -59,6 +59,10 @@ _TICKS_OF_STATE: Final = 4
 
 _LAG: Final = start_of(LAG)
 _LAG_SUM: Final = _LAG + LAG.width - 1
+
+_PoolSums: TypeAlias = tuple[int, float, int]
+_POOL_SUMS: Final = tuple(map(start_of, (POOL_WAITS, POOL_WAIT_SECONDS, POOL_TIMEOUTS)))
+_NO_SUMS: Final = (0, 0.0, 0)
 
 
 class Sampler:
@@ -89,8 +93,9 @@ class Sampler:
         self._reactor = hub.reactor
         self._blocked = blocked
         self._pools = pools
-        # What was counted of each pool: a pool may be freed, and its counts stay.
-        self._counted: WeakKeyDictionary[ConnectionPool[Any], PoolStatistics]
+        # The sums that were counted of each pool, in the order of `_POOL_SUMS`: a pool
+        # may be freed, and its counts stay.
+        self._counted: WeakKeyDictionary[ConnectionPool[Any], _PoolSums]
         self._counted = WeakKeyDictionary()
         self._due = 0.0
         self._ticks = 0
@@ -152,15 +157,11 @@ class Sampler:
         waiting = in_use = idle = 0
         for pool in self._pools():
             new = pool.statistics()
-            old = self._counted.get(pool)
-            self._counted[pool] = new
-            values[start_of(POOL_WAITS)] += new.waits - (old.waits if old else 0)
-            values[start_of(POOL_WAIT_SECONDS)] += new.waited - (
-                old.waited if old else 0.0
-            )
-            values[start_of(POOL_TIMEOUTS)] += new.timeouts - (
-                old.timeouts if old else 0
-            )
+            sums = new.waits, new.waited, new.timeouts
+            known = self._counted.get(pool, _NO_SUMS)
+            self._counted[pool] = sums
+            for place, now, before in zip(_POOL_SUMS, sums, known, strict=True):
+                values[place] += now - before
             waiting += new.waiting
             in_use += new.in_use
             idle += new.idle

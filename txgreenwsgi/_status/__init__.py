@@ -2,6 +2,6 @@
 
 Both show a `SnapshotInformation` of `txgreenwsgi._control.interface`. `history` adds
 rates, `page` and `terminal` draw, `feed` asks the server while a page is open,
-`application` is the WSGI application of the page, `listener` serves it. This package
-must never know workers, or how requests are served.
+`application` is the WSGI application of the page. This package must never know workers,
+or how requests are served.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from .history import History
 from .page import View, fragment
@@ -79,9 +79,7 @@ class Feed:
         latest = self._latest
         now = self._reactor.seconds()
         if latest is not None and now - self._asked_at < INTERVAL_SECONDS:
-            done: Deferred[Drawn] = Deferred()
-            done.callback(latest)
-            return done
+            return succeed(latest)
         return self.next()
 
     def _schedule(self) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .history import MOST_SAMPLES
 from .markup import Markup, element, html, joined, lines, sparkline, table
-from .states import worker_state
+from .states import activities, processes, worker_state
 from .units import (
     UNKNOWN,
+    count_text,
+    counted,
     duration,
     megabytes,
     printable_path,
@@ -130,25 +132,19 @@ def fragment(view: View) -> Markup:
 
 
 def _header(snapshot: SnapshotInformation) -> Markup:
-    count = snapshot["target"]
-    process = f"pid {snapshot['pid']}"
-    if count:
-        process = f"{_counted(count, 'worker')}, master {process}"
-    facts = [f"txgreenwsgi {snapshot['version']}", process]
+    facts = [f"txgreenwsgi {snapshot['version']}", processes(snapshot)]
     facts.append(f"up {duration(snapshot['age'])}")
-    if count:
-        facts.append(_counted(snapshot["reloads"], "reload"))
-        facts.append(_counted(snapshot["restarts"], "unexpected restart"))
+    if snapshot["target"]:
+        facts.append(counted(snapshot["reloads"], "reload"))
+        facts.append(counted(snapshot["restarts"], "unexpected restart"))
     parts = [
         element("h1", snapshot["app"]),
         element("p", " · ".join([*facts, *snapshot["listening"]]), class_="facts"),
     ]
-    for word, holds in [
-        ("stopping", snapshot["stopping"]),
-        ("reloading", snapshot["reloading"]),
-    ]:
-        if holds:
-            parts.append(element("p", f"The server is {word}.", class_="notice"))
+    parts += [
+        element("p", f"The server is {word}.", class_="notice")
+        for word in activities(snapshot)
+    ]
     last = snapshot["last_reload"]
     if last is not None and not last["succeeded"]:
         reason = last["reason"].strip().rpartition("\n")[2]
@@ -206,6 +202,25 @@ def _none(text: str) -> Markup:
     return element("p", text, class_="none")
 
 
+def _listing(
+    title: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    classes: Sequence[str],
+    *,
+    note: str = "",
+    empty: str = "None.",
+) -> Markup:
+    """Return a section with a table, or with a sentence if it has no rows."""
+    content = table(head, rows, classes) if rows else _none(empty)
+    return _section(title, content, note)
+
+
+def _code(text: str) -> Markup:
+    """Return HTML for a path, or for other text that is code."""
+    return element("span", text, class_="path")
+
+
 def _workers(view: View) -> Markup:
     snapshot = view.snapshot
     rows = []
@@ -215,7 +230,7 @@ def _workers(view: View) -> Markup:
         bad = state in ("blocked", "silent")
         shown: list[str] = [element("span", state, class_="bad" if bad else None)]
         if current and bad:
-            shown += [" in ", element("span", current, class_="path")]
+            shown += [" in ", _code(current)]
         number = worker["worker"]
         rows.append(
             (
@@ -224,23 +239,20 @@ def _workers(view: View) -> Markup:
                 element("span", *shown),
                 duration(worker["age"]),
                 rate(view.rates[number]) if number in view.rates else UNKNOWN,
-                _number(worker["requests"]),
-                _number(worker["connections"]),
-                _number(worker["served"]),
+                count_text(worker["requests"]),
+                count_text(worker["connections"]),
+                count_text(worker["served"]),
                 UNKNOWN if worker["lag"] is None else short_duration(worker["lag"]),
                 megabytes(worker["rss"]),
             )
         )
-    if not rows:
-        return _section("Workers", _none("No worker is running."))
     head = ("worker", "pid", "state", "age", "req/s", "in flight", "connections")
-    return _section(
+    return _listing(
         "Workers" if snapshot["target"] else "Process",
-        table(
-            (*head, "served", "lag", "memory"),
-            rows,
-            ("n", "n", "", "n", "n", "n", "n", "n", "n", "n"),
-        ),
+        (*head, "served", "lag", "memory"),
+        rows,
+        ("n", "n", "", "n", "n", "n", "n", "n", "n", "n"),
+        empty="No worker is running.",
     )
 
 
@@ -255,10 +267,9 @@ def _requests(snapshot: SnapshotInformation) -> Markup:
         reverse=True,
     )
     total = sum(worker["requests"] or 0 for worker in snapshot["workers"])
-    if not found:
-        return _section("Requests in flight", _none("None."))
     shown = found[:MOST_ROWS]
-    note = f"The oldest {len(shown)} of {total}." if total > len(shown) else ""
+    is_cut = 0 < len(shown) < total
+    note = f"The oldest {len(shown)} of {total}." if is_cut else ""
     rows = [
         (
             element(
@@ -266,7 +277,7 @@ def _requests(snapshot: SnapshotInformation) -> Markup:
             ),
             duration(request["age"]),
             request["method"],
-            element("span", printable_path(request["path"]), class_="path"),
+            _code(printable_path(request["path"])),
             _wait(request),
             _response(request),
             request["remote_addr"] or UNKNOWN,
@@ -275,10 +286,12 @@ def _requests(snapshot: SnapshotInformation) -> Markup:
         for request, number in shown
     ]
     head = ("request", "age", "method", "path", "waits for", "response", "client")
-    return _section(
+    return _listing(
         "Requests in flight",
-        table((*head, "worker"), rows, ("id", "n", "s", "", "", "s", "s", "n")),
-        note,
+        (*head, "worker"),
+        rows,
+        ("id", "n", "s", "", "", "s", "s", "n"),
+        note=note,
     )
 
 
@@ -286,7 +299,7 @@ def _wait(request: RequestInformation) -> Markup:
     if not request["waiting_on"]:
         return element("i", request["state"])
     since = f" for {duration(request['waiting_seconds'])}"
-    return element("span", element("span", request["waiting_on"], class_="path"), since)
+    return element("span", _code(request["waiting_on"]), since)
 
 
 def _response(request: RequestInformation) -> str:
@@ -300,11 +313,7 @@ def _routes(snapshot: SnapshotInformation) -> Markup:
     note = f"By mean duration, in the {seconds} for which this page was open."
     rows = [
         (
-            element(
-                "span",
-                f"{route['method']} {printable_path(route['pattern'])}".lstrip(),
-                class_="path",
-            ),
+            _code(f"{route['method']} {printable_path(route['pattern'])}".lstrip()),
             str(route["requests"]),
             _bad(route["failures"]),
             short_duration(route["mean"]),
@@ -314,37 +323,35 @@ def _routes(snapshot: SnapshotInformation) -> Markup:
         )
         for route in snapshot["routes"][:MOST_OTHER_ROWS]
     ]
-    if not rows:
-        return _section("Slowest routes", _none("No request has ended yet."), note)
-    head = ("route", "requests", "failed", "mean", "95 %", "longest", "total")
-    return _section("Slowest routes", table(head, rows, ("", *["n"] * 6)), note)
+    return _listing(
+        "Slowest routes",
+        ("route", "requests", "failed", "mean", "95 %", "longest", "total"),
+        rows,
+        ("", *["n"] * 6),
+        note=note,
+        empty="No request has ended yet.",
+    )
 
 
 def _blocked(snapshot: SnapshotInformation) -> Markup:
     rows = [
         (
-            element(
-                "span",
+            _code(
                 f"{line['filename']}:{line['line']} in {line['function']}"
-                + (f" ({line['kind']})" if line["kind"] else ""),
-                class_="path",
+                + (f" ({line['kind']})" if line["kind"] else "")
             ),
             str(line["blocks"]),
             short_duration(line["seconds"]),
             short_duration(line["longest"]),
-            element("span", printable_path(line["request"]), class_="path"),
+            _code(printable_path(line["request"])),
         )
         for line in snapshot["blocked"][:MOST_OTHER_ROWS]
     ]
-    if not rows:
-        return _section("Lines that blocked the reactor", _none("None."))
-    return _section(
+    return _listing(
         "Lines that blocked the reactor",
-        table(
-            ("line", "blocks", "total", "longest", "last request"),
-            rows,
-            ("", "n", "n", "n", ""),
-        ),
+        ("line", "blocks", "total", "longest", "last request"),
+        rows,
+        ("", "n", "n", "n", ""),
     )
 
 
@@ -353,38 +360,26 @@ def _failures(snapshot: SnapshotInformation) -> Markup:
         (
             element(
                 "a",
-                element("span", failure["error"], class_="path"),
+                _code(failure["error"]),
                 href=f"failures/{failure['failure_id']}",
             ),
-            element("span", failure["place"] or UNKNOWN, class_="path"),
+            _code(failure["place"] or UNKNOWN),
             str(failure["count"]),
             _ago(snapshot["time"] - failure["last"]),
-            element(
-                "span",
-                f"{failure['method']} {printable_path(failure['path'])}",
-                class_="path",
-            ),
+            _code(f"{failure['method']} {printable_path(failure['path'])}"),
         )
         for failure in snapshot["failures"][:MOST_OTHER_ROWS]
     ]
-    if not rows:
-        return _section("Recent failures", _none("None."))
-    return _section(
+    return _listing(
         "Recent failures",
-        table(
-            ("failure", "at", "count", "last", "last request"),
-            rows,
-            ("", "", "n", "n", ""),
-        ),
+        ("failure", "at", "count", "last", "last request"),
+        rows,
+        ("", "", "n", "n", ""),
     )
 
 
 def _bad(count: int) -> str:
     return element("span", str(count), class_="bad") if count else "0"
-
-
-def _number(value: int | None) -> str:
-    return UNKNOWN if value is None else str(value)
 
 
 def _size(size: int) -> str:
@@ -397,10 +392,6 @@ def _size(size: int) -> str:
 
 def _ago(seconds: float) -> str:
     return f"{duration(max(seconds, 0.0))} ago"
-
-
-def _counted(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 # Pages of one thing.
@@ -453,7 +444,7 @@ def failure_page(failure: FailureInformation, now: float) -> str:
         now: seconds since 1970.
     """
     facts = [
-        f"{_counted(failure['count'], 'time')} since {_ago(now - failure['first'])}",
+        f"{counted(failure['count'], 'time')} since {_ago(now - failure['first'])}",
         f"last {_ago(now - failure['last'])}",
         f"{failure['method']} {printable_path(failure['path'])}",
         f"request {failure['request_id']}",

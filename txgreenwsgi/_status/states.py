@@ -1,4 +1,4 @@
-"""The state of a worker, as people read it.
+"""The state of a server and its workers, as people read it.
 
 It must never know how it is shown.
 """
@@ -7,13 +7,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from txgreenwsgi._control.interface import WorkerInformation
+from .units import counted
 
-__all__ = ["BLOCKED_SECONDS", "worker_state"]
+if TYPE_CHECKING:
+    from txgreenwsgi._control.interface import ServerInformation, WorkerInformation
+
+__all__ = ["BLOCKED_SECONDS", "activities", "processes", "worker_state"]
 
 #: Time without a beat after which a reactor is blocked.
 BLOCKED_SECONDS: Final = 1.0
+
+
+def processes(server: ServerInformation) -> str:
+    """Return the processes of a server, such as "2 workers, master pid 4000"."""
+    process = f"pid {server['pid']}"
+    if server["target"]:
+        return f"{counted(server['target'], 'worker')}, master {process}"
+    return process
+
+
+def activities(server: ServerInformation) -> list[str]:
+    """Return what a server does beside serving: "stopping", "reloading"."""
+    found = (("stopping", server["stopping"]), ("reloading", server["reloading"]))
+    return [word for word, holds in found if holds]
 
 
 def worker_state(worker: WorkerInformation) -> str:

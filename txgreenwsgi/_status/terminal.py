@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .states import worker_state
+from .states import activities, processes, worker_state
 from .units import (
     UNKNOWN,
     clipped,
+    count_text,
     duration,
     megabytes,
     printable,
@@ -230,16 +231,9 @@ def _index(selection: Selection | None, table: str, count: int) -> int | None:
 def _head(
     snapshot: SnapshotInformation, history: History, width: int, bars: str
 ) -> list[Line]:
-    count = snapshot["target"]
-    process = f"pid {snapshot['pid']}"
-    if count:
-        workers = f"{count} worker{'' if count == 1 else 's'}"
-        process = f"{workers}, master {process}"
-    state = "".join(f", {word}" for word in ("stopping", "reloading") if snapshot[word])
-    title = (
-        f"{snapshot['app']}: {process}, up {duration(snapshot['age'])}{state}, "
-        f"{' '.join(snapshot['listening'])}"
-    )
+    facts = [processes(snapshot), f"up {duration(snapshot['age'])}"]
+    facts += activities(snapshot)
+    title = f"{snapshot['app']}: {', '.join(facts)}, {' '.join(snapshot['listening'])}"
     samples = history.samples
     rates = [sample.rate for sample in samples if sample.rate is not None]
     flights = [float(sample.in_flight) for sample in samples]
@@ -280,8 +274,8 @@ def _worker_rows(
                 str(number),
                 str(worker["pid"]),
                 rate(history.rates[number]) if number in history.rates else UNKNOWN,
-                _number(worker["requests"]),
-                _number(worker["connections"]),
+                count_text(worker["requests"]),
+                count_text(worker["connections"]),
                 UNKNOWN if worker["lag"] is None else short_duration(worker["lag"]),
                 megabytes(worker["rss"]),
                 state,
@@ -322,10 +316,6 @@ def _failure_row(failure: FailureInformation, now: float) -> tuple[str, ...]:
         failure["error"],
         failure["place"] or f"{failure['method']} {printable_path(failure['path'])}",
     )
-
-
-def _number(value: int | None) -> str:
-    return UNKNOWN if value is None else str(value)
 
 
 def _table(

@@ -11,6 +11,8 @@ from contextlib import suppress
 __all__ = [
     "UNKNOWN",
     "clipped",
+    "count_text",
+    "counted",
     "duration",
     "megabytes",
     "printable",
@@ -21,6 +23,16 @@ __all__ = [
 
 #: The text of a value that is not known.
 UNKNOWN = "-"
+
+
+def count_text(value: int | None) -> str:
+    """Return a number."""
+    return UNKNOWN if value is None else str(value)
+
+
+def counted(number: int, name: str) -> str:
+    """Return a number with a noun, such as "2 workers"."""
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -1,12 +1,15 @@
 """The snapshots of the workers, added up for the status page and `txgreenwsgi top`.
 
+Imported by a master, and by a single process with its first snapshot.
+
 It knows the snapshots of workers. It must never know how they arrive.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, TypedDict, cast
+from time import time
+from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.defer import fail, succeed
 
@@ -24,48 +27,48 @@ if TYPE_CHECKING:
         BlockedInformation,
         FailureInformation,
         RouteInformation,
+        ServerInformation,
+        SnapshotInformation,
     )
     from txgreenwsgi._workers.details import WorkerSnapshot
 
-__all__ = ["CANCEL_REFUSED", "Collected", "Collections"]
-
-#: The answer to a cancellation that no option allows.
-CANCEL_REFUSED: Final = (
-    "requests cannot be cancelled: start the server with --status-cancel"
-)
+__all__ = ["Collected"]
 
 #: Maximum number of failures that are kept. Those of ended workers are among them.
 MOST_FAILURES: Final = 100
 
 
-class Collections(TypedDict):
-    """The part of `SnapshotInformation` that workers collect."""
-
-    queued: int
-    watched_seconds: float
-    routes: list[RouteInformation]
-    blocked: list[BlockedInformation]
-    failures: list[FailureInformation]
-
-
 class Collected:
     """The sums over workers, and the failures of all workers so far.
+
+    Args:
+        can_cancel: whether requests may be cancelled.
 
     Attributes:
         last_changes: by number of a worker that answered last time, the number of the
             last change of its failures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, can_cancel: bool) -> None:
+        self._can_cancel = can_cancel
         self.last_changes: dict[int, int] = {}
         self._failures: OrderedDict[str, FailureInformation] = OrderedDict()
 
-    def take(self, snapshots: Mapping[int, WorkerSnapshot]) -> Collections:
-        """Return the sums.
+    def snapshot(
+        self, server: ServerInformation, snapshots: Mapping[int, WorkerSnapshot]
+    ) -> SnapshotInformation:
+        """Return the snapshot of a server.
 
         Args:
+            server: its state; the lag and the number of requests of the workers that
+                have answered are set.
             snapshots: those of the workers that have answered, by number.
         """
+        for worker in server["workers"]:
+            answer = snapshots.get(worker["worker"])
+            if answer is not None:
+                worker["lag"] = answer["lag"]
+                worker["requests"] = answer["requests"]
         self.last_changes = {
             number: snapshot["last_change"] for number, snapshot in snapshots.items()
         }
@@ -76,6 +79,9 @@ class Collected:
             _route(route) for snapshot in found for route in snapshot["routes"]
         )
         return {
+            **server,
+            "time": time(),
+            "can_cancel": self._can_cancel,
             "queued": sum(snapshot["queued"] for snapshot in found),
             "watched_seconds": max(
                 (snapshot["watched_seconds"] for snapshot in found), default=0.0

@@ -278,7 +278,7 @@ class MasterService(Service):
             self._give_up,
         )
         if self.metrics is not None:
-            self.metrics.attach(self._page, self.master, self._reactor)
+            self.metrics.attach(self._page, self.master)
 
     def _take_place(self) -> None:
         """Take the pidfile of the last master, or remember the own one."""

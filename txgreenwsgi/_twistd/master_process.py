@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 
 import txgreenwsgi
-from txgreenwsgi._control.interface import ControlError
+from txgreenwsgi._control.interface import CANCEL_REFUSED, ControlError
 from txgreenwsgi._control.memory import resident_bytes
-from txgreenwsgi._twistd.collected import CANCEL_REFUSED, Collected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,10 +58,14 @@ class MasterProcess:
         *,
         can_cancel: bool = False,
     ) -> None:
+        # Here, because the other processes that import this file do not need it; and
+        # now, because an upgrade may replace the files of a master that runs.
+        from txgreenwsgi._twistd.collected import Collected
+
         self._app = app
         self._urls = urls
         self._can_cancel = can_cancel
-        self._collected = Collected()
+        self._collected = Collected(can_cancel=can_cancel)
         self._master: MasterControl | None = None
         self._started = monotonic()
 
@@ -104,16 +107,9 @@ class MasterProcess:
         ):
             if more is not None:
                 snapshots[worker.number] = more
-                of_worker["lag"] = more["lag"]
-                of_worker["requests"] = more["requests"]
             elif worker.beat_age is not None:
                 of_worker["lag"] = max(worker.lag, worker.beat_age)
-        return {
-            **information,
-            "time": time(),
-            "can_cancel": self._can_cancel,
-            **self._collected.take(snapshots),
-        }
+        return self._collected.snapshot(information, snapshots)
 
     def failure(self, of: str) -> Deferred[FailureInformation]:
         """Return a failure with its traceback."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import gatherResults, succeed
 from twisted.logger import Logger
 
 import txgreenwsgi
@@ -37,13 +37,14 @@ from txgreenwsgi._metrics.families import (
 from txgreenwsgi._metrics.process import measure
 from txgreenwsgi._switching.waiting import spawn
 from txgreenwsgi._workers.interface import MasterObserver
-from txgreenwsgi._workers.page import MetricsPage as SharedMetrics
-from txgreenwsgi._workers.page import metrics_of_record
+from txgreenwsgi._workers.page import SharedMetrics, metrics_of_record
+from txgreenwsgi._workers.questions import Questions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prometheus_client.core import Metric
+    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
 
     from txgreenwsgi._serving.application_server import ApplicationServer
@@ -57,9 +58,6 @@ if TYPE_CHECKING:
 __all__ = ["MasterMetrics", "process_metrics", "start_in_worker"]
 
 _log = Logger()
-
-#: Time for a worker to answer a scrape. Without an answer its last one counts.
-ANSWER_SECONDS: Final = 2.0
 
 #: The action, and the event, of messages about the application's metrics.
 _METRICS: Final = "metrics"
@@ -176,29 +174,24 @@ class MasterMetrics(MasterObserver):
         self._totals = [0.0] * SIZE
         self._restarts = dict.fromkeys(RESTART_REASONS, 0)
         self._application = ApplicationMetrics()
-        self._questions: dict[int, dict[int, Deferred[None]]] = {}
-        self._count = 0
         self._other_version_logged = False
         self._shared: SharedMetrics | None = None
         self._master: Master | None = None
-        self._reactor: IReactorTime | None = None
 
     @property
     def page(self) -> Application:
         """The application of the listener."""
         return MetricsPage(self.collect)
 
-    def attach(self, fd: int, master: Master, reactor: IReactorTime) -> None:
+    def attach(self, fd: int, master: Master) -> None:
         """Take the parts of the master, before it starts workers.
 
         Args:
             fd: the descriptor of the shared page, which has a part for metrics.
             master: the master.
-            reactor: the reactor.
         """
         self._shared = SharedMetrics(fd, LAYOUT, SIZE)
         self._master = master
-        self._reactor = reactor
         master.events[_METRICS] = self._received
         master.observe(self)
 
@@ -210,16 +203,22 @@ class MasterMetrics(MasterObserver):
             self._totals = folded(self._totals, numbers)
         self._shared.clear(worker.record)
         self._application.ended(worker.number)
-        for answer in list(self._questions.pop(worker.number, {}).values()):
-            answer.callback(None)
         if worker.reason:
             self._restarts[worker.reason] += 1
 
     def collect(self) -> Deferred[list[Metric]]:
-        """Return the metrics of all workers, within `ANSWER_SECONDS`."""
-        if self._master is None or not self._has_application:
+        """Return the metrics of all workers.
+
+        Of a worker that does not answer in time, its last answer counts.
+        """
+        master = self._master
+        if master is None or not self._has_application:
             return succeed(self._metrics())
-        asked = [self._ask(worker) for worker in self._master.workers()]
+        asked = [
+            master.questions.ask(worker, {"do": _METRICS})
+            for worker in master.workers()
+            if not (worker.is_booting or worker.blocked)
+        ]
         return gatherResults(asked).addCallback(lambda _: self._metrics())
 
     def _metrics(self) -> list[Metric]:
@@ -271,33 +270,8 @@ class MasterMetrics(MasterObserver):
                 worker=worker,
             )
 
-    def _ask(self, worker: Worker) -> Deferred[None]:
-        """Ask a worker for its application's metrics.
-
-        Returns:
-            A Deferred that fires at its answer, its end, or the timeout.
-        """
-        assert self._reactor is not None, "attached"
-        if worker.is_booting or worker.blocked:
-            return succeed(None)
-        self._count += 1
-        question = self._count
-        answer: Deferred[None] = Deferred()
-        questions = self._questions.setdefault(worker.number, {})
-        questions[question] = answer
-        worker.send({"do": _METRICS, "question": question})
-        answer.addTimeout(ANSWER_SECONDS, self._reactor)
-
-        def unanswered(_: object) -> None:
-            questions.pop(question, None)
-
-        return answer.addErrback(unanswered)
-
     def _received(self, worker: Worker, message: Message) -> None:
-        self._application.received(
-            worker.number, worker.slot.index, message["families"]
-        )
-        questions = self._questions.get(worker.number, {})
-        answer = questions.pop(message["question"], None)
-        if answer is not None:
-            answer.callback(None)
+        """Take the families of a worker, which also count if they are late."""
+        families = message["families"]
+        self._application.received(worker.number, worker.slot.index, families)
+        Questions.answered(worker, message["question"], families)

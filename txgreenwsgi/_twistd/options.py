@@ -194,6 +194,7 @@ class Options(usage.Options):
         self.command = configuration.command()
         self.warnings = configuration.warnings
         self._check_processes()
+        self._check_operator_listeners()
         try:
             self.settings = configuration.settings()
             self.findings = check_tls(self.command, self._conditions())
@@ -240,9 +241,14 @@ class Options(usage.Options):
         except SettingError as error:
             raise usage.UsageError(f"--{error}") from None
 
-    def _check_status(self) -> None:
-        """Reject a status page that strangers could read, and options without one."""
+    def _check_operator_listeners(self) -> None:
+        """Reject a status page open to strangers, and options without effect."""
         command = self.command
+        if command.metrics_application and not command.metrics:
+            raise usage.UsageError(
+                f"--metrics-application {command.metrics_application!r} has no effect "
+                "without --metrics: give --metrics tcp:127.0.0.1:9090 too"
+            )
         if command.status is None:
             if command.status_token is not None:
                 raise usage.UsageError(
@@ -281,7 +287,6 @@ class Options(usage.Options):
                 "worker is restarted in development; remove --reload in production, "
                 "where SIGHUP reloads, or remove --workers"
             )
-        self._check_status()
         if command.preload and command.reload:
             raise usage.UsageError(
                 "--preload and --reload exclude each other: a single worker shares no "
@@ -291,11 +296,6 @@ class Options(usage.Options):
             raise usage.UsageError(
                 "--preload has no effect without workers: give --workers N too, or "
                 "remove --preload"
-            )
-        if command.metrics_application and not command.metrics:
-            raise usage.UsageError(
-                f"--metrics-application {command.metrics_application!r} has no effect "
-                "without --metrics: give --metrics tcp:127.0.0.1:9090 too"
             )
         if command.reload_extra and not command.reload:
             raise usage.UsageError(

@@ -6,15 +6,15 @@ It knows one server. It must never know the socket.
 from __future__ import annotations
 
 import os
-from time import monotonic, time
+from functools import cached_property
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 import txgreenwsgi
-from txgreenwsgi._control.interface import ControlError
+from txgreenwsgi._control.interface import CANCEL_REFUSED, ControlError
 from txgreenwsgi._control.memory import resident_bytes
-from txgreenwsgi._twistd.collected import CANCEL_REFUSED, Collected
 from txgreenwsgi._workers.details import describe_requests, describe_snapshot
 from txgreenwsgi._workers.stacks import describe_stacks
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SnapshotInformation,
     )
     from txgreenwsgi._server.service import GreenService
+    from txgreenwsgi._twistd.collected import Collected
     from txgreenwsgi._workers.details import WorkerDetails
 
 __all__ = ["SingleProcess"]
@@ -46,8 +47,14 @@ class SingleProcess:
         self._app = app
         self._server = server
         self._can_cancel = can_cancel
-        self._collected = Collected()
         self._started = monotonic()
+
+    @cached_property
+    def _collected(self) -> Collected:
+        # Here, because few servers need these modules.
+        from txgreenwsgi._twistd.collected import Collected
+
+        return Collected(can_cancel=self._can_cancel)
 
     def status(self) -> Deferred[ServerInformation]:
         """Return the state of this process."""
@@ -58,17 +65,7 @@ class SingleProcess:
         known_change = self._collected.last_changes.get(1, 0)
         snapshot = describe_snapshot(self._server.site.server, known_change)
         information = self._information(snapshot)
-        (worker,) = information["workers"]
-        worker["requests"] = snapshot["requests"]
-        worker["lag"] = snapshot["lag"]
-        return succeed(
-            {
-                **information,
-                "time": time(),
-                "can_cancel": self._can_cancel,
-                **self._collected.take({1: snapshot}),
-            }
-        )
+        return succeed(self._collected.snapshot(information, {1: snapshot}))
 
     def _information(self, details: WorkerDetails) -> ServerInformation:
         stopping = bool(self._server.site.server.shutdown.stopping)

@@ -123,11 +123,8 @@ class SurroundedService(Service):
     def _open_late(self, _: None, reactor: Any) -> None:
         if not self.running:
             return
-        try:
-            for listener in self._listeners:
-                listener.open(reactor)
-        except StartError as error:
-            _log.error("{error}", error=error)
+        for listener in self._listeners:
+            _open_or_log(listener, reactor)
         try:
             self._control.open(reactor)
         except ControlError as error:
@@ -148,3 +145,11 @@ class SurroundedService(Service):
         return gatherResults([*closed, self._control.close()]).addCallback(
             lambda _: result
         )
+
+
+def _open_or_log(listener: Listener, reactor: object) -> None:
+    """Open a listener; without it, the service still serves."""
+    try:
+        listener.open(reactor)
+    except StartError as error:
+        _log.error("{error}", error=error)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from txgreenwsgi.monitoring.failures import failures
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from txgreenwsgi._control.interface import (
         BlockedInformation,
         FailureInformation,
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
         RouteInformation,
     )
     from txgreenwsgi._serving.application_server import ApplicationServer
+    from txgreenwsgi.monitoring.requests import RequestInFlight
     from txgreenwsgi.monitoring.routes import RouteStatistics
 
 __all__ = [
@@ -61,12 +64,15 @@ def describe_requests(server: ApplicationServer) -> WorkerDetails:
     Call from the reactor greenlet; never parks.
     """
     return {
-        "in_flight": [
-            cast("RequestInformation", asdict(row)) for row in server.requests()
-        ],
+        "in_flight": _rows(server.requests()),
         "connections": server.open_connections,
         "served": server.table.ended,
     }
+
+
+def _rows(requests: Iterable[RequestInFlight]) -> list[RequestInformation]:
+    # Not `asdict`, which copies each value: there may be many rows.
+    return [cast("RequestInformation", vars(each).copy()) for each in requests]
 
 
 def describe_snapshot(server: ApplicationServer, known_change: int) -> WorkerSnapshot:
@@ -81,11 +87,7 @@ def describe_snapshot(server: ApplicationServer, known_change: int) -> WorkerSna
     found = server.live.snapshot()
     changed, last_change = failures.changed_after(known_change)
     return {
-        "in_flight": [
-            # Not `asdict`, which copies each value: there may be many rows.
-            cast("RequestInformation", vars(row).copy())
-            for row in found.requests
-        ],
+        "in_flight": _rows(found.requests),
         "connections": found.connections,
         "served": found.served,
         "requests": found.in_flight,

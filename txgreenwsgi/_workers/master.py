@@ -65,6 +65,7 @@ class Master:
 
     Attributes:
         events: functions for further messages of workers, by the name of the event.
+        questions: the questions to its workers.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class Master:
         self._slots: list[Slot] = []
         self._observers: list[MasterObserver] = []
         self._numbers = 0
-        self._questions = Questions(reactor)
+        self.questions = Questions(reactor)
         self._endings = Endings(
-            reactor, settings, self._questions, self._update_neighbours
+            reactor, settings, self.questions, self._update_neighbours
         )
         self._restarts = 0
         self._reloads = 0
@@ -194,7 +195,7 @@ class Master:
         found = self._find(worker)
         if found is None or found.is_booting:
             return succeed(None)
-        return self._questions.details(found)
+        return self.questions.details(found)
 
     def snapshot(
         self, worker: int, known_change: int
@@ -203,21 +204,21 @@ class Master:
         found = self._find(worker)
         if found is None or found.is_booting or found.blocked:
             return succeed(None)
-        return self._questions.snapshot(found, known_change)
+        return self.questions.snapshot(found, known_change)
 
     def cancel(self, worker: int, request: str) -> Deferred[bool | None]:
         """See `MasterControl.cancel`."""
         found = self._find(worker)
         if found is None or found.is_booting:
             return succeed(False)
-        return self._questions.cancel(found, request)
+        return self.questions.cancel(found, request)
 
     def stacks(self, worker: int, request: str = "") -> Deferred[str]:
         """See `MasterControl.stacks`."""
         found = self._find(worker)
         if found is None:
             return fail(LookupError(f"there is no worker {worker}"))
-        return self._questions.stacks(found, request)
+        return self.questions.stacks(found, request)
 
     def _find(self, number: int) -> Worker | None:
         return next((each for each in self.workers() if each.number == number), None)
@@ -347,9 +348,9 @@ class Master:
         elif event == "leaving":
             self._leaving(worker, message["reason"])
         elif event == "stacks":
-            self._questions.received_stacks(worker, message)
+            self.questions.received_stacks(worker, message)
         elif event == "details":
-            self._questions.received_details(worker, message)
+            self.questions.received_details(worker, message)
         elif event in self.events:
             self.events[event](worker, message)
         else:
@@ -376,7 +377,7 @@ class Master:
         self._notify("ended", EndedWorker(worker.number, worker.record, why))
         heapq.heappush(self._free_records, worker.record)
         worker.cancel_calls()
-        self._questions.forget(worker)
+        self.questions.forget(worker)
         slot.draining.discard(worker)
         slot.vacate(worker)
         ended = described_end(status, number)

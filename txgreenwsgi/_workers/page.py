@@ -49,9 +49,9 @@ __all__ = [
     "RECORDS",
     "RECORD_BYTES",
     "Beat",
-    "MetricsPage",
     "Page",
     "Record",
+    "SharedMetrics",
     "create_page",
     "metrics_of_record",
 ]
@@ -189,7 +189,7 @@ def _metrics_begin(record: int) -> int:
     return RECORD_BYTES * RECORDS + record * METRICS_BYTES
 
 
-class MetricsPage:
+class SharedMetrics:
     """The master's view of the metrics in a page.
 
     Args:

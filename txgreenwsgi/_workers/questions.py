@@ -47,7 +47,7 @@ class Questions:
         Returns:
             A Deferred with None if it does not answer in time. It never fails.
         """
-        return self._ask(worker, {"do": "details"})
+        return self.ask(worker, {"do": "details"})
 
     def snapshot(
         self, worker: Worker, known_change: int
@@ -61,7 +61,7 @@ class Questions:
         Returns:
             A Deferred with None if it does not answer in time. It never fails.
         """
-        return self._ask(worker, {"do": "snapshot", "known_change": known_change})
+        return self.ask(worker, {"do": "snapshot", "known_change": known_change})
 
     def cancel(self, worker: Worker, request: str) -> Deferred[bool | None]:
         """Cancel a request of a worker that is not booting.
@@ -70,9 +70,19 @@ class Questions:
             A Deferred with whether there is such a request; None if the worker does
             not answer in time. It never fails.
         """
-        return self._ask(worker, {"do": "cancel", "request": request})
+        return self.ask(worker, {"do": "cancel", "request": request})
 
-    def _ask(self, worker: Worker, message: Message) -> Deferred[Any]:
+    def ask(self, worker: Worker, message: Message) -> Deferred[Any]:
+        """Ask a worker that is not booting.
+
+        Args:
+            worker: the worker.
+            message: the question; its number is added as `question`.
+
+        Returns:
+            A Deferred with the answer (see `answered`), or with None if there is none
+            in time, or the worker ends. It never fails.
+        """
         self._count += 1
         question = self._count
         answer: Deferred[Any] = Deferred()
@@ -112,9 +122,14 @@ class Questions:
     @staticmethod
     def received_details(worker: Worker, message: Message) -> None:
         """Handle the answer of a worker."""
-        details = worker.details.pop(message["question"], None)
-        if details is not None:
-            details.callback(message["details"])
+        Questions.answered(worker, message["question"], message["details"])
+
+    @staticmethod
+    def answered(worker: Worker, question: int, answer: object) -> None:
+        """Pass on the answer of a worker. A no-op if it is too late."""
+        waiting = worker.details.pop(question, None)
+        if waiting is not None:
+            waiting.callback(answer)
 
     @staticmethod
     def forget(worker: Worker) -> None:

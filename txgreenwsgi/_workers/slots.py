@@ -78,7 +78,7 @@ class Worker:
         calls: delayed calls that the next change of its state cancels.
         answers: delayed calls that its end cancels.
         stacks: by question number, Deferreds that wait for its stacks.
-        details: the same for its requests in flight.
+        details: the same for its other answers.
         failure: in development, why the application does not start; the worker serves
             a page that shows it. "" to start the application.
     """
