@@ -31,8 +31,8 @@ APP: Final = "tests.native.app:app"
 
 _IDLE: Final = b"GET /idle HTTP/1.1\r\nHost: x\r\n\r\n"
 _DATE: Final = re.compile(rb"\r\nDate: [^\r]*")
-#: Rounds after each piece. A round takes at least a turn of the reactor; a connection
-#: is accepted in one turn and read in the next, each perhaps behind the round's request.
+#: Rounds after each piece. A round takes at least one turn of the reactor. A connection
+#: is accepted in one turn and read in the next, each perhaps after the round's request.
 _FEWEST_ROUNDS: Final = 4
 #: Rounds after each piece, if a request waits for the next one.
 _READ_ROUNDS: Final = 20
