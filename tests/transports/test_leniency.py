@@ -45,12 +45,16 @@ def answering(
 
 
 def warnings(case: TransportCase) -> list[str]:
-    """Return the warnings of the server in the log."""
+    """Return the warnings of the server in the log.
+
+    Without those about a blocked reactor, which a busy machine causes.
+    """
     return [
         formatEvent(event)
         for event in case.events
         if event.get("log_level") is LogLevel.warn
         and event["log_namespace"].startswith("txgreenwsgi")
+        and event["log_namespace"] != "txgreenwsgi._serving.monitor"
     ]
 
 
