@@ -363,7 +363,7 @@ cdef class GreenletHubState:
     cdef public object thread, context_tracker
     cdef public set tasks
     cdef public list spare_greenlets
-    cdef public double resumed_at, ended_at, slice_seconds
+    cdef public double resumed_at, ended_at, yielded_at, slice_seconds
     cdef public bint closed
 
     def start(self, task):
@@ -1410,6 +1410,7 @@ cdef bint write_block(ExchangeState self, object data) except -1:
         send(channel, PyBytes_AS_STRING(data), length)
     hub = <GreenletHubState>(<ApplicationServerState>self.server).hub
     if now(hub.seconds) - hub.resumed_at > hub.slice_seconds:
+        hub.yielded_at = hub.resumed_at
         channel.output.turn()
     return True
 
