@@ -173,7 +173,8 @@ class GreenletHub(lanes.GreenletHubState):
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
         self.tasks: set[Task[object]] = set()
-        self.resumed_at = self.ended_at = self.yielded_at = 0.0
+        self.resumed_at = self.ended_at = 0.0
+        self.yielded_at = -1.0  # not equal to the time of any turn
         self.on_turn: Callable[[], object] | None = None
         self.on_long_turn: Callable[[Task[object], float], object] | None = None
         self.on_wait: Callable[[object, object, float], object] | None = None
