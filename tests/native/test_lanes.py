@@ -218,7 +218,7 @@ class LaneTests(WireTestCase):
         response = self.second(application, get("/"))
         body = b"1\r\na\r\n3e8\r\n" + b"b" * 1000 + b"\r\n1\r\nc\r\n0\r\n\r\n"
         self.assertTrue(response.endswith(b"\r\n\r\n" + body))
-        self.expect(head=1, start=1, block=2, end=1)
+        self.expect(head=1, start=1, iterate=1, response=1, block=2, end=1)
 
     def test_too_long(self) -> None:
         """A block beyond Content-Length is cut in both modes."""
