@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from txgreenwsgi._native import lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from _typeshed.wsgi import StartResponse
 
@@ -184,8 +184,10 @@ def _respond(environ: Environ, start_response: StartResponse) -> Any:
         return environ["wsgi.file_wrapper"](io.BytesIO(b"".join(blocks)), 5)
     if by == "one":
         return blocks[0] if blocks else None
-    if by in ("generator", "sleeping", "failing"):
-        return _generated(environ, blocks, by)
+    if by in ("generator", "sleeping", "failing", "failing first", "writing"):
+        return _generated(environ, blocks, by, write)
+    if by == "closing iterator":
+        return ClosingIterator(blocks, fails=bool(spec.get("close_fails")))
     if by == "closing":
         return Closing(blocks, fails=bool(spec.get("close_fails")))
     return blocks
@@ -211,8 +213,14 @@ def _late(
     yield from blocks
 
 
-def _generated(environ: Environ, blocks: list[Any], by: str) -> Iterator[Any]:
+def _generated(
+    environ: Environ, blocks: list[Any], by: str, write: Callable[[bytes], object]
+) -> Iterator[Any]:
+    if by == "failing first":
+        raise AppError("before the first block")
     for block in blocks:
+        if by == "writing":
+            write(b"written")
         if by == "sleeping":
             environ["txgreenwsgi.sleep"](0)
         yield block
@@ -220,8 +228,8 @@ def _generated(environ: Environ, blocks: list[Any], by: str) -> Iterator[Any]:
         raise AppError("during the iteration")
 
 
-class Closing:
-    """An iterable with a length and a `close` that is called once.
+class _Closing:
+    """An iterable with a `close` that is called once.
 
     Args:
         blocks: to yield.
@@ -232,9 +240,6 @@ class Closing:
         self._blocks = blocks
         self._fails = fails
         self._closed = False
-
-    def __len__(self) -> int:
-        return len(self._blocks)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._blocks)
@@ -248,6 +253,17 @@ class Closing:
 
     def _fail(self) -> NoReturn:
         raise AppError("in close()")
+
+
+class Closing(_Closing):
+    """With a length, like a list."""
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+
+class ClosingIterator(_Closing):
+    """Without a length, like the responses of frameworks."""
 
 
 def _state() -> dict[str, Any]:

@@ -57,7 +57,8 @@ _BLOCKS: tuple[Any, ...] = (
 _BY = (
     *("list",) * 6,
     *("tuple", "iterator", "generator", "sleeping", "failing", "write", "both"),
-    *("closing", "late head", "file", "one"),
+    *("closing", "late head", "file", "one", "failing first", "writing"),
+    *("closing iterator",) * 3,
 )
 
 

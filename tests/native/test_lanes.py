@@ -20,7 +20,7 @@ from txgreenwsgi._switching.steady_clock import is_steady
 from txgreenwsgi._switching.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from txgreenwsgi.monitoring.records import ExchangeRecord
 
@@ -218,7 +218,101 @@ class LaneTests(WireTestCase):
         response = self.second(application, get("/"))
         body = b"1\r\na\r\n3e8\r\n" + b"b" * 1000 + b"\r\n1\r\nc\r\n0\r\n\r\n"
         self.assertTrue(response.endswith(b"\r\n\r\n" + body))
-        self.expect(head=1, start=1, block=2, end=1)
+        self.expect(head=1, start=1, iterate=1, response=1, block=2, end=1)
+
+    def test_iterable(self) -> None:
+        """A block of known length is one send, and `close` is called after it."""
+        events: list[str] = []
+
+        class Response:
+            def __iter__(self) -> Iterator[bytes]:
+                yield b"hello\n"
+                events.append("sent")
+
+            def close(self) -> None:
+                events.append("closed")
+
+        def application(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", HELLO)
+            return Response()
+
+        response = self.second(application, get("/"))
+        self.assertEqual(events, ["sent", "closed"] * 2)
+        self.assertTrue(response.endswith(b"\r\n\r\nhello\n"))
+        self.assertNotIn(b"chunked", response)
+        self.expect(head=1, start=1, iterate=1, response=1, end=1)
+
+    def test_other_fields(self) -> None:
+        """A field that differs in each response does not leave the lane."""
+        values = iter("12")
+
+        def application(environ: Environ, start: Start) -> list[bytes]:
+            start("200 OK", [*HELLO, ("X-Number", next(values))])
+            return [b"hello\n"]
+
+        client = PairClient(self.serve(application))
+        for value in (b"1", b"2"):
+            before = lanes.counts()
+            client.send(get("/"))
+            self.assertIn(b"\r\nX-Number: " + value + b"\r\n", client.read_all())
+        self.counts = self.taken(before)
+        client.close()
+        self.expect(head=1, start=1, serve=1, response=1, end=1)
+
+    def test_iterables_of_wrong_length(self) -> None:
+        """A body that is too long is cut, and one that is too short ends it all."""
+        for length, sent in ((4, b"hell"), (8, b"hello\n")):
+
+            def application(
+                environ: Environ, start: Start, length: int = length
+            ) -> Iterable[bytes]:
+                start("200 OK", [("Content-Length", str(length))])
+                yield b"hel"
+                yield b"lo\n"
+
+            client = PairClient(self.serve(application))
+            client.send(get("/"))
+            self.assertTrue(client.read_all().endswith(b"\r\n\r\n" + sent))
+            self.assertEqual(client.ended, length == 8)
+            client.close()
+
+    def test_iterables_that_fail(self) -> None:
+        """`close` is called once wherever the iteration fails."""
+        closed: list[str] = []
+
+        class Response:
+            def __init__(self, target: str) -> None:
+                self.target = target
+
+            def __iter__(self) -> Iterator[bytes]:
+                if self.target == "first":
+                    raise ZeroDivisionError("first")
+                yield b"hello\n"
+                if self.target == "later":
+                    raise ZeroDivisionError("later")
+
+            def close(self) -> None:
+                closed.append(self.target)
+                if self.target == "close":
+                    raise ZeroDivisionError("close")
+
+        def application(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", [])
+            return Response(environ["QUERY_STRING"])
+
+        for target, end in (
+            ("first", b"500"),
+            ("later", b"hello"),
+            ("close", b"0\r\n"),
+        ):
+            client = PairClient(self.serve(application))
+            client.send(get(f"/?{target}"))
+            self.assertIn(end, client.read_all(), target)
+            self.assertEqual(client.ended, target != "close")
+            client.close()
+            self.assertEqual(closed.pop(), target)
+            self.assertEqual(closed, [])
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_too_long(self) -> None:
         """A block beyond Content-Length is cut in both modes."""

@@ -6,6 +6,7 @@ import gc
 from typing import TYPE_CHECKING
 
 from txgreenwsgi import sleep
+from txgreenwsgi._switching.waiting import yield_if_due
 from txgreenwsgi._threads.turns import LongTurns, TurnMeter, meter_of
 
 from .cases import ThreadsTestCase
@@ -63,6 +64,19 @@ class TurnMeterTests(ThreadsTestCase):
         while not task.done:
             self.reactor.advance(0.1)
         self.assertEqual(self.meter.take(task).blocked, 0.0)
+
+    def test_streams(self) -> None:
+        """Turns that end with their time slice, between blocks, do not count."""
+
+        def turns(seconds: float) -> None:
+            for _ in range(10):
+                self.pass_time(seconds)
+                self.assertTrue(yield_if_due())
+
+        self.assertEqual(self.measure(lambda: turns(0.008)).blocked, 0.0)
+        slow = self.measure(lambda: turns(0.05))
+        self.assertAlmostEqual(slow.blocked, 10 * 0.045)
+        self.assertAlmostEqual(slow.total, 0.5)
 
     def test_waited(self) -> None:
         """A request waits while the reactor is free, not while it is busy."""

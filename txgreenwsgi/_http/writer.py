@@ -123,6 +123,7 @@ def _pair(field: Any) -> tuple[str, str]:
     return _plain(name), _plain(value)
 
 
+@lanes.lent
 def _encode_field(name: str, value: str) -> tuple[bytes, str | int | None]:
     """Validate a field; return its line and its kind.
 

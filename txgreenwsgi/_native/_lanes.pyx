@@ -69,6 +69,11 @@ cdef extern from *:
         hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
         return (size_t)(hash ^ hash >> 32);
     }
+    static inline int txg_only_iterable(PyObject *thing) {
+        PyTypeObject *of = Py_TYPE(thing);
+        return of->tp_iter && !(of->tp_as_sequence && of->tp_as_sequence->sq_length)
+            && !(of->tp_as_mapping && of->tp_as_mapping->mp_length);
+    }
     static inline int txg_import_greenlet(void) {
         PyGreenlet_Import();
         return _PyGreenlet_API == NULL ? -1 : 0;
@@ -91,6 +96,7 @@ cdef extern from *:
     int EPOLLIN
     size_t hash_of "txg_hash"(const char* text, size_t size) noexcept
     double clock "txg_clock"(int which) noexcept
+    bint only_iterable "txg_only_iterable"(object thing) noexcept
     int TXG_MONOTONIC, CLOCK_REALTIME, MSG_NOSIGNAL
     int import_greenlet "txg_import_greenlet"() except -1
     object current_greenlet "txg_current"()
@@ -146,13 +152,13 @@ for _byte in range(256):
 
 cdef tuple NO_ARGUMENTS = ()
 cdef object EPOLL = getattr(select, "epoll", None), BUILTIN = type(len)
-cdef long long heads, starts, serves, responses, blocks, ends, reads
+cdef long long heads, starts, serves, iterations, responses, blocks, ends, reads
 
 
 def counts():
     """Return how often each lane was taken so far, by name."""
-    return {"block": blocks, "end": ends, "head": heads, "read": reads,
-            "response": responses, "serve": serves, "start": starts}
+    return {"block": blocks, "end": ends, "head": heads, "iterate": iterations,
+            "read": reads, "response": responses, "serve": serves, "start": starts}
 
 
 cdef class Lent:
@@ -161,7 +167,7 @@ cdef class Lent:
     # Classes with lanes; set by `with_lanes`.
     cdef public type ApplicationServer, AutomaticRoutes, CommonFields, Errors, Exchange
     cdef public type GreenletHub, H1Channel, Input, RequestBody, RequestHead
-    cdef public type ResponseHead, SocketOutput, Sockets, StartResponse, Task
+    cdef public type FileWrapper, ResponseHead, SocketOutput, Sockets, StartResponse, Task
     cdef public type ThreadRunner
     # The namespaces of modules whose variables change, and tables.
     cdef public dict running, loops, greenlets, sockets, tasks_of_threads
@@ -172,6 +178,7 @@ cdef class Lent:
     cdef public object connection_done, connection_lost, serve, swap_state, running_loop
     cdef public object recorded
     cdef public object end_child, log_failure, raised, finish_response, note_request
+    cdef public object as_bytes, close_response, encode_field
     # The functions of methods that are in each environ.
     cdef public object client_disconnected, set_request_timeout, stopping
     cdef public object send_early_hints
@@ -363,7 +370,7 @@ cdef class GreenletHubState:
     cdef public object thread, context_tracker
     cdef public set tasks
     cdef public list spare_greenlets
-    cdef public double resumed_at, ended_at, slice_seconds
+    cdef public double resumed_at, ended_at, yielded_at, slice_seconds
     cdef public bint closed
 
     def start(self, task):
@@ -398,7 +405,7 @@ cdef class ExchangeState:
             self._py_start()
 
     def respond(self, head, block):
-        if not respond(self, head, block):
+        if not respond(self, head, block, True):
             self._py_respond(head, block)
 
     def write(self, block):
@@ -1213,7 +1220,7 @@ cdef tuple with_other_query(char* at, char* end):
 
 cpdef serve(application, environ, sink):
     """Call `application` and send its response to `sink`. May park."""
-    global serves
+    global serves, iterations
     cdef StartResponseState start = new(rooms.StartResponse)
     cdef object block = None
     start._sink = sink
@@ -1225,17 +1232,60 @@ cpdef serve(application, environ, sink):
     if type(block) is bytes and block and start.head is not None and not start.sent:
         serves += 1
         start.sent = True
-        if type(sink) is not rooms.Exchange or not respond(sink, start.head, block):
+        if type(sink) is not rooms.Exchange or not respond(sink, start.head, block, True):
             sink.respond(start.head, block)
+    elif type(sink) is rooms.Exchange and only_iterable(blocks) and (
+        type(blocks) is not rooms.FileWrapper
+    ):
+        iterations += 1
+        iterate(<ExchangeState>sink, start, blocks)
     else:
         rooms.finish_response(application, start, blocks, sink)
 
 
+cdef int iterate(ExchangeState sink, StartResponseState start, object blocks) except -1:
+    """`_finish_response` of an iterable without a length, such as a generator."""
+    try:
+        if sink.error is not None:
+            raise sink.error
+        sink.iterating = True
+        for block in blocks:
+            if type(block) is not bytes:
+                block = rooms.as_bytes(block)
+            if not block:
+                sink.turn()
+            elif not start.sent:
+                head = start.head_to_send()
+                start.sent = True
+                if not respond(sink, head, block, False):
+                    sink.begin(head, None, block)
+            elif not write_block(sink, block):
+                sink._py_write(block)
+            if sink.bodiless:
+                break
+        if not start.sent:
+            head = start.head_to_send()
+            start.sent = True
+            sink.begin(head, 0, b"")
+        if not finish(sink):
+            sink.finish()
+    except BaseException:
+        rooms.close_response(blocks, sink)
+        raise
+    close = getattr(blocks, "close", None)
+    if close is not None:
+        if sink.error is not None:
+            sink.end_iteration()
+        sink.iterating = False
+        close()
+    return 0
+
+
 cdef ResponseHeadState response_head(object status, object fields):
-    """`ResponseHead.__init__`; None unless all fields are known and simple."""
+    """`ResponseHead.__init__`; None unless all fields are simple."""
     cdef ResponseHeadState head
     cdef PyObject* found
-    cdef object field, kind
+    cdef object field, kind, encoded
     cdef list lines
     if type(status) is not str or type(fields) is not list:
         return None
@@ -1254,9 +1304,8 @@ cdef ResponseHeadState response_head(object status, object fields):
         ):
             return None
         found = PyDict_GetItem(rooms.encoded_fields, field)
-        if found is NULL:
-            return None
-        kind = <object>PyTuple_GET_ITEM(<object>found, 1)
+        encoded = rooms.encode_field(*field) if found is NULL else <object>found
+        kind = <object>PyTuple_GET_ITEM(encoded, 1)
         if kind is not None:
             if type(kind) is int and head.code != 204 and head.content_length is None:
                 head.content_length = kind
@@ -1266,12 +1315,15 @@ cdef ResponseHeadState response_head(object status, object fields):
                 head._has_server = True
             else:
                 return None
-        lines.append(<object>PyTuple_GET_ITEM(<object>found, 0))
+        lines.append(<object>PyTuple_GET_ITEM(encoded, 0))
     return head
 
 
-cdef bint respond(ExchangeState self, object given, object data) except -1:
-    """`Exchange.respond`, `H1Channel.start` and `finish`, `Connection.send_head`."""
+cdef bint respond(ExchangeState self, object given, object data, bint whole) except -1:
+    """`Exchange.respond`, `H1Channel.start` and `finish`, `Connection.send_head`.
+
+    `Exchange.begin` if it is unknown whether this block is the `whole` body.
+    """
     global responses
     cdef ResponseHeadState head
     cdef H1ChannelState channel
@@ -1279,7 +1331,7 @@ cdef bint respond(ExchangeState self, object given, object data) except -1:
     cdef RequestHeadState request
     cdef CommonFieldsState common
     cdef char* out = OUT
-    cdef Py_ssize_t length, size
+    cdef Py_ssize_t length, size, left = 0
     cdef double time
     cdef bint close
     if (
@@ -1294,9 +1346,15 @@ cdef bint respond(ExchangeState self, object given, object data) except -1:
     h1 = channel._h1
     request = <RequestHeadState>self.head
     length = PyBytes_GET_SIZE(data)
+    if head.content_length is not None:
+        left = PyLong_AsSsize_t(head.content_length) - length
+        if left < 0 or (left and whole):
+            return False
+    elif not whole:
+        left = -1
     if (
         length >= LONG_BLOCK_BYTES or head.code == 204 or head.code == 304
-        or (head.content_length is not None and <object>head.content_length != length)
+        or (left and (channel._fd < 0 or channel.output.may_buffer))
         or channel.exchange is not self or channel.state is not "serving"
         or not (<ApplicationServerState>self.server).keeps_alive or not h1.persistent
         or h1.sending is not "awaited" or h1._request is not request
@@ -1324,19 +1382,35 @@ cdef bint respond(ExchangeState self, object given, object data) except -1:
         out = put(out, common._server_line)
     if not head._has_date:
         out = put(out, common._date_line)
-    if head.content_length is None:
+    if left < 0:
+        out = put(out, b"Transfer-Encoding: chunked\r\n")
+    elif head.content_length is None:
         out = put_number(put(out, b"Content-Length: "), length, 10)
         out = put(out, b"\r\n")
     if close:
         h1.persistent = False
         out = put(out, b"Connection: close\r\n")
-    out = put(put(out, b"\r\n"), <bytes>data)
+    out = put(out, b"\r\n")
+    if left < 0:
+        out = put_chunk(out, <bytes>data)
+    else:
+        out = put(out, <bytes>data)
     self.state = "responding"
     self.code = head.code
-    self.bytes_sent, self._left = length, 0
-    h1.framing = "length"
-    h1.sending = "last" if close else "complete"
-    h1._request = None
+    self.bytes_sent, self._left = length, left
+    h1.framing = "chunked" if left < 0 else "length"
+    if left:
+        h1.sending = "body"
+    else:
+        h1.sending = "last" if close else "complete"
+        h1._request = None
+    if not whole:
+        if (<ApplicationServerState>self.server).metrics is not None:
+            (<ApplicationServerState>self.server).metrics.begun(self)
+        send(channel, OUT, out - OUT)
+        if left:
+            yield_if_due(self, channel)
+        return True
     if not send(channel, OUT, out - OUT):
         if self.state is not "responding":
             self._refuse_write()
@@ -1345,6 +1419,47 @@ cdef bint respond(ExchangeState self, object given, object data) except -1:
             return True
     self.state = "complete"
     return True
+
+
+cdef bint finish(ExchangeState self) except -1:
+    """`Exchange.finish` of a response whose blocks `write_block` has sent."""
+    cdef H1ChannelState channel
+    cdef ConnectionState h1
+    if (
+        self.state is not "responding" or self._left > 0
+        or type(self.stream) is not rooms.H1Channel
+    ):
+        return False
+    channel = <H1ChannelState>self.stream
+    h1 = channel._h1
+    if channel.exchange is not self or channel.state is not "serving" or (
+        is_waiting(channel)
+    ):
+        return False
+    if h1.sending is "body":
+        h1.sending = "complete" if h1.persistent else "last"
+        h1._request = None
+        if h1.framing is "chunked":
+            send(channel, b"0\r\n\r\n", 5)
+    if self.state is "responding":
+        self.state = "complete"
+    return True
+
+
+cdef inline int yield_if_due(ExchangeState self, H1ChannelState channel) except -1:
+    """`Exchange._yield_if_due`, between two blocks of a body."""
+    cdef GreenletHubState hub = (
+        <GreenletHubState>(<ApplicationServerState>self.server).hub)
+    if now(hub.seconds) - hub.resumed_at > hub.slice_seconds:
+        hub.yielded_at = hub.resumed_at
+        channel.output.turn()
+    return 0
+
+
+cdef inline char* put_chunk(char* out, bytes block) noexcept:
+    """Write a block as a chunk (RFC 9112 section 7.1); return its end."""
+    out = put(put_number(out, PyBytes_GET_SIZE(block), 16), b"\r\n")
+    return put(put(out, block), b"\r\n")
 
 
 cdef inline char* put(char* out, bytes part) noexcept:
@@ -1380,7 +1495,6 @@ cdef bint write_block(ExchangeState self, object data) except -1:
     """`Exchange.write`, `H1Channel.data` and `Connection.send_data`."""
     global blocks
     cdef H1ChannelState channel
-    cdef GreenletHubState hub
     cdef char* out
     cdef Py_ssize_t length
     if (
@@ -1403,14 +1517,11 @@ cdef bint write_block(ExchangeState self, object data) except -1:
         self._left -= length
     self.bytes_sent += length
     if channel._h1.framing is "chunked":
-        out = put(put_number(OUT, length, 16), b"\r\n")
-        out = put(put(out, <bytes>data), b"\r\n")
+        out = put_chunk(OUT, <bytes>data)
         send(channel, OUT, out - OUT)
     else:
         send(channel, PyBytes_AS_STRING(data), length)
-    hub = <GreenletHubState>(<ApplicationServerState>self.server).hub
-    if now(hub.seconds) - hub.resumed_at > hub.slice_seconds:
-        channel.output.turn()
+    yield_if_due(self, channel)
     return True
 
 

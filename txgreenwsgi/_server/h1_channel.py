@@ -646,6 +646,7 @@ class H1Channel(Channel, lanes.H1ChannelState):
             return b""
         hub = self.server.hub
         if hub.seconds() - hub.resumed_at > hub.slice_seconds:
+            hub.yielded_at = hub.resumed_at
             return b""  # a fast client must not monopolize the reactor
         size = min(max(wanted, _MIN_READ_BYTES), MAX_PIECE_BYTES)
         if self._fd < 0:

@@ -913,6 +913,7 @@ class Exchange(lanes.ExchangeState):
         # `_yield_if_due`, inlined: this runs once for each block.
         hub = self.server.hub
         if hub.seconds() - hub.resumed_at > hub.slice_seconds:
+            hub.yielded_at = hub.resumed_at
             stream.output.turn()
 
     def _yield_if_due(self) -> None:

@@ -150,6 +150,8 @@ class GreenletHub(lanes.GreenletHubState):
         resumed_at: time at which the running task was resumed, by the reactor's
             clock, in seconds.
         ended_at: time at which the last task ended, likewise.
+        yielded_at: the `resumed_at` of the last turn that a task ended because it had
+            used up its time slice in a loop over blocks of a body. Set by that loop.
         slice_seconds: time slice of the running task, in seconds; see `share_slice`.
         spare_greenlets: finished greenlets, for reuse.
         abandoned: killed tasks that did not end.
@@ -172,6 +174,7 @@ class GreenletHub(lanes.GreenletHubState):
         self.seconds: Callable[[], float] = reactor.seconds
         self.tasks: set[Task[object]] = set()
         self.resumed_at = self.ended_at = 0.0
+        self.yielded_at = -1.0  # not equal to the time of any turn
         self.on_turn: Callable[[], object] | None = None
         self.on_long_turn: Callable[[Task[object], float], object] | None = None
         self.on_wait: Callable[[object, object, float], object] | None = None

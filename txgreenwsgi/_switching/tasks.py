@@ -118,6 +118,7 @@ class Hub(Protocol):
     threads: set[Task[object]]
     resumed_at: float
     ended_at: float
+    yielded_at: float
     on_turn: Callable[[], object] | None
     on_long_turn: Callable[[Task[object], float], object] | None
     on_wait: Callable[[object, object, float], object] | None

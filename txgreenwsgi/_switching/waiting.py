@@ -434,8 +434,10 @@ def yield_if_due(due: bool = False) -> bool:
     if task is None:
         return False
     hub = task.hub
-    if not due and hub.seconds() - hub.resumed_at <= hub.slice_seconds:
-        return False
+    if not due:
+        if hub.seconds() - hub.resumed_at <= hub.slice_seconds:
+            return False
+        hub.yielded_at = hub.resumed_at
     with suppress(NotInGreenlet):
         sleep(0)
     return True

@@ -2,7 +2,8 @@
 
 A turn of a task lasts from the switch into it to its next wait. Nothing else runs
 meanwhile. The hub reports long turns; this module takes from them what is not the
-task's: the time in the run queue (`schedstat`), the garbage collection, and, while
+task's: the time in the run queue (`schedstat`), the garbage collection, the time slice
+of a task that sends or reads block after block and yields at its end, and, while
 threads compute, the wait for the GIL.
 
 It knows clocks. It must never know what a task is for.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from txgreenwsgi._parking.thread_load import ThreadLoad
+from txgreenwsgi._switching.greenlets import SLICE_SECONDS
 from txgreenwsgi._switching.tasks import LONG_TURN_SECONDS
 
 from .pool import pool_of
@@ -121,11 +123,14 @@ class TurnMeter:
         self._collected = self._collections.seconds
 
     def _add(self, task: Task[object], seconds: float) -> None:
+        hub = task.hub
         net = self._net(seconds)
+        if hub.yielded_at == hub.resumed_at:
+            # A stream of blocks: in a thread, it would delay the others no less.
+            net -= SLICE_SECONDS
         self.total += seconds
         blocked = 0.0
         if net > LONG_TURN_SECONDS:
-            hub = task.hub
             if hub.resumed_at - self._row_end > _GAP_SECONDS:
                 self._row = 0.0
             self._row += net

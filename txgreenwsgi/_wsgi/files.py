@@ -11,6 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._switching.waiting import yield_if_due
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class FileRegion(NamedTuple):
     length: int
 
 
+@lanes.with_lanes
 class FileWrapper:
     """Iterator over the blocks of a file-like object.
 

@@ -213,6 +213,7 @@ class StartResponse(lanes.StartResponseState):
         return self.head
 
 
+@lanes.lent
 def _as_bytes(block: Any) -> bytes:
     """Return a block as bytes; copy it, because its owner may change it."""
     if type(block) is bytes:
@@ -278,10 +279,7 @@ def _finish_response(
             sink.begin(head, 0, b"")
         sink.finish()
     finally:
-        close = getattr(blocks, "close", None)
-        if close is not None:
-            sink.end_iteration()
-            _close(close)
+        _close_response(blocks, sink)
 
 
 def _check_response(application: Application, blocks: object) -> None:
@@ -389,6 +387,15 @@ def _send_file(start: StartResponse, blocks: FileWrapper, sink: ResponseSink) ->
         return True
     start.sent = was_sent
     return False
+
+
+@lanes.lent
+def _close_response(blocks: object, sink: ResponseSink) -> None:
+    """Call the `close()` of the application's iterable, if it has one."""
+    close = getattr(blocks, "close", None)
+    if close is not None:
+        sink.end_iteration()
+        _close(close)
 
 
 def _close(close: Callable[[], object]) -> None:
