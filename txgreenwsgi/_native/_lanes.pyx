@@ -1566,7 +1566,10 @@ cdef int read_one(SocketsState self, object fd) except -1:
         (<H1ChannelState>reader).listening is not None
     ):
         close_connection(<H1ChannelState>reader)
-    elif transport is not None:
+        return 0
+    if transport is None:
+        transport = self._transports.get(fd)  # made by the reader
+    if transport is not None:
         self._lose(transport, why, fd not in self._channels)
     return 0
 
