@@ -1600,6 +1600,7 @@ cdef bint accept_ready(ListeningSocketState self) except -1:
     if (
         type(site) is not rooms.GreenSite or port.transport is not rooms.tcp_server
         or self._socket.family != AF_INET or not port.connected
+        or "buildProtocol" in site.__dict__
     ):
         return False
     if model is None or model.server is not site.server:
@@ -1696,6 +1697,8 @@ cdef int connect(
         transport = channel.transport
         if transport is not None:
             channel._sockets._lose(transport, why, False)
+        elif channel.state is not "closed":
+            server.connection_lost(channel)  # its transport could not be made
     return 0
 
 
