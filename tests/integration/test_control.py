@@ -73,7 +73,7 @@ class ControlCase(WorkerTests):
         thread = threading.Thread(target=fetch)
         thread.start()
         self.addCleanup(thread.join, STOP_SECONDS)
-        self.addCleanup(server.kill)
+        self.addCleanup(server.kill_all)
         return thread
 
     def wait_in_flight(self, count: int) -> list[Any]:
@@ -115,7 +115,7 @@ class WorkersTests(ControlCase):
         self.assertEqual(self.command("scale", "+1").returncode, 0)
         server.wait_live(lambda live: len(live) == 3)
         self.assertEqual(self.answer("scale", "1"), {"target": 1})
-        server.kill()
+        server.kill_all()
 
     def test_reload(self) -> None:
         """A reload replaces the workers; broken code fails it, with its traceback."""
@@ -136,7 +136,7 @@ class WorkersTests(ControlCase):
         server.wait_live(lambda live: live == after)
         self.assertEqual(server.fetch("/").text, "version 1")
         self.assertIn("the last reload failed", self.command("status").stdout)
-        server.kill()
+        server.kill_all()
 
     def test_stacks_of_a_starting_worker(self) -> None:
         """A question for stacks does not end a worker that has just been started."""
@@ -153,7 +153,7 @@ class WorkersTests(ControlCase):
                     self.assertTrue(json.loads(control.readline())["ok"])
         server.wait_reloads(1)
         self.assertNotIn("reload failed", server.log())
-        server.kill()
+        server.kill_all()
 
     def test_hung_worker(self) -> None:
         """A blocked worker does not block the status, and its stacks are printed."""
@@ -171,7 +171,7 @@ class WorkersTests(ControlCase):
         self.assertIn("has not answered", text)
         stacks = self.command("stacks", "1")
         self.assertIn("workers_app.py", stacks.stdout, stacks.stderr)
-        server.kill()
+        server.kill_all()
 
     def test_drain(self) -> None:
         """During a shutdown, the socket still answers; it is removed at the end."""
@@ -202,14 +202,14 @@ class WorkersTests(ControlCase):
         self.assertTrue(os.path.exists(path))
         self.assertEqual(main(["scale", "2"]), 0)
         server.wait_live(lambda live: len(live) == 2)
-        server.kill()
+        server.kill_all()
         self.assertTrue(os.path.exists(path))
         self.assertEqual(main(["scale", "2"]), 1)
         # The next server removes it.
         server = self.serve(APP, "--workers=1")
         server.wait_ready(1)
         self.assertFalse(os.path.exists(path))
-        server.kill()
+        server.kill_all()
 
 
 class SingleProcessTests(ControlCase):
@@ -252,7 +252,7 @@ class SingleProcessTests(ControlCase):
         stacks = self.command("stacks", row["request_id"]).stdout
         self.assertIn("\nin thread 0x", stacks)
         self.assertIn("workers_app.py", stacks)
-        server.kill()
+        server.kill_all()
 
     def test_unsafe_directory(self) -> None:
         """A directory that others may write to prevents the start."""

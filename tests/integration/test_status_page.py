@@ -140,7 +140,7 @@ class ServerTests(StatusCase):
         self.assertIn("thread ", self.page("/workers/1").text)
         answer = self.page(f"/requests/{row['request_id']}/cancel", "POST", "form=x")
         self.assertEqual(answer.status, 403)
-        server.kill()
+        server.kill_all()
 
     def test_single_process(self) -> None:
         """A single process shows its own requests."""
@@ -166,7 +166,7 @@ class ServerTests(StatusCase):
         self.assertTrue(client.recv(1000).startswith(b"HTTP/1.1 503 "))
         self.wait_snapshot(lambda found: not requests_in(found))
         self.assertEqual(self.page(address).status, 404)
-        server.kill()
+        server.kill_all()
 
     def test_blocked_worker(self) -> None:
         """The page answers while a worker is blocked, and names its request."""
@@ -183,7 +183,7 @@ class ServerTests(StatusCase):
         (worker,) = blocked(self.wait_snapshot(blocked))
         self.assertIn("GET /busy/6", worker["current"])
         self.assertIn("blocked", self.page().text)
-        server.kill()
+        server.kill_all()
 
     def test_stop(self) -> None:
         """An open page does not delay the end of the server, and ends with it."""
@@ -214,7 +214,7 @@ class ServerTests(StatusCase):
         self.assertEqual(self.page().status, 401)
         self.assertEqual(self.page(Authorization=f"Bearer {TOKEN}").status, 200)
         self.assertNotIn(TOKEN, server.log())
-        server.kill()
+        server.kill_all()
 
     def test_address_in_use(self) -> None:
         """An address that is in use ends the start, with the option in the error."""
@@ -286,7 +286,7 @@ class BrowserTests(StatusCase):
         self.browser.run("document.querySelector('a[href^=requests]').click()")
         self.browser.wait_true("document.body?.innerText.includes('time.sleep(60)')")
         self.assertEqual(self.browser.complaints, [])
-        server.kill()
+        server.kill_all()
 
     def test_server_ends(self) -> None:
         """The page says that the server does not answer, and recovers."""
@@ -297,7 +297,7 @@ class BrowserTests(StatusCase):
         self.browser.wait_true("!document.getElementById('connection').hidden", 30)
         os.kill(server.pid, signal.SIGCONT)
         self.browser.wait_true("document.getElementById('connection').hidden", 30)
-        server.kill()
+        server.kill_all()
 
     def test_hidden(self) -> None:
         """A page in a hidden tab does not use the server."""
@@ -310,7 +310,7 @@ class BrowserTests(StatusCase):
         )
         log = "performance.getEntriesByName(new URL('events', location).href).length"
         self.browser.wait_true(f"{log} === 1")
-        server.kill()
+        server.kill_all()
 
     def test_narrow_and_dark(self) -> None:
         """On a phone, nothing is wider than the screen; dark mode has dark colours."""
@@ -328,7 +328,7 @@ class BrowserTests(StatusCase):
                 )
                 numbers = list(map(int, re.findall(r"\d+", color)))
                 self.assertEqual(max(numbers[:3]) < 80, dark, color)
-        server.kill()
+        server.kill_all()
 
     def test_without_script(self) -> None:
         """Without JavaScript, the page shows the same, and loads itself again."""
@@ -346,7 +346,7 @@ class BrowserTests(StatusCase):
             with contextlib.suppress(AssertionError):
                 answer = self.browser.call("DOM.getOuterHTML", nodeId=root)
                 html = answer["outerHTML"]
-        server.kill()
+        server.kill_all()
 
     def test_login(self) -> None:
         """The token opens the page, and stays in a cookie."""
@@ -362,7 +362,7 @@ class BrowserTests(StatusCase):
         self.open()
         self.assertIn("Requests in flight", self.text())
         self.assertNotIn(TOKEN, self.browser.run("document.cookie + location.href"))
-        server.kill()
+        server.kill_all()
 
 
 class TopTests(StatusCase):
@@ -383,7 +383,7 @@ class TopTests(StatusCase):
             (row,) = requests_in(found)
             self.assertEqual(row["waiting_on"], "sleep(60)")
             self.assertIn("rate", found)
-            server.kill()
+            server.kill_all()
             done = self.command("top", "--once")
             self.assertEqual(done.returncode, 1)
             self.assertIn("txgreenwsgi top: ", done.stderr)
@@ -405,7 +405,7 @@ class TopTests(StatusCase):
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue(done.stdout.isascii())
-        server.kill()
+        server.kill_all()
 
     def test_terminal(self) -> None:
         """On a terminal, keys select requests, show stacks and cancel; q ends."""
@@ -438,14 +438,14 @@ class TopTests(StatusCase):
         screen.press("\r")
         screen.press("q")
         self.assertEqual(screen.end(), 0)
-        server.kill()
+        server.kill_all()
 
     def test_server_ends(self) -> None:
         """The screen says that the server has ended, and goes on."""
         server = self.serve_page(0)
         screen = Terminal(self, ["top", "--interval", "0.2", "--control", self.path])
         screen.wait("req/s")
-        server.kill()
+        server.kill_all()
         screen.wait("no server is running")
         screen.press("q")
         self.assertEqual(screen.end(), 0)

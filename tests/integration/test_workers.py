@@ -6,6 +6,7 @@ by `TXGREENWSGI_CONNECTIONS=10000`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -80,6 +81,14 @@ class Workers(ServerProcess):
             lambda: f"other workers than {self.live()}",
             may_end=True,
         )
+
+    def kill_all(self) -> None:
+        """Kill the master and its workers, which would first end their requests."""
+        workers = self.live() if self.process.poll() is None else set()
+        self.kill()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def descriptors(self) -> int:
         """Return the number of open descriptors of the master."""

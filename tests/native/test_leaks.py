@@ -147,7 +147,8 @@ class LeakTests(SynchronousTestCase):
         # A reference too few is worse: the object is freed while it is in use.
         for name, change in growth.items():
             self.assertLess(abs(change), MOST_REFERENCES, name)
-        self.assertLess(kib_after - kib, MOST_KIB)
+        if "ASAN_OPTIONS" not in os.environ:  # AddressSanitizer keeps freed memory
+            self.assertLess(kib_after - kib, MOST_KIB)
         side.stop()
 
     def send_new_lines(self, side: Side, count: int) -> None:
