@@ -33,7 +33,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txgreenwsgi._native import lanes
+from txgreenwsgi._parking.descriptors import kernel_epoll
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, hub_of
+from txgreenwsgi.green.patched import is_patched
 
 from .ends import ServerAddresses
 
@@ -159,7 +161,9 @@ class Sockets(lanes.SocketsState):
 
     def _open(self) -> bool:
         try:
-            self._epoll = select.epoll()
+            # Not the green one of a patched `select`, which costs several calls a turn.
+            patched = is_patched("select") and kernel_epoll is not None
+            self._epoll = kernel_epoll() if patched else select.epoll()
         except OSError:
             return False  # out of descriptors: fall back as without epoll
         self._hub = hub_of(cast("IReactorTime", self._reactor))
