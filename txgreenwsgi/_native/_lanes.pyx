@@ -171,14 +171,15 @@ for _byte in range(256):
 
 cdef tuple NO_ARGUMENTS = ()
 cdef object EPOLL = getattr(select, "epoll", None), BUILTIN = type(len)
-cdef long long heads, starts, serves, responses, blocks, ends, reads, accepts, closes
+cdef long long heads, starts, serves, responses, blocks, ends, polls, reads
+cdef long long accepts, closes
 
 
 def counts():
     """Return how often each lane was taken so far, by name."""
     return {"accept": accepts, "block": blocks, "close": closes, "end": ends,
-            "head": heads, "read": reads, "response": responses, "serve": serves,
-            "start": starts}
+            "head": heads, "poll": polls, "read": reads, "response": responses,
+            "serve": serves, "start": starts}
 
 
 cdef class Lent:
@@ -1509,6 +1510,7 @@ cdef bint write_block(ExchangeState self, object data) except -1:
 
 cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     """Serve the ready connections, for one time slice at most."""
+    global polls
     cdef epoll_event events[256]
     cdef list postponed
     cdef int index, count, limit = rooms.sockets["MAX_EVENTS"]
@@ -1516,6 +1518,7 @@ cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     if self._postponed or type(self._epoll) is not EPOLL:
         self._py_doRead()
         return 0
+    polls += 1
     count = epoll_wait(self._epoll.fileno(), events, min(limit, 256), 0)
     if count > 1:
         end = hub.share_slice(count)

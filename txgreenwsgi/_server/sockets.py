@@ -165,8 +165,10 @@ class Sockets(lanes.SocketsState):
     def _open(self) -> bool:
         try:
             # Not the green one of a patched `select`, which costs several calls a turn.
-            patched = is_patched("select") and kernel_epoll is not None
-            self._epoll = kernel_epoll() if patched else select.epoll()
+            if kernel_epoll is not None and is_patched("select"):
+                self._epoll = kernel_epoll()
+            else:
+                self._epoll = select.epoll()
         except OSError:
             return False  # out of descriptors: fall back as without epoll
         self._hub = hub_of(cast("IReactorTime", self._reactor))
