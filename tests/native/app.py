@@ -11,6 +11,7 @@ import contextlib
 import gc
 import io
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -34,6 +35,10 @@ SHARED: tuple[object, ...] = (
     *("GET", "HTTP/1.1", "http", "200 OK", "Content-Length", "PATH_INFO", "wsgi.input"),
     *(dict, list, tuple, bytes, str),
 )
+
+
+# Processes that `/fork` has started, and the descriptors that end them.
+_children: list[tuple[int, int]] = []
 
 
 class AppError(Exception):
@@ -86,12 +91,33 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             return _plain(start_response, b"slept\n")
         case "/fail":
             raise AppError(path)
+        case "/fork":
+            _fork()
+            return _plain(start_response, b"forked\n")
+        case "/joined":
+            while _children:
+                pid, writing = _children.pop()
+                os.close(writing)
+                os.waitpid(pid, 0)
+            return _plain(start_response, b"joined\n")
         case "/chunks":
             start_response("200 OK", [("Content-Type", "text/plain")])
             return (b"%d\n" % number for number in range(10))
         case "/hello":
             return _plain(start_response, b"hello, world!\n")
     return _plain(start_response, described(environ).encode("latin-1", "replace"))
+
+
+def _fork() -> None:
+    """Start a process that has the connections of this one, until `/joined`."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    os.close(reading)
+    _children.append((pid, writing))
 
 
 def described(environ: Environ) -> str:

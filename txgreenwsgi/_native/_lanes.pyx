@@ -23,8 +23,9 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, strlen
 
+import os
 import select
 from collections import deque
 
@@ -46,13 +47,24 @@ cdef extern from *:
     #else
     #define TXG_MONOTONIC CLOCK_MONOTONIC
     #endif
+    #include <arpa/inet.h>
+    #include <netinet/in.h>
+    #include <unistd.h>
     #ifdef __linux__
     #include <sys/epoll.h>
-    #else
+    #define txg_accept(fd, address, size) \
+        accept4(fd, (struct sockaddr *)(address), size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    #else  /* without epoll, `Sockets` and its lanes are not used */
     struct epoll_event { uint32_t events; union { int fd; } data; };
     #define EPOLLIN 1
+    #define EPOLL_CTL_ADD 1
+    #define EPOLL_CTL_DEL 2
     #define epoll_wait(epoll, events, size, timeout) (-1)
+    #define epoll_ctl(epoll, change, fd, event) (-1)
+    #define txg_accept(fd, address, size) (-1)
     #endif
+    #define txg_own_address(fd, address, size) \
+        getsockname(fd, (struct sockaddr *)(address), size)
     static inline double txg_clock(clockid_t clock) {
         struct timespec at;
         clock_gettime(clock, &at);
@@ -92,8 +104,21 @@ cdef extern from *:
     struct epoll_event:
         unsigned int events
         epoll_data_t data
+    struct in_addr:
+        unsigned int s_addr
+    struct sockaddr_in:
+        in_addr sin_addr
+        unsigned short sin_port
+    ctypedef unsigned int socklen_t
     int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
-    int EPOLLIN
+    int epoll_ctl(int epoll, int change, int fd, epoll_event* event)
+    int EPOLLIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, AF_INET, SHUT_RDWR
+    int accept4 "txg_accept"(int fd, sockaddr_in* address, socklen_t* size)
+    int own_address "txg_own_address"(int fd, sockaddr_in* address, socklen_t* size)
+    const char* inet_ntop(int family, const void* address, char* text, socklen_t size)
+    unsigned short ntohs(unsigned short number)
+    int c_close "close"(int fd)
+    int c_shutdown "shutdown"(int fd, int how)
     size_t hash_of "txg_hash"(const char* text, size_t size) noexcept
     double clock "txg_clock"(int which) noexcept
     bint only_iterable "txg_only_iterable"(object thing) noexcept
@@ -152,13 +177,15 @@ for _byte in range(256):
 
 cdef tuple NO_ARGUMENTS = ()
 cdef object EPOLL = getattr(select, "epoll", None), BUILTIN = type(len)
-cdef long long heads, starts, serves, iterations, responses, blocks, ends, reads
+cdef long long heads, starts, serves, iterations, responses, blocks, ends, polls, reads
+cdef long long accepts, closes
 
 
 def counts():
     """Return how often each lane was taken so far, by name."""
-    return {"block": blocks, "end": ends, "head": heads, "iterate": iterations,
-            "read": reads, "response": responses, "serve": serves, "start": starts}
+    return {"accept": accepts, "block": blocks, "close": closes, "end": ends,
+            "head": heads, "iterate": iterations, "poll": polls, "read": reads,
+            "response": responses, "serve": serves, "start": starts}
 
 
 cdef class Lent:
@@ -166,9 +193,9 @@ cdef class Lent:
 
     # Classes with lanes; set by `with_lanes`.
     cdef public type ApplicationServer, AutomaticRoutes, CommonFields, Errors, Exchange
-    cdef public type GreenletHub, H1Channel, Input, RequestBody, RequestHead
-    cdef public type FileWrapper, ResponseHead, SocketOutput, Sockets, StartResponse, Task
-    cdef public type ThreadRunner
+    cdef public type FileWrapper, GreenletHub, GreenSite, H1Channel, Input, RequestBody
+    cdef public type RequestHead, ResponseHead, SocketOutput, Sockets, StartResponse, Task
+    cdef public type ThreadRunner, _ListeningSocket, tcp_server
     # The namespaces of modules whose variables change, and tables.
     cdef public dict running, loops, greenlets, sockets, tasks_of_threads
     cdef public dict encoded_fields, encoded_statuses
@@ -176,7 +203,7 @@ cdef class Lent:
     cdef public object no_body, no_pieces, no_contexts, empty_inbox, current_errors
     cdef public double fast_seconds
     cdef public object connection_done, connection_lost, serve, swap_state, running_loop
-    cdef public object recorded
+    cdef public object recorded, first_reserved, make_ends, wildcards
     cdef public object end_child, log_failure, raised, finish_response, note_request
     cdef public object as_bytes, close_response, encode_field
     # The functions of methods that are in each environ.
@@ -439,13 +466,47 @@ cdef class ThreadRunnerState:
 
 
 cdef class H1ChannelState:
-    cdef public object state, server, transport, exchange, _sockets, _handshakes
-    cdef public object _proxied, _inbox, ends, output
+    cdef public object state, server, exchange, _sockets, _handshakes
+    cdef public object _proxied, _inbox, ends
     cdef public ConnectionState _h1
     cdef public long long _discarded
     cdef public double _time
     cdef public int _fd
     cdef public bint reading_paused, _pumping
+    cdef object _transport, _output
+    # Of a connection that was accepted by a lane and has no transport yet: the port, the
+    # peer, and whether `Sockets` watches it. Python code that reads `transport` or
+    # `output` makes the transport.
+    cdef ListeningSocketState listening
+    cdef in_addr peer
+    cdef unsigned short peer_port
+    cdef bint watched
+
+    @property
+    def transport(self):
+        if self.listening is not None:
+            make_transport(self)
+        return self._transport
+
+    @transport.setter
+    def transport(self, value):
+        self._transport = value
+
+    @property
+    def output(self):
+        if self.listening is not None:
+            make_transport(self)
+        return self._output
+
+    @output.setter
+    def output(self, value):
+        self._output = value
+
+    def _close(self):
+        if self.listening is None:
+            self._py_close()
+        else:
+            close_connection(self)
 
     def doRead(self):
         return read_channel(self) if type(self) is rooms.H1Channel else self._py_doRead()
@@ -457,9 +518,25 @@ cdef class H1ChannelState:
             self._py_dataReceived(data)
 
 
+cdef class ListeningSocketState:
+    cdef public object _socket, _throttle, _reactor, _accept_all, _port
+    cdef public double _end
+    cdef public long long _accepted, _reserved
+    cdef public bint _closing
+    # A channel without a connection, and the server's address that was seen last.
+    cdef H1ChannelState model
+    cdef tuple server
+    cdef sockaddr_in own
+    cdef bint one_address
+
+    def accept_turn(self):
+        if not accept_ready(self):
+            self._py_accept_turn()
+
+
 cdef class SocketsState:
     cdef public object _hub, _epoll, _postponed
-    cdef public dict _readers, _transports, _channels
+    cdef public dict _interest, _readers, _transports, _channels
 
     def doRead(self):
         if type(self._hub) is rooms.GreenletHub:
@@ -921,6 +998,13 @@ cdef bint end_exchange(ExchangeState self) except -1:
         channel.exchange = None
         channel.state = "idle"
         channel._time = (<GreenletHubState>server.hub).ended_at
+    elif (
+        channel.listening is not None and channel.exchange is self
+        and channel.state is "serving" and h1.sending is "last" and not h1.has_unread
+        and not (<RequestHeadState>self.head).keep_alive
+        and channel._inbox is rooms.empty_inbox
+    ):
+        close_connection(channel)  # as `_close_behind`
     else:
         channel.ended(self)
     return True
@@ -938,9 +1022,15 @@ cdef inline bint is_flushed(ErrorsState errors) except -1:
 
 cdef inline bint is_waiting(H1ChannelState channel) except -1:
     """Return whether a task is parked in a send."""
-    if type(channel.output) is rooms.SocketOutput:
-        return (<SocketOutputState>channel.output).waiting is not None
-    return channel.output.waiting is not None
+    if type(channel._output) is rooms.SocketOutput:
+        return (<SocketOutputState>channel._output).waiting is not None
+    return channel.listening is None and channel._output.waiting is not None
+
+
+cdef inline bint is_socket(H1ChannelState channel) noexcept:
+    """Return whether a lane may send to the descriptor."""
+    return channel._fd >= 0 and (
+        channel.listening is not None or type(channel._output) is rooms.SocketOutput)
 
 
 cdef bytes read_whole(InputState self, object size):
@@ -1039,6 +1129,8 @@ cdef object read_channel(H1ChannelState self):
         return None if errno == EAGAIN or errno == EINTR else rooms.connection_lost
     if got == 0:
         return rooms.connection_done
+    if self.listening is not None and self.ends is None:
+        find_ends(self)
     if not feed(self, IN, got):
         self._py_dataReceived(PyBytes_FromStringAndSize(IN, got))
     return None
@@ -1470,13 +1562,11 @@ cdef inline char* put(char* out, bytes part) noexcept:
 
 cdef bint send(H1ChannelState channel, char* data, Py_ssize_t size) except -1:
     """`Output.send`. Return False if other code has run, because it may have parked."""
-    cdef SocketOutputState output
     cdef Py_ssize_t sent
     # The descriptor is open: a channel that has lost its connection is not serving.
-    if channel._fd < 0 or type(channel.output) is not rooms.SocketOutput:
+    if not is_socket(channel):
         channel.output.send(PyBytes_FromStringAndSize(data, size))
         return False
-    output = <SocketOutputState>channel.output
     sent = c_send(channel._fd, data, size, MSG_NOSIGNAL)
     if sent == size:
         return True
@@ -1485,9 +1575,10 @@ cdef bint send(H1ChannelState channel, char* data, Py_ssize_t size) except -1:
             try:
                 PyErr_SetFromErrno(OSError)
             except OSError as error:
-                raise output._lost() from error
+                raise channel.output._lost() from error
         sent = 0
-    output._send_rest(memoryview(PyBytes_FromStringAndSize(data + sent, size - sent)))
+    rest = memoryview(PyBytes_FromStringAndSize(data + sent, size - sent))
+    channel.output._send_rest(rest)
     return False
 
 
@@ -1506,8 +1597,9 @@ cdef bint write_block(ExchangeState self, object data) except -1:
     length = PyBytes_GET_SIZE(data)
     if (
         channel.exchange is not self or channel.state is not "serving"
-        or channel._fd < 0 or type(channel.output) is not rooms.SocketOutput
-        or (<SocketOutputState>channel.output).may_buffer or is_waiting(channel)
+        or not is_socket(channel) or is_waiting(channel)
+        or (channel._output is not None
+            and (<SocketOutputState>channel._output).may_buffer)
         or channel._h1.sending is not "body" or 0 <= self._left < length
         or length >= LONG_BLOCK_BYTES
     ):
@@ -1529,6 +1621,7 @@ cdef bint write_block(ExchangeState self, object data) except -1:
 
 cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     """Serve the ready connections, for one time slice at most."""
+    global polls
     cdef epoll_event events[256]
     cdef list postponed
     cdef int index, count, limit = rooms.sockets["MAX_EVENTS"]
@@ -1536,6 +1629,7 @@ cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     if self._postponed or type(self._epoll) is not EPOLL:
         self._py_doRead()
         return 0
+    polls += 1
     count = epoll_wait(self._epoll.fileno(), events, min(limit, 256), 0)
     if count > 1:
         end = hub.share_slice(count)
@@ -1580,8 +1674,233 @@ cdef int read_one(SocketsState self, object fd) except -1:
             why = reader.doRead()
     except BaseException:
         why = rooms.raised()
-    if why is not None and transport is not None:
+    if why is None:
+        return 0
+    if type(reader) is rooms.H1Channel and (
+        (<H1ChannelState>reader).listening is not None
+    ):
+        close_connection(<H1ChannelState>reader)
+        return 0
+    if transport is None:
+        transport = self._transports.get(fd)  # made by the reader
+    if transport is not None:
         self._lose(transport, why, fd not in self._channels)
+    return 0
+
+
+# Connections: `Port.doRead` of Twisted, `_ListeningSocket`, `H1Channel`, `Sockets`.
+
+# Whether a process that was forked from this one may have its connections open.
+cdef bint forked = False
+# Whether `accept_ready` runs, which stops the checks of deadlines at its end.
+cdef bint accepting = False
+
+
+def note_fork(parent=True):
+    global forked
+    forked = parent
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=note_fork, after_in_child=lambda: note_fork(False))
+
+
+cdef bint accept_ready(ListeningSocketState self) except -1:
+    """Accept and read for one time slice. Return False for other kinds of ports."""
+    global accepting
+    cdef H1ChannelState model = self.model
+    cdef ApplicationServerState server
+    cdef object port = self._port, site = port.factory, throttle = self._throttle
+    if (
+        type(site) is not rooms.GreenSite or port.transport is not rooms.tcp_server
+        or self._socket.family != AF_INET or not port.connected
+        or "buildProtocol" in site.__dict__
+    ):
+        return False
+    if model is None or model.server is not site.server:
+        if site.settings.http2 != "off":
+            return False
+        self.model = model = site._http1(None)
+    server = <ApplicationServerState>model.server
+    if (
+        type(model) is not rooms.H1Channel or port.reactor is not model._sockets
+        or type(model._sockets) is not rooms.Sockets
+        or type(server) is not rooms.ApplicationServer
+        or type(server.hub) is not rooms.GreenletHub or accepting
+    ):
+        return False
+    accepting = True
+    try:
+        return accept_some(self, port, throttle, server, <GreenletHubState>server.hub)
+    except BaseException:
+        rooms.raised()  # Twisted would close the port
+        return True
+    finally:
+        accepting = False
+        (<GreenletHubState>server.hub).slice_seconds = rooms.greenlets["SLICE_SECONDS"]
+        if not server.shutdown.connections:
+            server._stop_if_idle()
+
+
+cdef bint accept_some(
+    ListeningSocketState self, object port, object throttle,
+    ApplicationServerState server, GreenletHubState hub
+) except -1:
+    global accepts
+    cdef sockaddr_in peer
+    cdef socklen_t size
+    cdef int fd, count = 0, limit = port.numberAccepts
+    cdef Py_ssize_t most = server.settings.max_connections
+    cdef set connections = server.shutdown.connections
+    cdef double end = hub.share_slice(limit)
+    self._reserved = rooms.first_reserved()
+    while count < limit and port.connected and not port.disconnecting:
+        if throttle.paused or (throttle._is_full is not None and throttle.pause_if_full()):
+            break
+        size = sizeof(peer)
+        fd = accept4(self._socket.fileno(), &peer, &size)
+        if fd < 0:
+            if errno == EAGAIN:
+                break
+            return False  # the Python method meets the same error
+        accepts += 1
+        count += 1
+        self._accepted += 1
+        if fd >= self._reserved:
+            self.check_descriptor(fd)
+        if 0 < most <= len(connections):
+            c_close(fd)  # as for a factory without a protocol
+        else:
+            connect(self, server, connections, fd, &peer)
+        if now(hub.seconds) > end:
+            break
+    # As Twisted adapts it.
+    port.numberAccepts = limit + 20 if count == limit else max(1, count)
+    return True
+
+
+cdef int connect(
+    ListeningSocketState self, ApplicationServerState server, set connections, int fd,
+    sockaddr_in* peer
+) except -1:
+    """`H1Channel.__init__` and `makeConnection`, then `doRead`."""
+    cdef H1ChannelState model = self.model, channel = new(rooms.H1Channel)
+    cdef ConnectionState idle = model._h1, h1 = new(type(idle))
+    h1._limits, h1._lines, h1._common = idle._limits, idle._lines, idle._common
+    h1.receiving, h1.sending, h1.framing = idle.receiving, idle.sending, idle.framing
+    h1.pending, h1._unread = idle.pending, idle._unread
+    h1._keep_alive, h1.persistent = idle._keep_alive, idle.persistent
+    channel.state, channel.server, channel._h1 = model.state, server, h1
+    channel._sockets, channel._handshakes = model._sockets, model._handshakes
+    channel._inbox, channel._fd, channel.listening = model._inbox, fd, self
+    channel.peer, channel.peer_port = peer.sin_addr, ntohs(peer.sin_port)
+    channel._time = now((<GreenletHubState>server.hub).seconds)
+    connections.add(channel)
+    if len(connections) == 1 and server.deadlines.idle:
+        server.connection_made(channel)
+    try:
+        # The request has usually arrived with the connection.
+        why = read_channel(channel)
+        if channel.listening is not None:
+            if why is None:
+                watch(channel)
+            else:
+                close_connection(channel)
+    except BaseException:
+        why = rooms.raised()
+        transport = channel.transport
+        if transport is not None:
+            channel._sockets._lose(transport, why, False)
+        elif channel.state is not "closed":
+            server.connection_lost(channel)  # its transport could not be made
+    return 0
+
+
+cdef int watch(H1ChannelState self) except -1:
+    """`Sockets.adopt`, and `addReader` of a transport."""
+    cdef SocketsState sockets = <SocketsState>self._sockets
+    cdef epoll_event event
+    event.events, event.data.fd = EPOLLIN, self._fd
+    if (
+        (sockets._epoll is None and not sockets._open())
+        or type(sockets._epoll) is not EPOLL
+        or epoll_ctl(sockets._epoll.fileno(), EPOLL_CTL_ADD, self._fd, &event) < 0
+    ):
+        return make_transport(self)  # it meets the same error
+    fd = self._fd
+    sockets._interest[fd] = EPOLLIN
+    sockets._channels[fd] = sockets._readers[fd] = self
+    self.watched = True
+    return 0
+
+
+cdef int make_transport(H1ChannelState self) except -1:
+    """Make the transport of an accepted connection, from now on a usual one."""
+    cdef ListeningSocketState listening = self.listening
+    self.listening, self.watched = None, False
+    listening.connect(self, self._fd, (address_of(&self.peer), int(self.peer_port)))
+    return 0
+
+
+cdef str address_of(in_addr* address):
+    cdef char text[16]
+    inet_ntop(AF_INET, address, text, sizeof(text))
+    return PyUnicode_DecodeLatin1(text, strlen(text), NULL)
+
+
+cdef int find_ends(H1ChannelState self) except -1:
+    """`ends_of`: the names of both ends of an IPv4 connection without TLS."""
+    cdef ListeningSocketState listening = self.listening
+    cdef sockaddr_in own
+    cdef socklen_t size = sizeof(own)
+    if not listening.one_address or listening.server is None:
+        if own_address(self._fd, &own, &size) < 0:
+            return 0
+        if (
+            listening.server is None or own.sin_port != listening.own.sin_port
+            or own.sin_addr.s_addr != listening.own.sin_addr.s_addr
+        ):
+            listening.own = own
+            listening.server = address_of(&own.sin_addr), str(ntohs(own.sin_port))
+            listening.one_address = listening._port.interface not in rooms.wildcards
+    name, port = listening.server
+    self.ends = rooms.make_ends((
+        name, port, address_of(&self.peer), str(self.peer_port),
+        self.server.settings.url_scheme or "http", None))
+    return 0
+
+
+cdef int close_connection(H1ChannelState self) except -1:
+    """`H1Channel._close` and `connectionLost`, without a transport."""
+    global closes
+    cdef SocketsState sockets = <SocketsState>self._sockets
+    cdef ApplicationServerState server = <ApplicationServerState>self.server
+    cdef object fd = self._fd
+    cdef bint watched = self.watched
+    closes += 1
+    self.state = "closed"
+    self.listening, self.exchange, self._inbox = None, None, rooms.empty_inbox
+    self.watched, self._fd = False, -1
+    if self._h1.has_unread or self._h1.pending:
+        self._h1.stop()
+    if watched:
+        del sockets._interest[fd], sockets._channels[fd], sockets._readers[fd]
+        if sockets._postponed:
+            sockets._postponed = [
+                event for event in sockets._postponed if event[0] != fd]
+        if forked:  # else the kernel removes it
+            epoll_ctl(sockets._epoll.fileno(), EPOLL_CTL_DEL, fd, NULL)
+        if not sockets._interest:
+            sockets._close()
+    if forked:
+        c_shutdown(fd, SHUT_RDWR)
+    c_close(fd)
+    connections = server.shutdown.connections
+    connections.discard(self)
+    if not accepting and not connections:
+        server._stop_if_idle()
+    if server.shutdown.stopping:
+        server.shutdown.complete_if_idle()
     return 0
 
 
@@ -1589,11 +1908,12 @@ cdef int read_one(SocketsState self, object fd) except -1:
 LANES = {
     "Exchange": (ExchangeState, ("admit", "_start", "respond", "write")),
     "GreenletHub": (GreenletHubState, ("start", "_switch_to")),
-    "H1Channel": (H1ChannelState, ("doRead", "dataReceived")),
+    "H1Channel": (H1ChannelState, ("doRead", "dataReceived", "_close")),
     "Input": (InputState, ("read",)),
     "RequestBody": (RequestBodyState, ("receive",)),
     "Sockets": (SocketsState, ("doRead",)),
     "StartResponse": (StartResponseState, ("__call__",)),
+    "_ListeningSocket": (ListeningSocketState, ("accept_turn",)),
     "Task": (TaskState, ("__del__",)),
     "ThreadRunner": (ThreadRunnerState, ("run",)),
 }

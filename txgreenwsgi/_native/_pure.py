@@ -26,7 +26,8 @@ INTERFACE = 0
 AdmissionQueueState = ApplicationServerState = AutomaticRoutesState = object
 CommonFieldsState = object
 ConnectionState = ErrorsState = ExchangeState = GreenletHubState = object
-H1ChannelState = InputState = RequestBodyState = RequestHeadState = object
+H1ChannelState = InputState = ListeningSocketState = RequestBodyState = object
+RequestHeadState = object
 RequestMeterState = RequestTableState = ResponseHeadState = SocketOutputState = (
     SocketsState
 ) = object

@@ -48,6 +48,7 @@ __all__ = [
     "Registration",
     "block",
     "is_ready",
+    "kernel_epoll",
     "register",
     "registrations_of",
     "unregister",
@@ -64,7 +65,8 @@ READ, WRITE = 1, 2
 #: three tasks.
 DISPATCH_SECONDS = 0.001
 
-_kernel_epoll = getattr(select, "epoll", None)
+#: `select.epoll` of the platform, also where `select` is patched; None without it.
+kernel_epoll = getattr(select, "epoll", None)
 _kernel_poll = select.poll
 
 _POLL_BITS = {
@@ -116,10 +118,10 @@ class _Poller:
                 f"{hub.reactor!r} cannot watch file descriptors, which green sockets "
                 "need: use a reactor that provides IReactorFDSet"
             )
-        assert _kernel_epoll is not None
+        assert kernel_epoll is not None
         self.hub = hub
         self._reactor: IReactorFDSet = hub.reactor
-        self._epoll = _kernel_epoll()
+        self._epoll = kernel_epoll()
         self._process = os.getpid()
         self._wait_count = 0
         self._watched = False
@@ -277,7 +279,7 @@ def register(
     Raises:
         OSError: `fd` is not open (EBADF).
     """
-    if _kernel_epoll is None:
+    if kernel_epoll is None:
         return None
     if (
         registration is None
@@ -352,7 +354,7 @@ def wait_any(
         seconds: the time limit; None for no limit.
         waiting_on: the text or object that a table of tasks shows.
     """
-    if _kernel_epoll is None:
+    if kernel_epoll is None:
         return _wait_by_duplicates(task, interest, seconds, waiting_on)
     poller = _poller_of(task.hub)
     suspension = Suspension(task, waiting_on)

@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS
 from txgreenwsgi.monitoring.log_limit import LogLimit
 
@@ -36,7 +38,6 @@ except ImportError:  # a platform without resource limits
     resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from twisted.internet.interfaces import (
@@ -110,15 +111,11 @@ class AcceptThrottle:
         if not self._ports:
             self.paused = False
         as_port: Any = port
-        accept_all = as_port.doRead
-        listening: Any = _ListeningSocket(port.socket, self, self._reactor, accept_all)
+        listening: Any = _ListeningSocket(
+            port.socket, self, self._reactor, as_port.doRead, port
+        )
         port.socket = listening
-
-        def do_read() -> None:
-            listening.begin_turn()
-            accept_all()
-
-        as_port.doRead = do_read
+        as_port.doRead = listening.accept_turn
         self._ports.append(port)
         if self.paused:
             port.stopReading()
@@ -134,15 +131,6 @@ class AcceptThrottle:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-
-    def accepted(self, fd: int) -> None:
-        """Pause if the descriptor of a new connection is a reserved one.
-
-        Args:
-            fd: the descriptor, which is the lowest that was free.
-        """
-        if fd >= first_reserved():
-            self.pause(f"{fd} are open")
 
     def pause_if_full(self) -> bool:
         """Stop accepting while the connections have reached their limit.
@@ -207,7 +195,8 @@ class AcceptThrottle:
             port.startReading()
 
 
-class _ListeningSocket:
+@lanes.with_lanes
+class _ListeningSocket(lanes.ListeningSocketState):
     """A proxy for a listening socket that accepts nothing while paused.
 
     In one turn of the reactor it accepts for one time slice. `accept_all` accepts what
@@ -220,18 +209,42 @@ class _ListeningSocket:
         throttle: AcceptThrottle,
         reactor: IReactorTime,
         accept_all: Callable[[], object],
+        port: Any,
     ) -> None:
         self._socket = listening
         self._throttle = throttle
         self._reactor = reactor
         self._end = _NEVER
         self._accept_all = accept_all
+        self._port = port
         self._accepted = 0
+        self._reserved = 0
         self._closing = False
 
-    def begin_turn(self) -> None:
-        """Begin a time slice."""
+    def accept_turn(self) -> None:
+        """Accept for a time slice: `doRead` of the port."""
         self._end = self._reactor.seconds() + SLICE_SECONDS
+        # Here, because the system call takes a twentieth of a connection.
+        self._reserved = first_reserved()
+        self._accept_all()
+
+    def connect(self, channel: Any, fd: int, client: tuple[str, int]) -> None:
+        """Make the transport of a connection that a lane has accepted.
+
+        As the rest of `twisted.internet.tcp.Port.doRead`.
+
+        Args:
+            channel: the protocol.
+            fd: the descriptor; owned by the transport from now on.
+            client: the address of the peer.
+        """
+        listening, port = self._socket, self._port
+        made = socket.socket(listening.family, listening.type, listening.proto, fd)
+        number = port.sessionno
+        port.sessionno = number + 1
+        channel.makeConnection(
+            port.transport(made, channel, client, port, number, port.reactor)
+        )
 
     def shutdown(self, how: int) -> None:
         """Accept the backlog, then stop listening."""
@@ -252,6 +265,7 @@ class _ListeningSocket:
             return
         self._closing = True
         self._end = _NEVER
+        self._reserved = first_reserved()
         limit = self._accepted + _BACKLOG
         before = -1
         while before < self._accepted < limit:
@@ -278,8 +292,17 @@ class _ListeningSocket:
             self._throttle.pause(str(error))
             raise BlockingIOError(errno.EAGAIN, "accepting is paused") from error
         self._accepted += 1
-        self._throttle.accepted(accepted[0].fileno())
+        self.check_descriptor(accepted[0].fileno())
         return accepted
+
+    def check_descriptor(self, fd: int) -> None:
+        """Pause if the descriptor of a new connection is a reserved one.
+
+        Args:
+            fd: the descriptor, which is the lowest that was free.
+        """
+        if fd >= self._reserved:
+            self._throttle.pause(f"{fd} are open")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
@@ -293,6 +316,7 @@ def descriptor_limit() -> int:
     return 1 << 30 if soft == resource.RLIM_INFINITY else soft
 
 
+@lanes.lent
 def first_reserved() -> int:
     """Return the lowest descriptor that connections must not use."""
     limit = descriptor_limit()

@@ -172,9 +172,10 @@ class Channel:
     def _pause_reading(self) -> None:
         """Stop reading, but notice a disconnect."""
         self.reading_paused = True
+        transport = self.transport  # a lane may have left it to be made here
         if self._fd >= 0:
             self._sockets.watch_hang_up(self._fd, True)
-        self.transport.pauseProducing()
+        transport.pauseProducing()
 
     def _resume_reading(self) -> None:
         self.reading_paused = False

@@ -13,6 +13,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.tcp import Port, Server
 
+from txgreenwsgi._native import lanes
 from txgreenwsgi._serving.stream import Ends
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _make_ends: Callable[[tuple[str, str, str, str, str, None]], Ends] = partial(
 _MAPPED = "::ffff:"  # RFC 4291 section 2.5.5.2
 
 _WILDCARDS = ("0.0.0.0", "::", "")
+
+lanes.lend(make_ends=_make_ends, wildcards=_WILDCARDS)
 
 
 def ends_of(

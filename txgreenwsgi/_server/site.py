@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from txgreenwsgi._http.parser import HeadLimits
+from txgreenwsgi._native import lanes
 from txgreenwsgi._serving.application_server import ApplicationServer
 from txgreenwsgi.settings import Settings, refuse_settings
 
@@ -50,6 +51,7 @@ _OF_PORTS = {
 }
 
 
+@lanes.with_lanes
 @implementer(IProtocolNegotiationFactory)
 class GreenSite(Factory):
     """A factory that serves a WSGI application on any stream endpoint.

@@ -33,7 +33,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txgreenwsgi._native import lanes
+from txgreenwsgi._parking.descriptors import kernel_epoll
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, hub_of
+from txgreenwsgi.green.patched import is_patched
 
 from .ends import ServerAddresses
 
@@ -104,6 +106,7 @@ class Sockets(lanes.SocketsState):
         # The events of a disconnect while reading is paused.
         self._gone = _ERROR if half_close else _GONE
         # By descriptor: the epoll event mask, the transport, the object that reads.
+        # A channel that a lane has accepted makes its transport when it needs it.
         self._interest: dict[int, int] = {}
         self._transports: dict[int, PlainTransport] = {}
         self._readers: dict[int, Watched | PlainTransport] = {}
@@ -135,6 +138,8 @@ class Sockets(lanes.SocketsState):
         if self._usable and isinstance(port, Port) and port.transport in _PLAIN:
             as_port: Any = port
             as_port.reactor = self
+            # A request may begin while the port accepts, as while this object reads.
+            as_port.logPrefix = self.logPrefix
             if port.transport is Server:
                 # Head and body leave in one send, so there is nothing to coalesce.
                 # On Linux, accepted sockets inherit the option.
@@ -159,7 +164,11 @@ class Sockets(lanes.SocketsState):
 
     def _open(self) -> bool:
         try:
-            self._epoll = select.epoll()
+            # Not the green one of a patched `select`, which costs several calls a turn.
+            if kernel_epoll is not None and is_patched("select"):
+                self._epoll = kernel_epoll()
+            else:
+                self._epoll = select.epoll()
         except OSError:
             return False  # out of descriptors: fall back as without epoll
         self._hub = hub_of(cast("IReactorTime", self._reactor))
@@ -187,7 +196,7 @@ class Sockets(lanes.SocketsState):
             self._epoll.modify(fd, interest)
         else:
             del self._interest[fd]
-            del self._transports[fd]
+            self._transports.pop(fd, None)
             if fd not in self._channels:
                 del self._readers[fd]
             with suppress(OSError):  # closed: the kernel has unregistered it
@@ -269,13 +278,18 @@ class Sockets(lanes.SocketsState):
             if events == _IN:
                 reader = readers.get(fd)
                 if reader is not None:  # else an earlier event closed it
+                    # Before the call, which may close the descriptor.
                     transport = transports.get(fd)
                     try:
                         why = reader.doRead()
                     except BaseException:
                         why = _raised()
-                    if why is not None and transport is not None:
-                        self._lose(transport, why, fd not in self._channels)
+                    if why is not None:
+                        self._lose(
+                            transport or self._transport_of(fd),
+                            why,
+                            fd not in self._channels,
+                        )
             else:
                 self._handle_events(fd, events)
             if not shared:
@@ -297,7 +311,7 @@ class Sockets(lanes.SocketsState):
         interest = self._interest.get(fd, 0)
         if not interest:
             return  # an earlier event closed it
-        transport = self._transports[fd]
+        transport = self._transport_of(fd)
         half = fd not in self._channels
         why: BaseException | int | None = None
         try:
@@ -342,13 +356,21 @@ class Sockets(lanes.SocketsState):
         else:
             transport.connectionLost(reason)  # stops reading and writing
 
+    def _transport_of(self, fd: int) -> PlainTransport:
+        """Return the transport of a descriptor that is watched."""
+        transport = self._transports.get(fd)
+        if transport is None:
+            channel: Any = self._channels[fd]
+            transport = channel.transport
+        return transport
+
     def connectionLost(self, reason: Failure) -> None:
         """Lose all connections when the reactor stops."""
-        for transport in list(self._transports.values()):
+        for transport in [self._transport_of(fd) for fd in list(self._interest)]:
             transport.connectionLost(reason)
 
 
-lanes.lend(sockets=globals())
+lanes.lend(sockets=globals(), tcp_server=Server)
 
 
 @lanes.lent

@@ -67,6 +67,11 @@ class DeadlineClock:
             self._due = reactor.seconds() + CHECK_SECONDS
             self._call = reactor.callLater(CHECK_SECONDS, self._check_all, reactor)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is checked."""
+        return self._call is None
+
     def stop_if_idle(self) -> None:
         """Stop checking if all groups are empty; call after a member is removed."""
         if self._call is not None and not any(self._groups):
