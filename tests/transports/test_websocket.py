@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 from wsproto.frame_protocol import FrameProtocol
 
 from txgreenwsgi import Cancelled, WebSocketClosed, websocket
+from txgreenwsgi._metrics.exposition import metrics_of
+from txgreenwsgi._metrics.families import SIZE
+from txgreenwsgi._metrics.process import measure
 
 from .harness import OWN, TEXT, TRANSPORTS, WEB, Cases, on_every_transport
 
@@ -102,6 +105,71 @@ class WebSocketCases(Cases):
         self.assertEqual(client.frames(), [(4000, "")])
         self.assertTrue(client.link.ended)
         self.assertEqual(self.outcomes(), [(101, "finished")])
+
+    def test_metrics(self) -> None:
+        """An open WebSocket is a gauge, an ended one has counts of its own."""
+        values = [0.0] * SIZE
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            server = environ["txgreenwsgi.stopping"].__self__.server
+            if server.metrics is None:
+                self.sampler = measure(server, values, self.server.reactor)
+                self.addCleanup(self.sampler.stop)
+            with websocket(environ) as opened:
+                for message in opened:
+                    opened.send(message)
+            return []
+
+        def found(name: str) -> float:
+            self.sampler.count()
+            return sum(
+                sample.value
+                for metric in metrics_of(values)
+                for sample in metric.samples
+                if sample.name == f"txgreenwsgi_{name}"
+            )
+
+        client = self.websocket(app)
+        self.assertEqual(found("websockets_open"), 1)
+        self.server.advance(2)
+        client.message("x" * 1000)
+        self.assertEqual(found("websockets_ended_total"), 0)
+        client.close(1000)
+        self.assertEqual(found("websockets_open"), 0)
+        self.assertEqual(found("websockets_ended_total"), 1)
+        self.assertEqual(found("requests_total"), 1)
+        self.assertAlmostEqual(found("websocket_seconds_total"), 2, 3)
+        # The header of a frame has 4 bytes, the mask 4; and the frames that close.
+        self.assertEqual(found("websocket_received_bytes_total"), 1008 + 8)
+        self.assertEqual(found("websocket_sent_bytes_total"), 1004 + 4)
+        self.assertEqual(found("request_duration_seconds_count"), 0)
+        self.assertEqual(found("response_first_byte_seconds_count"), 1)
+        self.assertEqual(found("response_body_bytes_total"), 0)
+        self.assertEqual(found("request_body_bytes_total"), 0)
+
+    def test_metrics_of_refused(self) -> None:
+        """A refused handshake is a request like any other."""
+        values = [0.0] * SIZE
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            server = environ["txgreenwsgi.stopping"].__self__.server
+            self.sampler = measure(server, values, self.server.reactor)
+            self.addCleanup(self.sampler.stop)
+            websocket(environ, origins=["https://other.example"])
+            return []
+
+        self.server = self.serve(app)
+        origin = b"Origin: https://test.example\r\n\r\n"
+        Client(self.server).send(HANDSHAKE[:-2] + origin)
+        self.sampler.count()
+        sums = {
+            sample.name: sample.value
+            for metric in metrics_of(values)
+            for sample in metric.samples
+            if sample.value
+        }
+        self.assertEqual(sums["txgreenwsgi_request_duration_seconds_count"], 1)
+        self.assertNotIn("txgreenwsgi_websockets_ended_total", sums)
 
     def test_pushes(self) -> None:
         """Messages of the server arrive at once, while the application waits."""

@@ -53,6 +53,11 @@ __all__ = [
     "STATUS_CLASSES",
     "TASKS",
     "TASK_STATES",
+    "UPGRADED",
+    "UPGRADED_RECEIVED_BYTES",
+    "UPGRADED_SECONDS",
+    "UPGRADED_SENT_BYTES",
+    "UPGRADES",
     "WORKERS",
     "WORKER_STATES",
     "Family",
@@ -195,7 +200,8 @@ FAST: Final = Family(
 DURATION: Final = Family(
     "txgreenwsgi_request_duration_seconds",
     "histogram",
-    "Time from the end of the request head to the end of the request.",
+    "Time from the end of the request head to the end of the request; not of a "
+    "WebSocket.",
     bounds=_SECONDS,
 )
 FIRST_BYTE: Final = Family(
@@ -223,6 +229,30 @@ QUEUED: Final = Family(
     "txgreenwsgi_requests_queued",
     "gauge",
     "Requests that wait for a slot (--max-in-flight).",
+)
+UPGRADED: Final = Family(
+    "txgreenwsgi_websockets_open", "gauge", "WebSockets that have not ended."
+)
+UPGRADES: Final = Family(
+    "txgreenwsgi_websockets_ended",
+    "counter",
+    "WebSockets that have ended; each is also in txgreenwsgi_requests_total.",
+    (("outcome", (*OUTCOMES, OTHER)),),
+)
+UPGRADED_SECONDS: Final = Family(
+    "txgreenwsgi_websocket_seconds",
+    "counter",
+    "Duration of these WebSockets.",
+)
+UPGRADED_SENT_BYTES: Final = Family(
+    "txgreenwsgi_websocket_sent_bytes",
+    "counter",
+    "Bytes sent on these WebSockets, with their framing.",
+)
+UPGRADED_RECEIVED_BYTES: Final = Family(
+    "txgreenwsgi_websocket_received_bytes",
+    "counter",
+    "Bytes received on these WebSockets, with their framing.",
 )
 CONNECTIONS: Final = Family(
     "txgreenwsgi_connections",
@@ -285,7 +315,9 @@ INTERNAL: Final = (ORDINARY, FAST)
 #: The metrics of each process that serves, in the order of the layout.
 FAMILIES: Final = (
     *(ORDINARY, FAST, REQUESTS, DURATION, FIRST_BYTE, SENT_BYTES, RECEIVED_BYTES),
-    *(IN_FLIGHT, QUEUED, CONNECTIONS, TASKS, LAG, BLOCKS, BLOCK_SECONDS),
+    *(IN_FLIGHT, QUEUED, UPGRADED, UPGRADES, UPGRADED_SECONDS),
+    *(UPGRADED_SENT_BYTES, UPGRADED_RECEIVED_BYTES),
+    *(CONNECTIONS, TASKS, LAG, BLOCKS, BLOCK_SECONDS),
     *(POOL_WAITS, POOL_WAIT_SECONDS, POOL_TIMEOUTS, POOL_WAITING, POOL_CONNECTIONS),
 )
 

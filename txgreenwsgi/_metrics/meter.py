@@ -32,6 +32,10 @@ from .families import (
     SENT_BYTES,
     SIZE,
     STATUS_CLASSES,
+    UPGRADED_RECEIVED_BYTES,
+    UPGRADED_SECONDS,
+    UPGRADED_SENT_BYTES,
+    UPGRADES,
     series_of,
     start_of,
 )
@@ -54,6 +58,10 @@ _FIRST_BYTE: Final = start_of(FIRST_BYTE)
 _FIRST_BYTE_SUM: Final = _FIRST_BYTE + FIRST_BYTE.width - 1
 _SENT: Final = start_of(SENT_BYTES)
 _RECEIVED: Final = start_of(RECEIVED_BYTES)
+_UPGRADES: Final = {series.labels[0]: series.place for series in series_of(UPGRADES)}
+_UPGRADED_SECONDS: Final = start_of(UPGRADED_SECONDS)
+_UPGRADED_SENT: Final = start_of(UPGRADED_SENT_BYTES)
+_UPGRADED_RECEIVED: Final = start_of(UPGRADED_RECEIVED_BYTES)
 
 # A fast request is in the first bucket.
 assert DURATION.bounds[0] == FIRST_BYTE.bounds[0] == FAST_SECONDS
@@ -136,6 +144,9 @@ class RequestMeter(lanes.RequestMeterState):
         seconds = now - exchange.started
         first = self.first_bytes.pop(exchange, now) - exchange.started
         if exchange.body is not NO_BODY:
+            if exchange.is_upgraded:
+                self._upgraded_ended(exchange, seconds, first)
+                return
             self.values[_RECEIVED] += exchange.body.received_bytes
         if seconds < FAST_SECONDS and code:
             # Its first byte was sent in that time too.
@@ -150,9 +161,28 @@ class RequestMeter(lanes.RequestMeterState):
         values[_DURATION + bisect_left(DURATION.bounds, seconds)] += 1
         values[_DURATION_SUM] += max(seconds, 0.0)
         if code:
-            values[_FIRST_BYTE + bisect_left(FIRST_BYTE.bounds, first)] += 1
-            values[_FIRST_BYTE_SUM] += max(first, 0.0)
+            self._add_first_byte(first)
         values[_SENT] += exchange.bytes_sent
+
+    def _upgraded_ended(self, exchange: Metered, seconds: float, first: float) -> None:
+        """Count a connection that was switched to another protocol, and has ended.
+
+        It may have been open for hours, so it is in no histogram of durations.
+        """
+        values = self.values
+        outcome = exchange.outcome
+        self._count(exchange.head.method, exchange.code, outcome)
+        if exchange.code:
+            self._add_first_byte(first)
+        values[_UPGRADES[outcome if outcome in _OUTCOMES else OTHER]] += 1
+        values[_UPGRADED_SECONDS] += max(seconds, 0.0)
+        values[_UPGRADED_SENT] += exchange.bytes_sent
+        values[_UPGRADED_RECEIVED] += exchange.body.received_bytes
+
+    def _add_first_byte(self, seconds: float) -> None:
+        values = self.values
+        values[_FIRST_BYTE + bisect_left(FIRST_BYTE.bounds, seconds)] += 1
+        values[_FIRST_BYTE_SUM] += max(seconds, 0.0)
 
     def refused(self, code: int, bytes_sent: int) -> None:
         """Count a request whose head could not be parsed."""

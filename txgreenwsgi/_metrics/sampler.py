@@ -32,6 +32,7 @@ from .families import (
     POOL_WAITS,
     QUEUED,
     TASKS,
+    UPGRADED,
     series_of,
     start_of,
 )
@@ -135,6 +136,8 @@ class Sampler:
         values = self._values
         values[start_of(IN_FLIGHT)] = len(server.table.exchanges)
         values[start_of(QUEUED)] = server.admission.queued
+        upgraded = (each for each in server.table.exchanges if each.is_upgraded)
+        values[start_of(UPGRADED)] = sum(1 for _ in upgraded)
         connections: Iterable[object] = server.shutdown.connections
         self._write(CONNECTIONS, (_state_of(each) for each in connections))
         own = current_task()

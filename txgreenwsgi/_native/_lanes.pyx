@@ -844,7 +844,7 @@ cdef int count_ended(ExchangeState self, object metrics, double now) except -1:
         and self.outcome == "finished"
         and self.body is rooms.no_body
         and self.head.method == "GET"
-        and not (<RequestMeterState>metrics).first_bytes
+        and self not in (<RequestMeterState>metrics).first_bytes
     ):
         meter = <RequestMeterState>metrics
         meter.ordinary += 1.0

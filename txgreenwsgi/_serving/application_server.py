@@ -241,7 +241,7 @@ class ApplicationServer(lanes.ApplicationServerState):
                 and exchange.task is not None
                 and exchange.head.method == "GET"
                 and exchange.body is NO_BODY
-                and not metrics.first_bytes
+                and exchange not in metrics.first_bytes
             ):
                 metrics.ordinary = ordinary = metrics.ordinary + 1.0
                 metrics.values[ORDINARY] = ordinary

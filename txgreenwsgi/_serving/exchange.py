@@ -1046,6 +1046,11 @@ class Exchange(lanes.ExchangeState):
         self.stream.upgrade(protocol, head)
         return upgraded
 
+    @property
+    def is_upgraded(self) -> bool:
+        """Whether the connection was switched to another protocol."""
+        return isinstance(self.body, UpgradedStream) and self.outcome != "refused"
+
     def refuse_upgrade(self, error: WebSocketRefused) -> None:
         """Answer a request that cannot be upgraded. Never parks.
 

@@ -62,6 +62,10 @@ class Metered(Protocol):
     def body(self) -> _Body:
         """The request body."""
 
+    @property
+    def is_upgraded(self) -> bool:
+        """Whether the connection was switched to another protocol."""
+
 
 class RequestMetrics(Protocol):
     """Counters of requests. Nothing of it may park or raise.

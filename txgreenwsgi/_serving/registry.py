@@ -44,6 +44,10 @@ class InFlight(Protocol):
     bytes_sent: int
     outcome: str
 
+    @property
+    def is_upgraded(self) -> bool:
+        """Whether the connection was switched to another protocol."""
+
     def server_stops(self) -> None:
         """Notify the application that a shutdown has begun, if it has asked for it."""
 
