@@ -16,7 +16,7 @@ above and must never import them: they hand over what a lane needs (`lend`).
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_SetItem, PyDict_Update
+from cpython.dict cimport PyDict_Copy, PyDict_SetItem, PyDict_Update
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.long cimport PyLong_AsSsize_t
 from cpython.object cimport PyObject, PyTypeObject
@@ -131,6 +131,8 @@ cdef extern from *:
     ssize_t c_recv "recv"(int fd, void* data, size_t size, int flags) nogil
     ssize_t c_send "send"(int fd, const void* data, size_t size, int flags) nogil
     void* memmem(const void* data, size_t size, const void* part, size_t length) nogil
+    # Without the care of PyDict_GetItem for an exception that was raised before.
+    PyObject* PyDict_GetItem "PyDict_GetItemWithError"(object, object) except? NULL
     PyObject* PyCFunction_GetSelf(object function)
     object PyMethod_New(object function, object owner)
     object PyContext_Copy(object context)
@@ -655,7 +657,7 @@ cdef int run_turn(GreenletHubState hub, TaskState task) except -1:
 cdef int end_task(TaskState task) except -1:
     """`Task.notify_end`."""
     cdef ExchangeState exchange = task.exchange
-    task.hub.tasks.discard(task)
+    (<GreenletHubState>task.hub).tasks.discard(task)
     task.greenlet = task._parked_greenlet = task._context = task._interruptions = None
     task.pending_interruption = False
     task._log_contexts = rooms.no_contexts
@@ -795,7 +797,7 @@ cdef bint start_exchange(ExchangeState self) except -1:
     task._function = self._run
     task._args = NO_ARGUMENTS
     task._context = PyContext_Copy(server.context)
-    task._log_contexts = hub.context_tracker.contexts[:]
+    task._log_contexts = (<list?>hub.context_tracker.contexts)[:]
     note = server.note
     if note is None:
         start_task(hub, task)
@@ -1090,6 +1092,18 @@ cdef int note_parser(object limits, object lines) except -1:
 # object. A slot belongs to one cache: a known request line is not a known field.
 cdef enum:
     SLOTS = 1024
+    # Lines that `read_head` examines, and those that it leaves to Python.
+    HOST = 1
+    CONNECTION = 2
+    LENGTH = 4
+    REFUSED = 8
+cdef int known_kind  # of the line that `known` has found
+cdef int seen_kinds[SLOTS]
+cdef dict kinds = {
+    "HTTP_HOST": HOST, "HTTP_CONNECTION": CONNECTION, "CONTENT_LENGTH": LENGTH,
+    # Dropped fields, and those that only request_head() understands.
+    "": REFUSED, "HTTP_TRANSFER_ENCODING": REFUSED, "HTTP_EXPECT": REFUSED,
+}
 cdef PyObject* seen_in[SLOTS]
 cdef PyObject* seen_lines[SLOTS]
 cdef PyObject* seen_values[SLOTS]
@@ -1097,6 +1111,7 @@ cdef PyObject* seen_values[SLOTS]
 
 cdef PyObject* known(object cache, char* at, Py_ssize_t size) except? NULL:
     """Return the value of a line in the cache, as a borrowed reference; else NULL."""
+    global known_kind
     cdef size_t slot = hash_of(at, size) % SLOTS
     cdef PyObject* seen = seen_lines[slot]
     cdef PyObject* value
@@ -1106,6 +1121,7 @@ cdef PyObject* known(object cache, char* at, Py_ssize_t size) except? NULL:
         and PyBytes_GET_SIZE(<object>seen) == size
         and memcmp(PyBytes_AS_STRING(<object>seen), at, size) == 0
     ):
+        known_kind = seen_kinds[slot]
         return seen_values[slot]
     line = PyBytes_FromStringAndSize(at, size)
     value = PyDict_GetItem(cache, line)
@@ -1116,7 +1132,18 @@ cdef PyObject* known(object cache, char* at, Py_ssize_t size) except? NULL:
         Py_XDECREF(seen_values[slot])
         seen_lines[slot], seen_values[slot] = <PyObject*>line, value
         seen_in[slot] = <PyObject*>cache
+        known_kind = seen_kinds[slot] = kind_of(cache, <object>value)
     return value
+
+
+cdef int kind_of(object cache, object value) except -1:
+    """Return what `read_head` must know of a line, for the value in its cache."""
+    if cache is known_fields:
+        return kinds.get(value[0], 0)
+    # A request line: (method, target, path, query, version, authority).
+    if cache is known_requests and (value[4] != "HTTP/1.1" or value[5] is not None):
+        return REFUSED
+    return 0
 
 
 cdef object read_channel(H1ChannelState self):
@@ -1203,12 +1230,10 @@ cdef RequestHeadState read_head(char* at, char* end):
     cdef tuple request = <tuple>found if found is not NULL else with_other_query(at, stop)
     cdef dict variables
     cdef Py_ssize_t count = 0
+    cdef int seen = known_kind if found is not NULL else 0
     cdef str options
-    # Of the form (method, target, path, query, version, authority).
-    if request is None or (
-        <object>PyTuple_GET_ITEM(request, 5) is not None
-        or <str>PyTuple_GET_ITEM(request, 4) != "HTTP/1.1"
-        or PyBytes_GET_SIZE(<object>PyTuple_GET_ITEM(request, 1)) > target_size
+    if request is None or seen == REFUSED or (
+        PyBytes_GET_SIZE(<object>PyTuple_GET_ITEM(request, 1)) > target_size
     ):
         return None
     variables = {}
@@ -1225,34 +1250,33 @@ cdef RequestHeadState read_head(char* at, char* end):
             found = known(known_fields, at, stop - at)
             if found is NULL:
                 return None
+            seen |= known_kind
             PyDict_SetItem(variables, <object>PyTuple_GET_ITEM(<object>found, 0),
                            <object>PyTuple_GET_ITEM(<object>found, 1))
         at = stop + 2
-    # Repeated and dropped fields, and those that only request_head() understands.
-    if (
-        len(variables) != count or count > head_fields or "HTTP_HOST" not in variables
-        or "" in variables or "HTTP_TRANSFER_ENCODING" in variables
-        or "HTTP_EXPECT" in variables
+    # Repeated fields have one variable.
+    if len(variables) != count or count > head_fields or not seen & HOST or (
+        seen & REFUSED
     ):
         return None
     head = new(rooms.RequestHead)
     head.keep_alive = True
-    found = PyDict_GetItem(variables, "HTTP_CONNECTION")
-    if found is not NULL:
-        options = <str>found
+    if seen & CONNECTION:
+        options = <str>PyDict_GetItem(variables, "HTTP_CONNECTION")
         if options != "keep-alive":
             options = options.lower()
             head.keep_alive = options != "close"
             if head.keep_alive and options != "keep-alive":
                 return None
     head.content_length = 0
-    found = PyDict_GetItem(variables, "CONTENT_LENGTH")
-    if found is not NULL:
+    if seen & LENGTH:
+        found = PyDict_GetItem(variables, "CONTENT_LENGTH")
         if len(<str>found) > 18:  # _LENGTH_DIGITS
             return None
         head.content_length = int(<str>found)
     heads += 1
-    head.method, head.target, head.path, head.query, head.version, _ = request
+    head.method, head.target, head.path, head.query, _, _ = request
+    head.version = "HTTP/1.1"  # the same object: `respond` compares it
     head.variables, head.upgrade = variables, ""
     return head
 
