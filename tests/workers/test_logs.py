@@ -12,6 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from txgreenwsgi._workers.logs import MAX_UNSENT_BYTES, LogReader, LogSender
+from txgreenwsgi.monitoring.log_levels import LogLevels
+from txgreenwsgi.monitoring.log_lines import LogLines
 
 from .memory_fds import FakeReactor
 
@@ -54,6 +56,35 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(event["log_level"], LogLevel.warn)
         self.assertEqual(event["log_namespace"], "shop.views")
         self.assertEqual(event["log_system"], "worker 1 (pid 7) shop.views#warn")
+
+    def test_levels(self) -> None:
+        """The levels of the worker decide, whatever those of the master are."""
+        master = LogLines("text", lambda: None, levels=LogLevels(["critical"]))
+        self.logger.error("before the options are known")
+        self.sender.set_levels(["warn", "shop.views=debug", "shop=error"])
+        for namespace in ("shop.views", "shop.models", "other"):
+            logger = Logger(namespace=namespace, observer=self.sender)
+            logger.debug("debug")
+            logger.warn("warn")
+            logger.error("error")
+        self.reader.doRead()
+        found = [
+            (event["log_namespace"], str(formatEvent(event)))
+            for event in self.events
+            if master(event) is not None
+        ]
+        self.assertEqual(
+            found,
+            [
+                ("shop.views", "debug"),
+                ("shop.views", "warn"),
+                ("shop.views", "error"),
+                ("shop.models", "error"),
+                ("other", "warn"),
+                ("other", "error"),
+            ],
+        )
+        self.assertEqual(len(self.events), 7)
 
     def test_failure(self) -> None:
         """A traceback is part of the text."""

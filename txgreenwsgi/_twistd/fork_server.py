@@ -69,7 +69,7 @@ def run(message: Mapping[str, Any]) -> NoReturn:
         # Before patching: the reactor must bind the originals. This installs none.
         importlib.import_module(boot.reactor)
         globalLogBeginner.beginLoggingTo([observer])
-        preloaded = _preload(boot)
+        preloaded = _preload(boot, sender)
     except BaseException as error:
         report_failure(link, reason_for(error))
         sender.finish()
@@ -86,13 +86,14 @@ def run(message: Mapping[str, Any]) -> NoReturn:
     run_worker(Boot.from_message(dict(request)), preloaded)
 
 
-def _preload(boot: Boot) -> Preloaded:
+def _preload(boot: Boot, sender: LogSender) -> Preloaded:
     """Import the application.
 
     Raises:
         Exception: it cannot be imported, or must not be forked.
     """
     options = options_for(boot)
+    sender.set_levels(options.command.log_level)
     app = app_loader(options)()
     _close_django_connections()
     reason = obstacle()

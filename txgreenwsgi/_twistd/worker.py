@@ -125,6 +125,7 @@ def _serve(
 
     reactor: Any = installed
     options = options_for(boot) if preloaded is None else preloaded.options
+    sender.set_levels(options.command.log_level)
     load_app: Callable[[], Application] | None = None
     if preloaded is not None:
         app = preloaded.app

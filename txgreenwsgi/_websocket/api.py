@@ -1,12 +1,12 @@
 """`websocket(environ)`: a WebSocket for a WSGI application.
 
-wsproto is imported at the first call, so that a server without the extra starts. This
-file knows the environ. It must never know transports.
+The rest of this room is imported at the first call: few processes need it, and a server
+without the extra starts. This file knows the environ. It must never know transports.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
@@ -14,8 +14,8 @@ from txgreenwsgi._switching.greenlets import require_task
 from txgreenwsgi._switching.guards import require_seconds
 from txgreenwsgi._switching.thread_calls import crossing
 
+from .defaults import MAX_MESSAGE, PING_SECONDS, SAME_ORIGIN
 from .errors import WebSocketRefused
-from .handshake import SAME_ORIGIN, answer_handshake
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["websocket"]
 
 _log = Logger()
-
-#: Default of the largest message, in bytes.
-MAX_MESSAGE: Final = 1024 * 1024
-#: Default interval of pings, in seconds: below the idle timeouts of common proxies.
-PING_SECONDS: Final = 25.0
 
 
 def websocket(
@@ -78,6 +73,8 @@ def websocket(
             accepted. The server answers it.
     """
     _require_wsproto()
+    from .handshake import answer_handshake
+
     _check_arguments(subprotocols, max_message, ping, origins)
     offer: Offer | None = environ.get("txgreenwsgi.upgrade")
     if offer is None:

@@ -13,15 +13,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from .defaults import SAME_ORIGIN
 from .errors import WebSocketRefused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-__all__ = ["SAME_ORIGIN", "Handshake", "answer_handshake"]
-
-#: The value of `origins` that accepts the origin of the request's own host only.
-SAME_ORIGIN: Final = "same"
+__all__ = ["Handshake", "answer_handshake"]
 
 _VERSION: Final = "13"
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -29,10 +29,12 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from txgreenwsgi._wsgi.errors import current_errors
+from txgreenwsgi.monitoring.log_levels import LogLevels
 from txgreenwsgi.monitoring.log_lines import stream_line
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
 
     from twisted.internet.interfaces import IReactorFDSet
     from twisted.logger import LogEvent
@@ -83,9 +85,24 @@ class LogSender:
         self._unsent = 0
         self._lost = 0
         self._closed = False
+        # None until the options are known: the master then applies its own.
+        self._levels: LogLevels | None = None
+
+    def set_levels(self, words: Iterable[str]) -> None:
+        """Send only lines of these levels, and exempt them from the master's.
+
+        A reload may have changed the levels, while the master keeps those of its start.
+
+        Args:
+            words: as for `LogLevels`.
+        """
+        self._levels = LogLevels(words)
 
     def __call__(self, event: LogEvent) -> None:
         """Send an event."""
+        levels = self._levels
+        if levels is not None and not levels.allows(event):
+            return
         level = event.get("log_level", LogLevel.info)
         record = {
             "time": event.get("log_time") or time.time(),
@@ -95,6 +112,8 @@ class LogSender:
             "text": eventAsText(event, includeTimestamp=False, includeSystem=False),
             **_extras(event),
         }
+        if levels is not None:
+            record["is_filtered"] = True
         line = json.dumps(record).encode("ascii") + b"\n"
         if len(line) > _MAX_LINE_BYTES:
             record["text"] = record["text"][: _MAX_LINE_BYTES // 12] + " [truncated]"
@@ -293,5 +312,6 @@ def _event(record: dict[str, Any], name: str) -> LogEvent:
         "log_format": "{worker_text}",
         "worker_text": record["text"],
         "worker": name,
+        "is_filtered": record.get("is_filtered", False),
         **{key: record[key] for key in _EXTRAS if key in record},
     }

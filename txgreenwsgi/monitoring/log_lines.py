@@ -92,7 +92,7 @@ class LogLines:
 
     def __call__(self, event: LogEvent) -> str | None:
         """Return the text for an event, with its newline; None to write nothing."""
-        if not self._levels.allows(event):
+        if not event.get("is_filtered") and not self._levels.allows(event):
             return None
         request_id = event.get("request_id")
         if request_id is None:
