@@ -129,6 +129,7 @@ class StateTests(ChannelTestCase):
         client = RawClient(server)
         channel = self.channel(client)
         self.assertEqual(channel.state, OPEN)
+        server.advance(0.25)
         done = server.site.stop()
         server.settle()
         self.assertEqual(channel.state, ANNOUNCED)
@@ -161,6 +162,18 @@ class StateTests(ChannelTestCase):
         self.assertEqual(client.responses(), {1: 200})
         self.assertEqual(self.goaways(client), [(LAST, 0), (1, 0)])
         self.assertTrue(client.memory.closed)
+
+    def test_announced_after_the_response(self) -> None:
+        """The client has time to handle the last response before the announcement."""
+        server = self.server_of(drain_idle=2)
+        client = RawClient(server)
+        client.send(client.request(1, "/sleep/10"))
+        server.site.stop()
+        server.advance(10)
+        self.assertEqual(client.responses(), {1: 200})
+        self.assertEqual(self.goaways(client), [])
+        server.advance(0.25)
+        self.assertEqual(self.goaways(client), [(LAST, 0)])
 
     def test_client_that_goes_on(self) -> None:
         """A client that opens streams after the announcement is refused in the end."""

@@ -80,6 +80,10 @@ ANNOUNCED: Final = "announced"
 #: Later requests are refused; those in progress are served.
 FINISHING: Final = "finishing"
 
+#: Time between the last response and the announcement of the end. Clients that read both
+#: at once may lose a response that they have not handled yet.
+_SETTLE_SECONDS: Final = 0.25
+
 CONNECTION: Final = TransitionTable(
     "an HTTP/2 connection",
     {
@@ -655,7 +659,9 @@ class H2Channel(Channel):
         began = self.server.shutdown.began
         idle = self.server.settings.drain_idle
         if not self._streams:
-            if self.state is OPEN:
+            if self.state is OPEN and now - self._idle_since >= min(
+                idle, _SETTLE_SECONDS
+            ):
                 self._announce(now)
             if now - max(began, self._idle_since) >= idle and not self._has_input():
                 self._end()
