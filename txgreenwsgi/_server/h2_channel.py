@@ -80,8 +80,8 @@ ANNOUNCED: Final = "announced"
 #: Later requests are refused; those in progress are served.
 FINISHING: Final = "finishing"
 
-#: Time between the last response and the announcement of the end. Clients that read both
-#: at once may lose a response that they have not handled yet.
+#: Time between the last response and the announcement of the end. A client that reads
+#: both at once may lose a response that it has not handled yet.
 _SETTLE_SECONDS: Final = 0.25
 
 CONNECTION: Final = TransitionTable(
