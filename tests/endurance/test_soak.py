@@ -58,7 +58,9 @@ class SoakTests(SynchronousTestCase):
         server = serve(self, APP)
         for _ in range(20):
             server.fetch("/hello")
-        before = self.state(server)
+        # The server may not have noticed yet that these connections are closed.
+        states = [self.state(server) for _ in range(5)]
+        before = min(states, key=lambda state: state["files"])
         samples: list[tuple[int, int]] = []
         load = Load((LOOPBACK, server.port), REQUESTS, CLIENTS, seed=1)
         started = time.monotonic()
@@ -85,7 +87,7 @@ class SoakTests(SynchronousTestCase):
             after=after,
         )
         for name in ("tasks", "requests", "timers", "readers", "writers", "files"):
-            self.assertEqual(after[name], before[name], (name, before, after))
+            self.assertLessEqual(after[name], before[name], (name, before, after))
         self.assertLess(growth, GROWTH_KIB, samples)
         self.assertLess(after["objects"], before["objects"] + GROWTH_OBJECTS)
         self.assert_log_is_about_errors(server)
