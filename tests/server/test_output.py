@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import tempfile
 from typing import IO, TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from twisted.internet.tcp import Connection
 from twisted.logger import LogLevel
 
 from txgreenwsgi import NotInGreenlet
+from txgreenwsgi._server import sockets
 
 from .application import TEXT, application
 from .pairs import PairClient
@@ -568,8 +568,7 @@ class PairTests(WireTestCase):
 
     def test_platform_without_epoll(self) -> None:
         """Without epoll, a disconnect is noticed at the next read."""
-        self.patch(select, "epoll", None)
-        del select.epoll
+        self.patch(sockets, "kernel_epoll", None)
         client = self.pair(on_disconnect="cancel", input_window=1000)
         client.send(get("/sleep", "Content-Length: 9000", method="POST") + b"x" * 9000)
         client.close()

@@ -111,7 +111,7 @@ class SocketsTests(WireTestCase):
                 return getattr(self._real, name)
 
         pending: list[tuple[int, int]] = []
-        self.patch(select, "epoll", Reporting)
+        self.patch(sockets, "kernel_epoll", Reporting)
         return pending
 
     def test_errors_without_input(self) -> None:
@@ -230,7 +230,7 @@ class SocketsTests(WireTestCase):
         def no_epoll() -> None:
             raise OSError(errno.EMFILE, "too many open files")
 
-        self.patch(select, "epoll", no_epoll)
+        self.patch(sockets, "kernel_epoll", no_epoll)
         server = self.serve(application)
         client = PairClient(server)
         self.assertEqual(self.watched(server), [client.transport])
@@ -249,7 +249,7 @@ class SocketsTests(WireTestCase):
         def no_epoll() -> None:
             raise OSError(errno.EMFILE, "too many open files")
 
-        self.patch(select, "epoll", no_epoll)
+        self.patch(sockets, "kernel_epoll", no_epoll)
         client.transport.startWriting()
         client.transport.startReading()
         self.assertEqual(self.watched(server), [client.transport] * 2)
@@ -312,8 +312,7 @@ class NoEpollTests(WireTestCase):
 
     def test_reactor_watches(self) -> None:
         """Without epoll, the reactor watches each connection, as in Twisted."""
-        self.patch(select, "epoll", None)
-        del select.epoll
+        self.patch(sockets, "kernel_epoll", None)
         server = self.serve(application)
         client = PairClient(server)
         self.assertEqual(server.reactor.getReaders(), [client.transport])

@@ -35,7 +35,6 @@ from zope.interface import implementer
 from txgreenwsgi._native import lanes
 from txgreenwsgi._parking.descriptors import kernel_epoll
 from txgreenwsgi._switching.greenlets import SLICE_SECONDS, hub_of
-from txgreenwsgi.green.patched import is_patched
 
 from .ends import ServerAddresses
 
@@ -101,7 +100,7 @@ class Sockets(lanes.SocketsState):
         self.addresses: ServerAddresses = ServerAddresses()
         self._reactor = cast("IReactorFDSet", reactor)
         self._hub = _NO_HUB
-        self._usable = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
+        self._usable = kernel_epoll is not None and IReactorFDSet.providedBy(reactor)
         self._epoll: Any = None
         # The events of a disconnect while reading is paused.
         self._gone = _ERROR if half_close else _GONE
@@ -163,12 +162,10 @@ class Sockets(lanes.SocketsState):
             self._watch(fd, interest | gone if notice else interest & ~gone)
 
     def _open(self) -> bool:
+        assert kernel_epoll is not None, "usable"
         try:
             # Not the green one of a patched `select`, which costs several calls a turn.
-            if kernel_epoll is not None and is_patched("select"):
-                self._epoll = kernel_epoll()
-            else:
-                self._epoll = select.epoll()
+            self._epoll = kernel_epoll()
         except OSError:
             return False  # out of descriptors: fall back as without epoll
         self._hub = hub_of(cast("IReactorTime", self._reactor))
