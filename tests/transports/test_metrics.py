@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from tests.metrics.sums import sums_of
 from txgreenwsgi._metrics.exposition import metrics_of
 from txgreenwsgi._metrics.families import METHODS, SIZE
 from txgreenwsgi._metrics.process import measure
@@ -55,16 +56,14 @@ class MetricsCases(Cases):
     def found(self) -> dict[str, float]:
         """Return the sums of all samples by name."""
         self.sampler.count()
-        sums: dict[str, float] = {}
         self.labels: dict[tuple[str, ...], float] = {}
         for metric in metrics_of(self.values):
             for sample in metric.samples:
-                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
                 if sample.name == "txgreenwsgi_requests_total" and sample.value:
                     labels = sample.labels
                     key = labels["method"], labels["status_class"], labels["outcome"]
                     self.labels[key] = sample.value
-        return sums
+        return sums_of(self.values)
 
     def check(self) -> dict[str, float]:
         """Fail unless the counts are those of the records; return the sums."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsproto.frame_protocol import FrameProtocol
 
+from tests.metrics.sums import sums_of
 from txgreenwsgi import Cancelled, WebSocketClosed, websocket
-from txgreenwsgi._metrics.exposition import metrics_of
 from txgreenwsgi._metrics.families import SIZE
 from txgreenwsgi._metrics.process import measure
 
@@ -88,6 +88,18 @@ class WebSocketCases(Cases):
         self.assertIn(b" 101 ", client.received)
         return client
 
+    def measure(self, environ: Environ) -> None:
+        """Count the requests of a server, from the one with this environ on."""
+        self.values = [0.0] * SIZE
+        server = environ["txgreenwsgi.stopping"].__self__.server
+        self.sampler = measure(server, self.values, self.server.reactor)
+        self.addCleanup(self.sampler.stop)
+
+    def sum_of(self, name: str) -> float:
+        """Return the sum of the samples with a name, given without its prefix."""
+        self.sampler.count()
+        return sums_of(self.values).get(f"txgreenwsgi_{name}", 0.0)
+
     def test_echo(self) -> None:
         """Messages of all lengths are sent back, then the client closes."""
 
@@ -108,68 +120,45 @@ class WebSocketCases(Cases):
 
     def test_metrics(self) -> None:
         """An open WebSocket is a gauge, an ended one has counts of its own."""
-        values = [0.0] * SIZE
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
-            server = environ["txgreenwsgi.stopping"].__self__.server
-            if server.metrics is None:
-                self.sampler = measure(server, values, self.server.reactor)
-                self.addCleanup(self.sampler.stop)
+            self.measure(environ)
             with websocket(environ) as opened:
                 for message in opened:
                     opened.send(message)
             return []
 
-        def found(name: str) -> float:
-            self.sampler.count()
-            return sum(
-                sample.value
-                for metric in metrics_of(values)
-                for sample in metric.samples
-                if sample.name == f"txgreenwsgi_{name}"
-            )
-
         client = self.websocket(app)
-        self.assertEqual(found("websockets_open"), 1)
+        self.assertEqual(self.sum_of("websockets_open"), 1)
         self.server.advance(2)
         client.message("x" * 1000)
-        self.assertEqual(found("websockets_ended_total"), 0)
+        self.assertEqual(self.sum_of("websockets_ended_total"), 0)
         client.close(1000)
-        self.assertEqual(found("websockets_open"), 0)
-        self.assertEqual(found("websockets_ended_total"), 1)
-        self.assertEqual(found("requests_total"), 1)
-        self.assertAlmostEqual(found("websocket_seconds_total"), 2, 3)
+        self.assertEqual(self.sum_of("websockets_open"), 0)
+        self.assertEqual(self.sum_of("websockets_ended_total"), 1)
+        self.assertEqual(self.sum_of("requests_total"), 1)
+        self.assertAlmostEqual(self.sum_of("websocket_seconds_total"), 2, 3)
         # The header of a frame has 4 bytes, the mask 4; and the frames that close.
-        self.assertEqual(found("websocket_received_bytes_total"), 1008 + 8)
-        self.assertEqual(found("websocket_sent_bytes_total"), 1004 + 4)
-        self.assertEqual(found("request_duration_seconds_count"), 0)
-        self.assertEqual(found("response_first_byte_seconds_count"), 1)
-        self.assertEqual(found("response_body_bytes_total"), 0)
-        self.assertEqual(found("request_body_bytes_total"), 0)
+        self.assertEqual(self.sum_of("websocket_received_bytes_total"), 1008 + 8)
+        self.assertEqual(self.sum_of("websocket_sent_bytes_total"), 1004 + 4)
+        self.assertEqual(self.sum_of("request_duration_seconds_count"), 0)
+        self.assertEqual(self.sum_of("response_first_byte_seconds_count"), 1)
+        self.assertEqual(self.sum_of("response_body_bytes_total"), 0)
+        self.assertEqual(self.sum_of("request_body_bytes_total"), 0)
 
     def test_metrics_of_refused(self) -> None:
         """A refused handshake is a request like any other."""
-        values = [0.0] * SIZE
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
-            server = environ["txgreenwsgi.stopping"].__self__.server
-            self.sampler = measure(server, values, self.server.reactor)
-            self.addCleanup(self.sampler.stop)
+            self.measure(environ)
             websocket(environ, origins=["https://other.example"])
             return []
 
         self.server = self.serve(app)
         origin = b"Origin: https://test.example\r\n\r\n"
         Client(self.server).send(HANDSHAKE[:-2] + origin)
-        self.sampler.count()
-        sums = {
-            sample.name: sample.value
-            for metric in metrics_of(values)
-            for sample in metric.samples
-            if sample.value
-        }
-        self.assertEqual(sums["txgreenwsgi_request_duration_seconds_count"], 1)
-        self.assertNotIn("txgreenwsgi_websockets_ended_total", sums)
+        self.assertEqual(self.sum_of("request_duration_seconds_count"), 1)
+        self.assertEqual(self.sum_of("websockets_ended_total"), 0)
 
     def test_pushes(self) -> None:
         """Messages of the server arrive at once, while the application waits."""
