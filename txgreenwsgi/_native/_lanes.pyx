@@ -1721,6 +1721,7 @@ cdef bint accepting = False
 
 
 def note_fork(parent=True):
+    """Note that a forked process may have the connections; not in the child itself."""
     global forked
     forked = parent
 
@@ -1770,6 +1771,7 @@ cdef bint accept_some(
     ListeningSocketState self, object port, object throttle,
     ApplicationServerState server, GreenletHubState hub
 ) except -1:
+    """The loop of Twisted's `Port.doRead`, and `_ListeningSocket.accept`."""
     global accepts
     cdef sockaddr_in peer
     cdef socklen_t size
@@ -1867,6 +1869,7 @@ cdef int make_transport(H1ChannelState self) except -1:
 
 
 cdef str address_of(in_addr* address):
+    """Return an IPv4 address as text."""
     cdef char text[16]
     inet_ntop(AF_INET, address, text, sizeof(text))
     return PyUnicode_DecodeLatin1(text, strlen(text), NULL)
