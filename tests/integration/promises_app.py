@@ -1,7 +1,8 @@
 """The application of the tests of promises: that of the restarts, and ways to fail.
 
 `PROMISES_CODE` names a file that stands for new code: with `import`, `raise` or `hang`
-in it, importing this module fails in that way.
+in it, importing this module fails in that way; with `wait`, it lasts until the file
+says something else.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 FOREVER = 3600
 
 if "PROMISES_CODE" in os.environ:
-    _code = Path(os.environ["PROMISES_CODE"]).read_text().strip()
+    _file = Path(os.environ["PROMISES_CODE"])
+    while (_code := _file.read_text().strip()) == "wait":
+        time.sleep(0.01)
     if _code == "import":
         importlib.import_module("a_module_that_does_not_exist")
     elif _code == "raise":

@@ -34,6 +34,9 @@ MOVES = 200
 MOST_SECONDS = 25.0
 REQUEST_SECONDS = 3.0
 ACCOUNTS = 100
+#: InnoDB's table of transactions is not brought up to date before it has been left
+#: alone for a tenth of a second.
+POLL_SECONDS = 0.2
 #: "gone": the client disconnects; "late": the request exceeds its timeout.
 FATES = [*[""] * 10, *["fail"] * 4, *["nested"] * 2, *["gone"] * 3, "late"]
 
@@ -203,7 +206,7 @@ class BankTests(Bank):
         self.assertLessEqual(most, POOL + self.closing)  # type: ignore[attr-defined]
         until = time.monotonic() + 20
         while self.connections()[1:] != (0, 0) and time.monotonic() < until:
-            time.sleep(0.1)
+            time.sleep(POLL_SECONDS)
         self.assertEqual(self.connections()[1:], (0, 0), server.log())  # type: ignore[attr-defined]
         statistics = self.fetch(server, "/pool")["default"]
         self.assertLessEqual(statistics["size"], POOL)  # type: ignore[attr-defined]
@@ -223,7 +226,7 @@ class MoreTests(BankTests):
         """Check that all connections are idle, outside transactions and unused."""
         until = time.monotonic() + 20
         while self.connections()[1:] != (0, 0) and time.monotonic() < until:
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
         self.assertEqual(self.connections()[1:], (0, 0), server.log())  # type: ignore[attr-defined]
         statistics = self.fetch(server, "/pool")["default"]
         self.assertEqual(statistics["in_use"], 0, server.log())  # type: ignore[attr-defined]
@@ -317,7 +320,7 @@ class MoreTests(BankTests):
         self.assertLessEqual(answers, {503, 0})  # type: ignore[attr-defined]
         until = time.monotonic() + 20
         while self.connections() != (0, 0, 0) and time.monotonic() < until:
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
         self.assertEqual(self.connections(), (0, 0, 0))  # type: ignore[attr-defined]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 
     from tests.integration.processes import ServerProcess
 
-__all__ = ["APP", "Pair", "Seen", "Side"]
+__all__ = ["APP", "FREES_MEMORY", "Pair", "Seen", "Side"]
 
 APP: Final = "tests.native.app:app"
+#: AddressSanitizer keeps freed memory, to detect its use.
+FREES_MEMORY: Final = "ASAN_OPTIONS" not in os.environ
 
 _IDLE: Final = b"GET /idle HTTP/1.1\r\nHost: x\r\n\r\n"
 _DATE: Final = re.compile(rb"\r\nDate: [^\r]*")
