@@ -130,7 +130,6 @@ cdef extern from *:
     int set_parent "txg_set_parent"(object of, object parent) except -1
     ssize_t c_recv "recv"(int fd, void* data, size_t size, int flags) nogil
     ssize_t c_send "send"(int fd, const void* data, size_t size, int flags) nogil
-    void* memmem(const void* data, size_t size, const void* part, size_t length) nogil
     # Without the care of PyDict_GetItem for an exception that was raised before.
     PyObject* PyDict_GetItem "PyDict_GetItemWithError"(object, object) except? NULL
     PyObject* PyCFunction_GetSelf(object function)
@@ -281,12 +280,49 @@ cdef inline double now(object seconds) except? -1:
 
 # State classes. The class without "State" documents the attributes.
 
+@cython.final
+cdef class FieldLines:
+    """The field lines of a head, without the Cookie, and their meaning.
+
+    Clients send the same lines with each request, so those that were received together
+    repeatedly are kept, with the environ of such a request as a template: a copy of a
+    dict costs less than its entries.
+    """
+
+    cdef bytes lines
+    cdef Py_ssize_t before  # bytes before the Cookie; -1 without one
+    cdef dict variables
+    cdef object content_length
+    cdef bint keep_alive, kept
+    # The template, and the objects that are in it.
+    cdef dict template, shared
+    cdef tuple line, last_line
+    cdef object name, port, scheme, traceparent
+
+
 cdef class RequestHeadState:
     cdef public str method, path, query, version
     cdef public bytes target
-    cdef public dict variables
     cdef public object content_length, upgrade
     cdef public bint keep_alive, expects_continue
+    # A head of `read_head` has its variables as lines until Python code reads them.
+    cdef dict _variables
+    cdef FieldLines fields
+    cdef str cookie
+    cdef tuple line  # in the cache of request lines, or None
+
+    @property
+    def variables(self):
+        if self._variables is None:
+            self._variables = {} if self.fields is None else dict(self.fields.variables)
+            if self.cookie is not None:
+                self._variables["HTTP_COOKIE"] = self.cookie
+            self.fields = self.cookie = None  # the receiver may modify the dict
+        return self._variables
+
+    @variables.setter
+    def variables(self, value):
+        self._variables, self.fields, self.cookie = value, None, None
 
 
 cdef class ResponseHeadState:
@@ -867,32 +903,52 @@ cdef int run_exchange(ExchangeState self) except -1:
 cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     """`Exchange._environ` and `environ_of`."""
     cdef RequestHeadState head = <RequestHeadState>self.head
-    cdef dict environ = PyDict_Copy(server.environ), variables = head.variables
+    cdef FieldLines fields = head.fields
     cdef InputState body = new(rooms.Input)
     cdef ErrorsState errors = new(rooms.Errors)
-    cdef str path = head.path
-    cdef object text = PyUnicode_DecodeLatin1(
-        PyBytes_AS_STRING(head.target), PyBytes_GET_SIZE(head.target), NULL)
-    PyDict_Update(environ, variables)
-    head.variables = {}
-    if (<RequestTableState>server.table).observers:
-        for name in rooms.recorded:
-            if name in variables:
-                head.variables[name] = variables[name]
-    if path == "*" or server.environ.get("SCRIPT_NAME"):
-        path = self._path_info()
-    PyDict_SetItem(environ, "REQUEST_METHOD", head.method)
-    PyDict_SetItem(environ, "PATH_INFO", path)
-    PyDict_SetItem(environ, "QUERY_STRING", head.query)
-    PyDict_SetItem(environ, "SERVER_PROTOCOL", head.version)
-    PyDict_SetItem(environ, "RAW_URI", text)
-    PyDict_SetItem(environ, "REQUEST_URI", text)
-    name, port, address, client_port, scheme, more = self.ends
-    PyDict_SetItem(environ, "SERVER_NAME", name)
-    PyDict_SetItem(environ, "SERVER_PORT", port)
-    PyDict_SetItem(environ, "REMOTE_ADDR", address)
-    PyDict_SetItem(environ, "REMOTE_PORT", client_port)
-    PyDict_SetItem(environ, "wsgi.url_scheme", scheme)
+    cdef dict environ, template = None
+    cdef tuple ends = <tuple>self.ends
+    cdef object name = <object>PyTuple_GET_ITEM(ends, 0)
+    cdef object port = <object>PyTuple_GET_ITEM(ends, 1)
+    cdef object scheme = <object>PyTuple_GET_ITEM(ends, 4)
+    cdef object more = <object>PyTuple_GET_ITEM(ends, 5)
+    if fields is not None and fields.shared is server.environ:
+        template = fields.template
+        environ = PyDict_Copy(template)
+        errors.traceparent = fields.traceparent
+    else:
+        environ = PyDict_Copy(server.environ)
+        PyDict_Update(environ, head.variables if fields is None else fields.variables)
+        PyDict_SetItem(environ, "SERVER_PROTOCOL", head.version)
+        if "HTTP_TRACEPARENT" in environ:
+            errors.traceparent = environ["HTTP_TRACEPARENT"]
+    if head.cookie is not None:
+        PyDict_SetItem(environ, "HTTP_COOKIE", head.cookie)
+    if template is None or head.line is not fields.line or head.line is None:
+        put_line(self, server, head, environ)
+        if template is not None and head.line is not None:
+            if head.line is fields.last_line:  # the second time in a row
+                put_line(self, server, head, template)
+                fields.line = head.line
+            fields.last_line = head.line
+    if template is None or name is not fields.name or port is not fields.port or (
+        scheme is not fields.scheme
+    ):
+        PyDict_SetItem(environ, "SERVER_NAME", name)
+        PyDict_SetItem(environ, "SERVER_PORT", port)
+        PyDict_SetItem(environ, "wsgi.url_scheme", scheme)
+    PyDict_SetItem(environ, "REMOTE_ADDR", <object>PyTuple_GET_ITEM(ends, 2))
+    PyDict_SetItem(environ, "REMOTE_PORT", <object>PyTuple_GET_ITEM(ends, 3))
+    if fields is not None and fields.kept and template is None and more is None:
+        # A value for each key: below, the keys get those of the request.
+        fields.template = template = PyDict_Copy(environ)
+        for key in OF_ONE_REQUEST:
+            PyDict_SetItem(template, key, None)
+        if head.cookie is not None:
+            PyDict_SetItem(template, "HTTP_COOKIE", None)
+        fields.traceparent = errors.traceparent
+        fields.shared, fields.line = server.environ, head.line
+        fields.name, fields.port, fields.scheme = name, port, scheme
     if more is not None:
         environ.update(more)
     body._source = self if self.body is rooms.no_body else self.body
@@ -902,8 +958,6 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     self.errors = errors
     PyDict_SetItem(environ, "wsgi.errors", errors)
     PyContextVar_Set(rooms.current_errors, errors)
-    if "HTTP_TRACEPARENT" in environ:
-        errors.traceparent = environ["HTTP_TRACEPARENT"]
     PyDict_SetItem(environ, "txgreenwsgi.request_id", self.request_id)
     gone = PyMethod_New(rooms.client_disconnected, self)
     PyDict_SetItem(environ, "txgreenwsgi.client_disconnected", gone)
@@ -914,7 +968,36 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     PyDict_SetItem(environ, "txgreenwsgi.stopping", stopping)
     hints = PyMethod_New(rooms.send_early_hints, self)
     PyDict_SetItem(environ, "wsgi.early_hints", hints)
+    head._variables, head.fields, head.cookie = None, None, None
+    if (<RequestTableState>server.table).observers:
+        head._variables = {
+            name: environ[name] for name in rooms.recorded if name in environ}
     return environ
+
+
+# The keys whose values are those of one request.
+cdef tuple OF_ONE_REQUEST = (
+    "wsgi.input", "wsgi.errors", "txgreenwsgi.request_id",
+    "txgreenwsgi.client_disconnected", "waitress.client_disconnected",
+    "txgreenwsgi.set_request_timeout", "txgreenwsgi.stopping", "wsgi.early_hints",
+)
+
+
+cdef int put_line(
+    ExchangeState self, ApplicationServerState server, RequestHeadState head, dict environ
+) except -1:
+    """Set the variables of the request line."""
+    cdef str path = head.path
+    cdef object text = PyUnicode_DecodeLatin1(
+        PyBytes_AS_STRING(head.target), PyBytes_GET_SIZE(head.target), NULL)
+    if path == "*" or server.environ.get("SCRIPT_NAME"):
+        path = self._path_info()
+    PyDict_SetItem(environ, "REQUEST_METHOD", head.method)
+    PyDict_SetItem(environ, "PATH_INFO", path)
+    PyDict_SetItem(environ, "QUERY_STRING", head.query)
+    PyDict_SetItem(environ, "RAW_URI", text)
+    PyDict_SetItem(environ, "REQUEST_URI", text)
+    return 0
 
 
 cdef int count_ended(ExchangeState self, object metrics, double now) except -1:
@@ -1084,6 +1167,9 @@ cdef int note_parser(object limits, object lines) except -1:
         Py_XDECREF(seen_lines[slot])
         Py_XDECREF(seen_values[slot])
         seen_lines[slot] = seen_values[slot] = NULL
+    for slot in range(KEPT):
+        Py_XDECREF(kept_fields[slot])
+        kept_fields[slot], seen_fields[slot] = NULL, 0
     last_head_limits, last_lines = limits, lines
     return 0
 
@@ -1105,6 +1191,12 @@ cdef dict kinds = {
     "": REFUSED, "HTTP_TRANSFER_ENCODING": REFUSED, "HTTP_EXPECT": REFUSED,
 }
 cdef PyObject* seen_in[SLOTS]
+# Field lines that are kept, and the hashes of those that were received last.
+cdef enum:
+    KEPT = 256
+    KEPT_BYTES = 2048  # longer ones are not kept
+cdef PyObject* kept_fields[KEPT]
+cdef size_t seen_fields[KEPT]
 cdef PyObject* seen_lines[SLOTS]
 cdef PyObject* seen_values[SLOTS]
 
@@ -1171,6 +1263,7 @@ cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
     cdef RequestBodyState body
     cdef ExchangeState exchange
     cdef object given = rooms.no_body
+    cdef Span span
     cdef char* end
     cdef Py_ssize_t length
     if (
@@ -1188,10 +1281,12 @@ cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
         note_parser(h1._limits, h1._lines)
     if server.limits is not last_limits:
         note_limits(server.limits)
-    end = <char*>memmem(data, min(size, head_size), b"\r\n\r\n", 4)
-    head = None if end is NULL else read_head(data, end)
+    if not find_head(&span, data, data + min(size, head_size)):
+        return False
+    head = read_head(data, &span)
     if head is None:
         return False
+    end = span.end
     length = head.content_length
     if end + 4 + length != data + size or (body_bytes and length > body_bytes):
         return False
@@ -1218,67 +1313,160 @@ cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
     return True
 
 
-cdef RequestHeadState read_head(char* at, char* end):
-    """`KnownLines.read_head`; None unless all lines are known and simple.
+cdef struct Span:
+    # Ends of the request line and of the last line, each followed by CRLF.
+    char* line_end
+    char* end
+    # The Cookie line and its end; NULL if there is none, or more than one.
+    char* cookie
+    char* cookie_end
 
-    `end` is the end of the last line, where an empty line follows.
-    """
+
+cdef bint find_head(Span* span, char* at, char* end) noexcept:
+    """Find the lines of a head; return False if it is incomplete."""
+    cdef char* line = at
+    cdef int cookies = 0
+    span.line_end = span.cookie = span.cookie_end = NULL
+    while True:
+        at = <char*>memchr(at, 13, end - at)
+        if at is NULL or end - at < 4:
+            return False
+        if at[1] != 10:
+            at += 1
+            continue
+        if span.line_end is NULL:
+            span.line_end = at
+        elif at - line >= 8 and (line[0] | 32) == 99 and (
+            memcmp(line + 1, b"ookie: ", 7) == 0
+        ):
+            cookies += 1
+            span.cookie, span.cookie_end = line, at
+        if at[2] == 13 and at[3] == 10:
+            span.end = at
+            if cookies > 1:
+                span.cookie = span.cookie_end = NULL
+            return True
+        line = at = at + 2
+
+
+cdef RequestHeadState read_head(char* at, Span* span):
+    """`KnownLines.read_head`; None unless all lines are known and simple."""
     global heads
     cdef RequestHeadState head
-    cdef char* stop = line_end(at, end)
-    cdef PyObject* found = known(known_requests, at, stop - at)
-    cdef tuple request = <tuple>found if found is not NULL else with_other_query(at, stop)
-    cdef dict variables
-    cdef Py_ssize_t count = 0
-    cdef int seen = known_kind if found is not NULL else 0
-    cdef str options
-    if request is None or seen == REFUSED or (
+    cdef FieldLines fields
+    cdef PyObject* found = known(known_requests, at, span.line_end - at)
+    cdef tuple request = (
+        <tuple>found if found is not NULL else with_other_query(at, span.line_end))
+    cdef str value = None
+    if request is None or (found is not NULL and known_kind == REFUSED) or (
         PyBytes_GET_SIZE(<object>PyTuple_GET_ITEM(request, 1)) > target_size
     ):
         return None
-    variables = {}
-    at = stop + 2
-    while at < end:
-        stop = line_end(at, end)
-        count += 1
-        if stop - at >= 8 and (at[0] | 32) == 99 and memcmp(at + 1, b"ookie: ", 7) == 0:
-            value = cookie(at + 8, stop)
-            if value is None:
-                return None
-            PyDict_SetItem(variables, "HTTP_COOKIE", value)
+    if span.cookie is not NULL:
+        value = cookie(span.cookie + 8, span.cookie_end)
+        if value is None:
+            return None
+    fields = fields_of(span)
+    if fields is None:
+        return None
+    heads += 1
+    head = new(rooms.RequestHead)
+    head.method, head.target, head.path, head.query, _, _ = request
+    head.version = "HTTP/1.1"  # the same object: `respond` compares it
+    head.keep_alive, head.content_length = fields.keep_alive, fields.content_length
+    head.fields, head.cookie, head.upgrade = fields, value, ""
+    if found is not NULL:
+        head.line = request
+    return head
+
+
+cdef FieldLines fields_of(Span* span):
+    """Return the field lines of a head; None unless they are known and simple."""
+    cdef char* at = span.line_end + 2
+    cdef Py_ssize_t before = -1, size = max(span.end - at, 0), rest = 0
+    cdef char* behind = NULL
+    cdef size_t number, slot
+    cdef FieldLines fields
+    if span.cookie is not NULL:
+        before = span.cookie - at
+        behind = span.cookie_end
+        size = before
+        rest = span.end - behind
+        number = hash_of(at, before) * 31 + hash_of(behind, rest)
+        size += rest
+    else:
+        number = hash_of(at, size)
+    slot = number % KEPT
+    if kept_fields[slot] is not NULL:
+        fields = <FieldLines>kept_fields[slot]
+        if fields.before == before and PyBytes_GET_SIZE(fields.lines) == size:
+            if before < 0:
+                if memcmp(PyBytes_AS_STRING(fields.lines), at, size) == 0:
+                    return fields
+            elif memcmp(PyBytes_AS_STRING(fields.lines), at, before) == 0 and (
+                memcmp(PyBytes_AS_STRING(fields.lines) + before, behind, rest) == 0
+            ):
+                return fields
+    fields = read_fields(at, span)
+    if fields is None or size > KEPT_BYTES:
+        return fields
+    if seen_fields[slot] == number:  # the second time in a row
+        fields.before, fields.kept = before, True
+        if before < 0:
+            fields.lines = PyBytes_FromStringAndSize(at, size)
         else:
-            found = known(known_fields, at, stop - at)
-            if found is NULL:
-                return None
-            seen |= known_kind
-            PyDict_SetItem(variables, <object>PyTuple_GET_ITEM(<object>found, 0),
-                           <object>PyTuple_GET_ITEM(<object>found, 1))
+            fields.lines = at[:before] + behind[:rest]
+        Py_INCREF(fields)
+        Py_XDECREF(kept_fields[slot])
+        kept_fields[slot] = <PyObject*>fields
+    seen_fields[slot] = number
+    return fields
+
+
+cdef FieldLines read_fields(char* at, Span* span):
+    """Read the field lines of a head, except the Cookie."""
+    cdef FieldLines fields = FieldLines.__new__(FieldLines)
+    cdef PyObject* found
+    cdef dict variables = {}
+    cdef Py_ssize_t count = 0
+    cdef char* stop
+    cdef int seen = 0
+    cdef str options
+    while at < span.end:
+        count += 1
+        if at is span.cookie:
+            at = span.cookie_end + 2
+            continue
+        stop = line_end(at, span.end)
+        found = known(known_fields, at, stop - at)
+        if found is NULL:
+            return None
+        seen |= known_kind
+        PyDict_SetItem(variables, <object>PyTuple_GET_ITEM(<object>found, 0),
+                       <object>PyTuple_GET_ITEM(<object>found, 1))
         at = stop + 2
     # Repeated fields have one variable.
-    if len(variables) != count or count > head_fields or not seen & HOST or (
-        seen & REFUSED
+    if len(variables) + (span.cookie is not NULL) != count or count > head_fields or (
+        not seen & HOST or seen & REFUSED
+        or (span.cookie is not NULL and "HTTP_COOKIE" in variables)
     ):
         return None
-    head = new(rooms.RequestHead)
-    head.keep_alive = True
+    fields.keep_alive = True
     if seen & CONNECTION:
         options = <str>PyDict_GetItem(variables, "HTTP_CONNECTION")
         if options != "keep-alive":
             options = options.lower()
-            head.keep_alive = options != "close"
-            if head.keep_alive and options != "keep-alive":
+            fields.keep_alive = options != "close"
+            if fields.keep_alive and options != "keep-alive":
                 return None
-    head.content_length = 0
+    fields.content_length = 0
     if seen & LENGTH:
         found = PyDict_GetItem(variables, "CONTENT_LENGTH")
         if len(<str>found) > 18:  # _LENGTH_DIGITS
             return None
-        head.content_length = int(<str>found)
-    heads += 1
-    head.method, head.target, head.path, head.query, _, _ = request
-    head.version = "HTTP/1.1"  # the same object: `respond` compares it
-    head.variables, head.upgrade = variables, ""
-    return head
+        fields.content_length = int(<str>found)
+    fields.variables = variables
+    return fields
 
 
 cdef inline char* line_end(char* at, char* end) noexcept:
