@@ -442,13 +442,13 @@ cdef class GreenletHubState:
         if type(task) is rooms.Task and not self.closed and (
             (<TaskState>task).state is "new"
         ):
-            start_task(self, <TaskState>task)
+            start_task(self, <TaskState>task, None)
         else:
             self._py_start(task)
 
     def _switch_to(self, task):
         if type(task) is rooms.Task:
-            run_turn(self, <TaskState>task)
+            run_turn(self, <TaskState>task, False)
         else:
             self._py_switch_to(task)
 
@@ -462,11 +462,11 @@ cdef class ExchangeState:
     cdef public bint iterating, bodiless, _awaits_stop, _yielding
 
     def admit(self):
-        if not admit(self):
+        if not admit(self, False):
             self._py_admit()
 
     def _start(self):
-        if not start_exchange(self):
+        if not start_exchange(self, False):
             self._py_start()
 
     def respond(self, head, block):
@@ -547,11 +547,11 @@ cdef class H1ChannelState:
             close_connection(self)
 
     def doRead(self):
-        return read_channel(self) if type(self) is rooms.H1Channel else self._py_doRead()
+        return read_channel(self, False) if type(self) is rooms.H1Channel else self._py_doRead()
 
     def dataReceived(self, data):
         if type(data) is not bytes or not feed(
-            self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
+            self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), False
         ):
             self._py_dataReceived(data)
 
@@ -598,16 +598,18 @@ cdef object run_next_task():
     """Run the current task; return the reactor greenlet, None to end the greenlet."""
     cdef TaskState task = <TaskState>PyDict_GetItem(rooms.running, "task")
     cdef GreenletHubState hub = <GreenletHubState>task.hub
-    context = task._context
-    # Not `gr_context`: greenlet takes a suspended greenlet without a Python frame for
-    # a running one.
-    PyContext_Enter(context)
-    try:
-        run_task(task)
-    finally:
-        PyContext_Exit(context)
-    if <object>PyDict_GetItem(rooms.running, "task") is None:
-        rooms.end_child(task.error)  # it has forked, and this is the child
+    while task is not None:
+        context = task._context
+        # Not `gr_context`: greenlet takes a suspended greenlet without a Python frame
+        # for a running one.
+        PyContext_Enter(context)
+        try:
+            run_task(task)
+        finally:
+            PyContext_Exit(context)
+        if <object>PyDict_GetItem(rooms.running, "task") is None:
+            rooms.end_child(task.error)  # it has forked, and this is the child
+        task = read_on(hub, task) if chained_task is task else None
     current = current_greenlet()
     if len(hub.spare_greenlets) < <Py_ssize_t>rooms.greenlets["SPARE_GREENLETS"] and (
         not hub.closed
@@ -640,53 +642,130 @@ cdef int run_task(TaskState task) except -1:
     return 0
 
 
-cdef int start_task(GreenletHubState hub, TaskState task) except -1:
+cdef int start_task(GreenletHubState hub, TaskState task, object note) except -1:
     """`GreenletHub.start` of a new task of an open hub."""
-    hub.tasks.add(task)
-    task.greenlet = task._parked_greenlet = (
-        hub.spare_greenlets.pop() if hub.spare_greenlets else new_greenlet(run_tasks)
+    global chain_note
+    cdef bint begins_chain = (
+        poller is not None and poller._hub is hub and chain_home is None
+        and <object>PyDict_GetItem(rooms.running, "task") is None
     )
-    return run_turn(hub, task)
+    hub.tasks.add(task)
+    if hub.spare_greenlets:
+        task.greenlet = hub.spare_greenlets.pop()
+    else:
+        task.greenlet = new_greenlet(run_tasks)
+        if chain_home is not None:
+            set_parent(task.greenlet, chain_home)
+    task._parked_greenlet = task.greenlet
+    if begins_chain:
+        chain_note = note
+    return run_turn(hub, task, begins_chain)
 
 
-cdef int run_turn(GreenletHubState hub, TaskState task) except -1:
-    """`GreenletHub._switch_to`."""
-    cdef object tracker = hub.context_tracker
-    cdef object log_contexts = tracker.contexts
-    cdef object asyncio_state = None
-    cdef object previous = hub.reactor_greenlet
-    cdef object interrupted = <object>PyDict_GetItem(rooms.running, "task")
-    cdef double resumed_at
+# A chain of tasks: a greenlet that has run a task from its start to its end reads the
+# ready connections on, and runs the next task, as if it were the reactor greenlet. A
+# switch there and back costs a tenth of a short request. The chain ends when a task
+# parks, or the time slice is over.
+cdef SocketsState poller = None  # it has ready connections, and reads them now
+cdef object chain_home = None  # the reactor greenlet, which waits for the chain
+cdef object chain_note = None  # of the server whose requests are in the chain
+cdef object chain_contexts = None
+cdef double chain_resumed_at
+cdef TaskState chained_task = None  # None while the chain reads
+cdef TaskState prepared_task = None
+
+
+cdef TaskState read_on(GreenletHubState hub, TaskState task):
+    """End a task, read the ready connections until one has a request, return its task."""
+    global chained_task, prepared_task, chain_resumed_at
+    cdef TaskState following
+    cdef object greenlet = task.greenlet
+    if rooms.running_loop() is not None or uses_hooks():
+        return None  # `run_turn` restores the state of asyncio
+    task._asyncio_state = chained_task = None
+    PyDict_SetItem(rooms.running, "task", None)
+    hub.context_tracker.contexts = chain_contexts
+    if chain_note is not None:
+        chain_note.running = 0
+    end_turn(hub, task, chain_resumed_at)
+    while prepared_task is None and read_next(poller, hub, True):
+        pass
+    hub.reactor_greenlet = chain_home
+    following, prepared_task = prepared_task, None
+    if following is not None:
+        following.greenlet = following._parked_greenlet = greenlet
+        begin_turn(hub, following)
+        chained_task, chain_resumed_at = following, hub.resumed_at
+    return following
+
+
+cdef inline bint uses_hooks() except -1:
+    """Return whether a task may have left its hooks of asynchronous generators."""
+    return <object>PyDict_GetItem(rooms.loops, "hooks_used") is True and (
+        rooms.loops["generator_hooks"]() != rooms.loops["NO_HOOKS"])
+
+
+cdef int begin_turn(GreenletHubState hub, TaskState task) except -1:
+    """The part of `GreenletHub._switch_to` before the switch."""
     task.state = "running"
-    tracker.contexts = task._log_contexts
-    if rooms.running_loop() is not None or task._asyncio_state is not None:
-        asyncio_state = rooms.swap_state(task._asyncio_state)
-    hub.reactor_greenlet = current_greenlet()
-    hub.resumed_at = resumed_at = now(hub.seconds)
+    hub.context_tracker.contexts = task._log_contexts
+    hub.resumed_at = now(hub.seconds)
     if hub.on_turn is not None:
         hub.on_turn()
     PyDict_SetItem(rooms.running, "task", task)
+    return 0
+
+
+cdef int end_turn(GreenletHubState hub, TaskState task, double resumed_at) except -1:
+    """The part of `GreenletHub._switch_to` for a task that has ended."""
+    cdef double seconds
+    hub.ended_at = now(hub.seconds)
+    seconds = hub.ended_at - resumed_at
+    if hub.on_long_turn is not None and (
+        seconds > <double>rooms.greenlets["LONG_TURN_SECONDS"]
+    ):
+        hub.on_long_turn(task, seconds)
+    return end_task(task)
+
+
+cdef int run_turn(GreenletHubState hub, TaskState task, bint begins_chain) except -1:
+    """`GreenletHub._switch_to`."""
+    global chain_home, chain_contexts, chain_resumed_at, chained_task
+    cdef double resumed_at
+    cdef object log_contexts = hub.context_tracker.contexts
+    cdef object asyncio_state = None
+    cdef object previous = hub.reactor_greenlet
+    cdef object interrupted = <object>PyDict_GetItem(rooms.running, "task")
+    if rooms.running_loop() is not None or task._asyncio_state is not None:
+        asyncio_state = rooms.swap_state(task._asyncio_state)
+        begins_chain = False
+    hub.reactor_greenlet = current_greenlet()
+    if begins_chain:
+        chain_home, chain_contexts = hub.reactor_greenlet, log_contexts
+        chained_task = task
+    begin_turn(hub, task)
+    resumed_at = hub.resumed_at
+    if begins_chain:
+        chain_resumed_at = resumed_at
     try:
         switch_to(task._parked_greenlet)
     finally:
+        if begins_chain:
+            task, resumed_at = chained_task, chain_resumed_at  # None after its end
+            chained_task = chain_home = chain_contexts = None
         PyDict_SetItem(rooms.running, "task", interrupted)
         if interrupted is not None:
             hub.reactor_greenlet = previous
-        tracker.contexts = log_contexts
-        if asyncio_state is not None or rooms.running_loop() is not None or (
-            <object>PyDict_GetItem(rooms.loops, "hooks_used") is True
-            and rooms.loops["generator_hooks"]() != rooms.loops["NO_HOOKS"]
-        ):
-            task._asyncio_state = rooms.swap_state(asyncio_state)
-        else:
-            task._asyncio_state = None
-    if task.state is "finished" or task.state is "failed":
-        hub.ended_at = now(hub.seconds)
-        if hub.on_long_turn is not None and (
-            hub.ended_at - resumed_at > <double>rooms.greenlets["LONG_TURN_SECONDS"]
-        ):
-            hub.on_long_turn(task, hub.ended_at - resumed_at)
-        end_task(task)
+        hub.context_tracker.contexts = log_contexts
+        if task is not None:
+            if asyncio_state is not None or rooms.running_loop() is not None or (
+                uses_hooks()
+            ):
+                task._asyncio_state = rooms.swap_state(asyncio_state)
+            else:
+                task._asyncio_state = None
+    if task is not None and (task.state is "finished" or task.state is "failed"):
+        end_turn(hub, task, resumed_at)
     return 0
 
 
@@ -794,7 +873,7 @@ cdef char* put_number(char* out, unsigned long long number, unsigned int base) n
     return out
 
 
-cdef bint admit(ExchangeState self) except -1:
+cdef bint admit(ExchangeState self, bint chained) except -1:
     cdef AdmissionQueueState admission
     if self.state is not "queued" or not is_usual(self):
         return False
@@ -808,14 +887,14 @@ cdef bint admit(ExchangeState self) except -1:
     if admission.running >= admission.limit:
         return False
     admission.running += 1
-    if not start_exchange(self):
+    if not start_exchange(self, chained):
         self._py_start()
     return True
 
 
-cdef bint start_exchange(ExchangeState self) except -1:
-    """`Exchange._start` and `Task.__init__`."""
-    global starts
+cdef bint start_exchange(ExchangeState self, bint chained) except -1:
+    """`Exchange._start` and `Task.__init__`. A chain runs the task itself."""
+    global starts, prepared_task
     cdef ApplicationServerState server
     cdef GreenletHubState hub
     cdef TaskState task
@@ -835,17 +914,20 @@ cdef bint start_exchange(ExchangeState self) except -1:
     task._context = PyContext_Copy(server.context)
     task._log_contexts = (<list?>hub.context_tracker.contexts)[:]
     note = server.note
-    if note is None:
-        start_task(hub, task)
+    if note is not None:
+        try:
+            note.request_id = self.request_id
+            note.method, note.target = self.head.method, self.head.target
+            note.running = 1
+        except ValueError:
+            rooms.note_request(note, self.request_id, self.head)
+    if chained and hub is poller._hub and note is chain_note:
+        hub.tasks.add(task)
+        prepared_task = task
         return True
-    try:
-        note.request_id = self.request_id
-        note.method, note.target = self.head.method, self.head.target
-        note.running = 1
-    except ValueError:
-        rooms.note_request(note, self.request_id, self.head)
-    start_task(hub, task)
-    note.running = 0
+    start_task(hub, task, note)
+    if note is not None:
+        note.running = 0
     return True
 
 
@@ -1238,7 +1320,7 @@ cdef int kind_of(object cache, object value) except -1:
     return 0
 
 
-cdef object read_channel(H1ChannelState self):
+cdef object read_channel(H1ChannelState self, bint chained):
     """`H1Channel.doRead`."""
     cdef ssize_t got
     if self.state is not "idle" or self._fd < 0:
@@ -1250,12 +1332,14 @@ cdef object read_channel(H1ChannelState self):
         return rooms.connection_done
     if self.listening is not None and self.ends is None:
         find_ends(self)
-    if not feed(self, IN, got):
+    if not feed(self, IN, got, chained):
         self._py_dataReceived(PyBytes_FromStringAndSize(IN, got))
     return None
 
 
-cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
+cdef bint feed(
+    H1ChannelState self, char* data, Py_ssize_t size, bint chained
+) except -1:
     """`H1Channel.dataReceived` of one whole request; return False for anything else."""
     cdef ConnectionState h1 = self._h1
     cdef ApplicationServerState server
@@ -1308,7 +1392,7 @@ cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
     h1.sending = "awaited"
     h1._request = head
     self.exchange = exchange = new_exchange(self, server, head, given)
-    if not admit(exchange):
+    if not admit(exchange, chained):
         exchange._py_admit()
     return True
 
@@ -1831,47 +1915,78 @@ cdef bint write_block(ExchangeState self, object data) except -1:
 
 # The poller: `Sockets.doRead` in `_server/sockets.py`.
 
+cdef enum:
+    EVENTS = 256
+# The ready connections of one turn, and the next one to read. Static, because a chain
+# reads them from the stack of another greenlet.
+cdef epoll_event ready[EVENTS]
+cdef int next_ready, ready_count
+cdef double slice_end, last_end
+
+
 cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     """Serve the ready connections, for one time slice at most."""
-    global polls
-    cdef epoll_event events[256]
-    cdef list postponed
-    cdef int index, count, limit = rooms.sockets["MAX_EVENTS"]
-    cdef double end = 0, ended_at, time
-    if self._postponed or type(self._epoll) is not EPOLL:
+    global polls, poller, next_ready, ready_count, slice_end, last_end
+    cdef list postponed = self._postponed
+    if poller is not None or type(self._epoll) is not EPOLL or len(postponed) > EVENTS:
         self._py_doRead()
         return 0
     polls += 1
-    count = epoll_wait(self._epoll.fileno(), events, min(limit, 256), 0)
-    if count > 1:
-        end = hub.share_slice(count)
-    ended_at = hub.ended_at
-    for index in range(count):
-        if events[index].events == <unsigned int>EPOLLIN:
-            read_one(self, events[index].data.fd)
-        else:
-            self._handle_events(events[index].data.fd, events[index].events)
-        if count == 1:
-            break
-        # If a task has ended, the hub has just read the clock.
-        time = hub.ended_at
-        if time == ended_at:
-            time = now(hub.seconds)
-        else:
-            ended_at = time
-        if time > end:
-            # Ready still, so the reactor calls again in its next turn.
-            index += 1
-            postponed = self._postponed = []
-            while index < count:
-                postponed.append((events[index].data.fd, events[index].events))
-                index += 1
-            break
-    hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
+    next_ready = ready_count = 0
+    if postponed:
+        for fd, events in postponed:
+            ready[ready_count].data.fd, ready[ready_count].events = fd, events
+            ready_count += 1
+        self._postponed = []
+    else:
+        ready_count = epoll_wait(
+            self._epoll.fileno(), ready, min(<int>rooms.sockets["MAX_EVENTS"], EVENTS), 0)
+    if ready_count > 1:
+        slice_end = hub.share_slice(ready_count)
+    last_end = hub.ended_at
+    poller = self
+    try:
+        while read_next(self, hub, False):
+            pass
+    finally:
+        poller = None
+        hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
+    if next_ready < ready_count:
+        # Ready still, so the reactor calls again in its next turn.
+        self._postponed = postponed = []
+        while next_ready < ready_count:
+            if ready[next_ready].data.fd in self._interest:  # else it is closed
+                postponed.append((ready[next_ready].data.fd, ready[next_ready].events))
+            next_ready += 1
     return 0
 
 
-cdef int read_one(SocketsState self, object fd) except -1:
+cdef bint read_next(SocketsState self, GreenletHubState hub, bint chained) except -1:
+    """Read the next connection; return False if none is left, or no time."""
+    global next_ready, last_end
+    cdef double time
+    cdef epoll_event event
+    if next_ready >= ready_count:
+        return False
+    if next_ready:
+        # If a task has ended, the hub has just read the clock.
+        time = hub.ended_at
+        if time == last_end:
+            time = now(hub.seconds)
+        else:
+            last_end = time
+        if time > slice_end:
+            return False
+    event = ready[next_ready]
+    next_ready += 1
+    if event.events == <unsigned int>EPOLLIN:
+        read_one(self, event.data.fd, chained)
+    else:
+        self._handle_events(event.data.fd, event.events)
+    return True
+
+
+cdef int read_one(SocketsState self, object fd, bint chained) except -1:
     """Read from a ready connection, unless an earlier event has closed it."""
     cdef PyObject* found = PyDict_GetItem(self._readers, fd)
     cdef object reader, transport, why
@@ -1881,7 +1996,7 @@ cdef int read_one(SocketsState self, object fd) except -1:
     transport = self._transports.get(fd)
     try:
         if type(reader) is rooms.H1Channel:
-            why = read_channel(<H1ChannelState>reader)
+            why = read_channel(<H1ChannelState>reader, chained)
         else:
             why = reader.doRead()
     except BaseException:
@@ -2014,7 +2129,7 @@ cdef int connect(
         server.connection_made(channel)
     try:
         # The request has usually arrived with the connection.
-        why = read_channel(channel)
+        why = read_channel(channel, False)
         if channel.listening is not None:
             if why is None:
                 watch(channel)
