@@ -414,7 +414,7 @@ cdef class InputState:
 
 
 cdef class TaskState:
-    cdef public object hub, ident, name, _function, _args, _kwargs, _context, _on_end
+    cdef public object hub, ident, name, _args, _kwargs, _context, _on_end
     cdef public object _asyncio_state, state, _result, _error, _traceback, greenlet
     cdef public object _parked_greenlet, suspension, _interruptions, _before_end
     cdef public object _log_contexts
@@ -424,6 +424,17 @@ cdef class TaskState:
     cdef object __weakref__
     # The request of a task that `start_exchange` has made; its end is noted first.
     cdef ExchangeState exchange
+    cdef object function
+
+    @property
+    def _function(self):
+        if self.function is None and self.exchange is not None:
+            return self.exchange._run
+        return self.function
+
+    @_function.setter
+    def _function(self, value):
+        self.function = value
 
     def __del__(self):
         if self._error is not None and not self._observed:
@@ -626,10 +637,12 @@ cdef int run_task(TaskState task) except -1:
         try:
             if task.exchange is not None and may_run(task.exchange):
                 run_exchange(task.exchange)
+            elif task.exchange is not None:
+                task.exchange._run()
             elif task._kwargs or task._args:
-                task._result = task._function(*task._args, **(task._kwargs or {}))
+                task._result = task.function(*task._args, **(task._kwargs or {}))
             else:
-                task._result = PyObject_CallNoArgs(task._function)
+                task._result = PyObject_CallNoArgs(task.function)
         finally:
             if task._before_end is not None:
                 task._run_before_end()
@@ -637,7 +650,7 @@ cdef int run_task(TaskState task) except -1:
         task._fail(error)
     else:
         task.state = "finished"
-    task._function = task._kwargs = None
+    task.function = task._kwargs = None
     task._args = NO_ARGUMENTS
     return 0
 
@@ -879,9 +892,8 @@ cdef bint admit(ExchangeState self, bint chained) except -1:
         return False
     if self.limits is not last_limits:
         note_limits(self.limits)
-    if examines_heads or (
-        body_bytes and ((<RequestHeadState>self.head).content_length or 0) > body_bytes
-    ):
+    length = (<RequestHeadState>self.head).content_length
+    if examines_heads or (body_bytes and length and length > body_bytes):
         return False
     admission = <AdmissionQueueState>(<ApplicationServerState>self.server).admission
     if admission.running >= admission.limit:
@@ -909,10 +921,10 @@ cdef bint start_exchange(ExchangeState self, bint chained) except -1:
     self.task = task = new(rooms.Task)
     task.exchange = self
     task.hub, task.ident, task.name, task.state = hub, 0, "request", "new"
-    task._function = self._run
     task._args = NO_ARGUMENTS
     task._context = PyContext_Copy(server.context)
-    task._log_contexts = (<list?>hub.context_tracker.contexts)[:]
+    task._log_contexts = (
+        <list?>(chain_contexts if chained else hub.context_tracker.contexts))[:]
     note = server.note
     if note is not None:
         try:
@@ -1669,6 +1681,36 @@ cdef int iterate(ExchangeState sink, StartResponseState start, object blocks) ex
     return 0
 
 
+# Encoded fields by the identity of their name and value, which are often constants of
+# the application: found without a hash of both.
+cdef enum:
+    FIELDS = 512
+cdef PyObject* field_names[FIELDS]
+cdef PyObject* field_values[FIELDS]
+cdef PyObject* field_lines[FIELDS]
+
+
+cdef object encoded_field(object field):
+    """`encode_field`, with its cache."""
+    cdef PyObject* name = PyTuple_GET_ITEM(field, 0)
+    cdef PyObject* value = PyTuple_GET_ITEM(field, 1)
+    cdef size_t slot = ((<size_t>name >> 4) * 31 + (<size_t>value >> 4)) % FIELDS
+    cdef PyObject* found
+    if field_names[slot] is name and field_values[slot] is value:
+        return <object>field_lines[slot]
+    found = PyDict_GetItem(rooms.encoded_fields, field)
+    if found is NULL:
+        return rooms.encode_field(*field)
+    Py_INCREF(<object>name)
+    Py_INCREF(<object>value)
+    Py_INCREF(<object>found)
+    Py_XDECREF(field_names[slot])
+    Py_XDECREF(field_values[slot])
+    Py_XDECREF(field_lines[slot])
+    field_names[slot], field_values[slot], field_lines[slot] = name, value, found
+    return <object>found
+
+
 cdef ResponseHeadState response_head(object status, object fields):
     """`ResponseHead.__init__`; None unless all fields are simple."""
     cdef ResponseHeadState head
@@ -1691,8 +1733,7 @@ cdef ResponseHeadState response_head(object status, object fields):
             or type(<object>PyTuple_GET_ITEM(field, 1)) is not str
         ):
             return None
-        found = PyDict_GetItem(rooms.encoded_fields, field)
-        encoded = rooms.encode_field(*field) if found is NULL else <object>found
+        encoded = encoded_field(field)
         kind = <object>PyTuple_GET_ITEM(encoded, 1)
         if kind is not None:
             if type(kind) is int and head.code != 204 and head.content_length is None:
@@ -1993,11 +2034,12 @@ cdef int read_one(SocketsState self, object fd, bint chained) except -1:
     if found is NULL:
         return 0
     reader = <object>found
-    transport = self._transports.get(fd)
     try:
         if type(reader) is rooms.H1Channel:
+            transport = (<H1ChannelState>reader)._transport
             why = read_channel(<H1ChannelState>reader, chained)
         else:
+            transport = self._transports.get(fd)
             why = reader.doRead()
     except BaseException:
         why = rooms.raised()
