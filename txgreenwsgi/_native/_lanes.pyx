@@ -23,7 +23,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.string cimport memchr, memcmp, memcpy, strlen
+from libc.string cimport memchr, memcmp, memcpy
 
 import os
 import select
@@ -115,7 +115,6 @@ cdef extern from *:
     int EPOLLIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, AF_INET, SHUT_RDWR
     int accept4 "txg_accept"(int fd, sockaddr_in* address, socklen_t* size)
     int own_address "txg_own_address"(int fd, sockaddr_in* address, socklen_t* size)
-    const char* inet_ntop(int family, const void* address, char* text, socklen_t size)
     unsigned short ntohs(unsigned short number)
     int c_close "close"(int fd)
     int c_shutdown "shutdown"(int fd, int how)
@@ -204,7 +203,7 @@ cdef class Lent:
     cdef public object no_body, no_pieces, no_contexts, empty_inbox, current_errors
     cdef public double fast_seconds
     cdef public object connection_done, connection_lost, serve, swap_state, running_loop
-    cdef public object recorded, first_reserved, make_ends, wildcards
+    cdef public object recorded, first_reserved, Ends, wildcards
     cdef public object end_child, log_failure, raised, finish_response, note_request
     cdef public object as_bytes, close_response, encode_field
     # The functions of methods that are in each environ.
@@ -659,7 +658,7 @@ cdef int start_task(GreenletHubState hub, TaskState task, object note) except -1
     """`GreenletHub.start` of a new task of an open hub."""
     global chain_note
     cdef bint begins_chain = (
-        poller is not None and poller._hub is hub and chain_home is None
+        reading_hub is hub and chain_home is None
         and <object>PyDict_GetItem(rooms.running, "task") is None
     )
     hub.tasks.add(task)
@@ -676,10 +675,12 @@ cdef int start_task(GreenletHubState hub, TaskState task, object note) except -1
 
 
 # A chain of tasks: a greenlet that has run a task from its start to its end reads the
-# ready connections on, and runs the next task, as if it were the reactor greenlet. A
-# switch there and back costs a tenth of a short request. The chain ends when a task
-# parks, or the time slice is over.
+# next ready connection, or accepts one, and runs its task, as if it were the reactor
+# greenlet. A switch there and back costs a tenth of a short request. The chain ends when
+# a task parks, or the time slice is over.
+cdef GreenletHubState reading_hub = None  # while its connections are read or accepted
 cdef SocketsState poller = None  # it has ready connections, and reads them now
+cdef ListeningSocketState acceptor = None  # it accepts connections now
 cdef object chain_home = None  # the reactor greenlet, which waits for the chain
 cdef object chain_note = None  # of the server whose requests are in the chain
 cdef object chain_contexts = None
@@ -701,7 +702,10 @@ cdef TaskState read_on(GreenletHubState hub, TaskState task):
     if chain_note is not None:
         chain_note.running = 0
     end_turn(hub, task, chain_resumed_at)
-    while prepared_task is None and read_next(poller, hub, True):
+    while prepared_task is None and (
+        accept_next(acceptor, hub, True) if acceptor is not None
+        else read_next(poller, hub, True)
+    ):
         pass
     hub.reactor_greenlet = chain_home
     following, prepared_task = prepared_task, None
@@ -933,7 +937,7 @@ cdef bint start_exchange(ExchangeState self, bint chained) except -1:
             note.running = 1
         except ValueError:
             rooms.note_request(note, self.request_id, self.head)
-    if chained and hub is poller._hub and note is chain_note:
+    if chained and hub is reading_hub and note is chain_note:
         hub.tasks.add(task)
         prepared_task = task
         return True
@@ -1967,9 +1971,9 @@ cdef double slice_end, last_end
 
 cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     """Serve the ready connections, for one time slice at most."""
-    global polls, poller, next_ready, ready_count, slice_end, last_end
+    global polls, poller, reading_hub, next_ready, ready_count, slice_end, last_end
     cdef list postponed = self._postponed
-    if poller is not None or type(self._epoll) is not EPOLL or len(postponed) > EVENTS:
+    if reading_hub is not None or type(self._epoll) is not EPOLL or len(postponed) > EVENTS:
         self._py_doRead()
         return 0
     polls += 1
@@ -1985,12 +1989,12 @@ cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     if ready_count > 1:
         slice_end = hub.share_slice(ready_count)
     last_end = hub.ended_at
-    poller = self
+    poller, reading_hub = self, hub
     try:
         while read_next(self, hub, False):
             pass
     finally:
-        poller = None
+        poller = reading_hub = None
         hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
     if next_ready < ready_count:
         # Ready still, so the reactor calls again in its next turn.
@@ -2061,8 +2065,6 @@ cdef int read_one(SocketsState self, object fd, bint chained) except -1:
 
 # Whether a process that was forked from this one may have its connections open.
 cdef bint forked = False
-# Whether `accept_ready` runs, which stops the checks of deadlines at its end.
-cdef bint accepting = False
 
 
 def note_fork(parent=True):
@@ -2075,12 +2077,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=note_fork, after_in_child=lambda: note_fork(False))
 
 
+# What `accept_ready` has begun. The checks of deadlines stop at its end.
+cdef object accepting_port
+cdef set accepted_connections
+cdef H1ChannelState accepted = None  # its request is the next task of a chain
+cdef int accepting_fd, accepted_count, accept_limit, accept_errno
+cdef Py_ssize_t most_connections
+cdef double accept_end
+
+
 cdef bint accept_ready(ListeningSocketState self) except -1:
     """Accept and read for one time slice. Return False for other kinds of ports."""
-    global accepting
+    global acceptor, reading_hub, accepting_port, accepted_connections, accepting_fd
+    global accepted_count, accept_limit, accept_errno, accept_end, most_connections
     cdef H1ChannelState model = self.model
     cdef ApplicationServerState server
-    cdef object port = self._port, site = port.factory, throttle = self._throttle
+    cdef GreenletHubState hub
+    cdef object port = self._port, site = port.factory
     if (
         type(site) is not rooms.GreenSite or port.transport is not rooms.tcp_server
         or self._socket.family != AF_INET or not port.connected
@@ -2096,66 +2109,81 @@ cdef bint accept_ready(ListeningSocketState self) except -1:
         type(model) is not rooms.H1Channel or port.reactor is not model._sockets
         or type(model._sockets) is not rooms.Sockets
         or type(server) is not rooms.ApplicationServer
-        or type(server.hub) is not rooms.GreenletHub or accepting
+        or type(server.hub) is not rooms.GreenletHub or reading_hub is not None
     ):
         return False
-    accepting = True
+    hub = <GreenletHubState>server.hub
+    accepting_port, accepted_connections = port, server.shutdown.connections
+    accepting_fd, most_connections = self._socket.fileno(), server.settings.max_connections
+    accepted_count, accept_limit, accept_errno = 0, port.numberAccepts, 0
+    accept_end = hub.share_slice(accept_limit)
+    self._reserved = rooms.first_reserved()
+    acceptor, reading_hub = self, hub
     try:
-        return accept_some(self, port, throttle, server, <GreenletHubState>server.hub)
+        while accept_next(self, hub, False):
+            pass
+        # As Twisted adapts it.
+        port.numberAccepts = (
+            accept_limit + 20 if accepted_count == accept_limit
+            else max(1, accepted_count))
+        return accept_errno == 0 or accept_errno == EAGAIN  # else Python meets it again
     except BaseException:
         rooms.raised()  # Twisted would close the port
         return True
     finally:
-        accepting = False
-        (<GreenletHubState>server.hub).slice_seconds = rooms.greenlets["SLICE_SECONDS"]
+        acceptor = reading_hub = accepting_port = accepted_connections = None
+        hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
         if not server.shutdown.connections:
             server._stop_if_idle()
 
 
-cdef bint accept_some(
-    ListeningSocketState self, object port, object throttle,
-    ApplicationServerState server, GreenletHubState hub
+cdef bint accept_next(
+    ListeningSocketState self, GreenletHubState hub, bint chained
 ) except -1:
-    """The loop of Twisted's `Port.doRead`, and `_ListeningSocket.accept`."""
-    global accepts
+    """Accept and read one connection; return False if there is none, or no time.
+
+    One turn of the loop of Twisted's `Port.doRead`, and `_ListeningSocket.accept`.
+    """
+    global accepts, accepted, accepted_count, accept_errno
     cdef sockaddr_in peer
-    cdef socklen_t size
-    cdef int fd, count = 0, limit = port.numberAccepts
-    cdef Py_ssize_t most = server.settings.max_connections
-    cdef set connections = server.shutdown.connections
-    cdef double end = hub.share_slice(limit)
-    self._reserved = rooms.first_reserved()
-    while count < limit and port.connected and not port.disconnecting:
-        if throttle.paused or (throttle._is_full is not None and throttle.pause_if_full()):
-            break
-        size = sizeof(peer)
-        fd = accept4(self._socket.fileno(), &peer, &size)
-        if fd < 0:
-            if errno == EAGAIN:
-                break
-            return False  # the Python method meets the same error
-        accepts += 1
-        count += 1
-        self._accepted += 1
-        if fd >= self._reserved:
-            self.check_descriptor(fd)
-        if 0 < most <= len(connections):
-            c_close(fd)  # as for a factory without a protocol
-        else:
-            connect(self, server, connections, fd, &peer)
-        if now(hub.seconds) > end:
-            break
-    # As Twisted adapts it.
-    port.numberAccepts = limit + 20 if count == limit else max(1, count)
+    cdef socklen_t size = sizeof(peer)
+    cdef int fd
+    cdef H1ChannelState channel = accepted
+    cdef object throttle = self._throttle
+    if channel is not None:
+        accepted = None
+        if channel.listening is not None:
+            watch(channel)
+    if accepted_count >= accept_limit or accept_errno or (
+        (accepted_count and now(hub.seconds) > accept_end)
+        or not accepting_port.connected or accepting_port.disconnecting
+        or throttle.paused or (throttle._is_full is not None and throttle.pause_if_full())
+    ):
+        return False
+    fd = accept4(accepting_fd, &peer, &size)
+    if fd < 0:
+        accept_errno = errno
+        return False
+    accepts += 1
+    accepted_count += 1
+    self._accepted += 1
+    if fd >= self._reserved:
+        self.check_descriptor(fd)
+    if 0 < most_connections <= len(accepted_connections):
+        c_close(fd)  # as for a factory without a protocol
+    else:
+        connect(self, hub, fd, &peer, chained)
     return True
 
 
 cdef int connect(
-    ListeningSocketState self, ApplicationServerState server, set connections, int fd,
-    sockaddr_in* peer
+    ListeningSocketState self, GreenletHubState hub, int fd, sockaddr_in* peer,
+    bint chained
 ) except -1:
     """`H1Channel.__init__` and `makeConnection`, then `doRead`."""
+    global accepted
     cdef H1ChannelState model = self.model, channel = new(rooms.H1Channel)
+    cdef ApplicationServerState server = <ApplicationServerState>model.server
     cdef ConnectionState idle = model._h1, h1 = new(type(idle))
     h1._limits, h1._lines, h1._common = idle._limits, idle._lines, idle._common
     h1.receiving, h1.sending, h1.framing = idle.receiving, idle.sending, idle.framing
@@ -2165,18 +2193,21 @@ cdef int connect(
     channel._sockets, channel._handshakes = model._sockets, model._handshakes
     channel._inbox, channel._fd, channel.listening = model._inbox, fd, self
     channel.peer, channel.peer_port = peer.sin_addr, ntohs(peer.sin_port)
-    channel._time = now((<GreenletHubState>server.hub).seconds)
-    connections.add(channel)
-    if len(connections) == 1 and server.deadlines.idle:
+    channel._time = now(hub.seconds)
+    accepted_connections.add(channel)
+    if len(accepted_connections) == 1 and server.deadlines.idle:
         server.connection_made(channel)
     try:
         # The request has usually arrived with the connection.
-        why = read_channel(channel, False)
-        if channel.listening is not None:
-            if why is None:
-                watch(channel)
-            else:
-                close_connection(channel)
+        why = read_channel(channel, chained)
+        if channel.listening is None:
+            pass
+        elif why is not None:
+            close_connection(channel)
+        elif prepared_task is not None:
+            accepted = channel  # its request has yet to run, and may close it
+        else:
+            watch(channel)
     except BaseException:
         why = rooms.raised()
         transport = channel.transport
@@ -2209,15 +2240,26 @@ cdef int make_transport(H1ChannelState self) except -1:
     """Make the transport of an accepted connection, from now on a usual one."""
     cdef ListeningSocketState listening = self.listening
     self.listening, self.watched = None, False
-    listening.connect(self, self._fd, (address_of(&self.peer), int(self.peer_port)))
+    listening.connect(self, self._fd, (address_of(self.peer), int(self.peer_port)))
     return 0
 
 
-cdef str address_of(in_addr* address):
+cdef str address_of(in_addr address):
     """Return an IPv4 address as text."""
     cdef char text[16]
-    inet_ntop(AF_INET, address, text, sizeof(text))
-    return PyUnicode_DecodeLatin1(text, strlen(text), NULL)
+    cdef unsigned char* byte = <unsigned char*>&address
+    cdef char* end = put_number(text, byte[0], 10)
+    cdef int index
+    for index in range(1, 4):
+        end[0] = 46  # .
+        end = put_number(end + 1, byte[index], 10)
+    return PyUnicode_DecodeLatin1(text, end - text, NULL)
+
+
+cdef str text_of(unsigned int number):
+    """Return a number as text."""
+    cdef char text[16]
+    return PyUnicode_DecodeLatin1(text, put_number(text, number, 10) - text, NULL)
 
 
 cdef int find_ends(H1ChannelState self) except -1:
@@ -2233,12 +2275,15 @@ cdef int find_ends(H1ChannelState self) except -1:
             or own.sin_addr.s_addr != listening.own.sin_addr.s_addr
         ):
             listening.own = own
-            listening.server = address_of(&own.sin_addr), str(ntohs(own.sin_port))
+            listening.server = (
+                address_of(own.sin_addr), text_of(ntohs(own.sin_port)),
+                self.server.settings.url_scheme or "http")
             listening.one_address = listening._port.interface not in rooms.wildcards
-    name, port = listening.server
-    self.ends = rooms.make_ends((
-        name, port, address_of(&self.peer), str(self.peer_port),
-        self.server.settings.url_scheme or "http", None))
+    name, port, scheme = listening.server
+    arguments = ((
+        name, port, address_of(self.peer), text_of(self.peer_port), scheme, None),)
+    # As `tuple.__new__` does.
+    self.ends = (<PyTypeObject*>tuple).tp_new(rooms.Ends, <PyObject*>arguments, NULL)
     return 0
 
 
@@ -2269,7 +2314,7 @@ cdef int close_connection(H1ChannelState self) except -1:
     c_close(fd)
     connections = server.shutdown.connections
     connections.discard(self)
-    if not accepting and not connections:
+    if acceptor is None and not connections:
         server._stop_if_idle()
     if server.shutdown.stopping:
         server.shutdown.complete_if_idle()
