@@ -551,6 +551,11 @@ cdef class H1ChannelState:
     def output(self, value):
         self._output = value
 
+    @property
+    def waiting(self):
+        # Of a connection without a transport, no task is parked in a send.
+        return None if self.listening is not None else self._output.waiting
+
     def _close(self):
         if self.listening is None:
             self._py_close()
@@ -2361,7 +2366,7 @@ cdef int close_connection(H1ChannelState self) except -1:
 LANES = {
     "Exchange": (ExchangeState, ("admit", "_start", "respond", "write")),
     "GreenletHub": (GreenletHubState, ("start", "_switch_to")),
-    "H1Channel": (H1ChannelState, ("doRead", "dataReceived", "_close")),
+    "H1Channel": (H1ChannelState, ("doRead", "dataReceived", "_close", "waiting")),
     "Input": (InputState, ("read",)),
     "RequestBody": (RequestBodyState, ("receive",)),
     "Sockets": (SocketsState, ("doRead",)),
