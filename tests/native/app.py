@@ -13,6 +13,9 @@ import io
 import json
 import os
 import sys
+import threading
+import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from txgreenwsgi._native import lanes
@@ -36,6 +39,12 @@ SHARED: tuple[object, ...] = (
     *(dict, list, tuple, bytes, str),
 )
 
+
+#: How long `/block` holds up the reactor: other clients send their requests meanwhile.
+BLOCK_SECONDS = 0.3
+
+_event = threading.Event()
+_variable: ContextVar[str] = ContextVar("_variable", default="outside")
 
 # Processes that `/fork` has started, and the descriptors that end them.
 _children: list[tuple[int, int]] = []
@@ -89,6 +98,26 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             # One turn of the reactor: no test depends on time.
             environ["txgreenwsgi.sleep"](0)
             return _plain(start_response, b"slept\n")
+        case "/block":
+            until = time.monotonic() + BLOCK_SECONDS
+            while time.monotonic() < until:
+                pass
+            return _plain(start_response, b"blocked\n")
+        case "/wait":
+            return _plain(start_response, b"%d\n" % _event.wait(60))
+        case "/set":
+            _event.set()
+            return _plain(start_response, b"set\n")
+        case "/variable":
+            before = _variable.get()
+            _variable.set("inside")
+            return _plain(start_response, before.encode())
+        case "/port":
+            return _plain(start_response, environ["REMOTE_PORT"].encode())
+        case "/clear":
+            text = described(environ)
+            environ.clear()
+            return _plain(start_response, text.encode("latin-1", "replace"))
         case "/fail":
             raise AppError(path)
         case "/fork":
