@@ -86,6 +86,24 @@ cdef extern from *:
         return of->tp_iter && !(of->tp_as_sequence && of->tp_as_sequence->sq_length)
             && !(of->tp_as_mapping && of->tp_as_mapping->mp_length);
     }
+    /* `Context.run` refuses a context that is entered, such as the reactor greenlet's
+       may be. So these do what greenlet does at a switch. */
+    static inline PyObject *txg_context(void) {
+        PyThreadState *state = PyThreadState_Get();
+        if (state->context == NULL) {
+            PyObject *copy = PyContext_CopyCurrent();  /* makes the current one */
+            if (copy == NULL) return NULL;
+            Py_DECREF(copy);
+        }
+        return state->context;
+    }
+    static inline PyObject *txg_swap_context(PyObject *context) {
+        PyThreadState *state = PyThreadState_Get();
+        PyObject *before = state->context;
+        state->context = context;
+        state->context_ver++;
+        return before;
+    }
     static inline int txg_import_greenlet(void) {
         PyGreenlet_Import();
         return _PyGreenlet_API == NULL ? -1 : 0;
@@ -137,6 +155,9 @@ cdef extern from *:
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
     object PyContextVar_Set(object variable, object value)
+    PyObject* current_context "txg_context"() except NULL  # a borrowed reference
+    # Steals the reference to the new context, and returns that to the previous one.
+    PyObject* swap_context "txg_swap_context"(PyObject* context) noexcept
     object PyObject_CallNoArgs(object function)
     object PyUnicode_DecodeLatin1(const char* data, Py_ssize_t size, const char* errors)
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
@@ -176,6 +197,11 @@ for _byte in range(256):
     IN_TARGET[_byte] = 33 <= _byte <= 126 and _byte != 35
 
 cdef tuple NO_ARGUMENTS = ()
+# The place of a request: on its own, the first that a loop reads, or after others.
+cdef enum Chain:
+    ALONE
+    FIRST
+    NEXT
 cdef object EPOLL = getattr(select, "epoll", None), BUILTIN = type(len)
 cdef long long heads, starts, serves, iterations, responses, blocks, ends, polls, reads
 cdef long long accepts, chains, closes, templates

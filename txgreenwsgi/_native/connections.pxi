@@ -33,7 +33,7 @@ cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     last_end = hub.ended_at
     poller, reading_hub = self, hub
     try:
-        while read_next(self, hub, False):
+        while read_next(self, hub, FIRST):
             pass
     finally:
         poller = reading_hub = None
@@ -48,7 +48,7 @@ cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     return 0
 
 
-cdef bint read_next(SocketsState self, GreenletHubState hub, bint chained) except -1:
+cdef bint read_next(SocketsState self, GreenletHubState hub, Chain chain) except -1:
     """Read the next connection; return False if none is left, or no time."""
     global next_ready, last_end
     cdef double time
@@ -67,13 +67,13 @@ cdef bint read_next(SocketsState self, GreenletHubState hub, bint chained) excep
     event = ready[next_ready]
     next_ready += 1
     if event.events == <unsigned int>EPOLLIN:
-        read_one(self, event.data.fd, chained)
+        read_one(self, event.data.fd, chain)
     else:
         self._handle_events(event.data.fd, event.events)
     return True
 
 
-cdef int read_one(SocketsState self, object fd, bint chained) except -1:
+cdef int read_one(SocketsState self, object fd, Chain chain) except -1:
     """Read from a ready connection, unless an earlier event has closed it."""
     cdef PyObject* found = PyDict_GetItem(self._readers, fd)
     cdef object reader, transport, why
@@ -83,7 +83,7 @@ cdef int read_one(SocketsState self, object fd, bint chained) except -1:
     try:
         if type(reader) is rooms.H1Channel:
             transport = (<H1ChannelState>reader)._transport
-            why = read_channel(<H1ChannelState>reader, chained)
+            why = read_channel(<H1ChannelState>reader, chain)
         else:
             transport = self._transports.get(fd)
             why = reader.doRead()
@@ -160,7 +160,7 @@ cdef bint accept_ready(ListeningSocketState self) except -1:
     self._reserved = rooms.first_reserved()
     acceptor, reading_hub = self, hub
     try:
-        while accept_next(self, hub, False):
+        while accept_next(self, hub, FIRST):
             pass
         # As Twisted adapts it.
         port.numberAccepts = (
@@ -178,7 +178,7 @@ cdef bint accept_ready(ListeningSocketState self) except -1:
 
 
 cdef bint accept_next(
-    ListeningSocketState self, GreenletHubState hub, bint chained
+    ListeningSocketState self, GreenletHubState hub, Chain chain
 ) except -1:
     """Accept and read one connection; return False if there is none, or no time.
 
@@ -212,13 +212,13 @@ cdef bint accept_next(
     if 0 < most_connections <= len(accepted_connections):
         c_close(fd)  # as for a factory without a protocol
     else:
-        connect(self, hub, fd, &peer, chained)
+        connect(self, hub, fd, &peer, chain)
     return True
 
 
 cdef int connect(
     ListeningSocketState self, GreenletHubState hub, int fd, sockaddr_in* peer,
-    bint chained
+    Chain chain
 ) except -1:
     """`H1Channel.__init__` and `makeConnection`, then `doRead`."""
     global accepted
@@ -239,7 +239,7 @@ cdef int connect(
         server.connection_made(channel)
     try:
         # The request has usually arrived with the connection.
-        why = read_channel(channel, chained)
+        why = read_channel(channel, chain)
         if channel.listening is None:
             pass
         elif why is not None:

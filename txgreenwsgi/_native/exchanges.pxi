@@ -82,7 +82,7 @@ cdef char* put_number(char* out, unsigned long long number, unsigned int base) n
     return out
 
 
-cdef bint admit(ExchangeState self, bint chained) except -1:
+cdef bint admit(ExchangeState self, Chain chain) except -1:
     cdef AdmissionQueueState admission
     if self.state is not "queued" or not is_usual(self):
         return False
@@ -95,12 +95,12 @@ cdef bint admit(ExchangeState self, bint chained) except -1:
     if admission.running >= admission.limit:
         return False
     admission.running += 1
-    if not start_exchange(self, chained):
+    if not start_exchange(self, chain):
         self._py_start()
     return True
 
 
-cdef bint start_exchange(ExchangeState self, bint chained) except -1:
+cdef bint start_exchange(ExchangeState self, Chain chain) except -1:
     """`Exchange._start` and `Task.__init__`. A chain runs the task itself."""
     global starts, prepared_task
     cdef ApplicationServerState server
@@ -120,7 +120,7 @@ cdef bint start_exchange(ExchangeState self, bint chained) except -1:
     task._args = NO_ARGUMENTS
     task._context = PyContext_Copy(server.context)
     task._log_contexts = (
-        <list?>(chain_contexts if chained else hub.context_tracker.contexts))[:]
+        <list?>(chain_contexts if chain == NEXT else hub.context_tracker.contexts))[:]
     note = server.note
     if note is not None:
         try:
@@ -129,11 +129,11 @@ cdef bint start_exchange(ExchangeState self, bint chained) except -1:
             note.running = 1
         except ValueError:
             rooms.note_request(note, self.request_id, self.head)
-    if chained and hub is reading_hub and note is chain_note:
+    if chain == NEXT and hub is reading_hub and note is chain_note:
         hub.tasks.add(task)
         prepared_task = task
         return True
-    start_task(hub, task, note)
+    start_task(hub, task, note, chain)
     if note is not None:
         note.running = 0
     return True

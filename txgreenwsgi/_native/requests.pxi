@@ -90,7 +90,7 @@ cdef int kind_of(object cache, object value) except -1:
     return 0
 
 
-cdef object read_channel(H1ChannelState self, bint chained):
+cdef object read_channel(H1ChannelState self, Chain chain):
     """`H1Channel.doRead`."""
     cdef ssize_t got
     if self.state is not "idle" or self._fd < 0:
@@ -102,13 +102,13 @@ cdef object read_channel(H1ChannelState self, bint chained):
         return rooms.connection_done
     if self.listening is not None and self.ends is None:
         find_ends(self)
-    if not feed(self, IN, got, chained):
+    if not feed(self, IN, got, chain):
         self._py_dataReceived(PyBytes_FromStringAndSize(IN, got))
     return None
 
 
 cdef bint feed(
-    H1ChannelState self, char* data, Py_ssize_t size, bint chained
+    H1ChannelState self, char* data, Py_ssize_t size, Chain chain
 ) except -1:
     """`H1Channel.dataReceived` of one whole request; return False for anything else."""
     cdef ConnectionState h1 = self._h1
@@ -162,7 +162,7 @@ cdef bint feed(
     h1.sending = "awaited"
     h1._request = head
     self.exchange = exchange = new_exchange(self, server, head, given)
-    if not admit(exchange, chained):
+    if not admit(exchange, chain):
         exchange._py_admit()
     return True
 

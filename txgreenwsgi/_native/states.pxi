@@ -175,7 +175,7 @@ cdef class GreenletHubState:
         if type(task) is rooms.Task and not self.closed and (
             (<TaskState>task).state is "new"
         ):
-            start_task(self, <TaskState>task, None)
+            start_task(self, <TaskState>task, None, ALONE)
         else:
             self._py_start(task)
 
@@ -196,11 +196,11 @@ cdef class ExchangeState:
     cdef bint runs_here  # by `run_exchange`
 
     def admit(self):
-        if not admit(self, False):
+        if not admit(self, ALONE):
             self._py_admit()
 
     def _start(self):
-        if not start_exchange(self, False):
+        if not start_exchange(self, ALONE):
             self._py_start()
 
     def respond(self, head, block):
@@ -286,11 +286,11 @@ cdef class H1ChannelState:
             close_connection(self)
 
     def doRead(self):
-        return read_channel(self, False) if type(self) is rooms.H1Channel else self._py_doRead()
+        return read_channel(self, ALONE) if type(self) is rooms.H1Channel else self._py_doRead()
 
     def dataReceived(self, data):
         if type(data) is not bytes or not feed(
-            self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), False
+            self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), ALONE
         ):
             self._py_dataReceived(data)
 

@@ -80,6 +80,8 @@ cdef bint fail(TaskState task, object error) except -1:
             return False
         except BaseException as another:
             error = another
+    else:
+        error.__traceback__ = error.__traceback__.tb_next  # without `call_function`
     task._fail(error)
     return True
 
@@ -94,11 +96,13 @@ cdef bint run_before_end(TaskState task) except -1:
     return False
 
 
-cdef int start_task(GreenletHubState hub, TaskState task, object note) except -1:
+cdef int start_task(
+    GreenletHubState hub, TaskState task, object note, Chain chain
+) except -1:
     """`GreenletHub.start` of a new task of an open hub."""
     global chain_note
     cdef bint begins_chain = (
-        reading_hub is hub and chain_home is None
+        chain == FIRST and reading_hub is hub and chain_home is None
         and <object>PyDict_GetItem(rooms.running, "task") is None
     )
     hub.tasks.add(task)
@@ -117,13 +121,16 @@ cdef int start_task(GreenletHubState hub, TaskState task, object note) except -1
 # A chain of tasks: a greenlet that has run a task from its start to its end reads the
 # next ready connection, or accepts one, and runs its task, as if it were the reactor
 # greenlet. A switch there and back costs a tenth of a short request. The chain ends when
-# a task parks, or the time slice is over.
+# a task parks, or the time slice is over. Only a request that a lane reads for the loop
+# (`FIRST`) begins one: Python code that starts a task goes on when the task parks or
+# ends, for example to send the frames of an HTTP/2 connection.
 cdef GreenletHubState reading_hub = None  # while its connections are read or accepted
 cdef SocketsState poller = None  # it has ready connections, and reads them now
 cdef ListeningSocketState acceptor = None  # it accepts connections now
 cdef object chain_home = None  # the reactor greenlet, which waits for the chain
 cdef object chain_note = None  # of the server whose requests are in the chain
 cdef object chain_contexts = None
+cdef PyObject* chain_context  # the Context of `chain_home`, which keeps it
 cdef double chain_resumed_at
 cdef TaskState chained_task = None  # None while the chain reads
 cdef TaskState prepared_task = None
@@ -131,20 +138,32 @@ cdef TaskState prepared_task = None
 
 cdef TaskState read_on(GreenletHubState hub, TaskState task):
     """End a task, read the ready connections until one has a request, return its task."""
-    global chains, chained_task, prepared_task, chain_resumed_at
-    cdef TaskState following
-    cdef object greenlet = task.greenlet
+    global chained_task
+    cdef PyObject* context
     if rooms.running_loop() is not None or uses_hooks():
         return None  # `run_turn` restores the state of asyncio
     task._asyncio_state = chained_task = None
     PyDict_SetItem(rooms.running, "task", None)
     hub.context_tracker.contexts = chain_contexts
+    Py_INCREF(<object>chain_context)
+    context = swap_context(chain_context)
+    try:
+        return next_task(hub, task)
+    finally:
+        Py_XDECREF(swap_context(context))
+
+
+cdef TaskState next_task(GreenletHubState hub, TaskState task):
+    """The part of `read_on` that runs as in the reactor greenlet."""
+    global chains, chained_task, prepared_task, chain_resumed_at
+    cdef TaskState following
+    cdef object greenlet = task.greenlet
     if chain_note is not None:
         chain_note.running = 0
     end_turn(hub, task, chain_resumed_at)
     while prepared_task is None and (
-        accept_next(acceptor, hub, True) if acceptor is not None
-        else read_next(poller, hub, True)
+        accept_next(acceptor, hub, NEXT) if acceptor is not None
+        else read_next(poller, hub, NEXT)
     ):
         pass
     hub.reactor_greenlet = chain_home
@@ -188,7 +207,7 @@ cdef int end_turn(GreenletHubState hub, TaskState task, double resumed_at) excep
 
 cdef int run_turn(GreenletHubState hub, TaskState task, bint begins_chain) except -1:
     """`GreenletHub._switch_to`."""
-    global chain_home, chain_contexts, chain_resumed_at, chained_task
+    global chain_home, chain_context, chain_contexts, chain_resumed_at, chained_task
     cdef double resumed_at
     cdef object log_contexts = hub.context_tracker.contexts
     cdef object asyncio_state = None
@@ -198,13 +217,12 @@ cdef int run_turn(GreenletHubState hub, TaskState task, bint begins_chain) excep
         asyncio_state = rooms.swap_state(task._asyncio_state)
         begins_chain = False
     hub.reactor_greenlet = current_greenlet()
-    if begins_chain:
-        chain_home, chain_contexts = hub.reactor_greenlet, log_contexts
-        chained_task = task
     begin_turn(hub, task)
     resumed_at = hub.resumed_at
     if begins_chain:
-        chain_resumed_at = resumed_at
+        chain_context = current_context()
+        chain_home, chain_contexts = hub.reactor_greenlet, log_contexts
+        chained_task, chain_resumed_at = task, resumed_at
     try:
         switch_to(task._parked_greenlet)
     finally:
