@@ -47,11 +47,11 @@ __all__ = ["NotedSignals", "start_guardian"]
 _log = Logger()
 
 #: The signal at which the server writes its stack to the guardian. Programs rarely use
-#: it; that of a worker's stacks is the one before.
+#: it; those of a worker's stacks are the two before.
 STACK_SIGNAL: Final[int] = (
-    signal.SIGRTMIN + 9
+    signal.SIGRTMIN + 10
     if hasattr(signal, "SIGRTMIN")
-    else getattr(signal, "SIGXFSZ", 0)
+    else getattr(signal, "SIGVTALRM", 0)
 )
 _READ_BYTES: Final = 4096
 
