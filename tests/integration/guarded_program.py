@@ -60,6 +60,16 @@ def left() -> None:
     reactor.callLater(3.0, reactor.stop)
 
 
+def forked() -> None:
+    """Let a child of a fork receive the signal, and end after the time."""
+    pid = os.fork()
+    if not pid:
+        send()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    reactor.callLater(3.0, reactor.stop)
+
+
 def at_exit() -> None:
     """Block in an exit handler, when the reactor has ended."""
     atexit.register(block)
@@ -96,7 +106,8 @@ def storm() -> None:
 
 
 ACTIONS: dict[str, Callable[[], None]] = {
-    action.__name__: action for action in (at_exit, block, child, handled, left, storm)
+    action.__name__: action
+    for action in (at_exit, block, child, forked, handled, left, storm)
 }
 
 

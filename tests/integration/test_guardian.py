@@ -57,6 +57,12 @@ class GuardianTests(SynchronousTestCase):
         """It forgets a signal that the application handles."""
         self.assertEqual(self.run_program("left"), (0, ""))
 
+    def test_fork(self) -> None:
+        """It does not see signals to the child of a fork."""
+        status, output = self.run_program("forked")
+        # Python warns of a fork in a process with threads.
+        self.assertEqual(status, 0, output)
+
     def test_children(self) -> None:
         """The reactor still notices the end of child processes."""
         self.assertEqual(self.run_program("child"), (0, ""))

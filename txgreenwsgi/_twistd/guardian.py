@@ -184,7 +184,7 @@ class NotedSignals:
         with suppress(BlockingIOError):
             data = os.read(self._noted, _READ_BYTES)
             if self._of_reactor != -1:
-                with suppress(BlockingIOError):  # it is awake
+                with suppress(OSError):  # full, so it is awake
                     os.write(self._of_reactor, data)
             ours = bytes(
                 number
