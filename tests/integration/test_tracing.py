@@ -35,7 +35,7 @@ MODES = {
 LIBRARIES = {
     "opentelemetry": ("opentelemetry.instrumentation", ("wsgi", "flask", "django")),
     "sentry": ("sentry_sdk", ("flask", "django")),
-    "ddtrace": ("ddtrace", ("flask",)),
+    "ddtrace": ("ddtrace", ("flask", "django")),
 }
 
 

@@ -149,7 +149,7 @@ def _ddtrace() -> None:
             )
 
     tracer.configure(trace_processors=[Keep()])
-    ddtrace.patch(flask=True)
+    ddtrace.patch(**{FRAMEWORK: True})
 
     def ddtrace_span(name: str, function: Callable[[], None]) -> None:
         with tracer.trace(name):
