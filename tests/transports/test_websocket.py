@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from wsproto.frame_protocol import FrameProtocol
@@ -278,6 +279,33 @@ class WebSocketCases(Cases):
         server.settle()
         self.assertEqual(self.outcomes(), [(101, "finished")])
 
+    def test_socket_half_closed(self) -> None:
+        """After SHUT_WR the client reads the end, and the application its bytes."""
+        seen: list[bytes] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH + bytes(100_000))
+            skt.shutdown(socket.SHUT_WR)
+            while data := skt.recv(100_000):
+                seen.append(data)
+            raise StopIteration
+
+        server = self.serve(app)
+        client = Client(server)
+        client.link.stays_open = True
+        client.send(HANDSHAKE)
+        server.settle()
+        self.assertEqual(len(client.received), len(SWITCH) + 100_000)
+        self.assertTrue(client.link.ended)
+        self.assertEqual(self.outcomes(), [])
+        client.send(b"one")
+        client.send(b"two")
+        self.assertEqual(b"".join(seen), b"onetwo")
+        client.link.end()
+        server.settle()
+        self.assertEqual(self.outcomes(), [(101, "finished")])
+
     def test_socket_at_shutdown(self) -> None:
         """A taken-over request is cancelled at the end of the grace period."""
         errors: list[BaseException] = []
@@ -318,6 +346,35 @@ class WebSocketCases(Cases):
         self.assertEqual(self.outcomes(), [(400, "refused")])
 
 
+class HalfCloseCases(Cases):
+    """Clients that close their sending side only, where the transport supports it."""
+
+    def test_by_client(self) -> None:
+        """After the end of the client's bytes, the application may send."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH)
+            total = b""
+            while data := skt.recv(100):
+                total += data
+            environ["txgreenwsgi.sleep"](1)
+            skt.sendall(total)
+            raise StopIteration
+
+        server = self.serve(app)
+        client = Client(server)
+        client.send(HANDSHAKE)
+        client.send(b"all")
+        client.link.end()
+        server.settle()
+        self.assertEqual(self.outcomes(), [])
+        server.advance(1)
+        self.assertEqual(client.received, SWITCH + b"all")
+        self.assertTrue(client.link.ended)
+        self.assertEqual(self.outcomes(), [(101, "finished")])
+
+
 class RefusalCases(Cases):
     """WebSockets on twisted.web, which has none."""
 
@@ -351,5 +408,9 @@ class RefusalCases(Cases):
 
 OWN_HTTP1 = [name for name in OWN if TRANSPORTS[name].version == "HTTP/1.1"]
 
+# Twisted's TLS ends both directions at the client's close_notify.
+HALF_CLOSE = [name for name in OWN_HTTP1 if name != "TwistedTls"]
+
 globals().update(on_every_transport(WebSocketCases, only=OWN_HTTP1))
+globals().update(on_every_transport(HalfCloseCases, only=HALF_CLOSE))
 globals().update(on_every_transport(RefusalCases, only=WEB))

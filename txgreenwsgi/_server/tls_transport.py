@@ -285,7 +285,18 @@ class TLSTransport:
         return self.state is not CLOSED
 
     def _end_input(self, records: Records) -> None:
-        """Close after the client's close_notify, or after its error."""
+        """Close after the client's close_notify, or after its error.
+
+        Not if the application may still send (RFC 8446 section 6.1).
+        """
+        channel = self.wrappedProtocol
+        if (
+            self.state is OPEN
+            and not records.failed
+            and getattr(channel, "outlives_input", False)
+        ):
+            channel.readConnectionLost()
+            return
         if self.state is OPEN:
             self._send_close_notify(records)
         self.transport.loseConnection()

@@ -96,6 +96,15 @@ class ByteStream(Protocol):
     def close(self) -> None:
         """End the sending side; further input is discarded. May park."""
 
+    def end_sending(self) -> None:
+        """End the sending side; input is still received. May park.
+
+        A no-op if the client is lost or the request has ended.
+        """
+
+    def end_receiving(self) -> None:
+        """Discard further input; the bytes that have arrived remain. Never parks."""
+
     def reset(self) -> None:
         """Abort the connection or stream. Never parks."""
 
