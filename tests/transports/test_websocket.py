@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wsproto.frame_protocol import FrameProtocol
 
 from tests.metrics.sums import sums_of
-from txgreenwsgi import Cancelled, WebSocketClosed, websocket
+from txgreenwsgi import Cancelled, ClientDisconnected, WebSocketClosed, websocket
 from txgreenwsgi._metrics.families import SIZE
 from txgreenwsgi._metrics.process import measure
 
@@ -351,6 +351,14 @@ class HalfCloseCases(Cases):
 
     def test_by_client(self) -> None:
         """After the end of the client's bytes, the application may send."""
+        self.check_by_client()
+
+    def test_by_client_of_http(self) -> None:
+        """The same, where clients of HTTP may close their sending side too."""
+        self.check_by_client(half_close="serve", on_disconnect="cancel")
+
+    def check_by_client(self, **settings: Any) -> None:
+        """Fail unless a client receives an answer behind the end of its bytes."""
 
         def app(environ: Environ, start: Start) -> Iterable[bytes]:
             skt = environ["gunicorn.socket"]
@@ -362,7 +370,7 @@ class HalfCloseCases(Cases):
             skt.sendall(total)
             raise StopIteration
 
-        server = self.serve(app)
+        server = self.serve(app, **settings)
         client = Client(server)
         client.send(HANDSHAKE)
         client.send(b"all")
@@ -373,6 +381,60 @@ class HalfCloseCases(Cases):
         self.assertEqual(client.received, SWITCH + b"all")
         self.assertTrue(client.link.ended)
         self.assertEqual(self.outcomes(), [(101, "finished")])
+
+    def test_by_both(self) -> None:
+        """When both have ended their bytes, the call goes on, and closes at its end."""
+        seen: list[object] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH)
+            skt.shutdown(socket.SHUT_WR)
+            environ["txgreenwsgi.sleep"](1)
+            while data := skt.recv(100):
+                seen.append(data)
+            environ["txgreenwsgi.sleep"](1)
+            seen.append(environ["txgreenwsgi.client_disconnected"]())
+            raise StopIteration
+
+        server = self.serve(app)
+        client = Client(server)
+        client.link.stays_open = True
+        client.send(HANDSHAKE)
+        client.send(b"all")
+        client.link.end()
+        server.settle()
+        self.assertEqual(seen, [])
+        server.advance(1)
+        self.assertEqual(seen, [b"all"])
+        server.advance(1)
+        self.assertEqual(seen, [b"all", False])
+        self.assertEqual(self.outcomes(), [(101, "finished")])
+        stop = server.stop()
+        server.settle()
+        self.assertTrue(stop.done)
+
+    def test_cancel(self) -> None:
+        """Where a disconnect cancels requests, the end of the bytes does."""
+        errors: list[BaseException] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH)
+            try:
+                environ["txgreenwsgi.sleep"](9)
+            except BaseException as error:
+                errors.append(error)
+                raise
+            return []
+
+        server = self.serve(app, on_disconnect="cancel")
+        client = Client(server)
+        client.send(HANDSHAKE)
+        client.link.end()
+        server.settle()
+        self.assertIsInstance(errors[0], ClientDisconnected)
+        self.assertEqual(self.outcomes(), [(101, "disconnected")])
 
 
 class RefusalCases(Cases):

@@ -271,14 +271,22 @@ class H1Channel(Channel, lanes.H1ChannelState):
 
     @property
     def outlives_input(self) -> bool:
-        """Whether the application has a socket, on which it may still send."""
+        """Whether the application has a socket, on which it may still send.
+
+        False where the end of the input cancels requests.
+        """
         exchange = self.exchange
         return (
             self.state is UPGRADED
             and exchange is not None
             and isinstance(exchange.body, UpgradedStream)
             and exchange.body.may_outlive_input
+            and not self._cancels_at_end(exchange)
         )
+
+    def _cancels_at_end(self, exchange: Exchange) -> bool:
+        """Return whether the end of the input cancels an upgraded request."""
+        return exchange.limits.cancel_on_disconnect
 
     def _upgraded_input_ended(self) -> bool:
         body = None if self.exchange is None else self.exchange.body
