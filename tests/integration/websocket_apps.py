@@ -1,8 +1,8 @@
 """Applications with WebSockets: unmodified frameworks, and the API of this package.
 
 `flask_sock` needs Flask-Sock, `socket_io` needs Flask-SocketIO; both speak through
-`gunicorn.socket`, which `raw` uses itself. `echo` uses `websocket()`. Each has the number of requests in flight
-at /requests.
+`gunicorn.socket`, which `raw` uses itself. `echo` uses `websocket()`. Each has the
+number of requests in flight at /requests.
 """
 
 from __future__ import annotations
