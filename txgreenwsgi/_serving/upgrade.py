@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._switching.greenlets import Hub, Task
-    from txgreenwsgi._websocket.stream import Listener
+    from txgreenwsgi._websocket.stream import Listener, MessageCounts
 
     from .body import NoBody
     from .limits import Limits
+    from .metering import RequestMetrics
     from .shutdown import Shutdown
     from .stream import Ends, Stream
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
         hub: Hub
         shutdown: Shutdown
+        metrics: RequestMetrics | None
 
     class Upgradable(Protocol):
         """The interface of an exchange that this file uses."""
@@ -192,6 +194,12 @@ class _Offer:
     def stopping(self) -> bool:
         """Whether the server is stopping."""
         return self._exchange.server.shutdown.stopping
+
+    @property
+    def counts(self) -> MessageCounts | None:
+        """The counters of messages; None without metrics."""
+        metrics = self._exchange.server.metrics
+        return None if metrics is None else metrics.messages
 
     @crossing
     def accept(self, fields: Sequence[tuple[str, str]]) -> UpgradedStream:
