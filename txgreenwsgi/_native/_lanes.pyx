@@ -23,7 +23,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.string cimport memchr, memcmp, memcpy, strlen
+from libc.string cimport memchr, memcmp, memcpy
 
 import os
 import select
@@ -115,7 +115,6 @@ cdef extern from *:
     int EPOLLIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, AF_INET, SHUT_RDWR
     int accept4 "txg_accept"(int fd, sockaddr_in* address, socklen_t* size)
     int own_address "txg_own_address"(int fd, sockaddr_in* address, socklen_t* size)
-    const char* inet_ntop(int family, const void* address, char* text, socklen_t size)
     unsigned short ntohs(unsigned short number)
     int c_close "close"(int fd)
     int c_shutdown "shutdown"(int fd, int how)
@@ -130,7 +129,6 @@ cdef extern from *:
     int set_parent "txg_set_parent"(object of, object parent) except -1
     ssize_t c_recv "recv"(int fd, void* data, size_t size, int flags) nogil
     ssize_t c_send "send"(int fd, const void* data, size_t size, int flags) nogil
-    void* memmem(const void* data, size_t size, const void* part, size_t length) nogil
     # Without the care of PyDict_GetItem for an exception that was raised before.
     PyObject* PyDict_GetItem "PyDict_GetItemWithError"(object, object) except? NULL
     PyObject* PyCFunction_GetSelf(object function)
@@ -205,7 +203,7 @@ cdef class Lent:
     cdef public object no_body, no_pieces, no_contexts, empty_inbox, current_errors
     cdef public double fast_seconds
     cdef public object connection_done, connection_lost, serve, swap_state, running_loop
-    cdef public object recorded, first_reserved, make_ends, wildcards
+    cdef public object recorded, first_reserved, Ends, wildcards
     cdef public object end_child, log_failure, raised, finish_response, note_request
     cdef public object as_bytes, close_response, encode_field
     # The functions of methods that are in each environ.
@@ -281,12 +279,49 @@ cdef inline double now(object seconds) except? -1:
 
 # State classes. The class without "State" documents the attributes.
 
+@cython.final
+cdef class FieldLines:
+    """The field lines of a head, without the Cookie, and their meaning.
+
+    Clients send the same lines with each request, so those that were received together
+    repeatedly are kept, with the environ of such a request as a template: a copy of a
+    dict costs less than its entries.
+    """
+
+    cdef bytes lines
+    cdef Py_ssize_t before  # bytes before the Cookie; -1 without one
+    cdef dict variables
+    cdef object content_length
+    cdef bint keep_alive, kept
+    # The template, and the objects that are in it.
+    cdef dict template, shared
+    cdef tuple line, last_line
+    cdef object name, port, scheme, traceparent
+
+
 cdef class RequestHeadState:
     cdef public str method, path, query, version
     cdef public bytes target
-    cdef public dict variables
     cdef public object content_length, upgrade
     cdef public bint keep_alive, expects_continue
+    # A head of `read_head` has its variables as lines until Python code reads them.
+    cdef dict _variables
+    cdef FieldLines fields
+    cdef str cookie
+    cdef tuple line  # in the cache of request lines, or None
+
+    @property
+    def variables(self):
+        if self._variables is None:
+            self._variables = {} if self.fields is None else dict(self.fields.variables)
+            if self.cookie is not None:
+                self._variables["HTTP_COOKIE"] = self.cookie
+            self.fields = self.cookie = None  # the receiver may modify the dict
+        return self._variables
+
+    @variables.setter
+    def variables(self, value):
+        self._variables, self.fields, self.cookie = value, None, None
 
 
 cdef class ResponseHeadState:
@@ -378,7 +413,7 @@ cdef class InputState:
 
 
 cdef class TaskState:
-    cdef public object hub, ident, name, _function, _args, _kwargs, _context, _on_end
+    cdef public object hub, ident, name, _args, _kwargs, _context, _on_end
     cdef public object _asyncio_state, state, _result, _error, _traceback, greenlet
     cdef public object _parked_greenlet, suspension, _interruptions, _before_end
     cdef public object _log_contexts
@@ -388,6 +423,17 @@ cdef class TaskState:
     cdef object __weakref__
     # The request of a task that `start_exchange` has made; its end is noted first.
     cdef ExchangeState exchange
+    cdef object function
+
+    @property
+    def _function(self):
+        if self.function is None and self.exchange is not None:
+            return self.exchange._run
+        return self.function
+
+    @_function.setter
+    def _function(self, value):
+        self.function = value
 
     def __del__(self):
         if self._error is not None and not self._observed:
@@ -406,13 +452,13 @@ cdef class GreenletHubState:
         if type(task) is rooms.Task and not self.closed and (
             (<TaskState>task).state is "new"
         ):
-            start_task(self, <TaskState>task)
+            start_task(self, <TaskState>task, None)
         else:
             self._py_start(task)
 
     def _switch_to(self, task):
         if type(task) is rooms.Task:
-            run_turn(self, <TaskState>task)
+            run_turn(self, <TaskState>task, False)
         else:
             self._py_switch_to(task)
 
@@ -426,11 +472,11 @@ cdef class ExchangeState:
     cdef public bint iterating, bodiless, _awaits_stop, _yielding
 
     def admit(self):
-        if not admit(self):
+        if not admit(self, False):
             self._py_admit()
 
     def _start(self):
-        if not start_exchange(self):
+        if not start_exchange(self, False):
             self._py_start()
 
     def respond(self, head, block):
@@ -511,11 +557,11 @@ cdef class H1ChannelState:
             close_connection(self)
 
     def doRead(self):
-        return read_channel(self) if type(self) is rooms.H1Channel else self._py_doRead()
+        return read_channel(self, False) if type(self) is rooms.H1Channel else self._py_doRead()
 
     def dataReceived(self, data):
         if type(data) is not bytes or not feed(
-            self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
+            self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), False
         ):
             self._py_dataReceived(data)
 
@@ -562,16 +608,18 @@ cdef object run_next_task():
     """Run the current task; return the reactor greenlet, None to end the greenlet."""
     cdef TaskState task = <TaskState>PyDict_GetItem(rooms.running, "task")
     cdef GreenletHubState hub = <GreenletHubState>task.hub
-    context = task._context
-    # Not `gr_context`: greenlet takes a suspended greenlet without a Python frame for
-    # a running one.
-    PyContext_Enter(context)
-    try:
-        run_task(task)
-    finally:
-        PyContext_Exit(context)
-    if <object>PyDict_GetItem(rooms.running, "task") is None:
-        rooms.end_child(task.error)  # it has forked, and this is the child
+    while task is not None:
+        context = task._context
+        # Not `gr_context`: greenlet takes a suspended greenlet without a Python frame
+        # for a running one.
+        PyContext_Enter(context)
+        try:
+            run_task(task)
+        finally:
+            PyContext_Exit(context)
+        if <object>PyDict_GetItem(rooms.running, "task") is None:
+            rooms.end_child(task.error)  # it has forked, and this is the child
+        task = read_on(hub, task) if chained_task is task else None
     current = current_greenlet()
     if len(hub.spare_greenlets) < <Py_ssize_t>rooms.greenlets["SPARE_GREENLETS"] and (
         not hub.closed
@@ -588,10 +636,12 @@ cdef int run_task(TaskState task) except -1:
         try:
             if task.exchange is not None and may_run(task.exchange):
                 run_exchange(task.exchange)
+            elif task.exchange is not None:
+                task.exchange._run()
             elif task._kwargs or task._args:
-                task._result = task._function(*task._args, **(task._kwargs or {}))
+                task._result = task.function(*task._args, **(task._kwargs or {}))
             else:
-                task._result = PyObject_CallNoArgs(task._function)
+                task._result = PyObject_CallNoArgs(task.function)
         finally:
             if task._before_end is not None:
                 task._run_before_end()
@@ -599,58 +649,140 @@ cdef int run_task(TaskState task) except -1:
         task._fail(error)
     else:
         task.state = "finished"
-    task._function = task._kwargs = None
+    task.function = task._kwargs = None
     task._args = NO_ARGUMENTS
     return 0
 
 
-cdef int start_task(GreenletHubState hub, TaskState task) except -1:
+cdef int start_task(GreenletHubState hub, TaskState task, object note) except -1:
     """`GreenletHub.start` of a new task of an open hub."""
-    hub.tasks.add(task)
-    task.greenlet = task._parked_greenlet = (
-        hub.spare_greenlets.pop() if hub.spare_greenlets else new_greenlet(run_tasks)
+    global chain_note
+    cdef bint begins_chain = (
+        reading_hub is hub and chain_home is None
+        and <object>PyDict_GetItem(rooms.running, "task") is None
     )
-    return run_turn(hub, task)
+    hub.tasks.add(task)
+    if hub.spare_greenlets:
+        task.greenlet = hub.spare_greenlets.pop()
+    else:
+        task.greenlet = new_greenlet(run_tasks)
+        if chain_home is not None:
+            set_parent(task.greenlet, chain_home)
+    task._parked_greenlet = task.greenlet
+    if begins_chain:
+        chain_note = note
+    return run_turn(hub, task, begins_chain)
 
 
-cdef int run_turn(GreenletHubState hub, TaskState task) except -1:
-    """`GreenletHub._switch_to`."""
-    cdef object tracker = hub.context_tracker
-    cdef object log_contexts = tracker.contexts
-    cdef object asyncio_state = None
-    cdef object previous = hub.reactor_greenlet
-    cdef object interrupted = <object>PyDict_GetItem(rooms.running, "task")
-    cdef double resumed_at
+# A chain of tasks: a greenlet that has run a task from its start to its end reads the
+# next ready connection, or accepts one, and runs its task, as if it were the reactor
+# greenlet. A switch there and back costs a tenth of a short request. The chain ends when
+# a task parks, or the time slice is over.
+cdef GreenletHubState reading_hub = None  # while its connections are read or accepted
+cdef SocketsState poller = None  # it has ready connections, and reads them now
+cdef ListeningSocketState acceptor = None  # it accepts connections now
+cdef object chain_home = None  # the reactor greenlet, which waits for the chain
+cdef object chain_note = None  # of the server whose requests are in the chain
+cdef object chain_contexts = None
+cdef double chain_resumed_at
+cdef TaskState chained_task = None  # None while the chain reads
+cdef TaskState prepared_task = None
+
+
+cdef TaskState read_on(GreenletHubState hub, TaskState task):
+    """End a task, read the ready connections until one has a request, return its task."""
+    global chained_task, prepared_task, chain_resumed_at
+    cdef TaskState following
+    cdef object greenlet = task.greenlet
+    if rooms.running_loop() is not None or uses_hooks():
+        return None  # `run_turn` restores the state of asyncio
+    task._asyncio_state = chained_task = None
+    PyDict_SetItem(rooms.running, "task", None)
+    hub.context_tracker.contexts = chain_contexts
+    if chain_note is not None:
+        chain_note.running = 0
+    end_turn(hub, task, chain_resumed_at)
+    while prepared_task is None and (
+        accept_next(acceptor, hub, True) if acceptor is not None
+        else read_next(poller, hub, True)
+    ):
+        pass
+    hub.reactor_greenlet = chain_home
+    following, prepared_task = prepared_task, None
+    if following is not None:
+        following.greenlet = following._parked_greenlet = greenlet
+        begin_turn(hub, following)
+        chained_task, chain_resumed_at = following, hub.resumed_at
+    return following
+
+
+cdef inline bint uses_hooks() except -1:
+    """Return whether a task may have left its hooks of asynchronous generators."""
+    return <object>PyDict_GetItem(rooms.loops, "hooks_used") is True and (
+        rooms.loops["generator_hooks"]() != rooms.loops["NO_HOOKS"])
+
+
+cdef int begin_turn(GreenletHubState hub, TaskState task) except -1:
+    """The part of `GreenletHub._switch_to` before the switch."""
     task.state = "running"
-    tracker.contexts = task._log_contexts
-    if rooms.running_loop() is not None or task._asyncio_state is not None:
-        asyncio_state = rooms.swap_state(task._asyncio_state)
-    hub.reactor_greenlet = current_greenlet()
-    hub.resumed_at = resumed_at = now(hub.seconds)
+    hub.context_tracker.contexts = task._log_contexts
+    hub.resumed_at = now(hub.seconds)
     if hub.on_turn is not None:
         hub.on_turn()
     PyDict_SetItem(rooms.running, "task", task)
+    return 0
+
+
+cdef int end_turn(GreenletHubState hub, TaskState task, double resumed_at) except -1:
+    """The part of `GreenletHub._switch_to` for a task that has ended."""
+    cdef double seconds
+    hub.ended_at = now(hub.seconds)
+    seconds = hub.ended_at - resumed_at
+    if hub.on_long_turn is not None and (
+        seconds > <double>rooms.greenlets["LONG_TURN_SECONDS"]
+    ):
+        hub.on_long_turn(task, seconds)
+    return end_task(task)
+
+
+cdef int run_turn(GreenletHubState hub, TaskState task, bint begins_chain) except -1:
+    """`GreenletHub._switch_to`."""
+    global chain_home, chain_contexts, chain_resumed_at, chained_task
+    cdef double resumed_at
+    cdef object log_contexts = hub.context_tracker.contexts
+    cdef object asyncio_state = None
+    cdef object previous = hub.reactor_greenlet
+    cdef object interrupted = <object>PyDict_GetItem(rooms.running, "task")
+    if rooms.running_loop() is not None or task._asyncio_state is not None:
+        asyncio_state = rooms.swap_state(task._asyncio_state)
+        begins_chain = False
+    hub.reactor_greenlet = current_greenlet()
+    if begins_chain:
+        chain_home, chain_contexts = hub.reactor_greenlet, log_contexts
+        chained_task = task
+    begin_turn(hub, task)
+    resumed_at = hub.resumed_at
+    if begins_chain:
+        chain_resumed_at = resumed_at
     try:
         switch_to(task._parked_greenlet)
     finally:
+        if begins_chain:
+            task, resumed_at = chained_task, chain_resumed_at  # None after its end
+            chained_task = chain_home = chain_contexts = None
         PyDict_SetItem(rooms.running, "task", interrupted)
         if interrupted is not None:
             hub.reactor_greenlet = previous
-        tracker.contexts = log_contexts
-        if asyncio_state is not None or rooms.running_loop() is not None or (
-            <object>PyDict_GetItem(rooms.loops, "hooks_used") is True
-            and rooms.loops["generator_hooks"]() != rooms.loops["NO_HOOKS"]
-        ):
-            task._asyncio_state = rooms.swap_state(asyncio_state)
-        else:
-            task._asyncio_state = None
-    if task.state is "finished" or task.state is "failed":
-        hub.ended_at = now(hub.seconds)
-        if hub.on_long_turn is not None and (
-            hub.ended_at - resumed_at > <double>rooms.greenlets["LONG_TURN_SECONDS"]
-        ):
-            hub.on_long_turn(task, hub.ended_at - resumed_at)
-        end_task(task)
+        hub.context_tracker.contexts = log_contexts
+        if task is not None:
+            if asyncio_state is not None or rooms.running_loop() is not None or (
+                uses_hooks()
+            ):
+                task._asyncio_state = rooms.swap_state(asyncio_state)
+            else:
+                task._asyncio_state = None
+    if task is not None and (task.state is "finished" or task.state is "failed"):
+        end_turn(hub, task, resumed_at)
     return 0
 
 
@@ -758,28 +890,27 @@ cdef char* put_number(char* out, unsigned long long number, unsigned int base) n
     return out
 
 
-cdef bint admit(ExchangeState self) except -1:
+cdef bint admit(ExchangeState self, bint chained) except -1:
     cdef AdmissionQueueState admission
     if self.state is not "queued" or not is_usual(self):
         return False
     if self.limits is not last_limits:
         note_limits(self.limits)
-    if examines_heads or (
-        body_bytes and ((<RequestHeadState>self.head).content_length or 0) > body_bytes
-    ):
+    length = (<RequestHeadState>self.head).content_length
+    if examines_heads or (body_bytes and length and length > body_bytes):
         return False
     admission = <AdmissionQueueState>(<ApplicationServerState>self.server).admission
     if admission.running >= admission.limit:
         return False
     admission.running += 1
-    if not start_exchange(self):
+    if not start_exchange(self, chained):
         self._py_start()
     return True
 
 
-cdef bint start_exchange(ExchangeState self) except -1:
-    """`Exchange._start` and `Task.__init__`."""
-    global starts
+cdef bint start_exchange(ExchangeState self, bint chained) except -1:
+    """`Exchange._start` and `Task.__init__`. A chain runs the task itself."""
+    global starts, prepared_task
     cdef ApplicationServerState server
     cdef GreenletHubState hub
     cdef TaskState task
@@ -794,22 +925,25 @@ cdef bint start_exchange(ExchangeState self) except -1:
     self.task = task = new(rooms.Task)
     task.exchange = self
     task.hub, task.ident, task.name, task.state = hub, 0, "request", "new"
-    task._function = self._run
     task._args = NO_ARGUMENTS
     task._context = PyContext_Copy(server.context)
-    task._log_contexts = (<list?>hub.context_tracker.contexts)[:]
+    task._log_contexts = (
+        <list?>(chain_contexts if chained else hub.context_tracker.contexts))[:]
     note = server.note
-    if note is None:
-        start_task(hub, task)
+    if note is not None:
+        try:
+            note.request_id = self.request_id
+            note.method, note.target = self.head.method, self.head.target
+            note.running = 1
+        except ValueError:
+            rooms.note_request(note, self.request_id, self.head)
+    if chained and hub is reading_hub and note is chain_note:
+        hub.tasks.add(task)
+        prepared_task = task
         return True
-    try:
-        note.request_id = self.request_id
-        note.method, note.target = self.head.method, self.head.target
-        note.running = 1
-    except ValueError:
-        rooms.note_request(note, self.request_id, self.head)
-    start_task(hub, task)
-    note.running = 0
+    start_task(hub, task, note)
+    if note is not None:
+        note.running = 0
     return True
 
 
@@ -867,32 +1001,52 @@ cdef int run_exchange(ExchangeState self) except -1:
 cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     """`Exchange._environ` and `environ_of`."""
     cdef RequestHeadState head = <RequestHeadState>self.head
-    cdef dict environ = PyDict_Copy(server.environ), variables = head.variables
+    cdef FieldLines fields = head.fields
     cdef InputState body = new(rooms.Input)
     cdef ErrorsState errors = new(rooms.Errors)
-    cdef str path = head.path
-    cdef object text = PyUnicode_DecodeLatin1(
-        PyBytes_AS_STRING(head.target), PyBytes_GET_SIZE(head.target), NULL)
-    PyDict_Update(environ, variables)
-    head.variables = {}
-    if (<RequestTableState>server.table).observers:
-        for name in rooms.recorded:
-            if name in variables:
-                head.variables[name] = variables[name]
-    if path == "*" or server.environ.get("SCRIPT_NAME"):
-        path = self._path_info()
-    PyDict_SetItem(environ, "REQUEST_METHOD", head.method)
-    PyDict_SetItem(environ, "PATH_INFO", path)
-    PyDict_SetItem(environ, "QUERY_STRING", head.query)
-    PyDict_SetItem(environ, "SERVER_PROTOCOL", head.version)
-    PyDict_SetItem(environ, "RAW_URI", text)
-    PyDict_SetItem(environ, "REQUEST_URI", text)
-    name, port, address, client_port, scheme, more = self.ends
-    PyDict_SetItem(environ, "SERVER_NAME", name)
-    PyDict_SetItem(environ, "SERVER_PORT", port)
-    PyDict_SetItem(environ, "REMOTE_ADDR", address)
-    PyDict_SetItem(environ, "REMOTE_PORT", client_port)
-    PyDict_SetItem(environ, "wsgi.url_scheme", scheme)
+    cdef dict environ, template = None
+    cdef tuple ends = <tuple>self.ends
+    cdef object name = <object>PyTuple_GET_ITEM(ends, 0)
+    cdef object port = <object>PyTuple_GET_ITEM(ends, 1)
+    cdef object scheme = <object>PyTuple_GET_ITEM(ends, 4)
+    cdef object more = <object>PyTuple_GET_ITEM(ends, 5)
+    if fields is not None and fields.shared is server.environ:
+        template = fields.template
+        environ = PyDict_Copy(template)
+        errors.traceparent = fields.traceparent
+    else:
+        environ = PyDict_Copy(server.environ)
+        PyDict_Update(environ, head.variables if fields is None else fields.variables)
+        PyDict_SetItem(environ, "SERVER_PROTOCOL", head.version)
+        if "HTTP_TRACEPARENT" in environ:
+            errors.traceparent = environ["HTTP_TRACEPARENT"]
+    if head.cookie is not None:
+        PyDict_SetItem(environ, "HTTP_COOKIE", head.cookie)
+    if template is None or head.line is not fields.line or head.line is None:
+        put_line(self, server, head, environ)
+        if template is not None and head.line is not None:
+            if head.line is fields.last_line:  # the second time in a row
+                put_line(self, server, head, template)
+                fields.line = head.line
+            fields.last_line = head.line
+    if template is None or name is not fields.name or port is not fields.port or (
+        scheme is not fields.scheme
+    ):
+        PyDict_SetItem(environ, "SERVER_NAME", name)
+        PyDict_SetItem(environ, "SERVER_PORT", port)
+        PyDict_SetItem(environ, "wsgi.url_scheme", scheme)
+    PyDict_SetItem(environ, "REMOTE_ADDR", <object>PyTuple_GET_ITEM(ends, 2))
+    PyDict_SetItem(environ, "REMOTE_PORT", <object>PyTuple_GET_ITEM(ends, 3))
+    if fields is not None and fields.kept and template is None and more is None:
+        # A value for each key: below, the keys get those of the request.
+        fields.template = template = PyDict_Copy(environ)
+        for key in OF_ONE_REQUEST:
+            PyDict_SetItem(template, key, None)
+        if head.cookie is not None:
+            PyDict_SetItem(template, "HTTP_COOKIE", None)
+        fields.traceparent = errors.traceparent
+        fields.shared, fields.line = server.environ, head.line
+        fields.name, fields.port, fields.scheme = name, port, scheme
     if more is not None:
         environ.update(more)
     body._source = self if self.body is rooms.no_body else self.body
@@ -902,8 +1056,6 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     self.errors = errors
     PyDict_SetItem(environ, "wsgi.errors", errors)
     PyContextVar_Set(rooms.current_errors, errors)
-    if "HTTP_TRACEPARENT" in environ:
-        errors.traceparent = environ["HTTP_TRACEPARENT"]
     PyDict_SetItem(environ, "txgreenwsgi.request_id", self.request_id)
     gone = PyMethod_New(rooms.client_disconnected, self)
     PyDict_SetItem(environ, "txgreenwsgi.client_disconnected", gone)
@@ -914,7 +1066,36 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     PyDict_SetItem(environ, "txgreenwsgi.stopping", stopping)
     hints = PyMethod_New(rooms.send_early_hints, self)
     PyDict_SetItem(environ, "wsgi.early_hints", hints)
+    head._variables, head.fields, head.cookie = None, None, None
+    if (<RequestTableState>server.table).observers:
+        head._variables = {
+            name: environ[name] for name in rooms.recorded if name in environ}
     return environ
+
+
+# The keys whose values are those of one request.
+cdef tuple OF_ONE_REQUEST = (
+    "wsgi.input", "wsgi.errors", "txgreenwsgi.request_id",
+    "txgreenwsgi.client_disconnected", "waitress.client_disconnected",
+    "txgreenwsgi.set_request_timeout", "txgreenwsgi.stopping", "wsgi.early_hints",
+)
+
+
+cdef int put_line(
+    ExchangeState self, ApplicationServerState server, RequestHeadState head, dict environ
+) except -1:
+    """Set the variables of the request line."""
+    cdef str path = head.path
+    cdef object text = PyUnicode_DecodeLatin1(
+        PyBytes_AS_STRING(head.target), PyBytes_GET_SIZE(head.target), NULL)
+    if path == "*" or server.environ.get("SCRIPT_NAME"):
+        path = self._path_info()
+    PyDict_SetItem(environ, "REQUEST_METHOD", head.method)
+    PyDict_SetItem(environ, "PATH_INFO", path)
+    PyDict_SetItem(environ, "QUERY_STRING", head.query)
+    PyDict_SetItem(environ, "RAW_URI", text)
+    PyDict_SetItem(environ, "REQUEST_URI", text)
+    return 0
 
 
 cdef int count_ended(ExchangeState self, object metrics, double now) except -1:
@@ -1084,6 +1265,9 @@ cdef int note_parser(object limits, object lines) except -1:
         Py_XDECREF(seen_lines[slot])
         Py_XDECREF(seen_values[slot])
         seen_lines[slot] = seen_values[slot] = NULL
+    for slot in range(KEPT):
+        Py_XDECREF(kept_fields[slot])
+        kept_fields[slot], seen_fields[slot] = NULL, 0
     last_head_limits, last_lines = limits, lines
     return 0
 
@@ -1105,6 +1289,12 @@ cdef dict kinds = {
     "": REFUSED, "HTTP_TRANSFER_ENCODING": REFUSED, "HTTP_EXPECT": REFUSED,
 }
 cdef PyObject* seen_in[SLOTS]
+# Field lines that are kept, and the hashes of those that were received last.
+cdef enum:
+    KEPT = 256
+    KEPT_BYTES = 2048  # longer ones are not kept
+cdef PyObject* kept_fields[KEPT]
+cdef size_t seen_fields[KEPT]
 cdef PyObject* seen_lines[SLOTS]
 cdef PyObject* seen_values[SLOTS]
 
@@ -1146,7 +1336,7 @@ cdef int kind_of(object cache, object value) except -1:
     return 0
 
 
-cdef object read_channel(H1ChannelState self):
+cdef object read_channel(H1ChannelState self, bint chained):
     """`H1Channel.doRead`."""
     cdef ssize_t got
     if self.state is not "idle" or self._fd < 0:
@@ -1158,12 +1348,14 @@ cdef object read_channel(H1ChannelState self):
         return rooms.connection_done
     if self.listening is not None and self.ends is None:
         find_ends(self)
-    if not feed(self, IN, got):
+    if not feed(self, IN, got, chained):
         self._py_dataReceived(PyBytes_FromStringAndSize(IN, got))
     return None
 
 
-cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
+cdef bint feed(
+    H1ChannelState self, char* data, Py_ssize_t size, bint chained
+) except -1:
     """`H1Channel.dataReceived` of one whole request; return False for anything else."""
     cdef ConnectionState h1 = self._h1
     cdef ApplicationServerState server
@@ -1171,6 +1363,7 @@ cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
     cdef RequestBodyState body
     cdef ExchangeState exchange
     cdef object given = rooms.no_body
+    cdef Span span
     cdef char* end
     cdef Py_ssize_t length
     if (
@@ -1188,10 +1381,12 @@ cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
         note_parser(h1._limits, h1._lines)
     if server.limits is not last_limits:
         note_limits(server.limits)
-    end = <char*>memmem(data, min(size, head_size), b"\r\n\r\n", 4)
-    head = None if end is NULL else read_head(data, end)
+    if not find_head(&span, data, data + min(size, head_size)):
+        return False
+    head = read_head(data, &span)
     if head is None:
         return False
+    end = span.end
     length = head.content_length
     if end + 4 + length != data + size or (body_bytes and length > body_bytes):
         return False
@@ -1213,72 +1408,165 @@ cdef bint feed(H1ChannelState self, char* data, Py_ssize_t size) except -1:
     h1.sending = "awaited"
     h1._request = head
     self.exchange = exchange = new_exchange(self, server, head, given)
-    if not admit(exchange):
+    if not admit(exchange, chained):
         exchange._py_admit()
     return True
 
 
-cdef RequestHeadState read_head(char* at, char* end):
-    """`KnownLines.read_head`; None unless all lines are known and simple.
+cdef struct Span:
+    # Ends of the request line and of the last line, each followed by CRLF.
+    char* line_end
+    char* end
+    # The Cookie line and its end; NULL if there is none, or more than one.
+    char* cookie
+    char* cookie_end
 
-    `end` is the end of the last line, where an empty line follows.
-    """
+
+cdef bint find_head(Span* span, char* at, char* end) noexcept:
+    """Find the lines of a head; return False if it is incomplete."""
+    cdef char* line = at
+    cdef int cookies = 0
+    span.line_end = span.cookie = span.cookie_end = NULL
+    while True:
+        at = <char*>memchr(at, 13, end - at)
+        if at is NULL or end - at < 4:
+            return False
+        if at[1] != 10:
+            at += 1
+            continue
+        if span.line_end is NULL:
+            span.line_end = at
+        elif at - line >= 8 and (line[0] | 32) == 99 and (
+            memcmp(line + 1, b"ookie: ", 7) == 0
+        ):
+            cookies += 1
+            span.cookie, span.cookie_end = line, at
+        if at[2] == 13 and at[3] == 10:
+            span.end = at
+            if cookies > 1:
+                span.cookie = span.cookie_end = NULL
+            return True
+        line = at = at + 2
+
+
+cdef RequestHeadState read_head(char* at, Span* span):
+    """`KnownLines.read_head`; None unless all lines are known and simple."""
     global heads
     cdef RequestHeadState head
-    cdef char* stop = line_end(at, end)
-    cdef PyObject* found = known(known_requests, at, stop - at)
-    cdef tuple request = <tuple>found if found is not NULL else with_other_query(at, stop)
-    cdef dict variables
-    cdef Py_ssize_t count = 0
-    cdef int seen = known_kind if found is not NULL else 0
-    cdef str options
-    if request is None or seen == REFUSED or (
+    cdef FieldLines fields
+    cdef PyObject* found = known(known_requests, at, span.line_end - at)
+    cdef tuple request = (
+        <tuple>found if found is not NULL else with_other_query(at, span.line_end))
+    cdef str value = None
+    if request is None or (found is not NULL and known_kind == REFUSED) or (
         PyBytes_GET_SIZE(<object>PyTuple_GET_ITEM(request, 1)) > target_size
     ):
         return None
-    variables = {}
-    at = stop + 2
-    while at < end:
-        stop = line_end(at, end)
-        count += 1
-        if stop - at >= 8 and (at[0] | 32) == 99 and memcmp(at + 1, b"ookie: ", 7) == 0:
-            value = cookie(at + 8, stop)
-            if value is None:
-                return None
-            PyDict_SetItem(variables, "HTTP_COOKIE", value)
+    if span.cookie is not NULL:
+        value = cookie(span.cookie + 8, span.cookie_end)
+        if value is None:
+            return None
+    fields = fields_of(span)
+    if fields is None:
+        return None
+    heads += 1
+    head = new(rooms.RequestHead)
+    head.method, head.target, head.path, head.query, _, _ = request
+    head.version = "HTTP/1.1"  # the same object: `respond` compares it
+    head.keep_alive, head.content_length = fields.keep_alive, fields.content_length
+    head.fields, head.cookie, head.upgrade = fields, value, ""
+    if found is not NULL:
+        head.line = request
+    return head
+
+
+cdef FieldLines fields_of(Span* span):
+    """Return the field lines of a head; None unless they are known and simple."""
+    cdef char* at = span.line_end + 2
+    cdef Py_ssize_t before = -1, size = max(span.end - at, 0), rest = 0
+    cdef char* behind = NULL
+    cdef size_t number, slot
+    cdef FieldLines fields
+    if span.cookie is not NULL:
+        before = span.cookie - at
+        behind = span.cookie_end
+        size = before
+        rest = span.end - behind
+        number = hash_of(at, before) * 31 + hash_of(behind, rest)
+        size += rest
+    else:
+        number = hash_of(at, size)
+    slot = number % KEPT
+    if kept_fields[slot] is not NULL:
+        fields = <FieldLines>kept_fields[slot]
+        if fields.before == before and PyBytes_GET_SIZE(fields.lines) == size:
+            if before < 0:
+                if memcmp(PyBytes_AS_STRING(fields.lines), at, size) == 0:
+                    return fields
+            elif memcmp(PyBytes_AS_STRING(fields.lines), at, before) == 0 and (
+                memcmp(PyBytes_AS_STRING(fields.lines) + before, behind, rest) == 0
+            ):
+                return fields
+    fields = read_fields(at, span)
+    if fields is None or size > KEPT_BYTES:
+        return fields
+    if seen_fields[slot] == number:  # the second time in a row
+        fields.before, fields.kept = before, True
+        if before < 0:
+            fields.lines = PyBytes_FromStringAndSize(at, size)
         else:
-            found = known(known_fields, at, stop - at)
-            if found is NULL:
-                return None
-            seen |= known_kind
-            PyDict_SetItem(variables, <object>PyTuple_GET_ITEM(<object>found, 0),
-                           <object>PyTuple_GET_ITEM(<object>found, 1))
+            fields.lines = at[:before] + behind[:rest]
+        Py_INCREF(fields)
+        Py_XDECREF(kept_fields[slot])
+        kept_fields[slot] = <PyObject*>fields
+    seen_fields[slot] = number
+    return fields
+
+
+cdef FieldLines read_fields(char* at, Span* span):
+    """Read the field lines of a head, except the Cookie."""
+    cdef FieldLines fields = FieldLines.__new__(FieldLines)
+    cdef PyObject* found
+    cdef dict variables = {}
+    cdef Py_ssize_t count = 0
+    cdef char* stop
+    cdef int seen = 0
+    cdef str options
+    while at < span.end:
+        count += 1
+        if at is span.cookie:
+            at = span.cookie_end + 2
+            continue
+        stop = line_end(at, span.end)
+        found = known(known_fields, at, stop - at)
+        if found is NULL:
+            return None
+        seen |= known_kind
+        PyDict_SetItem(variables, <object>PyTuple_GET_ITEM(<object>found, 0),
+                       <object>PyTuple_GET_ITEM(<object>found, 1))
         at = stop + 2
     # Repeated fields have one variable.
-    if len(variables) != count or count > head_fields or not seen & HOST or (
-        seen & REFUSED
+    if len(variables) + (span.cookie is not NULL) != count or count > head_fields or (
+        not seen & HOST or seen & REFUSED
+        or (span.cookie is not NULL and "HTTP_COOKIE" in variables)
     ):
         return None
-    head = new(rooms.RequestHead)
-    head.keep_alive = True
+    fields.keep_alive = True
     if seen & CONNECTION:
         options = <str>PyDict_GetItem(variables, "HTTP_CONNECTION")
         if options != "keep-alive":
             options = options.lower()
-            head.keep_alive = options != "close"
-            if head.keep_alive and options != "keep-alive":
+            fields.keep_alive = options != "close"
+            if fields.keep_alive and options != "keep-alive":
                 return None
-    head.content_length = 0
+    fields.content_length = 0
     if seen & LENGTH:
         found = PyDict_GetItem(variables, "CONTENT_LENGTH")
         if len(<str>found) > 18:  # _LENGTH_DIGITS
             return None
-        head.content_length = int(<str>found)
-    heads += 1
-    head.method, head.target, head.path, head.query, _, _ = request
-    head.version = "HTTP/1.1"  # the same object: `respond` compares it
-    head.variables, head.upgrade = variables, ""
-    return head
+        fields.content_length = int(<str>found)
+    fields.variables = variables
+    return fields
 
 
 cdef inline char* line_end(char* at, char* end) noexcept:
@@ -1397,6 +1685,36 @@ cdef int iterate(ExchangeState sink, StartResponseState start, object blocks) ex
     return 0
 
 
+# Encoded fields by the identity of their name and value, which are often constants of
+# the application: found without a hash of both.
+cdef enum:
+    FIELDS = 512
+cdef PyObject* field_names[FIELDS]
+cdef PyObject* field_values[FIELDS]
+cdef PyObject* field_lines[FIELDS]
+
+
+cdef object encoded_field(object field):
+    """`encode_field`, with its cache."""
+    cdef PyObject* name = PyTuple_GET_ITEM(field, 0)
+    cdef PyObject* value = PyTuple_GET_ITEM(field, 1)
+    cdef size_t slot = ((<size_t>name >> 4) * 31 + (<size_t>value >> 4)) % FIELDS
+    cdef PyObject* found
+    if field_names[slot] is name and field_values[slot] is value:
+        return <object>field_lines[slot]
+    found = PyDict_GetItem(rooms.encoded_fields, field)
+    if found is NULL:
+        return rooms.encode_field(*field)
+    Py_INCREF(<object>name)
+    Py_INCREF(<object>value)
+    Py_INCREF(<object>found)
+    Py_XDECREF(field_names[slot])
+    Py_XDECREF(field_values[slot])
+    Py_XDECREF(field_lines[slot])
+    field_names[slot], field_values[slot], field_lines[slot] = name, value, found
+    return <object>found
+
+
 cdef ResponseHeadState response_head(object status, object fields):
     """`ResponseHead.__init__`; None unless all fields are simple."""
     cdef ResponseHeadState head
@@ -1419,8 +1737,7 @@ cdef ResponseHeadState response_head(object status, object fields):
             or type(<object>PyTuple_GET_ITEM(field, 1)) is not str
         ):
             return None
-        found = PyDict_GetItem(rooms.encoded_fields, field)
-        encoded = rooms.encode_field(*field) if found is NULL else <object>found
+        encoded = encoded_field(field)
         kind = <object>PyTuple_GET_ITEM(encoded, 1)
         if kind is not None:
             if type(kind) is int and head.code != 204 and head.content_length is None:
@@ -1643,58 +1960,90 @@ cdef bint write_block(ExchangeState self, object data) except -1:
 
 # The poller: `Sockets.doRead` in `_server/sockets.py`.
 
+cdef enum:
+    EVENTS = 256
+# The ready connections of one turn, and the next one to read. Static, because a chain
+# reads them from the stack of another greenlet.
+cdef epoll_event ready[EVENTS]
+cdef int next_ready, ready_count
+cdef double slice_end, last_end
+
+
 cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     """Serve the ready connections, for one time slice at most."""
-    global polls
-    cdef epoll_event events[256]
-    cdef list postponed
-    cdef int index, count, limit = rooms.sockets["MAX_EVENTS"]
-    cdef double end = 0, ended_at, time
-    if self._postponed or type(self._epoll) is not EPOLL:
+    global polls, poller, reading_hub, next_ready, ready_count, slice_end, last_end
+    cdef list postponed = self._postponed
+    if reading_hub is not None or type(self._epoll) is not EPOLL or len(postponed) > EVENTS:
         self._py_doRead()
         return 0
     polls += 1
-    count = epoll_wait(self._epoll.fileno(), events, min(limit, 256), 0)
-    if count > 1:
-        end = hub.share_slice(count)
-    ended_at = hub.ended_at
-    for index in range(count):
-        if events[index].events == <unsigned int>EPOLLIN:
-            read_one(self, events[index].data.fd)
-        else:
-            self._handle_events(events[index].data.fd, events[index].events)
-        if count == 1:
-            break
-        # If a task has ended, the hub has just read the clock.
-        time = hub.ended_at
-        if time == ended_at:
-            time = now(hub.seconds)
-        else:
-            ended_at = time
-        if time > end:
-            # Ready still, so the reactor calls again in its next turn.
-            index += 1
-            postponed = self._postponed = []
-            while index < count:
-                postponed.append((events[index].data.fd, events[index].events))
-                index += 1
-            break
-    hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
+    next_ready = ready_count = 0
+    if postponed:
+        for fd, events in postponed:
+            ready[ready_count].data.fd, ready[ready_count].events = fd, events
+            ready_count += 1
+        self._postponed = []
+    else:
+        ready_count = epoll_wait(
+            self._epoll.fileno(), ready, min(<int>rooms.sockets["MAX_EVENTS"], EVENTS), 0)
+    if ready_count > 1:
+        slice_end = hub.share_slice(ready_count)
+    last_end = hub.ended_at
+    poller, reading_hub = self, hub
+    try:
+        while read_next(self, hub, False):
+            pass
+    finally:
+        poller = reading_hub = None
+        hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
+    if next_ready < ready_count:
+        # Ready still, so the reactor calls again in its next turn.
+        self._postponed = postponed = []
+        while next_ready < ready_count:
+            if ready[next_ready].data.fd in self._interest:  # else it is closed
+                postponed.append((ready[next_ready].data.fd, ready[next_ready].events))
+            next_ready += 1
     return 0
 
 
-cdef int read_one(SocketsState self, object fd) except -1:
+cdef bint read_next(SocketsState self, GreenletHubState hub, bint chained) except -1:
+    """Read the next connection; return False if none is left, or no time."""
+    global next_ready, last_end
+    cdef double time
+    cdef epoll_event event
+    if next_ready >= ready_count:
+        return False
+    if next_ready:
+        # If a task has ended, the hub has just read the clock.
+        time = hub.ended_at
+        if time == last_end:
+            time = now(hub.seconds)
+        else:
+            last_end = time
+        if time > slice_end:
+            return False
+    event = ready[next_ready]
+    next_ready += 1
+    if event.events == <unsigned int>EPOLLIN:
+        read_one(self, event.data.fd, chained)
+    else:
+        self._handle_events(event.data.fd, event.events)
+    return True
+
+
+cdef int read_one(SocketsState self, object fd, bint chained) except -1:
     """Read from a ready connection, unless an earlier event has closed it."""
     cdef PyObject* found = PyDict_GetItem(self._readers, fd)
     cdef object reader, transport, why
     if found is NULL:
         return 0
     reader = <object>found
-    transport = self._transports.get(fd)
     try:
         if type(reader) is rooms.H1Channel:
-            why = read_channel(<H1ChannelState>reader)
+            transport = (<H1ChannelState>reader)._transport
+            why = read_channel(<H1ChannelState>reader, chained)
         else:
+            transport = self._transports.get(fd)
             why = reader.doRead()
     except BaseException:
         why = rooms.raised()
@@ -1716,8 +2065,6 @@ cdef int read_one(SocketsState self, object fd) except -1:
 
 # Whether a process that was forked from this one may have its connections open.
 cdef bint forked = False
-# Whether `accept_ready` runs, which stops the checks of deadlines at its end.
-cdef bint accepting = False
 
 
 def note_fork(parent=True):
@@ -1730,12 +2077,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=note_fork, after_in_child=lambda: note_fork(False))
 
 
+# What `accept_ready` has begun. The checks of deadlines stop at its end.
+cdef object accepting_port
+cdef set accepted_connections
+cdef H1ChannelState accepted = None  # its request is the next task of a chain
+cdef int accepting_fd, accepted_count, accept_limit, accept_errno
+cdef Py_ssize_t most_connections
+cdef double accept_end
+
+
 cdef bint accept_ready(ListeningSocketState self) except -1:
     """Accept and read for one time slice. Return False for other kinds of ports."""
-    global accepting
+    global acceptor, reading_hub, accepting_port, accepted_connections, accepting_fd
+    global accepted_count, accept_limit, accept_errno, accept_end, most_connections
     cdef H1ChannelState model = self.model
     cdef ApplicationServerState server
-    cdef object port = self._port, site = port.factory, throttle = self._throttle
+    cdef GreenletHubState hub
+    cdef object port = self._port, site = port.factory
     if (
         type(site) is not rooms.GreenSite or port.transport is not rooms.tcp_server
         or self._socket.family != AF_INET or not port.connected
@@ -1751,66 +2109,81 @@ cdef bint accept_ready(ListeningSocketState self) except -1:
         type(model) is not rooms.H1Channel or port.reactor is not model._sockets
         or type(model._sockets) is not rooms.Sockets
         or type(server) is not rooms.ApplicationServer
-        or type(server.hub) is not rooms.GreenletHub or accepting
+        or type(server.hub) is not rooms.GreenletHub or reading_hub is not None
     ):
         return False
-    accepting = True
+    hub = <GreenletHubState>server.hub
+    accepting_port, accepted_connections = port, server.shutdown.connections
+    accepting_fd, most_connections = self._socket.fileno(), server.settings.max_connections
+    accepted_count, accept_limit, accept_errno = 0, port.numberAccepts, 0
+    accept_end = hub.share_slice(accept_limit)
+    self._reserved = rooms.first_reserved()
+    acceptor, reading_hub = self, hub
     try:
-        return accept_some(self, port, throttle, server, <GreenletHubState>server.hub)
+        while accept_next(self, hub, False):
+            pass
+        # As Twisted adapts it.
+        port.numberAccepts = (
+            accept_limit + 20 if accepted_count == accept_limit
+            else max(1, accepted_count))
+        return accept_errno == 0 or accept_errno == EAGAIN  # else Python meets it again
     except BaseException:
         rooms.raised()  # Twisted would close the port
         return True
     finally:
-        accepting = False
-        (<GreenletHubState>server.hub).slice_seconds = rooms.greenlets["SLICE_SECONDS"]
+        acceptor = reading_hub = accepting_port = accepted_connections = None
+        hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
         if not server.shutdown.connections:
             server._stop_if_idle()
 
 
-cdef bint accept_some(
-    ListeningSocketState self, object port, object throttle,
-    ApplicationServerState server, GreenletHubState hub
+cdef bint accept_next(
+    ListeningSocketState self, GreenletHubState hub, bint chained
 ) except -1:
-    """The loop of Twisted's `Port.doRead`, and `_ListeningSocket.accept`."""
-    global accepts
+    """Accept and read one connection; return False if there is none, or no time.
+
+    One turn of the loop of Twisted's `Port.doRead`, and `_ListeningSocket.accept`.
+    """
+    global accepts, accepted, accepted_count, accept_errno
     cdef sockaddr_in peer
-    cdef socklen_t size
-    cdef int fd, count = 0, limit = port.numberAccepts
-    cdef Py_ssize_t most = server.settings.max_connections
-    cdef set connections = server.shutdown.connections
-    cdef double end = hub.share_slice(limit)
-    self._reserved = rooms.first_reserved()
-    while count < limit and port.connected and not port.disconnecting:
-        if throttle.paused or (throttle._is_full is not None and throttle.pause_if_full()):
-            break
-        size = sizeof(peer)
-        fd = accept4(self._socket.fileno(), &peer, &size)
-        if fd < 0:
-            if errno == EAGAIN:
-                break
-            return False  # the Python method meets the same error
-        accepts += 1
-        count += 1
-        self._accepted += 1
-        if fd >= self._reserved:
-            self.check_descriptor(fd)
-        if 0 < most <= len(connections):
-            c_close(fd)  # as for a factory without a protocol
-        else:
-            connect(self, server, connections, fd, &peer)
-        if now(hub.seconds) > end:
-            break
-    # As Twisted adapts it.
-    port.numberAccepts = limit + 20 if count == limit else max(1, count)
+    cdef socklen_t size = sizeof(peer)
+    cdef int fd
+    cdef H1ChannelState channel = accepted
+    cdef object throttle = self._throttle
+    if channel is not None:
+        accepted = None
+        if channel.listening is not None:
+            watch(channel)
+    if accepted_count >= accept_limit or accept_errno or (
+        (accepted_count and now(hub.seconds) > accept_end)
+        or not accepting_port.connected or accepting_port.disconnecting
+        or throttle.paused or (throttle._is_full is not None and throttle.pause_if_full())
+    ):
+        return False
+    fd = accept4(accepting_fd, &peer, &size)
+    if fd < 0:
+        accept_errno = errno
+        return False
+    accepts += 1
+    accepted_count += 1
+    self._accepted += 1
+    if fd >= self._reserved:
+        self.check_descriptor(fd)
+    if 0 < most_connections <= len(accepted_connections):
+        c_close(fd)  # as for a factory without a protocol
+    else:
+        connect(self, hub, fd, &peer, chained)
     return True
 
 
 cdef int connect(
-    ListeningSocketState self, ApplicationServerState server, set connections, int fd,
-    sockaddr_in* peer
+    ListeningSocketState self, GreenletHubState hub, int fd, sockaddr_in* peer,
+    bint chained
 ) except -1:
     """`H1Channel.__init__` and `makeConnection`, then `doRead`."""
+    global accepted
     cdef H1ChannelState model = self.model, channel = new(rooms.H1Channel)
+    cdef ApplicationServerState server = <ApplicationServerState>model.server
     cdef ConnectionState idle = model._h1, h1 = new(type(idle))
     h1._limits, h1._lines, h1._common = idle._limits, idle._lines, idle._common
     h1.receiving, h1.sending, h1.framing = idle.receiving, idle.sending, idle.framing
@@ -1820,18 +2193,21 @@ cdef int connect(
     channel._sockets, channel._handshakes = model._sockets, model._handshakes
     channel._inbox, channel._fd, channel.listening = model._inbox, fd, self
     channel.peer, channel.peer_port = peer.sin_addr, ntohs(peer.sin_port)
-    channel._time = now((<GreenletHubState>server.hub).seconds)
-    connections.add(channel)
-    if len(connections) == 1 and server.deadlines.idle:
+    channel._time = now(hub.seconds)
+    accepted_connections.add(channel)
+    if len(accepted_connections) == 1 and server.deadlines.idle:
         server.connection_made(channel)
     try:
         # The request has usually arrived with the connection.
-        why = read_channel(channel)
-        if channel.listening is not None:
-            if why is None:
-                watch(channel)
-            else:
-                close_connection(channel)
+        why = read_channel(channel, chained)
+        if channel.listening is None:
+            pass
+        elif why is not None:
+            close_connection(channel)
+        elif prepared_task is not None:
+            accepted = channel  # its request has yet to run, and may close it
+        else:
+            watch(channel)
     except BaseException:
         why = rooms.raised()
         transport = channel.transport
@@ -1864,15 +2240,26 @@ cdef int make_transport(H1ChannelState self) except -1:
     """Make the transport of an accepted connection, from now on a usual one."""
     cdef ListeningSocketState listening = self.listening
     self.listening, self.watched = None, False
-    listening.connect(self, self._fd, (address_of(&self.peer), int(self.peer_port)))
+    listening.connect(self, self._fd, (address_of(self.peer), int(self.peer_port)))
     return 0
 
 
-cdef str address_of(in_addr* address):
+cdef str address_of(in_addr address):
     """Return an IPv4 address as text."""
     cdef char text[16]
-    inet_ntop(AF_INET, address, text, sizeof(text))
-    return PyUnicode_DecodeLatin1(text, strlen(text), NULL)
+    cdef unsigned char* byte = <unsigned char*>&address
+    cdef char* end = put_number(text, byte[0], 10)
+    cdef int index
+    for index in range(1, 4):
+        end[0] = 46  # .
+        end = put_number(end + 1, byte[index], 10)
+    return PyUnicode_DecodeLatin1(text, end - text, NULL)
+
+
+cdef str text_of(unsigned int number):
+    """Return a number as text."""
+    cdef char text[16]
+    return PyUnicode_DecodeLatin1(text, put_number(text, number, 10) - text, NULL)
 
 
 cdef int find_ends(H1ChannelState self) except -1:
@@ -1888,12 +2275,15 @@ cdef int find_ends(H1ChannelState self) except -1:
             or own.sin_addr.s_addr != listening.own.sin_addr.s_addr
         ):
             listening.own = own
-            listening.server = address_of(&own.sin_addr), str(ntohs(own.sin_port))
+            listening.server = (
+                address_of(own.sin_addr), text_of(ntohs(own.sin_port)),
+                self.server.settings.url_scheme or "http")
             listening.one_address = listening._port.interface not in rooms.wildcards
-    name, port = listening.server
-    self.ends = rooms.make_ends((
-        name, port, address_of(&self.peer), str(self.peer_port),
-        self.server.settings.url_scheme or "http", None))
+    name, port, scheme = listening.server
+    arguments = ((
+        name, port, address_of(self.peer), text_of(self.peer_port), scheme, None),)
+    # As `tuple.__new__` does.
+    self.ends = (<PyTypeObject*>tuple).tp_new(rooms.Ends, <PyObject*>arguments, NULL)
     return 0
 
 
@@ -1924,7 +2314,7 @@ cdef int close_connection(H1ChannelState self) except -1:
     c_close(fd)
     connections = server.shutdown.connections
     connections.discard(self)
-    if not accepting and not connections:
+    if acceptor is None and not connections:
         server._stop_if_idle()
     if server.shutdown.stopping:
         server.shutdown.complete_if_idle()

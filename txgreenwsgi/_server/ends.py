@@ -35,7 +35,7 @@ _MAPPED = "::ffff:"  # RFC 4291 section 2.5.5.2
 
 _WILDCARDS = ("0.0.0.0", "::", "")
 
-lanes.lend(make_ends=_make_ends, wildcards=_WILDCARDS)
+lanes.lend(Ends=Ends, wildcards=_WILDCARDS)
 
 
 def ends_of(

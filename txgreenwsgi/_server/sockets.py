@@ -298,8 +298,11 @@ class Sockets(lanes.SocketsState):
             else:
                 ended_at = now
             if now > end:
-                # Ready still, so the reactor calls again in its next turn.
-                self._postponed = list(remaining)
+                # Ready still, so the reactor calls again in its next turn. A connection
+                # that is closed is not: a new one may get its descriptor.
+                self._postponed = [
+                    event for event in remaining if event[0] in self._interest
+                ]
                 break
         hub.slice_seconds = SLICE_SECONDS
 
