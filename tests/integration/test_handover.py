@@ -1,4 +1,4 @@
-"""What operators look at, across reloads and new masters: metrics, pages, control."""
+"""Metrics, status page and control socket across reloads and new masters."""
 
 from __future__ import annotations
 

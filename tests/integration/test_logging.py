@@ -131,7 +131,7 @@ class LoggingTests(WorkerTests):
 
         Args:
             server: the server, with two workers.
-            lines: what the lines of a request begin with.
+            lines: the beginnings of the lines of a request.
         """
         pids = server.ready()[-2:]
         # It is the last one of a request, and no level leaves it out.
