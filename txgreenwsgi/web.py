@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ._server.access_log import AccessLogFormat, AccessLogTarget
     from ._serving.registry import Observer, RequestInFlight
     from ._serving.stream import Carried, Output
+    from ._switching.greenlets import Suspension
     from ._wsgi.gateway import Application
     from .settings import SettingsKeywords
 
@@ -346,6 +347,11 @@ class _Stream:
         self.output: Output = self._transport_output
         self.ends = _ends_of(request, server.settings.url_scheme)
         self.connected = True
+
+    @property
+    def waiting(self) -> Suspension | None:
+        """The suspension of the task that is parked by backpressure."""
+        return self.output.waiting
 
     def carry(self, exchange: Exchange) -> None:
         """Attach the exchange, and watch for the loss of its client."""

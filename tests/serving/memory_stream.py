@@ -180,6 +180,11 @@ class MemoryStream:
 
     # The port.
 
+    @property
+    def waiting(self) -> Suspension | None:
+        """The suspension of the task that is parked by backpressure."""
+        return self.output.waiting
+
     def early_hints(self, hints: EarlyHints) -> None:
         """Keep the fields of an interim response."""
         self.calls.append("early_hints")

@@ -470,6 +470,7 @@ cdef class ExchangeState:
     cdef public long long bytes_sent, _left
     cdef public int code
     cdef public bint iterating, bodiless, _awaits_stop, _yielding
+    cdef bint runs_here  # by `run_exchange`
 
     def admit(self):
         if not admit(self, False):
@@ -549,6 +550,11 @@ cdef class H1ChannelState:
     @output.setter
     def output(self, value):
         self._output = value
+
+    @property
+    def waiting(self):
+        # Of a connection without a transport, no task is parked in a send.
+        return None if self.listening is not None else self._output.waiting
 
     def _close(self):
         if self.listening is None:
@@ -631,27 +637,61 @@ cdef object run_next_task():
 
 
 cdef int run_task(TaskState task) except -1:
-    """`Task.run` of a running task."""
+    """`Task.run` of a running task.
+
+    The one C function with a handler of exceptions that a parked request keeps.
+    """
+    cdef bint failed = False
     try:
-        try:
-            if task.exchange is not None and may_run(task.exchange):
-                run_exchange(task.exchange)
-            elif task.exchange is not None:
-                task.exchange._run()
-            elif task._kwargs or task._args:
-                task._result = task.function(*task._args, **(task._kwargs or {}))
-            else:
-                task._result = PyObject_CallNoArgs(task.function)
-        finally:
-            if task._before_end is not None:
-                task._run_before_end()
+        call_function(task)
     except BaseException as error:
-        task._fail(error)
-    else:
+        failed = fail(task, error)
+    if task._before_end is not None:
+        failed = run_before_end(task) or failed
+    if not failed:
         task.state = "finished"
     task.function = task._kwargs = None
     task._args = NO_ARGUMENTS
     return 0
+
+
+cdef int call_function(TaskState task) except -1:
+    """Call the function of a task, or run its request."""
+    cdef ExchangeState exchange = task.exchange
+    if exchange is not None:
+        if not may_run(exchange):
+            exchange._run()
+        else:
+            exchange.runs_here = True
+            run_exchange(exchange, <ApplicationServerState>exchange.server)
+    elif task._kwargs or task._args:
+        task._result = task.function(*task._args, **(task._kwargs or {}))
+    else:
+        task._result = PyObject_CallNoArgs(task.function)
+    return 0
+
+
+cdef bint fail(TaskState task, object error) except -1:
+    """Handle the error of a task; return whether it has failed, and not its request."""
+    cdef ExchangeState exchange = task.exchange
+    if exchange is not None and exchange.runs_here and not exchange._propagates():
+        try:
+            exchange._failed(error)
+            return False
+        except BaseException as another:
+            error = another
+    task._fail(error)
+    return True
+
+
+cdef bint run_before_end(TaskState task) except -1:
+    """`Task._run_before_end`; return whether the task fails by it."""
+    try:
+        task._run_before_end()
+    except BaseException as error:
+        task._fail(error)
+        return True
+    return False
 
 
 cdef int start_task(GreenletHubState hub, TaskState task, object note) except -1:
@@ -983,18 +1023,12 @@ cdef inline bint may_serve(ThreadRunnerState self) except -1:
         (<AutomaticRoutesState>routes).moved or (<AutomaticRoutesState>routes).suspects)
 
 
-cdef int run_exchange(ExchangeState self) except -1:
-    """`Exchange._run`."""
-    cdef ApplicationServerState server = <ApplicationServerState>self.server
-    try:
-        if serves_in_task(server.runner):
-            serve(server.application, environ_of(self, server), self)
-        else:
-            server.runner(server.application, environ_of(self, server), self)
-    except BaseException as error:
-        if self._propagates():
-            raise
-        self._failed(error)
+cdef int run_exchange(ExchangeState self, ApplicationServerState server) except -1:
+    """`Exchange._run`, without its handler of exceptions (`fail`)."""
+    if serves_in_task(server.runner):
+        serve(server.application, environ_of(self, server), self)
+    else:
+        server.runner(server.application, environ_of(self, server), self)
     return 0
 
 
@@ -1624,11 +1658,17 @@ cdef tuple with_other_query(char* at, char* end):
 
 cpdef serve(application, environ, sink):
     """Call `application` and send its response to `sink`. May park."""
-    global serves, iterations
     cdef StartResponseState start = new(rooms.StartResponse)
-    cdef object block = None
     start._sink = sink
-    blocks = application(environ, start)
+    send_response(application, start, application(environ, start), sink)
+
+
+cdef int send_response(
+    object application, StartResponseState start, object blocks, object sink
+) except -1:
+    """Send what an application has returned."""
+    global serves, iterations
+    cdef object block = None
     if type(blocks) is list and len(<list>blocks) == 1:
         block = (<list>blocks)[0]
     elif type(blocks) is tuple and len(<tuple>blocks) == 1:
@@ -1645,6 +1685,7 @@ cpdef serve(application, environ, sink):
         iterate(<ExchangeState>sink, start, blocks)
     else:
         rooms.finish_response(application, start, blocks, sink)
+    return 0
 
 
 cdef int iterate(ExchangeState sink, StartResponseState start, object blocks) except -1:
@@ -2325,7 +2366,7 @@ cdef int close_connection(H1ChannelState self) except -1:
 LANES = {
     "Exchange": (ExchangeState, ("admit", "_start", "respond", "write")),
     "GreenletHub": (GreenletHubState, ("start", "_switch_to")),
-    "H1Channel": (H1ChannelState, ("doRead", "dataReceived", "_close")),
+    "H1Channel": (H1ChannelState, ("doRead", "dataReceived", "_close", "waiting")),
     "Input": (InputState, ("read",)),
     "RequestBody": (RequestBodyState, ("receive",)),
     "Sockets": (SocketsState, ("doRead",)),

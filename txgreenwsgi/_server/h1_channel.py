@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from txgreenwsgi._http.writer import EarlyHints, ResponseHead
     from txgreenwsgi._serving.application_server import ApplicationServer
     from txgreenwsgi._serving.stream import Carried, Output
+    from txgreenwsgi._switching.greenlets import Suspension
 
     from .handshakes import Handshakes
     from .proxied_address import ProxiedAddress
@@ -205,6 +206,11 @@ class H1Channel(Channel, lanes.H1ChannelState):
         # The descriptor under which `sockets` watches the connection; -1 where the
         # reactor watches the transport.
         self._fd = -1
+
+    @property
+    def waiting(self) -> Suspension | None:
+        """The suspension of the task that is parked by backpressure."""
+        return self.output.waiting
 
     # Called by the transport.
 

@@ -371,7 +371,7 @@ class Exchange(lanes.ExchangeState):
             # would keep the whole request alive until the garbage collector runs.
             self.error = type(error)(*error.args)
         stream = self.stream
-        writer = stream.output.waiting
+        writer = stream.waiting
         if writer is not None:
             # Another task of the application is parked in a write.
             writer.abandon(late_write_error())
@@ -420,7 +420,7 @@ class Exchange(lanes.ExchangeState):
         self.body.cut(error)
         task = self.task
         interrupted = False
-        for wait in (self.body.reader, self.stream.output.waiting):
+        for wait in (self.body.reader, self.stream.waiting):
             if wait is not None:
                 # The waiter may be another task that the application started.
                 interrupted |= wait.task is task
@@ -535,7 +535,7 @@ class Exchange(lanes.ExchangeState):
             self._time_out(now - self.started)
             return
         self.body.check(now)
-        writer = self.stream.output.waiting
+        writer = self.stream.waiting
         limit = limits.write_seconds
         if writer is not None and limit and now - writer.since >= limit:
             _log.info(
@@ -553,7 +553,7 @@ class Exchange(lanes.ExchangeState):
     def postpone(self, seconds: float, now: float) -> None:
         """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""
         self.stalled += min(seconds, now - self.started)
-        for wait in (self.body.reader, self.stream.output.waiting):
+        for wait in (self.body.reader, self.stream.waiting):
             if wait is not None:
                 wait.discount(seconds, now)
 

@@ -142,6 +142,8 @@ class Stream(Protocol):
     Attributes:
         output: the send side; `output.waiting` shows backpressure. On HTTP/2, that of
             one stream.
+        waiting: `output.waiting`, also where nothing has been sent and there is no
+            send side yet.
         reading_paused: whether reading from the client is paused.
         ends: both ends of the connection.
         connected: False once the stream has noticed that the client disconnected.
@@ -155,6 +157,9 @@ class Stream(Protocol):
 
     @property
     def output(self) -> Backpressure: ...
+
+    @property
+    def waiting(self) -> Suspension | None: ...
 
     @property
     def connected(self) -> bool: ...
