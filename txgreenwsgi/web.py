@@ -472,6 +472,10 @@ class _Stream:
         if self.connected:
             request.finish()
 
+    def end_sending(self) -> None:
+        """Never called: the requests of twisted.web offer no upgrade."""
+        raise AssertionError("twisted.web keeps the connection of a request")
+
     def upgrade(self, protocol: str, head: ResponseHead | None) -> None:
         """Never called: the requests of twisted.web offer no upgrade."""
         raise AssertionError("twisted.web keeps the connection of a request")

@@ -11,13 +11,17 @@ import h2.settings
 from twisted.trial.unittest import SynchronousTestCase
 from wsproto.frame_protocol import FrameProtocol
 
+from tests.metrics.sums import series_by_label
 from txgreenwsgi import sleep, websocket
+from txgreenwsgi._metrics.families import SIZE
+from txgreenwsgi._metrics.process import measure
 from txgreenwsgi.testing import LeakCheckMixin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from txgreenwsgi import WebSocket
+    from txgreenwsgi._metrics.sampler import Sampler
     from txgreenwsgi.monitoring import ExchangeRecord
     from txgreenwsgi.testing import MemoryServer
 
@@ -196,6 +200,34 @@ class Http2WebSocketTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(client.ended, streams)
         facts = {(r.method, r.status, r.outcome, r.version) for r in self.records}
         self.assertEqual(facts, {("CONNECT", 200, "finished", "HTTP/2.0")})
+
+    def test_metrics(self) -> None:
+        """Messages and close codes of all streams are counted, while they are open."""
+        values = [0.0] * SIZE
+        samplers: list[Sampler] = []
+
+        def use(opened: WebSocket) -> None:
+            if not samplers:
+                server = self.environs[0]["txgreenwsgi.stopping"].__self__.server
+                samplers.append(measure(server, values, self.server.reactor))
+                self.addCleanup(samplers[0].stop)
+            self.echo(opened)
+
+        client = self.connect(use)
+        client.open()  # it is not counted
+        first, second = client.open(), client.open()
+        client.message(first, "x" * 1000)
+        client.message(second, "hello")
+
+        def by_label(name: str) -> dict[str, float]:
+            samplers[0].count()
+            return series_by_label(values, f"txgreenwsgi_websocket_{name}_total")
+
+        self.assertEqual(by_label("messages"), {"received": 2, "sent": 2})
+        self.assertEqual(by_label("message_bytes"), {"received": 1005, "sent": 1005})
+        client.close(first, 4000)
+        client.reset(second)
+        self.assertEqual(by_label("closes"), {"4xxx": 1, "1006": 1})
 
     def test_environ(self) -> None:
         """The environ is that of a handshake; there is no socket to take over."""

@@ -5,14 +5,40 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from tests.folders import short_folder
 
 from .processes import LOOPBACK, ServerProcess, free_ports, serve
 from .test_workers import WorkerTests
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .test_workers import Workers
 
 APP = "tests.integration.logging_app:app"
 LIBRARIES = ("logging", "structlog", "structjson", "loguru", "twisted", "print")
 PLACES = ("first", "spawned", "thread", "last")
 REQUESTS = 5
+#: An application that logs at its import, and for each request.
+LEVELS_APP = """
+import os
+from twisted.logger import Logger
+
+log = Logger("shop.views")
+log.info("import with info")
+log.error("import with error")
+
+def app(environ, start_response):
+    pid = os.getpid()
+    log.info("info of {pid}.", pid=pid)
+    log.error("error of {pid}.", pid=pid)
+    print(f"printed by {pid}.")
+    log.critical("critical of {pid}.", pid=pid)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(pid).encode()]
+"""
 TRACE = "0af7651916cd43dd8448eb211c80319%x"
 
 
@@ -99,3 +125,80 @@ class LoggingTests(WorkerTests):
         self.assertIn("logging 0-first", log)
         self.assertNotIn("twisted 0-first", log)
         self.assertNotIn("print 0-first", log)
+
+    def check_workers(self, server: Workers, lines: Sequence[str]) -> None:
+        """Fail unless the new workers log these lines, and no others.
+
+        Args:
+            server: the server, with two workers.
+            lines: the beginnings of the lines of a request.
+        """
+        pids = server.ready()[-2:]
+        # It is the last one of a request, and no level leaves it out.
+        ends = [f"critical of {pid}." for pid in pids]
+
+        def served() -> bool:
+            server.fetch("/")
+            return all(end in server.log() for end in ends)
+
+        server.wait_for(served, "lines of both workers")
+        for pid in pids:
+            found = {
+                kind
+                for kind in ("printed by", "info of", "error of")
+                if f"{kind} {pid}." in server.log()
+            }
+            self.assertEqual(found, set(lines))
+
+    def check_reloads(self, *options: str) -> None:
+        """Reload workers, with the same levels, and with others in the file."""
+        folder = short_folder(self)
+        (folder / "levels_app.py").write_text(LEVELS_APP)
+        file = folder / "options.toml"
+        file.write_text('log_level = ["shop=error", "stdout=critical"]\n')
+        server = self.start(
+            f"--config={file}", f"--chdir={folder}", *options, app="levels_app:app"
+        )
+        imports = server.log().count("import with error")
+        for number in range(1, 4):
+            self.check_workers(server, ["error of"])
+            server.reload(number)
+            before, imports = imports, server.log().count("import with error")
+            self.assertGreater(imports, before)
+        self.check_workers(server, ["error of"])
+        self.assertNotIn("import with info", server.log())
+        file.write_text('log_level = ["error", "shop.views=info", "stdout=info"]\n')
+        server.reload(4)
+        self.check_workers(server, ["error of", "info of", "printed by"])
+        self.assertIn("import with info", server.log())
+        file.write_text('log_level = "critical"\n')
+        imports = server.log().count("import with")
+        server.reload(5)
+        self.check_workers(server, [])
+        self.assertEqual(server.log().count("import with"), imports)
+        self.stop(server)
+
+    def test_levels_of_workers(self) -> None:
+        """New workers have the levels of the file at the time of the reload."""
+        self.check_reloads()
+
+    def test_levels_of_forked_workers(self) -> None:
+        """So do the fork server, which imports the application, and its workers."""
+        self.check_reloads("--preload")
+
+    def test_levels_of_the_command_line(self) -> None:
+        """Levels of the command line hold in all later workers."""
+        folder = short_folder(self)
+        (folder / "levels_app.py").write_text(LEVELS_APP)
+        for more in ((), ("--preload",)):
+            server = self.start(
+                *("--log-level=shop=error", "--log-level=stdout=critical"),
+                *(f"--chdir={folder}", *more),
+                app="levels_app:app",
+            )
+            for number in (1, 2):
+                self.check_workers(server, ["error of"])
+                server.reload(number)
+            self.check_workers(server, ["error of"])
+            self.assertNotIn("import with info", server.log())
+            self.stop(server)

@@ -169,6 +169,29 @@ class FlaskSockTests(ServerCase):
         self.assertNotIn("failed", server.log())
 
 
+class RawTests(ServerCase):
+    """An application that uses `gunicorn.socket` itself."""
+
+    def test_half_closed(self) -> None:
+        """Clients that close their sending side only receive an answer after it."""
+        for options in ((), ("--half-close=serve",)):
+            server = serve(self, f"{APPS}:raw", *options)
+            clients = [server.connect() for _ in range(5)]
+            for client in clients:
+                client.send(HANDSHAKE + b"early")
+                client.read_until(b"\r\n\r\n")
+            for client in clients:
+                client.send(bytes(200_000))
+                client.socket.shutdown(socket.SHUT_WR)
+            for client in clients:
+                with client:
+                    self.assertEqual(client.read_all(), b"early" + bytes(200_000))
+            self.assert_no_request(server)
+            server.ask_to_stop()
+            server.wait_ended()
+            self.assertNotIn("Traceback", server.log())
+
+
 class SocketIOTests(ServerCase):
     """Flask-SocketIO with async_mode="threading"."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.folders import short_folder
+from txgreenwsgi._workers.stacks import STACKS_SIGNAL
 
 from .processes import (
     CHECKOUT,
@@ -654,6 +655,19 @@ class BlockedTests(WorkerTests):
         server.wait_logged(r"reactor blocked by GET /busy/3")
         server.wait_logged("responds again")
         self.assertEqual(len(server.ready()), 2)
+
+    def test_stacks(self) -> None:
+        """A worker that calls functions all the time survives requests for stacks."""
+        server = self.start(workers=1)
+        [worker] = server.live()
+        with server.connect() as client:
+            client.send(b"GET /calls/5 HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.wait_logged("reactor blocked by GET /calls/5")
+            for _ in range(2000):
+                os.kill(worker, STACKS_SIGNAL)
+                time.sleep(0.001)
+            self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
+        self.assertEqual(server.live(), {worker})
 
     def test_shared_socket(self) -> None:
         """A blocked worker does not keep the connections of a shared socket."""

@@ -1,8 +1,8 @@
 """Applications with WebSockets: unmodified frameworks, and the API of this package.
 
 `flask_sock` needs Flask-Sock, `socket_io` needs Flask-SocketIO; both speak through
-`gunicorn.socket`. `echo` uses `websocket()`. Each has the number of requests in flight
-at /requests.
+`gunicorn.socket`, which `raw` uses itself. `echo` uses `websocket()`. Each has the
+number of requests in flight at /requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["echo", "flask_sock", "pinging", "socket_io"]
+__all__ = ["echo", "flask_sock", "pinging", "raw", "socket_io"]
 
 #: The largest message, which tests send.
 MAX_MESSAGE = 8 * 1024 * 1024
@@ -82,6 +82,21 @@ def _count() -> None:
             _socket_io.emit("counted", number, to=identity)
 
     _socket_io.start_background_task(count)
+
+
+def raw(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Take the socket over; answer all bytes of the client behind the last one."""
+    if environ["PATH_INFO"] == "/requests":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [str(len(environ["txgreenwsgi.requests"]())).encode()]
+    with environ["gunicorn.socket"] as connection:
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+        time.sleep(0.1)
+        connection.sendall(received)
+    return []
 
 
 def echo(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

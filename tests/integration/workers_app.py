@@ -19,8 +19,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     """Answer with the process id; the path selects what happens before.
 
     "/sleep/SECONDS" waits, "/exit" and "/kill" end the process, "/busy/SECONDS" holds
-    the reactor up, "/hang" does so in C with the interpreter lock, for ever, "/keep"
-    keeps 50 MB of memory, "/print" prints.
+    the reactor up, "/calls/SECONDS" does so by calls of functions, "/hang" in C with
+    the interpreter lock, for ever, "/keep" keeps 50 MB of memory, "/print" prints.
     """
     _, action, *arguments = environ["PATH_INFO"].split("/")
     if action == "sleep":
@@ -33,6 +33,11 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         end = time.monotonic() + float(arguments[0])
         while time.monotonic() < end:
             pass
+    elif action == "calls":
+        end = time.monotonic() + float(arguments[0])
+        while time.monotonic() < end:
+            sorted(range(20), key=lambda number: -number)
+            type("Made", (), {})
     elif action == "hang":
         re.match(r"(a+)+$", "a" * 100 + "b")
     elif action == "keep":

@@ -102,6 +102,8 @@ class TranslationTests(CommandTestCase):
             "bind = 'tcp://:3'\nbacklog = 5": {"listen": ("tcp:3:backlog=5",)},
             "backlog = 5": {"listen": ("tcp:8000:interface=127.0.0.1:backlog=5",)},
             "wsgi_app = 'shop:app'": {"app": "shop:app"},
+            "loglevel = 'warning'": {"log_level": ("txgreenwsgi=warn",)},
+            "loglevel = 'DEBUG'": {"log_level": ("txgreenwsgi=debug",)},
             "workers = 3": {"workers": 3},
             "workers = '3'": {"workers": 3},
             "worker_connections = 50": {"max_in_flight": 50},
@@ -202,7 +204,7 @@ class TranslationTests(CommandTestCase):
             "worker_class = 'gevent'": "worker_class = 'gevent': not needed: each",
             "threads = 4": "threads = 4: requests run in greenlets",
             "def post_fork(server, worker): pass": "post_fork: put the code",
-            "loglevel = 'debug'": "loglevel = 'debug': the application sets",
+            "loglevel = 'noisy'": "loglevel = 'noisy': 'noisy' is no level",
             "statsd_host = 'localhost:8125'": "statsd_host = 'localhost:8125': "
             "--metrics serves them to Prometheus: see Observability "
             "(docs/observability.md#metrics)",

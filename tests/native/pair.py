@@ -200,7 +200,7 @@ class Side:
             return found
         for line in Path(self._access).read_text("utf-8").splitlines():
             record = json.loads(line)
-            if record["target"] != "/idle":
+            if record["target"] not in ("/idle", "/lanes"):
                 # Times are numbers with a fraction.
                 fixed = {
                     key: value

@@ -66,14 +66,16 @@ def requests(chance: random.Random, count: int) -> list[bytes]:
 class TemplateTests(SynchronousTestCase):
     """Requests with the same field lines, in both modes."""
 
-    def compare(self, *options: str, logged: bool = False, taken: int = 100) -> None:
-        """Send random sequences of requests; at least `taken` use a template."""
+    def compare(self, *options: str, logged: bool = False) -> None:
+        """Send random sequences of requests."""
         chance = random.Random(5)
         pair = Pair(self, options, logged=logged)
         for _ in range(60):
             pair.check(requests(chance, 12))
-        lanes, _ = (side.fetch_json("/lanes") for side in pair.sides)
-        self.assertGreaterEqual(lanes["template"], taken, lanes)
+        for side in pair.sides:
+            lanes = side.fetch_json("/lanes")
+            if lanes:
+                self.assertGreater(lanes["template"], 100, lanes)
         pair.finish()
 
     def test_default(self) -> None:
@@ -81,8 +83,8 @@ class TemplateTests(SynchronousTestCase):
         self.compare()
 
     def test_logged(self) -> None:
-        """With an access log, whose records need the variables: without a template."""
-        self.compare(logged=True, taken=0)
+        """With an access log, whose records have some of the fields."""
+        self.compare(logged=True)
 
     def test_script_name(self) -> None:
         """The environ of an application below a path."""

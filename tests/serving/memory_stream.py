@@ -229,6 +229,10 @@ class MemoryStream:
         self.calls.append("finish")
         self.finished = True
 
+    def end_sending(self) -> None:
+        """Record the end of the sending side."""
+        self.calls.append("end_sending")
+
     def upgrade(self, protocol: str, head: ResponseHead | None) -> None:
         """Keep the head, and the blocks after it as the body."""
         self.calls.append("upgrade")

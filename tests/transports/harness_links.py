@@ -53,9 +53,11 @@ class Link(Protocol):
     Attributes:
         reading: whether the client reads from the connection; a slow client
             does not.
+        stays_open: whether the client keeps its sending side when it has seen the end.
     """
 
     reading: bool
+    stays_open: bool
 
     @property
     def ended(self) -> bool:
@@ -90,6 +92,7 @@ class MemoryLink:
         self._gone = False
         self._drained = not slow
         self.reading = not slow
+        self.stays_open = False
 
     @property
     def ended(self) -> bool:
@@ -149,6 +152,7 @@ class SocketLink:
         self._taken = 0
         self.reading = not slow
         self.ended = False
+        self.stays_open = False
 
     @property
     def arrived(self) -> int:
@@ -164,7 +168,7 @@ class SocketLink:
         self._send_rest()
 
     def _send_rest(self) -> None:
-        if self._unsent and not self.ended:
+        if self._unsent and (not self.ended or self.stays_open):
             with suppress(BlockingIOError, ConnectionError):
                 sent = self._socket.send(self._unsent)
                 self._unsent = self._unsent[sent:]
@@ -182,7 +186,8 @@ class SocketLink:
                 part = b""
             if not part:
                 self.ended = True
-                self._socket.close()
+                if not self.stays_open:
+                    self._socket.close()
                 break
             parts.append(part)
             self._taken += len(part)
@@ -216,6 +221,7 @@ class TlsLink:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
         self._closed = False  # by the server, with close_notify
+        self.stays_open = False
         reading, plain.reading = plain.reading, True
         self._shake_hands()
         plain.reading = reading
@@ -253,7 +259,7 @@ class TlsLink:
 
     def send(self, data: bytes) -> None:
         """Send bytes to the server."""
-        if not self._closed:
+        if not self._closed or self.stays_open:
             self._tls.write(data)
             self._plain.send(self._outgoing.read())
 
@@ -261,9 +267,11 @@ class TlsLink:
         """Return the bytes received since the last call."""
         self._incoming.write(self._plain.take())
         parts: list[bytes] = []
-        with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            while part := self._tls.read(65536):
-                parts.append(part)
+        with suppress(ssl.SSLWantReadError):
+            # The error is the end of the server's bytes, after that of the client's.
+            with suppress(ssl.SSLZeroReturnError):
+                while part := self._tls.read(65536):
+                    parts.append(part)
             self._closed = True
         return b"".join(parts)
 

@@ -205,11 +205,13 @@ class BlockingLink:
 
     Attributes:
         ended: whether the server has closed it.
+        stays_open: False.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self.reading = True
+        self.stays_open = False
         self.ended = False
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from wsproto.frame_protocol import FrameProtocol
 
-from tests.metrics.sums import sums_of
-from txgreenwsgi import Cancelled, WebSocketClosed, websocket
+from tests.metrics.sums import series_by_label, sums_of
+from txgreenwsgi import Cancelled, ClientDisconnected, WebSocketClosed, websocket
 from txgreenwsgi._metrics.families import SIZE
 from txgreenwsgi._metrics.process import measure
 
@@ -59,9 +60,9 @@ class Client:
         self.link.send(data)
         self._server.settle()
 
-    def message(self, text: str) -> None:
-        """Send a text message."""
-        self.send(bytes(self._protocol.send_data(text, fin=True)))
+    def message(self, text: str | bytes, fin: bool = True) -> None:
+        """Send a message, or a fragment of one."""
+        self.send(bytes(self._protocol.send_data(text, fin=fin)))
 
     def close(self, code: int) -> None:
         """Send a close frame."""
@@ -99,6 +100,11 @@ class WebSocketCases(Cases):
         """Return the sum of the samples with a name, given without its prefix."""
         self.sampler.count()
         return sums_of(self.values).get(f"txgreenwsgi_{name}", 0.0)
+
+    def by_label(self, name: str) -> dict[str, float]:
+        """Return the samples with a name, given without its prefix, by their label."""
+        self.sampler.count()
+        return series_by_label(self.values, f"txgreenwsgi_{name}")
 
     def test_echo(self) -> None:
         """Messages of all lengths are sent back, then the client closes."""
@@ -145,6 +151,125 @@ class WebSocketCases(Cases):
         self.assertEqual(self.sum_of("response_first_byte_seconds_count"), 1)
         self.assertEqual(self.sum_of("response_body_bytes_total"), 0)
         self.assertEqual(self.sum_of("request_body_bytes_total"), 0)
+
+    def test_metrics_of_messages(self) -> None:
+        """Messages are counted while the WebSocket is open, in both directions."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            self.measure(environ)
+            with websocket(environ, ping=0.5) as opened:
+                for message in opened:
+                    opened.send(message)
+                    opened.send("more")
+            return []
+
+        client = self.websocket(app)
+        for message in ("ü" * 10, b"\0" * 100_000, ""):
+            client.message(message)
+        client.message("frag", fin=False)
+        self.assertEqual(
+            self.by_label("websocket_messages_total"), {"received": 3, "sent": 6}
+        )
+        client.message("ments")
+        sizes = 20 + 100_000 + 9
+        self.assertEqual(
+            self.by_label("websocket_messages_total"), {"received": 4, "sent": 8}
+        )
+        self.assertEqual(
+            self.by_label("websocket_message_bytes_total"),
+            {"received": sizes, "sent": sizes + 4 * 4},
+        )
+        # Pings and pongs are no messages.
+        self.server.advance(1)
+        self.assertEqual(self.by_label("websocket_closes_total"), {})
+        client.close(1000)
+        self.assertEqual(
+            self.by_label("websocket_messages_total"), {"received": 4, "sent": 8}
+        )
+        self.assertEqual(self.by_label("websocket_closes_total"), {"1000": 1})
+
+    def test_metrics_of_closes(self) -> None:
+        """Each WebSocket is counted once, by the code with which it was closed."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            self.measure(environ)
+            with websocket(environ, max_message=10) as opened:
+                for message in opened:
+                    opened.close(int(message))
+            return []
+
+        mask = b"\x80\0\0\0\0"
+        for send, code in (
+            (lambda client: client.close(3000), "3xxx"),
+            (lambda client: client.close(4999), "4xxx"),
+            (lambda client: client.send(b"\x88" + mask), "1005"),
+            (lambda client: client.send(b"\xf1" + mask), "1002"),
+            (lambda client: client.message("x" * 11), "1009"),
+            (lambda client: client.link.disconnect(), "1006"),
+            (lambda client: (client.message("1001"), client.close(1001)), "1001"),
+        ):
+            client = self.websocket(app)
+            send(client)
+            self.server.settle()
+            self.assertEqual(self.by_label("websocket_closes_total"), {code: 1})
+            # The rest of the closing handshake changes nothing.
+            client.link.disconnect()
+            self.server.advance(3)
+            self.assertEqual(self.by_label("websocket_closes_total"), {code: 1})
+
+    def test_metrics_at_shutdown(self) -> None:
+        """WebSockets that the shutdown closes are counted."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            self.measure(environ)
+            with websocket(environ) as opened:
+                for _ in opened:
+                    pass
+            return []
+
+        client = self.websocket(app)
+        stop = self.server.stop()
+        self.server.settle()
+        client.close(1001)
+        client.link.disconnect()
+        self.server.advance(2)
+        self.assertTrue(stop.done)
+        self.assertEqual(self.by_label("websocket_closes_total"), {"1001": 1})
+
+    def test_metrics_of_failed_sends(self) -> None:
+        """A message that the client cannot get is not counted as sent."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            self.measure(environ)
+            with websocket(environ) as opened:
+                opened.send("first")
+                environ["txgreenwsgi.sleep"](1)
+                opened.send("second")
+            return []
+
+        client = self.websocket(app)
+        client.link.disconnect()
+        self.server.advance(1)
+        self.assertEqual(self.by_label("websocket_messages_total"), {"sent": 1})
+        self.assertEqual(self.by_label("websocket_closes_total"), {"1006": 1})
+
+    def test_metrics_of_sockets(self) -> None:
+        """On a taken-over socket, the server sees bytes only."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            self.measure(environ)
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH)
+            skt.sendall(skt.recv(100))
+            raise StopIteration
+
+        client = self.websocket(app)
+        client.message("hello")
+        client.link.disconnect()
+        self.server.settle()
+        self.assertEqual(self.sum_of("websockets_ended_total"), 1)
+        self.assertEqual(self.sum_of("websocket_messages_total"), 0)
+        self.assertEqual(self.sum_of("websocket_closes_total"), 0)
 
     def test_metrics_of_refused(self) -> None:
         """A refused handshake is a request like any other."""
@@ -278,6 +403,33 @@ class WebSocketCases(Cases):
         server.settle()
         self.assertEqual(self.outcomes(), [(101, "finished")])
 
+    def test_socket_half_closed(self) -> None:
+        """After SHUT_WR the client reads the end, and the application its bytes."""
+        seen: list[bytes] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH + bytes(100_000))
+            skt.shutdown(socket.SHUT_WR)
+            while data := skt.recv(100_000):
+                seen.append(data)
+            raise StopIteration
+
+        server = self.serve(app)
+        client = Client(server)
+        client.link.stays_open = True
+        client.send(HANDSHAKE)
+        server.settle()
+        self.assertEqual(len(client.received), len(SWITCH) + 100_000)
+        self.assertTrue(client.link.ended)
+        self.assertEqual(self.outcomes(), [])
+        client.send(b"one")
+        client.send(b"two")
+        self.assertEqual(b"".join(seen), b"onetwo")
+        client.link.end()
+        server.settle()
+        self.assertEqual(self.outcomes(), [(101, "finished")])
+
     def test_socket_at_shutdown(self) -> None:
         """A taken-over request is cancelled at the end of the grace period."""
         errors: list[BaseException] = []
@@ -318,6 +470,97 @@ class WebSocketCases(Cases):
         self.assertEqual(self.outcomes(), [(400, "refused")])
 
 
+class HalfCloseCases(Cases):
+    """Clients that close their sending side only, where the transport supports it."""
+
+    def test_by_client(self) -> None:
+        """After the end of the client's bytes, the application may send."""
+        self.check_by_client()
+
+    def test_by_client_of_http(self) -> None:
+        """The same, where clients of HTTP may close their sending side too."""
+        self.check_by_client(half_close="serve", on_disconnect="cancel")
+
+    def check_by_client(self, **settings: Any) -> None:
+        """Fail unless a client receives an answer behind the end of its bytes."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH)
+            total = b""
+            while data := skt.recv(100):
+                total += data
+            environ["txgreenwsgi.sleep"](1)
+            skt.sendall(total)
+            raise StopIteration
+
+        server = self.serve(app, **settings)
+        client = Client(server)
+        client.send(HANDSHAKE)
+        client.send(b"all")
+        client.link.end()
+        server.settle()
+        self.assertEqual(self.outcomes(), [])
+        server.advance(1)
+        self.assertEqual(client.received, SWITCH + b"all")
+        self.assertTrue(client.link.ended)
+        self.assertEqual(self.outcomes(), [(101, "finished")])
+
+    def test_by_both(self) -> None:
+        """When both have ended their bytes, the call goes on, and closes at its end."""
+        seen: list[object] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH)
+            skt.shutdown(socket.SHUT_WR)
+            environ["txgreenwsgi.sleep"](1)
+            while data := skt.recv(100):
+                seen.append(data)
+            environ["txgreenwsgi.sleep"](1)
+            seen.append(environ["txgreenwsgi.client_disconnected"]())
+            raise StopIteration
+
+        server = self.serve(app)
+        client = Client(server)
+        client.link.stays_open = True
+        client.send(HANDSHAKE)
+        client.send(b"all")
+        client.link.end()
+        server.settle()
+        self.assertEqual(seen, [])
+        server.advance(1)
+        self.assertEqual(seen, [b"all"])
+        server.advance(1)
+        self.assertEqual(seen, [b"all", False])
+        self.assertEqual(self.outcomes(), [(101, "finished")])
+        stop = server.stop()
+        server.settle()
+        self.assertTrue(stop.done)
+
+    def test_cancel(self) -> None:
+        """Where a disconnect cancels requests, the end of the bytes does."""
+        errors: list[BaseException] = []
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            skt = environ["gunicorn.socket"]
+            skt.sendall(SWITCH)
+            try:
+                environ["txgreenwsgi.sleep"](9)
+            except BaseException as error:
+                errors.append(error)
+                raise
+            return []
+
+        server = self.serve(app, on_disconnect="cancel")
+        client = Client(server)
+        client.send(HANDSHAKE)
+        client.link.end()
+        server.settle()
+        self.assertIsInstance(errors[0], ClientDisconnected)
+        self.assertEqual(self.outcomes(), [(101, "disconnected")])
+
+
 class RefusalCases(Cases):
     """WebSockets on twisted.web, which has none."""
 
@@ -351,5 +594,9 @@ class RefusalCases(Cases):
 
 OWN_HTTP1 = [name for name in OWN if TRANSPORTS[name].version == "HTTP/1.1"]
 
+# Twisted's TLS ends both directions at the client's close_notify.
+HALF_CLOSE = [name for name in OWN_HTTP1 if name != "TwistedTls"]
+
 globals().update(on_every_transport(WebSocketCases, only=OWN_HTTP1))
+globals().update(on_every_transport(HalfCloseCases, only=HALF_CLOSE))
 globals().update(on_every_transport(RefusalCases, only=WEB))

@@ -121,10 +121,11 @@ class ExplainTests(SynchronousTestCase):
         for words in (
             ["--worker-class", "gevent"],
             ["--interface", "wsgi"],
-            ["--log-level", "debug"],
+            ["--log-config", "log.ini"],
             ["--enable-threads"],
         ):
             self.assertTrue(remedy(*words).startswith("remove it: "), words)
+        self.assertIn("give --log-level with", remedy("--loglevel", "debug"))
         self.assertIn("env A=1 ...", remedy("--env", "A=1"))
         self.assertIn("--app 'package.module:name()'", remedy("--factory"))
         self.assertIn("--request-timeout 60", remedy("-t", "60"))

@@ -148,7 +148,9 @@ class WatchdogTests(SynchronousTestCase):
     def test_steps(self) -> None:
         """The signal sets the limits of all steps, each later than the one before."""
         self.watchdog(grace=10)
-        [(numbers, drain, killed, killed_again, path)] = self.guarded
+        [(reactor, numbers, _, *times, path)] = self.guarded
+        drain, killed, killed_again = times
+        self.assertIs(reactor, self.reactor)
         self.assertEqual((numbers, path), ([signal.SIGTERM, signal.SIGINT], ""))
         self.assertEqual(drain, 0)
         before = time.monotonic()
@@ -159,6 +161,14 @@ class WatchdogTests(SynchronousTestCase):
         self.assertTrue(before + 10 <= end_of_grace <= time.monotonic() + 10)
         self.send(signal.SIGTERM)
         self.assertTrue(1 < self.limits[1] < self.armed[1][0] < killed_again)
+
+    def test_other_handler(self) -> None:
+        """The guardian leaves signals alone that the application handles."""
+        self.watchdog()
+        is_handled = self.guarded[0][2]
+        self.handlers[signal.SIGTERM] = lambda number, frame: None
+        self.assertFalse(is_handled(signal.SIGTERM))
+        self.assertTrue(is_handled(signal.SIGINT))
 
     def test_children_that_are_left(self) -> None:
         """After the grace period, processes of multiprocessing are terminated, killed.
@@ -336,7 +346,7 @@ class WatchdogTests(SynchronousTestCase):
     def test_drain(self) -> None:
         """With a drain, the reactor stops at its end, and the deadlines are later."""
         drained = self.drain()
-        [(_, drain, killed, _, _)] = self.guarded
+        [(_, _, _, drain, killed, _, _)] = self.guarded
         self.assertEqual(drain, 5)
         self.assertEqual(
             self.send(signal.SIGTERM),

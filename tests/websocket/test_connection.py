@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matrices import assert_table, matrix
+from tests.metrics.sums import series_by_label
 from txgreenwsgi import (
     TimedOut,
     WebSocketClosed,
@@ -17,6 +18,8 @@ from txgreenwsgi import (
     spawn,
     websocket,
 )
+from txgreenwsgi._metrics.families import SIZE
+from txgreenwsgi._metrics.process import measure
 from txgreenwsgi._websocket.connection import WEBSOCKET
 from txgreenwsgi.testing import LeakCheckMixin
 
@@ -849,6 +852,31 @@ class CompressionTests(WebSocketCase):
                 if answer is not None:
                     answer = answer.replace("; 10", "; server_max_window_bits=10")
                 self.assertEqual(got, answer)
+
+    def test_metrics(self) -> None:
+        """Metrics count the content of messages, not what is sent."""
+        values = [0.0] * SIZE
+
+        def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+            server = environ["txgreenwsgi.stopping"].__self__.server
+            self.sampler = measure(server, values, self.server.reactor)
+            self.addCleanup(self.sampler.stop)
+            echo(websocket(environ))
+            return []
+
+        self.server = self.serve(app)
+        headers = [("Sec-WebSocket-Extensions", "permessage-deflate")]
+        client = self.server.websocket(headers=headers)
+        content = deflated(b"long " * 50_000)
+        client.client.send(masked(0x42, content[:10]))
+        client.client.send(masked(0x80, content[10:]))
+        client.client.send(masked(0x82, b"short"))
+        self.sampler.count()
+        name = "txgreenwsgi_websocket_message_bytes_total"
+        self.assertEqual(
+            series_by_label(values, name), {"received": 250_005, "sent": 250_005}
+        )
+        client.client.disconnect()
 
     def test_refused(self) -> None:
         """compress=False refuses each offer."""

@@ -266,6 +266,113 @@ class UpgradedSocketTests(LeakCheckMixin, SynchronousTestCase):
         self.server.advance(5)
         self.assertEqual((self.ended, self.errors), (1, []))
 
+    def test_shutdown_of_sending(self) -> None:
+        """After SHUT_WR the client reads the end, and `recv` its further bytes."""
+        seen: list[bytes] = []
+
+        def use(skt: Any) -> None:
+            skt.sendall(SWITCH)
+            skt.shutdown(socket.SHUT_WR)
+            with self.assertRaises(BrokenPipeError):
+                skt.send(b"more")
+            skt.shutdown(socket.SHUT_WR)
+            self.assertEqual(select.select([skt], [], [], 0)[0], [])
+            while data := skt.recv(10):
+                seen.append(data)
+
+        client = self.open(use)
+        self.assertEqual(client.received, SWITCH)
+        self.assertTrue(client.socket.server_closed)
+        self.assertEqual(self.ended, 0)
+        client.send(b"one")
+        client.send(b"two")
+        self.assertEqual((seen, self.ended), ([b"one", b"two"], 0))
+        client.end()
+        self.assertEqual((self.ended, self.errors), (1, []))
+        self.assertEqual(client.received, SWITCH)
+        self.assertFalse(client.reset)
+
+    def test_shutdown_of_receiving(self) -> None:
+        """After SHUT_RD, `recv` returns what has arrived; sending continues."""
+        seen: list[bytes] = []
+
+        def use(skt: Any) -> None:
+            skt.sendall(SWITCH)
+            sleep(1)
+            skt.shutdown(socket.SHUT_RD)
+            sleep(1)
+            seen.extend([skt.recv(100), skt.recv(100)])
+            skt.sendall(b"answer")
+
+        client = self.open(use)
+        client.send(b"before")
+        self.server.advance(1)
+        client.send(b"after")
+        self.server.advance(1)
+        self.assertEqual(seen, [b"before", b""])
+        self.assertEqual(client.received, SWITCH + b"answer")
+        self.assertEqual((self.ended, self.errors), (1, []))
+
+    def test_shutdown_of_both(self) -> None:
+        """SHUT_RDWR ends both directions; the call goes on. Bad values are refused."""
+
+        def use(skt: Any) -> None:
+            skt.sendall(SWITCH)
+            with self.assertRaises(OSError) as raised:
+                skt.shutdown(9)
+            self.assertEqual(raised.exception.errno, errno.EINVAL)
+            skt.shutdown(socket.SHUT_RDWR)
+            self.assertEqual(skt.recv(10), b"")
+            with self.assertRaises(BrokenPipeError):
+                skt.send(b"more")
+            skt.close()
+            with self.assertRaises(OSError) as raised:
+                skt.shutdown(socket.SHUT_WR)
+            self.assertEqual(raised.exception.errno, errno.EBADF)
+
+        client = self.open(use)
+        self.assertEqual(client.received, SWITCH)
+        client.end()
+        self.assertEqual((self.ended, self.errors), (1, []))
+
+    def test_half_closed_by_client(self) -> None:
+        """After the end of the client's bytes, the application still sends."""
+
+        def use(skt: Any) -> None:
+            skt.sendall(SWITCH)
+            total = b""
+            while data := skt.recv(100):
+                total += data
+            sleep(1)
+            skt.sendall(b"got " + total)
+
+        client = self.open(use)
+        client.send(b"all")
+        client.end()
+        self.assertEqual((self.ended, client.closed), (0, False))
+        self.server.advance(1)
+        self.assertEqual(client.received, SWITCH + b"got all")
+        self.assertEqual((self.ended, self.errors), (1, []))
+        self.assertTrue(client.closed)
+        self.assertFalse(client.reset)
+
+    def test_half_closed_at_stop(self) -> None:
+        """The grace period also ends a call whose socket is shut down."""
+
+        def use(skt: Any) -> None:
+            skt.sendall(SWITCH)
+            skt.shutdown(socket.SHUT_WR)
+            skt.recv(10)
+
+        client = self.open(use)
+        self.server.site.stop(5)
+        self.server.advance(4)
+        self.assertEqual(self.ended, 0)
+        self.server.advance(2)
+        self.assertEqual(self.ended, 1)
+        self.assertIsInstance(self.errors[0], Cancelled)
+        client.disconnect()
+
     def test_other_tasks(self) -> None:
         """A task of the application that outlives the call gets socket errors."""
         seen: list[object] = []

@@ -22,6 +22,8 @@ __all__ = [
     "BLOCKS",
     "BLOCK_SECONDS",
     "BUILD",
+    "CLOSES",
+    "CLOSE_CODES",
     "CONNECTIONS",
     "CONNECTION_STATES",
     "DURATION",
@@ -33,6 +35,8 @@ __all__ = [
     "LAG",
     "LAYOUT",
     "MASTER_FAMILIES",
+    "MESSAGES",
+    "MESSAGE_BYTES",
     "METHODS",
     "ORDINARY",
     "OTHER",
@@ -91,6 +95,10 @@ CONNECTION_STATES: Final = (
     *("open", "announced", "finishing"),  # of HTTP/2
     OTHER,
 )
+
+#: Close codes of WebSockets (RFC 6455 section 7.4). Those of libraries and applications
+#: are too many: they are counted by their range.
+CLOSE_CODES: Final = (*map(str, range(1000, 1016)), "3xxx", "4xxx", OTHER)
 
 #: The states of tasks that have not ended.
 TASK_STATES: Final = ("new", "ready", "running", "parked", OTHER)
@@ -254,6 +262,25 @@ UPGRADED_RECEIVED_BYTES: Final = Family(
     "counter",
     "Bytes received on these WebSockets, with their framing.",
 )
+_DIRECTIONS: Final = ("direction", ("received", "sent"))
+MESSAGES: Final = Family(
+    "txgreenwsgi_websocket_messages",
+    "counter",
+    "Messages of WebSockets; not of those on gunicorn.socket.",
+    (_DIRECTIONS,),
+)
+MESSAGE_BYTES: Final = Family(
+    "txgreenwsgi_websocket_message_bytes",
+    "counter",
+    "Bytes of these messages, without framing and compression.",
+    (_DIRECTIONS,),
+)
+CLOSES: Final = Family(
+    "txgreenwsgi_websocket_closes",
+    "counter",
+    "WebSockets that were closed, by close code; not those on gunicorn.socket.",
+    (("code", CLOSE_CODES),),
+)
 CONNECTIONS: Final = Family(
     "txgreenwsgi_connections",
     "gauge",
@@ -317,6 +344,7 @@ FAMILIES: Final = (
     *(ORDINARY, FAST, REQUESTS, DURATION, FIRST_BYTE, SENT_BYTES, RECEIVED_BYTES),
     *(IN_FLIGHT, QUEUED, UPGRADED, UPGRADES, UPGRADED_SECONDS),
     *(UPGRADED_SENT_BYTES, UPGRADED_RECEIVED_BYTES),
+    *(MESSAGES, MESSAGE_BYTES, CLOSES),
     *(CONNECTIONS, TASKS, LAG, BLOCKS, BLOCK_SECONDS),
     *(POOL_WAITS, POOL_WAIT_SECONDS, POOL_TIMEOUTS, POOL_WAITING, POOL_CONNECTIONS),
 )

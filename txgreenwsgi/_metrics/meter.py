@@ -21,9 +21,12 @@ from txgreenwsgi._serving.metering import ORDINARY as ORDINARY_PLACE
 from txgreenwsgi.monitoring.records import OUTCOMES
 
 from .families import (
+    CLOSES,
     DURATION,
     FAST,
     FIRST_BYTE,
+    MESSAGE_BYTES,
+    MESSAGES,
     METHODS,
     ORDINARY,
     OTHER,
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
     from .families import Numbers
 
-__all__ = ["RequestMeter", "with_ordinary"]
+__all__ = ["MessageMeter", "RequestMeter", "with_ordinary"]
 
 _ORDINARY: Final = start_of(ORDINARY)
 _FAST: Final = start_of(FAST)
@@ -62,6 +65,11 @@ _UPGRADES: Final = {series.labels[0]: series.place for series in series_of(UPGRA
 _UPGRADED_SECONDS: Final = start_of(UPGRADED_SECONDS)
 _UPGRADED_SENT: Final = start_of(UPGRADED_SENT_BYTES)
 _UPGRADED_RECEIVED: Final = start_of(UPGRADED_RECEIVED_BYTES)
+_MESSAGES: Final = {series.labels[0]: series.place for series in series_of(MESSAGES)}
+_MESSAGE_BYTES: Final = {
+    series.labels[0]: series.place for series in series_of(MESSAGE_BYTES)
+}
+_CLOSES: Final = {series.labels[0]: series.place for series in series_of(CLOSES)}
 
 # A fast request is in the first bucket.
 assert DURATION.bounds[0] == FIRST_BYTE.bounds[0] == FAST_SECONDS
@@ -96,6 +104,55 @@ _PLACES: Final = {
 }
 
 
+class MessageMeter:
+    """The counters of the messages of WebSockets. See `MessageCounts`.
+
+    A message costs two additions of integers; `publish` writes them.
+
+    Args:
+        values: the numbers, in the layout of `families`.
+    """
+
+    __slots__ = (
+        "_closes",
+        "_values",
+        "received",
+        "received_bytes",
+        "sent",
+        "sent_bytes",
+    )
+
+    def __init__(self, values: Numbers) -> None:
+        self._values = values
+        # By the place of the code.
+        self._closes: dict[int, int] = {}
+        self.received = self.received_bytes = 0
+        self.sent = self.sent_bytes = 0
+
+    def closed(self, code: int) -> None:
+        """Count a WebSocket that is closed."""
+        place = _CLOSES.get(str(code))
+        if place is None:
+            place = _CLOSES.get(f"{code // 1000}xxx", _CLOSES[OTHER])
+        self._closes[place] = self._closes.get(place, 0) + 1
+
+    def publish(self) -> None:
+        """Write what was counted since the last call."""
+        values = self._values
+        if self.received:
+            values[_MESSAGES["received"]] += self.received
+            values[_MESSAGE_BYTES["received"]] += self.received_bytes
+            self.received = self.received_bytes = 0
+        if self.sent:
+            values[_MESSAGES["sent"]] += self.sent
+            values[_MESSAGE_BYTES["sent"]] += self.sent_bytes
+            self.sent = self.sent_bytes = 0
+        if self._closes:
+            for place, count in self._closes.items():
+                values[place] += count
+            self._closes.clear()
+
+
 class RequestMeter(lanes.RequestMeterState):
     """The counters of the requests of one server. See `RequestMetrics`.
 
@@ -112,6 +169,7 @@ class RequestMeter(lanes.RequestMeterState):
             "_fast",
             "_hub",
             "first_bytes",
+            "messages",
             "ordinary",
             "seconds",
             "sent",
@@ -122,6 +180,7 @@ class RequestMeter(lanes.RequestMeterState):
     def __init__(self, values: Numbers, hub: Hub) -> None:
         self.values = values
         self._hub = hub
+        self.messages = MessageMeter(values)
         # Floating-point numbers, as in the memory.
         self.ordinary = float(values[_ORDINARY])
         self._fast = float(values[_FAST])
@@ -205,6 +264,7 @@ class RequestMeter(lanes.RequestMeterState):
         values[_DURATION_SUM] += seconds
         values[_FIRST_BYTE_SUM] += seconds
         values[_SENT] += sent
+        self.messages.publish()
 
 
 def with_ordinary(numbers: Sequence[float]) -> list[float]:

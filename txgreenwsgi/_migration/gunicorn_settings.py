@@ -519,8 +519,10 @@ SECTIONS: Final[dict[str, tuple[GunicornSetting, ...]]] = {
             "loglevel",
             ("--log-level",),
             "text",
-            "the application sets the level of its messages with `logging`; those of "
-            "the server have one level",
+            "that of the server's own lines; the application sets the level of its "
+            "messages with `logging`",
+            ours="`--log-level txgreenwsgi=LEVEL`",
+            convert=values.log_level,
         ),
         GunicornSetting(
             "capture_output",

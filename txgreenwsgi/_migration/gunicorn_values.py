@@ -307,6 +307,16 @@ def error_log(value: Any, source: Source) -> Iterable[Entry]:
         yield Process(f"--log-file {source.path(str(value))}")
 
 
+def log_level(value: Any, source: Source) -> Iterable[Entry]:
+    """Translate `loglevel`, which is that of gunicorn's own lines."""
+    level = str(value).lower() if value else ""
+    if level in ("debug", "info", "warning", "error", "critical"):
+        level = level.removesuffix("ing")
+        yield Key("log_level", [f"txgreenwsgi={level}"])
+    elif level:
+        yield Missing(f"{level!r} is no level")
+
+
 def python_path(value: Any, source: Source) -> Iterable[Entry]:
     """Translate `pythonpath`."""
     paths = [source.path(one) for one in strings(value)]

@@ -232,7 +232,7 @@ cdef class Lent:
     cdef public object connection_done, connection_lost, serve, swap_state, running_loop
     cdef public object recorded, first_reserved, Ends, wildcards
     cdef public object end_child, log_failure, raised, finish_response, note_request
-    cdef public object as_bytes, close_response, encode_field
+    cdef public object as_bytes, close_response, encode_field, RecordDetails
     # The functions of methods that are in each environ.
     cdef public object client_disconnected, set_request_timeout, stopping
     cdef public object send_early_hints

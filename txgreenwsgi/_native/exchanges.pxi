@@ -152,7 +152,7 @@ cdef bint may_run(ExchangeState self) except -1:
     server = <ApplicationServerState>self.server
     if server.settings is not last_settings:
         note_settings(server.settings)
-    return plain_settings and not (<RequestTableState>server.table).needs
+    return plain_settings
 
 
 cdef inline bint serves_in_task(object runner) except -1:
@@ -258,6 +258,8 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
     if (<RequestTableState>server.table).observers:
         head._variables = {
             name: environ[name] for name in rooms.recorded if name in environ}
+        if (<RequestTableState>server.table).needs:
+            self.details = rooms.RecordDetails(environ)
     return environ
 
 
@@ -347,8 +349,8 @@ cdef bint end_exchange(ExchangeState self) except -1:
     table = <RequestTableState>server.table
     channel = <H1ChannelState>self.stream
     if (
-        admission._queue or table.observers or server.detached or is_waiting(channel)
-        or server.times is not None or not server.keeps_alive
+        admission._queue or server.detached or is_waiting(channel)
+        or not server.keeps_alive
     ):
         return False
     ends += 1
@@ -356,11 +358,21 @@ cdef bint end_exchange(ExchangeState self) except -1:
     admission.running -= 1
     if server.metrics is not None:
         count_ended(self, server.metrics, (<GreenletHubState>server.hub).ended_at)
+    if table.observers:
+        table.observe(self.record())
     if table.watcher is not None:
         watch_ended(self, table, (<GreenletHubState>server.hub).ended_at)
+    if server.times is not None:
+        server.times.ended(self)
     table.exchanges.discard(self)
     h1 = channel._h1
-    if (
+    if not server.keeps_alive or server.detached:  # by an observer
+        if server.detached:
+            server._forget(self)
+        if server.shutdown.stopping:
+            server.shutdown.complete_if_idle()
+        channel.ended(self)
+    elif (
         channel.exchange is self and channel.state is "serving" and h1.persistent
         and h1.sending is "complete" and not channel.reading_paused and not h1.pending
         and channel._inbox is rooms.empty_inbox and not h1.has_unread

@@ -138,6 +138,12 @@ cdef ResponseHeadState response_head(object status, object fields):
     return head
 
 
+cdef bint needs_headers(ExchangeState self) except -1:
+    """Return whether the record needs the lines that `encode` writes."""
+    return "response_headers" in (
+        <RequestTableState>(<ApplicationServerState>self.server).table).needs
+
+
 cdef bint respond(ExchangeState self, object given, object data, bint whole) except -1:
     """`Exchange.respond`, `H1Channel.start` and `finish`, `Connection.send_head`.
 
@@ -156,8 +162,7 @@ cdef bint respond(ExchangeState self, object given, object data, bint whole) exc
     if (
         type(given) is not rooms.ResponseHead or type(data) is not bytes
         or self.state is not "running" or type(self.stream) is not rooms.H1Channel
-        or self.details is not None  # a record needs the lines of `encode`
-        or not is_usual(self)
+        or not is_usual(self) or (self.details is not None and needs_headers(self))
     ):
         return False
     head = <ResponseHeadState>given

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
     IHandshakeListener,
     IProtocol,
     ISSLTransport,
@@ -30,7 +31,7 @@ from txgreenwsgi._native import lanes
 from txgreenwsgi._serving.body import BadBody
 from txgreenwsgi._serving.exchange import ENDED, Exchange
 from txgreenwsgi._serving.stream import concurrent_write_error
-from txgreenwsgi._serving.upgrade import offers_websocket
+from txgreenwsgi._serving.upgrade import UpgradedStream, offers_websocket
 from txgreenwsgi._states import TransitionTable
 from txgreenwsgi._wsgi.input import MAX_PIECE_BYTES
 
@@ -267,9 +268,64 @@ class H1Channel(Channel, lanes.H1ChannelState):
         except OSError:
             return CONNECTION_LOST
         if not data:
+            if self.outlives_input:
+                self.readConnectionLost()
+                return None
             return CONNECTION_DONE
         self.dataReceived(data)
         return None
+
+    @property
+    def outlives_input(self) -> bool:
+        """Whether the application has a socket, on which it may still send.
+
+        False where the end of the input cancels requests.
+        """
+        exchange = self.exchange
+        return (
+            self.state is UPGRADED
+            and exchange is not None
+            and isinstance(exchange.body, UpgradedStream)
+            and exchange.body.may_outlive_input
+            and not self._cancels_at_end(exchange)
+        )
+
+    def _cancels_at_end(self, exchange: Exchange) -> bool:
+        """Return whether the end of the input cancels an upgraded request."""
+        return exchange.limits.cancel_on_disconnect
+
+    def _upgraded_input_ended(self) -> bool:
+        body = None if self.exchange is None else self.exchange.body
+        return isinstance(body, UpgradedStream) and body.client_ended
+
+    def __conform__(self, interface: object) -> object:
+        """Support a half-closed connection while the application has a socket."""
+        if interface is IHalfCloseableProtocol and self.outlives_input:
+            return self
+        return None
+
+    def readConnectionLost(self) -> None:
+        """End the input of an upgraded exchange: the application may still send."""
+        exchange = self.exchange
+        assert exchange is not None, "the input of an upgraded exchange has ended"
+        body = exchange.body
+        assert isinstance(body, UpgradedStream), "it was upgraded"
+        body.client_ended = True
+        # Not watched for a hang-up, which the end of the input is.
+        self.reading_paused = True
+        self.transport.pauseProducing()
+        body.ended()
+
+    def writeConnectionLost(self) -> None:
+        """No-op, required by IHalfCloseableProtocol."""
+
+    def hung_up(self) -> None:
+        """Handle a disconnect while reading is paused."""
+        if self.outlives_input:
+            # The bytes before it were not read yet.
+            self._sockets.watch_hang_up(self._fd, False)
+        else:
+            super().hung_up()
 
     def connectionLost(self, reason: Failure) -> None:
         """Handle the loss of the connection, for any reason."""
@@ -496,6 +552,10 @@ class H1Channel(Channel, lanes.H1ChannelState):
             self._close_behind(exchange)
             self.server.detach(exchange)
 
+    def end_sending(self) -> None:
+        """End the sending side of an upgraded connection, and continue to read."""
+        self._close_sending(self.output, isinstance(self.output, SocketOutput))
+
     def upgrade(self, protocol: str, head: ResponseHead | None) -> None:
         """Switch to another protocol, and send a 101 response. May park."""
         exchange = self.exchange
@@ -627,6 +687,8 @@ class H1Channel(Channel, lanes.H1ChannelState):
                 self._postpone()  # a part of the body awaits its decoding
                 return
         if wanted and self.reading_paused:
+            if self.state is UPGRADED and self._upgraded_input_ended():
+                return
             self._resume_reading()
         elif (
             not wanted

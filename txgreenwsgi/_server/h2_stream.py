@@ -203,6 +203,10 @@ class H2Stream:
         if not end and self._carrier.may_buffer:
             self.flush()
 
+    def end_sending(self) -> None:
+        """Never called: applications close a WebSocket, and have no socket."""
+        raise AssertionError("gunicorn.socket is offered over HTTP/1.1 only")
+
     def upgrade(self, protocol: str, head: ResponseHead | None) -> None:
         """Accept an extended CONNECT (RFC 8441): bytes in both directions. May park."""
         assert head is not None, "an application cannot send frames itself"

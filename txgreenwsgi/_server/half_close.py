@@ -21,6 +21,7 @@ from .sockets import DONE
 if TYPE_CHECKING:
     from txgreenwsgi._http.parser import HeadLimits
     from txgreenwsgi._serving.application_server import ApplicationServer
+    from txgreenwsgi._serving.exchange import Exchange
 
     from .handshakes import Handshakes
     from .proxied_address import ProxiedAddress
@@ -65,13 +66,19 @@ class HalfCloseChannel(H1Channel):
 
     def readConnectionLost(self) -> None:
         """Handle the end of the input, on a transport that the reactor watches."""
-        if self._serves_complete_request():
+        if self.outlives_input:
+            super().readConnectionLost()
+        elif self._serves_complete_request():
             self._end_input()
         else:
             self._lose()
 
     def writeConnectionLost(self) -> None:
         """No-op, required by IHalfCloseableProtocol."""
+
+    def _cancels_at_end(self, exchange: Exchange) -> bool:
+        """Return False: the client may have closed its sending side only."""
+        return False
 
     def _serves_complete_request(self) -> bool:
         exchange = self.exchange

@@ -285,10 +285,21 @@ class TLSTransport:
         return self.state is not CLOSED
 
     def _end_input(self, records: Records) -> None:
-        """Close after the client's close_notify, or after its error."""
+        """Close after the client's close_notify, or after its error.
+
+        Not if the application may still send (RFC 8446 section 6.1).
+        """
+        if not records.failed and self._outlives_input:
+            self.wrappedProtocol.readConnectionLost()
+            return
         if self.state is OPEN:
             self._send_close_notify(records)
         self.transport.loseConnection()
+
+    @property
+    def _outlives_input(self) -> bool:
+        """Whether the channel continues at the end of the client's bytes."""
+        return getattr(self.wrappedProtocol, "outlives_input", False)
 
     def connectionLost(self, reason: Failure) -> None:
         """Handle the loss of the connection, for any reason."""
@@ -438,8 +449,12 @@ class TLSTransport:
         """
         if self.state is SHAKING:
             self.abortConnection()
-        elif self.state is OPEN:
-            self._send_close_notify(self._records)
+            return
+        records = self._records
+        if self.state is OPEN:
+            self._send_close_notify(records)
+        if self.state is CLOSING and records.ended and not self._outlives_input:
+            self.transport.loseConnection()
 
     def loseWriteConnection(self) -> None:
         """As `loseConnection`: TLS ends both directions."""

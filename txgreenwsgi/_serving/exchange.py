@@ -1064,8 +1064,13 @@ class Exchange(lanes.ExchangeState):
             self.body = UpgradedStream(self, NO_BODY)
             self.body.drop()
 
+    def end_upgraded_sending(self) -> None:
+        """End the sending side of an upgraded stream; it still receives."""
+        if self.state is RESPONDING:
+            self.stream.end_sending()
+
     def end_upgraded(self) -> None:
-        """End the sending side of an upgraded stream. May park."""
+        """End an upgraded stream. May park."""
         if self.state is RESPONDING:
             self.stream.finish()
             if self.state is RESPONDING:

@@ -12,6 +12,8 @@ from txgreenwsgi._native import lanes
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
+    from txgreenwsgi._websocket.stream import MessageCounts
+
     class _Head(Protocol):
         @property
         def method(self) -> str: ...
@@ -91,6 +93,10 @@ class RequestMetrics(Protocol):
     @property
     def first_bytes(self) -> Mapping[Metered, float]:
         """When responses began whose requests have not ended."""
+
+    @property
+    def messages(self) -> MessageCounts:
+        """The counters of the messages of WebSockets."""
 
     def begun(self, exchange: Metered) -> None:
         """Note that a response begins. May be called again for the same response.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from txgreenwsgi._native import lanes
+
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["RecordDetails"]
 
 
+@lanes.lent
 class RecordDetails:
     """References of an exchange, if an observer needs optional fields.
 

@@ -215,6 +215,13 @@ class Stream(Protocol):
             RuntimeError: another task is still parked in a send.
         """
 
+    def end_sending(self) -> None:
+        """End the sending side of an upgraded stream. Never parks.
+
+        Behind all blocks; the stream still passes the bytes of the client. `finish`
+        follows.
+        """
+
     def upgrade(self, protocol: str, head: ResponseHead | None) -> None:
         """Switch to another protocol: a byte stream in both directions. May park.
 

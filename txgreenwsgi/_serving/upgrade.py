@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._http.head import RequestHead
     from txgreenwsgi._switching.greenlets import Hub, Task
-    from txgreenwsgi._websocket.stream import Listener
+    from txgreenwsgi._websocket.stream import Listener, MessageCounts
 
     from .body import NoBody
     from .limits import Limits
+    from .metering import RequestMetrics
     from .shutdown import Shutdown
     from .stream import Ends, Stream
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
         hub: Hub
         shutdown: Shutdown
+        metrics: RequestMetrics | None
 
     class Upgradable(Protocol):
         """The interface of an exchange that this file uses."""
@@ -80,7 +82,10 @@ if TYPE_CHECKING:
             """Send a block. Parks under backpressure."""
 
         def end_upgraded(self) -> None:
-            """End the sending side. May park."""
+            """End the stream. May park."""
+
+        def end_upgraded_sending(self) -> None:
+            """End the sending side; input is still received. Never parks."""
 
 
 __all__ = [
@@ -190,6 +195,12 @@ class _Offer:
         """Whether the server is stopping."""
         return self._exchange.server.shutdown.stopping
 
+    @property
+    def counts(self) -> MessageCounts | None:
+        """The counters of messages; None without metrics."""
+        metrics = self._exchange.server.metrics
+        return None if metrics is None else metrics.messages
+
     @crossing
     def accept(self, fields: Sequence[tuple[str, str]]) -> UpgradedStream:
         """Send the response that switches protocols, and switch. May park."""
@@ -210,7 +221,9 @@ class UpgradedStream:
         body: its body so far.
 
     Attributes:
-        at_end: whether the client has ended its side, or is lost.
+        at_end: whether the client has ended its side, or is lost; or further bytes are
+            discarded.
+        client_ended: whether the client has ended its side, and may still receive.
         error: the error that each further read and send raises; None if there is none.
         reader: the suspension of the parked reader; None if there is none.
         listener: the consumer of the bytes; None while `receive` returns them.
@@ -229,6 +242,7 @@ class UpgradedStream:
         "_senders",
         "_sending",
         "at_end",
+        "client_ended",
         "error",
         "listener",
         "reader",
@@ -248,6 +262,7 @@ class UpgradedStream:
         # None before the first wait: an empty deque takes 600 bytes.
         self._senders: deque[Suspension] | None = None
         self.at_end = False
+        self.client_ended = False
         self.error: BaseException | None = None
         self.reader: Suspension | None = None
         self.listener: Listener | None = None
@@ -281,7 +296,7 @@ class UpgradedStream:
         if self.listener is not None:
             self.listener.received(piece)
             self.update_backpressure()
-        elif self.error is None:
+        elif self.error is None and not self.at_end:
             self._buffer += piece
             self._notify()
 
@@ -450,6 +465,33 @@ class UpgradedStream:
             self._pass_turn()
         self.ended()
 
+    def end_sending(self) -> None:
+        """End the sending side; input is still received. May park.
+
+        A no-op if the client is lost or the request has ended.
+        """
+        if self._exchange is None:
+            return
+        self._take_turn()
+        try:
+            if not self._sealed and self._exchange is not None:
+                self._sealed = True
+                self._exchange.end_upgraded_sending()
+        finally:
+            self._pass_turn()
+
+    def end_receiving(self) -> None:
+        """Discard further input; the bytes that have arrived remain. Never parks."""
+        self.ended()
+
+    @property
+    def may_outlive_input(self) -> bool:
+        """Whether the application may send after the end of the client's bytes.
+
+        Without a listener, for which the end of the input is that of the connection.
+        """
+        return self.listener is None and self._exchange is not None
+
     def reset(self) -> None:
         """Abort the connection or stream. Never parks."""
         if self._exchange is not None:
@@ -458,7 +500,7 @@ class UpgradedStream:
     def fileno(self) -> int:
         """Return a descriptor that is readable while `receive` would not park."""
         if self._flag is None:
-            self._usable()
+            self._connected()
             self._flag = ReadableFlag()
             self._update_flag()
         return self._flag.fileno()
@@ -475,14 +517,18 @@ class UpgradedStream:
         self.update_backpressure()
 
     def _usable(self) -> Upgradable:
+        exchange = self._connected()
+        if self._sealed:
+            raise ClientDisconnected("the connection was closed by the application")
+        return exchange
+
+    def _connected(self) -> Upgradable:
         exchange = self._exchange
         if exchange is None:
             assert self.error is not None, "a dropped stream has an error"
             raise self.error
         if exchange.error is not None:
             raise exchange.error
-        if self._sealed:
-            raise ClientDisconnected("the connection was closed by the application")
         return exchange
 
     def _take_turn(self) -> None:

@@ -9,7 +9,6 @@ This file knows processes and signals. It must never switch.
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 import sys
@@ -95,8 +94,6 @@ def _reset_signals() -> None:
         handler = signal.getsignal(number)
         module = getattr(handler, "__module__", None) or ""
         if callable(handler) and module.startswith(("twisted.", "txgreenwsgi.")):
-            # The watchdog's hook of the same signal, which would restore the handler.
-            faulthandler.unregister(number)
             default = (
                 signal.default_int_handler
                 if number == signal.SIGINT

@@ -342,7 +342,11 @@ OTHERS: Final[dict[str, _Remedy]] = {
         ["--error-logfile", "--errorlog", "--log-file", "--logto"],
         _process("log-file"),
     ),
-    **dict.fromkeys(["--log-level", "--loglevel", "--log-config"], _NO_LEVEL),
+    "--loglevel": (
+        "give --log-level with debug, info, warn, error or critical; the application "
+        "sets the level of its own messages with logging"
+    ),
+    "--log-config": _NO_LEVEL,
     **dict.fromkeys(
         ["--forwarded-allow-ips", "--trust-proxy", "--proxy-allow-from"],
         _renamed("--trusted-proxy"),

@@ -169,7 +169,9 @@ class Watchdog:
         if self._is_master:
             return
         start_guardian(
+            reactor,
             numbers,
+            lambda number: signal.getsignal(number) == self._signal_received,
             self._drain_seconds,
             self._grace_seconds + _GUARDIAN_SECONDS,
             _GUARDIAN_SECONDS,

@@ -6,7 +6,6 @@ It knows the order in which the parts of a worker start and stop.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import importlib
 import os
 import signal
@@ -33,8 +32,8 @@ from txgreenwsgi._workers.logs import LogSender
 from txgreenwsgi._workers.messages import encoded
 from txgreenwsgi._workers.page import Record
 from txgreenwsgi._workers.pulse import Limits, Pulse, note_requests
-from txgreenwsgi._workers.stacks import STACKS_SIGNAL
 from txgreenwsgi._workers.tenancy import Tenancy
+from txgreenwsgi._workers.worker_program import handle_stacks_signals
 from txgreenwsgi.green import patched
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def run_worker(boot: Boot, preloaded: Preloaded | None = None) -> NoReturn:
     for fd in (LINK_FD, LOG_FD, PAGE_FD, STACKS_FD):
         os.set_inheritable(fd, False)
     # Again in the child of a fork server; an executed worker has done it earlier.
-    faulthandler.register(STACKS_SIGNAL, STACKS_FD, all_threads=True)
+    handle_stacks_signals(boot.stacks_signal, boot.forced_stacks_signal)
     if boot.uses_tls:
         os.set_inheritable(TLS_FD, False)
         adopt_stored(TLS_FD)

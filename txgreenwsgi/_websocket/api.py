@@ -114,7 +114,9 @@ def _open(
 
     task = require_task("websocket()")
     stream = offer.accept([*handshake.fields, *headers])
-    opened = WebSocket(stream, handshake, task, max_message, ping, interrupt)
+    opened = WebSocket(
+        stream, handshake, task, max_message, ping, interrupt, offer.counts
+    )
     stream.attach(opened)
     return opened
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .handshake import Handshake
-    from .stream import ByteStream
+    from .stream import ByteStream, MessageCounts
 
 __all__ = ["WEBSOCKET", "WebSocket"]
 
@@ -110,6 +110,7 @@ class WebSocket:
         "_closing_since",
         "_control_sent_at",
         "_controls",
+        "_counts",
         "_dropped",
         "_ends_stream",
         "_flag",
@@ -143,12 +144,15 @@ class WebSocket:
         max_message: int,
         ping_seconds: float,
         interrupt: bool,
+        counts: MessageCounts | None,
     ) -> None:
         self.subprotocol = handshake.subprotocol
         self._stream = stream
         self._hub = task.hub
         # The task to interrupt at the end.
         self._task = task if interrupt else None
+        # None without metrics.
+        self._counts = counts
         self._window_bits = handshake.window_bits
         self._limits = MessageLimits(max_message, bool(handshake.window_bits))
         self._proto = FrameProtocol(client=False, extensions=[self._limits])
@@ -275,13 +279,18 @@ class WebSocket:
             )
         if self._state is not OPEN:
             raise self._not_open()
-        compressed = bool(self._window_bits) and len(payload) >= COMPRESSED_BYTES
+        size = len(payload)
+        compressed = bool(self._window_bits) and size >= COMPRESSED_BYTES
         if compressed:
             payload = compress(payload, self._window_bits, yield_if_due)
         if self._pongs:
             # A ping that came before the message that this one answers.
             self._run_controls()
         self._send_frame(encode_frame(opcode, payload, compressed))
+        counts = self._counts
+        if counts is not None:
+            counts.sent += 1
+            counts.sent_bytes += size
 
     def _send_frame(self, frame: bytes, last: bool = False) -> None:
         try:
@@ -527,6 +536,10 @@ class WebSocket:
         message = payload if isinstance(payload, str) else bytes(payload)
         if self._state is not OPEN:
             return  # RFC 6455 section 5.5.1: the server has begun to close
+        counts = self._counts
+        if counts is not None:
+            counts.received += 1
+            counts.received_bytes += self._limits.message_bytes
         self._messages.append(message)
         self._held += len(message) + _MESSAGE_BYTES
         self._wake()
@@ -593,6 +606,8 @@ class WebSocket:
         self._unparsed = False
         self._fragments = None
         self._closed_error = error = WebSocketClosed(code, reason)
+        if self._counts is not None:
+            self._counts.closed(code)
         task = self._task
         waits = self._reader is not None and self._reader.task is task
         waits |= any(closer.task is task for closer in self._closers)

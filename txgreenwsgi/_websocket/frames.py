@@ -91,6 +91,11 @@ class MessageLimits(Extension):
         # Of the current frame: control frames may come between those of a message.
         self._control = False
 
+    @property
+    def message_bytes(self) -> int:
+        """The size of the current message so far, decompressed."""
+        return self._size if self._compressed else self._received
+
     def enabled(self) -> bool:
         """Return True: it is in use from the start."""
         return True

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .errors import WebSocketRefused
 
-__all__ = ["ByteStream", "Listener", "Offer"]
+__all__ = ["ByteStream", "Listener", "MessageCounts", "Offer"]
 
 
 class Listener(Protocol):
@@ -96,6 +96,15 @@ class ByteStream(Protocol):
     def close(self) -> None:
         """End the sending side; further input is discarded. May park."""
 
+    def end_sending(self) -> None:
+        """End the sending side; input is still received. May park.
+
+        A no-op if the client is lost or the request has ended.
+        """
+
+    def end_receiving(self) -> None:
+        """Discard further input; the bytes that have arrived remain. Never parks."""
+
     def reset(self) -> None:
         """Abort the connection or stream. Never parks."""
 
@@ -109,6 +118,27 @@ class ByteStream(Protocol):
         """Resume reading if `listener` is no longer full. Never parks."""
 
 
+class MessageCounts(Protocol):
+    """The counters of messages, of all WebSockets of a server.
+
+    Call from the reactor's thread.
+
+    Attributes:
+        sent: the number of messages sent since it was last published.
+        sent_bytes: their size, before compression.
+        received: the number of messages received since then.
+        received_bytes: their size, decompressed.
+    """
+
+    sent: int
+    sent_bytes: int
+    received: int
+    received_bytes: int
+
+    def closed(self, code: int) -> None:
+        """Count a WebSocket that is closed, by its close code. Never parks."""
+
+
 class Offer(Protocol):
     """The possibility to upgrade a request: `txgreenwsgi.upgrade` in its environ."""
 
@@ -119,6 +149,10 @@ class Offer(Protocol):
     @property
     def stopping(self) -> bool:
         """Whether the server is stopping."""
+
+    @property
+    def counts(self) -> MessageCounts | None:
+        """The counters of messages; None without metrics."""
 
     def accept(self, fields: Sequence[tuple[str, str]]) -> ByteStream:
         """Send the response that switches protocols, and switch. May park.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from .stacks import STACKS_SIGNAL
+from .stacks import FORCED_STACKS_SIGNAL, STACKS_SIGNAL
 
 if TYPE_CHECKING:
     from .messages import Message
@@ -45,6 +45,7 @@ class Boot:
         name: the name of the worker in the log.
         uses_tls: whether there is a descriptor for TLS.
         stacks_signal: the signal at which the worker writes its stacks.
+        forced_stacks_signal: that at which it does so in the C signal handler.
         development: whether the worker lists its files to the master.
         preload: whether workers are forked from a process that has imported the
             application.
@@ -64,6 +65,7 @@ class Boot:
     name: str = ""
     uses_tls: bool = False
     stacks_signal: int = STACKS_SIGNAL
+    forced_stacks_signal: int = FORCED_STACKS_SIGNAL
     development: bool = False
     preload: bool = False
     failure: str = ""

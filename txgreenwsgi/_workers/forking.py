@@ -24,12 +24,12 @@ from .logs import LogReader
 from .messages import close_descriptors
 from .process import (
     Channels,
+    Stacks,
     WorkerProcess,
     end_of,
     shared_descriptors,
     spawn_python,
 )
-from .stacks import STACKS_SIGNAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,7 +166,7 @@ class _ForkServer(ProcessProtocol):
         self.has_ended = False
         self._workers: dict[int, _ForkedProcess] = {}
         channels = Channels()
-        self._stacks = channels.stacks
+        self._stacks = Stacks(channels.stacks, reactor, self.signal)
         self._link = Link(channels.link, reactor, self._received, self._lost)
         self._log = LogReader(channels.log, reactor, "fork server")
         try:
@@ -217,8 +217,7 @@ class _ForkServer(ProcessProtocol):
 
     def begin_stacks(self) -> None:
         """Let the process write its stacks."""
-        self._stacks.clear()
-        self.signal(STACKS_SIGNAL)
+        self._stacks.begin()
 
     def stacks(self) -> str:
         """Return the stacks that it has written."""

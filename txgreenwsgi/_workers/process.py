@@ -26,12 +26,13 @@ from .link import Link
 from .logs import LogReader
 from .memory_files import StacksFile
 from .messages import close_descriptors
-from .stacks import STACKS_SIGNAL
+from .stacks import FORCED_STACKS_SIGNAL, STACKS_SIGNAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.error import ProcessDone, ProcessTerminated
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
     from .messages import Message
@@ -41,6 +42,7 @@ __all__ = [
     "Channels",
     "Launcher",
     "MasterEvents",
+    "Stacks",
     "WorkerProcess",
     "as_patched",
     "end_of",
@@ -57,6 +59,9 @@ _OF_MASTER: Final = (
 
 #: The buffer of the log's socket pair; the kernel may allow less.
 _LOG_BUFFER_BYTES: Final = 1 << 20
+
+#: Time for Python to write its stacks; less than `STACKS_SECONDS`.
+FORCE_SECONDS: Final = 0.6
 
 
 def worker_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -185,9 +190,11 @@ def spawn_python(
         OSError: the process cannot be started.
     """
     null = _null_device()
-    # Python ends by this signal until `worker_program` handles it. The mask is
-    # inherited, so the signal waits.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [STACKS_SIGNAL])
+    # Python ends by these signals until `worker_program` handles them. The mask is
+    # inherited, so they wait.
+    mask = signal.pthread_sigmask(
+        signal.SIG_BLOCK, [STACKS_SIGNAL, FORCED_STACKS_SIGNAL]
+    )
     try:
         transport = reactor.spawnProcess(
             protocol,
@@ -247,6 +254,53 @@ def _null_device() -> int:
         return reading
 
 
+class Stacks:
+    """The stacks of one process.
+
+    Args:
+        file: the process writes them to it; owned by this object.
+        reactor: the reactor.
+        kill: sends a signal to the process. A no-op if it has ended.
+    """
+
+    def __init__(
+        self, file: StacksFile, reactor: IReactorTime, kill: Callable[[int], object]
+    ) -> None:
+        self._file = file
+        self._reactor = reactor
+        self._kill = kill
+        self._forcing: IDelayedCall | None = None
+
+    def begin(self) -> None:
+        """Let the process write its stacks; in C if Python does not do it soon.
+
+        A no-op if the process has ended.
+        """
+        self._cancel()
+        if self._file.fd < 0:
+            return
+        self._file.clear()
+        self._kill(STACKS_SIGNAL)
+        self._forcing = self._reactor.callLater(FORCE_SECONDS, self._force)
+
+    def _force(self) -> None:
+        if not self._file.read():
+            self._kill(FORCED_STACKS_SIGNAL)
+
+    def _cancel(self) -> None:
+        if self._forcing is not None and self._forcing.active():
+            self._forcing.cancel()
+
+    def read(self) -> str:
+        """Return the stacks that were written since `begin`; "" after `close`."""
+        return self._file.read()
+
+    def close(self) -> None:
+        """Close the file, when the process has ended."""
+        self._cancel()
+        self._file.close()
+
+
 class WorkerProcess:
     """One process of a worker: its link, log and stacks.
 
@@ -262,7 +316,7 @@ class WorkerProcess:
     ) -> None:
         self._worker = worker
         self._master = master
-        self._stacks = channels.stacks
+        self._stacks = Stacks(channels.stacks, reactor, self.kill)
         self._reactor = reactor
         self._ended = False
         self._link = Link(channels.link, reactor, self._received, self._lost)
@@ -283,8 +337,7 @@ class WorkerProcess:
                 os.kill(self.pid, number)
 
     def begin_stacks(self) -> None:
-        self._stacks.clear()
-        self.kill(STACKS_SIGNAL)
+        self._stacks.begin()
 
     def stacks(self) -> str:
         return self._stacks.read()

@@ -36,7 +36,7 @@ class Process(Protocol):
         """Send a signal. A no-op if the process has ended."""
 
     def begin_stacks(self) -> None:
-        """Let the process write its stacks, without running Python code."""
+        """Let the process write its stacks, in any case within `STACKS_SECONDS`."""
 
     def stacks(self) -> str:
         """Return the stacks that were written since `begin_stacks`."""

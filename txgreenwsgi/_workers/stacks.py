@@ -1,9 +1,12 @@
-"""The signal at which a worker writes its stacks, whatever it does.
+"""The signals at which a worker writes its stacks, whatever it does.
 
-`faulthandler` handles it in C, so it works while C code holds the interpreter lock. The
-stacks go to a file that the master reads.
+At the first one a Python function writes them, if Python runs. At the second one
+`faulthandler` does, in the C signal handler, so this works while C code holds the
+interpreter lock. It would crash a process that runs Python code, whose frames change
+while it follows them (https://github.com/python/cpython/issues/140815). The stacks go
+to a file that the master reads.
 
-It knows the signal. It must never know when it is sent.
+It knows the signals. It must never know when they are sent.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ from txgreenwsgi._serving.request_stacks import formatted_stack, stack_of_task
 if TYPE_CHECKING:
     from txgreenwsgi._serving.application_server import ApplicationServer
 
-__all__ = ["STACKS_SIGNAL", "describe_stacks"]
+__all__ = ["FORCED_STACKS_SIGNAL", "STACKS_SIGNAL", "describe_stacks"]
 
 #: Programs rarely use it. Python does not know real-time signals by these numbers.
 STACKS_SIGNAL: Final[int] = (
     signal.SIGRTMIN + 8 if hasattr(signal, "SIGRTMIN") else signal.SIGXCPU
+)
+FORCED_STACKS_SIGNAL: Final[int] = (
+    signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIGXFSZ
 )
 
 

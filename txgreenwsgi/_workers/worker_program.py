@@ -42,12 +42,29 @@ def main() -> None:
         line += data
     boot = json.loads(line)
     # Now, because an import may hang.
-    faulthandler.register(boot["stacks_signal"], STACKS_FD, all_threads=True)
-    # The master has blocked it until now.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [boot["stacks_signal"]])
+    numbers = boot["stacks_signal"], boot["forced_stacks_signal"]
+    handle_stacks_signals(*numbers)
+    # The master has blocked them until now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     sys.path[:] = boot["path"]
     module, _, name = boot["entry"].partition(":")
     getattr(importlib.import_module(module), name)(boot)
+
+
+def handle_stacks_signals(number: int, forced: int) -> None:
+    """Write the stacks of all threads to their file at two signals.
+
+    Args:
+        number: the signal for a process that runs Python code.
+        forced: the signal for a process that C code blocks.
+    """
+    signal.signal(number, _write_stacks)
+    faulthandler.register(forced, STACKS_FD, all_threads=True)
+
+
+def _write_stacks(number: int, frame: object) -> None:
+    # Holding the interpreter lock: no thread changes its frames.
+    faulthandler.dump_traceback(STACKS_FD, all_threads=True)
 
 
 def _end_with_master() -> None:

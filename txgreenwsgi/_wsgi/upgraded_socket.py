@@ -166,9 +166,24 @@ class UpgradedSocket:
             return  # it is closed
 
     def shutdown(self, how: int) -> None:
-        """Close the sending side, or both; SHUT_RD alone is a no-op. May park."""
+        """Shut down one direction, or both, as `socket.shutdown` does. May park.
+
+        After SHUT_WR the client reads the end of file, and `recv` still returns its
+        bytes. After SHUT_RD `recv` returns the bytes that have arrived, then b"".
+
+        Raises:
+            OSError: `how` is invalid, or the socket is closed.
+        """
+        if how not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
+            raise OSError(errno.EINVAL, f"shutdown({how!r}): give SHUT_RD or the like")
+        self._perform(self._shutdown, how)
+
+    def _shutdown(self, how: int) -> None:
+        stream = self._opened()
         if how != socket.SHUT_RD:
-            self._perform(self._close)
+            stream.end_sending()
+        if how != socket.SHUT_WR:
+            stream.end_receiving()
 
     def detach(self) -> int:
         """Raise OSError: there is no descriptor to give away."""

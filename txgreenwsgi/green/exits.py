@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 
     from txgreenwsgi._switching.greenlets import Hub
 
-__all__ = ["AFTER_GRACE_SECONDS", "has_begun", "install", "set_time_limit"]
+__all__ = [
+    "AFTER_GRACE_SECONDS",
+    "has_begun",
+    "install",
+    "set_time_limit",
+    "when_begun",
+]
 
 _log = Logger()
 
@@ -54,6 +60,7 @@ _POLL_SECONDS = 0.02
 
 _deadline = float("inf")
 _begun = False
+_when_begun: list[Callable[[], object]] = []
 _overdue = False
 
 
@@ -77,6 +84,11 @@ def set_time_limit(seconds: float) -> None:
     _deadline = min(_deadline, monotonic() + seconds)
 
 
+def when_begun(function: Callable[[], object]) -> None:
+    """Call a function when the main thread has ended, before threads are joined."""
+    _when_begun.append(function)
+
+
 def install() -> None:
     """Replace `threading._shutdown`. A no-op if it is replaced already."""
     namespace = vars(threading)
@@ -94,6 +106,8 @@ def install() -> None:
     def _shutdown() -> None:
         global _begun
         _begun = True
+        while _when_begun:
+            _when_begun.pop()()
         hub = _stopped_hub()
         if hub is not None:
             _finish(hub, shutdown)
