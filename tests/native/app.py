@@ -43,8 +43,16 @@ SHARED: tuple[object, ...] = (
 #: How long `/block` holds up the reactor: other clients send their requests meanwhile.
 BLOCK_SECONDS = 0.3
 
+#: How long `/until` holds up the reactor at most.
+UNTIL_SECONDS = 10.0
+
 _event = threading.Event()
 _variable: ContextVar[str] = ContextVar("_variable", default="outside")
+# Set in the Context of the program, which is that of the reactor greenlet.
+_program: ContextVar[str] = ContextVar("_program", default="outside")
+_program.set("program")
+# The values that callbacks for the end of `/end` have found.
+_found_at_end: list[str] = []
 
 # Processes that `/fork` has started, and the descriptors that end them.
 _children: list[tuple[int, int]] = []
@@ -103,6 +111,18 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             while time.monotonic() < until:
                 pass
             return _plain(start_response, b"blocked\n")
+        case "/until":
+            until = time.monotonic() + UNTIL_SECONDS
+            while not os.path.exists(environ["QUERY_STRING"]):
+                if time.monotonic() > until:
+                    return _plain(start_response, b"late\n")
+            return _plain(start_response, b"in time\n")
+        case "/end":
+            task = environ["txgreenwsgi.current_task"]()
+            task.deferred().addCallback(lambda _: _note_end())
+            return _plain(start_response, b"ends\n")
+        case "/ended":
+            return _plain(start_response, json.dumps(_found_at_end).encode())
         case "/wait":
             return _plain(start_response, b"%d\n" % _event.wait(60))
         case "/set":
@@ -135,6 +155,12 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         case "/hello":
             return _plain(start_response, b"hello, world!\n")
     return _plain(start_response, described(environ).encode("latin-1", "replace"))
+
+
+def _note_end() -> None:
+    """Note the variable of the Context, and set it for the next callback."""
+    _found_at_end.append(_program.get())
+    _program.set("set at an end")
 
 
 def _fork() -> None:

@@ -11,8 +11,18 @@ import random
 import socket
 from typing import TYPE_CHECKING
 
+from hpack.hpack import Encoder
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.folders import short_folder
+from tests.http2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    frame,
+)
 from tests.integration.processes import ANSWER_SECONDS
 
 from .pair import Pair, Side
@@ -222,6 +232,40 @@ class ChainTests(SynchronousTestCase):
             for client in clients[::2]:
                 self.assertEqual(_body_of(client), b"hello, world!\n")
         self.assertEqual(self.side.in_flight(), 0)
+        self.side.stop()
+
+    def test_context_of_the_reactor(self) -> None:
+        """Callbacks for the end of a request run in the Context of the reactor."""
+        self.at_once(["/end"] * 10)
+        found = self.side.fetch_json("/ended")
+        self.assertEqual(found, ["program"] + ["set at an end"] * 9)
+        self.assertGreaterEqual(self.chained(), 2)
+        self.side.stop()
+
+    def test_http2(self) -> None:
+        """A response of HTTP/2 leaves before the next connection is read."""
+        flag = short_folder(self) / "flag"
+        side = Side(self, "compiled", ["--http2=h2c"])
+        head = Encoder().encode(
+            [(":method", "GET"), (":path", "/hello"), (":scheme", "http")]
+            + [(":authority", "example.com")]
+        )
+        with side.connect() as first, side.connect() as other, side.connect() as block:
+            first.sendall(PREFACE + frame(SETTINGS))
+            first.recv(65536)
+            for client in (other, block):
+                client.sendall(b"GET /hello HTTP/1.1\r\n" + HOST + b"\r\n")
+                self.assertEqual(_body_of(client), b"hello, world!\n")
+            block.sendall(b"GET /block HTTP/1.1\r\n" + HOST + b"\r\n")
+            first.sendall(frame(HEADERS, END_HEADERS | END_STREAM, 1, head))
+            line = f"GET /until?{flag} HTTP/1.1\r\n".encode()
+            other.sendall(line + HOST + b"\r\n")
+            received = b""
+            while b"hello, world!\n" not in received:
+                received += _received(first, received)
+            flag.touch()
+            self.assertEqual(_body_of(other), b"in time\n")
+        side.stop()
         self.side.stop()
 
 
