@@ -247,8 +247,12 @@ class ChainTests(SynchronousTestCase):
         flag = short_folder(self) / "flag"
         side = Side(self, "compiled", ["--http2=h2c"])
         head = Encoder().encode(
-            [(":method", "GET"), (":path", "/hello"), (":scheme", "http")]
-            + [(":authority", "example.com")]
+            {
+                ":method": "GET",
+                ":path": "/hello",
+                ":scheme": "http",
+                ":authority": "example.com",
+            }
         )
         with side.connect() as first, side.connect() as other, side.connect() as block:
             first.sendall(PREFACE + frame(SETTINGS))
