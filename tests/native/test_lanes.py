@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 from contextvars import ContextVar, copy_context
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 from unittest import skipUnless
 
@@ -152,6 +153,21 @@ class LaneTests(WireTestCase):
         client.close()
         names = ["Content-Type", "Server", "Date", "Content-Length"]
         self.assertEqual(seen, [names, names])
+
+    def test_stopped_server(self) -> None:
+        """No template refers to a server that has stopped."""
+        server = self.serve(hello)
+        shared = server.site.server.environ
+        references = getrefcount(shared)
+        client = PairClient(server)
+        before = lanes.counts()
+        for _ in range(5):
+            client.send(get("/"))
+        self.assertEqual(self.taken(before).get("template", 0) > 0, ACTIVE)
+        self.assertEqual(getrefcount(shared) > references, ACTIVE)
+        client.close()
+        server.site.stop(0)
+        self.assertEqual(getrefcount(shared), references)
 
     def test_cookie_and_query(self) -> None:
         """Other cookies and queries take the lane, and reach the application."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 __all__ = [
     "INTERFACE",
     "counts",
+    "forget_fields",
     "lend",
     "lent",
     "slots",
@@ -37,6 +38,10 @@ StartResponseState = TaskState = ThreadRunnerState = object
 def counts() -> dict[str, int]:
     """Return no counts: there are no lanes."""
     return {}
+
+
+def forget_fields() -> None:
+    """Do nothing: no field lines are kept."""
 
 
 def lend(**objects: object) -> None:

@@ -19,11 +19,19 @@ cdef int note_parser(object limits, object lines) except -1:
         Py_XDECREF(seen_lines[slot])
         Py_XDECREF(seen_values[slot])
         seen_lines[slot] = seen_values[slot] = NULL
-    for slot in range(KEPT):
-        Py_XDECREF(kept_fields[slot])
-        kept_fields[slot], seen_fields[slot] = NULL, 0
+    forget_fields()
     last_head_limits, last_lines = limits, lines
     return 0
+
+
+def forget_fields():
+    """Release the kept field lines: their templates refer to a server."""
+    cdef int slot
+    cdef PyObject* fields
+    for slot in range(KEPT):
+        fields = kept_fields[slot]
+        kept_fields[slot], seen_fields[slot] = NULL, 0
+        Py_XDECREF(fields)
 
 
 # Lines that were found in the cache, and their values: found again without making an

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txgreenwsgi._native import lanes
+
 from .registry import describe_wait
 
 if TYPE_CHECKING:
@@ -119,6 +121,7 @@ class Shutdown:
             if self._call.active():
                 self._call.cancel()
             self._call = None
+        lanes.forget_fields()
         completed, self._completed = self._completed, []
         for done in completed:
             done.callback(None)
