@@ -73,6 +73,13 @@ def requests(chance: random.Random, count: int) -> list[bytes]:
     return found
 
 
+#: Of a request of HTTP/2.
+_FIELDS = (
+    *((":method", "GET"), (":path", "/hello")),
+    *((":scheme", "http"), (":authority", "example.com")),
+)
+
+
 class TemplateTests(SynchronousTestCase):
     """Requests with the same field lines, in both modes."""
 
@@ -246,14 +253,7 @@ class ChainTests(SynchronousTestCase):
         """A response of HTTP/2 leaves before the next connection is read."""
         flag = short_folder(self) / "flag"
         side = Side(self, "compiled", ["--http2=h2c"])
-        head = Encoder().encode(
-            {
-                ":method": "GET",
-                ":path": "/hello",
-                ":scheme": "http",
-                ":authority": "example.com",
-            }
-        )
+        head = Encoder().encode(_FIELDS)
         with side.connect() as first, side.connect() as other, side.connect() as block:
             first.sendall(PREFACE + frame(SETTINGS))
             first.recv(65536)
