@@ -49,6 +49,7 @@ cdef extern from *:
     #endif
     #include <arpa/inet.h>
     #include <netinet/in.h>
+    #include <sys/resource.h>
     #include <unistd.h>
     #ifdef __linux__
     #include <sys/epoll.h>
@@ -128,6 +129,10 @@ cdef extern from *:
         in_addr sin_addr
         unsigned short sin_port
     ctypedef unsigned int socklen_t
+    struct rlimit:
+        unsigned long long rlim_cur
+    int getrlimit(int resource, rlimit* found)
+    int RLIMIT_NOFILE
     int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
     int epoll_ctl(int epoll, int change, int fd, epoll_event* event)
     int EPOLLIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, AF_INET, SHUT_RDWR
@@ -230,7 +235,8 @@ cdef class Lent:
     cdef public object no_body, no_pieces, no_contexts, empty_inbox, current_errors
     cdef public double fast_seconds
     cdef public object connection_done, connection_lost, serve, swap_state, running_loop
-    cdef public object recorded, first_reserved, Ends, wildcards
+    cdef public object recorded, Ends, wildcards
+    cdef public long long reserved_descriptors
     cdef public object end_child, log_failure, raised, finish_response, note_request
     cdef public object as_bytes, close_response, encode_field, RecordDetails
     # The functions of methods that are in each environ.

@@ -117,13 +117,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=note_fork, after_in_child=lambda: note_fork(False))
 
 
-# What `accept_ready` has begun. The checks of deadlines stop at its end.
+# What `accept_ready` has begun. The checks of deadlines that begin with its first
+# connection stop by themselves.
 cdef object accepting_port
 cdef set accepted_connections
 cdef H1ChannelState accepted = None  # its request is the next task of a chain
 cdef int accepting_fd, accepted_count, accept_limit, accept_errno
 cdef Py_ssize_t most_connections
 cdef double accept_end
+
+
+cdef long long first_reserved() noexcept:
+    """`first_reserved`: the lowest descriptor that connections must not use."""
+    cdef rlimit found
+    cdef long long limit = 1 << 30
+    if getrlimit(RLIMIT_NOFILE, &found) == 0 and found.rlim_cur < 1 << 30:
+        limit = found.rlim_cur
+    return limit - min(<long long>rooms.reserved_descriptors, limit // 8)
 
 
 cdef bint accept_ready(ListeningSocketState self) except -1:
@@ -136,12 +146,11 @@ cdef bint accept_ready(ListeningSocketState self) except -1:
     cdef object port = self._port, site = port.factory
     if (
         type(site) is not rooms.GreenSite or port.transport is not rooms.tcp_server
-        or self._socket.family != AF_INET or not port.connected
-        or "buildProtocol" in site.__dict__
+        or not port.connected or "buildProtocol" in site.__dict__
     ):
         return False
     if model is None or model.server is not site.server:
-        if site.settings.http2 != "off":
+        if site.settings.http2 != "off" or self._socket.family != AF_INET:
             return False
         self.model = model = site._http1(None)
     server = <ApplicationServerState>model.server
@@ -157,7 +166,7 @@ cdef bint accept_ready(ListeningSocketState self) except -1:
     accepting_fd, most_connections = self._socket.fileno(), server.settings.max_connections
     accepted_count, accept_limit, accept_errno = 0, port.numberAccepts, 0
     accept_end = hub.share_slice(accept_limit)
-    self._reserved = rooms.first_reserved()
+    self._reserved = first_reserved()
     acceptor, reading_hub = self, hub
     try:
         while accept_next(self, hub, FIRST):
@@ -173,8 +182,6 @@ cdef bint accept_ready(ListeningSocketState self) except -1:
     finally:
         acceptor = reading_hub = accepting_port = accepted_connections = None
         hub.slice_seconds = rooms.greenlets["SLICE_SECONDS"]
-        if not server.shutdown.connections:
-            server._stop_if_idle()
 
 
 cdef bint accept_next(
@@ -355,7 +362,7 @@ cdef int close_connection(H1ChannelState self) except -1:
     connections = server.shutdown.connections
     connections.discard(self)
     if acceptor is None and not connections:
-        server._stop_if_idle()
+        server.stop_if_idle()
     if server.shutdown.stopping:
         server.shutdown.complete_if_idle()
     return 0

@@ -316,7 +316,9 @@ def descriptor_limit() -> int:
     return 1 << 30 if soft == resource.RLIM_INFINITY else soft
 
 
-@lanes.lent
+lanes.lend(reserved_descriptors=RESERVED_DESCRIPTORS)
+
+
 def first_reserved() -> int:
     """Return the lowest descriptor that connections must not use."""
     limit = descriptor_limit()

@@ -181,6 +181,7 @@ class GreenSite(Factory):
 
         Requests on open connections may still end; the log then closes after `stop`.
         """
+        self.server.stop_if_idle()
         if self.server.is_idle:
             self._close_access_log()
 

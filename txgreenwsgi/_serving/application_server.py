@@ -142,7 +142,9 @@ class ApplicationServer(lanes.ApplicationServerState):
         self.unready = ""
         self.keeps_alive = bool(settings.keep_alive)
         self.detached: set[InFlight] = set()
-        self.deadlines = DeadlineClock(self.shutdown.connections, self.detached)
+        self.deadlines = DeadlineClock(
+            self.shutdown.connections, self.detached, on_idle=self.stop_if_idle
+        )
         self.runner: Runner = run_strictly if settings.strict else run_in_task
         self._thread_runner: ThreadRunner | None = None
         if settings.threads_for:
@@ -280,7 +282,7 @@ class ApplicationServer(lanes.ApplicationServerState):
         self.table.exchanges.discard(exchange)
         if exchange in self.detached:
             self.detached.discard(exchange)
-            self._stop_if_idle()
+            self.stop_if_idle()
 
     def detach(self, exchange: InFlight) -> None:
         """Keep checking the deadlines of an exchange that outlives its connection."""
@@ -309,7 +311,7 @@ class ApplicationServer(lanes.ApplicationServerState):
         connections = self.shutdown.connections
         connections.discard(connection)
         if not connections:
-            self._stop_if_idle()
+            self.stop_if_idle()
         if self.shutdown.stopping:
             self.shutdown.complete_if_idle()
 
@@ -319,7 +321,8 @@ class ApplicationServer(lanes.ApplicationServerState):
         if self.monitor is not None:
             self.monitor.watch(self)
 
-    def _stop_if_idle(self) -> None:
+    def stop_if_idle(self) -> None:
+        """Stop the checks if there is no connection."""
         self.deadlines.stop_if_idle()
         if self.monitor is not None and not self.open_connections and not self.detached:
             self.monitor.unwatch(self)

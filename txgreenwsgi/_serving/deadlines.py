@@ -47,16 +47,22 @@ class Checked(Protocol):
 class DeadlineClock:
     """A periodic check of the deadlines of all objects in some groups.
 
-    It has a delayed call only while a group has members. Call from the reactor
-    greenlet.
+    It has a delayed call only while a group has members, and at most until the next
+    check after the last one is removed. Call from the reactor greenlet.
 
     Args:
         groups: sets of objects with deadlines. Their owner adds and removes
             members, and calls `start` and `stop_if_idle`.
+        on_idle: called by a check that finds no member, and is the last one.
     """
 
-    def __init__(self, *groups: Iterable[Checked]) -> None:
+    def __init__(
+        self,
+        *groups: Iterable[Checked],
+        on_idle: Callable[[], object] = lambda: None,
+    ) -> None:
         self._groups = groups
+        self._on_idle = on_idle
         self._call: IDelayedCall | None = None
         # Time of the next check.
         self._due = 0.0
@@ -73,7 +79,11 @@ class DeadlineClock:
         return self._call is None
 
     def stop_if_idle(self) -> None:
-        """Stop checking if all groups are empty; call after a member is removed."""
+        """Stop checking if all groups are empty; call after a member is removed.
+
+        Without this call, the next check does it. That costs less where members come
+        and go in each turn of the reactor.
+        """
         if self._call is not None and not any(self._groups):
             self._call.cancel()
             self._call = None
@@ -92,6 +102,10 @@ class DeadlineClock:
         return late if hub is not None and hub.detects_stalls else 0.0
 
     def _check_all(self, reactor: IReactorTime) -> None:
+        if not any(self._groups):
+            self._call = None
+            self._on_idle()
+            return
         stalled = self.stalled_seconds(reactor)
         now = reactor.seconds()
         self._due = now + CHECK_SECONDS

@@ -14,6 +14,7 @@ import binascii
 import os
 import re
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def bare(text: str) -> str:
     return _UNSAFE_BARE.sub(_escape, text) or "-"
 
 
+# The requests of a moment end in the same few seconds.
+@lru_cache(maxsize=16)
 def common_log_time(second: int) -> str:
     """Return a time in the form of Apache's log, in UTC and without brackets."""
     t = time.gmtime(second)
@@ -90,7 +93,12 @@ def iso_time(seconds: float) -> str:
     """Return a time in ISO 8601, in UTC and with milliseconds."""
     # Round once, as integers: 59.9996 s must not become :60.000.
     second, millisecond = divmod(round(seconds * 1000), 1000)
-    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{millisecond:03d}Z", time.gmtime(second))
+    return f"{_iso_second(second)}.{millisecond:03d}Z"
+
+
+@lru_cache(maxsize=16)
+def _iso_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def request_line(record: ExchangeRecord) -> str:
