@@ -176,7 +176,7 @@ cdef inline bint may_serve(ThreadRunnerState self) except -1:
 
 
 cdef int run_exchange(ExchangeState self, ApplicationServerState server) except -1:
-    """`Exchange._run`, without its handler of exceptions (`fail`)."""
+    """`Exchange._run`, without its handler of exceptions (`failure_of`)."""
     if serves_in_task(server.runner):
         serve(server.application, environ_of(self, server), self)
     else:

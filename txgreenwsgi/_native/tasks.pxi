@@ -41,15 +41,17 @@ cdef int run_task(TaskState task) except -1:
 
     The one C function with a handler of exceptions that a parked request keeps.
     """
-    cdef bint failed = False
+    cdef object failure = None
     try:
         call_function(task)
     except BaseException as error:
-        failed = fail(task, error)
+        failure = failure_of(task, error)
     if task._before_end is not None:
-        failed = run_before_end(task) or failed
-    if not failed:
+        failure = run_before_end(task) or failure
+    if failure is None:
         task.state = "finished"
+    else:
+        task._fail(failure)
     task.function = task._kwargs = None
     task._args = NO_ARGUMENTS
     return 0
@@ -71,29 +73,27 @@ cdef int call_function(TaskState task) except -1:
     return 0
 
 
-cdef bint fail(TaskState task, object error) except -1:
-    """Handle the error of a task; return whether it has failed, and not its request."""
+cdef object failure_of(TaskState task, object error):
+    """Answer the error of a request; return the error with which the task fails."""
     cdef ExchangeState exchange = task.exchange
     if exchange is not None and exchange.runs_here and not exchange._propagates():
         try:
             exchange._failed(error)
-            return False
+            return None
         except BaseException as another:
             error = another
     else:
         error.__traceback__ = error.__traceback__.tb_next  # without `call_function`
-    task._fail(error)
-    return True
+    return error
 
 
-cdef bint run_before_end(TaskState task) except -1:
-    """`Task._run_before_end`; return whether the task fails by it."""
+cdef object run_before_end(TaskState task):
+    """`Task._run_before_end`; return the error with which the task fails."""
     try:
         task._run_before_end()
     except BaseException as error:
-        task._fail(error)
-        return True
-    return False
+        return error
+    return None
 
 
 cdef int start_task(
