@@ -165,7 +165,7 @@ cdef bint accept_ready(ListeningSocketState self) except -1:
     accepting_port, accepted_connections = port, server.shutdown.connections
     accepting_fd, most_connections = self._socket.fileno(), server.settings.max_connections
     accepted_count, accept_limit, accept_errno = 0, port.numberAccepts, 0
-    accept_end = hub.share_slice(accept_limit)
+    accept_end = hub.share_slice(1)  # each task its own: their number is not known
     self._reserved = first_reserved()
     acceptor, reading_hub = self, hub
     try:
