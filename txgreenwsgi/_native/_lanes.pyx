@@ -10,8 +10,8 @@ and calls the Python method for any other, before it has changed anything. `with
 puts the lanes in the place of the methods, which remain as `_py_NAME`.
 
 Read each lane beside the method of the same name; the included files have them by
-subject. See `docs/decisions/0036-compiled-fast-path.md`. This file knows the attributes of the rooms
-above and must never import them: they hand over what a lane needs (`lend`).
+subject. See `docs/decisions/0036-compiled-fast-path.md`. These files know the attributes
+of the rooms above and must never import them: they hand over what a lane needs (`lend`).
 """
 
 cimport cython

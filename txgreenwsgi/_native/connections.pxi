@@ -15,7 +15,9 @@ cdef int read_ready(SocketsState self, GreenletHubState hub) except -1:
     """Serve the ready connections, for one time slice at most."""
     global polls, poller, reading_hub, next_ready, ready_count, slice_end, last_end
     cdef list postponed = self._postponed
-    if reading_hub is not None or type(self._epoll) is not EPOLL or len(postponed) > EVENTS:
+    if reading_hub is not None or type(self._epoll) is not EPOLL or (
+        len(postponed) > EVENTS
+    ):
         self._py_doRead()
         return 0
     polls += 1

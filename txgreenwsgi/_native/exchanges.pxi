@@ -210,13 +210,14 @@ cdef dict environ_of(ExchangeState self, ApplicationServerState server):
             errors.traceparent = environ["HTTP_TRACEPARENT"]
     if head.cookie is not None:
         PyDict_SetItem(environ, "HTTP_COOKIE", head.cookie)
-    if template is None or head.line is not fields.line or head.line is None:
+    if template is None or head.line is None:
         put_line(self, server, head, environ)
-        if template is not None and head.line is not None:
-            if head.line is fields.last_line:  # the second time in a row
-                put_line(self, server, head, template)
-                fields.line = head.line
-            fields.last_line = head.line
+    elif head.line is not fields.line:
+        put_line(self, server, head, environ)
+        if head.line is fields.last_line:  # the second time in a row
+            put_line(self, server, head, template)
+            fields.line = head.line
+        fields.last_line = head.line
     if template is None or name is not fields.name or port is not fields.port or (
         scheme is not fields.scheme
     ):

@@ -51,14 +51,14 @@ cdef dict kinds = {
     "": REFUSED, "HTTP_TRANSFER_ENCODING": REFUSED, "HTTP_EXPECT": REFUSED,
 }
 cdef PyObject* seen_in[SLOTS]
+cdef PyObject* seen_lines[SLOTS]
+cdef PyObject* seen_values[SLOTS]
 # Field lines that are kept, and the hashes of those that were received last.
 cdef enum:
     KEPT = 256
     KEPT_BYTES = 2048  # longer ones are not kept
 cdef PyObject* kept_fields[KEPT]
 cdef size_t seen_fields[KEPT]
-cdef PyObject* seen_lines[SLOTS]
-cdef PyObject* seen_values[SLOTS]
 
 
 cdef PyObject* known(object cache, char* at, Py_ssize_t size) except? NULL:
@@ -245,39 +245,33 @@ cdef RequestHeadState read_head(char* at, Span* span):
 cdef FieldLines fields_of(Span* span):
     """Return the field lines of a head; None unless they are known and simple."""
     cdef char* at = span.line_end + 2
-    cdef Py_ssize_t before = -1, size = max(span.end - at, 0), rest = 0
-    cdef char* behind = NULL
+    cdef char* behind = span.cookie_end
+    # The lines before the Cookie, or all of them, and the rest.
+    cdef Py_ssize_t before = -1, first = max(span.end - at, 0), rest = 0
     cdef size_t number, slot
     cdef FieldLines fields
     if span.cookie is not NULL:
-        before = span.cookie - at
-        behind = span.cookie_end
-        size = before
+        before = first = span.cookie - at
         rest = span.end - behind
-        number = hash_of(at, before) * 31 + hash_of(behind, rest)
-        size += rest
-    else:
-        number = hash_of(at, size)
+    number = hash_of(at, first) * 31 + hash_of(behind, rest)
     slot = number % KEPT
     if kept_fields[slot] is not NULL:
         fields = <FieldLines>kept_fields[slot]
-        if fields.before == before and PyBytes_GET_SIZE(fields.lines) == size:
-            if before < 0:
-                if memcmp(PyBytes_AS_STRING(fields.lines), at, size) == 0:
-                    return fields
-            elif memcmp(PyBytes_AS_STRING(fields.lines), at, before) == 0 and (
-                memcmp(PyBytes_AS_STRING(fields.lines) + before, behind, rest) == 0
-            ):
-                return fields
+        if (
+            fields.before == before and PyBytes_GET_SIZE(fields.lines) == first + rest
+            and memcmp(PyBytes_AS_STRING(fields.lines), at, first) == 0
+            and (not rest or memcmp(
+                PyBytes_AS_STRING(fields.lines) + first, behind, rest) == 0)
+        ):
+            return fields
     fields = read_fields(at, span)
-    if fields is None or size > KEPT_BYTES:
+    if fields is None or first + rest > KEPT_BYTES:
         return fields
     if seen_fields[slot] == number:  # the second time in a row
         fields.before, fields.kept = before, True
-        if before < 0:
-            fields.lines = PyBytes_FromStringAndSize(at, size)
-        else:
-            fields.lines = at[:before] + behind[:rest]
+        fields.lines = PyBytes_FromStringAndSize(at, first)
+        if rest:
+            fields.lines += PyBytes_FromStringAndSize(behind, rest)
         Py_INCREF(fields)
         Py_XDECREF(kept_fields[slot])
         kept_fields[slot] = <PyObject*>fields

@@ -286,7 +286,9 @@ cdef class H1ChannelState:
             close_connection(self)
 
     def doRead(self):
-        return read_channel(self, ALONE) if type(self) is rooms.H1Channel else self._py_doRead()
+        if type(self) is not rooms.H1Channel:
+            return self._py_doRead()
+        return read_channel(self, ALONE)
 
     def dataReceived(self, data):
         if type(data) is not bytes or not feed(

@@ -59,6 +59,7 @@ _log = Logger()
 
 #: Number of descriptors reserved for the application; at most 1/8 of the limit.
 RESERVED_DESCRIPTORS = 64
+lanes.lend(reserved_descriptors=RESERVED_DESCRIPTORS)
 
 #: Interval between two attempts to resume.
 RETRY_SECONDS = 0.1
@@ -314,9 +315,6 @@ def descriptor_limit() -> int:
         return 1 << 30
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 30 if soft == resource.RLIM_INFINITY else soft
-
-
-lanes.lend(reserved_descriptors=RESERVED_DESCRIPTORS)
 
 
 def first_reserved() -> int:
