@@ -85,6 +85,21 @@ class DeadlineClockTests(SynchronousTestCase):
         self.assertEqual(len(third.times), 1)
         self.assertEqual((first.times, second.times), ([], []))
 
+    def test_last_check(self) -> None:
+        """Without `stop_if_idle`, the next check finds no member and is the last."""
+        idle: list[bool] = []
+        self.deadlines = DeadlineClock(
+            *self.groups, on_idle=lambda: idle.append(self.deadlines.idle)
+        )
+        watched = self.watch()
+        self.groups[0].clear()
+        self.reactor.advance(CHECK_SECONDS)
+        self.assertEqual((watched.times, idle), ([], [True]))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        watched = self.watch()
+        self.reactor.advance(CHECK_SECONDS)
+        self.assertEqual(len(watched.times), 1)
+
     def test_failing_check(self) -> None:
         """A failing check is logged; the other members are checked all the same."""
         error = ZeroDivisionError()
