@@ -99,6 +99,20 @@ class Bank:
         """Return the numbers of open, in-transaction and querying connections."""
         raise NotImplementedError
 
+    def settled(self, open_ones: int | None = None) -> tuple[int, int, int]:
+        """Return `connections()` when all are idle, or after 20 seconds.
+
+        Args:
+            open_ones: the number of open ones to wait for; None for any.
+        """
+        until = time.monotonic() + 20
+        while True:
+            found = self.connections()
+            expected = (found[0] if open_ones is None else open_ones, 0, 0)
+            if found == expected or time.monotonic() > until:
+                return found
+            time.sleep(POLL_SECONDS)
+
 
 def ask(server: ServerProcess, path: str) -> socket.socket:
     """Send a request; the caller reads the response later."""
@@ -204,10 +218,7 @@ class BankTests(Bank):
         self.assertEqual(set(statuses["fail"]) - {500, 504}, set())  # type: ignore[attr-defined]
         self.assertEqual(set(statuses["late"]), {504})  # type: ignore[attr-defined]
         self.assertLessEqual(most, POOL + self.closing)  # type: ignore[attr-defined]
-        until = time.monotonic() + 20
-        while self.connections()[1:] != (0, 0) and time.monotonic() < until:
-            time.sleep(POLL_SECONDS)
-        self.assertEqual(self.connections()[1:], (0, 0), server.log())  # type: ignore[attr-defined]
+        self.assertEqual(self.settled()[1:], (0, 0), server.log())  # type: ignore[attr-defined]
         statistics = self.fetch(server, "/pool")["default"]
         self.assertLessEqual(statistics["size"], POOL)  # type: ignore[attr-defined]
         self.assertLessEqual(statistics["in_use"], 1)  # type: ignore[attr-defined]
@@ -224,10 +235,7 @@ class MoreTests(BankTests):
 
     def assert_at_rest(self, server: ServerProcess) -> None:
         """Check that all connections are idle, outside transactions and unused."""
-        until = time.monotonic() + 20
-        while self.connections()[1:] != (0, 0) and time.monotonic() < until:
-            time.sleep(POLL_SECONDS)
-        self.assertEqual(self.connections()[1:], (0, 0), server.log())  # type: ignore[attr-defined]
+        self.assertEqual(self.settled()[1:], (0, 0), server.log())  # type: ignore[attr-defined]
         statistics = self.fetch(server, "/pool")["default"]
         self.assertEqual(statistics["in_use"], 0, server.log())  # type: ignore[attr-defined]
 
@@ -318,10 +326,7 @@ class MoreTests(BankTests):
         # On a busy machine, requests may exceed the grace of a second and be cut off.
         answers = {answer(client)[0] for client in clients}
         self.assertLessEqual(answers, {503, 0})  # type: ignore[attr-defined]
-        until = time.monotonic() + 20
-        while self.connections() != (0, 0, 0) and time.monotonic() < until:
-            time.sleep(POLL_SECONDS)
-        self.assertEqual(self.connections(), (0, 0, 0))  # type: ignore[attr-defined]
+        self.assertEqual(self.settled(open_ones=0), (0, 0, 0))  # type: ignore[attr-defined]
 
 
 class PostgreSQLBank(MoreTests):

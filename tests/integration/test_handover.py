@@ -167,6 +167,12 @@ class HandoverCase(ControlCase):
         wait_for(lambda: Path(self.path).is_socket(), "the control socket")
         wait_for(lambda: not is_alive(old), "the end of the old master")
 
+    def end_master(self) -> None:
+        """Stop the last master, which has logged no failure."""
+        os.kill(self.master, signal.SIGTERM)
+        wait_for(lambda: not is_alive(self.master), "the end of the master")
+        self.assertNotIn("Traceback", self.server.log())
+
     def open_pages(self) -> list[socket.socket]:
         """Open a page of events, and a connection to the control socket."""
         page = socket.create_connection((LOOPBACK, self.status_port), STOP_SECONDS)
@@ -274,9 +280,7 @@ class ReloadTests(HandoverCase):
         self.check_answers(1, 0)
         self.check_answers(1, self.load())
         self.assert_descriptors(self.master, before)
-        os.kill(self.master, signal.SIGTERM)
-        wait_for(lambda: not is_alive(self.master), "the end of the master")
-        self.assertNotIn("Traceback", self.server.log())
+        self.end_master()
 
 
 class NewMasterTests(HandoverCase):
@@ -307,9 +311,7 @@ class NewMasterTests(HandoverCase):
         self.server.wait_reloads(1)
         samples = self.check_answers(2, sent)
         self.assertEqual(samples[OF_RELOADS], 2)
-        os.kill(self.master, signal.SIGTERM)
-        wait_for(lambda: not is_alive(self.master), "the end of the master")
-        self.assertNotIn("Traceback", self.server.log())
+        self.end_master()
         self.assertFalse(os.path.exists(self.path))
 
     def test_workers(self) -> None:

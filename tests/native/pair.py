@@ -13,6 +13,7 @@ import json
 import os
 import re
 import socket
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
 
     from tests.integration.processes import ServerProcess
 
-__all__ = ["APP", "FREES_MEMORY", "Pair", "Seen", "Side"]
+__all__ = ["APP", "CLOSE", "FREES_MEMORY", "HOST", "Pair", "Seen", "Side", "reset"]
 
 APP: Final = "tests.native.app:app"
+#: Field lines of requests.
+HOST: Final = b"Host: example.com\r\n"
+CLOSE: Final = b"Connection: close\r\n"
 #: AddressSanitizer keeps freed memory, to detect its use.
 FREES_MEMORY: Final = "ASAN_OPTIONS" not in os.environ
 
@@ -227,6 +231,12 @@ def _read(connection: socket.socket, received: bytearray) -> str:
     except ConnectionResetError:
         return "reset"
     return "closed"
+
+
+def reset(connection: socket.socket) -> None:
+    """Close with a reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def _same(first: bytes, second: bytes) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import socket
 from typing import TYPE_CHECKING
 
 from hpack.hpack import Encoder
@@ -25,13 +24,11 @@ from tests.http2.frames import (
 )
 from tests.integration.processes import ANSWER_SECONDS
 
-from .pair import Pair, Side
+from .pair import CLOSE, HOST, Pair, Side, reset
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
-
-HOST = b"Host: example.com\r\n"
-CLOSE = b"Connection: close\r\n"
 
 #: Field lines, around the places where a Cookie may be.
 _AROUND = (
@@ -234,8 +231,7 @@ class ChainTests(SynchronousTestCase):
             for number, client in enumerate(clients):
                 client.sendall(b"GET /hello HTTP/1.1\r\n" + HOST + b"\r\n")
                 if number % 2:
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                    client.close()
+                    reset(client)
             for client in clients[::2]:
                 self.assertEqual(_body_of(client), b"hello, world!\n")
         self.assertEqual(self.side.in_flight(), 0)
@@ -271,10 +267,6 @@ class ChainTests(SynchronousTestCase):
             self.assertEqual(_body_of(other), b"in time\n")
         side.stop()
         self.side.stop()
-
-
-#: SO_LINGER with 0 seconds: close() resets the connection.
-_RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 
 
 def _body_of(client: socket.socket) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,13 +16,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from benchmarks.load import connection_per_request
 from tests.integration.processes import ANSWER_SECONDS, LOOPBACK, wait_for
 
-from .pair import FREES_MEMORY, Pair, Side
+from .pair import CLOSE, FREES_MEMORY, HOST, Pair, Side, reset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HOST = b"Host: example.com\r\n"
-CLOSE = b"Connection: close\r\n"
 HELLO = b"GET /hello HTTP/1.1\r\n" + HOST + b"\r\n"
 LAST = b"GET /hello HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n"
 POST = b"POST /unread HTTP/1.1\r\n" + HOST + CLOSE + b"Content-Length: 40000\r\n\r\n"
@@ -87,7 +84,7 @@ class ConnectionTests(SynchronousTestCase):
         for side in pair.sides:
             for _ in range(3):
                 for pieces in STREAMS.values():
-                    for closes in (_reset, socket.socket.close):
+                    for closes in (reset, socket.socket.close):
                         connection = side.connect()
                         with contextlib.suppress(OSError):
                             for piece in pieces:
@@ -180,7 +177,7 @@ class LaneTests(SynchronousTestCase):
         before, open_before, kib = _state_of(side)
         self.taken(side, CONNECTIONS)
         for _ in range(500):
-            _reset(side.connect())
+            reset(side.connect())
             side.connect().close()
         # The server closes a connection when it has read its end.
         wait_for(lambda: _open_descriptors(side) <= open_before, f"{open_before} open")
@@ -200,9 +197,3 @@ def _state_of(side: Side) -> tuple[dict[str, int], int, int]:
 
 def _open_descriptors(side: Side) -> int:
     return len(os.listdir(f"/proc/{side.server.pid}/fd"))
-
-
-def _reset(connection: socket.socket) -> None:
-    """Close with a reset."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
