@@ -365,9 +365,11 @@ class ServerProcess(LoggedProcess):
         """
 
         def places() -> list[str]:
-            # Twisted logs this when the socket listens: a client may connect now and is
-            # served as soon as the application is loaded.
-            return re.findall(r" starting on (\S+)$", self.log(), re.MULTILINE)
+            # Twisted logs this when a TCP socket listens, and just before a UNIX socket
+            # is bound. A client that connects then is served as soon as the
+            # application is loaded.
+            found = re.findall(r" starting on (\S+)$", self.log(), re.MULTILINE)
+            return [place for place in found if place.isdigit() or _listens(place)]
 
         self.wait_for(lambda: len(places()) >= endpoints, f"{endpoints} endpoints")
         self.ports = [int(place) for place in places() if place.isdigit()]
@@ -417,6 +419,21 @@ class ServerProcess(LoggedProcess):
         if found is None:
             raise AssertionError(f"no VmRSS in {status}")
         return int(found[1])
+
+
+def _listens(place: str) -> bool:
+    """Return whether a UNIX socket listens.
+
+    Args:
+        place: its path, as Twisted's log has it; other places count as listening.
+    """
+    path = re.fullmatch(r"b?'(.+)'", place)
+    if path is None or not os.path.exists("/proc/net/unix"):
+        return True
+    # The flag __SO_ACCEPTCON of the socket (proc(5)).
+    line = rf"^\S+ \S+ \S+ 00010000 .* {re.escape(path[1])}$"
+    sockets = Path("/proc/net/unix").read_text(errors="surrogateescape")
+    return re.search(line, sockets, re.MULTILINE) is not None
 
 
 def start(
