@@ -33,7 +33,12 @@ from ._http.writer import STATUSES
 from ._server.access_log import ServerAccessLog
 from ._server.ends import host_and_port, server_name
 from ._server.errors import StartError
-from ._server.output import TransportOutput, has_unread_bytes, tcp_connection
+from ._server.output import (
+    TransportOutput,
+    has_unread_bytes,
+    tcp_connection,
+    unaccepted_bytes,
+)
 from ._server.unpatched import PATCH_REFUSED, log_if_unpatched, patch_remedy
 from ._serving.application_server import ApplicationServer
 from ._serving.body import read_after_end_error
@@ -353,10 +358,26 @@ class _Stream:
         """The suspension of the task that is parked by backpressure."""
         return self.output.waiting
 
+    @property
+    def waits_for_connection(self) -> bool:
+        """Whether it waits until the client accepts bytes of the connection.
+
+        In HTTP/2, it may wait for its own window instead.
+        """
+        if self.output.waiting is None or not self.connected:
+            return False
+        channel: Any = self._request.channel
+        if isinstance(channel, HTTPChannel):
+            return True
+        connection, stream_id = channel._conn, channel.streamID
+        return stream_id in connection.streams and bool(
+            connection.conn.local_flow_control_window(stream_id) > 0
+        )
+
     def carry(self, exchange: Exchange) -> None:
         """Attach the exchange, and watch for the loss of its client."""
         self._exchange = exchange
-        self._connection.begin(exchange)
+        self._connection.begin(exchange, self)
         self._request.notifyFinish().addErrback(self._lost)
 
     def admit(self) -> None:
@@ -541,7 +562,7 @@ class _Connection:
     def __init__(self, channel: Any, owner: _Connections) -> None:
         self._channel = channel
         self._owner = owner
-        self._exchanges: set[Carried] = set()
+        self._exchanges: dict[Carried, _Stream] = {}
         self._watches_loss = False
         # Whether the client of an HTTP/2 connection knows of the shutdown.
         self._announced = False
@@ -549,14 +570,17 @@ class _Connection:
         # Reactor time from which the connection is idle; after its half-close, the
         # time of that.
         self._since = 0.0
+        # The result of `unaccepted_bytes` at the last check of a wait for the client;
+        # 0 between two waits.
+        self._unaccepted = 0
 
-    def begin(self, exchange: Carried) -> None:
+    def begin(self, exchange: Carried, stream: _Stream) -> None:
         """Add an exchange."""
-        self._exchanges.add(exchange)
+        self._exchanges[exchange] = stream
 
     def end(self, exchange: Carried) -> None:
         """Remove an ended exchange."""
-        self._exchanges.discard(exchange)
+        self._exchanges.pop(exchange, None)
         if not self._exchanges:
             if self._owner.server.shutdown.stopping:
                 self._since = self._owner.server.reactor.seconds()
@@ -566,10 +590,28 @@ class _Connection:
 
     def check(self, now: float) -> None:
         """Apply the deadlines of the exchanges."""
+        self._note_progress(now)
         for exchange in list(self._exchanges):
             exchange.check(now)
         if self._owner.server.shutdown.stopping:
             self.stop()
+
+    def _note_progress(self, now: float) -> None:
+        """Restart the time limits of sending if the client has accepted bytes."""
+        waits = [
+            stream.waiting
+            for stream in self._exchanges.values()
+            if stream.waits_for_connection
+        ]
+        before = self._unaccepted
+        left = unaccepted_bytes(self._channel.transport) if waits else 0
+        self._unaccepted = left
+        if not before or left == before:
+            return
+        # Fewer, or more: then the kernel had room for some that the transport had left.
+        for writer in waits:
+            if writer is not None:
+                writer.discount(now - writer.since, now)
 
     def postpone(self, seconds: float, now: float) -> None:
         """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""

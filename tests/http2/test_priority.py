@@ -11,7 +11,15 @@ from txgreenwsgi._http2.budgets import Budget
 from txgreenwsgi._http2.priority import DEFAULT_URGENCY, Turns, urgency_of
 from txgreenwsgi.testing import LeakCheckMixin
 
-from .frames import DATA, PRIORITY_UPDATE, WINDOW_UPDATE, RawClient, frame
+from .frames import (
+    DATA,
+    GREATEST_WINDOW,
+    PRIORITY_UPDATE,
+    RST_STREAM,
+    WINDOW_UPDATE,
+    RawClient,
+    frame,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -159,3 +167,32 @@ class ResponseOrderTests(LeakCheckMixin, SynchronousTestCase):
         client.send(client.request(3))
         self.assertEqual(len(client.body(1)), 65535)
         self.assertEqual(len(client.body(3)), 20_000)
+
+    def test_wait_for_urgent_streams(self) -> None:
+        """write_timeout counts from the progress of the connection.
+
+        A stream waits for more urgent ones as long as these make progress.
+        """
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", [("Content-Type", "text/plain")])
+            return [b"x" * (1_000_000 if environ["PATH_INFO"] == "/urgent" else 1000)]
+
+        def pass_time(seconds: float) -> None:
+            for _ in range(round(seconds * 4)):
+                server.advance(0.25)
+
+        server = self.serve(app, http2="h2c", write_timeout=4)
+        client = RawClient(server, settings=pack(">HL", 4, GREATEST_WINDOW))
+        client.send(client.request(1, "/urgent", [("priority", "u=0")]))
+        client.send(client.request(3, more=[("priority", "u=7")]))
+        for _ in range(5):
+            pass_time(3)
+            client.send(frame(WINDOW_UPDATE, 0, 0, pack(">L", 20_000)))
+        pass_time(3.5)
+        self.assertEqual(client.of_kind(RST_STREAM), [])
+        self.assertEqual(len(client.body(1)), 65535 + 5 * 20_000)
+        self.assertEqual(len(client.body(3)), 0)
+        pass_time(1)
+        resets = [each.stream for each in client.of_kind(RST_STREAM)]
+        self.assertEqual(sorted(resets), [1, 3])

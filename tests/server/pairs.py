@@ -1,7 +1,8 @@
 """A connection on a pair of real sockets, without a reactor that waits.
 
-For the tests that a socket in memory cannot serve: sendfile(), and hang-ups on
-connections that are not read from. It knows sockets. It must never know HTTP.
+For the tests that a socket in memory cannot serve: sendfile(), hang-ups on
+connections that are not read from, and what the kernel buffers. It knows sockets. It
+must never know HTTP.
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.tcp import Server as TCPServer
 from twisted.internet.unix import Server
 
 if TYPE_CHECKING:
     from txgreenwsgi.testing import MemoryServer
 
-__all__ = ["PairClient"]
+__all__ = ["PairClient", "SlowTCPClient"]
+
+#: Receive buffer of a slow client and send buffer of its server, in bytes; the kernel
+#: doubles both. Linux reports a socket as writable if a third of its buffer is free.
+_RECEIVE_BUFFER, _SEND_BUFFER = 8192, 200_000
+
+#: Maximum time for bytes to pass the loopback interface, in seconds.
+_ARRIVAL_SECONDS = 30
 
 
 class PairClient:
@@ -82,3 +91,63 @@ class PairClient:
         """Close the connection, and let the server react."""
         self.socket.close()
         self.server.settle()
+
+
+class SlowTCPClient(PairClient):
+    """The client's end of a TCP connection with small buffers, read in small parts.
+
+    Args:
+        server: the server to connect to, or only the one whose reactor is used.
+        factory: the factory of the server's protocols; by default the server's site.
+
+    Attributes:
+        transport: the server's TCP connection.
+    """
+
+    def __init__(self, server: MemoryServer, factory: Any = None) -> None:
+        self.server = server
+        self.received = b""
+        self.ended = False
+        self.socket = socket.socket()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            self.socket.connect(listener.getsockname())
+            theirs, address = listener.accept()
+        theirs.setblocking(False)
+        self.socket.setblocking(False)
+        self.channel = (factory or server.site).buildProtocol(None)
+        port: Any = None
+        reactor: Any = server.reactor
+        self.transport = TCPServer(theirs, self.channel, address, port, 1, reactor)
+        self.channel.makeConnection(self.transport)
+        server.settle()
+
+    @property
+    def server_may_send(self) -> bool:
+        """Whether the kernel reports the server's socket as writable."""
+        return bool(select.select([], [self.transport], [], 0)[1])
+
+    def wait_readable(self) -> None:
+        """Wait until bytes, or the end, have arrived."""
+        if not select.select([self.socket], [], [], _ARRIVAL_SECONDS)[0]:
+            raise AssertionError("nothing arrives from the server")
+
+    def read_part(self, size: int) -> None:
+        """Read `size` bytes, as soon as they arrive; the server reacts at the end."""
+        left = size
+        while left and not self.ended:
+            self.wait_readable()
+            data = self.socket.recv(left)
+            self.ended = not data
+            self.received += data
+            left -= len(data)
+        self.server.settle()
+
+    def read_rest(self) -> bytes:
+        """Read to the end of the connection, also if it is reset."""
+        while not self.ended:
+            self.server.settle()
+            self.wait_readable()
+            self.read()
+        return self.received

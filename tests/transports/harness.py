@@ -276,19 +276,21 @@ class Server:
     def read(self, reply: Reply) -> None:
         """Make a slow or stalled client read everything from now on."""
         reply.connection.makes_room = True
-        reply.connection.link.reading = True
+        link = reply.connection.link
+        link.reading, link.in_sips = True, False
         self.settle()
 
     def read_some(self, reply: Reply, size: int) -> None:
         """Make a slow client read at least `size` body bytes, then pause it again."""
         wanted = len(reply.body) + size
-        reply.connection.link.reading = True
+        link = reply.connection.link
+        link.reading = link.in_sips = True
         for _ in range(_MOST_TURNS):
             if len(reply.body) >= wanted:
                 break
             self.turn()
             reply.connection.pump()
-        reply.connection.link.reading = False
+        link.reading = False
         self.settle()
 
     def disconnect(self, reply: Reply) -> None:

@@ -54,10 +54,12 @@ class Link(Protocol):
         reading: whether the client reads from the connection; a slow client
             does not.
         stays_open: whether the client keeps its sending side when it has seen the end.
+        in_sips: whether `take` reads from a socket only once; ignored in memory.
     """
 
     reading: bool
     stays_open: bool
+    in_sips: bool
 
     @property
     def ended(self) -> bool:
@@ -93,6 +95,7 @@ class MemoryLink:
         self._drained = not slow
         self.reading = not slow
         self.stays_open = False
+        self.in_sips = False
 
     @property
     def ended(self) -> bool:
@@ -153,6 +156,7 @@ class SocketLink:
         self.reading = not slow
         self.ended = False
         self.stays_open = False
+        self.in_sips = False
 
     @property
     def arrived(self) -> int:
@@ -191,6 +195,8 @@ class SocketLink:
                 break
             parts.append(part)
             self._taken += len(part)
+            if self.in_sips:
+                break
         return b"".join(parts)
 
     def end(self) -> None:
@@ -222,6 +228,7 @@ class TlsLink:
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
         self._closed = False  # by the server, with close_notify
         self.stays_open = False
+        self.in_sips = False
         reading, plain.reading = plain.reading, True
         self._shake_hands()
         plain.reading = reading

@@ -206,12 +206,14 @@ class BlockingLink:
     Attributes:
         ended: whether the server has closed it.
         stays_open: False.
+        in_sips: ignored.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self.reading = True
         self.stays_open = False
+        self.in_sips = False
         self.ended = False
 
     @property

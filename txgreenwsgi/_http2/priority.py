@@ -7,7 +7,10 @@ or not: a slow stream must not stall its neighbours. This file must never know f
 from __future__ import annotations
 
 import re
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["DEFAULT_URGENCY", "Turns", "urgency_of"]
 
@@ -47,6 +50,9 @@ class Turns(Generic[T]):
 
     def __contains__(self, stream: T) -> bool:
         return stream in self._urgencies
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._urgencies)
 
     def add(self, stream: T, urgency: int) -> None:
         """Add a stream behind those of its urgency; a no-op if it is there."""

@@ -241,7 +241,7 @@ cdef class H1ChannelState:
     cdef public object state, server, exchange, _sockets, _handshakes
     cdef public object _proxied, _inbox, ends
     cdef public ConnectionState _h1
-    cdef public long long _discarded
+    cdef public long long _discarded, _unaccepted
     cdef public double _time
     cdef public int _fd
     cdef public bint reading_paused, _pumping

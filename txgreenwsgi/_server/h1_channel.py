@@ -43,6 +43,7 @@ from .channel import (
     LINGERING,
     NO_ENDS,
     NO_TRANSPORT,
+    NOTHING,
     READ_BYTES,
     Channel,
 )
@@ -165,6 +166,7 @@ class H1Channel(Channel, lanes.H1ChannelState):
             "_pumping",
             "_sockets",
             "_time",
+            "_unaccepted",
             "ends",
             "exchange",
             "output",
@@ -198,6 +200,7 @@ class H1Channel(Channel, lanes.H1ChannelState):
         self._inbox = _EMPTY_INBOX
         self._pumping = False
         self._discarded = 0
+        self._unaccepted = NOTHING
         # Time at which the state became IDLE, HEAD or DRAINING; in LINGERING and
         # CLOSED, the time at which to abort the connection.
         self._time = 0.0
@@ -819,6 +822,7 @@ class H1Channel(Channel, lanes.H1ChannelState):
             # The transport may still buffer a part of the response.
             seconds = self._flush_seconds
         self._time = self.server.hub.seconds() + seconds
+        self._unaccepted = NOTHING
         self._drop_input()
         if self.reading_paused:
             self._resume_reading()
@@ -841,8 +845,14 @@ class H1Channel(Channel, lanes.H1ChannelState):
         state = self.state
         settings = self.server.settings
         if state is SERVING or state is UPGRADED:
-            if self.exchange is not None:
-                self.exchange.check(now)
+            exchange = self.exchange
+            if exchange is not None:
+                writer = self.waiting
+                if writer is None:
+                    self._unaccepted = NOTHING
+                elif self._client_accepts():
+                    writer.discount(now - writer.since, now)
+                exchange.check(now)
         elif state is IDLE:
             if self._pumping:
                 return  # the next request was received and is about to begin

@@ -41,6 +41,7 @@ from .channel import (
     LINGERING,
     NO_ENDS,
     NO_TRANSPORT,
+    NOTHING,
     READ_BYTES,
     Channel,
 )
@@ -155,10 +156,12 @@ class H2Channel(Channel):
         "_pumping",
         "_scheduled",
         "_sending",
+        "_sent",
         "_sockets",
         "_streams",
         "_time",
         "_turns",
+        "_unaccepted",
         "_unadmitted",
         "_writer",
         "h2",
@@ -199,10 +202,13 @@ class H2Channel(Channel):
         self._postponed = False
         self._sending = False
         self._scheduled = False
+        # Time at which a stream has sent data in its turn.
+        self._sent = 0.0
         self._peer_gone = False
         # Bytes written while the client accepted none.
         self._excess = 0
         self._discarded = 0
+        self._unaccepted = NOTHING
         # Time of the announcement of the end.
         self._announced = 0.0
         # Time from which the connection has no stream, and at which to abort it, in
@@ -518,6 +524,7 @@ class H2Channel(Channel):
                 if sent == len(pending):
                     turns.remove(stream)
                 stream.sent(sent, now)
+                self._sent = now
                 if stream.pending is None and stream.exchange is None:
                     self._close_stream(stream)
                 unwritten += sent
@@ -710,6 +717,7 @@ class H2Channel(Channel):
             return
         self.state = _ON_CLOSE[self.state]
         self._time = self.server.hub.seconds() + max(seconds, self._flush_seconds)
+        self._unaccepted = NOTHING
         self._close_sending(self._writer, isinstance(self._writer, SocketWriter))
         self._update_reading()
 
@@ -735,6 +743,7 @@ class H2Channel(Channel):
                 limit = self.server.limits.write_seconds or float("inf")
                 self._stop_lingering(now, limit)
             return
+        self._note_progress(now)
         for stream in list(self._streams.values()):
             if stream.exchange is not None:
                 stream.exchange.check(now)
@@ -771,6 +780,22 @@ class H2Channel(Channel):
                 return
         if self.server.shutdown.stopping:
             self._drain(now)
+
+    def _note_progress(self, now: float) -> None:
+        """Extend the time limits of sending by the progress of the connection.
+
+        A stream with a closed window is not in `_turns`: it waits for its own client.
+        The others wait for the connection, and for more urgent streams.
+        """
+        writer = self._writer
+        if not writer.blocked:
+            self._unaccepted = NOTHING
+        else:
+            if self._client_accepts():
+                writer.since = now
+            self._sent = max(self._sent, writer.since)
+        for stream in self._turns:
+            stream.progressed(self._sent)
 
     def _check_rest(self, stream: H2Stream, now: float) -> None:
         """Apply the deadline of a stream whose exchange has ended."""

@@ -304,10 +304,14 @@ class H2Stream:
                 waiting.resume()
             return
         self.pending = pending[size:]
-        self.since = now
-        if waiting is not None:
-            # The time without progress counts (`write_timeout`).
-            waiting.discount(now - waiting.since, now)
+        self.progressed(now)
+
+    def progressed(self, when: float) -> None:
+        """Restart the time limit of sending (`write_timeout`) at `when`, if later."""
+        self.since = max(self.since, when)
+        waiting = self.waiting
+        if waiting is not None and when > waiting.since:
+            waiting.discount(when - waiting.since, when)
 
     def turn(self) -> None:
         """Park for a reactor turn; no other task sends in between."""
