@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txgreenwsgi._status.states import activities, processes
+from txgreenwsgi._status.states import activities, processes, worker_state
 from txgreenwsgi._status.units import UNKNOWN, count_text, counted, duration, megabytes
 
 from .asking import Parser, question, run
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["main", "status_text"]
-
-#: Time without a beat after which a reactor is blocked.
-_BLOCKED_SECONDS = 2.0
 
 
 def main(words: Sequence[str]) -> int:
@@ -87,15 +84,11 @@ _REQUEST_HEAD = ("REQUEST", "WORKER", "AGE", "METHOD", "PATH", "WAITING FOR")
 
 
 def _worker_row(worker: WorkerInformation) -> tuple[str, ...]:
-    state = worker["state"]
-    beat_age = worker["beat_age"] or 0.0
-    if state == "ready" and worker["in_flight"] is None and beat_age > _BLOCKED_SECONDS:
-        state = "blocked"
     lag = worker["lag"]
     return (
         str(worker["worker"]),
         str(worker["pid"]),
-        state,
+        worker_state(worker),
         duration(worker["age"]),
         count_text(worker["served"]),
         count_text(worker["requests"]),
