@@ -611,7 +611,7 @@ class _Connection:
         # Fewer, or more: then the kernel had room for some that the transport had left.
         for writer in waits:
             if writer is not None:
-                writer.discount(now - writer.since, now)
+                writer.progressed(now)
 
     def postpone(self, seconds: float, now: float) -> None:
         """Exclude a stall of the reactor, which ended at `now`, from the deadlines."""

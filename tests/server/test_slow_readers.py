@@ -136,31 +136,33 @@ class WriteTimeoutTests(SlowReaderTestCase):
         self.pass_time(1)
         self.assertFalse(client.transport.connected)
         self.assertEqual(self.outcomes(), [(200, "timeout")] * outcomes)
+        for record in self.records:
+            self.assertEqual(record.waiting, record.duration)
 
     def test_http1(self) -> None:
         """A response of HTTP/1.1."""
-        self.server = self.recorded(large, write_timeout=4)
+        self.server = self.recorded(large, slow_after=1, write_timeout=4)
         client = self.connect()
         client.send(get("/"))
         self.check(client)
 
     def test_our_tls(self) -> None:
         """A response of HTTP/1.1 over our own TLS."""
-        self.server = self.recorded(large, write_timeout=4)
+        self.server = self.recorded(large, slow_after=1, write_timeout=4)
         client = self.connect(tls_factory(self.server))
         say_over_tls(client, get("/"))
         self.check(client)
 
     def test_tls_of_twisted(self) -> None:
         """A response of HTTP/1.1 over Twisted's TLS."""
-        self.server = self.recorded(large, write_timeout=4)
+        self.server = self.recorded(large, slow_after=1, write_timeout=4)
         client = self.connect(tls_factory(self.server, own=False))
         say_over_tls(client, get("/"))
         self.check(client)
 
     def test_http2(self) -> None:
         """Two responses of HTTP/2: the connection is blocked, not their windows."""
-        self.server = self.recorded(large, write_timeout=4, http2="h2c")
+        self.server = self.recorded(large, slow_after=1, write_timeout=4, http2="h2c")
         client = self.connect()
         client.send(http2_request("/", "/"))
         self.check(client, 2)
@@ -172,6 +174,7 @@ class WriteTimeoutTests(SlowReaderTestCase):
             large,
             reactor=self.server.reactor,
             observers=[self.records.append],
+            slow_after=1,
             write_timeout=4,
         )
         site = Site(resource, reactor=self.server.reactor, timeout=None)

@@ -851,7 +851,7 @@ class H1Channel(Channel, lanes.H1ChannelState):
                 if writer is None:
                     self._unaccepted = NOTHING
                 elif self._client_accepts():
-                    writer.discount(now - writer.since, now)
+                    writer.progressed(now)
                 exchange.check(now)
         elif state is IDLE:
             if self._pumping:

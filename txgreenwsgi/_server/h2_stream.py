@@ -309,9 +309,8 @@ class H2Stream:
     def progressed(self, when: float) -> None:
         """Restart the time limit of sending (`write_timeout`) at `when`, if later."""
         self.since = max(self.since, when)
-        waiting = self.waiting
-        if waiting is not None and when > waiting.since:
-            waiting.discount(when - waiting.since, when)
+        if self.waiting is not None:
+            self.waiting.progressed(when)
 
     def turn(self) -> None:
         """Park for a reactor turn; no other task sends in between."""

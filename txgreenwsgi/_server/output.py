@@ -427,7 +427,7 @@ class DirectOutput(TransportOutput):
         """Restart the time limit of the wait: the client has accepted a part."""
         waiting = self.waiting
         if waiting is not None and waiting.task is not None:
-            waiting.since = waiting.task.hub.seconds()
+            waiting.progressed(waiting.task.hub.seconds())
 
     def send_last(self, data: bytes) -> bool:
         self._transport.write(data)

@@ -537,7 +537,7 @@ class Exchange(lanes.ExchangeState):
         self.body.check(now)
         writer = self.stream.waiting
         limit = limits.write_seconds
-        if writer is not None and limit and now - writer.since >= limit:
+        if writer is not None and limit and now - writer.idle_since >= limit:
             _log.info(
                 "write timeout: the client of {request} accepted no byte for {limit:g} "
                 "seconds, closing the connection",

@@ -82,11 +82,14 @@ class Suspension:
         error: the exception that `wait` is about to raise; None otherwise.
         since: time at which the task parked, by the reactor's clock, in seconds;
             later by the stalls that `discount` has excluded.
+        idle_since: time of the last progress of what the task waits for; `since`
+            without any.
         waiting_on: the object or text that tables of tasks show.
     """
 
     __slots__ = (
         "_hub",
+        "_progress",
         "_timeout_seconds",
         "_value",
         "answered",
@@ -112,7 +115,7 @@ class Suspension:
         self.error: BaseException | Failure | None = None
         self._timeout_seconds = timeout_seconds
         self.waiting_on = waiting_on
-        self.since = 0.0
+        self.since = self._progress = 0.0
         self.answered = False
 
     def wait(self) -> Any:
@@ -215,6 +218,18 @@ class Suspension:
             now: its end, by the reactor's clock.
         """
         self.since = min(now, self.since + seconds)
+        self._progress = min(now, self._progress + seconds)
+
+    def progressed(self, when: float) -> None:
+        """Note progress at `when`, by the reactor's clock. Limits on idle time restart.
+
+        The duration of the wait still counts from `since`.
+        """
+        self._progress = max(self._progress, when)
+
+    @property
+    def idle_since(self) -> float:
+        return max(self.since, self._progress)
 
     def _wake(self) -> None:
         task = self.task
