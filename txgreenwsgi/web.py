@@ -34,6 +34,7 @@ from ._server.access_log import ServerAccessLog
 from ._server.ends import host_and_port, server_name
 from ._server.errors import StartError
 from ._server.output import (
+    UNKNOWN,
     TransportOutput,
     has_unread_bytes,
     tcp_connection,
@@ -571,8 +572,8 @@ class _Connection:
         # time of that.
         self._since = 0.0
         # The result of `unaccepted_bytes` at the last check of a wait for the client;
-        # 0 between two waits.
-        self._unaccepted = 0
+        # UNKNOWN between two waits.
+        self._unaccepted = UNKNOWN
 
     def begin(self, exchange: Carried, stream: _Stream) -> None:
         """Add an exchange."""
@@ -604,9 +605,9 @@ class _Connection:
             if stream.waits_for_connection
         ]
         before = self._unaccepted
-        left = unaccepted_bytes(self._channel.transport) if waits else 0
+        left = unaccepted_bytes(self._channel.transport) if waits else UNKNOWN
         self._unaccepted = left
-        if not before or left == before:
+        if before == UNKNOWN or left == before:
             return
         # Fewer, or more: then the kernel had room for some that the transport had left.
         for writer in waits:

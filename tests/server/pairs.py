@@ -10,19 +10,21 @@ from __future__ import annotations
 import select
 import socket
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.tcp import Server as TCPServer
 from twisted.internet.unix import Server
+
+from txgreenwsgi._server.output import unaccepted_bytes
 
 if TYPE_CHECKING:
     from txgreenwsgi.testing import MemoryServer
 
 __all__ = ["PairClient", "SlowTCPClient"]
 
-#: Receive buffer of a slow client and send buffer of its server, in bytes; the kernel
-#: doubles both. Linux reports a socket as writable if a third of its buffer is free.
-_RECEIVE_BUFFER, _SEND_BUFFER = 8192, 200_000
+#: Receive buffer of a slow client, in bytes; the kernel doubles it.
+_RECEIVE_BUFFER = 8192
 
 #: Maximum time for bytes to pass the loopback interface, in seconds.
 _ARRIVAL_SECONDS = 30
@@ -32,15 +34,19 @@ class PairClient:
     """The client's end of a connection to a server whose reactor is in memory.
 
     Args:
-        server: the server to connect to.
+        server: the server to connect to, or only the one whose reactor is used.
         buffer: the size of the kernel's buffers in bytes; the kernel rounds it.
+        factory: the factory of the server's protocols; by default the server's site.
 
     Attributes:
         received: all bytes that were read so far.
         ended: whether the server has closed or reset the connection.
+        transport: the server's end of the connection.
     """
 
-    def __init__(self, server: MemoryServer, buffer: int = 0) -> None:
+    def __init__(
+        self, server: MemoryServer, buffer: int = 0, factory: Any = None
+    ) -> None:
         self.server = server
         self.received = b""
         self.ended = False
@@ -49,7 +55,7 @@ class PairClient:
             if buffer:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         self.socket.setblocking(False)
-        channel: Any = server.site.buildProtocol(None)
+        channel: Any = (factory or server.site).buildProtocol(None)
         self.channel = channel
         reactor: Any = server.reactor
         self.transport: Any = Server(theirs, channel, "a client", None, 1, reactor)
@@ -87,42 +93,6 @@ class PairClient:
         """Return whether a read would return bytes or the end."""
         return bool(select.select([self.socket], [], [], 0)[0])
 
-    def close(self) -> None:
-        """Close the connection, and let the server react."""
-        self.socket.close()
-        self.server.settle()
-
-
-class SlowTCPClient(PairClient):
-    """The client's end of a TCP connection with small buffers, read in small parts.
-
-    Args:
-        server: the server to connect to, or only the one whose reactor is used.
-        factory: the factory of the server's protocols; by default the server's site.
-
-    Attributes:
-        transport: the server's TCP connection.
-    """
-
-    def __init__(self, server: MemoryServer, factory: Any = None) -> None:
-        self.server = server
-        self.received = b""
-        self.ended = False
-        self.socket = socket.socket()
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-            self.socket.connect(listener.getsockname())
-            theirs, address = listener.accept()
-        theirs.setblocking(False)
-        self.socket.setblocking(False)
-        self.channel = (factory or server.site).buildProtocol(None)
-        port: Any = None
-        reactor: Any = server.reactor
-        self.transport = TCPServer(theirs, self.channel, address, port, 1, reactor)
-        self.channel.makeConnection(self.transport)
-        server.settle()
-
     @property
     def server_may_send(self) -> bool:
         """Whether the kernel reports the server's socket as writable."""
@@ -151,3 +121,48 @@ class SlowTCPClient(PairClient):
             self.wait_readable()
             self.read()
         return self.received
+
+    def close(self) -> None:
+        """Close the connection, and let the server react."""
+        self.socket.close()
+        self.server.settle()
+
+
+class SlowTCPClient(PairClient):
+    """The client's end of a TCP connection with a small receive buffer.
+
+    Args:
+        server: the server to connect to.
+        buffer: the size of the server's send buffer in bytes; the kernel doubles it.
+    """
+
+    def __init__(self, server: MemoryServer, buffer: int) -> None:
+        self.server = server
+        self.received = b""
+        self.ended = False
+        self.socket = socket.socket()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            self.socket.connect(listener.getsockname())
+            theirs, address = listener.accept()
+        theirs.setblocking(False)
+        self.socket.setblocking(False)
+        self.channel = server.site.buildProtocol(None)
+        port: Any = None
+        reactor: Any = server.reactor
+        self.transport = TCPServer(theirs, self.channel, address, port, 1, reactor)
+        self.channel.makeConnection(self.transport)
+        server.settle()
+
+    def accept_part(self, size: int) -> None:
+        """Read `size` bytes, and wait until the server knows that some were accepted.
+
+        The kernel acknowledges them up to 40 ms later.
+        """
+        before = unaccepted_bytes(self.transport)
+        self.read_part(size)
+        end = monotonic() + _ARRIVAL_SECONDS
+        while unaccepted_bytes(self.transport) == before:
+            if monotonic() > end:
+                raise AssertionError("the client's kernel acknowledges nothing")

@@ -16,6 +16,7 @@ from twisted.web.server import Site
 from tests.http2.frames import (
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     GREATEST_WINDOW,
     HEADERS,
     PREFACE,
@@ -26,7 +27,7 @@ from tests.http2.frames import (
 from txgreenwsgi import GreenWSGIResource
 
 from .application import TEXT
-from .pairs import SlowTCPClient
+from .pairs import PairClient, SlowTCPClient
 from .tls import tls_factory
 from .wire import WireTestCase, get
 
@@ -41,9 +42,19 @@ if TYPE_CHECKING:
 #: Size of a response that the buffers of both ends do not hold.
 SIZE = 1_000_000
 
-#: Bytes that a client reads at a time. Five times as many do not make the server's
-#: socket writable; with fewer, the client's kernel would not always report room.
-PART = 20_000
+#: Size of a response that the kernel of the server holds.
+SHORT_SIZE = 250_000
+
+#: Size of the server's send buffer; the kernel doubles it.
+BUFFER = 200_000
+
+#: Bytes that a client of a UNIX socket reads at a time. They free one of the pieces in
+#: which the kernel holds the response, and five times as many do not make the server's
+#: socket writable.
+PART = 40_000
+
+#: Bytes that a TCP client reads at a time: more than its kernel has buffered.
+TCP_PART = 20_000
 
 #: SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 section 6.5.2).
 _INITIAL_WINDOW_SIZE = 4
@@ -55,14 +66,27 @@ def large(environ: Environ, start: Start) -> Iterable[bytes]:
     return [b"x" * SIZE]
 
 
+def short(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Answer with `SHORT_SIZE` bytes."""
+    start("200 OK", [*TEXT, ("Content-Length", str(SHORT_SIZE))])
+    return [b"x" * SHORT_SIZE]
+
+
 class SlowReaderTestCase(WireTestCase):
-    """A case with one server and its slow client."""
+    """A case with one server and its slow client.
+
+    Most clients use a UNIX socket, whose buffers change only when they read: TCP also
+    has timers of its own.
+    """
 
     server: MemoryServer
 
-    def connect(self, factory: Any = None) -> SlowTCPClient:
-        """Return a client that is closed at the end of the test."""
-        client = SlowTCPClient(self.server, factory)
+    def connect(self, factory: Any = None) -> PairClient:
+        """Return a client of a UNIX socket, closed at the end of the test."""
+        return self.closed_later(PairClient(self.server, BUFFER, factory))
+
+    def closed_later(self, client: PairClient) -> PairClient:
+        """Close a client and its server at the end of the test; return the client."""
         self.addCleanup(self.server.close)
         self.addCleanup(client.close)
         return client
@@ -102,7 +126,7 @@ def http2_request(*paths: str, window: int = GREATEST_WINDOW) -> bytes:
     )
 
 
-def say_over_tls(client: SlowTCPClient, data: bytes) -> None:
+def say_over_tls(client: PairClient, data: bytes) -> None:
     """Shake hands, and send bytes; what the client reads later stays encrypted."""
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -124,7 +148,7 @@ def say_over_tls(client: SlowTCPClient, data: bytes) -> None:
 class WriteTimeoutTests(SlowReaderTestCase):
     """write_timeout is the time in which the client accepts no byte."""
 
-    def check(self, client: SlowTCPClient, outcomes: int = 1) -> None:
+    def check(self, client: PairClient, outcomes: int = 1) -> None:
         """Read a little every 3 seconds, and then nothing for longer than 4."""
         for _ in range(5):
             client.read_part(PART)
@@ -182,18 +206,26 @@ class WriteTimeoutTests(SlowReaderTestCase):
         client.send(get("/"))
         self.check(client)
 
+    def test_tcp(self) -> None:
+        """A response over TCP, whose client's kernel acknowledges what it accepts."""
+        self.server = self.recorded(large, write_timeout=4)
+        client = SlowTCPClient(self.server, BUFFER)
+        self.closed_later(client)
+        client.send(get("/"))
+        for _ in range(5):
+            client.accept_part(TCP_PART)
+            self.assertFalse(client.server_may_send)
+            self.pass_time(3)
+            self.assertTrue(client.transport.connected)
+        self.assertEqual(self.outcomes(), [])
+
 
 class LingeringTests(SlowReaderTestCase):
     """The end of a connection whose client has sent more than was read."""
 
     def test_response_in_the_kernel(self) -> None:
         """The rest of the response is not discarded while the client accepts it."""
-
-        def app(environ: Environ, start: Start) -> Iterable[bytes]:
-            start("200 OK", [*TEXT, ("Content-Length", "150000")])
-            return [b"x" * 150_000]
-
-        self.server = self.recorded(app)
+        self.server = self.recorded(short)
         client = self.connect()
         client.send(get("/", "Content-Length: 9000000", method="POST"))
         self.assertEqual(self.outcomes(), [(200, "finished")])
@@ -201,12 +233,53 @@ class LingeringTests(SlowReaderTestCase):
             client.read_part(PART)
             self.pass_time(4)
         body = client.read_rest().partition(b"\r\n\r\n")[2]
-        self.assertEqual(len(body), 150_000)
+        self.assertEqual(len(body), SHORT_SIZE)
+
+    def assert_closed_after(self, client: PairClient, seconds: float) -> None:
+        """Fail unless the connection closes after that time, with some tolerance."""
+        self.pass_time(seconds - 0.5)
+        self.assertTrue(client.transport.connected)
+        self.pass_time(1)
+        self.assertFalse(client.transport.connected)
 
     def test_silent_client(self) -> None:
         """A client that accepts nothing is disconnected."""
-        self.server = self.recorded(large, write_timeout=4)
+        self.server = self.recorded(short)
         client = self.connect()
         client.send(get("/", "Content-Length: 9000000", method="POST"))
-        self.pass_time(20)
-        self.assertFalse(client.transport.connected)
+        self.assertEqual(self.outcomes(), [(200, "finished")])
+        self.assert_closed_after(client, 5)
+
+    def test_silent_client_of_our_tls(self) -> None:
+        """TLS, which may buffer a part of the response, has the time of write_timeout.
+
+        No more than that.
+        """
+        self.server = self.recorded(short, write_timeout=20)
+        client = self.connect(tls_factory(self.server))
+        say_over_tls(client, get("/", "Content-Length: 9000000", method="POST"))
+        self.assertEqual(self.outcomes(), [(200, "finished")])
+        self.assert_closed_after(client, 20)
+
+    def test_silent_client_of_http2(self) -> None:
+        """An HTTP/2 client that accepts nothing is disconnected, after its error.
+
+        Without a write_timeout too.
+        """
+        self.server = self.recorded(large, write_timeout=0, http2="h2c")
+        client = self.connect()
+        client.send(http2_request("/", window=SHORT_SIZE))
+        client.send(frame(WINDOW_UPDATE, 0, 0, pack(">L", 0)))
+        self.assertEqual(self.outcomes(), [(200, "disconnected")])
+        self.assert_closed_after(client, 5)
+
+    def test_slow_client_of_http2(self) -> None:
+        """An HTTP/2 client receives the last bytes, if it accepts some."""
+        self.server = self.recorded(short, http2="h2c")
+        client = self.connect()
+        client.send(http2_request("/") + frame(GOAWAY, 0, 0, bytes(8)))
+        self.assertEqual(self.outcomes(), [(200, "finished")])
+        for _ in range(5):
+            client.read_part(PART)
+            self.pass_time(4)
+        self.assertGreater(len(client.read_rest()), SHORT_SIZE)

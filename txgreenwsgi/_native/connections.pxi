@@ -242,7 +242,7 @@ cdef int connect(
     channel._sockets, channel._handshakes = model._sockets, model._handshakes
     channel._inbox, channel._fd, channel.listening = model._inbox, fd, self
     channel.peer, channel.peer_port = peer.sin_addr, ntohs(peer.sin_port)
-    channel._time = now(hub.seconds)
+    channel._time, channel._unaccepted = now(hub.seconds), model._unaccepted
     accepted_connections.add(channel)
     if len(accepted_connections) == 1 and server.deadlines.idle:
         server.connection_made(channel)

@@ -17,7 +17,7 @@ from txgreenwsgi._serving.plain_response import plain_response
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
 from .ends import ends_of
-from .output import has_unread_bytes, tcp_connection, unaccepted_bytes
+from .output import UNKNOWN, has_unread_bytes, tcp_connection, unaccepted_bytes
 
 if TYPE_CHECKING:
     from txgreenwsgi._http.head import Refusal
@@ -35,10 +35,10 @@ __all__ = [
     "DRAIN_BYTES",
     "DRAIN_CLOSE_SECONDS",
     "LINGERING",
-    "NOTHING",
     "NO_ENDS",
     "NO_TRANSPORT",
     "READ_BYTES",
+    "UNKNOWN",
     "Channel",
 ]
 
@@ -66,9 +66,6 @@ _LINGER_BYTES: Final = 16 * 1024 * 1024
 
 #: Size of a read from a socket.
 READ_BYTES: Final = 65536
-
-#: `_unaccepted` before the first check of a wait: nothing that could be accepted.
-NOTHING: Final = 0
 
 NO_ENDS: Final = cast("Ends", None)
 # A PlainTransport where `_fd` is valid; any StreamTransport otherwise.
@@ -110,7 +107,8 @@ class Channel:
     # In LINGERING and CLOSED, the time at which to abort the connection.
     _time: float
     _discarded: int
-    # The result of `unaccepted_bytes` at the last check of a wait for the client.
+    # The result of `unaccepted_bytes` at the last check of a wait for the client;
+    # UNKNOWN before the first check of one.
     _unaccepted: int
 
     # Called by the transport.
@@ -222,11 +220,11 @@ class Channel:
         """Return whether the client has accepted bytes since the last call.
 
         For limits on the time without progress: call at each check of a wait, and set
-        `_unaccepted` to `NOTHING` between two waits. More bytes are progress too: the
+        `_unaccepted` to `UNKNOWN` between two waits. More bytes are progress too: the
         transport had some left, and the kernel had room for them.
         """
         before, self._unaccepted = self._unaccepted, unaccepted_bytes(self.transport)
-        return before != NOTHING and self._unaccepted != before
+        return before != UNKNOWN and self._unaccepted != before
 
     # Closing.
 
@@ -248,34 +246,36 @@ class Channel:
             # TLS sends close_notify and reads until it receives the client's.
             self.transport.loseConnection()
 
-    def _stop_lingering(self, now: float, flush_seconds: float) -> None:
-        """Close a connection whose client did not close it, and accepts no byte.
+    def _check_closing(self, now: float, flush_seconds: float) -> None:
+        """Apply the deadline of a connection that is LINGERING or CLOSED.
 
         Args:
             now: the reactor's clock.
             flush_seconds: the time for the transport to send what it buffers.
         """
+        if now >= self._time:
+            self._stop_lingering(now, flush_seconds)
+        elif self._unaccepted == UNKNOWN and self.state is LINGERING:
+            # The first check, from which the progress of the client counts.
+            self._client_accepts()
+            if self._unaccepted and not self.server.shutdown.stopping:
+                self._time = max(self._time, now + CLOSE_SECONDS)
+
+    def _stop_lingering(self, now: float, flush_seconds: float) -> None:
+        """Close a connection whose client did not close it, unless it accepts bytes."""
         stopping = self.server.shutdown.stopping
         below = tcp_connection(self.transport)
         if self.state is not LINGERING:
             self.abort()
-        elif not stopping and self._receives():
-            # The client is still receiving: an abort would discard what it has not.
-            self._time = now + max(flush_seconds, CLOSE_SECONDS)
+        elif not stopping and self._client_accepts() and self._unaccepted:
+            # An abort would discard the rest of the response.
+            self._time = now + CLOSE_SECONDS
         elif stopping and below is not None and not below.disconnecting:
-            # It may be. The process does not wait; its kernel sends the rest.
+            # The same, but the process does not wait: its kernel sends the rest.
             self._time = now + flush_seconds
             below.loseConnection()
         else:
             self.abort()
-
-    def _receives(self) -> bool:
-        """Return whether the client of a lingering connection accepts its last bytes.
-
-        At the first call, it is not known yet.
-        """
-        first = self._unaccepted == NOTHING
-        return (self._client_accepts() or first) and self._unaccepted != NOTHING
 
     def _abort_transport(self, output: _Detachable) -> None:
         """Abort the transport; `check` tries again if it is not lost in time."""

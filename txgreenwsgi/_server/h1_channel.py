@@ -43,8 +43,8 @@ from .channel import (
     LINGERING,
     NO_ENDS,
     NO_TRANSPORT,
-    NOTHING,
     READ_BYTES,
+    UNKNOWN,
     Channel,
 )
 from .output import DirectOutput, SocketOutput, output_for
@@ -200,7 +200,7 @@ class H1Channel(Channel, lanes.H1ChannelState):
         self._inbox = _EMPTY_INBOX
         self._pumping = False
         self._discarded = 0
-        self._unaccepted = NOTHING
+        self._unaccepted = UNKNOWN
         # Time at which the state became IDLE, HEAD or DRAINING; in LINGERING and
         # CLOSED, the time at which to abort the connection.
         self._time = 0.0
@@ -822,7 +822,7 @@ class H1Channel(Channel, lanes.H1ChannelState):
             # The transport may still buffer a part of the response.
             seconds = self._flush_seconds
         self._time = self.server.hub.seconds() + seconds
-        self._unaccepted = NOTHING
+        self._unaccepted = UNKNOWN
         self._drop_input()
         if self.reading_paused:
             self._resume_reading()
@@ -849,7 +849,7 @@ class H1Channel(Channel, lanes.H1ChannelState):
             if exchange is not None:
                 writer = self.waiting
                 if writer is None:
-                    self._unaccepted = NOTHING
+                    self._unaccepted = UNKNOWN
                 elif self._client_accepts():
                     writer.progressed(now)
                 exchange.check(now)
@@ -870,8 +870,8 @@ class H1Channel(Channel, lanes.H1ChannelState):
         elif state is DRAINING:
             if now - self._time >= CLOSE_SECONDS:
                 self._close_lingering()
-        elif now >= self._time:
-            self._stop_lingering(now, self._flush_seconds)
+        else:
+            self._check_closing(now, self._flush_seconds)
 
     def _time_out(self, limit: float) -> None:
         """Close an idle connection, or refuse a request whose head is late.

@@ -41,8 +41,8 @@ from .channel import (
     LINGERING,
     NO_ENDS,
     NO_TRANSPORT,
-    NOTHING,
     READ_BYTES,
+    UNKNOWN,
     Channel,
 )
 from .h2_output import SocketWriter, writer_for
@@ -208,7 +208,7 @@ class H2Channel(Channel):
         # Bytes written while the client accepted none.
         self._excess = 0
         self._discarded = 0
-        self._unaccepted = NOTHING
+        self._unaccepted = UNKNOWN
         # Time of the announcement of the end.
         self._announced = 0.0
         # Time from which the connection has no stream, and at which to abort it, in
@@ -717,7 +717,7 @@ class H2Channel(Channel):
             return
         self.state = _ON_CLOSE[self.state]
         self._time = self.server.hub.seconds() + max(seconds, self._flush_seconds)
-        self._unaccepted = NOTHING
+        self._unaccepted = UNKNOWN
         self._close_sending(self._writer, isinstance(self._writer, SocketWriter))
         self._update_reading()
 
@@ -738,10 +738,9 @@ class H2Channel(Channel):
     def check(self, now: float) -> None:
         """Apply the deadlines of the connection and its exchanges."""
         if self.state is LINGERING or self.state is CLOSED:
-            if now >= self._time:
-                # What the writer has not sent is in the transport since `detach`.
-                limit = self.server.limits.write_seconds or float("inf")
-                self._stop_lingering(now, limit)
+            # What the writer has not sent is in the transport since `detach`.
+            limit = self.server.limits.write_seconds or float("inf")
+            self._check_closing(now, limit)
             return
         self._note_progress(now)
         for stream in list(self._streams.values()):
@@ -789,7 +788,7 @@ class H2Channel(Channel):
         """
         writer = self._writer
         if not writer.blocked:
-            self._unaccepted = NOTHING
+            self._unaccepted = UNKNOWN
         else:
             if self._client_accepts():
                 writer.since = now

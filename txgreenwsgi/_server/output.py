@@ -21,7 +21,7 @@ import os
 import socket
 import sys
 import termios
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .transports import Consumer, DirectTransport, StreamTransport
 
 __all__ = [
+    "UNKNOWN",
     "DirectOutput",
     "Sender",
     "SocketOutput",
@@ -66,6 +67,9 @@ _PIECE_BYTES = 65536
 # Linux delays a short packet until the next send, so that a head leaves with the
 # first bytes of its file.
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
+
+#: In place of a result of `unaccepted_bytes` where there is none yet.
+UNKNOWN: Final = -1
 
 _CAN_SENDFILE = hasattr(os, "sendfile")
 
