@@ -24,6 +24,8 @@ from .frames import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from txgreenwsgi.testing import MemoryServer
+
     Environ = dict[str, Any]
     Start = Callable[..., Any]
 
@@ -168,21 +170,40 @@ class ResponseOrderTests(LeakCheckMixin, SynchronousTestCase):
         self.assertEqual(len(client.body(1)), 65535)
         self.assertEqual(len(client.body(3)), 20_000)
 
+    def server_of_long_responses(self) -> MemoryServer:
+        """Return a server whose response at /urgent is long."""
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", [("Content-Type", "text/plain")])
+            return [b"x" * (1_000_000 if environ["PATH_INFO"] == "/urgent" else 1000)]
+
+        return self.serve(app, http2="h2c", write_timeout=4)
+
+    def test_closed_window_behind_urgent_streams(self) -> None:
+        """A stream whose own window is closed does not wait for more urgent ones."""
+        server = self.server_of_long_responses()
+        client = RawClient(server, settings=pack(">HL", 4, 0))
+        client.send(client.request(1, "/urgent", [("priority", "u=0")]))
+        client.send(frame(WINDOW_UPDATE, 0, 1, pack(">L", GREATEST_WINDOW)))
+        client.send(client.request(3, more=[("priority", "u=7")]))
+        for _ in range(5):
+            for _ in range(12):
+                server.advance(0.25)
+            client.send(frame(WINDOW_UPDATE, 0, 0, pack(">L", 20_000)))
+        resets = [each.stream for each in client.of_kind(RST_STREAM)]
+        self.assertEqual(resets, [3])
+
     def test_wait_for_urgent_streams(self) -> None:
         """write_timeout counts from the progress of the connection.
 
         A stream waits for more urgent ones as long as these make progress.
         """
 
-        def app(environ: Environ, start: Start) -> Iterable[bytes]:
-            start("200 OK", [("Content-Type", "text/plain")])
-            return [b"x" * (1_000_000 if environ["PATH_INFO"] == "/urgent" else 1000)]
-
         def pass_time(seconds: float) -> None:
             for _ in range(round(seconds * 4)):
                 server.advance(0.25)
 
-        server = self.serve(app, http2="h2c", write_timeout=4)
+        server = self.server_of_long_responses()
         client = RawClient(server, settings=pack(">HL", 4, GREATEST_WINDOW))
         client.send(client.request(1, "/urgent", [("priority", "u=0")]))
         client.send(client.request(3, more=[("priority", "u=7")]))

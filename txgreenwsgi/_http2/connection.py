@@ -729,6 +729,10 @@ class Connection:
         """The number of bytes that the client accepts on the connection."""
         return self._h2.outbound_flow_control_window
 
+    def window_of(self, stream_id: int) -> int:
+        """Return the number of bytes that the client accepts on an open stream."""
+        return self._h2.streams[stream_id].outbound_flow_control_window
+
     def send_end(self, stream_id: int) -> None:
         """End a response; its stream must be open."""
         if self._ends_stream(stream_id):

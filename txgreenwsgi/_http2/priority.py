@@ -52,6 +52,7 @@ class Turns(Generic[T]):
         return stream in self._urgencies
 
     def __iter__(self) -> Iterator[T]:
+        """Iterate over the streams, in any order."""
         return iter(self._urgencies)
 
     def add(self, stream: T, urgency: int) -> None:

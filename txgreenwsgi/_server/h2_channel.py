@@ -202,7 +202,8 @@ class H2Channel(Channel):
         self._postponed = False
         self._sending = False
         self._scheduled = False
-        # Time at which a stream has sent data in its turn.
+        # Time of the last progress of the connection: a stream has sent data in its
+        # turn, or the client has accepted bytes.
         self._sent = 0.0
         self._peer_gone = False
         # Bytes written while the client accepted none.
@@ -783,8 +784,8 @@ class H2Channel(Channel):
     def _note_progress(self, now: float) -> None:
         """Extend the time limits of sending by the progress of the connection.
 
-        A stream with a closed window is not in `_turns`: it waits for its own client.
-        The others wait for the connection, and for more urgent streams.
+        A stream whose own window is open waits for the connection: for its kernel, its
+        window, and more urgent streams. So does one that has only a head to send.
         """
         writer = self._writer
         if not writer.blocked:
@@ -793,8 +794,10 @@ class H2Channel(Channel):
             if self._client_accepts():
                 writer.since = now
             self._sent = max(self._sent, writer.since)
+        h2 = self.h2
         for stream in self._turns:
-            stream.progressed(self._sent)
+            if not stream.pending or h2.window_of(stream.stream_id) > 0:
+                stream.progressed(self._sent)
 
     def _check_rest(self, stream: H2Stream, now: float) -> None:
         """Apply the deadline of a stream whose exchange has ended."""
