@@ -39,14 +39,12 @@ class Database:
     Attributes:
         sleep: name of the SQL function that sleeps for some seconds.
         closes_when_interrupted: whether the driver then closes the connection.
-        cancels: whether the driver makes the server end the query.
         impatient: connect arguments that limit the wait for a silent server to
             two seconds.
     """
 
     sleep = "pg_sleep"
     closes_when_interrupted = False
-    cancels = True
     impatient: ClassVar[dict[str, int]] = {"connect_timeout": 2}
     url = "postgresql+{driver}://postgres@127.0.0.1:{port}/postgres"
 
@@ -59,12 +57,14 @@ class Database:
 
     def connect(self, **options: Any) -> Any:
         """Return a new connection."""
-        return self.module.connect(
+        connection = self.module.connect(
             host="127.0.0.1",
             user="postgres",
             dbname="postgres",
             **{"port": self.port, **options},
         )
+        self.made.add(connection)
+        return connection
 
     def ask(self, sql: str) -> Any:
         """Return one row, read through a connection that is not counted."""
@@ -94,6 +94,13 @@ class Database:
         """Return the number of open connections."""
         return self.connection_counts()[0]
 
+    def open_connections(self) -> int:
+        """Return the number of connections that this process has open.
+
+        The server counts a connection until it detects the disconnect.
+        """
+        return sum(self.is_open(one) for one in self.made if one is not self._watch)
+
     def make_accounts(self) -> None:
         """Create ten accounts with 100 units each."""
         with closing(self.connect()) as connection:
@@ -120,7 +127,6 @@ class MariaDB(Database):
 
     sleep = "sleep"
     closes_when_interrupted = True
-    cancels = False  # the server itself detects the disconnect
     # Its connect_timeout ends when the connection is accepted.
     impatient: ClassVar[dict[str, int]] = {"connect_timeout": 2, "read_timeout": 2}
     url = "mysql+pymysql://root@127.0.0.1:{port}/shop"
@@ -158,11 +164,8 @@ class MariaDB(Database):
         return int(found[0]), int(found[1]), int(found[2])
 
     def count(self) -> int:
-        """Return the number of open connections.
-
-        The server counts a connection until it detects the disconnect.
-        """
-        return sum(one.open for one in self.made if one is not self._watch)
+        """Return the number of connections that this process has open."""
+        return self.open_connections()
 
     def make_accounts(self) -> None:
         """Create ten accounts with 100 units each."""
