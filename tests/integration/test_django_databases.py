@@ -21,7 +21,7 @@ import pymysql
 from twisted.trial.unittest import SynchronousTestCase
 
 from .children import ChildTestCase
-from .processes import LOOPBACK, start
+from .processes import LOOPBACK, start, wait_for
 from .services import MariaDB, PostgreSQL
 
 if TYPE_CHECKING:
@@ -236,8 +236,11 @@ class MoreTests(BankTests):
     def assert_at_rest(self, server: ServerProcess) -> None:
         """Check that all connections are idle, outside transactions and unused."""
         self.assertEqual(self.settled()[1:], (0, 0), server.log())  # type: ignore[attr-defined]
-        statistics = self.fetch(server, "/pool")["default"]
-        self.assertEqual(statistics["in_use"], 0, server.log())  # type: ignore[attr-defined]
+        # A connection is returned after its last query.
+        server.wait_for(
+            lambda: self.fetch(server, "/pool")["default"]["in_use"] == 0,
+            "no connection in use",
+        )
 
     def test_streamed(self) -> None:
         """A response streamed from rows returns its connection at its end.
@@ -304,8 +307,7 @@ class MoreTests(BankTests):
         clients = [ask(server, "/slow?seconds=0.5") for _ in range(10)]
         self.assertEqual({answer(client)[0] for client in clients}, {200})  # type: ignore[attr-defined]
         self.end_connections()
-        while self.connections()[0]:
-            time.sleep(0.01)
+        wait_for(lambda: not self.connections()[0], "closed connections")
         clients = [ask(server, "/sums") for _ in range(10)]
         self.assertEqual({answer(client)[0] for client in clients}, {200})  # type: ignore[attr-defined]
 
@@ -497,9 +499,15 @@ class SQLiteTests(SynchronousTestCase):
         self.assertEqual(found["total"], ACCOUNTS * 1000)
         self.assertEqual(found["moves"], statuses.count(200))
         self.assertTrue(found["as_told"])
-        statistics = json.loads(self.server.fetch("/pool").body)["default"]
-        self.assertLessEqual(statistics["size"], 5)
-        self.assertEqual(statistics["in_use"], 0)
+
+        def statistics() -> Any:
+            return json.loads(self.server.fetch("/pool").body)["default"]
+
+        self.assertLessEqual(statistics()["size"], 5)
+        # A connection is returned after the response.
+        self.server.wait_for(
+            lambda: statistics()["in_use"] == 0, "no connection in use"
+        )
 
     def test_stop(self) -> None:
         """The server stops, with its threads, while a request waits for a lock."""
