@@ -20,6 +20,7 @@ from .processes import (
     LOOPBACK,
     TWISTD,
     ServerProcess,
+    free_ports,
     is_alive,
     serve,
     start,
@@ -266,9 +267,7 @@ class FullPipeTests(ExitTestCase):
 
     def assert_ends(self, output: int, *options: str) -> int:
         """Return the exit status of a server whose output blocks it."""
-        with socket.socket() as bound:
-            bound.bind((LOOPBACK, 0))
-            port = bound.getsockname()[1]
+        (port,) = free_ports(1)
         listen = f"--listen=tcp:{port}:interface={LOOPBACK}"
         arguments = ["-n", "--pidfile=", "greenwsgi", f"--app={APP}", listen, *options]
         process = subprocess.Popen(
