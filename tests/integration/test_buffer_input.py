@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .processes import serve
+from .processes import ANSWER_SECONDS, serve
 
 if TYPE_CHECKING:
     from .processes import ServerProcess
@@ -42,7 +42,7 @@ class BufferInputTests(SynchronousTestCase):
             client.socket.settimeout(0.3)
             with self.assertRaises(TimeoutError):
                 client.socket.recv(1)
-            client.socket.settimeout(5.0)
+            client.socket.settimeout(ANSWER_SECONDS)
             client.send(b"\n")
             client.read_until(b"you said: help\n")
 

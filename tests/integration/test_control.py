@@ -157,9 +157,9 @@ class WorkersTests(ControlCase):
 
     def test_hung_worker(self) -> None:
         """A blocked worker does not block the status, and its stacks are printed."""
-        server = self.serve(APP, "--workers=1")
+        server = self.serve(APP, "--workers=1", "--worker-timeout=100")
         server.wait_ready(1)
-        self.request(server, "/busy/15")
+        self.request(server, "/busy/100")
         end = time.monotonic() + STOP_SECONDS
         while True:
             (worker,) = self.answer("status")["workers"]
@@ -175,7 +175,7 @@ class WorkersTests(ControlCase):
 
     def test_drain(self) -> None:
         """During a shutdown, the socket still answers; it is removed at the end."""
-        server = self.serve(APP, "--workers=1", "--graceful-timeout=20")
+        server = self.serve(APP, "--workers=1", "--graceful-timeout=50")
         server.wait_ready(1)
         self.request(server, "/sleep/60")
         self.wait_in_flight(1)

@@ -61,7 +61,7 @@ class DemoTests(SynchronousTestCase):
         """A sleeping request is listed with its method, path, age and reason."""
         with self.server.connect() as client:
             client.send(
-                b"GET /stream?blocks=2&pause=0.5&secret=s HTTP/1.1\r\nHost: x\r\n\r\n"
+                b"GET /stream?blocks=40&pause=0.5&secret=s HTTP/1.1\r\nHost: x\r\n\r\n"
             )
             client.read_until(b'"block": 1')
             answer = self.server.fetch("/requests")

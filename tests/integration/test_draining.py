@@ -47,7 +47,7 @@ class DrainTests(SynchronousTestCase):
 
     def test_delay(self) -> None:
         """New connections are served in the delay; then the shutdown begins."""
-        server = serve(self, APP, "--health-path=/-", "--drain-delay=3")
+        server = serve(self, APP, "--health-path=/-", "--drain-delay=7")
         began = time.monotonic()
         self.stop(server)
         while time.monotonic() < began + 2:
@@ -55,7 +55,7 @@ class DrainTests(SynchronousTestCase):
             self.assertEqual(self.ready(server), 503)
             self.assertEqual(server.fetch("/-/live").status, 200)
         server.wait_ended()
-        self.assertGreaterEqual(time.monotonic(), began + 3)
+        self.assertGreaterEqual(time.monotonic(), began + 7)
         self.assertIn("stopping; requests in flight have 30 s to end", server.log())
 
     def test_second_signal(self) -> None:

@@ -277,8 +277,13 @@ class ReplacedTests(ProgramTestCase):
 
             def main():
                 waiting = [txgreenwsgi.spawn(each.select, 20) for each in chosen]
-                sleeping = txgreenwsgi.spawn(
-                    loop.run_until_complete, asyncio.sleep(0.2, "slept"))
+                future = loop.create_future()
+
+                async def sleep():
+                    await future
+                    return await asyncio.sleep(0.05, "slept")
+
+                sleeping = txgreenwsgi.spawn(loop.run_until_complete, sleep())
                 txgreenwsgi.sleep(0.01)
                 assert not sleeping.done
                 other.sendall(b"x")
@@ -286,6 +291,7 @@ class ReplacedTests(ProgramTestCase):
                     ((key, events),) = task.wait()
                     assert (key.data, events) == ("data", selectors.EVENT_READ)
                 assert not sleeping.done
+                loop.call_soon_threadsafe(future.set_result, None)
                 assert sleeping.wait() == "slept"
                 loop.close()
 

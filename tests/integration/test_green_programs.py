@@ -392,10 +392,12 @@ class MultiprocessingTests(ProgramTestCase):
             import multiprocessing
 
             lock = multiprocessing.get_context("fork").Lock()
+            going = threading.Event()
 
             def hold():
                 with lock:
-                    time.sleep(0.3)
+                    going.wait()
+                    time.sleep(0.05)
                     say("lets go")
 
             holding = threading.Thread(target=hold)
@@ -403,6 +405,7 @@ class MultiprocessingTests(ProgramTestCase):
             time.sleep(0.01)
             say(lock.acquire(timeout=0.05))
             say(lock.acquire(False))
+            going.set()
             with lock:
                 say("has it")
             """

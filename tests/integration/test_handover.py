@@ -265,7 +265,10 @@ class ReloadTests(HandoverCase):
         before = settled_descriptors(self.master)
         pages = self.open_pages()
         for number in range(1, ROUNDS + 1):
-            module.write_text(MODULE + f"# change {number}\n" * number)
+            # In one step: an empty file would be another change.
+            new = folder / "new"
+            new.write_text(MODULE + f"# change {number}\n" * number)
+            new.replace(module)
             self.server.wait_ready(1 + number)
             sent = self.load(sent)
             samples = self.check_answers(1, sent)
