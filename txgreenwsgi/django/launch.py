@@ -30,6 +30,7 @@ __all__ = [
     "is_launched",
     "is_watched",
     "mark_as_watched",
+    "wait_for_change",
 ]
 
 #: The exit status that requests a restart; the same as that of Django's reloader.
@@ -123,11 +124,17 @@ def _modification_times(files: set[str]) -> dict[str, float]:
     return found
 
 
-def _wait_for_change(error: BaseException) -> None:
-    """Block until a file changes or the watcher has ended."""
+def wait_for_change(error: BaseException) -> None:
+    """Block until a file changes or the watcher has ended.
+
+    Args:
+        error: the end of the command, by which the files are found.
+    """
     files = set(_files(error))
     before = _modification_times(files)
     watcher = os.getppid()
+    # From here on, no change is missed.
+    print("Waiting for a file to change.", file=sys.stderr, flush=True)
     while _modification_times(files) == before and os.getppid() == watcher:
         time.sleep(_POLL_SECONDS)
 
@@ -156,9 +163,8 @@ def main(arguments: Sequence[str]) -> None:
             traceback.print_exc()
         elif isinstance(error.code, str):
             print(error.code, file=sys.stderr)
-        print("Waiting for a file to change.", file=sys.stderr, flush=True)
         try:
-            _wait_for_change(error)
+            wait_for_change(error)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         raise SystemExit(RESTART_STATUS) from None
