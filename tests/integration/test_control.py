@@ -126,7 +126,7 @@ class WorkersTests(ControlCase):
         before = server.live()
         outcome = self.answer("reload")
         self.assertEqual(outcome, {"succeeded": True, "replaced": 2, "reason": ""})
-        after = server.wait_live(lambda live: not live & before)
+        after = server.wait_live(lambda live: len(live) == 2 and not live & before)
         module.write_text(BROKEN)
         done = self.command("reload")
         self.assertEqual(done.returncode, 1)
