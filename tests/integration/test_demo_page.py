@@ -44,27 +44,50 @@ class PageTests(SynchronousTestCase):
             raise AssertionError(f"{pattern!r} is not in {self.text(name)!r}")
         return found
 
+    def record(self, *names: str) -> None:
+        """Record each text of some elements: they may change at any time."""
+        self.browser.run(
+            "(() => { window.told = {}; for (const name of "
+            f"{json.dumps(names)}) {{ const element = document.getElementById(name);"
+            "told[name] = ''; new MutationObserver(() => {"
+            "told[name] += element.textContent + '|'; }).observe("
+            "element, {childList: true}); } })()"
+        )
+
+    def recorded(self, name: str) -> str:
+        """Return the texts of an element since `record`."""
+        return str(self.browser.run(f"told[{name!r}]"))
+
     def test_all_demonstrations(self) -> None:
         """All demonstrations work concurrently; the page loads no other resource."""
         self.wait_text("headline", r"\d+ requests? in flight")
+        # The page asks for the list once a second.
+        with self.server.connect() as client:
+            client.send(b"GET /stream?blocks=40&pause=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.wait_text("flight", r"/stream")
         self.press("#sleep-form button")
-        self.wait_text("flight", r"/sleep")
         slept = self.wait_text("sleep-result", r"200 sleeps .* took ([\d.]+) s")
         self.assertLess(float(slept[1]), 20.0)
         self.assertEqual(
             self.browser.run("document.querySelectorAll('#dots .awake').length"), 200
         )
 
+        self.record("stream-result", "upload-result")
         self.press("#stream-form button")
-        self.wait_text("stream-result", r"Block [1-4] of 10 arrived")
         self.wait_text("stream-result", r"the last of 10 after")
+        self.assertRegex(
+            self.recorded("stream-result"), r"Block [1-4] of 10 arrived .*\|.*the last"
+        )
         self.assertEqual(
             self.browser.run("document.querySelectorAll('#timeline li').length"), 10
         )
 
         self.press("#upload-form button")
-        self.wait_text("upload-result", r"has counted (0\.[1-9]|[123]\.\d) of 4\.0 MiB")
         self.wait_text("upload-result", r"counted 4,194,304 bytes")
+        self.assertRegex(
+            self.recorded("upload-result"),
+            r"has counted (0\.[1-9]|[123]\.\d) of 4\.0 MiB",
+        )
         self.assertEqual(
             self.browser.run("document.getElementById('upload-bar').value"), 1
         )
