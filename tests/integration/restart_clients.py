@@ -1,10 +1,11 @@
 """Clients that send requests while their servers restart, reload or die.
 
 `python -m tests.integration.restart_clients [options] PORT...` runs clients that keep
-their connections alive and clients that do not, until its standard input ends. Then it
-prints an `Outcome` as JSON. A request without a complete response is a failure, and
-nothing is sent twice. A connection that one port refuses is made to another, as a load
-balancer does; with one port it is a failure.
+their connections alive and clients that do not, until its standard input ends. It
+prints a line when each of them has sent a request, and an `Outcome` as JSON at the end.
+A request without a complete response is a failure, and nothing is sent twice. A
+connection that one port refuses is made to another, as a load balancer does; with one
+port it is a failure.
 
 Tests start it by `RestartClients`. The server is `restart_app`.
 """
@@ -42,6 +43,8 @@ _PAUSE_SECONDS = 0.01
 #: Rarely, a client pauses for so many seconds. Less than the default of --drain-idle.
 _LONG_PAUSE_SECONDS = 1.0
 _LONG_PAUSES = 0.005
+
+_BEGUN = "each client has sent a request\n"
 
 #: Timeout of the clients after the end of the test, in seconds.
 _END_SECONDS = 90.0
@@ -114,6 +117,8 @@ def percentile(ascending: Sequence[float], share: float) -> float:
 class RestartClients:
     """Clients in a process of their own, which the test's cleanup ends.
 
+    From the start, each of them has sent a request.
+
     Args:
         test: its cleanup ends the process.
         ports: TCP ports of equivalent servers.
@@ -151,15 +156,23 @@ class RestartClients:
             text=True,
         )
         test.addCleanup(self._end)
+        assert self._process.stdout is not None
+        begun = self._process.stdout.readline()
+        if begun != _BEGUN:
+            raise AssertionError(f"the clients have printed {begun!r}")
 
     def _end(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
 
-    def finish(self) -> Outcome:
-        """Let the clients end their requests in progress, and return the results."""
-        output, _ = self._process.communicate(timeout=_END_SECONDS)
+    def finish(self, least: int = 0) -> Outcome:
+        """Let the clients end their requests in progress, and return the results.
+
+        Args:
+            least: they go on until so many requests have ended.
+        """
+        output, _ = self._process.communicate(f"{least}\n", timeout=_END_SECONDS)
         if self._process.returncode:
             raise AssertionError(f"the clients ended with {self._process.returncode}")
         return Outcome.from_json(output)
@@ -177,8 +190,13 @@ class _Clients:
             self._context.verify_mode = ssl.CERT_NONE
         self._lock = threading.Lock()
 
-    def run(self, keeps_alive: bool) -> None:
-        """Send one request after the other."""
+    def wait_ended(self, least: int) -> None:
+        """Wait until a number of requests has ended."""
+        while self.outcome.answered + len(self.outcome.failures) < least:
+            time.sleep(0.02)
+
+    def run(self, keeps_alive: bool, first_ended: threading.Event) -> None:
+        """Send one request after the other; set an event after the first."""
         chance = random.Random()
         connection: http.client.HTTPConnection | None = None
         worker = 0
@@ -209,6 +227,7 @@ class _Clients:
             if closes and connection is not None:
                 connection.close()
                 connection, worker = None, 0
+            first_ended.set()
             if chance.random() < _LONG_PAUSES:
                 self.stopping.wait(_LONG_PAUSE_SECONDS)
             else:
@@ -259,13 +278,17 @@ def main() -> None:
     parser.add_argument("ports", type=int, nargs="+")
     options = parser.parse_args()
     clients = _Clients(options)
+    begun = [threading.Event() for _ in range(options.kept + options.closing)]
     threads = [
-        threading.Thread(target=clients.run, args=(number < options.kept,))
-        for number in range(options.kept + options.closing)
+        threading.Thread(target=clients.run, args=(number < options.kept, event))
+        for number, event in enumerate(begun)
     ]
     for thread in threads:
         thread.start()
-    sys.stdin.read()
+    for event in begun:
+        event.wait()
+    print(_BEGUN, end="", flush=True)
+    clients.wait_ended(int(sys.stdin.read() or 0))
     clients.stopping.set()
     for thread in threads:
         thread.join()

@@ -378,13 +378,13 @@ backend servers
         return f"\nPid: {pid}\n" in self._stats()
 
     def wait_up(self, count: int) -> None:
-        """Wait until `count` servers pass their checks.
+        """Wait until `count` servers, and no others, pass their checks.
 
         Raises:
             AssertionError: they do not; the message has the state.
         """
         wait_for(
-            lambda: self._stats().count(",UP,") > count,  # and the backend
+            lambda: self._stats().count(",UP,") == count + 1,  # and the backend
             lambda: f"{count} servers\n{self._stats()}",
             START_SECONDS,
         )

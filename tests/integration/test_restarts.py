@@ -43,7 +43,7 @@ class UnderLoad(SynchronousTestCase):
 
     def assert_answered(self, clients: RestartClients, log: str = "") -> Outcome:
         """Fail unless every request was answered, and there was load all the time."""
-        outcome = clients.finish()
+        outcome = clients.finish(self.least_answered + 1)
         self.assertEqual(outcome.failures, [], f"answered: {outcome.answered}\n{log}")
         self.assertGreater(outcome.answered, self.least_answered)
         # trial shows it with -e only.

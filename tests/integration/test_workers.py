@@ -239,7 +239,7 @@ class LifeTests(WorkerTests):
             server.wait_count("was killed by SIGKILL", number)
             server.wait_ready(2 + number)
         time.sleep(0.5)
-        outcome = clients.finish()
+        outcome = clients.finish(3 * 25 + 101)
         # Those in flight in the killed worker: at most one for each client.
         self.assertLessEqual(len(outcome.failures), 3 * 25)
         self.assertGreater(outcome.answered, 100)
