@@ -361,7 +361,7 @@ class RenewalTests(TLSTestCase):
             server.process.send_signal(signal.SIGHUP)
             server.wait_logged(f"(?s)(TLS certificates are not renewed.*){{{number}}}")
             self.assertEqual(self.serial(server), new.certificate.serial_number)
-        outcome = clients.finish()
+        outcome = clients.finish(21)
         self.assertEqual(outcome.failures, [], server.log())
         self.assertGreater(outcome.answered, 20)
 
