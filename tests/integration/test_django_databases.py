@@ -302,10 +302,14 @@ class MoreTests(BankTests):
         for client in gone:
             client.close()
         # They all lock the same row.
-        self.assertEqual({answer(client)[0] for client in clients}, {500})  # type: ignore[attr-defined]
+        answers = {answer(client)[0] for client in clients}
+        self.assertLessEqual(answers, {500, 504})  # type: ignore[attr-defined]
         late = ask(server, "/spend?sleep=30")
         self.assertEqual(answer(late)[0], 504)  # type: ignore[attr-defined]
-        self.assertEqual(server.fetch("/spend").status, 200)  # type: ignore[attr-defined]
+        # On a busy machine, the database may end the others later.
+        server.wait_for(
+            lambda: server.fetch("/spend").status == 200, "a view that is not late"
+        )
         self.assertEqual(self.fetch(server, "/sums")["total"], ACCOUNTS * 1000 - 1)  # type: ignore[attr-defined]
         self.assert_at_rest(server)
 
