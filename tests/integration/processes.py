@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import functools
 import http.client
 import os
 import random
@@ -46,7 +48,7 @@ TWISTD = (
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that no process listens on.
+    """Return ports that no process listens on, nor any other process of tests gets.
 
     They are below the ephemeral range: while a server restarts, a client's connection
     cannot take its port.
@@ -55,11 +57,20 @@ def free_ports(count: int) -> list[int]:
     while len(sockets) < count:
         with contextlib.suppress(OSError):
             address = (LOOPBACK, random.randrange(20_000, 32_000))
+            # Until the end of this process.
+            fcntl.lockf(_port_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, address[1])
             sockets.append(socket.create_server(address))
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
     return ports
+
+
+@functools.cache
+def _port_locks() -> int:
+    """Return the descriptor of a file that has a byte for each port."""
+    path = Path(tempfile.gettempdir(), f"green-ports-{os.getuid()}")
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def wait_for(
