@@ -335,12 +335,18 @@ class MultiprocessingTests(ProgramTestCase):
             """
             import multiprocessing
 
+            reader, writer = os.pipe()
+
             def double(number):
-                time.sleep(0.1)
+                os.read(reader, 1)
                 return number * 2
 
+            def run():
+                say("others run")
+                os.write(writer, b"1234")
+
             if __name__ == "__main__":
-                threading.Timer(0.01, say, ("others run",)).start()
+                threading.Timer(0.01, run).start()
                 context = multiprocessing.get_context("fork")
                 with context.Pool(2) as pool:
                     say(pool.map(double, range(4)))
