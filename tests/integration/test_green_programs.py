@@ -298,9 +298,12 @@ class SignalTests(ProgramTestCase):
             """
             import signal
 
-            threading.Timer(0.05, say, ("others run",)).start()
+            def run():
+                say("others run")
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+
             signal.signal(signal.SIGALRM, lambda *_: say("is called"))
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            threading.Timer(0.05, run).start()
             signal.pause()
             say("goes on")
 
