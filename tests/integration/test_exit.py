@@ -310,6 +310,8 @@ class FullPipeTests(ExitTestCase):
         self.addCleanup(os.close, reading)
         access_log = f"--access-log={os.path.abspath(path)}"
         server = serve(self, APP, *PATCHED, access_log)
+        # The running reactor has installed its signal handlers, and answers.
+        server.fetch("/")
         with contextlib.suppress(TimeoutError):
             for _ in range(100):
                 with server.connect() as client:
