@@ -265,7 +265,8 @@ class Connection(_standard.Connection):
         self._closed = False
         self._cursors = _weakref.WeakSet()
         try:
-            self._run(_partial(_RealConnection.__init__, **kwargs), self, *args)
+            open_it = _partial(_RealConnection.__init__, **kwargs)
+            self._run(open_it, self, *args, undoable=False)
         except BaseException:
             thread, self._thread = self._thread, None
             if thread is not None:
@@ -307,6 +308,7 @@ class Connection(_standard.Connection):
         function: _Callable[..., _T],
         *args: object,
         unstoppable: bool = False,
+        undoable: bool = True,
         outside: list[bool] | None = None,
     ) -> _T:
         """Return `function(*args)`, which may block. May park.
@@ -315,6 +317,8 @@ class Connection(_standard.Connection):
             function: the function to call.
             args: its arguments.
             unstoppable: make the call even if the task is interrupted.
+            undoable: call `_sqlite_calls.undo` if the task is interrupted. It crashes
+                the process if the connection was never opened.
             outside: set by the call, for `_sqlite_calls.undo`.
         """
         self._check_thread()
@@ -326,7 +330,12 @@ class Connection(_standard.Connection):
         elif thread.is_current or thread.is_lost:
             return function(*args)
         undo = _partial(_undo, self, [] if outside is None else outside)
-        return thread.call(function, *args, unstoppable=unstoppable, undo=undo)
+        return thread.call(
+            function,
+            *args,
+            unstoppable=unstoppable,
+            undo=undo if undoable else None,
+        )
 
     def _run_directly(self, function: _Callable[..., _T], *args: object) -> _T:
         """As `_run`, for a call that only blocks while the connection is busy."""
