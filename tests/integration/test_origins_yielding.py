@@ -268,7 +268,7 @@ def wait_for_files(pid: int, most: int) -> None:
     """
     started = time.monotonic()
     while server_files(pid) > most:
-        if time.monotonic() - started > 15.0:
+        if time.monotonic() - started > 60.0:
             raise AssertionError(f"{server_files(pid)} files are open, not {most}")
         time.sleep(0.02)
 
@@ -307,12 +307,12 @@ class ClockTests(SynchronousTestCase):
         """It sends the time each second, and at once when a datagram arrives."""
         server = serve(self, "examples.origins.a10_udp_clock:app")
         with server.connect() as client:
+            started = time.monotonic()
             client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             client.read_until(b"datagrams to port ")
             port = int(client.read_until(b"\n"))
-            started = time.monotonic()
             client.read_until(b": a second has passed\n")
-            self.assertGreater(time.monotonic() - started, 0.8)
+            self.assertGreater(time.monotonic() - started, 0.98)
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
                 sender.sendto(b"ping", (LOOPBACK, port))
             self.assertNotIn(b"passed", client.read_until(b": ping\n"))
@@ -325,16 +325,17 @@ class ClockTests(SynchronousTestCase):
             client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             client.read_until(b"datagrams to port")
         server.wait_logged("the clock has stopped")
-        before = server_files(server.pid)
+        # The connection is closed soon after that.
+        most = server_files(server.pid)
         clients = [server.connect() for _ in range(20)]
         for client in clients:
             client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         for client in clients:
             client.read_until(b"datagrams to port")
-        self.assertGreaterEqual(server_files(server.pid), before + 40)
+        self.assertGreaterEqual(server_files(server.pid), most - 1 + 40)
         for client in clients:
             client.socket.close()
-        wait_for_files(server.pid, before)
+        wait_for_files(server.pid, most)
 
 
 class SuspendTests(SynchronousTestCase):

@@ -271,7 +271,7 @@ class LifeTests(WorkerTests):
                 "--workers=2",
             )
             self.assertIn(b"200 OK", client.read_until(b"\r\n\r\n"))
-        wait_for(lambda: not any(map(is_alive, workers)), "the end of the workers", 10)
+        wait_for(lambda: not any(map(is_alive, workers)), "the end of the workers")
         successor.wait_ready(2)
         self.assertEqual(successor.fetch("/").status, 200)
 
@@ -331,7 +331,7 @@ class LifeTests(WorkerTests):
         logged("printed by the application")
         os.kill(master, signal.SIGTERM)
         logged("Server Shut Down")
-        wait_for(lambda: not is_alive(master), "the end of the master", 10)
+        wait_for(lambda: not is_alive(master), "the end of the master")
         self.assertFalse(os.path.exists(pidfile))
 
 
@@ -431,7 +431,8 @@ class ReloadTests(WorkerTests):
         self.addCleanup(os.kill, pid, signal.SIGTERM)
         self.assertEqual(server.fetch("/").status, 200)
         for path in (gone, f"{gone}.lock"):
-            self.assertFalse(os.path.lexists(path))
+            # The line is logged before the new master removes them.
+            wait_for(lambda: not os.path.lexists(path), f"the end of {path}")  # noqa: B023
 
     def test_broken_code(self) -> None:
         """Code that cannot be imported leaves the old workers, and says why."""
@@ -471,16 +472,29 @@ class ReloadTests(WorkerTests):
         self.assertEqual(server.fetch("/").text, "better")
 
     def test_storm(self) -> None:
-        """50 signals in a second cause two reloads at most."""
-        server = self.start()
+        """50 signals in a second, during a reload, cause one more."""
+        folder = short_folder(self)
+        gate = folder / "gate"
+        (folder / "site_code.py").write_text(
+            "import os, time\n"
+            f"while os.path.exists({str(gate)!r}):\n"
+            "    time.sleep(0.02)\n"
+            f"from {APP.partition(':')[0]} import app\n"
+        )
+        server = self.start(
+            f"--chdir={folder}", "--boot-timeout=60", app="site_code:app"
+        )
+        gate.touch()  # the first reload ends behind the last signal
         for _ in range(50):
             server.process.send_signal(signal.SIGHUP)
             time.sleep(0.01)
         server.wait_count("reloading 2 workers", 1)
+        gate.unlink()
+        server.wait_reloads(2)
         server.wait_live(lambda live: len(live) == 2)
-        time.sleep(1.0)
+        time.sleep(1.0)  # a third one would begin now
         server.wait_live(lambda live: len(live) == 2)
-        self.assertLessEqual(server.log().count("reloading 2 workers"), 2)
+        self.assertEqual(server.log().count("reloading 2 workers"), 2)
 
     def test_shared_sockets(self) -> None:
         """Workers share UNIX sockets and inherited descriptors without loss."""
@@ -543,7 +557,7 @@ class SuccessionTests(WorkerTests):
         server.wait_reloads(1)
         os.kill(master, signal.SIGTERM)
         server.wait_count("Server Shut Down", 3)
-        wait_for(lambda: not is_alive(master), "the end of the master", 10)
+        wait_for(lambda: not is_alive(master), "the end of the master")
         for each in (pidfile, path, f"{path}.lock"):
             self.assertFalse(os.path.lexists(each), each)
 
@@ -598,10 +612,10 @@ class ScaleTests(WorkerTests):
         server.wait_live(lambda live: len(live) == 3)
         server.wait_ready(3)
         time.sleep(0.5)
-        for _ in range(2):
+        for count in (2, 1):
             server.process.send_signal(signal.SIGTTOU)
-            time.sleep(0.5)
-        server.wait_live(lambda live: len(live) == 1)
+            # Two signals that are pending together count as one.
+            server.wait_live(lambda live: len(live) == count)  # noqa: B023
         server.process.send_signal(signal.SIGTTOU)
         server.wait_logged("SIGTTOU ignored")
         time.sleep(0.5)
@@ -623,17 +637,17 @@ class BlockedTests(WorkerTests):
         """
         server = self.start("--worker-timeout=4")
         with server.connect() as client:
-            began = time.monotonic()
             client.send(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n")
             server.wait_logged("is blocked for .* by request .* GET /hang")
+            late = 0
             for _ in range(50):
                 before = time.monotonic()
                 self.assertEqual(server.fetch("/").status, 200)
-                # Without a neighbour, half of them would wait for the timeout.
-                self.assertLess(time.monotonic() - before, 2)
+                late += time.monotonic() - before > 2
+            # Without a neighbour, half of them would wait for the timeout. On a busy
+            # machine, one or the other is late.
+            self.assertLess(late, 5)
             server.wait_logged("was killed by SIGKILL")
-            # Generous: the timeout is 4 s.
-            self.assertLess(time.monotonic() - began, 10)
             client.read_all()
         log = server.log()
         self.assertRegex(log, r"killing worker .* by request \S+ GET /hang")
