@@ -7,6 +7,7 @@ transports. This file must never know the expected results.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -18,6 +19,7 @@ from twisted.web._http2 import H2Connection
 from twisted.web.server import Site
 
 from tests.certificate import TLS_OPTIONS
+from tests.sockets import in_flight_to
 from txgreenwsgi import GreenWSGIResource, service
 from txgreenwsgi._server.tls_transport import own_factory
 from txgreenwsgi._switching.greenlets import hub_of
@@ -78,6 +80,11 @@ _MOST_TURNS = 20000
 
 #: Number of turns without events after which a server on sockets is idle.
 _QUIET_TURNS = 4
+
+#: Send buffer of a server on sockets, in bytes; the kernel doubles it. A buffer whose
+#: size is not fixed grows when the kernel probes a client that does not read: after 200
+#: real milliseconds, in which any virtual time may pass.
+_SEND_BUFFER = 200_000
 
 
 class Watched:
@@ -433,7 +440,9 @@ class SocketTransport(Server):
             **settings,
         )
         self._service.startService()
-        address: Any = self._service.ports[0].getHost()
+        port: Any = self._service.ports[0]
+        port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        address: Any = port.getHost()
         self._port = address.port
         self._quiet = 0
 
@@ -458,15 +467,32 @@ class SocketTransport(Server):
             worked = self.turn()
             for connection in self.connections:
                 worked = connection.pump() or worked
-            quiet = 0 if worked else quiet + 1
+            quiet = 0 if worked or self._in_flight() else quiet + 1
             if quiet == _QUIET_TURNS:
                 return
+
+    def _in_flight(self) -> bool:
+        """Return whether bytes on their way to a slow client were not acknowledged.
+
+        The kernel does that up to 40 real milliseconds after their arrival, and the
+        server counts it as progress: no virtual time may pass meanwhile.
+        """
+        links = [connection.link for connection in self.connections]
+        return in_flight_to(
+            {
+                link.port
+                for link in links
+                if isinstance(link, SocketLink) and link.slow and not link.ended
+            }
+        )
 
     def pass_time(self, seconds: float) -> None:
         """Advance the clock; run two turns: for due calls, and for their effects."""
         self.reactor.pass_time(seconds)
-        for _ in range(2):
-            self.reactor.iterate(0)
+        turns = 0
+        while turns < 2 or (self._in_flight() and turns < _MOST_TURNS):
+            turns += 1
+            self.reactor.iterate(0 if turns <= 2 else 0.001)
             for connection in self.connections:
                 connection.pump()
 

@@ -148,6 +148,8 @@ class SocketLink:
         if slow:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER)
         self._socket.connect(("127.0.0.1", port))
+        self.port: int = self._socket.getsockname()[1]
+        self.slow = slow
         # A second small piece must not wait for the acknowledgement of the first.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
