@@ -171,7 +171,7 @@ class ServerTests(StatusCase):
     def test_blocked_worker(self) -> None:
         """The page answers while a worker is blocked, and names its request."""
         server = self.serve_page(2)
-        self.request(server, "/busy/6")
+        self.request(server, "/busy/30")
 
         def blocked(found: Any) -> list[Any]:
             return [
@@ -181,7 +181,7 @@ class ServerTests(StatusCase):
             ]
 
         (worker,) = blocked(self.wait_snapshot(blocked))
-        self.assertIn("GET /busy/6", worker["current"])
+        self.assertIn("GET /busy/30", worker["current"])
         self.assertIn("blocked", self.page().text)
         server.kill_all()
 
@@ -508,7 +508,9 @@ class Terminal:
         end = time.monotonic() + STOP_SECONDS
         while self._process.poll() is None and time.monotonic() < end:
             self._read(0.1)
-        self._read(0.1)
+        # A read returns a part of what the process has written before its end.
+        while select.select([self._fd], [], [], 0)[0]:
+            self._read(0)
         self._test.assertTrue(self._unseen.endswith("\x1b[?1049l"), self._unseen[-80:])
         self._test.assertEqual(termios.tcgetattr(self._inner), self._before)
         return self._process.wait(1)

@@ -246,10 +246,11 @@ class AutomaticTests(SynchronousTestCase):
         for _ in range(8):
             server.fetch("/a/spin?0.04")
         self.assertIn("--threads-for 'GET /a/spin' makes this permanent", server.log())
-        for _ in range(1000):
+        end = time.monotonic() + PATIENCE
+        while "requests run in tasks again" not in server.log():
+            # On a busy machine, one or the other is not quick.
+            self.assertLess(time.monotonic(), end, server.log())
             server.fetch("/a/spin?0.0001")
-            if "requests run in tasks again" in server.log():
-                break
         self.assertIn("GET /a/spin was quick 50 times in a row", server.log())
         self.assertEqual(server.log().count("requests run in threads"), 1)
 

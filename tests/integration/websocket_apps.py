@@ -50,7 +50,7 @@ def _clock(ws: Any) -> None:
 
 
 pinging = Flask(__name__)
-pinging.config["SOCK_SERVER_OPTIONS"] = {"ping_interval": 0.2}
+pinging.config["SOCK_SERVER_OPTIONS"] = {"ping_interval": 2}
 _pinging_sock = Sock(pinging)
 
 
