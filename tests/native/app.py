@@ -40,11 +40,8 @@ SHARED: tuple[object, ...] = (
 )
 
 
-#: How long `/block` holds up the reactor: other clients send their requests meanwhile.
-BLOCK_SECONDS = 0.3
-
 #: How long `/until` holds up the reactor at most.
-UNTIL_SECONDS = 10.0
+UNTIL_SECONDS = 30.0
 
 _event = threading.Event()
 _variable: ContextVar[str] = ContextVar("_variable", default="outside")
@@ -106,11 +103,6 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             # One turn of the reactor: no test depends on time.
             environ["txgreenwsgi.sleep"](0)
             return _plain(start_response, b"slept\n")
-        case "/block":
-            until = time.monotonic() + BLOCK_SECONDS
-            while time.monotonic() < until:
-                pass
-            return _plain(start_response, b"blocked\n")
         case "/until":
             until = time.monotonic() + UNTIL_SECONDS
             while not os.path.exists(environ["QUERY_STRING"]):

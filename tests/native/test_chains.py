@@ -29,6 +29,7 @@ from .pair import CLOSE, HOST, Pair, Side, reset
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
+    from pathlib import Path
 
 #: Field lines, around the places where a Cookie may be.
 _AROUND = (
@@ -138,6 +139,13 @@ class ChainTests(SynchronousTestCase):
         taken: int = self.side.fetch_json("/lanes")["chain"] - self.before["chain"]
         return taken
 
+    def block(self, connection: socket.socket) -> Path:
+        """Block the server by a request, until the returned path exists."""
+        flag = short_folder(self) / "flag"
+        line = f"GET /until?{flag} HTTP/1.1\r\n".encode()
+        connection.sendall(line + HOST + b"\r\n")
+        return flag
+
     def at_once(self, paths: Sequence[str], fields: bytes = b"") -> list[bytes]:
         """Send a request on a connection each, so that all are ready at once.
 
@@ -148,11 +156,12 @@ class ChainTests(SynchronousTestCase):
             clients = [stack.enter_context(self.side.connect()) for _ in paths]
             blocking = stack.enter_context(self.side.connect())
             self.side.in_flight()  # all are accepted
-            blocking.sendall(b"GET /block HTTP/1.1\r\n" + HOST + b"\r\n")
+            flag = self.block(blocking)
             for client, path in zip(clients, paths, strict=True):
                 line = f"GET {path} HTTP/1.1\r\n".encode()
                 client.sendall(line + HOST + fields + b"\r\n")
-            self.assertEqual(_body_of(blocking), b"blocked\n")
+            flag.touch()
+            self.assertEqual(_body_of(blocking), b"in time\n")
             return [_body_of(client) for client in clients]
 
     def test_taken(self) -> None:
@@ -199,7 +208,7 @@ class ChainTests(SynchronousTestCase):
         with contextlib.ExitStack() as stack:
             blocking = stack.enter_context(self.side.connect())
             self.side.in_flight()
-            blocking.sendall(b"GET /block HTTP/1.1\r\n" + HOST + b"\r\n")
+            flag = self.block(blocking)
             clients = []
             for number in range(40):
                 client = stack.enter_context(self.side.connect())
@@ -207,6 +216,7 @@ class ChainTests(SynchronousTestCase):
                 fields = CLOSE if number % 2 else b""
                 client.sendall(b"GET %b HTTP/1.1\r\n%b%b\r\n" % (path, HOST, fields))
                 clients.append(client)
+            flag.touch()
             bodies = [_body_of(client) for client in clients]
             for number, body in enumerate(bodies):
                 expected = (b"hello, world!\n", b"slept\n", b"outside")[number % 3]
@@ -227,11 +237,12 @@ class ChainTests(SynchronousTestCase):
             clients = [stack.enter_context(self.side.connect()) for _ in range(20)]
             blocking = stack.enter_context(self.side.connect())
             self.side.in_flight()
-            blocking.sendall(b"GET /block HTTP/1.1\r\n" + HOST + b"\r\n")
+            flag = self.block(blocking)
             for number, client in enumerate(clients):
                 client.sendall(b"GET /hello HTTP/1.1\r\n" + HOST + b"\r\n")
                 if number % 2:
                     reset(client)
+            flag.touch()
             for client in clients[::2]:
                 self.assertEqual(_body_of(client), b"hello, world!\n")
         self.assertEqual(self.side.in_flight(), 0)
@@ -256,10 +267,11 @@ class ChainTests(SynchronousTestCase):
             for client in (other, block):
                 client.sendall(b"GET /hello HTTP/1.1\r\n" + HOST + b"\r\n")
                 self.assertEqual(_body_of(client), b"hello, world!\n")
-            block.sendall(b"GET /block HTTP/1.1\r\n" + HOST + b"\r\n")
+            sent = self.block(block)
             first.sendall(frame(HEADERS, END_HEADERS | END_STREAM, 1, head))
             line = f"GET /until?{flag} HTTP/1.1\r\n".encode()
             other.sendall(line + HOST + b"\r\n")
+            sent.touch()
             received = b""
             while b"hello, world!\n" not in received:
                 received += _received(first, received)
