@@ -255,8 +255,8 @@ class TCPTests(SynchronousTestCase):
         """SIGTERM: requests in flight complete, queued ones are answered."""
         server = serve(self, APP)
         with server.connect() as stream, server.connect() as line:
-            stream.send(get("/stream?count=4&size=5&pause=0.5"))
-            line.send(get("/sleep?seconds=1.2") + get("/") * 2)
+            stream.send(get("/stream?count=4&size=5&pause=1.5"))
+            line.send(get("/sleep?seconds=4") + get("/") * 2)
             stream.read_until(b"AAAAA\r\n")
             self.wait_until(server, 2)
             server.ask_to_stop()
@@ -286,7 +286,7 @@ class TCPTests(SynchronousTestCase):
             started = time.monotonic()
             client.send(b"GET / HTTP/1.1\r\n")
             self.assertTrue(client.read_all().startswith(b"HTTP/1.1 408 "))
-            self.assertLess(time.monotonic() - started, 10)
+            self.assertLess(time.monotonic() - started, 19)  # the default is 20 s
 
 
 class UNIXTests(SynchronousTestCase):
