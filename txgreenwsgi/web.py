@@ -37,6 +37,7 @@ from ._server.output import (
     UNKNOWN,
     TransportOutput,
     has_unread_bytes,
+    shows_progress,
     tcp_connection,
     unaccepted_bytes,
 )
@@ -361,11 +362,8 @@ class _Stream:
 
     @property
     def waits_for_connection(self) -> bool:
-        """Whether it waits until the client accepts bytes of the connection.
-
-        In HTTP/2, it may wait for its own window instead.
-        """
-        if self.output.waiting is None or not self.connected:
+        """Whether the write that waits does so for the connection, not for a window."""
+        if not self.connected:
             return False
         channel: Any = self._request.channel
         if isinstance(channel, HTTPChannel):
@@ -599,19 +597,18 @@ class _Connection:
 
     def _note_progress(self, now: float) -> None:
         """Restart the time limits of sending if the client has accepted bytes."""
-        waits = [
-            stream.waiting
+        writers = [
+            writer
             for stream in self._exchanges.values()
-            if stream.waits_for_connection
+            if (writer := stream.waiting) is not None and stream.waits_for_connection
         ]
-        before = self._unaccepted
-        left = unaccepted_bytes(self._channel.transport) if waits else UNKNOWN
-        self._unaccepted = left
-        if before == UNKNOWN or left == before:
+        if not writers:
+            self._unaccepted = UNKNOWN
             return
-        # Fewer, or more: then the kernel had room for some that the transport had left.
-        for writer in waits:
-            if writer is not None:
+        before = self._unaccepted
+        self._unaccepted = unaccepted_bytes(self._channel.transport)
+        if shows_progress(before, self._unaccepted):
+            for writer in writers:
                 writer.progressed(now)
 
     def postpone(self, seconds: float, now: float) -> None:

@@ -17,7 +17,13 @@ from txgreenwsgi._serving.plain_response import plain_response
 from txgreenwsgi.monitoring.records import ExchangeRecord
 
 from .ends import ends_of
-from .output import UNKNOWN, has_unread_bytes, tcp_connection, unaccepted_bytes
+from .output import (
+    UNKNOWN,
+    has_unread_bytes,
+    shows_progress,
+    tcp_connection,
+    unaccepted_bytes,
+)
 
 if TYPE_CHECKING:
     from txgreenwsgi._http.head import Refusal
@@ -38,7 +44,6 @@ __all__ = [
     "NO_ENDS",
     "NO_TRANSPORT",
     "READ_BYTES",
-    "UNKNOWN",
     "Channel",
 ]
 
@@ -220,11 +225,10 @@ class Channel:
         """Return whether the client has accepted bytes since the last call.
 
         For limits on the time without progress: call at each check of a wait, and set
-        `_unaccepted` to `UNKNOWN` between two waits. More bytes are progress too: the
-        transport had some left, and the kernel had room for them.
+        `_unaccepted` to `UNKNOWN` between two waits.
         """
         before, self._unaccepted = self._unaccepted, unaccepted_bytes(self.transport)
-        return before != UNKNOWN and self._unaccepted != before
+        return shows_progress(before, self._unaccepted)
 
     # Closing.
 
@@ -257,7 +261,7 @@ class Channel:
             self._stop_lingering(now, flush_seconds)
         elif self._unaccepted == UNKNOWN and self.state is LINGERING:
             # The first check, from which the progress of the client counts.
-            self._client_accepts()
+            self._unaccepted = unaccepted_bytes(self.transport)
             if self._unaccepted and not self.server.shutdown.stopping:
                 self._time = max(self._time, now + CLOSE_SECONDS)
 

@@ -44,10 +44,9 @@ from .channel import (
     NO_ENDS,
     NO_TRANSPORT,
     READ_BYTES,
-    UNKNOWN,
     Channel,
 )
-from .output import DirectOutput, SocketOutput, output_for
+from .output import UNKNOWN, DirectOutput, SocketOutput, output_for
 from .sockets import DONE
 
 if TYPE_CHECKING:

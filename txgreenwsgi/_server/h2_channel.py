@@ -42,12 +42,11 @@ from .channel import (
     NO_ENDS,
     NO_TRANSPORT,
     READ_BYTES,
-    UNKNOWN,
     Channel,
 )
 from .h2_output import SocketWriter, writer_for
 from .h2_stream import CANCEL, INTERNAL_ERROR, NO_ERROR, H2Stream
-from .output import has_unread_bytes
+from .output import UNKNOWN, has_unread_bytes
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import ITransport
@@ -152,11 +151,11 @@ class H2Channel(Channel):
         "_orphans",
         "_peer_gone",
         "_postponed",
+        "_progress",
         "_proxied",
         "_pumping",
         "_scheduled",
         "_sending",
-        "_sent",
         "_sockets",
         "_streams",
         "_time",
@@ -204,7 +203,7 @@ class H2Channel(Channel):
         self._scheduled = False
         # Time of the last progress of the connection: a stream has sent data in its
         # turn, or the client has accepted bytes.
-        self._sent = 0.0
+        self._progress = 0.0
         self._peer_gone = False
         # Bytes written while the client accepted none.
         self._excess = 0
@@ -525,7 +524,7 @@ class H2Channel(Channel):
                 if sent == len(pending):
                     turns.remove(stream)
                 stream.sent(sent, now)
-                self._sent = now
+                self._progress = now
                 if stream.pending is None and stream.exchange is None:
                     self._close_stream(stream)
                 unwritten += sent
@@ -793,11 +792,11 @@ class H2Channel(Channel):
         else:
             if self._client_accepts():
                 writer.since = now
-            self._sent = max(self._sent, writer.since)
+            self._progress = max(self._progress, writer.since)
         h2 = self.h2
         for stream in self._turns:
             if not stream.pending or h2.window_of(stream.stream_id) > 0:
-                stream.progressed(self._sent)
+                stream.progressed(self._progress)
 
     def _check_rest(self, stream: H2Stream, now: float) -> None:
         """Apply the deadline of a stream whose exchange has ended."""

@@ -45,6 +45,7 @@ __all__ = [
     "SocketOutput",
     "TransportOutput",
     "output_for",
+    "shows_progress",
     "unaccepted_bytes",
 ]
 
@@ -481,6 +482,15 @@ def unaccepted_bytes(transport: object) -> int:
     except OSError:
         return 0  # not Linux
     return int.from_bytes(found, sys.byteorder)
+
+
+def shows_progress(before: int, now: int) -> bool:
+    """Return whether the client has accepted bytes between two `unaccepted_bytes`.
+
+    More bytes are progress too: the transport had some left, and the kernel had room
+    for them.
+    """
+    return before != UNKNOWN and now != before
 
 
 def _has_bytes(skt: socket.socket) -> bool:
