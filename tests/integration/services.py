@@ -25,7 +25,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.folders import make_short_folder
 
-from .processes import wait_for
+from .processes import free_ports, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,9 +145,7 @@ class Service:
         return self
 
     def _start(self) -> None:
-        with socket.socket() as sock:
-            sock.bind((LOOPBACK, 0))
-            self.port = sock.getsockname()[1]
+        (self.port,) = free_ports(1)
         with Path(self._folder, "log").open("wb") as log:
             self._process = subprocess.Popen(
                 self.command(self._folder),

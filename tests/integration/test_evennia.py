@@ -18,12 +18,10 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.folders import make_short_folder
 
-from .processes import LOOPBACK, STOP_SECONDS, Server
+from .processes import LOOPBACK, STOP_SECONDS, Server, free_ports
 from .visitor import Visitor
 
 COMMAND_SECONDS = 180.0
@@ -67,15 +65,6 @@ def pause(request):
 
 urlpatterns = [path("where/", where), path("pause/", pause), *urlpatterns]
 """
-
-
-def free_ports(count: int) -> list[int]:
-    """Return a number of different free ports."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind((LOOPBACK, 0))
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 class Game(Server):
