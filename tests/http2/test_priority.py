@@ -92,6 +92,12 @@ class BudgetTests(SynchronousTestCase):
         self.assertEqual([budget.take(100) for _ in range(5)], [True] * 4 + [False])
 
 
+def pass_time(server: MemoryServer, seconds: float) -> None:
+    """Let time pass in small steps, as in production."""
+    for _ in range(round(seconds * 4)):
+        server.advance(0.25)
+
+
 class ResponseOrderTests(LeakCheckMixin, SynchronousTestCase):
     """The order of DATA frames."""
 
@@ -187,8 +193,7 @@ class ResponseOrderTests(LeakCheckMixin, SynchronousTestCase):
         client.send(frame(WINDOW_UPDATE, 0, 1, pack(">L", GREATEST_WINDOW)))
         client.send(client.request(3, more=[("priority", "u=7")]))
         for _ in range(5):
-            for _ in range(12):
-                server.advance(0.25)
+            pass_time(server, 3)
             client.send(frame(WINDOW_UPDATE, 0, 0, pack(">L", 20_000)))
         resets = [each.stream for each in client.of_kind(RST_STREAM)]
         self.assertEqual(resets, [3])
@@ -198,22 +203,17 @@ class ResponseOrderTests(LeakCheckMixin, SynchronousTestCase):
 
         A stream waits for more urgent ones as long as these make progress.
         """
-
-        def pass_time(seconds: float) -> None:
-            for _ in range(round(seconds * 4)):
-                server.advance(0.25)
-
         server = self.server_of_long_responses()
         client = RawClient(server, settings=pack(">HL", 4, GREATEST_WINDOW))
         client.send(client.request(1, "/urgent", [("priority", "u=0")]))
         client.send(client.request(3, more=[("priority", "u=7")]))
         for _ in range(5):
-            pass_time(3)
+            pass_time(server, 3)
             client.send(frame(WINDOW_UPDATE, 0, 0, pack(">L", 20_000)))
-        pass_time(3.5)
+        pass_time(server, 3.5)
         self.assertEqual(client.of_kind(RST_STREAM), [])
         self.assertEqual(len(client.body(1)), 65535 + 5 * 20_000)
         self.assertEqual(len(client.body(3)), 0)
-        pass_time(1)
+        pass_time(server, 1)
         resets = [each.stream for each in client.of_kind(RST_STREAM)]
         self.assertEqual(sorted(resets), [1, 3])

@@ -651,6 +651,10 @@ class BlockedTests(WorkerTests):
             client.read_all()
         log = server.log()
         self.assertRegex(log, r"killing worker .* by request \S+ GET /hang")
+        blocked = re.search(r"killing worker .* blocked for ([\d.]+) s", log)
+        assert blocked is not None
+        # Generous: the timeout is 4 s.
+        self.assertLess(float(blocked[1]), 10)
         self.assertIn("workers_app.py", log)
         self.assertRegex(log, "in match")
         server.wait_ready(3)
